@@ -1,0 +1,67 @@
+/// What data or a model can do wrong while gradients are taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GradientError {
+    /// The forward pass called no tape method, so there is nothing to differentiate.
+    #[error("the model recorded no layer: its forward pass must send its linear layers through the tape")]
+    NothingRecorded,
+    /// One name was used for layers of different shapes.
+    #[error("block `{block}` was recorded as {first_rows} × {first_cols} and again as {rows} × {cols}: give the two layers different names")]
+    BlockShape {
+        /// The name used twice.
+        block: String,
+        /// Rows at the first use.
+        first_rows: usize,
+        /// Columns at the first use.
+        first_cols: usize,
+        /// Rows at the later use.
+        rows: usize,
+        /// Columns at the later use.
+        cols: usize,
+    },
+    /// A layer saw another number of samples than there are losses.
+    #[error("block `{block}` was recorded with {samples} samples, but the batch has {losses} losses")]
+    SampleCount {
+        /// The layer's name.
+        block: String,
+        /// Samples in the layer's input.
+        samples: usize,
+        /// Per-sample losses of the batch.
+        losses: usize,
+    },
+    /// A layer's output does not reach the loss.
+    #[error("block `{block}` does not influence the loss: no gradient came back to it")]
+    Unreached {
+        /// The layer's name.
+        block: String,
+    },
+    /// A gradient is NaN or infinite, or so large that its squared norm overflows.
+    #[error("the gradient of sample {sample} in block `{block}` is not finite or too large (its squared norm is {value})")]
+    NonFinite {
+        /// The layer's name.
+        block: String,
+        /// The sample's index in the order given.
+        sample: usize,
+        /// The squared norm found.
+        value: f64,
+    },
+    /// Two sets of gradients have different blocks.
+    #[error("block {index} is {found} where {expected} was expected")]
+    LayoutMismatch {
+        /// Position of the block.
+        index: usize,
+        /// The block found, with its shape.
+        found: String,
+        /// The block expected, with its shape.
+        expected: String,
+    },
+    /// There are no samples or no blocks.
+    #[error("there are no {what}")]
+    Empty {
+        /// What is missing.
+        what: &'static str,
+    },
+    /// A device failed while values were read back.
+    #[error("reading values back from the device failed: {0}")]
+    Read(String),
+}

@@ -1,0 +1,140 @@
+use std::sync::Arc;
+
+use burn::tensor::{DType, Tensor};
+
+use crate::{Block, GradientError};
+
+/// Per-sample gradients of a set of samples: row `i` of every block is sample `i`.
+#[derive(Clone, Debug)]
+pub struct Gradients {
+    /// The blocks, in order.
+    pub layout: Arc<[Block]>,
+    /// One tensor per block, `[n, rows, cols]`.
+    pub blocks: Vec<Tensor<3>>,
+}
+
+impl Gradients {
+    /// Gradients from tensors with a layout.
+    ///
+    /// # Errors
+    ///
+    /// If there are no blocks, or a tensor's shape is not its block's, or the sample counts differ.
+    pub fn new(layout: impl Into<Arc<[Block]>>, blocks: Vec<Tensor<3>>) -> Result<Self, GradientError> {
+        let layout = layout.into();
+        if layout.is_empty() {
+            return Err(GradientError::Empty { what: "blocks" });
+        }
+        let n = blocks.first().map_or(0, |b| b.dims()[0]);
+        for index in 0..layout.len().max(blocks.len()) {
+            let expected = layout.get(index).map(|b| (b.name.as_str(), [n, b.rows, b.cols]));
+            let found = blocks.get(index).map(|b| b.dims());
+            if expected.map(|(_, dims)| dims) != found {
+                return Err(GradientError::LayoutMismatch {
+                    index,
+                    found: format!("{found:?}"),
+                    expected: format!("{expected:?}"),
+                });
+            }
+        }
+        Ok(Self { layout, blocks })
+    }
+
+    /// The number of samples, `n`.
+    pub fn samples(&self) -> usize {
+        self.blocks.first().map_or(0, |b| b.dims()[0])
+    }
+
+    /// The number of parameters over all blocks.
+    pub fn parameters(&self) -> usize {
+        self.layout.iter().map(Block::parameters).sum()
+    }
+
+    /// Fails unless `other` has the same blocks in the same order.
+    ///
+    /// # Errors
+    ///
+    /// Names the first block that differs.
+    pub fn same_layout(&self, other: &Self) -> Result<(), GradientError> {
+        for index in 0..self.layout.len().max(other.layout.len()) {
+            let (expected, found) = (self.layout.get(index), other.layout.get(index));
+            if expected != found {
+                return Err(GradientError::LayoutMismatch {
+                    index,
+                    found: describe(found),
+                    expected: describe(expected),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// All samples of several sets, in order.
+    ///
+    /// # Errors
+    ///
+    /// If there is no set or the layouts differ.
+    pub fn concat(sets: Vec<Self>) -> Result<Self, GradientError> {
+        let first = sets.first().ok_or(GradientError::Empty { what: "gradients to join" })?;
+        for set in &sets {
+            first.same_layout(set)?;
+        }
+        let layout = first.layout.clone();
+        let blocks = (0..layout.len())
+            .map(|l| Tensor::cat(sets.iter().map(|s| s.blocks[l].clone()).collect(), 0))
+            .collect();
+        Ok(Self { layout, blocks })
+    }
+
+    /// All blocks side by side as one block `[n, 1, D]`: the full matrix instead of the block diagonal.
+    pub fn merged(&self) -> Self {
+        let rows = self.blocks.iter().map(|b| b.clone().flatten::<2>(1, 2)).collect();
+        let all = Tensor::cat(rows, 1);
+        let [n, d] = all.dims();
+        Self {
+            layout: Arc::new([Block::new("merged", 1, d)]),
+            blocks: vec![all.reshape([n, 1, d])],
+        }
+    }
+
+    /// The mean over samples, as a set of one sample.
+    pub fn mean(&self) -> Self {
+        Self {
+            layout: self.layout.clone(),
+            blocks: self.blocks.iter().map(|b| b.clone().mean_dim(0)).collect(),
+        }
+    }
+
+    /// The squared norm of each sample over all blocks, `n` values in f64.
+    ///
+    /// # Errors
+    ///
+    /// If a value is not finite: names the block and the sample.
+    pub fn squared_norms(&self) -> Result<Vec<f64>, GradientError> {
+        let mut total = vec![0.0; self.samples()];
+        for (block, gradients) in self.layout.iter().zip(&self.blocks) {
+            let norms = squared_norms(gradients.clone().flatten(1, 2))?;
+            for (sample, (sum, value)) in total.iter_mut().zip(norms).enumerate() {
+                if !value.is_finite() {
+                    return Err(GradientError::NonFinite { block: block.name.clone(), sample, value });
+                }
+                *sum += value;
+            }
+        }
+        Ok(total)
+    }
+}
+
+/// `||row||²` of each row of `[n, D]`, read back as f64.
+fn squared_norms(rows: Tensor<2>) -> Result<Vec<f64>, GradientError> {
+    let [n, d] = rows.dims();
+    let left = rows.clone().reshape([n, 1, d]);
+    let right = rows.reshape([n, d, 1]);
+    left.matmul(right)
+        .into_data_dtype(DType::F64)
+        .try_into_vec::<f64>()
+        .map_err(|e| GradientError::Read(format!("{e:?}")))
+}
+
+fn describe(block: Option<&Block>) -> String {
+    block.map_or_else(|| "absent".into(), |b| format!("`{}` of {} × {}", b.name, b.rows, b.cols))
+}

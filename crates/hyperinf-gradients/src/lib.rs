@@ -1,0 +1,27 @@
+//! Per-sample gradients of any Burn model, from one backward pass per batch.
+//!
+//! A model runs once with a [`Tape`]. Each linear layer leaves a [`Capture`]: what went in (`a`) and what came
+//! back (`δ`, the gradient of the summed loss at the layer's outputs). The per-sample gradient of the layer's
+//! weight is then the product `g_i = a_iᵀ δ_i`, and nothing else of the model is needed.
+//!
+//! | item | what it is |
+//! |---|---|
+//! | [`Task`] | what a user implements: outputs and per-sample losses of a batch |
+//! | [`Tape`] | passes linear layers through and notes their inputs and outputs |
+//! | [`capture`] | one backward pass: a [`Capture`] per block |
+//! | [`gradients`] | the same, multiplied out: a [`Gradients`] |
+//! | [`gradients_looped`] | one backward pass per sample, for any module: the fallback and the oracle |
+
+mod block;
+mod error;
+mod gradients;
+mod looped;
+mod tape;
+mod task;
+
+pub use block::Block;
+pub use error::GradientError;
+pub use gradients::Gradients;
+pub use looped::gradients_looped;
+pub use tape::{Capture, Tape};
+pub use task::{Captures, Task, Target, capture, gradients};
