@@ -1,0 +1,195 @@
+use burn::tensor::{Tensor, assert_shape};
+
+use crate::CurvatureError;
+use crate::precision::host;
+use crate::product::outer;
+
+/// The kind of a [`Curvature`], without its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Structure {
+    /// The full matrix of the block.
+    Dense,
+    /// The samples themselves.
+    Samples,
+    /// One factor, repeated along the other side (GFIM).
+    OneSided,
+    /// The diagonal.
+    Diagonal,
+}
+
+impl Structure {
+    /// All structures.
+    pub const ALL: [Self; 4] = [Self::Dense, Self::Samples, Self::OneSided, Self::Diagonal];
+}
+
+/// Which side of a block the GFIM sums over (contracts); the factor keeps the other side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The shorter side, as the HyperINF paper orients LoRA matrices; the columns if both are equal.
+    #[default]
+    Short,
+    /// The rows (inputs): the factor is `(1/n) Σ gᵀg`, `[cols, cols]`.
+    Rows,
+    /// The columns (outputs): the factor is `(1/n) Σ g gᵀ`, `[rows, rows]`.
+    Cols,
+}
+
+impl Side {
+    /// Whether a block of `rows × cols` has its rows contracted.
+    pub fn contracts_rows(self, rows: usize, cols: usize) -> bool {
+        match self {
+            Self::Short => rows < cols,
+            Self::Rows => true,
+            Self::Cols => false,
+        }
+    }
+}
+
+/// How the contracted side enters the GFIM's size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Scale {
+    /// Divide by the length of the contracted side, so that the trace is the Fisher's: `F ≈ I ⊗ R/r` (HyperINF,
+    /// section 3).
+    #[default]
+    Mean,
+    /// Leave it out, as the HyperINF authors' program does: the curvature is `r` times larger.
+    Sum,
+}
+
+/// The curvature of one block: a symmetric positive semi-definite `[D, D]` matrix in some structure.
+///
+/// Vectors are rows `[q, D]` in the block's row-major order, `D = rows · cols`.
+#[derive(Clone, Debug)]
+pub enum Curvature {
+    /// `H` itself, `[D, D]`.
+    Dense(Tensor<2>),
+    /// `H = RᵀR/m` for the samples `R`, `[m, D]`.
+    Samples(Tensor<2>),
+    /// `H = I ⊗ factor` (rows contracted) or `factor ⊗ I` (columns contracted): the generalized Fisher information
+    /// matrix of HyperINF.
+    OneSided {
+        /// `[cols, cols]` if the rows are contracted, else `[rows, rows]`.
+        factor: Tensor<2>,
+        /// The block's rows.
+        rows: usize,
+        /// The block's columns.
+        cols: usize,
+        /// Whether the rows are the contracted side.
+        rows_contracted: bool,
+    },
+    /// `H = diag(h)`, `[D]`.
+    Diagonal(Tensor<1>),
+}
+
+impl Curvature {
+    /// The structure.
+    pub fn structure(&self) -> Structure {
+        match self {
+            Self::Dense(_) => Structure::Dense,
+            Self::Samples(_) => Structure::Samples,
+            Self::OneSided { .. } => Structure::OneSided,
+            Self::Diagonal(_) => Structure::Diagonal,
+        }
+    }
+
+    /// `D`, the number of parameters of the block.
+    pub fn parameters(&self) -> usize {
+        match self {
+            Self::Dense(h) => h.dims()[0],
+            Self::Samples(r) => r.dims()[1],
+            Self::OneSided { rows, cols, .. } => rows * cols,
+            Self::Diagonal(h) => h.dims()[0],
+        }
+    }
+
+    /// `V H`, `[q, D]` for rows `V` `[q, D]`.
+    ///
+    /// # Panics
+    ///
+    /// If `v` has not `D` columns.
+    pub fn apply(&self, v: Tensor<2>) -> Tensor<2> {
+        let d = self.parameters();
+        assert_shape!(v, [_, d]);
+        match self {
+            Self::Dense(h) => v.matmul(h.clone()),
+            Self::Samples(r) => {
+                let m = r.dims()[0] as f64;
+                v.matmul(r.clone().transpose()).div_scalar(m).matmul(r.clone())
+            }
+            Self::OneSided { factor, .. } => self.apply_factor(v, factor.clone()),
+            Self::Diagonal(h) => v * h.clone().unsqueeze(),
+        }
+    }
+
+    /// `V` times a matrix that stands in the place of a one-sided factor: its inverse, say. `[q, D]`.
+    ///
+    /// # Panics
+    ///
+    /// If the curvature is not one-sided or the matrix has another size than its factor.
+    pub fn apply_factor(&self, v: Tensor<2>, matrix: Tensor<2>) -> Tensor<2> {
+        let Self::OneSided { rows, cols, rows_contracted, .. } = self else {
+            panic!("Curvature::apply_factor needs a one-sided curvature, not {:?}", self.structure());
+        };
+        let [q, d] = v.dims();
+        let (rows, cols) = (*rows, *cols);
+        if *rows_contracted {
+            v.reshape([q * rows, cols]).matmul(matrix).reshape([q, d])
+        } else {
+            let v = v.reshape([q, rows, cols]).swap_dims(1, 2).reshape([q * cols, rows]);
+            v.matmul(matrix).reshape([q, cols, rows]).swap_dims(1, 2).reshape([q, d])
+        }
+    }
+
+    /// The trace of `H`.
+    ///
+    /// # Errors
+    ///
+    /// If the device fails while values are read back.
+    pub fn trace(&self) -> Result<f64, CurvatureError> {
+        Ok(match self {
+            Self::Dense(h) => diagonal_sum(h)?,
+            Self::Samples(r) => {
+                let [m, _] = r.dims();
+                crate::scalars(r.clone(), r.clone())?.iter().sum::<f64>() / m as f64
+            }
+            Self::OneSided { factor, rows, cols, rows_contracted } => {
+                let repeats = if *rows_contracted { *rows } else { *cols };
+                diagonal_sum(factor)? * repeats as f64
+            }
+            Self::Diagonal(h) => host(h.clone())?.iter().sum(),
+        })
+    }
+
+    /// `H` written out, `[D, D]`: for tests and small blocks.
+    pub fn to_dense(&self) -> Tensor<2> {
+        match self {
+            Self::Dense(h) => h.clone(),
+            Self::Samples(r) => outer(r.clone()).div_scalar(r.dims()[0] as f64),
+            Self::OneSided { factor, rows, cols, rows_contracted } => {
+                let eye = |k: usize| Tensor::<2>::eye(k, &factor.device()).cast(factor.dtype());
+                if *rows_contracted {
+                    kronecker(eye(*rows), factor.clone())
+                } else {
+                    kronecker(factor.clone(), eye(*cols))
+                }
+            }
+            Self::Diagonal(h) => {
+                let [d] = h.dims();
+                Tensor::<2>::eye(d, &h.device()).cast(h.dtype()) * h.clone().unsqueeze()
+            }
+        }
+    }
+}
+
+/// `left ⊗ right`, `[a·c, b·d]` for `[a, b]` and `[c, d]`.
+fn kronecker(left: Tensor<2>, right: Tensor<2>) -> Tensor<2> {
+    let ([a, b], [c, d]) = (left.dims(), right.dims());
+    let product = left.reshape([a, 1, b, 1]) * right.reshape([1, c, 1, d]);
+    product.reshape([a * c, b * d])
+}
+
+fn diagonal_sum(matrix: &Tensor<2>) -> Result<f64, CurvatureError> {
+    let [d, _] = matrix.dims();
+    let diagonal = Tensor::<2>::eye(d, &matrix.device()).cast(matrix.dtype()) * matrix.clone();
+    Ok(host(diagonal.sum_dim(0))?.iter().sum())
+}
