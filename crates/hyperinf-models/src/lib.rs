@@ -1,1 +1,30 @@
-//! x
+//! Models whose training data can be attributed, and their training.
+//!
+//! | item | what it is |
+//! |---|---|
+//! | [`LoraLinear`] | a frozen linear layer with a recorded low-rank adapter |
+//! | [`Encoder`], [`EncoderClassifier`] | a small pre-LN transformer; the classifier is a [`hyperinf_gradients::Task`] |
+//! | [`finetune`], [`train`] | AdamW with warm-up, deterministic from a seed |
+//! | [`pretrain_masked`] | an encoder from text without labels |
+//! | [`weights`], [`load_weights`] | parameters by path |
+//!
+//! Models are built on a plain device; [`train`] turns autodiff on and off.
+
+mod batch;
+mod classifier;
+mod encoder;
+mod error;
+mod init;
+mod lora;
+mod masked;
+mod train;
+mod weights;
+
+pub use batch::{LabelledBatch, Sample, TokenBatch};
+pub use classifier::{EncoderClassifier, Recorded};
+pub use encoder::{Encoder, EncoderConfig, LoraTarget, Projection};
+pub use error::ModelError;
+pub use lora::{LoraConfig, LoraLinear, LoraScaling, MergedLora};
+pub use masked::pretrain_masked;
+pub use train::{Progress, TrainConfig, finetune, train};
+pub use weights::{load_weights, weights};

@@ -1,0 +1,90 @@
+/// What data, weights or settings can do wrong while models are built and trained.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A setting is outside its range.
+    #[error("`{name}` is {value}, but must be {expected}")]
+    Setting {
+        /// The setting's name.
+        name: &'static str,
+        /// The value given.
+        value: f64,
+        /// The values accepted.
+        expected: &'static str,
+    },
+    /// There is nothing to work on.
+    #[error("there are no {what}")]
+    Empty {
+        /// What is missing.
+        what: &'static str,
+    },
+    /// A sample has no token, or more than the model has positions.
+    #[error("sample {sample} has {tokens} tokens, but the model takes 1 to {limit}")]
+    Length {
+        /// The sample's index in the order given.
+        sample: usize,
+        /// Its number of tokens.
+        tokens: usize,
+        /// The model's number of positions.
+        limit: usize,
+    },
+    /// A token is not in the model's vocabulary.
+    #[error("sample {sample} contains token {token}, but the vocabulary has {vocabulary}")]
+    Token {
+        /// The sample's index in the order given.
+        sample: usize,
+        /// The token.
+        token: u32,
+        /// The vocabulary's size.
+        vocabulary: usize,
+    },
+    /// A label is not one of the classes.
+    #[error("sample {sample} has label {label}, but the model has {classes} classes")]
+    Label {
+        /// The sample's index in the order given.
+        sample: usize,
+        /// The label.
+        label: usize,
+        /// The number of classes.
+        classes: usize,
+    },
+    /// The names of a set of weights are not the module's.
+    #[error("the weights do not fit the model: missing {missing:?}, unused {unused:?}")]
+    WeightNames {
+        /// Parameters of the module without a value.
+        missing: Vec<String>,
+        /// Values without a parameter.
+        unused: Vec<String>,
+    },
+    /// A weight has another shape than the parameter of that name.
+    #[error("weight `{name}` is {found:?}, but the model needs {expected:?}")]
+    WeightShape {
+        /// The parameter's path.
+        name: String,
+        /// The shape given.
+        found: Vec<usize>,
+        /// The parameter's shape.
+        expected: Vec<usize>,
+    },
+    /// The training loss became NaN or infinite.
+    #[error("the loss of step {step} is {value}: lower the learning rate ({learning_rate:e} at that step)")]
+    Diverged {
+        /// The step, from 0.
+        step: usize,
+        /// The loss found.
+        value: f64,
+        /// The learning rate of that step.
+        learning_rate: f64,
+    },
+    /// The training loss depends on no parameter that is trained.
+    #[error("the loss depends on no trained parameter: every parameter is frozen")]
+    Frozen,
+    /// A device failed while values were read back.
+    #[error("reading values back from the device failed: {0}")]
+    Read(String),
+}
+
+/// Fails with [`ModelError::Setting`] unless `accepted`.
+pub(crate) fn check(accepted: bool, name: &'static str, value: f64, expected: &'static str) -> Result<(), ModelError> {
+    if accepted { Ok(()) } else { Err(ModelError::Setting { name, value, expected }) }
+}

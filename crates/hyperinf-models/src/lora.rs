@@ -1,0 +1,180 @@
+use burn::module::{Module, Param};
+use burn::nn::{Dropout, DropoutConfig, Linear};
+use burn::tensor::Tensor;
+use hyperinf_gradients::Tape;
+
+use crate::ModelError;
+use crate::error::check;
+use crate::init::Init;
+
+/// By what the product of the two factors is multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoraScaling {
+    /// `alpha / r` (Hu et al. 2021).
+    Standard,
+    /// `alpha / √r`, whose updates keep their size as the rank grows (rsLoRA, Kalajdzievski 2023).
+    RankStabilized,
+}
+
+/// How a linear layer is adapted.
+///
+/// | field | default | purpose | range |
+/// |---|---|---|---|
+/// | `rank` | 8 | `r`, the inner dimension of the two factors | ≥ 1 |
+/// | `alpha` | 16 | numerator of the scale | finite, > 0 |
+/// | `scaling` | `Standard` | denominator of the scale: `r` or `√r` | |
+/// | `dropout` | 0 | share of the adapter's inputs set to zero in training | 0 ≤ p < 1 |
+///
+/// A value outside its range is a [`ModelError::Setting`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LoraConfig {
+    /// `r`.
+    pub rank: usize,
+    /// `alpha`.
+    pub alpha: f64,
+    /// The denominator of the scale.
+    pub scaling: LoraScaling,
+    /// The share of the adapter's inputs set to zero in training, the others divided by `1 − dropout`.
+    pub dropout: f64,
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self { rank: 8, alpha: 16.0, scaling: LoraScaling::Standard, dropout: 0.0 }
+    }
+}
+
+impl LoraConfig {
+    /// The factor before `B(A(x))`.
+    pub fn scale(&self) -> f64 {
+        match self.scaling {
+            LoraScaling::Standard => self.alpha / self.rank as f64,
+            LoraScaling::RankStabilized => self.alpha / (self.rank as f64).sqrt(),
+        }
+    }
+
+    /// Fails if a value is outside its range.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Setting`] with the first such value.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        check(self.rank >= 1, "rank", self.rank as f64, "at least 1")?;
+        check(self.alpha.is_finite() && self.alpha > 0.0, "alpha", self.alpha, "positive and finite")?;
+        check((0.0..1.0).contains(&self.dropout), "dropout", self.dropout, "at least 0 and below 1")
+    }
+}
+
+/// A frozen linear layer with a trained low-rank addition: `y = base(x) + scale · B(A(dropout(x)))`.
+///
+/// The two factors are linear layers without bias, recorded under PEFT's names: `{name}.lora_A.weight` is a block
+/// of `d_input × r`, `{name}.lora_B.weight` one of `r × d_output`. The base is not recorded. `B` starts at zero, so
+/// a new layer computes what its base computes; `A` starts uniform in `±1/√d_input`, as in PEFT.
+///
+/// Dropout draws from the device's generator and is off in `valid()` models.
+#[derive(Module, Debug)]
+pub struct LoraLinear {
+    /// The frozen layer.
+    pub base: Linear,
+    /// `A`, weight `[d_input, r]`.
+    pub lora_a: Linear,
+    /// `B`, weight `[r, d_output]`.
+    pub lora_b: Linear,
+    dropout: Dropout,
+    scale: f64,
+    #[module(skip)]
+    name: String,
+}
+
+impl LoraLinear {
+    /// Adapts a layer, which is frozen by that.
+    ///
+    /// `name` is the layer's path in the model, the stem of the two blocks' names.
+    ///
+    /// # Errors
+    ///
+    /// If the configuration is invalid.
+    pub fn new(base: Linear, name: impl Into<String>, config: &LoraConfig, seed: u64) -> Result<Self, ModelError> {
+        config.validate()?;
+        let base = base.no_grad();
+        let weight = base.weight.val();
+        let [d_input, d_output] = weight.dims();
+        let device = weight.device();
+        let mut init = Init::new(seed, &device);
+        Ok(Self {
+            lora_a: init.linear_without_bias(d_input, config.rank),
+            lora_b: Linear { weight: Param::from_tensor(Tensor::zeros([config.rank, d_output], &device)), bias: None },
+            base,
+            dropout: DropoutConfig::new(config.dropout).init(),
+            scale: config.scale(),
+            name: name.into(),
+        })
+    }
+
+    /// Applies the layer; both factors go through the tape.
+    ///
+    /// # Shapes
+    ///
+    /// `input`: `[n, d_input]` or `[n, t, d_input]`; output: the same with `d_output`.
+    ///
+    /// # Panics
+    ///
+    /// If the last dimension is not `d_input`.
+    pub fn forward<const R: usize>(&self, input: Tensor<R>, tape: &mut Tape) -> Tensor<R> {
+        let base = self.base.forward(input.clone());
+        let inner = tape.linear(&format!("{}.lora_A.weight", self.name), &self.lora_a, self.dropout.forward(input));
+        let update = tape.linear(&format!("{}.lora_B.weight", self.name), &self.lora_b, inner);
+        base + update.mul_scalar(self.scale)
+    }
+
+    /// The factor before `B(A(x))`.
+    pub fn scale(&self) -> f64 {
+        self.scale
+    }
+
+    /// Adds `scale · A B` into the base weight.
+    pub fn merge(self) -> MergedLora {
+        let update = self.update();
+        MergedLora { layer: self.with_base_plus(update) }
+    }
+
+    fn update(&self) -> Tensor<2> {
+        let (a, b) = (self.lora_a.weight.val().detach(), self.lora_b.weight.val().detach());
+        a.matmul(b).mul_scalar(self.scale)
+    }
+
+    fn with_base_plus(mut self, update: Tensor<2>) -> Self {
+        self.base.weight = self.base.weight.map(|weight| weight + update).no_grad();
+        self
+    }
+}
+
+/// A [`LoraLinear`] whose addition is in its base weight: one product instead of three, nothing to record.
+///
+/// Being a type of its own, it cannot be merged twice.
+#[derive(Module, Debug)]
+pub struct MergedLora {
+    layer: LoraLinear,
+}
+
+impl MergedLora {
+    /// The plain layer, with the weight `W + scale · A B`.
+    pub fn linear(&self) -> &Linear {
+        &self.layer.base
+    }
+
+    /// Applies the layer: what [`LoraLinear::forward`] gives without dropout, up to rounding.
+    ///
+    /// # Panics
+    ///
+    /// If the last dimension is not `d_input`.
+    pub fn forward<const R: usize>(&self, input: Tensor<R>) -> Tensor<R> {
+        self.layer.base.forward(input)
+    }
+
+    /// Subtracts the addition again: the layer that was merged, up to rounding of its base weight.
+    pub fn unmerge(self) -> LoraLinear {
+        let update = self.layer.update();
+        self.layer.with_base_plus(update.neg())
+    }
+}

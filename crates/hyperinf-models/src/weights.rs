@@ -1,0 +1,116 @@
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{DType, Tensor, TensorData};
+
+use crate::ModelError;
+
+/// The floating-point parameters of a module by their paths (`layers.0.q_proj.weight`), in the module's own type.
+///
+/// # Errors
+///
+/// If the device fails.
+pub fn weights<M: Module>(module: &M) -> Result<BTreeMap<String, TensorData>, ModelError> {
+    let mut reader = Reader { path: Path::default(), found: Ok(BTreeMap::new()) };
+    module.visit(&mut reader);
+    reader.found
+}
+
+/// A module with its parameters replaced by those of the same paths, converted to the parameters' types.
+///
+/// # Errors
+///
+/// If the names are not exactly the module's (all missing and all unused are listed) or a shape differs.
+pub fn load_weights<M: Module>(module: M, weights: BTreeMap<String, TensorData>) -> Result<M, ModelError> {
+    let mut writer = Writer { path: Path::default(), weights, missing: Vec::new(), shape: None };
+    let module = module.map(&mut writer);
+    if let Some(error) = writer.shape {
+        return Err(error);
+    }
+    let unused: Vec<String> = writer.weights.into_keys().collect();
+    if writer.missing.is_empty() && unused.is_empty() {
+        Ok(module)
+    } else {
+        Err(ModelError::WeightNames { missing: writer.missing, unused })
+    }
+}
+
+/// The place in a module tree. An enum's variants are not part of a path: an adapted layer is the same layer.
+#[derive(Default)]
+struct Path(Vec<String>);
+
+impl Path {
+    fn enter(&mut self, name: &str, container: &str) {
+        if !container.starts_with("Enum:") {
+            self.0.push(name.to_string());
+        }
+    }
+
+    fn exit(&mut self, container: &str) {
+        if !container.starts_with("Enum:") {
+            self.0.pop();
+        }
+    }
+
+    fn name(&self) -> String {
+        self.0.join(".")
+    }
+}
+
+struct Reader {
+    path: Path,
+    found: Result<BTreeMap<String, TensorData>, ModelError>,
+}
+
+impl ModuleVisitor for Reader {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, container_type: &str) {
+        self.path.exit(container_type);
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Ok(found) = &mut self.found {
+            match param.val().without_autodiff().try_into_data() {
+                Ok(data) => drop(found.insert(self.path.name(), data)),
+                Err(e) => self.found = Err(ModelError::Read(e.to_string())),
+            }
+        }
+    }
+}
+
+struct Writer {
+    path: Path,
+    weights: BTreeMap<String, TensorData>,
+    missing: Vec<String>,
+    shape: Option<ModelError>,
+}
+
+impl ModuleMapper for Writer {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, container_type: &str) {
+        self.path.exit(container_type);
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let name = self.path.name();
+        let Some(data) = self.weights.remove(&name) else {
+            self.missing.push(name);
+            return param;
+        };
+        let value = param.val();
+        let (expected, found) = (value.dims().to_vec(), data.shape().to_vec());
+        if expected != found {
+            self.shape.get_or_insert(ModelError::WeightShape { name, found, expected });
+            return param;
+        }
+        let (device, dtype): (_, DType) = (value.device(), value.dtype());
+        let trained = value.is_require_grad();
+        param.map(|_| Tensor::from_data(data.convert_dtype(dtype), &device).set_require_grad(trained))
+    }
+}
