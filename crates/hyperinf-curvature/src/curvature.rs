@@ -1,8 +1,8 @@
 use burn::tensor::{Tensor, assert_shape};
 
 use crate::CurvatureError;
-use crate::precision::host;
-use crate::product::outer;
+use crate::precision::{host, precise};
+use crate::product::{combine, dots, outer};
 
 /// The kind of a [`Curvature`], without its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -114,29 +114,46 @@ impl Curvature {
             Self::Dense(h) => v.matmul(h.clone()),
             Self::Samples(r) => {
                 let m = r.dims()[0] as f64;
-                v.matmul(r.clone().transpose()).div_scalar(m).matmul(r.clone())
+                combine(dots(v, r.clone()).div_scalar(m), r.clone())
             }
-            Self::OneSided { factor, .. } => self.apply_factor(v, factor.clone()),
+            Self::OneSided { factor, rows, cols, rows_contracted } => {
+                let ([q, _], rows, cols) = (v.dims(), *rows, *cols);
+                if *rows_contracted {
+                    v.reshape([q * rows, cols]).matmul(factor.clone()).reshape([q, d])
+                } else {
+                    let v = v.reshape([q, rows, cols]).swap_dims(1, 2).reshape([q * cols, rows]);
+                    v.matmul(factor.clone()).reshape([q, cols, rows]).swap_dims(1, 2).reshape([q, d])
+                }
+            }
             Self::Diagonal(h) => v * h.clone().unsqueeze(),
         }
     }
 
-    /// `V` times a matrix that stands in the place of a one-sided factor: its inverse, say. `[q, D]`.
-    ///
-    /// # Panics
-    ///
-    /// If the curvature is not one-sided or the matrix has another size than its factor.
-    pub fn apply_factor(&self, v: Tensor<2>, matrix: Tensor<2>) -> Tensor<2> {
-        let Self::OneSided { rows, cols, rows_contracted, .. } = self else {
-            panic!("Curvature::apply_factor needs a one-sided curvature, not {:?}", self.structure());
-        };
-        let [q, d] = v.dims();
-        let (rows, cols) = (*rows, *cols);
-        if *rows_contracted {
-            v.reshape([q * rows, cols]).matmul(matrix).reshape([q, d])
-        } else {
-            let v = v.reshape([q, rows, cols]).swap_dims(1, 2).reshape([q * cols, rows]);
-            v.matmul(matrix).reshape([q, cols, rows]).swap_dims(1, 2).reshape([q, d])
+    /// The one matrix of a dense or one-sided curvature: `[D, D]`, or the factor.
+    pub fn matrix(&self) -> Option<&Tensor<2>> {
+        match self {
+            Self::Dense(matrix) | Self::OneSided { factor: matrix, .. } => Some(matrix),
+            Self::Samples(_) | Self::Diagonal(_) => None,
+        }
+    }
+
+    /// The same structure around another matrix: the inverse of its factor, say. Samples and diagonals are unchanged.
+    pub fn with_matrix(&self, matrix: Tensor<2>) -> Self {
+        match *self {
+            Self::Dense(_) => Self::Dense(matrix),
+            Self::OneSided { rows, cols, rows_contracted, .. } => {
+                Self::OneSided { factor: matrix, rows, cols, rows_contracted }
+            }
+            Self::Samples(_) | Self::Diagonal(_) => self.clone(),
+        }
+    }
+
+    /// The same curvature in f64, where its device has f64.
+    pub fn precise(&self) -> Self {
+        match self {
+            Self::Samples(rows) => Self::Samples(precise(rows.clone())),
+            Self::Diagonal(h) => Self::Diagonal(precise(h.clone())),
+            Self::Dense(matrix) | Self::OneSided { factor: matrix, .. } => self.with_matrix(precise(matrix.clone())),
         }
     }
 

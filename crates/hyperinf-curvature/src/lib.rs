@@ -18,4 +18,4 @@ pub use curvature::{Curvature, Scale, Side, Structure};
 pub use damping::Damping;
 pub use error::CurvatureError;
 pub use precision::{host, precise, scalars, tensor_from_host};
-pub use product::{gram, outer};
+pub use product::{combine, dots, gram, outer, symmetric_product};

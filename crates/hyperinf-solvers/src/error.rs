@@ -1,0 +1,76 @@
+use hyperinf_curvature::{CurvatureError, Structure};
+
+/// What data or settings can do wrong while a damped system is solved.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SolveError {
+    /// `λ` is not positive and finite.
+    #[error("{solver} needs a positive, finite damping, not {lambda}")]
+    Damping {
+        /// The solver.
+        solver: &'static str,
+        /// The value given.
+        lambda: f64,
+    },
+    /// A parameter of the solver is out of its range.
+    #[error("{solver}: {parameter} must be {expected}, not {value}")]
+    Parameter {
+        /// The solver.
+        solver: &'static str,
+        /// The parameter's name.
+        parameter: &'static str,
+        /// The range it has.
+        expected: &'static str,
+        /// The value given.
+        value: f64,
+    },
+    /// The solver cannot invert this structure.
+    #[error("{solver} cannot invert a {structure:?} curvature (it can: {supported:?})")]
+    Unsupported {
+        /// The solver.
+        solver: &'static str,
+        /// The structure given.
+        structure: Structure,
+        /// The structures it can.
+        supported: Vec<Structure>,
+    },
+    /// A right-hand side has another length than the curvature.
+    #[error("right-hand sides have {found} columns, the curvature has {expected} parameters")]
+    Shape {
+        /// Columns found.
+        found: usize,
+        /// Columns expected.
+        expected: usize,
+    },
+    /// `H + λI` has no Cholesky factor: it is not positive definite to working precision.
+    #[error("{solver}: H + λI of size {size} with λ = {lambda:.3e} is not positive definite")]
+    NotPositiveDefinite {
+        /// The solver.
+        solver: &'static str,
+        /// The matrix's size.
+        size: usize,
+        /// The damping.
+        lambda: f64,
+    },
+    /// An iteration grew instead of shrinking.
+    #[error("{solver} diverged at step {step}: the residual is {residual:.3e}")]
+    Diverged {
+        /// The solver.
+        solver: &'static str,
+        /// The step at which it was seen.
+        step: usize,
+        /// The relative residual there.
+        residual: f64,
+    },
+    /// The curvature or a right-hand side holds NaN or infinity.
+    #[error("{solver}: {what} is not finite")]
+    NonFinite {
+        /// The solver.
+        solver: &'static str,
+        /// Where the value was found.
+        what: &'static str,
+    },
+    /// The curvature failed.
+    #[error(transparent)]
+    Curvature(#[from] CurvatureError),
+}

@@ -1,0 +1,175 @@
+use burn::tensor::{DType, Tensor};
+use hyperinf_curvature::{Curvature, Structure, combine, dots, gram, host, outer, precise, tensor_from_host};
+
+use crate::factor::Factor;
+use crate::solver::{check, check_rows, finite, largest_ratio};
+use crate::{Inverse, Solution, SolveError, Solver};
+
+/// The residual that a factorisation in f64 is held to; near `ε·κ` for the worst condition worth solving.
+const TOLERANCE: f64 = 1e-6;
+
+/// The exact inverse by Cholesky factorisation in f64 on the host.
+///
+/// * Dense, one-sided: `H + λI` (or the factor plus `λI`) is factorised: `D³/3` or `k³/3`.
+/// * Samples `R` `[m, D]` with `m ≤ D`: the dual (Woodbury), which costs `m²D + m³/3` and never forms `[D, D]`:
+///   ```text
+///   X = (V − C R) / λ,   C = V Rᵀ (R Rᵀ + mλI)⁻¹
+///   ```
+///   With `m > D`: `RᵀR/m` is formed and factorised.
+/// * Diagonal: a division.
+///
+/// Products with samples are taken in f64 where the device has f64. The residual is that of `X` before it is
+/// rounded to the type of `V`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Exact;
+
+impl Solver for Exact {
+    fn name(&self) -> &'static str {
+        "exact"
+    }
+
+    fn supports(&self, _: Structure) -> bool {
+        true
+    }
+
+    fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {
+        check(self, h, lambda)?;
+        let primal = |h: &Curvature, matrix: Tensor<2>| -> Result<Box<dyn Inverse>, SolveError> {
+            let size = matrix.dims()[0];
+            let factor = Factor::new("exact", host(matrix)?, size, lambda)?;
+            Ok(Box::new(Primal { shape: Shape::of(h), factor }))
+        };
+        match h {
+            Curvature::Dense(matrix) | Curvature::OneSided { factor: matrix, .. } => primal(h, matrix.clone()),
+            Curvature::Diagonal(diagonal) => {
+                let diagonal = host(diagonal.clone())?;
+                if diagonal.iter().any(|d| !d.is_finite()) {
+                    return Err(SolveError::NonFinite { solver: "exact", what: "the curvature" });
+                }
+                Ok(Box::new(Division { diagonal: diagonal.into_iter().map(|d| d + lambda).collect() }))
+            }
+            Curvature::Samples(samples) => {
+                let samples = precise(samples.clone());
+                let [m, d] = samples.dims();
+                if m > d {
+                    return primal(h, outer(samples).div_scalar(m as f64));
+                }
+                let factor = Factor::new("exact", host(gram(samples.clone()))?, m, m as f64 * lambda)?;
+                Ok(Box::new(Dual { samples, factor, lambda }))
+            }
+        }
+    }
+}
+
+/// How rows of `D` parameters are cut into right-hand sides of the factor.
+struct Shape {
+    parameters: usize,
+    rows: usize,
+    cols: usize,
+    transposed: bool,
+}
+
+impl Shape {
+    fn of(h: &Curvature) -> Self {
+        let parameters = h.parameters();
+        match *h {
+            Curvature::OneSided { rows, cols, rows_contracted, .. } => {
+                Self { parameters, rows, cols, transposed: !rows_contracted }
+            }
+            _ => Self { parameters, rows: 1, cols: parameters, transposed: false },
+        }
+    }
+
+    /// `[q, rows, cols]` to `[q, cols, rows]` if the columns are contracted.
+    fn orient(&self, v: Tensor<2>) -> Tensor<2> {
+        let q = v.dims()[0];
+        if self.transposed {
+            v.reshape([q, self.rows, self.cols]).swap_dims(1, 2).reshape([q, self.parameters])
+        } else {
+            v
+        }
+    }
+
+    /// The way back.
+    fn restore(&self, v: Tensor<2>) -> Tensor<2> {
+        let q = v.dims()[0];
+        if self.transposed {
+            v.reshape([q, self.cols, self.rows]).swap_dims(1, 2).reshape([q, self.parameters])
+        } else {
+            v
+        }
+    }
+}
+
+struct Primal {
+    shape: Shape,
+    factor: Factor,
+}
+
+impl Inverse for Primal {
+    fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
+        check_rows(&v, self.shape.parameters)?;
+        let (dims, device, dtype) = (v.dims(), v.device(), v.dtype());
+        let b = host(self.shape.orient(v))?;
+        let mut x = b.clone();
+        self.factor.solve(&mut x);
+        let residual = row_ratio(&self.factor.residual(&x, &b), &b, self.shape.parameters);
+        let x = self.shape.restore(tensor_from_host(x, dims, &device, dtype));
+        finite("exact", Solution { x, iterations: 0, residual, tolerance: Some(TOLERANCE) })
+    }
+}
+
+struct Division {
+    diagonal: Vec<f64>,
+}
+
+impl Inverse for Division {
+    fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
+        let d = self.diagonal.len();
+        check_rows(&v, d)?;
+        let (dims, device, dtype) = (v.dims(), v.device(), v.dtype());
+        let b = host(v)?;
+        let x: Vec<f64> = b.iter().zip(self.diagonal.iter().cycle()).map(|(b, h)| b / h).collect();
+        let rest: Vec<f64> =
+            x.iter().zip(self.diagonal.iter().cycle()).zip(&b).map(|((x, h), b)| x * h - b).collect();
+        let residual = row_ratio(&rest, &b, d);
+        let x = tensor_from_host(x, dims, &device, dtype);
+        finite("exact", Solution { x, iterations: 0, residual, tolerance: Some(TOLERANCE) })
+    }
+}
+
+struct Dual {
+    samples: Tensor<2>,
+    factor: Factor,
+    lambda: f64,
+}
+
+impl Inverse for Dual {
+    fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
+        let [m, d] = self.samples.dims();
+        check_rows(&v, d)?;
+        let ([q, _], device, dtype) = (v.dims(), v.device(), v.dtype());
+        let working = self.samples.dtype();
+        let v = v.cast(working);
+        let right = host(dots(v.clone(), self.samples.clone()))?;
+        let mut c = right.clone();
+        self.factor.solve(&mut c);
+        // x(H + λI) − v = (c (K + mλI) − v Rᵀ) R / (mλ): what the small system leaves, carried back.
+        let left = self.factor.residual(&c, &right);
+        let on_device = |values, dtype: DType| tensor_from_host(values, [q, m], &device, dtype);
+        let left = on_device(left, working).div_scalar(m as f64 * self.lambda);
+        let residual = largest_ratio(combine(left, self.samples.clone()), v.clone())?;
+        let x = (v - combine(on_device(c, working), self.samples.clone())).div_scalar(self.lambda).cast(dtype);
+        finite("exact", Solution { x, iterations: 0, residual, tolerance: Some(TOLERANCE) })
+    }
+}
+
+/// The largest `||r|| / ||b||` over rows of length `d`; NaN if there is one.
+fn row_ratio(r: &[f64], b: &[f64], d: usize) -> f64 {
+    let square = |row: &[f64]| row.iter().map(|v| v * v).sum::<f64>();
+    let ratios = r.chunks(d).zip(b.chunks(d)).map(|(r, b)| {
+        let norm = square(b);
+        (square(r) / if norm > 0.0 { norm } else { 1.0 }).sqrt()
+    });
+    ratios.fold(0.0, |worst, ratio| if ratio > worst || ratio.is_nan() { ratio } else { worst })
+}

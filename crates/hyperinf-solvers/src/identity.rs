@@ -1,0 +1,39 @@
+use burn::tensor::Tensor;
+use hyperinf_curvature::{Curvature, Structure};
+
+use crate::solver::{check, check_rows, finite};
+use crate::{Inverse, Solution, SolveError, Solver, relative_residual};
+
+/// No curvature: `X = V`, the gradient dot product (TracIn at one checkpoint, "Hessian-free").
+///
+/// Its residual is honest and large: that of taking `H + λI` for the identity.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Identity;
+
+impl Solver for Identity {
+    fn name(&self) -> &'static str {
+        "identity"
+    }
+
+    fn supports(&self, _: Structure) -> bool {
+        true
+    }
+
+    fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {
+        check(self, h, lambda)?;
+        Ok(Box::new(Prepared { h: h.clone(), lambda }))
+    }
+}
+
+struct Prepared {
+    h: Curvature,
+    lambda: f64,
+}
+
+impl Inverse for Prepared {
+    fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
+        check_rows(&v, self.h.parameters())?;
+        let residual = relative_residual(&self.h, self.lambda, v.clone(), v.clone())?;
+        finite("identity", Solution { x: v, iterations: 0, residual, tolerance: None })
+    }
+}

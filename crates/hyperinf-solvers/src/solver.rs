@@ -1,0 +1,97 @@
+use burn::tensor::Tensor;
+use hyperinf_curvature::{Curvature, CurvatureError, Structure, scalars};
+
+use crate::SolveError;
+
+/// A way to invert a damped curvature. Implement it to add one of your own.
+pub trait Solver: Send + Sync {
+    /// The name, as in reports and in [`crate::solver`].
+    fn name(&self) -> &'static str;
+
+    /// Whether [`Solver::prepare`] takes this structure.
+    fn supports(&self, structure: Structure) -> bool;
+
+    /// Does what needs to be done once for a block, for `(H + λI)⁻¹`.
+    ///
+    /// # Errors
+    ///
+    /// If the structure is unsupported, `λ` is not positive and finite, or the numbers do not allow it.
+    fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError>;
+}
+
+/// A prepared `(H + λI)⁻¹`.
+pub trait Inverse: Send + Sync {
+    /// `X` with `X (H + λI) = V`, to the solver's accuracy, for rows `V` `[q, D]`.
+    ///
+    /// # Errors
+    ///
+    /// If `V` has not `D` columns, holds NaN, or the iteration diverges.
+    fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError>;
+}
+
+/// The rows found, and how good they are.
+#[derive(Clone, Debug)]
+pub struct Solution {
+    /// `X`, `[q, D]`, in the type of `V`.
+    pub x: Tensor<2>,
+    /// Steps taken; 0 for a closed form.
+    pub iterations: usize,
+    /// The largest `||x (H + λI) − v|| / ||v||` over the rows.
+    pub residual: f64,
+    /// The residual that the solver aims for; `None` for one that solves another problem by design.
+    pub tolerance: Option<f64>,
+}
+
+impl Solution {
+    /// Whether the residual is within the tolerance, where there is one.
+    pub fn converged(&self) -> bool {
+        self.tolerance.is_none_or(|tolerance| self.residual <= tolerance)
+    }
+}
+
+/// The largest `||x (H + λI) − v|| / ||v||` over the rows, `[q, D]` each; a row `v = 0` counts as `||x(H + λI)||`.
+///
+/// # Errors
+///
+/// If the device fails.
+pub fn relative_residual(h: &Curvature, lambda: f64, x: Tensor<2>, v: Tensor<2>) -> Result<f64, CurvatureError> {
+    let difference = h.apply(x.clone()) + x.mul_scalar(lambda) - v.clone();
+    largest_ratio(difference, v)
+}
+
+/// The largest `||r|| / ||v||` over the rows.
+pub(crate) fn largest_ratio(r: Tensor<2>, v: Tensor<2>) -> Result<f64, CurvatureError> {
+    let squares = scalars(r.clone(), r)?;
+    let norms = scalars(v.clone(), v)?;
+    let ratios = squares.iter().zip(norms).map(|(r, v)| (r / if v > 0.0 { v } else { 1.0 }).sqrt());
+    // f64::max would hide a NaN.
+    Ok(ratios.fold(0.0, |worst, ratio| if ratio > worst || ratio.is_nan() { ratio } else { worst }))
+}
+
+/// The checks that every `prepare` starts with.
+pub(crate) fn check(solver: &dyn Solver, h: &Curvature, lambda: f64) -> Result<(), SolveError> {
+    let structure = h.structure();
+    if !solver.supports(structure) {
+        let supported = Structure::ALL.into_iter().filter(|s| solver.supports(*s)).collect();
+        return Err(SolveError::Unsupported { solver: solver.name(), structure, supported });
+    }
+    if !(lambda > 0.0 && lambda.is_finite()) {
+        return Err(SolveError::Damping { solver: solver.name(), lambda });
+    }
+    Ok(())
+}
+
+/// The checks that every `apply` starts with.
+pub(crate) fn check_rows(v: &Tensor<2>, expected: usize) -> Result<(), SolveError> {
+    let found = v.dims()[1];
+    if found == expected { Ok(()) } else { Err(SolveError::Shape { found, expected }) }
+}
+
+/// A solution, unless its residual says that it is not one.
+pub(crate) fn finite(solver: &'static str, solution: Solution) -> Result<Solution, SolveError> {
+    if solution.residual.is_finite() {
+        Ok(solution)
+    } else {
+        Err(SolveError::NonFinite { solver, what: "the solution" })
+    }
+}
