@@ -1,1 +1,35 @@
-//! x
+//! Training-data attribution for models on [Burn](https://burn.dev): which training samples helped or hurt a
+//! prediction, which labels are wrong, which data to fine-tune on.
+//!
+//! This crate is the front door: every library crate of the workspace as a module, a [`prelude`], and the device
+//! choice ([`device`]). Each crate also stands alone, for programs that need only a part.
+//!
+//! | module | what it gives |
+//! |---|---|
+//! | [`gradients`] | per-sample gradients of any Burn model from one backward pass |
+//! | [`curvature`] | the curvature of the loss, one damped matrix per block of parameters |
+//! | [`solvers`] | products with the inverse of a damped curvature, each with its residual |
+//! | [`scoring`] | influence scores, rankings, detection and selection: the whole pipeline |
+//! | [`models`] | LoRA layers, a transformer classifier, fine-tuning |
+//! | [`eval`] | figures that judge an attribution |
+//!
+//! Tensors and models carry their backend in a runtime [`burn::tensor::Device`]; nothing here is generic over a
+//! backend type. The features `flex`, `ndarray` (both on by default), `cuda`, `rocm`, `wgpu`, `vulkan` and `metal`
+//! compile backends in, and [`device`] picks one of them by name.
+
+mod device;
+
+pub use device::{DeviceError, compiled_devices, device};
+pub use hyperinf_curvature as curvature;
+pub use hyperinf_eval as eval;
+pub use hyperinf_gradients as gradients;
+pub use hyperinf_models as models;
+pub use hyperinf_scoring as scoring;
+pub use hyperinf_solvers as solvers;
+
+/// What most programs need: `use hyperinf::prelude::*;`.
+pub mod prelude {
+    pub use crate::curvature::{Curvature, Damping, Scale, Side, Storage, Structure};
+    pub use crate::device;
+    pub use crate::gradients::{Block, Capture, Gradients, Tape, Target, Task};
+}

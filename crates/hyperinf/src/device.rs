@@ -1,0 +1,258 @@
+use burn::tensor::Device;
+#[cfg(any(feature = "cuda", feature = "rocm", feature = "wgpu"))]
+use gpu::open;
+
+/// Every name [`device`] knows, which is also the cargo feature that compiles it in, and whether it was.
+const KINDS: [(&str, bool); 7] = [
+    ("flex", cfg!(feature = "flex")),
+    ("ndarray", cfg!(feature = "ndarray")),
+    ("cuda", cfg!(feature = "cuda")),
+    ("rocm", cfg!(feature = "rocm")),
+    ("wgpu", cfg!(feature = "wgpu")),
+    ("vulkan", cfg!(feature = "vulkan")),
+    ("metal", cfg!(feature = "metal")),
+];
+
+/// Why a device cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// No device has this name.
+    #[error("there is no device `{name}`: did you mean `{nearest}`? This build has {}", listed(.compiled))]
+    Unknown {
+        /// The name given.
+        name: String,
+        /// The known name most like it.
+        nearest: &'static str,
+        /// The devices compiled in.
+        compiled: Vec<&'static str>,
+    },
+    /// The device exists, but its cargo feature was off when this program was built.
+    #[error("device `{name}` is not compiled in: build with `--features {name}`; this build has {}", listed(.compiled))]
+    NotCompiled {
+        /// The name of the device and of its feature.
+        name: &'static str,
+        /// The devices compiled in.
+        compiled: Vec<&'static str>,
+    },
+    /// What follows the colon is not an index, or the device takes none.
+    #[error("`{index}` is not an index of device `{name}`: {expected}")]
+    Index {
+        /// The device's name.
+        name: &'static str,
+        /// What stood after the colon.
+        index: String,
+        /// What may stand there.
+        expected: &'static str,
+    },
+    /// The machine has fewer devices of this kind.
+    #[error("there is no device `{name}:{index}`: this machine has {found} of that kind (indices count from 0)")]
+    OutOfRange {
+        /// The device's name.
+        name: &'static str,
+        /// The index asked for.
+        index: usize,
+        /// How many there are.
+        found: usize,
+    },
+    /// The device's library, driver or hardware is missing or failed on a first product.
+    #[error("device `{name}` cannot be used: {missing}{}", reason(.cause))]
+    Unusable {
+        /// The device's name.
+        name: &'static str,
+        /// What is probably missing and where it comes from.
+        missing: &'static str,
+        /// What the device's library said, if it said anything.
+        cause: String,
+    },
+}
+
+fn listed(names: &[&str]) -> String {
+    if names.is_empty() { "no device at all".to_owned() } else { names.join(", ") }
+}
+
+fn reason(cause: &str) -> String {
+    if cause.is_empty() { String::new() } else { format!(" ({cause})") }
+}
+
+/// The names that [`device`] accepts in this build.
+pub fn compiled_devices() -> Vec<&'static str> {
+    KINDS.iter().filter(|(_, compiled)| *compiled).map(|(name, _)| *name).collect()
+}
+
+/// A device by its name, without autodiff (call `.autodiff()` on it to train).
+///
+/// | name | what it is |
+/// |---|---|
+/// | `flex` | the processor, Burn's own backend: the default and the fastest one |
+/// | `ndarray` | the processor, an independent backend: results to compare with |
+/// | `cuda`, `cuda:1` | an NVIDIA card, by index |
+/// | `rocm`, `rocm:1` | an AMD card, by index |
+/// | `wgpu`, `vulkan`, `metal` | the best adapter of any, or of one, graphics interface |
+/// | `wgpu:1`, `vulkan:1`, `metal:1` | that adapter, in the order in which the interface lists them |
+///
+/// A graphics card is tried with one small product before it is returned, because its library panics at the first
+/// use when a driver is missing. The panic hook of the process is silenced meanwhile. (A program built with
+/// `panic = "abort"` cannot be protected in this way.)
+///
+/// # Errors
+///
+/// If the name is unknown or not compiled in, the index is wrong, or the card or its driver is missing. Each says
+/// what to do.
+pub fn device(name: &str) -> Result<Device, DeviceError> {
+    let (kind, index) = match name.split_once(':') {
+        Some((kind, index)) => (kind, Some(index)),
+        None => (name, None),
+    };
+    let Some(&(kind, compiled)) = KINDS.iter().find(|(known, _)| *known == kind) else {
+        return Err(DeviceError::Unknown {
+            name: name.to_owned(),
+            nearest: nearest(kind),
+            compiled: compiled_devices(),
+        });
+    };
+    if !compiled {
+        return Err(DeviceError::NotCompiled { name: kind, compiled: compiled_devices() });
+    }
+    match kind {
+        #[cfg(feature = "flex")]
+        "flex" => no_index(kind, index).map(|()| Device::flex()),
+        #[cfg(feature = "ndarray")]
+        "ndarray" => no_index(kind, index).map(|()| {
+            // Deprecated upstream in favour of flex; it stays useful as a second, independent implementation.
+            #[allow(deprecated)]
+            Device::ndarray()
+        }),
+        #[cfg(any(feature = "cuda", feature = "rocm", feature = "wgpu"))]
+        _ => open(kind, index),
+        #[cfg(not(any(feature = "cuda", feature = "rocm", feature = "wgpu")))]
+        _ => Err(DeviceError::NotCompiled { name: kind, compiled: compiled_devices() }),
+    }
+}
+
+fn nearest(name: &str) -> &'static str {
+    let name = name.to_lowercase();
+    let [first, rest @ ..] = KINDS.map(|(known, _)| known);
+    let likeness = |known: &str| strsim::jaro_winkler(&name, known);
+    rest.into_iter().fold(first, |best, known| if likeness(known) > likeness(best) { known } else { best })
+}
+
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+fn no_index(name: &'static str, index: Option<&str>) -> Result<(), DeviceError> {
+    match index {
+        None => Ok(()),
+        Some(index) => Err(DeviceError::Index {
+            name,
+            index: index.to_owned(),
+            expected: "the processor is one device, so give the name alone",
+        }),
+    }
+}
+
+#[cfg(any(feature = "cuda", feature = "rocm", feature = "wgpu"))]
+mod gpu {
+    use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    #[cfg(feature = "wgpu")]
+    use burn::tensor::DeviceKind;
+    use burn::tensor::{Device, DeviceType, Tensor};
+
+    use super::DeviceError;
+
+    pub(super) fn open(name: &'static str, index: Option<&str>) -> Result<Device, DeviceError> {
+        let wrong = |index: &str| DeviceError::Index {
+            name,
+            index: index.to_owned(),
+            expected: "write a whole number, counting from 0",
+        };
+        let index = index.map(|text| text.parse::<usize>().map_err(|_| wrong(text))).transpose()?;
+        let unusable = |cause: String| DeviceError::Unusable { name, missing: missing(name, &cause), cause };
+        let found = quietly(|| Device::enumerate(kind(name)).into_vec()).map_err(unusable)?;
+        if found.is_empty() {
+            return Err(unusable(String::new()));
+        }
+        let out_of_range = |index: usize| DeviceError::OutOfRange { name, index, found: found.len() };
+        let device = match index {
+            Some(index) => found.get(index).cloned().ok_or_else(|| out_of_range(index))?,
+            None => first_choice(name, &found),
+        };
+        quietly(|| try_out(&device)).and_then(|outcome| outcome).map_err(unusable)?;
+        Ok(device)
+    }
+
+    fn kind(name: &str) -> DeviceType {
+        match name {
+            #[cfg(feature = "cuda")]
+            "cuda" => DeviceType::Cuda,
+            #[cfg(feature = "rocm")]
+            "rocm" => DeviceType::Rocm,
+            #[cfg(feature = "vulkan")]
+            "vulkan" => DeviceType::Vulkan,
+            #[cfg(feature = "metal")]
+            "metal" => DeviceType::Metal,
+            #[cfg(feature = "wgpu")]
+            "wgpu" => DeviceType::Wgpu,
+            _ => unreachable!("`device` passes on the names of compiled graphics devices only"),
+        }
+    }
+
+    /// A graphics interface ranks its adapters itself; the cards of one vendor are just counted.
+    fn first_choice(name: &str, found: &[Device]) -> Device {
+        match name {
+            #[cfg(feature = "wgpu")]
+            "wgpu" => Device::wgpu(DeviceKind::DefaultDevice),
+            #[cfg(feature = "vulkan")]
+            "vulkan" => Device::vulkan(DeviceKind::DefaultDevice),
+            #[cfg(feature = "metal")]
+            "metal" => Device::metal(DeviceKind::DefaultDevice),
+            _ => found[0].clone(),
+        }
+    }
+
+    /// One 2 × 2 product there and back: enough to load the driver and compile a kernel.
+    fn try_out(device: &Device) -> Result<(), String> {
+        let ones = Tensor::<2>::ones([2, 2], device);
+        let product = ones.clone().matmul(ones).try_into_data().map_err(|e| format!("{e:?}"))?;
+        device.sync().map_err(|e| e.to_string())?;
+        let values = product.convert::<f32>().try_into_vec::<f32>().map_err(|e| format!("{e:?}"))?;
+        if values == [2.0; 4] { Ok(()) } else { Err(format!("a product of ones came back as {values:?}, not 2")) }
+    }
+
+    /// Runs `work` with the panic hook silenced and turns a panic into its first message.
+    ///
+    /// The hook belongs to the whole process and the libraries panic on threads of their own, so the message is
+    /// taken from the hook, and one call at a time may exchange it.
+    fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+        static HOOK: Mutex<()> = Mutex::new(());
+        let guard = HOOK.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = Arc::new(Mutex::new(None));
+        let note = Arc::clone(&first);
+        let usual = take_hook();
+        set_hook(Box::new(move |panic| {
+            let said = panic.payload_as_str().unwrap_or("it panicked without a message").to_owned();
+            note.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(said);
+        }));
+        let outcome = catch_unwind(AssertUnwindSafe(work));
+        set_hook(usual);
+        drop(guard);
+        let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        outcome.map_err(|_| first.unwrap_or_default())
+    }
+
+    fn missing(name: &str, cause: &str) -> &'static str {
+        match name {
+            "cuda" if cause.contains("nvrtc") => {
+                "NVRTC is missing: install the `cuda-nvrtc` part of NVIDIA's CUDA toolkit and put its folder on the library path"
+            }
+            "cuda" if cause.is_empty() => {
+                "no NVIDIA card answers: check with `nvidia-smi` that a card and its driver are there"
+            }
+            "cuda" => "the NVIDIA driver or a part of CUDA failed: check with `nvidia-smi` that it supports this card",
+            "rocm" => "no AMD card answers: check with `rocminfo` that a card, its driver and ROCm are there",
+            "metal" => "Metal needs macOS and a card that supports it",
+            "vulkan" => "no Vulkan adapter answers: check with `vulkaninfo` that a Vulkan driver is installed",
+            _ => "no graphics adapter answers: install a driver for Vulkan, Metal or DirectX 12",
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! `cargo xtask llvm`: a system LLVM in the place of Burn's own.
+//!
+//! With the `cuda` feature, Burn's build wants LLVM as static libraries. The crate `tracel-llvm-bundler` fetches a
+//! bundle of them from its release page into the user's data folder, unless that folder holds a marker file. Where
+//! the page cannot be reached, an LLVM from the system's packages does as well: the bundler asks `bin/llvm-config`
+//! in that folder for everything, so a short script of that name which hands the question on is enough.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use crate::run::{cargo, output, program, root, status};
+
+const BUNDLER: &str = "tracel-llvm-bundler";
+const MARKER: &str = ".tracel-llvm-installed";
+/// The oldest LLVM known to serve; the newest to look for is the bundle's own.
+const OLDEST: u32 = 22;
+
+/// Puts a system LLVM where the bundler looks, after installing it if need be. Does nothing where one is already.
+pub fn prepare() -> Result<(), String> {
+    let version = bundle_version()?;
+    let folder = bundle_folder(&version)?;
+    if folder.join(MARKER).exists() {
+        let found = output(program(folder.join("bin/llvm-config")).arg("--version"))?;
+        println!("nothing to do: LLVM {found} is at {}", folder.display());
+        return Ok(());
+    }
+    if !cfg!(target_os = "linux") {
+        return Err(
+            "a system LLVM can take the bundle's place on Linux only; elsewhere the bundle must be fetched".into()
+        );
+    }
+    let newest = version.split('.').next().and_then(|major| major.parse().ok());
+    let newest: u32 = newest.ok_or_else(|| format!("`{version}` is not a version of {BUNDLER}"))?;
+    let majors: Vec<u32> = (OLDEST..=newest).rev().collect();
+    let config = match installed(&majors) {
+        Some(config) => config,
+        None => install(&majors)?,
+    };
+    stand_in(&folder, &config)?;
+    println!("LLVM {} stands in for the bundle, at {}", output(program(&config).arg("--version"))?, folder.display());
+    Ok(())
+}
+
+/// Whether the `cuda` feature can be built here: the marker is there, or the bundler can fetch its bundle.
+pub fn available() -> Result<(), String> {
+    if bundle_folder(&bundle_version()?)?.join(MARKER).exists() {
+        return Ok(());
+    }
+    output(&mut cargo(&["check", "--release", "--quiet", "-p", BUNDLER]))
+        .map(|_| ())
+        .map_err(|_| "Burn's LLVM bundle could not be fetched; `cargo xtask llvm` prepares a system LLVM".to_owned())
+}
+
+/// The bundle's version is that of the crate that fetches it.
+fn bundle_version() -> Result<String, String> {
+    let lock = fs::read_to_string(root().join("Cargo.lock")).map_err(|e| format!("cannot read Cargo.lock: {e}"))?;
+    let mut lines = lock.lines().skip_while(|line| *line != format!("name = \"{BUNDLER}\"")).skip(1);
+    let version = lines.next().and_then(|line| line.strip_prefix("version = \"")?.strip_suffix('"'));
+    version.map(str::to_owned).ok_or_else(|| format!("Cargo.lock names no version of {BUNDLER}"))
+}
+
+/// `tracel/tracel-llvm-VERSION` in the user's data folder.
+fn bundle_folder(version: &str) -> Result<PathBuf, String> {
+    let set = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = if cfg!(windows) {
+        set("LOCALAPPDATA")
+    } else if cfg!(target_os = "macos") {
+        set("HOME").map(|home| home.join("Library/Application Support"))
+    } else {
+        set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")))
+    };
+    let data = data.ok_or("neither HOME nor a data folder is set")?;
+    Ok(data.join("tracel").join(format!("tracel-llvm-{version}")))
+}
+
+/// The `llvm-config` of the first of these versions that is installed.
+fn installed(majors: &[u32]) -> Option<String> {
+    let mut names = majors.iter().map(|major| format!("llvm-config-{major}"));
+    names.find(|name| output(program(name).arg("--version")).is_ok())
+}
+
+/// Installs the newest of these versions that Debian's or Ubuntu's packages offer.
+fn install(majors: &[u32]) -> Result<String, String> {
+    let mut apt = program("apt-get");
+    status(apt.args(["update", "-qq"])).map_err(|e| by_hand(majors, &e))?;
+    let offered = |major: &&u32| output(program("apt-cache").args(["show", &format!("llvm-{major}-dev")])).is_ok();
+    let Some(major) = majors.iter().find(offered) else {
+        return Err(by_hand(majors, "no package of that name is offered here"));
+    };
+    let mut apt = program("apt-get");
+    apt.env("DEBIAN_FRONTEND", "noninteractive").args(["install", "-qq", "--yes", "--no-install-recommends"]);
+    status(apt.arg(format!("llvm-{major}-dev")).args(COMPANIONS)).map_err(|e| by_hand(majors, &e))?;
+    installed(&[*major]).ok_or_else(|| format!("llvm-{major}-dev is installed, but llvm-config-{major} does not run"))
+}
+
+/// What LLVM's static libraries link, and the compiler for Burn's few lines of C++ on top of them.
+const COMPANIONS: [&str; 5] = ["libz3-dev", "libxml2-dev", "zlib1g-dev", "libzstd-dev", "g++"];
+
+fn by_hand(majors: &[u32], why: &str) -> String {
+    let names: Vec<String> = majors.iter().map(|major| format!("llvm-{major}-dev")).collect();
+    format!(
+        "LLVM could not be installed ({why}): install {} as root, together with {}, then run `cargo xtask llvm` again",
+        names.join(" or "),
+        COMPANIONS.join(", ")
+    )
+}
+
+/// Writes the script and, when it works, the marker.
+fn stand_in(folder: &Path, config: &str) -> Result<(), String> {
+    let bin = folder.join("bin");
+    let script = bin.join("llvm-config");
+    let wrong = |e: std::io::Error| format!("cannot write into {}: {e}", folder.display());
+    fs::create_dir_all(&bin).map_err(wrong)?;
+    fs::write(&script, script_text(config)).map_err(wrong)?;
+    executable(&script).map_err(wrong)?;
+    output(program(&script).args(["--link-static", "--libs"]))
+        .map_err(|e| format!("{config} has no static libraries: {e}"))?;
+    fs::write(folder.join(MARKER), "").map_err(wrong)
+}
+
+/// Debian's `llvm-config` gives some system libraries as full paths of shared objects, which the bundler would take
+/// for the names of static ones: they become `-lNAME`.
+fn script_text(config: &str) -> String {
+    format!(
+        "#!/bin/sh\n\
+         set -e\n\
+         answer=$({config} \"$@\")\n\
+         printf '%s\\n' \"$answer\" | sed 's#/[^ ]*/lib\\([^/ ]*\\)\\.so#-l\\1#g'\n"
+    )
+}
+
+#[cfg(unix)]
+fn executable(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+}
+
+#[cfg(not(unix))]
+fn executable(_: &Path) -> std::io::Result<()> {
+    Ok(())
+}

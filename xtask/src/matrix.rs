@@ -1,0 +1,51 @@
+//! `cargo xtask matrix`: the ways in which the workspace may be used, each tried.
+
+use std::process::ExitCode;
+
+use crate::ci::test_command;
+use crate::llvm;
+use crate::run::{cargo, status};
+use crate::steps::{Outcome, Steps};
+
+/// Crates that a program may depend on alone. With their minimal features they compile no backend in.
+const LIBRARIES: [&str; 7] = [
+    "hyperinf-gradients",
+    "hyperinf-curvature",
+    "hyperinf-solvers",
+    "hyperinf-scoring",
+    "hyperinf-models",
+    "hyperinf-eval",
+    "hyperinf",
+];
+
+/// Runs the matrix alone.
+pub fn run() -> ExitCode {
+    let mut steps = Steps::new();
+    add(&mut steps);
+    steps.finish()
+}
+
+/// Adds the matrix to a row of steps.
+pub fn add(steps: &mut Steps) {
+    for library in LIBRARIES {
+        let mut check = cargo(&["check", "--release", "--no-default-features", "-p", library]);
+        steps.run(&format!("{library} alone"), || status(&mut check).into());
+    }
+    for feature in ["flex", "ndarray", "wgpu"] {
+        steps.run(&format!("facade and program, {feature} alone"), || check_feature(feature));
+    }
+    steps.run("facade and program, cuda alone", || match llvm::available() {
+        Ok(()) => check_feature("cuda"),
+        Err(why) => Outcome::Skipped(why),
+    });
+    for device in ["flex", "ndarray"] {
+        steps.run(&format!("tests on {device} alone"), || {
+            status(test_command(&[]).env("HYPERINF_TEST_DEVICE", device)).into()
+        });
+    }
+}
+
+fn check_feature(feature: &str) -> Outcome {
+    let args = ["check", "--release", "-p", "hyperinf", "-p", "hyperinf-cli", "--no-default-features", "--features"];
+    status(cargo(&args).arg(feature)).into()
+}
