@@ -9,7 +9,9 @@ pub enum CurvatureError {
         block: String,
     },
     /// A gradient is NaN or infinite, or so large that its squared norm overflows.
-    #[error("the gradient of sample {sample} in block `{block}` is not finite or too large (its squared norm is {value})")]
+    #[error(
+        "the gradient of sample {sample} in block `{block}` is not finite or too large (its squared norm is {value})"
+    )]
     NonFinite {
         /// The block's name.
         block: String,
@@ -25,7 +27,9 @@ pub enum CurvatureError {
         value: f64,
     },
     /// A matrix would not fit.
-    #[error("block `{block}` has {parameters} parameters: its dense curvature would take {gib:.1} GiB (at most {limit_gib:.0})")]
+    #[error(
+        "block `{block}` has {parameters} parameters: its dense curvature would take {gib:.1} GiB (at most {limit_gib:.0})"
+    )]
     TooLarge {
         /// The block's name.
         block: String,

@@ -6,7 +6,9 @@ pub enum GradientError {
     #[error("the model recorded no layer: its forward pass must send its linear layers through the tape")]
     NothingRecorded,
     /// One name was used for layers of different shapes.
-    #[error("block `{block}` was recorded as {first_rows} × {first_cols} and again as {rows} × {cols}: give the two layers different names")]
+    #[error(
+        "block `{block}` was recorded as {first_rows} × {first_cols} and again as {rows} × {cols}: give the two layers different names"
+    )]
     BlockShape {
         /// The name used twice.
         block: String,
@@ -36,7 +38,9 @@ pub enum GradientError {
         block: String,
     },
     /// A gradient is NaN or infinite, or so large that its squared norm overflows.
-    #[error("the gradient of sample {sample} in block `{block}` is not finite or too large (its squared norm is {value})")]
+    #[error(
+        "the gradient of sample {sample} in block `{block}` is not finite or too large (its squared norm is {value})"
+    )]
     NonFinite {
         /// The layer's name.
         block: String,

@@ -79,9 +79,8 @@ impl Gradients {
             first.same_layout(set)?;
         }
         let layout = first.layout.clone();
-        let blocks = (0..layout.len())
-            .map(|l| Tensor::cat(sets.iter().map(|s| s.blocks[l].clone()).collect(), 0))
-            .collect();
+        let blocks =
+            (0..layout.len()).map(|l| Tensor::cat(sets.iter().map(|s| s.blocks[l].clone()).collect(), 0)).collect();
         Ok(Self { layout, blocks })
     }
 
@@ -90,18 +89,12 @@ impl Gradients {
         let rows = self.blocks.iter().map(|b| b.clone().flatten::<2>(1, 2)).collect();
         let all = Tensor::cat(rows, 1);
         let [n, d] = all.dims();
-        Self {
-            layout: Arc::new([Block::new("merged", 1, d)]),
-            blocks: vec![all.reshape([n, 1, d])],
-        }
+        Self { layout: Arc::new([Block::new("merged", 1, d)]), blocks: vec![all.reshape([n, 1, d])] }
     }
 
-    /// The mean over samples, as a set of one sample.
-    pub fn mean(&self) -> Self {
-        Self {
-            layout: self.layout.clone(),
-            blocks: self.blocks.iter().map(|b| b.clone().mean_dim(0)).collect(),
-        }
+    /// The sum over samples, as a set of one sample.
+    pub fn sum(&self) -> Self {
+        Self { layout: self.layout.clone(), blocks: self.blocks.iter().map(|b| b.clone().sum_dim(0)).collect() }
     }
 
     /// The squared norm of each sample over all blocks, `n` values in f64.

@@ -24,4 +24,4 @@ pub use error::GradientError;
 pub use gradients::Gradients;
 pub use looped::gradients_looped;
 pub use tape::{Capture, Tape};
-pub use task::{Captures, Task, Target, capture, gradients};
+pub use task::{Captures, Target, Task, capture, gradients};

@@ -72,9 +72,8 @@ impl ModuleVisitor for Collector {
         let dims = value.dims();
         let cols = dims[R - 1];
         let rows = dims[..R - 1].iter().product();
-        let gradient = value
-            .grad_remove(&mut self.backward)
-            .unwrap_or_else(|| value.clone().without_autodiff().zeros_like());
+        let gradient =
+            value.grad_remove(&mut self.backward).unwrap_or_else(|| value.clone().without_autodiff().zeros_like());
         self.blocks.push(Block::new(self.path.join("."), rows, cols));
         self.values.push(gradient.reshape([rows, cols]));
     }

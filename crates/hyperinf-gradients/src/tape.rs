@@ -128,9 +128,8 @@ impl Tape {
             if samples != n {
                 return Err(GradientError::SampleCount { block: block.name, samples, losses: n });
             }
-            let delta = leaf
-                .grad_remove(&mut grads)
-                .ok_or_else(|| GradientError::Unreached { block: block.name.clone() })?;
+            let delta =
+                leaf.grad_remove(&mut grads).ok_or_else(|| GradientError::Unreached { block: block.name.clone() })?;
             let capture = Capture { block, input, delta };
             match captures.iter().position(|c| c.block.name == capture.block.name) {
                 None => captures.push(capture),

@@ -38,9 +38,8 @@ impl Solver for Cg {
 
     fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {
         check(self, h, lambda)?;
-        let parameter = |parameter, expected, value| {
-            Err(SolveError::Parameter { solver: "cg", parameter, expected, value })
-        };
+        let parameter =
+            |parameter, expected, value| Err(SolveError::Parameter { solver: "cg", parameter, expected, value });
         if self.max_steps == 0 {
             return parameter("max_steps", "at least 1", 0.0);
         }
@@ -82,8 +81,7 @@ impl Inverse for Prepared {
                 let size = self.h.parameters();
                 return Err(SolveError::NotPositiveDefinite { solver: "cg", size, lambda: self.lambda });
             }
-            let alpha: Vec<f64> =
-                (0..q).map(|i| if active(i) { squares[i] / curvatures[i] } else { 0.0 }).collect();
+            let alpha: Vec<f64> = (0..q).map(|i| if active(i) { squares[i] / curvatures[i] } else { 0.0 }).collect();
             let alpha = column(alpha);
             x = x + p.clone() * alpha.clone();
             r = r - product * alpha;
@@ -96,6 +94,6 @@ impl Inverse for Prepared {
         let residual = relative_residual(&self.h, self.lambda, x.clone(), v)?;
         // The recurrence's residual met the tolerance; the true one may exceed it by rounding.
         let tolerance = Some(self.params.tolerance * 1.1);
-        finite("cg", Solution { x: x.cast(dtype), iterations: step, residual, tolerance })
+        finite("cg", Solution { x: x.cast(dtype), iterations: step, residual, tolerance, products: None })
     }
 }

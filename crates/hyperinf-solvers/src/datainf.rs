@@ -53,8 +53,9 @@ impl Inverse for Prepared {
         check_rows(&v, d)?;
         let c = dots(v.clone(), self.samples.clone()) * self.weights.clone();
         let x = (v.clone() - combine(c, self.samples.clone())).div_scalar(self.lambda);
-        let fisher = combine(dots(x.clone(), self.samples.clone()).div_scalar(n as f64), self.samples.clone());
+        let products = dots(x.clone(), self.samples.clone());
+        let fisher = combine(products.clone().div_scalar(n as f64), self.samples.clone());
         let residual = largest_ratio(fisher + x.clone().mul_scalar(self.lambda) - v.clone(), v)?;
-        finite("datainf", Solution { x, iterations: 0, residual, tolerance: None })
+        finite("datainf", Solution { x, iterations: 0, residual, tolerance: None, products: Some(products) })
     }
 }

@@ -115,7 +115,7 @@ impl Inverse for Primal {
         self.factor.solve(&mut x);
         let residual = row_ratio(&self.factor.residual(&x, &b), &b, self.shape.parameters);
         let x = self.shape.restore(tensor_from_host(x, dims, &device, dtype));
-        finite("exact", Solution { x, iterations: 0, residual, tolerance: Some(TOLERANCE) })
+        finite("exact", Solution { x, iterations: 0, residual, tolerance: Some(TOLERANCE), products: None })
     }
 }
 
@@ -130,11 +130,10 @@ impl Inverse for Division {
         let (dims, device, dtype) = (v.dims(), v.device(), v.dtype());
         let b = host(v)?;
         let x: Vec<f64> = b.iter().zip(self.diagonal.iter().cycle()).map(|(b, h)| b / h).collect();
-        let rest: Vec<f64> =
-            x.iter().zip(self.diagonal.iter().cycle()).zip(&b).map(|((x, h), b)| x * h - b).collect();
+        let rest: Vec<f64> = x.iter().zip(self.diagonal.iter().cycle()).zip(&b).map(|((x, h), b)| x * h - b).collect();
         let residual = row_ratio(&rest, &b, d);
         let x = tensor_from_host(x, dims, &device, dtype);
-        finite("exact", Solution { x, iterations: 0, residual, tolerance: Some(TOLERANCE) })
+        finite("exact", Solution { x, iterations: 0, residual, tolerance: Some(TOLERANCE), products: None })
     }
 }
 
@@ -159,8 +158,11 @@ impl Inverse for Dual {
         let on_device = |values, dtype: DType| tensor_from_host(values, [q, m], &device, dtype);
         let left = on_device(left, working).div_scalar(m as f64 * self.lambda);
         let residual = largest_ratio(combine(left, self.samples.clone()), v.clone())?;
-        let x = (v - combine(on_device(c, working), self.samples.clone())).div_scalar(self.lambda).cast(dtype);
-        finite("exact", Solution { x, iterations: 0, residual, tolerance: Some(TOLERANCE) })
+        let c = on_device(c, working);
+        let x = (v - combine(c.clone(), self.samples.clone())).div_scalar(self.lambda).cast(dtype);
+        // X Rᵀ = (V Rᵀ − C K)/λ = m C, by the definition of C.
+        let products = Some(c.mul_scalar(m as f64));
+        finite("exact", Solution { x, iterations: 0, residual, tolerance: Some(TOLERANCE), products })
     }
 }
 

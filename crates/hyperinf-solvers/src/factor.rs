@@ -20,8 +20,11 @@ impl Factor {
         for i in 0..size {
             matrix[(i, i)] += shift;
         }
-        let cholesky = Llt::new(matrix.as_ref(), Side::Lower)
-            .map_err(|_| SolveError::NotPositiveDefinite { solver, size, lambda: shift })?;
+        let cholesky = Llt::new(matrix.as_ref(), Side::Lower).map_err(|_| SolveError::NotPositiveDefinite {
+            solver,
+            size,
+            lambda: shift,
+        })?;
         Ok(Self { matrix, cholesky })
     }
 

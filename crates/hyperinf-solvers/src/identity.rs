@@ -34,6 +34,6 @@ impl Inverse for Prepared {
     fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
         check_rows(&v, self.h.parameters())?;
         let residual = relative_residual(&self.h, self.lambda, v.clone(), v.clone())?;
-        finite("identity", Solution { x: v, iterations: 0, residual, tolerance: None })
+        finite("identity", Solution { x: v, iterations: 0, residual, tolerance: None, products: None })
     }
 }

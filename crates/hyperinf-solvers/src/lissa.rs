@@ -76,9 +76,8 @@ impl Solver for Lissa {
 
     fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {
         check(self, h, lambda)?;
-        let parameter = |parameter, expected, value| {
-            Err(SolveError::Parameter { solver: self.name(), parameter, expected, value })
-        };
+        let parameter =
+            |parameter, expected, value| Err(SolveError::Parameter { solver: self.name(), parameter, expected, value });
         if self.max_steps == 0 {
             return parameter("max_steps", "at least 1", 0.0);
         }
@@ -133,7 +132,8 @@ impl Prepared {
         let (mut step, mut residual) = (0, f64::INFINITY);
         while step < self.params.max_steps {
             // The increment is the residual of x = r/s.
-            let change = v.clone() - (self.h.apply(r.clone()) + r.clone().mul_scalar(self.lambda)).div_scalar(self.scale);
+            let change =
+                v.clone() - (self.h.apply(r.clone()) + r.clone().mul_scalar(self.lambda)).div_scalar(self.scale);
             residual = largest_ratio(change.clone(), v.clone())?;
             if residual <= self.params.tolerance {
                 break;
@@ -145,7 +145,7 @@ impl Prepared {
             step += 1;
         }
         let x = r.div_scalar(self.scale);
-        Ok(Solution { x, iterations: step, residual, tolerance: Some(self.params.tolerance) })
+        Ok(Solution { x, iterations: step, residual, tolerance: Some(self.params.tolerance), products: None })
     }
 
     fn random(
@@ -172,6 +172,12 @@ impl Prepared {
         }
         let x = total.div_scalar(self.scale * repeats as f64);
         let residual = relative_residual(&self.h, self.lambda, x.clone(), v)?;
-        Ok(Solution { x, iterations: self.params.max_steps, residual, tolerance: Some(self.params.tolerance) })
+        Ok(Solution {
+            x,
+            iterations: self.params.max_steps,
+            residual,
+            tolerance: Some(self.params.tolerance),
+            products: None,
+        })
     }
 }

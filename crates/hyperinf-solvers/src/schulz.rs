@@ -202,6 +202,9 @@ impl Inverse for Prepared {
                 (x, rest, residual) = (better, next, size);
             }
         }
-        finite(self.name, Solution { x: x.cast(dtype), iterations: self.steps, residual, tolerance: self.tolerance })
+        finite(
+            self.name,
+            Solution { x: x.cast(dtype), iterations: self.steps, residual, tolerance: self.tolerance, products: None },
+        )
     }
 }

@@ -40,6 +40,9 @@ pub struct Solution {
     pub residual: f64,
     /// The residual that the solver aims for; `None` for one that solves another problem by design.
     pub tolerance: Option<f64>,
+    /// `X Rᵀ`, `[q, m]`, from a solver that has it anyway because the curvature is held as samples `R`: their scores
+    /// without another pass and, for the dual, without cancellation.
+    pub products: Option<Tensor<2>>,
 }
 
 impl Solution {

@@ -1,0 +1,122 @@
+use hyperinf_curvature::CurvatureError;
+use hyperinf_gradients::GradientError;
+use hyperinf_solvers::SolveError;
+
+/// Which samples an error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Set {
+    /// The training samples.
+    Train,
+    /// The queries.
+    Query,
+}
+
+impl std::fmt::Display for Set {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Train => "training",
+            Self::Query => "query",
+        })
+    }
+}
+
+/// What data or settings can do wrong while samples are scored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScoreError {
+    /// A set has no samples or no blocks.
+    #[error("there are no {set} {what}")]
+    Empty {
+        /// The set.
+        set: Set,
+        /// What is missing.
+        what: &'static str,
+    },
+    /// A gradient is NaN or infinite, or so large that its squared norm overflows.
+    #[error(
+        "{set} sample {sample} has a gradient in block `{block}` that is not finite or too large (its squared norm is {value})"
+    )]
+    NonFinite {
+        /// The set.
+        set: Set,
+        /// The block's name.
+        block: String,
+        /// The sample's index in the order given.
+        sample: usize,
+        /// The squared norm found.
+        value: f64,
+    },
+    /// A score overflowed although every gradient is finite.
+    #[error(
+        "the score of training sample {sample} for query {query} is {value}: the gradients are too large for their type"
+    )]
+    Overflow {
+        /// The query's index.
+        query: usize,
+        /// The training sample's index.
+        sample: usize,
+        /// The score found.
+        value: f64,
+    },
+    /// Two passes or parts gave another number of samples.
+    #[error("{set} samples: {found} where {expected} were seen before")]
+    SampleCount {
+        /// The set.
+        set: Set,
+        /// The number now.
+        found: usize,
+        /// The number before.
+        expected: usize,
+    },
+    /// A share or count is out of range.
+    #[error("{what} must be {expected}, not {value}")]
+    Amount {
+        /// The parameter.
+        what: &'static str,
+        /// Its range.
+        expected: String,
+        /// The value given.
+        value: f64,
+    },
+    /// Gradients could not be taken.
+    #[error("gradients of {set} samples")]
+    Gradients {
+        /// The set.
+        set: Set,
+        /// Why.
+        #[source]
+        source: GradientError,
+    },
+    /// Curvature could not be accumulated.
+    #[error(transparent)]
+    Curvature(CurvatureError),
+    /// A block could not be inverted.
+    #[error("block `{block}`")]
+    Solve {
+        /// The block's name.
+        block: String,
+        /// Why.
+        #[source]
+        source: SolveError,
+    },
+}
+
+impl ScoreError {
+    pub(crate) fn gradients(set: Set) -> impl Fn(GradientError) -> Self {
+        move |source| match source {
+            GradientError::NonFinite { block, sample, value } => Self::NonFinite { set, block, sample, value },
+            source => Self::Gradients { set, source },
+        }
+    }
+}
+
+impl From<CurvatureError> for ScoreError {
+    fn from(error: CurvatureError) -> Self {
+        match error {
+            CurvatureError::NonFinite { block, sample, value } => {
+                Self::NonFinite { set: Set::Train, block, sample, value }
+            }
+            other => Self::Curvature(other),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+use hyperinf_gradients::Block;
+
+use crate::attribute::Part;
+use crate::{Options, ScoreError, Set, Source};
+
+/// Scores of training samples for queries; positive = helpful.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scores {
+    /// One row of `n` scores per query.
+    pub rows: Vec<Vec<f64>>,
+}
+
+impl Scores {
+    /// `q`, the number of queries.
+    pub fn queries(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// `n`, the number of training samples.
+    pub fn samples(&self) -> usize {
+        self.rows.first().map_or(0, Vec::len)
+    }
+
+    /// Adds scores of the same samples for the same queries.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (row, more) in self.rows.iter_mut().zip(&other.rows) {
+            for (value, more) in row.iter_mut().zip(more) {
+                *value += more;
+            }
+        }
+    }
+
+    /// Appends scores of further samples for the same queries.
+    pub(crate) fn extend(&mut self, other: &Self) {
+        for (row, more) in self.rows.iter_mut().zip(&other.rows) {
+            row.extend(more);
+        }
+    }
+
+    /// Query, sample and value of the first score that is NaN or infinite.
+    pub(crate) fn first_not_finite(&self) -> Option<(usize, usize, f64)> {
+        self.rows
+            .iter()
+            .enumerate()
+            .find_map(|(query, row)| row.iter().position(|s| !s.is_finite()).map(|sample| (query, sample, row[sample])))
+    }
+}
+
+/// How the inversion of one block went.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BlockReport {
+    /// The block.
+    pub block: Block,
+    /// `λ`; `None` if every training gradient of the block is zero, so that it contributes nothing to any score.
+    pub lambda: Option<f64>,
+    /// `mean(diag F)`, in units of squared gradients.
+    pub mean_square: f64,
+    /// Steps of the solver.
+    pub iterations: usize,
+    /// The relative residual of the preconditioned queries.
+    pub residual: f64,
+    /// The residual that the solver aims for, if it aims for one.
+    pub tolerance: Option<f64>,
+}
+
+impl BlockReport {
+    /// Whether the residual is within the tolerance, where there is one.
+    pub fn converged(&self) -> bool {
+        self.tolerance.is_none_or(|tolerance| self.residual <= tolerance)
+    }
+}
+
+/// The result of an attribution.
+#[derive(Clone, Debug, Default)]
+pub struct Attribution {
+    /// The scores, summed over blocks; positive = helpful.
+    pub scores: Scores,
+    /// One report per block that was inverted; empty for methods without curvature.
+    pub blocks: Vec<BlockReport>,
+    /// Each block's part of the scores, if it was asked for; not normalised for the cosine.
+    pub block_scores: Vec<(Block, Scores)>,
+}
+
+impl Attribution {
+    /// The largest relative residual over the blocks; `None` for methods without curvature.
+    pub fn residual(&self) -> Option<f64> {
+        self.blocks.iter().map(|b| b.residual).reduce(f64::max)
+    }
+}
+
+/// Scores some blocks at a time: what a file of gradients larger than memory needs.
+///
+/// Every call brings *all* samples of the blocks it has. With [`Options::merged`] all blocks must come in one call,
+/// since the merged matrix spans them.
+pub struct Scorer {
+    options: Options,
+    total: Option<Part>,
+}
+
+impl Scorer {
+    /// A scorer that has seen nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the damping is not positive and finite.
+    pub fn new(options: Options) -> Result<Self, ScoreError> {
+        options.damping.validate()?;
+        Ok(Self { options, total: None })
+    }
+
+    /// Adds the score of some blocks.
+    ///
+    /// # Errors
+    ///
+    /// If a set is empty, a gradient is not finite, the two sets' blocks differ, the samples are not as many as
+    /// before, or a block cannot be inverted.
+    pub fn add(&mut self, train: &dyn Source, query: &dyn Source) -> Result<(), ScoreError> {
+        let part = Part::of(train, query, &self.options)?;
+        let Some(total) = &mut self.total else {
+            self.total = Some(part);
+            return Ok(());
+        };
+        let count = |set, found, expected| {
+            if found == expected { Ok(()) } else { Err(ScoreError::SampleCount { set, found, expected }) }
+        };
+        count(Set::Query, part.scores.queries(), total.scores.queries())?;
+        count(Set::Train, part.scores.samples(), total.scores.samples())?;
+        total.scores.add(&part.scores);
+        total.blocks.extend(part.blocks);
+        total.block_scores.extend(part.block_scores);
+        for (sums, more) in
+            [(&mut total.query_squares, part.query_squares), (&mut total.train_squares, part.train_squares)]
+        {
+            sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+        }
+        Ok(())
+    }
+
+    /// The scores over all blocks added.
+    ///
+    /// # Errors
+    ///
+    /// If there were none.
+    pub fn finish(self) -> Result<Attribution, ScoreError> {
+        let mut total = self.total.ok_or(ScoreError::Empty { set: Set::Train, what: "blocks" })?;
+        if !total.train_squares.is_empty() {
+            for (row, query) in total.scores.rows.iter_mut().zip(&total.query_squares) {
+                for (score, train) in row.iter_mut().zip(&total.train_squares) {
+                    let norms = (query * train).sqrt();
+                    // A zero gradient has no direction; it helps and harms nothing.
+                    *score = if norms > 0.0 { *score / norms } else { 0.0 };
+                }
+            }
+        }
+        Ok(Attribution { scores: total.scores, blocks: total.blocks, block_scores: total.block_scores })
+    }
+}
