@@ -1,1 +1,4 @@
-fn main(){}
+//! Every integration test of the workspace, as one program.
+
+mod curvature;
+mod tape;

@@ -1,5 +1,10 @@
-//! What the integration tests share: the devices, the oracles and the fixtures.
+//! What the integration tests need: devices, oracles, strategies, fixtures and one comparison.
 
 mod devices;
+
+pub mod compare;
+pub mod fixtures;
+pub mod oracle;
+pub mod strategies;
 
 pub use devices::devices;
