@@ -1,6 +1,4 @@
 use burn::tensor::Device;
-#[cfg(any(feature = "cuda", feature = "rocm", feature = "wgpu"))]
-use gpu::open;
 
 /// Every name [`device`] knows, which is also the cargo feature that compiles it in, and whether it was.
 const KINDS: [(&str, bool); 7] = [
@@ -123,10 +121,7 @@ pub fn device(name: &str) -> Result<Device, DeviceError> {
             #[allow(deprecated)]
             Device::ndarray()
         }),
-        #[cfg(any(feature = "cuda", feature = "rocm", feature = "wgpu"))]
-        _ => open(kind, index),
-        #[cfg(not(any(feature = "cuda", feature = "rocm", feature = "wgpu")))]
-        _ => Err(DeviceError::NotCompiled { name: kind, compiled: compiled_devices() }),
+        _ => gpu::open(kind, index),
     }
 }
 
@@ -146,6 +141,17 @@ fn no_index(name: &'static str, index: Option<&str>) -> Result<(), DeviceError> 
             index: index.to_owned(),
             expected: "the processor is one device, so give the name alone",
         }),
+    }
+}
+
+#[cfg(not(any(feature = "cuda", feature = "rocm", feature = "wgpu")))]
+mod gpu {
+    use burn::tensor::Device;
+
+    use super::{DeviceError, compiled_devices};
+
+    pub(super) fn open(name: &'static str, _: Option<&str>) -> Result<Device, DeviceError> {
+        Err(DeviceError::NotCompiled { name, compiled: compiled_devices() })
     }
 }
 
