@@ -1,4 +1,7 @@
 //! Every integration test of the workspace, as one program.
 
 mod curvature;
+mod goldens;
+mod gradients;
+mod networks;
 mod tape;

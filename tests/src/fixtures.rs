@@ -12,6 +12,9 @@ pub fn path(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "fixtures", name].iter().collect()
 }
 
+/// The tensors of a file, by name.
+pub type Arrays = BTreeMap<String, Array>;
+
 /// One tensor of a fixture, its values as f64.
 #[derive(Clone, Debug)]
 pub struct Array {
@@ -34,7 +37,7 @@ impl Array {
 /// # Panics
 ///
 /// If the file is missing, not safetensors, or has a type that no fixture uses.
-pub fn load(name: &str) -> BTreeMap<String, Array> {
+pub fn load(name: &str) -> Arrays {
     let bytes = std::fs::read(path(name)).expect("fixtures are part of the repository");
     let file = SafeTensors::deserialize(&bytes).expect("fixtures are valid safetensors files");
     let array = |view: safetensors::tensor::TensorView<'_>| Array {
