@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use crate::run::{cargo, output, program, root, status};
+use crate::run::{output, program, root, status};
 
 const BUNDLER: &str = "tracel-llvm-bundler";
 const MARKER: &str = ".tracel-llvm-installed";
@@ -41,14 +41,9 @@ pub fn prepare() -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the `cuda` feature can be built here: the marker is there, or the bundler can fetch its bundle.
-pub fn available() -> Result<(), String> {
-    if bundle_folder(&bundle_version()?)?.join(MARKER).exists() {
-        return Ok(());
-    }
-    output(&mut cargo(&["check", "--release", "--quiet", "-p", BUNDLER]))
-        .map(|_| ())
-        .map_err(|_| "Burn's LLVM bundle could not be fetched; `cargo xtask llvm` prepares a system LLVM".to_owned())
+/// Whether Burn has an LLVM here: its own bundle or one in its place.
+pub fn is_there() -> bool {
+    bundle_version().and_then(|version| bundle_folder(&version)).is_ok_and(|folder| folder.join(MARKER).exists())
 }
 
 /// The bundle's version is that of the crate that fetches it.
