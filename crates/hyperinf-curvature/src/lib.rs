@@ -18,4 +18,6 @@ pub use curvature::{Curvature, Scale, Side, Structure};
 pub use damping::Damping;
 pub use error::CurvatureError;
 pub use precision::{host, precise, scalars, tensor_from_host};
-pub use product::{combine, dots, gram, outer, symmetric_product};
+pub use product::{
+    combine, combine_precise, dots, dots_precise, gram, gram_precise, outer, symmetric_product, weighted_normal,
+};

@@ -1,7 +1,13 @@
 use burn::tensor::{Tensor, s};
 
+use crate::precise;
+
 /// Diagonal blocks up to this size are multiplied whole; larger ones are split to save work by symmetry.
 const PANEL: usize = 256;
+/// Numbers in a chunk of rows that is used twice: 4 MiB of f32, less than a CPU's last cache.
+const CHUNK: usize = 1 << 20;
+/// Columns that are widened to f64 at once.
+const COLUMNS: usize = 1024;
 
 /// `L R` for `[n, k]` and `[k, n]` whose product is known to be symmetric, `[n, n]`.
 ///
@@ -33,10 +39,62 @@ pub fn outer(rows: Tensor<2>) -> Tensor<2> {
 
 /// `X Jᵀ`, `[q, n]`: every row of `X` `[q, D]` with every row of `J` `[n, D]`.
 pub fn dots(x: Tensor<2>, rows: Tensor<2>) -> Tensor<2> {
-    x.matmul(rows.transpose())
+    let ([q, d], [n, _]) = (x.dims(), rows.dims());
+    if q == 1 {
+        // One short product per row reads J at the memory's speed on all cores; a product of matrices does not.
+        return rows.reshape([n, 1, d]).matmul(x.reshape([1, d, 1])).reshape([1, n]);
+    }
+    // The large operand on the left: CPU backends repack the right one, which would cost a copy of J.
+    rows.matmul(x.transpose()).transpose()
 }
 
 /// `C J`, `[q, D]`: for each row of `C` `[q, n]` the weighted sum of the rows of `J` `[n, D]`.
 pub fn combine(weights: Tensor<2>, rows: Tensor<2>) -> Tensor<2> {
     weights.matmul(rows)
+}
+
+/// `((X Jᵀ) ∘ w) J`, `[q, D]`, together with `X Jᵀ`, `[q, n]`, in one pass over the memory of `J` `[n, D]`.
+///
+/// `w` weighs the rows of `J`, `[1, n]`. Chunks of rows stay in the cache between the two products.
+pub fn weighted_normal(x: Tensor<2>, rows: Tensor<2>, weights: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+    let [n, d] = rows.dims();
+    let step = (CHUNK / d.max(1)).clamp(1, n.max(1));
+    let mut sum: Option<Tensor<2>> = None;
+    let mut products = Vec::with_capacity(n.div_ceil(step));
+    for start in (0..n).step_by(step) {
+        let end = (start + step).min(n);
+        let chunk = rows.clone().slice([start..end]);
+        let product = dots(x.clone(), chunk.clone());
+        let part = combine(product.clone() * weights.clone().slice(s![.., start..end]), chunk);
+        products.push(product);
+        sum = Some(match sum {
+            None => part,
+            Some(sum) => sum + part,
+        });
+    }
+    (sum.unwrap_or_else(|| x.zeros_like()), Tensor::cat(products, 1))
+}
+
+/// [`gram`] in f64 where the device has it, `[n, n]`: columns are widened a chunk at a time, never all of `J`.
+pub fn gram_precise(rows: Tensor<2>) -> Tensor<2> {
+    let parts = column_chunks(&rows).map(|chunk| gram(precise(chunk)));
+    parts.reduce(|a, b| a + b).unwrap_or_else(|| precise(gram(rows.clone())))
+}
+
+/// [`dots`] in f64 where the device has it, a chunk of columns at a time.
+pub fn dots_precise(x: Tensor<2>, rows: Tensor<2>) -> Tensor<2> {
+    let parts = column_chunks(&x).zip(column_chunks(&rows)).map(|(x, rows)| dots(precise(x), precise(rows)));
+    parts.reduce(|a, b| a + b).unwrap_or_else(|| precise(dots(x.clone(), rows.clone())))
+}
+
+/// [`combine`] in f64 where the device has it, a chunk of columns at a time.
+pub fn combine_precise(weights: Tensor<2>, rows: Tensor<2>) -> Tensor<2> {
+    let weights = precise(weights);
+    Tensor::cat(column_chunks(&rows).map(|chunk| combine(weights.clone(), precise(chunk))).collect(), 1)
+}
+
+/// `[n, D]` in runs of at most `COLUMNS` columns.
+fn column_chunks(rows: &Tensor<2>) -> impl Iterator<Item = Tensor<2>> {
+    let [_, d] = rows.dims();
+    (0..d).step_by(COLUMNS).map(move |start| rows.clone().slice(s![.., start..(start + COLUMNS).min(d)]))
 }

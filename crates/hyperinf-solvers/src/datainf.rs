@@ -1,5 +1,5 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, Structure, combine, dots, scalars, tensor_from_host};
+use hyperinf_curvature::{Curvature, Structure, scalars, tensor_from_host, weighted_normal};
 
 use crate::solver::{check, check_rows, finite, largest_ratio};
 use crate::{Inverse, Solution, SolveError, Solver};
@@ -51,10 +51,10 @@ impl Inverse for Prepared {
     fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
         let [n, d] = self.samples.dims();
         check_rows(&v, d)?;
-        let c = dots(v.clone(), self.samples.clone()) * self.weights.clone();
-        let x = (v.clone() - combine(c, self.samples.clone())).div_scalar(self.lambda);
-        let products = dots(x.clone(), self.samples.clone());
-        let fisher = combine(products.clone().div_scalar(n as f64), self.samples.clone());
+        let (sum, _) = weighted_normal(v.clone(), self.samples.clone(), self.weights.clone());
+        let x = (v.clone() - sum).div_scalar(self.lambda);
+        let mean = self.weights.full_like(1.0 / n as f64);
+        let (fisher, products) = weighted_normal(x.clone(), self.samples.clone(), mean);
         let residual = largest_ratio(fisher + x.clone().mul_scalar(self.lambda) - v.clone(), v)?;
         finite("datainf", Solution { x, iterations: 0, residual, tolerance: None, products: Some(products) })
     }

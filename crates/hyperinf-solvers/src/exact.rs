@@ -1,5 +1,7 @@
-use burn::tensor::{DType, Tensor};
-use hyperinf_curvature::{Curvature, Structure, combine, dots, gram, host, outer, precise, tensor_from_host};
+use burn::tensor::Tensor;
+use hyperinf_curvature::{
+    Curvature, Structure, combine_precise, dots_precise, gram_precise, host, outer, precise, tensor_from_host,
+};
 
 use crate::factor::Factor;
 use crate::solver::{check, check_rows, finite, largest_ratio};
@@ -49,13 +51,12 @@ impl Solver for Exact {
                 Ok(Box::new(Division { diagonal: diagonal.into_iter().map(|d| d + lambda).collect() }))
             }
             Curvature::Samples(samples) => {
-                let samples = precise(samples.clone());
                 let [m, d] = samples.dims();
                 if m > d {
-                    return primal(h, outer(samples).div_scalar(m as f64));
+                    return primal(h, outer(precise(samples.clone())).div_scalar(m as f64));
                 }
-                let factor = Factor::new("exact", host(gram(samples.clone()))?, m, m as f64 * lambda)?;
-                Ok(Box::new(Dual { samples, factor, lambda }))
+                let factor = Factor::new("exact", host(gram_precise(samples.clone()))?, m, m as f64 * lambda)?;
+                Ok(Box::new(Dual { samples: samples.clone(), factor, lambda }))
             }
         }
     }
@@ -148,18 +149,18 @@ impl Inverse for Dual {
         let [m, d] = self.samples.dims();
         check_rows(&v, d)?;
         let ([q, _], device, dtype) = (v.dims(), v.device(), v.dtype());
-        let working = self.samples.dtype();
-        let v = v.cast(working);
-        let right = host(dots(v.clone(), self.samples.clone()))?;
+        let right = dots_precise(v.clone(), self.samples.clone());
+        let working = right.dtype();
+        let right = host(right)?;
         let mut c = right.clone();
         self.factor.solve(&mut c);
         // x(H + λI) − v = (c (K + mλI) − v Rᵀ) R / (mλ): what the small system leaves, carried back.
-        let left = self.factor.residual(&c, &right);
-        let on_device = |values, dtype: DType| tensor_from_host(values, [q, m], &device, dtype);
-        let left = on_device(left, working).div_scalar(m as f64 * self.lambda);
-        let residual = largest_ratio(combine(left, self.samples.clone()), v.clone())?;
-        let c = on_device(c, working);
-        let x = (v - combine(c.clone(), self.samples.clone())).div_scalar(self.lambda).cast(dtype);
+        let on_device = |values| tensor_from_host(values, [q, m], &device, working);
+        let left = on_device(self.factor.residual(&c, &right)).div_scalar(m as f64 * self.lambda);
+        let v = precise(v);
+        let residual = largest_ratio(combine_precise(left, self.samples.clone()), v.clone())?;
+        let c = on_device(c);
+        let x = (v - combine_precise(c.clone(), self.samples.clone())).div_scalar(self.lambda).cast(dtype);
         // X Rᵀ = (V Rᵀ − C K)/λ = m C, by the definition of C.
         let products = Some(c.mul_scalar(m as f64));
         finite("exact", Solution { x, iterations: 0, residual, tolerance: Some(TOLERANCE), products })

@@ -31,6 +31,6 @@ pub use exact::Exact;
 pub use identity::Identity;
 pub use lissa::{Lissa, LissaBatch};
 pub use registry::{solver, solvers};
-pub use schulz::{Schulz, SchulzStart};
+pub use schulz::{MatrixInverse, Schulz, SchulzStart, schulz_inverse};
 pub use solver::{Inverse, Solution, Solver, relative_residual};
 pub use spectrum::{largest_eigenvalue, spectral_bound};

@@ -4,10 +4,14 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::solver::{check, check_rows, finite, largest_ratio};
-use crate::{Inverse, Solution, SolveError, Solver, relative_residual, spectral_bound};
+use crate::{Inverse, Solution, SolveError, Solver, largest_eigenvalue, relative_residual};
 
-/// Growth of the residual over the first that counts as divergence.
-const DIVERGED: f64 = 1e3;
+/// Power steps for the scale: convergence needs half of the largest eigenvalue only.
+const POWER_STEPS: usize = 8;
+/// Growth of the residual that says the scale was too small.
+const GROWN: f64 = 1.5;
+/// Doublings of the scale before the iteration is given up.
+const DOUBLINGS: usize = 8;
 
 /// Which part of the curvature a LiSSA step uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +35,9 @@ pub enum LissaBatch {
 /// r ← v + r − r (H + λI) / s,   x = r / s
 /// ```
 ///
-/// Converges for `s > μ_max(H + λI) / 2`, in about `κ log(1/ε)` steps. `s` is a spectral bound plus `λ`; for random
-/// batches the largest `||g_i||²` plus `λ`, which bounds every batch. The damping is *added* in the operator.
+/// Converges for `s > μ_max(H + λI) / 2`, in about `κ log(1/ε)` steps. `s` is a power estimate of `μ_max` plus 10 %
+/// plus `λ`, doubled should the residual grow; for random batches the largest `||g_i||²` plus `λ`, which bounds every
+/// batch. The damping is *added* in the operator.
 ///
 /// | parameter | default | purpose | range |
 /// |---|---|---|---|
@@ -93,9 +98,9 @@ impl Solver for Lissa {
             (LissaBatch::Random { .. }, Curvature::Samples(rows)) => {
                 scalars(rows.clone(), rows.clone())?.into_iter().fold(0.0, f64::max)
             }
-            (_, Curvature::Diagonal(d)) => spectral_bound(h, &d.clone().unsqueeze())?,
+            (_, Curvature::Diagonal(d)) => largest_eigenvalue(h, &d.clone().unsqueeze(), POWER_STEPS)? * 1.1,
             (_, Curvature::Samples(matrix) | Curvature::Dense(matrix) | Curvature::OneSided { factor: matrix, .. }) => {
-                spectral_bound(h, matrix)?
+                largest_eigenvalue(h, matrix, POWER_STEPS)? * 1.1
             }
         };
         if !largest.is_finite() {
@@ -128,23 +133,28 @@ impl Inverse for Prepared {
 
 impl Prepared {
     fn full(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
-        let mut r = v.clone();
-        let (mut step, mut residual) = (0, f64::INFINITY);
-        while step < self.params.max_steps {
+        let (mut r, mut scale, mut doublings) = (v.clone(), self.scale, 0);
+        let (mut step, mut last) = (0, f64::INFINITY);
+        let residual = loop {
             // The increment is the residual of x = r/s.
-            let change =
-                v.clone() - (self.h.apply(r.clone()) + r.clone().mul_scalar(self.lambda)).div_scalar(self.scale);
-            residual = largest_ratio(change.clone(), v.clone())?;
-            if residual <= self.params.tolerance {
-                break;
+            let product = self.h.apply(r.clone()) + r.clone().mul_scalar(self.lambda);
+            let change = v.clone() - product.div_scalar(scale);
+            let residual = largest_ratio(change.clone(), v.clone())?;
+            if residual <= self.params.tolerance || step == self.params.max_steps {
+                break residual;
             }
-            if residual.is_nan() || residual > DIVERGED {
-                return Err(SolveError::Diverged { solver: self.name, step, residual });
+            if residual.is_nan() || residual > GROWN * last.max(1.0) {
+                if residual.is_nan() || doublings == DOUBLINGS {
+                    return Err(SolveError::Diverged { solver: self.name, step, residual });
+                }
+                (r, scale, last, doublings) = (v.clone(), 2.0 * scale, f64::INFINITY, doublings + 1);
+                continue;
             }
+            last = last.min(residual);
             r = r + change;
             step += 1;
-        }
-        let x = r.div_scalar(self.scale);
+        };
+        let x = r.div_scalar(scale);
         Ok(Solution { x, iterations: step, residual, tolerance: Some(self.params.tolerance), products: None })
     }
 

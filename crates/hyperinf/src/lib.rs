@@ -19,6 +19,8 @@
 
 mod device;
 
+/// Burn itself, in the version that this crate's types come from.
+pub use burn;
 pub use device::{DeviceError, compiled_devices, device};
 pub use hyperinf_curvature as curvature;
 pub use hyperinf_eval as eval;
@@ -32,4 +34,9 @@ pub mod prelude {
     pub use crate::curvature::{Curvature, Damping, Scale, Side, Storage, Structure};
     pub use crate::device;
     pub use crate::gradients::{Block, Capture, Gradients, Tape, Target, Task};
+    pub use crate::scoring::{
+        Amount, Attribution, Gfim, Method, Options, QueryMode, Scorer, Source, TaskSource, attribute, detect, method,
+        methods, ranking, select, self_influence, top_k,
+    };
+    pub use crate::solvers::{Inverse, Solution, Solver, solver, solvers};
 }
