@@ -3,5 +3,7 @@
 mod curvature;
 mod goldens;
 mod gradients;
+mod models;
 mod networks;
+mod scratch_fx;
 mod tape;
