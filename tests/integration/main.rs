@@ -5,5 +5,4 @@ mod goldens;
 mod gradients;
 mod models;
 mod networks;
-mod scratch_fx;
 mod tape;
