@@ -1,0 +1,177 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use hyperinf::curvature::{Scale, Side};
+use hyperinf::scoring::QueryMode;
+
+/// Training-data attribution: which training samples helped or harmed a prediction.
+///
+/// Exit codes: 0 success; 2 a flag, a method, a device or the output path is wrong;
+/// 3 an input file is wrong; 4 the numbers allow no answer.
+#[derive(Debug, Parser)]
+#[command(name = "hyperinf", version, verbatim_doc_comment)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Score training samples from files of per-sample gradients.
+    Score(ScoreArgs),
+    /// List the methods: what each computes, what it costs, where it comes from.
+    Methods(MethodsArgs),
+    /// Find wrong labels in real e-mails with every method, and compare them.
+    Demo(DemoArgs),
+}
+
+/// Scores every training sample for every query: Σ v (H + λI)⁻¹ g over all blocks. Positive = helpful.
+///
+/// A file of gradients is a safetensors file with one tensor per block, [samples, rows, cols]
+/// or [samples, parameters], of F32, F16, BF16 or F64; names and sides are the same in both
+/// files. A block without two sides counts as one row: hyperinf then inverts the whole
+/// parameters × parameters matrix, so write [samples, rows, cols] where a layer has two sides.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct ScoreArgs {
+    /// Gradients of the training samples.
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub train_gradients: PathBuf,
+    /// Gradients of the queries.
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub query_gradients: PathBuf,
+    /// How scores are computed; `hyperinf methods` lists the names.
+    #[arg(long, value_name = "NAME", default_value = "hyperinf")]
+    pub method: String,
+    /// λ of each block = FACTOR × the mean square of its training gradients' entries [default: 0.1].
+    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
+    pub damping: Option<f64>,
+    /// λ of every block, in units of squared gradients.
+    #[arg(long, value_name = "LAMBDA", allow_negative_numbers = true, conflicts_with = "damping")]
+    pub damping_absolute: Option<f64>,
+    /// One row of scores per query, or one row for the mean of the queries' gradients.
+    #[arg(long, value_enum, default_value_t)]
+    pub query_mode: QueryModeArg,
+    /// One matrix per block, or one matrix over all blocks.
+    #[arg(long, value_enum, default_value_t)]
+    pub structure: StructureArg,
+    /// hyperinf: divide by the length of the side that is summed over, or not [default: mean].
+    #[arg(long, value_enum)]
+    pub gfim_scale: Option<ScaleArg>,
+    /// hyperinf, hyperinf-authors: the side of a block that is summed over [default: short].
+    #[arg(long, value_enum)]
+    pub gfim_side: Option<SideArg>,
+    /// Where to compute: flex, ndarray, cuda:0, … [default: the first that was compiled in].
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// Where to write the scores: .safetensors, .parquet or .csv.
+    ///
+    /// safetensors: one tensor `scores` [queries, samples] of F32. parquet and csv: query_id,
+    /// train_id, score, rank; rank 1 is the most helpful. How they came about is in the
+    /// metadata; for csv in a second file, FILE.csv.json.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    pub output: Option<PathBuf>,
+    /// Print a summary that machines can read.
+    #[arg(long)]
+    pub json: bool,
+    /// Fail, without output, if a solver did not reach its tolerance.
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// Lists the methods.
+#[derive(Debug, Args)]
+pub struct MethodsArgs {
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Fine-tunes a small transformer on real e-mails of which some have the wrong label, and looks for those.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Decides which labels are wrong and how the model is trained.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// The share of training mails that get the wrong label.
+    #[arg(long, default_value_t = 0.2, allow_negative_numbers = true)]
+    pub noise: f64,
+    /// Where to compute: flex, ndarray, cuda:0, … [default: the first that was compiled in].
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// The folder for scores.parquet, scores.csv and summary.json; made if it is not there.
+    #[arg(long, value_name = "DIR", default_value = "hyperinf-demo")]
+    pub out: PathBuf,
+}
+
+/// [`QueryMode`] as typed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum QueryModeArg {
+    /// One row of scores per query.
+    #[default]
+    Each,
+    /// One row for the mean of the queries' gradients.
+    Mean,
+}
+
+/// Over what one matrix spans.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum StructureArg {
+    /// One matrix per block.
+    #[default]
+    PerBlock,
+    /// One matrix over all blocks side by side.
+    Merged,
+}
+
+/// [`Scale`] as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ScaleArg {
+    /// Divided by the length of the side that is summed over: the trace is the Fisher's.
+    Mean,
+    /// Not divided, as in the authors' program.
+    Sum,
+}
+
+/// [`Side`] as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SideArg {
+    /// The shorter side.
+    Short,
+    /// The rows.
+    Rows,
+    /// The columns.
+    Cols,
+}
+
+impl From<QueryModeArg> for QueryMode {
+    fn from(arg: QueryModeArg) -> Self {
+        match arg {
+            QueryModeArg::Each => Self::Each,
+            QueryModeArg::Mean => Self::Mean,
+        }
+    }
+}
+
+impl From<ScaleArg> for Scale {
+    fn from(arg: ScaleArg) -> Self {
+        match arg {
+            ScaleArg::Mean => Self::Mean,
+            ScaleArg::Sum => Self::Sum,
+        }
+    }
+}
+
+impl From<SideArg> for Side {
+    fn from(arg: SideArg) -> Self {
+        match arg {
+            SideArg::Short => Self::Short,
+            SideArg::Rows => Self::Rows,
+            SideArg::Cols => Self::Cols,
+        }
+    }
+}

@@ -1,0 +1,117 @@
+use std::io;
+
+use safetensors::{Dtype, SafeTensorError};
+
+/// Why a file cannot be used as gradients.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// The file cannot be opened, or its beginning cannot be read.
+    #[error("it cannot be read")]
+    Open(#[source] io::Error),
+    /// A folder, a pipe or a device.
+    #[error("it is not a regular file")]
+    NotRegular,
+    /// No bytes at all.
+    #[error("the file is empty")]
+    Empty,
+    /// Too short for the length of a header.
+    #[error("it is not a safetensors file: it has {length} bytes, and a header's length alone takes 8")]
+    Short {
+        /// Bytes in the file.
+        length: u64,
+    },
+    /// The length of the header cannot be true.
+    #[error(
+        "it is truncated or not a safetensors file: its first 8 bytes announce a header of {header} bytes, but the file has {length} (and the format allows 100 MB)"
+    )]
+    HeaderLength {
+        /// Bytes announced.
+        header: u64,
+        /// Bytes in the file.
+        length: u64,
+    },
+    /// The header is not the JSON that the format asks for.
+    #[error("it is not a safetensors file: its header is not a JSON object of tensors")]
+    Json(#[source] serde_json::Error),
+    /// The tensors that the header describes do not lie one after another.
+    #[error("its safetensors header contradicts itself")]
+    Layout(#[source] SafeTensorError),
+    /// Two tensors of one name.
+    #[error("block `{block}` is there twice")]
+    Twice {
+        /// The block's name.
+        block: String,
+    },
+    /// The numbers end early.
+    #[error("it is truncated: its header describes {expected} bytes, the file has {found}")]
+    Truncated {
+        /// Bytes that the header describes, itself included.
+        expected: u64,
+        /// Bytes in the file.
+        found: u64,
+    },
+    /// There is more than the header describes.
+    #[error("it is damaged: its header describes {expected} bytes, the file has {found}")]
+    Trailing {
+        /// Bytes that the header describes, itself included.
+        expected: u64,
+        /// Bytes in the file.
+        found: u64,
+    },
+    /// No tensor at all.
+    #[error("it has no blocks: expected one tensor per block")]
+    NoBlocks,
+    /// A tensor of integers, truth values or another kind of float.
+    #[error("block `{block}` has values of type {found}, expected F32, F16, BF16 or F64")]
+    Type {
+        /// The block's name.
+        block: String,
+        /// Its type.
+        found: Dtype,
+    },
+    /// A tensor of another rank.
+    #[error("block `{block}` has the shape {shape:?}, expected [samples, rows, cols] or [samples, parameters]")]
+    Rank {
+        /// The block's name.
+        block: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// A tensor without samples.
+    #[error("block `{block}` has the shape {shape:?}: 0 samples, expected at least 1")]
+    NoSamples {
+        /// The block's name.
+        block: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// A tensor whose samples have no numbers.
+    #[error("block `{block}` has the shape {shape:?}: 0 parameters, expected at least 1")]
+    NoParameters {
+        /// The block's name.
+        block: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// Blocks of different lengths.
+    #[error("block `{block}` has {found} samples, expected {expected} as in block `{other}`")]
+    SampleCount {
+        /// The block's name.
+        block: String,
+        /// Its samples.
+        found: usize,
+        /// An earlier block.
+        other: String,
+        /// That block's samples.
+        expected: usize,
+    },
+    /// The numbers of a block cannot be read.
+    #[error("block `{block}` cannot be read to its end")]
+    Read {
+        /// The block's name.
+        block: String,
+        /// Why.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,63 @@
+//! The program `hyperinf`: training-data attribution from the command line.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`args`] | what can be typed |
+//! | [`gradient_file`] | files of per-sample gradients |
+//! | [`score`] | `hyperinf score`: from such files to scores |
+//! | [`output`] | scores as safetensors, Parquet or CSV, written whole or not at all |
+//! | [`methods`] | `hyperinf methods` |
+//! | [`error`] | what can go wrong, with its exit code |
+//!
+//! Numbers are computed by the library crates; here they are read, written and told.
+
+pub mod args;
+mod device;
+pub mod error;
+pub mod gradient_file;
+pub mod methods;
+pub mod output;
+pub mod score;
+
+use std::ffi::OsString;
+use std::io::{self, BufWriter, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use error::CliError;
+
+/// Runs the program with these arguments, the program's name first, and returns its exit code.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version arrive here too. Nobody reading them is no failure.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let outcome = match &cli.command {
+        Command::Score(args) => score::run(args),
+        Command::Methods(args) => methods::run(args),
+        Command::Demo(_) => Ok(()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without standard error there is nobody left to tell.
+            let _ = writeln!(io::stderr(), "{}", error.report());
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Writes to standard output. A reader that has gone away, as after `| head`, has what it wanted.
+pub(crate) fn to_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), CliError> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Stdout(error)),
+        _ => Ok(()),
+    }
+}

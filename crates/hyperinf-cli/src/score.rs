@@ -1,0 +1,98 @@
+//! `hyperinf score`: from files of per-sample gradients to scores.
+
+mod pair;
+mod report;
+mod settings;
+mod stream;
+mod summary;
+
+use std::io::{Write, stderr};
+use std::time::Instant;
+
+use hyperinf::scoring::{Attribution, BlockReport};
+
+use crate::args::ScoreArgs;
+use crate::error::CliError;
+use crate::to_stdout;
+use pair::Pair;
+use settings::Settings;
+use summary::Summary;
+
+/// Blocks that are warned about one by one; of more only the number is told.
+const WARNED: usize = 5;
+
+/// Scores, writes what was asked for, and prints a summary.
+///
+/// What was typed is checked before any file is read, and the files' headers before any number of theirs.
+///
+/// # Errors
+///
+/// See [`CliError`]. No output is left behind.
+pub fn run(args: &ScoreArgs) -> Result<(), CliError> {
+    let began = Instant::now();
+    let settings = Settings::new(args)?;
+    let pair = Pair::open(&args.train_gradients, &args.query_gradients)?;
+    let attribution = stream::attribute(&pair, &settings.options, &settings.device)?;
+    if args.strict {
+        check_converged(&attribution)?;
+    }
+    let summary = Summary::new(&settings, &pair, &attribution)?;
+    if let Some(output) = &settings.output {
+        output.write(&attribution.scores, &summary.metadata())?;
+    }
+    warn(&settings, &attribution);
+    let seconds = began.elapsed().as_secs_f64();
+    let report =
+        report::Report { summary: &summary, attribution: &attribution, output: args.output.as_deref(), seconds };
+    to_stdout(|out| if args.json { report.json(out) } else { report.text(out) })
+}
+
+fn not_converged(attribution: &Attribution) -> Vec<&BlockReport> {
+    let mut blocks: Vec<&BlockReport> = attribution.blocks.iter().filter(|b| !b.converged()).collect();
+    blocks.sort_by(|a, b| b.residual.total_cmp(&a.residual));
+    blocks
+}
+
+fn check_converged(attribution: &Attribution) -> Result<(), CliError> {
+    let blocks = not_converged(attribution);
+    let Some(worst) = blocks.first() else { return Ok(()) };
+    Err(CliError::NotConverged {
+        blocks: blocks.len(),
+        of: attribution.blocks.len(),
+        worst: worst.block.name.clone(),
+        residual: worst.residual,
+        tolerance: worst.tolerance.unwrap_or_default(),
+    })
+}
+
+/// Tells on standard error what the scores do not show.
+fn warn(settings: &Settings, attribution: &Attribution) {
+    let mut notes = settings.notes.clone();
+    let blocks = not_converged(attribution);
+    for report in blocks.iter().take(WARNED) {
+        notes.push(format!(
+            "block `{}` did not reach the solver's tolerance: relative residual {:.2e} after {} steps, expected at most {:.2e}",
+            report.block.name,
+            report.residual,
+            report.iterations,
+            report.tolerance.unwrap_or_default()
+        ));
+    }
+    if blocks.len() > WARNED {
+        notes.push(format!("{} more blocks did not reach it", blocks.len() - WARNED));
+    }
+    let zero: Vec<&BlockReport> = attribution.blocks.iter().filter(|b| b.lambda.is_none()).collect();
+    if let Some(first) = zero.first() {
+        notes.push(format!(
+            "all training gradients of {} of {} blocks are zero (the first is `{}`): they add nothing to any score",
+            zero.len(),
+            attribution.blocks.len(),
+            first.block.name
+        ));
+    }
+    let mut err = stderr().lock();
+    for note in notes {
+        // Without standard error there is nobody left to warn.
+        let _ = writeln!(err, "warning: {note}");
+    }
+}

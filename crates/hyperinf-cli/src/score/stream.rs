@@ -1,0 +1,182 @@
+use std::cell::RefCell;
+use std::sync::mpsc::sync_channel;
+use std::thread;
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use hyperinf::curvature::Storage;
+use hyperinf::gradients::{Block, GradientError, Gradients};
+use hyperinf::scoring::{Attribution, Method, Options, QueryMode, ScoreError, Scorer, Set, Source};
+
+use super::pair::Pair;
+use crate::error::CliError;
+use crate::gradient_file::{FileError, GradientFile, Precision};
+
+/// Bytes of a batch of samples, where a method does not need them all at once.
+const BATCH: usize = 256 << 20;
+
+/// Scores the training samples block by block; with merged blocks all at once.
+///
+/// While one block is scored the next is read, so two blocks are held. Blocks larger than a batch are read batch by
+/// batch, once for every pass, unless the method holds all samples of a block anyway.
+pub(super) fn attribute(pair: &Pair, options: &Options, device: &Device) -> Result<Attribution, CliError> {
+    let precision = pair.precision(device);
+    let mut scorer = Scorer::new(options.clone()).map_err(CliError::Score)?;
+    let all: Vec<usize> = (0..pair.positions.len()).collect();
+    let groups: Vec<&[usize]> = if options.merged { vec![&all] } else { all.chunks(1).collect() };
+    let blocks = |set| Blocks { pair, set, options, precision };
+    thread::scope(|scope| {
+        let (send, receive) = sync_channel(0);
+        let read = &groups;
+        scope.spawn(move || {
+            for group in read {
+                let loaded = blocks(Set::Train).load(group).and_then(|t| Ok((t, blocks(Set::Query).load(group)?)));
+                let failed = loaded.is_err();
+                if send.send(loaded).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        for (group, loaded) in groups.iter().zip(receive) {
+            let (train, query) = loaded?;
+            let train = blocks(Set::Train).source(group, train, device);
+            let query = blocks(Set::Query).source(group, query, device);
+            let added = scorer.add(&train, &query);
+            for source in [train, query] {
+                source.failure()?;
+            }
+            added.map_err(|error| explain(pair, error))?;
+        }
+        scorer.finish().map_err(CliError::Score)
+    })
+}
+
+/// Some blocks of one of the files.
+#[derive(Clone, Copy)]
+struct Blocks<'a> {
+    pair: &'a Pair,
+    set: Set,
+    options: &'a Options,
+    precision: Precision,
+}
+
+impl<'a> Blocks<'a> {
+    fn file(self) -> &'a GradientFile {
+        self.pair.file(self.set)
+    }
+
+    /// The positions in this file of blocks given by their position in the training file.
+    fn positions(self, group: &[usize]) -> Vec<usize> {
+        match self.set {
+            Set::Train => group.to_vec(),
+            Set::Query => group.iter().map(|&l| self.pair.positions[l]).collect(),
+        }
+    }
+
+    /// Samples that are held at once.
+    fn batch(self, positions: &[usize]) -> usize {
+        let n = self.file().samples();
+        let parameters: usize = positions.iter().map(|&p| self.file().blocks()[p].block.parameters()).sum();
+        let all = match (self.set, &self.options.method) {
+            (Set::Query, _) => self.options.query == QueryMode::Each,
+            (Set::Train, Method::Inverse { storage: Storage::Samples, .. }) => true,
+            (Set::Train, Method::Inverse { storage: Storage::Full, .. }) => n <= parameters,
+            (Set::Train, _) => false,
+        };
+        let bytes = parameters * if self.precision == Precision::Double { 8 } else { 4 };
+        if all { n } else { (BATCH / bytes).clamp(1, n) }
+    }
+
+    /// The numbers of blocks that are held whole.
+    fn load(self, group: &[usize]) -> Result<Option<Vec<TensorData>>, CliError> {
+        let positions = self.positions(group);
+        let n = self.file().samples();
+        if self.batch(&positions) < n {
+            return Ok(None);
+        }
+        let read = positions.iter().map(|&p| self.file().read(p, 0..n, self.precision));
+        Ok(Some(read.collect::<Result<_, _>>().map_err(|e| self.error(e))?))
+    }
+
+    fn source(self, group: &[usize], held: Option<Vec<TensorData>>, device: &'a Device) -> FileSource<'a> {
+        let positions = self.positions(group);
+        let layout: Vec<Block> = positions.iter().map(|&p| self.file().blocks()[p].block.clone()).collect();
+        let batch = self.batch(&positions);
+        let mut source = FileSource { blocks: self, positions, layout, batch, device, held: None, failed: None.into() };
+        source.held = held.map(|held| source.gradients(held));
+        source
+    }
+
+    fn error(self, source: FileError) -> CliError {
+        CliError::File { set: self.set, path: self.file().path().to_owned(), source }
+    }
+}
+
+/// Blocks of a file, held or read anew in each pass.
+struct FileSource<'a> {
+    blocks: Blocks<'a>,
+    positions: Vec<usize>,
+    layout: Vec<Block>,
+    batch: usize,
+    device: &'a Device,
+    held: Option<Gradients>,
+    /// Why reading failed; the error type of a pass has no place for it.
+    failed: RefCell<Option<FileError>>,
+}
+
+impl FileSource<'_> {
+    fn gradients(&self, data: Vec<TensorData>) -> Gradients {
+        let dtype = match self.blocks.precision {
+            Precision::Single => DType::F32,
+            Precision::Double => DType::F64,
+        };
+        let blocks = data.into_iter().map(|data| Tensor::from_data(data, (self.device, dtype))).collect();
+        Gradients { layout: self.layout.clone().into(), blocks }
+    }
+
+    fn failure(self) -> Result<(), CliError> {
+        self.failed.into_inner().map_or(Ok(()), |error| Err(self.blocks.error(error)))
+    }
+}
+
+impl Source for FileSource<'_> {
+    fn pass(&self, visit: &mut dyn FnMut(Gradients) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
+        if let Some(held) = &self.held {
+            return visit(held.clone());
+        }
+        let n = self.blocks.file().samples();
+        for start in (0..n).step_by(self.batch) {
+            let samples = start..n.min(start + self.batch);
+            let read = self
+                .positions
+                .iter()
+                .map(|&p| self.blocks.file().read(p, samples.clone(), self.blocks.precision))
+                .collect::<Result<_, _>>();
+            let data = read.map_err(|error| {
+                self.failed.replace(Some(error));
+                let source = GradientError::Read("the file of gradients".into());
+                ScoreError::Gradients { set: self.blocks.set, source }
+            })?;
+            visit(self.gradients(data))?;
+        }
+        Ok(())
+    }
+}
+
+/// The error with the file it is about, and the value where a value is at fault.
+fn explain(pair: &Pair, error: ScoreError) -> CliError {
+    let ScoreError::NonFinite { set, block, sample, value } = error else {
+        return CliError::Score(error);
+    };
+    let file = pair.file(set);
+    let path = file.path().to_owned();
+    // The name of merged blocks is none of the file's: then any of them may be the one.
+    let suspects = file.position(&block).map_or(0..file.blocks().len(), |p| p..p + 1);
+    for position in suspects {
+        match file.first_bad_value(position, sample) {
+            Ok(Some(bad)) => return CliError::NonFinite { set, path, sample, bad },
+            Ok(None) => {}
+            Err(source) => return CliError::File { set, path, source },
+        }
+    }
+    CliError::TooLarge { set, path, block, sample, square: value }
+}

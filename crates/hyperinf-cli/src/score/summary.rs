@@ -1,0 +1,163 @@
+use hyperinf::curvature::{Damping, Scale, Side};
+use hyperinf::scoring::{Attribution, BlockReport, Method, QueryMode, Set};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::pair::Pair;
+use super::settings::Settings;
+use crate::args::StructureArg;
+use crate::error::CliError;
+use crate::gradient_file::Precision;
+
+/// How scores came about: what a file of them and a program that reads them need to know.
+#[derive(Serialize)]
+pub(super) struct Summary {
+    pub(super) hyperinf_version: &'static str,
+    pub(super) method: &'static str,
+    pub(super) sign: &'static str,
+    pub(super) unit: &'static str,
+    /// `null` for methods without curvature.
+    pub(super) damping: Option<DampingSummary>,
+    pub(super) query_mode: &'static str,
+    pub(super) structure: &'static str,
+    /// `null` for methods without a generalized Fisher matrix.
+    pub(super) gfim_side: Option<&'static str>,
+    pub(super) gfim_scale: Option<&'static str>,
+    pub(super) device: String,
+    pub(super) precision: &'static str,
+    /// Rows of scores.
+    pub(super) queries: usize,
+    /// Columns of scores.
+    pub(super) samples: usize,
+    pub(super) train_gradients: Input,
+    pub(super) query_gradients: Input,
+    /// The largest over the blocks; `null` for methods without curvature.
+    pub(super) residual: Option<f64>,
+    /// Whether every block that has a tolerance met it.
+    pub(super) converged: bool,
+    /// One per block that was inverted.
+    pub(super) blocks: Vec<BlockSummary>,
+}
+
+#[derive(Serialize)]
+pub(super) struct DampingSummary {
+    pub(super) kind: &'static str,
+    pub(super) value: f64,
+}
+
+#[derive(Serialize)]
+pub(super) struct Input {
+    pub(super) file: String,
+    pub(super) bytes: u64,
+    /// XXH3 of the whole file, 128 bits.
+    pub(super) xxh3_128: String,
+    pub(super) samples: usize,
+    pub(super) blocks: usize,
+}
+
+#[derive(Serialize)]
+pub(super) struct BlockSummary {
+    pub(super) name: String,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    /// `null` if all training gradients are zero.
+    pub(super) lambda: Option<f64>,
+    pub(super) mean_square: f64,
+    pub(super) iterations: usize,
+    pub(super) residual: f64,
+    /// `null` for methods that do not aim for the inverse of their curvature.
+    pub(super) tolerance: Option<f64>,
+    pub(super) converged: bool,
+}
+
+impl Summary {
+    /// Reads what was not read yet of the files, for their fingerprints.
+    pub(super) fn new(settings: &Settings, pair: &Pair, attribution: &Attribution) -> Result<Self, CliError> {
+        let inverse = matches!(settings.options.method, Method::Inverse { .. });
+        let (Damping::Relative(value) | Damping::Absolute(value)) = settings.options.damping;
+        let kind = match settings.options.damping {
+            Damping::Relative(_) => "relative",
+            Damping::Absolute(_) => "absolute",
+        };
+        let gfim = settings.gfim();
+        Ok(Self {
+            hyperinf_version: env!("CARGO_PKG_VERSION"),
+            method: settings.method,
+            sign: "positive = helpful",
+            unit: unit(&settings.options.method),
+            damping: inverse.then_some(DampingSummary { kind, value }),
+            query_mode: match settings.options.query {
+                QueryMode::Each => "each",
+                QueryMode::Mean => "mean",
+            },
+            structure: match settings.structure {
+                StructureArg::PerBlock => "per-block",
+                StructureArg::Merged => "merged",
+            },
+            gfim_side: gfim.map(|gfim| match gfim.side {
+                Side::Short => "short",
+                Side::Rows => "rows",
+                Side::Cols => "cols",
+            }),
+            gfim_scale: gfim.map(|gfim| match gfim.scale {
+                Scale::Mean => "mean",
+                Scale::Sum => "sum",
+            }),
+            device: settings.device_name.clone(),
+            precision: match pair.precision(&settings.device) {
+                Precision::Single => "f32",
+                Precision::Double => "f64",
+            },
+            queries: attribution.scores.queries(),
+            samples: attribution.scores.samples(),
+            train_gradients: input(pair, Set::Train)?,
+            query_gradients: input(pair, Set::Query)?,
+            residual: attribution.residual(),
+            converged: attribution.blocks.iter().all(BlockReport::converged),
+            blocks: attribution.blocks.iter().map(block).collect(),
+        })
+    }
+
+    /// The same as entries of a file's metadata.
+    pub(super) fn metadata(&self) -> Map<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(map)) => map,
+            _ => unreachable!("a struct of numbers and texts is a JSON object"),
+        }
+    }
+}
+
+fn unit(method: &Method) -> &'static str {
+    match method {
+        Method::Identity => "inner products of gradients",
+        Method::Cosine => "cosines of gradients, from -1 to 1",
+        Method::Inverse { .. } => "score / samples = first-order change of the query's loss if the sample is left out",
+    }
+}
+
+fn input(pair: &Pair, set: Set) -> Result<Input, CliError> {
+    let file = pair.file(set);
+    let path = file.path();
+    let xxh3_128 = file.fingerprint().map_err(|source| CliError::File { set, path: path.to_owned(), source })?;
+    Ok(Input {
+        file: path.display().to_string(),
+        bytes: file.length(),
+        xxh3_128,
+        samples: file.samples(),
+        blocks: file.blocks().len(),
+    })
+}
+
+fn block(report: &BlockReport) -> BlockSummary {
+    BlockSummary {
+        name: report.block.name.clone(),
+        rows: report.block.rows,
+        cols: report.block.cols,
+        lambda: report.lambda,
+        mean_square: report.mean_square,
+        iterations: report.iterations,
+        residual: report.residual,
+        tolerance: report.tolerance,
+        converged: report.converged(),
+    }
+}
