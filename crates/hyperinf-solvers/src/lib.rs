@@ -33,4 +33,4 @@ pub use lissa::{Lissa, LissaBatch};
 pub use registry::{solver, solvers};
 pub use schulz::{MatrixInverse, Schulz, SchulzStart, schulz_inverse};
 pub use solver::{Inverse, Solution, Solver, relative_residual};
-pub use spectrum::{largest_eigenvalue, spectral_bound};
+pub use spectrum::{certain_bound, largest_eigenvalue, spectral_bound};

@@ -37,18 +37,27 @@ pub fn largest_eigenvalue(h: &Curvature, like: &Tensor<2>, steps: usize) -> Resu
     Ok(estimate)
 }
 
-/// A bound `u ≥ μ_max(H)`: the smallest of a power estimate with a margin and, where `H` has a matrix, its largest
-/// absolute row sum and its Frobenius norm.
+/// What `μ_max(H)` is probably below: a power estimate with a margin, cut to [`certain_bound`] where `H` has a matrix.
+///
+/// It is too low if the largest eigenvalue stands out by more than the margin from a spectrum that is otherwise so
+/// flat that the power iteration stops gaining before it finds it.
 ///
 /// # Errors
 ///
 /// If the device fails.
 pub fn spectral_bound(h: &Curvature, like: &Tensor<2>) -> Result<f64, CurvatureError> {
-    let mut bound = largest_eigenvalue(h, like, STEPS)? * MARGIN;
-    if let Some(matrix) = h.matrix() {
-        let row_sum = host(matrix.clone().abs().sum_dim(1))?.into_iter().fold(0.0, f64::max);
-        let frobenius = scalars(matrix.clone(), matrix.clone())?.iter().sum::<f64>().sqrt();
-        bound = bound.min(row_sum).min(frobenius);
-    }
-    Ok(bound)
+    let bound = largest_eigenvalue(h, like, STEPS)? * MARGIN;
+    h.matrix().map_or(Ok(bound), |matrix| Ok(bound.min(certain_bound(matrix)?)))
+}
+
+/// A true bound on the largest eigenvalue of a symmetric matrix: the smaller of its largest absolute row sum and its
+/// Frobenius norm.
+///
+/// # Errors
+///
+/// If the device fails.
+pub fn certain_bound(matrix: &Tensor<2>) -> Result<f64, CurvatureError> {
+    let row_sum = host(matrix.clone().abs().sum_dim(1))?.into_iter().fold(0.0, f64::max);
+    let frobenius = scalars(matrix.clone(), matrix.clone())?.iter().sum::<f64>().sqrt();
+    Ok(row_sum.min(frobenius))
 }
