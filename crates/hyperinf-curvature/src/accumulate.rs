@@ -4,7 +4,7 @@ use hyperinf_gradients::Block;
 use crate::product::outer;
 use crate::{Curvature, CurvatureError, Scale, Side, scalars};
 
-/// The largest dense matrix that an accumulator starts, in bytes of f32.
+/// The largest matrix that an accumulator starts, in bytes of f32.
 const DENSE_LIMIT: u64 = 16 << 30;
 
 /// How a block's curvature is to be stored.
@@ -65,10 +65,15 @@ impl Accumulator {
     ///
     /// # Errors
     ///
-    /// If a dense matrix of the block would exceed 16 GiB.
+    /// If a dense matrix or a factor of the block would exceed 16 GiB.
     pub fn new(block: Block, storage: Storage) -> Result<Self, CurvatureError> {
-        if storage == Storage::Dense {
-            check_dense(&block)?;
+        match storage {
+            Storage::Dense => check_size(&block, block.parameters())?,
+            Storage::OneSided { side, .. } if side.contracts_rows(block.rows, block.cols) => {
+                check_size(&block, block.cols)?;
+            }
+            Storage::OneSided { .. } => check_size(&block, block.rows)?,
+            Storage::Samples | Storage::Full | Storage::Diagonal => {}
         }
         let sum = match storage {
             Storage::Samples => Sum::Rows { rows: Vec::new(), collapse: false },
@@ -106,7 +111,7 @@ impl Accumulator {
             (Sum::Rows { mut rows, collapse }, _) => {
                 rows.push(flat);
                 if collapse && self.samples > self.block.parameters() {
-                    check_dense(&self.block)?;
+                    check_size(&self.block, self.block.parameters())?;
                     let parts = rows.into_iter().map(outer);
                     Sum::Matrix(parts.reduce(|a, b| a + b).expect("the batch was just pushed"))
                 } else {
@@ -178,16 +183,16 @@ fn contracted(gradients: Tensor<3>, side: Side) -> Tensor<2> {
     }
 }
 
-fn check_dense(block: &Block) -> Result<(), CurvatureError> {
-    let d = block.parameters() as u64;
-    let bytes = d * d * 4;
+/// Fails if a matrix of that side would be too large.
+fn check_size(block: &Block, side: usize) -> Result<(), CurvatureError> {
+    let bytes = (side as u64).saturating_mul(side as u64).saturating_mul(4);
     if bytes <= DENSE_LIMIT {
         return Ok(());
     }
     let gib = |b: u64| b as f64 / f64::from(1 << 30);
     Err(CurvatureError::TooLarge {
         block: block.name.clone(),
-        parameters: block.parameters(),
+        parameters: side,
         gib: gib(bytes),
         limit_gib: gib(DENSE_LIMIT),
     })

@@ -28,12 +28,12 @@ pub enum CurvatureError {
     },
     /// A matrix would not fit.
     #[error(
-        "block `{block}` has {parameters} parameters: its dense curvature would take {gib:.1} GiB (at most {limit_gib:.0})"
+        "block `{block}`: its curvature, a matrix of side {parameters}, would take {gib:.1} GiB (at most {limit_gib:.0})"
     )]
     TooLarge {
         /// The block's name.
         block: String,
-        /// `D`.
+        /// The side of the matrix: `D`, or the side that a factor keeps.
         parameters: usize,
         /// The matrix's size.
         gib: f64,
