@@ -1,0 +1,421 @@
+//! The pipeline from gradients to scores and decisions.
+
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::{DType, Device, Tensor};
+use hyperinf::curvature::{Damping, Side, Storage};
+use hyperinf::gradients::{Block, Gradients, Tape, Target, Task, gradients};
+use hyperinf::scoring::{
+    Amount, Attribution, Gfim, Method, Options, QueryMode, ScoreError, Scorer, Set, TaskSource, attribute, baselines,
+    detect, method, methods, ranking, select, self_influence, top_k,
+};
+use hyperinf::solvers::Exact;
+use hyperinf_tests::compare::{assert_close, tensor, values};
+use hyperinf_tests::devices;
+use hyperinf_tests::oracle::{Contracted, Matrix, datainf, exact, fisher, gfim, relative_damping, scores};
+
+const SHAPES: [(usize, usize); 2] = [(3, 5), (4, 2)];
+
+/// Gradients of two blocks from a seed, with the plain matrices that they came from.
+fn set(n: usize, seed: u64, device: &Device) -> (Gradients, Vec<Matrix>) {
+    let parts: Vec<Matrix> =
+        SHAPES.iter().enumerate().map(|(l, (r, c))| Matrix::noise(n, r * c, seed + 100 * l as u64)).collect();
+    (stored(&parts, device), parts)
+}
+
+fn stored(parts: &[Matrix], device: &Device) -> Gradients {
+    let layout: Vec<Block> =
+        SHAPES.iter().enumerate().map(|(l, (r, c))| Block::new(format!("layer.{l}"), *r, *c)).collect();
+    let blocks = parts.iter().zip(SHAPES);
+    let blocks = blocks.map(|(m, (r, c))| tensor(m, device, DType::F32).reshape([m.rows, r, c])).collect();
+    Gradients::new(layout, blocks).expect("shapes agree")
+}
+
+fn options(name: &str) -> Options {
+    Options { method: method(name, Gfim::default()).expect("a method"), ..Options::default() }
+}
+
+fn run(train: &Gradients, query: &Gradients, options: &Options) -> Attribution {
+    attribute(train, query, options).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn flat(found: &Attribution) -> Vec<f64> {
+    found.scores.rows.concat()
+}
+
+/// The sum over blocks of `X_l J_lᵀ` for preconditioned queries by the definition.
+fn oracle(name: &str, train: &[Matrix], query: &[Matrix]) -> Vec<f64> {
+    let parts = train.iter().zip(query).zip(SHAPES).map(|((j, v), (r, c))| {
+        let lambda = relative_damping(j);
+        let contracted = if r < c { Contracted::Rows } else { Contracted::Cols };
+        let x = match name {
+            "identity" => v.plus(0.0, v),
+            "datainf" => datainf(j, lambda, v),
+            "hyperinf" => exact(&gfim(j, r, c, contracted, true), lambda, v),
+            _ => exact(&fisher(j), lambda, v),
+        };
+        scores(&x, j)
+    });
+    parts.reduce(|a, b| a.plus(1.0, &b)).expect("two blocks").values
+}
+
+#[test]
+fn methods_are_their_definitions() {
+    for (device_name, device) in devices() {
+        let ((train, j), (query, v)) = (set(20, 1, &device), set(3, 2, &device));
+        // CG and LiSSA stop at their tolerances, 1e-6 and 1e-3 of the right-hand side, times the conditioning.
+        for (name, tolerance) in
+            [("identity", 1e-5), ("datainf", 1e-4), ("exact", 1e-5), ("hyperinf", 1e-5), ("cg", 1e-4), ("lissa", 2e-2)]
+        {
+            let found = run(&train, &query, &options(name));
+            assert_close(&format!("{name}, {device_name}"), &flat(&found), &oracle(name, &j, &v), tolerance);
+            assert!(found.blocks.iter().all(|b| b.converged()), "{name}: {:?}", found.blocks);
+        }
+    }
+}
+
+#[test]
+fn cosine_is_taken_over_all_blocks_together() {
+    for (_, device) in devices() {
+        let ((train, j), (query, v)) = (set(6, 1, &device), set(2, 2, &device));
+        let norm = |parts: &[Matrix], i: usize| parts.iter().flat_map(|m| m.row(i)).map(|g| g * g).sum::<f64>().sqrt();
+        let mut expected = oracle("identity", &j, &v);
+        expected.iter_mut().enumerate().for_each(|(k, s)| *s /= norm(&v, k / 6) * norm(&j, k % 6));
+        assert_close("cosine", &flat(&run(&train, &query, &options("cosine"))), &expected, 1e-5);
+        // A zero gradient has no direction: its score is 0, not NaN.
+        let zero = Gradients { blocks: train.blocks.iter().map(|b| b.zeros_like()).collect(), ..train.clone() };
+        assert!(flat(&run(&zero, &query, &options("cosine"))).iter().all(|s| *s == 0.0));
+    }
+}
+
+/// The sets cut into batches; the sizes need not divide.
+struct Batches(Vec<Gradients>);
+
+impl hyperinf::scoring::Source for Batches {
+    fn pass(&self, visit: &mut dyn FnMut(Gradients) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
+        self.0.iter().try_for_each(|batch| visit(batch.clone()))
+    }
+}
+
+fn cut(all: &Gradients, size: usize) -> Batches {
+    let n = all.samples();
+    let part = |start: usize| Gradients {
+        layout: all.layout.clone(),
+        blocks: all.blocks.iter().map(|b| b.clone().slice([start..(start + size).min(n)])).collect(),
+    };
+    Batches((0..n).step_by(size).map(part).collect())
+}
+
+#[test]
+fn neither_batches_nor_the_order_of_samples_matter() {
+    for (device_name, device) in devices() {
+        // More samples than parameters of the second block, so that `Full` turns dense on the way.
+        let ((train, j), (query, _)) = (set(30, 1, &device), set(3, 2, &device));
+        let order: Vec<usize> = (0..30).map(|i| (i * 7) % 30).collect();
+        let shuffled: Vec<Matrix> = j.iter().map(|m| Matrix::from_fn(30, m.cols, |i, k| m.at(order[i], k))).collect();
+        for name in ["identity", "cosine", "datainf", "exact", "hyperinf", "cg"] {
+            let at_once = flat(&run(&train, &query, &options(name)));
+            let batched = attribute(&cut(&train, 7), &cut(&query, 2), &options(name)).expect("the same data");
+            // Sums in another order differ by rounding, times the conditioning.
+            assert_close(&format!("{name} batched, {device_name}"), &flat(&batched), &at_once, 1e-4);
+            let permuted = flat(&run(&stored(&shuffled, &device), &query, &options(name)));
+            let back: Vec<f64> = (0..3)
+                .flat_map(|q| (0..30).map(move |i| (q, i)))
+                .map(|(q, i)| permuted[q * 30 + order.iter().position(|o| *o == i).expect("a permutation")])
+                .collect();
+            assert_close(&format!("{name} permuted, {device_name}"), &back, &at_once, 1e-4);
+        }
+    }
+}
+
+#[test]
+fn duplicates_keep_their_own_rows() {
+    // methods.md, section 9: rows keyed by content collapse.
+    for (_, device) in devices() {
+        let (_, j) = set(4, 1, &device);
+        let twice: Vec<Matrix> = j.iter().map(|m| Matrix::from_fn(8, m.cols, |i, k| m.at(i % 4, k))).collect();
+        let (query, _) = set(1, 2, &device);
+        let found = flat(&run(&stored(&twice, &device), &query, &options("exact")));
+        assert_eq!(found.len(), 8);
+        assert_close("second half", &found[4..], &found[..4], 1e-6);
+    }
+}
+
+#[test]
+fn a_mean_query_gives_the_mean_of_the_scores() {
+    for (_, device) in devices() {
+        let ((train, _), (query, _)) = (set(20, 1, &device), set(5, 2, &device));
+        for name in ["identity", "datainf", "exact", "hyperinf"] {
+            let each = run(&train, &query, &options(name)).scores;
+            let mean: Vec<f64> = (0..20).map(|i| each.rows.iter().map(|row| row[i]).sum::<f64>() / 5.0).collect();
+            let found = run(&train, &query, &Options { query: QueryMode::Mean, ..options(name) });
+            assert_eq!(found.scores.queries(), 1);
+            assert_close(name, &flat(&found), &mean, 1e-4);
+        }
+    }
+}
+
+#[test]
+fn merged_is_the_full_matrix() {
+    for (_, device) in devices() {
+        let ((train, j), (query, v)) = (set(20, 1, &device), set(3, 2, &device));
+        let join = |parts: &[Matrix]| {
+            let width = parts[0].cols;
+            Matrix::from_fn(parts[0].rows, width + parts[1].cols, |i, k| {
+                if k < width { parts[0].at(i, k) } else { parts[1].at(i, k - width) }
+            })
+        };
+        let (j, v) = (join(&j), join(&v));
+        let expected = scores(&exact(&fisher(&j), relative_damping(&j), &v), &j);
+        let found = run(&train, &query, &Options { merged: true, ..options("exact") });
+        assert_close("merged exact", &flat(&found), &expected.values, 1e-5);
+        assert_eq!(found.blocks.len(), 1);
+        // With one row to contract, the GFIM of the merged block is the full matrix too.
+        let found = run(&train, &query, &Options { merged: true, ..options("hyperinf") });
+        assert_close("merged hyperinf", &flat(&found), &expected.values, 1e-4);
+    }
+}
+
+#[test]
+fn blocks_one_at_a_time_are_all_blocks_at_once() {
+    for (_, device) in devices() {
+        let ((train, _), (query, _)) = (set(20, 1, &device), set(3, 2, &device));
+        let one = |all: &Gradients, l: usize| {
+            Gradients::new(vec![all.layout[l].clone()], vec![all.blocks[l].clone()]).expect("one block")
+        };
+        for name in ["identity", "cosine", "exact", "hyperinf"] {
+            let mut scorer = Scorer::new(options(name)).expect("good options");
+            for l in 0..2 {
+                scorer.add(&one(&train, l), &one(&query, l)).expect("good data");
+            }
+            let found = scorer.finish().expect("two blocks");
+            assert_close(name, &flat(&found), &flat(&run(&train, &query, &options(name))), 1e-6);
+        }
+    }
+}
+
+#[test]
+fn block_scores_sum_to_the_scores() {
+    for (_, device) in devices() {
+        let ((train, _), (query, _)) = (set(20, 1, &device), set(3, 2, &device));
+        for name in ["identity", "exact", "hyperinf"] {
+            let found = run(&train, &query, &Options { block_scores: true, ..options(name) });
+            let names: Vec<_> = found.block_scores.iter().map(|(block, _)| block.name.as_str()).collect();
+            assert_eq!(names, ["layer.0", "layer.1"]);
+            let parts: Vec<Vec<f64>> = found.block_scores.iter().map(|(_, s)| s.rows.concat()).collect();
+            let sum: Vec<f64> = parts[0].iter().zip(&parts[1]).map(|(a, b)| a + b).collect();
+            assert_close(name, &sum, &flat(&found), 1e-9);
+            assert!(run(&train, &query, &options(name)).block_scores.is_empty());
+        }
+    }
+}
+
+#[test]
+fn self_influence_is_the_diagonal() {
+    for (_, device) in devices() {
+        let (train, j) = set(20, 1, &device);
+        for name in ["identity", "datainf", "exact", "hyperinf", "cg"] {
+            let full = oracle(name, &j, &j);
+            let diagonal: Vec<f64> = (0..20).map(|i| full[i * 20 + i]).collect();
+            let found = self_influence(&train, &options(name)).expect("good data");
+            assert_close(name, &found.values, &diagonal, 1e-4);
+            let batched = self_influence(&cut(&train, 6), &options(name)).expect("good data");
+            assert_close(name, &batched.values, &diagonal, 1e-4);
+        }
+        let cosine = self_influence(&train, &options("cosine")).expect("good data");
+        assert_eq!(cosine.values, vec![1.0; 20]);
+    }
+}
+
+#[test]
+fn a_block_without_any_gradient_contributes_nothing() {
+    // A LoRA factor A before training: B is zero, so is its gradient.
+    for (_, device) in devices() {
+        let ((train, j), (query, v)) = (set(20, 1, &device), set(3, 2, &device));
+        let zero = |all: &Gradients| {
+            let mut all = all.clone();
+            all.blocks[1] = all.blocks[1].zeros_like();
+            all
+        };
+        let alone = scores(&exact(&fisher(&j[0]), relative_damping(&j[0]), &v[0]), &j[0]);
+        let found = run(&zero(&train), &zero(&query), &options("exact"));
+        assert_close("one block", &flat(&found), &alone.values, 1e-5);
+        assert_eq!((found.blocks[1].lambda, found.blocks[1].residual), (None, 0.0));
+        let nothing = Gradients { blocks: train.blocks.iter().map(|b| b.zeros_like()).collect(), ..train.clone() };
+        let found = run(&nothing, &query, &options("hyperinf"));
+        assert_eq!(flat(&found), vec![0.0; 60]);
+    }
+}
+
+#[test]
+fn damping_scales_with_the_gradients_unless_it_is_absolute() {
+    for (_, device) in devices() {
+        let ((train, j), (query, v)) = (set(20, 1, &device), set(3, 2, &device));
+        let found = run(&train, &query, &options("exact"));
+        for (block, j) in found.blocks.iter().zip(&j) {
+            let expected = relative_damping(j);
+            let lambda = block.lambda.expect("gradients are not zero");
+            assert!((lambda - expected).abs() <= 1e-6 * expected, "{lambda} for {expected}");
+        }
+        let absolute = Options { damping: Damping::Absolute(0.5), ..options("exact") };
+        let found = run(&train, &query, &absolute);
+        let parts = j.iter().zip(&v).map(|(j, v)| scores(&exact(&fisher(j), 0.5, v), j));
+        let expected = parts.reduce(|a, b| a.plus(1.0, &b)).expect("two blocks");
+        assert_close("absolute", &flat(&found), &expected.values, 1e-5);
+        for bad in [Damping::Relative(0.0), Damping::Absolute(-1.0), Damping::Relative(f64::NAN)] {
+            let error = attribute(&train, &query, &Options { damping: bad, ..options("exact") }).err();
+            assert!(matches!(error, Some(ScoreError::Curvature(_))), "{error:?}");
+        }
+    }
+}
+
+#[test]
+fn bad_gradients_are_named() {
+    for (_, device) in devices() {
+        let ((train, j), (query, v)) = (set(9, 1, &device), set(3, 2, &device));
+        for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let spoil = |parts: &[Matrix], sample: usize| {
+                let mut parts: Vec<Matrix> = parts.iter().map(|m| m.plus(0.0, m)).collect();
+                let cols = parts[1].cols;
+                parts[1].values[sample * cols + 3] = bad;
+                stored(&parts, &device)
+            };
+            for name in ["identity", "cosine", "datainf", "exact", "hyperinf"] {
+                let check = |train: &Gradients, query: &Gradients, which, at| match attribute(
+                    &cut(train, 4),
+                    &cut(query, 2),
+                    &options(name),
+                )
+                .err()
+                {
+                    Some(ScoreError::NonFinite { set, block, sample, .. }) => {
+                        assert_eq!((set, block.as_str(), sample), (which, "layer.1", at), "{name}");
+                    }
+                    other => panic!("{name} with {bad}: {other:?}"),
+                };
+                check(&spoil(&j, 6), &query, Set::Train, 6);
+                check(&train, &spoil(&v, 2), Set::Query, 2);
+            }
+        }
+    }
+}
+
+#[test]
+fn sets_that_do_not_fit_are_errors() {
+    for (_, device) in devices() {
+        let ((train, _), (query, _)) = (set(9, 1, &device), set(3, 2, &device));
+        for name in ["identity", "exact"] {
+            let empty = attribute(&Batches(Vec::new()), &query, &options(name)).err();
+            assert!(matches!(empty, Some(ScoreError::Empty { set: Set::Train, .. })), "{empty:?}");
+            let empty = attribute(&train, &Batches(Vec::new()), &options(name)).err();
+            assert!(matches!(empty, Some(ScoreError::Empty { set: Set::Query, .. })), "{empty:?}");
+            let mut renamed = query.clone();
+            renamed.layout = vec![Block::new("layer.0", 3, 5), Block::new("other", 4, 2)].into();
+            let error = attribute(&train, &renamed, &options(name)).err();
+            assert!(matches!(error, Some(ScoreError::Gradients { set: Set::Train, .. })), "{error:?}");
+        }
+        let mut scorer = Scorer::new(options("identity")).expect("good options");
+        scorer.add(&train, &query).expect("good data");
+        let error = scorer.add(&cut(&train, 9).0[0].clone(), &set(2, 5, &device).0).err();
+        assert!(matches!(error, Some(ScoreError::SampleCount { set: Set::Query, found: 2, expected: 3 })), "{error:?}");
+        assert!(matches!(Scorer::new(options("exact")).expect("good").finish(), Err(ScoreError::Empty { .. })));
+    }
+}
+
+/// A linear model with squared error, whose queries measure the output itself.
+struct Model {
+    layer: Linear,
+}
+
+impl Task for Model {
+    type Batch = (Tensor<2>, Tensor<2>);
+
+    fn forward(&self, (x, _): &Self::Batch, tape: &mut Tape) -> Tensor<2> {
+        tape.linear("layer", &self.layer, x.clone())
+    }
+
+    fn loss(&self, outputs: Tensor<2>, (_, y): &Self::Batch) -> Tensor<1> {
+        (outputs - y.clone()).square().sum_dim(1).squeeze_dim(1)
+    }
+
+    fn measure(&self, outputs: Tensor<2>, _: &Self::Batch) -> Tensor<1> {
+        outputs.sum_dim(1).squeeze_dim(1)
+    }
+}
+
+#[test]
+fn a_task_is_attributed_like_its_gradients() {
+    for (_, device) in devices() {
+        let model = Model { layer: LinearConfig::new(4, 2).init(&device) };
+        let batch = |n, seed| {
+            let part = |d, seed| tensor(&Matrix::noise(n, d, seed), &device, DType::F32);
+            (part(4, seed), part(2, seed + 50))
+        };
+        let (train, query) = ([batch(5, 1), batch(3, 2)], [batch(2, 3)]);
+        let sources = (TaskSource::train(&model, &train), TaskSource::query(&model, &query));
+        let taken = |target, batches: &[(Tensor<2>, Tensor<2>)]| {
+            let sets = batches.iter().map(|b| gradients(&model, b, target).expect("a good model"));
+            Gradients::concat(sets.collect()).expect("one model")
+        };
+        let (j, v) = (taken(Target::Loss, &train), taken(Target::Measure, &query));
+        for name in ["identity", "datainf", "exact", "hyperinf"] {
+            let found = attribute(&sources.0, &sources.1, &options(name)).expect("good data");
+            assert_close(name, &flat(&found), &flat(&run(&j, &v, &options(name))), 1e-5);
+        }
+        // A lazy iterator serves as well as a slice.
+        let lazy = TaskSource::train(&model, (1..3).map(|seed| batch(if seed == 1 { 5 } else { 3 }, seed)));
+        let found = attribute(&lazy, &sources.1, &options("exact")).expect("good data");
+        assert_close("lazy", &flat(&found), &flat(&run(&j, &v, &options("exact"))), 1e-5);
+
+        let found = baselines(&model, &train).expect("good data");
+        let losses = train.iter().flat_map(|b| values(model.loss(model.layer.forward(b.0.clone()), b)));
+        assert_close("losses", &found.losses, &losses.collect::<Vec<_>>(), 1e-5);
+        let norms: Vec<f64> = j.squared_norms().expect("finite").into_iter().map(f64::sqrt).collect();
+        assert_close("norms", &found.gradient_norms, &norms, 1e-5);
+    }
+}
+
+#[test]
+fn rankings_are_stable_and_amounts_checked() {
+    let scores = [0.5, -2.0, 0.5, 3.0, -2.0];
+    assert_eq!(ranking(&scores), [3, 0, 2, 1, 4]);
+    assert_eq!(top_k(&scores, 2).expect("enough"), [3, 0]);
+    assert_eq!(detect(&scores, Amount::Count(2)).expect("enough"), [1, 4]);
+    assert_eq!(detect(&scores, Amount::Share(0.6)).expect("a share"), [1, 4, 0]);
+    assert_eq!(select(&scores, Amount::Share(0.6)).expect("a share"), [0, 2, 3]);
+    assert_eq!(select(&scores, Amount::Share(1.0)).expect("a share"), [0, 1, 2, 3, 4]);
+    assert_eq!(detect(&scores, Amount::Share(0.0)).expect("a share"), [0_usize; 0]);
+    for bad in [Amount::Share(1.5), Amount::Share(-0.1), Amount::Share(f64::NAN), Amount::Count(6)] {
+        assert!(matches!(detect(&scores, bad), Err(ScoreError::Amount { .. })), "{bad:?}");
+        assert!(matches!(select(&scores, bad), Err(ScoreError::Amount { .. })), "{bad:?}");
+    }
+    assert!(top_k(&scores, 6).is_err());
+}
+
+#[test]
+fn every_method_has_a_name_and_every_name_a_method() {
+    let names: Vec<_> = methods().iter().map(|m| m.name).collect();
+    assert_eq!(names, ["identity", "cosine", "datainf", "lissa", "cg", "exact", "hyperinf", "hyperinf-authors"]);
+    assert!(names.iter().all(|name| method(name, Gfim::default()).is_some()));
+    assert!(method("newton", Gfim::default()).is_none());
+    // The default is HyperINF.
+    let Method::Inverse { storage, solver } = Options::default().method else { panic!("an inverse") };
+    assert_eq!((storage, solver.name()), (Gfim::default().storage(), "schulz"));
+}
+
+#[test]
+fn both_sides_of_the_gfim_can_be_had() {
+    for (_, device) in devices() {
+        let ((train, j), (query, v)) = (set(20, 1, &device), set(3, 2, &device));
+        for (side, contracted) in [(Side::Rows, Contracted::Rows), (Side::Cols, Contracted::Cols)] {
+            let storage = Gfim { side, ..Gfim::default() }.storage();
+            let options = Options { method: Method::inverse(storage, Exact), ..Options::default() };
+            let parts =
+                j.iter().zip(&v).zip(SHAPES).map(|((j, v), (r, c))| {
+                    scores(&exact(&gfim(j, r, c, contracted, true), relative_damping(j), v), j)
+                });
+            let expected = parts.reduce(|a, b| a.plus(1.0, &b)).expect("two blocks");
+            assert_close(&format!("{side:?}"), &flat(&run(&train, &query, &options)), &expected.values, 1e-5);
+        }
+        assert!(matches!(Gfim::default().storage(), Storage::OneSided { side: Side::Short, .. }));
+    }
+}
