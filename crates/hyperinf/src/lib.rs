@@ -34,9 +34,10 @@ pub mod prelude {
     pub use crate::curvature::{Curvature, Damping, Scale, Side, Storage, Structure};
     pub use crate::device;
     pub use crate::gradients::{Block, Capture, Gradients, Tape, Target, Task};
+    pub use crate::models::{LoraConfig, LoraLinear};
     pub use crate::scoring::{
-        Amount, Attribution, Gfim, Method, Options, QueryMode, Scorer, Source, TaskSource, attribute, detect, method,
-        methods, ranking, select, self_influence, top_k,
+        Amount, Attribution, Gfim, Method, Options, QueryMode, Scorer, Scores, Source, TaskSource, attribute,
+        baselines, detect, method, methods, ranking, select, self_influence, top_k,
     };
-    pub use crate::solvers::{Inverse, Solution, Solver, solver, solvers};
+    pub use crate::solvers::{Inverse, Solution, SolveError, Solver};
 }
