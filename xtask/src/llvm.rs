@@ -33,8 +33,8 @@ pub fn prepare() -> Result<(), String> {
     let newest: u32 = newest.ok_or_else(|| format!("`{version}` is not a version of {BUNDLER}"))?;
     let majors: Vec<u32> = (OLDEST..=newest).rev().collect();
     let config = match installed(&majors) {
-        Some(config) => config,
-        None => install(&majors)?,
+        Some(config) if lacking(&config)?.is_empty() => config,
+        _ => install(&majors)?,
     };
     stand_in(&folder, &config)?;
     println!("LLVM {} stands in for the bundle, at {}", output(program(&config).arg("--version"))?, folder.display());
@@ -84,23 +84,36 @@ fn install(majors: &[u32]) -> Result<String, String> {
     };
     let mut apt = program("apt-get");
     apt.env("DEBIAN_FRONTEND", "noninteractive").args(["install", "-qq", "--yes", "--no-install-recommends"]);
-    status(apt.arg(format!("llvm-{major}-dev")).args(COMPANIONS)).map_err(|e| by_hand(majors, &e))?;
+    status(apt.args(packages(*major))).map_err(|e| by_hand(majors, &e))?;
     installed(&[*major]).ok_or_else(|| format!("llvm-{major}-dev is installed, but llvm-config-{major} does not run"))
 }
 
-/// What LLVM's static libraries link, and the compiler for Burn's few lines of C++ on top of them.
-const COMPANIONS: [&str; 5] = ["libz3-dev", "libxml2-dev", "zlib1g-dev", "libzstd-dev", "g++"];
+/// LLVM itself with Polly, which its configuration lists, what both link, and the compiler for Burn's few lines of
+/// C++ on top of them.
+fn packages(major: u32) -> Vec<String> {
+    let own = ["llvm-N-dev", "libpolly-N-dev"].map(|name| name.replace('N', &major.to_string()));
+    let linked = ["libz3-dev", "libxml2-dev", "zlib1g-dev", "libzstd-dev", "g++"];
+    own.into_iter().chain(linked.map(str::to_owned)).collect()
+}
 
 fn by_hand(majors: &[u32], why: &str) -> String {
-    let names: Vec<String> = majors.iter().map(|major| format!("llvm-{major}-dev")).collect();
+    let choices: Vec<String> = majors.iter().map(|major| packages(*major).join(" ")).collect();
     format!(
-        "LLVM could not be installed ({why}): install {} as root, together with {}, then run `cargo xtask llvm` again",
-        names.join(" or "),
-        COMPANIONS.join(", ")
+        "LLVM could not be installed ({why}): as root, install {}; then run `cargo xtask llvm` again",
+        choices.join(", or ")
     )
 }
 
-/// Writes the script and, when it works, the marker.
+/// The static libraries that this LLVM lists and does not have.
+fn lacking(config: &str) -> Result<Vec<String>, String> {
+    let ask = |what: &str| output(program(config).args(["--link-static", what]));
+    let folder = PathBuf::from(ask("--libdir")?);
+    let libraries = ask("--libs")?;
+    let names = libraries.split_whitespace().map(|flag| format!("lib{}.a", flag.trim_start_matches("-l")));
+    Ok(names.filter(|name| !folder.join(name).is_file()).collect())
+}
+
+/// Writes the script and, when this LLVM is whole, the marker.
 fn stand_in(folder: &Path, config: &str) -> Result<(), String> {
     let bin = folder.join("bin");
     let script = bin.join("llvm-config");
@@ -108,8 +121,11 @@ fn stand_in(folder: &Path, config: &str) -> Result<(), String> {
     fs::create_dir_all(&bin).map_err(wrong)?;
     fs::write(&script, script_text(config)).map_err(wrong)?;
     executable(&script).map_err(wrong)?;
-    output(program(&script).args(["--link-static", "--libs"]))
-        .map_err(|e| format!("{config} has no static libraries: {e}"))?;
+    output(program(&script).arg("--version"))?;
+    let lacking = lacking(config)?;
+    if !lacking.is_empty() {
+        return Err(format!("{config} lists static libraries that are not installed: {}", lacking.join(", ")));
+    }
     fs::write(folder.join(MARKER), "").map_err(wrong)
 }
 
