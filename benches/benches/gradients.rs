@@ -1,0 +1,69 @@
+//! Per-sample gradients of a perceptron 784-512-256-10, batches of 128; the loop, one backward pass per sample,
+//! beside it on the first 16 of them.
+
+use burn::module::Module;
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::activation::{log_softmax, relu};
+use burn::tensor::{Distribution, Int, Tensor};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use hyperinf::gradients::{Gradients, Target, gradients, gradients_looped};
+use hyperinf_benches::{Perceptron, device};
+
+const BATCH: usize = 128;
+const LOOPED: usize = 16;
+const WIDTHS: [usize; 4] = [784, 512, 256, 10];
+
+/// The same perceptron as a module, for the loop.
+#[derive(Module, Debug)]
+struct Looped {
+    layers: Vec<Linear>,
+}
+
+impl Looped {
+    fn loss(&self, x: Tensor<2>, label: Tensor<2, Int>) -> Tensor<1> {
+        let last = self.layers.len() - 1;
+        let outputs = self.layers.iter().enumerate().fold(x, |x, (i, layer)| {
+            let x = layer.forward(x);
+            if i < last { relu(x) } else { x }
+        });
+        -log_softmax(outputs, 1).gather(1, label).squeeze_dim(1)
+    }
+}
+
+fn wait(gradients: Gradients) -> f64 {
+    let sums = gradients.blocks.into_iter().map(|block| block.slice([0..1, 0..1, 0..1]).into_scalar::<f32>());
+    sums.map(f64::from).sum()
+}
+
+fn per_sample(c: &mut Criterion) {
+    let (name, device) = device();
+    let x = Tensor::<2>::random([BATCH, WIDTHS[0]], Distribution::Normal(0.0, 1.0), &device);
+    let labels: Vec<i32> = (0..BATCH as i32).map(|i| i % 10).collect();
+    let labels = Tensor::<1, Int>::from_ints(labels.as_slice(), &device);
+    let task = Perceptron::new(&WIDTHS, &device);
+    let batch = (x.clone(), labels.clone());
+
+    let mut group = c.benchmark_group(format!("gradients/{name}/784-512-256-10"));
+    group.throughput(Throughput::Elements(BATCH as u64)).sample_size(30);
+    group.bench_function("tape, batch of 128", |b| {
+        b.iter(|| wait(gradients(&task, &batch, Target::Loss).expect("a good model")));
+    });
+
+    let trained = device.autodiff();
+    let looped = Looped { layers: WIDTHS.windows(2).map(|w| LinearConfig::new(w[0], w[1]).init(&trained)).collect() };
+    group.throughput(Throughput::Elements(LOOPED as u64)).sample_size(10);
+    group.bench_function("loop, 16 samples", |b| {
+        b.iter(|| {
+            let loss = |module: &Looped, i: usize| {
+                let x = x.clone().slice([i..i + 1]).autodiff();
+                module.loss(x, labels.clone().slice([i..i + 1]).reshape([1, 1]))
+            };
+            let found = gradients_looped(&looped, LOOPED, loss).expect("a good model");
+            found.blocks.into_iter().map(|block| block.slice([0..1, 0..1, 0..1]).into_scalar::<f32>()).sum::<f32>()
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, per_sample);
+criterion_main!(benches);
