@@ -83,7 +83,13 @@ fn install(majors: &[u32]) -> Result<String, String> {
         return Err(by_hand(majors, "no package of that name is offered here"));
     };
     let mut apt = program("apt-get");
-    apt.env("DEBIAN_FRONTEND", "noninteractive").args(["install", "-qq", "--yes", "--no-install-recommends"]);
+    apt.env("DEBIAN_FRONTEND", "noninteractive").args([
+        "install",
+        "-qq",
+        "-o=Dpkg::Use-Pty=0",
+        "--yes",
+        "--no-install-recommends",
+    ]);
     status(apt.args(packages(*major))).map_err(|e| by_hand(majors, &e))?;
     installed(&[*major]).ok_or_else(|| format!("llvm-{major}-dev is installed, but llvm-config-{major} does not run"))
 }
