@@ -6,7 +6,7 @@
 use std::process::{Command, ExitCode};
 
 use crate::matrix;
-use crate::run::{cargo, status};
+use crate::run::{cargo, root, status};
 use crate::steps::{Outcome, Steps};
 
 const STEPS: [&str; 5] = ["fmt", "clippy", "doc", "test", "matrix"];
@@ -21,7 +21,7 @@ pub fn test_command(args: &[&str]) -> Command {
 /// The benchmarks; selected from the whole workspace, so that Burn is compiled with the tests' features.
 pub fn bench_command(filters: &[&str]) -> Command {
     let mut command = cargo(&["bench", "--workspace", "--bench", "*", "--"]);
-    command.args(filters);
+    command.args(filters).env("CRITERION_HOME", root().join("target/criterion"));
     command
 }
 
