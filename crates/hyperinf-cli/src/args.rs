@@ -48,10 +48,10 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "NAME", default_value = "hyperinf")]
     pub method: String,
     /// λ of each block = FACTOR × the mean square of its training gradients' entries [default: 0.1].
-    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
+    #[arg(long, value_name = "FACTOR", allow_hyphen_values = true)]
     pub damping: Option<f64>,
     /// λ of every block, in units of squared gradients.
-    #[arg(long, value_name = "LAMBDA", allow_negative_numbers = true, conflicts_with = "damping")]
+    #[arg(long, value_name = "LAMBDA", allow_hyphen_values = true, conflicts_with = "damping")]
     pub damping_absolute: Option<f64>,
     /// One row of scores per query, or one row for the mean of the queries' gradients.
     #[arg(long, value_enum, default_value_t)]
@@ -98,7 +98,7 @@ pub struct DemoArgs {
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// The share of training mails that get the wrong label.
-    #[arg(long, default_value_t = 0.2, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.2, allow_hyphen_values = true)]
     pub noise: f64,
     /// Where to compute: flex, ndarray, cuda:0, … [default: the first that was compiled in].
     #[arg(long, value_name = "DEVICE")]
