@@ -131,8 +131,8 @@ pub struct MatrixInverse {
 /// in `[lower, upper]`: the [`Schulz`] solver without refinement.
 ///
 /// Converges for true bounds; quadratically, `δ ← δ²/(2−δ²)`. Stops at `δ ≤ tolerance`, when the arithmetic gains
-/// nothing more, or after `max_steps`. Costs two products per step, `2k³` and about
-/// `1.2 k³` flop, the first step none.
+/// nothing more, or after `max_steps`. Costs two products of `2k³` flop per step, or one and about `1.2 k³` where the
+/// condition allows to mirror the other; the first step has only one.
 ///
 /// # Errors
 ///
@@ -157,20 +157,22 @@ pub fn schulz_inverse(
     let mut rest = eye.clone() - a.clone().mul_scalar(start);
     let mut error = mean_norm(&rest, size)?;
     let mut steps = 0;
+    // X E is symmetric but for rounding, so half of it may be mirrored: only while the matrix is well conditioned.
+    // Rounding η in A X reaches X as X η, which the next A X shows as η; its mirror image ηᵀ X would show as A ηᵀ X, up
+    // to κ times larger. In f32 the iteration then diverges from κ = 1e4 on, and from 1e3 with A X mirrored as well.
+    let epsilon = a.dtype().finfo().map_or(f64::EPSILON, |info| info.epsilon);
+    let mirror = epsilon * (upper / lower).powi(2) < 0.01;
     while delta > tolerance && steps < max_steps {
         let scale = 2.0 / (2.0 - delta * delta);
         x = if steps == 0 {
             // From a multiple of I the first step needs no product.
             (eye.clone() + rest).mul_scalar(start * scale)
         } else {
-            // X E = X − X A X is symmetric for any symmetric X, so half of this product can be mirrored.
-            (x.clone() + symmetric_product(x, rest)).mul_scalar(scale)
+            let correction = if mirror { symmetric_product(x.clone(), rest) } else { x.clone().matmul(rest) };
+            (x + correction).mul_scalar(scale)
         };
         steps += 1;
         delta = delta * delta / (2.0 - delta * delta);
-        // This one is not made symmetric: of rounding Δ in X, which does not commute with A, the plain product leaves Δ A Δ after
-        // the next step, but the mean of A X and its transpose (Δ − A⁻¹ Δ A)/2, up to κ/2 times Δ. In f32 that
-        // diverges from κ = 1e3 on.
         rest = eye.clone() - a.clone().matmul(x.clone());
         let before = std::mem::replace(&mut error, mean_norm(&rest, size)?);
         if !error.is_finite() || (error > 2.0 * before && error > 1.0) {
