@@ -1,0 +1,66 @@
+//! Schulz's iteration where its arithmetic is hardest: wide blocks in f32, and a spectrum that hides its top.
+
+use burn::tensor::{DType, Device};
+use hyperinf::curvature::Curvature;
+use hyperinf::solvers::{Schulz, Solver, spectral_bound};
+use hyperinf_tests::compare::{assert_close, largest, tensor, values};
+use hyperinf_tests::devices;
+use hyperinf_tests::oracle::Matrix;
+
+/// The residual of the rows found, by the definition, is what the solver aims for.
+fn check(name: &str, device: &Device, h: &Matrix, lambda: f64) {
+    let curvature = Curvature::Dense(tensor(h, device, DType::F32));
+    let v = Matrix::noise(2, h.cols, 3);
+    let inverse = Schulz::default().prepare(&curvature, lambda).expect("the matrix is positive definite");
+    let solution = inverse.apply(tensor(&v, device, DType::F32)).expect("the iteration converges");
+    assert!(solution.converged(), "{name}: a residual of {:e} after {} steps", solution.residual, solution.iterations);
+    let x = Matrix { rows: 2, cols: h.cols, values: values(solution.x) };
+    let product = x.times(&h.plus(lambda, &Matrix::identity(h.cols)));
+    // x comes back in f32, and its rounding passes through H.
+    let rounding = f64::from(f32::EPSILON) * largest(&x.values) * row_sum(h) / largest(&v.values);
+    assert_close(name, &product.values, &v.values, 1e-5 + rounding);
+}
+
+fn row_sum(h: &Matrix) -> f64 {
+    (0..h.rows).map(|i| h.row(i).iter().map(|v| v.abs()).sum()).fold(0.0, f64::max)
+}
+
+/// Four times as wide as there are samples; `λ` sets the condition number.
+fn check_wide(width: usize, condition: f64) {
+    let samples = Matrix::noise(width / 4, width, 7);
+    let h = samples.transpose().times(&samples);
+    // Rounded once, so that the definition and the solver have the same matrix.
+    let h = Matrix::from_fn(width, width, |i, j| f64::from(h.at(i, j) as f32));
+    for (name, device) in devices() {
+        let curvature = Curvature::Dense(tensor(&h, &device, DType::F32));
+        let matrix = curvature.matrix().expect("a dense curvature has one");
+        let top = spectral_bound(&curvature, matrix).expect("the device works");
+        check(&format!("{name}, width {width}, condition {condition:e}"), &device, &h, top / condition);
+    }
+}
+
+#[test]
+fn a_wide_block_of_condition_1e3() {
+    check_wide(320, 1e3);
+}
+
+#[test]
+fn a_wide_block_of_condition_1e5() {
+    check_wide(320, 1e5);
+    check_wide(520, 1e5);
+}
+
+/// A power iteration gains almost nothing on a flat spectrum, and stops before it finds the one that stands out.
+#[test]
+fn an_eigenvalue_that_stands_out_of_a_flat_spectrum() {
+    for top in [1.2, 1.5, 3.0] {
+        let h = Matrix::from_fn(1000, 1000, |i, j| match i == j {
+            true if i == 0 => top,
+            true => 1.0,
+            false => 0.0,
+        });
+        for (name, device) in devices() {
+            check(&format!("{name}, top {top}"), &device, &h, 0.1);
+        }
+    }
+}
