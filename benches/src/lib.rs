@@ -8,6 +8,10 @@ use burn::tensor::activation::{log_softmax, relu};
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use hyperinf::gradients::{Block, Gradients, Tape, Task};
 
+/// The program's allocator, so that what is measured is what its users get.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The device to measure on.
 ///
 /// # Panics

@@ -19,7 +19,13 @@ pub struct Capture {
 impl Capture {
     /// The per-sample gradients of the block, `[n, rows, cols]`.
     pub fn gradients(&self) -> Tensor<3> {
-        self.input.clone().swap_dims(1, 2).matmul(self.delta.clone())
+        let transposed = self.input.clone().swap_dims(1, 2);
+        if self.input.dims()[1] == 1 {
+            // One position: an outer product, which a broadcast writes at the memory's speed and a product does not.
+            transposed * self.delta.clone()
+        } else {
+            transposed.matmul(self.delta.clone())
+        }
     }
 
     /// Joins two uses of one layer: positions of both, side by side.
