@@ -1,17 +1,14 @@
 //! The numbers of `tests/fixtures` through the library.
 
-use burn::module::Param;
-use burn::nn::Linear;
-use burn::tensor::activation::{log_softmax, relu};
 use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::{Accumulator, Damping, Scale, Side, Storage};
-use hyperinf::gradients::{Block, Gradients, Tape, Target, Task, gradients};
+use hyperinf::gradients::{Block, Gradients};
 use hyperinf::scoring::{Gfim, Method, Options, QueryMode, Source, TaskSource, attribute, method};
 use hyperinf::solvers::Exact;
 use hyperinf_tests::compare::{assert_close, precisions, tensor, values};
 use hyperinf_tests::devices;
+use hyperinf_tests::digits::{Digits, arrays, expected, images, per_sample_gradients};
 use hyperinf_tests::fixtures::{Array, Arrays, load};
-use hyperinf_tests::oracle::Matrix;
 
 /// The relative error that the scores may have. f32: what the project promises. f64: closed forms agree to rounding,
 /// amplified by the condition; Schulz stops at a residual of 1e-6.
@@ -122,53 +119,9 @@ fn lora_ten_unscaled_lissa_steps() {
 
 // ---- a model given: digits_mlp -----------------------------------------------------------------------------------
 
-/// Linear(64, 32), ReLU, Linear(32, 10) with cross-entropy.
-struct Digits {
-    first: Linear,
-    second: Linear,
-}
-
-impl Digits {
-    /// From PyTorch's `[out, in]` weights; `prefix` picks a checkpoint.
-    fn new(arrays: &Arrays, prefix: &str, device: &Device, dtype: DType) -> Self {
-        let layer = |index: usize| {
-            let array = |what: &str| tensor(&arrays[&format!("{prefix}{index}.{what}")].matrix(), device, dtype);
-            Linear {
-                weight: Param::from_tensor(array("weight").transpose()),
-                bias: Some(Param::from_tensor(array("bias").squeeze_dim(0))),
-            }
-        };
-        Self { first: layer(0), second: layer(2) }
-    }
-}
-
-/// Images `[n, 64]` and labels as rows of the identity, `[n, 10]`.
-type Images = (Tensor<2>, Tensor<2>);
-
-impl Task for Digits {
-    type Batch = Images;
-
-    fn forward(&self, (x, _): &Images, tape: &mut Tape) -> Tensor<2> {
-        let hidden = relu(tape.linear("0", &self.first, x.clone()));
-        tape.linear("2", &self.second, hidden)
-    }
-
-    fn loss(&self, outputs: Tensor<2>, (_, labels): &Images) -> Tensor<1> {
-        (log_softmax(outputs, 1) * labels.clone()).sum_dim(1).squeeze_dim::<1>(1).neg()
-    }
-}
-
-/// Batches of 128 images, so that the last is smaller.
-fn images(arrays: &Arrays, set: &str, device: &Device, dtype: DType) -> Vec<Images> {
-    let x = tensor(&arrays[&format!("x_{set}")].matrix(), device, dtype);
-    let labels = &arrays[&format!("y_{set}")].values;
-    let one_hot = Matrix::from_fn(labels.len(), 10, |i, k| f64::from(u8::from(labels[i] == k as f64)));
-    x.split(128, 0).into_iter().zip(tensor(&one_hot, device, dtype).split(128, 0)).collect()
-}
-
 /// The model with its data on every device in every type.
 fn each_digits(check: impl Fn(&str, DType, &dyn Source, &dyn Source)) {
-    let arrays = load("digits_mlp/model_and_data.safetensors");
+    let arrays = arrays();
     for (name, device) in devices() {
         for (dtype, _) in precisions(&device) {
             let task = Digits::new(&arrays, "", &device, dtype);
@@ -178,10 +131,6 @@ fn each_digits(check: impl Fn(&str, DType, &dyn Source, &dyn Source)) {
             check(&what, dtype, &TaskSource::train(&task, &train), &TaskSource::query(&task, &query));
         }
     }
-}
-
-fn expected(name: &str) -> Vec<f64> {
-    load("digits_mlp/expected.safetensors")[name].values.clone()
 }
 
 const LAMBDA: Damping = Damping::Absolute(0.15);
@@ -267,7 +216,7 @@ fn digits_mean_cosine() {
 #[test]
 fn digits_tracin() {
     let expected = expected("tracin_5ckpt");
-    let arrays = load("digits_mlp/model_and_data.safetensors");
+    let arrays = arrays();
     for (name, device) in devices() {
         for (dtype, _) in precisions(&device) {
             let (train, query) = (images(&arrays, "train", &device, dtype), images(&arrays, "val", &device, dtype));
@@ -297,19 +246,12 @@ fn pytorch_order(gradients: &Gradients) -> Vec<f64> {
 
 #[test]
 fn digits_gradients() {
-    let arrays = load("digits_mlp/model_and_data.safetensors");
     for (name, device) in devices() {
         for (dtype, epsilon) in precisions(&device) {
-            let task = Digits::new(&arrays, "", &device, dtype);
-            let all = |set| {
-                let batches = images(&arrays, set, &device, dtype);
-                let found =
-                    batches.iter().map(|b| gradients(&task, b, Target::Loss).expect("the model is well-formed"));
-                Gradients::concat(found.collect()).expect("the layout is one")
-            };
             // Sums of at most 64 products at each of two layers, and of 200 samples for the mean.
             let tolerance = 200.0 * epsilon;
             let what = format!("{name}, {dtype:?}");
+            let all = |set| per_sample_gradients(set, &device, dtype);
             let train = pytorch_order(&all("train"));
             assert_close(&what, &train[..8 * 2410], &expected("grads_train_first8"), tolerance);
             let mean: Vec<f64> = pytorch_order(&all("val").sum()).into_iter().map(|sum| sum / 200.0).collect();

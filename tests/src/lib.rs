@@ -3,6 +3,7 @@
 mod devices;
 
 pub mod compare;
+pub mod digits;
 pub mod fixtures;
 pub mod oracle;
 pub mod strategies;

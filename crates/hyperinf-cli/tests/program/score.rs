@@ -16,21 +16,23 @@ const METHODS: [&str; 8] = ["identity", "cosine", "datainf", "lissa", "cg", "exa
 const ROUNDING: f64 = 1e-4;
 
 fn check_golden(method: &str, more: &[&str], expected: &str) {
-    let expected = &fixtures::load("lora_small/expected.safetensors")[expected].values;
-    let [train, query] = ["train", "query"].map(|name| fixtures::path(&format!("lora_small/{name}.safetensors")));
-    for device in device_names() {
-        let folder = Folder::new();
-        let output = folder.file("scores.safetensors");
-        let mut args = vec!["score", "--method", method, "--query-mode", "mean", "--device", &device];
-        args.extend(more);
-        for (flag, path) in [("--train-gradients", &train), ("--query-gradients", &query), ("--output", &output)] {
-            args.extend([flag, path.to_str().expect("paths of tests are UTF-8")]);
+    for fixture in ["lora_tiny", "lora_small"] {
+        let expected = &fixtures::load(&format!("{fixture}/expected.safetensors"))[expected].values;
+        let [train, query] = ["train", "query"].map(|name| fixtures::path(&format!("{fixture}/{name}.safetensors")));
+        for device in device_names() {
+            let folder = Folder::new();
+            let output = folder.file("scores.safetensors");
+            let mut args = vec!["score", "--method", method, "--query-mode", "mean", "--device", &device];
+            args.extend(more);
+            for (flag, path) in [("--train-gradients", &train), ("--query-gradients", &query), ("--output", &output)] {
+                args.extend([flag, path.to_str().expect("paths of tests are UTF-8")]);
+            }
+            let run = hyperinf(folder.path(), &args);
+            assert_eq!(run.code, Some(0), "{fixture}, {method} on {device}: {run:?}");
+            let rows = read_scores(&output);
+            assert_eq!(rows.len(), 1, "the mean query is one row");
+            assert_close(&format!("{fixture}, {method} on {device}"), &rows[0], expected, 1e-4);
         }
-        let run = hyperinf(folder.path(), &args);
-        assert_eq!(run.code, Some(0), "{method} on {device}: {run:?}");
-        let rows = read_scores(&output);
-        assert_eq!(rows.len(), 1, "the mean query is one row");
-        assert_close(&format!("{method} on {device}"), &rows[0], expected, 1e-4);
     }
 }
 
