@@ -41,3 +41,8 @@ pub mod prelude {
     };
     pub use crate::solvers::{Inverse, Solution, SolveError, Solver};
 }
+
+/// The README's example, compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct ReadmeExample;
