@@ -1,0 +1,183 @@
+use std::io::{Result, Write};
+
+use hyperinf::scoring::{Amount, detect};
+use serde::Serialize;
+use serde_json::{Map, json};
+
+use super::compare::Outcome;
+use super::{Demo, Files};
+use crate::error::CliError;
+use crate::output::{Column, Table, ranks, write_json, write_table};
+
+/// Mails that are shown.
+const SHOWN: usize = 10;
+/// Characters of a mail that are shown.
+const EXCERPT: usize = 300;
+/// By whose scores they are chosen.
+const JUDGE: &str = "hyperinf";
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    seed: u64,
+    noise: f64,
+    device: &'a str,
+    training_mails: usize,
+    validation_mails: usize,
+    flipped: usize,
+    training_seconds: f64,
+    gradient_seconds: f64,
+    methods: Vec<MethodSummary>,
+    most_suspicious: Vec<Suspect<'a>>,
+}
+
+#[derive(Serialize)]
+struct MethodSummary {
+    name: &'static str,
+    auc: Option<f64>,
+    found_at_10: Option<f64>,
+    found_at_20: Option<f64>,
+    found_at_30: Option<f64>,
+    spearman_exact: Option<f64>,
+    residual: Option<f64>,
+    seconds: f64,
+}
+
+/// A mail whose label looks wrong.
+#[derive(Serialize)]
+struct Suspect<'a> {
+    train_id: usize,
+    score: f64,
+    given_label: &'static str,
+    flipped: bool,
+    text: &'a str,
+}
+
+fn suspects<'a>(demo: &'a Demo<'_>) -> Vec<Suspect<'a>> {
+    let Some(judge) = demo.outcomes.iter().find(|o| o.name == JUDGE) else { return Vec::new() };
+    let count = SHOWN.min(judge.scores.len());
+    let order = detect(&judge.scores, Amount::Count(count)).expect("the count is at most that of the samples");
+    let suspect = |train_id: usize| Suspect {
+        train_id,
+        score: judge.scores[train_id],
+        given_label: label(demo, train_id),
+        flipped: demo.flipped[train_id],
+        text: &demo.mails[train_id].text,
+    };
+    order.into_iter().map(suspect).collect()
+}
+
+/// The label that the model was trained with.
+fn label(demo: &Demo<'_>, train_id: usize) -> &'static str {
+    if demo.mails[train_id].spam != demo.flipped[train_id] { "spam" } else { "ham" }
+}
+
+/// Writes the scores of every method and the summary.
+pub(super) fn write(demo: &Demo<'_>, files: &Files) -> std::result::Result<(), CliError> {
+    let n = demo.mails.len();
+    let methods = demo.outcomes.len();
+    let labels: Vec<&str> = (0..n).map(|i| label(demo, i)).collect();
+    let table = Table::new(vec![
+        ("method", Column::Text(demo.outcomes.iter().flat_map(|o| std::iter::repeat_n(o.name, n)).collect())),
+        ("query_id", Column::Whole(vec![0; methods * n])),
+        ("train_id", Column::Whole((0..methods).flat_map(|_| 0..n as i64).collect())),
+        ("score", Column::Real(demo.outcomes.iter().flat_map(|o| o.scores.iter().map(|&s| s as f32)).collect())),
+        ("rank", Column::Whole(demo.outcomes.iter().flat_map(|o| ranks(&o.scores)).collect())),
+        ("given_label", Column::Text(labels.repeat(methods))),
+        ("flipped", Column::Truth(demo.flipped.repeat(methods))),
+    ]);
+    let metadata = Map::from_iter([
+        ("hyperinf_version".to_owned(), json!(env!("CARGO_PKG_VERSION"))),
+        ("sign".to_owned(), json!("positive = helpful")),
+        ("query_mode".to_owned(), json!("mean")),
+        ("seed".to_owned(), json!(demo.seed)),
+        ("noise".to_owned(), json!(demo.noise)),
+    ]);
+    write_table(&files.parquet, &files.csv, &table, &metadata)?;
+    let summary = Summary {
+        seed: demo.seed,
+        noise: demo.noise,
+        device: &demo.device,
+        training_mails: n,
+        validation_mails: demo.validation,
+        flipped: flipped(demo),
+        training_seconds: demo.training_seconds,
+        gradient_seconds: demo.gradient_seconds,
+        methods: demo.outcomes.iter().map(method).collect(),
+        most_suspicious: suspects(demo),
+    };
+    write_json(&files.summary, &summary)
+}
+
+fn flipped(demo: &Demo<'_>) -> usize {
+    demo.flipped.iter().filter(|f| **f).count()
+}
+
+fn method(outcome: &Outcome) -> MethodSummary {
+    let [found_at_10, found_at_20, found_at_30] = outcome.found;
+    MethodSummary {
+        name: outcome.name,
+        auc: outcome.auc,
+        found_at_10,
+        found_at_20,
+        found_at_30,
+        spearman_exact: outcome.spearman_exact,
+        residual: outcome.residual,
+        seconds: outcome.seconds,
+    }
+}
+
+/// The table, the most suspicious mails, and where everything is.
+pub(super) fn text(demo: &Demo<'_>, files: &Files, out: &mut dyn Write) -> Result<()> {
+    writeln!(
+        out,
+        "{} e-mails, {} of them with the wrong label (seed {}); fine-tuned in {:.1} s on {}, gradients in {:.1} s.",
+        demo.mails.len(),
+        flipped(demo),
+        demo.seed,
+        demo.training_seconds,
+        demo.device,
+        demo.gradient_seconds
+    )?;
+    writeln!(out, "Who finds the wrong labels? Scores for the mean of {} clean mails; lowest first.\n", demo.validation)?;
+    writeln!(out, "{:<15} {:>6}  {:>20}  {:>8}  {:>8}  {:>8}", "", "", "found in the first", "Spearman", "", "")?;
+    writeln!(
+        out,
+        "{:<15} {:>6}  {:>6} {:>6} {:>6}  {:>8}  {:>8}  {:>8}",
+        "method", "AUC", "10 %", "20 %", "30 %", "to exact", "residual", "seconds"
+    )?;
+    for outcome in &demo.outcomes {
+        let [first, second, third] = outcome.found.map(percent);
+        let number = |value: Option<f64>| value.map_or("–".into(), |v| format!("{v:.3}"));
+        let residual = outcome.residual.map_or("–".into(), |r| format!("{r:.1e}"));
+        writeln!(
+            out,
+            "{:<15} {:>6}  {first:>6} {second:>6} {third:>6}  {:>8}  {residual:>8}  {:>8.3}",
+            outcome.name,
+            number(outcome.auc),
+            number(outcome.spearman_exact),
+            outcome.seconds
+        )?;
+    }
+    writeln!(out, "\nThe {SHOWN} most suspicious mails by {JUDGE}:")?;
+    for (place, suspect) in suspects(demo).iter().enumerate() {
+        let truth = if suspect.flipped { "wrong, it was flipped" } else { "right" };
+        writeln!(
+            out,
+            "\n{:>2}. mail {}, score {:+.3e}, given label {}: {truth}",
+            place + 1,
+            suspect.train_id,
+            suspect.score,
+            suspect.given_label
+        )?;
+        // What spammers write is not sent to a terminal unseen.
+        let visible = suspect.text.chars().filter(|c| !c.is_control());
+        let excerpt: String = visible.take(EXCERPT).collect();
+        let dots = if excerpt.len() < suspect.text.len() { " …" } else { "" };
+        writeln!(out, "    {excerpt}{dots}")?;
+    }
+    writeln!(out, "\nEvery score and the table: scores.parquet, scores.csv, summary.json in {}", files.folder.display())
+}
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or("–".into(), |s| format!("{:.0} %", 100.0 * s))
+}
