@@ -173,12 +173,14 @@ fn precondition(
     Ok((report, ready))
 }
 
-/// The prepared inverse of a block with its `λ`; `None` if all of the block's training gradients are zero.
-fn prepare(
-    found: &BlockCurvature,
-    solver: &dyn Solver,
-    options: &Options,
-) -> Result<Option<(Box<dyn Inverse>, f64)>, ScoreError> {
+/// A block's inverse with its damping.
+struct Prepared {
+    inverse: Box<dyn Inverse>,
+    lambda: f64,
+}
+
+/// The prepared inverse of a block; `None` if all of the block's training gradients are zero.
+fn prepare(found: &BlockCurvature, solver: &dyn Solver, options: &Options) -> Result<Option<Prepared>, ScoreError> {
     if found.mean_square == 0.0 {
         return Ok(None);
     }
@@ -186,7 +188,7 @@ fn prepare(
     let inverse = solver
         .prepare(&found.curvature, lambda)
         .map_err(|source| ScoreError::Solve { block: found.block.name.clone(), source })?;
-    Ok(Some((inverse, lambda)))
+    Ok(Some(Prepared { inverse, lambda }))
 }
 
 fn report(found: &BlockCurvature, lambda: Option<f64>, solution: Option<&Solution>) -> BlockReport {
@@ -233,8 +235,8 @@ pub fn self_influence(train: &dyn Source, options: &Options) -> Result<SelfInflu
     let mut inverses = Vec::new();
     for found in accumulate(train, None, *storage, options)? {
         let prepared = prepare(&found, solver.as_ref(), options)?;
-        result.blocks.push(report(&found, prepared.as_ref().map(|(_, lambda)| *lambda), None));
-        inverses.push(prepared.map(|(inverse, _)| inverse));
+        result.blocks.push(report(&found, prepared.as_ref().map(|p| p.lambda), None));
+        inverses.push(prepared.map(|p| p.inverse));
     }
     each_batch(train, options, Set::Train, &mut |gradients| {
         let start = result.values.len();
