@@ -160,7 +160,7 @@ fn precondition(
     v: Tensor<2>,
     options: &Options,
 ) -> Result<(BlockReport, Ready), ScoreError> {
-    let Some((inverse, lambda)) = prepare(&found, solver, options)? else {
+    let Some(Prepared { inverse, lambda }) = prepare(&found, solver, options)? else {
         return Ok((report(&found, None, None), Ready::Nothing));
     };
     let solution = inverse.apply(v).map_err(|source| ScoreError::Solve { block: found.block.name.clone(), source })?;
