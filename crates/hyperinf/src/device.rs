@@ -53,7 +53,7 @@ pub enum DeviceError {
         /// How many there are.
         found: usize,
     },
-    /// The device's library, driver or hardware is missing or failed on a first product.
+    /// The device's library, driver or hardware is missing or failed at its first use.
     #[error("device `{name}` cannot be used: {missing}{}", reason(.cause))]
     Unusable {
         /// The device's name.
@@ -89,7 +89,7 @@ pub fn compiled_devices() -> Vec<&'static str> {
 /// | `wgpu`, `vulkan`, `metal` | the best adapter of any, or of one, graphics interface |
 /// | `wgpu:1`, `vulkan:1`, `metal:1` | that adapter, in the order in which the interface lists them |
 ///
-/// A graphics card is tried with one small product before it is returned, because its library panics at the first
+/// A graphics card is tried with one small sum before it is returned, because its library panics at the first
 /// use when a driver is missing. The panic hook of the process is silenced meanwhile. (A program built with
 /// `panic = "abort"` cannot be protected in this way.)
 ///
@@ -160,6 +160,8 @@ mod gpu {
     use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
     use std::sync::{Arc, Mutex, PoisonError};
 
+    #[cfg(any(feature = "cuda", feature = "rocm"))]
+    use burn::tensor::DeviceIndex;
     #[cfg(feature = "wgpu")]
     use burn::tensor::DeviceKind;
     use burn::tensor::{Device, DeviceType, Tensor};
@@ -174,16 +176,17 @@ mod gpu {
         };
         let index = index.map(|text| text.parse::<usize>().map_err(|_| wrong(text))).transpose()?;
         let unusable = |cause: String| DeviceError::Unusable { name, missing: missing(name, &cause), cause };
-        let found = quietly(|| Device::enumerate(kind(name)).into_vec()).map_err(unusable)?;
+        let found = quietly(|| Ok(Device::enumerate(kind(name)).into_vec())).map_err(unusable)?;
+        // A device that fails to start spoils the others of the process: none is touched where none was found.
         if found.is_empty() {
             return Err(unusable(String::new()));
         }
         let out_of_range = |index: usize| DeviceError::OutOfRange { name, index, found: found.len() };
         let device = match index {
             Some(index) => found.get(index).cloned().ok_or_else(|| out_of_range(index))?,
-            None => first_choice(name, &found),
+            None => default_of(name),
         };
-        quietly(|| try_out(&device)).and_then(|outcome| outcome).map_err(unusable)?;
+        quietly(|| try_out(&device)).map_err(unusable)?;
         Ok(device)
     }
 
@@ -203,33 +206,38 @@ mod gpu {
         }
     }
 
-    /// A graphics interface ranks its adapters itself; the cards of one vendor are just counted.
-    fn first_choice(name: &str, found: &[Device]) -> Device {
+    /// The first card, or the adapter that the graphics interface ranks first.
+    fn default_of(name: &str) -> Device {
         match name {
-            #[cfg(feature = "wgpu")]
-            "wgpu" => Device::wgpu(DeviceKind::DefaultDevice),
+            #[cfg(feature = "cuda")]
+            "cuda" => Device::cuda(DeviceIndex::Default),
+            #[cfg(feature = "rocm")]
+            "rocm" => Device::rocm(DeviceIndex::Default),
             #[cfg(feature = "vulkan")]
             "vulkan" => Device::vulkan(DeviceKind::DefaultDevice),
             #[cfg(feature = "metal")]
             "metal" => Device::metal(DeviceKind::DefaultDevice),
-            _ => found[0].clone(),
+            #[cfg(feature = "wgpu")]
+            "wgpu" => Device::wgpu(DeviceKind::DefaultDevice),
+            _ => unreachable!("`device` passes on the names of compiled graphics devices only"),
         }
     }
 
-    /// One 2 × 2 product there and back: enough to load the driver and compile a kernel.
+    /// One sum there and back: enough to load the driver and compile a kernel. (A product would have its kernel
+    /// chosen by measurement first, which takes seconds.)
     fn try_out(device: &Device) -> Result<(), String> {
-        let ones = Tensor::<2>::ones([2, 2], device);
-        let product = ones.clone().matmul(ones).try_into_data().map_err(|e| format!("{e:?}"))?;
+        let sum = Tensor::<1>::ones([4], device) + 1.0;
+        let data = sum.try_into_data().map_err(|e| format!("{e:?}"))?;
         device.sync().map_err(|e| e.to_string())?;
-        let values = product.convert::<f32>().try_into_vec::<f32>().map_err(|e| format!("{e:?}"))?;
-        if values == [2.0; 4] { Ok(()) } else { Err(format!("a product of ones came back as {values:?}, not 2")) }
+        let values = data.convert::<f32>().try_into_vec::<f32>().map_err(|e| format!("{e:?}"))?;
+        if values == [2.0; 4] { Ok(()) } else { Err(format!("1 + 1 came back as {values:?}")) }
     }
 
-    /// Runs `work` with the panic hook silenced and turns a panic into its first message.
+    /// Runs `work` with the panic hook silenced; what fails or panics gives its reason, the first panic's if any.
     ///
     /// The hook belongs to the whole process and the libraries panic on threads of their own, so the message is
     /// taken from the hook, and one call at a time may exchange it.
-    fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    fn quietly<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
         static HOOK: Mutex<()> = Mutex::new(());
         let guard = HOOK.lock().unwrap_or_else(PoisonError::into_inner);
         let first = Arc::new(Mutex::new(None));
@@ -239,26 +247,25 @@ mod gpu {
             let said = panic.payload_as_str().unwrap_or("it panicked without a message").to_owned();
             note.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(said);
         }));
-        let outcome = catch_unwind(AssertUnwindSafe(work));
+        let outcome = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("it panicked".to_owned()));
         set_hook(usual);
         drop(guard);
         let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
-        outcome.map_err(|_| first.unwrap_or_default())
+        outcome.map_err(|reason| first.unwrap_or(reason))
     }
 
-    fn missing(name: &str, cause: &str) -> &'static str {
+    /// What is probably missing, with the way to find out. Without a reason, no device was listed.
+    fn missing(name: &str, reason: &str) -> &'static str {
         match name {
-            "cuda" if cause.contains("nvrtc") => {
-                "NVRTC is missing: install the `cuda-nvrtc` part of NVIDIA's CUDA toolkit and put its folder on the library path"
+            "cuda" if reason.is_empty() => "the NVIDIA driver is missing or finds no card: `nvidia-smi` must list one",
+            "cuda" if reason.to_lowercase().contains("nvrtc") => {
+                "NVRTC is missing: install that part of NVIDIA's CUDA toolkit and put its folder on the library path"
             }
-            "cuda" if cause.is_empty() => {
-                "no NVIDIA card answers: check with `nvidia-smi` that a card and its driver are there"
-            }
-            "cuda" => "the NVIDIA driver or a part of CUDA failed: check with `nvidia-smi` that it supports this card",
-            "rocm" => "no AMD card answers: check with `rocminfo` that a card, its driver and ROCm are there",
-            "metal" => "Metal needs macOS and a card that supports it",
-            "vulkan" => "no Vulkan adapter answers: check with `vulkaninfo` that a Vulkan driver is installed",
-            _ => "no graphics adapter answers: install a driver for Vulkan, Metal or DirectX 12",
+            "cuda" => "the NVIDIA driver or a part of CUDA failed: compare its version in `nvidia-smi` with the card",
+            "rocm" => "the AMD driver or ROCm is missing or finds no card: `rocminfo` must list one",
+            "metal" => "Metal finds no card: it needs macOS and a card that supports it",
+            "vulkan" => "no Vulkan driver is installed or it finds no card: `vulkaninfo` must list one",
+            _ => "no graphics adapter is found: install a driver for Vulkan, Metal or DirectX 12",
         }
     }
 }
