@@ -51,8 +51,8 @@ struct Demo<'a> {
 /// If the noise is out of range, the device cannot be had, the folder cannot be written, or the numbers fail.
 pub fn run(args: &DemoArgs) -> Result<(), CliError> {
     noise::check(args.noise)?;
-    let files = Files::new(args)?;
     let (device_name, device) = open_device(args.device.as_deref())?;
+    let files = Files::new(args)?;
     let data = data::load()?;
     let flipped = noise::flipped(data.train.len(), args.noise, args.seed);
     let (model, train, validation, training_seconds) = tuned(&data, &flipped, args.seed, &device)?;

@@ -77,13 +77,15 @@ impl Output {
             Some("csv") => Kind::Csv,
             _ => return Err(CliError::OutputKind { path: path.to_owned() }),
         };
-        if let Ok(real) = canonicalize(path)
-            && inputs.iter().any(|input| canonicalize(input).is_ok_and(|input| input == real))
-        {
-            return Err(CliError::OutputIsInput { path: path.to_owned() });
-        }
         let output = Self { path: path.to_owned(), kind };
-        output.files().iter().try_for_each(|path| check_writable(path))?;
+        for path in output.files() {
+            if let Ok(real) = canonicalize(&path)
+                && inputs.iter().any(|input| canonicalize(input).is_ok_and(|input| input == real))
+            {
+                return Err(CliError::OutputIsInput { path });
+            }
+            check_writable(&path)?;
+        }
         Ok(output)
     }
 
