@@ -1,8 +1,11 @@
 use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{Device, Element, Tensor, TensorData};
+use bytemuck::Zeroable;
 use hyperinf::curvature::Storage;
 use hyperinf::gradients::{Block, GradientError, Gradients};
 use hyperinf::scoring::{Attribution, Method, Options, QueryMode, ScoreError, Scorer, Set, Source};
@@ -14,13 +17,14 @@ use crate::gradient_file::{FileError, GradientFile, Precision};
 /// Bytes of a batch of samples, where a method does not need them all at once.
 const BATCH: usize = 256 << 20;
 
-/// Scores the training samples block by block; with merged blocks all at once.
+/// Scores the training samples block by block; merged blocks are read as one.
 ///
 /// While one block is scored the next is read, so two blocks are held. Blocks larger than a batch are read batch by
 /// batch, once for every pass, unless the method holds all samples of a block anyway.
 pub(super) fn attribute(pair: &Pair, options: &Options, device: &Device) -> Result<Attribution, CliError> {
     let precision = pair.precision(device);
-    let mut scorer = Scorer::new(options.clone()).map_err(CliError::Score)?;
+    // Merged here, where only the merged block need be held, and not once more by the library.
+    let mut scorer = Scorer::new(Options { merged: false, ..options.clone() }).map_err(CliError::Score)?;
     let all: Vec<usize> = (0..pair.positions.len()).collect();
     let groups: Vec<&[usize]> = if options.merged { vec![&all] } else { all.chunks(1).collect() };
     let blocks = |set| Blocks { pair, set, options, precision };
@@ -72,10 +76,19 @@ impl<'a> Blocks<'a> {
         }
     }
 
+    /// The block that these blocks are read as.
+    fn block(self, positions: &[usize]) -> Block {
+        let blocks = || positions.iter().map(|&p| &self.file().blocks()[p].block);
+        match positions {
+            [one] => self.file().blocks()[*one].block.clone(),
+            _ => Block::new("merged", 1, blocks().map(Block::parameters).sum()),
+        }
+    }
+
     /// Samples that are held at once.
     fn batch(self, positions: &[usize]) -> usize {
         let n = self.file().samples();
-        let parameters: usize = positions.iter().map(|&p| self.file().blocks()[p].block.parameters()).sum();
+        let parameters = self.block(positions).parameters();
         let all = match (self.set, &self.options.method) {
             (Set::Query, _) => self.options.query == QueryMode::Each,
             (Set::Train, Method::Inverse { storage: Storage::Samples, .. }) => true,
@@ -86,21 +99,30 @@ impl<'a> Blocks<'a> {
         if all { n } else { (BATCH / bytes).clamp(1, n) }
     }
 
-    /// The numbers of blocks that are held whole.
-    fn load(self, group: &[usize]) -> Result<Option<Vec<TensorData>>, CliError> {
+    /// The numbers of some samples, `[samples, rows, cols]` of [`Blocks::block`].
+    fn read(self, positions: &[usize], samples: Range<usize>) -> Result<TensorData, FileError> {
+        let parts = positions.iter().map(|&p| self.file().read(p, samples.clone(), self.precision));
+        let (n, width) = (samples.len(), self.block(positions).parameters());
+        match (positions, self.precision) {
+            ([one], _) => self.file().read(*one, samples.clone(), self.precision),
+            (_, Precision::Single) => side_by_side::<f32>(parts, n, width),
+            (_, Precision::Double) => side_by_side::<f64>(parts, n, width),
+        }
+    }
+
+    /// All samples, if they are held whole.
+    fn load(self, group: &[usize]) -> Result<Option<TensorData>, CliError> {
         let positions = self.positions(group);
         let n = self.file().samples();
         if self.batch(&positions) < n {
             return Ok(None);
         }
-        let read = positions.iter().map(|&p| self.file().read(p, 0..n, self.precision));
-        Ok(Some(read.collect::<Result<_, _>>().map_err(|e| self.error(e))?))
+        self.read(&positions, 0..n).map(Some).map_err(|e| self.error(e))
     }
 
-    fn source(self, group: &[usize], held: Option<Vec<TensorData>>, device: &'a Device) -> FileSource<'a> {
+    fn source(self, group: &[usize], held: Option<TensorData>, device: &'a Device) -> FileSource<'a> {
         let positions = self.positions(group);
-        let layout: Vec<Block> = positions.iter().map(|&p| self.file().blocks()[p].block.clone()).collect();
-        let batch = self.batch(&positions);
+        let (layout, batch) = ([self.block(&positions)].into(), self.batch(&positions));
         let mut source = FileSource { blocks: self, positions, layout, batch, device, held: None, failed: None.into() };
         source.held = held.map(|held| source.gradients(held));
         source
@@ -115,7 +137,7 @@ impl<'a> Blocks<'a> {
 struct FileSource<'a> {
     blocks: Blocks<'a>,
     positions: Vec<usize>,
-    layout: Vec<Block>,
+    layout: Arc<[Block]>,
     batch: usize,
     device: &'a Device,
     held: Option<Gradients>,
@@ -124,13 +146,9 @@ struct FileSource<'a> {
 }
 
 impl FileSource<'_> {
-    fn gradients(&self, data: Vec<TensorData>) -> Gradients {
-        let dtype = match self.blocks.precision {
-            Precision::Single => DType::F32,
-            Precision::Double => DType::F64,
-        };
-        let blocks = data.into_iter().map(|data| Tensor::from_data(data, (self.device, dtype))).collect();
-        Gradients { layout: self.layout.clone().into(), blocks }
+    fn gradients(&self, data: TensorData) -> Gradients {
+        let dtype = data.dtype();
+        Gradients { layout: self.layout.clone(), blocks: vec![Tensor::from_data(data, (self.device, dtype))] }
     }
 
     fn failure(self) -> Result<(), CliError> {
@@ -146,12 +164,7 @@ impl Source for FileSource<'_> {
         let n = self.blocks.file().samples();
         for start in (0..n).step_by(self.batch) {
             let samples = start..n.min(start + self.batch);
-            let read = self
-                .positions
-                .iter()
-                .map(|&p| self.blocks.file().read(p, samples.clone(), self.blocks.precision))
-                .collect::<Result<_, _>>();
-            let data = read.map_err(|error| {
+            let data = self.blocks.read(&self.positions, samples).map_err(|error| {
                 self.failed.replace(Some(error));
                 let source = GradientError::Read("the file of gradients".into());
                 ScoreError::Gradients { set: self.blocks.set, source }
@@ -160,6 +173,26 @@ impl Source for FileSource<'_> {
         }
         Ok(())
     }
+}
+
+/// Blocks of `n` samples each as one block of one row of `width` columns, holding one of them at a time beside it.
+fn side_by_side<T: Element + Zeroable>(
+    parts: impl Iterator<Item = Result<TensorData, FileError>>,
+    n: usize,
+    width: usize,
+) -> Result<TensorData, FileError> {
+    let mut all = vec![T::zeroed(); n * width];
+    let mut column = 0;
+    for part in parts {
+        let part = part?;
+        let values = part.as_slice::<T>().expect("the values were read as this type");
+        let taken = values.len() / n;
+        for (row, values) in all.chunks_mut(width).zip(values.chunks(taken)) {
+            row[column..column + taken].copy_from_slice(values);
+        }
+        column += taken;
+    }
+    Ok(TensorData::new(all, [n, 1, width]))
 }
 
 /// The error with the file it is about, and the value where a value is at fault.
