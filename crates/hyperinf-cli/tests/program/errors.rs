@@ -235,7 +235,7 @@ fn files_with_different_blocks() {
     folder.write("train.safetensors", &[a.clone(), f32s("c", &[6, 3, 4], &whole(72, 5))]);
     let needles = ["`c` in `train.safetensors` but not in `query.safetensors`", "`b` in `query.safetensors`"];
     check_input(&folder, &needles);
-    folder.write("train.safetensors", &[a.clone()]);
+    folder.write("train.safetensors", std::slice::from_ref(&a));
     check_input(&folder, &["`b` in `query.safetensors` but not in `train.safetensors`"]);
     folder.write("train.safetensors", &[a, f32s("b", &[6, 4, 3], &whole(72, 5))]);
     check_input(&folder, &["block `b`", "[6, 4, 3] in `train.safetensors`", "[3, 3, 4] in `query.safetensors`"]);
