@@ -22,21 +22,30 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Score training samples from files of per-sample gradients.
+    ///
+    /// Every training sample gets a score for every query: Σ v (H + λI)⁻¹ g over all blocks, where
+    /// v and g are their gradients. Positive = helpful: training on the sample lowered the query's
+    /// loss. Wrong labels have the most negative scores.
+    ///
+    /// A file of gradients is a safetensors file with one tensor per block, [samples, rows, cols]
+    /// or [samples, parameters], of F32, F16, BF16 or F64; names and sides are the same in both
+    /// files. A block without two sides counts as one row: hyperinf then inverts the whole
+    /// parameters × parameters matrix, so write [samples, rows, cols] where a layer has two sides.
+    #[command(verbatim_doc_comment)]
     Score(ScoreArgs),
     /// List the methods: what each computes, what it costs, where it comes from.
     Methods(MethodsArgs),
     /// Find wrong labels in real e-mails with every method, and compare them.
+    ///
+    /// Gives some of 1,500 e-mails the wrong label (spam or ham), fine-tunes a small transformer
+    /// on them with LoRA, and looks for the wrong labels with every method. Takes less than two
+    /// minutes on two cores.
+    #[command(verbatim_doc_comment)]
     Demo(DemoArgs),
 }
 
-/// Scores every training sample for every query: Σ v (H + λI)⁻¹ g over all blocks. Positive = helpful.
-///
-/// A file of gradients is a safetensors file with one tensor per block, [samples, rows, cols]
-/// or [samples, parameters], of F32, F16, BF16 or F64; names and sides are the same in both
-/// files. A block without two sides counts as one row: hyperinf then inverts the whole
-/// parameters × parameters matrix, so write [samples, rows, cols] where a layer has two sides.
+/// What `hyperinf score` takes.
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
 pub struct ScoreArgs {
     /// Gradients of the training samples.
     #[arg(long, value_name = "FILE.safetensors")]
@@ -83,7 +92,7 @@ pub struct ScoreArgs {
     pub strict: bool,
 }
 
-/// Lists the methods.
+/// What `hyperinf methods` takes.
 #[derive(Debug, Args)]
 pub struct MethodsArgs {
     /// As JSON.
@@ -91,7 +100,7 @@ pub struct MethodsArgs {
     pub json: bool,
 }
 
-/// Fine-tunes a small transformer on real e-mails of which some have the wrong label, and looks for those.
+/// What `hyperinf demo` takes.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// Decides which labels are wrong and how the model is trained.

@@ -239,7 +239,7 @@ fn help_and_version() {
     let folder = Folder::new();
     for (args, needle) in [
         (vec!["--help"], "score"),
-        (vec!["score", "--help"], "--query-gradients"),
+        (vec!["score", "--help"], "[samples, rows, cols]"),
         (vec!["demo", "--help"], "--noise"),
         (vec!["--version"], env!("CARGO_PKG_VERSION")),
     ] {
