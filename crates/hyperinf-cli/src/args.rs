@@ -21,7 +21,7 @@ pub struct Cli {
 /// What the program does.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Score training samples from files of per-sample gradients.
+    /// Score training samples from files of per-sample gradients
     ///
     /// Every training sample gets a score for every query: Σ v (H + λI)⁻¹ g over all blocks, where
     /// v and g are their gradients. Positive = helpful: training on the sample lowered the query's
@@ -35,7 +35,7 @@ pub enum Command {
     Score(ScoreArgs),
     /// List the methods: what each computes, what it costs, where it comes from.
     Methods(MethodsArgs),
-    /// Find wrong labels in real e-mails with every method, and compare them.
+    /// Find wrong labels in real e-mails with every method, and compare them
     ///
     /// Gives some of 1,500 e-mails the wrong label (spam or ham), fine-tunes a small transformer
     /// on them with LoRA, and looks for the wrong labels with every method. Takes less than two
