@@ -37,6 +37,7 @@ fn wait(gradients: Gradients) -> f64 {
 
 fn per_sample(c: &mut Criterion) {
     let (name, device) = device();
+    device.seed(0);
     let x = Tensor::<2>::random([BATCH, WIDTHS[0]], Distribution::Normal(0.0, 1.0), &device);
     let labels: Vec<i32> = (0..BATCH as i32).map(|i| i % 10).collect();
     let labels = Tensor::<1, Int>::from_ints(labels.as_slice(), &device);

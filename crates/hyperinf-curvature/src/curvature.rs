@@ -2,7 +2,7 @@ use burn::tensor::{Tensor, assert_shape};
 
 use crate::CurvatureError;
 use crate::precision::{host, precise};
-use crate::product::{outer, weighted_normal};
+use crate::product::{normal_product, outer};
 
 /// The kind of a [`Curvature`], without its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -113,9 +113,8 @@ impl Curvature {
         match self {
             Self::Dense(h) => v.matmul(h.clone()),
             Self::Samples(r) => {
-                let m = r.dims()[0];
-                let weights = Tensor::full([1, m], 1.0 / m as f64, (&r.device(), r.dtype()));
-                weighted_normal(v, r.clone(), weights).0
+                let m = r.dims()[0] as f64;
+                normal_product(v, r.clone(), |products, _| products.div_scalar(m)).0
             }
             Self::OneSided { factor, rows, cols, rows_contracted } => {
                 let ([q, _], rows, cols) = (v.dims(), *rows, *cols);

@@ -19,5 +19,5 @@ pub use damping::Damping;
 pub use error::CurvatureError;
 pub use precision::{host, precise, scalars, tensor_from_host};
 pub use product::{
-    combine, combine_precise, dots, dots_precise, gram, gram_precise, outer, symmetric_product, weighted_normal,
+    combine, combine_precise, dots, dots_precise, gram, gram_precise, normal_product, outer, squares, symmetric_product,
 };

@@ -4,10 +4,15 @@ use crate::precise;
 
 /// Diagonal blocks up to this size are multiplied whole; larger ones are split to save work by symmetry.
 const PANEL: usize = 256;
-/// Numbers in a chunk of rows that is used twice: 4 MiB of f32, less than a CPU's last cache.
-const CHUNK: usize = 1 << 20;
+/// Numbers in a chunk of rows that is used twice: 8 MiB of f32, less than a CPU's last cache, and enough that the flex
+/// backend takes a batch of products on all cores (from 2²¹ multiplications on).
+const CHUNK: usize = 1 << 21;
+/// Queries up to this number are limited by the memory that their products read.
+const FEW: usize = 16;
+/// Batches into which such products are cut, so that every core has one.
+const PARTS: usize = 8;
 /// Columns that are widened to f64 at once.
-const COLUMNS: usize = 1024;
+const COLUMNS: usize = 8192;
 
 /// `L R` for `[n, k]` and `[k, n]` whose product is known to be symmetric, `[n, n]`.
 ///
@@ -40,32 +45,57 @@ pub fn outer(rows: Tensor<2>) -> Tensor<2> {
 /// `X Jᵀ`, `[q, n]`: every row of `X` `[q, D]` with every row of `J` `[n, D]`.
 pub fn dots(x: Tensor<2>, rows: Tensor<2>) -> Tensor<2> {
     let ([q, d], [n, _]) = (x.dims(), rows.dims());
-    if q == 1 {
-        // One short product per row reads J at the memory's speed on all cores; a product of matrices does not.
-        return rows.reshape([n, 1, d]).matmul(x.reshape([1, d, 1])).reshape([1, n]);
+    if q > FEW || n < 2 * PARTS {
+        // The large operand on the left: CPU backends repack the right one, which would cost a copy of J.
+        return rows.matmul(x.transpose()).transpose();
     }
-    // The large operand on the left: CPU backends repack the right one, which would cost a copy of J.
-    rows.matmul(x.transpose()).transpose()
+    // Few queries read J at the memory's speed, if all cores read: one product is taken on one core, a batch on all.
+    let whole = n - n % PARTS;
+    let batch = rows.clone().slice([0..whole]).reshape([PARTS, whole / PARTS, d]);
+    let products = batch.matmul(x.clone().reshape([1, q, d]).swap_dims(1, 2)).reshape([whole, q]).transpose();
+    if whole == n {
+        return products;
+    }
+    Tensor::cat(vec![products, rows.slice([whole..n]).matmul(x.transpose()).transpose()], 1)
 }
 
 /// `C J`, `[q, D]`: for each row of `C` `[q, n]` the weighted sum of the rows of `J` `[n, D]`.
 pub fn combine(weights: Tensor<2>, rows: Tensor<2>) -> Tensor<2> {
-    weights.matmul(rows)
+    let ([q, n], [_, d]) = (weights.dims(), rows.dims());
+    if q > 1 || n < 2 * PARTS {
+        return weights.matmul(rows);
+    }
+    // As in `dots`: parts of the sum on all cores.
+    let whole = n - n % PARTS;
+    let left = weights.clone().slice(s![.., 0..whole]).reshape([PARTS, 1, whole / PARTS]);
+    let batch = rows.clone().slice([0..whole]).reshape([PARTS, whole / PARTS, d]);
+    let sum = left.matmul(batch).sum_dim(0).reshape([1, d]);
+    if whole == n { sum } else { sum + weights.slice(s![.., whole..n]).matmul(rows.slice([whole..n])) }
 }
 
-/// `((X Jᵀ) ∘ w) J`, `[q, D]`, together with `X Jᵀ`, `[q, n]`, in one pass over the memory of `J` `[n, D]`.
+/// `||g||²` of each row of `J` `[n, D]`, `[1, n]`, on the device.
+pub fn squares(rows: Tensor<2>) -> Tensor<2> {
+    let [n, d] = rows.dims();
+    rows.clone().reshape([n, 1, d]).matmul(rows.reshape([n, d, 1])).reshape([1, n])
+}
+
+/// `w(X Jᵀ) J`, `[q, D]`, together with `X Jᵀ`, `[q, n]`, in one pass over the memory of `J` `[n, D]`.
 ///
-/// `w` weighs the rows of `J`, `[1, n]`. Chunks of rows stay in the cache between the two products.
-pub fn weighted_normal(x: Tensor<2>, rows: Tensor<2>, weights: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+/// `weigh` turns the products with a chunk of rows, `[q, m]`, into their weights, and is given the chunk, `[m, D]`. A
+/// chunk stays in the cache between the two products.
+pub fn normal_product(
+    x: Tensor<2>,
+    rows: Tensor<2>,
+    weigh: impl Fn(Tensor<2>, &Tensor<2>) -> Tensor<2>,
+) -> (Tensor<2>, Tensor<2>) {
     let [n, d] = rows.dims();
     let step = (CHUNK / d.max(1)).clamp(1, n.max(1));
     let mut sum: Option<Tensor<2>> = None;
     let mut products = Vec::with_capacity(n.div_ceil(step));
     for start in (0..n).step_by(step) {
-        let end = (start + step).min(n);
-        let chunk = rows.clone().slice([start..end]);
+        let chunk = rows.clone().slice([start..(start + step).min(n)]);
         let product = dots(x.clone(), chunk.clone());
-        let part = combine(product.clone() * weights.clone().slice(s![.., start..end]), chunk);
+        let part = combine(weigh(product.clone(), &chunk), chunk);
         products.push(product);
         sum = Some(match sum {
             None => part,

@@ -1,5 +1,5 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, Structure, scalars, tensor_from_host, weighted_normal};
+use hyperinf_curvature::{Curvature, Structure, normal_product, squares};
 
 use crate::solver::{check, check_rows, finite, largest_ratio};
 use crate::{Inverse, Solution, SolveError, Solver};
@@ -29,21 +29,12 @@ impl Solver for DataInf {
     fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {
         check(self, h, lambda)?;
         let Curvature::Samples(samples) = h else { unreachable!("check() accepts samples only") };
-        let n = samples.dims()[0];
-        let norms = scalars(samples.clone(), samples.clone())?;
-        if norms.iter().any(|s| !s.is_finite()) {
-            return Err(SolveError::NonFinite { solver: self.name(), what: "the curvature" });
-        }
-        let weights = norms.into_iter().map(|square| 1.0 / (n as f64 * (lambda + square))).collect();
-        let weights = tensor_from_host(weights, [1, n], &samples.device(), samples.dtype());
-        Ok(Box::new(Prepared { samples: samples.clone(), weights, lambda }))
+        Ok(Box::new(Prepared { samples: samples.clone(), lambda }))
     }
 }
 
 struct Prepared {
     samples: Tensor<2>,
-    /// `1 / (n (λ + ||u_i||²))`, `[1, n]`.
-    weights: Tensor<2>,
     lambda: f64,
 }
 
@@ -51,10 +42,13 @@ impl Inverse for Prepared {
     fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
         let [n, d] = self.samples.dims();
         check_rows(&v, d)?;
-        let (sum, _) = weighted_normal(v.clone(), self.samples.clone(), self.weights.clone());
+        let n = n as f64;
+        // The norms are taken anew for each batch of queries: from rows in the cache they cost nearly nothing.
+        let (sum, _) = normal_product(v.clone(), self.samples.clone(), |products, rows| {
+            products / squares(rows.clone()).add_scalar(self.lambda).mul_scalar(n)
+        });
         let x = (v.clone() - sum).div_scalar(self.lambda);
-        let mean = self.weights.full_like(1.0 / n as f64);
-        let (fisher, products) = weighted_normal(x.clone(), self.samples.clone(), mean);
+        let (fisher, products) = normal_product(x.clone(), self.samples.clone(), |products, _| products.div_scalar(n));
         let residual = largest_ratio(fisher + x.clone().mul_scalar(self.lambda) - v.clone(), v)?;
         finite("datainf", Solution { x, iterations: 0, residual, tolerance: None, products: Some(products) })
     }
