@@ -1,12 +1,14 @@
 use burn::tensor::{Tensor, s};
+use rayon::prelude::*;
 
 use crate::precise;
 
 /// Diagonal blocks up to this size are multiplied whole; larger ones are split to save work by symmetry.
 const PANEL: usize = 256;
-/// Numbers in a chunk of rows that is used twice: 8 MiB of f32, less than a CPU's last cache, and enough that the flex
-/// backend takes a batch of products on all cores (from 2²¹ multiplications on).
-const CHUNK: usize = 1 << 21;
+/// Numbers in a chunk of rows that is used twice: 512 KiB of f32, half of a core's second cache.
+const CHUNK: usize = 1 << 17;
+/// Queries up to this number gain from chunks.
+const CHUNKED: usize = 4;
 /// Queries up to this number are limited by the memory that their products read.
 const FEW: usize = 16;
 /// Batches into which such products are cut, so that every core has one.
@@ -79,30 +81,30 @@ pub fn squares(rows: Tensor<2>) -> Tensor<2> {
     rows.clone().reshape([n, 1, d]).matmul(rows.reshape([n, d, 1])).reshape([1, n])
 }
 
-/// `w(X Jᵀ) J`, `[q, D]`, together with `X Jᵀ`, `[q, n]`, in one pass over the memory of `J` `[n, D]`.
+/// `w(X Jᵀ) J`, `[q, D]`, together with `X Jᵀ`, `[q, n]`: for few queries in one pass over the memory of `J` `[n, D]`.
 ///
-/// `weigh` turns the products with a chunk of rows, `[q, m]`, into their weights, and is given the chunk, `[m, D]`. A
-/// chunk stays in the cache between the two products.
+/// `weigh` turns the products with a chunk of rows, `[q, m]`, into their weights, and is given the chunk, `[m, D]`.
 pub fn normal_product(
     x: Tensor<2>,
     rows: Tensor<2>,
-    weigh: impl Fn(Tensor<2>, &Tensor<2>) -> Tensor<2>,
+    weigh: impl Fn(Tensor<2>, &Tensor<2>) -> Tensor<2> + Sync,
 ) -> (Tensor<2>, Tensor<2>) {
-    let [n, d] = rows.dims();
-    let step = (CHUNK / d.max(1)).clamp(1, n.max(1));
-    let mut sum: Option<Tensor<2>> = None;
-    let mut products = Vec::with_capacity(n.div_ceil(step));
-    for start in (0..n).step_by(step) {
-        let chunk = rows.clone().slice([start..(start + step).min(n)]);
-        let product = dots(x.clone(), chunk.clone());
-        let part = combine(weigh(product.clone(), &chunk), chunk);
-        products.push(product);
-        sum = Some(match sum {
-            None => part,
-            Some(sum) => sum + part,
-        });
+    let ([q, _], [n, d]) = (x.dims(), rows.dims());
+    let step = (CHUNK / d.max(1)).max(1);
+    // Only a device with memory of its own reports a pool; its kernels use all of it at once.
+    if q > CHUNKED || n <= step || rows.device().memory_pool_usage().is_some() {
+        let products = dots(x, rows.clone());
+        return (combine(weigh(products.clone(), &rows), rows), products);
     }
-    (sum.unwrap_or_else(|| x.zeros_like()), Tensor::cat(products, 1))
+    // On a processor each core takes chunks that stay in its own cache between the two products.
+    let chunk = |start: usize| {
+        let chunk = rows.clone().slice([start..(start + step).min(n)]);
+        let products = chunk.clone().matmul(x.clone().transpose()).transpose();
+        (weigh(products.clone(), &chunk).matmul(chunk), products)
+    };
+    let starts: Vec<usize> = (0..n).step_by(step).collect();
+    let (sums, products): (Vec<_>, Vec<_>) = starts.into_par_iter().map(chunk).unzip();
+    (sums.into_iter().reduce(|a, b| a + b).expect("n > step > 0"), Tensor::cat(products, 1))
 }
 
 /// [`gram`] in f64 where the device has it, `[n, n]`: columns are widened a chunk at a time, never all of `J`.
