@@ -225,16 +225,8 @@ fn the_encoder_leaves_every_adapter_and_the_head() {
 #[test]
 fn recorded_gradients_equal_one_backward_pass_per_sample() {
     let all = samples();
-    let targets = [
-        LoraTarget::Query,
-        LoraTarget::Key,
-        LoraTarget::Value,
-        LoraTarget::Output,
-        LoraTarget::FeedForwardIn,
-        LoraTarget::FeedForwardOut,
-    ];
     for (name, device) in devices() {
-        let mut model = classifier(Recorded::Adapters, &targets, &device);
+        let mut model = classifier(Recorded::Adapters, &LoraTarget::ALL, &device);
         model.classifier = model.classifier.no_grad();
         let batch = model.batch(&all).expect("the samples fit");
         let found = gradients(&model, &batch, Target::Loss).expect("the model is well-formed");

@@ -67,6 +67,9 @@ pub enum LoraTarget {
 impl LoraTarget {
     /// Query and value, the choice of the LoRA paper.
     pub const QUERY_VALUE: [Self; 2] = [Self::Query, Self::Value];
+    /// Every linear layer.
+    pub const ALL: [Self; 6] =
+        [Self::Query, Self::Key, Self::Value, Self::Output, Self::FeedForwardIn, Self::FeedForwardOut];
 
     /// The layer's name within its encoder layer.
     pub fn name(self) -> &'static str {

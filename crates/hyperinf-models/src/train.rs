@@ -95,8 +95,9 @@ pub struct Progress {
 ///
 /// `lengths[i]` is the number of positions of sample `i`: samples of similar length share a batch, so that little
 /// is padded. `losses(module, rows)` gives the losses of those samples, of any number; their mean is minimised.
-/// Frozen parameters cost no gradient. Equal seeds give equal models on one machine; with dropout this holds only
-/// while nothing else draws random numbers from the device.
+/// Frozen parameters cost no gradient. The devices' own generators are seeded too, for dropout. Equal seeds give
+/// equal models on one machine; with dropout this holds only while nothing else draws random numbers from the
+/// device.
 ///
 /// # Errors
 ///
