@@ -4,8 +4,13 @@ use std::io;
 use std::path::PathBuf;
 
 use hyperinf::DeviceError;
+use hyperinf::curvature::CurvatureError;
+use hyperinf::eval::EvalError;
+use hyperinf::gradients::GradientError;
+use hyperinf::models::ModelError;
 use hyperinf::scoring::{ScoreError, Set};
 
+use crate::demo::DataError;
 use crate::gradient_file::{BadValue, FileError};
 use crate::output::WriteError;
 
@@ -162,6 +167,21 @@ pub enum CliError {
         /// What it should have been.
         tolerance: f64,
     },
+    /// The demo's data are damaged.
+    #[error("the demo's data cannot be used")]
+    Data(#[from] DataError),
+    /// The demo's model cannot be trained.
+    #[error("the demo's model cannot be trained")]
+    Model(#[from] ModelError),
+    /// The demo's gradients cannot be taken.
+    #[error("the demo's gradients cannot be taken")]
+    Gradients(#[from] GradientError),
+    /// A device failed in the demo.
+    #[error("the demo's losses cannot be computed")]
+    Losses(#[from] CurvatureError),
+    /// A figure of the demo does not exist.
+    #[error("the methods cannot be compared")]
+    Eval(#[from] EvalError),
 }
 
 impl CliError {
@@ -181,7 +201,14 @@ impl CliError {
             | Self::Sides { .. }
             | Self::NonFinite { .. }
             | Self::TooLarge { .. } => 3,
-            Self::Score(_) | Self::Range { .. } | Self::NotConverged { .. } => 4,
+            Self::Score(_)
+            | Self::Range { .. }
+            | Self::NotConverged { .. }
+            | Self::Data(_)
+            | Self::Model(_)
+            | Self::Gradients(_)
+            | Self::Losses(_)
+            | Self::Eval(_) => 4,
         }
     }
 
@@ -215,7 +242,14 @@ impl CliError {
             }
             Self::Score(_) | Self::NotConverged { .. } => "a larger --damping makes the inverse easier".into(),
             Self::Range { .. } => "a larger damping or smaller gradients give smaller scores".into(),
-            Self::Device(_) | Self::OutputKind { .. } | Self::Stdout(_) => return None,
+            Self::Device(_)
+            | Self::OutputKind { .. }
+            | Self::Stdout(_)
+            | Self::Data(_)
+            | Self::Model(_)
+            | Self::Gradients(_)
+            | Self::Losses(_)
+            | Self::Eval(_) => return None,
         })
     }
 

@@ -7,11 +7,13 @@
 //! | [`score`] | `hyperinf score`: from such files to scores |
 //! | [`output`] | scores as safetensors, Parquet or CSV, written whole or not at all |
 //! | [`methods`] | `hyperinf methods` |
+//! | [`demo`] | `hyperinf demo` |
 //! | [`error`] | what can go wrong, with its exit code |
 //!
 //! Numbers are computed by the library crates; here they are read, written and told.
 
 pub mod args;
+pub mod demo;
 mod device;
 pub mod error;
 pub mod gradient_file;
@@ -41,7 +43,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let outcome = match &cli.command {
         Command::Score(args) => score::run(args),
         Command::Methods(args) => methods::run(args),
-        Command::Demo(_) => Ok(()),
+        Command::Demo(args) => demo::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

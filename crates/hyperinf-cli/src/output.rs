@@ -208,7 +208,7 @@ pub fn write_table(
 }
 
 /// Whether a file can be made there, found out by making one and taking it away again.
-fn check_writable(path: &Path) -> Result<(), CliError> {
+pub(crate) fn check_writable(path: &Path) -> Result<(), CliError> {
     let error = |source| CliError::Output { path: path.to_owned(), source };
     if path.is_dir() {
         return Err(error(WriteError::Folder));

@@ -138,7 +138,11 @@ pub(super) fn text(demo: &Demo<'_>, files: &Files, out: &mut dyn Write) -> Resul
         demo.device,
         demo.gradient_seconds
     )?;
-    writeln!(out, "Who finds the wrong labels? Scores for the mean of {} clean mails; lowest first.\n", demo.validation)?;
+    writeln!(
+        out,
+        "Who finds the wrong labels? Scores for the mean of {} clean mails; lowest first.\n",
+        demo.validation
+    )?;
     writeln!(out, "{:<15} {:>6}  {:>20}  {:>8}  {:>8}  {:>8}", "", "", "found in the first", "Spearman", "", "")?;
     writeln!(
         out,
