@@ -7,7 +7,7 @@ use crate::solver::{check, check_rows, finite, largest_ratio};
 use crate::{Inverse, Solution, SolveError, Solver, largest_eigenvalue, relative_residual};
 
 /// Power steps for the scale: convergence needs half of the largest eigenvalue only.
-const POWER_STEPS: usize = 8;
+const POWER_STEPS: usize = 5;
 /// Growth of the residual that says the scale was too small.
 const GROWN: f64 = 1.5;
 /// Doublings of the scale before the iteration is given up.
