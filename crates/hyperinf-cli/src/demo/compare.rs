@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use hyperinf::eval::{auc, detection_rate, spearman};
 use hyperinf::gradients::Gradients;
-use hyperinf::scoring::{Gfim, Method, Options, QueryMode, attribute, method, self_influence};
+use hyperinf::scoring::{BlockReport, Gfim, Method, Options, QueryMode, attribute, method, self_influence};
 
 use crate::error::CliError;
 
@@ -33,6 +33,8 @@ pub(super) struct Outcome {
     pub(super) spearman_exact: Option<f64>,
     /// The largest relative residual; none without a system of equations.
     pub(super) residual: Option<f64>,
+    /// Whether the solver, if there is one with a tolerance, reached it.
+    pub(super) converged: bool,
     /// From the gradients to the scores; for the training loss from the model.
     pub(super) seconds: f64,
 }
@@ -51,24 +53,23 @@ pub(super) fn compare(
     let mut outcomes = Vec::with_capacity(NAMES.len());
     for name in NAMES {
         let began = Instant::now();
-        let (scores, residual) = match name {
-            "training-loss" => (negative(losses()?), None),
+        let (scores, blocks) = match name {
+            "training-loss" => (negative(losses()?), Vec::new()),
             "gradient-norm" => {
                 let squares = train.squared_norms()?;
-                (squares.into_iter().map(|s| -s.sqrt()).collect(), None)
+                (squares.into_iter().map(|s| -s.sqrt()).collect(), Vec::new())
             }
             "self-influence" => {
                 let found = self_influence(train, &options("exact")).map_err(CliError::Score)?;
-                let residual = found.blocks.iter().map(|b| b.residual).reduce(f64::max);
-                (negative(found.values), residual)
+                (negative(found.values), found.blocks)
             }
             name => {
                 let mut found = attribute(train, query, &options(name)).map_err(CliError::Score)?;
-                (found.scores.rows.swap_remove(0), found.residual())
+                (found.scores.rows.swap_remove(0), found.blocks)
             }
         };
         let seconds = began.elapsed().as_secs_f64();
-        outcomes.push(judge(name, scores, flipped, residual, seconds)?);
+        outcomes.push(judge(name, scores, flipped, &blocks, seconds)?);
         done();
     }
     correlate(&mut outcomes)?;
@@ -85,7 +86,7 @@ fn judge(
     name: &'static str,
     scores: Vec<f64>,
     flipped: &[bool],
-    residual: Option<f64>,
+    blocks: &[BlockReport],
     seconds: f64,
 ) -> Result<Outcome, CliError> {
     let suspicion: Vec<f64> = scores.iter().map(|s| -s).collect();
@@ -97,7 +98,9 @@ fn judge(
             *found = Some(detection_rate(&suspicion, flipped, share)?);
         }
     }
-    Ok(Outcome { name, scores, auc: area, found, spearman_exact: None, residual, seconds })
+    let residual = blocks.iter().map(|b| b.residual).reduce(f64::max);
+    let converged = blocks.iter().all(BlockReport::converged);
+    Ok(Outcome { name, scores, auc: area, found, spearman_exact: None, residual, converged, seconds })
 }
 
 /// Fills in the correlations with the exact scores, of the methods that approximate them.

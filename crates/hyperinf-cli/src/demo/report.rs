@@ -39,6 +39,7 @@ struct MethodSummary {
     found_at_30: Option<f64>,
     spearman_exact: Option<f64>,
     residual: Option<f64>,
+    converged: bool,
     seconds: f64,
 }
 
@@ -122,6 +123,7 @@ fn method(outcome: &Outcome) -> MethodSummary {
         found_at_30,
         spearman_exact: outcome.spearman_exact,
         residual: outcome.residual,
+        converged: outcome.converged,
         seconds: outcome.seconds,
     }
 }
@@ -152,15 +154,19 @@ pub(super) fn text(demo: &Demo<'_>, files: &Files, out: &mut dyn Write) -> Resul
     for outcome in &demo.outcomes {
         let [first, second, third] = outcome.found.map(percent);
         let number = |value: Option<f64>| value.map_or("–".into(), |v| format!("{v:.3}"));
-        let residual = outcome.residual.map_or("–".into(), |r| format!("{r:.1e}"));
+        let star = if outcome.converged { " " } else { "*" };
+        let residual = outcome.residual.map_or("– ".into(), |r| format!("{r:.1e}{star}"));
         writeln!(
             out,
-            "{:<15} {:>6}  {first:>6} {second:>6} {third:>6}  {:>8}  {residual:>8}  {:>8.3}",
+            "{:<15} {:>6}  {first:>6} {second:>6} {third:>6}  {:>8}  {residual:>9} {:>8.3}",
             outcome.name,
             number(outcome.auc),
             number(outcome.spearman_exact),
             outcome.seconds
         )?;
+    }
+    if demo.outcomes.iter().any(|o| !o.converged) {
+        writeln!(out, "* the solver stopped before it reached its tolerance")?;
     }
     writeln!(out, "\nThe {SHOWN} most suspicious mails by {JUDGE}:")?;
     for (place, suspect) in suspects(demo).iter().enumerate() {
