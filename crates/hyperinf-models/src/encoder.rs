@@ -85,6 +85,8 @@ impl LoraTarget {
 }
 
 /// A linear layer with or without an adapter.
+// A model has a few dozen of these; Burn's `Module` is not implemented for boxes.
+#[allow(clippy::large_enum_variant)]
 #[derive(Module, Debug)]
 pub enum Projection {
     /// The layer alone; it is not recorded.

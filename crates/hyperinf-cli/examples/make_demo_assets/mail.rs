@@ -31,10 +31,11 @@ fn part(raw: &str, depth: usize) -> String {
     };
     let content = header("content-type").unwrap_or_default();
     let kind = content.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if depth < DEPTH && kind.starts_with("multipart/") {
-        if let Some(boundary) = parameter(&content, "boundary") {
-            return multipart(body, &boundary, kind == "multipart/alternative", depth);
-        }
+    if depth < DEPTH
+        && kind.starts_with("multipart/")
+        && let Some(boundary) = parameter(&content, "boundary")
+    {
+        return multipart(body, &boundary, kind == "multipart/alternative", depth);
     }
     if depth < DEPTH && kind == "message/rfc822" {
         return part(body, depth + 1);
