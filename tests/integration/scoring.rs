@@ -5,8 +5,8 @@ use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::{Damping, Side, Storage};
 use hyperinf::gradients::{Block, Gradients, Tape, Target, Task, gradients};
 use hyperinf::scoring::{
-    Amount, Attribution, Gfim, Method, Options, QueryMode, ScoreError, Scorer, Set, TaskSource, attribute, baselines,
-    detect, method, methods, ranking, select, self_influence, top_k,
+    Attribution, Gfim, Method, Options, QueryMode, ScoreError, Scorer, Set, TaskSource, attribute, baselines, method,
+    self_influence,
 };
 use hyperinf::solvers::Exact;
 use hyperinf_tests::compare::{assert_close, tensor, values};
@@ -372,34 +372,6 @@ fn a_task_is_attributed_like_its_gradients() {
         let norms: Vec<f64> = j.squared_norms().expect("finite").into_iter().map(f64::sqrt).collect();
         assert_close("norms", &found.gradient_norms, &norms, 1e-5);
     }
-}
-
-#[test]
-fn rankings_are_stable_and_amounts_checked() {
-    let scores = [0.5, -2.0, 0.5, 3.0, -2.0];
-    assert_eq!(ranking(&scores), [3, 0, 2, 1, 4]);
-    assert_eq!(top_k(&scores, 2).expect("enough"), [3, 0]);
-    assert_eq!(detect(&scores, Amount::Count(2)).expect("enough"), [1, 4]);
-    assert_eq!(detect(&scores, Amount::Share(0.6)).expect("a share"), [1, 4, 0]);
-    assert_eq!(select(&scores, Amount::Share(0.6)).expect("a share"), [0, 2, 3]);
-    assert_eq!(select(&scores, Amount::Share(1.0)).expect("a share"), [0, 1, 2, 3, 4]);
-    assert_eq!(detect(&scores, Amount::Share(0.0)).expect("a share"), [0_usize; 0]);
-    for bad in [Amount::Share(1.5), Amount::Share(-0.1), Amount::Share(f64::NAN), Amount::Count(6)] {
-        assert!(matches!(detect(&scores, bad), Err(ScoreError::Amount { .. })), "{bad:?}");
-        assert!(matches!(select(&scores, bad), Err(ScoreError::Amount { .. })), "{bad:?}");
-    }
-    assert!(top_k(&scores, 6).is_err());
-}
-
-#[test]
-fn every_method_has_a_name_and_every_name_a_method() {
-    let names: Vec<_> = methods().iter().map(|m| m.name).collect();
-    assert_eq!(names, ["identity", "cosine", "datainf", "lissa", "cg", "exact", "hyperinf", "hyperinf-authors"]);
-    assert!(names.iter().all(|name| method(name, Gfim::default()).is_some()));
-    assert!(method("newton", Gfim::default()).is_none());
-    // The default is HyperINF.
-    let Method::Inverse { storage, solver } = Options::default().method else { panic!("an inverse") };
-    assert_eq!((storage, solver.name()), (Gfim::default().storage(), "schulz"));
 }
 
 #[test]
