@@ -48,6 +48,14 @@ pub enum ModelError {
         /// The number of classes.
         classes: usize,
     },
+    /// A layer to adapt is none of the model's.
+    #[error("no layer is called `{target}`; the model has {}", known.join(", "))]
+    Target {
+        /// The name given.
+        target: String,
+        /// The last parts of the names of the model's linear layers.
+        known: Vec<String>,
+    },
     /// The names of a set of weights are not the module's.
     #[error("the weights do not fit the model: missing {missing:?}, unused {unused:?}")]
     WeightNames {

@@ -10,6 +10,7 @@
 //!
 //! Models are built on a plain device; [`train`] turns autodiff on and off.
 
+mod adapt;
 mod batch;
 mod classifier;
 mod encoder;
@@ -17,14 +18,20 @@ mod error;
 mod init;
 mod lora;
 mod masked;
+mod ops;
+mod projection;
+mod text_model;
 mod train;
 mod weights;
 
+pub use adapt::{ALL_LINEAR, Adaptable, adapt};
 pub use batch::{LabelledBatch, Sample, TokenBatch};
 pub use classifier::{EncoderClassifier, Recorded};
-pub use encoder::{Encoder, EncoderConfig, LoraTarget, Projection};
+pub use encoder::{Encoder, EncoderConfig, LoraTarget};
 pub use error::ModelError;
 pub use lora::{LoraConfig, LoraLinear, LoraScaling, MergedLora};
 pub use masked::pretrain_masked;
+pub use projection::Projection;
+pub use text_model::TextModel;
 pub use train::{Progress, TrainConfig, finetune, train};
-pub use weights::{load_weights, weights};
+pub use weights::{Checkpoint, load_weights, weights};

@@ -5,6 +5,13 @@ use burn::tensor::{DType, Tensor, TensorData};
 
 use crate::ModelError;
 
+/// A model whose parameters have names of their own in the checkpoints of Hugging Face's libraries.
+pub trait Checkpoint: Module {
+    /// The name of a parameter in such a checkpoint, from its path in the module as [`weights`] gives it; the frozen
+    /// layer below an adapter has the name of the layer.
+    fn checkpoint_name(&self, path: &str) -> String;
+}
+
 /// The floating-point parameters of a module by their paths (`layers.0.q_proj.weight`), in the module's own type.
 ///
 /// # Errors
