@@ -38,6 +38,29 @@ pub enum ModelError {
         /// The vocabulary's size.
         vocabulary: usize,
     },
+    /// A sample does not have one segment per token.
+    #[error("sample {sample} has {segments} segments for {tokens} tokens")]
+    SegmentCount {
+        /// The sample's index in the order given.
+        sample: usize,
+        /// Its number of segments.
+        segments: usize,
+        /// Its number of tokens.
+        tokens: usize,
+    },
+    /// A segment is not one of the model's.
+    #[error("sample {sample} contains segment {segment}, but the model has {limit}")]
+    Segment {
+        /// The sample's index in the order given.
+        sample: usize,
+        /// The segment.
+        segment: u32,
+        /// The number of segments.
+        limit: usize,
+    },
+    /// A head needs a layer that the encoder does not have.
+    #[error("the encoder has no pooler, which this classification head needs")]
+    NoPooler,
     /// A label is not one of the classes.
     #[error("sample {sample} has label {label}, but the model has {classes} classes")]
     Label {
@@ -87,6 +110,40 @@ pub enum ModelError {
     /// The training loss depends on no parameter that is trained.
     #[error("the loss depends on no trained parameter: every parameter is frozen")]
     Frozen,
+    /// A sample has as many marks as tokens, or it cannot be scored.
+    #[error("sample {sample} has {tokens} tokens, but {scored} marks of which are scored")]
+    ScoredLength {
+        /// The sample's index in the order given.
+        sample: usize,
+        /// Its number of tokens.
+        tokens: usize,
+        /// Its number of marks.
+        scored: usize,
+    },
+    /// The first token of a sample is to be predicted from nothing.
+    #[error("the first token of sample {sample} is scored, but nothing stands before it")]
+    ScoredFirst {
+        /// The sample's index in the order given.
+        sample: usize,
+    },
+    /// No token of a sample counts in its loss.
+    #[error("sample {sample} has {tokens} tokens, and none of them is scored")]
+    Unscored {
+        /// The sample's index in the order given.
+        sample: usize,
+        /// Its number of tokens.
+        tokens: usize,
+    },
+    /// A logit is NaN or infinite.
+    #[error("the logit of token {token} after position {position} is {value}")]
+    Logit {
+        /// The token.
+        token: usize,
+        /// The position that predicts it.
+        position: usize,
+        /// The logit found.
+        value: f64,
+    },
     /// A device failed while values were read back.
     #[error("reading values back from the device failed: {0}")]
     Read(String),
