@@ -5,14 +5,29 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use hyperinf::gradients::{Gradients, Tape, Target, Task, gradients, gradients_looped};
 use hyperinf::models::{
-    Encoder, EncoderClassifier, EncoderConfig, LabelledBatch, LoraConfig, LoraScaling, LoraTarget, ModelError,
-    Recorded, Sample, TokenBatch, TrainConfig, finetune, load_weights, pretrain_masked, train, weights,
+    ALL_LINEAR, Activation, Encoder, EncoderClassifier, EncoderConfig, EncoderFamily, HeadKind, LabelledBatch,
+    LoraConfig, LoraScaling, ModelError, NormPlacement, Recorded, Sample, TextModel, TokenBatch, TrainConfig, adapt,
+    finetune, load_weights, pretrain_masked, train, weights,
 };
 use hyperinf_tests::compare::{assert_close, assert_within, largest, values};
 use hyperinf_tests::devices;
 
-pub(crate) const SIZES: EncoderConfig =
-    EncoderConfig { vocabulary: 11, max_tokens: 9, width: 12, layers: 2, heads: 3, feed_forward: 20 };
+pub(crate) const SIZES: EncoderConfig = EncoderConfig {
+    family: EncoderFamily::Bert,
+    vocabulary: 11,
+    max_tokens: 9,
+    first_position: 0,
+    segments: 0,
+    width: 12,
+    layers: 2,
+    heads: 3,
+    feed_forward: 20,
+    norm: NormPlacement::Pre,
+    norm_epsilon: 1e-5,
+    activation: Activation::Gelu,
+    pooler: false,
+};
+pub(crate) const QUERY_VALUE: [&str; 2] = ["query", "value"];
 pub(crate) const LORA: LoraConfig = LoraConfig { rank: 2, alpha: 6.0, scaling: LoraScaling::Standard, dropout: 0.0 };
 /// Rounding of f32 through two layers, relative to the largest value.
 pub(crate) const TOLERANCE: f64 = 2e-6;
@@ -30,9 +45,9 @@ pub(crate) fn ramp<const R: usize>(like: Tensor<R>, step: f64) -> Tensor<R> {
     Tensor::from_data(TensorData::new(values, like.dims()), &like.device())
 }
 
-fn classifier(recorded: Recorded, targets: &[LoraTarget], device: &Device) -> EncoderClassifier {
-    let encoder = Encoder::new(SIZES, 5, device).and_then(|e| e.with_lora(targets, &LORA, 6)).expect("valid sizes");
-    let model = EncoderClassifier::new(encoder, 3, recorded, 7).expect("three classes");
+fn classifier(recorded: Recorded, targets: &[&str], device: &Device) -> EncoderClassifier {
+    let encoder = Encoder::new(SIZES, 5, device).and_then(|e| adapt(e, targets, &LORA, 6)).expect("valid sizes");
+    let model = EncoderClassifier::new(encoder, HeadKind::Mean, 3, recorded, 7).expect("three classes");
     // Adapters that do something: with B = 0 the gradient of every A is 0.
     let trained = weights(&model).expect("weights can be read").into_iter().map(|(name, data)| {
         let data = if name.contains("lora_b") {
@@ -50,7 +65,7 @@ fn samples() -> Vec<Sample> {
     [&[1, 2, 3][..], &[4, 6], &[5, 6, 7, 8, 9, 10, 1, 2, 3], &[2, 2], &[9, 1, 4, 4, 8, 3]]
         .iter()
         .enumerate()
-        .map(|(i, tokens)| Sample { tokens: tokens.to_vec(), label: i % 3 })
+        .map(|(i, tokens)| Sample { tokens: tokens.to_vec(), label: i % 3, ..Sample::default() })
         .collect()
 }
 
@@ -63,10 +78,12 @@ fn padded(batch: LabelledBatch, more: usize) -> LabelledBatch {
     let [n, _] = batch.tokens.tokens.dims();
     let device = batch.tokens.tokens.device();
     let tokens = Tensor::<2, Int>::full([n, more], 7, &device);
+    let segments = tokens.zeros_like();
     let mask = Tensor::<2, Int>::zeros([n, more], &device).bool();
     LabelledBatch {
         tokens: TokenBatch {
             tokens: Tensor::cat(vec![batch.tokens.tokens, tokens], 1),
+            segments: Tensor::cat(vec![batch.tokens.segments, segments], 1),
             mask: Tensor::cat(vec![batch.tokens.mask, mask], 1),
         },
         labels: batch.labels,
@@ -77,13 +94,13 @@ fn padded(batch: LabelledBatch, more: usize) -> LabelledBatch {
 fn neither_padding_nor_mates_change_a_sample() {
     let all = samples();
     for (name, device) in devices() {
-        let model = classifier(Recorded::AdaptersAndHead, &LoraTarget::QUERY_VALUE, &device);
+        let model = classifier(Recorded::AdaptersAndHead, &QUERY_VALUE, &device);
         let take = |batch: &LabelledBatch| gradients(&model, batch, Target::Loss).expect("the model is well-formed");
-        let together = model.batch(&all).expect("the samples fit");
+        let together = model.collate(&all.iter().collect::<Vec<_>>()).expect("the samples fit");
         let (all_logits, all_gradients) = (logits(&model, &together), take(&together));
         for (i, sample) in all.iter().enumerate() {
             for more in [0, 9 - sample.tokens.len()] {
-                let alone = padded(model.batch([sample]).expect("the sample fits"), more);
+                let alone = padded(model.collate(&[sample]).expect("the sample fits"), more);
                 let what = format!("{name}, sample {i}, {more} padded");
                 assert_within(&what, &logits(&model, &alone), &all_logits[i * 3..(i + 1) * 3], TOLERANCE);
                 for (l, found) in take(&alone).blocks.into_iter().enumerate() {
@@ -99,26 +116,26 @@ fn neither_padding_nor_mates_change_a_sample() {
 #[test]
 fn the_encoder_leaves_every_adapter_and_the_head() {
     let (_, device) = devices().remove(0);
-    let names = |recorded, targets: &[LoraTarget]| -> Vec<String> {
+    let names = |recorded, targets: &[&str]| -> Vec<String> {
         let model = classifier(recorded, targets, &device);
-        let batch = model.batch(&samples()).expect("the samples fit");
+        let batch = model.collate(&samples().iter().collect::<Vec<_>>()).expect("the samples fit");
         let found = gradients(&model, &batch, Target::Loss).expect("the model is well-formed");
         found.layout.iter().map(|b| format!("{} {}x{}", b.name, b.rows, b.cols)).collect()
     };
     let adapters = [
-        "layers.0.q_proj.lora_A.weight 12x2",
-        "layers.0.q_proj.lora_B.weight 2x12",
-        "layers.0.v_proj.lora_A.weight 12x2",
-        "layers.0.v_proj.lora_B.weight 2x12",
-        "layers.1.q_proj.lora_A.weight 12x2",
-        "layers.1.q_proj.lora_B.weight 2x12",
-        "layers.1.v_proj.lora_A.weight 12x2",
-        "layers.1.v_proj.lora_B.weight 2x12",
+        "base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight 12x2",
+        "base_model.model.bert.encoder.layer.0.attention.self.query.lora_B.weight 2x12",
+        "base_model.model.bert.encoder.layer.0.attention.self.value.lora_A.weight 12x2",
+        "base_model.model.bert.encoder.layer.0.attention.self.value.lora_B.weight 2x12",
+        "base_model.model.bert.encoder.layer.1.attention.self.query.lora_A.weight 12x2",
+        "base_model.model.bert.encoder.layer.1.attention.self.query.lora_B.weight 2x12",
+        "base_model.model.bert.encoder.layer.1.attention.self.value.lora_A.weight 12x2",
+        "base_model.model.bert.encoder.layer.1.attention.self.value.lora_B.weight 2x12",
     ];
-    assert_eq!(names(Recorded::Adapters, &LoraTarget::QUERY_VALUE), adapters);
-    let with_head = names(Recorded::AdaptersAndHead, &LoraTarget::QUERY_VALUE);
-    assert_eq!(with_head[8..], ["classifier.weight 13x3"]);
-    let feed_forward = names(Recorded::Adapters, &[LoraTarget::FeedForwardIn, LoraTarget::FeedForwardOut]);
+    assert_eq!(names(Recorded::Adapters, &QUERY_VALUE), adapters);
+    let with_head = names(Recorded::AdaptersAndHead, &QUERY_VALUE);
+    assert_eq!(with_head[8..], ["base_model.model.classifier.weight 13x3"]);
+    let feed_forward = names(Recorded::Adapters, &["intermediate.dense", "output.dense"]);
     assert_eq!(feed_forward[0], "layers.0.fc1.lora_A.weight 12x2");
     assert_eq!(feed_forward[3], "layers.0.fc2.lora_B.weight 2x12");
 }
@@ -127,20 +144,18 @@ fn the_encoder_leaves_every_adapter_and_the_head() {
 fn recorded_gradients_equal_one_backward_pass_per_sample() {
     let all = samples();
     for (name, device) in devices() {
-        let mut model = classifier(Recorded::Adapters, &LoraTarget::ALL, &device);
+        let mut model = classifier(Recorded::Adapters, &[ALL_LINEAR], &device);
         model.classifier = model.classifier.no_grad();
-        let batch = model.batch(&all).expect("the samples fit");
+        let batch = model.collate(&all.iter().collect::<Vec<_>>()).expect("the samples fit");
         let found = gradients(&model, &batch, Target::Loss).expect("the model is well-formed");
         let looped: Gradients = gradients_looped(&model.train(), all.len(), |model, i| {
-            let batch = model.batch([&all[i]]).expect("the sample fits");
+            let batch = model.collate(&[&all[i]]).expect("the sample fits");
             model.loss(model.forward(&batch, &mut Tape::off()), &batch)
         })
         .expect("the loop works for every module");
         assert_eq!(found.layout.len(), looped.layout.len(), "{name}: only adapters are trained");
         for (block, tensor) in found.layout.iter().zip(&found.blocks) {
-            let stem =
-                block.name.replace("lora_A", "lora_a").replace("lora_B", "lora_b").replace("_proj.", "_proj.Lora.");
-            let path = format!("encoder.{}", stem.replace("fc1.", "fc1.Lora.").replace("fc2.", "fc2.Lora."));
+            let path = path_of(&block.name);
             let at = looped.layout.iter().position(|b| b.name == path).unwrap_or_else(|| panic!("no {path}"));
             let expected = values(looped.blocks[at].clone());
             assert!(largest(&expected) > 1e-4, "{path}: no gradient to compare");
@@ -149,20 +164,41 @@ fn recorded_gradients_equal_one_backward_pass_per_sample() {
     }
 }
 
+/// The path of a BERT block's parameter in the module, variants of enums included.
+pub(crate) fn path_of(block: &str) -> String {
+    [
+        ("base_model.model.bert.encoder.layer.", "encoder.layers."),
+        ("base_model.model.bert.pooler.dense.", "encoder.pooler.Lora."),
+        (".attention.self.query.", ".q_proj.Lora."),
+        (".attention.self.key.", ".k_proj.Lora."),
+        (".attention.self.value.", ".v_proj.Lora."),
+        (".attention.output.dense.", ".out_proj.Lora."),
+        (".intermediate.dense.", ".fc1.Lora."),
+        (".output.dense.", ".fc2.Lora."),
+        ("lora_A", "lora_a"),
+        ("lora_B", "lora_b"),
+    ]
+    .iter()
+    .fold(block.to_owned(), |name, (published, own)| name.replace(published, own))
+}
+
 #[test]
 fn samples_that_do_not_fit_are_errors() {
     let (_, device) = devices().remove(0);
-    let model = classifier(Recorded::Adapters, &LoraTarget::QUERY_VALUE, &device);
+    let model = classifier(Recorded::Adapters, &QUERY_VALUE, &device);
     let check = |tokens: Vec<u32>, label: usize, expected: &str| {
-        let good = Sample { tokens: vec![1], label: 0 };
-        let error = model.batch([&good, &Sample { tokens, label }]).expect_err("does not fit").to_string();
+        let good = Sample { tokens: vec![1], ..Sample::default() };
+        let error = model
+            .collate(&[&good, &Sample { tokens, label, ..Sample::default() }])
+            .expect_err("does not fit")
+            .to_string();
         assert_eq!(error, expected);
     };
     check(vec![], 0, "sample 1 has 0 tokens, but the model takes 1 to 9");
     check(vec![1; 10], 0, "sample 1 has 10 tokens, but the model takes 1 to 9");
     check(vec![3, 11], 0, "sample 1 contains token 11, but the vocabulary has 11");
     check(vec![3], 3, "sample 1 has label 3, but the model has 3 classes");
-    assert!(matches!(model.batch([]), Err(ModelError::Empty { .. })));
+    assert!(matches!(model.collate(&[]), Err(ModelError::Empty { .. })));
 }
 
 #[test]
@@ -175,8 +211,9 @@ fn sizes_out_of_range_are_errors() {
     check(EncoderConfig { layers: 0, ..SIZES }, "`layers` is 0");
     check(EncoderConfig { heads: 5, ..SIZES }, "`heads` is 5, but must be a divisor of `width`");
     let encoder = Encoder::new(SIZES, 0, &device).expect("valid sizes");
-    assert!(matches!(encoder.clone().with_lora(&[], &LORA, 0), Err(ModelError::Empty { .. })));
-    let error = EncoderClassifier::new(encoder, 1, Recorded::Adapters, 0).expect_err("one class").to_string();
+    assert!(matches!(adapt(encoder.clone(), &[], &LORA, 0), Err(ModelError::Empty { .. })));
+    let error =
+        EncoderClassifier::new(encoder, HeadKind::Mean, 1, Recorded::Adapters, 0).expect_err("one class").to_string();
     assert!(error.contains("`classes` is 1"), "{error}");
 }
 
@@ -186,7 +223,7 @@ fn learnable() -> Vec<Sample> {
         .map(|i| {
             let label = i % 3;
             let tokens = (0..3 + i % 5).map(|at| if at == 0 { 1 + label } else { 4 + (i * 7 + at * at) % 7 }).collect();
-            Sample { tokens, label: label as usize }
+            Sample { tokens, label: label as usize, ..Sample::default() }
         })
         .collect()
 }
@@ -197,7 +234,7 @@ const SCHEDULE: TrainConfig =
 #[test]
 fn finetuning_learns_and_leaves_the_base_alone() {
     for (name, device) in devices() {
-        let model = classifier(Recorded::Adapters, &LoraTarget::QUERY_VALUE, &device);
+        let model = classifier(Recorded::Adapters, &QUERY_VALUE, &device);
         let before = weights(&model).expect("weights can be read");
         let mut losses = Vec::new();
         let model = finetune(model, &learnable(), &SCHEDULE, |p| losses.push(p.loss)).expect("training works");
@@ -216,7 +253,7 @@ fn finetuning_learns_and_leaves_the_base_alone() {
 fn equal_seeds_give_equal_models() {
     for (name, device) in devices() {
         let run = |seed: u64| {
-            let model = classifier(Recorded::Adapters, &LoraTarget::QUERY_VALUE, &device);
+            let model = classifier(Recorded::Adapters, &QUERY_VALUE, &device);
             let config = TrainConfig { epochs: 2, seed, ..SCHEDULE };
             weights(&finetune(model, &learnable(), &config, |_| {}).expect("training works")).expect("readable")
         };
@@ -255,7 +292,7 @@ fn training_settings_out_of_range_are_errors() {
 #[test]
 fn training_that_cannot_work_is_an_error() {
     let (_, device) = devices().remove(0);
-    let model = classifier(Recorded::Adapters, &LoraTarget::QUERY_VALUE, &device);
+    let model = classifier(Recorded::Adapters, &QUERY_VALUE, &device);
     let run = |model: &EncoderClassifier, samples: &[Sample], config: TrainConfig| {
         finetune(model.clone(), samples, &config, |_| {}).expect_err("cannot work")
     };
@@ -319,7 +356,11 @@ fn weights_are_found_by_their_paths() {
     for (name, device) in devices() {
         let model = |seed: u64| Encoder::new(SIZES, seed, &device).expect("valid sizes");
         let saved = weights(&model(1)).expect("weights can be read");
-        assert!(saved.contains_key("layers.0.q_proj.weight"), "{name}: {:?}", saved.keys());
+        assert!(
+            saved.contains_key("base_model.model.bert.encoder.layer.0.attention.self.query.weight"),
+            "{name}: {:?}",
+            saved.keys()
+        );
         let loaded = load_weights(model(2), saved.clone()).expect("the names are the encoder's own");
         assert_eq!(weights(&loaded).expect("weights can be read"), saved, "{name}");
 

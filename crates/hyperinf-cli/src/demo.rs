@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use hyperinf::gradients::{Gradients, Tape, Target, Task, gradients};
-use hyperinf::models::{EncoderClassifier, Sample};
+use hyperinf::models::{EncoderClassifier, Sample, TextModel};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::DemoArgs;
@@ -134,7 +134,7 @@ fn all_gradients(
 ) -> Result<Gradients, CliError> {
     let mut parts = Vec::new();
     for chunk in samples.chunks(BATCH) {
-        parts.push(gradients(model, &model.batch(chunk)?, target)?);
+        parts.push(gradients(model, &model.collate(&chunk.iter().collect::<Vec<_>>())?, target)?);
         bar.inc(1);
     }
     Ok(Gradients::concat(parts)?)
@@ -144,7 +144,7 @@ fn all_gradients(
 fn losses(model: &EncoderClassifier, samples: &[Sample]) -> Result<Vec<f64>, CliError> {
     let mut losses = Vec::with_capacity(samples.len());
     for chunk in samples.chunks(BATCH) {
-        let batch = model.batch(chunk)?;
+        let batch = model.collate(&chunk.iter().collect::<Vec<_>>())?;
         losses.extend(hyperinf::curvature::host(model.loss(model.forward(&batch, &mut Tape::off()), &batch))?);
     }
     Ok(losses)

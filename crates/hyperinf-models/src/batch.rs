@@ -3,10 +3,12 @@ use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use crate::{EncoderConfig, ModelError};
 
 /// A sequence of tokens with its class.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     /// Token numbers, not padded, at least one.
     pub tokens: Vec<u32>,
+    /// The segment of each token, as of a pair of texts: 0 and 1. Empty means that all are 0.
+    pub segments: Vec<u32>,
     /// The class, from 0.
     pub label: usize,
 }
@@ -16,6 +18,8 @@ pub struct Sample {
 pub struct TokenBatch {
     /// Token numbers `[n, t]`; 0 where there is padding.
     pub tokens: Tensor<2, Int>,
+    /// Segments `[n, t]`; 0 where there is padding.
+    pub segments: Tensor<2, Int>,
     /// True where there is a token, `[n, t]`.
     pub mask: Tensor<2, Bool>,
 }
@@ -30,26 +34,50 @@ pub struct LabelledBatch {
 }
 
 impl TokenBatch {
-    /// Pads sequences to the longest of them.
+    /// Pads sequences, all of segment 0, to the longest of them.
     ///
     /// # Errors
     ///
     /// If there is no sequence, or one is empty, longer than the model's positions or has a token outside the
     /// vocabulary.
     pub fn new(sequences: &[&[u32]], config: &EncoderConfig, device: &Device) -> Result<Self, ModelError> {
+        Self::with_segments(sequences, &vec![&[][..]; sequences.len()], config, device)
+    }
+
+    /// [`new`](Self::new) with the segment of each token; an empty list means that all are 0.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), and if a sequence has another number of segments than of tokens or the model has no
+    /// such segment. A model without segments takes 0 only.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many lists of segments as sequences.
+    pub fn with_segments(
+        sequences: &[&[u32]],
+        segments: &[&[u32]],
+        config: &EncoderConfig,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
         let n = sequences.len();
+        assert_eq!(n, segments.len(), "lists of segments");
         let t = sequences.iter().map(|s| s.len()).max().ok_or(ModelError::Empty { what: "samples in the batch" })?;
-        let (mut tokens, mut mask) = (Vec::with_capacity(n * t), Vec::with_capacity(n * t));
-        for (sample, sequence) in sequences.iter().enumerate() {
+        let mut mask = Vec::with_capacity(n * t);
+        for (sample, (sequence, segments)) in sequences.iter().zip(segments).enumerate() {
             check_sequence(sample, sequence, config)?;
-            let padding = t - sequence.len();
-            tokens.extend(sequence.iter().map(|&token| i64::from(token)));
-            tokens.extend(std::iter::repeat_n(0, padding));
-            mask.extend(std::iter::repeat_n(true, sequence.len()));
-            mask.extend(std::iter::repeat_n(false, padding));
+            check_segments(sample, segments, sequence.len(), config)?;
+            mask.extend((0..t).map(|at| at < sequence.len()));
         }
+        let padded = |lists: &[&[u32]]| -> Tensor<2, Int> {
+            let values = lists.iter().flat_map(|list| {
+                list.iter().map(|&value| i64::from(value)).chain(std::iter::repeat_n(0, t - list.len()))
+            });
+            Tensor::from_data(TensorData::new(values.collect(), [n, t]), device)
+        };
         Ok(Self {
-            tokens: Tensor::from_data(TensorData::new(tokens, [n, t]), device),
+            tokens: padded(sequences),
+            segments: padded(segments),
             mask: Tensor::from_data(TensorData::new(mask, [n, t]), device),
         })
     }
@@ -62,6 +90,18 @@ fn check_sequence(sample: usize, sequence: &[u32], config: &EncoderConfig) -> Re
     }
     match sequence.iter().find(|&&token| token as usize >= vocabulary) {
         Some(&token) => Err(ModelError::Token { sample, token, vocabulary }),
+        None => Ok(()),
+    }
+}
+
+fn check_segments(sample: usize, list: &[u32], tokens: usize, config: &EncoderConfig) -> Result<(), ModelError> {
+    if !list.is_empty() && list.len() != tokens {
+        return Err(ModelError::SegmentCount { sample, segments: list.len(), tokens });
+    }
+    // Without an embedding of segments, 0 says nothing and is accepted.
+    let limit = config.segments.max(1);
+    match list.iter().find(|&&segment| segment as usize >= limit) {
+        Some(&segment) => Err(ModelError::Segment { sample, segment, limit }),
         None => Ok(()),
     }
 }

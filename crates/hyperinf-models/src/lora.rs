@@ -3,9 +3,9 @@ use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::Tensor;
 use hyperinf_gradients::Tape;
 
-use crate::ModelError;
 use crate::error::check;
 use crate::init::Init;
+use crate::{ModelError, ops};
 
 /// By what the product of the two factors is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,12 +119,31 @@ impl LoraLinear {
     ///
     /// # Panics
     ///
-    /// If the last dimension is not `d_input`.
+    /// If the rank is neither 2 nor 3, or the last dimension is not `d_input`.
     pub fn forward<const R: usize>(&self, input: Tensor<R>, tape: &mut Tape) -> Tensor<R> {
-        let base = self.base.forward(input.clone());
-        let inner = tape.linear(&format!("{}.lora_A.weight", self.name), &self.lora_a, self.dropout.forward(input));
-        let update = tape.linear(&format!("{}.lora_B.weight", self.name), &self.lora_b, inner);
-        base + update.mul_scalar(self.scale)
+        assert!(R == 2 || R == 3, "LoraLinear::forward takes inputs of rank 2 or 3, not {R}");
+        let mut dims = input.dims();
+        // Positions stay apart for the tape, as `[n, t, d_input]`; every product has two dimensions.
+        let t = if R == 3 { dims[1] } else { 1 };
+        let input = input.reshape([dims[0], t, dims[R - 1]]);
+        let base = ops::linear(&self.base, input.clone());
+        let inner = self.factor("lora_A", &self.lora_a, self.dropout.forward(input), tape);
+        let update = self.factor("lora_B", &self.lora_b, inner, tape);
+        dims[R - 1] = base.dims()[2];
+        (base + update.mul_scalar(self.scale)).reshape(dims)
+    }
+
+    fn factor(&self, which: &str, layer: &Linear, input: Tensor<3>, tape: &mut Tape) -> Tensor<3> {
+        if tape.is_recording() {
+            tape.linear(&format!("{}.{which}.weight", self.name), layer, input)
+        } else {
+            ops::linear(layer, input)
+        }
+    }
+
+    /// The stem of the two blocks' names.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The factor before `B(A(x))`.

@@ -7,7 +7,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
 use crate::error::check;
-use crate::{EncoderClassifier, ModelError, Sample};
+use crate::{EncoderClassifier, ModelError, Sample, TextModel};
 
 /// How a model is trained: AdamW, the learning rate rising linearly and then falling linearly.
 ///
@@ -142,7 +142,7 @@ pub fn train<M: Module>(
     Ok(module.valid())
 }
 
-/// [`train`] for a classifier: the frozen parts of the model (see [`crate::Encoder::with_lora`]) stay as they are.
+/// [`train`] for a classifier: the frozen parts of the model (see [`crate::adapt`]) stay as they are.
 ///
 /// # Errors
 ///
@@ -155,7 +155,7 @@ pub fn finetune(
 ) -> Result<EncoderClassifier, ModelError> {
     let lengths: Vec<usize> = samples.iter().map(|s| s.tokens.len()).collect();
     let losses = |model: &EncoderClassifier, rows: &[usize]| {
-        let batch = model.batch(rows.iter().map(|&row| &samples[row]))?;
+        let batch = model.collate(&rows.iter().map(|&row| &samples[row]).collect::<Vec<_>>())?;
         Ok(model.loss(model.forward(&batch, &mut Tape::off()), &batch))
     };
     train(model, lengths.as_slice(), config, losses, progress)

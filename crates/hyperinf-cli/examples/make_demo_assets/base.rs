@@ -81,7 +81,7 @@ pub fn pretrain(
 
 /// The encoder as safetensors in f16, its sizes as JSON in the metadata under `encoder`.
 pub fn file(encoder: &Encoder) -> Result<Vec<u8>, Failure> {
-    let EncoderConfig { vocabulary, max_tokens, width, layers, heads, feed_forward } = *encoder.config();
+    let EncoderConfig { vocabulary, max_tokens, width, layers, heads, feed_forward, .. } = *encoder.config();
     let sizes = serde_json::json!({
         "vocabulary": vocabulary, "max_tokens": max_tokens, "width": width,
         "layers": layers, "heads": heads, "feed_forward": feed_forward,

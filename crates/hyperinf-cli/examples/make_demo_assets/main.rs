@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use flate2::{Compression, GzBuilder};
-use hyperinf::models::{EncoderConfig, TrainConfig};
+use hyperinf::models::{EncoderConfig, NormPlacement, TrainConfig};
 
 /// Whatever stops this program; it is run by hand, and the message is all that is needed.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -55,6 +55,11 @@ fn main() -> Result<(), Failure> {
         layers: 2,
         heads: 2,
         feed_forward: 128,
+        segments: 0,
+        norm: NormPlacement::Pre,
+        norm_epsilon: 1e-5,
+        pooler: false,
+        ..EncoderConfig::default()
     };
     let schedule = TrainConfig { learning_rate: 3e-3, epochs: 8, batch_size: 16, seed: SEED, ..TrainConfig::default() };
     let encoder = base::pretrain(config, &schedule, &tokenizer, &split.unlabelled, &hyperinf::device("flex")?)?;

@@ -5,7 +5,7 @@ use std::io::Read;
 
 use burn::tensor::{DType, Device, TensorData};
 use flate2::read::GzDecoder;
-use hyperinf::models::{Encoder, EncoderConfig, ModelError, load_weights};
+use hyperinf::models::{Encoder, EncoderConfig, ModelError, NormPlacement, load_weights};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use tokenizers::Tokenizer;
@@ -130,7 +130,19 @@ fn encoder_config(json: &str) -> Result<EncoderConfig, serde_json::Error> {
         feed_forward: usize,
     }
     let Sizes { vocabulary, max_tokens, width, layers, heads, feed_forward } = serde_json::from_str(json)?;
-    Ok(EncoderConfig { vocabulary, max_tokens, width, layers, heads, feed_forward })
+    Ok(EncoderConfig {
+        vocabulary,
+        max_tokens,
+        width,
+        layers,
+        heads,
+        feed_forward,
+        segments: 0,
+        norm: NormPlacement::Pre,
+        norm_epsilon: 1e-5,
+        pooler: false,
+        ..EncoderConfig::default()
+    })
 }
 
 #[cfg(test)]

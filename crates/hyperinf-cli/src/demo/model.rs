@@ -2,7 +2,8 @@
 
 use burn::tensor::Device;
 use hyperinf::models::{
-    EncoderClassifier, LoraConfig, LoraTarget, ModelError, Progress, Recorded, Sample, TrainConfig, finetune,
+    ALL_LINEAR, EncoderClassifier, HeadKind, LoraConfig, ModelError, Progress, Recorded, Sample, TrainConfig, adapt,
+    finetune,
 };
 
 use super::data::{DataError, DemoData, Mail};
@@ -16,7 +17,8 @@ const TOKENS: usize = 128;
 ///
 /// If the tokenizer fails.
 pub fn sample(data: &DemoData, mail: &Mail, spam: bool) -> Result<Sample, DataError> {
-    Ok(Sample { tokens: data.tokens(&mail.text, TOKENS)?, label: usize::from(spam) })
+    let tokens = data.tokens(&mail.text, TOKENS)?;
+    Ok(Sample { tokens, label: usize::from(spam), ..Sample::default() })
 }
 
 /// The base model with new adapters and a new classification layer, both from the seed.
@@ -28,8 +30,8 @@ pub fn sample(data: &DemoData, mail: &Mail, spam: bool) -> Result<Sample, DataEr
 /// If the program was built with damaged assets.
 pub fn build(data: &DemoData, seed: u64, device: &Device) -> Result<EncoderClassifier, DataError> {
     let lora = LoraConfig { rank: 4, alpha: 16.0, ..LoraConfig::default() };
-    let encoder = data.base(device)?.with_lora(&LoraTarget::ALL, &lora, seed)?;
-    Ok(EncoderClassifier::new(encoder, 2, Recorded::AdaptersAndHead, seed.wrapping_add(1))?)
+    let encoder = adapt(data.base(device)?, &[ALL_LINEAR], &lora, seed)?;
+    Ok(EncoderClassifier::new(encoder, HeadKind::Mean, 2, Recorded::AdaptersAndHead, seed.wrapping_add(1))?)
 }
 
 /// Fine-tunes what is not frozen, for so few epochs that wrong labels are not learned by heart.

@@ -1,0 +1,95 @@
+use burn::module::Module;
+use burn::nn::LayerNorm;
+use burn::tensor::activation::{gelu_approximate, relu};
+use burn::tensor::{Bool, Device, Tensor};
+use hyperinf_gradients::Tape;
+
+use super::{norm, plain};
+use crate::init::Init;
+use crate::{Activation, EncoderConfig, NormPlacement, Projection, ops};
+
+/// Attention and a feed-forward part, each with a residual connection and a normalisation.
+#[derive(Module, Debug)]
+pub(super) struct EncoderLayer {
+    attention_norm: LayerNorm,
+    q_proj: Projection,
+    k_proj: Projection,
+    v_proj: Projection,
+    out_proj: Projection,
+    feed_forward_norm: LayerNorm,
+    fc1: Projection,
+    fc2: Projection,
+    heads: usize,
+    #[module(skip)]
+    norm: NormPlacement,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl EncoderLayer {
+    pub(super) fn new(config: &EncoderConfig, init: &mut Init<'_>, device: &Device) -> Self {
+        let (width, inner) = (config.width, config.feed_forward);
+        Self {
+            attention_norm: norm(config, device),
+            q_proj: plain(init, width, width),
+            k_proj: plain(init, width, width),
+            v_proj: plain(init, width, width),
+            out_proj: plain(init, width, width),
+            feed_forward_norm: norm(config, device),
+            fc1: plain(init, width, inner),
+            fc2: plain(init, inner, width),
+            heads: config.heads,
+            norm: config.norm,
+            activation: config.activation,
+        }
+    }
+
+    /// `[n, t, d]` to the same; `padding` `[n, 1, 1, t]` is true for keys that are not to be seen.
+    pub(super) fn forward(&self, x: Tensor<3>, padding: &Tensor<4, Bool>, tape: &mut Tape) -> Tensor<3> {
+        let (first, second) = (&self.attention_norm, &self.feed_forward_norm);
+        match self.norm {
+            NormPlacement::Pre => {
+                let x = x.clone() + self.attention(ops::layer_norm(first, x), padding, tape);
+                x.clone() + self.feed_forward(ops::layer_norm(second, x), tape)
+            }
+            NormPlacement::Post => {
+                let x = ops::layer_norm(first, x.clone() + self.attention(x, padding, tape));
+                ops::layer_norm(second, x.clone() + self.feed_forward(x, tape))
+            }
+        }
+    }
+
+    fn attention(&self, x: Tensor<3>, padding: &Tensor<4, Bool>, tape: &mut Tape) -> Tensor<3> {
+        let [n, t, d] = x.dims();
+        let (heads, size) = (self.heads, d / self.heads);
+        let split = |x: Tensor<3>| x.reshape([n, t, heads, size]).swap_dims(1, 2);
+        let query = split(self.q_proj.forward(x.clone(), tape)).mul_scalar(1.0 / (size as f64).sqrt());
+        let key = split(self.k_proj.forward(x.clone(), tape));
+        let value = split(self.v_proj.forward(x, tape));
+        let weights = ops::attention_weights(query.matmul(key.swap_dims(2, 3)), padding.clone());
+        let mixed = weights.matmul(value).swap_dims(1, 2).reshape([n, t, d]);
+        self.out_proj.forward(mixed, tape)
+    }
+
+    fn feed_forward(&self, x: Tensor<3>, tape: &mut Tape) -> Tensor<3> {
+        let inner = self.fc1.forward(x, tape);
+        let active = match self.activation {
+            Activation::Gelu => ops::gelu(inner),
+            Activation::GeluTanh => gelu_approximate(inner),
+            Activation::Relu => relu(inner),
+        };
+        self.fc2.forward(active, tape)
+    }
+
+    /// The layers that can be adapted, by their names in this module, in the order of their use.
+    pub(super) fn projections(&mut self) -> [(&'static str, &mut Projection); 6] {
+        [
+            ("q_proj", &mut self.q_proj),
+            ("k_proj", &mut self.k_proj),
+            ("v_proj", &mut self.v_proj),
+            ("out_proj", &mut self.out_proj),
+            ("fc1", &mut self.fc1),
+            ("fc2", &mut self.fc2),
+        ]
+    }
+}
