@@ -1,5 +1,7 @@
 //! What can go wrong, the exit code it has, and how it is told.
 
+mod told;
+
 use std::io;
 use std::path::PathBuf;
 
@@ -11,11 +13,10 @@ use hyperinf::models::ModelError;
 use hyperinf::scoring::{ScoreError, Set};
 
 use crate::demo::DataError;
+use crate::data::{DatasetError, listed};
 use crate::gradient_file::{BadValue, FileError};
 use crate::output::WriteError;
-
-/// The names listed in one message at most.
-const LISTED: usize = 5;
+use told::differences;
 
 /// Why the program ends without success.
 #[derive(Debug, thiserror::Error)]
@@ -170,116 +171,78 @@ pub enum CliError {
     /// The demo's data are damaged.
     #[error("the demo's data cannot be used")]
     Data(#[from] DataError),
-    /// The demo's model cannot be trained.
-    #[error("the demo's model cannot be trained")]
+    /// The model cannot be trained or run.
+    #[error("the model cannot be used like this")]
     Model(#[from] ModelError),
-    /// The demo's gradients cannot be taken.
-    #[error("the demo's gradients cannot be taken")]
+    /// Gradients cannot be taken.
+    #[error("the gradients cannot be taken")]
     Gradients(#[from] GradientError),
-    /// A device failed in the demo.
-    #[error("the demo's losses cannot be computed")]
+    /// A device failed.
+    #[error("the losses cannot be computed")]
     Losses(#[from] CurvatureError),
     /// A figure of the demo does not exist.
     #[error("the methods cannot be compared")]
     Eval(#[from] EvalError),
-}
-
-impl CliError {
-    /// 2: what was typed is wrong; 3: an input file is; 4: the numbers allow no answer.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Method { .. }
-            | Self::Damping { .. }
-            | Self::Noise { .. }
-            | Self::Device(_)
-            | Self::OutputKind { .. }
-            | Self::OutputIsInput { .. }
-            | Self::Output { .. }
-            | Self::Stdout(_) => 2,
-            Self::File { .. }
-            | Self::Blocks { .. }
-            | Self::Sides { .. }
-            | Self::NonFinite { .. }
-            | Self::TooLarge { .. } => 3,
-            Self::Score(_)
-            | Self::Range { .. }
-            | Self::NotConverged { .. }
-            | Self::Data(_)
-            | Self::Model(_)
-            | Self::Gradients(_)
-            | Self::Losses(_)
-            | Self::Eval(_) => 4,
-        }
-    }
-
-    /// What to do about it.
-    fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::Method { nearest: Some(name), .. } => {
-                format!("did you mean `{name}`? `hyperinf methods` lists all methods")
-            }
-            Self::Method { nearest: None, .. } => "`hyperinf methods` lists all methods".into(),
-            Self::Damping { flag: "--damping", .. } => "0.1 is the usual factor, and the default".into(),
-            Self::Damping { .. } => "leave it out for 0.1 × the mean square of each block's gradients".into(),
-            Self::Noise { .. } => "0.2 gives every fifth mail the wrong label".into(),
-            Self::Output { .. } => "choose a folder that exists and can be written".into(),
-            Self::OutputIsInput { .. } => "choose another name".into(),
-            Self::File { source, .. } => match source {
-                FileError::Type { .. } => "leave out tensors that are not gradients, convert those that are".into(),
-                FileError::Rank { .. } => "write one tensor per layer, its first dimension the samples".into(),
-                FileError::SampleCount { .. } => "row i of every block must be sample i".into(),
-                FileError::Truncated { .. } | FileError::Read { .. } => "write or copy the file again".into(),
-                FileError::NoSamples { .. } | FileError::NoBlocks => "check the program that wrote the file".into(),
-                _ => return None,
-            },
-            Self::Blocks { .. } | Self::Sides { .. } => {
-                "write both files from the same layers of the same model".into()
-            }
-            Self::NonFinite { .. } => "leave the sample out, or find out why its loss overflowed".into(),
-            Self::TooLarge { .. } => "scale all gradients of both files down by the same factor".into(),
-            Self::Score(ScoreError::Curvature(_)) => {
-                "give the block two sides, take --structure per-block, or another method".into()
-            }
-            Self::Score(_) | Self::NotConverged { .. } => "a larger --damping makes the inverse easier".into(),
-            Self::Range { .. } => "a larger damping or smaller gradients give smaller scores".into(),
-            Self::Device(_)
-            | Self::OutputKind { .. }
-            | Self::Stdout(_)
-            | Self::Data(_)
-            | Self::Model(_)
-            | Self::Gradients(_)
-            | Self::Losses(_)
-            | Self::Eval(_) => return None,
-        })
-    }
-
-    /// The message, what caused it, and what to do.
-    pub fn report(&self) -> String {
-        let mut text = format!("error: {self}");
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text.push_str(&format!("\n  because: {error}"));
-            cause = error.source();
-        }
-        if let Some(hint) = self.hint() {
-            text.push_str(&format!("\n  hint: {hint}"));
-        }
-        text
-    }
-}
-
-fn differences(train: &PathBuf, only_train: &[String], query: &PathBuf, only_query: &[String]) -> String {
-    let side = |here: &PathBuf, names: &[String], other: &PathBuf| {
-        let listed: Vec<String> = names.iter().take(LISTED).map(|n| format!("`{n}`")).collect();
-        let more = if names.len() > LISTED { format!(" and {} more", names.len() - LISTED) } else { String::new() };
-        format!("{}{more} in `{}` but not in `{}`", listed.join(", "), here.display(), other.display())
-    };
-    let mut parts = Vec::new();
-    if !only_train.is_empty() {
-        parts.push(side(train, only_train, query));
-    }
-    if !only_query.is_empty() {
-        parts.push(side(query, only_query, train));
-    }
-    parts.join("; ")
+    /// A data set cannot be used.
+    #[error("the {} data in `{path}` cannot be used", .set)]
+    Dataset {
+        /// Which of the inputs.
+        set: Set,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: DatasetError,
+    },
+    /// The model has no adapter, and so nothing whose gradients are taken.
+    #[error("the model `{model}` has no adapters, whose gradients are what is scored")]
+    NoAdapter {
+        /// The model as given.
+        model: String,
+    },
+    /// No block fits the pattern.
+    #[error("no block fits --blocks `{pattern}`; the model has {}", listed(.known))]
+    NoBlock {
+        /// The pattern.
+        pattern: String,
+        /// The names of the blocks.
+        known: Vec<String>,
+    },
+    /// Nothing says which class a label is.
+    #[error("label `{label}` is a name, but neither the model nor the adapter says which of the {classes} classes it is")]
+    Unnamed {
+        /// The first such label.
+        label: String,
+        /// The number of classes.
+        classes: usize,
+    },
+    /// More rows than there are.
+    #[error("{flag} asks for {asked} rows of {rows}")]
+    Amount {
+        /// The flag.
+        flag: &'static str,
+        /// The rows asked for.
+        asked: usize,
+        /// The rows that can be used.
+        rows: usize,
+    },
+    /// The loss or gradient of a row is NaN or infinite.
+    #[error("the {what} of row {row} of the {set} data in `{path}` is {value}, expected a finite number")]
+    RowNotFinite {
+        /// Which of the inputs.
+        set: Set,
+        /// The file.
+        path: PathBuf,
+        /// The row's number in it.
+        row: usize,
+        /// The loss, or the gradient in a block.
+        what: String,
+        /// The value.
+        value: f64,
+    },
+    /// There is something already where the adapter is to be written.
+    #[error("the folder `{path}` has an adapter already")]
+    OutputExists {
+        /// The folder.
+        path: PathBuf,
+    },
 }

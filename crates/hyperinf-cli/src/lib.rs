@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`args`] | what can be typed |
+//! | [`data`] | data sets: JSON lines, CSV, Parquet |
 //! | [`gradient_file`] | files of per-sample gradients |
 //! | [`score`] | `hyperinf score`: from such files to scores |
 //! | [`output`] | scores as safetensors, Parquet or CSV, written whole or not at all |
@@ -13,6 +14,7 @@
 //! Numbers are computed by the library crates; here they are read, written and told.
 
 pub mod args;
+pub mod data;
 pub mod demo;
 mod device;
 pub mod error;

@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tempfile::{Builder, NamedTempFile, PersistError};
 
+use crate::data::DatasetError;
 use crate::error::CliError;
 pub use table::{Column, Table};
 
@@ -42,6 +43,12 @@ pub enum WriteError {
     /// The JSON writer refused.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
+    /// Arrow refused.
+    #[error(transparent)]
+    Arrow(#[from] arrow_schema::ArrowError),
+    /// The file that it is made from cannot be read any more.
+    #[error("the file that it is made from cannot be read any more")]
+    Input(#[source] Box<DatasetError>),
 }
 
 /// The formats of scores.
@@ -217,20 +224,20 @@ pub(crate) fn check_writable(path: &Path) -> Result<(), CliError> {
 }
 
 /// A whole file beside its place; it vanishes unless it is moved there.
-struct Staged<'a> {
+pub(crate) struct Staged<'a> {
     path: &'a Path,
     file: NamedTempFile,
 }
 
 impl<'a> Staged<'a> {
-    fn new(path: &'a Path, write: impl FnOnce(&mut File) -> Result<(), WriteError>) -> Result<Self, CliError> {
+    pub(crate) fn new(path: &'a Path, write: impl FnOnce(&mut File) -> Result<(), WriteError>) -> Result<Self, CliError> {
         let error = |source| CliError::Output { path: path.to_owned(), source };
         let mut file = temporary(path).map_err(|e| error(e.into()))?;
         write(file.as_file_mut()).map_err(error)?;
         Ok(Self { path, file })
     }
 
-    fn place(self) -> Result<(), CliError> {
+    pub(crate) fn place(self) -> Result<(), CliError> {
         let error = |e: PersistError| CliError::Output { path: self.path.to_owned(), source: e.error.into() };
         self.file.persist(self.path).map(drop).map_err(error)
     }

@@ -13,6 +13,7 @@ use hyperinf::scoring::{Attribution, BlockReport};
 
 use crate::args::ScoreArgs;
 use crate::error::CliError;
+use crate::output::Output;
 use crate::to_stdout;
 use pair::Pair;
 use settings::Settings;
@@ -30,21 +31,23 @@ const WARNED: usize = 5;
 /// See [`CliError`]. No output is left behind.
 pub fn run(args: &ScoreArgs) -> Result<(), CliError> {
     let began = Instant::now();
-    let settings = Settings::new(args)?;
+    let settings = Settings::new(&args.scoring, args.query_mode)?;
+    let inputs = [args.train_gradients.as_path(), args.query_gradients.as_path()];
+    let output = args.output.as_deref().map(|path| Output::new(path, &inputs)).transpose()?;
     let pair = Pair::open(&args.train_gradients, &args.query_gradients)?;
     let attribution = stream::attribute(&pair, &settings.options, &settings.device)?;
-    if args.strict {
+    if args.scoring.strict {
         check_converged(&attribution)?;
     }
     let summary = Summary::new(&settings, &pair, &attribution)?;
-    if let Some(output) = &settings.output {
+    if let Some(output) = &output {
         output.write(&attribution.scores, &summary.metadata())?;
     }
     warn(&settings, &attribution);
     let seconds = began.elapsed().as_secs_f64();
     let report =
         report::Report { summary: &summary, attribution: &attribution, output: args.output.as_deref(), seconds };
-    to_stdout(|out| if args.json { report.json(out) } else { report.text(out) })
+    to_stdout(|out| if args.scoring.json { report.json(out) } else { report.text(out) })
 }
 
 fn not_converged(attribution: &Attribution) -> Vec<&BlockReport> {

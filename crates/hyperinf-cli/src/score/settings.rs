@@ -2,44 +2,40 @@ use burn::tensor::Device;
 use hyperinf::curvature::{Damping, Storage};
 use hyperinf::scoring::{Gfim, Method, Options, method, methods};
 
-use crate::args::{ScoreArgs, StructureArg};
+use crate::args::{QueryModeArg, ScoringArgs, StructureArg};
 use crate::device::open_device;
 use crate::error::CliError;
-use crate::output::Output;
 
 /// What was typed, checked.
-pub(super) struct Settings {
-    pub(super) options: Options,
+pub(crate) struct Settings {
+    pub(crate) options: Options,
     /// The method's name.
-    pub(super) method: &'static str,
-    pub(super) structure: StructureArg,
-    pub(super) device: Device,
-    pub(super) device_name: String,
-    pub(super) output: Option<Output>,
+    pub(crate) method: &'static str,
+    pub(crate) structure: StructureArg,
+    pub(crate) device: Device,
+    pub(crate) device_name: String,
     /// Flags that were given and mean nothing here.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 impl Settings {
-    pub(super) fn new(args: &ScoreArgs) -> Result<Self, CliError> {
+    pub(crate) fn new(args: &ScoringArgs, query_mode: QueryModeArg) -> Result<Self, CliError> {
         let gfim = Gfim {
             side: args.gfim_side.map_or_else(Default::default, Into::into),
             scale: args.gfim_scale.map_or_else(Default::default, Into::into),
         };
         let (name, method) = named(&args.method, gfim)?;
         let damping = damping(args)?;
-        let inputs = [args.train_gradients.as_path(), args.query_gradients.as_path()];
-        let output = args.output.as_deref().map(|path| Output::new(path, &inputs)).transpose()?;
         let (device_name, device) = open_device(args.device.as_deref())?;
         let notes = unused(args, name, &method);
         // Without a curvature nothing spans the blocks, and they can be read one by one.
         let merged = args.structure == StructureArg::Merged && matches!(method, Method::Inverse { .. });
-        let options = Options { method, damping, query: args.query_mode.into(), merged, block_scores: false };
-        Ok(Self { options, method: name, structure: args.structure, device, device_name, output, notes })
+        let options = Options { method, damping, query: query_mode.into(), merged, block_scores: false };
+        Ok(Self { options, method: name, structure: args.structure, device, device_name, notes })
     }
 
     /// The choices of the generalized Fisher matrix, for the methods that have one.
-    pub(super) fn gfim(&self) -> Option<Gfim> {
+    pub(crate) fn gfim(&self) -> Option<Gfim> {
         match self.options.method {
             Method::Inverse { storage: Storage::OneSided { side, scale }, .. } => Some(Gfim { side, scale }),
             _ => None,
@@ -56,7 +52,7 @@ fn named(name: &str, gfim: Gfim) -> Result<(&'static str, Method), CliError> {
     })
 }
 
-fn damping(args: &ScoreArgs) -> Result<Damping, CliError> {
+fn damping(args: &ScoringArgs) -> Result<Damping, CliError> {
     let (flag, damping) = match (args.damping, args.damping_absolute) {
         (_, Some(value)) => ("--damping-absolute", Damping::Absolute(value)),
         (Some(factor), None) => ("--damping", Damping::Relative(factor)),
@@ -66,7 +62,7 @@ fn damping(args: &ScoreArgs) -> Result<Damping, CliError> {
     damping.validate().map_err(|_| CliError::Damping { flag, value })
 }
 
-fn unused(args: &ScoreArgs, name: &str, method: &Method) -> Vec<String> {
+fn unused(args: &ScoringArgs, name: &str, method: &Method) -> Vec<String> {
     let inverse = matches!(method, Method::Inverse { .. });
     let one_sided = matches!(method, Method::Inverse { storage: Storage::OneSided { .. }, .. });
     let flags = [

@@ -1,0 +1,132 @@
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use hyperinf::scoring::Amount;
+
+use super::{ColumnArgs, LengthArgs, QueryModeArg, ScoringArgs};
+
+/// What all commands take that score rows of text.
+#[derive(Debug, Args)]
+pub struct InfluenceArgs {
+    /// The model: a folder, a .gguf or llama2.c .bin file, or a name on the hub.
+    #[arg(long, value_name = "MODEL")]
+    pub model: String,
+    /// The folder of the adapter, ours or PEFT's.
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// The training rows: .jsonl, .csv, .tsv or .parquet.
+    #[arg(long, value_name = "FILE")]
+    pub train: PathBuf,
+    /// The folder for the results; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Rows whose gradients are taken at once.
+    #[arg(long, value_name = "ROWS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch_size: u32,
+    /// Only blocks whose names fit: `*` stands for any characters, a comma for "or".
+    #[arg(long, value_name = "PATTERN")]
+    pub blocks: Option<String>,
+    /// Leave the gradients in DIR, for `hyperinf score`.
+    #[arg(long)]
+    pub keep_gradients: bool,
+    /// How to score.
+    #[command(flatten)]
+    pub scoring: ScoringArgs,
+    /// How to read rows.
+    #[command(flatten)]
+    pub columns: ColumnArgs,
+    /// How long texts may be.
+    #[command(flatten)]
+    pub length: LengthArgs,
+}
+
+/// What `hyperinf attribute` takes.
+#[derive(Debug, Args)]
+pub struct AttributeArgs {
+    /// What is common.
+    #[command(flatten)]
+    pub influence: InfluenceArgs,
+    /// The query rows: .jsonl, .csv, .tsv or .parquet.
+    #[arg(long, value_name = "FILE")]
+    pub query: PathBuf,
+    /// One row of scores per query, or one row for the mean of the queries' gradients.
+    #[arg(long, value_enum, default_value_t)]
+    pub query_mode: QueryModeArg,
+    /// Training rows in topk.jsonl at either end, per query.
+    #[arg(long, value_name = "ROWS", default_value_t = 20)]
+    pub top_k: usize,
+    /// The format of the scores.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: FormatArg,
+}
+
+/// What `hyperinf detect` takes.
+#[derive(Debug, Args)]
+pub struct DetectArgs {
+    /// What is common.
+    #[command(flatten)]
+    pub influence: InfluenceArgs,
+    /// Rows whose labels are right: .jsonl, .csv, .tsv or .parquet.
+    #[arg(long, value_name = "FILE")]
+    pub validation: PathBuf,
+    /// Write the data set without the most suspicious rows: a share as 5%, or a number of rows.
+    #[arg(long, value_name = "AMOUNT")]
+    pub remove: Option<AmountArg>,
+}
+
+/// What `hyperinf select` takes.
+#[derive(Debug, Args)]
+pub struct SelectArgs {
+    /// What is common.
+    #[command(flatten)]
+    pub influence: InfluenceArgs,
+    /// The rows that the model is to be good at: .jsonl, .csv, .tsv or .parquet.
+    #[arg(long, value_name = "FILE")]
+    pub validation: PathBuf,
+    /// How many rows to keep: a share as 20%, or a number of rows.
+    #[arg(long, value_name = "AMOUNT")]
+    pub keep: AmountArg,
+}
+
+/// The format of scores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum FormatArg {
+    /// scores.parquet.
+    #[default]
+    Parquet,
+    /// scores.safetensors.
+    Safetensors,
+    /// scores.csv.
+    Csv,
+}
+
+impl FormatArg {
+    /// The name of the file.
+    pub fn file(self) -> &'static str {
+        match self {
+            Self::Parquet => "scores.parquet",
+            Self::Safetensors => "scores.safetensors",
+            Self::Csv => "scores.csv",
+        }
+    }
+}
+
+/// [`Amount`] as typed: `5%` or `40`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AmountArg(pub Amount);
+
+impl FromStr for AmountArg {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        if let Some(percent) = typed.strip_suffix('%') {
+            let percent = percent.trim().parse::<f64>().ok().filter(|p| *p > 0.0 && *p <= 100.0);
+            return percent
+                .map(|p| Self(Amount::Share(p / 100.0)))
+                .ok_or_else(|| "a share is above 0% and at most 100%".into());
+        }
+        let count = typed.parse::<usize>().ok().filter(|&count| count > 0);
+        count.map(|count| Self(Amount::Count(count))).ok_or_else(|| "write a share as 5%, or a whole number of rows".into())
+    }
+}

@@ -1,0 +1,103 @@
+use clap::{Args, ValueEnum};
+use hyperinf::curvature::{Scale, Side};
+use hyperinf::scoring::QueryMode;
+
+/// How scores are computed: what all commands that score take.
+#[derive(Debug, Args)]
+pub struct ScoringArgs {
+    /// How scores are computed; `hyperinf methods` lists the names.
+    #[arg(long, value_name = "NAME", default_value = "hyperinf")]
+    pub method: String,
+    /// λ of each block = FACTOR × the mean square of its training gradients' entries [default: 0.1].
+    #[arg(long, value_name = "FACTOR", allow_hyphen_values = true)]
+    pub damping: Option<f64>,
+    /// λ of every block, in units of squared gradients.
+    #[arg(long, value_name = "LAMBDA", allow_hyphen_values = true, conflicts_with = "damping")]
+    pub damping_absolute: Option<f64>,
+    /// One matrix per block, or one matrix over all blocks.
+    #[arg(long, value_enum, default_value_t)]
+    pub structure: StructureArg,
+    /// hyperinf: divide by the length of the side that is summed over, or not [default: mean].
+    #[arg(long, value_enum)]
+    pub gfim_scale: Option<ScaleArg>,
+    /// hyperinf, hyperinf-authors: the side of a block that is summed over [default: short].
+    #[arg(long, value_enum)]
+    pub gfim_side: Option<SideArg>,
+    /// Where to compute: flex, ndarray, cuda:0, … [default: the first that was compiled in].
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// Print a summary that machines can read.
+    #[arg(long)]
+    pub json: bool,
+    /// Fail, without output, if a solver did not reach its tolerance.
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// [`QueryMode`] as typed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum QueryModeArg {
+    /// One row of scores per query.
+    #[default]
+    Each,
+    /// One row for the mean of the queries' gradients.
+    Mean,
+}
+
+/// Over what one matrix spans.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum StructureArg {
+    /// One matrix per block.
+    #[default]
+    PerBlock,
+    /// One matrix over all blocks side by side.
+    Merged,
+}
+
+/// [`Scale`] as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ScaleArg {
+    /// Divided by the length of the side that is summed over: the trace is the Fisher's.
+    Mean,
+    /// Not divided, as in the authors' program.
+    Sum,
+}
+
+/// [`Side`] as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SideArg {
+    /// The shorter side.
+    Short,
+    /// The rows.
+    Rows,
+    /// The columns.
+    Cols,
+}
+
+impl From<QueryModeArg> for QueryMode {
+    fn from(arg: QueryModeArg) -> Self {
+        match arg {
+            QueryModeArg::Each => Self::Each,
+            QueryModeArg::Mean => Self::Mean,
+        }
+    }
+}
+
+impl From<ScaleArg> for Scale {
+    fn from(arg: ScaleArg) -> Self {
+        match arg {
+            ScaleArg::Mean => Self::Mean,
+            ScaleArg::Sum => Self::Sum,
+        }
+    }
+}
+
+impl From<SideArg> for Side {
+    fn from(arg: SideArg) -> Self {
+        match arg {
+            SideArg::Short => Self::Short,
+            SideArg::Rows => Self::Rows,
+            SideArg::Cols => Self::Cols,
+        }
+    }
+}

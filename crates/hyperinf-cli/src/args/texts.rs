@@ -1,0 +1,44 @@
+use clap::Args;
+
+/// How rows are read.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Data")]
+pub struct ColumnArgs {
+    /// The column of the text [default: text, or the first of a usual pair].
+    #[arg(long, value_name = "COLUMN")]
+    pub text_column: Option<String>,
+    /// Classifiers: the column of the second text [default: text_pair, or the second of a usual pair].
+    #[arg(long, value_name = "COLUMN")]
+    pub pair_column: Option<String>,
+    /// Classifiers: the column of the label, a name or a whole number [default: label].
+    #[arg(long, value_name = "COLUMN")]
+    pub label_column: Option<String>,
+    /// Language models: the column of what is given [default: prompt].
+    #[arg(long, value_name = "COLUMN")]
+    pub prompt_column: Option<String>,
+    /// Language models: the column of what follows [default: completion, or what follows the prompt in the text].
+    #[arg(long, value_name = "COLUMN")]
+    pub completion_column: Option<String>,
+    /// Language models: the column of conversations, lists of role and content [default: messages].
+    #[arg(long, value_name = "COLUMN")]
+    pub messages_column: Option<String>,
+    /// The column of the rows' ids [default: the row's number in its file, from 0].
+    #[arg(long, value_name = "COLUMN")]
+    pub id_column: Option<String>,
+    /// Leave out rows that cannot be used, and list them; without it the first one is an error.
+    #[arg(long)]
+    pub skip_bad_rows: bool,
+}
+
+/// How long texts may be.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Data")]
+pub struct LengthArgs {
+    /// The most tokens of a row [default: what the adapter was trained with, or the model takes, at most 512 for
+    /// encoders and 2048 for decoders].
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_length: Option<u32>,
+    /// Cut longer rows at their end; without it they are an error.
+    #[arg(long)]
+    pub truncate: bool,
+}

@@ -1,0 +1,154 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::Path;
+
+use ::parquet::arrow::ArrowWriter;
+use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use ::parquet::basic::Compression;
+use ::parquet::file::properties::WriterProperties;
+use arrow_array::cast::AsArray;
+use arrow_array::types::{
+    Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
+use arrow_array::{Array, ArrowPrimitiveType, BooleanArray, GenericListArray, OffsetSizeTrait, PrimitiveArray};
+use arrow_schema::DataType;
+use arrow_select::filter::filter_record_batch;
+use serde_json::{Map, Value};
+
+use super::DatasetError;
+use super::table::{Format, RawRow, Table};
+use crate::output::WriteError;
+
+/// The key under which Arrow's own schema is kept in a file's metadata; its writer adds it anew.
+const ARROW_SCHEMA: &str = "ARROW:schema";
+
+/// All rows, with the columns that hold texts, numbers, truth values, or lists and structs of them.
+pub(super) fn read(path: &Path) -> Result<Table, DatasetError> {
+    let builder = open(path)?;
+    let schema = builder.schema().clone();
+    let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+    let unreadable: BTreeMap<String, String> = (schema.fields().iter())
+        .filter(|field| !readable(field.data_type()))
+        .map(|field| (field.name().clone(), field.data_type().to_string()))
+        .collect();
+    let mut rows = Vec::new();
+    for batch in builder.build()? {
+        let batch = batch?;
+        let mut cells = vec![Map::new(); batch.num_rows()];
+        for (name, column) in columns.iter().zip(batch.columns()) {
+            if unreadable.contains_key(name) {
+                continue;
+            }
+            for (cells, value) in cells.iter_mut().zip(values(column)) {
+                cells.insert(name.clone(), value);
+            }
+        }
+        rows.extend(cells.into_iter().map(|cells| RawRow { line: None, span: 0..0, cells: Ok(cells) }));
+    }
+    let format = Format::Parquet;
+    Ok(Table { format, columns, unreadable, rows, header: 0..0, bytes: 0, xxh3_128: String::new() })
+}
+
+/// Writes some rows of a file, in its order, with its schema, metadata and compression.
+pub(super) fn write_rows(path: &Path, kept: &BTreeSet<usize>, to: &mut File) -> Result<(), WriteError> {
+    let builder = open(path).map_err(|error| WriteError::Input(Box::new(error)))?;
+    let compression = builder.metadata().row_groups().iter().flat_map(|group| group.columns()).map(|c| c.compression());
+    let metadata = builder.metadata().file_metadata().key_value_metadata().cloned();
+    let metadata = metadata.map(|pairs| pairs.into_iter().filter(|pair| pair.key != ARROW_SCHEMA).collect());
+    let properties = WriterProperties::builder()
+        .set_compression(compression.into_iter().next().unwrap_or(Compression::SNAPPY))
+        .set_key_value_metadata(metadata)
+        .build();
+    let mut writer = ArrowWriter::try_new(to, builder.schema().clone(), Some(properties))?;
+    let mut row = 0;
+    for batch in builder.build()? {
+        let batch = batch?;
+        let kept: BooleanArray = (row..row + batch.num_rows()).map(|row| Some(kept.contains(&row))).collect();
+        writer.write(&filter_record_batch(&batch, &kept)?)?;
+        row += batch.num_rows();
+    }
+    writer.close()?;
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, DatasetError> {
+    let file = File::open(path).map_err(DatasetError::Open)?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
+    for column in builder.metadata().row_groups().iter().flat_map(|group| group.columns()) {
+        let codec = match column.compression() {
+            Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::GZIP(_) => continue,
+            Compression::ZSTD(_) => "ZSTD".to_owned(),
+            Compression::BROTLI(_) => "BROTLI".to_owned(),
+            other => other.to_string(),
+        };
+        return Err(DatasetError::Codec { column: column.column_path().string(), codec });
+    }
+    Ok(builder)
+}
+
+fn readable(kind: &DataType) -> bool {
+    match kind {
+        DataType::List(field) | DataType::LargeList(field) => readable(field.data_type()),
+        DataType::Struct(fields) => fields.iter().all(|field| readable(field.data_type())),
+        DataType::Dictionary(_, value) => readable(value),
+        DataType::Float16 => false,
+        other => {
+            matches!(other, DataType::Null | DataType::Boolean | DataType::Utf8 | DataType::LargeUtf8)
+                || *other == DataType::Utf8View
+                || other.is_integer()
+                || other.is_floating()
+        }
+    }
+}
+
+/// A value per row, null where there is none.
+fn values(array: &dyn Array) -> Vec<Value> {
+    match array.data_type() {
+        DataType::Boolean => array.as_boolean().iter().map(Value::from).collect(),
+        DataType::Utf8 => array.as_string::<i32>().iter().map(Value::from).collect(),
+        DataType::LargeUtf8 => array.as_string::<i64>().iter().map(Value::from).collect(),
+        DataType::Utf8View => array.as_string_view().iter().map(Value::from).collect(),
+        DataType::Int8 => numbers::<Int8Type>(array),
+        DataType::Int16 => numbers::<Int16Type>(array),
+        DataType::Int32 => numbers::<Int32Type>(array),
+        DataType::Int64 => numbers::<Int64Type>(array),
+        DataType::UInt8 => numbers::<UInt8Type>(array),
+        DataType::UInt16 => numbers::<UInt16Type>(array),
+        DataType::UInt32 => numbers::<UInt32Type>(array),
+        DataType::UInt64 => numbers::<UInt64Type>(array),
+        DataType::Float32 => numbers::<Float32Type>(array),
+        DataType::Float64 => numbers::<Float64Type>(array),
+        DataType::List(_) => lists(array.as_list::<i32>()),
+        DataType::LargeList(_) => lists(array.as_list::<i64>()),
+        DataType::Struct(_) => {
+            let array = array.as_struct();
+            let mut rows: Vec<Map<String, Value>> = vec![Map::new(); array.len()];
+            for (name, column) in array.column_names().into_iter().zip(array.columns()) {
+                for (row, value) in rows.iter_mut().zip(values(column)) {
+                    row.insert(name.to_owned(), value);
+                }
+            }
+            let value = |(row, cells)| if array.is_null(row) { Value::Null } else { Value::Object(cells) };
+            rows.into_iter().enumerate().map(value).collect()
+        }
+        DataType::Dictionary(_, _) => {
+            let array = array.as_any_dictionary();
+            let (known, keys) = (values(array.values()), array.normalized_keys());
+            let value = |(row, &key): (usize, &usize)| if array.is_null(row) { Value::Null } else { known[key].clone() };
+            keys.iter().enumerate().map(value).collect()
+        }
+        _ => vec![Value::Null; array.len()],
+    }
+}
+
+fn numbers<T: ArrowPrimitiveType>(array: &dyn Array) -> Vec<Value>
+where
+    Value: From<Option<T::Native>>,
+{
+    let array: &PrimitiveArray<T> = array.as_primitive();
+    array.iter().map(Value::from).collect()
+}
+
+fn lists<O: OffsetSizeTrait>(array: &GenericListArray<O>) -> Vec<Value> {
+    array.iter().map(|items| items.map_or(Value::Null, |items| Value::Array(values(&items)))).collect()
+}

@@ -1,0 +1,129 @@
+use std::path::PathBuf;
+
+use hyperinf::models::ModelError;
+use hyperinf::scoring::ScoreError;
+
+use super::CliError;
+use crate::data::DatasetError;
+use crate::gradient_file::FileError;
+
+/// The names listed in one message at most.
+const LISTED: usize = 5;
+
+impl CliError {
+    /// 2: what was typed is wrong; 3: an input file is; 4: the numbers allow no answer.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Method { .. }
+            | Self::Damping { .. }
+            | Self::Noise { .. }
+            | Self::Device(_)
+            | Self::OutputKind { .. }
+            | Self::OutputIsInput { .. }
+            | Self::Output { .. }
+            | Self::Stdout(_)
+            | Self::Dataset { source: DatasetError::Ending, .. }
+            | Self::NoAdapter { .. }
+            | Self::NoBlock { .. }
+            | Self::Amount { .. }
+            | Self::OutputExists { .. }
+            | Self::Model(ModelError::Setting { .. } | ModelError::Target { .. }) => 2,
+            Self::File { .. }
+            | Self::Blocks { .. }
+            | Self::Sides { .. }
+            | Self::NonFinite { .. }
+            | Self::TooLarge { .. }
+            | Self::Dataset { .. }
+            | Self::Unnamed { .. } => 3,
+            Self::Score(_)
+            | Self::Range { .. }
+            | Self::NotConverged { .. }
+            | Self::RowNotFinite { .. }
+            | Self::Data(_)
+            | Self::Model(_)
+            | Self::Gradients(_)
+            | Self::Losses(_)
+            | Self::Eval(_) => 4,
+        }
+    }
+
+    /// What to do about it.
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Method { nearest: Some(name), .. } => {
+                format!("did you mean `{name}`? `hyperinf methods` lists all methods")
+            }
+            Self::Method { nearest: None, .. } => "`hyperinf methods` lists all methods".into(),
+            Self::Damping { flag: "--damping", .. } => "0.1 is the usual factor, and the default".into(),
+            Self::Damping { .. } => "leave it out for 0.1 × the mean square of each block's gradients".into(),
+            Self::Noise { .. } => "0.2 gives every fifth mail the wrong label".into(),
+            Self::Output { .. } => "choose a folder that exists and can be written".into(),
+            Self::OutputIsInput { .. } => "choose another name".into(),
+            Self::File { source, .. } => match source {
+                FileError::Type { .. } => "leave out tensors that are not gradients, convert those that are".into(),
+                FileError::Rank { .. } => "write one tensor per layer, its first dimension the samples".into(),
+                FileError::SampleCount { .. } => "row i of every block must be sample i".into(),
+                FileError::Truncated { .. } | FileError::Read { .. } => "write or copy the file again".into(),
+                FileError::NoSamples { .. } | FileError::NoBlocks => "check the program that wrote the file".into(),
+                _ => return None,
+            },
+            Self::Blocks { .. } | Self::Sides { .. } => {
+                "write both files from the same layers of the same model".into()
+            }
+            Self::NonFinite { .. } => "leave the sample out, or find out why its loss overflowed".into(),
+            Self::TooLarge { .. } => "scale all gradients of both files down by the same factor".into(),
+            Self::Score(ScoreError::Curvature(_)) => {
+                "give the block two sides, take --structure per-block, or another method".into()
+            }
+            Self::Score(_) | Self::NotConverged { .. } => "a larger --damping makes the inverse easier".into(),
+            Self::Dataset { source, .. } => return source.hint().map(Into::into),
+            Self::NoAdapter { .. } => {
+                "give --adapter, or train one first: hyperinf finetune --model … --train … --out ADAPTER".into()
+            }
+            Self::NoBlock { .. } => "`*` stands for any characters: --blocks '*lora_B*'".into(),
+            Self::Unnamed { classes, .. } => format!("write labels as class numbers, 0 to {}", classes.saturating_sub(1)),
+            Self::Amount { .. } => "take a smaller number, or a share as 5%".into(),
+            Self::RowNotFinite { .. } => "leave the row out, or look for a damaged model".into(),
+            Self::OutputExists { .. } => "choose another folder, go on with --resume, or replace it with --overwrite".into(),
+            Self::Range { .. } => "a larger damping or smaller gradients give smaller scores".into(),
+            Self::Device(_)
+            | Self::OutputKind { .. }
+            | Self::Stdout(_)
+            | Self::Data(_)
+            | Self::Model(_)
+            | Self::Gradients(_)
+            | Self::Losses(_)
+            | Self::Eval(_) => return None,
+        })
+    }
+
+    /// The message, what caused it, and what to do.
+    pub fn report(&self) -> String {
+        let mut text = format!("error: {self}");
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(&format!("\n  because: {error}"));
+            cause = error.source();
+        }
+        if let Some(hint) = self.hint() {
+            text.push_str(&format!("\n  hint: {hint}"));
+        }
+        text
+    }
+}
+
+pub(super) fn differences(train: &PathBuf, only_train: &[String], query: &PathBuf, only_query: &[String]) -> String {
+    let side = |here: &PathBuf, names: &[String], other: &PathBuf| {
+        let listed: Vec<String> = names.iter().take(LISTED).map(|n| format!("`{n}`")).collect();
+        let more = if names.len() > LISTED { format!(" and {} more", names.len() - LISTED) } else { String::new() };
+        format!("{}{more} in `{}` but not in `{}`", listed.join(", "), here.display(), other.display())
+    };
+    let mut parts = Vec::new();
+    if !only_train.is_empty() {
+        parts.push(side(train, only_train, query));
+    }
+    if !only_query.is_empty() {
+        parts.push(side(query, only_query, train));
+    }
+    parts.join("; ")
+}
