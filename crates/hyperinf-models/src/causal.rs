@@ -17,7 +17,7 @@ pub enum LmHead {
 }
 
 /// A text with the tokens that are to be predicted in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LmSample {
     /// Token numbers, not padded, at least two.
     pub tokens: Vec<u32>,

@@ -9,6 +9,7 @@ use crate::{Checkpoint, ModelError, Projection};
 pub(crate) mod build;
 mod config;
 mod layer;
+pub(crate) mod layout;
 
 use build::Builder;
 pub use config::{AttentionBias, DecoderConfig, SlidingWindow};

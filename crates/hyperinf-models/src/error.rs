@@ -1,3 +1,7 @@
+use std::path::PathBuf;
+
+use crate::checkpoint::Difference;
+
 /// What data, weights or settings can do wrong while models are built and trained.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -144,6 +148,44 @@ pub enum ModelError {
         /// The logit found.
         value: f64,
     },
+    /// The loss on the validation samples is NaN or infinite.
+    #[error("the mean loss of the validation samples is {value}")]
+    Validation {
+        /// The loss found.
+        value: f64,
+    },
+    /// A checkpoint cannot be written or read.
+    #[error("checkpoint {}: {reason}", path.display())]
+    Checkpoint {
+        /// The file or its folder.
+        path: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A new run would write beside the checkpoints of another one.
+    #[error("{} is there already, after step {step}: resume it, or give another folder", path.display())]
+    CheckpointExists {
+        /// The newest checkpoint.
+        path: PathBuf,
+        /// The steps taken in it.
+        step: usize,
+    },
+    /// A checkpoint is of a run with other settings, weights or data.
+    #[error("{} is a checkpoint of another run: {}", path.display(), shown(differences))]
+    CheckpointDiffers {
+        /// The checkpoint.
+        path: PathBuf,
+        /// In what the two runs differ.
+        differences: Vec<Difference>,
+    },
+    /// A GGUF or llama2.c file is not as it must be.
+    #[error("{}: {source}", path.display())]
+    Format {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        source: crate::FormatError,
+    },
     /// A device failed while values were read back.
     #[error("reading values back from the device failed: {0}")]
     Read(String),
@@ -152,4 +194,8 @@ pub enum ModelError {
 /// Fails with [`ModelError::Setting`] unless `accepted`.
 pub(crate) fn check(accepted: bool, name: &'static str, value: f64, expected: &'static str) -> Result<(), ModelError> {
     if accepted { Ok(()) } else { Err(ModelError::Setting { name, value, expected }) }
+}
+
+fn shown(differences: &[Difference]) -> String {
+    differences.iter().map(Difference::to_string).collect::<Vec<_>>().join("; ")
 }

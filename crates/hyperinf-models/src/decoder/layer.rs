@@ -118,13 +118,8 @@ impl Attention {
         let query = rotary.turn(split(self.q_proj.forward(x.clone(), tape), heads));
         let key = rotary.turn(split(self.k_proj.forward(x.clone(), tape), shared));
         let value = split(self.v_proj.forward(x, tape), shared);
-        // The queries that share a key head are one taller matrix, so that keys and values are not repeated.
-        let rows = heads / shared * t;
-        let query = query.mul_scalar(1.0 / (size as f64).sqrt()).reshape([n, shared, rows, size]);
-        let scores = query.matmul(key.swap_dims(2, 3)).reshape([n, heads, t, t]);
-        let weights = ops::attention_weights(scores, hidden).reshape([n, shared, rows, t]);
-        let mixed = weights.matmul(value).reshape([n, heads, t, size]).swap_dims(1, 2);
-        self.o_proj.forward(mixed.reshape([n, t, heads * size]), tape)
+        let mixed = ops::attention(query, key, value, hidden, 1.0 / (size as f64).sqrt());
+        self.o_proj.forward(mixed.swap_dims(1, 2).reshape([n, t, heads * size]), tape)
     }
 }
 
