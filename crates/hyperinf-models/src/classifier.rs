@@ -1,7 +1,6 @@
 mod head;
 
 use burn::module::Module;
-use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use hyperinf_gradients::{Tape, Task};
 
@@ -129,5 +128,5 @@ impl Task for EncoderClassifier {
 
 /// `−log softmax(logits)[label]` of each row: `[n, classes]` and `[n]` to `[n]`.
 pub(crate) fn cross_entropy(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
-    log_softmax(logits, 1).gather(1, labels.unsqueeze_dim(1)).squeeze_dim::<1>(1).neg()
+    crate::ops::cross_entropy(logits, labels)
 }

@@ -72,8 +72,8 @@ impl Encoder {
             self.layers.iter().fold(hidden, |hidden, layer| layer.forward(hidden, &padding, tape))
         };
         match self.config.norm {
-            NormPlacement::Pre => ops::layer_norm(&self.norm, through(hidden, tape)),
-            NormPlacement::Post => through(ops::layer_norm(&self.norm, hidden), tape),
+            NormPlacement::Pre => ops::layer_norm(&self.norm, self.config.norm_epsilon, through(hidden, tape)),
+            NormPlacement::Post => through(ops::layer_norm(&self.norm, self.config.norm_epsilon, hidden), tape),
         }
     }
 

@@ -1,39 +1,204 @@
-//! Element-wise functions and normalisations of transformers, in one place so that they can be made fast in one place.
+//! The functions of transformers beside their products, each as one pass over memory where that can be had.
+//!
+//! On the processor backend `flex` in f32 every function here is one operation with a derivative of its own, written
+//! for the vector unit and all cores; on other backends and in other types it is composed of Burn's operations. Both
+//! ways compute the same function, and either can be differentiated. Values differ by rounding: at most 8e-8 in
+//! [`gelu`]'s Φ, a few units in the last place elsewhere.
+//!
+//! Parameters that require a gradient (an unfrozen normalisation, say) always take the composed way.
+
+#[cfg(feature = "flex")]
+mod extension;
+#[cfg(feature = "flex")]
+mod kernels;
+#[cfg(feature = "flex")]
+mod steps;
 
 use burn::nn::{LayerNorm, Linear};
-use burn::tensor::{Bool, Tensor, activation};
+use burn::tensor::{Bool, Int, Tensor, activation, assert_shape};
 
-/// `x W + b` for `[n, t, d_input]`, as one two-dimensional product: faster than a batch of small ones.
-pub(crate) fn linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
-    let [n, t, d_input] = x.dims();
-    let [_, d_output] = layer.weight.dims();
-    layer.forward(x.reshape([n * t, d_input])).reshape([n, t, d_output])
+#[cfg(feature = "flex")]
+use extension::{apply, fits};
+
+/// Whether the fused way is there: never without `flex`.
+#[cfg(not(feature = "flex"))]
+fn fits<const R: usize>(_: &Tensor<R>) -> bool {
+    false
 }
 
-/// `x Φ(x)`, with the exact normal distribution function.
-pub(crate) fn gelu(x: Tensor<3>) -> Tensor<3> {
+/// `x W + b` for each position.
+///
+/// # Shapes
+///
+/// `x`: `[n, t, d_input]`; the layer's weight: `[d_input, d_output]`; output: `[n, t, d_output]`.
+///
+/// # Panics
+///
+/// If the last dimension is not `d_input`.
+pub fn linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
+    let [n, t, d_input] = x.dims();
+    let [_, d_output] = layer.weight.dims();
+    // One product of two dimensions is faster than a batch of small ones.
+    let x = x.reshape([n * t, d_input]);
+    #[cfg(feature = "flex")]
+    if let Some(bias) = layer.bias.as_ref().map(|bias| bias.val())
+        && fits(&x)
+        && fits(&bias)
+        && !bias.is_tracked()
+    {
+        assert_shape!(x, [_, layer.weight.dims()[0]]);
+        return apply::add_bias(x.matmul(layer.weight.val()), bias).reshape([n, t, d_output]);
+    }
+    layer.forward(x).reshape([n, t, d_output])
+}
+
+/// `x Φ(x)`, with the distribution function Φ of the normal distribution (Hendrycks & Gimpel 2016); the exact form.
+pub fn gelu<const R: usize>(x: Tensor<R>) -> Tensor<R> {
+    #[cfg(feature = "flex")]
+    if fits(&x) {
+        return apply::gelu(x);
+    }
     activation::gelu(x)
 }
 
-/// Layer normalisation over the last dimension.
-pub(crate) fn layer_norm(layer: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
+/// Layer normalisation over the last dimension (Ba et al. 2016): `(x − mean(x)) / √(var(x) + ε) · gain + bias`, the
+/// variance divided by `d`.
+///
+/// `epsilon` must be the layer's own.
+///
+/// # Shapes
+///
+/// `x`: `[.., d]`; output: the same.
+///
+/// # Panics
+///
+/// If the last dimension is not the layer's `d`.
+pub fn layer_norm<const R: usize>(layer: &LayerNorm, epsilon: f64, x: Tensor<R>) -> Tensor<R> {
+    #[cfg(feature = "flex")]
+    if let Some(bias) = layer.beta.as_ref().map(|bias| bias.val())
+        && fits(&x)
+    {
+        let gain = layer.gamma.val();
+        let [d] = gain.dims();
+        assert_shape!(x, [.., d]);
+        if fits(&gain) && fits(&bias) && !gain.is_tracked() && !bias.is_tracked() {
+            return apply::layer_norm(x, gain, bias, epsilon);
+        }
+    }
     layer.forward(x)
 }
 
-/// `x / √(mean(x²) + ε) · gain` over the last dimension; `gain` `[d]`.
-pub(crate) fn rms_norm(x: Tensor<3>, gain: Tensor<1>, epsilon: f64) -> Tensor<3> {
-    let mean = (x.clone() * x.clone()).mean_dim(2);
+/// Root-mean-square normalisation over the last dimension (Zhang & Sennrich 2019): `x / √(mean(x²) + ε) · gain`.
+///
+/// # Shapes
+///
+/// `x`: `[.., d]`; `gain`: `[d]`; output: as `x`.
+///
+/// # Panics
+///
+/// If the last dimension is not `d`.
+pub fn rms_norm<const R: usize>(x: Tensor<R>, gain: Tensor<1>, epsilon: f64) -> Tensor<R> {
+    let [d] = gain.dims();
+    assert_shape!(x, [.., d]);
+    #[cfg(feature = "flex")]
+    if fits(&x) && fits(&gain) && !gain.is_tracked() {
+        return apply::rms_norm(x, gain, epsilon);
+    }
+    let mean = (x.clone() * x.clone()).mean_dim(R - 1);
     x / (mean + epsilon).sqrt() * gain.unsqueeze()
 }
 
-/// `silu(gate) · up`, with `silu(x) = x / (1 + e⁻ˣ)`.
-pub(crate) fn swiglu(gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
+/// `silu(gate) · up`, with `silu(x) = x / (1 + e⁻ˣ)` (Shazeer 2020).
+///
+/// # Shapes
+///
+/// `gate` and `up`: the same; so is the output.
+///
+/// # Panics
+///
+/// If the shapes differ.
+pub fn swiglu<const R: usize>(gate: Tensor<R>, up: Tensor<R>) -> Tensor<R> {
+    assert_eq!(gate.dims(), up.dims(), "swiglu: shapes of `gate` and `up`");
+    #[cfg(feature = "flex")]
+    if fits(&gate) && fits(&up) {
+        return apply::swiglu(gate, up);
+    }
     activation::silu(gate) * up
 }
 
-/// Softmax over the keys of attention scores `[n, heads, t, t]`; weight 0 where `hidden`, of the same shape or with
-/// sides of 1, is true.
-pub(crate) fn attention_weights(scores: Tensor<4>, hidden: Tensor<4, Bool>) -> Tensor<4> {
-    let hidden = hidden.expand(scores.dims());
-    activation::softmax(scores.mask_fill(hidden, f32::NEG_INFINITY), 3)
+/// The weights of attention, `softmax(scale · scores)` over the last dimension, with weight 0 for what is hidden.
+///
+/// A row in which everything is hidden has weight 0 throughout; a score of +∞ or NaN gives NaN.
+///
+/// # Shapes
+///
+/// `scores`: `[n, heads, t, u]`; `hidden`: the same, or sides of 1; output: as `scores`.
+///
+/// # Panics
+///
+/// If a side of `hidden` is neither 1 nor that of `scores`.
+pub fn attention_weights(scores: Tensor<4>, hidden: Tensor<4, Bool>, scale: f64) -> Tensor<4> {
+    let dims = scores.dims();
+    let sides = hidden.dims().into_iter().zip(dims);
+    assert!(
+        sides.into_iter().all(|(side, full)| side == 1 || side == full),
+        "attention_weights: `hidden` of {:?} for scores of {dims:?}",
+        hidden.dims()
+    );
+    #[cfg(feature = "flex")]
+    if fits(&scores) {
+        return apply::attention_weights(scores, hidden, scale);
+    }
+    let hidden = hidden.expand(dims);
+    let scores = scores.mul_scalar(scale).mask_fill(hidden.clone(), f32::NEG_INFINITY);
+    activation::softmax(scores, 3).mask_fill(hidden, 0.0)
+}
+
+/// Attention (Vaswani et al. 2017): `softmax(scale · Q Kᵀ) V` for each head, with weight 0 for what is hidden.
+///
+/// Key heads may be fewer than query heads: consecutive query heads share one (Ainslie et al. 2023).
+///
+/// # Shapes
+///
+/// `query`: `[n, heads, t, s]`; `key` and `value`: `[n, shared, u, s]`; `hidden`: `[n, heads, t, u]` or sides of 1;
+/// output: `[n, heads, t, s]`.
+///
+/// # Panics
+///
+/// If `shared` does not divide `heads`, or other sides differ.
+pub fn attention(
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    hidden: Tensor<4, Bool>,
+    scale: f64,
+) -> Tensor<4> {
+    let [n, heads, t, s] = query.dims();
+    let [_, shared, u, _] = key.dims();
+    assert!(shared >= 1 && heads.is_multiple_of(shared), "attention: {heads} query heads for {shared} key heads");
+    // The queries that share a key head are one taller matrix, so that keys and values are not repeated.
+    let rows = heads / shared * t;
+    let query = if heads == shared { query } else { query.reshape([n, shared, rows, s]) };
+    let scores = query.matmul(key.swap_dims(2, 3)).reshape([n, heads, t, u]);
+    let weights = attention_weights(scores, hidden, scale).reshape([n, shared, rows, u]);
+    weights.matmul(value).reshape([n, heads, t, s])
+}
+
+/// `−log softmax(logits)[target]` of each row, in nats.
+///
+/// # Shapes
+///
+/// `logits`: `[m, classes]`; `targets`: `[m]`; output: `[m]`.
+///
+/// # Panics
+///
+/// If the numbers of rows differ or a target is not below `classes`.
+pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    let [m, _] = logits.dims();
+    assert_shape!(targets, [m]);
+    #[cfg(feature = "flex")]
+    if fits(&logits) {
+        return apply::cross_entropy(logits, targets);
+    }
+    activation::log_softmax(logits, 1).gather(1, targets.unsqueeze_dim(1)).squeeze_dim::<1>(1).neg()
 }

@@ -20,6 +20,7 @@ pub(super) struct EncoderLayer {
     fc1: Projection,
     fc2: Projection,
     heads: usize,
+    norm_epsilon: f64,
     #[module(skip)]
     norm: NormPlacement,
     #[module(skip)]
@@ -39,6 +40,7 @@ impl EncoderLayer {
             fc1: plain(init, width, inner),
             fc2: plain(init, inner, width),
             heads: config.heads,
+            norm_epsilon: config.norm_epsilon,
             norm: config.norm,
             activation: config.activation,
         }
@@ -46,15 +48,16 @@ impl EncoderLayer {
 
     /// `[n, t, d]` to the same; `padding` `[n, 1, 1, t]` is true for keys that are not to be seen.
     pub(super) fn forward(&self, x: Tensor<3>, padding: &Tensor<4, Bool>, tape: &mut Tape) -> Tensor<3> {
-        let (first, second) = (&self.attention_norm, &self.feed_forward_norm);
+        let first = |x| ops::layer_norm(&self.attention_norm, self.norm_epsilon, x);
+        let second = |x| ops::layer_norm(&self.feed_forward_norm, self.norm_epsilon, x);
         match self.norm {
             NormPlacement::Pre => {
-                let x = x.clone() + self.attention(ops::layer_norm(first, x), padding, tape);
-                x.clone() + self.feed_forward(ops::layer_norm(second, x), tape)
+                let x = x.clone() + self.attention(first(x), padding, tape);
+                x.clone() + self.feed_forward(second(x), tape)
             }
             NormPlacement::Post => {
-                let x = ops::layer_norm(first, x.clone() + self.attention(x, padding, tape));
-                ops::layer_norm(second, x.clone() + self.feed_forward(x, tape))
+                let x = first(x.clone() + self.attention(x, padding, tape));
+                second(x.clone() + self.feed_forward(x, tape))
             }
         }
     }
@@ -63,12 +66,11 @@ impl EncoderLayer {
         let [n, t, d] = x.dims();
         let (heads, size) = (self.heads, d / self.heads);
         let split = |x: Tensor<3>| x.reshape([n, t, heads, size]).swap_dims(1, 2);
-        let query = split(self.q_proj.forward(x.clone(), tape)).mul_scalar(1.0 / (size as f64).sqrt());
+        let query = split(self.q_proj.forward(x.clone(), tape));
         let key = split(self.k_proj.forward(x.clone(), tape));
         let value = split(self.v_proj.forward(x, tape));
-        let weights = ops::attention_weights(query.matmul(key.swap_dims(2, 3)), padding.clone());
-        let mixed = weights.matmul(value).swap_dims(1, 2).reshape([n, t, d]);
-        self.out_proj.forward(mixed, tape)
+        let mixed = ops::attention(query, key, value, padding.clone(), 1.0 / (size as f64).sqrt());
+        self.out_proj.forward(mixed.swap_dims(1, 2).reshape([n, t, d]), tape)
     }
 
     fn feed_forward(&self, x: Tensor<3>, tape: &mut Tape) -> Tensor<3> {

@@ -1,0 +1,145 @@
+//! The derivatives of the fused functions.
+
+use burn::backend::Flex;
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, unary};
+use burn::backend::flex::FlexTensor;
+
+use super::extension::{contiguous, filled, rewritten};
+use super::kernels;
+
+#[derive(Debug)]
+pub(super) struct AddBias;
+
+impl Backward<Flex, 1> for AddBias {
+    type State = ();
+
+    fn backward(self, ops: Ops<(), 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        unary::<Flex, _>(ops.parents, ops.node, gradients, |gradient| gradient);
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Gelu;
+
+impl Backward<Flex, 1> for Gelu {
+    /// The input.
+    type State = FlexTensor;
+
+    fn backward(self, ops: Ops<FlexTensor, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let x = contiguous(ops.state);
+        unary::<Flex, _>(ops.parents, ops.node, gradients, |gradient| {
+            rewritten(gradient, 1, &kernels::GeluGradient { x: x.storage() })
+        });
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct LayerNorm;
+
+impl Backward<Flex, 1> for LayerNorm {
+    /// Input, gain and `ε`.
+    type State = (FlexTensor, FlexTensor, f64);
+
+    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let (x, gain, epsilon) = ops.state;
+        let (x, gain) = (contiguous(x), contiguous(gain));
+        let gain = gain.storage::<f32>();
+        unary::<Flex, _>(ops.parents, ops.node, gradients, |gradient| {
+            let kernel = kernels::LayerNormGradient { x: x.storage(), gain, epsilon: epsilon as f32 };
+            rewritten(gradient, gain.len(), &kernel)
+        });
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct RmsNorm;
+
+impl Backward<Flex, 1> for RmsNorm {
+    /// Input, gain and `ε`.
+    type State = (FlexTensor, FlexTensor, f64);
+
+    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let (x, gain, epsilon) = ops.state;
+        let (x, gain) = (contiguous(x), contiguous(gain));
+        let gain = gain.storage::<f32>();
+        unary::<Flex, _>(ops.parents, ops.node, gradients, |gradient| {
+            let kernel = kernels::RmsNormGradient { x: x.storage(), gain, epsilon: epsilon as f32 };
+            rewritten(gradient, gain.len(), &kernel)
+        });
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct SwiGlu;
+
+impl Backward<Flex, 2> for SwiGlu {
+    /// The gate and the other factor.
+    type State = (FlexTensor, FlexTensor);
+
+    fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let (gate, up) = ops.state;
+        let (gate, up) = (contiguous(gate), contiguous(up));
+        let gradient = contiguous(gradients.consume::<Flex>(&ops.node));
+        let [gate_node, up_node] = ops.parents;
+        if let Some(node) = gate_node {
+            let kernel =
+                kernels::GateGradient { gate: gate.storage(), up: up.storage(), gradient: gradient.storage() };
+            let found = filled(&gate, 1, &kernel);
+            gradients.register::<Flex>(node.id, found);
+        }
+        if let Some(node) = up_node {
+            gradients.register::<Flex>(node.id, rewritten(gradient, 1, &kernels::UpGradient { gate: gate.storage() }));
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Attention;
+
+impl Backward<Flex, 1> for Attention {
+    /// The weights and the scale.
+    type State = (FlexTensor, f64);
+
+    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let (weights, scale) = ops.state;
+        let weights = contiguous(weights);
+        let length = weights.layout().shape()[3];
+        unary::<Flex, _>(ops.parents, ops.node, gradients, |gradient| {
+            let kernel = kernels::AttentionGradient { weights: weights.storage(), scale: scale as f32, length };
+            rewritten(gradient, length, &kernel)
+        });
+    }
+}
+
+/// What the cross-entropy was taken of.
+#[derive(Clone, Debug)]
+pub(super) struct Scored {
+    pub logits: FlexTensor,
+    /// `log Σ exp` of each row.
+    pub levels: Vec<f32>,
+    pub targets: Vec<usize>,
+}
+
+#[derive(Debug)]
+pub(super) struct CrossEntropy;
+
+impl Backward<Flex, 1> for CrossEntropy {
+    type State = Scored;
+
+    fn backward(self, ops: Ops<Scored, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let Scored { logits, levels, targets } = ops.state;
+        let classes = logits.layout().shape()[1];
+        unary::<Flex, _>(ops.parents, ops.node, gradients, |gradient| {
+            let gradient = contiguous(gradient);
+            let kernel = kernels::CrossEntropyGradient {
+                levels: &levels,
+                targets: &targets,
+                gradient: gradient.storage(),
+                classes,
+            };
+            rewritten(logits, classes, &kernel)
+        });
+    }
+}
