@@ -2,6 +2,7 @@
 
 mod curvature;
 mod device;
+mod encoder;
 mod evaluation;
 mod goldens;
 mod gradients;
@@ -14,3 +15,4 @@ mod schulz;
 mod scoring;
 mod solvers;
 mod tape;
+mod training;

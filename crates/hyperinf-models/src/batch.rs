@@ -3,7 +3,7 @@ use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use crate::{EncoderConfig, ModelError};
 
 /// A sequence of tokens with its class.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Sample {
     /// Token numbers, not padded, at least one.
     pub tokens: Vec<u32>,

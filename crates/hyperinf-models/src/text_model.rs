@@ -7,7 +7,7 @@ use crate::ModelError;
 /// A model of token sequences: what fine-tuning and attribution need beside the [`Task`].
 pub trait TextModel: Task + Module {
     /// A tokenized sample with what it is to be predicted from it.
-    type Sample: Clone + Send + Sync;
+    type Sample: Clone + Send + Sync + std::hash::Hash;
 
     /// The samples as a batch on the model's device, padded to the longest.
     ///

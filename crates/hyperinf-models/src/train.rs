@@ -1,13 +1,15 @@
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
 use burn::module::Module;
-use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::Tensor;
-use hyperinf_gradients::{Tape, Task};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
+use crate::ModelError;
 use crate::error::check;
-use crate::{EncoderClassifier, ModelError, Sample, TextModel};
+use crate::optimizer::{Flat, TrainedParameters, add, clip, take};
 
 /// How a model is trained: AdamW, the learning rate rising linearly and then falling linearly.
 ///
@@ -59,6 +61,11 @@ impl TrainConfig {
         check(self.batch_size >= 1, "batch_size", self.batch_size as f64, "at least 1")
     }
 
+    /// The steps of a run over so many samples.
+    pub fn steps(&self, samples: usize) -> usize {
+        self.epochs * samples.div_ceil(self.batch_size)
+    }
+
     /// The learning rate of a step, counted from 0.
     ///
     /// With `w = ⌈warmup · steps⌉`: `peak · (step + 1)/w` below `w`, then `peak · (steps − step)/(steps − w)`; no
@@ -83,21 +90,27 @@ pub struct Progress {
     pub epoch: usize,
     /// The step just taken, from 0.
     pub step: usize,
-    /// All steps of the run.
+    /// All steps of the run, unless it stops early.
     pub steps: usize,
     /// The learning rate of the step.
     pub learning_rate: f64,
     /// The mean loss of its batch, before the step.
     pub loss: f64,
+    /// The positions of its batch, padding not counted.
+    pub tokens: usize,
+    /// Since the run began or was taken up again.
+    pub elapsed: Duration,
+    /// The mean loss on the validation samples, where they were evaluated after this step.
+    pub validation: Option<f64>,
 }
 
 /// Trains whatever parameters of a module are not frozen and returns the module as `valid()`.
 ///
 /// `lengths[i]` is the number of positions of sample `i`: samples of similar length share a batch, so that little
 /// is padded. `losses(module, rows)` gives the losses of those samples, of any number; their mean is minimised.
-/// Frozen parameters cost no gradient. The devices' own generators are seeded too, for dropout. Equal seeds give
-/// equal models on one machine; with dropout this holds only while nothing else draws random numbers from the
-/// device.
+/// Frozen parameters cost no gradient. The devices' own generators are seeded too before every step, for dropout.
+/// Equal seeds give equal models on one machine; with dropout this holds only while nothing else draws random numbers
+/// from the device.
 ///
 /// # Errors
 ///
@@ -107,58 +120,110 @@ pub fn train<M: Module>(
     module: M,
     lengths: &[usize],
     config: &TrainConfig,
-    mut losses: impl FnMut(&M, &[usize]) -> Result<Tensor<1>, ModelError>,
+    losses: impl FnMut(&M, &[usize]) -> Result<Tensor<1>, ModelError>,
     mut progress: impl FnMut(&Progress),
 ) -> Result<M, ModelError> {
-    config.validate()?;
-    if lengths.is_empty() {
-        return Err(ModelError::Empty { what: "samples to train on" });
+    let run = Run { lengths, config, micro_batch: None, clip_norm: None };
+    let state = run.go(State::new(module, config), losses, |_, after| {
+        progress(after);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(state.module.valid())
+}
+
+/// What changes from step to step. Everything random follows from the seed and the step.
+pub(crate) struct State<M> {
+    /// With its gradients tracked.
+    pub(crate) module: M,
+    pub(crate) optimizer: TrainedParameters,
+    /// The steps taken.
+    pub(crate) step: usize,
+}
+
+impl<M: Module> State<M> {
+    pub(crate) fn new(module: M, config: &TrainConfig) -> Self {
+        Self { module: module.train(), optimizer: TrainedParameters::new(config.weight_decay), step: 0 }
     }
-    for device in module.devices() {
-        device.seed(config.seed);
-    }
-    let mut module = module.train();
-    let mut optimizer = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(config.weight_decay).init();
-    let mut rng = StdRng::seed_from_u64(config.seed);
-    let steps = config.epochs * lengths.len().div_ceil(config.batch_size);
-    let mut step = 0;
-    for epoch in 0..config.epochs {
-        for rows in epoch_batches(lengths, config.batch_size, &mut rng) {
-            let learning_rate = config.learning_rate_at(step, steps);
-            let mean = losses(&module, &rows)?.mean();
-            if !mean.is_tracked() {
-                return Err(ModelError::Frozen);
+}
+
+/// The loop below every training.
+pub(crate) struct Run<'a> {
+    pub(crate) lengths: &'a [usize],
+    pub(crate) config: &'a TrainConfig,
+    /// Samples of a forward and backward pass; all of the batch, if none.
+    pub(crate) micro_batch: Option<usize>,
+    /// The largest norm of a step's gradient over all parameters.
+    pub(crate) clip_norm: Option<f64>,
+}
+
+impl Run<'_> {
+    /// Goes from the state on to the last step, or until `after` breaks off; it is called after every step.
+    pub(crate) fn go<M: Module>(
+        &self,
+        mut state: State<M>,
+        mut losses: impl FnMut(&M, &[usize]) -> Result<Tensor<1>, ModelError>,
+        mut after: impl FnMut(&mut State<M>, &mut Progress) -> Result<ControlFlow<()>, ModelError>,
+    ) -> Result<State<M>, ModelError> {
+        let config = self.config;
+        config.validate()?;
+        if self.lengths.is_empty() {
+            return Err(ModelError::Empty { what: "samples to train on" });
+        }
+        let began = Instant::now();
+        let mut order = StdRng::seed_from_u64(config.seed);
+        let steps = config.steps(self.lengths.len());
+        let batches = (0..config.epochs).flat_map(|epoch| {
+            epoch_batches(self.lengths, config.batch_size, &mut order).into_iter().map(move |rows| (epoch, rows))
+        });
+        for (step, (epoch, rows)) in batches.enumerate().skip(state.step) {
+            for device in state.module.devices() {
+                device.seed(config.seed.wrapping_add(step as u64));
             }
-            let loss = read_scalar(mean.clone())?;
+            let learning_rate = config.learning_rate_at(step, steps);
+            let (loss, gradients) = self.gradients(&state.module, &rows, &mut losses)?;
             if !loss.is_finite() {
                 return Err(ModelError::Diverged { step, value: loss, learning_rate });
             }
-            let gradients = GradientsParams::from_grads(mean.backward(), &module);
-            module = optimizer.step(learning_rate, module, gradients);
-            progress(&Progress { epoch, step, steps, learning_rate, loss });
-            step += 1;
+            let gradients = match self.clip_norm {
+                Some(limit) => clip(gradients, limit)?,
+                None => gradients,
+            };
+            state.module = state.optimizer.step(learning_rate, state.module, gradients);
+            state.step = step + 1;
+            let tokens = rows.iter().map(|&row| self.lengths[row]).sum();
+            let elapsed = began.elapsed();
+            let mut progress = Progress { epoch, step, steps, learning_rate, loss, tokens, elapsed, validation: None };
+            if after(&mut state, &mut progress)?.is_break() {
+                break;
+            }
         }
+        Ok(state)
     }
-    Ok(module.valid())
-}
 
-/// [`train`] for a classifier: the frozen parts of the model (see [`crate::adapt`]) stay as they are.
-///
-/// # Errors
-///
-/// As [`train`], and if a sample does not fit the model.
-pub fn finetune(
-    model: EncoderClassifier,
-    samples: &[Sample],
-    config: &TrainConfig,
-    progress: impl FnMut(&Progress),
-) -> Result<EncoderClassifier, ModelError> {
-    let lengths: Vec<usize> = samples.iter().map(|s| s.tokens.len()).collect();
-    let losses = |model: &EncoderClassifier, rows: &[usize]| {
-        let batch = model.collate(&rows.iter().map(|&row| &samples[row]).collect::<Vec<_>>())?;
-        Ok(model.loss(model.forward(&batch, &mut Tape::off()), &batch))
-    };
-    train(model, lengths.as_slice(), config, losses, progress)
+    /// The mean loss of a batch with its gradients, piece by piece; the gradients are empty if it is not finite.
+    fn gradients<M: Module>(
+        &self,
+        module: &M,
+        rows: &[usize],
+        losses: &mut impl FnMut(&M, &[usize]) -> Result<Tensor<1>, ModelError>,
+    ) -> Result<(f64, Flat), ModelError> {
+        let (mut loss, mut sum) = (0.0, Flat::new());
+        for piece in rows.chunks(self.micro_batch.unwrap_or(rows.len())) {
+            let mut mean = losses(module, piece)?.mean();
+            if piece.len() < rows.len() {
+                mean = mean.mul_scalar(piece.len() as f64 / rows.len() as f64);
+            }
+            if !mean.is_tracked() {
+                return Err(ModelError::Frozen);
+            }
+            loss += read_scalar(mean.clone())?;
+            if !loss.is_finite() {
+                return Ok((loss, Flat::new()));
+            }
+            add(&mut sum, take(module, &mut mean.backward()));
+        }
+        Ok((loss, sum))
+    }
 }
 
 /// How many batches are sorted by length together: enough to save padding, few enough to stay random.

@@ -44,23 +44,33 @@ pub fn load_weights<M: Module>(module: M, weights: BTreeMap<String, TensorData>)
 
 /// The place in a module tree. An enum's variants are not part of a path: an adapted layer is the same layer.
 #[derive(Default)]
-struct Path(Vec<String>);
+pub(crate) struct Path {
+    names: Vec<String>,
+    containers: Vec<String>,
+}
 
 impl Path {
-    fn enter(&mut self, name: &str, container: &str) {
+    pub(crate) fn enter(&mut self, name: &str, container: &str) {
+        self.containers.push(container.to_owned());
         if !container.starts_with("Enum:") {
-            self.0.push(name.to_string());
+            self.names.push(name.to_owned());
         }
     }
 
-    fn exit(&mut self, container: &str) {
+    pub(crate) fn exit(&mut self, container: &str) {
+        self.containers.pop();
         if !container.starts_with("Enum:") {
-            self.0.pop();
+            self.names.pop();
         }
     }
 
-    fn name(&self) -> String {
-        self.0.join(".")
+    pub(crate) fn name(&self) -> String {
+        self.names.join(".")
+    }
+
+    /// Whether the place is a parameter of a linear layer.
+    pub(crate) fn is_linear(&self) -> bool {
+        self.containers.last().is_some_and(|container| container == "Struct:Linear")
     }
 }
 

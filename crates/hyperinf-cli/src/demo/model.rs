@@ -2,8 +2,8 @@
 
 use burn::tensor::Device;
 use hyperinf::models::{
-    ALL_LINEAR, EncoderClassifier, HeadKind, LoraConfig, ModelError, Progress, Recorded, Sample, TrainConfig, adapt,
-    finetune,
+    ALL_LINEAR, EncoderClassifier, FinetuneConfig, HeadKind, LoraConfig, ModelError, Progress, Recorded, Sample,
+    TrainConfig, adapt, finetune,
 };
 
 use super::data::{DataError, DemoData, Mail};
@@ -45,6 +45,7 @@ pub fn tune(
     seed: u64,
     progress: impl FnMut(&Progress),
 ) -> Result<EncoderClassifier, ModelError> {
-    let config = TrainConfig { learning_rate: 3e-3, epochs: 4, batch_size: 32, seed, ..TrainConfig::default() };
-    finetune(model, samples, &config, progress)
+    let schedule = TrainConfig { learning_rate: 3e-3, epochs: 4, batch_size: 32, seed, ..TrainConfig::default() };
+    let config = FinetuneConfig { schedule, ..FinetuneConfig::default() };
+    Ok(finetune(model, samples, None, &config, progress)?.model)
 }
