@@ -55,7 +55,7 @@ pub use llama2c::{llama2c_tokenizer, load_llama2c};
 pub use load::LoadError;
 pub use lora::{LoraConfig, LoraLinear, LoraScaling, MergedLora};
 pub use masked::pretrain_masked;
-pub use peft::{Adapter, AdapterConfig, AdapterTask};
+pub use peft::{Adapter, AdapterConfig, AdapterTask, TargetModules};
 pub use projection::Projection;
 pub use rotary::{RotaryConfig, RotaryPairing, RotaryScaling};
 pub use text_model::TextModel;

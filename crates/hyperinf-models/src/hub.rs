@@ -1,0 +1,176 @@
+use std::path::{Path, PathBuf};
+
+use crate::load::LoadError;
+
+/// Where models are fetched from that are not given by a path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hub {
+    /// The address; `None` is Hugging Face's own.
+    pub endpoint: Option<String>,
+    /// The folder that keeps what was fetched; `None` is the one shared by Hugging Face's programs.
+    pub cache: Option<PathBuf>,
+    /// Whether only the cache is looked at.
+    pub offline: bool,
+}
+
+impl Hub {
+    /// The hub of the environment: `HF_ENDPOINT`, `HF_HOME` and `HF_HUB_OFFLINE`, as Hugging Face's programs have them.
+    pub fn from_env() -> Self {
+        let text = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self {
+            endpoint: text("HF_ENDPOINT"),
+            cache: std::env::var_os("HF_HOME").map(|home| Path::new(&home).join("hub")),
+            offline: text("HF_HUB_OFFLINE").is_some_and(|value| value != "0"),
+        }
+    }
+
+    /// The path of a model or adapter: the one given, if there is something, else that of the model of this name in
+    /// the cache, after fetching what is missing there.
+    ///
+    /// Fetched are settings, tokenizer and weights in safetensors. A model that is complete in the cache needs no
+    /// network.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::NoSuchModel`] if it is neither a path nor like a name, [`LoadError::Hub`] if it cannot be fetched.
+    pub fn resolve(&self, name: &str) -> Result<PathBuf, LoadError> {
+        let path = Path::new(name);
+        if path.exists() {
+            return Ok(path.to_owned());
+        }
+        if !is_name(name) {
+            return Err(LoadError::NoSuchModel { name: name.to_owned() });
+        }
+        self.fetch(name).map_err(|reason| LoadError::Hub { name: name.to_owned(), reason })
+    }
+
+    #[cfg(not(feature = "hub"))]
+    fn fetch(&self, _name: &str) -> Result<PathBuf, String> {
+        Err("this program was built without the feature `hub`".to_owned())
+    }
+}
+
+/// [`Hub::resolve`] with the hub of the environment.
+///
+/// # Errors
+///
+/// As [`Hub::resolve`].
+pub fn resolve(name: &str) -> Result<PathBuf, LoadError> {
+    Hub::from_env().resolve(name)
+}
+
+/// Whether it is like `organisation/name` or `name`.
+fn is_name(name: &str) -> bool {
+    let part = |part: &str| {
+        !part.starts_with(['.', '-'])
+            && !part.is_empty()
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    name.split('/').count() <= 2 && name.split('/').all(part)
+}
+
+#[cfg(feature = "hub")]
+mod fetch {
+    use std::path::{Path, PathBuf};
+
+    use hf_hub::api::sync::{ApiBuilder, ApiRepo};
+    use hf_hub::{Cache, CacheRepo};
+    use serde_json::Value;
+
+    use super::Hub;
+
+    const INDEX: &str = "model.safetensors.index.json";
+    /// What may be there beside weights.
+    const SMALL: [&str; 6] = [
+        "config.json",
+        "adapter_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "chat_template.jinja",
+    ];
+
+    impl Hub {
+        /// The folder of a model in the cache, complete.
+        pub(super) fn fetch(&self, name: &str) -> Result<PathBuf, String> {
+            let cache = self.cache.clone().map_or_else(Cache::from_env, Cache::new);
+            if let Some(folder) = complete(&cache.model(name.to_owned())) {
+                return Ok(folder);
+            }
+            if self.offline {
+                return Err("it is not complete in the cache, and HF_HUB_OFFLINE forbids the network".to_owned());
+            }
+            let mut builder = ApiBuilder::from_cache(cache);
+            if let Some(endpoint) = &self.endpoint {
+                builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
+            }
+            let repo = builder.build().map_err(|error| error.to_string())?.model(name.to_owned());
+            let there: Vec<String> = repo
+                .info()
+                .map_err(|error| error.to_string())?
+                .siblings
+                .into_iter()
+                .map(|file| file.rfilename)
+                .collect();
+            // Should the model change between two files, they lie in two folders: once more then.
+            for _ in 0..2 {
+                if let Some(folder) = fetch_all(&repo, &there)? {
+                    return Ok(folder);
+                }
+            }
+            Err("it changed while it was being fetched; try again".to_owned())
+        }
+    }
+
+    /// Fetches what is needed of the files that are there, weights last; `None` if they are of different versions.
+    fn fetch_all(repo: &ApiRepo, there: &[String]) -> Result<Option<PathBuf>, String> {
+        let has = |name: &str| there.iter().any(|file| file == name);
+        let get = |name: &str| repo.get(name).map_err(|error| format!("{name}: {error}"));
+        let mut wanted: Vec<String> = SMALL.iter().filter(|name| has(name)).map(|&name| name.to_owned()).collect();
+        if has("adapter_config.json") {
+            wanted.push("adapter_model.safetensors".to_owned());
+        } else if has("model.safetensors") {
+            wanted.push("model.safetensors".to_owned());
+        } else if has(INDEX) {
+            wanted.extend(shards(&get(INDEX)?)?);
+            wanted.push(INDEX.to_owned());
+        } else {
+            let files = there.join(", ");
+            return Err(format!("it has no weights in safetensors, nor an adapter (its files: {files})"));
+        }
+        let folders = wanted.iter().map(|name| get(name).map(|path| folder_of(&path, name)));
+        let mut folders = folders.collect::<Result<Vec<PathBuf>, String>>()?;
+        folders.dedup();
+        Ok(if folders.len() == 1 { folders.pop() } else { None })
+    }
+
+    /// The folder of a model whose weights, fetched last, are all in the cache.
+    fn complete(cache: &CacheRepo) -> Option<PathBuf> {
+        let folder = |name: &str| cache.get(name).map(|path| folder_of(&path, name));
+        if cache.get("adapter_config.json").is_some() {
+            return folder("adapter_model.safetensors");
+        }
+        cache.get("config.json")?;
+        if let Some(folder) = folder("model.safetensors") {
+            return Some(folder);
+        }
+        let files = shards(&cache.get(INDEX)?).ok()?;
+        files.iter().all(|file| cache.get(file).is_some()).then(|| folder(INDEX)).flatten()
+    }
+
+    /// The files that an index names.
+    fn shards(index: &Path) -> Result<Vec<String>, String> {
+        let text = std::fs::read_to_string(index).map_err(|error| format!("{}: {error}", index.display()))?;
+        let value: Value = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", index.display()))?;
+        let names = value["weight_map"].as_object().into_iter().flat_map(|map| map.values());
+        let mut files: Vec<String> = names.filter_map(|name| name.as_str().map(str::to_owned)).collect();
+        files.sort_unstable();
+        files.dedup();
+        if files.is_empty() { Err(format!("{INDEX} names no files")) } else { Ok(files) }
+    }
+
+    /// The folder that a file's path within a model is relative to.
+    fn folder_of(path: &Path, name: &str) -> PathBuf {
+        path.ancestors().nth(name.split('/').count()).unwrap_or(path).to_owned()
+    }
+}

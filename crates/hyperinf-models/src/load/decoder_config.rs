@@ -1,0 +1,158 @@
+use serde_json::{Value, json};
+
+use super::{Fields, LoadError};
+use crate::{AttentionBias, DecoderConfig, LmHead, RotaryConfig, RotaryPairing, RotaryScaling, SlidingWindow};
+
+/// The members of the Llama family that differ in their defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DecoderFamily {
+    Llama,
+    Mistral,
+    Qwen2,
+}
+
+/// The form of a decoder by its `config.json`, with the defaults of Hugging Face's libraries where it says nothing.
+///
+/// Probabilities of dropout are passed over: nothing but adapters is trained.
+pub(super) fn decoder_config(fields: &Fields, family: DecoderFamily) -> Result<(DecoderConfig, LmHead), LoadError> {
+    fields.only("hidden_act", &[json!("silu"), json!("swish")], "\"silu\"")?;
+    fields.only("partial_rotary_factor", &[json!(1.0), json!(1)], "1")?;
+    let width = fields.size("hidden_size")?;
+    let heads = fields.size("num_attention_heads")?;
+    let layers = fields.size("num_hidden_layers")?;
+    let attention_bias = match family {
+        DecoderFamily::Qwen2 => AttentionBias::QueryKeyValue,
+        DecoderFamily::Llama if fields.flag("attention_bias", false)? => AttentionBias::All,
+        DecoderFamily::Llama | DecoderFamily::Mistral => AttentionBias::None,
+    };
+    let feed_forward_bias = family == DecoderFamily::Llama && fields.flag("mlp_bias", false)?;
+    if family != DecoderFamily::Llama {
+        // These libraries' models of the family have no such setting, so that a file with it means something else.
+        fields.only("mlp_bias", &[json!(false)], "false")?;
+    }
+    if family == DecoderFamily::Mistral {
+        fields.only("attention_bias", &[json!(false)], "false")?;
+    }
+    let max_tokens = fields.size("max_position_embeddings")?;
+    let (rotary, max_tokens) = rotary(fields, max_tokens)?;
+    let config = DecoderConfig {
+        vocabulary: fields.size("vocab_size")?,
+        max_tokens,
+        width,
+        layers,
+        heads,
+        key_value_heads: fields.optional_size("num_key_value_heads")?.unwrap_or(match family {
+            DecoderFamily::Llama => heads,
+            DecoderFamily::Mistral => 8,
+            DecoderFamily::Qwen2 => 32,
+        }),
+        head_size: match fields.optional_size("head_dim")? {
+            Some(size) => size,
+            None => width.checked_div(heads).unwrap_or(0),
+        },
+        feed_forward: fields.size("intermediate_size")?,
+        norm_epsilon: fields.number("rms_norm_eps")?.unwrap_or(1e-6),
+        rotary,
+        attention_bias,
+        feed_forward_bias,
+        sliding_window: window(fields, family, layers)?,
+    };
+    let head = if fields.flag("tie_word_embeddings", false)? { LmHead::Tied } else { LmHead::Separate };
+    Ok((config, head))
+}
+
+/// What attention sees. `layer_types` must say the same as the other settings, if it is there.
+fn window(fields: &Fields, family: DecoderFamily, layers: usize) -> Result<Option<SlidingWindow>, LoadError> {
+    let (size, first_layer) = match family {
+        DecoderFamily::Llama => (None, 0),
+        // An absent window has a default; one that is `null` is none.
+        DecoderFamily::Mistral if fields.is_null("sliding_window") => (None, 0),
+        DecoderFamily::Mistral => (Some(fields.optional_size("sliding_window")?.unwrap_or(4096)), 0),
+        DecoderFamily::Qwen2 if !fields.flag("use_sliding_window", false)? => (None, 0),
+        DecoderFamily::Qwen2 if fields.is_null("sliding_window") => (None, 0),
+        DecoderFamily::Qwen2 => {
+            let first = fields.optional_size("max_window_layers")?.unwrap_or(28);
+            (Some(fields.optional_size("sliding_window")?.unwrap_or(4096)), first)
+        }
+    };
+    let window = size.map(|size| SlidingWindow { size, first_layer });
+    let expected: Vec<Value> = (0..layers)
+        .map(|layer| match window {
+            Some(window) if layer >= window.first_layer => json!("sliding_attention"),
+            _ => json!("full_attention"),
+        })
+        .collect();
+    let expected = Value::Array(expected);
+    let text = expected.to_string();
+    fields.only("layer_types", &[expected], &text)?;
+    Ok(window)
+}
+
+/// The positions, and how many there are.
+///
+/// The settings stand in `rope_parameters` (newer) or in `rope_scaling` and `rope_theta` (older).
+fn rotary(fields: &Fields, max_tokens: usize) -> Result<(RotaryConfig, usize), LoadError> {
+    let newer = fields.within("rope_parameters", "rope_parameters.")?;
+    let rope = match newer {
+        Some(newer) => Some(newer),
+        None => fields.within("rope_scaling", "rope_scaling.")?,
+    };
+    let base = match rope.as_ref().map(|rope| rope.number("rope_theta")).transpose()?.flatten() {
+        Some(base) => base,
+        None => fields.number("rope_theta")?.unwrap_or(1e4),
+    };
+    let (scaling, max_tokens) = match &rope {
+        None => (RotaryScaling::None, max_tokens),
+        Some(rope) => scaling(rope, max_tokens)?,
+    };
+    Ok((RotaryConfig { base, scaling, pairing: RotaryPairing::Halves }, max_tokens))
+}
+
+fn scaling(rope: &Fields, max_tokens: usize) -> Result<(RotaryScaling, usize), LoadError> {
+    rope.only("partial_rotary_factor", &[json!(1.0), json!(1)], "1")?;
+    let kind = match rope.text("rope_type")? {
+        Some(kind) => Some(kind),
+        None => rope.text("type")?,
+    };
+    let original = rope.optional_size("original_max_position_embeddings")?;
+    let scaling = match kind.as_deref() {
+        None | Some("default") => RotaryScaling::None,
+        Some("linear") => RotaryScaling::Linear { factor: rope.needed_number("factor")? },
+        // The angles change only beyond the original length, which is therefore the limit here.
+        Some("dynamic") => return Ok((RotaryScaling::None, original.unwrap_or(max_tokens).min(max_tokens))),
+        Some("llama3") => RotaryScaling::Llama3 {
+            factor: rope.needed_number("factor")?,
+            low_frequency_factor: rope.needed_number("low_freq_factor")?,
+            high_frequency_factor: rope.needed_number("high_freq_factor")?,
+            original_max_tokens: rope.size("original_max_position_embeddings")?,
+        },
+        Some("yarn") => {
+            let factor = rope.needed_number("factor")?;
+            RotaryScaling::Yarn {
+                factor,
+                attention_factor: match rope.number("attention_factor")? {
+                    Some(given) => given,
+                    None => yarn_attention(factor, rope.number("mscale")?, rope.number("mscale_all_dim")?),
+                },
+                beta_fast: rope.number("beta_fast")?.unwrap_or(32.0),
+                beta_slow: rope.number("beta_slow")?.unwrap_or(1.0),
+                original_max_tokens: original.unwrap_or(max_tokens),
+                whole_dimensions: rope.flag("truncate", true)?,
+            }
+        }
+        Some(other) => {
+            let known = "\"default\", \"linear\", \"dynamic\", \"llama3\" or \"yarn\"";
+            return Err(rope.refuse("rope_type", &json!(other), known));
+        }
+    };
+    Ok((scaling, max_tokens))
+}
+
+/// YaRN's factor before sine and cosine: `1 + ln(factor)/10`, or the ratio of two such with weights of their own.
+fn yarn_attention(factor: f64, weight: Option<f64>, weight_of_all: Option<f64>) -> f64 {
+    let magnitude = |weight: f64| if factor <= 1.0 { 1.0 } else { 1.0 + 0.1 * weight * factor.ln() };
+    match (weight, weight_of_all) {
+        (Some(weight), Some(all)) if weight != 0.0 && all != 0.0 => magnitude(weight) / magnitude(all),
+        _ => magnitude(1.0),
+    }
+}
