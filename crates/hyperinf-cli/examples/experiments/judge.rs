@@ -1,0 +1,52 @@
+//! Every method on the same gradients.
+
+use std::time::Instant;
+
+use hyperinf::gradients::Gradients;
+use hyperinf::scoring::{BlockReport, Gfim, Options, QueryMode, attribute, method, self_influence};
+
+use crate::Failure;
+
+/// The methods that approximate the exact influence, and the exact one.
+pub const METHODS: [&str; 7] = ["identity", "cosine", "datainf", "lissa", "hyperinf", "hyperinf-authors", "exact"];
+
+/// What a method gave.
+pub struct Scored {
+    pub name: &'static str,
+    /// One row per query, or one for their mean; positive = helpful.
+    pub rows: Vec<Vec<f64>>,
+    pub seconds: f64,
+    /// The largest relative residual of a block; none without a system of equations.
+    pub residual: Option<f64>,
+    /// Whether every block reached its tolerance, if it has one.
+    pub converged: bool,
+}
+
+/// Scores the training samples for the queries.
+pub fn score(name: &'static str, train: &Gradients, query: &Gradients, mode: QueryMode) -> Result<Scored, Failure> {
+    let began = Instant::now();
+    let found = attribute(train, query, &options(name, mode)?)?;
+    let residual = found.residual();
+    let converged = found.blocks.iter().all(BlockReport::converged);
+    Ok(Scored { name, rows: found.scores.rows, seconds: began.elapsed().as_secs_f64(), residual, converged })
+}
+
+/// The exact influence of each training sample on itself, and the time it took.
+pub fn self_influences(train: &Gradients) -> Result<(Vec<f64>, f64), Failure> {
+    let began = Instant::now();
+    let found = self_influence(train, &options("exact", QueryMode::Mean)?)?;
+    Ok((found.values, began.elapsed().as_secs_f64()))
+}
+
+fn options(name: &str, query: QueryMode) -> Result<Options, Failure> {
+    let method = method(name, Gfim::default()).ok_or_else(|| format!("there is no method `{name}`"))?;
+    Ok(Options { method, query, ..Options::default() })
+}
+
+/// Mean and standard deviation (of a sample of more than one).
+pub fn mean_and_spread(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    (mean, if values.len() > 1 { variance.sqrt() } else { 0.0 })
+}

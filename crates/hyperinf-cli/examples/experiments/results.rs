@@ -1,0 +1,114 @@
+//! Results as JSON lines.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::Failure;
+
+/// What an experiment on labels found with one data set, rank and seed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Detection {
+    pub setting: DetectionSetting,
+    /// Accuracy on clean validation labels, and on the true labels of the training samples.
+    pub accuracy_validation: f64,
+    pub accuracy_true_labels: f64,
+    /// The share of the commonest class in the validation samples.
+    pub commonest_class: f64,
+    pub tuning_seconds: f64,
+    pub gradient_seconds: f64,
+    pub methods: Vec<DetectionMethod>,
+}
+
+/// What decides a unit of work: a line with an equal setting is its result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DetectionSetting {
+    pub data: String,
+    pub rank: usize,
+    pub seed: u64,
+    pub train: usize,
+    pub validation: usize,
+    pub noise: f64,
+    pub max_tokens: usize,
+    pub epochs: usize,
+    pub learning_rate: f64,
+}
+
+/// What one method found.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DetectionMethod {
+    pub name: String,
+    pub auc: f64,
+    /// The share of all wrong labels among the first 5 %, 10 %, … 100 %.
+    pub curve: Vec<f64>,
+    /// Correlations with the exact scores.
+    pub pearson: Option<f64>,
+    pub spearman: Option<f64>,
+    pub seconds: f64,
+    pub residual: Option<f64>,
+    pub converged: bool,
+}
+
+/// What the experiment on classes found with one data set and seed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Influential {
+    pub setting: InfluentialSetting,
+    /// Mean losses of the test samples, before and after tuning, and of the training samples after it.
+    pub loss_before: f64,
+    pub loss_after: f64,
+    pub train_loss_after: f64,
+    pub tuning_seconds: f64,
+    pub gradient_seconds: f64,
+    pub methods: Vec<InfluentialMethod>,
+}
+
+/// What decides a unit of work.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InfluentialSetting {
+    pub data: String,
+    pub rank: usize,
+    pub seed: u64,
+    pub train_per_class: usize,
+    pub test_per_class: usize,
+    pub max_tokens: usize,
+    pub epochs: usize,
+    pub learning_rate: f64,
+}
+
+/// What one method found: means over the queries, with standard deviations.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InfluentialMethod {
+    pub name: String,
+    pub auc: f64,
+    pub auc_spread: f64,
+    pub recall: f64,
+    pub recall_spread: f64,
+    pub seconds: f64,
+    pub residual: Option<f64>,
+    pub converged: bool,
+}
+
+/// All results in a file; none if it is not there.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Failure> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let text = fs::read_to_string(path)?;
+    let parse = |(number, line)| {
+        serde_json::from_str(line).map_err(|e| format!("{}, line {}: {e}", path.display(), number + 1).into())
+    };
+    text.lines().enumerate().map(parse).collect()
+}
+
+/// Adds a result as one line, written at once.
+pub fn append<T: Serialize>(path: &Path, result: &T) -> Result<(), Failure> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let line = serde_json::to_string(result)? + "\n";
+    OpenOptions::new().create(true).append(true).open(path)?.write_all(line.as_bytes())?;
+    Ok(())
+}
