@@ -1,18 +1,23 @@
 //! Every integration test of the workspace, as one program.
 
 mod curvature;
+mod decoder;
 mod device;
 mod encoder;
 mod evaluation;
+mod folders;
 mod goldens;
 mod gradients;
+mod loading;
 mod lora;
 mod models;
 mod networks;
 mod ranking;
+mod reference;
 mod refusals;
 mod schulz;
 mod scoring;
+mod settings;
 mod solvers;
 mod tape;
 mod training;

@@ -3,7 +3,9 @@
 mod devices;
 
 pub mod compare;
+pub mod decoder;
 pub mod digits;
+pub mod encoder;
 pub mod fixtures;
 pub mod oracle;
 pub mod strategies;
