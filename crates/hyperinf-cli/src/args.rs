@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 pub use finetune::FinetuneArgs;
 pub use influence::{AmountArg, AttributeArgs, DetectArgs, FormatArg, InfluenceArgs, SelectArgs};
 pub use scoring::{QueryModeArg, ScaleArg, ScoringArgs, SideArg, StructureArg};
-pub use texts::{ColumnArgs, LengthArgs};
+pub use texts::{ColumnArgs, LengthArgs, ModelArgs};
 
 /// Training-data attribution: which training samples helped or harmed a prediction.
 ///
@@ -43,6 +43,40 @@ pub enum Command {
     Score(ScoreArgs),
     /// List the methods: what each computes, what it costs, where it comes from.
     Methods(MethodsArgs),
+    /// Fine-tune a model with LoRA adapters
+    ///
+    /// MODEL is a folder as Hugging Face's libraries write it (config.json, model.safetensors,
+    /// tokenizer.json), a .gguf file, a llama2.c .bin file, or a name on the hub. Encoders (BERT,
+    /// RoBERTa, MiniLM) are trained as classifiers, decoders (Llama, Mistral, Qwen2, SmolLM2) as
+    /// language models whose loss is over completions alone. The adapter is a folder that PEFT
+    /// loads, with the log of the training in it.
+    #[command(verbatim_doc_comment)]
+    Finetune(FinetuneArgs),
+    /// Score the rows of a training file for the rows of a query file
+    ///
+    /// Takes each row's gradients with respect to the model's adapters and scores them as
+    /// `hyperinf score` does: positive = helpful. DIR gets
+    ///   scores.parquet  query_id, train_id, score, rank of every pair
+    ///   topk.jsonl      per query the most helpful and the most harmful training rows
+    ///   summary.json    how the scores came about, and rows left out or cut
+    /// A run that was interrupted takes up its gradients where it stopped.
+    #[command(verbatim_doc_comment)]
+    Attribute(AttributeArgs),
+    /// Find the training rows that look wrong, and write the data without them
+    ///
+    /// Scores the training rows for the mean of the validation rows: wrong labels have the most
+    /// negative scores. DIR gets suspicious.csv (the most suspicious row first, with its training
+    /// loss and its influence on itself beside), summary.json and, with --remove, the data set
+    /// without the most suspicious rows, in its own format, order and columns.
+    #[command(verbatim_doc_comment)]
+    Detect(DetectArgs),
+    /// Choose the training rows that help the validation rows most
+    ///
+    /// Scores the training rows for the mean of the validation rows. DIR gets the best of them as
+    /// selected.jsonl, .csv or .parquet, in the data set's own format, order and columns, and
+    /// summary.json.
+    #[command(verbatim_doc_comment)]
+    Select(SelectArgs),
     /// Find wrong labels in real e-mails with every method, and compare them
     ///
     /// Gives some of 1,500 e-mails the wrong label (spam or ham), fine-tunes a small transformer

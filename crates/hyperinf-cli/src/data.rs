@@ -17,8 +17,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use hyperinf::models::Message;
 use hyperinf::scoring::Set;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::args::ColumnArgs;
 pub use columns::{Columns, ContentColumns};
@@ -38,17 +39,8 @@ pub enum TextTask {
     LanguageModel,
 }
 
-/// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// Who speaks: system, user or assistant.
-    pub role: String,
-    /// What is said.
-    pub content: String,
-}
-
 /// What a row holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Content {
     /// One or two texts and a label.
     Classified {
@@ -96,7 +88,7 @@ impl Content {
 }
 
 /// A row that can be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// Its number in the file, from 0.
     pub row: usize,

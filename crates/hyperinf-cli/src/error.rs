@@ -10,10 +10,11 @@ use hyperinf::curvature::CurvatureError;
 use hyperinf::eval::EvalError;
 use hyperinf::gradients::GradientError;
 use hyperinf::models::ModelError;
+use hyperinf::models::load::LoadError;
 use hyperinf::scoring::{ScoreError, Set};
 
-use crate::demo::DataError;
 use crate::data::{DatasetError, listed};
+use crate::demo::DataError;
 use crate::gradient_file::{BadValue, FileError};
 use crate::output::WriteError;
 use told::differences;
@@ -208,7 +209,9 @@ pub enum CliError {
         known: Vec<String>,
     },
     /// Nothing says which class a label is.
-    #[error("label `{label}` is a name, but neither the model nor the adapter says which of the {classes} classes it is")]
+    #[error(
+        "label `{label}` is a name, but neither the model nor the adapter says which of the {classes} classes it is"
+    )]
     Unnamed {
         /// The first such label.
         label: String,
@@ -240,9 +243,35 @@ pub enum CliError {
         value: f64,
     },
     /// There is something already where the adapter is to be written.
-    #[error("the folder `{path}` has an adapter already")]
+    #[error("the folder `{path}` has {what} already")]
     OutputExists {
         /// The folder.
         path: PathBuf,
+        /// What is there.
+        what: &'static str,
+    },
+    /// A longer row than the model takes was asked for.
+    #[error("--max-length {asked} is more than the {positions} tokens that the model takes")]
+    MaxLength {
+        /// The tokens asked for.
+        asked: usize,
+        /// The tokens that the model takes.
+        positions: usize,
+    },
+    /// A model, an adapter or a tokenizer cannot be loaded.
+    #[error("the {what} `{path}` cannot be used")]
+    Load {
+        /// What it is.
+        what: &'static str,
+        /// The path or name given.
+        path: String,
+        /// Why.
+        source: Box<LoadError>,
+    },
+    /// A model whose file has no tokenizer in it.
+    #[error("the model `{model}` has no tokenizer in its file")]
+    NoTokenizer {
+        /// The model as given.
+        model: String,
     },
 }

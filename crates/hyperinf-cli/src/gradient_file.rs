@@ -10,6 +10,7 @@
 mod error;
 mod header;
 mod read;
+mod write;
 
 use std::fs::{File, metadata};
 use std::ops::Range;
@@ -23,6 +24,7 @@ use safetensors::Dtype;
 pub use error::FileError;
 use header::Tensor;
 use read::Contents;
+pub use write::GradientWriter;
 
 /// A file of per-sample gradients, open for reading.
 pub struct GradientFile {

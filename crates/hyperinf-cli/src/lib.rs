@@ -6,7 +6,11 @@
 //! | [`data`] | data sets: JSON lines, CSV, Parquet |
 //! | [`gradient_file`] | files of per-sample gradients |
 //! | [`score`] | `hyperinf score`: from such files to scores |
-//! | [`output`] | scores as safetensors, Parquet or CSV, written whole or not at all |
+//! | [`finetune`] | `hyperinf finetune`: an adapter from rows of text |
+//! | [`attribute`] | `hyperinf attribute`: scores of training rows for query rows |
+//! | [`detect`] | `hyperinf detect`: training rows that look wrong |
+//! | [`select`] | `hyperinf select`: the training rows that help most |
+//! | [`output`] | files that are written whole or not at all: scores, tables, JSON |
 //! | [`methods`] | `hyperinf methods` |
 //! | [`demo`] | `hyperinf demo` |
 //! | [`error`] | what can go wrong, with its exit code |
@@ -14,14 +18,25 @@
 //! Numbers are computed by the library crates; here they are read, written and told.
 
 pub mod args;
+pub mod attribute;
 pub mod data;
 pub mod demo;
+pub mod detect;
 mod device;
 pub mod error;
+pub mod finetune;
 pub mod gradient_file;
+mod influence;
 pub mod methods;
+mod model;
 pub mod output;
+mod pattern;
+mod progress;
+mod sample_gradients;
+mod samples;
 pub mod score;
+pub mod select;
+mod text;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
@@ -44,6 +59,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let outcome = match &cli.command {
         Command::Score(args) => score::run(args),
+        Command::Finetune(args) => finetune::run(args),
+        Command::Attribute(args) => attribute::run(args),
+        Command::Detect(args) => detect::run(args),
+        Command::Select(args) => select::run(args),
         Command::Methods(args) => methods::run(args),
         Command::Demo(args) => demo::run(args),
     };

@@ -1,7 +1,9 @@
 //! Files of scores: written beside their place and moved there when they are whole.
 
+mod ids;
 mod table;
 
+use std::collections::HashMap;
 use std::fs::{File, canonicalize};
 use std::io::{self, BufWriter, Write};
 use std::iter::once;
@@ -16,6 +18,7 @@ use tempfile::{Builder, NamedTempFile, PersistError};
 
 use crate::data::DatasetError;
 use crate::error::CliError;
+pub use ids::{IdColumn, Ids};
 pub use table::{Column, Table};
 
 /// Rows of a table that are made and written at once, at least one query's.
@@ -78,22 +81,24 @@ impl Output {
     ///
     /// If the ending is none of the formats, or the path is one of the inputs or cannot be written.
     pub fn new(path: &Path, inputs: &[&Path]) -> Result<Self, CliError> {
+        let output = Self::at(path)?;
+        output.files().iter().try_for_each(|path| check_output(path, inputs))?;
+        Ok(output)
+    }
+
+    /// The output at that path, which is not looked at, its format from its ending.
+    ///
+    /// # Errors
+    ///
+    /// If the ending is none of the formats.
+    pub fn at(path: &Path) -> Result<Self, CliError> {
         let kind = match path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase).as_deref() {
             Some("safetensors") => Kind::Safetensors,
             Some("parquet") => Kind::Parquet,
             Some("csv") => Kind::Csv,
             _ => return Err(CliError::OutputKind { path: path.to_owned() }),
         };
-        let output = Self { path: path.to_owned(), kind };
-        for path in output.files() {
-            if let Ok(real) = canonicalize(&path)
-                && inputs.iter().any(|input| canonicalize(input).is_ok_and(|input| input == real))
-            {
-                return Err(CliError::OutputIsInput { path });
-            }
-            check_writable(&path)?;
-        }
-        Ok(output)
+        Ok(Self { path: path.to_owned(), kind })
     }
 
     /// Every file that will be written.
@@ -104,17 +109,21 @@ impl Output {
         }
     }
 
-    /// Writes scores with their metadata.
+    /// Writes scores with the ids of their samples and their metadata.
     ///
     /// # Errors
     ///
     /// If a score does not fit f32, or the file cannot be written; then none is there.
-    pub fn write(&self, scores: &Scores, metadata: &Map<String, Value>) -> Result<(), CliError> {
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer ids than samples.
+    pub fn write(&self, scores: &Scores, ids: &Ids, metadata: &Map<String, Value>) -> Result<(), CliError> {
         check_range(scores)?;
         let scores_file = Staged::new(&self.path, |file| match self.kind {
-            Kind::Safetensors => safetensors(file, scores, metadata),
-            Kind::Parquet => table::parquet(file, tables(scores), metadata),
-            Kind::Csv => table::csv(file, tables(scores)),
+            Kind::Safetensors => safetensors(file, scores, ids, metadata),
+            Kind::Parquet => table::parquet(file, tables(scores, ids), metadata),
+            Kind::Csv => table::csv(file, tables(scores, ids)),
         })?;
         if self.kind == Kind::Csv {
             write_json(&beside(&self.path), metadata)?;
@@ -140,10 +149,18 @@ fn check_range(scores: &Scores) -> Result<(), CliError> {
     Ok(())
 }
 
-fn safetensors(file: &mut File, scores: &Scores, metadata: &Map<String, Value>) -> Result<(), WriteError> {
+fn safetensors(file: &mut File, scores: &Scores, ids: &Ids, metadata: &Map<String, Value>) -> Result<(), WriteError> {
     let bytes: Vec<u8> = scores.rows.iter().flatten().flat_map(|&s| (s as f32).to_le_bytes()).collect();
     let view = TensorView::new(Dtype::F32, vec![scores.queries(), scores.samples()], &bytes)?;
-    let metadata = metadata.iter().map(|(key, value)| (key.clone(), plain(value))).collect();
+    let mut metadata: HashMap<String, String> =
+        metadata.iter().map(|(key, value)| (key.clone(), plain(value))).collect();
+    let numbered = Ids::numbered(scores.queries(), scores.samples());
+    for (key, ids, places) in [("query_ids", &ids.queries, numbered.queries), ("train_ids", &ids.train, numbered.train)]
+    {
+        if *ids != places {
+            metadata.insert(key.to_owned(), serde_json::to_string(ids)?);
+        }
+    }
     Ok(file.write_all(&safetensors::serialize([("scores", view)], Some(metadata))?)?)
 }
 
@@ -153,22 +170,16 @@ fn plain(value: &Value) -> String {
 }
 
 /// The long form of scores, some queries at a time; rank 1 is the most helpful sample of its query.
-fn tables(scores: &Scores) -> impl Iterator<Item = Table<'static>> {
+fn tables<'a>(scores: &'a Scores, ids: &'a Ids) -> impl Iterator<Item = Table<'a>> {
     let queries = (CHUNK / scores.samples().max(1)).max(1);
     scores.rows.chunks(queries).enumerate().map(move |(chunk, rows)| {
-        let (mut query_id, mut train_id) = (Vec::new(), Vec::new());
-        let (mut score, mut rank) = (Vec::new(), Vec::new());
-        for (i, row) in rows.iter().enumerate() {
-            query_id.extend(std::iter::repeat_n((chunk * queries + i) as i64, row.len()));
-            train_id.extend(0..row.len() as i64);
-            score.extend(row.iter().map(|&s| s as f32));
-            rank.extend(ranks(row));
-        }
+        let n = scores.samples();
+        let query = |place: usize| chunk * queries + place / n;
         Table::new(vec![
-            ("query_id", Column::Whole(query_id)),
-            ("train_id", Column::Whole(train_id)),
-            ("score", Column::Real(score)),
-            ("rank", Column::Whole(rank)),
+            ("query_id", ids.queries.column((0..rows.len() * n).map(query))),
+            ("train_id", ids.train.column((0..rows.len()).flat_map(|_| 0..n))),
+            ("score", Column::Real(rows.iter().flatten().map(|&s| s as f32).collect())),
+            ("rank", Column::Whole(rows.iter().flat_map(|row| ranks(row)).collect())),
         ])
     })
 }
@@ -188,13 +199,18 @@ pub fn ranks(scores: &[f64]) -> Vec<i64> {
 ///
 /// If the file cannot be written; then it is as it was before.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), CliError> {
+    stage_json(path, value)?.place()
+}
+
+/// A file of JSON that is yet to be placed.
+pub(crate) fn stage_json<'a>(path: &'a Path, value: &impl Serialize) -> Result<Staged<'a>, CliError> {
     let write = |file: &mut File| {
         let mut out = BufWriter::new(file);
         serde_json::to_writer_pretty(&mut out, value)?;
         writeln!(out)?;
         Ok(out.flush()?)
     };
-    Staged::new(path, write)?.place()
+    Staged::new(path, write)
 }
 
 /// Writes a table as Parquet and as CSV.
@@ -214,6 +230,21 @@ pub fn write_table(
     second.place()
 }
 
+/// A CSV file of a table that is yet to be placed.
+pub(crate) fn stage_csv<'a>(path: &'a Path, table: &Table<'_>) -> Result<Staged<'a>, CliError> {
+    Staged::new(path, |file| table::csv(file, once(table)))
+}
+
+/// Fails if a file is one of the inputs or cannot be written.
+pub(crate) fn check_output(path: &Path, inputs: &[&Path]) -> Result<(), CliError> {
+    if let Ok(real) = canonicalize(path)
+        && inputs.iter().any(|input| canonicalize(input).is_ok_and(|input| input == real))
+    {
+        return Err(CliError::OutputIsInput { path: path.to_owned() });
+    }
+    check_writable(path)
+}
+
 /// Whether a file can be made there, found out by making one and taking it away again.
 pub(crate) fn check_writable(path: &Path) -> Result<(), CliError> {
     let error = |source| CliError::Output { path: path.to_owned(), source };
@@ -230,7 +261,10 @@ pub(crate) struct Staged<'a> {
 }
 
 impl<'a> Staged<'a> {
-    pub(crate) fn new(path: &'a Path, write: impl FnOnce(&mut File) -> Result<(), WriteError>) -> Result<Self, CliError> {
+    pub(crate) fn new(
+        path: &'a Path,
+        write: impl FnOnce(&mut File) -> Result<(), WriteError>,
+    ) -> Result<Self, CliError> {
         let error = |source| CliError::Output { path: path.to_owned(), source };
         let mut file = temporary(path).map_err(|e| error(e.into()))?;
         write(file.as_file_mut()).map_err(error)?;

@@ -13,11 +13,14 @@ use hyperinf::scoring::{Attribution, BlockReport};
 
 use crate::args::ScoreArgs;
 use crate::error::CliError;
-use crate::output::Output;
+use crate::output::{Ids, Output};
 use crate::to_stdout;
-use pair::Pair;
-use settings::Settings;
+pub(crate) use pair::Pair;
+pub(crate) use report::{counted, head};
+pub(crate) use settings::Settings;
+pub(crate) use stream::{attribute, self_influence};
 use summary::Summary;
+pub(crate) use summary::{Scoring, entries};
 
 /// Blocks that are warned about one by one; of more only the number is told.
 const WARNED: usize = 5;
@@ -41,7 +44,8 @@ pub fn run(args: &ScoreArgs) -> Result<(), CliError> {
     }
     let summary = Summary::new(&settings, &pair, &attribution)?;
     if let Some(output) = &output {
-        output.write(&attribution.scores, &summary.metadata())?;
+        let ids = Ids::numbered(attribution.scores.queries(), attribution.scores.samples());
+        output.write(&attribution.scores, &ids, &summary.metadata())?;
     }
     warn(&settings, &attribution);
     let seconds = began.elapsed().as_secs_f64();
@@ -56,7 +60,7 @@ fn not_converged(attribution: &Attribution) -> Vec<&BlockReport> {
     blocks
 }
 
-fn check_converged(attribution: &Attribution) -> Result<(), CliError> {
+pub(crate) fn check_converged(attribution: &Attribution) -> Result<(), CliError> {
     let blocks = not_converged(attribution);
     let Some(worst) = blocks.first() else { return Ok(()) };
     Err(CliError::NotConverged {
@@ -69,7 +73,7 @@ fn check_converged(attribution: &Attribution) -> Result<(), CliError> {
 }
 
 /// Tells on standard error what the scores do not show.
-fn warn(settings: &Settings, attribution: &Attribution) {
+pub(crate) fn warn(settings: &Settings, attribution: &Attribution) {
     let mut notes = settings.notes.clone();
     let blocks = not_converged(attribution);
     for report in blocks.iter().take(WARNED) {

@@ -2,14 +2,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ColumnArgs, LengthArgs};
+use super::{ColumnArgs, LengthArgs, ModelArgs};
 
 /// What `hyperinf finetune` takes.
 #[derive(Debug, Args)]
 pub struct FinetuneArgs {
-    /// The model: a folder, a .gguf or llama2.c .bin file, or a name on the hub.
-    #[arg(long, value_name = "MODEL")]
-    pub model: String,
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
     /// The training rows: .jsonl, .csv, .tsv or .parquet.
     #[arg(long, value_name = "FILE")]
     pub train: PathBuf,

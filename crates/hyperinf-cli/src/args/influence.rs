@@ -4,14 +4,14 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use hyperinf::scoring::Amount;
 
-use super::{ColumnArgs, LengthArgs, QueryModeArg, ScoringArgs};
+use super::{ColumnArgs, LengthArgs, ModelArgs, QueryModeArg, ScoringArgs};
 
 /// What all commands take that score rows of text.
 #[derive(Debug, Args)]
 pub struct InfluenceArgs {
-    /// The model: a folder, a .gguf or llama2.c .bin file, or a name on the hub.
-    #[arg(long, value_name = "MODEL")]
-    pub model: String,
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
     /// The folder of the adapter, ours or PEFT's.
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
@@ -127,6 +127,8 @@ impl FromStr for AmountArg {
                 .ok_or_else(|| "a share is above 0% and at most 100%".into());
         }
         let count = typed.parse::<usize>().ok().filter(|&count| count > 0);
-        count.map(|count| Self(Amount::Count(count))).ok_or_else(|| "write a share as 5%, or a whole number of rows".into())
+        count
+            .map(|count| Self(Amount::Count(count)))
+            .ok_or_else(|| "write a share as 5%, or a whole number of rows".into())
     }
 }

@@ -1,4 +1,17 @@
+use std::path::PathBuf;
+
 use clap::Args;
+
+/// Which model.
+#[derive(Clone, Debug, Args)]
+pub struct ModelArgs {
+    /// The model: a folder, a .gguf or llama2.c .bin file, or a name on the hub.
+    #[arg(long, value_name = "MODEL")]
+    pub model: String,
+    /// The tokenizer: a folder with tokenizer.json, or a llama2.c vocabulary (.bin) [default: the model's own].
+    #[arg(long, value_name = "PATH")]
+    pub tokenizer: Option<PathBuf>,
+}
 
 /// How rows are read.
 #[derive(Clone, Debug, Default, Args)]

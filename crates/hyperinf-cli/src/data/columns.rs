@@ -1,8 +1,9 @@
+use hyperinf::models::Message;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::table::Table;
-use super::{Content, DatasetError, Message, Reason, TextTask};
+use super::{Content, DatasetError, Reason, TextTask};
 use crate::args::ColumnArgs;
 
 /// Names of a text with the name of its second text, if it has one.
@@ -88,12 +89,7 @@ impl Finder<'_> {
     }
 
     /// The column that a flag names, or the first of these names that there is.
-    fn find(
-        &self,
-        flag: &'static str,
-        name: &Option<String>,
-        usual: &[&str],
-    ) -> Result<Option<String>, DatasetError> {
+    fn find(&self, flag: &'static str, name: &Option<String>, usual: &[&str]) -> Result<Option<String>, DatasetError> {
         let found = || usual.iter().find(|name| self.has(name)).map(|&name| name.to_owned());
         Ok(self.named(flag, name)?.or_else(found))
     }

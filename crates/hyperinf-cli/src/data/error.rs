@@ -1,6 +1,8 @@
 use std::fmt;
 use std::io;
 
+use hyperinf::models::TokenizeError;
+
 use super::table::ENDINGS;
 
 /// The names listed in one message at most.
@@ -192,23 +194,25 @@ pub enum Reason {
         /// The labels that there are.
         known: Vec<String>,
     },
-    /// More tokens than the model takes.
-    #[error("it has {tokens} tokens, more than --max-length {limit}")]
+    /// More tokens than are taken.
+    #[error("it has {tokens} tokens, more than the {limit} that are taken")]
     TooLong {
         /// Its tokens.
         tokens: usize,
         /// The most that are taken.
         limit: usize,
     },
-    /// Nothing that the loss is taken over is left after truncation.
-    #[error("its first {limit} tokens are all prompt: nothing of the completion is left")]
-    Unscored {
-        /// The most that are taken.
-        limit: usize,
-    },
-    /// The tokenizer or its chat template refused the row.
-    #[error("it cannot be tokenized: {0}")]
+    /// It gives no sample for another reason.
+    #[error("{0}")]
     Tokens(String),
+    /// A token that the model does not know.
+    #[error("its token {token} is beyond the model's vocabulary of {vocabulary}: the tokenizer is another model's")]
+    Vocabulary {
+        /// The token.
+        token: u32,
+        /// The number of tokens that the model knows.
+        vocabulary: usize,
+    },
     /// An id that another row has.
     #[error("its id `{id}` is also that of row {first}")]
     Duplicate {
@@ -217,6 +221,16 @@ pub enum Reason {
         /// The earlier row.
         first: usize,
     },
+}
+
+impl Reason {
+    /// Why a row gives no sample.
+    pub(crate) fn tokens(error: TokenizeError) -> Self {
+        match error {
+            TokenizeError::TooLong { tokens, limit } => Self::TooLong { tokens, limit },
+            other => Self::Tokens(other.to_string()),
+        }
+    }
 }
 
 impl DatasetError {

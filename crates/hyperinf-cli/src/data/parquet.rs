@@ -134,7 +134,8 @@ fn values(array: &dyn Array) -> Vec<Value> {
         DataType::Dictionary(_, _) => {
             let array = array.as_any_dictionary();
             let (known, keys) = (values(array.values()), array.normalized_keys());
-            let value = |(row, &key): (usize, &usize)| if array.is_null(row) { Value::Null } else { known[key].clone() };
+            let value =
+                |(row, &key): (usize, &usize)| if array.is_null(row) { Value::Null } else { known[key].clone() };
             keys.iter().enumerate().map(value).collect()
         }
         _ => vec![Value::Null; array.len()],

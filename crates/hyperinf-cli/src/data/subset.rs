@@ -8,14 +8,14 @@ use crate::error::CliError;
 use crate::output::{Staged, WriteError};
 
 impl Dataset {
-    /// Writes some rows, given by their numbers in the file, in the file's own order and format.
+    /// Makes a file of some rows, given by their numbers in the file, in the file's own order and format.
     ///
     /// Lines of JSON and CSV records are copied byte by byte, the header too; Parquet keeps its schema and metadata.
     ///
     /// # Errors
     ///
-    /// If the file was changed since it was read, or the output cannot be written; then none is there.
-    pub fn write_rows(&self, rows: &BTreeSet<usize>, to: &Path) -> Result<(), CliError> {
+    /// If the file was changed since it was read, or the output cannot be written.
+    pub(crate) fn stage_rows<'a>(&self, rows: &BTreeSet<usize>, to: &'a Path) -> Result<Staged<'a>, CliError> {
         let input = |source| CliError::Dataset { set: self.set, path: self.path.clone(), source };
         let contents = contents(&self.path).map_err(input)?;
         if fingerprint(&contents) != self.xxh3_128 {
@@ -32,6 +32,6 @@ impl Dataset {
                 Ok::<(), WriteError>(out.flush()?)
             }
         };
-        Staged::new(to, write)?.place()
+        Staged::new(to, write)
     }
 }

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use hyperinf::models::ModelError;
+use hyperinf::models::load::LoadError;
 use hyperinf::scoring::ScoreError;
 
 use super::CliError;
@@ -27,6 +28,8 @@ impl CliError {
             | Self::NoBlock { .. }
             | Self::Amount { .. }
             | Self::OutputExists { .. }
+            | Self::MaxLength { .. }
+            | Self::NoTokenizer { .. }
             | Self::Model(ModelError::Setting { .. } | ModelError::Target { .. }) => 2,
             Self::File { .. }
             | Self::Blocks { .. }
@@ -34,7 +37,8 @@ impl CliError {
             | Self::NonFinite { .. }
             | Self::TooLarge { .. }
             | Self::Dataset { .. }
-            | Self::Unnamed { .. } => 3,
+            | Self::Unnamed { .. }
+            | Self::Load { .. } => 3,
             Self::Score(_)
             | Self::Range { .. }
             | Self::NotConverged { .. }
@@ -81,10 +85,17 @@ impl CliError {
                 "give --adapter, or train one first: hyperinf finetune --model … --train … --out ADAPTER".into()
             }
             Self::NoBlock { .. } => "`*` stands for any characters: --blocks '*lora_B*'".into(),
-            Self::Unnamed { classes, .. } => format!("write labels as class numbers, 0 to {}", classes.saturating_sub(1)),
+            Self::Unnamed { classes, .. } => {
+                format!("write labels as class numbers, 0 to {}", classes.saturating_sub(1))
+            }
             Self::Amount { .. } => "take a smaller number, or a share as 5%".into(),
             Self::RowNotFinite { .. } => "leave the row out, or look for a damaged model".into(),
-            Self::OutputExists { .. } => "choose another folder, go on with --resume, or replace it with --overwrite".into(),
+            Self::NoTokenizer { .. } => "give its vocabulary: --tokenizer tokenizer.bin".into(),
+            Self::MaxLength { .. } => "leave it out, and cut longer rows with --truncate".into(),
+            Self::Load { source, .. } => return load_hint(source),
+            Self::OutputExists { .. } => {
+                "choose another folder, go on with --resume, or replace it with --overwrite".into()
+            }
             Self::Range { .. } => "a larger damping or smaller gradients give smaller scores".into(),
             Self::Device(_)
             | Self::OutputKind { .. }
@@ -126,4 +137,21 @@ pub(super) fn differences(train: &PathBuf, only_train: &[String], query: &PathBu
         parts.push(side(query, only_query, train));
     }
     parts.join("; ")
+}
+
+/// What to do about a model that cannot be loaded.
+fn load_hint(error: &LoadError) -> Option<String> {
+    Some(match error {
+        LoadError::AdapterShape { .. } | LoadError::AdapterTensors { .. } => {
+            "give the model that the adapter was trained on: `base_model_name_or_path` in its adapter_config.json"
+                .into()
+        }
+        LoadError::NoHead { .. } => "train one: hyperinf finetune --model … --train … --out ADAPTER".into(),
+        LoadError::IsAdapter { .. } => "give the adapter's folder as --adapter, and its base as --model".into(),
+        LoadError::Missing { what: "tokenizer", .. } => {
+            "save the tokenizer into the model's folder: AutoTokenizer.from_pretrained(…).save_pretrained(FOLDER)"
+                .into()
+        }
+        _ => return None,
+    })
 }

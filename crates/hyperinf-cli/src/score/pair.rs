@@ -8,16 +8,16 @@ use crate::error::CliError;
 use crate::gradient_file::{GradientFile, Precision};
 
 /// The gradients of the training samples and of the queries, with the same blocks.
-pub(super) struct Pair {
-    pub(super) train: GradientFile,
-    pub(super) query: GradientFile,
+pub(crate) struct Pair {
+    pub(crate) train: GradientFile,
+    pub(crate) query: GradientFile,
     /// The position in `query` of each block of `train`.
-    pub(super) positions: Vec<usize>,
+    pub(crate) positions: Vec<usize>,
 }
 
 impl Pair {
     /// Opens both files; the blocks count in the order of the training file.
-    pub(super) fn open(train: &Path, query: &Path) -> Result<Self, CliError> {
+    pub(crate) fn open(train: &Path, query: &Path) -> Result<Self, CliError> {
         let open = |set, path: &Path| {
             GradientFile::open(path).map_err(|source| CliError::File { set, path: path.to_owned(), source })
         };
@@ -49,7 +49,7 @@ impl Pair {
     }
 
     /// The file of a set.
-    pub(super) fn file(&self, set: Set) -> &GradientFile {
+    pub(crate) fn file(&self, set: Set) -> &GradientFile {
         match set {
             Set::Train => &self.train,
             Set::Query => &self.query,
@@ -57,7 +57,7 @@ impl Pair {
     }
 
     /// The type to compute in: f64 if a file has it and the device, too; else f32.
-    pub(super) fn precision(&self, device: &Device) -> Precision {
+    pub(crate) fn precision(&self, device: &Device) -> Precision {
         let mut blocks = self.train.blocks().iter().chain(self.query.blocks());
         if blocks.any(|stored| stored.dtype == Dtype::F64) && device.supports_dtype(DType::F64) {
             Precision::Double

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Element, Tensor, TensorData};
 use bytemuck::Zeroable;
 use hyperinf::curvature::Storage;
 use hyperinf::gradients::{Block, GradientError, Gradients};
-use hyperinf::scoring::{Attribution, Method, Options, QueryMode, ScoreError, Scorer, Set, Source};
+use hyperinf::scoring::{self, Attribution, Method, Options, QueryMode, ScoreError, Scorer, Set, Source};
 
 use super::pair::Pair;
 use crate::error::CliError;
@@ -21,7 +21,7 @@ const BATCH: usize = 256 << 20;
 ///
 /// While one block is scored the next is read, so two blocks are held. Blocks larger than a batch are read batch by
 /// batch, once for every pass, unless the method holds all samples of a block anyway.
-pub(super) fn attribute(pair: &Pair, options: &Options, device: &Device) -> Result<Attribution, CliError> {
+pub(crate) fn attribute(pair: &Pair, options: &Options, device: &Device) -> Result<Attribution, CliError> {
     let precision = pair.precision(device);
     // Merged here, where only the merged block need be held, and not once more by the library.
     let mut scorer = Scorer::new(Options { merged: false, ..options.clone() }).map_err(CliError::Score)?;
@@ -52,6 +52,30 @@ pub(super) fn attribute(pair: &Pair, options: &Options, device: &Device) -> Resu
         }
         scorer.finish().map_err(CliError::Score)
     })
+}
+
+/// The influence of each training sample on itself; without curvature its squared norm.
+pub(crate) fn self_influence(pair: &Pair, options: &Options, device: &Device) -> Result<Vec<f64>, CliError> {
+    // Divided by its norm every sample has the same influence on itself.
+    let method = match &options.method {
+        Method::Cosine => Method::Identity,
+        method => method.clone(),
+    };
+    let precision = pair.precision(device);
+    let options = Options { method, query: QueryMode::Mean, ..options.clone() };
+    let all: Vec<usize> = (0..pair.positions.len()).collect();
+    let groups: Vec<&[usize]> = if options.merged { vec![&all] } else { all.chunks(1).collect() };
+    let blocks = Blocks { pair, set: Set::Train, options: &options, precision };
+    let of_blocks = Options { merged: false, ..options.clone() };
+    let mut values = vec![0.0; pair.train.samples()];
+    for group in groups {
+        let source = blocks.source(group, blocks.load(group)?, device);
+        let found = scoring::self_influence(&source, &of_blocks);
+        source.failure()?;
+        let found = found.map_err(|error| explain(pair, error))?;
+        values.iter_mut().zip(found.values).for_each(|(sum, value)| *sum += value);
+    }
+    Ok(values)
 }
 
 /// Some blocks of one of the files.

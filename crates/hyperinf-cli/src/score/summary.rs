@@ -12,37 +12,44 @@ use crate::gradient_file::Precision;
 /// How scores came about: what a file of them and a program that reads them need to know.
 #[derive(Serialize)]
 pub(super) struct Summary {
-    pub(super) hyperinf_version: &'static str,
-    pub(super) method: &'static str,
-    pub(super) sign: &'static str,
-    pub(super) unit: &'static str,
-    /// `null` for methods without curvature.
-    pub(super) damping: Option<DampingSummary>,
-    pub(super) query_mode: &'static str,
-    pub(super) structure: &'static str,
-    /// `null` for methods without a generalized Fisher matrix.
-    pub(super) gfim_side: Option<&'static str>,
-    pub(super) gfim_scale: Option<&'static str>,
-    pub(super) device: String,
-    pub(super) precision: &'static str,
-    /// Rows of scores.
-    pub(super) queries: usize,
-    /// Columns of scores.
-    pub(super) samples: usize,
+    #[serde(flatten)]
+    pub(super) scoring: Scoring,
     pub(super) train_gradients: Input,
     pub(super) query_gradients: Input,
+}
+
+/// How scores came about, but for their inputs.
+#[derive(Serialize)]
+pub(crate) struct Scoring {
+    pub(crate) hyperinf_version: &'static str,
+    pub(crate) method: &'static str,
+    pub(crate) sign: &'static str,
+    pub(crate) unit: &'static str,
+    /// `null` for methods without curvature.
+    pub(crate) damping: Option<DampingSummary>,
+    pub(crate) query_mode: &'static str,
+    pub(crate) structure: &'static str,
+    /// `null` for methods without a generalized Fisher matrix.
+    pub(crate) gfim_side: Option<&'static str>,
+    pub(crate) gfim_scale: Option<&'static str>,
+    pub(crate) device: String,
+    pub(crate) precision: &'static str,
+    /// Rows of scores.
+    pub(crate) queries: usize,
+    /// Columns of scores.
+    pub(crate) samples: usize,
     /// The largest over the blocks; `null` for methods without curvature.
-    pub(super) residual: Option<f64>,
+    pub(crate) residual: Option<f64>,
     /// Whether every block that has a tolerance met it.
-    pub(super) converged: bool,
+    pub(crate) converged: bool,
     /// One per block that was inverted.
-    pub(super) blocks: Vec<BlockSummary>,
+    pub(crate) blocks: Vec<BlockSummary>,
 }
 
 #[derive(Serialize)]
-pub(super) struct DampingSummary {
-    pub(super) kind: &'static str,
-    pub(super) value: f64,
+pub(crate) struct DampingSummary {
+    pub(crate) kind: &'static str,
+    pub(crate) value: f64,
 }
 
 #[derive(Serialize)]
@@ -56,23 +63,50 @@ pub(super) struct Input {
 }
 
 #[derive(Serialize)]
-pub(super) struct BlockSummary {
-    pub(super) name: String,
-    pub(super) rows: usize,
-    pub(super) cols: usize,
+pub(crate) struct BlockSummary {
+    pub(crate) name: String,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
     /// `null` if all training gradients are zero.
-    pub(super) lambda: Option<f64>,
-    pub(super) mean_square: f64,
-    pub(super) iterations: usize,
-    pub(super) residual: f64,
+    pub(crate) lambda: Option<f64>,
+    pub(crate) mean_square: f64,
+    pub(crate) iterations: usize,
+    pub(crate) residual: f64,
     /// `null` for methods that do not aim for the inverse of their curvature.
-    pub(super) tolerance: Option<f64>,
-    pub(super) converged: bool,
+    pub(crate) tolerance: Option<f64>,
+    pub(crate) converged: bool,
 }
 
 impl Summary {
     /// Reads what was not read yet of the files, for their fingerprints.
     pub(super) fn new(settings: &Settings, pair: &Pair, attribution: &Attribution) -> Result<Self, CliError> {
+        Ok(Self {
+            scoring: Scoring::new(settings, pair, attribution),
+            train_gradients: input(pair, Set::Train)?,
+            query_gradients: input(pair, Set::Query)?,
+        })
+    }
+
+    /// The same as entries of a file's metadata.
+    pub(super) fn metadata(&self) -> Map<String, Value> {
+        entries(self)
+    }
+}
+
+/// The fields of a value as entries of a file's metadata.
+///
+/// # Panics
+///
+/// If it is not a struct of numbers and texts.
+pub(crate) fn entries(value: &impl Serialize) -> Map<String, Value> {
+    match serde_json::to_value(value) {
+        Ok(Value::Object(map)) => map,
+        _ => unreachable!("a struct of numbers and texts is a JSON object"),
+    }
+}
+
+impl Scoring {
+    pub(crate) fn new(settings: &Settings, pair: &Pair, attribution: &Attribution) -> Self {
         let inverse = matches!(settings.options.method, Method::Inverse { .. });
         let (Damping::Relative(value) | Damping::Absolute(value)) = settings.options.damping;
         let kind = match settings.options.damping {
@@ -80,7 +114,7 @@ impl Summary {
             Damping::Absolute(_) => "absolute",
         };
         let gfim = settings.gfim();
-        Ok(Self {
+        Self {
             hyperinf_version: env!("CARGO_PKG_VERSION"),
             method: settings.method,
             sign: "positive = helpful",
@@ -110,19 +144,9 @@ impl Summary {
             },
             queries: attribution.scores.queries(),
             samples: attribution.scores.samples(),
-            train_gradients: input(pair, Set::Train)?,
-            query_gradients: input(pair, Set::Query)?,
             residual: attribution.residual(),
             converged: attribution.blocks.iter().all(BlockReport::converged),
             blocks: attribution.blocks.iter().map(block).collect(),
-        })
-    }
-
-    /// The same as entries of a file's metadata.
-    pub(super) fn metadata(&self) -> Map<String, Value> {
-        match serde_json::to_value(self) {
-            Ok(Value::Object(map)) => map,
-            _ => unreachable!("a struct of numbers and texts is a JSON object"),
         }
     }
 }
