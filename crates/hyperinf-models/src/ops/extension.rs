@@ -8,6 +8,7 @@ use burn::backend::{Autodiff, Backend, DispatchDevice, Flex, TensorMetadata, bac
 use burn::tensor::{Bytes, DType, Tensor};
 
 use super::kernels::{self, Hidden, Rows, over_rows};
+use super::product::product;
 use super::steps;
 
 /// Whether a tensor can take the fused way: it is in f32 on `flex`.
@@ -18,7 +19,8 @@ pub(super) fn fits<const R: usize>(x: &Tensor<R>) -> bool {
 /// The operations; every tensor is in f32, and parameters (`bias`, `gain`) are constants.
 #[backend_extension(Flex, Autodiff)]
 pub(super) trait Fused: Backend {
-    fn fused_add_bias(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
     fn fused_layer_norm(
         x: FloatTensor<Self>,
@@ -33,9 +35,12 @@ pub(super) trait Fused: Backend {
 }
 
 impl Fused for Flex {
-    fn fused_add_bias(x: FlexTensor, bias: FlexTensor) -> FlexTensor {
-        let bias = contiguous(bias);
-        rewritten(x, bias.storage::<f32>().len(), &kernels::AddBias { bias: bias.storage() })
+    fn fused_product(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        product(x, weight, None)
+    }
+
+    fn fused_linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
+        product(x, weight, Some(bias))
     }
 
     fn fused_gelu(x: FlexTensor) -> FlexTensor {
@@ -75,10 +80,22 @@ impl Fused for Flex {
 }
 
 impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
-    fn fused_add_bias(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
-        let (x, node) = x.into_parts();
-        let output = Flex::fused_add_bias(x, bias.into_primitive());
-        steps::AddBias.prepare::<C>([node]).compute_bound().stateless(output)
+    fn fused_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let ((x, node), weight) = (x.into_parts(), weight.into_primitive());
+        let output = product(x, weight.clone(), None);
+        match steps::Linear.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(weight, output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        }
+    }
+
+    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        let ((x, node), weight) = (x.into_parts(), weight.into_primitive());
+        let output = product(x, weight.clone(), Some(bias.into_primitive()));
+        match steps::Linear.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(weight, output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        }
     }
 
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -211,8 +228,12 @@ pub(super) mod apply {
 
     use super::Fused;
 
-    pub fn add_bias(x: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
-        Tensor::from_dispatch(Dispatch::fused_add_bias(x.into_dispatch(), bias.into_dispatch()))
+    pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+        let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+        Tensor::from_dispatch(match bias {
+            Some(bias) => Dispatch::fused_linear(x, weight, bias.into_dispatch()),
+            None => Dispatch::fused_product(x, weight),
+        })
     }
 
     pub fn gelu<const R: usize>(x: Tensor<R>) -> Tensor<R> {

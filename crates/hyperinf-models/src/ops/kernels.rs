@@ -62,19 +62,3 @@ impl<K: Rows> WithSimd for Fill<'_, K> {
 fn part(values: &[f32], first: usize, row: usize, length: usize) -> &[f32] {
     &values[first * row..first * row + length]
 }
-
-/// `x + bias` for rows of `x`, in place.
-pub(super) struct AddBias<'a> {
-    pub bias: &'a [f32],
-}
-
-impl Rows for AddBias<'_> {
-    #[inline(always)]
-    fn fill(&self, _: usize, out: &mut [f32]) {
-        for row in out.chunks_exact_mut(self.bias.len()) {
-            for (x, &b) in row.iter_mut().zip(self.bias) {
-                *x += b;
-            }
-        }
-    }
-}

@@ -8,15 +8,18 @@ use burn::backend::flex::FlexTensor;
 
 use super::extension::{contiguous, filled, rewritten};
 use super::kernels;
+use super::product::product;
 
 #[derive(Debug)]
-pub(super) struct AddBias;
+pub(super) struct Linear;
 
-impl Backward<Flex, 1> for AddBias {
-    type State = ();
+impl Backward<Flex, 1> for Linear {
+    /// The weight.
+    type State = FlexTensor;
 
-    fn backward(self, ops: Ops<(), 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        unary::<Flex, _>(ops.parents, ops.node, gradients, |gradient| gradient);
+    fn backward(self, ops: Ops<FlexTensor, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let weight = ops.state.transpose(0, 1);
+        unary::<Flex, _>(ops.parents, ops.node, gradients, |gradient| product(gradient, weight, None));
     }
 }
 
