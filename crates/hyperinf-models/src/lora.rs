@@ -127,7 +127,10 @@ impl LoraLinear {
         let t = if R == 3 { dims[1] } else { 1 };
         let input = input.reshape([dims[0], t, dims[R - 1]]);
         let base = ops::linear(&self.base, input.clone());
-        let inner = self.factor("lora_A", &self.lora_a, self.dropout.forward(input), tape);
+        // A recording tape makes inputs differentiable in valid models too, so the input does not tell training.
+        let training = self.lora_a.weight.val().device().is_autodiff();
+        let input = if training { self.dropout.forward(input) } else { input };
+        let inner = self.factor("lora_A", &self.lora_a, input, tape);
         let update = self.factor("lora_B", &self.lora_b, inner, tape);
         dims[R - 1] = base.dims()[2];
         (base + update.mul_scalar(self.scale)).reshape(dims)
