@@ -129,7 +129,8 @@ impl Source<'_> {
     }
 
     /// Fails if tensors were missing or are left over.
-    fn finish(self, unused: &Unused, report: &mut LoadReport) -> Result<(), LoadError> {
+    fn finish(mut self, unused: &Unused, report: &mut LoadReport) -> Result<(), LoadError> {
+        self.missing.sort_unstable();
         let left = self.shards.names().filter(|&name| !self.used.contains(name)).map(str::to_owned);
         let (ignored, unused): (Vec<String>, Vec<String>) = left.partition(|name| unused.fits(name));
         if self.missing.is_empty() && unused.is_empty() {

@@ -1,0 +1,174 @@
+//! Models by their names on a hub, from a server of the test's own.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use hyperinf::models::LoadError;
+use hyperinf::models::load::Hub;
+use serde_json::json;
+
+use crate::folders::Model;
+use crate::loading::causal;
+
+/// A hub with one model, `someone/tiny`, and a list of what it was asked for.
+struct Server {
+    endpoint: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+impl Server {
+    /// Serves the files of a folder until the test ends.
+    fn of(folder: &Path) -> Self {
+        let files: BTreeMap<String, Vec<u8>> = std::fs::read_dir(folder)
+            .expect("a folder")
+            .map(|file| file.expect("a file"))
+            .map(|file| (file.file_name().to_string_lossy().into(), std::fs::read(file.path()).expect("a file")))
+            .collect();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&asked);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                answer(stream, &files, &log);
+            }
+        });
+        Self { endpoint, asked }
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().expect("no test failed while it held this").clone()
+    }
+}
+
+/// Answers one request: a list of files, or a part of one.
+fn answer(mut stream: TcpStream, files: &BTreeMap<String, Vec<u8>>, log: &Mutex<Vec<String>>) {
+    let mut lines = BufReader::new(stream.try_clone().expect("a socket")).lines().map_while(Result::ok);
+    let Some(request) = lines.next() else { return };
+    let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut from = 0;
+    let mut to = usize::MAX;
+    for line in lines.take_while(|line| !line.is_empty()) {
+        if let Some(range) = line.to_ascii_lowercase().strip_prefix("range: bytes=") {
+            let (first, last) = range.split_once('-').expect("a range");
+            from = first.parse().expect("a number");
+            to = last.parse().unwrap_or(usize::MAX);
+        }
+    }
+    log.lock().expect("no thread failed").push(path.clone());
+    let list = json!({
+        "sha": COMMIT,
+        "siblings": files.keys().map(|name| json!({ "rfilename": name })).collect::<Vec<_>>(),
+    });
+    let file = path.strip_prefix("/someone/tiny/resolve/main/").and_then(|name| files.get(name));
+    let (status, headers, body) = match file {
+        Some(bytes) => {
+            let end = to.saturating_add(1).min(bytes.len());
+            let tag =
+                bytes.iter().fold(bytes.len() as u64, |tag, &byte| tag.wrapping_mul(31).wrapping_add(byte.into()));
+            let range = format!("bytes {from}-{}/{}", end.saturating_sub(1), bytes.len());
+            let headers = format!("ETag: \"{tag:x}\"\r\nX-Repo-Commit: {COMMIT}\r\nContent-Range: {range}\r\n");
+            ("206 Partial Content", headers, bytes[from..end].to_vec())
+        }
+        None if path == "/api/models/someone/tiny/revision/main" => {
+            ("200 OK", "Content-Type: application/json\r\n".to_owned(), list.to_string().into_bytes())
+        }
+        None => ("404 Not Found", String::new(), b"no such thing".to_vec()),
+    };
+    let length = body.len();
+    let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n");
+    // The other side may have had enough.
+    let _ = stream.write_all(&[head.into_bytes(), body].concat());
+}
+
+fn hub(server: &Server, cache: &Path) -> Hub {
+    Hub { endpoint: Some(server.endpoint.clone()), cache: Some(cache.to_owned()), offline: false }
+}
+
+#[test]
+fn a_name_is_fetched_once_and_then_needs_no_network() {
+    for folder in [Model::llama().write(), Model::llama().write_sharded()] {
+        std::fs::write(folder.path().join("README.md"), "not wanted").expect("a writable folder");
+        std::fs::write(folder.path().join("pytorch_model.bin"), "not wanted").expect("a writable folder");
+        let server = Server::of(folder.path());
+        let cache = tempfile::tempdir().expect("a folder for temporary files");
+        let path = hub(&server, cache.path()).resolve("someone/tiny").expect("it is served");
+        assert!(path.starts_with(cache.path()), "{}", path.display());
+        causal(&path);
+        let asked = server.asked();
+        assert!(asked.iter().any(|path| path.ends_with("/config.json")), "{asked:?}");
+        assert!(!asked.iter().any(|path| path.ends_with(".bin") || path.ends_with(".md")), "{asked:?}");
+
+        let offline = Hub { offline: true, ..hub(&server, cache.path()) };
+        assert_eq!(offline.resolve("someone/tiny").expect("it is in the cache"), path);
+        assert_eq!(hub(&server, cache.path()).resolve("someone/tiny").expect("it is in the cache"), path);
+        assert_eq!(server.asked(), asked, "the network was used for what is in the cache");
+    }
+}
+
+#[test]
+fn an_adapter_is_fetched_too() {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    for name in ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"] {
+        std::fs::write(folder.path().join(name), name).expect("a writable folder");
+    }
+    let server = Server::of(folder.path());
+    let cache = tempfile::tempdir().expect("a folder for temporary files");
+    let path = hub(&server, cache.path()).resolve("someone/tiny").expect("it is served");
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        assert_eq!(std::fs::read_to_string(path.join(name)).expect("fetched"), name);
+    }
+    assert!(!path.join("adapter_model.bin").exists());
+}
+
+#[test]
+fn a_download_that_was_broken_off_goes_on() {
+    let folder = Model::llama().write_sharded();
+    let server = Server::of(folder.path());
+    let cache = tempfile::tempdir().expect("a folder for temporary files");
+    let path = hub(&server, cache.path()).resolve("someone/tiny").expect("it is served");
+    std::fs::remove_file(path.join(crate::folders::shard_name(1))).expect("it was fetched");
+    let before = server.asked().len();
+    assert_eq!(hub(&server, cache.path()).resolve("someone/tiny").expect("it is served"), path);
+    causal(&path);
+    let again = server.asked().split_off(before);
+    assert!(!again.iter().any(|path| path.ends_with("/config.json")), "{again:?}");
+}
+
+#[test]
+fn what_cannot_be_fetched_says_what_to_put_where() {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let cache = tempfile::tempdir().expect("a folder for temporary files");
+    let server = Server::of(folder.path());
+    let check = |hub: Hub, name: &str, expected: &str| {
+        let error = hub.resolve(name).expect_err("it is not there");
+        assert!(matches!(error, LoadError::Hub { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(expected), "{text}");
+        assert!(text.contains("put the model's `config.json`, `tokenizer.json` and `model.safetensors`"), "{text}");
+    };
+    let here = hub(&server, cache.path());
+    check(Hub { offline: true, ..here.clone() }, "someone/tiny", "HF_HUB_OFFLINE");
+    check(here.clone(), "someone/else", "404");
+    check(here.clone(), "someone/tiny", "no weights in safetensors");
+    // Nobody listens on a port that was given back.
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    check(Hub { endpoint: Some(format!("http://{free}")), ..here }, "someone/tiny", "onnect");
+}
+
+#[test]
+fn paths_come_first_and_what_is_neither_is_an_error() {
+    let folder = Model::llama().write();
+    let hub = Hub { endpoint: None, cache: None, offline: true };
+    let name = folder.path().to_string_lossy();
+    assert_eq!(hub.resolve(&name).expect("it is there"), folder.path());
+    for name in ["/no/such/folder", "a/b/c", "../up", "./here", "no such name", ""] {
+        let error = hub.resolve(name).expect_err("neither");
+        assert!(matches!(error, LoadError::NoSuchModel { .. }), "{name}: {error}");
+    }
+}
