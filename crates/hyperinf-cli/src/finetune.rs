@@ -28,6 +28,8 @@ use log::Log;
 
 /// The file that makes a folder an adapter.
 const ADAPTER: &str = "adapter_config.json";
+/// All files that will be written.
+const OUTPUTS: [&str; 4] = [ADAPTER, "adapter_model.safetensors", "hyperinf.json", "training_log.jsonl"];
 /// The folder of checkpoints in that of the adapter.
 const CHECKPOINTS: &str = "checkpoints";
 
@@ -210,7 +212,7 @@ fn prepare_folder(args: &FinetuneArgs) -> Result<(), CliError> {
     } else if !args.resume && read_dir(folder.join(CHECKPOINTS)).is_ok_and(|mut files| files.next().is_some()) {
         return exists("checkpoints of an earlier run");
     }
-    check_writable(&folder.join(ADAPTER))
+    OUTPUTS.iter().try_for_each(|name| check_writable(&folder.join(name)))
 }
 
 fn remove_checkpoints(folder: &Path) -> Result<(), CliError> {

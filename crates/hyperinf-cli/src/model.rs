@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use hyperinf::models::load::{
-    ClassifierOptions, LoadError, ModelKind, load_causal_lm, load_classifier, model_kind, resolve,
+    ClassifierOptions, LoadError, Loaded, ModelKind, load_causal_lm, load_classifier, model_kind, resolve,
 };
 use hyperinf::models::{
     Adapter, CausalLm, EncoderClassifier, SpecialTokens, TextTokenizer, TokenizerSettings, gguf_tokenizer,
@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 
 use crate::args::ModelArgs;
-use crate::data::{Labels, TextTask};
+use crate::data::{Labels, TextTask, listed};
 use crate::error::CliError;
+use crate::progress::warn;
 
 /// What we note in an adapter's folder beyond what PEFT does.
 const NOTE: &str = "hyperinf.json";
@@ -156,11 +157,24 @@ impl ModelFiles {
         seed: u64,
         device: &Device,
     ) -> Result<(EncoderClassifier, Labels), CliError> {
-        let options = ClassifierOptions { classes: Some(found.names.len()), head: None, seed };
-        let loaded = load_classifier(&self.path, &options, device).map_err(failed("model", &self.name))?;
-        let own = loaded.report.labels.map(Labels::of_model);
-        let known = |own: &Labels| found.names.iter().all(|name| own.class(name).is_some());
-        Ok((loaded.model, own.filter(known).unwrap_or(found)))
+        let load = |classes| load_classifier(&self.path, &ClassifierOptions { classes, head: None, seed }, device);
+        match load(None) {
+            Err(LoadError::NoHead { .. }) => {}
+            loaded => {
+                let Loaded { model, report } = loaded.map_err(failed("model", &self.name))?;
+                let own = report.labels.map_or_else(|| Labels::numbered(model.classes()), Labels::of_model);
+                if found.names.iter().all(|name| own.class(name).is_some()) {
+                    return Ok((model, own));
+                }
+                warn(&format!(
+                    "the labels of the data ({}) are not those of the model's head ({}): the head is trained anew",
+                    listed(&found.names),
+                    listed(&own.names)
+                ));
+            }
+        }
+        let loaded = load(Some(found.names.len())).map_err(failed("model", &self.name))?;
+        Ok((loaded.model, found))
     }
 
     /// A language model to be trained.

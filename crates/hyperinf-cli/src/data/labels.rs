@@ -7,12 +7,11 @@ use crate::error::CliError;
 
 /// The labels of a classifier: class `i` is label `i`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
 pub struct Labels {
     /// The names in the order of the classes.
     pub names: Vec<String>,
     /// Whether a class may be given by its number, too.
-    #[serde(skip)]
+    #[serde(default)]
     pub numbers: bool,
     /// Whether the names are nothing but the numbers, for want of better ones.
     #[serde(skip)]

@@ -3,7 +3,11 @@
 mod demo;
 mod digits;
 mod errors;
+mod formats;
 mod outputs;
+mod pipeline;
 mod reader;
+mod resume;
 mod score;
 mod support;
+mod texts;
