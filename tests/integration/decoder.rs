@@ -128,14 +128,15 @@ fn frequencies_of_llama_3_are_kept_blended_and_divided() {
     assert_close("llama3", &found, &angles(&config).0, 1e-14);
     let ratios: Vec<f64> = plain.iter().zip(&found).map(|(plain, found)| plain / found).collect();
     let count = |accepted: fn(f64) -> bool| ratios.iter().filter(|&&ratio| accepted(ratio)).count();
+    // More than 4 turns within 8192 positions need a pair below 28.2, fewer than 1 a pair above 34.98.
     assert_eq!(count(|ratio| ratio == 1.0), 29);
-    assert_eq!(count(|ratio| (ratio - 8.0).abs() < 1e-12), 28);
-    assert_eq!(count(|ratio| ratio > 1.0 && ratio < 7.999), 7);
+    assert_eq!(count(|ratio| (ratio - 8.0).abs() < 1e-12), 29);
+    assert_eq!(count(|ratio| ratio > 1.0 && ratio < 7.999), 6);
 }
 
 /// Texts of different lengths with different shares scored.
 fn samples() -> Vec<LmSample> {
-    [(&[1, 2, 3, 4, 5][..], 3), (&[4, 6], 1), (&[5, 6, 7, 8, 9, 10, 1, 2, 3, 3, 12], 4), (&[2, 2, 11], 1)]
+    [(&[1, 2, 3, 4, 5][..], 3), (&[4, 6, 9], 2), (&[5, 6, 7, 8, 9, 10, 1, 2, 3, 3, 12], 4), (&[2, 2, 11], 1)]
         .iter()
         .map(|(tokens, first)| LmSample {
             tokens: tokens.to_vec(),
