@@ -72,6 +72,9 @@ pub fn load_gguf(path: &Path, device: &Device) -> Result<CausalLm, ModelError> {
 
 /// Reads the vocabulary of a GGUF file: byte pairs on bytes (`gpt2`) or SentencePiece's pieces (`llama`).
 ///
+/// Some vocabularies of byte pairs have no token for a few control characters and unused bytes (SmolLM2 lacks 21);
+/// these are left out of a text, as Hugging Face's tokenizers do.
+///
 /// # Errors
 ///
 /// [`ModelError::Format`] if the file cannot be read, the vocabulary is of another kind, splits text in a way that we
