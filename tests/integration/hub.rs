@@ -93,6 +93,7 @@ fn hub(server: &Server, cache: &Path) -> Hub {
 #[test]
 fn a_name_is_fetched_once_and_then_needs_no_network() {
     for folder in [Model::llama().write(), Model::llama().write_sharded()] {
+        std::fs::write(folder.path().join("tokenizer.json"), "{}").expect("a writable folder");
         std::fs::write(folder.path().join("README.md"), "not wanted").expect("a writable folder");
         std::fs::write(folder.path().join("pytorch_model.bin"), "not wanted").expect("a writable folder");
         let server = Server::of(folder.path());
@@ -109,6 +110,21 @@ fn a_name_is_fetched_once_and_then_needs_no_network() {
         assert_eq!(hub(&server, cache.path()).resolve("someone/tiny").expect("it is in the cache"), path);
         assert_eq!(server.asked(), asked, "the network was used for what is in the cache");
     }
+}
+
+#[test]
+fn a_tokenizer_that_the_cache_lacks_is_fetched_where_there_is_one() {
+    let folder = Model::llama().write();
+    let cache = tempfile::tempdir().expect("a folder for temporary files");
+    let without = Server::of(folder.path());
+    let path = hub(&without, cache.path()).resolve("someone/tiny").expect("it is served");
+    std::fs::write(folder.path().join("tokenizer.json"), "{}").expect("a writable folder");
+    let with = Server::of(folder.path());
+    let offline = Hub { offline: true, ..hub(&with, cache.path()) };
+    assert_eq!(offline.resolve("someone/tiny").expect("it is in the cache"), path);
+    assert!(!path.join("tokenizer.json").exists());
+    assert_eq!(hub(&with, cache.path()).resolve("someone/tiny").expect("it is served"), path);
+    assert!(path.join("tokenizer.json").exists());
 }
 
 #[test]

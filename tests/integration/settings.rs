@@ -169,6 +169,9 @@ fn settings_of_decoders_that_are_not_computed_are_refused() {
     check(json!({ "hidden_act": "gelu" }), "`hidden_act` = \"gelu\", but only \"silu\"");
     check(json!({ "rope_scaling": { "type": "longrope" } }), "`rope_scaling.rope_type` = \"longrope\"");
     check(json!({ "rope_scaling": { "type": "linear" } }), "does not say `rope_scaling.factor`");
+    check(json!({ "rope_scaling": { "factor": 2.0 } }), "does not say `rope_scaling.rope_type`");
+    let nested = json!({ "full_attention": { "rope_type": "default" } });
+    check(json!({ "rope_parameters": nested }), "`rope_parameters.full_attention`");
     check(json!({ "rope_scaling": "linear" }), "`rope_scaling` = \"linear\", but only an object");
     check(json!({ "partial_rotary_factor": 0.5 }), "`partial_rotary_factor` = 0.5");
     check(json!({ "quantization_config": { "bits": 4 } }), "`quantization_config` = {\"bits\":4}");

@@ -213,8 +213,8 @@ fn the_assistants_messages_are_scored() {
     assert_eq!(text, "[user]ho;[assistant]hm;[user]so;[assistant]no;");
     assert_eq!(sample.tokens[0], 0, "the template begins with <s>, once");
     assert_eq!(shown(&tokenizer, &sample), (6, "hm;no;".to_owned()));
-    let cut = tokenizer.chat(&chat, Limit::Cut(24)).expect("a part of the first answer is left");
-    assert_eq!((shown(&tokenizer, &cut.sample).1.as_str(), cut.cut), ("hm", sample.tokens.len() - 24));
+    let cut = tokenizer.chat(&chat, Limit::Cut(23)).expect("a part of the first answer is left");
+    assert_eq!((shown(&tokenizer, &cut.sample).1.as_str(), cut.cut), ("hm", sample.tokens.len() - 23));
 }
 
 #[test]

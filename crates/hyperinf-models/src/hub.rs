@@ -79,6 +79,7 @@ mod fetch {
 
     use super::Hub;
 
+    const ADAPTER: &str = "adapter_model.safetensors";
     const INDEX: &str = "model.safetensors.index.json";
     /// What may be there beside weights.
     const SMALL: [&str; 6] = [
@@ -94,12 +95,21 @@ mod fetch {
         /// The folder of a model in the cache, complete.
         pub(super) fn fetch(&self, name: &str) -> Result<PathBuf, String> {
             let cache = self.cache.clone().map_or_else(Cache::from_env, Cache::new);
-            if let Some(folder) = complete(&cache.model(name.to_owned())) {
-                return Ok(folder);
+            let cached = complete(&cache.model(name.to_owned()));
+            // Other programs may have fetched the weights alone.
+            let whole = |folder: &PathBuf| ["tokenizer.json", ADAPTER].iter().any(|file| folder.join(file).exists());
+            match cached {
+                Some(folder) if self.offline || whole(&folder) => Ok(folder),
+                Some(folder) => Ok(self.download(name, cache).unwrap_or(folder)),
+                None if self.offline => {
+                    Err("it is not complete in the cache, and HF_HUB_OFFLINE forbids the network".to_owned())
+                }
+                None => self.download(name, cache),
             }
-            if self.offline {
-                return Err("it is not complete in the cache, and HF_HUB_OFFLINE forbids the network".to_owned());
-            }
+        }
+
+        /// The folder of a model, after fetching what the cache lacks.
+        fn download(&self, name: &str, cache: Cache) -> Result<PathBuf, String> {
             let mut builder = ApiBuilder::from_cache(cache);
             if let Some(endpoint) = &self.endpoint {
                 builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
@@ -122,19 +132,23 @@ mod fetch {
         }
     }
 
-    /// Fetches what is needed of the files that are there, weights last; `None` if they are of different versions.
+    /// Fetches what is needed of the files that are there, weights and then an adapter last; `None` if they are of
+    /// different versions.
     fn fetch_all(repo: &ApiRepo, there: &[String]) -> Result<Option<PathBuf>, String> {
         let has = |name: &str| there.iter().any(|file| file == name);
         let get = |name: &str| repo.get(name).map_err(|error| format!("{name}: {error}"));
         let mut wanted: Vec<String> = SMALL.iter().filter(|name| has(name)).map(|&name| name.to_owned()).collect();
-        if has("adapter_config.json") {
-            wanted.push("adapter_model.safetensors".to_owned());
-        } else if has("model.safetensors") {
+        let small = wanted.len();
+        if has("model.safetensors") {
             wanted.push("model.safetensors".to_owned());
         } else if has(INDEX) {
             wanted.extend(shards(&get(INDEX)?)?);
             wanted.push(INDEX.to_owned());
-        } else {
+        }
+        if has("adapter_config.json") {
+            wanted.push(ADAPTER.to_owned());
+        }
+        if wanted.len() == small {
             let files = there.join(", ");
             return Err(format!("it has no weights in safetensors, nor an adapter (its files: {files})"));
         }
@@ -144,11 +158,11 @@ mod fetch {
         Ok(if folders.len() == 1 { folders.pop() } else { None })
     }
 
-    /// The folder of a model whose weights, fetched last, are all in the cache.
+    /// The folder of a model or adapter of which all is in the cache; what is fetched last tells.
     fn complete(cache: &CacheRepo) -> Option<PathBuf> {
         let folder = |name: &str| cache.get(name).map(|path| folder_of(&path, name));
         if cache.get("adapter_config.json").is_some() {
-            return folder("adapter_model.safetensors");
+            return folder(ADAPTER);
         }
         cache.get("config.json")?;
         if let Some(folder) = folder("model.safetensors") {

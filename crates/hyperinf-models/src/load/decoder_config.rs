@@ -114,6 +114,14 @@ fn scaling(rope: &Fields, max_tokens: usize) -> Result<(RotaryScaling, usize), L
         Some(kind) => Some(kind),
         None => rope.text("type")?,
     };
+    for (name, value) in rope.entries() {
+        if value.is_object() {
+            return Err(rope.refuse(name, value, "one set of positions for all layers"));
+        }
+        if kind.is_none() && name != "rope_theta" {
+            return Err(rope.absent("rope_type"));
+        }
+    }
     let original = rope.optional_size("original_max_position_embeddings")?;
     let scaling = match kind.as_deref() {
         None | Some("default") => RotaryScaling::None,

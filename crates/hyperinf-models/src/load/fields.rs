@@ -81,7 +81,7 @@ impl Fields {
         }
     }
 
-    fn absent(&self, name: &str) -> LoadError {
+    pub(crate) fn absent(&self, name: &str) -> LoadError {
         LoadError::FieldMissing { path: self.path.clone(), field: format!("{}{name}", self.prefix) }
     }
 

@@ -10,9 +10,9 @@ use crate::{GgufVocabulary, gguf_tokenizer, llama2c_tokenizer};
 impl TextTokenizer {
     /// The tokenizer of a model: in its folder, its `.gguf` file, or a llama2.c vocabulary (`.bin`).
     ///
-    /// In a folder, `tokenizer.json` is needed. What it does not say comes from `tokenizer_config.json`, `special_tokens_map.json`
-    /// and, for the numbers of special tokens, `config.json`; the chat template from `chat_template.jinja` or
-    /// `tokenizer_config.json`.
+    /// In a folder, `tokenizer.json` is needed. What it does not say comes from `tokenizer_config.json`,
+    /// `special_tokens_map.json` and, for the numbers of special tokens, `config.json`; the chat template from
+    /// `chat_template.jinja`, `chat_template.json` or `tokenizer_config.json`.
     ///
     /// # Errors
     ///
