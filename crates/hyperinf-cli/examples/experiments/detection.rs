@@ -48,6 +48,9 @@ pub struct Settings {
     /// Passes over the training samples.
     #[arg(long, default_value_t = 10)]
     epochs: usize,
+    /// Samples per step.
+    #[arg(long, default_value_t = 16)]
+    batch_size: usize,
     /// The peak of the learning rate.
     #[arg(long, default_value_t = 1e-3)]
     learning_rate: f64,
@@ -58,6 +61,7 @@ pub struct Settings {
 
 /// The results' file in the folder of results.
 pub const FILE: &str = "detection.jsonl";
+/// Samples that go through the model at once where no order is asked for.
 const BATCH: usize = 32;
 
 /// Runs what is not in the results yet.
@@ -68,8 +72,9 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let (ranks, seeds) =
         if settings.quick { (&[8][..], &[0][..]) } else { (settings.ranks.as_slice(), settings.seeds.as_slice()) };
     for name in &settings.sets {
-        for &rank in ranks {
-            for &seed in seeds {
+        // Seeds outside: a run that is broken off has every rank.
+        for &seed in seeds {
+            for &rank in ranks {
                 let setting = settings.unit(name, rank, seed);
                 let done = results::read::<Detection>(&path)?;
                 if done.iter().any(|result| result.setting == setting) {
@@ -96,6 +101,7 @@ impl Settings {
             noise: self.noise,
             max_tokens: self.max_tokens,
             epochs: quick(self.epochs, 1),
+            batch_size: self.batch_size,
             learning_rate: self.learning_rate,
         }
     }
@@ -107,7 +113,7 @@ fn unit(
     tokenizer: &TextTokenizer,
     device: &Device,
 ) -> Result<Detection, Failure> {
-    let DetectionSetting { rank, seed, noise, max_tokens, epochs, learning_rate, .. } = *setting;
+    let DetectionSetting { rank, seed, noise, max_tokens, epochs, batch_size, learning_rate, .. } = *setting;
     let Split { train, validation } = data::labelled(&setting.data, places, setting.train, setting.validation, seed)?;
     let sample = |row: &Labelled, wrong: bool| -> Result<Sample, Failure> {
         let label = if wrong { 1 - row.label } else { row.label };
@@ -122,7 +128,7 @@ fn unit(
     model.recorded = Recorded::Adapters;
     let lora = LoraConfig { rank, alpha: 2.0 * rank as f64, ..LoraConfig::default() };
     let model = adapt(model, &["query", "value"], &lora, seed)?;
-    let schedule = TrainConfig { learning_rate, epochs, batch_size: BATCH, seed, ..TrainConfig::default() };
+    let schedule = TrainConfig { learning_rate, epochs, batch_size, seed, ..TrainConfig::default() };
     let config = FinetuneConfig { schedule, clip_norm: Some(1.0), ..FinetuneConfig::default() };
     let began = Instant::now();
     let model = finetune(model, &noisy, None, &config, |p| {

@@ -44,6 +44,9 @@ pub struct Settings {
     /// Passes over the training samples.
     #[arg(long, default_value_t = 25)]
     epochs: usize,
+    /// Samples per step. Those of a class are of like length and share batches, so that small ones learn better.
+    #[arg(long, default_value_t = 4)]
+    batch_size: usize,
     /// The peak of the learning rate.
     #[arg(long, default_value_t = 3e-4)]
     learning_rate: f64,
@@ -54,6 +57,7 @@ pub struct Settings {
 
 /// The results' file in the folder of results.
 pub const FILE: &str = "influential.jsonl";
+/// Samples that go through the model at once where no order is asked for.
 const BATCH: usize = 8;
 
 /// Runs what is not in the results yet.
@@ -71,6 +75,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
                 test_per_class: quick(settings.test_per_class, 1),
                 max_tokens: settings.max_tokens,
                 epochs: quick(settings.epochs, 1),
+                batch_size: settings.batch_size,
                 learning_rate: settings.learning_rate,
             };
             let done = results::read::<Influential>(&path)?;
@@ -86,7 +91,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
 }
 
 fn unit(setting: &InfluentialSetting, places: &Places, device: &Device) -> Result<Influential, Failure> {
-    let InfluentialSetting { rank, seed, max_tokens, epochs, learning_rate, .. } = *setting;
+    let InfluentialSetting { rank, seed, max_tokens, epochs, batch_size, learning_rate, .. } = *setting;
     let file = places.assets.join("smollm2").join("SmolLM2-135M-Instruct.Q4_1.gguf");
     let tokenizer = TextTokenizer::read(&file)?;
     let Split { train, validation: test } =
@@ -102,9 +107,8 @@ fn unit(setting: &InfluentialSetting, places: &Places, device: &Device) -> Resul
     let model = adapt(model, &["q_proj", "v_proj"], &lora, seed)?;
     let loss_before = mean_loss(&model, &test_samples)?;
 
-    let schedule = TrainConfig { learning_rate, epochs, batch_size: 2 * BATCH, seed, ..TrainConfig::default() };
-    let config =
-        FinetuneConfig { schedule, micro_batch: Some(BATCH), clip_norm: Some(1.0), ..FinetuneConfig::default() };
+    let schedule = TrainConfig { learning_rate, epochs, batch_size, seed, ..TrainConfig::default() };
+    let config = FinetuneConfig { schedule, clip_norm: Some(1.0), ..FinetuneConfig::default() };
     let began = Instant::now();
     let model = finetune(model, &train_samples, None, &config, |p| {
         if (p.step + 1).is_multiple_of(10) {

@@ -2,10 +2,15 @@
 
 use std::time::Instant;
 
+use hyperinf::curvature::Storage;
 use hyperinf::gradients::Gradients;
-use hyperinf::scoring::{BlockReport, Gfim, Options, QueryMode, attribute, method, self_influence};
+use hyperinf::scoring::{BlockReport, Gfim, Method, Options, QueryMode, attribute, method, self_influence};
+use hyperinf::solvers::Lissa;
 
 use crate::Failure;
+
+/// As many as the published programs take; to convergence it takes longer than everything else together.
+const LISSA_STEPS: usize = 10;
 
 /// The methods that approximate the exact influence, and the exact one.
 pub const METHODS: [&str; 7] = ["identity", "cosine", "datainf", "lissa", "hyperinf", "hyperinf-authors", "exact"];
@@ -39,7 +44,10 @@ pub fn self_influences(train: &Gradients) -> Result<(Vec<f64>, f64), Failure> {
 }
 
 fn options(name: &str, query: QueryMode) -> Result<Options, Failure> {
-    let method = method(name, Gfim::default()).ok_or_else(|| format!("there is no method `{name}`"))?;
+    let method = match name {
+        "lissa" => Method::inverse(Storage::Full, Lissa { max_steps: LISSA_STEPS, ..Lissa::default() }),
+        name => method(name, Gfim::default()).ok_or_else(|| format!("there is no method `{name}`"))?,
+    };
     Ok(Options { method, query, ..Options::default() })
 }
 

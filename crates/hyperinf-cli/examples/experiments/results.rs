@@ -34,6 +34,7 @@ pub struct DetectionSetting {
     pub noise: f64,
     pub max_tokens: usize,
     pub epochs: usize,
+    pub batch_size: usize,
     pub learning_rate: f64,
 }
 
@@ -75,6 +76,7 @@ pub struct InfluentialSetting {
     pub test_per_class: usize,
     pub max_tokens: usize,
     pub epochs: usize,
+    pub batch_size: usize,
     pub learning_rate: f64,
 }
 
