@@ -101,7 +101,9 @@ impl Tape {
 
         let has_bias = bias.is_some();
         let output = plain_linear(input.clone().reshape([n * t, d_input]), weight, bias);
-        let leaf = Tensor::<3>::zeros([n, t, d_output], (&output.device().without_autodiff(), output.dtype()))
+        // One zero, seen as many: it is never written out.
+        let leaf = Tensor::<3>::zeros([1, 1, 1], (&output.device().without_autodiff(), output.dtype()))
+            .expand([n, t, d_output])
             .autodiff()
             .require_grad();
         let output = output.reshape([n, t, d_output]).autodiff() + leaf.clone();

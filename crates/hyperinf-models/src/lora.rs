@@ -131,9 +131,10 @@ impl LoraLinear {
         let training = self.lora_a.weight.val().device().is_autodiff();
         let input = if training { self.dropout.forward(input) } else { input };
         let inner = self.factor("lora_A", &self.lora_a, input, tape);
-        let update = self.factor("lora_B", &self.lora_b, inner, tape);
+        // The scale before the second factor: the same sums and gradients, on `r` values instead of `d_output`.
+        let update = self.factor("lora_B", &self.lora_b, inner.mul_scalar(self.scale), tape);
         dims[R - 1] = base.dims()[2];
-        (base + update.mul_scalar(self.scale)).reshape(dims)
+        (base + update).reshape(dims)
     }
 
     fn factor(&self, which: &str, layer: &Linear, input: Tensor<3>, tape: &mut Tape) -> Tensor<3> {

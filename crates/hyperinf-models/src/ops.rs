@@ -8,6 +8,8 @@
 //! Parameters that require a gradient (an unfrozen normalisation, say) always take the composed way.
 
 #[cfg(feature = "flex")]
+mod attention;
+#[cfg(feature = "flex")]
 mod extension;
 #[cfg(feature = "flex")]
 mod kernels;
@@ -145,12 +147,7 @@ pub fn swiglu<const R: usize>(gate: Tensor<R>, up: Tensor<R>) -> Tensor<R> {
 /// If a side of `hidden` is neither 1 nor that of `scores`.
 pub fn attention_weights(scores: Tensor<4>, hidden: Tensor<4, Bool>, scale: f64) -> Tensor<4> {
     let dims = scores.dims();
-    let sides = hidden.dims().into_iter().zip(dims);
-    assert!(
-        sides.into_iter().all(|(side, full)| side == 1 || side == full),
-        "attention_weights: `hidden` of {:?} for scores of {dims:?}",
-        hidden.dims()
-    );
+    check_sides(&hidden, dims);
     #[cfg(feature = "flex")]
     if fits(&scores) {
         return apply::attention_weights(scores, hidden, scale);
@@ -158,6 +155,12 @@ pub fn attention_weights(scores: Tensor<4>, hidden: Tensor<4, Bool>, scale: f64)
     let hidden = hidden.expand(dims);
     let scores = scores.mul_scalar(scale).mask_fill(hidden.clone(), f32::NEG_INFINITY);
     activation::softmax(scores, 3).mask_fill(hidden, 0.0)
+}
+
+fn check_sides(hidden: &Tensor<4, Bool>, scores: [usize; 4]) {
+    let dims = hidden.dims();
+    let fits = dims.into_iter().zip(scores).all(|(side, full)| side == 1 || side == full);
+    assert!(fits, "attention: `hidden` of {dims:?} for scores of {scores:?}");
 }
 
 /// Attention (Vaswani et al. 2017): `softmax(scale · Q Kᵀ) V` for each head, with weight 0 for what is hidden.
@@ -182,6 +185,19 @@ pub fn attention(
     let [n, heads, t, s] = query.dims();
     let [_, shared, u, _] = key.dims();
     assert!(shared >= 1 && heads.is_multiple_of(shared), "attention: {heads} query heads for {shared} key heads");
+    assert_shape!(key, [n, _, _, s]);
+    assert_shape!(value, [n, shared, u, s]);
+    check_sides(&hidden, [n, heads, t, u]);
+    // The fused way has the samples of a batch on the cores: fewer would leave cores without work.
+    #[cfg(feature = "flex")]
+    if fits(&query)
+        && fits(&key)
+        && fits(&value)
+        && n >= rayon::current_num_threads()
+        && [t, u, s].into_iter().all(|side| side >= 1)
+    {
+        return apply::attention(query, key, value, hidden, scale);
+    }
     // The queries that share a key head are one taller matrix, so that keys and values are not repeated.
     let rows = heads / shared * t;
     let query = if heads == shared { query } else { query.reshape([n, shared, rows, s]) };

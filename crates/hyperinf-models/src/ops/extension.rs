@@ -7,6 +7,7 @@ use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, DispatchDevice, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{Bytes, DType, Tensor};
 
+use super::attention::attend;
 use super::kernels::{self, Hidden, Rows, over_rows};
 use super::product::product;
 use super::steps;
@@ -31,6 +32,13 @@ pub(super) trait Fused: Backend {
     fn fused_rms_norm(x: FloatTensor<Self>, gain: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self>;
     fn fused_swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
     fn fused_attention_weights(scores: FloatTensor<Self>, hidden: BoolTensor<Self>, scale: f64) -> FloatTensor<Self>;
+    fn fused_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        hidden: BoolTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self>;
     fn fused_cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self>;
 }
 
@@ -70,6 +78,16 @@ impl Fused for Flex {
         let (dims, full) = (sides(&hidden), sides(&scores));
         let hidden = Hidden::new(hidden.bytes(), dims, full);
         rewritten(scores, full[3], &kernels::AttentionWeights { hidden, scale: scale as f32, length: full[3] })
+    }
+
+    fn fused_attention(
+        query: FlexTensor,
+        key: FlexTensor,
+        value: FlexTensor,
+        hidden: FlexTensor,
+        scale: f64,
+    ) -> FlexTensor {
+        attend(query, key, value, hidden, scale).0
     }
 
     fn fused_cross_entropy(logits: FlexTensor, targets: FlexTensor) -> FlexTensor {
@@ -144,8 +162,23 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
     fn fused_attention_weights(scores: FloatTensor<Self>, hidden: BoolTensor<Self>, scale: f64) -> FloatTensor<Self> {
         let (scores, node) = scores.into_parts();
         let output = Flex::fused_attention_weights(scores, hidden, scale);
-        match steps::Attention.prepare::<C>([node]).compute_bound().stateful() {
+        match steps::AttentionWeights.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish((output.clone(), scale), output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        }
+    }
+
+    fn fused_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        hidden: BoolTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        let ((query, first), (key, second), (value, third)) = (query.into_parts(), key.into_parts(), value.into_parts());
+        let (output, saved) = attend(query, key, value, hidden, scale);
+        match steps::Attention.prepare::<C>([first, second, third]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(saved, output),
             OpsKind::UnTracked(prepared) => prepared.finish(output),
         }
     }
@@ -255,6 +288,17 @@ pub(super) mod apply {
 
     pub fn attention_weights(scores: Tensor<4>, hidden: Tensor<4, Bool>, scale: f64) -> Tensor<4> {
         Tensor::from_dispatch(Dispatch::fused_attention_weights(scores.into_dispatch(), hidden.into_dispatch(), scale))
+    }
+
+    pub fn attention(
+        query: Tensor<4>,
+        key: Tensor<4>,
+        value: Tensor<4>,
+        hidden: Tensor<4, Bool>,
+        scale: f64,
+    ) -> Tensor<4> {
+        let (query, key, value) = (query.into_dispatch(), key.into_dispatch(), value.into_dispatch());
+        Tensor::from_dispatch(Dispatch::fused_attention(query, key, value, hidden.into_dispatch(), scale))
     }
 
     pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {

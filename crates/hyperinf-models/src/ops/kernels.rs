@@ -42,6 +42,11 @@ pub(super) fn over_rows(kernel: &impl Rows, length: usize, out: &mut [f32]) {
         .for_each(|(part, out)| arch.dispatch(Fill { kernel, first: part * rows, out }));
 }
 
+/// Fills an output on this thread; its first row is row `first`.
+pub(super) fn one_part(kernel: &impl Rows, first: usize, out: &mut [f32]) {
+    Arch::new().dispatch(Fill { kernel, first, out });
+}
+
 struct Fill<'a, K> {
     kernel: &'a K,
     first: usize,

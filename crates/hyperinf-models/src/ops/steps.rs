@@ -6,6 +6,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, unary};
 use burn::backend::flex::FlexTensor;
 
+use super::attention::{self, Attended};
 use super::extension::{contiguous, filled, rewritten};
 use super::kernels;
 use super::product::product;
@@ -99,9 +100,9 @@ impl Backward<Flex, 2> for SwiGlu {
 }
 
 #[derive(Debug)]
-pub(super) struct Attention;
+pub(super) struct AttentionWeights;
 
-impl Backward<Flex, 1> for Attention {
+impl Backward<Flex, 1> for AttentionWeights {
     /// The weights and the scale.
     type State = (FlexTensor, f64);
 
@@ -113,6 +114,22 @@ impl Backward<Flex, 1> for Attention {
             let kernel = kernels::AttentionGradient { weights: weights.storage(), scale: scale as f32, length };
             rewritten(gradient, length, &kernel)
         });
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Attention;
+
+impl Backward<Flex, 3> for Attention {
+    type State = Attended;
+
+    fn backward(self, ops: Ops<Attended, 3>, registry: &mut Gradients, _: &mut Checkpointer) {
+        let found = attention::gradients(ops.state, registry.consume::<Flex>(&ops.node));
+        for (node, gradient) in ops.parents.into_iter().zip(found) {
+            if let Some(node) = node {
+                registry.register::<Flex>(node.id, gradient);
+            }
+        }
     }
 }
 
