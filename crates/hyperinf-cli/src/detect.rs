@@ -10,7 +10,7 @@ use serde_json::{Map, json};
 use crate::args::{AmountArg, DetectArgs, QueryModeArg};
 use crate::error::CliError;
 use crate::influence::{Job, Scored, Summary, with_ending_of};
-use crate::output::{Column, Table, stage_csv, stage_json};
+use crate::output::{Column, Table, check_range, stage_csv, stage_json};
 use crate::score::{self, head};
 use crate::text::excerpt;
 use crate::to_stdout;
@@ -34,6 +34,7 @@ pub fn run(args: &DetectArgs) -> Result<(), CliError> {
     let job = Job { args: &args.influence, query: &args.validation, mode: QueryModeArg::Mean, outputs: &outputs };
     let scored = job.run(|rows| args.remove.map_or(Ok(()), |amount| check(amount, "--remove", rows)))?;
     let influence = score::self_influence(&scored.pair, &scored.settings.options, &scored.settings.device)?;
+    check_range(&scored.attribution.scores)?;
     let scores = &scored.attribution.scores.rows[0];
     let order = detect(scores, Amount::Share(1.0)).map_err(CliError::Score)?;
 
@@ -71,12 +72,13 @@ pub fn run(args: &DetectArgs) -> Result<(), CliError> {
     scored.settle_gradients(&args.influence)
 }
 
-/// Fails if more rows are asked for than there are.
+/// Fails if no rows are asked for, or more than there are.
 pub(crate) fn check(amount: AmountArg, flag: &'static str, rows: usize) -> Result<(), CliError> {
-    match amount.0 {
-        Amount::Count(asked) if asked > rows => Err(CliError::Amount { flag, asked, rows }),
-        _ => Ok(()),
-    }
+    let asked = match amount.0 {
+        Amount::Count(count) => count,
+        Amount::Share(share) => (share * rows as f64).round() as usize,
+    };
+    if (1..=rows).contains(&asked) { Ok(()) } else { Err(CliError::Amount { flag, asked, rows }) }
 }
 
 /// The rows, the most suspicious first.

@@ -218,7 +218,7 @@ pub enum CliError {
         /// The number of classes.
         classes: usize,
     },
-    /// More rows than there are.
+    /// No rows, or more than there are.
     #[error("{flag} asks for {asked} rows of {rows}")]
     Amount {
         /// The flag.

@@ -9,10 +9,7 @@ use burn::tensor::Device;
 use hyperinf::models::load::{
     ClassifierOptions, LoadError, Loaded, ModelKind, load_causal_lm, load_classifier, model_kind, resolve,
 };
-use hyperinf::models::{
-    Adapter, CausalLm, EncoderClassifier, SpecialTokens, TextTokenizer, TokenizerSettings, gguf_tokenizer,
-    llama2c_tokenizer,
-};
+use hyperinf::models::{Adapter, CausalLm, EncoderClassifier, TextTokenizer};
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 
@@ -108,23 +105,12 @@ impl ModelFiles {
 
     /// The tokenizer that was given, or the model's own.
     pub(crate) fn tokenizer(&self) -> Result<TextTokenizer, CliError> {
-        let path = self.tokenizer.as_ref().unwrap_or(&self.path);
-        let ending = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
-        let read = || match ending.as_deref() {
-            Some("gguf") => {
-                let found = gguf_tokenizer(path)?;
-                let special = SpecialTokens { bos: found.bos, eos: found.eos, pad: None };
-                let (add_bos, chat_template) = (Some(found.add_bos), found.chat_template);
-                let settings = TokenizerSettings { special, add_bos, no_segments: true, chat_template };
-                Ok(TextTokenizer::new(found.tokenizer, settings)?)
-            }
-            Some("bin") => Ok(TextTokenizer::new(llama2c_tokenizer(path)?, TokenizerSettings::default())?),
-            _ => TextTokenizer::read(path),
-        };
-        if self.tokenizer.is_none() && ending.as_deref() == Some("bin") {
+        // llama2.c keeps it in a file beside the model, whose name does not follow from the model's.
+        if self.tokenizer.is_none() && self.path.is_file() && self.path.extension().is_some_and(|e| e == "bin") {
             return Err(CliError::NoTokenizer { model: self.name.clone() });
         }
-        read().map_err(failed("tokenizer of", path.display()))
+        let path = self.tokenizer.as_ref().unwrap_or(&self.path);
+        TextTokenizer::read(path).map_err(failed("tokenizer of", path.display()))
     }
 
     /// The model with its adapter.

@@ -140,7 +140,7 @@ fn beside(path: &Path) -> PathBuf {
 }
 
 /// Scores are written as f32.
-fn check_range(scores: &Scores) -> Result<(), CliError> {
+pub(crate) fn check_range(scores: &Scores) -> Result<(), CliError> {
     for (query, row) in scores.rows.iter().enumerate() {
         if let Some(sample) = row.iter().position(|&s| !(s as f32).is_finite()) {
             return Err(CliError::Range { query, sample, value: row[sample] });

@@ -45,7 +45,11 @@ impl<M: RowModel> Taken<'_, M> {
         let opened = GradientWriter::open(self.folder, file, &key, set.samples.len(), &blocks);
         let mut writer = opened.map_err(failed)?;
         order.retain(|&sample| !writer.has(sample));
-        let mut progress = Progress::new("gradients", set.samples.len() as u64);
+        let what = match target {
+            Target::Loss => "training gradients",
+            Target::Measure => "query gradients",
+        };
+        let mut progress = Progress::new(what, set.samples.len() as u64);
         let mut done = set.samples.len() - order.len();
         let (began, mut tokens) = (Instant::now(), 0);
         for batch in order.chunks(self.batch) {

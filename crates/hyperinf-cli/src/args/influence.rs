@@ -48,16 +48,16 @@ pub struct AttributeArgs {
     #[command(flatten)]
     pub influence: InfluenceArgs,
     /// The query rows: .jsonl, .csv, .tsv or .parquet.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = None::<&str>, value_name = "FILE")]
     pub query: PathBuf,
     /// One row of scores per query, or one row for the mean of the queries' gradients.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, help_heading = None::<&str>, value_enum, default_value_t)]
     pub query_mode: QueryModeArg,
     /// Training rows in topk.jsonl at either end, per query.
-    #[arg(long, value_name = "ROWS", default_value_t = 20)]
+    #[arg(long, help_heading = None::<&str>, value_name = "ROWS", default_value_t = 20)]
     pub top_k: usize,
     /// The format of the scores.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, help_heading = None::<&str>, value_enum, default_value_t)]
     pub format: FormatArg,
 }
 
@@ -68,10 +68,10 @@ pub struct DetectArgs {
     #[command(flatten)]
     pub influence: InfluenceArgs,
     /// Rows whose labels are right: .jsonl, .csv, .tsv or .parquet.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = None::<&str>, value_name = "FILE")]
     pub validation: PathBuf,
     /// Write the data set without the most suspicious rows: a share as 5%, or a number of rows.
-    #[arg(long, value_name = "AMOUNT")]
+    #[arg(long, help_heading = None::<&str>, value_name = "AMOUNT")]
     pub remove: Option<AmountArg>,
 }
 
@@ -82,10 +82,10 @@ pub struct SelectArgs {
     #[command(flatten)]
     pub influence: InfluenceArgs,
     /// The rows that the model is to be good at: .jsonl, .csv, .tsv or .parquet.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = None::<&str>, value_name = "FILE")]
     pub validation: PathBuf,
     /// How many rows to keep: a share as 20%, or a number of rows.
-    #[arg(long, value_name = "AMOUNT")]
+    #[arg(long, help_heading = None::<&str>, value_name = "AMOUNT")]
     pub keep: AmountArg,
 }
 

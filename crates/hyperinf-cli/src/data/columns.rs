@@ -200,6 +200,8 @@ fn language(finder: &Finder<'_>, args: &ColumnArgs) -> Result<ContentColumns, Da
         return Ok(ContentColumns::Messages { messages });
     }
     let prompt = finder.find("--prompt-column", &args.prompt_column, &["prompt"])?;
+    // A prompt that is itself the text is no prompt.
+    let prompt = prompt.filter(|prompt| args.prompt_column.is_some() || args.text_column.as_ref() != Some(prompt));
     let usual: &[&str] = if args.text_column.is_some() { &[] } else { &["completion"] };
     let completion = finder.find("--completion-column", &args.completion_column, usual)?;
     let text = finder.find("--text-column", &args.text_column, &["text"])?;

@@ -88,7 +88,7 @@ impl CliError {
             Self::Unnamed { classes, .. } => {
                 format!("write labels as class numbers, 0 to {}", classes.saturating_sub(1))
             }
-            Self::Amount { .. } => "take a smaller number, or a share as 5%".into(),
+            Self::Amount { .. } => "ask for at least one row and at most all of them".into(),
             Self::RowNotFinite { .. } => "leave the row out, or look for a damaged model".into(),
             Self::NoTokenizer { .. } => "give its vocabulary: --tokenizer tokenizer.bin".into(),
             Self::MaxLength { .. } => "leave it out, and cut longer rows with --truncate".into(),

@@ -10,4 +10,5 @@ mod reader;
 mod resume;
 mod score;
 mod support;
+mod text_errors;
 mod texts;

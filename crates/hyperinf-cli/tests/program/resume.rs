@@ -146,6 +146,21 @@ fn what_another_run_left_is_not_used() {
 }
 
 #[test]
+fn two_runs_do_not_write_one_file() {
+    let folder = folder();
+    interrupt(&folder);
+    let other = fs::File::open(folder.file(&format!("found/{GRADIENTS}.journal"))).expect("the program left it");
+    other.lock().expect("nobody else has it");
+    let model: Vec<String> = bert();
+    let model: Vec<&str> = model.iter().map(String::as_str).collect();
+    let run = folder.run("attribute", &[&model[..], &ARGS, &["--out", "found"]].concat());
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stderr.contains("another run is writing it"), "{}", run.stderr);
+    drop(other);
+    folder.succeed("attribute", &bert(), &[&ARGS[..], &["--out", "found"]].concat());
+}
+
+#[test]
 fn training_goes_on_from_a_checkpoint_with_the_same_adapter() {
     let folder = Folder::new();
     folder.write_rows("train.jsonl", &completions(24));
