@@ -21,7 +21,7 @@ mod steps;
 use std::f64::consts::FRAC_1_SQRT_2;
 
 use burn::nn::{LayerNorm, Linear};
-use burn::tensor::{Bool, Int, Tensor, activation, assert_shape};
+use burn::tensor::{Bool, DType, Int, Tensor, activation, assert_shape};
 
 #[cfg(feature = "flex")]
 use extension::{apply, fits};
@@ -131,6 +131,11 @@ pub fn swiglu<const R: usize>(gate: Tensor<R>, up: Tensor<R>) -> Tensor<R> {
     if fits(&gate) && fits(&up) {
         return apply::swiglu(gate, up);
     }
+    if gate.dtype() == DType::F64 {
+        // The backend `ndarray` computes its sigmoid in f32.
+        let sigmoid = gate.clone().mul_scalar(0.5).tanh().add_scalar(1.0).mul_scalar(0.5);
+        return gate * sigmoid * up;
+    }
     activation::silu(gate) * up
 }
 
@@ -175,13 +180,7 @@ fn check_sides(hidden: &Tensor<4, Bool>, scores: [usize; 4]) {
 /// # Panics
 ///
 /// If `shared` does not divide `heads`, or other sides differ.
-pub fn attention(
-    query: Tensor<4>,
-    key: Tensor<4>,
-    value: Tensor<4>,
-    hidden: Tensor<4, Bool>,
-    scale: f64,
-) -> Tensor<4> {
+pub fn attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, hidden: Tensor<4, Bool>, scale: f64) -> Tensor<4> {
     let [n, heads, t, s] = query.dims();
     let [_, shared, u, _] = key.dims();
     assert!(shared >= 1 && heads.is_multiple_of(shared), "attention: {heads} query heads for {shared} key heads");

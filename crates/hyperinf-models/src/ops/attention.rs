@@ -127,11 +127,7 @@ pub(super) fn gradients(saved: Attended, gradient: FlexTensor) -> [FlexTensor; 3
         .enumerate()
         .for_each(|(index, ((at_query, at_key), at_value))| sample(index, at_query, at_key, at_value));
     let shared_sides = [n, shared, u, size];
-    [
-        by_position(at_query, [n, heads, t, size]),
-        by_position(at_key, shared_sides),
-        by_position(at_value, shared_sides),
-    ]
+    [by_position(at_query, [n, heads, t, size]), by_position(at_key, shared_sides), by_position(at_value, shared_sides)]
 }
 
 /// Rows of `columns` values that begin `stride` apart. Not by faer's function for rows, which in 0.24.4 takes the stride

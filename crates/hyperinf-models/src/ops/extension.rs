@@ -175,7 +175,8 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         hidden: BoolTensor<Self>,
         scale: f64,
     ) -> FloatTensor<Self> {
-        let ((query, first), (key, second), (value, third)) = (query.into_parts(), key.into_parts(), value.into_parts());
+        let ((query, first), (key, second), (value, third)) =
+            (query.into_parts(), key.into_parts(), value.into_parts());
         let (output, saved) = attend(query, key, value, hidden, scale);
         match steps::Attention.prepare::<C>([first, second, third]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish(saved, output),

@@ -88,8 +88,7 @@ impl Backward<Flex, 2> for SwiGlu {
         let gradient = contiguous(gradients.consume::<Flex>(&ops.node));
         let [gate_node, up_node] = ops.parents;
         if let Some(node) = gate_node {
-            let kernel =
-                kernels::GateGradient { gate: gate.storage(), up: up.storage(), gradient: gradient.storage() };
+            let kernel = kernels::GateGradient { gate: gate.storage(), up: up.storage(), gradient: gradient.storage() };
             let found = filled(&gate, 1, &kernel);
             gradients.register::<Flex>(node.id, found);
         }
