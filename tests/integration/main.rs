@@ -15,6 +15,7 @@ mod lora;
 mod models;
 mod names;
 mod networks;
+mod ops;
 mod peft;
 mod ranking;
 mod reference;
