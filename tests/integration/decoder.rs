@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use hyperinf::gradients::{Gradients, Tape, Target, Task, gradients, gradients_looped};
 use hyperinf::models::{
-    ALL_LINEAR, AttentionBias, CausalLm, Checkpoint, DecoderConfig, LmHead, LmSample, LoraConfig, LoraScaling,
+    ALL_LINEAR, AttentionBias, CausalLm, CheckpointNames, DecoderConfig, LmHead, LmSample, LoraConfig, LoraScaling,
     ModelError, RotaryConfig, RotaryPairing, RotaryScaling, SlidingWindow, TextModel, adapt, generate, load_weights,
     weights,
 };
@@ -288,7 +288,8 @@ fn blocks_and_weights_have_the_names_of_peft_and_hugging_face() {
     for index in 0..2 {
         expected.extend(layer.iter().map(|part| format!("model.layers.{index}.{part}.weight")));
     }
-    (found.sort(), expected.sort());
+    found.sort();
+    expected.sort();
     assert_eq!(found, expected);
 }
 

@@ -4,8 +4,8 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use hyperinf::gradients::{Tape, Target, Task, gradients};
 use hyperinf::models::{
-    ALL_LINEAR, Activation, Checkpoint, Encoder, EncoderClassifier, EncoderConfig, EncoderFamily, HeadKind, ModelError,
-    NormPlacement, Recorded, Sample, TextModel, TokenBatch, adapt, load_weights, weights,
+    ALL_LINEAR, Activation, CheckpointNames, Encoder, EncoderClassifier, EncoderConfig, EncoderFamily, HeadKind,
+    ModelError, NormPlacement, Recorded, Sample, TextModel, TokenBatch, adapt, load_weights, weights,
 };
 use hyperinf_tests::compare::{assert_close, largest, precisions, values};
 use hyperinf_tests::devices;

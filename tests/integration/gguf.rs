@@ -218,7 +218,7 @@ fn rows_of_llama_files_are_put_back() {
     let (_, device) = devices().remove(0);
     let model = load_gguf(&path, &device).expect("the file is complete");
     for (path, data) in weights(&model).expect("weights can be read") {
-        let name = hyperinf::models::Checkpoint::checkpoint_name(&model, &path);
+        let name = hyperinf::models::CheckpointNames::checkpoint_name(&model, &path);
         let expected = weight(&name, data.shape().as_slice()).values;
         let values: Vec<f64> = data.iter::<f64>().collect();
         assert_eq!(values, expected, "{name}");

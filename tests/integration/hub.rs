@@ -54,6 +54,9 @@ fn answer(mut stream: TcpStream, files: &BTreeMap<String, Vec<u8>>, log: &Mutex<
     let mut from = 0;
     let mut to = usize::MAX;
     for line in lines.take_while(|line| !line.is_empty()) {
+        if line.to_ascii_lowercase().starts_with("authorization:") {
+            log.lock().expect("no thread failed").push(line.clone());
+        }
         if let Some(range) = line.to_ascii_lowercase().strip_prefix("range: bytes=") {
             let (first, last) = range.split_once('-').expect("a range");
             from = first.parse().expect("a number");
@@ -87,7 +90,7 @@ fn answer(mut stream: TcpStream, files: &BTreeMap<String, Vec<u8>>, log: &Mutex<
 }
 
 fn hub(server: &Server, cache: &Path) -> Hub {
-    Hub { endpoint: Some(server.endpoint.clone()), cache: Some(cache.to_owned()), offline: false }
+    Hub { endpoint: Some(server.endpoint.clone()), cache: Some(cache.to_owned()), ..Hub::default() }
 }
 
 #[test]
@@ -125,6 +128,17 @@ fn a_tokenizer_that_the_cache_lacks_is_fetched_where_there_is_one() {
     assert!(!path.join("tokenizer.json").exists());
     assert_eq!(hub(&with, cache.path()).resolve("someone/tiny").expect("it is served"), path);
     assert!(path.join("tokenizer.json").exists());
+}
+
+#[test]
+fn a_token_is_sent_and_never_shown() {
+    let folder = Model::llama().write();
+    let cache = tempfile::tempdir().expect("a folder for temporary files");
+    let server = Server::of(folder.path());
+    let hub = Hub { token: Some("a-secret".into()), ..hub(&server, cache.path()) };
+    hub.resolve("someone/tiny").expect("it is served");
+    assert!(server.asked().iter().any(|line| line.ends_with("Bearer a-secret")), "{:?}", server.asked());
+    assert!(!format!("{hub:?}").contains("a-secret"));
 }
 
 #[test]
@@ -180,7 +194,7 @@ fn what_cannot_be_fetched_says_what_to_put_where() {
 #[test]
 fn paths_come_first_and_what_is_neither_is_an_error() {
     let folder = Model::llama().write();
-    let hub = Hub { endpoint: None, cache: None, offline: true };
+    let hub = Hub { offline: true, ..Hub::default() };
     let name = folder.path().to_string_lossy();
     assert_eq!(hub.resolve(&name).expect("it is there"), folder.path());
     for name in ["/no/such/folder", "a/b/c", "../up", "./here", "no such name", ""] {

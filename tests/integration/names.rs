@@ -2,8 +2,8 @@
 
 use hyperinf::gradients::{Tape, Target, Task, gradients, gradients_looped};
 use hyperinf::models::{
-    ALL_LINEAR, Activation, Adaptable, Checkpoint, Encoder, EncoderClassifier, EncoderConfig, HeadKind, ModelError,
-    Recorded, TextModel, adapt, weights,
+    ALL_LINEAR, Activation, Adaptable, CheckpointNames, Encoder, EncoderClassifier, EncoderConfig, HeadKind,
+    ModelError, Recorded, TextModel, adapt, weights,
 };
 use hyperinf_tests::devices;
 

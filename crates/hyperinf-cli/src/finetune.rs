@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use hyperinf::models::{
-    Adaptable, Adapter, Checkpoint, Checkpoints, FinetuneConfig, Finetuned, LoraConfig, LoraScaling, TrainConfig,
+    Adaptable, Adapter, CheckpointNames, Checkpoints, FinetuneConfig, Finetuned, LoraConfig, LoraScaling, TrainConfig,
     adapt, finetune,
 };
 use hyperinf::scoring::Set;
@@ -71,7 +71,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn go<M: RowModel + Adaptable + Checkpoint>(
+    fn go<M: RowModel + Adaptable + CheckpointNames>(
         &self,
         model: M,
         labels: Option<Labels>,

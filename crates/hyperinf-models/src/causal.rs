@@ -5,7 +5,7 @@ use hyperinf_gradients::{Tape, Task};
 
 use crate::classifier::cross_entropy;
 use crate::decoder::build::{self, Builder};
-use crate::{Adaptable, Checkpoint, Decoder, DecoderConfig, ModelError, Projection, TextModel};
+use crate::{Adaptable, CheckpointNames, Decoder, DecoderConfig, ModelError, Projection, TextModel};
 
 /// What turns hidden states into logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,7 +228,7 @@ impl Adaptable for CausalLm {
     }
 }
 
-impl Checkpoint for CausalLm {
+impl CheckpointNames for CausalLm {
     fn checkpoint_name(&self, path: &str) -> String {
         let name = path.replace(".base.", ".");
         name.strip_prefix("decoder.").map(|rest| format!("model.{rest}")).unwrap_or(name)

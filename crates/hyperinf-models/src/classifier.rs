@@ -6,7 +6,9 @@ use hyperinf_gradients::{Tape, Task};
 
 use crate::error::check;
 use crate::init::Init;
-use crate::{Adaptable, Checkpoint, Encoder, LabelledBatch, ModelError, Projection, Sample, TextModel, TokenBatch};
+use crate::{
+    Adaptable, CheckpointNames, Encoder, LabelledBatch, ModelError, Projection, Sample, TextModel, TokenBatch,
+};
 pub use head::{DenseHead, Head, HeadKind};
 
 /// Which layers of a classifier leave a capture.
@@ -107,7 +109,7 @@ impl Adaptable for EncoderClassifier {
 
 /// The head's parameters have the paths that they have in a checkpoint: `classifier.weight`,
 /// `classifier.out_proj.weight`.
-impl Checkpoint for EncoderClassifier {
+impl CheckpointNames for EncoderClassifier {
     fn checkpoint_name(&self, path: &str) -> String {
         path.strip_prefix("encoder.").map_or_else(|| path.to_owned(), |rest| self.encoder.checkpoint_name(rest))
     }

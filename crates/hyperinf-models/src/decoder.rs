@@ -4,7 +4,7 @@ use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use hyperinf_gradients::Tape;
 
 use crate::rotary::Rotary;
-use crate::{Checkpoint, ModelError, Projection};
+use crate::{CheckpointNames, ModelError, Projection};
 
 pub(crate) mod build;
 mod config;
@@ -124,7 +124,7 @@ fn hidden_keys(t: usize, window: Option<usize>, device: &Device) -> Tensor<4, Bo
 }
 
 /// As saved from the bare decoder, without a head: `layers.0.self_attn.q_proj.weight`.
-impl Checkpoint for Decoder {
+impl CheckpointNames for Decoder {
     fn checkpoint_name(&self, path: &str) -> String {
         path.replace(".base.", ".")
     }

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Int, Tensor};
 use hyperinf_gradients::Tape;
 
 use crate::init::Init;
-use crate::{Adaptable, Checkpoint, ModelError, Projection, TokenBatch, ops};
+use crate::{Adaptable, CheckpointNames, ModelError, Projection, TokenBatch, ops};
 pub use config::{Activation, EncoderConfig, EncoderFamily, NormPlacement};
 use layer::EncoderLayer;
 
@@ -159,7 +159,7 @@ impl Adaptable for Encoder {
 ///
 /// The normalisation that comes last with [`NormPlacement::Pre`] takes the name of the first: no published model has
 /// that form.
-impl Checkpoint for Encoder {
+impl CheckpointNames for Encoder {
     fn checkpoint_name(&self, path: &str) -> String {
         format!("{}.{}", self.config.family.name(), names::published(path))
     }

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use crate::load::LoadError;
 
 /// Where models are fetched from that are not given by a path.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Hub {
     /// The address; `None` is Hugging Face's own.
     pub endpoint: Option<String>,
@@ -11,16 +11,34 @@ pub struct Hub {
     pub cache: Option<PathBuf>,
     /// Whether only the cache is looked at.
     pub offline: bool,
+    /// The key to models that are not open to all; `None` is the one that a login has left in the cache, if any.
+    pub token: Option<String>,
+}
+
+/// Shows everything but the token.
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { endpoint, cache, offline, token } = self;
+        let token = token.as_ref().map(|_| "…");
+        f.debug_struct("Hub")
+            .field("endpoint", endpoint)
+            .field("cache", cache)
+            .field("offline", offline)
+            .field("token", &token)
+            .finish()
+    }
 }
 
 impl Hub {
-    /// The hub of the environment: `HF_ENDPOINT`, `HF_HOME` and `HF_HUB_OFFLINE`, as Hugging Face's programs have them.
+    /// The hub of the environment: `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_OFFLINE` and `HF_TOKEN`, as Hugging Face's programs
+    /// have them.
     pub fn from_env() -> Self {
         let text = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         Self {
             endpoint: text("HF_ENDPOINT"),
             cache: std::env::var_os("HF_HOME").map(|home| Path::new(&home).join("hub")),
             offline: text("HF_HUB_OFFLINE").is_some_and(|value| value != "0"),
+            token: text("HF_TOKEN"),
         }
     }
 
@@ -113,6 +131,9 @@ mod fetch {
             let mut builder = ApiBuilder::from_cache(cache);
             if let Some(endpoint) = &self.endpoint {
                 builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
+            }
+            if self.token.is_some() {
+                builder = builder.with_token(self.token.clone());
             }
             let repo = builder.build().map_err(|error| error.to_string())?.model(name.to_owned());
             let there: Vec<String> = repo

@@ -1,14 +1,21 @@
 //! Models whose training data can be attributed, and their training.
 //!
-//! | item | what it is |
+//! | items | what they are |
 //! |---|---|
-//! | [`LoraLinear`] | a frozen linear layer with a recorded low-rank adapter |
-//! | [`Encoder`], [`EncoderClassifier`] | a small pre-LN transformer; the classifier is a [`hyperinf_gradients::Task`] |
-//! | [`finetune`], [`train`] | AdamW with warm-up, deterministic from a seed |
+//! | [`EncoderClassifier`], [`Encoder`] | BERT, RoBERTa, MiniLM, with a classification head |
+//! | [`CausalLm`], [`Decoder`] | Llama 2 and 3, SmolLM2, Qwen2, Mistral |
+//! | [`load`] | both from Hugging Face folders, GGUF and llama2.c files, or by their names on the hub |
+//! | [`TextTokenizer`] | samples from texts, pairs, prompts with completions, conversations |
+//! | [`adapt`], [`LoraLinear`] | LoRA on any linear layer, named and saved as by PEFT |
+//! | [`Adapter`] | PEFT's adapter folders, read and written |
+//! | [`finetune`], [`train`] | AdamW with warm-up, checkpoints and early stopping, deterministic from a seed |
+//! | [`generate`] | the likeliest continuation |
 //! | [`pretrain_masked`] | an encoder from text without labels |
+//! | [`ops`] | normalisations, activations and attention, fused where that is faster |
 //! | [`weights`], [`load_weights`] | parameters by path |
 //!
-//! Models are built on a plain device; [`train`] turns autodiff on and off.
+//! Every model is a [`TextModel`]: a [`hyperinf_gradients::Task`] whose samples can be put into a batch. Models are
+//! built on a plain device; [`train`] turns autodiff on and off.
 
 mod adapt;
 mod batch;
@@ -24,8 +31,8 @@ mod generate;
 mod gguf;
 mod hub;
 mod init;
-pub mod load;
 mod llama2c;
+pub mod load;
 mod lora;
 mod masked;
 pub mod ops;
@@ -43,8 +50,8 @@ pub use adapt::{ALL_LINEAR, Adaptable, adapt};
 pub use batch::{LabelledBatch, Sample, TokenBatch};
 pub use causal::{CausalLm, LmBatch, LmHead, LmSample};
 pub use chat::Message;
-pub use classifier::{DenseHead, EncoderClassifier, Head, HeadKind, Recorded};
 pub use checkpoint::{Checkpoints, Difference};
+pub use classifier::{DenseHead, EncoderClassifier, Head, HeadKind, Recorded};
 pub use decoder::{AttentionBias, Decoder, DecoderConfig, SlidingWindow};
 pub use encoder::{Activation, Encoder, EncoderConfig, EncoderFamily, NormPlacement};
 pub use error::ModelError;
@@ -61,4 +68,4 @@ pub use rotary::{RotaryConfig, RotaryPairing, RotaryScaling};
 pub use text_model::TextModel;
 pub use tokenizer::{Limit, SpecialTokens, TextTokenizer, TokenizeError, Tokenized, TokenizerSettings};
 pub use train::{Progress, TrainConfig, train};
-pub use weights::{Checkpoint, load_weights, weights};
+pub use weights::{CheckpointNames, load_weights, weights};

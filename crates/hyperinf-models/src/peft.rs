@@ -9,7 +9,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::load::LoadError;
 use crate::shards::transposed;
-use crate::{Adaptable, Checkpoint, LoraConfig, LoraLinear, LoraScaling, Projection};
+use crate::{Adaptable, CheckpointNames, LoraConfig, LoraLinear, LoraScaling, Projection};
 use config::ends_in;
 use place::{Saved, place_saved, read_saved};
 
@@ -51,7 +51,7 @@ impl Adapter {
     /// If a factor's shape is not its layer's, which is how an adapter of another base model shows; if a rank is not
     /// the one in the settings; if tensors fit no layer, or are missing for layers that the settings name. All such
     /// tensors are listed.
-    pub fn apply<M: Adaptable + Checkpoint>(&self, model: M) -> Result<M, LoadError> {
+    pub fn apply<M: Adaptable + CheckpointNames>(&self, model: M) -> Result<M, LoadError> {
         let mut model = model.freeze_base();
         let mut used: Vec<String> = Vec::new();
         let mut missing: Vec<String> = Vec::new();
@@ -95,7 +95,7 @@ impl Adapter {
     /// # Errors
     ///
     /// [`LoadError::NotAdapted`] if no layer is adapted; if a device fails.
-    pub fn from_model<M: Adaptable + Checkpoint>(
+    pub fn from_model<M: Adaptable + CheckpointNames>(
         model: &M,
         config: &LoraConfig,
         base_model: Option<&str>,

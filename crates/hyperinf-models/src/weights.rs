@@ -6,7 +6,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 use crate::ModelError;
 
 /// A model whose parameters have names of their own in the checkpoints of Hugging Face's libraries.
-pub trait Checkpoint: Module {
+pub trait CheckpointNames: Module {
     /// The name of a parameter in such a checkpoint, from its path in the module as [`weights`] gives it; the frozen
     /// layer below an adapter has the name of the layer.
     fn checkpoint_name(&self, path: &str) -> String;

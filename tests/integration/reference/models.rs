@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use hyperinf::gradients::{Gradients, Tape, Target, capture, gradients};
-use hyperinf::models::{Adaptable, Adapter, Checkpoint, TextModel, weights};
+use hyperinf::models::{Adaptable, Adapter, CheckpointNames, TextModel, weights};
 use hyperinf_tests::compare::{assert_close, largest, values};
 use hyperinf_tests::devices;
 
@@ -35,7 +35,7 @@ fn alone<M: TextModel>(model: &M, samples: &[M::Sample]) -> Found {
     }
 }
 
-fn check<M: TextModel + Adaptable + Checkpoint>(
+fn check<M: TextModel + Adaptable + CheckpointNames>(
     model: &str,
     adapter: &str,
     load: impl Fn(&str, &Device) -> M,

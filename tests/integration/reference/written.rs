@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, TensorData};
 use hyperinf::gradients::Tape;
 use hyperinf::models::{
-    ALL_LINEAR, Adaptable, Adapter, Checkpoint, LoraConfig, LoraScaling, TextModel, adapt, load_weights, weights,
+    ALL_LINEAR, Adaptable, Adapter, CheckpointNames, LoraConfig, LoraScaling, TextModel, adapt, load_weights, weights,
 };
 use hyperinf_tests::compare::{assert_close, largest, values};
 use hyperinf_tests::devices;
@@ -38,7 +38,7 @@ fn logits<M: TextModel>(model: &M, samples: &[M::Sample]) -> Vec<f64> {
     values(model.forward(&batch, &mut Tape::off()))
 }
 
-fn check<M: TextModel + Adaptable + Checkpoint>(
+fn check<M: TextModel + Adaptable + CheckpointNames>(
     (model, adapter): (&str, &str),
     load: impl Fn(&str, &Device) -> M,
     samples: impl Fn(&Case) -> Vec<M::Sample>,

@@ -7,7 +7,7 @@ use burn::tensor::{Tensor, TensorData};
 use super::{LoadError, LoadReport};
 use crate::shards::{Shards, transposed};
 use crate::weights::Path;
-use crate::{Checkpoint, ModelError};
+use crate::{CheckpointNames, ModelError};
 
 /// The tensors that a model does not use and that mean nothing for it.
 pub(super) struct Unused {
@@ -25,7 +25,7 @@ impl Unused {
 }
 
 /// A module with the tensors of a checkpoint, but for those that `created` says, by path, to keep as they are.
-pub(super) fn fill<M: Checkpoint>(
+pub(super) fn fill<M: CheckpointNames>(
     module: M,
     shards: &mut Shards,
     path: &FilePath,

@@ -8,7 +8,7 @@ use burn::tensor::{Tensor, TensorData};
 use super::{A, B, PREFIX, transposed_data, without_prefix};
 use crate::load::LoadError;
 use crate::weights::Path;
-use crate::{Checkpoint, ModelError};
+use crate::{CheckpointNames, ModelError};
 
 /// The tensors of an adapter, and the modules that are to be among them.
 pub(super) struct Saved<'a> {
@@ -17,7 +17,7 @@ pub(super) struct Saved<'a> {
 }
 
 /// A model with the parameters that the adapter holds whole. Names are added to those used and those missing.
-pub(super) fn place_saved<M: Checkpoint>(
+pub(super) fn place_saved<M: CheckpointNames>(
     model: M,
     saved: &Saved<'_>,
     used: &mut Vec<String>,
@@ -45,7 +45,7 @@ pub(super) fn place_saved<M: Checkpoint>(
 }
 
 /// The parameters of these modules, in PEFT's names and layout.
-pub(super) fn read_saved<M: Checkpoint>(
+pub(super) fn read_saved<M: CheckpointNames>(
     model: &M,
     modules: &[&str],
 ) -> Result<BTreeMap<String, TensorData>, LoadError> {
