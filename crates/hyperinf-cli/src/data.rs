@@ -134,6 +134,10 @@ impl Dataset {
     /// not allowed.
     pub fn read(set: Set, path: &Path, task: TextTask, args: &ColumnArgs) -> Result<Self, DatasetError> {
         let table = Table::open(path)?;
+        if let Some(bad) = table.unreadable_rows() {
+            // Without a row that can be read there are no columns to speak of.
+            return Err(DatasetError::of_bad_rows(bad, table.rows.len(), args.skip_bad_rows));
+        }
         let columns = Columns::find(&table, task, args)?;
         let Table { format, rows: raw, header, bytes, xxh3_128, .. } = table;
         let (mut rows, mut bad) = (Vec::with_capacity(raw.len()), Vec::new());
@@ -191,11 +195,9 @@ impl Dataset {
 
     /// Fails on bad rows, unless they are allowed and there are others.
     fn judged(mut self, skip_bad_rows: bool) -> Result<Self, DatasetError> {
-        let of = self.total;
-        match self.bad.first() {
-            Some(_) if !skip_bad_rows => Err(DatasetError::Rows { bad: std::mem::take(&mut self.bad), of }),
-            Some(first) if self.rows.is_empty() => Err(DatasetError::AllBad { first: first.clone(), of }),
-            _ => Ok(self),
+        if self.bad.is_empty() || skip_bad_rows && !self.rows.is_empty() {
+            return Ok(self);
         }
+        Err(DatasetError::of_bad_rows(std::mem::take(&mut self.bad), self.total, skip_bad_rows))
     }
 }

@@ -78,7 +78,7 @@ impl Job<'_> {
                 labels.check(&train.rows)?;
                 self.score(settings, files, model.as_ref(), Some(labels), train, query)
             }
-            LoadedModel::Decoder(model) => self.score(settings, files, &model, None, train, query),
+            LoadedModel::Decoder(model) => self.score(settings, files, model.as_ref(), None, train, query),
         }
     }
 

@@ -39,7 +39,7 @@ pub(crate) struct Note {
 pub(crate) enum LoadedModel {
     /// With its classes.
     Encoder(Box<EncoderClassifier>, Labels),
-    Decoder(CausalLm),
+    Decoder(Box<CausalLm>),
 }
 
 /// Where a model is, and what its files are.
@@ -129,7 +129,7 @@ impl ModelFiles {
             }
             TextTask::LanguageModel => {
                 let model = load_causal_lm(&self.path, device).map_err(&of_model)?.model;
-                Ok(LoadedModel::Decoder(adapter.apply(model).map_err(&of_adapter)?))
+                Ok(LoadedModel::Decoder(Box::new(adapter.apply(model).map_err(&of_adapter)?)))
             }
         }
     }

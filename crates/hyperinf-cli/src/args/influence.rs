@@ -71,7 +71,7 @@ pub struct DetectArgs {
     #[arg(long, help_heading = None::<&str>, value_name = "FILE")]
     pub validation: PathBuf,
     /// Write the data set without the most suspicious rows: a share as 5%, or a number of rows.
-    #[arg(long, help_heading = None::<&str>, value_name = "AMOUNT")]
+    #[arg(long, help_heading = None::<&str>, value_name = "AMOUNT", allow_hyphen_values = true)]
     pub remove: Option<AmountArg>,
 }
 
@@ -85,7 +85,7 @@ pub struct SelectArgs {
     #[arg(long, help_heading = None::<&str>, value_name = "FILE")]
     pub validation: PathBuf,
     /// How many rows to keep: a share as 20%, or a number of rows.
-    #[arg(long, help_heading = None::<&str>, value_name = "AMOUNT")]
+    #[arg(long, help_heading = None::<&str>, value_name = "AMOUNT", allow_hyphen_values = true)]
     pub keep: AmountArg,
 }
 

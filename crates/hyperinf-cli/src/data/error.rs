@@ -234,6 +234,11 @@ impl Reason {
 }
 
 impl DatasetError {
+    /// What bad rows are, where they are not allowed or there are no others.
+    pub(super) fn of_bad_rows(mut bad: Vec<BadRow>, of: usize, allowed: bool) -> Self {
+        if allowed && !bad.is_empty() { Self::AllBad { first: bad.swap_remove(0), of } } else { Self::Rows { bad, of } }
+    }
+
     /// What to do about it.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         Some(match self {

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use twox_hash::XxHash3_128;
 
-use super::{DatasetError, Reason, delimited, jsonl, parquet};
+use super::{BadRow, DatasetError, Reason, delimited, jsonl, parquet};
 
 /// The endings of the formats.
 pub(super) const ENDINGS: [&str; 6] = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"];
@@ -83,6 +83,17 @@ impl Table {
         table.bytes = contents.len() as u64;
         table.xxh3_128 = fingerprint(&contents);
         Ok(table)
+    }
+}
+
+impl Table {
+    /// All rows, if not a single one can be read.
+    pub(super) fn unreadable_rows(&self) -> Option<Vec<BadRow>> {
+        let bad = |(row, raw): (usize, &RawRow)| {
+            let reason = raw.cells.as_ref().err()?.clone();
+            Some(BadRow { row, line: raw.line, reason })
+        };
+        self.rows.iter().enumerate().map(bad).collect()
     }
 }
 

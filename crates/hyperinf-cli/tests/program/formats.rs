@@ -3,8 +3,11 @@
 use std::fs;
 use std::sync::Arc;
 
+use arrow_array::builder::{ListBuilder, StringBuilder, StructBuilder};
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow_array::types::Int32Type;
+use arrow_array::{Array, ArrayRef, DictionaryArray, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow_schema::{DataType, Field, Fields};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, GzipLevel};
@@ -13,7 +16,7 @@ use parquet::file::properties::WriterProperties;
 use serde_json::{Value, json};
 
 use crate::support::{Folder, read_scores};
-use crate::texts::{bert, completions, jsonl, llama, three_classes};
+use crate::texts::{bert, completions, jsonl, llama, model, three_classes};
 
 fn texts(rows: &[Value], column: &str) -> ArrayRef {
     let text = |row: &Value| row[column].as_str().map(str::to_owned).unwrap_or_else(|| row[column].to_string());
@@ -117,6 +120,55 @@ fn columns_are_found_by_their_usual_names_or_by_flags() {
     assert_eq!(attribute(&folder, &llama(), "odd.jsonl", "odd.jsonl", &flags), expected);
     let text = attribute(&folder, &llama(), "whole.jsonl", "whole.jsonl", &["--text-column", "prompt"]);
     assert_ne!(text, expected);
+}
+
+/// Conversations as lists of structs in Parquet, with a column of class names that are kept once each.
+#[test]
+fn conversations_are_read_from_json_and_parquet() {
+    let rows: Vec<Value> = completions(5)
+        .iter()
+        .map(|row| {
+            let message = |role: &str, column: &str| json!({ "role": role, "content": row[column] });
+            json!({ "messages": [message("user", "prompt"), message("assistant", "completion")], "kind": "short" })
+        })
+        .collect();
+    let mut messages = ListBuilder::new(StructBuilder::from_fields(
+        Fields::from(vec![Field::new("role", DataType::Utf8, true), Field::new("content", DataType::Utf8, true)]),
+        10,
+    ));
+    for message in rows.iter().flat_map(|row| row["messages"].as_array().expect("a list")) {
+        for (field, column) in ["role", "content"].into_iter().enumerate() {
+            let builder = messages.values().field_builder::<StringBuilder>(field).expect("it is a column of texts");
+            builder.append_value(message[column].as_str().expect("a text"));
+        }
+        messages.values().append(true);
+        if message["role"] == "assistant" {
+            messages.append(true);
+        }
+    }
+    let kinds: DictionaryArray<Int32Type> = rows.iter().map(|row| row["kind"].as_str()).collect();
+    let columns: [(&str, ArrayRef); 2] = [("kind", Arc::new(kinds)), ("messages", Arc::new(messages.finish()))];
+    let batch = RecordBatch::try_from_iter(columns).expect("the columns are of one length");
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).expect("the schema is plain");
+    writer.write(&batch).expect("memory can be written");
+    writer.close().expect("memory can be written");
+
+    let folder = Folder::new();
+    folder.write_rows("rows.jsonl", &rows);
+    folder.write_bytes("rows.parquet", &bytes);
+    let llama3 = ["--model", &model("llama3"), "--adapter", &model("llama3/query_value")].map(str::to_owned);
+    let long = ["--max-length", "64"];
+    let expected = attribute(&folder, &llama3, "rows.jsonl", "rows.jsonl", &long);
+    assert_eq!((expected.len(), expected[0].len()), (5, 5));
+    assert_eq!(attribute(&folder, &llama3, "rows.parquet", "rows.jsonl", &long), expected);
+    // What is asked counts in no loss, but changes what is answered.
+    let mut other = rows.clone();
+    other[2]["messages"][0]["content"] = json!("Fox?");
+    folder.write_rows("other.jsonl", &other);
+    let found = attribute(&folder, &llama3, "other.jsonl", "rows.jsonl", &long);
+    let changed: Vec<bool> = (0..5).map(|row| found[0][row] != expected[0][row]).collect();
+    assert_eq!(changed, [false, false, true, false, false]);
 }
 
 /// Bad rows in between leave the others with their own ids and scores.

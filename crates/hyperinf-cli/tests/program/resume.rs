@@ -107,7 +107,8 @@ fn an_interrupted_run_goes_on_where_it_stopped() {
 
 #[test]
 fn what_another_run_left_is_not_used() {
-    let change: [(&str, fn(&Folder), &[&str]); 5] = [
+    type Change = (&'static str, fn(&Folder), &'static [&'static str]);
+    let change: [Change; 5] = [
         ("other rows", |folder| folder.write_rows("train.jsonl", &three_classes(13)), &[]),
         (
             "other labels",

@@ -212,8 +212,11 @@ fn adapters_of_another_model_or_rank() {
 
 #[test]
 fn labels_that_are_not_in_the_head() {
-    check_row(r#"{"text": "fox", "label": 3}"#, &["label `3` is none of", "LABEL_0"]);
-    check_row(r#"{"text": "fox", "label": "fish"}"#, &["label `fish`"]);
+    check_row(r#"{"text": "fox", "label": 3}"#, &["label `3` is none of `0`, `1`, `2`"]);
+    // Neither the model nor the adapter has names for its classes.
+    let folder = classified();
+    folder.write_rows("train.jsonl", &[json!({ "text": "fox", "label": "fish" })]);
+    check_attribute(&folder, &bert(), &[], 3, &["label `fish` is a name", "3 classes", "0 to 2"]);
     // A validation label that training lacks.
     let folder = classified();
     let named = |label: &str| json!({ "text": "fox", "label": label });

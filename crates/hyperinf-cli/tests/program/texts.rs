@@ -30,7 +30,7 @@ const WATERS: [&str; 5] = ["the river is cold", "a small river", "the river runs
 /// Rows about foxes and rivers in turn, with the labels `animal` and `water`; no text is there twice among 60.
 pub fn two_kinds(count: usize, first: usize) -> Vec<Value> {
     let row = |i: usize| {
-        let (kinds, label) = if i % 2 == 0 { (ANIMALS, "animal") } else { (WATERS, "water") };
+        let (kinds, label) = if i.is_multiple_of(2) { (ANIMALS, "animal") } else { (WATERS, "water") };
         let text = format!("{} {}", kinds[i / 2 % 5], PLACES[i / 10 % 6]);
         json!({ "text": text, "label": label })
     };
