@@ -27,7 +27,7 @@ struct Frame<'a> {
     ticks: &'a [(f64, String)],
 }
 
-const SIZE: (u32, u32) = (760, 480);
+const SIZE: (u32, u32) = (680, 440);
 /// Distinct for most eyes, on screen and in grey.
 const COLOURS: [RGBColor; 8] = [
     RGBColor(0, 0, 0),
@@ -75,7 +75,7 @@ fn curves(setting: &DetectionSetting, group: &[Detection], path: &Path) -> Resul
         Series { name: format!("{name} ({auc:.3})"), points }
     };
     let title = format!(
-        "{}: wrong labels found, rank {}, {} samples, {} seeds (AUC)",
+        "{}: wrong labels found, rank {}, {} samples, seeds: {} (AUC)",
         setting.data,
         setting.rank,
         setting.train,
@@ -127,7 +127,7 @@ fn plot(path: &Path, frame: &Frame<'_>, series: &[Series]) -> Result<(), Failure
         let area = BitMapBackend::new(&partial, SIZE).into_drawing_area();
         area.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(&area)
-            .caption(frame.title, ("sans-serif", 20))
+            .caption(frame.title, ("sans-serif", 18))
             .margin(12)
             .x_label_area_size(44)
             .y_label_area_size(56)

@@ -64,8 +64,8 @@ pub fn print(out: &Path) -> Result<(), Failure> {
     for result in results::read::<Influential>(&out.join(influential::FILE))? {
         let s = &result.setting;
         println!(
-            "\n### {} r={} seed {}: {} × 10 training samples, {} × 10 queries, {} epochs, rate {}\n\nLoss of the \
-             queries {:.3}, after tuning {:.3} (training samples {:.3}); {:.0} s tuning, {:.0} s gradients\n\n\
+            "\n### {} r={} seed {}: {} × 10 training samples, {} × 10 queries, {} epochs of batches of \
+             {}, rate {}\n\nLoss of the queries {:.3}, after tuning {:.3} (training samples {:.3}); {:.0} s tuning, {:.0} s gradients\n\n\
              | method | AUC | recall | s | residual |\n|---|---|---|---|---|",
             s.data,
             s.rank,
@@ -73,6 +73,7 @@ pub fn print(out: &Path) -> Result<(), Failure> {
             s.train_per_class,
             s.test_per_class,
             s.epochs,
+            s.batch_size,
             s.learning_rate,
             result.loss_before,
             result.loss_after,
@@ -113,7 +114,7 @@ fn shown(values: &[f64]) -> String {
     let (mean, spread) = mean_and_spread(values);
     match values.len() {
         0 => "–".into(),
-        _ if mean.abs() < 1e-3 && mean != 0.0 => format!("{mean:.0e}"),
+        _ if mean != 0.0 && !(1e-3..1e3).contains(&mean.abs()) => format!("{mean:.0e}"),
         1 => format!("{mean:.3}"),
         _ => format!("{mean:.3} ± {spread:.3}"),
     }
