@@ -4,6 +4,7 @@ mod demo;
 mod digits;
 mod errors;
 mod formats;
+mod labels;
 mod outputs;
 mod pipeline;
 mod reader;

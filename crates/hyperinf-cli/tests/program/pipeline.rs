@@ -220,3 +220,54 @@ fn blocks_are_chosen_by_their_names() {
     assert!(both.len() == 3, "{both:?}");
     assert_eq!(blocks(&["--blocks", "*.layer.1.*query*,*classifier.weight"]), both);
 }
+
+#[test]
+fn summaries_for_machines_and_the_mean_query() {
+    let folder = Folder::new();
+    folder.write_rows("train.jsonl", &three_classes(7));
+    folder.write_rows("query.jsonl", &three_classes(3));
+    let args = ["--train", "train.jsonl", "--query", "query.jsonl", "--truncate", "--out", "found", "--json"];
+    let mean = ["--query-mode", "mean", "--top-k", "2", "--method", "datainf"];
+    let run = folder.succeed("attribute", &bert(), &[&args[..], &mean].concat());
+    let told: Value = serde_json::from_str(&run.stdout).expect("it is JSON and nothing else");
+    assert_eq!(told, folder.json("found/summary.json"));
+    for (key, expected) in [
+        ("command", json!("attribute")),
+        ("method", json!("datainf")),
+        ("sign", json!("positive = helpful")),
+        ("query_mode", json!("mean")),
+        ("task", json!("classification")),
+        ("max_length", json!(24)),
+        ("samples", json!(7)),
+        ("queries", json!(1)),
+    ] {
+        assert_eq!(told[key], expected, "{key}");
+    }
+    let bytes = std::fs::read(folder.file("train.jsonl")).expect("the test wrote it");
+    assert_eq!(told["train"]["xxh3_128"], format!("{:032x}", twox_hash::XxHash3_128::oneshot(&bytes)));
+    let adapter =
+        std::fs::read(format!("{}/adapter_model.safetensors", model("bert/query_value"))).expect("it is there");
+    let hash = format!("{:032x}", twox_hash::XxHash3_128::oneshot(&adapter));
+    assert_eq!(told["adapter"]["xxh3_128"]["adapter_model.safetensors"], hash);
+    let top = folder.lines("found/topk.jsonl");
+    assert_eq!((top.len(), &top[0]["mean_of"]), (1, &json!(3)));
+    assert_eq!(top[0]["most_helpful"].as_array().map(Vec::len), Some(2));
+    assert_eq!(folder.files_in("found"), ["scores.parquet", "summary.json", "topk.jsonl"]);
+}
+
+#[test]
+fn help_says_what_the_commands_write() {
+    let folder = Folder::new();
+    for (command, needles) in [
+        ("finetune", ["--lora-target", "PEFT", "--resume"]),
+        ("attribute", ["scores.parquet", "topk.jsonl", "positive = helpful"]),
+        ("detect", ["suspicious.csv", "--remove", "training"]),
+        ("select", ["selected.jsonl", "--keep", "own format"]),
+    ] {
+        let run = folder.run(command, &["--help"]);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{command}");
+        for needle in needles {
+            assert!(run.stdout.contains(needle), "{command}: no {needle:?} in\n{}", run.stdout);
+        }
+    }
+}
