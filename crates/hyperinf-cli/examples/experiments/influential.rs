@@ -128,11 +128,15 @@ fn unit(setting: &InfluentialSetting, places: &Places, device: &Device) -> Resul
     for name in METHODS {
         let found = score(name, &taken.gradients, &query.gradients, QueryMode::Each)?;
         let (mut areas, mut recalls) = (Vec::new(), Vec::new());
+        let (mut absolute_areas, mut absolute_recalls) = (Vec::new(), Vec::new());
         for (row, task) in found.rows.iter().zip(&test) {
             let same: Vec<bool> = train.iter().map(|other| other.class == task.class).collect();
             let share = same.iter().filter(|same| **same).count() as f64 / same.len() as f64;
             areas.push(auc(row, &same)?);
             recalls.push(detection_rate(row, &same, share)?);
+            let sizes: Vec<f64> = row.iter().map(|score| score.abs()).collect();
+            absolute_areas.push(auc(&sizes, &same)?);
+            absolute_recalls.push(detection_rate(&sizes, &same, share)?);
         }
         let ((auc, auc_spread), (recall, recall_spread)) = (mean_and_spread(&areas), mean_and_spread(&recalls));
         methods.push(InfluentialMethod {
@@ -141,6 +145,8 @@ fn unit(setting: &InfluentialSetting, places: &Places, device: &Device) -> Resul
             auc_spread,
             recall,
             recall_spread,
+            absolute_auc: mean(&absolute_areas),
+            absolute_recall: mean(&absolute_recalls),
             seconds: found.seconds,
             residual: found.residual,
             converged: found.converged,
@@ -182,8 +188,8 @@ fn show(result: &Influential) {
     );
     for m in &result.methods {
         println!(
-            "  {:17} AUC {:.3} ± {:.3}  recall {:.3} ± {:.3}  {:6.1} s",
-            m.name, m.auc, m.auc_spread, m.recall, m.recall_spread, m.seconds
+            "  {:17} AUC {:.3} ± {:.3}  recall {:.3} ± {:.3}  by size: {:.3}, {:.3}  {:6.1} s",
+            m.name, m.auc, m.auc_spread, m.recall, m.recall_spread, m.absolute_auc, m.absolute_recall, m.seconds
         );
     }
 }

@@ -88,6 +88,9 @@ pub struct InfluentialMethod {
     pub auc_spread: f64,
     pub recall: f64,
     pub recall_spread: f64,
+    /// The same by the size of the score alone: a sample that harms a query is of its class as well.
+    pub absolute_auc: f64,
+    pub absolute_recall: f64,
     pub seconds: f64,
     pub residual: Option<f64>,
     pub converged: bool,

@@ -66,7 +66,7 @@ pub fn print(out: &Path) -> Result<(), Failure> {
         println!(
             "\n### {} r={} seed {}: {} × 10 training samples, {} × 10 queries, {} epochs of batches of \
              {}, rate {}\n\nLoss of the queries {:.3}, after tuning {:.3} (training samples {:.3}); {:.0} s tuning, {:.0} s gradients\n\n\
-             | method | AUC | recall | s | residual |\n|---|---|---|---|---|",
+             | method | AUC | recall | AUC by size | recall by size | s | residual |\n|---|---|---|---|---|---|---|",
             s.data,
             s.rank,
             s.seed,
@@ -84,12 +84,14 @@ pub fn print(out: &Path) -> Result<(), Failure> {
         for m in &result.methods {
             let residual = m.residual.map_or("–".into(), |r| format!("{r:.1e}"));
             println!(
-                "| {} | {:.3} ± {:.3} | {:.3} ± {:.3} | {:.1} | {residual}{} |",
+                "| {} | {:.3} ± {:.3} | {:.3} ± {:.3} | {:.3} | {:.3} | {:.1} | {residual}{} |",
                 m.name,
                 m.auc,
                 m.auc_spread,
                 m.recall,
                 m.recall_spread,
+                m.absolute_auc,
+                m.absolute_recall,
                 m.seconds,
                 if m.converged { "" } else { " (not converged)" }
             );
