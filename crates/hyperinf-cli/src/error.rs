@@ -17,6 +17,7 @@ use crate::data::{DatasetError, listed};
 use crate::demo::DataError;
 use crate::gradient_file::{BadValue, FileError};
 use crate::output::WriteError;
+pub(crate) use told::ADAPTER;
 use told::differences;
 
 /// Why the program ends without success.

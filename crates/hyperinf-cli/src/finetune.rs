@@ -16,7 +16,7 @@ use hyperinf::scoring::Set;
 use crate::args::FinetuneArgs;
 use crate::data::{Dataset, DatasetError, Labels, TextTask};
 use crate::device::open_device;
-use crate::error::CliError;
+use crate::error::{self, CliError};
 use crate::influence::tell;
 use crate::model::{ModelFiles, Note};
 use crate::output::{WriteError, check_writable, stage_json};
@@ -208,7 +208,7 @@ fn prepare_folder(args: &FinetuneArgs) -> Result<(), CliError> {
     if args.overwrite {
         remove_checkpoints(folder)?;
     } else if folder.join(ADAPTER).exists() {
-        return exists("an adapter");
+        return exists(error::ADAPTER);
     } else if !args.resume && read_dir(folder.join(CHECKPOINTS)).is_ok_and(|mut files| files.next().is_some()) {
         return exists("checkpoints of an earlier run");
     }

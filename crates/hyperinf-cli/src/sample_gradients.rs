@@ -45,6 +45,8 @@ impl<M: RowModel> Taken<'_, M> {
         let opened = GradientWriter::open(self.folder, file, &key, set.samples.len(), &blocks);
         let mut writer = opened.map_err(failed)?;
         order.retain(|&sample| !writer.has(sample));
+        // The longest first: if there is too little memory for them, nothing was done in vain.
+        order.reverse();
         let what = match target {
             Target::Loss => "training gradients",
             Target::Measure => "query gradients",

@@ -19,8 +19,8 @@ pub struct FinetuneArgs {
     /// The folder for the adapter; made if it is not there.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Replace an adapter that is in the folder already.
-    #[arg(long)]
+    /// Replace an adapter or checkpoints that are in the folder already.
+    #[arg(long, conflicts_with = "resume")]
     pub overwrite: bool,
 
     /// The rank of the adapters.

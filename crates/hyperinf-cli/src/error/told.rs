@@ -8,6 +8,8 @@ use super::CliError;
 use crate::data::DatasetError;
 use crate::gradient_file::FileError;
 
+/// What a folder has that must not be lost.
+pub(crate) const ADAPTER: &str = "an adapter";
 /// The names listed in one message at most.
 const LISTED: usize = 5;
 
@@ -93,9 +95,8 @@ impl CliError {
             Self::NoTokenizer { .. } => "give its vocabulary: --tokenizer tokenizer.bin".into(),
             Self::MaxLength { .. } => "leave it out, and cut longer rows with --truncate".into(),
             Self::Load { source, .. } => return load_hint(source),
-            Self::OutputExists { .. } => {
-                "choose another folder, go on with --resume, or replace it with --overwrite".into()
-            }
+            Self::OutputExists { what: ADAPTER, .. } => "choose another folder, or replace it with --overwrite".into(),
+            Self::OutputExists { .. } => "go on from them with --resume, or begin anew with --overwrite".into(),
             Self::Range { .. } => "a larger damping or smaller gradients give smaller scores".into(),
             Self::Device(_)
             | Self::OutputKind { .. }
