@@ -114,7 +114,11 @@ impl CliError {
         let mut text = format!("error: {self}");
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
-            text.push_str(&format!("\n  because: {error}"));
+            // Some messages end in their cause.
+            let told = error.to_string();
+            if !text.ends_with(&told) {
+                text.push_str(&format!("\n  because: {told}"));
+            }
             cause = error.source();
         }
         if let Some(hint) = self.hint() {

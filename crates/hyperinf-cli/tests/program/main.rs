@@ -9,6 +9,7 @@ mod outputs;
 mod pipeline;
 mod reader;
 mod resume;
+mod rows;
 mod score;
 mod support;
 mod text_errors;
