@@ -2,6 +2,7 @@
 
 mod log;
 
+use std::collections::BTreeMap;
 use std::fs::{create_dir_all, read_dir, remove_dir_all};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -40,13 +41,16 @@ const CHECKPOINTS: &str = "checkpoints";
 /// See [`CliError`]. No adapter is left behind, but for checkpoints from which the same run goes on.
 pub fn run(args: &FinetuneArgs) -> Result<(), CliError> {
     let began = Instant::now();
-    let config = config(args);
+    let mut config = config(args);
     config.schedule.validate()?;
     let lora = lora(args);
     lora.validate()?;
     let (_, device) = open_device(args.device.as_deref())?;
     prepare_folder(args)?;
     let files = ModelFiles::find(&args.model, None)?;
+    if let Some(checkpoints) = &mut config.checkpoints {
+        checkpoints.settings = settings(&lora, &files);
+    }
     let task = files.task()?;
     let train = read_data(Set::Train, &args.train, task, &args.columns)?;
     let validation = args.validation.as_ref();
@@ -117,9 +121,10 @@ impl Run<'_> {
         let path = Note::path(&args.out);
         let note = stage_json(&path, &note)?;
         let mean = log.mean();
-        adapter.write(&args.out).map_err(failed)?;
+        // The adapter comes last: with it the folder is one, and then its labels must be there.
         note.place()?;
         log.place()?;
+        adapter.write(&args.out).map_err(failed)?;
         remove_checkpoints(&args.out)?;
         self.tell(train.samples.len(), labels.as_ref(), &tuned, &adapter, mean)
     }
@@ -186,6 +191,19 @@ fn config(args: &FinetuneArgs) -> FinetuneConfig {
 fn lora(args: &FinetuneArgs) -> LoraConfig {
     let scaling = if args.rslora { LoraScaling::RankStabilized } else { LoraScaling::Standard };
     LoraConfig { rank: args.lora_rank, alpha: args.lora_alpha, scaling, dropout: args.lora_dropout }
+}
+
+/// What a run is determined by beyond the rows, the trained weights and the schedule.
+fn settings(lora: &LoraConfig, files: &ModelFiles) -> BTreeMap<String, String> {
+    let LoraConfig { rank, alpha, scaling, dropout } = lora;
+    let settings = [
+        ("lora rank", rank.to_string()),
+        ("lora alpha", alpha.to_string()),
+        ("lora scaling", format!("{scaling:?}")),
+        ("lora dropout", dropout.to_string()),
+        ("model", files.fingerprint()),
+    ];
+    settings.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
 /// The labels of the training rows, at least two.

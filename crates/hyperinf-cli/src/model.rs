@@ -78,7 +78,10 @@ impl ModelFiles {
         files.task()?;
         files.model_hashes = hashes(&files.path).map_err(failed("model", &args.model))?;
         if let Some(tokenizer) = &args.tokenizer {
-            files.model_hashes.extend(hashes(tokenizer).map_err(failed("tokenizer", tokenizer.display()))?);
+            let hashes = hashes(tokenizer).map_err(failed("tokenizer", tokenizer.display()))?;
+            // A folder of its own may have files of the same names as the model's.
+            let named = hashes.into_iter().map(|(name, hash)| (format!("tokenizer/{name}"), hash));
+            files.model_hashes.extend(named);
         }
         if let Some(given) = adapter {
             let name = given.display();

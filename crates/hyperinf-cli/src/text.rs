@@ -1,13 +1,18 @@
 //! Texts of strangers on a terminal.
 
-/// Characters of a text that are shown.
-const EXCERPT: usize = 90;
+/// Characters of a long text that are shown of its beginning and of its end.
+const SHOWN: [usize; 2] = [60, 30];
 
-/// The beginning of a text on one line.
+/// A text on one line; of a long one the beginning and the end, where completions are.
 pub(crate) fn excerpt(text: &str) -> String {
     // What strangers write is not sent to a terminal unseen.
-    let visible = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let visible: Vec<char> = visible.chars().filter(|c| !c.is_control()).collect();
-    let shown: String = visible.iter().take(EXCERPT).collect();
-    if visible.len() > EXCERPT { shown + " …" } else { shown }
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let visible: Vec<char> = words.join(" ").chars().filter(|c| !c.is_control()).collect();
+    let [begin, end] = SHOWN;
+    if visible.len() <= begin + end + 3 {
+        return visible.into_iter().collect();
+    }
+    let (begin, end): (String, String) =
+        (visible[..begin].iter().collect(), visible[visible.len() - end..].iter().collect());
+    format!("{begin} … {end}")
 }

@@ -39,6 +39,12 @@ pub enum DatasetError {
     /// A Parquet file whose rows cannot be taken apart.
     #[error("its rows cannot be taken apart")]
     Arrow(#[from] arrow_schema::ArrowError),
+    /// A Parquet column lies outside its file.
+    #[error("it is damaged: column `{column}` is said to lie where the file is not")]
+    Chunk {
+        /// The column's name.
+        column: String,
+    },
     /// A Parquet column is compressed in a way that this program does not know.
     #[error("column `{column}` is compressed with {codec}, expected uncompressed, SNAPPY or GZIP")]
     Codec {

@@ -73,8 +73,15 @@ pub(super) fn write_rows(path: &Path, kept: &BTreeSet<usize>, to: &mut File) -> 
 
 fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, DatasetError> {
     let file = File::open(path).map_err(DatasetError::Open)?;
+    let length = file.metadata().map_err(DatasetError::Open)?.len();
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
     for column in builder.metadata().row_groups().iter().flat_map(|group| group.columns()) {
+        // The library takes these on trust.
+        let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+        let range = u64::try_from(start).ok().zip(u64::try_from(column.compressed_size()).ok());
+        if !range.is_some_and(|(start, size)| start.checked_add(size).is_some_and(|end| end <= length)) {
+            return Err(DatasetError::Chunk { column: column.column_path().string() });
+        }
         let codec = match column.compression() {
             Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::GZIP(_) => continue,
             Compression::ZSTD(_) => "ZSTD".to_owned(),

@@ -1,4 +1,4 @@
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -30,12 +30,17 @@ pub(super) struct Log {
 impl Log {
     pub(super) fn new(args: &FinetuneArgs) -> Result<Self, CliError> {
         let (part, path) = (args.out.join(PART), args.out.join(NAME));
+        let failed = |source: io::Error| CliError::Output { path: part.clone(), source: source.into() };
+        let file = OpenOptions::new().append(true).create(true).open(&part).map_err(failed)?;
+        // Two runs would take each other's checkpoints for their own.
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => failed(io::Error::new(io::ErrorKind::ResourceBusy, "another run is writing it")),
+            TryLockError::Error(error) => failed(error),
+        })?;
         let earlier = match fs::read_to_string(&part) {
             Ok(text) if args.resume => text.lines().map(str::to_owned).collect(),
             _ => Vec::new(),
         };
-        let open = || OpenOptions::new().append(true).create(true).open(&part);
-        let file = open().map_err(|source| CliError::Output { path: part.clone(), source: source.into() })?;
         Ok(Self { part, path, file, earlier: Some(earlier), mean: None, tokens: 0 })
     }
 

@@ -68,6 +68,8 @@ impl GradientWriter {
             file.set_len(0)?;
             file.write_all(&header)?;
             file.set_len(length)?;
+            // A journal that was begun vouches for the header.
+            file.sync_all()?;
             append(&mut log, &begin)?;
         }
         Ok(Self { part, journal, file, log, blocks: blocks.to_vec(), starts, losses })
@@ -144,17 +146,18 @@ impl GradientWriter {
 /// Reads what is there, if it is of the same run, and returns the length of the journal's whole lines.
 fn read_journal(log: &mut File, begin: &Begin, losses: &mut [Option<f64>]) -> io::Result<u64> {
     let mut lines = BufReader::new(log);
-    let mut line = String::new();
-    let mut whole = lines.read_line(&mut line)? as u64;
-    if serde_json::from_str::<Begin>(&line).ok().as_ref() != Some(begin) {
+    // Bytes, for what a machine leaves that stopped may be no text.
+    let mut line = Vec::new();
+    let mut whole = lines.read_until(b'\n', &mut line)? as u64;
+    if serde_json::from_slice::<Begin>(&line).ok().as_ref() != Some(begin) {
         return Ok(0);
     }
     loop {
         line.clear();
-        let length = lines.read_line(&mut line)? as u64;
+        let length = lines.read_until(b'\n', &mut line)? as u64;
         // The last line may have been cut off.
-        let Ok(Done { samples, losses: found }) = serde_json::from_str(&line) else { return Ok(whole) };
-        if !line.ends_with('\n') || samples.len() != found.len() || samples.iter().any(|&s| s >= losses.len()) {
+        let Ok(Done { samples, losses: found }) = serde_json::from_slice(&line) else { return Ok(whole) };
+        if !line.ends_with(b"\n") || samples.len() != found.len() || samples.iter().any(|&s| s >= losses.len()) {
             return Ok(whole);
         }
         for (sample, loss) in samples.into_iter().zip(found) {

@@ -85,6 +85,7 @@ proptest! {
         }
     }
 
+    /// The library that reads Parquet trusts the places that a file's footer names.
     #[test]
     fn damaged_parquet_never_panics(records in records(), places in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
         let folder = Folder::new();
