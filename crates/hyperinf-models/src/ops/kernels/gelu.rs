@@ -25,7 +25,7 @@ impl Rows for GeluGradient<'_> {
     #[inline(always)]
     fn fill(&self, first: usize, out: &mut [f32]) {
         /// `1 / √(2π)`.
-        const DENSITY: f32 = 0.398_942_28;
+        const DENSITY: f32 = 0.398_942_3;
         let x = part(self.x, first, 1, out.len());
         for (g, &x) in out.iter_mut().zip(x) {
             let (distribution, bell) = normal(x);
