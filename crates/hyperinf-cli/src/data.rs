@@ -80,7 +80,8 @@ impl Content {
             Self::Classified { text, pair: Some(pair), .. } => format!("{text}\n{pair}"),
             Self::Completion { prompt, completion } => format!("{prompt}{completion}"),
             Self::Messages(messages) => {
-                let lines: Vec<String> = messages.iter().map(|m| format!("{}: {}", m.role, m.content)).collect();
+                let line = |m: &Message| format!("{}: {}", m.role, m.content.as_deref().unwrap_or_default());
+                let lines: Vec<String> = messages.iter().map(line).collect();
                 lines.join("\n")
             }
         }

@@ -3,15 +3,15 @@ use std::str;
 use csv::{ByteRecord, ReaderBuilder};
 use serde_json::{Map, Value};
 
-use super::table::{Format, RawRow, Table};
+use super::table::{Format, RawRow, Table, twice};
 use super::{DatasetError, Reason};
 
 /// A header and records, quoted as in RFC 4180; blank lines are no records.
 pub(super) fn read(contents: &[u8], delimiter: u8) -> Result<Table, DatasetError> {
     let mut reader = ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(contents);
     let columns: Vec<String> = reader.headers().map_err(DatasetError::Header)?.iter().map(str::to_owned).collect();
-    if let Some((_, column)) = columns.iter().enumerate().find(|(i, name)| columns[..*i].contains(name)) {
-        return Err(DatasetError::Twice { column: column.clone() });
+    if let Some(column) = twice(&columns) {
+        return Err(DatasetError::Twice { column });
     }
     let header = whole_line(contents, reader.position().byte() as usize);
     let mut rows: Vec<RawRow> = Vec::new();
@@ -23,7 +23,9 @@ pub(super) fn read(contents: &[u8], delimiter: u8) -> Result<Table, DatasetError
         let blank = contents[at..end].iter().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
         line += newlines(&contents[at..at + blank]);
         at += blank;
-        rows.push(RawRow { line: Some(line), span: at..end, cells: cells(&record, &columns) });
+        let open = is_open(&contents[at..end], delimiter);
+        let cells = if open { Err(Reason::OpenQuote) } else { cells(&record, &columns) };
+        rows.push(RawRow { line: Some(line), span: at..end, cells });
         line += newlines(&contents[at..end]);
         at = end;
     }
@@ -47,6 +49,31 @@ fn cells(record: &ByteRecord, columns: &[String]) -> Result<Map<String, Value>, 
         Ok((name.clone(), Value::String(text.to_owned())))
     };
     columns.iter().zip(record.iter()).map(cell).collect()
+}
+
+/// Whether a quoted field has no end, or takes one from the quotes of a later line: then other rows are within it.
+fn is_open(record: &[u8], delimiter: u8) -> bool {
+    let mut rest = record;
+    loop {
+        let mut quoted = false;
+        if let Some(text) = rest.strip_prefix(b"\"") {
+            let mut at = 0;
+            while text.get(at).is_some_and(|&byte| byte != b'"' || text.get(at + 1) == Some(&b'"')) {
+                at += if text[at] == b'"' { 2 } else { 1 };
+            }
+            let Some(after) = text.get(at + 1..) else { return true };
+            quoted = text[..at].contains(&b'\n');
+            rest = after;
+        }
+        let length = rest.iter().position(|byte| [delimiter, b'\r', b'\n'].contains(byte)).unwrap_or(rest.len());
+        if quoted && length > 0 {
+            return true;
+        }
+        match rest.get(length) {
+            Some(&byte) if byte == delimiter => rest = &rest[length + 1..],
+            _ => return false,
+        }
+    }
 }
 
 /// The end of a record with its whole line end: the parser leaves the second half of `\r\n` to the next record.

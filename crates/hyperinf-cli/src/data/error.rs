@@ -156,6 +156,9 @@ pub enum Reason {
         /// Fields of the header.
         expected: usize,
     },
+    /// A CSV record with a quoted field that goes on over the next rows.
+    #[error("a quote in it is not closed: what follows up to the next quote is taken for the same field")]
+    OpenQuote,
     /// A column without a value.
     #[error("column `{column}` is missing")]
     Missing {

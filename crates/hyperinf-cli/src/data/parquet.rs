@@ -16,7 +16,7 @@ use arrow_select::filter::filter_record_batch;
 use serde_json::{Map, Value};
 
 use super::DatasetError;
-use super::table::{Format, RawRow, Table};
+use super::table::{Format, RawRow, Table, twice};
 use crate::output::WriteError;
 
 /// The key under which Arrow's own schema is kept in a file's metadata; its writer adds it anew.
@@ -27,6 +27,9 @@ pub(super) fn read(path: &Path) -> Result<Table, DatasetError> {
     let builder = open(path)?;
     let schema = builder.schema().clone();
     let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+    if let Some(column) = twice(&columns) {
+        return Err(DatasetError::Twice { column });
+    }
     let unreadable: BTreeMap<String, String> = (schema.fields().iter())
         .filter(|field| !readable(field.data_type()))
         .map(|field| (field.name().clone(), field.data_type().to_string()))
@@ -79,7 +82,8 @@ fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, DatasetErr
         // The library takes these on trust.
         let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
         let range = u64::try_from(start).ok().zip(u64::try_from(column.compressed_size()).ok());
-        if !range.is_some_and(|(start, size)| start.checked_add(size).is_some_and(|end| end <= length)) {
+        let end = range.and_then(|(start, size)| start.checked_add(size));
+        if end.is_none_or(|end| end > length) {
             return Err(DatasetError::Chunk { column: column.column_path().string() });
         }
         let codec = match column.compression() {
@@ -140,6 +144,10 @@ fn values(array: &dyn Array) -> Vec<Value> {
         }
         DataType::Dictionary(_, _) => {
             let array = array.as_any_dictionary();
+            if array.values().is_empty() {
+                // All rows are null; the keys of an empty dictionary cannot be asked for.
+                return vec![Value::Null; array.len()];
+            }
             let (known, keys) = (values(array.values()), array.normalized_keys());
             let value =
                 |(row, &key): (usize, &usize)| if array.is_null(row) { Value::Null } else { known[key].clone() };

@@ -97,6 +97,12 @@ impl Table {
     }
 }
 
+/// A column whose name another has.
+pub(super) fn twice(columns: &[String]) -> Option<String> {
+    let repeated = columns.iter().enumerate().find(|(i, name)| columns[..*i].contains(name));
+    repeated.map(|(_, name)| name.clone())
+}
+
 /// A whole file.
 pub(super) fn contents(path: &Path) -> Result<Vec<u8>, DatasetError> {
     // Opening a named pipe would wait for its other end.

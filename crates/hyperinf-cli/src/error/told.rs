@@ -32,7 +32,9 @@ impl CliError {
             | Self::OutputExists { .. }
             | Self::MaxLength { .. }
             | Self::NoTokenizer { .. }
-            | Self::Model(ModelError::Setting { .. } | ModelError::Target { .. }) => 2,
+            | Self::Model(ModelError::Setting { .. } | ModelError::Target { .. })
+            | Self::Model(ModelError::Checkpoint { .. })
+            | Self::Model(ModelError::CheckpointExists { .. } | ModelError::CheckpointDiffers { .. }) => 2,
             Self::File { .. }
             | Self::Blocks { .. }
             | Self::Sides { .. }

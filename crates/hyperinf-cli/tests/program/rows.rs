@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch, StringArray};
+use arrow_array::types::Int32Type;
+use arrow_array::{ArrayRef, DictionaryArray, RecordBatch, StringArray};
+use arrow_schema::{Field, Schema};
 use hyperinf::scoring::Set;
 use hyperinf_cli::args::ColumnArgs;
-use hyperinf_cli::data::{Content, Dataset, DatasetError, TextTask};
+use hyperinf_cli::data::{BadRow, Content, Dataset, DatasetError, Reason, TextTask};
 use parquet::arrow::ArrowWriter;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -45,12 +47,55 @@ fn parquet(records: &[(String, String)]) -> Vec<u8> {
         Arc::new(records.iter().map(|record| Some(pick(record))).collect::<StringArray>())
     };
     let columns = [("text", column(|(text, _)| text)), ("label", column(|(_, label)| label))];
-    let batch = RecordBatch::try_from_iter(columns).expect("the columns are of one length");
+    table(&RecordBatch::try_from_iter(columns).expect("the columns are of one length"))
+}
+
+fn table(batch: &RecordBatch) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).expect("the schema is plain");
-    writer.write(&batch).expect("memory can be written");
+    writer.write(batch).expect("memory can be written");
     writer.close().expect("memory can be written");
     bytes
+}
+
+#[test]
+fn categories_without_a_value_are_no_values() {
+    let folder = Folder::new();
+    let texts: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
+    let none: DictionaryArray<Int32Type> = [None::<&str>, None].into_iter().collect();
+    let columns = [("text", texts.clone()), ("label", texts), ("kind", Arc::new(none) as ArrayRef)];
+    let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true)));
+    folder.write_bytes("rows.parquet", &table(&batch.expect("the columns are of one length")));
+    assert_eq!(read(&folder.file("rows.parquet")).expect("it can be read").rows.len(), 2);
+}
+
+#[test]
+fn columns_of_one_name_are_an_error() {
+    let folder = Folder::new();
+    let texts: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
+    let schema =
+        Schema::new(["text", "label", "label"].map(|n| Field::new(n, texts.data_type().clone(), false)).to_vec());
+    let batch = RecordBatch::try_new(Arc::new(schema), vec![texts.clone(), texts.clone(), texts]);
+    folder.write_bytes("rows.parquet", &table(&batch.expect("the columns are of one length")));
+    folder.write_bytes("rows.csv", b"text,label,label\na,b,c\n");
+    for name in ["rows.parquet", "rows.csv"] {
+        let error = read(&folder.file(name)).expect_err("which label is meant?");
+        assert!(matches!(error, DatasetError::Twice { column } if column == "label"), "{name}");
+    }
+}
+
+#[test]
+fn an_open_quote_takes_no_rows_in_silence() {
+    let folder = Folder::new();
+    for rest in ["", "b,1\n", "b,1\nc,\"0\"", "b,\"0\"\n"] {
+        folder.write_bytes("rows.csv", format!("text,label\na,1\nx,\"0\n{rest}").as_bytes());
+        let open = read(&folder.file("rows.csv")).expect("there is a good row").bad;
+        assert_eq!(open, [BadRow { row: 1, line: Some(3), reason: Reason::OpenQuote }], "{rest:?}");
+    }
+    for closed in ["x,\"0\"", "x,\"0\n\"", "x,0\r\n", "\"x\"\"\",0\n\n", "5\" pipe,0"] {
+        folder.write_bytes("rows.csv", format!("text,label\na,1\n{closed}").as_bytes());
+        assert_eq!(read(&folder.file("rows.csv")).expect("both rows are good").rows.len(), 2, "{closed:?}");
+    }
 }
 
 proptest! {
