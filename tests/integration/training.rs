@@ -115,6 +115,14 @@ fn training_that_cannot_work_is_an_error() {
     };
     let wild = TrainConfig { learning_rate: 1e30, ..SCHEDULE };
     assert!(matches!(run(&model, &learnable(), wild), ModelError::Diverged { step: 1.., .. }));
+    // √ has no derivative at 0, and after the only step there is no loss that would tell.
+    let losses = |model: &Linear, rows: &[usize]| {
+        let outputs = model.forward(Tensor::<2>::zeros([rows.len(), 5], &device.clone().autodiff()));
+        Ok(outputs.sum_dim(1).squeeze_dim::<1>(1).sqrt())
+    };
+    let one = TrainConfig { epochs: 1, ..SCHEDULE };
+    let error = train(linear(5, 4, &device), &[1; 8], &one, losses, |_| {}).expect_err("its gradient is no number");
+    assert!(matches!(error, ModelError::GradientDiverged { step: 0, .. }), "{error}");
     assert!(matches!(run(&model, &[], SCHEDULE), ModelError::Empty { .. }));
     let frozen = model.clone().no_grad();
     assert!(matches!(run(&frozen, &learnable(), SCHEDULE), ModelError::Frozen));
@@ -340,6 +348,20 @@ fn checkpoints_of_another_run_are_errors() {
             let what: Vec<&str> = differences.iter().map(|d| d.what.as_str()).collect();
             assert_eq!(what, ["seed", "training samples"]);
             assert_eq!((differences[0].checkpoint.as_str(), differences[0].run.as_str()), ("1", "2"));
+        }
+        other => panic!("{other:?}"),
+    }
+
+    let settings = [("scale".to_owned(), "2".to_owned())].into();
+    let config = FinetuneConfig {
+        schedule: TrainConfig { epochs: 1, seed: 1, ..SCHEDULE },
+        checkpoints: Some(Checkpoints { resume: true, settings, ..Checkpoints::new(&folder) }),
+        ..FinetuneConfig::default()
+    };
+    match finetune(model(&device), &samples, None, &config, |_| {}) {
+        Err(ModelError::CheckpointDiffers { differences, .. }) => {
+            assert_eq!(differences.len(), 1);
+            assert_eq!(differences[0].to_string(), "scale was absent, is 2");
         }
         other => panic!("{other:?}"),
     }

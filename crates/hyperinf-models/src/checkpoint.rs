@@ -30,6 +30,7 @@ use crate::{FinetuneConfig, ModelError, TextModel};
 /// | `every` | 100 | steps between two checkpoints | ≥ 1 |
 /// | `keep` | 2 | the newest ones that are kept | ≥ 1 |
 /// | `resume` | false | whether to continue from the newest one, if there is one | |
+/// | `settings` | none | what else the run is determined by | |
 ///
 /// Without `resume` a folder that holds checkpoints is an error, so that none is lost by a wrong path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,9 @@ pub struct Checkpoints {
     pub keep: usize,
     /// Whether to continue from the newest one, if there is one.
     pub resume: bool,
+    /// By name, what a model computes by beyond its weights, such as the scale of its adapters: a checkpoint of a run
+    /// with other values is refused, as it is with other values of the [`FinetuneConfig`].
+    pub settings: BTreeMap<String, String>,
 }
 
 /// A setting or data set in which a checkpoint is of another run.
@@ -72,7 +76,7 @@ impl Fingerprint {
         validation: Option<&[M::Sample]>,
         config: &FinetuneConfig,
     ) -> Result<Self, ModelError> {
-        let FinetuneConfig { schedule, micro_batch, clip_norm, evaluate_every, patience, checkpoints: _ } = config;
+        let FinetuneConfig { schedule, micro_batch, clip_norm, evaluate_every, patience, checkpoints } = config;
         let mut base = Fnv::default();
         for (path, data) in values(module, false)? {
             path.hash(&mut base);
@@ -94,7 +98,9 @@ impl Fingerprint {
             ("training samples", digest(train)),
             ("validation samples", validation.map_or("none".into(), digest)),
         ];
-        Ok(Self(fields.map(|(what, value)| (what.to_owned(), value)).into()))
+        let mut all = checkpoints.as_ref().map_or_else(BTreeMap::new, |checkpoints| checkpoints.settings.clone());
+        all.extend(fields.map(|(what, value)| (what.to_owned(), value)));
+        Ok(Self(all))
     }
 
     /// Fields of `self`, the checkpoint's, that are not the run's.
@@ -238,7 +244,7 @@ impl Saved {
 impl Checkpoints {
     /// A folder with the defaults of the other fields.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), every: 100, keep: 2, resume: false }
+        Self { folder: folder.into(), every: 100, keep: 2, resume: false, settings: BTreeMap::new() }
     }
 
     /// Makes the folder, and reads the newest checkpoint if the run is to continue and there is one.

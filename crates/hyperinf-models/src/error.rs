@@ -111,6 +111,16 @@ pub enum ModelError {
         /// The learning rate of that step.
         learning_rate: f64,
     },
+    /// The gradient of the training loss became NaN or infinite, or too large for its square to be a number.
+    #[error("the gradient of step {step} has norm {norm}: lower the learning rate ({learning_rate:e} at that step)")]
+    GradientDiverged {
+        /// The step, from 0.
+        step: usize,
+        /// The norm found.
+        norm: f64,
+        /// The learning rate of that step.
+        learning_rate: f64,
+    },
     /// The training loss depends on no parameter that is trained.
     #[error("the loss depends on no trained parameter: every parameter is frozen")]
     Frozen,

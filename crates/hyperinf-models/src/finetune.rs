@@ -81,8 +81,8 @@ pub(crate) struct Best {
 /// # Errors
 ///
 /// If the configuration is invalid or asks for evaluations without validation samples, there are no samples or one
-/// does not fit the model, every parameter is frozen, a loss is not finite, or checkpoints cannot be written, cannot
-/// be read, or are those of another run.
+/// does not fit the model, every parameter is frozen, a loss or gradient is not finite, or checkpoints cannot be
+/// written, cannot be read, or are those of another run.
 pub fn finetune<M: TextModel>(
     model: M,
     train: &[M::Sample],

@@ -109,18 +109,22 @@ pub(crate) fn add(sum: &mut Flat, more: Flat) {
     }
 }
 
-/// Scales all gradients together so that their norm is at most `limit`.
-pub(crate) fn clip(gradients: Flat, limit: f64) -> Result<Flat, ModelError> {
+/// The norm of all gradients together.
+pub(crate) fn norm(gradients: &Flat) -> Result<f64, ModelError> {
     let squares: Vec<Tensor<1>> = gradients.values().map(|g| g.clone().square().sum()).collect();
     if squares.is_empty() {
-        return Ok(gradients);
+        return Ok(0.0);
     }
     let data = Tensor::cat(squares, 0).try_into_data().map_err(|e| ModelError::Read(e.to_string()))?;
-    let norm = data.convert_dtype(DType::F64).iter::<f64>().sum::<f64>().sqrt();
+    Ok(data.convert_dtype(DType::F64).iter::<f64>().sum::<f64>().sqrt())
+}
+
+/// Scales all gradients together so that their norm, which is given, is at most `limit`.
+pub(crate) fn clip(gradients: Flat, norm: f64, limit: f64) -> Flat {
     if norm <= limit {
-        return Ok(gradients);
+        return gradients;
     }
-    Ok(gradients.into_iter().map(|(path, g)| (path, g.mul_scalar(limit / norm))).collect())
+    gradients.into_iter().map(|(path, g)| (path, g.mul_scalar(limit / norm))).collect()
 }
 
 /// The values of a module's parameters by path: of those that are trained, or of those that are frozen.

@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::ModelError;
 use crate::error::check;
-use crate::optimizer::{Flat, TrainedParameters, add, clip, take};
+use crate::optimizer::{Flat, TrainedParameters, add, clip, norm, take};
 
 /// How a model is trained: AdamW, the learning rate rising linearly and then falling linearly.
 ///
@@ -114,8 +114,8 @@ pub struct Progress {
 ///
 /// # Errors
 ///
-/// If the configuration is invalid, there are no samples, every parameter is frozen, a loss is not finite, or
-/// `losses` fails.
+/// If the configuration is invalid, there are no samples, every parameter is frozen, a loss or gradient is not finite,
+/// or `losses` fails.
 pub fn train<M: Module>(
     module: M,
     lengths: &[usize],
@@ -184,8 +184,13 @@ impl Run<'_> {
             if !loss.is_finite() {
                 return Err(ModelError::Diverged { step, value: loss, learning_rate });
             }
+            // After the last step no loss would tell.
+            let norm = norm(&gradients)?;
+            if !norm.is_finite() {
+                return Err(ModelError::GradientDiverged { step, norm, learning_rate });
+            }
             let gradients = match self.clip_norm {
-                Some(limit) => clip(gradients, limit)?,
+                Some(limit) => clip(gradients, norm, limit),
                 None => gradients,
             };
             state.module = state.optimizer.step(learning_rate, state.module, gradients);

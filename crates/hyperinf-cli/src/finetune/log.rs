@@ -33,10 +33,11 @@ impl Log {
         let failed = |source: io::Error| CliError::Output { path: part.clone(), source: source.into() };
         let file = OpenOptions::new().append(true).create(true).open(&part).map_err(failed)?;
         // Two runs would take each other's checkpoints for their own.
-        file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => failed(io::Error::new(io::ErrorKind::ResourceBusy, "another run is writing it")),
-            TryLockError::Error(error) => failed(error),
-        })?;
+        let locked = file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => io::Error::new(io::ErrorKind::ResourceBusy, "another run is writing it"),
+            TryLockError::Error(error) => error,
+        });
+        locked.map_err(failed)?;
         let earlier = match fs::read_to_string(&part) {
             Ok(text) if args.resume => text.lines().map(str::to_owned).collect(),
             _ => Vec::new(),

@@ -238,19 +238,20 @@ fn indices(targets: FlexTensor, logits: &FlexTensor) -> Vec<usize> {
     found.collect()
 }
 
-/// `log Σ exp` of each row.
-fn levels(logits: &FlexTensor) -> Vec<f32> {
+/// What [`kernels::CrossEntropy`] gives for each row.
+fn levels(logits: &FlexTensor) -> Vec<[f32; 2]> {
     let shape = logits.shape();
     let (rows, classes) = (shape[0], shape[1]);
-    let mut out = vec![0.0; rows];
-    over_rows(&kernels::CrossEntropy { logits: logits.storage(), classes }, 1, &mut out);
+    let mut out = vec![[0.0; 2]; rows];
+    over_rows(&kernels::CrossEntropy { logits: logits.storage(), classes }, 2, out.as_flattened_mut());
     out
 }
 
-fn losses(logits: &FlexTensor, levels: &[f32], targets: &[usize]) -> FlexTensor {
+fn losses(logits: &FlexTensor, levels: &[[f32; 2]], targets: &[usize]) -> FlexTensor {
     let classes = logits.shape()[1];
     let rows = logits.storage::<f32>().chunks_exact(classes);
-    let losses: Vec<f32> = rows.zip(levels).zip(targets).map(|((row, level), &target)| level - row[target]).collect();
+    let loss = |((row, &[top, level]), &target): ((&[f32], &[f32; 2]), &usize)| level + (top - row[target]);
+    let losses: Vec<f32> = rows.zip(levels).zip(targets).map(loss).collect();
     let layout = Layout::contiguous([losses.len()].into());
     FlexTensor::new(Bytes::from_elems(losses), layout, DType::F32)
 }

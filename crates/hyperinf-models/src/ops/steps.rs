@@ -136,8 +136,8 @@ impl Backward<Flex, 3> for Attention {
 #[derive(Clone, Debug)]
 pub(super) struct Scored {
     pub logits: FlexTensor,
-    /// `log Σ exp` of each row.
-    pub levels: Vec<f32>,
+    /// What [`kernels::CrossEntropy`] gives for each row.
+    pub levels: Vec<[f32; 2]>,
     pub targets: Vec<usize>,
 }
 

@@ -91,7 +91,8 @@ impl Rows for AttentionGradient<'_> {
     }
 }
 
-/// `log Σ exp(logits)` of each row, one value.
+/// Each row's largest logit and `log Σ exp(logits − largest)`, two values: their sum would lose the digits of a loss
+/// that is small beside the logits.
 pub(in crate::ops) struct CrossEntropy<'a> {
     pub logits: &'a [f32],
     pub classes: usize,
@@ -100,18 +101,19 @@ pub(in crate::ops) struct CrossEntropy<'a> {
 impl Rows for CrossEntropy<'_> {
     #[inline(always)]
     fn fill(&self, first: usize, out: &mut [f32]) {
-        let logits = part(self.logits, first, self.classes, out.len() * self.classes);
-        for (y, row) in out.iter_mut().zip(logits.chunks_exact(self.classes)) {
+        let (levels, _) = out.as_chunks_mut::<2>();
+        let logits = part(self.logits, first, self.classes, levels.len() * self.classes);
+        for (level, row) in levels.iter_mut().zip(logits.chunks_exact(self.classes)) {
             let top = largest(row);
-            *y = top + sum(row, |x| exp(x - top)).ln();
+            *level = [top, sum(row, |x| exp(x - top)).ln()];
         }
     }
 }
 
 /// Rows of logits, replaced by `g (softmax(logits) − e_target)`.
 pub(in crate::ops) struct CrossEntropyGradient<'a> {
-    /// `log Σ exp` of each row.
-    pub levels: &'a [f32],
+    /// What [`CrossEntropy`] gives.
+    pub levels: &'a [[f32; 2]],
     pub targets: &'a [usize],
     pub gradient: &'a [f32],
     pub classes: usize,
@@ -121,9 +123,9 @@ impl Rows for CrossEntropyGradient<'_> {
     #[inline(always)]
     fn fill(&self, first: usize, out: &mut [f32]) {
         for (index, row) in out.chunks_exact_mut(self.classes).enumerate() {
-            let (level, g) = (self.levels[first + index], self.gradient[first + index]);
+            let ([top, level], g) = (self.levels[first + index], self.gradient[first + index]);
             for x in row.iter_mut() {
-                *x = g * exp(*x - level);
+                *x = g * exp(*x - top - level);
             }
             row[self.targets[first + index]] -= g;
         }
