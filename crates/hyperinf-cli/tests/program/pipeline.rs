@@ -227,7 +227,13 @@ fn summaries_for_machines_and_the_mean_query() {
     folder.write_rows("train.jsonl", &three_classes(7));
     folder.write_rows("query.jsonl", &three_classes(3));
     let args = ["--train", "train.jsonl", "--query", "query.jsonl", "--truncate", "--out", "found", "--json"];
-    let mean = ["--query-mode", "mean", "--top-k", "2", "--method", "datainf"];
+    // A tokenizer's folder with a file of the same name as the model's.
+    std::fs::create_dir(folder.file("words")).expect("the folder is the test's own");
+    let weights = format!("{}/model.safetensors", model("bert"));
+    std::fs::copy(format!("{}/tokenizer.json", model("bert")), folder.file("words/tokenizer.json"))
+        .expect("it is there");
+    folder.write_bytes("words/model.safetensors", b"of another model");
+    let mean = ["--query-mode", "mean", "--top-k", "2", "--method", "datainf", "--tokenizer", "words"];
     let run = folder.succeed("attribute", &bert(), &[&args[..], &mean].concat());
     let told: Value = serde_json::from_str(&run.stdout).expect("it is JSON and nothing else");
     assert_eq!(told, folder.json("found/summary.json"));
@@ -245,10 +251,12 @@ fn summaries_for_machines_and_the_mean_query() {
     }
     let bytes = std::fs::read(folder.file("train.jsonl")).expect("the test wrote it");
     assert_eq!(told["train"]["xxh3_128"], format!("{:032x}", twox_hash::XxHash3_128::oneshot(&bytes)));
-    let adapter =
-        std::fs::read(format!("{}/adapter_model.safetensors", model("bert/query_value"))).expect("it is there");
-    let hash = format!("{:032x}", twox_hash::XxHash3_128::oneshot(&adapter));
-    assert_eq!(told["adapter"]["xxh3_128"]["adapter_model.safetensors"], hash);
+    let adapter = format!("{}/adapter_model.safetensors", model("bert/query_value"));
+    let hash =
+        |path: &str| format!("{:032x}", twox_hash::XxHash3_128::oneshot(&std::fs::read(path).expect("it is there")));
+    assert_eq!(told["adapter"]["xxh3_128"]["adapter_model.safetensors"], hash(&adapter));
+    assert_eq!(told["model"]["xxh3_128"]["model.safetensors"], hash(&weights));
+    assert!(told["model"]["xxh3_128"]["tokenizer/model.safetensors"].is_string(), "{told}");
     let top = folder.lines("found/topk.jsonl");
     assert_eq!((top.len(), &top[0]["mean_of"]), (1, &json!(3)));
     assert_eq!(top[0]["most_helpful"].as_array().map(Vec::len), Some(2));
