@@ -116,6 +116,45 @@ fn layers_may_have_ranks_of_their_own() {
 }
 
 #[test]
+fn entries_of_one_layer_must_agree() {
+    let apply = |pattern: Value| {
+        let (mut config, tensors) = llama_adapter();
+        config["alpha_pattern"] = pattern;
+        read(write(&config, &tensors).path()).apply(causal(Model::llama().write().path()))
+    };
+    let error = apply(json!({ "v_proj": 1.0, "layers.1.self_attn.v_proj": 2.0 })).expect_err("two values");
+    let expected =
+        "layer `base_model.model.model.layers.1.self_attn.v_proj` two values, by `layers.1.self_attn.v_proj`";
+    assert!(error.to_string().contains(expected), "{error}");
+    assert!(error.to_string().contains("`alpha_pattern`") && error.to_string().ends_with("`v_proj`"), "{error}");
+    apply(json!({ "v_proj": 1.0, "layers.1.self_attn.v_proj": 1.0 })).expect("one value");
+}
+
+#[test]
+fn an_adapter_of_a_bare_model_fits_the_model_with_it() {
+    let (config, tensors) = llama_adapter();
+    let base = causal(Model::llama().write().path());
+    let whole = read(write(&config, &tensors).path()).apply(base.clone()).expect("it fits");
+    let shorter = tensors.into_iter().map(|(name, tensor)| (name.replace(".model.model.", ".model."), tensor));
+    let bare = read(write(&config, &shorter.collect()).path()).apply(base).expect("it fits");
+    assert_eq!(lm_logits(&bare), lm_logits(&whole));
+
+    let model = classifier(Model::bert_classifier().write().path(), None).model;
+    let mut tensors = Tensors::new();
+    for layer in 0..2 {
+        let name = format!("base_model.model.encoder.layer.{layer}.attention.self.query");
+        add(&mut tensors, &format!("{name}.lora_A.weight"), &[2, 8]);
+        add(&mut tensors, &format!("{name}.lora_B.weight"), &[8, 2]);
+    }
+    let config = json!({ "peft_type": "LORA", "r": 2, "lora_alpha": 6, "target_modules": ["query"] });
+    let bare = read(write(&config, &tensors).path()).apply(model.clone()).expect("it fits");
+    let longer = tensors.into_iter().map(|(name, tensor)| (name.replace(".encoder.", ".bert.encoder."), tensor));
+    let whole = read(write(&config, &longer.collect()).path()).apply(model.clone()).expect("it fits");
+    assert_eq!(class_logits(&bare), class_logits(&whole));
+    assert!(assert_differs(&class_logits(&bare), &class_logits(&model)), "the adapter does nothing");
+}
+
+#[test]
 fn what_is_written_is_what_is_read() {
     let base = causal(Model::llama().write().path());
     let (config, tensors) = llama_adapter();

@@ -105,6 +105,19 @@ fn a_window_that_is_null_is_none() {
 }
 
 #[test]
+fn a_number_of_key_heads_that_is_null_is_that_of_the_query_heads() {
+    let mut model = Model::llama();
+    model.config["model_type"] = json!("mistral");
+    model.config["sliding_window"] = Value::Null;
+    model.config["num_key_value_heads"] = Value::Null;
+    for (layer, part) in [(0, "k_proj"), (0, "v_proj"), (1, "k_proj"), (1, "v_proj")] {
+        model.add(&format!("model.layers.{layer}.self_attn.{part}.weight"), &[8, 8]);
+    }
+    let loaded = load_causal_lm(model.write().path(), &device()).expect("valid settings");
+    assert_eq!(*loaded.model.decoder().config(), DecoderConfig { key_value_heads: 4, ..LLAMA });
+}
+
+#[test]
 fn positions_are_scaled_as_either_form_of_the_settings_says() {
     let check = |changes: Value, base: f64, scaling: RotaryScaling, max_tokens: usize| {
         let config = llama(changes.clone()).expect("valid settings");
@@ -179,6 +192,16 @@ fn settings_of_decoders_that_are_not_computed_are_refused() {
     check(json!({ "model_type": "mistral", "mlp_bias": true }), "`mlp_bias` = true");
     check(json!({ "hidden_size": null }), "does not say `hidden_size`");
     check(json!({ "hidden_size": -8 }), "`hidden_size` = -8, but only a number of things");
+    check(json!({ "num_hidden_layers": 4_000_000_000u64 }), "`num_hidden_layers` = 4000000000, but only fewer layers");
+    check(
+        json!({ "rope_parameters": { "rope_type": "default" }, "rope_scaling": { "type": "linear", "factor": 2.0 } }),
+        "`rope_scaling` = {\"factor\":2.0,\"type\":\"linear\"}, but only the same as `rope_parameters`",
+    );
+    let yarn = json!({ "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8 });
+    check(
+        json!({ "rope_scaling": yarn, "original_max_position_embeddings": 16 }),
+        "`original_max_position_embeddings` = 16, but only 8",
+    );
     check(json!({ "num_key_value_heads": 3 }), "`key_value_heads` is 3, but must be a divisor of `heads`");
 }
 

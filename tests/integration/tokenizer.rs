@@ -228,6 +228,11 @@ fn conversations_that_cannot_be_scored_say_why() {
     check(&tokenizer, &[("ghost", "ho"), ("assistant", "hm")], ALL, "who is ghost");
     check(&tokenizer, &[("user", "ho"), ("assistant", "hm")], Limit::Cut(10), "nothing of the completion is left");
     check(&lm_tokenizer(true, json!({})), &[("assistant", "hm")], ALL, "no chat template");
+    let silent = json!([{ "role": "user", "content": "ho" }, { "role": "assistant", "content": null }]);
+    let silent: Vec<Message> = serde_json::from_value(silent).expect("messages");
+    let error = tokenizer.chat(&silent, ALL).expect_err("nothing is said").to_string();
+    assert!(error.contains("message 1 has neither a content nor anything else"), "{error}");
+    assert!(serde_json::from_value::<Message>(json!({ "role": "user", "text": "ho" })).is_err());
     // Earlier answers lose their thoughts.
     let forgetful = "{% for m in messages %}{{ m.content if loop.last else m.content.split('.')[-1] }}|{% endfor %}";
     let forgetful = lm_tokenizer(true, json!({ "chat_template": forgetful }));
@@ -251,6 +256,20 @@ fn templates_may_use_what_transformers_gives_them() {
     check(&last("{% for i in range(5) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}"), "01");
     check(&last("{{ strftime_now('%Y') | int > 2000 }}"), "True");
     check(&last("{{ strftime_now('%d %b %Y') | length }}"), "11");
+}
+
+#[test]
+fn a_message_may_be_a_call_alone() {
+    let template = "{% for m in messages %}{% if m.content %}{{ m.content }}{% endif %}{% if m.content is none %}\
+                    {% for call in m.tool_calls %}<{{ call.name }}>{% endfor %}{% endif %}{% endfor %}";
+    let tokenizer = lm_tokenizer(false, json!({ "chat_template": template }));
+    let call = json!([
+        { "role": "user", "content": "u" },
+        { "role": "assistant", "content": null, "tool_calls": [{ "name": "clock" }] },
+    ]);
+    let messages: Vec<Message> = serde_json::from_value(call).expect("messages");
+    let sample = tokenizer.chat(&messages, ALL).expect("valid").sample;
+    assert_eq!(shown(&tokenizer, &sample).1, "<clock>");
 }
 
 #[test]

@@ -17,9 +17,10 @@ use functions::{Date, to_json};
 pub struct Message {
     /// Who speaks: `system`, `user`, `assistant` or another role that the chat template knows.
     pub role: String,
-    /// What is said.
-    pub content: String,
-    /// Anything else that a template may look at.
+    /// What is said; `None`, `null` in JSON, if the message is something else alone, such as `tool_calls`.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub content: Option<String>,
+    /// Anything else that a template may look at. The keys of objects within come in alphabetical order.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,
 }
@@ -27,7 +28,7 @@ pub struct Message {
 impl Message {
     /// A message with nothing but role and content.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into(), other: serde_json::Map::new() }
+        Self { role: role.into(), content: Some(content.into()), other: serde_json::Map::new() }
     }
 }
 
@@ -67,6 +68,11 @@ impl ChatTemplate {
 
     /// The conversation as a text, and the bytes of it that are the assistant's.
     pub(crate) fn conversation(&self, messages: &[Message]) -> Result<(String, Vec<Range<usize>>), TokenizeError> {
+        let nothing =
+            |message: &Message| message.content.is_none() && message.other.values().all(|value| value.is_null());
+        if let Some(message) = messages.iter().position(nothing) {
+            return Err(TokenizeError::NoContent { message });
+        }
         let whole = self.render(messages, false)?;
         let mut spans: Vec<Range<usize>> = Vec::new();
         for (message, _) in messages.iter().enumerate().filter(|(_, message)| message.role == "assistant") {

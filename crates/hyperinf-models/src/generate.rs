@@ -22,7 +22,7 @@ pub fn generate(model: &CausalLm, prompt: &[u32], limit: usize, stop: &[u32]) ->
         return Err(ModelError::Token { sample: 0, token, vocabulary });
     }
     let mut tokens: Vec<u32> = prompt.to_vec();
-    while tokens.len() < max_tokens && tokens.len() < prompt.len() + limit {
+    while tokens.len() < max_tokens && tokens.len() - prompt.len() < limit {
         let next = likeliest(model, &tokens)?;
         tokens.push(next);
         if stop.contains(&next) {

@@ -96,6 +96,7 @@ mod fetch {
     use serde_json::Value;
 
     use super::Hub;
+    use crate::shards::is_file_name;
 
     const ADAPTER: &str = "adapter_model.safetensors";
     const INDEX: &str = "model.safetensors.index.json";
@@ -201,7 +202,11 @@ mod fetch {
         let mut files: Vec<String> = names.filter_map(|name| name.as_str().map(str::to_owned)).collect();
         files.sort_unstable();
         files.dedup();
-        if files.is_empty() { Err(format!("{INDEX} names no files")) } else { Ok(files) }
+        match files.iter().find(|file| !is_file_name(file)) {
+            Some(file) => Err(format!("{INDEX} names `{file}`, which is no name of a file in its folder")),
+            None if files.is_empty() => Err(format!("{INDEX} names no files")),
+            None => Ok(files),
+        }
     }
 
     /// The folder that a file's path within a model is relative to.

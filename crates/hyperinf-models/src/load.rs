@@ -149,6 +149,7 @@ pub fn load_classifier(
     };
     // A head of BERT's that was trained with a pooler needs it: its absence is then listed as such.
     let config = encoder_config(&fields, family, pooler || kind == HeadKind::Pooler)?;
+    check_layers(&fields, config.layers, &shards)?;
     let encoder = Encoder::new(config, options.seed, device)?;
     let model = EncoderClassifier::new(encoder, kind, classes, Recorded::default(), options.seed)?;
     let mut report = LoadReport::default();
@@ -175,6 +176,7 @@ pub fn load_encoder(folder: &Path, device: &Device) -> Result<Loaded<Encoder>, L
     let (fields, family) = encoder_settings(folder)?;
     let mut shards = Shards::of_folder(folder)?;
     let config = encoder_config(&fields, family, has_pooler(&shards))?;
+    check_layers(&fields, config.layers, &shards)?;
     let unused = Unused { prefixes: &["cls.", "lm_head.", "classifier.", "qa_outputs."], suffixes: &["position_ids"] };
     let mut report = LoadReport::default();
     let model = fill(Encoder::new(config, 0, device)?, &mut shards, folder, &unused, |_| false, &mut report)?;
@@ -201,6 +203,7 @@ pub fn load_causal_lm(path: &Path, device: &Device) -> Result<Loaded<CausalLm>, 
     };
     let (config, head) = decoder_config(&fields, family)?;
     let mut shards = Shards::of_folder(path)?;
+    check_layers(&fields, config.layers, &shards)?;
     let prefixes: &[&str] = if head == LmHead::Tied { &["lm_head."] } else { &[] };
     let unused = Unused { prefixes, suffixes: &["rotary_emb.inv_freq"] };
     let mut report = LoadReport::default();
@@ -264,6 +267,15 @@ fn encoder_settings(folder: &Path) -> Result<(Fields, EncoderFamily), LoadError>
             Err(LoadError::ModelType { path: folder.to_owned(), found, wanted, known: ENCODERS })
         }
     }
+}
+
+/// Fails if there are more layers than tensors: without this the list of missing tensors might be endless.
+fn check_layers(fields: &Fields, layers: usize, shards: &Shards) -> Result<(), LoadError> {
+    let tensors = shards.names().count();
+    if layers <= tensors {
+        return Ok(());
+    }
+    Err(fields.refuse("num_hidden_layers", &json!(layers), &format!("fewer layers than the {tensors} tensors")))
 }
 
 /// The form and the classes of the head in a checkpoint.

@@ -44,7 +44,8 @@ impl Adapter {
 
     /// A model with this adapter: its base frozen, its layers adapted, its head replaced by the adapter's.
     ///
-    /// A layer that is adapted already gets this adapter instead.
+    /// A layer that is adapted already gets this adapter instead. An adapter of a bare encoder or decoder, whose names
+    /// have no `bert.`, `roberta.` or `model.`, is taken as one of the model that has it.
     ///
     /// # Errors
     ///
@@ -53,6 +54,9 @@ impl Adapter {
     /// tensors are listed.
     pub fn apply<M: Adaptable + CheckpointNames>(&self, model: M) -> Result<M, LoadError> {
         let mut model = model.freeze_base();
+        if let Some(within) = self.within_model(&mut model) {
+            return within.apply(model);
+        }
         let mut used: Vec<String> = Vec::new();
         let mut missing: Vec<String> = Vec::new();
         let mut failed = None;
@@ -67,7 +71,8 @@ impl Adapter {
                 (Some(_), None) => missing.push(b),
                 (None, Some(_)) => missing.push(a),
                 (Some(factor_a), Some(factor_b)) => {
-                    match adapted(layer, name, &self.config.of_layer(name), factor_a, factor_b) {
+                    let lora = self.config.of_layer(name);
+                    match lora.and_then(|lora| adapted(layer, name, &lora, factor_a, factor_b)) {
                         Ok(lora) => *layer = Projection::Lora(lora),
                         Err(error) => drop(failed.get_or_insert(error)),
                     }
@@ -151,6 +156,23 @@ impl Adapter {
             excludes: false,
         };
         Ok(Self { config, tensors })
+    }
+
+    /// The adapter with the names of this model's layers, if it is one of the bare encoder or decoder in the model.
+    fn within_model<M: Adaptable>(&self, model: &mut M) -> Option<Self> {
+        const BARE: [&str; 3] = ["encoder.layer.", "pooler.", "layers."];
+        let bare = |name: &String| BARE.iter().any(|part| without_prefix(name).starts_with(part));
+        if self.tensors.is_empty() || !self.tensors.keys().all(bare) {
+            return None;
+        }
+        let mut part = None;
+        model.projections(&mut |name, _| {
+            part = part.take().or_else(|| without_prefix(name).split_once('.').map(|(part, _)| part.to_owned()));
+        });
+        let part = part?;
+        let named =
+            |(name, data): (&String, &TensorData)| (format!("{PREFIX}{part}.{}", without_prefix(name)), data.clone());
+        Some(Self { config: self.config.clone(), tensors: self.tensors.iter().map(named).collect() })
     }
 
     /// Whether the settings ask for an adapter of this layer.

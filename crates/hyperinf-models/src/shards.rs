@@ -51,6 +51,9 @@ impl Shards {
             return Err(LoadError::Missing { path: folder.to_owned(), what: "weights", looked_for });
         }
         let index: Index = read_json(&path)?;
+        if let Some((name, file)) = index.weight_map.iter().find(|(_, file)| !is_file_name(file)) {
+            return Err(LoadError::Index { path, name: name.clone(), file: file.clone() });
+        }
         let mut names: Vec<&String> = index.weight_map.values().collect();
         names.sort_unstable();
         names.dedup();
@@ -147,6 +150,11 @@ impl Shards {
             }
         }
     }
+}
+
+/// Whether a name in an index is that of a file in the folder, rather than a path that leads elsewhere.
+pub(crate) fn is_file_name(name: &str) -> bool {
+    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\'])
 }
 
 /// Little-endian numbers as f32; `None` if they are of another type.

@@ -32,6 +32,9 @@ pub struct EncoderConfig {
     /// The longest sequence. The position table has `first_position + max_tokens` rows.
     pub max_tokens: usize,
     /// The position of the first token: 0 for BERT, the padding token's number plus 1 (so 2) for RoBERTa.
+    ///
+    /// A padding token that is written out within a text is a token like any other; Hugging Face's RoBERTa does not
+    /// count it, so that positions after it differ.
     pub first_position: usize,
     /// Number of segment types, "token types" in published configurations; 0 if there is no segment embedding.
     pub segments: usize,

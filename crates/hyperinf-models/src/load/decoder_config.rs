@@ -1,4 +1,4 @@
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Fields, LoadError};
 use crate::{AttentionBias, DecoderConfig, LmHead, RotaryConfig, RotaryPairing, RotaryScaling, SlidingWindow};
@@ -43,6 +43,8 @@ pub(super) fn decoder_config(fields: &Fields, family: DecoderFamily) -> Result<(
         heads,
         key_value_heads: fields.optional_size("num_key_value_heads")?.unwrap_or(match family {
             DecoderFamily::Llama => heads,
+            // An absent number has a default; one that is `null` is that of the query heads.
+            _ if fields.is_null("num_key_value_heads") => heads,
             DecoderFamily::Mistral => 8,
             DecoderFamily::Qwen2 => 32,
         }),
@@ -76,15 +78,18 @@ fn window(fields: &Fields, family: DecoderFamily, layers: usize) -> Result<Optio
         }
     };
     let window = size.map(|size| SlidingWindow { size, first_layer });
-    let expected: Vec<Value> = (0..layers)
-        .map(|layer| match window {
-            Some(window) if layer >= window.first_layer => json!("sliding_attention"),
-            _ => json!("full_attention"),
-        })
-        .collect();
-    let expected = Value::Array(expected);
-    let text = expected.to_string();
-    fields.only("layer_types", &[expected], &text)?;
+    let expected = |layer| match window {
+        Some(SlidingWindow { first_layer, .. }) if layer >= first_layer => "sliding_attention",
+        _ => "full_attention",
+    };
+    if let Some(value) = fields.get("layer_types") {
+        let types = value.as_array().map(Vec::as_slice).unwrap_or_default();
+        let same = types.iter().enumerate().all(|(layer, found)| *found == json!(expected(layer)));
+        if types.len() != layers || !same {
+            let list: Vec<&str> = (0..types.len()).map(expected).collect();
+            return Err(fields.refuse("layer_types", value, &format!("{} for {layers} layers", json!(list))));
+        }
+    }
     Ok(window)
 }
 
@@ -93,6 +98,9 @@ fn window(fields: &Fields, family: DecoderFamily, layers: usize) -> Result<Optio
 /// The settings stand in `rope_parameters` (newer) or in `rope_scaling` and `rope_theta` (older).
 fn rotary(fields: &Fields, max_tokens: usize) -> Result<(RotaryConfig, usize), LoadError> {
     let newer = fields.within("rope_parameters", "rope_parameters.")?;
+    if let Some(value) = fields.get("rope_parameters") {
+        fields.only("rope_scaling", std::slice::from_ref(value), "the same as `rope_parameters`")?;
+    }
     let rope = match newer {
         Some(newer) => Some(newer),
         None => fields.within("rope_scaling", "rope_scaling.")?,
@@ -105,6 +113,12 @@ fn rotary(fields: &Fields, max_tokens: usize) -> Result<(RotaryConfig, usize), L
         None => (RotaryScaling::None, max_tokens),
         Some(rope) => scaling(rope, max_tokens)?,
     };
+    // Some libraries let a length beside these settings take the place of the one among them.
+    if let RotaryScaling::Yarn { original_max_tokens, .. } | RotaryScaling::Llama3 { original_max_tokens, .. } = scaling
+    {
+        let name = "original_max_position_embeddings";
+        fields.only(name, &[json!(original_max_tokens)], &original_max_tokens.to_string())?;
+    }
     Ok((RotaryConfig { base, scaling, pairing: RotaryPairing::Halves }, max_tokens))
 }
 

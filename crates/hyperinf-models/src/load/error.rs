@@ -172,6 +172,18 @@ pub enum LoadError {
         /// The values that can be used.
         expected: &'static str,
     },
+    /// Two entries of an adapter's settings give one layer different values.
+    #[error("`{setting}` of the adapter gives layer `{layer}` two values, by `{first}` and by `{second}`")]
+    AdapterPattern {
+        /// The setting.
+        setting: &'static str,
+        /// The layer.
+        layer: String,
+        /// One entry.
+        first: String,
+        /// The other.
+        second: String,
+    },
     /// An adapter's factor does not fit the layer it is for.
     #[error(
         "the adapter does not fit this model: `{name}` is {found:?}, but the layer needs {expected:?} (is it of another base model?)"

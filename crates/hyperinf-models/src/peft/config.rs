@@ -205,16 +205,34 @@ impl AdapterConfig {
     }
 
     /// Rank, scale and dropout of a layer.
-    pub(super) fn of_layer(&self, name: &str) -> LoraConfig {
-        let rank = fitting(&self.ranks, name).copied().unwrap_or(self.lora.rank);
-        let alpha = fitting(&self.alphas, name).copied().unwrap_or(self.lora.alpha);
-        LoraConfig { rank, alpha, ..self.lora }
+    ///
+    /// # Errors
+    ///
+    /// If two entries of different values fit the layer.
+    pub(super) fn of_layer(&self, name: &str) -> Result<LoraConfig, LoadError> {
+        let rank = fitting("rank_pattern", &self.ranks, name)?.unwrap_or(self.lora.rank);
+        let alpha = fitting("alpha_pattern", &self.alphas, name)?.unwrap_or(self.lora.alpha);
+        Ok(LoraConfig { rank, alpha, ..self.lora })
     }
 }
 
-/// The first entry whose name a layer's name ends in, at a dot.
-fn fitting<'a, T>(entries: &'a BTreeMap<String, T>, name: &str) -> Option<&'a T> {
-    entries.iter().find(|(end, _)| ends_in(name, end)).map(|(_, value)| value)
+/// The value of the entries whose names a layer's name ends in, at a dot.
+///
+/// Of several PEFT takes the first in the file, an order that is not known here: they must agree.
+fn fitting<T: Copy + PartialEq>(
+    setting: &'static str,
+    entries: &BTreeMap<String, T>,
+    name: &str,
+) -> Result<Option<T>, LoadError> {
+    let mut fitting = entries.iter().filter(|(end, _)| ends_in(name, end));
+    let Some((first, &value)) = fitting.next() else { return Ok(None) };
+    match fitting.find(|&(_, &other)| other != value) {
+        None => Ok(Some(value)),
+        Some((second, _)) => {
+            let (layer, first, second) = (name.to_owned(), first.clone(), second.clone());
+            Err(LoadError::AdapterPattern { setting, layer, first, second })
+        }
+    }
 }
 
 /// Whether a layer's name ends in another, at a dot.

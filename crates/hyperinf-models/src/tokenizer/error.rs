@@ -53,6 +53,12 @@ pub enum TokenizeError {
         /// The assistant's message, counted from 0.
         message: usize,
     },
+    /// A message has nothing for a template to write.
+    #[error("message {message} has neither a content nor anything else but a role")]
+    NoContent {
+        /// The message, counted from 0.
+        message: usize,
+    },
     /// No message is the assistant's.
     #[error("none of the {messages} messages has the role `assistant`, so there is nothing to predict")]
     NoAssistant {
