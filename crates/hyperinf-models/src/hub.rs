@@ -101,13 +101,14 @@ mod fetch {
     const ADAPTER: &str = "adapter_model.safetensors";
     const INDEX: &str = "model.safetensors.index.json";
     /// What may be there beside weights.
-    const SMALL: [&str; 6] = [
+    const SMALL: [&str; 7] = [
         "config.json",
         "adapter_config.json",
         "tokenizer.json",
         "tokenizer_config.json",
         "special_tokens_map.json",
         "chat_template.jinja",
+        "chat_template.json",
     ];
 
     impl Hub {
