@@ -81,9 +81,9 @@ fn an_interrupted_run_goes_on_where_it_stopped() {
     interrupt(&folder);
     let whole = journal(&folder);
     assert_eq!(whole.len(), 5, "a beginning and four batches");
-    // Half of the batches, and a line that was cut off.
+    // Half of the batches, and a line that was cut off, with what a machine that stops may leave.
     let cut = format!("{}\n{}\n{}\n{}", whole[0], whole[1], whole[2], &whole[3][..whole[3].len() / 2]);
-    folder.write_bytes(&format!("found/{GRADIENTS}.journal"), cut.as_bytes());
+    folder.write_bytes(&format!("found/{GRADIENTS}.journal"), &[cut.as_bytes(), b"\xff\0"].concat());
     // What the journal says is there is taken as it is, the rest is computed.
     double(&folder);
     let done: Vec<usize> = whole[1..3]
@@ -192,6 +192,11 @@ fn training_goes_on_from_a_checkpoint_with_the_same_adapter() {
     let run = hyperinf(folder.path(), &all);
     assert_eq!(run.code, Some(2), "{run:?}");
     assert!(run.stderr.contains("checkpoints of an earlier run") && run.stderr.contains("--resume"), "{}", run.stderr);
+    let log = fs::File::open(folder.file("parts/.training_log.jsonl.part")).expect("the program left it");
+    log.lock().expect("nobody else has it");
+    let run = hyperinf(folder.path(), &[&all[..], &["--resume"]].concat());
+    assert!(run.code == Some(2) && run.stderr.contains("another run is writing it"), "{run:?}");
+    drop(log);
     for (other, named) in
         [(&["--lora-alpha", "64"][..], "alpha"), (&["--lora-dropout", "0.5"], "dropout"), (&["--rslora"], "scaling")]
     {
