@@ -324,8 +324,9 @@ fn cross_entropy_is_its_definition() {
 }
 
 #[test]
-#[should_panic(expected = "target 3 for 3 classes")]
 fn cross_entropy_refuses_a_target_that_is_no_class() {
-    let device = devices().remove(0).1;
-    ops::cross_entropy(Tensor::zeros([1, 3], &device), Tensor::from_ints([3], &device));
+    for (name, device) in devices() {
+        let lost = || ops::cross_entropy(Tensor::zeros([1, 3], &device), Tensor::from_ints([3], &device)).into_data();
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(lost)).is_err(), "{name}");
+    }
 }
