@@ -18,8 +18,9 @@ use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use crate::finetune::{Best, Evaluation};
-use crate::optimizer::{on_device, restore, values};
+use crate::optimizer::on_device;
 use crate::train::State;
+use crate::weights::{Which, read, write};
 use crate::{FinetuneConfig, ModelError, TextModel};
 
 /// Where and how often the state of a run is kept.
@@ -78,7 +79,7 @@ impl Fingerprint {
     ) -> Result<Self, ModelError> {
         let FinetuneConfig { schedule, micro_batch, clip_norm, evaluate_every, patience, checkpoints } = config;
         let mut base = Fnv::default();
-        for (path, data) in values(module, false)? {
+        for (path, data) in read(module, Which::Frozen)? {
             path.hash(&mut base);
             base.words(&data);
         }
@@ -188,7 +189,7 @@ impl Saved {
     pub(crate) fn of<M: Module>(state: &State<M>, best: &Best) -> Result<Self, ModelError> {
         let mut tensors = BTreeMap::new();
         let mut counts = BTreeMap::new();
-        for (path, data) in values(&state.module, true)? {
+        for (path, data) in read(&state.module, Which::Trained)? {
             tensors.insert(format!("parameter/{path}"), data);
         }
         for (path, AdamWState { momentum }) in &state.optimizer.states {
@@ -236,7 +237,8 @@ impl Saved {
         }
         let evaluation = self.header.best_steps.zip(self.header.best_loss);
         let evaluation = evaluation.map(|(steps, loss)| Evaluation { steps, loss: f64::from_bits(loss) });
-        let state = State { module: restore(fresh.module, parameters)?, optimizer, step: self.header.step };
+        let state =
+            State { module: write(fresh.module, parameters, Which::Trained)?, optimizer, step: self.header.step };
         Ok((state, Best { evaluation, values: best, stale: self.header.stale }))
     }
 }

@@ -6,8 +6,8 @@ use hyperinf_gradients::Tape;
 
 use crate::checkpoint::{Checkpoints, Fingerprint, Saved};
 use crate::error::check;
-use crate::optimizer::{restore, values};
 use crate::train::{Run, State};
+use crate::weights::{Which, read, write};
 use crate::{ModelError, Progress, TextModel, TrainConfig};
 
 /// How a [`TextModel`] is fine-tuned.
@@ -142,7 +142,7 @@ pub fn finetune<M: TextModel>(
     }
     let stopped_early = state.step < steps;
     let taken = state.step;
-    let module = if best.values.is_empty() { state.module } else { restore(state.module, best.values)? };
+    let module = if best.values.is_empty() { state.module } else { write(state.module, best.values, Which::Trained)? };
     Ok(Finetuned { model: module.valid(), steps: taken, resumed_at, best: best.evaluation, stopped_early })
 }
 
@@ -174,7 +174,7 @@ impl Best {
     fn note<M: TextModel>(&mut self, state: &State<M>, loss: f64) -> Result<(), ModelError> {
         if self.evaluation.is_none_or(|best| loss < best.loss) {
             let evaluation = Some(Evaluation { steps: state.step, loss });
-            *self = Self { evaluation, values: values(&state.module, true)?, stale: 0 };
+            *self = Self { evaluation, values: read(&state.module, Which::Trained)?, stale: 0 };
         } else {
             self.stale += 1;
         }

@@ -18,9 +18,7 @@ pub trait CheckpointNames: Module {
 ///
 /// If the device fails.
 pub fn weights<M: Module>(module: &M) -> Result<BTreeMap<String, TensorData>, ModelError> {
-    let mut reader = Reader { path: Path::default(), found: Ok(BTreeMap::new()) };
-    module.visit(&mut reader);
-    reader.found
+    read(module, Which::All)
 }
 
 /// A module with its parameters replaced by those of the same paths, converted to the parameters' types.
@@ -29,7 +27,41 @@ pub fn weights<M: Module>(module: &M) -> Result<BTreeMap<String, TensorData>, Mo
 ///
 /// If the names are not exactly the module's (all missing and all unused are listed) or a shape differs.
 pub fn load_weights<M: Module>(module: M, weights: BTreeMap<String, TensorData>) -> Result<M, ModelError> {
-    let mut writer = Writer { path: Path::default(), weights, missing: Vec::new(), shape: None };
+    write(module, weights, Which::All)
+}
+
+/// Of which parameters the values are meant.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    All,
+    Trained,
+    Frozen,
+}
+
+impl Which {
+    fn has<const D: usize>(self, value: &Tensor<D>) -> bool {
+        match self {
+            Self::All => true,
+            Self::Trained => value.is_require_grad(),
+            Self::Frozen => !value.is_require_grad(),
+        }
+    }
+}
+
+/// [`weights`] of some parameters.
+pub(crate) fn read<M: Module>(module: &M, which: Which) -> Result<BTreeMap<String, TensorData>, ModelError> {
+    let mut reader = Reader { path: Path::default(), which, found: Ok(BTreeMap::new()) };
+    module.visit(&mut reader);
+    reader.found
+}
+
+/// [`load_weights`] of some parameters; the others stay.
+pub(crate) fn write<M: Module>(
+    module: M,
+    weights: BTreeMap<String, TensorData>,
+    which: Which,
+) -> Result<M, ModelError> {
+    let mut writer = Writer { path: Path::default(), which, weights, missing: Vec::new(), shape: None };
     let module = module.map(&mut writer);
     if let Some(error) = writer.shape {
         return Err(error);
@@ -76,6 +108,7 @@ impl Path {
 
 struct Reader {
     path: Path,
+    which: Which,
     found: Result<BTreeMap<String, TensorData>, ModelError>,
 }
 
@@ -89,17 +122,21 @@ impl ModuleVisitor for Reader {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Ok(found) = &mut self.found {
-            match param.val().without_autodiff().try_into_data() {
-                Ok(data) => drop(found.insert(self.path.name(), data)),
-                Err(e) => self.found = Err(ModelError::Read(e.to_string())),
-            }
+        let Ok(found) = &mut self.found else { return };
+        let value = param.val();
+        if !self.which.has(&value) {
+            return;
+        }
+        match value.without_autodiff().try_into_data() {
+            Ok(data) => drop(found.insert(self.path.name(), data)),
+            Err(e) => self.found = Err(ModelError::Read(e.to_string())),
         }
     }
 }
 
 struct Writer {
     path: Path,
+    which: Which,
     weights: BTreeMap<String, TensorData>,
     missing: Vec<String>,
     shape: Option<ModelError>,
@@ -115,12 +152,15 @@ impl ModuleMapper for Writer {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let value = param.val();
+        if !self.which.has(&value) {
+            return param;
+        }
         let name = self.path.name();
         let Some(data) = self.weights.remove(&name) else {
             self.missing.push(name);
             return param;
         };
-        let value = param.val();
         let (expected, found) = (value.dims().to_vec(), data.shape().to_vec());
         if expected != found {
             self.shape.get_or_insert(ModelError::WeightShape { name, found, expected });
@@ -128,6 +168,6 @@ impl ModuleMapper for Writer {
         }
         let (device, dtype): (_, DType) = (value.device(), value.dtype());
         let trained = value.is_require_grad();
-        param.map(|_| Tensor::from_data(data.convert_dtype(dtype), &device).set_require_grad(trained))
+        param.map(|_| Tensor::from_data(data.convert_dtype(dtype), (&device, dtype)).set_require_grad(trained))
     }
 }
