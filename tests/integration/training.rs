@@ -28,7 +28,7 @@ fn learnable() -> Vec<Sample> {
 }
 
 const SCHEDULE: TrainConfig =
-    TrainConfig { learning_rate: 2e-2, warmup: 0.1, weight_decay: 0.01, epochs: 12, batch_size: 8, seed: 1 };
+    TrainConfig { learning_rate: 2e-2, warmup: 0.1, weight_decay: 0.01, epochs: 12, batch_size: 8, by_length: true, seed: 1 };
 
 fn tuned(
     model: EncoderClassifier,

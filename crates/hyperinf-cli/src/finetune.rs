@@ -173,6 +173,7 @@ fn config(args: &FinetuneArgs) -> FinetuneConfig {
         weight_decay: args.weight_decay,
         epochs: args.epochs,
         batch_size: args.batch_size,
+        by_length: !args.any_length,
         seed: args.seed,
     };
     let defaults = Checkpoints::new(args.out.join(CHECKPOINTS));

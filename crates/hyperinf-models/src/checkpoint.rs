@@ -90,6 +90,7 @@ impl Fingerprint {
             ("weight_decay", schedule.weight_decay.to_string()),
             ("epochs", schedule.epochs.to_string()),
             ("batch_size", schedule.batch_size.to_string()),
+            ("by_length", schedule.by_length.to_string()),
             ("seed", schedule.seed.to_string()),
             ("micro_batch", number(micro_batch)),
             ("clip_norm", clip_norm.map_or("none".into(), |value| value.to_string())),

@@ -20,6 +20,7 @@ use crate::optimizer::{Flat, TrainedParameters, add, clip, norm, take};
 /// | `weight_decay` | 0.01 | decoupled decay of trained weights | finite, ≥ 0 |
 /// | `epochs` | 3 | passes over the samples | ≥ 1 |
 /// | `batch_size` | 32 | samples per step | ≥ 1 |
+/// | `by_length` | true | whether samples of like length share a batch: less padding, less random batches | |
 /// | `seed` | 0 | order of the samples; dropout | |
 ///
 /// A value outside its range is a [`ModelError::Setting`].
@@ -35,13 +36,16 @@ pub struct TrainConfig {
     pub epochs: usize,
     /// Samples per step.
     pub batch_size: usize,
+    /// Whether samples of like length share a batch. Where a class of samples has its own length, such batches are
+    /// batches of one class.
+    pub by_length: bool,
     /// Decides the order of the samples, and dropout.
     pub seed: u64,
 }
 
 impl Default for TrainConfig {
     fn default() -> Self {
-        Self { learning_rate: 1e-3, warmup: 0.1, weight_decay: 0.01, epochs: 3, batch_size: 32, seed: 0 }
+        Self { learning_rate: 1e-3, warmup: 0.1, weight_decay: 0.01, epochs: 3, batch_size: 32, by_length: true, seed: 0 }
     }
 }
 
@@ -107,7 +111,7 @@ pub struct Progress {
 /// Trains whatever parameters of a module are not frozen and returns the module as `valid()`.
 ///
 /// `lengths[i]` is the number of positions of sample `i`: samples of similar length share a batch, so that little
-/// is padded. `losses(module, rows)` gives the losses of those samples, of any number; their mean is minimised.
+/// is padded, unless the configuration says otherwise. `losses(module, rows)` gives the losses of those samples, of any number; their mean is minimised.
 /// Frozen parameters cost no gradient. The devices' own generators are seeded too before every step, for dropout.
 /// Equal seeds give equal models on one machine; with dropout this holds only while nothing else draws random numbers
 /// from the device.
@@ -173,7 +177,7 @@ impl Run<'_> {
         let mut order = StdRng::seed_from_u64(config.seed);
         let steps = config.steps(self.lengths.len());
         let batches = (0..config.epochs).flat_map(|epoch| {
-            epoch_batches(self.lengths, config.batch_size, &mut order).into_iter().map(move |rows| (epoch, rows))
+            epoch_batches(self.lengths, config, &mut order).into_iter().map(move |rows| (epoch, rows))
         });
         for (step, (epoch, rows)) in batches.enumerate().skip(state.step) {
             for device in state.module.devices() {
@@ -234,10 +238,14 @@ impl Run<'_> {
 /// How many batches are sorted by length together: enough to save padding, few enough to stay random.
 const BUCKET: usize = 8;
 
-/// The samples of one epoch in random order, in batches of similar length.
-fn epoch_batches(lengths: &[usize], batch_size: usize, rng: &mut impl Rng) -> Vec<Vec<usize>> {
+/// The samples of one epoch in random order, in batches of similar length if the configuration asks for it.
+fn epoch_batches(lengths: &[usize], config: &TrainConfig, rng: &mut impl Rng) -> Vec<Vec<usize>> {
+    let batch_size = config.batch_size;
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.shuffle(rng);
+    if !config.by_length {
+        return order.chunks(batch_size).map(<[usize]>::to_vec).collect();
+    }
     let mut batches: Vec<Vec<usize>> = order
         .chunks_mut(batch_size * BUCKET)
         .flat_map(|bucket| {

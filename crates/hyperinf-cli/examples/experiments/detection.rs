@@ -15,7 +15,7 @@ use hyperinf::scoring::QueryMode;
 
 use crate::data::{self, Labelled, Split};
 use crate::gradients::take;
-use crate::judge::{METHODS, score, self_influences};
+use crate::judge::{score_all, self_influences};
 use crate::results::{self, Detection, DetectionMethod, DetectionSetting};
 use crate::{Failure, Places};
 
@@ -185,10 +185,7 @@ fn judge(
     add("gradient-norm", &norms, 0.0)?;
     let (own, seconds) = self_influences(&train.gradients)?;
     add("self-influence", &own, seconds)?;
-    let scored = METHODS
-        .into_iter()
-        .map(|name| score(name, &train.gradients, query, QueryMode::Mean))
-        .collect::<Result<Vec<_>, _>>()?;
+    let scored = score_all(&train.gradients, query, QueryMode::Mean)?;
     let exact = &scored.iter().find(|s| s.name == "exact").ok_or("there is no exact method")?.rows[0];
     for found in &scored {
         let suspicion: Vec<f64> = found.rows[0].iter().map(|s| -s).collect();

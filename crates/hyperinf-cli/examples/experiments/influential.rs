@@ -14,7 +14,7 @@ use hyperinf::scoring::QueryMode;
 
 use crate::data::{self, Split, Task};
 use crate::gradients::take;
-use crate::judge::{METHODS, mean_and_spread, score};
+use crate::judge::{mean_and_spread, score_all};
 use crate::results::{self, Influential, InfluentialMethod, InfluentialSetting};
 use crate::{Failure, Places};
 
@@ -50,6 +50,9 @@ pub struct Settings {
     /// The peak of the learning rate.
     #[arg(long, default_value_t = 3e-4)]
     learning_rate: f64,
+    /// Batches of any samples, instead of samples of like length, which here are those of one class.
+    #[arg(long)]
+    any_length: bool,
     /// A run that is over in a few minutes: 6 samples of a class, one query of each, one epoch.
     #[arg(long)]
     quick: bool,
@@ -77,6 +80,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
                 epochs: quick(settings.epochs, 1),
                 batch_size: settings.batch_size,
                 learning_rate: settings.learning_rate,
+                by_length: !settings.any_length,
             };
             let done = results::read::<Influential>(&path)?;
             if done.iter().any(|result| result.setting == setting) {
@@ -91,7 +95,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
 }
 
 fn unit(setting: &InfluentialSetting, places: &Places, device: &Device) -> Result<Influential, Failure> {
-    let InfluentialSetting { rank, seed, max_tokens, epochs, batch_size, learning_rate, .. } = *setting;
+    let InfluentialSetting { rank, seed, max_tokens, epochs, batch_size, learning_rate, by_length, .. } = *setting;
     let file = places.assets.join("smollm2").join("SmolLM2-135M-Instruct.Q4_1.gguf");
     let tokenizer = TextTokenizer::read(&file)?;
     let Split { train, validation: test } =
@@ -107,7 +111,7 @@ fn unit(setting: &InfluentialSetting, places: &Places, device: &Device) -> Resul
     let model = adapt(model, &["q_proj", "v_proj"], &lora, seed)?;
     let loss_before = mean_loss(&model, &test_samples)?;
 
-    let schedule = TrainConfig { learning_rate, epochs, batch_size, seed, ..TrainConfig::default() };
+    let schedule = TrainConfig { learning_rate, epochs, batch_size, by_length, seed, ..TrainConfig::default() };
     let config = FinetuneConfig { schedule, clip_norm: Some(1.0), ..FinetuneConfig::default() };
     let began = Instant::now();
     let model = finetune(model, &train_samples, None, &config, |p| {
@@ -125,8 +129,8 @@ fn unit(setting: &InfluentialSetting, places: &Places, device: &Device) -> Resul
     let gradient_seconds = began.elapsed().as_secs_f64();
 
     let mut methods = Vec::new();
-    for name in METHODS {
-        let found = score(name, &taken.gradients, &query.gradients, QueryMode::Each)?;
+    for found in score_all(&taken.gradients, &query.gradients, QueryMode::Each)? {
+        let name = found.name;
         let (mut areas, mut recalls) = (Vec::new(), Vec::new());
         let (mut absolute_areas, mut absolute_recalls) = (Vec::new(), Vec::new());
         for (row, task) in found.rows.iter().zip(&test) {

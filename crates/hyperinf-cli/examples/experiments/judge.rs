@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use hyperinf::curvature::Storage;
+use hyperinf::curvature::{Damping, Storage};
 use hyperinf::gradients::Gradients;
 use hyperinf::scoring::{BlockReport, Gfim, Method, Options, QueryMode, attribute, method, self_influence};
 use hyperinf::solvers::Lissa;
@@ -14,6 +14,19 @@ const LISSA_STEPS: usize = 10;
 
 /// The methods that approximate the exact influence, and the exact one.
 pub const METHODS: [&str; 7] = ["identity", "cosine", "datainf", "lissa", "hyperinf", "hyperinf-authors", "exact"];
+
+/// Those whose damping is swept: the name in the results, the method, and the relative damping.
+pub const SWEPT: [(&str, &str, f64); 9] = [
+    ("datainf λ=1", "datainf", 1.0),
+    ("datainf λ=10", "datainf", 10.0),
+    ("datainf λ=100", "datainf", 100.0),
+    ("hyperinf λ=1", "hyperinf", 1.0),
+    ("hyperinf λ=10", "hyperinf", 10.0),
+    ("hyperinf λ=100", "hyperinf", 100.0),
+    ("exact λ=1", "exact", 1.0),
+    ("exact λ=10", "exact", 10.0),
+    ("exact λ=100", "exact", 100.0),
+];
 
 /// What a method gave.
 pub struct Scored {
@@ -27,10 +40,19 @@ pub struct Scored {
     pub converged: bool,
 }
 
-/// Scores the training samples for the queries.
-pub fn score(name: &'static str, train: &Gradients, query: &Gradients, mode: QueryMode) -> Result<Scored, Failure> {
+/// Scores the training samples for the queries by every method, then by those whose damping is swept.
+pub fn score_all(train: &Gradients, query: &Gradients, mode: QueryMode) -> Result<Vec<Scored>, Failure> {
+    let plain = METHODS.into_iter().map(|name| score(name, options(name, mode)?, train, query));
+    let swept = SWEPT.into_iter().map(|(name, method, damping)| {
+        let options = Options { damping: Damping::Relative(damping), ..options(method, mode)? };
+        score(name, options, train, query)
+    });
+    plain.chain(swept).collect()
+}
+
+fn score(name: &'static str, options: Options, train: &Gradients, query: &Gradients) -> Result<Scored, Failure> {
     let began = Instant::now();
-    let found = attribute(train, query, &options(name, mode)?)?;
+    let found = attribute(train, query, &options)?;
     let residual = found.residual();
     let converged = found.blocks.iter().all(BlockReport::converged);
     Ok(Scored { name, rows: found.scores.rows, seconds: began.elapsed().as_secs_f64(), residual, converged })

@@ -78,6 +78,13 @@ pub struct InfluentialSetting {
     pub epochs: usize,
     pub batch_size: usize,
     pub learning_rate: f64,
+    /// Whether batches were of samples of like length; they always were before there was the choice.
+    #[serde(default = "by_length")]
+    pub by_length: bool,
+}
+
+fn by_length() -> bool {
+    true
 }
 
 /// What one method found: means over the queries, with standard deviations.

@@ -49,6 +49,9 @@ pub struct FinetuneArgs {
     /// Rows per step.
     #[arg(long, value_name = "ROWS", default_value_t = 32, help_heading = "Training")]
     pub batch_size: usize,
+    /// Batches of any rows, instead of rows of like length: more padding, but no batches of one kind of row.
+    #[arg(long, help_heading = "Training")]
+    pub any_length: bool,
     /// Rows that are computed at once; a step sums several such parts [default: the whole batch].
     #[arg(long, value_name = "ROWS", help_heading = "Training")]
     pub micro_batch: Option<usize>,
