@@ -27,8 +27,15 @@ fn learnable() -> Vec<Sample> {
         .collect()
 }
 
-const SCHEDULE: TrainConfig =
-    TrainConfig { learning_rate: 2e-2, warmup: 0.1, weight_decay: 0.01, epochs: 12, batch_size: 8, by_length: true, seed: 1 };
+const SCHEDULE: TrainConfig = TrainConfig {
+    learning_rate: 2e-2,
+    warmup: 0.1,
+    weight_decay: 0.01,
+    epochs: 12,
+    batch_size: 8,
+    by_length: true,
+    seed: 1,
+};
 
 fn tuned(
     model: EncoderClassifier,

@@ -45,7 +45,15 @@ pub struct TrainConfig {
 
 impl Default for TrainConfig {
     fn default() -> Self {
-        Self { learning_rate: 1e-3, warmup: 0.1, weight_decay: 0.01, epochs: 3, batch_size: 32, by_length: true, seed: 0 }
+        Self {
+            learning_rate: 1e-3,
+            warmup: 0.1,
+            weight_decay: 0.01,
+            epochs: 3,
+            batch_size: 32,
+            by_length: true,
+            seed: 0,
+        }
     }
 }
 
