@@ -13,7 +13,7 @@ fn check(name: &str, device: &Device, h: &Matrix, lambda: f64) {
     let v = Matrix::noise(2, h.cols, 3);
     let inverse = Schulz::default().prepare(&curvature, lambda).expect("the matrix is positive definite");
     let solution = inverse.apply(tensor(&v, device, DType::F32)).expect("the iteration converges");
-    assert!(solution.converged(), "{name}: a residual of {:e} after {} steps", solution.residual, solution.iterations);
+    assert!(solution.converged(), "{name}: a residual of {:e} after {} steps", solution.residual(), solution.iterations);
     let x = Matrix { rows: 2, cols: h.cols, values: values(solution.x) };
     let product = x.times(&h.plus(lambda, &Matrix::identity(h.cols)));
     // x comes back in f32, and its rounding passes through H.

@@ -2,7 +2,7 @@ use burn::tensor::Tensor;
 use hyperinf_curvature::{Curvature, Structure, precise, scalars, tensor_from_host};
 
 use crate::solver::{check, check_rows, finite};
-use crate::{Inverse, Solution, SolveError, Solver, relative_residual};
+use crate::{Inverse, Solution, SolveError, Solver, relative_residuals};
 
 /// Conjugate gradients on `x ↦ x (H + λI)`, all queries at once, each with its own step lengths.
 ///
@@ -91,9 +91,9 @@ impl Inverse for Prepared {
             squares = next;
             step += 1;
         }
-        let residual = relative_residual(&self.h, self.lambda, x.clone(), v)?;
+        let residuals = relative_residuals(&self.h, self.lambda, x.clone(), v)?;
         // The recurrence's residual met the tolerance; the true one may exceed it by rounding.
         let tolerance = Some(self.params.tolerance * 1.1);
-        finite("cg", Solution { x: x.cast(dtype), iterations: step, residual, tolerance, products: None })
+        finite("cg", Solution { x: x.cast(dtype), iterations: step, residuals, tolerance, products: None })
     }
 }

@@ -1,7 +1,7 @@
 use burn::tensor::Tensor;
 use hyperinf_curvature::{Curvature, Structure, normal_product, squares};
 
-use crate::solver::{check, check_rows, finite, largest_ratio};
+use crate::solver::{check, check_rows, finite, ratios};
 use crate::{Inverse, Solution, SolveError, Solver};
 
 /// DataInf: the mean of the samples' own inverses in place of the inverse of their mean.
@@ -49,7 +49,7 @@ impl Inverse for Prepared {
         });
         let x = (v.clone() - sum).div_scalar(self.lambda);
         let (fisher, products) = normal_product(x.clone(), self.samples.clone(), |products, _| products.div_scalar(n));
-        let residual = largest_ratio(fisher + x.clone().mul_scalar(self.lambda) - v.clone(), v)?;
-        finite("datainf", Solution { x, iterations: 0, residual, tolerance: None, products: Some(products) })
+        let residuals = ratios(fisher + x.clone().mul_scalar(self.lambda) - v.clone(), v)?;
+        finite("datainf", Solution { x, iterations: 0, residuals, tolerance: None, products: Some(products) })
     }
 }

@@ -4,7 +4,7 @@ use hyperinf_curvature::{
 };
 
 use crate::factor::Factor;
-use crate::solver::{check, check_rows, finite, largest_ratio};
+use crate::solver::{check, check_rows, finite, ratios};
 use crate::{Inverse, Solution, SolveError, Solver};
 
 /// The residual that a factorisation in f64 is held to; near `ε·κ` for the worst condition worth solving.
@@ -114,9 +114,9 @@ impl Inverse for Primal {
         let b = host(self.shape.orient(v))?;
         let mut x = b.clone();
         self.factor.solve(&mut x);
-        let residual = row_ratio(&self.factor.residual(&x, &b), &b, self.shape.parameters);
+        let residuals = row_ratios(&self.factor.residual(&x, &b), &b, self.shape.parameters);
         let x = self.shape.restore(tensor_from_host(x, dims, &device, dtype));
-        finite("exact", Solution { x, iterations: 0, residual, tolerance: Some(TOLERANCE), products: None })
+        finite("exact", Solution { x, iterations: 0, residuals, tolerance: Some(TOLERANCE), products: None })
     }
 }
 
@@ -132,9 +132,9 @@ impl Inverse for Division {
         let b = host(v)?;
         let x: Vec<f64> = b.iter().zip(self.diagonal.iter().cycle()).map(|(b, h)| b / h).collect();
         let rest: Vec<f64> = x.iter().zip(self.diagonal.iter().cycle()).zip(&b).map(|((x, h), b)| x * h - b).collect();
-        let residual = row_ratio(&rest, &b, d);
+        let residuals = row_ratios(&rest, &b, d);
         let x = tensor_from_host(x, dims, &device, dtype);
-        finite("exact", Solution { x, iterations: 0, residual, tolerance: Some(TOLERANCE), products: None })
+        finite("exact", Solution { x, iterations: 0, residuals, tolerance: Some(TOLERANCE), products: None })
     }
 }
 
@@ -158,21 +158,21 @@ impl Inverse for Dual {
         let on_device = |values| tensor_from_host(values, [q, m], &device, working);
         let left = on_device(self.factor.residual(&c, &right)).div_scalar(m as f64 * self.lambda);
         let v = precise(v);
-        let residual = largest_ratio(combine_precise(left, self.samples.clone()), v.clone())?;
+        let residuals = ratios(combine_precise(left, self.samples.clone()), v.clone())?;
         let c = on_device(c);
         let x = (v - combine_precise(c.clone(), self.samples.clone())).div_scalar(self.lambda).cast(dtype);
         // X Rᵀ = (V Rᵀ − C K)/λ = m C, by the definition of C.
         let products = Some(c.mul_scalar(m as f64));
-        finite("exact", Solution { x, iterations: 0, residual, tolerance: Some(TOLERANCE), products })
+        finite("exact", Solution { x, iterations: 0, residuals, tolerance: Some(TOLERANCE), products })
     }
 }
 
-/// The largest `||r|| / ||b||` over rows of length `d`; NaN if there is one.
-fn row_ratio(r: &[f64], b: &[f64], d: usize) -> f64 {
+/// `||r|| / ||b||` of each row of length `d`.
+fn row_ratios(r: &[f64], b: &[f64], d: usize) -> Vec<f64> {
     let square = |row: &[f64]| row.iter().map(|v| v * v).sum::<f64>();
-    let ratios = r.chunks(d).zip(b.chunks(d)).map(|(r, b)| {
+    let ratio = |(r, b)| {
         let norm = square(b);
         (square(r) / if norm > 0.0 { norm } else { 1.0 }).sqrt()
-    });
-    ratios.fold(0.0, |worst, ratio| if ratio > worst || ratio.is_nan() { ratio } else { worst })
+    };
+    r.chunks(d).zip(b.chunks(d)).map(ratio).collect()
 }

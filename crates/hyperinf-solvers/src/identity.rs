@@ -2,7 +2,7 @@ use burn::tensor::Tensor;
 use hyperinf_curvature::{Curvature, Structure};
 
 use crate::solver::{check, check_rows, finite};
-use crate::{Inverse, Solution, SolveError, Solver, relative_residual};
+use crate::{Inverse, Solution, SolveError, Solver, relative_residuals};
 
 /// No curvature: `X = V`, the gradient dot product (TracIn at one checkpoint, "Hessian-free").
 ///
@@ -33,7 +33,7 @@ struct Prepared {
 impl Inverse for Prepared {
     fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
         check_rows(&v, self.h.parameters())?;
-        let residual = relative_residual(&self.h, self.lambda, v.clone(), v.clone())?;
-        finite("identity", Solution { x: v, iterations: 0, residual, tolerance: None, products: None })
+        let residuals = relative_residuals(&self.h, self.lambda, v.clone(), v.clone())?;
+        finite("identity", Solution { x: v, iterations: 0, residuals, tolerance: None, products: None })
     }
 }

@@ -32,5 +32,5 @@ pub use identity::Identity;
 pub use lissa::{Lissa, LissaBatch};
 pub use registry::{solver, solvers};
 pub use schulz::{MatrixInverse, Schulz, SchulzStart, schulz_inverse};
-pub use solver::{Inverse, Solution, Solver, relative_residual};
+pub use solver::{Inverse, Solution, Solver, relative_residuals};
 pub use spectrum::{certain_bound, largest_eigenvalue, spectral_bound};

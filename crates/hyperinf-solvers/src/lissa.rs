@@ -3,8 +3,8 @@ use hyperinf_curvature::{Curvature, Structure, scalars};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::solver::{check, check_rows, finite, largest_ratio};
-use crate::{Inverse, Solution, SolveError, Solver, largest_eigenvalue, relative_residual};
+use crate::solver::{check, check_rows, finite, largest, ratios};
+use crate::{Inverse, Solution, SolveError, Solver, largest_eigenvalue, relative_residuals};
 
 /// Power steps for the scale: convergence needs half of the largest eigenvalue only.
 const POWER_STEPS: usize = 5;
@@ -135,13 +135,14 @@ impl Prepared {
     fn full(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
         let (mut r, mut scale, mut doublings) = (v.clone(), self.scale, 0);
         let (mut step, mut last) = (0, f64::INFINITY);
-        let residual = loop {
+        let residuals = loop {
             // The increment is the residual of x = r/s.
             let product = self.h.apply(r.clone()) + r.clone().mul_scalar(self.lambda);
             let change = v.clone() - product.div_scalar(scale);
-            let residual = largest_ratio(change.clone(), v.clone())?;
+            let residuals = ratios(change.clone(), v.clone())?;
+            let residual = largest(&residuals);
             if residual <= self.params.tolerance || step == self.params.max_steps {
-                break residual;
+                break residuals;
             }
             if residual.is_nan() || residual > GROWN * last.max(1.0) {
                 if residual.is_nan() || doublings == DOUBLINGS {
@@ -155,7 +156,7 @@ impl Prepared {
             step += 1;
         };
         let x = r.div_scalar(scale);
-        Ok(Solution { x, iterations: step, residual, tolerance: Some(self.params.tolerance), products: None })
+        Ok(Solution { x, iterations: step, residuals, tolerance: Some(self.params.tolerance), products: None })
     }
 
     fn random(
@@ -181,11 +182,11 @@ impl Prepared {
             total = total + r;
         }
         let x = total.div_scalar(self.scale * repeats as f64);
-        let residual = relative_residual(&self.h, self.lambda, x.clone(), v)?;
+        let residuals = relative_residuals(&self.h, self.lambda, x.clone(), v)?;
         Ok(Solution {
             x,
             iterations: self.params.max_steps,
-            residual,
+            residuals,
             tolerance: Some(self.params.tolerance),
             products: None,
         })

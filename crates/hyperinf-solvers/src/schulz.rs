@@ -1,7 +1,7 @@
 use burn::tensor::Tensor;
 use hyperinf_curvature::{Curvature, Structure, precise, scalars, symmetric_product};
 
-use crate::solver::{check, check_rows, finite, largest_ratio};
+use crate::solver::{check, check_rows, finite, largest, ratios};
 use crate::{Inverse, Solution, SolveError, Solver, certain_bound, spectral_bound};
 
 /// Refinement rounds at most, each one product with `H` in f64.
@@ -239,24 +239,26 @@ impl Inverse for Prepared {
 
         let mut x = correct(goal.clone());
         let mut rest = goal.clone() - self.target.apply(x.clone());
-        let mut residual = largest_ratio(rest.clone(), goal.clone())?;
+        let mut residuals = ratios(rest.clone(), goal.clone())?;
         if let Some(tolerance) = self.tolerance {
             for _ in 0..REFINEMENTS {
+                let residual = largest(&residuals);
                 if residual <= tolerance {
                     break;
                 }
                 let better = x.clone() + correct(rest.clone());
                 let next = goal.clone() - self.target.apply(better.clone());
-                let size = largest_ratio(next.clone(), goal.clone())?;
+                let sizes = ratios(next.clone(), goal.clone())?;
+                let size = largest(&sizes);
                 if size.is_nan() || size >= residual {
                     break;
                 }
-                (x, rest, residual) = (better, next, size);
+                (x, rest, residuals) = (better, next, sizes);
             }
         }
         finite(
             self.name,
-            Solution { x: x.cast(dtype), iterations: self.steps, residual, tolerance: self.tolerance, products: None },
+            Solution { x: x.cast(dtype), iterations: self.steps, residuals, tolerance: self.tolerance, products: None },
         )
     }
 }

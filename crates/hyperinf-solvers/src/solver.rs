@@ -36,8 +36,8 @@ pub struct Solution {
     pub x: Tensor<2>,
     /// Steps taken; 0 for a closed form.
     pub iterations: usize,
-    /// The largest `||x (H + λI) − v|| / ||v||` over the rows.
-    pub residual: f64,
+    /// `||x (H + λI) − v|| / ||v||` of each row, `[q]`.
+    pub residuals: Vec<f64>,
     /// The residual that the solver aims for; `None` for one that solves another problem by design.
     pub tolerance: Option<f64>,
     /// `X Rᵀ`, `[q, m]`, from a solver that has it anyway because the curvature is held as samples `R`: their scores
@@ -46,29 +46,37 @@ pub struct Solution {
 }
 
 impl Solution {
-    /// Whether the residual is within the tolerance, where there is one.
+    /// The largest of the residuals; NaN if one is, 0 without rows.
+    pub fn residual(&self) -> f64 {
+        largest(&self.residuals)
+    }
+
+    /// Whether every residual is within the tolerance, where there is one.
     pub fn converged(&self) -> bool {
-        self.tolerance.is_none_or(|tolerance| self.residual <= tolerance)
+        self.tolerance.is_none_or(|tolerance| self.residual() <= tolerance)
     }
 }
 
-/// The largest `||x (H + λI) − v|| / ||v||` over the rows, `[q, D]` each; a row `v = 0` counts as `||x(H + λI)||`.
+/// `||x (H + λI) − v|| / ||v||` of each row, for `[q, D]` each; a row `v = 0` counts as `||x (H + λI)||`.
 ///
 /// # Errors
 ///
 /// If the device fails.
-pub fn relative_residual(h: &Curvature, lambda: f64, x: Tensor<2>, v: Tensor<2>) -> Result<f64, CurvatureError> {
+pub fn relative_residuals(h: &Curvature, lambda: f64, x: Tensor<2>, v: Tensor<2>) -> Result<Vec<f64>, CurvatureError> {
     let difference = h.apply(x.clone()) + x.mul_scalar(lambda) - v.clone();
-    largest_ratio(difference, v)
+    ratios(difference, v)
 }
 
-/// The largest `||r|| / ||v||` over the rows.
-pub(crate) fn largest_ratio(r: Tensor<2>, v: Tensor<2>) -> Result<f64, CurvatureError> {
+/// `||r|| / ||v||` of each row; a row `v = 0` counts as `||r||`.
+pub(crate) fn ratios(r: Tensor<2>, v: Tensor<2>) -> Result<Vec<f64>, CurvatureError> {
     let squares = scalars(r.clone(), r)?;
     let norms = scalars(v.clone(), v)?;
-    let ratios = squares.iter().zip(norms).map(|(r, v)| (r / if v > 0.0 { v } else { 1.0 }).sqrt());
-    // f64::max would hide a NaN.
-    Ok(ratios.fold(0.0, |worst, ratio| if ratio > worst || ratio.is_nan() { ratio } else { worst }))
+    Ok(squares.iter().zip(norms).map(|(r, v)| (r / if v > 0.0 { v } else { 1.0 }).sqrt()).collect())
+}
+
+/// The largest value; NaN if there is one, which `f64::max` would hide.
+pub(crate) fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |worst, &value| if value > worst || value.is_nan() { value } else { worst })
 }
 
 /// The checks that every `prepare` starts with.
@@ -92,7 +100,7 @@ pub(crate) fn check_rows(v: &Tensor<2>, expected: usize) -> Result<(), SolveErro
 
 /// A solution, unless its residual says that it is not one.
 pub(crate) fn finite(solver: &'static str, solution: Solution) -> Result<Solution, SolveError> {
-    if solution.residual.is_finite() {
+    if solution.residual().is_finite() {
         Ok(solution)
     } else {
         Err(SolveError::NonFinite { solver, what: "the solution" })

@@ -6,7 +6,7 @@
 use hyperinf::burn::nn::{Linear, LinearConfig};
 use hyperinf::burn::tensor::{Distribution, Tensor};
 use hyperinf::prelude::*;
-use hyperinf::solvers::{Inverse, Solution, SolveError, Solver, relative_residual};
+use hyperinf::solvers::{Inverse, Solution, SolveError, Solver, relative_residuals};
 
 /// `X = V / (diag(H) + λ)`.
 struct Jacobi;
@@ -45,9 +45,9 @@ struct Prepared {
 impl Inverse for Prepared {
     fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
         let x = v.clone() / self.divisor.clone().unsqueeze();
-        let residual = relative_residual(&self.h, self.lambda, x.clone(), v)?;
+        let residuals = relative_residuals(&self.h, self.lambda, x.clone(), v)?;
         // No tolerance: an approximation by design.
-        Ok(Solution { x, iterations: 0, residual, tolerance: None, products: None })
+        Ok(Solution { x, iterations: 0, residuals, tolerance: None, products: None })
     }
 }
 
