@@ -1,5 +1,5 @@
 use burn::tensor::{Tensor, assert_shape};
-use hyperinf_gradients::Block;
+use hyperinf_gradients::{Block, Capture};
 
 use crate::product::outer;
 use crate::{Curvature, CurvatureError, Scale, Side, scalars};
@@ -25,6 +25,13 @@ pub enum Storage {
     },
     /// The diagonal, `[D]`.
     Diagonal,
+}
+
+impl Storage {
+    /// Whether it is made of captures, inputs and what came back to a layer, and not of their products alone.
+    pub fn needs_captures(self) -> bool {
+        false
+    }
 }
 
 /// The empirical Fisher of one block with what damping and reports need to know about it.
@@ -137,6 +144,34 @@ impl Accumulator {
             }
         };
         Ok(())
+    }
+
+    /// The block.
+    pub fn block(&self) -> &Block {
+        &self.block
+    }
+
+    /// Adds a batch as a capture: [`Accumulator::add`] for storages that need gradients only.
+    ///
+    /// # Errors
+    ///
+    /// As [`Accumulator::add`].
+    ///
+    /// # Panics
+    ///
+    /// If the capture is another block's.
+    pub fn add_capture(&mut self, capture: &Capture) -> Result<(), CurvatureError> {
+        self.add(capture.gradients())
+    }
+
+    /// Ends a pass over the samples; `true` if the same samples must be added once more before
+    /// [`Accumulator::finish`].
+    ///
+    /// # Errors
+    ///
+    /// If there were no samples, or what the next pass needs cannot be computed.
+    pub fn end_pass(&mut self) -> Result<bool, CurvatureError> {
+        Ok(false)
     }
 
     /// The mean over all samples added.

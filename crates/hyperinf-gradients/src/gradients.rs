@@ -55,17 +55,7 @@ impl Gradients {
     ///
     /// Names the first block that differs.
     pub fn same_layout(&self, other: &Self) -> Result<(), GradientError> {
-        for index in 0..self.layout.len().max(other.layout.len()) {
-            let (expected, found) = (self.layout.get(index), other.layout.get(index));
-            if expected != found {
-                return Err(GradientError::LayoutMismatch {
-                    index,
-                    found: describe(found),
-                    expected: describe(expected),
-                });
-            }
-        }
-        Ok(())
+        same_layout(&self.layout, &other.layout)
     }
 
     /// All samples of several sets, in order.
@@ -126,6 +116,21 @@ fn squared_norms(rows: Tensor<2>) -> Result<Vec<f64>, GradientError> {
         .into_data_dtype(DType::F64)
         .try_into_vec::<f64>()
         .map_err(|e| GradientError::Read(format!("{e:?}")))
+}
+
+/// Fails unless both have the same blocks in the same order.
+///
+/// # Errors
+///
+/// Names the first block that differs.
+pub fn same_layout(expected: &[Block], found: &[Block]) -> Result<(), GradientError> {
+    for index in 0..expected.len().max(found.len()) {
+        let (expected, found) = (expected.get(index), found.get(index));
+        if expected != found {
+            return Err(GradientError::LayoutMismatch { index, found: describe(found), expected: describe(expected) });
+        }
+    }
+    Ok(())
 }
 
 fn describe(block: Option<&Block>) -> String {

@@ -21,7 +21,7 @@ mod task;
 
 pub use block::Block;
 pub use error::GradientError;
-pub use gradients::Gradients;
+pub use gradients::{Gradients, same_layout};
 pub use looped::gradients_looped;
 pub use tape::{Capture, Tape};
 pub use task::{Captures, Target, Task, capture, gradients};

@@ -1,6 +1,6 @@
 use burn::tensor::Tensor;
 use hyperinf_curvature::{Accumulator, BlockCurvature, Curvature, Storage, dots, host, scalars};
-use hyperinf_gradients::{Block, Gradients};
+use hyperinf_gradients::{Block, Gradients, same_layout};
 use hyperinf_solvers::{Inverse, Solution, Solver};
 
 use crate::{Attribution, BlockReport, Method, Options, QueryMode, ScoreError, Scorer, Scores, Set, Source};
@@ -23,6 +23,25 @@ pub fn attribute(train: &dyn Source, query: &dyn Source, options: &Options) -> R
     scorer.finish()
 }
 
+/// [`attribute`] with the curvature of other samples: another data set, or what another estimate sends back.
+///
+/// `score = Σ_l v_l (H_l + λ_l I)⁻¹ g_l` with `H_l` and the relative `λ_l` of `curvature`. Its blocks are those of the
+/// training samples; their numbers may differ.
+///
+/// # Errors
+///
+/// As [`attribute`].
+pub fn attribute_with(
+    train: &dyn Source,
+    curvature: &dyn Source,
+    query: &dyn Source,
+    options: &Options,
+) -> Result<Attribution, ScoreError> {
+    let mut scorer = Scorer::new(options.clone())?;
+    scorer.add_with(train, curvature, query)?;
+    scorer.finish()
+}
+
 /// Scores of some blocks, before they are normalised.
 pub(crate) struct Part {
     pub(crate) scores: Scores,
@@ -35,7 +54,12 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    pub(crate) fn of(train: &dyn Source, query: &dyn Source, options: &Options) -> Result<Self, ScoreError> {
+    pub(crate) fn of(
+        train: &dyn Source,
+        curvature: Option<&dyn Source>,
+        query: &dyn Source,
+        options: &Options,
+    ) -> Result<Self, ScoreError> {
         let queries = queries(query, options)?;
         let cosine = matches!(options.method, Method::Cosine);
         let query_squares =
@@ -55,13 +79,19 @@ impl Part {
                 waiting.extend(queries.blocks.iter().map(|v| v.clone().flatten::<2>(1, 2)).enumerate());
             }
             Method::Inverse { storage, solver } => {
-                let curvatures = accumulate(train, Some(&queries), *storage, options)?;
-                for (l, (curvature, v)) in curvatures.into_iter().zip(&queries.blocks).enumerate() {
-                    let n = curvature.samples;
-                    let (report, ready) = precondition(curvature, solver.as_ref(), v.clone().flatten(1, 2), options)?;
+                let (source, set) = curvature.map_or((train, Set::Train), |source| (source, Set::Curvature));
+                let curvatures = accumulate(source, set, Some(&queries), *storage, options)?;
+                for (l, (found, v)) in curvatures.into_iter().zip(&queries.blocks).enumerate() {
+                    let n = found.samples;
+                    // Only of the training samples are the solver's products with held samples their scores.
+                    let held = curvature.is_none();
+                    let v: Tensor<2> = v.clone().flatten(1, 2);
+                    let zeros = v.zeros_like();
+                    let (report, ready) = precondition(found, solver.as_ref(), v, options, held)?;
                     match ready {
                         Ready::Scores(products) => part.add(&report.block, read_rows(products)?, options)?,
                         Ready::Queries(x) => waiting.push((l, x)),
+                        Ready::Nothing if !held => waiting.push((l, zeros)),
                         Ready::Nothing => {
                             let zeros = Scores { rows: vec![vec![0.0; n]; queries.samples()] };
                             part.add(&report.block, zeros, options)?;
@@ -159,6 +189,7 @@ fn precondition(
     solver: &dyn Solver,
     v: Tensor<2>,
     options: &Options,
+    held: bool,
 ) -> Result<(BlockReport, Ready), ScoreError> {
     let Some(Prepared { inverse, lambda }) = prepare(&found, solver, options)? else {
         return Ok((report(&found, None, None), Ready::Nothing));
@@ -166,9 +197,9 @@ fn precondition(
     let solution = inverse.apply(v).map_err(|source| ScoreError::Solve { block: found.block.name.clone(), source })?;
     let report = report(&found, Some(lambda), Some(&solution));
     let ready = match (solution.products, found.curvature) {
-        (Some(products), _) => Ready::Scores(products),
-        (None, Curvature::Samples(rows)) => Ready::Scores(dots(solution.x, rows)),
-        (None, _) => Ready::Queries(solution.x),
+        (Some(products), _) if held => Ready::Scores(products),
+        (None, Curvature::Samples(rows)) if held => Ready::Scores(dots(solution.x, rows)),
+        _ => Ready::Queries(solution.x),
     };
     Ok((report, ready))
 }
@@ -197,7 +228,7 @@ fn report(found: &BlockCurvature, lambda: Option<f64>, solution: Option<&Solutio
         lambda,
         mean_square: found.mean_square,
         iterations: solution.map_or(0, |s| s.iterations),
-        residual: solution.map_or(0.0, |s| s.residual),
+        residual: solution.map_or(0.0, |s| s.residual()),
         tolerance: solution.and_then(|s| s.tolerance),
     }
 }
@@ -221,6 +252,27 @@ pub struct SelfInfluence {
 ///
 /// As [`attribute`].
 pub fn self_influence(train: &dyn Source, options: &Options) -> Result<SelfInfluence, ScoreError> {
+    self_influences(train, (train, Set::Train), options)
+}
+
+/// [`self_influence`] with the curvature of other samples, as [`attribute_with`].
+///
+/// # Errors
+///
+/// As [`attribute`].
+pub fn self_influence_with(
+    train: &dyn Source,
+    curvature: &dyn Source,
+    options: &Options,
+) -> Result<SelfInfluence, ScoreError> {
+    self_influences(train, (curvature, Set::Curvature), options)
+}
+
+fn self_influences(
+    train: &dyn Source,
+    (curvature, set): (&dyn Source, Set),
+    options: &Options,
+) -> Result<SelfInfluence, ScoreError> {
     options.damping.validate()?;
     let mut result = SelfInfluence::default();
     let Method::Inverse { storage, solver } = &options.method else {
@@ -233,7 +285,7 @@ pub fn self_influence(train: &dyn Source, options: &Options) -> Result<SelfInflu
         return Ok(result);
     };
     let mut inverses = Vec::new();
-    for found in accumulate(train, None, *storage, options)? {
+    for found in accumulate(curvature, set, None, *storage, options)? {
         let prepared = prepare(&found, solver.as_ref(), options)?;
         result.blocks.push(report(&found, prepared.as_ref().map(|p| p.lambda), None));
         inverses.push(prepared.map(|p| p.inverse));
@@ -249,7 +301,7 @@ pub fn self_influence(train: &dyn Source, options: &Options) -> Result<SelfInflu
                     .apply(chunk.clone())
                     .map_err(|source| ScoreError::Solve { block: report.block.name.clone(), source })?;
                 report.iterations = report.iterations.max(solution.iterations);
-                report.residual = report.residual.max(solution.residual);
+                report.residual = report.residual.max(solution.residual());
                 report.tolerance = solution.tolerance;
                 for (j, value) in scalars(solution.x, chunk)?.into_iter().enumerate() {
                     result.values[start + i * CHUNK + j] += value;
@@ -261,31 +313,63 @@ pub fn self_influence(train: &dyn Source, options: &Options) -> Result<SelfInflu
     Ok(result)
 }
 
-/// The first pass: one curvature per block.
+/// One curvature per block: of one pass over the source, or of as many as the storage needs.
 fn accumulate(
-    train: &dyn Source,
+    source: &dyn Source,
+    set: Set,
     queries: Option<&Gradients>,
     storage: Storage,
     options: &Options,
 ) -> Result<Vec<BlockCurvature>, ScoreError> {
+    let error = ScoreError::curvature(set);
     let mut sums: Vec<Accumulator> = Vec::new();
-    each_batch(train, options, Set::Train, &mut |gradients| {
-        if let Some(queries) = queries {
-            queries.same_layout(&gradients).map_err(ScoreError::gradients(Set::Train))?;
+    loop {
+        // Merged blocks have no captures: their gradients are put side by side.
+        if !options.merged && storage.needs_captures() {
+            source.pass_captures(&mut |captures| {
+                let layout: Vec<Block> = captures.iter().map(|c| c.block.clone()).collect();
+                start(&mut sums, &layout, storage, set)?;
+                same_blocks(&sums, &layout, set)?;
+                sums.iter_mut().zip(&captures).try_for_each(|(sum, capture)| sum.add_capture(capture)).map_err(&error)
+            })?;
+        } else {
+            each_batch(source, options, set, &mut |gradients| {
+                start(&mut sums, &gradients.layout, storage, set)?;
+                same_blocks(&sums, &gradients.layout, set)?;
+                let mut pairs = sums.iter_mut().zip(gradients.blocks);
+                pairs.try_for_each(|(sum, block)| sum.add(block)).map_err(&error)
+            })?;
         }
         if sums.is_empty() {
-            let new = gradients.layout.iter().map(|block| Accumulator::new(block.clone(), storage));
-            sums = new.collect::<Result<_, _>>()?;
+            return Err(ScoreError::Empty { set, what: "samples" });
         }
-        for (sum, block) in sums.iter_mut().zip(gradients.blocks) {
-            sum.add(block)?;
+        if let Some(queries) = queries {
+            same_blocks(&sums, &queries.layout, Set::Query)?;
         }
-        Ok(())
-    })?;
-    if sums.is_empty() {
-        return Err(ScoreError::Empty { set: Set::Train, what: "samples" });
+        let mut again = false;
+        for sum in &mut sums {
+            again |= sum.end_pass().map_err(&error)?;
+        }
+        if !again {
+            break;
+        }
     }
-    Ok(sums.into_iter().map(Accumulator::finish).collect::<Result<_, _>>()?)
+    sums.into_iter().map(Accumulator::finish).collect::<Result<_, _>>().map_err(error)
+}
+
+/// An empty sum per block, before the first batch.
+fn start(sums: &mut Vec<Accumulator>, layout: &[Block], storage: Storage, set: Set) -> Result<(), ScoreError> {
+    if sums.is_empty() {
+        let new = layout.iter().map(|block| Accumulator::new(block.clone(), storage));
+        *sums = new.collect::<Result<_, _>>().map_err(ScoreError::curvature(set))?;
+    }
+    Ok(())
+}
+
+/// Fails unless the blocks are those of the sums, in their order.
+fn same_blocks(sums: &[Accumulator], layout: &[Block], set: Set) -> Result<(), ScoreError> {
+    let expected: Vec<Block> = sums.iter().map(|sum| sum.block().clone()).collect();
+    same_layout(&expected, layout).map_err(ScoreError::gradients(set))
 }
 
 /// All query gradients, or their mean; checked to be finite.

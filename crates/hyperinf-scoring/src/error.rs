@@ -9,6 +9,8 @@ pub enum Set {
     Train,
     /// The queries.
     Query,
+    /// The samples of the curvature, where they are not the training samples.
+    Curvature,
 }
 
 impl std::fmt::Display for Set {
@@ -16,6 +18,7 @@ impl std::fmt::Display for Set {
         f.write_str(match self {
             Self::Train => "training",
             Self::Query => "query",
+            Self::Curvature => "curvature",
         })
     }
 }
@@ -90,6 +93,11 @@ pub enum ScoreError {
     /// Curvature could not be accumulated.
     #[error(transparent)]
     Curvature(CurvatureError),
+    /// A curvature needs activations, and the source has gradients only.
+    #[error(
+        "this curvature is made of a layer's inputs and what came back to it, and these are gradients alone: a structure made of gradients (`shampoo`, two-sided) is the nearest"
+    )]
+    NoCaptures,
     /// A block could not be inverted.
     #[error("block `{block}`")]
     Solve {
@@ -108,15 +116,18 @@ impl ScoreError {
             source => Self::Gradients { set, source },
         }
     }
+
+    /// An error of the curvature over the samples of a set.
+    pub(crate) fn curvature(set: Set) -> impl Fn(CurvatureError) -> Self {
+        move |error| match error {
+            CurvatureError::NonFinite { block, sample, value } => Self::NonFinite { set, block, sample, value },
+            other => Self::Curvature(other),
+        }
+    }
 }
 
 impl From<CurvatureError> for ScoreError {
     fn from(error: CurvatureError) -> Self {
-        match error {
-            CurvatureError::NonFinite { block, sample, value } => {
-                Self::NonFinite { set: Set::Train, block, sample, value }
-            }
-            other => Self::Curvature(other),
-        }
+        Self::curvature(Set::Train)(error)
     }
 }

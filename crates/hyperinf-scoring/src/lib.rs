@@ -10,6 +10,7 @@
 //! | function | from | gives |
 //! |---|---|---|
 //! | [`attribute`] | any two [`Source`]s: a model with batches, or stored gradients | scores `[q, n]` |
+//! | [`attribute_with`] | a third source, for the curvature | the same |
 //! | [`self_influence`] | one source | each sample's influence on itself, `[n]` |
 //! | [`Scorer`] | stored gradients, some blocks at a time | the same as [`attribute`], for files larger than memory |
 //! | [`baselines`] | a model with batches | training losses and gradient norms |
@@ -22,7 +23,7 @@ mod rank;
 mod scorer;
 mod source;
 
-pub use attribute::{SelfInfluence, attribute, self_influence};
+pub use attribute::{SelfInfluence, attribute, attribute_with, self_influence, self_influence_with};
 pub use error::{ScoreError, Set};
 pub use method::{Gfim, Method, MethodInfo, Options, QueryMode, method, methods};
 pub use rank::{Amount, detect, ranking, select, top_k};

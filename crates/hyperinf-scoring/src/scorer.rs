@@ -115,7 +115,24 @@ impl Scorer {
     /// If a set is empty, a gradient is not finite, the two sets' blocks differ, the samples are not as many as
     /// before, or a block cannot be inverted.
     pub fn add(&mut self, train: &dyn Source, query: &dyn Source) -> Result<(), ScoreError> {
-        let part = Part::of(train, query, &self.options)?;
+        self.add_part(Part::of(train, None, query, &self.options)?)
+    }
+
+    /// [`Scorer::add`] with the curvature of other samples, as [`attribute_with`](crate::attribute_with).
+    ///
+    /// # Errors
+    ///
+    /// As [`Scorer::add`].
+    pub fn add_with(
+        &mut self,
+        train: &dyn Source,
+        curvature: &dyn Source,
+        query: &dyn Source,
+    ) -> Result<(), ScoreError> {
+        self.add_part(Part::of(train, Some(curvature), query, &self.options)?)
+    }
+
+    fn add_part(&mut self, part: Part) -> Result<(), ScoreError> {
         let Some(total) = &mut self.total else {
             self.total = Some(part);
             return Ok(());

@@ -1,7 +1,7 @@
 use std::borrow::Borrow;
 
 use hyperinf_curvature::host;
-use hyperinf_gradients::{Gradients, Target, Task, capture, gradients};
+use hyperinf_gradients::{Capture, Gradients, Target, Task, capture, gradients};
 
 use crate::{ScoreError, Set};
 
@@ -15,6 +15,16 @@ pub trait Source {
     ///
     /// Whatever `visit` returns, or that the gradients cannot be had.
     fn pass(&self, visit: &mut dyn FnMut(Gradients) -> Result<(), ScoreError>) -> Result<(), ScoreError>;
+
+    /// The same batches before inputs and what came back are multiplied out; for sources that have them.
+    ///
+    /// # Errors
+    ///
+    /// [`ScoreError::NoCaptures`] unless the source has them; otherwise as [`Source::pass`].
+    fn pass_captures(&self, visit: &mut dyn FnMut(Vec<Capture>) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
+        let _ = visit;
+        Err(ScoreError::NoCaptures)
+    }
 }
 
 impl Source for Gradients {
@@ -44,6 +54,13 @@ impl<'a, T, I> TaskSource<'a, T, I> {
     pub fn query(task: &'a T, batches: I) -> Self {
         Self { task, batches, set: Set::Query }
     }
+
+    fn target(&self) -> Target {
+        match self.set {
+            Set::Train | Set::Curvature => Target::Loss,
+            Set::Query => Target::Measure,
+        }
+    }
 }
 
 impl<T, I> Source for TaskSource<'_, T, I>
@@ -53,12 +70,16 @@ where
     I::Item: Borrow<T::Batch>,
 {
     fn pass(&self, visit: &mut dyn FnMut(Gradients) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
-        let target = match self.set {
-            Set::Train => Target::Loss,
-            Set::Query => Target::Measure,
-        };
         for batch in self.batches.clone() {
-            visit(gradients(self.task, batch.borrow(), target).map_err(ScoreError::gradients(self.set))?)?;
+            visit(gradients(self.task, batch.borrow(), self.target()).map_err(ScoreError::gradients(self.set))?)?;
+        }
+        Ok(())
+    }
+
+    fn pass_captures(&self, visit: &mut dyn FnMut(Vec<Capture>) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
+        for batch in self.batches.clone() {
+            let found = capture(self.task, batch.borrow(), self.target()).map_err(ScoreError::gradients(self.set))?;
+            visit(found.blocks)?;
         }
         Ok(())
     }

@@ -51,7 +51,7 @@ impl Pair {
     /// The file of a set.
     pub(crate) fn file(&self, set: Set) -> &GradientFile {
         match set {
-            Set::Train => &self.train,
+            Set::Train | Set::Curvature => &self.train,
             Set::Query => &self.query,
         }
     }

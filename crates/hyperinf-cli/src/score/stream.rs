@@ -95,7 +95,7 @@ impl<'a> Blocks<'a> {
     /// The positions in this file of blocks given by their position in the training file.
     fn positions(self, group: &[usize]) -> Vec<usize> {
         match self.set {
-            Set::Train => group.to_vec(),
+            Set::Train | Set::Curvature => group.to_vec(),
             Set::Query => group.iter().map(|&l| self.pair.positions[l]).collect(),
         }
     }
@@ -117,7 +117,7 @@ impl<'a> Blocks<'a> {
             (Set::Query, _) => self.options.query == QueryMode::Each,
             (Set::Train, Method::Inverse { storage: Storage::Samples, .. }) => true,
             (Set::Train, Method::Inverse { storage: Storage::Full, .. }) => n <= parameters,
-            (Set::Train, _) => false,
+            (Set::Train | Set::Curvature, _) => false,
         };
         let bytes = parameters * if self.precision == Precision::Double { 8 } else { 4 };
         if all { n } else { (BATCH / bytes).clamp(1, n) }
