@@ -1,8 +1,9 @@
-use burn::tensor::{Tensor, assert_shape};
+use burn::tensor::{DType, Tensor, assert_shape};
 
 use crate::CurvatureError;
-use crate::precision::{host, precise};
+use crate::precision::{host, precise_type};
 use crate::product::{normal_product, outer};
+use crate::rotate::rotate;
 
 /// The kind of a [`Curvature`], without its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,11 +16,16 @@ pub enum Structure {
     OneSided,
     /// The diagonal.
     Diagonal,
+    /// Eigenvalues in a basis of Kronecker products (K-FAC, EK-FAC, two-sided).
+    Kronecker,
+    /// Some eigenpairs; zero on the complement.
+    Eigen,
 }
 
 impl Structure {
     /// All structures.
-    pub const ALL: [Self; 4] = [Self::Dense, Self::Samples, Self::OneSided, Self::Diagonal];
+    pub const ALL: [Self; 6] =
+        [Self::Dense, Self::Samples, Self::OneSided, Self::Diagonal, Self::Kronecker, Self::Eigen];
 }
 
 /// Which side of a block the GFIM sums over (contracts); the factor keeps the other side.
@@ -79,6 +85,22 @@ pub enum Curvature {
     },
     /// `H = diag(h)`, `[D]`.
     Diagonal(Tensor<1>),
+    /// `H = (Q_A ⊗ Q_S) diag(Λ) (Q_A ⊗ Q_S)ᵀ`: K-FAC, EK-FAC and the two-sided form of gradients alike.
+    Kronecker {
+        /// `Q_A`, the input side's orthonormal eigenvectors in its columns, `[rows, rows]`.
+        left: Tensor<2>,
+        /// `Q_S`, the output side's, `[cols, cols]`.
+        right: Tensor<2>,
+        /// `Λ`, the eigenvalue of each pair of eigenvectors, `[rows, cols]`.
+        eigenvalues: Tensor<2>,
+    },
+    /// `H = Σ_k μ_k q_k q_kᵀ`: low rank, zero on the complement, where damping takes its place.
+    Eigen {
+        /// `q_k`, orthonormal rows, `[k, D]`.
+        vectors: Tensor<2>,
+        /// `μ_k`, `[k]`.
+        values: Tensor<1>,
+    },
 }
 
 impl Curvature {
@@ -89,6 +111,8 @@ impl Curvature {
             Self::Samples(_) => Structure::Samples,
             Self::OneSided { .. } => Structure::OneSided,
             Self::Diagonal(_) => Structure::Diagonal,
+            Self::Kronecker { .. } => Structure::Kronecker,
+            Self::Eigen { .. } => Structure::Eigen,
         }
     }
 
@@ -99,6 +123,8 @@ impl Curvature {
             Self::Samples(r) => r.dims()[1],
             Self::OneSided { rows, cols, .. } => rows * cols,
             Self::Diagonal(h) => h.dims()[0],
+            Self::Kronecker { eigenvalues, .. } => eigenvalues.dims().iter().product(),
+            Self::Eigen { vectors, .. } => vectors.dims()[1],
         }
     }
 
@@ -126,6 +152,14 @@ impl Curvature {
                 }
             }
             Self::Diagonal(h) => v * h.clone().unsqueeze(),
+            Self::Kronecker { left, right, eigenvalues } => {
+                let v = rotate(v, left.clone(), right.clone()) * eigenvalues.clone().reshape([1, d]);
+                rotate(v, left.clone().transpose(), right.clone().transpose())
+            }
+            Self::Eigen { vectors, values } => {
+                let weights = v.matmul(vectors.clone().transpose()) * values.clone().unsqueeze();
+                weights.matmul(vectors.clone())
+            }
         }
     }
 
@@ -133,31 +167,55 @@ impl Curvature {
     pub fn matrix(&self) -> Option<&Tensor<2>> {
         match self {
             Self::Dense(matrix) | Self::OneSided { factor: matrix, .. } => Some(matrix),
-            Self::Samples(_) | Self::Diagonal(_) => None,
+            Self::Samples(_) | Self::Diagonal(_) | Self::Kronecker { .. } | Self::Eigen { .. } => None,
         }
     }
 
-    /// The same structure around another matrix: the inverse of its factor, say. Samples and diagonals are unchanged.
+    /// The same structure around another matrix: the inverse of its factor, say. Structures without one are unchanged.
     pub fn with_matrix(&self, matrix: Tensor<2>) -> Self {
         match *self {
             Self::Dense(_) => Self::Dense(matrix),
             Self::OneSided { rows, cols, rows_contracted, .. } => {
                 Self::OneSided { factor: matrix, rows, cols, rows_contracted }
             }
-            Self::Samples(_) | Self::Diagonal(_) => self.clone(),
+            Self::Samples(_) | Self::Diagonal(_) | Self::Kronecker { .. } | Self::Eigen { .. } => self.clone(),
+        }
+    }
+
+    /// A tensor of the curvature, whose device and type are those of all.
+    pub fn like(&self) -> Tensor<2> {
+        match self {
+            Self::Dense(matrix) | Self::Samples(matrix) | Self::OneSided { factor: matrix, .. } => matrix.clone(),
+            Self::Diagonal(h) => h.clone().unsqueeze(),
+            Self::Kronecker { eigenvalues, .. } => eigenvalues.clone(),
+            Self::Eigen { vectors, .. } => vectors.clone(),
+        }
+    }
+
+    /// The same curvature in another type.
+    pub fn cast(&self, dtype: DType) -> Self {
+        match self {
+            Self::Samples(rows) => Self::Samples(rows.clone().cast(dtype)),
+            Self::Diagonal(h) => Self::Diagonal(h.clone().cast(dtype)),
+            Self::Dense(matrix) | Self::OneSided { factor: matrix, .. } => self.with_matrix(matrix.clone().cast(dtype)),
+            Self::Kronecker { left, right, eigenvalues } => Self::Kronecker {
+                left: left.clone().cast(dtype),
+                right: right.clone().cast(dtype),
+                eigenvalues: eigenvalues.clone().cast(dtype),
+            },
+            Self::Eigen { vectors, values } => {
+                Self::Eigen { vectors: vectors.clone().cast(dtype), values: values.clone().cast(dtype) }
+            }
         }
     }
 
     /// The same curvature in f64, where its device has f64.
     pub fn precise(&self) -> Self {
-        match self {
-            Self::Samples(rows) => Self::Samples(precise(rows.clone())),
-            Self::Diagonal(h) => Self::Diagonal(precise(h.clone())),
-            Self::Dense(matrix) | Self::OneSided { factor: matrix, .. } => self.with_matrix(precise(matrix.clone())),
-        }
+        let like = self.like();
+        self.cast(precise_type(&like.device(), like.dtype()))
     }
 
-    /// The trace of `H`.
+    /// The trace of `H`; of its eigenvalues where it has them.
     ///
     /// # Errors
     ///
@@ -174,6 +232,8 @@ impl Curvature {
                 diagonal_sum(factor)? * repeats as f64
             }
             Self::Diagonal(h) => host(h.clone())?.iter().sum(),
+            Self::Kronecker { eigenvalues, .. } => host(eigenvalues.clone())?.iter().sum(),
+            Self::Eigen { values, .. } => host(values.clone())?.iter().sum(),
         })
     }
 
@@ -193,6 +253,14 @@ impl Curvature {
             Self::Diagonal(h) => {
                 let [d] = h.dims();
                 Tensor::<2>::eye(d, &h.device()).cast(h.dtype()) * h.clone().unsqueeze()
+            }
+            Self::Kronecker { left, right, eigenvalues } => {
+                let basis = kronecker(left.clone(), right.clone());
+                let scaled = basis.clone() * eigenvalues.clone().reshape([1, self.parameters()]);
+                scaled.matmul(basis.transpose())
+            }
+            Self::Eigen { vectors, values } => {
+                (vectors.clone().transpose() * values.clone().unsqueeze()).matmul(vectors.clone())
             }
         }
     }

@@ -12,6 +12,7 @@ mod damping;
 mod error;
 mod precision;
 mod product;
+mod rotate;
 
 pub use accumulate::{Accumulator, BlockCurvature, Storage};
 pub use curvature::{Curvature, Scale, Side, Structure};
@@ -21,3 +22,4 @@ pub use precision::{host, precise, scalars, tensor_from_host};
 pub use product::{
     combine, combine_precise, dots, dots_precise, gram, gram_precise, normal_product, outer, squares, symmetric_product,
 };
+pub use rotate::rotate;

@@ -4,7 +4,13 @@ use crate::CurvatureError;
 
 /// The tensor in f64 where its device has f64, unchanged elsewhere.
 pub fn precise<const R: usize>(tensor: Tensor<R>) -> Tensor<R> {
-    if tensor.device().supports_dtype(DType::F64) { tensor.cast(DType::F64) } else { tensor }
+    let dtype = precise_type(&tensor.device(), tensor.dtype());
+    tensor.cast(dtype)
+}
+
+/// f64 where the device has it, else the given type.
+pub(crate) fn precise_type(device: &Device, dtype: DType) -> DType {
+    if device.supports_dtype(DType::F64) { DType::F64 } else { dtype }
 }
 
 /// A tensor's values in row-major order as f64 on the host.

@@ -1,3 +1,5 @@
+mod rotated;
+
 use burn::tensor::Tensor;
 use hyperinf_curvature::{
     Curvature, Structure, combine_precise, dots_precise, gram_precise, host, outer, precise, tensor_from_host,
@@ -6,6 +8,7 @@ use hyperinf_curvature::{
 use crate::factor::Factor;
 use crate::solver::{check, check_rows, finite, ratios};
 use crate::{Inverse, Solution, SolveError, Solver};
+use rotated::Rotated;
 
 /// The residual that a factorisation in f64 is held to; near `ε·κ` for the worst condition worth solving.
 const TOLERANCE: f64 = 1e-6;
@@ -19,6 +22,9 @@ const TOLERANCE: f64 = 1e-6;
 ///   ```
 ///   With `m > D`: `RᵀR/m` is formed and factorised.
 /// * Diagonal: a division.
+/// * Kronecker: `V` rotated into both eigenbases, divided by `Λ + λ` and rotated back, `2D(rows + cols)` per row.
+/// * Eigenpairs: `x = v/λ + Σ_k (1/(μ_k + λ) − 1/λ) ⟨v, q_k⟩ q_k`. Both are refined, since eigenvectors that were rounded
+///   to f32 are orthonormal to 1e-7 only, which an inverse multiplies by up to `κ`.
 ///
 /// Products with samples are taken in f64 where the device has f64. The residual is that of `X` before it is
 /// rounded to the type of `V`.
@@ -58,6 +64,8 @@ impl Solver for Exact {
                 let factor = Factor::new("exact", host(gram_precise(samples.clone()))?, m, m as f64 * lambda)?;
                 Ok(Box::new(Dual { samples: samples.clone(), factor, lambda }))
             }
+            Curvature::Kronecker { .. } => Ok(Box::new(Rotated::kronecker(h, lambda)?)),
+            Curvature::Eigen { .. } => Ok(Box::new(Rotated::eigen(h, lambda)?)),
         }
     }
 }

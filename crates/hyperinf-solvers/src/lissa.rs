@@ -98,10 +98,7 @@ impl Solver for Lissa {
             (LissaBatch::Random { .. }, Curvature::Samples(rows)) => {
                 scalars(rows.clone(), rows.clone())?.into_iter().fold(0.0, f64::max)
             }
-            (_, Curvature::Diagonal(d)) => largest_eigenvalue(h, &d.clone().unsqueeze(), POWER_STEPS)? * 1.1,
-            (_, Curvature::Samples(matrix) | Curvature::Dense(matrix) | Curvature::OneSided { factor: matrix, .. }) => {
-                largest_eigenvalue(h, matrix, POWER_STEPS)? * 1.1
-            }
+            _ => largest_eigenvalue(h, &h.like(), POWER_STEPS)? * 1.1,
         };
         if !largest.is_finite() {
             return Err(SolveError::NonFinite { solver: self.name(), what: "the curvature" });
