@@ -155,6 +155,20 @@ fn an_adapter_of_a_bare_model_fits_the_model_with_it() {
 }
 
 #[test]
+fn an_adapter_that_cannot_be_written_leaves_nothing_half_written() {
+    let (config, tensors) = llama_adapter();
+    let adapter = read(write(&config, &tensors).path());
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    // A folder where a file's name should go.
+    std::fs::create_dir(folder.path().join("adapter_config.json")).expect("a folder");
+    let error = adapter.write(folder.path()).expect_err("a folder cannot be replaced by a file");
+    assert!(error.to_string().contains("adapter_config.json"), "{error}");
+    let names = std::fs::read_dir(folder.path()).expect("a folder").map(|f| f.expect("a file").file_name());
+    let hidden: Vec<_> = names.filter(|name| name.to_string_lossy().contains("partial")).collect();
+    assert!(hidden.is_empty(), "left behind: {hidden:?}");
+}
+
+#[test]
 fn what_is_written_is_what_is_read() {
     let base = causal(Model::llama().write().path());
     let (config, tensors) = llama_adapter();

@@ -1,5 +1,7 @@
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
 
 use burn::tensor::TensorData;
 use safetensors::Dtype;
@@ -53,17 +55,26 @@ impl Adapter {
         let mut json = serde_json::to_vec_pretty(&self.config.to_json())
             .map_err(|source| LoadError::Json { path: folder.join(CONFIG), source })?;
         json.push(b'\n');
-        let mut written: Vec<(PathBuf, PathBuf)> = Vec::new();
-        for (name, bytes) in [(TENSORS, self.bytes(&folder.join(TENSORS))?), (CONFIG, json)] {
-            let path = folder.join(name);
-            let partial = folder.join(format!(".{name}.{}.partial", std::process::id()));
-            std::fs::write(&partial, bytes).map_err(failed(&partial))?;
-            written.push((partial, path));
+        let files = [(TENSORS, self.bytes(&folder.join(TENSORS))?), (CONFIG, json)].map(|(name, bytes)| {
+            (folder.join(format!(".{name}.{}.partial", std::process::id())), folder.join(name), bytes)
+        });
+        // Both are complete on the disk before either has its name.
+        let complete = files
+            .iter()
+            .try_for_each(|(partial, _, bytes)| {
+                let mut file = File::create(partial).map_err(failed(partial))?;
+                file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed(partial))
+            })
+            .and_then(|()| {
+                files.iter().try_for_each(|(partial, path, _)| std::fs::rename(partial, path).map_err(failed(path)))
+            });
+        if complete.is_err() {
+            for (partial, ..) in &files {
+                // What matters is why it could not be written; one of the two may not be there.
+                let _ = std::fs::remove_file(partial);
+            }
         }
-        for (partial, path) in written {
-            std::fs::rename(&partial, &path).map_err(failed(&path))?;
-        }
-        Ok(())
+        complete
     }
 
     fn bytes(&self, path: &Path) -> Result<Vec<u8>, LoadError> {
