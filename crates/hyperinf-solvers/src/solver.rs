@@ -17,6 +17,24 @@ pub trait Solver: Send + Sync {
     ///
     /// If the structure is unsupported, `λ` is not positive and finite, or the numbers do not allow it.
     fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError>;
+
+    /// [`Solver::prepare`] for many blocks at once, each with its own damping; one result per block, in their order.
+    ///
+    /// A solver of matrix products may take blocks of equal size together.
+    fn prepare_many(&self, blocks: &[(&Curvature, f64)]) -> Vec<Result<Box<dyn Inverse>, SolveError>> {
+        blocks.iter().map(|(h, lambda)| self.prepare(h, *lambda)).collect()
+    }
+
+    /// [`Solver::prepare`] for one block at many dampings, in their order.
+    ///
+    /// A solver may re-use a decomposition, or start from the inverse at the neighbouring damping.
+    ///
+    /// # Errors
+    ///
+    /// As [`Solver::prepare`], at the first damping that fails.
+    fn prepare_sweep(&self, h: &Curvature, lambdas: &[f64]) -> Result<Vec<Box<dyn Inverse>>, SolveError> {
+        lambdas.iter().map(|lambda| self.prepare(h, *lambda)).collect()
+    }
 }
 
 /// A prepared `(H + λI)⁻¹`.
@@ -27,6 +45,11 @@ pub trait Inverse: Send + Sync {
     ///
     /// If `V` has not `D` columns, holds NaN, or the iteration diverges.
     fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError>;
+
+    /// How this block is inverted and why, for reports; empty where the solver's name says it all.
+    fn describe(&self) -> String {
+        String::new()
+    }
 }
 
 /// The rows found, and how good they are.
