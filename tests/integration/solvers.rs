@@ -127,7 +127,7 @@ fn datainf_never_underestimates_and_meets_the_inverse_when_all_samples_agree() {
         }
         let same = Matrix::from_fn(5, 6, |i, j| samples.at(0, j) * if i % 2 == 0 { 1.0 } else { -1.0 });
         let solution = solve(&DataInf, &Curvature::Samples(rows(&same)), lambda, &rows(&v));
-        assert_close("identical samples", &values(solution.x), &exact(&fisher(&same), lambda, &v).values, 1e-12);
+        assert_close("identical samples", &values(solution.x.clone()), &exact(&fisher(&same), lambda, &v).values, 1e-12);
         assert!(solution.residual() < 1e-12, "residual {}", solution.residual());
     }
 }
@@ -246,7 +246,7 @@ fn the_reported_residual_is_the_true_one() {
         for (h, dense) in structures(&device) {
             for solver in solvers().iter().filter(|s| s.supports(h.structure())) {
                 let found = solve(solver.as_ref(), &h, 0.05, &tensor(&v, &device, DType::F64));
-                let left = matrix(found.x).times(&dense.plus(0.05, &Matrix::identity(12))).plus(-1.0, &v);
+                let left = matrix(found.x.clone()).times(&dense.plus(0.05, &Matrix::identity(12))).plus(-1.0, &v);
                 let norm = |row: &[f64]| row.iter().map(|v| v * v).sum::<f64>().sqrt();
                 let worst = (0..3).map(|i| norm(left.row(i)) / norm(v.row(i))).fold(0.0, f64::max);
                 let what = format!("{} on {:?}, {name}", solver.name(), h.structure());
