@@ -8,10 +8,11 @@ use plotters::style::register_font;
 
 use crate::judge::mean_and_spread;
 use crate::results::{self, Detection, DetectionSetting};
-use crate::tables::{groups, over_seeds};
+use crate::tables::{SWEPT_METHODS, groups, over_seeds, swept};
 use crate::{Failure, detection};
 
 /// A line of a figure.
+#[derive(Clone)]
 struct Series {
     name: String,
     /// Place, mean and spread.
@@ -53,6 +54,10 @@ pub fn draw(out: &Path, figures: &Path) -> Result<(), Failure> {
         let of = of(data);
         if let Some((setting, group)) = of.iter().find(|(s, _)| s.rank == 8) {
             curves(setting, group, &figures.join(format!("detection-{data}.png")))?;
+            let names = SWEPT_METHODS.iter().flat_map(|method| swept(method));
+            if names.clone().all(|(_, name)| group.iter().all(|r| r.methods.iter().any(|m| m.name == name))) {
+                dampings(setting, group, &figures.join(format!("damping-{data}.png")))?;
+            }
         }
         if of.len() > 1 {
             correlations(&of, &figures.join(format!("correlation-{data}.png")))?;
@@ -88,6 +93,34 @@ fn curves(setting: &DetectionSetting, group: &[Detection], path: &Path) -> Resul
         ticks: &[],
     };
     plot(path, &frame, &names.map(line))
+}
+
+/// AUC against the relative damping.
+fn dampings(setting: &DetectionSetting, group: &[Detection], path: &Path) -> Result<(), Failure> {
+    let line = |method: &'static str| {
+        let point = |(damping, name): (f64, &str)| {
+            let (mean, spread) = mean_and_spread(&over_seeds(group, name, |m| Some(m.auc)));
+            (damping.log10(), mean, spread)
+        };
+        Series { name: method.to_owned(), points: swept(method).into_iter().map(point).collect() }
+    };
+    let mut lines = SWEPT_METHODS.map(line).to_vec();
+    for name in ["identity", "training-loss"] {
+        let (mean, spread) = mean_and_spread(&over_seeds(group, name, |m| Some(m.auc)));
+        lines.push(Series { name: name.to_owned(), points: vec![(-1.0, mean, spread), (2.0, mean, spread)] });
+    }
+    let ticks: Vec<(f64, String)> = swept("exact").into_iter().map(|(c, _)| (c.log10(), c.to_string())).collect();
+    let title = format!("{}: AUC of wrong labels, {} samples, seeds: {}", setting.data, setting.train, group.len());
+    let points = || lines.iter().flat_map(|l| &l.points);
+    let lowest = points().map(|p| p.1 - p.2).fold(1.0, f64::min);
+    let highest = points().map(|p| p.1 + p.2).fold(0.0, f64::max);
+    let frame = Frame {
+        title: &title,
+        x: ("relative damping", -1.1..2.1),
+        y: ("AUC", lowest - 0.02..highest + 0.02),
+        ticks: &ticks,
+    };
+    plot(path, &frame, &lines)
 }
 
 /// Correlation with the exact scores against the rank of the adapters.
@@ -141,7 +174,9 @@ fn plot(path: &Path, frame: &Frame<'_>, series: &[Series]) -> Result<(), Failure
             .x_desc(frame.x.0)
             .y_desc(frame.y.0)
             .x_label_formatter(&label)
-            .y_label_formatter(&|y| format!("{y:.1}"))
+            .y_label_formatter(&|y| {
+                if frame.y.1.end - frame.y.1.start < 0.4 { format!("{y:.2}") } else { format!("{y:.1}") }
+            })
             .x_labels(11)
             .light_line_style(WHITE)
             .bold_line_style(RGBColor(225, 225, 225))

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use crate::judge::mean_and_spread;
-use crate::results::{self, Detection, DetectionMethod, DetectionSetting, Influential};
+use crate::judge::{SWEPT, mean_and_spread};
+use crate::results::{
+    self, Detection, DetectionMethod, DetectionSetting, Influential, InfluentialMethod, InfluentialSetting,
+};
 use crate::{Failure, detection, influential};
 
 /// Results that differ in nothing but the seed.
@@ -25,10 +27,20 @@ pub fn over_seeds(group: &[Detection], name: &str, figure: impl Fn(&DetectionMet
     group.iter().flat_map(|result| result.methods.iter().filter(|m| m.name == name)).filter_map(figure).collect()
 }
 
-/// The methods in the order of a result.
+/// The methods in the order of a result, those with another damping left out.
 fn names(group: &[Detection]) -> Vec<String> {
-    group.first().map(|result| result.methods.iter().map(|m| m.name.clone()).collect()).unwrap_or_default()
+    let all = group.first().into_iter().flat_map(|result| &result.methods).map(|m| m.name.clone());
+    all.filter(|name| SWEPT.iter().all(|(swept, ..)| swept != name)).collect()
 }
+
+/// The names under which a method's results stand, by the relative damping; the first is the default.
+pub fn swept(method: &'static str) -> Vec<(f64, &'static str)> {
+    let others = SWEPT.into_iter().filter(move |(_, base, _)| *base == method).map(|(name, _, c)| (c, name));
+    std::iter::once((0.1, method)).chain(others).collect()
+}
+
+/// The methods whose damping is swept.
+pub const SWEPT_METHODS: [&str; 3] = ["datainf", "hyperinf", "exact"];
 
 /// Prints every table for which there are results.
 pub fn print(out: &Path) -> Result<(), Failure> {
@@ -43,6 +55,7 @@ pub fn print(out: &Path) -> Result<(), Failure> {
     ] {
         table(title, &detections, figure);
     }
+    dampings(&detections);
     println!(
         "\n### Models\n\n| data | rank | train | seeds | validation accuracy | commonest class | accuracy on true training labels | tuning, s | gradients, s |\n|---|---|---|---|---|---|---|---|---|"
     );
@@ -61,43 +74,92 @@ pub fn print(out: &Path) -> Result<(), Failure> {
             of(|r| r.gradient_seconds)
         );
     }
-    for result in results::read::<Influential>(&out.join(influential::FILE))? {
-        let s = &result.setting;
-        println!(
-            "\n### {} r={} seed {}: {} × 10 training samples, {} × 10 queries, {} epochs of batches of \
-             {}, rate {}\n\nLoss of the queries {:.3}, after tuning {:.3} (training samples {:.3}); {:.0} s tuning, {:.0} s gradients\n\n\
-             | method | AUC | recall | AUC by size | recall by size | s | residual |\n|---|---|---|---|---|---|---|",
-            s.data,
-            s.rank,
-            s.seed,
-            s.train_per_class,
-            s.test_per_class,
-            s.epochs,
-            s.batch_size,
-            s.learning_rate,
-            result.loss_before,
-            result.loss_after,
-            result.train_loss_after,
-            result.tuning_seconds,
-            result.gradient_seconds
-        );
-        for m in &result.methods {
-            let residual = m.residual.map_or("–".into(), |r| format!("{r:.1e}"));
-            println!(
-                "| {} | {:.3} ± {:.3} | {:.3} ± {:.3} | {:.3} | {:.3} | {:.1} | {residual}{} |",
-                m.name,
-                m.auc,
-                m.auc_spread,
-                m.recall,
-                m.recall_spread,
-                m.absolute_auc,
-                m.absolute_recall,
-                m.seconds,
-                if m.converged { "" } else { " (not converged)" }
-            );
-        }
+    for (setting, group) in influential_groups(results::read(&out.join(influential::FILE))?) {
+        influential(&setting, &group);
     }
     Ok(())
+}
+
+/// Results on classes that differ in nothing but the seed.
+fn influential_groups(results: Vec<Influential>) -> Vec<(InfluentialSetting, Vec<Influential>)> {
+    let mut groups: Vec<(InfluentialSetting, Vec<Influential>)> = Vec::new();
+    for result in results {
+        let setting = InfluentialSetting { seed: 0, ..result.setting.clone() };
+        match groups.iter_mut().find(|(other, _)| *other == setting) {
+            Some((_, group)) => group.push(result),
+            None => groups.push((setting, vec![result])),
+        }
+    }
+    groups
+}
+
+/// The spread of one seed is over its queries, that of several is over the seeds.
+fn influential(s: &InfluentialSetting, group: &[Influential]) {
+    let of = |figure: fn(&Influential) -> f64| shown(&group.iter().map(figure).collect::<Vec<_>>());
+    let seeds: Vec<String> = group.iter().map(|result| result.setting.seed.to_string()).collect();
+    println!(
+        "\n### {} r={}, seeds {}: {} × 10 training samples, {} × 10 queries, {} epochs of batches of {} {}, rate {}\n\n\
+         Loss of the queries {}, after tuning {} (training samples {}); {} s tuning, {} s gradients\n\n\
+         | method | AUC | recall | AUC by size | recall by size | s | residual |\n|---|---|---|---|---|---|---|",
+        s.data,
+        s.rank,
+        seeds.join(", "),
+        s.train_per_class,
+        s.test_per_class,
+        s.epochs,
+        s.batch_size,
+        if s.by_length { "samples of like length" } else { "any samples" },
+        s.learning_rate,
+        of(|r| r.loss_before),
+        of(|r| r.loss_after),
+        of(|r| r.train_loss_after),
+        of(|r| r.tuning_seconds),
+        of(|r| r.gradient_seconds)
+    );
+    for m in group.iter().take(1).flat_map(|result| &result.methods) {
+        let same: Vec<&InfluentialMethod> =
+            group.iter().flat_map(|result| &result.methods).filter(|other| other.name == m.name).collect();
+        let of = |figure: fn(&InfluentialMethod) -> f64| same.iter().map(|m| figure(m)).collect::<Vec<f64>>();
+        let with = |values: Vec<f64>, spread: f64| match values.as_slice() {
+            [one] => format!("{one:.3} ± {spread:.3}"),
+            several => shown(several),
+        };
+        let worst = same.iter().filter_map(|m| m.residual).reduce(f64::max);
+        println!(
+            "| {} | {} | {} | {:.3} | {:.3} | {:.1} | {}{} |",
+            m.name,
+            with(of(|m| m.auc), m.auc_spread),
+            with(of(|m| m.recall), m.recall_spread),
+            mean_and_spread(&of(|m| m.absolute_auc)).0,
+            mean_and_spread(&of(|m| m.absolute_recall)).0,
+            mean_and_spread(&of(|m| m.seconds)).0,
+            worst.map_or("–".into(), |r| format!("{r:.1e}")),
+            if same.iter().all(|m| m.converged) { "" } else { " (not converged)" }
+        );
+    }
+}
+
+/// The AUC by the relative damping, where it was swept.
+fn dampings(groups: &[(DetectionSetting, Vec<Detection>)]) {
+    println!(
+        "\n### AUC by relative damping\n\n| data | rank | train | method | 0.1 | 1 | 10 | 100 |\n|---|---|---|---|---|---|---|---|"
+    );
+    for (setting, group) in groups {
+        for method in SWEPT_METHODS {
+            // Only results that have them all, so that a row is over the same seeds.
+            let have = |result: &&Detection| {
+                swept(method).iter().all(|(_, name)| result.methods.iter().any(|m| m.name == *name))
+            };
+            let all: Vec<Detection> = group.iter().filter(have).cloned().collect();
+            if all.is_empty() {
+                continue;
+            }
+            let cells: Vec<String> =
+                swept(method).into_iter().map(|(_, name)| shown(&over_seeds(&all, name, |m| Some(m.auc)))).collect();
+            let DetectionSetting { data, rank, train, .. } = setting;
+            println!("| {data} | {rank} | {train} | {method} | {} |", cells.join(" | "));
+        }
+    }
 }
 
 fn table(title: &str, groups: &[(DetectionSetting, Vec<Detection>)], figure: impl Fn(&DetectionMethod) -> Option<f64>) {
