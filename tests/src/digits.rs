@@ -4,7 +4,7 @@ use burn::module::Param;
 use burn::nn::Linear;
 use burn::tensor::activation::{log_softmax, relu};
 use burn::tensor::{DType, Device, Tensor};
-use hyperinf::gradients::{Gradients, Tape, Target, Task, gradients};
+use hyperinf::gradients::{Family, Gradients, Likelihood, Tape, Target, Task, gradients};
 
 use crate::compare::tensor;
 use crate::fixtures::{Arrays, load};
@@ -54,6 +54,10 @@ impl Task for Digits {
 
     fn loss(&self, outputs: Tensor<2>, (_, labels): &Images) -> Tensor<1> {
         (log_softmax(outputs, 1) * labels.clone()).sum_dim(1).squeeze_dim::<1>(1).neg()
+    }
+
+    fn likelihood(&self, _: &Images) -> Option<Likelihood> {
+        Some(Likelihood::new(Family::Softmax))
     }
 }
 

@@ -65,6 +65,27 @@ pub enum GradientError {
         /// What is missing.
         what: &'static str,
     },
+    /// The estimate asks for the likelihood of a task that has none.
+    #[error("the task has no likelihood: only the empirical estimate of its curvature can be had")]
+    NoLikelihood,
+    /// The likelihood was made for another number of output rows.
+    #[error("the likelihood has {found} {what}, but there are {rows} output rows")]
+    OutputRows {
+        /// What there are too few or too many of.
+        what: &'static str,
+        /// How many.
+        found: usize,
+        /// The number of output rows.
+        rows: usize,
+    },
+    /// The weight of an output row is negative or not finite.
+    #[error("the likelihood gives output row {row} the weight {weight}")]
+    Weight {
+        /// The row's index.
+        row: usize,
+        /// Its weight.
+        weight: f64,
+    },
     /// A device failed while values were read back.
     #[error("reading values back from the device failed: {0}")]
     Read(String),

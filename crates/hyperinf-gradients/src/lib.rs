@@ -10,10 +10,12 @@
 //! | [`Tape`] | passes linear layers through and notes their inputs and outputs |
 //! | [`capture`] | one backward pass: a [`Capture`] per block |
 //! | [`gradients`] | the same, multiplied out: a [`Gradients`] |
+//! | [`estimated`] | the captures of an [`Estimate`] of the curvature, for tasks with a [`Likelihood`] |
 //! | [`gradients_looped`] | one backward pass per sample, for any module: the fallback and the oracle |
 
 mod block;
 mod error;
+mod estimate;
 mod gradients;
 mod looped;
 mod tape;
@@ -21,6 +23,7 @@ mod task;
 
 pub use block::Block;
 pub use error::GradientError;
+pub use estimate::{Estimate, Family, Likelihood, Sketch, estimated};
 pub use gradients::{Gradients, same_layout};
 pub use looped::gradients_looped;
 pub use tape::{Capture, Tape};

@@ -120,16 +120,15 @@ impl Tape {
         output.reshape(shape)
     }
 
-    /// Back-propagates the summed losses `[n]` and collects one capture per block, in order of first use.
-    pub(crate) fn finish(self, losses: Tensor<1>) -> Result<Vec<Capture>, GradientError> {
+    /// Back-propagates the sum `[1]` of `n` samples' losses and collects one capture per block, in order of first use.
+    pub(crate) fn finish(self, sum: Tensor<1>, n: usize) -> Result<Vec<Capture>, GradientError> {
         if self.uses.is_empty() {
             return Err(GradientError::NothingRecorded);
         }
-        let [n] = losses.dims();
-        if !losses.is_tracked() {
+        if !sum.is_tracked() {
             return Err(GradientError::Unreached { block: self.uses[0].block.name.clone() });
         }
-        let mut grads = losses.sum().backward();
+        let mut grads = sum.backward();
         let mut captures: Vec<Capture> = Vec::new();
         for Use { block, input, leaf } in self.uses {
             let [samples, _, _] = input.dims();

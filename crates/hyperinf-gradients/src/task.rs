@@ -1,6 +1,6 @@
 use burn::tensor::Tensor;
 
-use crate::{Capture, GradientError, Gradients, Tape};
+use crate::{Capture, GradientError, Gradients, Likelihood, Tape};
 
 /// A model with its loss: what a user implements to have its training data attributed.
 ///
@@ -18,6 +18,13 @@ pub trait Task {
     /// What a query measures of each sample, `[n]`: the loss, unless overridden (a logit margin, say).
     fn measure(&self, outputs: Tensor<2>, batch: &Self::Batch) -> Tensor<1> {
         self.loss(outputs, batch)
+    }
+
+    /// The loss as a likelihood of the outputs, if it is one: needed by every [`Estimate`](crate::Estimate) but the
+    /// empirical one.
+    fn likelihood(&self, batch: &Self::Batch) -> Option<Likelihood> {
+        let _ = batch;
+        None
     }
 }
 
@@ -51,8 +58,8 @@ pub fn capture<T: Task>(task: &T, batch: &T::Batch, target: Target) -> Result<Ca
         Target::Loss => task.loss(outputs, batch),
         Target::Measure => task.measure(outputs, batch),
     };
-    let kept = values.clone().without_autodiff();
-    Ok(Captures { blocks: tape.finish(values)?, values: kept })
+    let (kept, [n]) = (values.clone().without_autodiff(), values.dims());
+    Ok(Captures { blocks: tape.finish(values.sum(), n)?, values: kept })
 }
 
 /// Per-sample gradients of a batch from one backward pass: `g_i = a_iᵀ δ_i` for each block, `[n, rows, cols]`.

@@ -1,7 +1,7 @@
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
-use hyperinf_gradients::{Tape, Task};
+use hyperinf_gradients::{Family, Likelihood, Tape, Task};
 
 use crate::classifier::cross_entropy;
 use crate::decoder::build::{self, Builder};
@@ -127,6 +127,15 @@ impl Task for CausalLm {
 
     fn loss(&self, outputs: Tensor<2>, batch: &LmBatch) -> Tensor<1> {
         batch.mean_per_sample(cross_entropy(outputs, batch.targets.clone()))
+    }
+
+    /// Each scored token is a row of weight 1 / (the sample's scored tokens).
+    fn likelihood(&self, batch: &LmBatch) -> Option<Likelihood> {
+        let each = |(sample, &count): (usize, &usize)| std::iter::repeat_n((sample, 1.0 / count as f64), count);
+        let (samples, weights): (Vec<usize>, Vec<f64>) = batch.counts.iter().enumerate().flat_map(each).unzip();
+        let m = weights.len();
+        let weights = Tensor::from_data(TensorData::new(weights, [m]), &batch.targets.device());
+        Some(Likelihood { family: Family::Softmax, weights: Some(weights), samples: Some(samples) })
     }
 }
 

@@ -2,7 +2,7 @@ mod head;
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use hyperinf_gradients::{Tape, Task};
+use hyperinf_gradients::{Family, Likelihood, Tape, Task};
 
 use crate::error::check;
 use crate::init::Init;
@@ -125,6 +125,10 @@ impl Task for EncoderClassifier {
 
     fn loss(&self, outputs: Tensor<2>, batch: &LabelledBatch) -> Tensor<1> {
         cross_entropy(outputs, batch.labels.clone())
+    }
+
+    fn likelihood(&self, _: &LabelledBatch) -> Option<Likelihood> {
+        Some(Likelihood::new(Family::Softmax))
     }
 }
 

@@ -1,7 +1,11 @@
+mod curvature;
+
 use std::borrow::Borrow;
 
 use hyperinf_curvature::host;
-use hyperinf_gradients::{Capture, Gradients, Target, Task, capture, gradients};
+use hyperinf_gradients::{Capture, Estimate, Gradients, Target, Task, capture, gradients};
+
+pub use self::curvature::CurvatureSource;
 
 use crate::{ScoreError, Set};
 
@@ -53,6 +57,11 @@ impl<'a, T, I> TaskSource<'a, T, I> {
     /// Queries.
     pub fn query(task: &'a T, batches: I) -> Self {
         Self { task, batches, set: Set::Query }
+    }
+
+    /// The pseudo-samples of an estimate of the curvature, for [`attribute_with`](crate::attribute_with).
+    pub fn curvature(task: &'a T, batches: I, estimate: Estimate) -> CurvatureSource<'a, T, I> {
+        CurvatureSource { task, batches, estimate }
     }
 
     fn target(&self) -> Target {
