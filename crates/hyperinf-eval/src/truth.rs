@@ -1,0 +1,17 @@
+//! Ground truths: what retraining says about samples, to hold scores against.
+
+mod bank;
+mod brittle;
+mod error;
+mod lds;
+mod loo;
+mod retrain;
+mod selection;
+
+pub use bank::{Bank, Job};
+pub use brittle::{Brittleness, BrittlenessConfig, brittleness, random_scores};
+pub use error::TruthError;
+pub use lds::{Lds, LdsConfig, LdsTruth, lds, random_subsets};
+pub use loo::{LeaveOneOut, leave_one_out};
+pub use retrain::{Outcome, Retrain};
+pub use selection::{Selection, SelectionConfig, selection};
