@@ -1,40 +1,13 @@
 use burn::tensor::{Tensor, assert_shape};
 use hyperinf_gradients::{Block, Capture};
 
+use crate::kronecker::{Correction, Factors, capture_squares};
+use crate::low_rank::Sketch;
 use crate::product::outer;
-use crate::{Curvature, CurvatureError, Scale, Side, scalars};
+use crate::storage::{check_matrix, check_samples};
+use crate::{Curvature, CurvatureError, Scale, Side, Storage, scalars};
 
-/// The largest matrix that an accumulator starts, in bytes of f32.
-const DENSE_LIMIT: u64 = 16 << 30;
-
-/// How a block's curvature is to be stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Storage {
-    /// `[D, D]`, whatever the number of samples.
-    Dense,
-    /// All samples, `[n, D]`.
-    Samples,
-    /// The smaller of the two, both exact: samples while `n ≤ D`, the dense matrix from then on.
-    Full,
-    /// One factor (GFIM).
-    OneSided {
-        /// The side that is summed over.
-        side: Side,
-        /// Whether its length is divided out.
-        scale: Scale,
-    },
-    /// The diagonal, `[D]`.
-    Diagonal,
-}
-
-impl Storage {
-    /// Whether it is made of captures, inputs and what came back to a layer, and not of their products alone.
-    pub fn needs_captures(self) -> bool {
-        false
-    }
-}
-
-/// The empirical Fisher of one block with what damping and reports need to know about it.
+/// The curvature of one block with what damping and reports need to know about it.
 #[derive(Clone, Debug)]
 pub struct BlockCurvature {
     /// The block.
@@ -47,10 +20,10 @@ pub struct BlockCurvature {
     pub samples: usize,
 }
 
-/// Sums the empirical Fisher of one block over batches: `F = (1/n) Σ g_i g_iᵀ` in the storage asked for.
+/// Sums the curvature of one block over batches: `F = (1/n) Σ g_i g_iᵀ` in the storage asked for.
 ///
-/// Memory does not grow with `n`, except for [`Storage::Samples`]. Products are taken in the gradients' type,
-/// squared norms are summed in f64.
+/// The samples are added once; where [`Accumulator::end_pass`] then says so, once more. Memory does not grow with
+/// `n`, except for [`Storage::Samples`]. Products are taken in the gradients' type, squared norms are summed in f64.
 pub struct Accumulator {
     block: Block,
     storage: Storage,
@@ -63,8 +36,15 @@ pub struct Accumulator {
 enum Sum {
     Nothing,
     Matrix(Tensor<2>),
-    Rows { rows: Vec<Tensor<2>>, collapse: bool },
+    Rows {
+        rows: Vec<Tensor<2>>,
+        collapse: bool,
+    },
     Vector(Tensor<1>),
+    Factors(Factors),
+    Sketch(Sketch),
+    /// The second pass.
+    Correction(Correction),
 }
 
 impl Accumulator {
@@ -72,30 +52,30 @@ impl Accumulator {
     ///
     /// # Errors
     ///
-    /// If a dense matrix or a factor of the block would exceed 16 GiB.
+    /// If a dense matrix of the block would exceed 16 GiB in f32, its larger factor or its sketch 16 GiB in f64, or the
+    /// rank is 0.
     pub fn new(block: Block, storage: Storage) -> Result<Self, CurvatureError> {
-        match storage {
-            Storage::Dense => check_size(&block, block.parameters())?,
-            Storage::OneSided { side, .. } if side.contracts_rows(block.rows, block.cols) => {
-                check_size(&block, block.cols)?;
-            }
-            Storage::OneSided { .. } => check_size(&block, block.rows)?,
-            Storage::Samples | Storage::Full | Storage::Diagonal => {}
-        }
+        storage.check(&block)?;
         let sum = match storage {
             Storage::Samples => Sum::Rows { rows: Vec::new(), collapse: false },
             Storage::Full => Sum::Rows { rows: Vec::new(), collapse: true },
-            Storage::Dense | Storage::OneSided { .. } | Storage::Diagonal => Sum::Nothing,
+            Storage::Kronecker { .. } | Storage::TwoSided { .. } => Sum::Factors(Factors::default()),
+            Storage::Dense | Storage::OneSided { .. } | Storage::Diagonal | Storage::LowRank { .. } => Sum::Nothing,
         };
         Ok(Self { block, storage, sum, square_sum: 0.0, samples: 0 })
+    }
+
+    /// The block.
+    pub fn block(&self) -> &Block {
+        &self.block
     }
 
     /// Adds a batch of per-sample gradients, `[n, rows, cols]`.
     ///
     /// # Errors
     ///
-    /// If a sample's gradient is not finite (the sample's index counts from the first batch), or the dense matrix
-    /// that [`Storage::Full`] turns to would exceed 16 GiB.
+    /// If the storage needs captures, a sample's gradient is not finite (the sample's index counts from the first
+    /// batch), held samples would exceed 64 GiB, or the dense matrix that [`Storage::Full`] turns to 16 GiB.
     ///
     /// # Panics
     ///
@@ -103,27 +83,42 @@ impl Accumulator {
     pub fn add(&mut self, gradients: Tensor<3>) -> Result<(), CurvatureError> {
         let (rows, cols) = (self.block.rows, self.block.cols);
         assert_shape!(gradients, [_, rows, cols]);
+        if self.storage.needs_captures() {
+            return Err(CurvatureError::NeedsCaptures { block: self.block.name.clone() });
+        }
+        if let Sum::Correction(correction) = &mut self.sum {
+            correction.add_gradients(gradients);
+            return Ok(());
+        }
         let n = gradients.dims()[0];
         let flat: Tensor<2> = gradients.clone().flatten(1, 2);
-        for (i, value) in scalars(flat.clone(), flat.clone())?.into_iter().enumerate() {
-            if !value.is_finite() {
-                let (block, sample) = (self.block.name.clone(), self.samples + i);
-                return Err(CurvatureError::NonFinite { block, sample, value });
-            }
-            self.square_sum += value;
+        if matches!(self.sum, Sum::Rows { .. }) {
+            check_samples(&self.block, self.samples + n)?;
         }
-        self.samples += n;
+        self.count(scalars(flat.clone(), flat.clone())?)?;
 
         self.sum = match (std::mem::replace(&mut self.sum, Sum::Nothing), self.storage) {
             (Sum::Rows { mut rows, collapse }, _) => {
                 rows.push(flat);
                 if collapse && self.samples > self.block.parameters() {
-                    check_size(&self.block, self.block.parameters())?;
+                    check_matrix(&self.block, self.block.parameters())?;
                     let parts = rows.into_iter().map(outer);
                     Sum::Matrix(parts.reduce(|a, b| a + b).expect("the batch was just pushed"))
                 } else {
                     Sum::Rows { rows, collapse }
                 }
+            }
+            (Sum::Factors(mut factors), _) => {
+                factors.add_gradients(gradients);
+                Sum::Factors(factors)
+            }
+            (sum, Storage::LowRank { rank, seed }) => {
+                let mut sketch = match sum {
+                    Sum::Sketch(sketch) => sketch,
+                    _ => Sketch::new(rank, seed, &flat),
+                };
+                sketch.add(flat);
+                Sum::Sketch(sketch)
             }
             (sum, Storage::Diagonal) => {
                 let squares = flat.square().sum_dim(0).squeeze_dim(0);
@@ -146,12 +141,7 @@ impl Accumulator {
         Ok(())
     }
 
-    /// The block.
-    pub fn block(&self) -> &Block {
-        &self.block
-    }
-
-    /// Adds a batch as a capture: [`Accumulator::add`] for storages that need gradients only.
+    /// Adds a batch as a capture; for storages that need gradients only, as [`Accumulator::add`].
     ///
     /// # Errors
     ///
@@ -161,7 +151,32 @@ impl Accumulator {
     ///
     /// If the capture is another block's.
     pub fn add_capture(&mut self, capture: &Capture) -> Result<(), CurvatureError> {
-        self.add(capture.gradients())
+        if !self.storage.needs_captures() {
+            return self.add(capture.gradients());
+        }
+        let (rows, cols) = (self.block.rows, self.block.cols);
+        assert_shape!(capture.input, [_, _, rows]);
+        assert_shape!(capture.delta, [_, _, cols]);
+        if let Sum::Correction(correction) = &mut self.sum {
+            correction.add_capture(capture);
+            return Ok(());
+        }
+        self.count(capture_squares(capture)?)?;
+        if let Sum::Factors(factors) = &mut self.sum {
+            factors.add_capture(capture)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the squared norms of a batch's samples.
+    fn count(&mut self, squares: Vec<f64>) -> Result<(), CurvatureError> {
+        if let Some(i) = squares.iter().position(|s| !s.is_finite()) {
+            let (block, sample) = (self.block.name.clone(), self.samples + i);
+            return Err(CurvatureError::NonFinite { block, sample, value: squares[i] });
+        }
+        self.samples += squares.len();
+        self.square_sum += squares.iter().sum::<f64>();
+        Ok(())
     }
 
     /// Ends a pass over the samples; `true` if the same samples must be added once more before
@@ -169,16 +184,30 @@ impl Accumulator {
     ///
     /// # Errors
     ///
-    /// If there were no samples, or what the next pass needs cannot be computed.
+    /// If there were no samples, or the eigenvectors that the next pass needs cannot be computed.
     pub fn end_pass(&mut self) -> Result<bool, CurvatureError> {
-        Ok(false)
+        let (Storage::Kronecker { corrected: true } | Storage::TwoSided { corrected: true }) = self.storage else {
+            return Ok(false);
+        };
+        match std::mem::replace(&mut self.sum, Sum::Nothing) {
+            Sum::Factors(factors) => {
+                let bases = factors.finish(&self.block, self.samples, false)?;
+                self.sum = Correction::of(&bases).map_or(Sum::Nothing, Sum::Correction);
+                Ok(true)
+            }
+            done => {
+                self.sum = done;
+                Ok(false)
+            }
+        }
     }
 
     /// The mean over all samples added.
     ///
     /// # Errors
     ///
-    /// If there were none.
+    /// If there were none, the second pass that [`Accumulator::end_pass`] asked for had another number of them, or
+    /// eigenvalues cannot be computed.
     pub fn finish(self) -> Result<BlockCurvature, CurvatureError> {
         let Self { block, storage, sum, square_sum, samples } = self;
         let n = samples as f64;
@@ -186,6 +215,7 @@ impl Accumulator {
             return Err(CurvatureError::Empty { block: block.name });
         }
         let mean_square = square_sum / (n * block.parameters() as f64);
+        let second_pass = |found| CurvatureError::SecondPass { block: block.name.clone(), found, expected: samples };
         let curvature = match (sum, storage) {
             (Sum::Rows { rows, .. }, _) => {
                 Curvature::Samples(if rows.len() == 1 { rows[0].clone() } else { Tensor::cat(rows, 0) })
@@ -202,6 +232,16 @@ impl Accumulator {
             }
             (Sum::Matrix(sum), _) => Curvature::Dense(sum.div_scalar(n)),
             (Sum::Vector(sum), _) => Curvature::Diagonal(sum.div_scalar(n)),
+            (Sum::Factors(_), Storage::Kronecker { corrected: true } | Storage::TwoSided { corrected: true }) => {
+                return Err(second_pass(0));
+            }
+            (Sum::Factors(factors), Storage::TwoSided { .. }) => factors.finish(&block, samples, true)?,
+            (Sum::Factors(factors), _) => factors.finish(&block, samples, false)?,
+            (Sum::Correction(correction), _) if correction.samples != samples => {
+                return Err(second_pass(correction.samples));
+            }
+            (Sum::Correction(correction), _) => correction.finish(&block)?,
+            (Sum::Sketch(sketch), _) => sketch.finish(&block, samples)?,
             (Sum::Nothing, _) => return Err(CurvatureError::Empty { block: block.name }),
         };
         Ok(BlockCurvature { block, curvature, mean_square, samples })
@@ -216,19 +256,4 @@ fn contracted(gradients: Tensor<3>, side: Side) -> Tensor<2> {
     } else {
         gradients.swap_dims(1, 2).reshape([n * cols, rows])
     }
-}
-
-/// Fails if a matrix of that side would be too large.
-fn check_size(block: &Block, side: usize) -> Result<(), CurvatureError> {
-    let bytes = (side as u64).saturating_mul(side as u64).saturating_mul(4);
-    if bytes <= DENSE_LIMIT {
-        return Ok(());
-    }
-    let gib = |b: u64| b as f64 / f64::from(1 << 30);
-    Err(CurvatureError::TooLarge {
-        block: block.name.clone(),
-        parameters: side,
-        gib: gib(bytes),
-        limit_gib: gib(DENSE_LIMIT),
-    })
 }

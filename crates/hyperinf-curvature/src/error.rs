@@ -26,19 +26,57 @@ pub enum CurvatureError {
         /// The value given.
         value: f64,
     },
-    /// A matrix would not fit.
+    /// Something would not fit.
     #[error(
-        "block `{block}`: its curvature, a matrix of side {parameters}, would take {gib:.1} GiB (at most {limit_gib:.0})"
+        "block `{block}`: its curvature needs {what} of {rows} × {cols}, which would take {gib:.1} GiB (at most {limit_gib:.0})"
     )]
     TooLarge {
         /// The block's name.
         block: String,
-        /// The side of the matrix: `D`, or the side that a factor keeps.
-        parameters: usize,
-        /// The matrix's size.
+        /// What is too large.
+        what: &'static str,
+        /// Its rows: `D`, the side that a factor keeps, or the samples.
+        rows: usize,
+        /// Its columns.
+        cols: usize,
+        /// Its size.
         gib: f64,
         /// The largest size accepted.
         limit_gib: f64,
+    },
+    /// A low-rank approximation of rank 0.
+    #[error("block `{block}`: the rank must be at least 1")]
+    Rank {
+        /// The block's name.
+        block: String,
+    },
+    /// The storage needs a layer's inputs and what came back to it, and was given their products.
+    #[error(
+        "block `{block}`: a Kronecker product of inputs and output gradients needs both, not per-sample gradients alone"
+    )]
+    NeedsCaptures {
+        /// The block's name.
+        block: String,
+    },
+    /// The samples have not been added as often, or not as many of them, as the storage needs.
+    #[error("block `{block}`: {found} samples in the second pass, {expected} in the first")]
+    SecondPass {
+        /// The block's name.
+        block: String,
+        /// Samples of the second pass.
+        found: usize,
+        /// Samples of the first.
+        expected: usize,
+    },
+    /// An eigendecomposition failed: a value is not finite, or it did not converge.
+    #[error("block `{block}`: the eigenvalues of {what}, of size {side}, cannot be computed")]
+    Eigen {
+        /// The block's name.
+        block: String,
+        /// The matrix.
+        what: &'static str,
+        /// Its side.
+        side: usize,
     },
     /// A device failed while values were read back.
     #[error("reading values back from the device failed: {0}")]

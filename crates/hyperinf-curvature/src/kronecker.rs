@@ -1,0 +1,163 @@
+use burn::tensor::{Tensor, s};
+use hyperinf_gradients::{Block, Capture};
+
+use crate::eigen::Eigenpairs;
+use crate::product::outer;
+use crate::{Curvature, CurvatureError, host, rotate, scalars, tensor_from_host};
+
+/// Numbers of a temporary of per-sample matrices: 16 MiB of f32.
+const CHUNK: usize = 1 << 22;
+
+/// The sums of a Kronecker product's two factors.
+#[derive(Default)]
+pub(crate) struct Factors {
+    /// Of both sides, `[rows, rows]` and `[cols, cols]`.
+    sums: Option<[Tensor<2>; 2]>,
+    /// What the left sum is divided by; the right one is divided by the number of samples.
+    positions: f64,
+}
+
+impl Factors {
+    /// Adds `Σ a aᵀ` and `Σ δ δᵀ` over positions; where samples have several, those with `δ = 0` count for nothing.
+    pub(crate) fn add_capture(&mut self, capture: &Capture) -> Result<(), CurvatureError> {
+        let ([n, t, rows], [_, _, cols]) = (capture.input.dims(), capture.delta.dims());
+        let mut input = capture.input.clone().reshape([n * t, rows]);
+        let delta = capture.delta.clone().reshape([n * t, cols]);
+        self.positions += if t == 1 {
+            n as f64
+        } else {
+            let reached = delta.clone().not_equal_elem(0.0).any_dim(1);
+            input = input.mask_fill(reached.clone().bool_not().expand([n * t, rows]), 0.0);
+            host(reached.float().reshape([n, t]).sum_dim(1))?.into_iter().sum()
+        };
+        self.add([outer(input), outer(delta)]);
+        Ok(())
+    }
+
+    /// Adds `Σ g gᵀ` and `Σ gᵀ g` of `[n, rows, cols]`.
+    pub(crate) fn add_gradients(&mut self, gradients: Tensor<3>) {
+        let [n, rows, cols] = gradients.dims();
+        self.positions += n as f64;
+        let left = gradients.clone().swap_dims(1, 2).reshape([n * cols, rows]);
+        self.add([outer(left), outer(gradients.reshape([n * rows, cols]))]);
+    }
+
+    fn add(&mut self, products: [Tensor<2>; 2]) {
+        self.sums = Some(match self.sums.take() {
+            Some([left, right]) => {
+                let [more_left, more_right] = products;
+                [left + more_left, right + more_right]
+            }
+            None => products,
+        });
+    }
+
+    /// The eigenbases, with the eigenvalues `λ_A λ_S`; divided by `tr S` if `shared`, for two factors of which each has
+    /// the whole trace.
+    pub(crate) fn finish(self, block: &Block, samples: usize, shared: bool) -> Result<Curvature, CurvatureError> {
+        let Some([left, right]) = self.sums else { return Err(CurvatureError::Empty { block: block.name.clone() }) };
+        let (device, dtype) = (left.device(), left.dtype());
+        let left = Eigenpairs::of(left.div_scalar(self.positions.max(1.0)), &block.name, "the left factor")?;
+        let right = Eigenpairs::of(right.div_scalar(samples as f64), &block.name, "the right factor")?;
+        let trace: f64 = right.values.iter().sum();
+        let scale = if shared && trace > 0.0 { trace } else { 1.0 };
+        let products = left.values.iter().flat_map(|a| right.values.iter().map(move |s| a * (s / scale))).collect();
+        let eigenvalues = tensor_from_host(products, [block.rows, block.cols], &device, dtype);
+        Ok(Curvature::Kronecker {
+            left: left.vectors(&device, dtype),
+            right: right.vectors(&device, dtype),
+            eigenvalues,
+        })
+    }
+}
+
+/// Eigenvalues fitted to the samples in given eigenbases: `Λ_ij = mean (Q_Aᵀ g Q_S)_ij²`.
+pub(crate) struct Correction {
+    left: Tensor<2>,
+    right: Tensor<2>,
+    squares: Option<Tensor<2>>,
+    /// Samples added.
+    pub(crate) samples: usize,
+}
+
+impl Correction {
+    /// With the eigenbases of a curvature that has them.
+    pub(crate) fn of(curvature: &Curvature) -> Option<Self> {
+        match curvature {
+            Curvature::Kronecker { left, right, .. } => {
+                Some(Self { left: left.clone(), right: right.clone(), squares: None, samples: 0 })
+            }
+            _ => None,
+        }
+    }
+
+    /// Adds `(Q_Aᵀ aᵀδ Q_S)²` of each sample, as `(a Q_A)ᵀ (δ Q_S)`.
+    pub(crate) fn add_capture(&mut self, capture: &Capture) {
+        let ([n, t, rows], [_, _, cols]) = (capture.input.dims(), capture.delta.dims());
+        let input = capture.input.clone().reshape([n * t, rows]).matmul(self.left.clone());
+        let delta = capture.delta.clone().reshape([n * t, cols]).matmul(self.right.clone());
+        self.samples += n;
+        if t == 1 {
+            // The square of a product of two numbers: one product of matrices for all samples.
+            return self.add(input.square().transpose().matmul(delta.square()));
+        }
+        let (input, delta) = (input.reshape([n, t, rows]), delta.reshape([n, t, cols]));
+        for part in chunks(n, rows * cols) {
+            let input = input.clone().slice(s![part.clone(), .., ..]).swap_dims(1, 2);
+            let turned = input.matmul(delta.clone().slice(s![part, .., ..]));
+            self.add(turned.square().sum_dim(0).squeeze_dim(0));
+        }
+    }
+
+    /// Adds `(Q_Lᵀ g Q_R)²` of `[n, rows, cols]`.
+    pub(crate) fn add_gradients(&mut self, gradients: Tensor<3>) {
+        let [n, rows, cols] = gradients.dims();
+        self.samples += n;
+        for part in chunks(n, rows * cols) {
+            let gradients = gradients.clone().slice(s![part, .., ..]).flatten(1, 2);
+            let turned = rotate(gradients, self.left.clone(), self.right.clone());
+            self.add(turned.square().sum_dim(0).reshape([rows, cols]));
+        }
+    }
+
+    fn add(&mut self, squares: Tensor<2>) {
+        self.squares = Some(match self.squares.take() {
+            Some(before) => before + squares,
+            None => squares,
+        });
+    }
+
+    /// The mean over the samples added.
+    pub(crate) fn finish(self, block: &Block) -> Result<Curvature, CurvatureError> {
+        let Some(squares) = self.squares else { return Err(CurvatureError::Empty { block: block.name.clone() }) };
+        let eigenvalues = squares.div_scalar(self.samples as f64);
+        Ok(Curvature::Kronecker { left: self.left, right: self.right, eigenvalues })
+    }
+}
+
+/// `||g_i||²` of each sample of a capture, `[n]`, in f64, without forming all gradients at once.
+pub(crate) fn capture_squares(capture: &Capture) -> Result<Vec<f64>, CurvatureError> {
+    let ([n, t, rows], [_, _, cols]) = (capture.input.dims(), capture.delta.dims());
+    if t == 1 {
+        let (a, delta) = (capture.input.clone().reshape([n, rows]), capture.delta.clone().reshape([n, cols]));
+        let squares = scalars(a.clone(), a)?.into_iter().zip(scalars(delta.clone(), delta)?);
+        return Ok(squares.map(|(a, delta)| a * delta).collect());
+    }
+    let mut found = Vec::with_capacity(n);
+    for part in chunks(n, rows * cols) {
+        let gradients = Capture {
+            block: capture.block.clone(),
+            input: capture.input.clone().slice(s![part.clone(), .., ..]),
+            delta: capture.delta.clone().slice(s![part, .., ..]),
+        };
+        let flat: Tensor<2> = gradients.gradients().flatten(1, 2);
+        found.extend(scalars(flat.clone(), flat)?);
+    }
+    Ok(found)
+}
+
+/// `0..n` in runs of samples with `size` numbers each.
+fn chunks(n: usize, size: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let step = (CHUNK / size.max(1)).max(1);
+    (0..n).step_by(step).map(move |start| start..(start + step).min(n))
+}

@@ -1,0 +1,125 @@
+use hyperinf_gradients::Block;
+
+use crate::{CurvatureError, Scale, Side};
+
+/// The largest matrix that an accumulator starts, in bytes.
+const MATRIX_LIMIT: u64 = 16 << 30;
+/// The largest set of samples that an accumulator holds, in bytes.
+const SAMPLES_LIMIT: u64 = 64 << 30;
+const F32: u64 = 4;
+const F64: u64 = 8;
+
+/// How a block's curvature is to be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// `[D, D]`, whatever the number of samples.
+    Dense,
+    /// All samples, `[n, D]`.
+    Samples,
+    /// The smaller of the two, both exact: samples while `n ≤ D`, the dense matrix from then on.
+    Full,
+    /// One factor (GFIM).
+    OneSided {
+        /// The side that is summed over.
+        side: Side,
+        /// Whether its length is divided out.
+        scale: Scale,
+    },
+    /// The diagonal, `[D]`.
+    Diagonal,
+    /// The Kronecker product of the second moments of a layer's inputs and of what came back, from captures (Martens &
+    /// Grosse 2015, section 3): `H = A ⊗ S`, `A` the mean of `a aᵀ` over positions, `S = (1/n) Σ δ δᵀ` over samples and
+    /// positions. Exact if `a` and `δ` are independent and positions of a sample do not correlate.
+    ///
+    /// Where a sample has one position, `A` is a mean over all samples. Where it has several, positions to which
+    /// nothing came back (`δ = 0`) are taken for padding and left out of `A`.
+    ///
+    /// Eigenvectors are in descending order of their own factor's eigenvalues.
+    Kronecker {
+        /// Eigenvalues fitted in the factors' eigenbases, `Λ_ij = mean (Q_Aᵀ g Q_S)_ij²`, in a second pass: the diagonal
+        /// nearest to `F` in this basis (EK-FAC; George et al. 2018, equation 7). Their trace is the Fisher's.
+        corrected: bool,
+    },
+    /// The same from gradients alone: the eigenbases of `L = mean g gᵀ` and `R = mean gᵀ g` (Shampoo's statistics; Gupta
+    /// et al. 2018, algorithm 1).
+    TwoSided {
+        /// Eigenvalues fitted in a second pass, as in [`Storage::Kronecker`]. Without it they are the products of the
+        /// two sides' divided by `tr L = tr R`, so that the trace is the Fisher's: `H = L ⊗ R / tr L`.
+        corrected: bool,
+    },
+    /// The leading eigenpairs of `F` by a randomized Nyström approximation in one pass (Tropp et al. 2017, algorithm
+    /// 3), from `min(2·rank + 1, D)` random rows: its expected error in the nuclear norm is at most twice the smallest
+    /// that any matrix of this rank has. Never above `F`; exact once the rank is `F`'s.
+    LowRank {
+        /// Eigenpairs kept, at least 1; at most `D` of them exist.
+        rank: usize,
+        /// Of the random rows.
+        seed: u64,
+    },
+}
+
+impl Storage {
+    /// Whether it is made of captures, inputs and what came back to a layer, and not of their products alone.
+    pub fn needs_captures(self) -> bool {
+        matches!(self, Self::Kronecker { .. })
+    }
+
+    /// Fails if what it starts with would be too large for the block, or a parameter is out of its range.
+    pub(crate) fn check(self, block: &Block) -> Result<(), CurvatureError> {
+        match self {
+            Self::Dense => check_matrix(block, block.parameters()),
+            Self::OneSided { side, .. } if side.contracts_rows(block.rows, block.cols) => {
+                check_matrix(block, block.cols)
+            }
+            Self::OneSided { .. } => check_matrix(block, block.rows),
+            // Decomposed in f64.
+            Self::Kronecker { .. } | Self::TwoSided { .. } => {
+                let side = block.rows.max(block.cols);
+                check(block, "a factor in f64", [side, side], F64, MATRIX_LIMIT)
+            }
+            Self::LowRank { rank: 0, .. } => Err(CurvatureError::Rank { block: block.name.clone() }),
+            Self::LowRank { rank, .. } => {
+                let shape = [test_rows(rank, block.parameters()), block.parameters()];
+                check(block, "a sketch in f64", shape, F64, MATRIX_LIMIT)
+            }
+            Self::Samples | Self::Full | Self::Diagonal => Ok(()),
+        }
+    }
+}
+
+/// The number of random rows that `rank` eigenpairs are taken from.
+pub(crate) fn test_rows(rank: usize, parameters: usize) -> usize {
+    rank.saturating_mul(2).saturating_add(1).min(parameters)
+}
+
+/// Fails if a matrix `[side, side]` in f32 would be too large.
+pub(crate) fn check_matrix(block: &Block, side: usize) -> Result<(), CurvatureError> {
+    check(block, "a matrix", [side, side], F32, MATRIX_LIMIT)
+}
+
+/// Fails if `samples` gradients of the block in f32 would be too large.
+pub(crate) fn check_samples(block: &Block, samples: usize) -> Result<(), CurvatureError> {
+    check(block, "all samples", [samples, block.parameters()], F32, SAMPLES_LIMIT)
+}
+
+fn check(
+    block: &Block,
+    what: &'static str,
+    [rows, cols]: [usize; 2],
+    width: u64,
+    limit: u64,
+) -> Result<(), CurvatureError> {
+    let bytes = (rows as u64).saturating_mul(cols as u64).saturating_mul(width);
+    if bytes <= limit {
+        return Ok(());
+    }
+    let gib = |b: u64| b as f64 / f64::from(1 << 30);
+    Err(CurvatureError::TooLarge {
+        block: block.name.clone(),
+        what,
+        rows,
+        cols,
+        gib: gib(bytes),
+        limit_gib: gib(limit),
+    })
+}
