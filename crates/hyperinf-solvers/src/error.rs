@@ -52,6 +52,20 @@ pub enum SolveError {
         /// The damping.
         lambda: f64,
     },
+    /// A direction along which `H + λI` does not curve upwards: `H` has an eigenvalue of `−λ` or less.
+    #[error(
+        "{solver}: the curvature is not positive definite: query {query} met at step {step} a direction p with pᵀ(H + λI)p / pᵀp = {value:.3e}"
+    )]
+    NegativeCurvature {
+        /// The solver.
+        solver: &'static str,
+        /// The query, the row of the right-hand sides, whose search met it.
+        query: usize,
+        /// The step at which it was met.
+        step: usize,
+        /// `pᵀ(H + λI)p / pᵀp`; `λ` must grow by more than its magnitude.
+        value: f64,
+    },
     /// An iteration grew instead of shrinking.
     #[error("{solver} diverged at step {step}: the residual is {residual:.3e}")]
     Diverged {

@@ -10,26 +10,39 @@
 //! | [`Schulz`] | dense, one-sided | `4k³` per step | one product |
 //! | [`DataInf`] | samples | `nD` | two products with the samples |
 //! | [`Lissa`] | all | a spectral bound | one product with `H` per step |
-//! | [`Cg`] | all | nothing | one product with `H` per step |
+//! | [`Cg`] | all | a preconditioner, if any | one product with `H` per step |
+//! | [`BlockCg`] | all | a preconditioner, if any | one product with `H` per step, fewer steps the more rows |
+//! | [`Lanczos`] | all | `rank + extra` products of one row with `H` | two products with the eigenvectors |
+//! | [`Nystrom`] | all | a product of `rank` rows with `H`, `8 D rank²` | two products with the eigenvectors |
 
 mod cg;
+mod cg_block;
 mod datainf;
 mod error;
 mod exact;
 mod factor;
 mod identity;
+mod krylov;
+mod lanczos;
 mod lissa;
+mod low_rank;
+mod nystrom;
+mod precondition;
 mod registry;
 mod schulz;
 mod solver;
 mod spectrum;
 
 pub use cg::Cg;
+pub use cg_block::BlockCg;
 pub use datainf::DataInf;
 pub use error::SolveError;
 pub use exact::Exact;
 pub use identity::Identity;
+pub use lanczos::{Lanczos, lanczos_eigen};
 pub use lissa::{Lissa, LissaBatch};
+pub use nystrom::{Nystrom, nystrom_eigen};
+pub use precondition::Preconditioner;
 pub use registry::{solver, solvers};
 pub use schulz::{MatrixInverse, Schulz, SchulzStart, schulz_inverse};
 pub use solver::{Inverse, Solution, Solver, relative_residuals};

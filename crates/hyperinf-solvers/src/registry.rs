@@ -1,4 +1,4 @@
-use crate::{Cg, DataInf, Exact, Identity, Lissa, Schulz, Solver};
+use crate::{BlockCg, Cg, DataInf, Exact, Identity, Lanczos, Lissa, Nystrom, Schulz, Solver};
 
 /// Every solver of this crate with its defaults.
 pub fn solvers() -> Vec<Box<dyn Solver>> {
@@ -11,6 +11,9 @@ pub fn solvers() -> Vec<Box<dyn Solver>> {
         Box::new(Lissa::default()),
         Box::new(Lissa::stochastic()),
         Box::new(Cg::default()),
+        Box::new(BlockCg::default()),
+        Box::new(Lanczos::default()),
+        Box::new(Nystrom::default()),
     ]
 }
 

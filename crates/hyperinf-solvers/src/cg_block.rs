@@ -1,0 +1,166 @@
+use burn::tensor::{DType, Tensor};
+use faer::Mat;
+use hyperinf_curvature::{Curvature, Structure, combine, dots, host, precise, scalars, tensor_from_host};
+
+use crate::cg::{check_limits, solution};
+use crate::krylov::{epsilon, orthonormal, symmetric_eigen};
+use crate::precondition::Preconditioned;
+use crate::solver::{check, check_rows};
+use crate::{Inverse, Preconditioner, Solution, SolveError, Solver};
+
+/// Block conjugate gradients (O'Leary 1980) in a form without breakdowns (Ji and Li 2017): every query searches in the
+/// directions of all.
+///
+/// ```text
+/// P = orth(R P₀⁻¹)
+/// repeat: Q = P (H + λI),  G = P Qᵀ,  X ← X + (G⁻¹ P Rᵀ)ᵀ P,  R ← R − (G⁻¹ P Rᵀ)ᵀ Q,
+///         Z = R P₀⁻¹,  P ← orth(Z − (G⁻¹ Q Zᵀ)ᵀ P)
+/// ```
+///
+/// `orth` leaves out directions that duplicate and zero queries, or residuals that have become dependent, would add
+/// twice, so `G` is always well posed. With one query this is [`crate::Cg`]; with `b` it takes the steps of a problem
+/// without its `b − 1` largest eigenvalues, each a product of at most `b` rows with `H` and some `20 b² D` flop more. All in
+/// f64 where the device has f64. Residuals, tolerance and errors are those of [`crate::Cg`]; the query named with negative
+/// curvature is the one with the largest part of its residual along that direction.
+///
+/// | parameter | default | purpose | range |
+/// |---|---|---|---|
+/// | `preconditioner` | none | fewer steps | see [`Preconditioner`] |
+/// | `block` | 64 | queries that are taken together | ≥ 1 |
+/// | `max_steps` | 1000 | steps at most, per block of queries | ≥ 1 |
+/// | `tolerance` | 1e-6 | relative residual aimed for, per query | > 0 |
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BlockCg {
+    /// What residuals are multiplied with.
+    pub preconditioner: Preconditioner,
+    /// Queries that are taken together.
+    pub block: usize,
+    /// Steps at most, per block of queries.
+    pub max_steps: usize,
+    /// The relative residual at which a query counts as solved.
+    pub tolerance: f64,
+}
+
+impl Default for BlockCg {
+    fn default() -> Self {
+        Self { preconditioner: Preconditioner::None, block: 64, max_steps: 1000, tolerance: 1e-6 }
+    }
+}
+
+impl Solver for BlockCg {
+    fn name(&self) -> &'static str {
+        "block-cg"
+    }
+
+    fn supports(&self, _: Structure) -> bool {
+        true
+    }
+
+    fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {
+        check(self, h, lambda)?;
+        check_limits("block-cg", self.max_steps, self.tolerance)?;
+        if self.block == 0 {
+            let (parameter, expected) = ("block", "at least 1");
+            return Err(SolveError::Parameter { solver: "block-cg", parameter, expected, value: 0.0 });
+        }
+        let h = h.precise();
+        let preconditioner = Preconditioned::new("block-cg", self.preconditioner, &h, lambda)?;
+        Ok(Box::new(Prepared { params: *self, preconditioner, h, lambda }))
+    }
+}
+
+struct Prepared {
+    params: BlockCg,
+    preconditioner: Preconditioned,
+    h: Curvature,
+    lambda: f64,
+}
+
+impl Inverse for Prepared {
+    fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
+        check_rows(&v, self.h.parameters())?;
+        let (dtype, q) = (v.dtype(), v.dims()[0]);
+        let v = precise(v);
+        let (mut parts, mut steps) = (Vec::new(), 0);
+        for start in (0..q).step_by(self.params.block) {
+            let end = (start + self.params.block).min(q);
+            let (x, taken) = self.solve(v.clone().slice([start..end]), start)?;
+            parts.push(x);
+            steps = steps.max(taken);
+        }
+        let x = if parts.is_empty() { v.clone() } else { Tensor::cat(parts, 0) };
+        let found = solution("block-cg", &self.h, self.lambda, (x, v), steps, self.params.tolerance)?;
+        Ok(Solution { x: found.x.clone().cast(dtype), ..found })
+    }
+}
+
+impl Prepared {
+    /// The rows for `v`, which are the queries from `first` on, and the steps taken.
+    fn solve(&self, v: Tensor<2>, first: usize) -> Result<(Tensor<2>, usize), SolveError> {
+        let mut x = v.zeros_like();
+        let mut r = v;
+        let mut squares = scalars(r.clone(), r.clone())?;
+        let goals: Vec<f64> = squares.iter().map(|s| s * self.params.tolerance.powi(2)).collect();
+        let mut basis = orthonormal("block-cg", self.preconditioner.apply(r.clone()))?;
+        let mut step = 0;
+        while step < self.params.max_steps && squares.iter().zip(&goals).any(|(s, goal)| s > goal) {
+            let Some(p) = basis else { break };
+            let product = self.h.apply(p.clone()) + p.clone().mul_scalar(self.lambda);
+            let along = dots(p.clone(), r.clone());
+            let inverse = self.small_inverse(&p, &product, &along, first, step)?;
+            let alpha = inverse.clone().matmul(along).transpose();
+            x = x + combine(alpha.clone(), p.clone());
+            r = r - combine(alpha, product.clone());
+            squares = scalars(r.clone(), r.clone())?;
+            if squares.iter().any(|s| s.is_nan()) {
+                return Err(SolveError::Diverged { solver: "block-cg", step, residual: f64::NAN });
+            }
+            let z = self.preconditioner.apply(r.clone());
+            let beta = inverse.matmul(dots(product, z.clone())).transpose();
+            basis = orthonormal("block-cg", z - combine(beta, p))?;
+            step += 1;
+        }
+        Ok((x, step))
+    }
+
+    /// `G⁻¹` for `G = P Qᵀ`, `[k, k]`, without directions whose curvature is nothing but rounding.
+    fn small_inverse(
+        &self,
+        p: &Tensor<2>,
+        product: &Tensor<2>,
+        along: &Tensor<2>,
+        first: usize,
+        step: usize,
+    ) -> Result<Tensor<2>, SolveError> {
+        let (k, dtype) = (p.dims()[0], p.dtype());
+        let curvatures = host(dots(p.clone(), product.clone()))?;
+        let symmetric: Vec<f64> =
+            (0..k * k).map(|at| 0.5 * (curvatures[at] + curvatures[at % k * k + at / k])).collect();
+        let (values, vectors) = symmetric_eigen("block-cg", &symmetric, k)?;
+        let rounding = rounding(&values, dtype);
+        if values[0] <= -rounding || values[k - 1] <= 0.0 {
+            let query = first + strongest(&host(along.clone())?, &vectors);
+            return Err(SolveError::NegativeCurvature { solver: "block-cg", query, step, value: values[0] });
+        }
+        let entry = |i: usize, j: usize| {
+            let terms = (0..k).filter(|&l| values[l] > rounding);
+            terms.map(|l| vectors[(i, l)] * vectors[(j, l)] / values[l]).sum()
+        };
+        let inverse = (0..k * k).map(|at| entry(at / k, at % k)).collect();
+        Ok(tensor_from_host(inverse, [k, k], &p.device(), dtype))
+    }
+}
+
+/// What eigenvalues may be wrong by.
+fn rounding(values: &[f64], dtype: DType) -> f64 {
+    let largest = values.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+    epsilon(dtype) * largest * values.len() as f64
+}
+
+/// The column of `along`, `[k, q]`, with the largest part along the first eigenvector.
+fn strongest(along: &[f64], vectors: &Mat<f64>) -> usize {
+    let k = vectors.nrows();
+    let q = along.len() / k;
+    let part = |j: usize| (0..k).map(|i| vectors[(i, 0)] * along[i * q + j]).sum::<f64>().abs();
+    (0..q).max_by(|&a, &b| part(a).total_cmp(&part(b))).unwrap_or(0)
+}

@@ -1,0 +1,52 @@
+use burn::tensor::Tensor;
+use hyperinf_curvature::{Curvature, precise};
+
+use crate::solver::{check_rows, finite};
+use crate::{Exact, Inverse, Solution, SolveError, Solver, relative_residuals};
+
+/// The exact inverse of eigenpairs that approximate a curvature, with its residual against the curvature itself.
+pub(crate) struct LowRank {
+    name: &'static str,
+    h: Curvature,
+    lambda: f64,
+    inverse: Box<dyn Inverse>,
+    steps: usize,
+}
+
+impl LowRank {
+    /// For `approximation`, `Curvature::Eigen`, of `h`, found in `steps` steps.
+    pub(crate) fn new(
+        name: &'static str,
+        h: &Curvature,
+        approximation: &Curvature,
+        lambda: f64,
+        steps: usize,
+    ) -> Result<Self, SolveError> {
+        let inverse = Exact.prepare(approximation, lambda).map_err(|error| renamed(error, name))?;
+        Ok(Self { name, h: h.clone(), lambda, inverse, steps })
+    }
+}
+
+/// The error under the name of the solver that was asked.
+fn renamed(error: SolveError, solver: &'static str) -> SolveError {
+    match error {
+        SolveError::NotPositiveDefinite { size, lambda, .. } => {
+            SolveError::NotPositiveDefinite { solver, size, lambda }
+        }
+        SolveError::NonFinite { what, .. } => SolveError::NonFinite { solver, what },
+        other => other,
+    }
+}
+
+impl Inverse for LowRank {
+    fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
+        check_rows(&v, self.h.parameters())?;
+        let dtype = v.dtype();
+        let v = precise(v);
+        let x = self.inverse.apply(v.clone()).map_err(|error| renamed(error, self.name))?.x;
+        let residuals = relative_residuals(&self.h.precise(), self.lambda, x.clone(), v)?;
+        let solution =
+            Solution { x: x.cast(dtype), iterations: self.steps, residuals, tolerance: None, products: None };
+        finite(self.name, solution)
+    }
+}

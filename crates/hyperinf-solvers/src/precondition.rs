@@ -1,0 +1,116 @@
+use burn::tensor::Tensor;
+use hyperinf_curvature::{Curvature, combine, dots, host, tensor_from_host};
+
+use crate::{SolveError, nystrom_eigen};
+
+/// What conjugate gradients multiply their residuals with, so that fewer steps are needed: `Z = R P⁻¹`.
+///
+/// It changes the number of steps, never the answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Preconditioner {
+    /// None: `P = I`.
+    #[default]
+    None,
+    /// `P = diag(H) + λI`: for parameters of very different scales.
+    Jacobi,
+    /// The largest eigenpairs of [`nystrom_eigen`] (Frangella, Tropp and Udell 2023, equation 1.3), for spectra that
+    /// fall off:
+    ///
+    /// ```text
+    /// P⁻¹ = (μ_k + λ) U (Λ + λI)⁻¹ Uᵀ + (I − U Uᵀ)
+    /// ```
+    ///
+    /// With `rank` above the number of eigenvalues larger than `λ` the condition is a small constant.
+    Nystrom {
+        /// Eigenpairs at most, ≥ 1.
+        rank: usize,
+        /// Seed of the random directions.
+        seed: u64,
+    },
+}
+
+/// A [`Preconditioner`] of one damped curvature.
+#[derive(Clone)]
+pub(crate) enum Preconditioned {
+    None,
+    /// `P⁻¹`'s diagonal, `[1, D]`.
+    Diagonal(Tensor<2>),
+    /// `Z = R + ((R Uᵀ) ∘ weights) U`.
+    LowRank {
+        vectors: Tensor<2>,
+        weights: Tensor<2>,
+    },
+}
+
+impl Preconditioned {
+    /// For `H + λI` with `h` in the type that residuals will have.
+    pub(crate) fn new(
+        solver: &'static str,
+        preconditioner: Preconditioner,
+        h: &Curvature,
+        lambda: f64,
+    ) -> Result<Self, SolveError> {
+        match preconditioner {
+            Preconditioner::None => Ok(Self::None),
+            Preconditioner::Jacobi => {
+                let diagonal = diagonal(h);
+                let (dims, device, dtype) = (diagonal.dims(), diagonal.device(), diagonal.dtype());
+                let values: Vec<f64> = host(diagonal)?.into_iter().map(|h| h + lambda).collect();
+                if values.iter().any(|value| !value.is_finite()) {
+                    return Err(SolveError::NonFinite { solver, what: "the curvature" });
+                }
+                if values.iter().any(|value| *value <= 0.0) {
+                    return Err(SolveError::NotPositiveDefinite { solver, size: values.len(), lambda });
+                }
+                let inverse = values.into_iter().map(f64::recip).collect();
+                Ok(Self::Diagonal(tensor_from_host(inverse, dims, &device, dtype)))
+            }
+            Preconditioner::Nystrom { rank, seed } => {
+                let Curvature::Eigen { vectors, values } = nystrom_eigen(h, rank, seed)? else {
+                    unreachable!("nystrom_eigen() returns eigenpairs")
+                };
+                let values = host(values)?;
+                let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+                let weights = values.iter().map(|value| (least + lambda) / (value + lambda) - 1.0).collect();
+                let weights = tensor_from_host(weights, [1, values.len()], &vectors.device(), vectors.dtype());
+                Ok(Self::LowRank { vectors, weights })
+            }
+        }
+    }
+
+    /// `R P⁻¹`, `[q, D]`.
+    pub(crate) fn apply(&self, r: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::None => r,
+            Self::Diagonal(inverse) => r * inverse.clone(),
+            Self::LowRank { vectors, weights } => {
+                let parts = dots(r.clone(), vectors.clone()) * weights.clone();
+                r + combine(parts, vectors.clone())
+            }
+        }
+    }
+}
+
+/// `diag(H)`, `[1, D]`.
+fn diagonal(h: &Curvature) -> Tensor<2> {
+    let d = h.parameters();
+    let of = |matrix: &Tensor<2>| {
+        let eye = Tensor::<2>::eye(matrix.dims()[0], &matrix.device()).cast(matrix.dtype());
+        (eye * matrix.clone()).sum_dim(0)
+    };
+    match h {
+        Curvature::Dense(matrix) => of(matrix),
+        Curvature::Samples(rows) => rows.clone().square().mean_dim(0),
+        Curvature::OneSided { factor, rows, cols, rows_contracted } => {
+            let kept = of(factor);
+            let kept = if *rows_contracted { kept } else { kept.transpose() };
+            kept.expand([*rows, *cols]).reshape([1, d])
+        }
+        Curvature::Diagonal(h) => h.clone().unsqueeze(),
+        Curvature::Kronecker { left, right, eigenvalues } => {
+            let scaled = left.clone().square().matmul(eigenvalues.clone());
+            scaled.matmul(right.clone().square().transpose()).reshape([1, d])
+        }
+        Curvature::Eigen { vectors, values } => combine(values.clone().unsqueeze(), vectors.clone().square()),
+    }
+}
