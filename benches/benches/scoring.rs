@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use hyperinf::curvature::{Damping, Storage};
+use hyperinf::curvature::Storage;
 use hyperinf::eval::spearman;
-use hyperinf::scoring::{Gfim, Method, Options, QueryMode, attribute, method};
+use hyperinf::scoring::{Gfim, Method, Options, QueryMode, attribute};
 use hyperinf::solvers::{Exact, Lissa};
 use hyperinf_benches::{device, random_gradients};
 
@@ -22,33 +22,31 @@ fn scoring(c: &mut Criterion) {
     device.seed(0);
     let train = random_gradients(BLOCKS, SAMPLES, ROWS, COLS, &device);
     let query = random_gradients(BLOCKS, 1, ROWS, COLS, &device);
-    let named = |name| (name, method(name, Gfim::default()).expect("a named method"));
+    let named = |name| (name, Options::named(name, Gfim::default()).expect("a named method"));
     let ten_steps = Lissa { max_steps: 10, ..Lissa::default() };
+    let own = |method| Options { method, ..Options::default() };
     let cases = [
         named("identity"),
         named("cosine"),
         named("datainf"),
-        ("lissa, 10 steps", Method::inverse(Storage::Samples, ten_steps)),
+        ("lissa, 10 steps", own(Method::inverse(Storage::Samples, ten_steps))),
         named("hyperinf"),
-        ("hyperinf by Cholesky", Method::inverse(Gfim::default().storage(), Exact)),
+        ("hyperinf by Cholesky", own(Method::inverse(Gfim::default().storage(), Exact))),
         named("hyperinf-authors"),
         named("exact"),
         named("cg"),
     ];
-    let options = |method: &Method| Options {
-        method: method.clone(),
-        damping: Damping::default(),
-        query: QueryMode::Mean,
-        ..Options::default()
+    let run = |options: &Options| {
+        let options = Options { query: QueryMode::Mean, ..options.clone() };
+        attribute(&train, &query, &options).expect("random gradients are good data")
     };
-    let run = |method: &Method| attribute(&train, &query, &options(method)).expect("random gradients are good data");
 
     let mut group = c.benchmark_group(format!("scoring/{name}/{BLOCKS}x{SAMPLES}x{ROWS}x{COLS}"));
     group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(2));
     group.throughput(Throughput::Bytes((BLOCKS * SAMPLES * ROWS * COLS * 4) as u64));
     let exact = run(&cases.iter().find(|(name, _)| *name == "exact").expect("exact is a case").1);
-    for (name, method) in &cases {
-        let found = run(method);
+    for (name, options) in &cases {
+        let found = run(options);
         let (found_row, exact_row) = (&found.scores.rows[0], &exact.scores.rows[0]);
         let rank = spearman(found_row, exact_row).expect("scores vary");
         let norm = |row: &[f64]| row.iter().map(|s| s * s).sum::<f64>().sqrt();
@@ -57,7 +55,7 @@ fn scoring(c: &mut Criterion) {
         let steps = found.blocks.iter().map(|b| b.iterations).max().unwrap_or(0);
         let residual = found.residual().map_or("none".into(), |r| format!("{r:.1e}"));
         eprintln!("{name}: residual {residual}, steps {steps}; from exact: Spearman {rank:.3}, relative {gap:.1e}");
-        group.bench_function(BenchmarkId::from_parameter(name), |b| b.iter(|| run(method)));
+        group.bench_function(BenchmarkId::from_parameter(name), |b| b.iter(|| run(options)));
     }
     group.finish();
 }

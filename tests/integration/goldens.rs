@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::{Accumulator, Damping, Scale, Side, Storage};
 use hyperinf::gradients::{Block, Gradients};
-use hyperinf::scoring::{Gfim, Method, Options, QueryMode, Source, TaskSource, attribute, method};
+use hyperinf::scoring::{Gfim, Method, Options, QueryMode, Source, TaskSource, attribute};
 use hyperinf::solvers::Exact;
 use hyperinf_tests::compare::{assert_close, precisions, tensor, values};
 use hyperinf_tests::devices;
@@ -21,7 +21,7 @@ fn tolerance(dtype: DType, method: &str) -> f64 {
 }
 
 fn named(name: &str, scale: Scale, side: Side) -> Method {
-    method(name, Gfim { side, scale }).expect("the tests name methods that exist")
+    Options::named(name, Gfim { side, scale }).expect("the tests name methods that exist").method
 }
 
 // ---- gradients given: lora_tiny, lora_small ----------------------------------------------------------------------
@@ -140,7 +140,7 @@ const AUTO: Damping = Damping::Relative(0.1);
 fn check_digits(name: &str, method: impl Fn() -> Method, damping: Damping, merged: bool) {
     let expected = expected(name);
     each_digits(|what, dtype, train, query| {
-        let options = Options { method: method(), damping, query: QueryMode::Mean, merged, block_scores: false };
+        let options = Options { method: method(), damping, query: QueryMode::Mean, merged, ..Options::default() };
         let found = attribute(train, query, &options).expect("the fixture can be inverted");
         assert_close(&format!("{name}, {what}"), &found.scores.rows[0], &expected, tolerance(dtype, name));
     });
@@ -203,7 +203,7 @@ fn digits_diagonal() {
 fn digits_mean_cosine() {
     let expected = expected("grad_cos_mean");
     each_digits(|what, dtype, train, query| {
-        let options = Options { method: Method::Cosine, ..Options::default() };
+        let options = Options::named("cosine", Gfim::default()).expect("it has a name");
         let found = attribute(train, query, &options).expect("no gradient is zero").scores;
         let queries = found.queries() as f64;
         let mean: Vec<f64> =

@@ -1,6 +1,6 @@
 //! Names of methods, and what is done with scores.
 
-use hyperinf::scoring::{Amount, Gfim, Method, Options, ScoreError, detect, method, methods, ranking, select, top_k};
+use hyperinf::scoring::{Amount, Gfim, Method, Options, ScoreError, detect, methods, ranking, select, top_k};
 
 #[test]
 fn rankings_are_stable_and_amounts_checked() {
@@ -23,8 +23,8 @@ fn rankings_are_stable_and_amounts_checked() {
 fn every_method_has_a_name_and_every_name_a_method() {
     let names: Vec<_> = methods().iter().map(|m| m.name).collect();
     assert_eq!(names, ["identity", "cosine", "datainf", "lissa", "cg", "exact", "hyperinf", "hyperinf-authors"]);
-    assert!(names.iter().all(|name| method(name, Gfim::default()).is_some()));
-    assert!(method("newton", Gfim::default()).is_none());
+    assert!(names.iter().all(|name| Options::named(name, Gfim::default()).is_some()));
+    assert!(Options::named("newton", Gfim::default()).is_none());
     // The default is HyperINF.
     let Method::Inverse { storage, solver } = Options::default().method else { panic!("an inverse") };
     assert_eq!((storage, solver.name()), (Gfim::default().storage(), "schulz"));

@@ -20,7 +20,7 @@ pub(crate) use report::{counted, head};
 pub(crate) use settings::Settings;
 pub(crate) use stream::{attribute, self_influence};
 use summary::Summary;
-pub(crate) use summary::{Scoring, entries};
+pub(crate) use summary::{Input, Scoring, entries, input, unit};
 
 /// Blocks that are warned about one by one; of more only the number is told.
 const WARNED: usize = 5;

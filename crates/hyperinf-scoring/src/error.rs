@@ -61,6 +61,18 @@ pub enum ScoreError {
         /// The score found.
         value: f64,
     },
+    /// What a normalisation divides by has no root.
+    #[error(
+        "the score of {set} sample {sample} is to be divided by the root of {value}: expected a finite number that is not negative, which every accurate inverse gives"
+    )]
+    Divisor {
+        /// The set.
+        set: Set,
+        /// The sample's index.
+        sample: usize,
+        /// The squared norm or self-influence found.
+        value: f64,
+    },
     /// Two passes or parts gave another number of samples.
     #[error("{set} samples: {found} where {expected} were seen before")]
     SampleCount {

@@ -19,13 +19,20 @@
 mod attribute;
 mod error;
 mod method;
+mod options;
+mod part;
+mod passes;
+mod precondition;
 mod rank;
 mod scorer;
+mod self_influence;
 mod source;
 
-pub use attribute::{SelfInfluence, attribute, attribute_with, self_influence, self_influence_with};
+pub use attribute::{attribute, attribute_with};
 pub use error::{ScoreError, Set};
-pub use method::{Gfim, Method, MethodInfo, Options, QueryMode, method, methods};
+pub use method::{Gfim, Method, MethodInfo, methods};
+pub use options::{Normalisation, Options, QueryMode};
 pub use rank::{Amount, detect, ranking, select, top_k};
 pub use scorer::{Attribution, BlockReport, Scorer, Scores};
-pub use source::{Baselines, Source, TaskSource, baselines};
+pub use self_influence::{SelfInfluence, self_influence, self_influence_with};
+pub use source::{Baselines, CurvatureSource, Source, TaskSource, baselines};

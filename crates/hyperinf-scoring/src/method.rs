@@ -1,15 +1,13 @@
 use std::sync::Arc;
 
-use hyperinf_curvature::{Damping, Scale, Side, Storage};
-use hyperinf_solvers::{Cg, DataInf, Exact, Lissa, Schulz, Solver};
+use hyperinf_curvature::{Scale, Side, Storage};
+use hyperinf_solvers::Solver;
 
 /// How a query's gradient is turned into scores.
 #[derive(Clone)]
 pub enum Method {
     /// The dot product with every training gradient.
     Identity,
-    /// The dot product over both norms, taken over all blocks together.
-    Cosine,
     /// The dot product after `(H + λI)⁻¹`: any storage that the solver supports.
     Inverse {
         /// How a block's curvature is stored.
@@ -23,51 +21,6 @@ impl Method {
     /// A method of a storage and a solver, one's own included.
     pub fn inverse(storage: Storage, solver: impl Solver + 'static) -> Self {
         Self::Inverse { storage, solver: Arc::new(solver) }
-    }
-}
-
-/// Whether queries are scored one by one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum QueryMode {
-    /// One row of scores per query.
-    #[default]
-    Each,
-    /// One row: the scores for the mean of the queries' gradients.
-    Mean,
-}
-
-/// The choices of [`attribute`](crate::attribute).
-///
-/// | name | default | purpose | range |
-/// |---|---|---|---|
-/// | `method` | HyperINF | how scores are computed | see [`methods`] |
-/// | `damping` | relative 0.1 | `λ` of each block | positive, finite |
-/// | `query` | each | one row per query, or their mean | |
-/// | `merged` | false | one matrix over all blocks instead of one per block | |
-/// | `block_scores` | false | keep each block's part of the scores | |
-#[derive(Clone)]
-pub struct Options {
-    /// How scores are computed.
-    pub method: Method,
-    /// The damping of each block.
-    pub damping: Damping,
-    /// Each query or their mean.
-    pub query: QueryMode,
-    /// All blocks side by side as one, instead of one matrix per block.
-    pub merged: bool,
-    /// Keep each block's part of the scores.
-    pub block_scores: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            method: Method::inverse(Gfim::default().storage(), Schulz::default()),
-            damping: Damping::default(),
-            query: QueryMode::default(),
-            merged: false,
-            block_scores: false,
-        }
     }
 }
 
@@ -100,7 +53,7 @@ pub struct MethodInfo {
     pub source: &'static str,
 }
 
-/// Every named method.
+/// Every named method; [`Options::named`](crate::Options::named) makes its options.
 pub fn methods() -> &'static [MethodInfo] {
     &[
         MethodInfo {
@@ -152,19 +105,4 @@ pub fn methods() -> &'static [MethodInfo] {
             source: "Zhou et al. 2024, published program",
         },
     ]
-}
-
-/// The method of that name; `gfim` matters to `hyperinf` and, but for its scale, to `hyperinf-authors`.
-pub fn method(name: &str, gfim: Gfim) -> Option<Method> {
-    Some(match name {
-        "identity" => Method::Identity,
-        "cosine" => Method::Cosine,
-        "datainf" => Method::inverse(Storage::Samples, DataInf),
-        "lissa" => Method::inverse(Storage::Full, Lissa::default()),
-        "cg" => Method::inverse(Storage::Full, Cg::default()),
-        "exact" => Method::inverse(Storage::Full, Exact),
-        "hyperinf" => Method::inverse(gfim.storage(), Schulz::default()),
-        "hyperinf-authors" => Method::inverse(Gfim { scale: Scale::Sum, ..gfim }.storage(), Schulz::authors()),
-        _ => return None,
-    })
 }

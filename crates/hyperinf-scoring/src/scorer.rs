@@ -1,6 +1,6 @@
 use hyperinf_gradients::Block;
 
-use crate::attribute::Part;
+use crate::part::Part;
 use crate::{Options, ScoreError, Set, Source};
 
 /// Scores of training samples for queries; positive = helpful.
@@ -77,7 +77,7 @@ pub struct Attribution {
     pub scores: Scores,
     /// One report per block that was inverted; empty for methods without curvature.
     pub blocks: Vec<BlockReport>,
-    /// Each block's part of the scores, if it was asked for; not normalised for the cosine.
+    /// Each block's part of the scores, if it was asked for: over the same divisors, so that they sum to the scores.
     pub block_scores: Vec<(Block, Scores)>,
 }
 
@@ -137,38 +137,17 @@ impl Scorer {
             self.total = Some(part);
             return Ok(());
         };
-        let count = |set, found, expected| {
-            if found == expected { Ok(()) } else { Err(ScoreError::SampleCount { set, found, expected }) }
-        };
-        count(Set::Query, part.scores.queries(), total.scores.queries())?;
-        count(Set::Train, part.scores.samples(), total.scores.samples())?;
-        total.scores.add(&part.scores);
-        total.blocks.extend(part.blocks);
-        total.block_scores.extend(part.block_scores);
-        for (sums, more) in
-            [(&mut total.query_squares, part.query_squares), (&mut total.train_squares, part.train_squares)]
-        {
-            sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
-        }
-        Ok(())
+        total.merge(part)
     }
 
     /// The scores over all blocks added.
     ///
     /// # Errors
     ///
-    /// If there were none.
+    /// If there were none, or a score's divisor is not a finite positive number or 0.
     pub fn finish(self) -> Result<Attribution, ScoreError> {
         let mut total = self.total.ok_or(ScoreError::Empty { set: Set::Train, what: "blocks" })?;
-        if !total.train_squares.is_empty() {
-            for (row, query) in total.scores.rows.iter_mut().zip(&total.query_squares) {
-                for (score, train) in row.iter_mut().zip(&total.train_squares) {
-                    let norms = (query * train).sqrt();
-                    // A zero gradient has no direction; it helps and harms nothing.
-                    *score = if norms > 0.0 { *score / norms } else { 0.0 };
-                }
-            }
-        }
+        total.normalise()?;
         Ok(Attribution { scores: total.scores, blocks: total.blocks, block_scores: total.block_scores })
     }
 }

@@ -1,13 +1,16 @@
 use clap::{Args, ValueEnum};
 use hyperinf::curvature::{Scale, Side};
-use hyperinf::scoring::QueryMode;
+use hyperinf::scoring::{Normalisation, QueryMode};
 
 /// How scores are computed: what all commands that score take.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct ScoringArgs {
     /// How scores are computed; `hyperinf methods` lists the names.
     #[arg(long, value_name = "NAME", default_value = "hyperinf")]
     pub method: String,
+    /// What scores are divided by [default: none; of the method cosine: cosine].
+    #[arg(long, value_enum)]
+    pub normalise: Option<NormaliseArg>,
     /// λ of each block = FACTOR × the mean square of its training gradients' entries [default: 0.1].
     #[arg(long, value_name = "FACTOR", allow_hyphen_values = true)]
     pub damping: Option<f64>,
@@ -42,6 +45,21 @@ pub enum QueryModeArg {
     Each,
     /// One row for the mean of the queries' gradients.
     Mean,
+}
+
+/// [`Normalisation`] as typed; `x` is a query's gradient after the inverse curvature, `g` a training sample's gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NormaliseArg {
+    /// Nothing.
+    None,
+    /// The norm of g: samples with large gradients count no more than others.
+    L2,
+    /// The norms of x and g: from -1 to 1.
+    Cosine,
+    /// The root of the sample's influence on itself (ℓ-RelatIF).
+    LRelatif,
+    /// The norm of g after the inverse curvature (θ-RelatIF).
+    ThetaRelatif,
 }
 
 /// Over what one matrix spans.
@@ -79,6 +97,18 @@ impl From<QueryModeArg> for QueryMode {
         match arg {
             QueryModeArg::Each => Self::Each,
             QueryModeArg::Mean => Self::Mean,
+        }
+    }
+}
+
+impl From<NormaliseArg> for Normalisation {
+    fn from(arg: NormaliseArg) -> Self {
+        match arg {
+            NormaliseArg::None => Self::None,
+            NormaliseArg::L2 => Self::Gradient,
+            NormaliseArg::Cosine => Self::Cosine,
+            NormaliseArg::LRelatif => Self::LossRelatif,
+            NormaliseArg::ThetaRelatif => Self::ThetaRelatif,
         }
     }
 }

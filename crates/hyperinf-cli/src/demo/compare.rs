@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use hyperinf::eval::{auc, detection_rate, spearman};
 use hyperinf::gradients::Gradients;
-use hyperinf::scoring::{BlockReport, Gfim, Method, Options, QueryMode, attribute, method, self_influence};
+use hyperinf::scoring::{BlockReport, Gfim, Options, QueryMode, attribute, methods, self_influence};
 
 use crate::error::CliError;
 
@@ -78,8 +78,8 @@ pub(super) fn compare(
 
 /// The named method for the mean query, everything else at its default.
 fn options(name: &str) -> Options {
-    let method: Method = method(name, Gfim::default()).expect("the names are those of methods");
-    Options { method, query: QueryMode::Mean, ..Options::default() }
+    let named = Options::named(name, Gfim::default()).expect("the names are those of methods");
+    Options { query: QueryMode::Mean, ..named }
 }
 
 fn judge(
@@ -107,7 +107,7 @@ fn judge(
 fn correlate(outcomes: &mut [Outcome]) -> Result<(), CliError> {
     let Some(exact) = outcomes.iter().find(|o| o.name == "exact").map(|o| o.scores.clone()) else { return Ok(()) };
     for outcome in outcomes {
-        if method(outcome.name, Gfim::default()).is_some() {
+        if methods().iter().any(|method| method.name == outcome.name) {
             outcome.spearman_exact = Some(spearman(&outcome.scores, &exact)?);
         }
     }

@@ -1,6 +1,6 @@
 use burn::tensor::Device;
 use hyperinf::curvature::{Damping, Storage};
-use hyperinf::scoring::{Gfim, Method, Options, method, methods};
+use hyperinf::scoring::{Gfim, Method, Normalisation, Options, methods};
 
 use crate::args::{QueryModeArg, ScoringArgs, StructureArg};
 use crate::device::open_device;
@@ -24,13 +24,16 @@ impl Settings {
             side: args.gfim_side.map_or_else(Default::default, Into::into),
             scale: args.gfim_scale.map_or_else(Default::default, Into::into),
         };
-        let (name, method) = named(&args.method, gfim)?;
+        let (name, named) = named(&args.method, gfim)?;
+        let normalisation = normalisation(args, name, named.normalisation)?;
+        let method = named.method;
         let damping = damping(args)?;
         let (device_name, device) = open_device(args.device.as_deref())?;
         let notes = unused(args, name, &method);
         // Without a curvature nothing spans the blocks, and they can be read one by one.
         let merged = args.structure == StructureArg::Merged && matches!(method, Method::Inverse { .. });
-        let options = Options { method, damping, query: query_mode.into(), merged, block_scores: false };
+        let query = query_mode.into();
+        let options = Options { method, normalisation, damping, query, merged, block_scores: false };
         Ok(Self { options, method: name, structure: args.structure, device, device_name, notes })
     }
 
@@ -43,13 +46,25 @@ impl Settings {
     }
 }
 
-fn named(name: &str, gfim: Gfim) -> Result<(&'static str, Method), CliError> {
-    let found = methods().iter().find(|m| m.name == name).and_then(|m| Some((m.name, method(m.name, gfim)?)));
+fn named(name: &str, gfim: Gfim) -> Result<(&'static str, Options), CliError> {
+    let found = methods().iter().find(|m| m.name == name).and_then(|m| Some((m.name, Options::named(m.name, gfim)?)));
     found.ok_or_else(|| {
         let likeness = |other: &str| strsim::jaro_winkler(&name.to_lowercase(), other);
         let nearest = methods().iter().map(|m| m.name).max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
         CliError::Method { name: name.to_owned(), nearest: nearest.filter(|other| likeness(other) > 0.7) }
     })
+}
+
+fn normalisation(args: &ScoringArgs, name: &str, own: Normalisation) -> Result<Normalisation, CliError> {
+    let asked: Option<Normalisation> = args.normalise.map(Into::into);
+    match asked {
+        Some(asked) if own != Normalisation::None && asked != own => Err(CliError::Combination {
+            first: format!("--method {name}"),
+            second: "another --normalise",
+            reason: "the method is the dot product with a normalisation of its own; use --method identity",
+        }),
+        asked => Ok(asked.unwrap_or(own)),
+    }
 }
 
 fn damping(args: &ScoringArgs) -> Result<Damping, CliError> {

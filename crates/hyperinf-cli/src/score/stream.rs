@@ -54,15 +54,10 @@ pub(crate) fn attribute(pair: &Pair, options: &Options, device: &Device) -> Resu
     })
 }
 
-/// The influence of each training sample on itself; without curvature its squared norm.
+/// The influence of each training sample on itself, not normalised; without curvature its squared norm.
 pub(crate) fn self_influence(pair: &Pair, options: &Options, device: &Device) -> Result<Vec<f64>, CliError> {
-    // Divided by its norm every sample has the same influence on itself.
-    let method = match &options.method {
-        Method::Cosine => Method::Identity,
-        method => method.clone(),
-    };
     let precision = pair.precision(device);
-    let options = Options { method, query: QueryMode::Mean, ..options.clone() };
+    let options = Options { query: QueryMode::Mean, ..options.clone() };
     let all: Vec<usize> = (0..pair.positions.len()).collect();
     let groups: Vec<&[usize]> = if options.merged { vec![&all] } else { all.chunks(1).collect() };
     let blocks = Blocks { pair, set: Set::Train, options: &options, precision };

@@ -1,5 +1,5 @@
 use hyperinf::curvature::{Damping, Scale, Side};
-use hyperinf::scoring::{Attribution, BlockReport, Method, QueryMode, Set};
+use hyperinf::scoring::{Attribution, BlockReport, Method, Normalisation, Options, QueryMode, Set};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -25,6 +25,7 @@ pub(crate) struct Scoring {
     pub(crate) method: &'static str,
     pub(crate) sign: &'static str,
     pub(crate) unit: &'static str,
+    pub(crate) normalisation: &'static str,
     /// `null` for methods without curvature.
     pub(crate) damping: Option<DampingSummary>,
     pub(crate) query_mode: &'static str,
@@ -53,7 +54,7 @@ pub(crate) struct DampingSummary {
 }
 
 #[derive(Serialize)]
-pub(super) struct Input {
+pub(crate) struct Input {
     pub(super) file: String,
     pub(super) bytes: u64,
     /// XXH3 of the whole file, 128 bits.
@@ -118,7 +119,8 @@ impl Scoring {
             hyperinf_version: env!("CARGO_PKG_VERSION"),
             method: settings.method,
             sign: "positive = helpful",
-            unit: unit(&settings.options.method),
+            unit: unit(&settings.options),
+            normalisation: normalisation(settings.options.normalisation),
             damping: inverse.then_some(DampingSummary { kind, value }),
             query_mode: match settings.options.query {
                 QueryMode::Each => "each",
@@ -151,15 +153,36 @@ impl Scoring {
     }
 }
 
-fn unit(method: &Method) -> &'static str {
-    match method {
-        Method::Identity => "inner products of gradients",
-        Method::Cosine => "cosines of gradients, from -1 to 1",
-        Method::Inverse { .. } => "score / samples = first-order change of the query's loss if the sample is left out",
+/// What one unit of a method's scores means.
+pub(crate) fn unit(options: &Options) -> &'static str {
+    match (options.normalisation, &options.method) {
+        (Normalisation::None, Method::Identity) => "inner products of gradients",
+        (Normalisation::None, Method::Inverse { .. }) => {
+            "score / samples = first-order change of the query's loss if the sample is left out"
+        }
+        (Normalisation::Cosine, Method::Identity) => "cosines of gradients, from -1 to 1",
+        (Normalisation::Cosine, Method::Inverse { .. }) => {
+            "cosines of preconditioned query and training gradients, from -1 to 1"
+        }
+        (Normalisation::Gradient, _) => "scores divided by the norm of the training gradient",
+        (Normalisation::LossRelatif, _) => "scores divided by the root of the sample's self-influence",
+        (Normalisation::ThetaRelatif, _) => "scores divided by the norm of the preconditioned training gradient",
     }
 }
 
-fn input(pair: &Pair, set: Set) -> Result<Input, CliError> {
+/// The normalisation as it is typed.
+fn normalisation(normalisation: Normalisation) -> &'static str {
+    match normalisation {
+        Normalisation::None => "none",
+        Normalisation::Gradient => "l2",
+        Normalisation::Cosine => "cosine",
+        Normalisation::LossRelatif => "l-relatif",
+        Normalisation::ThetaRelatif => "theta-relatif",
+    }
+}
+
+/// One of the files, with its fingerprint.
+pub(crate) fn input(pair: &Pair, set: Set) -> Result<Input, CliError> {
     let file = pair.file(set);
     let path = file.path();
     let xxh3_128 = file.fingerprint().map_err(|source| CliError::File { set, path: path.to_owned(), source })?;

@@ -1,0 +1,138 @@
+//! The queries of each block after `(H + λI)⁻¹`, with the inverse for what else needs it.
+
+use burn::tensor::Tensor;
+use hyperinf_curvature::{BlockCurvature, Curvature, dots, scalars};
+use hyperinf_gradients::{Block, Gradients};
+use hyperinf_solvers::Inverse;
+
+use crate::passes::accumulate;
+use crate::{BlockReport, Method, Normalisation, Options, ScoreError, Set, Source};
+
+/// Rows that are preconditioned at once.
+const CHUNK: usize = 128;
+
+/// A block's inverse, and what is known of it.
+pub(crate) struct Inverted {
+    pub(crate) block: Block,
+    operator: Operator,
+    /// For methods with curvature.
+    pub(crate) report: Option<BlockReport>,
+    /// The block's training gradients `[n, D]`, if its curvature holds them.
+    pub(crate) rows: Option<Tensor<2>>,
+}
+
+/// What a block's gradients are multiplied by.
+enum Operator {
+    /// `I`.
+    Identity,
+    /// `(H + λI)⁻¹`.
+    Inverse(Box<dyn Inverse>),
+    /// 0: all gradients that the curvature is made of are zero.
+    Nothing,
+}
+
+/// One inverse per block, each made when it is asked for.
+///
+/// The curvature is that of `curvature` or, without one, of the training samples; only then [`Inverted::rows`] are
+/// kept, since these are the samples to be scored.
+pub(crate) fn invert<'a>(
+    train: &dyn Source,
+    curvature: Option<&dyn Source>,
+    queries: Option<&'a Gradients>,
+    options: &'a Options,
+) -> Result<Box<dyn Iterator<Item = Result<Inverted, ScoreError>> + 'a>, ScoreError> {
+    let Method::Inverse { storage, solver } = &options.method else {
+        let layout = queries.map_or(&[][..], |queries| &queries.layout);
+        let identity = |block: &Block| {
+            Ok(Inverted { block: block.clone(), operator: Operator::Identity, report: None, rows: None })
+        };
+        return Ok(Box::new(layout.iter().map(identity)));
+    };
+    let held = curvature.is_none();
+    let (source, set) = curvature.map_or((train, Set::Train), |source| (source, Set::Curvature));
+    let prepare = move |BlockCurvature { block, curvature: h, mean_square, .. }: BlockCurvature| {
+        // Relative damping of a block without gradients would be 0.
+        let lambda = (mean_square != 0.0).then(|| options.damping.lambda(mean_square));
+        let operator = match lambda {
+            None => Operator::Nothing,
+            Some(lambda) => Operator::Inverse(
+                solver.prepare(&h, lambda).map_err(|source| ScoreError::Solve { block: block.name.clone(), source })?,
+            ),
+        };
+        let rows = match h {
+            Curvature::Samples(rows) if held => Some(rows),
+            _ => None,
+        };
+        let report =
+            BlockReport { block: block.clone(), lambda, mean_square, iterations: 0, residual: 0.0, tolerance: None };
+        Ok(Inverted { block, operator, report: Some(report), rows })
+    };
+    Ok(Box::new(accumulate(source, set, queries, *storage, options.merged)?.into_iter().map(prepare)))
+}
+
+impl Inverted {
+    /// `X` for queries `V`, `[q, D]`, and `X Jᵀ`, `[q, n]`, if the training gradients are at hand.
+    pub(crate) fn queries(&mut self, v: Tensor<2>) -> Result<(Tensor<2>, Option<Tensor<2>>), ScoreError> {
+        let (x, products) = self.apply(v)?;
+        let products = match (products, &self.rows) {
+            (Some(products), Some(_)) => Some(products),
+            (None, Some(rows)) => Some(dots(x.clone(), rows.clone())),
+            (_, None) => None,
+        };
+        Ok((x, products))
+    }
+
+    /// What a normalisation adds of this block to the square of each sample's divisor, for training gradients
+    /// `[n, D]`.
+    pub(crate) fn squares(&mut self, rows: &Tensor<2>, normalisation: Normalisation) -> Result<Vec<f64>, ScoreError> {
+        match normalisation {
+            Normalisation::None => Ok(Vec::new()),
+            Normalisation::Gradient | Normalisation::Cosine => Ok(scalars(rows.clone(), rows.clone())?),
+            Normalisation::LossRelatif => self.self_influence(rows),
+            Normalisation::ThetaRelatif => self.chunks(rows, |x, _| (x.clone(), x)),
+        }
+    }
+
+    /// Forgets the inverse, unless the normalisation needs it for the training gradients.
+    pub(crate) fn release(&mut self, normalisation: Normalisation) {
+        if !matches!(normalisation, Normalisation::LossRelatif | Normalisation::ThetaRelatif) {
+            self.operator = Operator::Nothing;
+        }
+    }
+
+    /// `g (H + λI)⁻¹ g` of each row, `[n, D]`.
+    pub(crate) fn self_influence(&mut self, rows: &Tensor<2>) -> Result<Vec<f64>, ScoreError> {
+        self.chunks(rows, |x, g| (x, g))
+    }
+
+    /// The inner products of what `pair` makes of preconditioned rows and rows.
+    fn chunks(
+        &mut self,
+        rows: &Tensor<2>,
+        pair: impl Fn(Tensor<2>, Tensor<2>) -> (Tensor<2>, Tensor<2>),
+    ) -> Result<Vec<f64>, ScoreError> {
+        let mut all = Vec::with_capacity(rows.dims()[0]);
+        for chunk in rows.clone().split(CHUNK, 0) {
+            let (left, right) = pair(self.apply(chunk.clone())?.0, chunk);
+            all.extend(scalars(left, right)?);
+        }
+        Ok(all)
+    }
+
+    /// The rows after the inverse, and what the solver had of products with held samples.
+    fn apply(&mut self, v: Tensor<2>) -> Result<(Tensor<2>, Option<Tensor<2>>), ScoreError> {
+        let inverse = match &self.operator {
+            Operator::Identity => return Ok((v, None)),
+            Operator::Nothing => return Ok((v.zeros_like(), None)),
+            Operator::Inverse(inverse) => inverse,
+        };
+        let solution =
+            inverse.apply(v).map_err(|source| ScoreError::Solve { block: self.block.name.clone(), source })?;
+        if let Some(report) = &mut self.report {
+            report.iterations = report.iterations.max(solution.iterations);
+            report.residual = report.residual.max(solution.residual());
+            report.tolerance = solution.tolerance;
+        }
+        Ok((solution.x, solution.products))
+    }
+}
