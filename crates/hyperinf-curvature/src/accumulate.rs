@@ -86,6 +86,9 @@ impl Accumulator {
         if self.storage.needs_captures() {
             return Err(CurvatureError::NeedsCaptures { block: self.block.name.clone() });
         }
+        if gradients.dims()[0] == 0 {
+            return Ok(());
+        }
         if let Sum::Correction(correction) = &mut self.sum {
             correction.add_gradients(gradients);
             return Ok(());
@@ -157,6 +160,9 @@ impl Accumulator {
         let (rows, cols) = (self.block.rows, self.block.cols);
         assert_shape!(capture.input, [_, _, rows]);
         assert_shape!(capture.delta, [_, _, cols]);
+        if capture.input.dims()[0] == 0 {
+            return Ok(());
+        }
         if let Sum::Correction(correction) = &mut self.sum {
             correction.add_capture(capture);
             return Ok(());

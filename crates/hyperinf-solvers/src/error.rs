@@ -66,6 +66,20 @@ pub enum SolveError {
         /// `pᵀ(H + λI)p / pᵀp`; `λ` must grow by more than its magnitude.
         value: f64,
     },
+    /// A matrix to be factorised would not fit.
+    #[error(
+        "{solver} would factorise a matrix of {size} × {size} in f64, {gib:.1} GiB (at most {limit_gib:.0}): another solver or structure needs less"
+    )]
+    TooLarge {
+        /// The solver.
+        solver: &'static str,
+        /// The matrix's side: the parameters, a factor's side, or for the dual the samples.
+        size: usize,
+        /// The matrix's size.
+        gib: f64,
+        /// The largest size accepted.
+        limit_gib: f64,
+    },
     /// An iteration grew instead of shrinking.
     #[error("{solver} diverged at step {step}: the residual is {residual:.3e}")]
     Diverged {

@@ -3,6 +3,19 @@ use faer::{Mat, MatMut, MatRef, Side};
 
 use crate::SolveError;
 
+/// The largest matrix that is factorised, in bytes; some four of its size exist at once.
+const LIMIT: u64 = 16 << 30;
+
+/// Fails if a matrix `[size, size]` in f64 would be too large to factorise: asked before it is formed.
+pub(crate) fn check_size(solver: &'static str, size: usize) -> Result<(), SolveError> {
+    let bytes = (size as u64).saturating_mul(size as u64).saturating_mul(8);
+    if bytes <= LIMIT {
+        return Ok(());
+    }
+    let gib = |b: u64| b as f64 / f64::from(1 << 30);
+    Err(SolveError::TooLarge { solver, size, gib: gib(bytes), limit_gib: gib(LIMIT) })
+}
+
 /// A symmetric positive definite matrix on the host, factorised in f64.
 pub(crate) struct Factor {
     matrix: Mat<f64>,
