@@ -1,5 +1,7 @@
 //! Files of scores: written beside their place and moved there when they are whole.
 
+mod cells;
+mod folder;
 mod ids;
 mod table;
 
@@ -18,6 +20,8 @@ use tempfile::{Builder, NamedTempFile, PersistError};
 
 use crate::data::DatasetError;
 use crate::error::CliError;
+pub(crate) use cells::{Cells, cell};
+pub(crate) use folder::Folder;
 pub use ids::{IdColumn, Ids};
 pub use table::{Column, Table};
 
@@ -52,6 +56,9 @@ pub enum WriteError {
     /// The file that it is made from cannot be read any more.
     #[error("the file that it is made from cannot be read any more")]
     Input(#[source] Box<DatasetError>),
+    /// A figure cannot be drawn.
+    #[error("the figure cannot be drawn")]
+    Figure(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// The formats of scores.
@@ -251,7 +258,7 @@ pub(crate) fn check_writable(path: &Path) -> Result<(), CliError> {
     if path.is_dir() {
         return Err(error(WriteError::Folder));
     }
-    temporary(path).map(drop).map_err(|e| error(e.into()))
+    temporary(path, ".tmp").map(drop).map_err(|e| error(e.into()))
 }
 
 /// A whole file beside its place; it vanishes unless it is moved there.
@@ -266,8 +273,16 @@ impl<'a> Staged<'a> {
         write: impl FnOnce(&mut File) -> Result<(), WriteError>,
     ) -> Result<Self, CliError> {
         let error = |source| CliError::Output { path: path.to_owned(), source };
-        let mut file = temporary(path).map_err(|e| error(e.into()))?;
+        let mut file = temporary(path, ".tmp").map_err(|e| error(e.into()))?;
         write(file.as_file_mut()).map_err(error)?;
+        Ok(Self { path, file })
+    }
+
+    /// A picture, whose writer opens the file itself and goes by the ending of its name.
+    pub(crate) fn png(path: &'a Path, write: impl FnOnce(&Path) -> Result<(), WriteError>) -> Result<Self, CliError> {
+        let error = |source| CliError::Output { path: path.to_owned(), source };
+        let file = temporary(path, ".tmp.png").map_err(|e| error(e.into()))?;
+        write(file.path()).map_err(error)?;
         Ok(Self { path, file })
     }
 
@@ -277,10 +292,10 @@ impl<'a> Staged<'a> {
     }
 }
 
-fn temporary(path: &Path) -> io::Result<NamedTempFile> {
+fn temporary(path: &Path, ending: &str) -> io::Result<NamedTempFile> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = Builder::new();
-    builder.prefix(".hyperinf-").suffix(".tmp");
+    builder.prefix(".hyperinf-").suffix(ending);
     // As any new file, less what the user's umask takes away; temporary files are private otherwise.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));

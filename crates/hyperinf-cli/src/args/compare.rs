@@ -1,0 +1,80 @@
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{QueryModeArg, ScaleArg, ScoringArgs, SideArg, StructureArg};
+
+/// What `hyperinf compare` takes.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// Gradients of the training samples.
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub train_gradients: PathBuf,
+    /// Gradients of the queries.
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub query_gradients: PathBuf,
+    /// The methods, by name, with commas between them; `all` for every one that `hyperinf methods` lists.
+    #[arg(long, value_name = "NAMES", default_value = "all", value_delimiter = ',')]
+    pub methods: Vec<String>,
+    /// Compare the scores of each query, and average, or those of the mean of the queries' gradients.
+    #[arg(long, value_enum, default_value_t)]
+    pub query_mode: QueryModeArg,
+    /// The overlap is the share that two methods' K most helpful samples have in common.
+    #[arg(long, value_name = "K", default_value_t = 10)]
+    pub top_k: usize,
+    /// Leave out methods that would take more memory than this, by an estimate from the sizes; needs no
+    /// more than is free [default: 80 % of the memory that is free].
+    #[arg(long, value_name = "GIB", allow_hyphen_values = true, verbatim_doc_comment)]
+    pub memory: Option<f64>,
+    /// What all methods share.
+    #[command(flatten)]
+    pub shared: SharedArgs,
+    /// The folder for methods.csv, pairs.csv, spearman.png and summary.json; made if it is not there.
+    #[arg(long, value_name = "DIR", default_value = "hyperinf-compare")]
+    pub out: PathBuf,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Fail, without output, if a method was left out or did not reach its tolerance.
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// What the methods of a comparison have in common.
+#[derive(Debug, Args)]
+pub struct SharedArgs {
+    /// λ of each block = FACTOR × the mean square of its training gradients' entries [default: 0.1].
+    #[arg(long, value_name = "FACTOR", allow_hyphen_values = true)]
+    pub damping: Option<f64>,
+    /// λ of every block, in units of squared gradients.
+    #[arg(long, value_name = "LAMBDA", allow_hyphen_values = true, conflicts_with = "damping")]
+    pub damping_absolute: Option<f64>,
+    /// One matrix per block, or one matrix over all blocks.
+    #[arg(long, value_enum, default_value_t)]
+    pub structure: StructureArg,
+    /// hyperinf: divide by the length of the side that is summed over, or not [default: mean].
+    #[arg(long, value_enum)]
+    pub gfim_scale: Option<ScaleArg>,
+    /// hyperinf, hyperinf-authors: the side of a block that is summed over [default: short].
+    #[arg(long, value_enum)]
+    pub gfim_side: Option<SideArg>,
+    /// Where to compute: flex, ndarray, cuda:0, … [default: the first that was compiled in].
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+}
+
+impl SharedArgs {
+    /// The same for one method.
+    pub(crate) fn of(&self, method: &str) -> ScoringArgs {
+        ScoringArgs {
+            method: method.to_owned(),
+            damping: self.damping,
+            damping_absolute: self.damping_absolute,
+            structure: self.structure,
+            gfim_scale: self.gfim_scale,
+            gfim_side: self.gfim_side,
+            device: self.device.clone(),
+            ..ScoringArgs::default()
+        }
+    }
+}

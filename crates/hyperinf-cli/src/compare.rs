@@ -1,0 +1,176 @@
+//! `hyperinf compare`: every method on the same gradients.
+
+mod memory;
+mod report;
+
+use std::time::Instant;
+
+use hyperinf::scoring::{Attribution, BlockReport, methods};
+
+use crate::agreement::{Agreement, agreements};
+use crate::args::CompareArgs;
+use crate::error::CliError;
+use crate::figure::{HeatMap, stage_heat_map};
+use crate::output::{Folder, stage_csv, stage_json};
+use crate::progress::Progress;
+use crate::score::{self, Pair, Settings, check_converged};
+use crate::to_stdout;
+use memory::Meter;
+use report::Summary;
+
+/// By whose scores all others are judged, if they could be computed.
+const JUDGE: &str = "exact";
+
+/// What one method gave.
+struct Outcome {
+    settings: Settings,
+    /// The estimate by which it was admitted or not.
+    needed_gib: f64,
+    result: Result<Computed, String>,
+}
+
+struct Computed {
+    attribution: Attribution,
+    seconds: f64,
+    /// Above what was held before the first method; `None` where the system does not count it.
+    peak_mib: Option<f64>,
+}
+
+impl Outcome {
+    fn computed(&self) -> Option<&Computed> {
+        self.result.as_ref().ok()
+    }
+}
+
+/// Everything that is told.
+struct Comparison<'a> {
+    args: &'a CompareArgs,
+    outcomes: Vec<Outcome>,
+    /// Of the methods that were computed, in their order.
+    agreements: Vec<Vec<Agreement>>,
+    limit_gib: Option<f64>,
+    seconds: f64,
+}
+
+impl Comparison<'_> {
+    fn computed(&self) -> impl Iterator<Item = (&'static str, &Computed)> {
+        self.outcomes.iter().filter_map(|o| Some((o.settings.method, o.computed()?)))
+    }
+}
+
+/// Scores with every method, compares, and writes what was found.
+///
+/// # Errors
+///
+/// See [`CliError`]. A method that cannot be computed is told with its reason; only if none can it is an error, or with
+/// `--strict`. No output is left behind.
+pub fn run(args: &CompareArgs) -> Result<(), CliError> {
+    let began = Instant::now();
+    let settings = settings(args)?;
+    if args.memory.is_some_and(|gib| gib.is_nan() || gib <= 0.0) {
+        let value = args.memory.unwrap_or_default();
+        return Err(CliError::Value { flag: "--memory", expected: "positive", value });
+    }
+    let inputs = [args.train_gradients.as_path(), args.query_gradients.as_path()];
+    let folder = Folder::new(&args.out, &["methods.csv", "pairs.csv", "spearman.png", "summary.json"], &inputs)?;
+    let pair = Pair::open(&args.train_gradients, &args.query_gradients)?;
+    if args.top_k == 0 || args.top_k > pair.train.samples() {
+        let (asked, rows) = (args.top_k, pair.train.samples());
+        return Err(CliError::Amount { flag: "--top-k", asked, rows });
+    }
+    let limit_gib = memory::limit(args.memory);
+    let outcomes = score_all(settings, &pair, limit_gib, args.strict)?;
+    let computed: Vec<_> = outcomes.iter().filter_map(|o| Some(&o.computed()?.attribution.scores)).collect();
+    let agreements = agreements(&computed, args.top_k)?;
+    let comparison = Comparison { args, outcomes, agreements, limit_gib, seconds: began.elapsed().as_secs_f64() };
+    let summary = Summary::new(&comparison, &pair)?;
+    write(&folder, &comparison, &summary)?;
+    to_stdout(|out| if args.json { summary.json(out) } else { summary.text(&args.out, out) })
+}
+
+/// The methods asked for, each with what they share; a name given twice counts once.
+fn settings(args: &CompareArgs) -> Result<Vec<Settings>, CliError> {
+    let mut names: Vec<&str> = Vec::new();
+    for name in args.methods.iter().map(|name| name.trim()) {
+        let all = if name == "all" { methods().iter().map(|m| m.name).collect() } else { vec![name] };
+        for name in all {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    names.into_iter().map(|name| Settings::new(&args.shared.of(name), args.query_mode)).collect()
+}
+
+fn score_all(
+    settings: Vec<Settings>,
+    pair: &Pair,
+    limit_gib: Option<f64>,
+    strict: bool,
+) -> Result<Vec<Outcome>, CliError> {
+    let meter = Meter::new();
+    let mut progress = Progress::new("methods", settings.len() as u64);
+    let mut outcomes = Vec::with_capacity(settings.len());
+    for (place, settings) in settings.into_iter().enumerate() {
+        progress.at(place as u64, || settings.method.to_owned());
+        let needed_gib = memory::needed(&settings, pair);
+        let result = match limit_gib {
+            Some(limit) if needed_gib > limit => {
+                Err(format!("it would take about {needed_gib:.2} GiB of memory, more than the {limit:.2} allowed"))
+            }
+            _ => score(&settings, pair, &meter)?,
+        };
+        if strict {
+            match &result {
+                Ok(computed) => check_converged(&computed.attribution)?,
+                Err(reason) => {
+                    return Err(CliError::LeftOut { method: settings.method, reason: reason.clone() });
+                }
+            }
+        }
+        outcomes.push(Outcome { settings, needed_gib, result });
+    }
+    progress.finish();
+    match outcomes.first() {
+        Some(Outcome { settings, result: Err(reason), .. }) if outcomes.iter().all(|o| o.result.is_err()) => {
+            Err(CliError::NoneComputed { methods: outcomes.len(), first: settings.method, reason: reason.clone() })
+        }
+        _ => Ok(outcomes),
+    }
+}
+
+/// One method's scores, or why there are none; an error if the input is at fault.
+fn score(settings: &Settings, pair: &Pair, meter: &Meter) -> Result<Result<Computed, String>, CliError> {
+    let begun = meter.begin();
+    let began = Instant::now();
+    match score::attribute(pair, &settings.options, &settings.device) {
+        Ok(attribution) => {
+            let seconds = began.elapsed().as_secs_f64();
+            Ok(Ok(Computed { attribution, seconds, peak_mib: meter.peak(begun) }))
+        }
+        Err(error) if error.exit_code() == 4 => Ok(Err(error.causes())),
+        Err(error) => Err(error),
+    }
+}
+
+fn converged(attribution: &Attribution) -> bool {
+    attribution.blocks.iter().all(BlockReport::converged)
+}
+
+fn write(folder: &Folder, comparison: &Comparison<'_>, summary: &Summary) -> Result<(), CliError> {
+    let (of_methods, of_pairs) = (summary.methods_table(), summary.pairs_table());
+    let [methods, pairs, picture, told] =
+        ["methods.csv", "pairs.csv", "spearman.png", "summary.json"].map(|n| folder.file(n));
+    let methods = stage_csv(&methods, &of_methods.table())?;
+    let pairs = stage_csv(&pairs, &of_pairs.table())?;
+    let names: Vec<String> = comparison.computed().map(|(name, _)| name.to_owned()).collect();
+    let cells: Vec<Vec<Option<f64>>> =
+        comparison.agreements.iter().map(|row| row.iter().map(|a| a.spearman).collect()).collect();
+    let title = format!("Rank correlation (Spearman) between methods, {}", summary.setting());
+    let picture = stage_heat_map(&picture, &HeatMap { title: &title, names: &names, cells: &cells })?;
+    let told = stage_json(&told, summary)?;
+    for file in [methods, pairs, picture, told] {
+        file.place()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! Memory: what a method will need, what is free, and what was used.
+
+use std::fs;
+
+use hyperinf::curvature::Storage;
+use hyperinf::scoring::Method;
+
+use crate::gradient_file::Precision;
+use crate::score::{Pair, Settings};
+
+/// One GiB and one MiB in bytes.
+const GIB: f64 = (1_u64 << 30) as f64;
+const MIB: f64 = (1_u64 << 20) as f64;
+/// The share of the free memory that a method may take.
+const SHARE: f64 = 0.8;
+/// Bytes of gradients that are read at once, where not all samples are held.
+const BATCH: f64 = (256_u64 << 20) as f64;
+
+/// The memory that methods may take, in GiB; `None` where the system does not say what is free.
+pub(super) fn limit(asked: Option<f64>) -> Option<f64> {
+    asked.or_else(|| Some(field("/proc/meminfo", "MemAvailable")? / GIB * SHARE))
+}
+
+/// About what the largest block, or all blocks merged, takes with a method, in GiB: gradients of the training samples
+/// (two blocks, since one is read while the other is scored) and the queries, the curvature, and copies of it in f64.
+pub(super) fn needed(settings: &Settings, pair: &Pair) -> f64 {
+    let sizes = || pair.train.blocks().iter().map(|stored| (stored.block.rows as f64, stored.block.cols as f64));
+    let blocks: Vec<(f64, f64)> = if settings.options.merged {
+        vec![(1.0, sizes().map(|(rows, cols)| rows * cols).sum())]
+    } else {
+        sizes().collect()
+    };
+    let width = if pair.precision(&settings.device) == Precision::Double { 8.0 } else { 4.0 };
+    let (n, q) = (pair.train.samples() as f64, pair.query.samples() as f64);
+    let of_block = |(rows, cols): (f64, f64)| {
+        let d = rows * cols;
+        let held = 2.0 * n * d * width;
+        let streamed = held.min(2.0 * BATCH);
+        // A matrix in the gradients' type, one in f64 and a factor of it.
+        let matrix = |side: f64| side * side * (2.0 * width + 16.0);
+        let training = match &settings.options.method {
+            Method::Inverse { storage, .. } => match *storage {
+                Storage::Samples => held,
+                // The dual's Gram matrix and its factor.
+                Storage::Full if n <= d => held + 16.0 * n * n,
+                Storage::Full | Storage::Dense => streamed + matrix(d),
+                Storage::OneSided { side, .. } => {
+                    streamed + matrix(if side.contracts_rows(rows as usize, cols as usize) { cols } else { rows })
+                }
+                _ => streamed + matrix(rows) + matrix(cols),
+            },
+            _ => streamed,
+        };
+        training + 4.0 * q * d * width
+    };
+    blocks.into_iter().map(of_block).fold(0.0, f64::max) / GIB
+}
+
+/// Measures the peak of the memory that this process holds, where the system counts it.
+pub(super) struct Meter {
+    /// What was held before the first method.
+    base: Option<f64>,
+}
+
+impl Meter {
+    pub(super) fn new() -> Self {
+        Self { base: field("/proc/self/status", "VmRSS") }
+    }
+
+    /// Begins a measurement: the system forgets the highest value so far.
+    pub(super) fn begin(&self) -> bool {
+        fs::write("/proc/self/clear_refs", "5").is_ok()
+    }
+
+    /// The highest resident memory since [`Meter::begin`] above that before the first method, in MiB.
+    pub(super) fn peak(&self, begun: bool) -> Option<f64> {
+        let peak = field("/proc/self/status", "VmHWM").filter(|_| begun)?;
+        Some((peak - self.base?).max(0.0) / MIB)
+    }
+}
+
+/// A field of one of Linux' files, given there in kB, in bytes.
+fn field(file: &str, name: &str) -> Option<f64> {
+    let text = fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok().map(|kib| kib * 1024.0)
+}
