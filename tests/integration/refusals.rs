@@ -3,7 +3,8 @@
 use burn::tensor::{DType, Tensor};
 use hyperinf::curvature::{Curvature, CurvatureError, Structure};
 use hyperinf::solvers::{
-    Cg, Exact, Identity, Lissa, LissaBatch, Schulz, SolveError, Solver, schulz_inverse, solver, solvers,
+    BlockCg, Cg, Exact, Hyperpower, Identity, Lanczos, Lissa, LissaBatch, LissaScale, Nystrom, Preconditioner,
+    SolveError, Solver, solver, solvers,
 };
 use hyperinf_tests::compare::tensor;
 use hyperinf_tests::devices;
@@ -23,7 +24,7 @@ fn an_indefinite_matrix_is_an_error() {
         let exact = Exact.prepare(&h, 0.1).err();
         assert!(matches!(exact, Some(SolveError::NotPositiveDefinite { size: 2, .. })), "{exact:?}");
         let cg = Cg::default().prepare(&h, 0.1).and_then(|inverse| inverse.apply(v)).err();
-        assert!(matches!(cg, Some(SolveError::NotPositiveDefinite { .. })), "{cg:?}");
+        assert!(matches!(cg, Some(SolveError::NegativeCurvature { query: 0, .. })), "{cg:?}");
     }
 }
 
@@ -82,14 +83,25 @@ fn parameters_out_of_range_are_named() {
     };
     check(&Cg { max_steps: 0, ..Cg::default() }, "max_steps");
     check(&Cg { tolerance: 0.0, ..Cg::default() }, "tolerance");
+    check(&BlockCg { max_steps: 0, ..BlockCg::default() }, "max_steps");
+    check(&BlockCg { block: 0, ..BlockCg::default() }, "block");
+    check(&Cg { preconditioner: Preconditioner::Nystrom { rank: 0, seed: 0 }, ..Cg::default() }, "rank");
+    check(&Lanczos { rank: 0, ..Lanczos::default() }, "rank");
+    check(&Nystrom { rank: 0, seed: 0 }, "rank");
     check(&Lissa { max_steps: 0, ..Lissa::default() }, "max_steps");
     check(&Lissa { tolerance: f64::NAN, ..Lissa::default() }, "tolerance");
-    let batch = LissaBatch::Random { size: 0, repeats: 1, seed: 0 };
+    let batch = LissaBatch::Random { size: 0, repeats: 1, tail: 1, seed: 0 };
     check(&Lissa { batch, ..Lissa::default() }, "size and repeats");
+    let scale = LissaScale::Fixed(0.0);
+    check(&Lissa { scale, ..Lissa::default() }, "scale");
+    for tail in [0, 1001] {
+        let batch = LissaBatch::Random { size: 1, repeats: 1, tail, seed: 0 };
+        check(&Lissa { batch, ..Lissa::default() }, "tail");
+    }
     let dense = Curvature::Dense(Tensor::eye(3, &device));
-    let error = Schulz { tolerance: 1.0, ..Schulz::default() }.prepare(&dense, 0.1).err();
+    let error = Hyperpower { tolerance: 1.0, ..Hyperpower::default() }.prepare(&dense, 0.1).err();
     assert!(matches!(error, Some(SolveError::Parameter { parameter: "tolerance", .. })), "{error:?}");
-    let error = schulz_inverse(Tensor::eye(3, &device), 0.0, 1.0, 1e-6, 10).err();
+    let error = Hyperpower::default().invert(Tensor::eye(3, &device), 0.0, 1.0).err();
     assert!(matches!(error, Some(SolveError::Parameter { .. })), "{error:?}");
 }
 
@@ -102,7 +114,9 @@ fn a_curvature_error_keeps_its_message() {
 #[test]
 fn the_registry_finds_every_solver_by_its_name() {
     let names: Vec<_> = solvers().iter().map(|s| s.name()).collect();
-    assert_eq!(names, ["identity", "exact", "schulz", "schulz-authors", "datainf", "lissa", "lissa-stochastic", "cg"]);
+    let known =
+        ["identity", "exact", "schulz", "schulz-authors", "datainf", "lissa", "lissa-stochastic", "cg", "block-cg"];
+    assert!(known.iter().all(|name| names.contains(name)), "{names:?}");
     for name in names {
         assert_eq!(solver(name).map(|s| s.name()), Some(name));
     }

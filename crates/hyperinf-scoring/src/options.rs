@@ -1,5 +1,5 @@
 use hyperinf_curvature::{Damping, Scale, Storage};
-use hyperinf_solvers::{Cg, DataInf, Exact, Lissa, Schulz};
+use hyperinf_solvers::{BlockCg, Cg, DataInf, Exact, Hyperpower, Lanczos, Lissa, Nystrom};
 
 use crate::{Gfim, Method};
 
@@ -64,7 +64,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            method: Method::inverse(Gfim::default().storage(), Schulz::default()),
+            method: Method::inverse(Gfim::default().storage(), Hyperpower::default()),
             normalisation: Normalisation::default(),
             damping: Damping::default(),
             query: QueryMode::default(),
@@ -77,7 +77,9 @@ impl Default for Options {
 impl Options {
     /// The method of that name with everything else at its default; one of [`methods`](crate::methods).
     ///
-    /// `gfim` matters to `hyperinf` and, but for its scale, to `hyperinf-authors`. All names are of a [`Method`] but
+    /// `gfim` matters to `hyperinf` and, but for its scale, to `hyperinf-authors`. `kfac` and `ekfac` need a curvature
+    /// source with captures; their published form takes labels sampled from the model, which is a choice of that source
+    /// ([`attribute_with`](crate::attribute_with)), not of the method. All names are of a [`Method`] but
     /// `cosine`, which is `identity` with [`Normalisation::Cosine`].
     pub fn named(name: &str, gfim: Gfim) -> Option<Self> {
         let method = match name {
@@ -89,9 +91,16 @@ impl Options {
             "datainf" => Method::inverse(Storage::Samples, DataInf),
             "lissa" => Method::inverse(Storage::Full, Lissa::default()),
             "cg" => Method::inverse(Storage::Full, Cg::default()),
+            "block-cg" => Method::inverse(Storage::Full, BlockCg::default()),
+            "lanczos" => Method::inverse(Storage::Full, Lanczos::default()),
+            "nystrom" => Method::inverse(Storage::Full, Nystrom::default()),
             "exact" => Method::inverse(Storage::Full, Exact),
-            "hyperinf" => Method::inverse(gfim.storage(), Schulz::default()),
-            "hyperinf-authors" => Method::inverse(Gfim { scale: Scale::Sum, ..gfim }.storage(), Schulz::authors()),
+            "diagonal" => Method::inverse(Storage::Diagonal, Exact),
+            "kfac" => Method::inverse(Storage::Kronecker { corrected: false }, Exact),
+            "ekfac" => Method::inverse(Storage::Kronecker { corrected: true }, Exact),
+            "shampoo" => Method::inverse(Storage::TwoSided { corrected: true }, Exact),
+            "hyperinf" => Method::inverse(gfim.storage(), Hyperpower::default()),
+            "hyperinf-authors" => Method::inverse(Gfim { scale: Scale::Sum, ..gfim }.storage(), Hyperpower::authors()),
             _ => return None,
         };
         Some(Self { method, ..Self::default() })

@@ -7,7 +7,7 @@
 //! |---|---|---|---|
 //! | [`Identity`] | all | nothing | nothing |
 //! | [`Exact`] | all | `D³/3`, `k³/3` (one-sided), `n²D + n³/3` (samples, dual) | two triangular solves |
-//! | [`Schulz`] | dense, one-sided | `4k³` per step | one product |
+//! | [`Hyperpower`] | dense, one-sided | `2k³` per product | one product |
 //! | [`DataInf`] | samples | `nD` | two products with the samples |
 //! | [`Lissa`] | all | a spectral bound | one product with `H` per step |
 //! | [`Cg`] | all | a preconditioner, if any | one product with `H` per step |
@@ -21,15 +21,16 @@ mod datainf;
 mod error;
 mod exact;
 mod factor;
+mod hyperpower;
 mod identity;
 mod krylov;
 mod lanczos;
 mod lissa;
 mod low_rank;
+mod neumann;
 mod nystrom;
 mod precondition;
 mod registry;
-mod schulz;
 mod solver;
 mod spectrum;
 
@@ -38,12 +39,13 @@ pub use cg_block::BlockCg;
 pub use datainf::DataInf;
 pub use error::SolveError;
 pub use exact::Exact;
+pub use hyperpower::{Hyperpower, HyperpowerStart, Iterate, MatrixInverse, Order};
 pub use identity::Identity;
 pub use lanczos::{Lanczos, lanczos_eigen};
-pub use lissa::{Lissa, LissaBatch};
+pub use lissa::{Lissa, LissaBatch, LissaScale};
+pub use neumann::neumann_series;
 pub use nystrom::{Nystrom, nystrom_eigen};
 pub use precondition::Preconditioner;
 pub use registry::{solver, solvers};
-pub use schulz::{MatrixInverse, Schulz, SchulzStart, schulz_inverse};
 pub use solver::{Inverse, Solution, Solver, relative_residuals};
 pub use spectrum::{certain_bound, largest_eigenvalue, spectral_bound};

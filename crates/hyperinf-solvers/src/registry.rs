@@ -1,12 +1,12 @@
-use crate::{BlockCg, Cg, DataInf, Exact, Identity, Lanczos, Lissa, Nystrom, Schulz, Solver};
+use crate::{BlockCg, Cg, DataInf, Exact, Hyperpower, Identity, Lanczos, Lissa, Nystrom, Solver};
 
 /// Every solver of this crate with its defaults.
 pub fn solvers() -> Vec<Box<dyn Solver>> {
     vec![
         Box::new(Identity),
         Box::new(Exact),
-        Box::new(Schulz::default()),
-        Box::new(Schulz::authors()),
+        Box::new(Hyperpower::default()),
+        Box::new(Hyperpower::authors()),
         Box::new(DataInf),
         Box::new(Lissa::default()),
         Box::new(Lissa::stochastic()),

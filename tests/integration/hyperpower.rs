@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device};
 use hyperinf::curvature::Curvature;
-use hyperinf::solvers::{Schulz, Solver, spectral_bound};
+use hyperinf::solvers::{Hyperpower, Solver, spectral_bound};
 use hyperinf_tests::compare::{assert_close, largest, tensor, values};
 use hyperinf_tests::devices;
 use hyperinf_tests::oracle::Matrix;
@@ -11,9 +11,14 @@ use hyperinf_tests::oracle::Matrix;
 fn check(name: &str, device: &Device, h: &Matrix, lambda: f64) {
     let curvature = Curvature::Dense(tensor(h, device, DType::F32));
     let v = Matrix::noise(2, h.cols, 3);
-    let inverse = Schulz::default().prepare(&curvature, lambda).expect("the matrix is positive definite");
+    let inverse = Hyperpower::default().prepare(&curvature, lambda).expect("the matrix is positive definite");
     let solution = inverse.apply(tensor(&v, device, DType::F32)).expect("the iteration converges");
-    assert!(solution.converged(), "{name}: a residual of {:e} after {} steps", solution.residual(), solution.iterations);
+    assert!(
+        solution.converged(),
+        "{name}: a residual of {:e} after {} steps",
+        solution.residual(),
+        solution.iterations
+    );
     let x = Matrix { rows: 2, cols: h.cols, values: values(solution.x) };
     let product = x.times(&h.plus(lambda, &Matrix::identity(h.cols)));
     // x comes back in f32, and its rounding passes through H.

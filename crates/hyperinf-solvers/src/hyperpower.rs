@@ -1,0 +1,435 @@
+mod interval;
+mod iterate;
+mod polynomial;
+mod prepared;
+
+use burn::tensor::{DType, Device, Tensor};
+use hyperinf_curvature::{Curvature, Structure};
+
+use crate::solver::check;
+use crate::{Inverse, SolveError, Solver, certain_bound, spectral_bound};
+use interval::Interval;
+use iterate::{Batch, epsilon, invert};
+pub use iterate::{Iterate, MatrixInverse};
+pub use polynomial::Order;
+use prepared::Prepared;
+
+/// Above this product of rounding and condition the iteration runs in f64, where the device has it.
+const ROUNDING: f64 = 0.03;
+/// Sizes up to this are taken together on a processor; a device with memory of its own takes any.
+const TOGETHER: usize = 256;
+/// Numbers in one batch of matrices, 64 MiB in f32; an iteration holds up to eight such batches.
+const BATCH: usize = 1 << 24;
+
+/// Where a hyperpower iteration starts, how its steps are scaled and when it stops.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum HyperpowerStart {
+    /// From `2/(u+l)·I` with the Chebyshev polynomial of each step's interval, until the certificate is met.
+    #[default]
+    Chebyshev,
+    /// From `2/(u+l)·I` with the plain steps `X ← X (I + E + … + E^(p−1))`, until the certificate is met.
+    Unscaled,
+    /// From `scale·I`, unscaled, a fixed number of steps, with something added to the diagonal beside `λ`: the
+    /// HyperINF authors' program. Eigenvalues below about `1/(scale·p^steps)` are not inverted, and above `2/scale`
+    /// it diverges.
+    Fixed {
+        /// The start, 5e-5 in the authors' program.
+        scale: f64,
+        /// The steps, 30 here; 15 to 40 in theirs.
+        steps: usize,
+        /// Added to the diagonal, 0.001 in their program for mislabelled data.
+        extra_damping: f64,
+    },
+}
+
+/// The hyperpower iteration of order 2 (Schulz), 3, 5, 7 or 9, with Chebyshev scaling (HyperINF, Zhou et al. 2024,
+/// section 3, with another start).
+///
+/// With `A = H + λI` (or its one-sided factor) and bounds `l = λ ≤ μ ≤ u` on its eigenvalues:
+///
+/// ```text
+/// X = 2/(u+l) I,  δ = (u−l)/(u+l)
+/// repeat: E = I − A X,  X ← X q(E),  δ ← 1/T_p(1/δ)     until δ ≤ tolerance
+/// q(E) = (I − T_p(E/δ)/T_p(1/δ)) (I − E)⁻¹,  a polynomial of degree p − 1
+/// ```
+///
+/// `T_p` is Chebyshev's polynomial: among all `q` of this degree this one leaves the smallest residual on `[−δ, δ]`. For
+/// order 2 it is `X ← 2/(2−δ²) · X (I + E)`. `δ` is a certificate: it bounds `||I − A X||₂` in exact arithmetic. In the
+/// matrix's own precision the floor is about `ε·κ`; so the iteration also stops there or when it no longer gains, and
+/// each right-hand side is refined with residuals in f64: `x ← x + (v − x A) X`. Where `ε·κ` is above 0.03 the iteration
+/// itself runs in f64, if the device has it. [`Hyperpower::invert`] is the iteration alone.
+///
+/// | parameter | default | purpose | range |
+/// |---|---|---|---|
+/// | `order` | 2 | order of a step | see [`Order`] |
+/// | `start` | Chebyshev | start, scaling and stop | see [`HyperpowerStart`] |
+/// | `tolerance` | 1e-6 | relative residual aimed for | in (0, 1) |
+/// | `max_steps` | 60 | steps at most | |
+/// | `first_steps` | none | a shorter type, such as bf16, for as many steps as its rounding allows | scaled steps only |
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hyperpower {
+    /// The order of a step.
+    pub order: Order,
+    /// Start, scaling and stop.
+    pub start: HyperpowerStart,
+    /// The relative residual aimed for.
+    pub tolerance: f64,
+    /// Steps at most; the fixed start has its own number.
+    pub max_steps: usize,
+    /// A type shorter than the matrix's for the first steps; ignored where the device does not have it.
+    pub first_steps: Option<DType>,
+}
+
+impl Default for Hyperpower {
+    fn default() -> Self {
+        Self { order: Order::Two, start: HyperpowerStart::Chebyshev, tolerance: 1e-6, max_steps: 60, first_steps: None }
+    }
+}
+
+impl Hyperpower {
+    /// Scaled steps of this order.
+    pub fn of_order(order: Order) -> Self {
+        Self { order, ..Self::default() }
+    }
+
+    /// The authors' start and step count, as a compatibility mode: 30 steps of order 2 from 5e-5·I with 0.001 more
+    /// damping.
+    pub fn authors() -> Self {
+        let start = HyperpowerStart::Fixed { scale: 5e-5, steps: 30, extra_damping: 1e-3 };
+        Self { start, ..Self::default() }
+    }
+
+    /// The iteration alone on a symmetric positive definite matrix `A`, `[k, k]`, whose eigenvalues lie in
+    /// `[lower, upper]`: no refinement, in the matrix's own type.
+    ///
+    /// Converges for true bounds, with `δ ← 1/T_p(1/δ)` (unscaled: `δ ← δ^p`). Stops at `δ ≤ tolerance` or `δ ≤ ε·κ/8`, when
+    /// the arithmetic gains nothing more, or after `max_steps`. A product costs `2k³` flop; the first step needs two
+    /// fewer than [`Order::products`], and each of them only about `1.2 k³` by symmetry.
+    ///
+    /// # Errors
+    ///
+    /// If a bound is not positive and finite or they are in the wrong order, or the iteration diverges, which it does
+    /// if an eigenvalue lies far above `upper`.
+    pub fn invert(&self, a: Tensor<2>, lower: f64, upper: f64) -> Result<MatrixInverse, SolveError> {
+        self.run(a, None, lower, upper, upper / lower, None)
+    }
+
+    /// [`Hyperpower::invert`], which shows every `X` on its way, the start first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Hyperpower::invert`].
+    pub fn invert_watched(
+        &self,
+        a: Tensor<2>,
+        lower: f64,
+        upper: f64,
+        watch: &mut dyn FnMut(&Iterate),
+    ) -> Result<MatrixInverse, SolveError> {
+        self.run(a, None, lower, upper, upper / lower, Some(watch))
+    }
+
+    /// [`Hyperpower::invert`] from an approximate inverse `X₀`, `[k, k]`, symmetric but for rounding, for which the
+    /// eigenvalues of `A X₀` lie in `[lower, upper]`; `condition` bounds the condition of `A`.
+    ///
+    /// With the inverse at another damping, `X₀ = (H + λ₀I)⁻¹`, they lie between 1 and `λ/λ₀`: the iteration starts with
+    /// `δ = |r−1|/(r+1)` for `r = λ/λ₀`. The fixed start's number of steps is not used; steps are scaled.
+    ///
+    /// # Errors
+    ///
+    /// As [`Hyperpower::invert`].
+    ///
+    /// # Panics
+    ///
+    /// If the two matrices differ in shape.
+    pub fn improve(
+        &self,
+        a: Tensor<2>,
+        x: Tensor<2>,
+        lower: f64,
+        upper: f64,
+        condition: f64,
+    ) -> Result<MatrixInverse, SolveError> {
+        let start = match self.start {
+            HyperpowerStart::Fixed { .. } => HyperpowerStart::Chebyshev,
+            other => other,
+        };
+        // X₀ is better than what a short type could hold.
+        Self { start, first_steps: None, ..*self }.run(a, Some(x), lower, upper, condition, None)
+    }
+
+    /// The steps and products that the certificate needs in exact arithmetic from the bounds of a matrix of this
+    /// condition; those of the fixed start are given.
+    pub fn plan(&self, condition: f64) -> (usize, usize) {
+        let steps = match self.start {
+            HyperpowerStart::Fixed { steps, .. } => steps,
+            _ => self.steps_from(Interval { lower: 1.0, upper: condition.max(1.0) }),
+        };
+        (steps, (self.order.products() * steps).saturating_sub(2))
+    }
+
+    /// Steps until the certificate is met from an interval.
+    fn steps_from(&self, interval: Interval) -> usize {
+        let mut interval = interval.times(interval.centring(0.0));
+        (0..self.max_steps)
+            .take_while(|_| {
+                let running = interval.certificate() > self.tolerance;
+                interval = match self.start {
+                    HyperpowerStart::Chebyshev => interval.scaled(self.order).1,
+                    _ => interval.unscaled(self.order).1,
+                };
+                running
+            })
+            .count()
+    }
+
+    fn run(
+        &self,
+        a: Tensor<2>,
+        x: Option<Tensor<2>>,
+        lower: f64,
+        upper: f64,
+        condition: f64,
+        watch: Option<&mut dyn FnMut(&Iterate)>,
+    ) -> Result<MatrixInverse, SolveError> {
+        self.validate()?;
+        if !(lower > 0.0 && upper >= lower && upper.is_finite()) {
+            let (parameter, expected) = ("lower ≤ upper", "two positive, finite bounds in this order");
+            return Err(SolveError::Parameter { solver: self.label(), parameter, expected, value: upper });
+        }
+        let batch = Batch {
+            a: a.unsqueeze_dim(0),
+            x: x.map(|x| x.unsqueeze_dim(0)),
+            intervals: vec![Interval { lower, upper }],
+            conditions: vec![condition],
+        };
+        invert(self, batch, watch)?.pop().expect("a batch of one gives one result")
+    }
+
+    fn validate(&self) -> Result<(), SolveError> {
+        let wrong = |parameter, expected, value| {
+            Err(SolveError::Parameter { solver: self.label(), parameter, expected, value })
+        };
+        if !(self.tolerance > 0.0 && self.tolerance < 1.0) {
+            return wrong("tolerance", "in (0, 1)", self.tolerance);
+        }
+        match self.start {
+            HyperpowerStart::Fixed { scale, .. } if !(scale > 0.0 && scale.is_finite()) => {
+                wrong("scale", "positive and finite", scale)
+            }
+            HyperpowerStart::Fixed { extra_damping, .. } if !(extra_damping >= 0.0 && extra_damping.is_finite()) => {
+                wrong("extra_damping", "finite and not negative", extra_damping)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn label(&self) -> &'static str {
+        match (self.start, self.order) {
+            (HyperpowerStart::Chebyshev, Order::Two) => "schulz",
+            (HyperpowerStart::Chebyshev, Order::Three) => "hyperpower-3",
+            (HyperpowerStart::Chebyshev, Order::Five) => "hyperpower-5",
+            (HyperpowerStart::Chebyshev, Order::Seven) => "hyperpower-7",
+            (HyperpowerStart::Chebyshev, Order::Nine) => "hyperpower-9",
+            (HyperpowerStart::Unscaled, Order::Two) => "schulz-unscaled",
+            (HyperpowerStart::Unscaled, Order::Three) => "hyperpower-3-unscaled",
+            (HyperpowerStart::Unscaled, Order::Five) => "hyperpower-5-unscaled",
+            (HyperpowerStart::Unscaled, Order::Seven) => "hyperpower-7-unscaled",
+            (HyperpowerStart::Unscaled, Order::Nine) => "hyperpower-9-unscaled",
+            (HyperpowerStart::Fixed { .. }, Order::Two) => "schulz-authors",
+            (HyperpowerStart::Fixed { .. }, Order::Three) => "hyperpower-3-fixed",
+            (HyperpowerStart::Fixed { .. }, Order::Five) => "hyperpower-5-fixed",
+            (HyperpowerStart::Fixed { .. }, Order::Seven) => "hyperpower-7-fixed",
+            (HyperpowerStart::Fixed { .. }, Order::Nine) => "hyperpower-9-fixed",
+        }
+    }
+
+    /// The inverse of one block, from the estimated bound, the certain one, and in f64, until one does not diverge.
+    fn inverse(&self, problem: &Problem<'_>) -> Result<MatrixInverse, SolveError> {
+        let attempt = |dtype, upper: f64| {
+            let a = problem.damped(dtype);
+            self.run(a, None, problem.lambda, upper, upper / problem.lambda, None)
+        };
+        let first = attempt(problem.dtype, problem.upper);
+        let Err(SolveError::Diverged { .. }) = first else { return first };
+        // An eigenvalue above the estimated bound: the certain one costs a few steps more.
+        let certain = certain_bound(problem.matrix)? + problem.lambda;
+        let second = attempt(problem.dtype, certain);
+        match second {
+            Err(SolveError::Diverged { .. }) if problem.dtype != DType::F64 && problem.has_f64() => {
+                attempt(DType::F64, certain)
+            }
+            other => other,
+        }
+    }
+}
+
+impl Solver for Hyperpower {
+    fn name(&self) -> &'static str {
+        self.label()
+    }
+
+    fn supports(&self, structure: Structure) -> bool {
+        matches!(structure, Structure::Dense | Structure::OneSided)
+    }
+
+    fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {
+        check(self, h, lambda)?;
+        self.validate()?;
+        let inverse = match self.start {
+            HyperpowerStart::Fixed { extra_damping, .. } => {
+                let matrix = h.matrix().expect("check() accepts curvatures with a matrix only");
+                let a = damped(matrix, lambda + extra_damping);
+                // Bounds that are only reported: the certificate of this start promises nothing.
+                let upper = certain_bound(&a)?;
+                if !upper.is_finite() {
+                    return Err(SolveError::NonFinite { solver: self.label(), what: "the curvature" });
+                }
+                self.invert(a, (lambda + extra_damping).min(upper), upper)?
+            }
+            _ => self.inverse(&Problem::new(self, h, lambda)?)?,
+        };
+        Ok(Box::new(Prepared::new(self, h, lambda, inverse)))
+    }
+
+    /// Blocks of equal size and type are inverted as one batch of three dimensions, which takes fewer and larger
+    /// launches on a device; on a processor only up to a size of 256, where one product cannot use all cores.
+    fn prepare_many(&self, blocks: &[(&Curvature, f64)]) -> Vec<Result<Box<dyn Inverse>, SolveError>> {
+        let mut results: Vec<Option<Result<Box<dyn Inverse>, SolveError>>> = blocks.iter().map(|_| None).collect();
+        if !matches!(self.start, HyperpowerStart::Fixed { .. }) && self.validate().is_ok() {
+            for group in self.groups(blocks) {
+                for (i, inverse) in self.together(&group) {
+                    let (h, lambda) = blocks[i];
+                    results[i] = Some(Ok(Box::new(Prepared::new(self, h, lambda, inverse))));
+                }
+            }
+        }
+        // What fits no group, and what failed in one: by itself, with all its retries and its own error.
+        let alone = results.into_iter().zip(blocks);
+        alone.map(|(result, (h, lambda))| result.unwrap_or_else(|| self.prepare(h, *lambda))).collect()
+    }
+
+    /// From the largest damping down, each from the inverse at the one before where that needs fewer steps.
+    fn prepare_sweep(&self, h: &Curvature, lambdas: &[f64]) -> Result<Vec<Box<dyn Inverse>>, SolveError> {
+        if matches!(self.start, HyperpowerStart::Fixed { .. }) {
+            return lambdas.iter().map(|lambda| self.prepare(h, *lambda)).collect();
+        }
+        let mut order: Vec<usize> = (0..lambdas.len()).collect();
+        order.sort_by(|&i, &j| lambdas[j].total_cmp(&lambdas[i]));
+        let mut inverses: Vec<Option<Box<dyn Inverse>>> = lambdas.iter().map(|_| None).collect();
+        let mut last: Option<(f64, MatrixInverse)> = None;
+        for i in order {
+            check(self, h, lambdas[i])?;
+            let problem = Problem::new(self, h, lambdas[i])?;
+            let warm = last.as_ref().and_then(|(lambda, inverse)| self.warm(&problem, *lambda, inverse));
+            let inverse = warm.map_or_else(|| self.inverse(&problem), Ok)?;
+            inverses[i] = Some(Box::new(Prepared::new(self, h, lambdas[i], inverse.clone())));
+            last = Some((lambdas[i], inverse));
+        }
+        Ok(inverses.into_iter().map(|inverse| inverse.expect("every index was in the order")).collect())
+    }
+}
+
+impl Hyperpower {
+    /// The inverse from the one at another damping; none if that would not be shorter or did not work.
+    fn warm(&self, problem: &Problem<'_>, lambda: f64, known: &MatrixInverse) -> Option<MatrixInverse> {
+        let ratio = problem.lambda / lambda;
+        // Rounding of the known inverse widens the interval, in single directions by more than its mean.
+        let slack = known.certificate.max(4.0 * known.error);
+        let interval = Interval { lower: ratio.min(1.0) - slack, upper: ratio.max(1.0) + slack };
+        let cold = Interval { lower: problem.lambda, upper: problem.upper };
+        // The first step from a multiple of I saves two products, about one step.
+        if interval.lower <= 0.0 || self.steps_from(interval) + 1 > self.steps_from(cold) {
+            return None;
+        }
+        let condition = problem.upper / problem.lambda;
+        let x = known.x.clone().cast(problem.dtype);
+        let found = self.improve(problem.damped(problem.dtype), x, interval.lower, interval.upper, condition);
+        found.ok().filter(|found| found.error < 1.0)
+    }
+
+    /// Groups of blocks that are inverted together, by their places.
+    fn groups<'a>(&self, blocks: &[(&'a Curvature, f64)]) -> Vec<Vec<(usize, Problem<'a>)>> {
+        let mut groups: Vec<Vec<(usize, Problem<'a>)>> = Vec::new();
+        for (i, (h, lambda)) in blocks.iter().enumerate() {
+            // An unsuitable block gets its error when it is prepared alone.
+            let Some(matrix) = h.matrix() else { continue };
+            let size = matrix.dims()[0];
+            if check(self, h, *lambda).is_err() || !batches(&matrix.device(), size) {
+                continue;
+            }
+            let Ok(problem) = Problem::new(self, h, *lambda) else { continue };
+            let room = (BATCH / (size * size)).max(1);
+            let fits = |group: &Vec<(usize, Problem<'a>)>| {
+                let first = &group[0].1;
+                group.len() < room
+                    && first.matrix.dims() == matrix.dims()
+                    && first.dtype == problem.dtype
+                    && first.matrix.device() == matrix.device()
+            };
+            match groups.iter_mut().find(|group| fits(group)) {
+                Some(group) => group.push((i, problem)),
+                None => groups.push(vec![(i, problem)]),
+            }
+        }
+        groups.retain(|group| group.len() > 1);
+        groups
+    }
+
+    /// The inverses of a group, but for those that failed.
+    fn together(&self, group: &[(usize, Problem<'_>)]) -> Vec<(usize, MatrixInverse)> {
+        let batch = Batch {
+            a: Tensor::stack(group.iter().map(|(_, problem)| problem.damped(problem.dtype)).collect(), 0),
+            x: None,
+            intervals: group.iter().map(|(_, p)| Interval { lower: p.lambda, upper: p.upper }).collect(),
+            conditions: group.iter().map(|(_, p)| p.upper / p.lambda).collect(),
+        };
+        let found = invert(self, batch, None).unwrap_or_default();
+        group.iter().zip(found).filter_map(|((i, _), found)| Some((*i, found.ok()?))).collect()
+    }
+}
+
+/// Whether matrices of this size are inverted together on this device.
+fn batches(device: &Device, size: usize) -> bool {
+    // Only a device with memory of its own reports a pool.
+    size <= TOGETHER || device.memory_pool_usage().is_some()
+}
+
+/// A block with the bound on its eigenvalues and the type to iterate in.
+struct Problem<'a> {
+    matrix: &'a Tensor<2>,
+    lambda: f64,
+    /// Of `A = H + λI`.
+    upper: f64,
+    dtype: DType,
+}
+
+impl<'a> Problem<'a> {
+    fn new(solver: &Hyperpower, h: &'a Curvature, lambda: f64) -> Result<Self, SolveError> {
+        let matrix = h.matrix().expect("check() accepts curvatures with a matrix only");
+        let upper = spectral_bound(&Curvature::Dense(matrix.clone()), matrix)? + lambda;
+        if !upper.is_finite() {
+            return Err(SolveError::NonFinite { solver: solver.label(), what: "the curvature" });
+        }
+        let mut problem = Self { matrix, lambda, upper, dtype: matrix.dtype() };
+        if epsilon(problem.dtype) * upper / lambda > ROUNDING && problem.has_f64() {
+            problem.dtype = DType::F64;
+        }
+        Ok(problem)
+    }
+
+    fn has_f64(&self) -> bool {
+        self.matrix.device().supports_dtype(DType::F64)
+    }
+
+    /// `A = H + λI` in a type.
+    fn damped(&self, dtype: DType) -> Tensor<2> {
+        damped(&self.matrix.clone().cast(dtype), self.lambda)
+    }
+}
+
+/// `M + λI`.
+fn damped(matrix: &Tensor<2>, lambda: f64) -> Tensor<2> {
+    let eye = Tensor::<2>::eye(matrix.dims()[0], &matrix.device()).cast(matrix.dtype());
+    matrix.clone() + eye.mul_scalar(lambda)
+}
