@@ -184,6 +184,35 @@ pub fn spectral(basis: &Matrix, eigenvalues: &[f64], f: impl Fn(f64) -> f64) -> 
     scaled.times(&basis.transpose())
 }
 
+/// The eigenvalues of a symmetric matrix, largest first, by Jacobi's rotations.
+pub fn eigenvalues(matrix: &Matrix) -> Vec<f64> {
+    let d = matrix.rows;
+    let mut a = matrix.clone();
+    for _ in 0..60 {
+        for p in 0..d {
+            for q in p + 1..d {
+                let (app, aqq, apq) = (a.at(p, p), a.at(q, q), a.at(p, q));
+                if apq == 0.0 {
+                    continue;
+                }
+                let theta = 0.5 * (2.0 * apq).atan2(aqq - app);
+                let (sin, cos) = theta.sin_cos();
+                for k in 0..d {
+                    let (kp, kq) = (a.at(k, p), a.at(k, q));
+                    (a.values[k * d + p], a.values[k * d + q]) = (cos * kp - sin * kq, sin * kp + cos * kq);
+                }
+                for k in 0..d {
+                    let (pk, qk) = (a.at(p, k), a.at(q, k));
+                    (a.values[p * d + k], a.values[q * d + k]) = (cos * pk - sin * qk, sin * pk + cos * qk);
+                }
+            }
+        }
+    }
+    let mut found: Vec<f64> = (0..d).map(|i| a.at(i, i)).collect();
+    found.sort_by(|x, y| y.total_cmp(x));
+    found
+}
+
 /// `λ = 0.1 · mean(g²)`, the default damping.
 pub fn relative_damping(samples: &Matrix) -> f64 {
     0.1 * samples.values.iter().map(|g| g * g).sum::<f64>() / samples.values.len() as f64

@@ -94,10 +94,10 @@ impl Accumulator {
             return Ok(());
         }
         let n = gradients.dims()[0];
-        let flat: Tensor<2> = gradients.clone().flatten(1, 2);
         if matches!(self.sum, Sum::Rows { .. }) {
             check_samples(&self.block, self.samples + n)?;
         }
+        let flat: Tensor<2> = gradients.clone().flatten(1, 2);
         self.count(scalars(flat.clone(), flat.clone())?)?;
 
         self.sum = match (std::mem::replace(&mut self.sum, Sum::Nothing), self.storage) {

@@ -37,7 +37,7 @@ pub enum Storage {
     /// Eigenvectors are in descending order of their own factor's eigenvalues.
     Kronecker {
         /// Eigenvalues fitted in the factors' eigenbases, `Λ_ij = mean (Q_Aᵀ g Q_S)_ij²`, in a second pass: the diagonal
-        /// nearest to `F` in this basis (EK-FAC; George et al. 2018, equation 7). Their trace is the Fisher's.
+        /// nearest to `F` in this basis (EK-FAC; George et al. 2018). Their trace is the Fisher's.
         corrected: bool,
     },
     /// The same from gradients alone: the eigenbases of `L = mean g gᵀ` and `R = mean gᵀ g` (Shampoo's statistics; Gupta
