@@ -1,10 +1,14 @@
+mod held;
+
 use burn::tensor::{Int, Tensor, TensorData};
 use hyperinf_curvature::{Curvature, Structure, scalars};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::solver::{check, check_rows, finite, largest, ratios};
+use crate::cg::check_limits;
+use crate::solver::{check, check_rows, finite, largest};
 use crate::{Inverse, Solution, SolveError, Solver, largest_eigenvalue, relative_residuals};
+use held::Held;
 
 /// Power steps for the scale: convergence needs half of the largest eigenvalue only.
 const POWER_STEPS: usize = 5;
@@ -12,21 +16,40 @@ const POWER_STEPS: usize = 5;
 const GROWN: f64 = 1.5;
 /// Doublings of the scale before the iteration is given up.
 const DOUBLINGS: usize = 8;
+/// Steps that are taken on the parameters before those on the samples are worth their Gram matrix.
+const STEPS_BEFORE_HELD: usize = 24;
+/// Parameters per sample from which steps on the samples are cheaper by more than they cost to prepare.
+const HELD_FROM: usize = 4;
 
 /// Which part of the curvature a LiSSA step uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LissaBatch {
     /// All of it: a damped Richardson iteration, without noise.
     Full,
-    /// Random samples, drawn anew for every step with replacement; the mean over several runs. Needs samples.
+    /// Random samples, drawn anew for every step with replacement; the mean over several runs and over the last
+    /// iterates of each. Needs samples.
     Random {
         /// Samples per step.
         size: usize,
         /// Runs that are averaged.
         repeats: usize,
+        /// Iterates of a run that are averaged, from its last backwards; 1 takes the last alone. The more, the less noise,
+        /// as long as those steps are not needed to converge.
+        tail: usize,
         /// Seed of the draws.
         seed: u64,
     },
+}
+
+/// What LiSSA divides the curvature by.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum LissaScale {
+    /// A power estimate of `μ_max` plus 10 % plus `λ`, doubled should the residual grow; for random batches the largest
+    /// `||g_i||²` plus `λ`, which bounds every batch.
+    #[default]
+    Spectral,
+    /// A number of one's own, above `μ_max(H + λI) / 2`; growth of the residual is an error.
+    Fixed(f64),
 }
 
 /// LiSSA (Agarwal et al. 2017): the Neumann series of the scaled, damped curvature.
@@ -35,19 +58,25 @@ pub enum LissaBatch {
 /// r ← v + r − r (H + λI) / s,   x = r / s
 /// ```
 ///
-/// Converges for `s > μ_max(H + λI) / 2`, in about `κ log(1/ε)` steps. `s` is a power estimate of `μ_max` plus 10 %
-/// plus `λ`, doubled should the residual grow; for random batches the largest `||g_i||²` plus `λ`, which bounds every
-/// batch. The damping is *added* in the operator.
+/// Converges for `s > μ_max(H + λI) / 2`, in at most `s/λ · log(1/ε)` steps, about `κ log(1/ε)`; a prepared one
+/// describes that number. The damping is *added* in the operator.
+///
+/// The same steps are cheaper in other coordinates where the curvature is `m` samples with `4m ≤ D`: increments stay
+/// in the span of one row and the samples, so that a step costs `2m²` instead of `4mD` per query, once the Gram
+/// matrix of the samples is there. It is made when 24 steps were not enough.
 ///
 /// | parameter | default | purpose | range |
 /// |---|---|---|---|
-/// | `batch` | full | what a step uses | sizes ≥ 1 |
+/// | `batch` | full | what a step uses | sizes ≥ 1, `tail` ≤ `max_steps` |
+/// | `scale` | spectral | `s` | see [`LissaScale`] |
 /// | `max_steps` | 1000 | steps at most | ≥ 1 |
 /// | `tolerance` | 1e-3 | relative residual aimed for | > 0 |
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lissa {
     /// Full or random batches.
     pub batch: LissaBatch,
+    /// What the curvature is divided by.
+    pub scale: LissaScale,
     /// Steps at most; random batches always take all.
     pub max_steps: usize,
     /// The relative residual at which full batches stop.
@@ -56,14 +85,16 @@ pub struct Lissa {
 
 impl Default for Lissa {
     fn default() -> Self {
-        Self { batch: LissaBatch::Full, max_steps: 1000, tolerance: 1e-3 }
+        Self { batch: LissaBatch::Full, scale: LissaScale::Spectral, max_steps: 1000, tolerance: 1e-3 }
     }
 }
 
 impl Lissa {
-    /// Random batches of 32 samples, four runs of 1000 steps: a noisy answer, aimed at a residual of 0.1.
+    /// Random batches of 32 samples, four runs of 1000 steps of which the second half is averaged: a noisy answer,
+    /// aimed at a residual of 0.1.
     pub fn stochastic() -> Self {
-        Self { batch: LissaBatch::Random { size: 32, repeats: 4, seed: 0 }, max_steps: 1000, tolerance: 0.1 }
+        let batch = LissaBatch::Random { size: 32, repeats: 4, tail: 500, seed: 0 };
+        Self { batch, scale: LissaScale::Spectral, max_steps: 1000, tolerance: 0.1 }
     }
 }
 
@@ -81,29 +112,31 @@ impl Solver for Lissa {
 
     fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {
         check(self, h, lambda)?;
-        let parameter =
-            |parameter, expected, value| Err(SolveError::Parameter { solver: self.name(), parameter, expected, value });
-        if self.max_steps == 0 {
-            return parameter("max_steps", "at least 1", 0.0);
-        }
-        if self.tolerance.is_nan() || self.tolerance <= 0.0 {
-            return parameter("tolerance", "positive", self.tolerance);
-        }
-        if let LissaBatch::Random { size, repeats, .. } = self.batch
-            && size.min(repeats) == 0
-        {
-            return parameter("size and repeats", "at least 1", 0.0);
-        }
-        let largest = match (self.batch, h) {
-            (LissaBatch::Random { .. }, Curvature::Samples(rows)) => {
-                scalars(rows.clone(), rows.clone())?.into_iter().fold(0.0, f64::max)
+        let solver = self.name();
+        check_limits(solver, self.max_steps, self.tolerance)?;
+        let parameter = |parameter, expected, value| Err(SolveError::Parameter { solver, parameter, expected, value });
+        if let LissaBatch::Random { size, repeats, tail, .. } = self.batch {
+            if size.min(repeats) == 0 {
+                return parameter("size and repeats", "at least 1", 0.0);
             }
-            _ => largest_eigenvalue(h, &h.like(), POWER_STEPS)? * 1.1,
-        };
-        if !largest.is_finite() {
-            return Err(SolveError::NonFinite { solver: self.name(), what: "the curvature" });
+            if !(1..=self.max_steps).contains(&tail) {
+                return parameter("tail", "at least 1 and at most max_steps", tail as f64);
+            }
         }
-        Ok(Box::new(Prepared { params: *self, name: self.name(), h: h.clone(), lambda, scale: largest + lambda }))
+        let scale = match (self.scale, self.batch, h) {
+            (LissaScale::Fixed(scale), ..) if !(scale > 0.0 && scale.is_finite()) => {
+                return parameter("scale", "positive and finite", scale);
+            }
+            (LissaScale::Fixed(scale), ..) => scale,
+            (LissaScale::Spectral, LissaBatch::Random { .. }, Curvature::Samples(rows)) => {
+                scalars(rows.clone(), rows.clone())?.into_iter().fold(lambda, |most, s| most.max(s + lambda))
+            }
+            (LissaScale::Spectral, ..) => largest_eigenvalue(h, &h.like(), POWER_STEPS)? * 1.1 + lambda,
+        };
+        if !scale.is_finite() {
+            return Err(SolveError::NonFinite { solver, what: "the curvature" });
+        }
+        Ok(Box::new(Prepared { params: *self, name: solver, h: h.clone(), lambda, scale }))
     }
 }
 
@@ -119,41 +152,86 @@ impl Inverse for Prepared {
     fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
         check_rows(&v, self.h.parameters())?;
         let solution = match (self.params.batch, &self.h) {
-            (LissaBatch::Random { size, repeats, seed }, Curvature::Samples(rows)) => {
-                self.random(v, rows, size, repeats, seed)?
+            (LissaBatch::Random { size, repeats, tail, seed }, Curvature::Samples(rows)) => {
+                self.random(v, rows, size, [repeats, tail], seed)?
             }
             _ => self.full(v)?,
         };
         finite(self.name, solution)
     }
+
+    fn describe(&self) -> String {
+        let condition = self.scale / self.lambda;
+        // (1 − 1/κ)^k is what k steps leave where H is 0, which no direction exceeds.
+        let steps = (self.params.tolerance.min(1.0).ln() / (-condition.recip()).ln_1p()).ceil();
+        let (tolerance, most) = (self.params.tolerance, self.params.max_steps);
+        match self.params.batch {
+            LissaBatch::Full => format!(
+                "lissa: κ ≤ {condition:.1e}, so {steps:.0} steps are enough for {tolerance:.0e}; at most {most} are taken"
+            ),
+            LissaBatch::Random { size, repeats, .. } => {
+                format!("lissa: {repeats} runs of {most} steps of {size} samples, κ ≤ {condition:.1e}")
+            }
+        }
+    }
+}
+
+/// One try at the series with one scale.
+enum Run {
+    /// `r` after these steps, with the residual of each query.
+    Ended(Tensor<2>, usize, Vec<f64>),
+    /// The residual grew: the scale is too small.
+    Grew { step: usize, residual: f64 },
 }
 
 impl Prepared {
     fn full(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
-        let (mut r, mut scale, mut doublings) = (v.clone(), self.scale, 0);
-        let (mut step, mut last) = (0, f64::INFINITY);
-        let residuals = loop {
-            // The increment is the residual of x = r/s.
-            let product = self.h.apply(r.clone()) + r.clone().mul_scalar(self.lambda);
-            let change = v.clone() - product.div_scalar(scale);
-            let residuals = ratios(change.clone(), v.clone())?;
-            let residual = largest(&residuals);
-            if residual <= self.params.tolerance || step == self.params.max_steps {
-                break residuals;
-            }
-            if residual.is_nan() || residual > GROWN * last.max(1.0) {
-                if residual.is_nan() || doublings == DOUBLINGS {
+        let squares = scalars(v.clone(), v.clone())?;
+        let norms: Vec<f64> = squares.into_iter().map(|s| if s > 0.0 { s.sqrt() } else { 1.0 }).collect();
+        let mut scale = self.scale;
+        let most = if self.params.scale == LissaScale::Spectral { DOUBLINGS } else { 0 };
+        for doublings in 0.. {
+            match self.series(&v, &norms, scale)? {
+                Run::Ended(r, iterations, residuals) => {
+                    let x = r.div_scalar(scale);
+                    let tolerance = Some(self.params.tolerance);
+                    return Ok(Solution { x, iterations, residuals, tolerance, products: None });
+                }
+                Run::Grew { step, residual } if residual.is_nan() || doublings == most => {
                     return Err(SolveError::Diverged { solver: self.name, step, residual });
                 }
-                (r, scale, last, doublings) = (v.clone(), 2.0 * scale, f64::INFINITY, doublings + 1);
-                continue;
+                Run::Grew { .. } => scale *= 2.0,
+            }
+        }
+        unreachable!("the loop has no end but its returns")
+    }
+
+    /// The series from `r = v` at one scale. The increment is the residual of `x = r/s`.
+    fn series(&self, v: &Tensor<2>, norms: &[f64], scale: f64) -> Result<Run, SolveError> {
+        let (mut r, mut last) = (v.clone(), f64::INFINITY);
+        for step in 0.. {
+            let product = self.h.apply(r.clone()) + r.clone().mul_scalar(self.lambda);
+            let change = v.clone() - product.div_scalar(scale);
+            let squares = scalars(change.clone(), change.clone())?;
+            let residuals: Vec<f64> = squares.iter().zip(norms).map(|(s, norm)| s.sqrt() / norm).collect();
+            let residual = largest(&residuals);
+            if residual <= self.params.tolerance || step == self.params.max_steps {
+                return Ok(Run::Ended(r, step, residuals));
+            }
+            if residual.is_nan() || residual > GROWN * last.max(1.0) {
+                return Ok(Run::Grew { step, residual });
             }
             last = last.min(residual);
+            if let Curvature::Samples(rows) = &self.h
+                && step == STEPS_BEFORE_HELD
+                && HELD_FROM * rows.dims()[0] <= rows.dims()[1]
+            {
+                let held = Held { rows, shrink: 1.0 - self.lambda / scale, scale, norms };
+                return held.run(r, change, step, &self.params);
+            }
             r = r + change;
-            step += 1;
-        };
-        let x = r.div_scalar(scale);
-        Ok(Solution { x, iterations: step, residuals, tolerance: Some(self.params.tolerance), products: None })
+        }
+        unreachable!("the loop has no end but its returns")
     }
 
     fn random(
@@ -161,7 +239,7 @@ impl Prepared {
         v: Tensor<2>,
         rows: &Tensor<2>,
         size: usize,
-        repeats: usize,
+        [repeats, tail]: [usize; 2],
         seed: u64,
     ) -> Result<Solution, SolveError> {
         let m = rows.dims()[0];
@@ -169,23 +247,20 @@ impl Prepared {
         let mut total = v.zeros_like();
         for _ in 0..repeats {
             let mut r = v.clone();
-            for _ in 0..self.params.max_steps {
+            for step in 1..=self.params.max_steps {
                 let draw: Vec<i64> = (0..size).map(|_| rng.random_range(0..m) as i64).collect();
                 let draw = Tensor::<1, Int>::from_data(TensorData::new(draw, [size]), &rows.device());
                 let batch = Curvature::Samples(rows.clone().select(0, draw));
                 let product = batch.apply(r.clone()) + r.clone().mul_scalar(self.lambda);
                 r = v.clone() + r - product.div_scalar(self.scale);
+                if step + tail > self.params.max_steps {
+                    total = total + r.clone();
+                }
             }
-            total = total + r;
         }
-        let x = total.div_scalar(self.scale * repeats as f64);
+        let x = total.div_scalar(self.scale * (repeats * tail) as f64);
         let residuals = relative_residuals(&self.h, self.lambda, x.clone(), v)?;
-        Ok(Solution {
-            x,
-            iterations: self.params.max_steps,
-            residuals,
-            tolerance: Some(self.params.tolerance),
-            products: None,
-        })
+        let (iterations, tolerance) = (self.params.max_steps, Some(self.params.tolerance));
+        Ok(Solution { x, iterations, residuals, tolerance, products: None })
     }
 }

@@ -1,0 +1,85 @@
+use burn::tensor::Tensor;
+use hyperinf_curvature::{combine_precise, dots_precise, gram_precise, precise, scalars};
+
+use super::{GROWN, Lissa, Run};
+use crate::SolveError;
+use crate::krylov::epsilon;
+use crate::solver::largest;
+
+/// LiSSA on held samples `R` `[m, D]`, in their coordinates.
+///
+/// Increments follow `δ ← δ (I − (H + λI)/s)` alone, so that from any `δ = e` on
+///
+/// ```text
+/// δ = a e + C R,   a ← f a,   C ← f C − (a e Rᵀ + C R Rᵀ) / (s m),   f = 1 − λ/s
+/// ||δ||² = a² ||e||² + 2 a ⟨C, e Rᵀ⟩ + ⟨C R Rᵀ, C⟩
+/// ```
+///
+/// and `r` is the sum of increments, `(Σ a) e + (Σ C) R`. When the norm has shrunk so far that it is lost to
+/// cancellation, the increment is written out and is the next `e`.
+pub(super) struct Held<'a> {
+    pub(super) rows: &'a Tensor<2>,
+    /// `f`.
+    pub(super) shrink: f64,
+    pub(super) scale: f64,
+    /// Norms of the right-hand sides.
+    pub(super) norms: &'a [f64],
+}
+
+impl Held<'_> {
+    /// Goes on from `r` and the increment that is to be added to it, after `step` steps.
+    pub(super) fn run(
+        &self,
+        r: Tensor<2>,
+        increment: Tensor<2>,
+        mut step: usize,
+        params: &Lissa,
+    ) -> Result<Run, SolveError> {
+        let gram = gram_precise(self.rows.clone());
+        let (m, dtype) = (self.rows.dims()[0] as f64, r.dtype());
+        let (mut r, mut e) = (precise(r), precise(increment));
+        // An increment smaller than this against e would lose its norm to cancellation.
+        let least = epsilon(r.dtype()).cbrt();
+        let mut last = f64::INFINITY;
+        loop {
+            let along = dots_precise(e.clone(), self.rows.clone());
+            let bases = self.residuals(&e)?;
+            let mut c = along.zeros_like();
+            let (mut a, mut a_sum, mut c_sum) = (1.0, 0.0, c.clone());
+            let ended = loop {
+                let product = c.clone().matmul(gram.clone());
+                let crossed = scalars(c.clone(), along.clone().mul_scalar(2.0 * a) + product.clone())?;
+                let squares = bases.iter().zip(crossed).zip(self.norms);
+                let squares = squares.map(|((base, crossed), norm)| a * a * base * base + crossed / (norm * norm));
+                let residuals: Vec<f64> =
+                    squares.map(|square| if square < 0.0 { 0.0 } else { square.sqrt() }).collect();
+                let residual = largest(&residuals);
+                if residual.is_nan() || residual > GROWN * last.max(1.0) {
+                    return Ok(Run::Grew { step, residual });
+                }
+                last = last.min(residual);
+                let ended = residual <= params.tolerance || step == params.max_steps;
+                let lost = |(found, base): (&f64, &f64)| *found > params.tolerance && *found < least * base;
+                if ended || residuals.iter().zip(&bases).any(lost) {
+                    break ended;
+                }
+                a_sum += a;
+                c_sum = c_sum + c.clone();
+                c = c.mul_scalar(self.shrink) - (along.clone().mul_scalar(a) + product).div_scalar(self.scale * m);
+                a *= self.shrink;
+                step += 1;
+            };
+            r = r + e.clone().mul_scalar(a_sum) + combine_precise(c_sum, self.rows.clone());
+            e = e.mul_scalar(a) + combine_precise(c, self.rows.clone());
+            if ended {
+                return Ok(Run::Ended(r.cast(dtype), step, self.residuals(&e)?));
+            }
+        }
+    }
+
+    /// What increments leave of each right-hand side.
+    fn residuals(&self, increment: &Tensor<2>) -> Result<Vec<f64>, SolveError> {
+        let squares = scalars(increment.clone(), increment.clone())?;
+        Ok(squares.iter().zip(self.norms).map(|(square, norm)| square.sqrt() / norm).collect())
+    }
+}
