@@ -1,6 +1,6 @@
 //! Per-sample gradients of any Burn model, from one backward pass per batch.
 //!
-//! A model runs once with a [`Tape`]. Each linear layer leaves a [`Capture`]: what went in (`a`) and what came
+//! A model runs once with a [`Tape`]. Each layer leaves a [`Capture`]: what went in (`a`) and what came
 //! back (`δ`, the gradient of the summed loss at the layer's outputs). The per-sample gradient of the layer's
 //! weight is then the product `g_i = a_iᵀ δ_i`, and nothing else of the model is needed.
 //!
@@ -14,6 +14,7 @@
 //! | [`gradients_looped`] | one backward pass per sample, for any module: the fallback and the oracle |
 
 mod block;
+mod capture;
 mod error;
 mod estimate;
 mod gradients;
@@ -22,9 +23,10 @@ mod tape;
 mod task;
 
 pub use block::Block;
+pub use capture::Capture;
 pub use error::GradientError;
 pub use estimate::{Estimate, Family, Likelihood, Sketch, estimated};
 pub use gradients::{Gradients, same_layout};
 pub use looped::gradients_looped;
-pub use tape::{Capture, Tape};
+pub use tape::Tape;
 pub use task::{Captures, Target, Task, capture, gradients};

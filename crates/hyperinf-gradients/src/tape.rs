@@ -1,51 +1,24 @@
+mod conv;
+mod embedding;
+mod scale;
+
 use burn::nn::Linear;
 use burn::tensor::{Tensor, assert_shape};
 
-use crate::{Block, GradientError};
+use crate::{Block, Capture, GradientError};
 
-/// What a linear layer saw and what came back to it, for every sample of a batch.
-///
-/// The per-sample gradient of the block is `g_i = a_iᵀ δ_i`, summed over the `t` positions.
-#[derive(Clone, Debug)]
-pub struct Capture {
-    /// The block.
-    pub block: Block,
-    /// `a`: the layer's inputs, `[n, t, rows]`; with a bias the last column is 1.
-    pub input: Tensor<3>,
-    /// `δ`: the gradient of each sample's loss at the layer's outputs, `[n, t, cols]`.
-    pub delta: Tensor<3>,
-}
-
-impl Capture {
-    /// The per-sample gradients of the block, `[n, rows, cols]`.
-    pub fn gradients(&self) -> Tensor<3> {
-        let transposed = self.input.clone().swap_dims(1, 2);
-        if self.input.dims()[1] == 1 {
-            // One position: an outer product, which a broadcast writes at the memory's speed and a product does not.
-            transposed * self.delta.clone()
-        } else {
-            transposed.matmul(self.delta.clone())
-        }
-    }
-
-    /// Joins two uses of one layer: positions of both, side by side.
-    fn join(self, other: Self) -> Self {
-        Self {
-            block: self.block,
-            input: Tensor::cat(vec![self.input, other.input], 1),
-            delta: Tensor::cat(vec![self.delta, other.delta], 1),
-        }
-    }
-}
-
-/// One use of a layer: its input, and a zero added to its output that receives `δ` from the backward pass.
+/// One use of a layer: the zero added to its output, and how `a` and `δ` follow from what comes back to the zero.
 struct Use {
     block: Block,
-    input: Tensor<3>,
+    samples: usize,
     leaf: Tensor<3>,
+    read: Box<dyn FnOnce(Tensor<3>) -> Read + Send>,
 }
 
-/// Runs linear layers and, when recording, notes what went in and what came out.
+/// `a`, `[n, t, rows]`, and `δ`, `[n, t, cols]`.
+type Read = (Tensor<3>, Tensor<3>);
+
+/// Runs layers and, when recording, notes what went in and what came out.
 ///
 /// A zero tensor is added to each recorded layer's output. After one backward pass of the *summed* loss its
 /// gradient is exactly `δ_i = ∂L_i/∂output` of every sample, because sample `j`'s loss does not depend on sample
@@ -53,6 +26,14 @@ struct Use {
 ///
 /// The layer's own parameters are taken as constants, so a model from `module.valid()` or on a plain device costs
 /// no weight gradients.
+///
+/// | method | layer | block, rows × cols |
+/// |---|---|---|
+/// | [`linear`](Self::linear) | linear | inputs (+ 1 with a bias) × outputs |
+/// | [`bias`](Self::bias) | an added vector alone (BitFit) | 1 × outputs |
+/// | [`layer_norm`](Self::layer_norm), [`rms_norm`](Self::rms_norm), [`scale`](Self::scale) | gain and shift | 1 (2 with a shift) × features |
+/// | [`embedding`](Self::embedding), [`embedding_rows`](Self::embedding_rows) | table of vectors | tokens × features |
+/// | [`conv1d`](Self::conv1d), [`conv2d`](Self::conv2d) | convolution | inputs per group · kernel (+ 1 with a bias) × output channels |
 #[derive(Default)]
 pub struct Tape {
     recording: bool,
@@ -101,23 +82,34 @@ impl Tape {
 
         let has_bias = bias.is_some();
         let output = plain_linear(input.clone().reshape([n * t, d_input]), weight, bias);
-        // One zero, seen as many: it is never written out.
-        let leaf = Tensor::<3>::zeros([1, 1, 1], (&output.device().without_autodiff(), output.dtype()))
-            .expand([n, t, d_output])
-            .autodiff()
-            .require_grad();
-        let output = output.reshape([n, t, d_output]).autodiff() + leaf.clone();
-
-        let mut seen = input.without_autodiff().reshape([n, t, d_input]);
-        if has_bias {
-            let ones = Tensor::ones([n, t, 1], (&seen.device(), seen.dtype()));
-            seen = Tensor::cat(vec![seen, ones], 2);
-        }
         let rows = d_input + usize::from(has_bias);
-        self.uses.push(Use { block: Block::new(name, rows, d_output), input: seen, leaf });
+        let mut seen = input.without_autodiff().reshape([n, t, d_input]);
+        let output = self.note(Block::new(name, rows, d_output), output.reshape([n, t, d_output]), move |delta| {
+            if has_bias {
+                seen = with_ones(seen);
+            }
+            (seen, delta)
+        });
         let mut shape = dims;
         shape[R - 1] = d_output;
         output.reshape(shape)
+    }
+
+    /// Adds a zero to outputs `[n, t, cols]`; `read` turns what comes back to it, of that shape, into `a` and `δ`.
+    fn note(
+        &mut self,
+        block: Block,
+        output: Tensor<3>,
+        read: impl FnOnce(Tensor<3>) -> Read + Send + 'static,
+    ) -> Tensor<3> {
+        let shape = output.dims();
+        // One zero, seen as many: it is never written out.
+        let leaf = Tensor::<3>::zeros([1, 1, 1], (&output.device().without_autodiff(), output.dtype()))
+            .expand(shape)
+            .autodiff()
+            .require_grad();
+        self.uses.push(Use { block, samples: shape[0], leaf: leaf.clone(), read: Box::new(read) });
+        output.autodiff() + leaf
     }
 
     /// Back-propagates the sum `[1]` of `n` samples' losses and collects one capture per block, in order of first use.
@@ -130,13 +122,13 @@ impl Tape {
         }
         let mut grads = sum.backward();
         let mut captures: Vec<Capture> = Vec::new();
-        for Use { block, input, leaf } in self.uses {
-            let [samples, _, _] = input.dims();
+        for Use { block, samples, leaf, read } in self.uses {
             if samples != n {
                 return Err(GradientError::SampleCount { block: block.name, samples, losses: n });
             }
             let delta =
                 leaf.grad_remove(&mut grads).ok_or_else(|| GradientError::Unreached { block: block.name.clone() })?;
+            let (input, delta) = read(delta);
             let capture = Capture { block, input, delta };
             match captures.iter().position(|c| c.block.name == capture.block.name) {
                 None => captures.push(capture),
@@ -162,4 +154,17 @@ fn plain_linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Ten
         Some(bias) => product + bias.without_autodiff().unsqueeze(),
         None => product,
     }
+}
+
+/// `[n, t, d]` with a last column of ones, `[n, t, d + 1]`.
+fn with_ones(seen: Tensor<3>) -> Tensor<3> {
+    let [n, t, _] = seen.dims();
+    let ones = Tensor::ones([n, t, 1], (&seen.device(), seen.dtype()));
+    Tensor::cat(vec![seen, ones], 2)
+}
+
+/// `I` for every sample, `[n, d, d]`: the inputs of a capture whose `δ` is its gradient.
+fn identities(n: usize, d: usize, like: &Tensor<3>) -> Tensor<3> {
+    let identity = Tensor::<2>::eye(d, &like.device()).cast(like.dtype());
+    identity.reshape([1, d, d]).expand([n, d, d])
 }

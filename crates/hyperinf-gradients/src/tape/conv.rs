@@ -1,0 +1,159 @@
+use burn::module::Module;
+use burn::nn::conv::{Conv1d, Conv2d};
+use burn::nn::{PaddingConfig1d, PaddingConfig2d};
+use burn::tensor::ops::PadMode;
+use burn::tensor::{Tensor, s};
+
+use super::{Read, Tape, identities, with_ones};
+use crate::Block;
+
+impl Tape {
+    /// Applies a convolution over one dimension, with any stride, padding, dilation and groups.
+    ///
+    /// The block is [`conv2d`](Self::conv2d)'s with a kernel of one row.
+    ///
+    /// # Shapes
+    ///
+    /// `input`: `[n, channels_in, length]`; output: `[n, channels_out, length_out]`.
+    ///
+    /// # Panics
+    ///
+    /// If the channels are not the layer's, or the kernel is longer than the padded input.
+    pub fn conv1d(&mut self, name: &str, layer: &Conv1d, input: Tensor<3>) -> Tensor<3> {
+        if !self.recording {
+            return layer.forward(input);
+        }
+        let ([_, _, length], [cols, inputs, kernel]) = (input.dims(), layer.weight.dims());
+        let padding = match layer.padding {
+            PaddingConfig1d::Valid => (0, 0),
+            PaddingConfig1d::Same => same(length, kernel, layer.stride),
+            PaddingConfig1d::Explicit(left, right) => (left, right),
+        };
+        let output: Tensor<4> = layer.clone().valid().forward(input.clone()).unsqueeze_dim(2);
+        let form = Form {
+            kernel: [1, kernel],
+            stride: [1, layer.stride],
+            dilation: [1, layer.dilation],
+            padding: [(0, 0), padding],
+            groups: layer.groups,
+            inputs,
+            cols,
+            bias: layer.bias.is_some(),
+        };
+        self.convolution(name, form, input.unsqueeze_dim(2), output).squeeze_dim(2)
+    }
+
+    /// Applies a convolution over two dimensions, with any stride, padding, dilation and groups.
+    ///
+    /// The block is `[channels_in / groups · height · width, channels_out]` in the order of Burn's weight with its
+    /// first dimension last; a bias is the last row. Positions are those of the output, and `a` the patch of the
+    /// input that each of them saw. With groups an output channel sees the inputs of its group alone, which no single
+    /// `a` says: `δ` is then the gradient itself, and `a` the identity.
+    ///
+    /// A capture without groups is as many times larger than the input as the kernel has entries, over the strides.
+    ///
+    /// # Shapes
+    ///
+    /// `input`: `[n, channels_in, height, width]`; output: `[n, channels_out, height_out, width_out]`.
+    ///
+    /// # Panics
+    ///
+    /// If the channels are not the layer's, or the kernel is larger than the padded input.
+    pub fn conv2d(&mut self, name: &str, layer: &Conv2d, input: Tensor<4>) -> Tensor<4> {
+        if !self.recording {
+            return layer.forward(input);
+        }
+        let ([_, _, height, width], [cols, inputs, ..]) = (input.dims(), layer.weight.dims());
+        let padding = match layer.padding {
+            PaddingConfig2d::Valid => [(0, 0); 2],
+            PaddingConfig2d::Same => {
+                let ([k0, k1], [s0, s1]) = (layer.kernel_size, layer.stride);
+                [same(height, k0, s0), same(width, k1, s1)]
+            }
+            PaddingConfig2d::Explicit(top, left, bottom, right) => [(top, bottom), (left, right)],
+        };
+        let output = layer.clone().valid().forward(input.clone());
+        let form = Form {
+            kernel: layer.kernel_size,
+            stride: layer.stride,
+            dilation: layer.dilation,
+            padding,
+            groups: layer.groups,
+            inputs,
+            cols,
+            bias: layer.bias.is_some(),
+        };
+        self.convolution(name, form, input, output)
+    }
+
+    fn convolution(&mut self, name: &str, form: Form, input: Tensor<4>, output: Tensor<4>) -> Tensor<4> {
+        let [n, cols, height, width] = output.dims();
+        let block = Block::new(name, form.rows(), cols);
+        let input = input.without_autodiff();
+        let positions = output.reshape([n, cols, height * width]).swap_dims(1, 2);
+        let output = self.note(block, positions, move |delta| form.read(input, delta, [height, width]));
+        output.swap_dims(1, 2).reshape([n, cols, height, width])
+    }
+}
+
+/// The numbers of a convolution.
+struct Form {
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    dilation: [usize; 2],
+    /// Before and after, in each dimension.
+    padding: [(usize, usize); 2],
+    groups: usize,
+    /// Input channels of a group.
+    inputs: usize,
+    /// Output channels.
+    cols: usize,
+    bias: bool,
+}
+
+impl Form {
+    fn rows(&self) -> usize {
+        self.inputs * self.kernel[0] * self.kernel[1] + usize::from(self.bias)
+    }
+
+    /// `a` and `δ` from the input and what came back, `[n, t, cols]`, for `t` outputs of that height and width.
+    fn read(self, input: Tensor<4>, delta: Tensor<3>, outputs: [usize; 2]) -> Read {
+        let ([n, channels, _, _], [_, t, _]) = (input.dims(), delta.dims());
+        let seen = self.patches(input, outputs);
+        let rows = self.inputs * self.kernel[0] * self.kernel[1];
+        if self.groups == 1 {
+            let seen = seen.reshape([n, rows, t]).swap_dims(1, 2);
+            return (if self.bias { with_ones(seen) } else { seen }, delta);
+        }
+        let (groups, cols) = (self.groups, self.cols / self.groups);
+        assert_eq!(channels, groups * self.inputs, "the convolution before has checked it");
+        let grouped = delta.clone().reshape([n, t, groups, cols]).swap_dims(1, 2);
+        let gradient = seen.reshape([n, groups, rows, t]).matmul(grouped);
+        let mut gradient = gradient.swap_dims(1, 2).reshape([n, rows, self.cols]);
+        if self.bias {
+            gradient = Tensor::cat(vec![gradient, delta.sum_dim(1)], 1);
+        }
+        (identities(n, self.rows(), &gradient), gradient)
+    }
+
+    /// What each output saw, `[n, channels_in, kernel entries, t]`.
+    fn patches(&self, input: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
+        let [n, channels, _, _] = input.dims();
+        let padded = if self.padding == [(0, 0); 2] { input } else { input.pad(self.padding, PadMode::Constant(0.0)) };
+        let ([k0, k1], [s0, s1], [d0, d1]) = (self.kernel, self.stride, self.dilation);
+        let entries = (0..k0).flat_map(|i| (0..k1).map(move |j| (i * d0, j * d1)));
+        let seen = entries.map(|(top, left)| {
+            let (bottom, right) = (top + (height - 1) * s0 + 1, left + (width - 1) * s1 + 1);
+            let part = padded.clone().slice(s![.., .., top..bottom; s0 as isize, left..right; s1 as isize]);
+            part.reshape([n, channels, 1, height * width])
+        });
+        Tensor::cat(seen.collect(), 2)
+    }
+}
+
+/// Burn's padding for as many outputs as inputs over the stride: what is odd comes after.
+fn same(length: usize, kernel: usize, stride: usize) -> (usize, usize) {
+    let needed = (length.div_ceil(stride).max(1) - 1) * stride + kernel;
+    let total = needed.saturating_sub(length);
+    (total / 2, total - total / 2)
+}
