@@ -22,7 +22,24 @@ fn rankings_are_stable_and_amounts_checked() {
 #[test]
 fn every_method_has_a_name_and_every_name_a_method() {
     let names: Vec<_> = methods().iter().map(|m| m.name).collect();
-    assert_eq!(names, ["identity", "cosine", "datainf", "lissa", "cg", "exact", "hyperinf", "hyperinf-authors"]);
+    let expected = [
+        "identity",
+        "cosine",
+        "datainf",
+        "lissa",
+        "cg",
+        "block-cg",
+        "lanczos",
+        "nystrom",
+        "exact",
+        "hyperinf",
+        "hyperinf-authors",
+        "diagonal",
+        "kfac",
+        "ekfac",
+        "shampoo",
+    ];
+    assert_eq!(names, expected);
     assert!(names.iter().all(|name| Options::named(name, Gfim::default()).is_some()));
     assert!(Options::named("newton", Gfim::default()).is_none());
     // The default is HyperINF.

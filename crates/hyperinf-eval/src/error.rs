@@ -30,6 +30,16 @@ pub enum EvalError {
         /// Their number.
         count: usize,
     },
+    /// There is too little of something.
+    #[error("{found} {what}, where at least {needed} are needed")]
+    TooFew {
+        /// What there is too little of.
+        what: &'static str,
+        /// Their number.
+        found: usize,
+        /// The least number.
+        needed: usize,
+    },
     /// A share is outside (0, 1].
     #[error("a share must be above 0 and at most 1, not {value}")]
     Share {

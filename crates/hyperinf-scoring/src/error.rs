@@ -11,6 +11,8 @@ pub enum Set {
     Query,
     /// The samples of the curvature, where they are not the training samples.
     Curvature,
+    /// The queries that a contrast takes away.
+    Contrast,
 }
 
 impl std::fmt::Display for Set {
@@ -19,6 +21,7 @@ impl std::fmt::Display for Set {
             Self::Train => "training",
             Self::Query => "query",
             Self::Curvature => "curvature",
+            Self::Contrast => "contrast",
         })
     }
 }
@@ -81,6 +84,29 @@ pub enum ScoreError {
         /// The number now.
         found: usize,
         /// The number before.
+        expected: usize,
+    },
+    /// There are no checkpoints to sum over.
+    #[error("there are no checkpoints")]
+    NoCheckpoints,
+    /// A learning rate is not positive and finite.
+    #[error("the learning rate of checkpoint {checkpoint} must be positive and finite, not {value}")]
+    LearningRate {
+        /// The checkpoint's index.
+        checkpoint: usize,
+        /// The value given.
+        value: f64,
+    },
+    /// Layers see positions that do not correspond.
+    #[error(
+        "block `{block}` has {found} positions per sample, which are no multiple of the {expected} of another block"
+    )]
+    Positions {
+        /// The block's name.
+        block: String,
+        /// Its positions.
+        found: usize,
+        /// The fewest of another block with more than one.
         expected: usize,
     },
     /// A share or count is out of range.

@@ -87,6 +87,24 @@ pub fn methods() -> &'static [MethodInfo] {
             source: "Hestenes and Stiefel 1952; Martens 2010, sec. 4",
         },
         MethodInfo {
+            name: "block-cg",
+            summary: "conjugate gradients on the empirical Fisher; each query searches in the directions of all",
+            cost: "two products nD per step in f64, fewer steps than cg; holds a block's gradients or D²",
+            source: "O'Leary 1980; Ji and Li 2017",
+        },
+        MethodInfo {
+            name: "lanczos",
+            summary: "64 largest eigenpairs of the empirical Fisher by Lanczos, everything else at λ",
+            cost: "128 products 2nD and 128 vectors of D; holds a block's gradients or D²",
+            source: "Schioppa et al. 2022, sec. 3",
+        },
+        MethodInfo {
+            name: "nystrom",
+            summary: "randomized Nyström approximation of the empirical Fisher of rank 128, everything else at λ",
+            cost: "two products 128·nD, 8D·128²; holds a block's gradients or D²",
+            source: "Frangella et al. 2023, alg. 2.1",
+        },
+        MethodInfo {
             name: "exact",
             summary: "exact inverse of the empirical Fisher: Cholesky, or the n × n dual",
             cost: "n²D + n³/3 (dual) or nD² + D³/3; holds a block's gradients or D²",
@@ -103,6 +121,30 @@ pub fn methods() -> &'static [MethodInfo] {
             summary: "the authors' program: unscaled GFIM, 0.001 on the diagonal, 30 Schulz steps from 5e-5·I",
             cost: "2nrd² once, 30 × 4d³, d² memory",
             source: "Zhou et al. 2024, published program",
+        },
+        MethodInfo {
+            name: "diagonal",
+            summary: "the diagonal of the empirical Fisher",
+            cost: "nD once, D memory",
+            source: "Kirkpatrick et al. 2017, eq. 3",
+        },
+        MethodInfo {
+            name: "kfac",
+            summary: "Kronecker product of the second moments of a layer's inputs and of what came back; needs activations",
+            cost: "2n(r² + d²) once, eigenbases 9(r³ + d³), r² + d² memory",
+            source: "Martens and Grosse 2015, sec. 3",
+        },
+        MethodInfo {
+            name: "ekfac",
+            summary: "K-FAC's eigenbases with eigenvalues fitted to the gradients; needs activations",
+            cost: "as kfac, and 2nD(r + d) in a second pass",
+            source: "George et al. 2018, eq. 7; Grosse et al. 2023, sec. 2.2",
+        },
+        MethodInfo {
+            name: "shampoo",
+            summary: "eigenbases of Σ g gᵀ and Σ gᵀg with eigenvalues fitted to the gradients",
+            cost: "as ekfac, from gradients alone",
+            source: "Gupta et al. 2018, alg. 1; George et al. 2018, eq. 7",
         },
     ]
 }

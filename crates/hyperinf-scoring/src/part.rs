@@ -96,22 +96,12 @@ impl Part {
             self.scores = scores;
             return Ok(());
         }
-        let (found, expected) = (scores.samples(), self.scores.samples());
-        if found != expected {
-            return Err(ScoreError::SampleCount { set: Set::Train, found, expected });
-        }
-        self.scores.add(&scores);
-        Ok(())
+        self.scores.add_same(&scores)
     }
 
     /// Adds the scores of other blocks of the same samples and queries.
     pub(crate) fn merge(&mut self, other: Self) -> Result<(), ScoreError> {
-        let count = |set, found, expected| {
-            if found == expected { Ok(()) } else { Err(ScoreError::SampleCount { set, found, expected }) }
-        };
-        count(Set::Query, other.scores.queries(), self.scores.queries())?;
-        count(Set::Train, other.scores.samples(), self.scores.samples())?;
-        self.scores.add(&other.scores);
+        self.scores.add_same(&other.scores)?;
         self.blocks.extend(other.blocks);
         self.block_scores.extend(other.block_scores);
         add(&mut self.divisors.query, other.divisors.query);

@@ -81,27 +81,27 @@ pub(crate) fn queries(source: &dyn Source, options: &Options) -> Result<Gradient
             }
             Gradients::concat(sets).map_err(ScoreError::gradients(Set::Query))
         }
-        QueryMode::Mean => mean(source, options.merged),
+        QueryMode::Mean => mean(source, options.merged, Set::Query),
     }
 }
 
-/// The mean of the queries' gradients, as one sample; checked to be finite.
-pub(crate) fn mean(source: &dyn Source, merged: bool) -> Result<Gradients, ScoreError> {
+/// The mean of a set's gradients, as one sample; checked to be finite.
+pub(crate) fn mean(source: &dyn Source, merged: bool, set: Set) -> Result<Gradients, ScoreError> {
     let (mut total, mut seen): (Option<Gradients>, usize) = (None, 0);
-    each_batch(source, merged, Set::Query, &mut |gradients| {
-        squares(&gradients, seen, Set::Query)?;
+    each_batch(source, merged, set, &mut |gradients| {
+        squares(&gradients, seen, set)?;
         seen += gradients.samples();
         let more = gradients.sum();
         match &mut total {
             None => total = Some(more),
             Some(sum) => {
-                sum.same_layout(&more).map_err(ScoreError::gradients(Set::Query))?;
+                sum.same_layout(&more).map_err(ScoreError::gradients(set))?;
                 sum.blocks = sum.blocks.iter().zip(more.blocks).map(|(a, b)| a.clone() + b).collect();
             }
         }
         Ok(())
     })?;
-    let mut mean = total.ok_or(ScoreError::Empty { set: Set::Query, what: "samples" })?;
+    let mut mean = total.ok_or(ScoreError::Empty { set, what: "samples" })?;
     mean.blocks = mean.blocks.into_iter().map(|b| b.div_scalar(seen as f64)).collect();
     Ok(mean)
 }

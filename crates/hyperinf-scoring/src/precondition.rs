@@ -1,15 +1,20 @@
 //! The queries of each block after `(H + λI)⁻¹`, with the inverse for what else needs it.
 
+use std::collections::VecDeque;
+use std::iter;
+
 use burn::tensor::Tensor;
 use hyperinf_curvature::{BlockCurvature, Curvature, dots, scalars};
 use hyperinf_gradients::{Block, Gradients};
-use hyperinf_solvers::Inverse;
+use hyperinf_solvers::{Inverse, Solver};
 
 use crate::passes::accumulate;
 use crate::{BlockReport, Method, Normalisation, Options, ScoreError, Set, Source};
 
 /// Rows that are preconditioned at once.
 const CHUNK: usize = 128;
+/// Bytes of the matrices that are inverted together, unless one alone is larger.
+const TOGETHER: usize = 1 << 30;
 
 /// A block's inverse, and what is known of it.
 pub(crate) struct Inverted {
@@ -31,7 +36,7 @@ enum Operator {
     Nothing,
 }
 
-/// One inverse per block, each made when it is asked for.
+/// One inverse per block; as many are made at once as fit together into some memory.
 ///
 /// The curvature is that of `curvature` or, without one, of the training samples; only then [`Inverted::rows`] are
 /// kept, since these are the samples to be scored.
@@ -50,24 +55,70 @@ pub(crate) fn invert<'a>(
     };
     let held = curvature.is_none();
     let (source, set) = curvature.map_or((train, Set::Train), |source| (source, Set::Curvature));
-    let prepare = move |BlockCurvature { block, curvature: h, mean_square, .. }: BlockCurvature| {
-        // Relative damping of a block without gradients would be 0.
-        let lambda = (mean_square != 0.0).then(|| options.damping.lambda(mean_square));
-        let operator = match lambda {
+    let mut found = VecDeque::from(accumulate(source, set, queries, *storage, options.merged)?);
+    let mut ready = VecDeque::new();
+    Ok(Box::new(iter::from_fn(move || {
+        if ready.is_empty() {
+            ready.extend(prepare(group(&mut found), solver.as_ref(), options, held));
+        }
+        ready.pop_front()
+    })))
+}
+
+/// The next blocks to be inverted together.
+fn group(found: &mut VecDeque<BlockCurvature>) -> Vec<BlockCurvature> {
+    let bytes = |found: &BlockCurvature| match &found.curvature {
+        Curvature::Samples(rows) => 8 * rows.dims()[0].pow(2),
+        h => h.matrix().map_or(0, |matrix| 8 * matrix.dims()[0].pow(2)),
+    };
+    let mut taken = Vec::new();
+    let mut sum = 0;
+    while let Some(next) = found.pop_front_if(|next| taken.is_empty() || sum + bytes(next) <= TOGETHER) {
+        sum += bytes(&next);
+        taken.push(next);
+    }
+    taken
+}
+
+/// The inverse of each of these blocks.
+fn prepare(
+    blocks: Vec<BlockCurvature>,
+    solver: &dyn Solver,
+    options: &Options,
+    held: bool,
+) -> Vec<Result<Inverted, ScoreError>> {
+    // Relative damping of a block without gradients would be 0.
+    let lambda = |block: &BlockCurvature| (block.mean_square != 0.0).then(|| options.damping.lambda(block.mean_square));
+    let pairs: Vec<(&Curvature, f64)> = blocks.iter().filter_map(|b| Some((&b.curvature, lambda(b)?))).collect();
+    let mut inverses = solver.prepare_many(&pairs).into_iter();
+    let invert = |found: BlockCurvature| {
+        let lambda = lambda(&found);
+        let BlockCurvature { block, curvature, mean_square, .. } = found;
+        let operator = match lambda.and_then(|_| inverses.next()) {
             None => Operator::Nothing,
-            Some(lambda) => Operator::Inverse(
-                solver.prepare(&h, lambda).map_err(|source| ScoreError::Solve { block: block.name.clone(), source })?,
-            ),
+            Some(Ok(inverse)) => Operator::Inverse(inverse),
+            Some(Err(source)) => return Err(ScoreError::Solve { block: block.name, source }),
         };
-        let rows = match h {
+        let rows = match curvature {
             Curvature::Samples(rows) if held => Some(rows),
             _ => None,
         };
-        let report =
-            BlockReport { block: block.clone(), lambda, mean_square, iterations: 0, residual: 0.0, tolerance: None };
+        let chosen = match &operator {
+            Operator::Inverse(inverse) => inverse.describe(),
+            _ => String::new(),
+        };
+        let report = BlockReport {
+            block: block.clone(),
+            lambda,
+            mean_square,
+            chosen,
+            iterations: 0,
+            residual: 0.0,
+            tolerance: None,
+        };
         Ok(Inverted { block, operator, report: Some(report), rows })
     };
-    Ok(Box::new(accumulate(source, set, queries, *storage, options.merged)?.into_iter().map(prepare)))
+    blocks.into_iter().map(invert).collect()
 }
 
 impl Inverted {

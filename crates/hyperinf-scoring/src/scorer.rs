@@ -30,6 +30,21 @@ impl Scores {
         }
     }
 
+    /// [`Scores::add`], checked.
+    pub(crate) fn add_same(&mut self, other: &Self) -> Result<(), ScoreError> {
+        let counts = [(Set::Query, other.queries(), self.queries()), (Set::Train, other.samples(), self.samples())];
+        if let Some((set, found, expected)) = counts.into_iter().find(|(_, found, expected)| found != expected) {
+            return Err(ScoreError::SampleCount { set, found, expected });
+        }
+        self.add(other);
+        Ok(())
+    }
+
+    /// Multiplies every score.
+    pub(crate) fn scale(&mut self, factor: f64) {
+        self.rows.iter_mut().flatten().for_each(|score| *score *= factor);
+    }
+
     /// Appends scores of further samples for the same queries.
     pub(crate) fn extend(&mut self, other: &Self) {
         for (row, more) in self.rows.iter_mut().zip(&other.rows) {
@@ -55,6 +70,8 @@ pub struct BlockReport {
     pub lambda: Option<f64>,
     /// `mean(diag F)`, in units of squared gradients.
     pub mean_square: f64,
+    /// How the block was inverted and why, from a solver that chooses; empty where its name says it all.
+    pub chosen: String,
     /// Steps of the solver.
     pub iterations: usize,
     /// The relative residual of the preconditioned queries.

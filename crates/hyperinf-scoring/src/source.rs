@@ -67,7 +67,7 @@ impl<'a, T, I> TaskSource<'a, T, I> {
     fn target(&self) -> Target {
         match self.set {
             Set::Train | Set::Curvature => Target::Loss,
-            Set::Query => Target::Measure,
+            Set::Query | Set::Contrast => Target::Measure,
         }
     }
 }

@@ -1,0 +1,166 @@
+use burn::tensor::{Tensor, s};
+use hyperinf_curvature::scalars;
+use hyperinf_gradients::{Block, Capture, Gradients, same_layout};
+
+use crate::part::{add, divided, roots};
+use crate::passes::queries;
+use crate::precondition::{Inverted, invert};
+use crate::{BlockReport, Normalisation, Options, ScoreError, Set, Source};
+
+/// Scores of the positions (tokens) of training samples; positive = helpful.
+///
+/// A sample's score is the sum over its positions and [`PositionScores::whole`].
+#[derive(Clone, Debug, Default)]
+pub struct PositionScores {
+    /// For each query and each training sample the score of each position of its batch, padding included: `Σ_l a_t X_l
+    /// δ_t`. Positions that do not reach the loss, as padding does not, have the score 0.
+    pub rows: Vec<Vec<Vec<f64>>>,
+    /// For each query and each training sample the score of layers that see the sample as a whole, as a head behind
+    /// pooling does; 0 without such layers.
+    pub whole: Vec<Vec<f64>>,
+    /// One report per block that was inverted.
+    pub blocks: Vec<BlockReport>,
+}
+
+/// Scores the positions of every training sample for every query: `score_t = Σ_l a_t X_l δ_t` with `X_l = v_l (H_l +
+/// λ_l I)⁻¹` as a matrix `[rows, cols]`, since a sample's gradient is the sum `g = Σ_t a_t ⊗ δ_t`.
+///
+/// Positions are those of the layers that see more than one: `t` of them. Layers with one position count as a whole; a
+/// layer that is used `k` times, `k·t`, adds its uses position by position. What a position's score says is which
+/// parts of the text the gradient is made of; attention has already mixed them, so it is no score of the token alone.
+/// Costs, per query, one product of each layer's inputs with a matrix of its weights' size.
+///
+/// # Errors
+///
+/// [`ScoreError::NoCaptures`] unless `train` has captures, [`ScoreError::Positions`] if layers of one batch have
+/// positions that do not correspond, and as [`attribute`](crate::attribute).
+pub fn position_scores(
+    train: &dyn Source,
+    curvature: Option<&dyn Source>,
+    query: &dyn Source,
+    options: &Options,
+) -> Result<PositionScores, ScoreError> {
+    options.damping.validate()?;
+    let queries = queries(query, options)?;
+    let mut inverses: Vec<Inverted> = Vec::new();
+    let mut x = Vec::new();
+    let mut query_squares = Vec::new();
+    for (inverted, v) in invert(train, curvature, Some(&queries), options)?.zip(&queries.blocks) {
+        let mut inverted = inverted?;
+        let (found, _) = inverted.queries(v.clone().flatten(1, 2))?;
+        if options.normalisation == Normalisation::Cosine {
+            add(&mut query_squares, scalars(found.clone(), found.clone())?);
+        }
+        inverted.release(options.normalisation);
+        inverses.push(inverted);
+        x.push(found);
+    }
+    let q = queries.samples();
+    let mut result = PositionScores { rows: vec![Vec::new(); q], whole: vec![Vec::new(); q], blocks: Vec::new() };
+    let mut squares = Vec::new();
+    let mut layout = (!options.merged).then(|| queries.layout.to_vec());
+    train.pass_captures(&mut |captures| {
+        let blocks: Vec<Block> = captures.iter().map(|c| c.block.clone()).collect();
+        let layout = match &mut layout {
+            Some(layout) => layout,
+            none => {
+                x = cut(&x, &blocks, &queries)?;
+                none.insert(blocks.clone())
+            }
+        };
+        same_layout(layout, &blocks).map_err(ScoreError::gradients(Set::Train))?;
+        let positions = positions(&captures)?;
+        for query in 0..q {
+            let (rows, whole) = batch(&captures, &x, query, positions)?;
+            for (i, row) in rows.iter().enumerate() {
+                if let Some(value) = row.iter().chain([&whole[i]]).find(|value| !value.is_finite()) {
+                    let sample = result.whole[query].len() + i;
+                    return Err(ScoreError::Overflow { query, sample, value: *value });
+                }
+            }
+            result.rows[query].extend(rows);
+            result.whole[query].extend(whole);
+        }
+        squares.extend(divisors(&captures, &mut inverses, options)?);
+        Ok(())
+    })?;
+    if result.whole.iter().all(Vec::is_empty) {
+        return Err(ScoreError::Empty { set: Set::Train, what: "samples" });
+    }
+
+    let (query_roots, train_roots) = (roots(&query_squares, Set::Query)?, roots(&squares, Set::Train)?);
+    for (query, (rows, whole)) in result.rows.iter_mut().zip(&mut result.whole).enumerate() {
+        for (i, (row, whole)) in rows.iter_mut().zip(whole).enumerate() {
+            for value in row.iter_mut().chain([whole]) {
+                *value = divided(*value, query_roots.get(query), train_roots.get(i));
+            }
+        }
+    }
+    result.blocks = inverses.into_iter().filter_map(|inverted| inverted.report).collect();
+    Ok(result)
+}
+
+/// The queries of merged blocks, block by block.
+fn cut(merged: &[Tensor<2>], layout: &[Block], queries: &Gradients) -> Result<Vec<Tensor<2>>, ScoreError> {
+    let all = Block::new("merged", 1, layout.iter().map(Block::parameters).sum());
+    same_layout(&queries.layout, &[all]).map_err(ScoreError::gradients(Set::Train))?;
+    let mut start = 0;
+    let part = |block: &Block| {
+        let end = start + block.parameters();
+        let part = merged[0].clone().slice(s![.., start..end]);
+        start = end;
+        part
+    };
+    Ok(layout.iter().map(part).collect())
+}
+
+/// The number of positions of a batch: of the layers that see more than one.
+fn positions(captures: &[Capture]) -> Result<usize, ScoreError> {
+    let counts = captures.iter().map(|c| c.input.dims()[1]);
+    let expected = counts.clone().filter(|&t| t > 1).min().unwrap_or(1);
+    match captures.iter().zip(counts).find(|(_, t)| *t > 1 && t % expected != 0) {
+        None => Ok(expected),
+        Some((capture, found)) => Err(ScoreError::Positions { block: capture.block.name.clone(), found, expected }),
+    }
+}
+
+/// The scores of a batch's positions, `[n][t]`, and of its samples as a whole, `[n]`.
+fn batch(
+    captures: &[Capture],
+    x: &[Tensor<2>],
+    query: usize,
+    positions: usize,
+) -> Result<(Vec<Vec<f64>>, Vec<f64>), ScoreError> {
+    let n = captures.first().map_or(0, |c| c.input.dims()[0]);
+    let mut rows = vec![vec![0.0; positions]; n];
+    let mut whole = vec![0.0; n];
+    for (Capture { block, input, delta }, x) in captures.iter().zip(x) {
+        let ([_, t, _], Block { rows: inputs, cols, .. }) = (input.dims(), block);
+        let x = x.clone().slice([query..query + 1]).reshape([*inputs, *cols]);
+        let product = input.clone().reshape([n * t, *inputs]).matmul(x);
+        let found = scalars(product, delta.clone().reshape([n * t, *cols]))?;
+        for (i, sample) in found.chunks(t).enumerate() {
+            if t == 1 && positions > 1 {
+                whole[i] += sample[0];
+            } else {
+                sample.iter().enumerate().for_each(|(position, value)| rows[i][position % positions] += value);
+            }
+        }
+    }
+    Ok((rows, whole))
+}
+
+/// The squares of what each sample's scores are divided by.
+fn divisors(captures: &[Capture], inverses: &mut [Inverted], options: &Options) -> Result<Vec<f64>, ScoreError> {
+    let mut sums = Vec::new();
+    if options.normalisation == Normalisation::None {
+        return Ok(sums);
+    }
+    let gradients = captures.iter().map(|c| c.gradients().flatten::<2>(1, 2));
+    let rows: Vec<Tensor<2>> =
+        if options.merged { vec![Tensor::cat(gradients.collect(), 1)] } else { gradients.collect() };
+    for (inverted, rows) in inverses.iter_mut().zip(&rows) {
+        add(&mut sums, inverted.squares(rows, options.normalisation)?);
+    }
+    Ok(sums)
+}
