@@ -1,18 +1,29 @@
 //! What can be typed.
 
+mod compare;
+mod converge;
+mod eval;
 mod finetune;
 mod influence;
 mod scoring;
 mod texts;
+mod variants;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use compare::{CompareArgs, SharedArgs};
+pub use converge::{ConvergeArgs, PrecisionArg};
+pub use eval::{
+    BankArgs, BrittlenessArgs, EvalArgs, EvalCommand, Hidden, JudgedArgs, LdsArgs, LooArgs, MislabelArgs, OptimizerArg,
+    PbrfArgs, ResultArgs, SelectionArgs, TaskArgs,
+};
 pub use finetune::FinetuneArgs;
 pub use influence::{AmountArg, AttributeArgs, DetectArgs, FormatArg, InfluenceArgs, SelectArgs};
-pub use scoring::{QueryModeArg, ScaleArg, ScoringArgs, SideArg, StructureArg};
+pub use scoring::{NormaliseArg, QueryModeArg, ScaleArg, ScoringArgs, SideArg, StructureArg};
 pub use texts::{ColumnArgs, LengthArgs, ModelArgs};
+pub use variants::{PoolArg, VariantArgs};
 
 /// Training-data attribution: which training samples helped or harmed a prediction.
 ///
@@ -41,6 +52,37 @@ pub enum Command {
     /// parameters × parameters matrix, so write [samples, rows, cols] where a layer has two sides.
     #[command(verbatim_doc_comment)]
     Score(ScoreArgs),
+    /// Compare all methods on the same gradients
+    ///
+    /// Scores as `hyperinf score` does, with every method, and tells how far their rankings agree with
+    /// each other and with the exact inverse (rank correlation, correlation, overlap of the most
+    /// helpful samples), how exactly each solved its equations, and what it took. DIR gets
+    ///   methods.csv   per method: agreement with exact, residual, seconds, peak memory
+    ///   pairs.csv     the agreement of each pair of methods
+    ///   spearman.png  the rank correlations as a heat map
+    ///   summary.json  all of it, and how it came about
+    /// A method that cannot be computed is left out, and the reason told.
+    #[command(verbatim_doc_comment)]
+    Compare(CompareArgs),
+    /// Judge methods by what retraining says, on a small task that is built in
+    ///
+    /// The task: 1,797 images of digits, 8 × 8, and a perceptron that is trained in a fraction of a
+    /// second. DIR gets methods.csv and summary.json. Trainings are kept in a bank: a run that was
+    /// broken off goes on, and another set of methods is judged without training anew.
+    #[command(verbatim_doc_comment)]
+    Eval(EvalArgs),
+    /// Show how fast each solver approaches the inverse of a matrix
+    ///
+    /// The experiment of HyperINF's figure 1: A = (1/N) Σ s sᵀ + λI of N normal samples of length d, a
+    /// normal v, and the error ‖x̂ − A⁻¹v‖₂ after every step of Schulz's iteration from the authors'
+    /// start, of hyperpower iterations of order 2 to 9 with Chebyshev scaling, of LiSSA with the
+    /// authors' scale and ours, and of conjugate gradients; beside them DataInf and Cholesky, which
+    /// take no steps. DIR gets
+    ///   converge.csv          every step: errors, cosine, Spearman, products, seconds
+    ///   converge-dD-nN.png    the errors by step and by time
+    ///   summary.json          means and spreads over the draws
+    #[command(verbatim_doc_comment)]
+    Converge(ConvergeArgs),
     /// List the methods: what each computes, what it costs, where it comes from.
     Methods(MethodsArgs),
     /// Fine-tune a model with LoRA adapters
@@ -95,9 +137,13 @@ pub struct ScoreArgs {
     /// Gradients of the queries.
     #[arg(long, value_name = "FILE.safetensors")]
     pub query_gradients: PathBuf,
-    /// One row of scores per query, or one row for the mean of the queries' gradients.
-    #[arg(long, value_enum, default_value_t)]
-    pub query_mode: QueryModeArg,
+    /// One row of scores per query, or one row for the mean of the queries' gradients [default: each;
+    /// mean with --contrast-gradients or --uncertainty].
+    #[arg(long, value_enum, verbatim_doc_comment)]
+    pub query_mode: Option<QueryModeArg>,
+    /// For what else, and how sure.
+    #[command(flatten)]
+    pub variants: VariantArgs,
     /// Where to write the scores: .safetensors, .parquet or .csv.
     ///
     /// safetensors: one tensor `scores` [queries, samples] of F32. parquet and csv: query_id,

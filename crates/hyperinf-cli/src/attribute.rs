@@ -87,7 +87,7 @@ pub fn run(args: &AttributeArgs) -> Result<(), CliError> {
     let topk =
         Staged::new(&topk, |file| lines(file, rankings(args.top_k).map(|(query, k)| ends(&scored, &ids, query, k))))?;
     let told = stage_json(&told, &summary)?;
-    output.write(&scored.attribution.scores, &ids, &summary.metadata())?;
+    output.write(&scored.attribution.scores, None, &ids, &summary.metadata())?;
     topk.place()?;
     told.place()?;
     to_stdout(|out| {

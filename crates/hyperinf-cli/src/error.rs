@@ -7,16 +7,18 @@ use std::path::PathBuf;
 
 use hyperinf::DeviceError;
 use hyperinf::curvature::CurvatureError;
-use hyperinf::eval::EvalError;
+use hyperinf::eval::{EvalError, TruthError};
 use hyperinf::gradients::GradientError;
 use hyperinf::models::ModelError;
 use hyperinf::models::load::LoadError;
 use hyperinf::scoring::{ScoreError, Set};
+use hyperinf::solvers::SolveError;
 
 use crate::data::{DatasetError, listed};
 use crate::demo::DataError;
 use crate::gradient_file::{BadValue, FileError};
 use crate::output::WriteError;
+use crate::score::GroupError;
 pub(crate) use told::ADAPTER;
 use told::differences;
 
@@ -39,6 +41,55 @@ pub enum CliError {
         flag: &'static str,
         /// The value given.
         value: f64,
+    },
+    /// Two choices that contradict each other.
+    #[error("{first} and {second} do not go together: {reason}")]
+    Combination {
+        /// The one.
+        first: String,
+        /// The other.
+        second: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A number out of its range.
+    #[error("{flag} must be {expected}, not {value}")]
+    Value {
+        /// The flag.
+        flag: &'static str,
+        /// What it must be.
+        expected: &'static str,
+        /// The value given.
+        value: f64,
+    },
+    /// A type that the device does not have.
+    #[error("the device {device} has no {precision}")]
+    Precision {
+        /// The device.
+        device: String,
+        /// The type.
+        precision: &'static str,
+    },
+    /// A system of equations cannot be solved.
+    #[error("the equations cannot be solved")]
+    Solve(#[from] SolveError),
+    /// With `--strict`: a method of a comparison could not be computed.
+    #[error("the method {method} was left out: {reason}")]
+    LeftOut {
+        /// The method.
+        method: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// No method of a comparison could be computed.
+    #[error("none of the {methods} methods could be computed; {first}: {reason}")]
+    NoneComputed {
+        /// Their number.
+        methods: usize,
+        /// The first of them.
+        first: &'static str,
+        /// Why it could not.
+        reason: String,
     },
     /// A share of wrong labels that leaves no majority of right ones.
     #[error("--noise must be at least 0 and below 0.5, not {value}")]
@@ -109,6 +160,14 @@ pub enum CliError {
         query: PathBuf,
         /// Its shape there.
         query_shape: Vec<usize>,
+    },
+    /// A file of groups cannot be used.
+    #[error("the groups in `{path}` cannot be used")]
+    Groups {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: GroupError,
     },
     /// NaN or infinity in an input file.
     #[error(
@@ -185,6 +244,9 @@ pub enum CliError {
     /// A figure of the demo does not exist.
     #[error("the methods cannot be compared")]
     Eval(#[from] EvalError),
+    /// A ground truth cannot be had.
+    #[error("the truth to judge by cannot be had")]
+    Truth(#[from] TruthError),
     /// A data set cannot be used.
     #[error("the {} data in `{path}` cannot be used", .set)]
     Dataset {

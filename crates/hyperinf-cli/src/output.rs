@@ -11,6 +11,7 @@ use std::io::{self, BufWriter, Write};
 use std::iter::once;
 use std::path::{Path, PathBuf};
 
+use hyperinf::eval::Spread;
 use hyperinf::scoring::{Scores, ranking};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensorError};
@@ -116,7 +117,8 @@ impl Output {
         }
     }
 
-    /// Writes scores with the ids of their samples and their metadata.
+    /// Writes scores with the ids of their samples and their metadata; with a spread, that of the one row there is,
+    /// three columns (or tensors) more.
     ///
     /// # Errors
     ///
@@ -124,13 +126,22 @@ impl Output {
     ///
     /// # Panics
     ///
-    /// If there are fewer ids than samples.
-    pub fn write(&self, scores: &Scores, ids: &Ids, metadata: &Map<String, Value>) -> Result<(), CliError> {
+    /// If there are fewer ids than samples, or a spread of another number of samples.
+    pub fn write(
+        &self,
+        scores: &Scores,
+        spread: Option<&Spread>,
+        ids: &Ids,
+        metadata: &Map<String, Value>,
+    ) -> Result<(), CliError> {
         check_range(scores)?;
+        if let Some(Spread { low, high, .. }) = spread {
+            check_range(&Scores { rows: vec![low.clone(), high.clone()] })?;
+        }
         let scores_file = Staged::new(&self.path, |file| match self.kind {
-            Kind::Safetensors => safetensors(file, scores, ids, metadata),
-            Kind::Parquet => table::parquet(file, tables(scores, ids), metadata),
-            Kind::Csv => table::csv(file, tables(scores, ids)),
+            Kind::Safetensors => safetensors(file, scores, spread, ids, metadata),
+            Kind::Parquet => table::parquet(file, tables(scores, spread, ids), metadata),
+            Kind::Csv => table::csv(file, tables(scores, spread, ids)),
         })?;
         if self.kind == Kind::Csv {
             write_json(&beside(&self.path), metadata)?;
@@ -156,9 +167,30 @@ pub(crate) fn check_range(scores: &Scores) -> Result<(), CliError> {
     Ok(())
 }
 
-fn safetensors(file: &mut File, scores: &Scores, ids: &Ids, metadata: &Map<String, Value>) -> Result<(), WriteError> {
-    let bytes: Vec<u8> = scores.rows.iter().flatten().flat_map(|&s| (s as f32).to_le_bytes()).collect();
-    let view = TensorView::new(Dtype::F32, vec![scores.queries(), scores.samples()], &bytes)?;
+/// What a spread adds to each score.
+fn spreads(spread: Option<&Spread>) -> impl Iterator<Item = (&'static str, &[f64])> {
+    spread.into_iter().flat_map(|Spread { std, low, high, .. }| {
+        [("score_std", std.as_slice()), ("low", low.as_slice()), ("high", high.as_slice())]
+    })
+}
+
+fn safetensors(
+    file: &mut File,
+    scores: &Scores,
+    spread: Option<&Spread>,
+    ids: &Ids,
+    metadata: &Map<String, Value>,
+) -> Result<(), WriteError> {
+    let bytes = |values: &mut dyn Iterator<Item = &f64>| -> Vec<u8> {
+        values.flat_map(|&s| (s as f32).to_le_bytes()).collect()
+    };
+    let mut tensors = vec![("scores", bytes(&mut scores.rows.iter().flatten()))];
+    tensors.extend(spreads(spread).map(|(name, values)| (name, bytes(&mut values.iter()))));
+    let views = tensors.iter().map(|(name, bytes)| {
+        let shape = vec![scores.queries(), scores.samples()];
+        TensorView::new(Dtype::F32, shape, bytes).map(|view| (*name, view))
+    });
+    let views = views.collect::<Result<Vec<_>, _>>()?;
     let mut metadata: HashMap<String, String> =
         metadata.iter().map(|(key, value)| (key.clone(), plain(value))).collect();
     let numbered = Ids::numbered(scores.queries(), scores.samples());
@@ -168,7 +200,7 @@ fn safetensors(file: &mut File, scores: &Scores, ids: &Ids, metadata: &Map<Strin
             metadata.insert(key.to_owned(), serde_json::to_string(ids)?);
         }
     }
-    Ok(file.write_all(&safetensors::serialize([("scores", view)], Some(metadata))?)?)
+    Ok(file.write_all(&safetensors::serialize(views, Some(metadata))?)?)
 }
 
 /// A text as it is, anything else as JSON.
@@ -177,17 +209,20 @@ fn plain(value: &Value) -> String {
 }
 
 /// The long form of scores, some queries at a time; rank 1 is the most helpful sample of its query.
-fn tables<'a>(scores: &'a Scores, ids: &'a Ids) -> impl Iterator<Item = Table<'a>> {
+fn tables<'a>(scores: &'a Scores, spread: Option<&'a Spread>, ids: &'a Ids) -> impl Iterator<Item = Table<'a>> {
     let queries = (CHUNK / scores.samples().max(1)).max(1);
     scores.rows.chunks(queries).enumerate().map(move |(chunk, rows)| {
         let n = scores.samples();
         let query = |place: usize| chunk * queries + place / n;
-        Table::new(vec![
+        let mut columns = vec![
             ("query_id", ids.queries.column((0..rows.len() * n).map(query))),
             ("train_id", ids.train.column((0..rows.len()).flat_map(|_| 0..n))),
             ("score", Column::Real(rows.iter().flatten().map(|&s| s as f32).collect())),
             ("rank", Column::Whole(rows.iter().flat_map(|row| ranks(row)).collect())),
-        ])
+        ];
+        let real = |values: &[f64]| Column::Real(values.iter().map(|&s| s as f32).collect());
+        columns.extend(spreads(spread).map(|(name, values)| (name, real(values))));
+        Table::new(columns)
     })
 }
 

@@ -5,6 +5,7 @@ mod report;
 mod settings;
 mod stream;
 mod summary;
+mod variants;
 
 use std::io::{Write, stderr};
 use std::time::Instant;
@@ -13,13 +14,15 @@ use hyperinf::scoring::{Attribution, BlockReport};
 
 use crate::args::ScoreArgs;
 use crate::error::CliError;
-use crate::output::{Ids, Output};
+use crate::output::Output;
 use crate::to_stdout;
 pub(crate) use pair::Pair;
 pub(crate) use report::{counted, head};
 pub(crate) use settings::Settings;
 pub(crate) use stream::{attribute, self_influence};
 use summary::Summary;
+pub use variants::GroupError;
+use variants::Variants;
 pub(crate) use summary::{Input, Scoring, entries, input, unit};
 
 /// Blocks that are warned about one by one; of more only the number is told.
@@ -34,23 +37,25 @@ const WARNED: usize = 5;
 /// See [`CliError`]. No output is left behind.
 pub fn run(args: &ScoreArgs) -> Result<(), CliError> {
     let began = Instant::now();
-    let settings = Settings::new(&args.scoring, args.query_mode)?;
-    let inputs = [args.train_gradients.as_path(), args.query_gradients.as_path()];
-    let output = args.output.as_deref().map(|path| Output::new(path, &inputs)).transpose()?;
-    let pair = Pair::open(&args.train_gradients, &args.query_gradients)?;
-    let attribution = stream::attribute(&pair, &settings.options, &settings.device)?;
+    let variants = Variants::new(args)?;
+    let settings = Settings::new(&args.scoring, variants.query_mode())?;
+    let options = variants.options(&settings.options)?;
+    let output = args.output.as_deref().map(|path| Output::new(path, &variants.inputs())).transpose()?;
+    let pair = variants.open()?;
+    let groups = variants.groups(pair.train.samples())?;
+    let mut attribution = stream::attribute(&pair, &options, &settings.device)?;
     if args.scoring.strict {
         check_converged(&attribution)?;
     }
-    let summary = Summary::new(&settings, &pair, &attribution)?;
+    let outcome = variants.outcome(std::mem::take(&mut attribution.scores), pair.query.samples(), groups)?;
+    attribution.scores = outcome.scores.clone();
+    let summary = Summary::new(&settings, &pair, &attribution, &outcome)?;
     if let Some(output) = &output {
-        let ids = Ids::numbered(attribution.scores.queries(), attribution.scores.samples());
-        output.write(&attribution.scores, &ids, &summary.metadata())?;
+        output.write(&outcome.scores, outcome.spread.as_ref(), &outcome.ids, &summary.metadata())?;
     }
     warn(&settings, &attribution);
     let seconds = began.elapsed().as_secs_f64();
-    let report =
-        report::Report { summary: &summary, attribution: &attribution, output: args.output.as_deref(), seconds };
+    let report = report::Report { summary: &summary, outcome: &outcome, output: args.output.as_deref(), seconds };
     to_stdout(|out| if args.scoring.json { report.json(out) } else { report.text(out) })
 }
 

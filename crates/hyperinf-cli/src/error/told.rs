@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use hyperinf::eval::TruthError;
 use hyperinf::models::ModelError;
 use hyperinf::models::load::LoadError;
 use hyperinf::scoring::ScoreError;
@@ -19,7 +20,10 @@ impl CliError {
         match self {
             Self::Method { .. }
             | Self::Damping { .. }
+            | Self::Combination { .. }
             | Self::Noise { .. }
+            | Self::Value { .. }
+            | Self::Precision { .. }
             | Self::Device(_)
             | Self::OutputKind { .. }
             | Self::OutputIsInput { .. }
@@ -32,18 +36,25 @@ impl CliError {
             | Self::OutputExists { .. }
             | Self::MaxLength { .. }
             | Self::NoTokenizer { .. }
+            | Self::Truth(TruthError::Setting { .. } | TruthError::Bank { .. } | TruthError::Subset { .. })
             | Self::Model(ModelError::Setting { .. } | ModelError::Target { .. })
             | Self::Model(ModelError::Checkpoint { .. })
             | Self::Model(ModelError::CheckpointExists { .. } | ModelError::CheckpointDiffers { .. }) => 2,
+            Self::Score(ScoreError::NoCaptures) => 2,
             Self::File { .. }
             | Self::Blocks { .. }
             | Self::Sides { .. }
+            | Self::Groups { .. }
             | Self::NonFinite { .. }
             | Self::TooLarge { .. }
             | Self::Dataset { .. }
             | Self::Unnamed { .. }
+            | Self::Truth(TruthError::OtherTask { .. } | TruthError::BankLine { .. })
             | Self::Load { .. } => 3,
             Self::Score(_)
+            | Self::LeftOut { .. }
+            | Self::NoneComputed { .. }
+            | Self::Solve(_)
             | Self::Range { .. }
             | Self::NotConverged { .. }
             | Self::RowNotFinite { .. }
@@ -51,7 +62,8 @@ impl CliError {
             | Self::Model(_)
             | Self::Gradients(_)
             | Self::Losses(_)
-            | Self::Eval(_) => 4,
+            | Self::Eval(_)
+            | Self::Truth(_) => 4,
         }
     }
 
@@ -80,6 +92,9 @@ impl CliError {
             }
             Self::NonFinite { .. } => "leave the sample out, or find out why its loss overflowed".into(),
             Self::TooLarge { .. } => "scale all gradients of both files down by the same factor".into(),
+            Self::Score(ScoreError::NoCaptures) => {
+                "`hyperinf methods` lists what needs no activations; of these shampoo is the most like it".into()
+            }
             Self::Score(ScoreError::Curvature(_)) => {
                 "give the block two sides, take --structure per-block, or another method".into()
             }
@@ -99,8 +114,18 @@ impl CliError {
             Self::Load { source, .. } => return load_hint(source),
             Self::OutputExists { what: ADAPTER, .. } => "choose another folder, or replace it with --overwrite".into(),
             Self::OutputExists { .. } => "go on from them with --resume, or begin anew with --overwrite".into(),
+            Self::Truth(TruthError::OtherTask { .. }) => "give this task a bank of its own: --bank FILE.jsonl".into(),
             Self::Range { .. } => "a larger damping or smaller gradients give smaller scores".into(),
-            Self::Device(_)
+            Self::LeftOut { .. } | Self::NoneComputed { .. } => {
+                "allow more with --memory, or name the methods that fit: --methods hyperinf,datainf".into()
+            }
+            Self::Precision { .. } => "compute in f32: --precision f32".into(),
+            Self::Value { .. }
+            | Self::Solve(_)
+            | Self::Combination { .. }
+            | Self::Groups { .. }
+            | Self::Truth(_)
+            | Self::Device(_)
             | Self::OutputKind { .. }
             | Self::Stdout(_)
             | Self::Data(_)
@@ -109,6 +134,21 @@ impl CliError {
             | Self::Losses(_)
             | Self::Eval(_) => return None,
         })
+    }
+
+    /// What caused it, the first cause last, without the message itself.
+    pub(crate) fn causes(&self) -> String {
+        let mut texts: Vec<String> = Vec::new();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let told = error.to_string();
+            // Some messages end in their cause.
+            if !texts.last().is_some_and(|last| last.ends_with(&told)) {
+                texts.push(told);
+            }
+            cause = error.source();
+        }
+        if texts.is_empty() { self.to_string() } else { texts.join(": ") }
     }
 
     /// The message, what caused it, and what to do.

@@ -1,10 +1,14 @@
 use std::io::{Result, Write};
 use std::path::Path;
 
-use hyperinf::scoring::{Attribution, ranking};
+use hyperinf::scoring::ranking;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::summary::{Scoring, Summary};
+use super::variants::{Outcome, UncertaintySummary};
+use crate::output::IdColumn;
+use crate::text::excerpt;
 
 /// Samples shown at either end of a ranking.
 const SHOWN: usize = 10;
@@ -14,7 +18,7 @@ const QUERIES: usize = 3;
 /// What is told of scores on standard output.
 pub(super) struct Report<'a> {
     pub(super) summary: &'a Summary,
-    pub(super) attribution: &'a Attribution,
+    pub(super) outcome: &'a Outcome,
     pub(super) output: Option<&'a Path>,
     pub(super) seconds: f64,
 }
@@ -40,8 +44,19 @@ struct Ranking {
 
 #[derive(Serialize)]
 struct Scored {
-    train_id: usize,
+    /// A sample's number or a group's name.
+    train_id: Value,
     score: f64,
+    #[serde(flatten)]
+    spread: Option<Off>,
+}
+
+/// How far a score may be off.
+#[derive(Serialize)]
+struct Off {
+    score_std: f64,
+    low: f64,
+    high: f64,
 }
 
 impl Report<'_> {
@@ -58,22 +73,59 @@ impl Report<'_> {
 
     pub(super) fn text(&self, out: &mut dyn Write) -> Result<()> {
         head(out, &self.summary.scoring, self.summary.train_gradients.blocks, self.seconds)?;
+        self.text_variants(out)?;
         match self.output {
             Some(path) => writeln!(out, "scores    {}", path.display()),
             None => self.text_rankings(out),
         }
     }
 
+    fn text_variants(&self, out: &mut dyn Write) -> Result<()> {
+        let Summary { curvature_gradients, contrast_gradients, groups, uncertainty, .. } = self.summary;
+        if let Some(input) = curvature_gradients {
+            writeln!(out, "curvature of {} in {}", counted(input.samples, "sample", "samples"), input.file)?;
+        }
+        if let Some(input) = contrast_gradients {
+            writeln!(
+                out,
+                "contrast  less the mean of {} in {}",
+                counted(input.samples, "query", "queries"),
+                input.file
+            )?;
+        }
+        if let Some(groups) = groups {
+            let told = counted(groups.groups, "group", "groups");
+            writeln!(out, "groups    {told} of {}, the {} of each", groups.file, groups.scores)?;
+        }
+        if let Some(UncertaintySummary { resamples, spearman, top, top_overlap, over, .. }) = uncertainty {
+            writeln!(out, "spread    over {resamples} sets of {over}; between two of them:")?;
+            writeln!(
+                out,
+                "          Spearman {spearman:.3}, {:.0} % of the {top} highest in common",
+                100.0 * top_overlap
+            )?;
+        }
+        Ok(())
+    }
+
     fn text_rankings(&self, out: &mut dyn Write) -> Result<()> {
+        let what = if self.outcome.groups.is_some() { "group" } else { "sample" };
+        let score = if self.outcome.spread.is_some() { "score ± std. error" } else { "score" };
+        let width = if self.outcome.spread.is_some() { 39 } else { 26 };
         for Ranking { query_id, most_helpful, most_harmful } in self.rankings(QUERIES) {
             let title = if self.summary.scoring.query_mode == "mean" {
                 "mean query".into()
             } else {
                 format!("query {query_id}")
             };
-            writeln!(out, "\n{title}\n{:>26}    {:>26}", "most helpful sample  score", "most harmful sample  score")?;
+            let [good, bad] = ["helpful", "harmful"].map(|end| format!("most {end} {what}  {score}"));
+            writeln!(out, "\n{title}\n{good:>width$}    {bad:>width$}")?;
             for (good, bad) in most_helpful.iter().zip(&most_harmful) {
-                let cell = |scored: &Scored| format!("{:>14}  {:>+10.3e}", scored.train_id, scored.score);
+                let cell = |Scored { train_id, score, spread }: &Scored| {
+                    let id = train_id.as_str().map_or_else(|| train_id.to_string(), excerpt);
+                    let off = spread.as_ref().map_or_else(String::new, |off| format!(" ± {:>9.3e}", off.score_std));
+                    format!("{:>width$}", format!("{id:>14}  {score:>+10.3e}{off}"))
+                };
                 writeln!(out, "{}    {}", cell(good), cell(bad))?;
             }
         }
@@ -85,10 +137,22 @@ impl Report<'_> {
     }
 
     fn rankings(&self, queries: usize) -> Vec<Ranking> {
-        let rows = self.attribution.scores.rows.iter().take(queries).enumerate();
+        let Outcome { scores, spread, ids, .. } = self.outcome;
+        let rows = scores.rows.iter().take(queries).enumerate();
         rows.map(|(query_id, row)| {
             let order = ranking(row);
-            let scored = |&train_id: &usize| Scored { train_id, score: row[train_id] };
+            let scored = |&sample: &usize| {
+                let train_id = match &ids.train {
+                    IdColumn::Numbers(numbers) => numbers[sample].into(),
+                    IdColumn::Names(names) => names[sample].clone().into(),
+                };
+                let spread = spread.as_ref().map(|spread| Off {
+                    score_std: spread.std[sample],
+                    low: spread.low[sample],
+                    high: spread.high[sample],
+                });
+                Scored { train_id, score: row[sample], spread }
+            };
             Ranking {
                 query_id,
                 most_helpful: order.iter().take(SHOWN).map(scored).collect(),

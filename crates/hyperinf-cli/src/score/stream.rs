@@ -8,7 +8,9 @@ use burn::tensor::{Device, Element, Tensor, TensorData};
 use bytemuck::Zeroable;
 use hyperinf::curvature::Storage;
 use hyperinf::gradients::{Block, GradientError, Gradients};
-use hyperinf::scoring::{self, Attribution, Method, Options, QueryMode, ScoreError, Scorer, Set, Source};
+use hyperinf::scoring::{
+    self, Attribution, Contrast, Joined, Method, Options, QueryMode, ScoreError, Scorer, Set, Source,
+};
 
 use super::pair::Pair;
 use crate::error::CliError;
@@ -28,12 +30,13 @@ pub(crate) fn attribute(pair: &Pair, options: &Options, device: &Device) -> Resu
     let all: Vec<usize> = (0..pair.positions.len()).collect();
     let groups: Vec<&[usize]> = if options.merged { vec![&all] } else { all.chunks(1).collect() };
     let blocks = |set| Blocks { pair, set, options, precision };
+    let sets = pair.sets();
     thread::scope(|scope| {
         let (send, receive) = sync_channel(0);
-        let read = &groups;
+        let (read, sets_read) = (&groups, &sets);
         scope.spawn(move || {
             for group in read {
-                let loaded = blocks(Set::Train).load(group).and_then(|t| Ok((t, blocks(Set::Query).load(group)?)));
+                let loaded: Result<Vec<_>, _> = sets_read.iter().map(|&set| blocks(set).load(group)).collect();
                 let failed = loaded.is_err();
                 if send.send(loaded).is_err() || failed {
                     return;
@@ -41,17 +44,36 @@ pub(crate) fn attribute(pair: &Pair, options: &Options, device: &Device) -> Resu
             }
         });
         for (group, loaded) in groups.iter().zip(receive) {
-            let (train, query) = loaded?;
-            let train = blocks(Set::Train).source(group, train, device);
-            let query = blocks(Set::Query).source(group, query, device);
-            let added = scorer.add(&train, &query);
-            for source in [train, query] {
+            let sources = sets.iter().zip(loaded?).map(|(&set, held)| blocks(set).source(group, held, device));
+            let sources: Vec<FileSource<'_>> = sources.collect();
+            let added = add(&mut scorer, &sources, options.query);
+            for source in sources {
                 source.failure()?;
             }
             added.map_err(|error| explain(pair, error))?;
         }
-        scorer.finish().map_err(CliError::Score)
+        scorer.finish().map_err(|error| explain(pair, error))
     })
+}
+
+/// Adds the scores of some blocks.
+fn add(scorer: &mut Scorer, sources: &[FileSource<'_>], query: QueryMode) -> Result<(), ScoreError> {
+    let of = |set| sources.iter().find(|source| source.blocks.set == set);
+    let (Some(train), Some(queries)) = (of(Set::Train), of(Set::Query)) else {
+        unreachable!("a pair has training gradients and queries")
+    };
+    let contrast = of(Set::Contrast);
+    let difference = contrast.map(|harmed| Contrast { helped: queries, harmed });
+    let joined = contrast.map(|contrast| Joined(vec![queries, contrast]));
+    let queries: &dyn Source = match (query, &difference, &joined) {
+        (QueryMode::Mean, Some(difference), _) => difference,
+        (QueryMode::Each, _, Some(joined)) => joined,
+        _ => queries,
+    };
+    match of(Set::Curvature) {
+        Some(curvature) => scorer.add_with(train, curvature, queries),
+        None => scorer.add(train, queries),
+    }
 }
 
 /// The influence of each training sample on itself, not normalised; without curvature its squared norm.
@@ -89,10 +111,7 @@ impl<'a> Blocks<'a> {
 
     /// The positions in this file of blocks given by their position in the training file.
     fn positions(self, group: &[usize]) -> Vec<usize> {
-        match self.set {
-            Set::Train | Set::Curvature => group.to_vec(),
-            Set::Query => group.iter().map(|&l| self.pair.positions[l]).collect(),
-        }
+        group.iter().map(|&block| self.pair.position(self.set, block)).collect()
     }
 
     /// The block that these blocks are read as.
@@ -108,11 +127,17 @@ impl<'a> Blocks<'a> {
     fn batch(self, positions: &[usize]) -> usize {
         let n = self.file().samples();
         let parameters = self.block(positions).parameters();
-        let all = match (self.set, &self.options.method) {
-            (Set::Query, _) => self.options.query == QueryMode::Each,
-            (Set::Train, Method::Inverse { storage: Storage::Samples, .. }) => true,
-            (Set::Train, Method::Inverse { storage: Storage::Full, .. }) => n <= parameters,
-            (Set::Train | Set::Curvature, _) => false,
+        let storage = match self.options.method {
+            Method::Inverse { storage, .. } => Some(storage),
+            Method::Identity => None,
+        };
+        let all = match (self.set, storage) {
+            (Set::Query | Set::Contrast, _) => self.options.query == QueryMode::Each,
+            // Only the samples that the curvature is made of are held by it.
+            (Set::Train, _) if self.pair.curvature.is_some() => false,
+            (_, Some(Storage::Samples)) => true,
+            (_, Some(Storage::Full)) => n <= parameters,
+            _ => false,
         };
         let bytes = parameters * if self.precision == Precision::Double { 8 } else { 4 };
         if all { n } else { (BATCH / bytes).clamp(1, n) }
@@ -218,6 +243,11 @@ fn side_by_side<T: Element + Zeroable>(
 fn explain(pair: &Pair, error: ScoreError) -> CliError {
     let ScoreError::NonFinite { set, block, sample, value } = error else {
         return CliError::Score(error);
+    };
+    // Of queries one after the other the later ones are in the second file.
+    let (set, sample) = match sample.checked_sub(pair.query.samples()) {
+        Some(later) if set == Set::Query => (Set::Contrast, later),
+        _ => (set, sample),
     };
     let file = pair.file(set);
     let path = file.path().to_owned();

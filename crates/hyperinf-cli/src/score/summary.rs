@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::pair::Pair;
 use super::settings::Settings;
+use super::variants::{GroupSummary, Outcome, UncertaintySummary};
 use crate::args::StructureArg;
 use crate::error::CliError;
 use crate::gradient_file::Precision;
@@ -16,6 +17,14 @@ pub(super) struct Summary {
     pub(super) scoring: Scoring,
     pub(super) train_gradients: Input,
     pub(super) query_gradients: Input,
+    /// Of other samples than the training samples; else `null`.
+    pub(super) curvature_gradients: Option<Input>,
+    /// Of the queries that count the other way, if there are any.
+    pub(super) contrast_gradients: Option<Input>,
+    /// If groups are scored instead of samples.
+    pub(super) groups: Option<GroupSummary>,
+    /// How far the scores may be off, if it was asked for.
+    pub(super) uncertainty: Option<UncertaintySummary>,
 }
 
 /// How scores came about, but for their inputs.
@@ -71,6 +80,9 @@ pub(crate) struct BlockSummary {
     /// `null` if all training gradients are zero.
     pub(crate) lambda: Option<f64>,
     pub(crate) mean_square: f64,
+    /// How it was inverted, from a solver that chooses.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) chosen: String,
     pub(crate) iterations: usize,
     pub(crate) residual: f64,
     /// `null` for methods that do not aim for the inverse of their curvature.
@@ -80,11 +92,21 @@ pub(crate) struct BlockSummary {
 
 impl Summary {
     /// Reads what was not read yet of the files, for their fingerprints.
-    pub(super) fn new(settings: &Settings, pair: &Pair, attribution: &Attribution) -> Result<Self, CliError> {
+    pub(super) fn new(
+        settings: &Settings,
+        pair: &Pair,
+        attribution: &Attribution,
+        outcome: &Outcome,
+    ) -> Result<Self, CliError> {
+        let other = |is: bool, set| is.then(|| input(pair, set)).transpose();
         Ok(Self {
             scoring: Scoring::new(settings, pair, attribution),
             train_gradients: input(pair, Set::Train)?,
             query_gradients: input(pair, Set::Query)?,
+            curvature_gradients: other(pair.curvature.is_some(), Set::Curvature)?,
+            contrast_gradients: other(pair.contrast.is_some(), Set::Contrast)?,
+            groups: outcome.groups.clone(),
+            uncertainty: outcome.uncertainty.clone(),
         })
     }
 
@@ -202,6 +224,7 @@ fn block(report: &BlockReport) -> BlockSummary {
         cols: report.block.cols,
         lambda: report.lambda,
         mean_square: report.mean_square,
+        chosen: report.chosen.clone(),
         iterations: report.iterations,
         residual: report.residual,
         tolerance: report.tolerance,

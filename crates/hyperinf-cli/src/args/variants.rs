@@ -1,0 +1,51 @@
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use hyperinf::scoring::Pool;
+
+/// What `hyperinf score` can do beyond one score per sample and query.
+#[derive(Debug, Args)]
+pub struct VariantArgs {
+    /// Gradients of other samples, whose curvature is taken instead of the training samples'.
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub curvature_gradients: Option<PathBuf>,
+    /// Gradients of queries that count the other way: scores are for the mean of the queries less the mean of these.
+    ///
+    /// Positive = helps the queries more than these.
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub contrast_gradients: Option<PathBuf>,
+    /// The group of each training sample, one id per line: groups are scored instead of samples.
+    #[arg(long, value_name = "FILE")]
+    pub groups: Option<PathBuf>,
+    /// How the scores of a group become one [default: sum].
+    #[arg(long, value_enum, requires = "groups")]
+    pub group_scores: Option<PoolArg>,
+    /// Tell how far scores and ranking may be off: from RESAMPLES sets of queries, drawn with replacement.
+    ///
+    /// For the mean query. Outputs get the columns score_std (standard error), low and high (the ends of
+    /// the interval that holds 95 % of the resamples). RESAMPLES is 1000 if left out.
+    #[arg(long, value_name = "RESAMPLES", num_args = 0..=1, default_missing_value = "1000", verbatim_doc_comment)]
+    pub uncertainty: Option<usize>,
+    /// Decides which queries are drawn [default: 0].
+    #[arg(long, requires = "uncertainty")]
+    pub seed: Option<u64>,
+}
+
+/// [`Pool`] as typed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum PoolArg {
+    /// What leaving the whole group out would do.
+    #[default]
+    Sum,
+    /// Groups of different sizes on one scale.
+    Mean,
+}
+
+impl From<PoolArg> for Pool {
+    fn from(arg: PoolArg) -> Self {
+        match arg {
+            PoolArg::Sum => Self::Sum,
+            PoolArg::Mean => Self::Mean,
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What `hyperinf score` does beyond one score per sample and query.
+
+use std::fs;
+use std::path::Path;
+
+use hyperinf::eval::{Bootstrap, Spread, Stratum, bootstrap};
+use hyperinf::scoring::{Groups, Normalisation, Options, Pool, QueryMode, Scores};
+use serde::Serialize;
+use twox_hash::XxHash3_128;
+
+use super::pair::Pair;
+use crate::args::{QueryModeArg, ScoreArgs};
+use crate::error::CliError;
+use crate::output::{IdColumn, Ids};
+
+/// The fewest resamples whose interval means something: its ends are the second and the last but one of 40.
+const RESAMPLES: usize = 40;
+
+/// Why a file of groups cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GroupError {
+    /// It cannot be read.
+    #[error("it cannot be read as text")]
+    Read(#[source] std::io::Error),
+    /// A line without an id.
+    #[error("line {line} has no id: every line is the id of one training sample")]
+    Empty {
+        /// The line's number, from 1.
+        line: usize,
+    },
+    /// Not one id per sample.
+    #[error("{found} lines, but there are {expected} training samples: every line is the id of one training sample")]
+    Count {
+        /// Lines found.
+        found: usize,
+        /// Training samples.
+        expected: usize,
+    },
+}
+
+/// What was typed of it, checked.
+pub(super) struct Variants<'a> {
+    args: &'a ScoreArgs,
+    bootstrap: Option<Bootstrap>,
+}
+
+/// The groups of the training samples.
+pub(super) struct Grouped {
+    groups: Groups,
+    pool: Pool,
+    summary: GroupSummary,
+}
+
+/// What is made of the scores.
+pub(super) struct Outcome {
+    pub(super) scores: Scores,
+    pub(super) spread: Option<Spread>,
+    pub(super) ids: Ids,
+    pub(super) groups: Option<GroupSummary>,
+    pub(super) uncertainty: Option<UncertaintySummary>,
+}
+
+#[derive(Clone, Serialize)]
+pub(super) struct GroupSummary {
+    pub(super) file: String,
+    /// XXH3 of the whole file, 128 bits.
+    xxh3_128: String,
+    pub(super) groups: usize,
+    /// Of samples.
+    pub(super) scores: &'static str,
+}
+
+#[derive(Clone, Serialize)]
+pub(super) struct UncertaintySummary {
+    pub(super) over: &'static str,
+    pub(super) resamples: usize,
+    pub(super) seed: u64,
+    /// The share of resamples between `low` and `high`.
+    level: f64,
+    /// Of each resample.
+    queries: usize,
+    /// Between two resamples, the mean over pairs.
+    pub(super) spearman: f64,
+    pub(super) top: usize,
+    pub(super) top_overlap: f64,
+}
+
+impl<'a> Variants<'a> {
+    /// # Errors
+    ///
+    /// If choices contradict each other, or the resamples are too few.
+    pub(super) fn new(args: &'a ScoreArgs) -> Result<Self, CliError> {
+        let variants = &args.variants;
+        let flag = variants.uncertainty.map(|_| "--uncertainty");
+        let flag = flag.or(variants.contrast_gradients.as_ref().map(|_| "--contrast-gradients"));
+        if let (Some(first), Some(QueryModeArg::Each)) = (flag, args.query_mode) {
+            let (first, second) = (first.to_owned(), "--query-mode each");
+            return Err(CliError::Combination { first, second, reason: "they are about the mean of the queries" });
+        }
+        if let Some(found) = variants.uncertainty.filter(|found| *found < RESAMPLES) {
+            let (flag, expected) = ("--uncertainty", "at least 40 resamples");
+            return Err(CliError::Value { flag, expected, value: found as f64 });
+        }
+        let bootstrap = variants.uncertainty.map(|resamples| Bootstrap {
+            resamples,
+            seed: variants.seed.unwrap_or_default(),
+            ..Bootstrap::default()
+        });
+        Ok(Self { args, bootstrap })
+    }
+
+    pub(super) fn query_mode(&self) -> QueryModeArg {
+        let mean = self.bootstrap.is_some() || self.args.variants.contrast_gradients.is_some();
+        self.args.query_mode.unwrap_or(if mean { QueryModeArg::Mean } else { QueryModeArg::Each })
+    }
+
+    /// The options to score with: resampling takes the scores of each query, of which theirs are the means.
+    ///
+    /// # Errors
+    ///
+    /// If they are not.
+    pub(super) fn options(&self, options: &Options) -> Result<Options, CliError> {
+        if self.bootstrap.is_none() {
+            return Ok(options.clone());
+        }
+        if options.normalisation == Normalisation::Cosine {
+            return Err(CliError::Combination {
+                first: "--uncertainty".into(),
+                second: "a cosine",
+                reason: "the cosine with a mean is no mean of cosines; --normalise l2 divides by the training gradients alone",
+            });
+        }
+        Ok(Options { query: QueryMode::Each, ..options.clone() })
+    }
+
+    /// Every file that is read.
+    pub(super) fn inputs(&self) -> Vec<&'a Path> {
+        let ScoreArgs { train_gradients, query_gradients, variants, .. } = self.args;
+        let others = [&variants.curvature_gradients, &variants.contrast_gradients, &variants.groups];
+        let others = others.into_iter().filter_map(|path| path.as_deref());
+        [train_gradients.as_path(), query_gradients.as_path()].into_iter().chain(others).collect()
+    }
+
+    pub(super) fn open(&self) -> Result<Pair, CliError> {
+        let ScoreArgs { train_gradients, query_gradients, variants, .. } = self.args;
+        let (curvature, contrast) = (&variants.curvature_gradients, &variants.contrast_gradients);
+        Pair::open(train_gradients, query_gradients)?.with(curvature.as_deref(), contrast.as_deref())
+    }
+
+    /// The groups of this many samples, if they are asked for.
+    pub(super) fn groups(&self, samples: usize) -> Result<Option<Grouped>, CliError> {
+        let Some(path) = &self.args.variants.groups else { return Ok(None) };
+        let error = |source| CliError::Groups { path: path.clone(), source };
+        let text = fs::read_to_string(path).map_err(|e| error(GroupError::Read(e)))?;
+        if let Some(line) = text.lines().position(|line| line.trim().is_empty()) {
+            return Err(error(GroupError::Empty { line: line + 1 }));
+        }
+        let groups = Groups::new(text.lines());
+        if groups.of.len() != samples {
+            return Err(error(GroupError::Count { found: groups.of.len(), expected: samples }));
+        }
+        let pool: Pool = self.args.variants.group_scores.unwrap_or_default().into();
+        let summary = GroupSummary {
+            file: path.display().to_string(),
+            xxh3_128: format!("{:032x}", XxHash3_128::oneshot(text.as_bytes())),
+            groups: groups.ids.len(),
+            scores: match pool {
+                Pool::Sum => "sum",
+                Pool::Mean => "mean",
+            },
+        };
+        Ok(Some(Grouped { groups, pool, summary }))
+    }
+
+    /// What is told of scores, those for each query if they are to be resampled.
+    pub(super) fn outcome(&self, scores: Scores, queries: usize, groups: Option<Grouped>) -> Result<Outcome, CliError> {
+        let (scores, ids, groups) = match groups {
+            None => {
+                let ids = IdColumn::numbered(scores.samples());
+                (scores, ids, None)
+            }
+            Some(Grouped { groups, pool, summary }) => {
+                let scores = groups.of_train(&scores, pool).map_err(CliError::Score)?;
+                (scores, IdColumn::Names(groups.ids), Some(summary))
+            }
+        };
+        let Some(settings) = &self.bootstrap else {
+            let ids = Ids { queries: IdColumn::numbered(scores.queries()), train: ids };
+            return Ok(Outcome { scores, spread: None, ids, groups, uncertainty: None });
+        };
+        let (helped, harmed) = scores.rows.split_at(queries);
+        let mut strata = vec![Stratum { weight: 1.0, rows: helped }];
+        if !harmed.is_empty() {
+            strata.push(Stratum { weight: -1.0, rows: harmed });
+        }
+        let spread = bootstrap(&strata, settings)?;
+        let uncertainty = UncertaintySummary {
+            over: "queries drawn with replacement",
+            resamples: settings.resamples,
+            seed: settings.seed,
+            level: settings.level,
+            queries: scores.queries(),
+            spearman: spread.stability.spearman,
+            top: spread.stability.top,
+            top_overlap: spread.stability.overlap,
+        };
+        Ok(Outcome {
+            scores: Scores { rows: vec![spread.mean.clone()] },
+            spread: Some(spread),
+            ids: Ids { queries: IdColumn::numbered(1), train: ids },
+            groups,
+            uncertainty: Some(uncertainty),
+        })
+    }
+}
