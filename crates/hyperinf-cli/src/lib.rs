@@ -10,20 +10,29 @@
 //! | [`attribute`] | `hyperinf attribute`: scores of training rows for query rows |
 //! | [`detect`] | `hyperinf detect`: training rows that look wrong |
 //! | [`select`] | `hyperinf select`: the training rows that help most |
+//! | [`compare`] | `hyperinf compare`: every method on the same gradients |
+//! | [`converge`] | `hyperinf converge`: how fast solvers approach the inverse |
 //! | [`output`] | files that are written whole or not at all: scores, tables, JSON |
+//! | [`figure`] | pictures of results |
+//! | [`eval`] | `hyperinf eval`: methods held against retraining |
 //! | [`methods`] | `hyperinf methods` |
 //! | [`demo`] | `hyperinf demo` |
 //! | [`error`] | what can go wrong, with its exit code |
 //!
 //! Numbers are computed by the library crates; here they are read, written and told.
 
+mod agreement;
 pub mod args;
 pub mod attribute;
+pub mod compare;
+pub mod converge;
 pub mod data;
 pub mod demo;
 pub mod detect;
 mod device;
 pub mod error;
+pub mod eval;
+pub mod figure;
 pub mod finetune;
 pub mod gradient_file;
 mod influence;
@@ -63,6 +72,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Attribute(args) => attribute::run(args),
         Command::Detect(args) => detect::run(args),
         Command::Select(args) => select::run(args),
+        Command::Compare(args) => compare::run(args),
+        Command::Converge(args) => converge::run(args),
+        Command::Eval(args) => eval::run(args),
         Command::Methods(args) => methods::run(args),
         Command::Demo(args) => demo::run(args),
     };

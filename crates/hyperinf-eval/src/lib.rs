@@ -32,7 +32,8 @@ pub use detection::{auc, detection_rate};
 pub use error::EvalError;
 pub use statistics::{Interval, mean_and_error};
 pub use truth::{
-    Bank, Brittleness, BrittlenessConfig, Job, Lds, LdsConfig, LdsTruth, LeaveOneOut, Outcome, Proximal, Responses, Retrain, Selection,
-    SelectionConfig, TruthError, brittleness, lds, leave_one_out, random_scores, random_subsets, selection,
+    Bank, Brittleness, BrittlenessConfig, Job, Lds, LdsConfig, LdsTruth, LeaveOneOut, Outcome, Proximal, Responses,
+    Retrain, Selection, SelectionConfig, TruthError, brittleness, lds, leave_one_out, random_scores, random_subsets,
+    selection,
 };
 pub use uncertainty::{Bootstrap, Spread, Stability, Stratum, between, bootstrap};

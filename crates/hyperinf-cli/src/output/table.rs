@@ -16,7 +16,7 @@ use super::WriteError;
 /// Columns of equal length with their names.
 #[derive(Clone, Debug)]
 pub struct Table<'a> {
-    columns: Vec<(&'static str, Column<'a>)>,
+    columns: Vec<(&'a str, Column<'a>)>,
 }
 
 /// The values of a column.
@@ -38,7 +38,7 @@ impl<'a> Table<'a> {
     /// # Panics
     ///
     /// If the columns differ in length.
-    pub fn new(columns: Vec<(&'static str, Column<'a>)>) -> Self {
+    pub fn new(columns: Vec<(&'a str, Column<'a>)>) -> Self {
         let table = Self { columns };
         assert!(table.columns.iter().all(|(_, c)| c.len() == table.rows()), "columns of different length");
         table

@@ -2,7 +2,7 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::activation::{log_softmax, relu};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use hyperinf_gradients::{Tape, Task};
+use hyperinf_gradients::{Family, Likelihood, Tape, Task};
 
 use super::{CLASSES, Images, PIXELS, Perceptron};
 
@@ -76,5 +76,9 @@ impl Task for PerceptronModule {
     /// Cross-entropy, in nats.
     fn loss(&self, outputs: Tensor<2>, batch: &Labelled) -> Tensor<1> {
         (log_softmax(outputs, 1) * batch.labels.clone()).sum_dim(1).squeeze_dim::<1>(1).neg()
+    }
+
+    fn likelihood(&self, _batch: &Labelled) -> Option<Likelihood> {
+        Some(Likelihood::new(Family::Softmax))
     }
 }

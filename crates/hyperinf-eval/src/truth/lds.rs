@@ -168,12 +168,7 @@ fn correlate(predictions: &[Vec<f64>], truth: &[Vec<f64>]) -> Result<Lds, TruthE
 /// # Errors
 ///
 /// As [`LdsTruth::retrain`] and [`LdsTruth::lds`].
-pub fn lds(
-    task: &dyn Retrain,
-    scores: &[Vec<f64>],
-    config: &LdsConfig,
-    bank: &mut Bank,
-) -> Result<Lds, TruthError> {
+pub fn lds(task: &dyn Retrain, scores: &[Vec<f64>], config: &LdsConfig, bank: &mut Bank) -> Result<Lds, TruthError> {
     check_scores(task, scores)?;
     LdsTruth::retrain(task, config, bank, &|_, _| {})?.lds(scores)
 }

@@ -1,0 +1,153 @@
+//! The task of an evaluation, its trained models, and their scores.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use burn::tensor::{DType, Device};
+use hyperinf::eval::digits::{DigitsTask, Images, Labelled, Length, Optimizer, PerceptronModule, Recipe, digits};
+use hyperinf::eval::{Bank, Retrain};
+use hyperinf::gradients::Estimate;
+use hyperinf::scoring::{Attribution, BlockReport, Options, Scores, TaskSource, attribute, attribute_with};
+
+use super::candidate::Candidate;
+use crate::args::{BankArgs, OptimizerArg, ResultArgs, TaskArgs};
+use crate::device::open_device;
+use crate::error::CliError;
+use crate::progress::Progress;
+
+/// Images of one backward pass.
+const BATCH: usize = 100;
+
+/// The recipe that was typed.
+pub(crate) fn recipe(args: &TaskArgs) -> Recipe {
+    let (optimizer, rate) = match args.optimizer {
+        OptimizerArg::Sgd => (Optimizer::Sgd { momentum: args.momentum }, 0.05),
+        OptimizerArg::Adamw => (Optimizer::AdamW, 0.003),
+    };
+    let length = match args.steps {
+        Some(steps) => Length::Steps(steps),
+        None => Length::Epochs(args.epochs.unwrap_or(30)),
+    };
+    Recipe {
+        optimizer,
+        learning_rate: args.learning_rate.unwrap_or(rate),
+        weight_decay: args.weight_decay,
+        batch_size: args.batch_size,
+        length,
+    }
+}
+
+/// The task that was typed.
+pub(crate) fn task(args: &TaskArgs) -> Result<DigitsTask, CliError> {
+    let (train, queries) = digits()?.split(args.train, args.queries, args.data_seed)?;
+    Ok(DigitsTask { train, queries, hidden: args.hidden.0.clone(), recipe: recipe(args) })
+}
+
+/// The bank that was typed, or the one in the folder of results.
+pub(crate) fn bank(args: &BankArgs, result: &ResultArgs, task: &dyn Retrain) -> Result<(PathBuf, Bank), CliError> {
+    let path = args.bank.clone().unwrap_or_else(|| result.out.join("bank.jsonl"));
+    let bank = Bank::open(&path, task)?;
+    Ok((path, bank))
+}
+
+/// Tells how far retraining is.
+pub(crate) fn telling<T>(work: impl FnOnce(&(dyn Fn(usize, usize) + Sync)) -> T) -> T {
+    let progress: Mutex<Option<Progress>> = Mutex::new(None);
+    let result = work(&|done, of| {
+        let mut progress = progress.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        progress.get_or_insert_with(|| Progress::new("trainings", of as u64)).at(done as u64, String::new);
+    });
+    if let Some(progress) = progress.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+        progress.finish();
+    }
+    result
+}
+
+/// Trained models on a device, with the data that they are differentiated on.
+pub(crate) struct Models {
+    pub(crate) device: String,
+    pub(crate) models: Vec<PerceptronModule>,
+    pub(crate) train: Vec<Labelled>,
+    pub(crate) queries: Vec<Labelled>,
+}
+
+/// Scores with what they took.
+pub(crate) struct Scored {
+    /// `[q, n]`, the mean over the models.
+    pub(crate) scores: Scores,
+    pub(crate) seconds: f64,
+    /// The largest over models and blocks.
+    pub(crate) residual: Option<f64>,
+    pub(crate) converged: bool,
+}
+
+impl Models {
+    /// Models trained on all images with these seeds, in f32.
+    pub(crate) fn trained(
+        task: &DigitsTask,
+        seeds: impl IntoIterator<Item = u64>,
+        device: Option<&str>,
+    ) -> Result<Self, CliError> {
+        let (name, opened) = open_device(device)?;
+        Self::on(task, seeds, name, &opened, DType::F32)
+    }
+
+    /// The same in f64, where the device has it.
+    pub(crate) fn precise(
+        task: &DigitsTask,
+        seeds: impl IntoIterator<Item = u64>,
+        device: Option<&str>,
+    ) -> Result<Self, CliError> {
+        let (name, opened) = open_device(device)?;
+        let dtype = if opened.supports_dtype(DType::F64) { DType::F64 } else { DType::F32 };
+        Self::on(task, seeds, name, &opened, dtype)
+    }
+
+    fn on(
+        task: &DigitsTask,
+        seeds: impl IntoIterator<Item = u64>,
+        device: String,
+        opened: &Device,
+        dtype: DType,
+    ) -> Result<Self, CliError> {
+        let all: Vec<usize> = (0..task.train.len()).collect();
+        let models = seeds.into_iter().map(|seed| Ok(task.trained(&all, seed)?.module(opened, dtype)));
+        let models = models.collect::<Result<Vec<_>, CliError>>()?;
+        let batches = |images: &Images| images.batches(BATCH, opened, dtype);
+        Ok(Self { device, models, train: batches(&task.train), queries: batches(&task.queries) })
+    }
+
+    /// The scores of a method.
+    pub(crate) fn score(&self, candidate: &Candidate) -> Result<Scored, CliError> {
+        self.score_with(candidate.estimate, &candidate.options)
+    }
+
+    pub(crate) fn score_with(&self, estimate: Estimate, options: &Options) -> Result<Scored, CliError> {
+        let began = Instant::now();
+        let mut parts: Vec<Attribution> = Vec::new();
+        for model in &self.models {
+            let train = TaskSource::train(model, &self.train);
+            let query = TaskSource::query(model, &self.queries);
+            let found = match estimate {
+                Estimate::Empirical => attribute(&train, &query, options),
+                estimate => {
+                    attribute_with(&train, &TaskSource::curvature(model, &self.train, estimate), &query, options)
+                }
+            };
+            parts.push(found.map_err(CliError::Score)?);
+        }
+        let mut mean = Scores::default();
+        for part in &parts {
+            if mean.rows.is_empty() {
+                mean.rows = vec![vec![0.0; part.scores.samples()]; part.scores.queries()];
+            }
+            for (sum, row) in mean.rows.iter_mut().zip(&part.scores.rows) {
+                sum.iter_mut().zip(row).for_each(|(sum, score)| *sum += score / parts.len() as f64);
+            }
+        }
+        let residual = parts.iter().filter_map(Attribution::residual).reduce(f64::max);
+        let converged = parts.iter().flat_map(|part| &part.blocks).all(BlockReport::converged);
+        Ok(Scored { scores: mean, seconds: began.elapsed().as_secs_f64(), residual, converged })
+    }
+}

@@ -1,0 +1,87 @@
+use faer::linalg::solvers::{Llt, Solve};
+use faer::{Mat, MatMut, MatRef, Side};
+
+use crate::TruthError;
+
+/// Samples with their targets.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rows {
+    /// The number of features, `d`; a constant feature makes an intercept.
+    pub width: usize,
+    /// Features, `[n, d]` row by row.
+    pub features: Vec<f64>,
+    /// Targets, `[n]`.
+    pub targets: Vec<f64>,
+}
+
+impl Rows {
+    /// The number of samples.
+    pub fn len(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.targets.is_empty()
+    }
+
+    /// The features of a sample.
+    ///
+    /// # Panics
+    ///
+    /// If there are not so many samples.
+    pub fn row(&self, sample: usize) -> &[f64] {
+        &self.features[sample * self.width..(sample + 1) * self.width]
+    }
+
+    /// `x_i · θ`.
+    pub(super) fn output(&self, sample: usize, theta: &[f64]) -> f64 {
+        dot(self.row(sample), theta)
+    }
+
+    /// FNV-1a over all numbers.
+    pub(super) fn checksum(&self) -> u64 {
+        let bytes = self.features.iter().chain(&self.targets).flat_map(|v| v.to_bits().to_le_bytes());
+        bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    }
+}
+
+pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// `Σ_i w_i x_i x_iᵀ + penalty · I` over some samples, factorised.
+pub(super) struct Hessian {
+    factor: Llt<f64>,
+}
+
+impl Hessian {
+    pub(super) fn new(
+        rows: &Rows,
+        subset: &[usize],
+        weight: impl Fn(usize) -> f64,
+        penalty: f64,
+    ) -> Result<Self, TruthError> {
+        let d = rows.width;
+        let chosen: Vec<f64> = subset.iter().flat_map(|&i| rows.row(i)).copied().collect();
+        let weighted: Vec<f64> =
+            subset.iter().flat_map(|&i| rows.row(i).iter().map(move |x| (x, i))).map(|(x, i)| x * weight(i)).collect();
+        // Columns are samples here, because faer stores columns.
+        let view = |values| MatRef::from_column_major_slice(values, d, subset.len());
+        let mut matrix: Mat<f64> = view(&weighted) * view(&chosen).transpose();
+        for i in 0..d {
+            matrix[(i, i)] += penalty;
+        }
+        let factor = Llt::new(matrix.as_ref(), Side::Lower)
+            .map_err(|_| TruthError::NotPositiveDefinite { parameters: d, penalty })?;
+        Ok(Self { factor })
+    }
+
+    /// `H⁻¹ b`.
+    pub(super) fn solve(&self, b: &[f64]) -> Vec<f64> {
+        let mut x = b.to_vec();
+        let rows = x.len();
+        self.factor.solve_in_place(MatMut::from_column_major_slice_mut(&mut x, rows, 1));
+        x
+    }
+}

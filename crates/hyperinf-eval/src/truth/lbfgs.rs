@@ -1,0 +1,100 @@
+use crate::TruthError;
+
+/// Pairs of steps and gradient changes that are remembered.
+const MEMORY: usize = 20;
+/// Halvings of a step before it counts as no step.
+const HALVINGS: usize = 40;
+
+/// Where a minimisation ended.
+pub(super) struct Minimum {
+    pub(super) point: Vec<f64>,
+    pub(super) steps: usize,
+    /// The norm of the gradient, over that at the start.
+    pub(super) residual: f64,
+}
+
+/// Minimises a smooth function by L-BFGS (Nocedal and Wright 2006, algorithm 7.5) with backtracking until the gradient's
+/// norm is `tolerance` times that at the start, at most `max_steps` steps, or no shorter step goes down: as close as
+/// the function's rounding allows.
+///
+/// `f(x)` gives the value and the gradient.
+pub(super) fn minimise(
+    start: Vec<f64>,
+    tolerance: f64,
+    max_steps: usize,
+    mut f: impl FnMut(&[f64]) -> Result<(f64, Vec<f64>), TruthError>,
+) -> Result<Minimum, TruthError> {
+    let mut point = start;
+    let (mut value, mut gradient) = f(&point)?;
+    let first = norm(&gradient);
+    let mut pairs: Vec<(Vec<f64>, Vec<f64>)> = Vec::new();
+    let mut steps = 0;
+    while steps < max_steps && norm(&gradient) > tolerance * first {
+        let direction = direction(&gradient, &pairs);
+        let slope = dot(&direction, &gradient);
+        let mut found = None;
+        // Without any curvature known, a step of the gradient's own length would be in the wrong unit.
+        let mut length = if pairs.is_empty() { 1.0 / first.max(1.0) } else { 1.0 };
+        for _ in 0..HALVINGS {
+            let next: Vec<f64> = point.iter().zip(&direction).map(|(x, d)| x + length * d).collect();
+            let (next_value, next_gradient) = f(&next)?;
+            if next_value <= value + 1e-4 * length * slope {
+                found = Some((next, next_value, next_gradient));
+                break;
+            }
+            length /= 2.0;
+        }
+        let Some((next, next_value, next_gradient)) = found else {
+            if pairs.is_empty() {
+                break;
+            }
+            // What was remembered no longer fits; the gradient alone may still lead down.
+            pairs.clear();
+            continue;
+        };
+        let moved: Vec<f64> = next.iter().zip(&point).map(|(a, b)| a - b).collect();
+        let changed: Vec<f64> = next_gradient.iter().zip(&gradient).map(|(a, b)| a - b).collect();
+        if dot(&moved, &changed) > 1e-12 * norm(&moved) * norm(&changed) {
+            if pairs.len() == MEMORY {
+                pairs.remove(0);
+            }
+            pairs.push((moved, changed));
+        }
+        (point, value, gradient) = (next, next_value, next_gradient);
+        steps += 1;
+    }
+    let residual = if first > 0.0 { norm(&gradient) / first } else { 0.0 };
+    Ok(Minimum { point, steps, residual })
+}
+
+/// `−H g` for the inverse Hessian that the pairs stand for, by the two loops.
+fn direction(gradient: &[f64], pairs: &[(Vec<f64>, Vec<f64>)]) -> Vec<f64> {
+    let mut r: Vec<f64> = gradient.iter().map(|g| -g).collect();
+    let mut factors = Vec::with_capacity(pairs.len());
+    for (moved, changed) in pairs.iter().rev() {
+        let factor = dot(moved, &r) / dot(moved, changed);
+        add(&mut r, -factor, changed);
+        factors.push(factor);
+    }
+    if let Some((moved, changed)) = pairs.last() {
+        let scale = dot(moved, changed) / dot(changed, changed);
+        r.iter_mut().for_each(|value| *value *= scale);
+    }
+    for ((moved, changed), factor) in pairs.iter().zip(factors.into_iter().rev()) {
+        let other = dot(changed, &r) / dot(moved, changed);
+        add(&mut r, factor - other, moved);
+    }
+    r
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn norm(a: &[f64]) -> f64 {
+    dot(a, a).sqrt()
+}
+
+fn add(a: &mut [f64], factor: f64, b: &[f64]) {
+    a.iter_mut().zip(b).for_each(|(a, b)| *a += factor * b);
+}
