@@ -1,0 +1,110 @@
+//! The inverse of a damped matrix `[d, d]` in f32: Cholesky on the host, and every hyperpower order on the device.
+//!
+//! The matrix is that of `d/4` random samples whose columns decay as `1/√j`, damped to the condition in the name. Before
+//! a case is timed its steps, products, certificate and the error reached are printed: `||I − A X||_F / √d`, with the
+//! product in f64 where the device has it.
+//!
+//! `HYPERINF_BENCH_SIZES` names the sizes, `512,1024,2048,4096` if unset; the target residual is 1e-5.
+
+use std::time::Duration;
+
+use burn::tensor::{Distribution, Tensor, TensorData};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
+use faer::linalg::solvers::{DenseSolveCore, Llt};
+use faer::{Mat, MatRef, Side};
+use hyperinf::curvature::{Curvature, outer, precise, scalars};
+use hyperinf::solvers::{Hyperpower, HyperpowerStart, MatrixInverse, Order, spectral_bound};
+use hyperinf_benches::device;
+
+const TOLERANCE: f64 = 1e-5;
+
+/// `A = H + λI` with the bounds of its eigenvalues.
+struct Damped {
+    a: Tensor<2>,
+    lower: f64,
+    upper: f64,
+}
+
+fn damped(d: usize, condition: f64, device: &burn::tensor::Device) -> Damped {
+    device.seed(0);
+    let decay: Vec<f32> = (0..d).map(|j| 1.0 / (1.0 + j as f32).sqrt()).collect();
+    let decay = Tensor::<1>::from_floats(decay.as_slice(), device).reshape([1, d]);
+    let samples = Tensor::<2>::random([d / 4, d], Distribution::Normal(0.0, 1.0), device) * decay;
+    let h = outer(samples).div_scalar(d as f64 / 4.0);
+    let upper = spectral_bound(&Curvature::Dense(h.clone()), &h).expect("the device works");
+    let lower = upper / condition;
+    Damped { a: h + Tensor::eye(d, device).mul_scalar(lower), lower, upper: upper + lower }
+}
+
+fn inverse(c: &mut Criterion) {
+    let (name, device) = device();
+    let sizes = std::env::var("HYPERINF_BENCH_SIZES").unwrap_or_else(|_| "512,1024,2048,4096".into());
+    for d in sizes.split(',').map(|d| d.parse::<usize>().expect("HYPERINF_BENCH_SIZES is a list of numbers")) {
+        let mut group = c.benchmark_group(format!("inverse/{name}/{d}"));
+        group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(2));
+        for condition in [1e2, 1e4, 1e6] {
+            let problem = damped(d, condition, &device);
+            cholesky(&mut group, &problem, condition);
+            for order in Order::ALL {
+                for start in [HyperpowerStart::Chebyshev, HyperpowerStart::Unscaled] {
+                    let solver = Hyperpower { order, start, tolerance: TOLERANCE, ..Hyperpower::default() };
+                    hyperpower(&mut group, &problem, condition, &solver);
+                }
+            }
+            hyperpower(&mut group, &problem, condition, &Hyperpower::authors());
+        }
+        group.finish();
+    }
+}
+
+/// Factorisation and inversion in f32 by faer on the host; for a device with memory of its own both ways are counted.
+fn cholesky(group: &mut BenchmarkGroup<'_, WallTime>, problem: &Damped, condition: f64) {
+    let (d, device) = (problem.a.dims()[0], problem.a.device());
+    let copied = device.memory_pool_usage().is_some();
+    let read = || problem.a.to_data().try_into_vec::<f32>().expect("the matrix is of f32");
+    let upload = |x: &Mat<f32>| {
+        let values: Vec<f32> = x.col_iter().flat_map(|column| column.iter().copied()).collect();
+        Tensor::<2>::from_data(TensorData::new(values, [d, d]), &device)
+    };
+    let values = read();
+    let invert = || -> Mat<f32> {
+        let again = copied.then(read);
+        let matrix = MatRef::from_column_major_slice(again.as_deref().unwrap_or(&values), d, d);
+        let x = Llt::new(matrix, Side::Lower).expect("the matrix is positive definite").inverse();
+        if copied {
+            drop(upload(&x));
+            device.sync().expect("the device works");
+        }
+        x
+    };
+    eprintln!("cholesky, condition {condition:.0e}: error {:.1e}", error(&problem.a, upload(&invert())));
+    group.bench_function(BenchmarkId::new("cholesky", format!("{condition:.0e}")), |b| b.iter(invert));
+}
+
+fn hyperpower(group: &mut BenchmarkGroup<'_, WallTime>, problem: &Damped, condition: f64, solver: &Hyperpower) {
+    use hyperinf::solvers::Solver;
+    let invert = || solver.invert(problem.a.clone(), problem.lower, problem.upper);
+    let label = solver.name();
+    match invert() {
+        Ok(MatrixInverse { x, steps, products, certificate, .. }) => eprintln!(
+            "{label}, condition {condition:.0e}: {steps} steps, {products} products, certificate {certificate:.1e}, error {:.1e}",
+            error(&problem.a, x)
+        ),
+        Err(e) => return eprintln!("{label}, condition {condition:.0e}: {e}"),
+    }
+    // The iteration reads its last error back, which waits for the device.
+    group.bench_function(BenchmarkId::new(label, format!("{condition:.0e}")), |b| b.iter(invert));
+}
+
+/// `||I − A X||_F / √d`.
+fn error(a: &Tensor<2>, x: Tensor<2>) -> f64 {
+    let (d, device) = (a.dims()[0], a.device());
+    let product = precise(a.clone()).matmul(precise(x));
+    let rest = Tensor::<2>::eye(d, &device).cast(product.dtype()) - product;
+    let square: f64 = scalars(rest.clone(), rest).expect("the device works").iter().sum();
+    (square / d as f64).sqrt()
+}
+
+criterion_group!(benches, inverse);
+criterion_main!(benches);
