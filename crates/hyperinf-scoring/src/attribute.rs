@@ -1,4 +1,7 @@
-use crate::{Attribution, Options, ScoreError, Scorer, Source};
+use hyperinf_curvature::BlockCurvature;
+
+use crate::passes::accumulate;
+use crate::{Attribution, Method, Options, ScoreError, Scorer, Set, Source};
 
 /// Scores every training sample for every query: `score = Σ_l v_l (H_l + λ_l I)⁻¹ g_l`, positive = helpful.
 ///
@@ -33,4 +36,19 @@ pub fn attribute_with(
     let mut scorer = Scorer::new(options.clone())?;
     scorer.add_with(train, curvature, query)?;
     scorer.finish()
+}
+
+/// The curvature of each block of a source, in the storage of the options' method; none for a method without one.
+///
+/// For [`Scorer::add_known`] and [`self_influence_known`](crate::self_influence_known): the curvature of a model, say,
+/// for samples whose gradients are stored.
+///
+/// # Errors
+///
+/// If there are no samples, a gradient is not finite, or two passes differ.
+pub fn curvature(source: &dyn Source, options: &Options) -> Result<Vec<BlockCurvature>, ScoreError> {
+    match options.method {
+        Method::Identity => Ok(Vec::new()),
+        Method::Inverse { storage, .. } => accumulate(source, Set::Curvature, None, storage, options.merged),
+    }
 }

@@ -3,7 +3,7 @@ use hyperinf_curvature::{dots, scalars};
 use hyperinf_gradients::{Block, Gradients};
 
 use crate::passes::{each_batch, queries, read_rows, squares};
-use crate::precondition::{Inverted, invert};
+use crate::precondition::{Curved, Inverted, invert};
 use crate::{BlockReport, Normalisation, Options, ScoreError, Scores, Set, Source};
 
 /// Scores of some blocks, before they are normalised.
@@ -35,7 +35,7 @@ struct Waiting {
 impl Part {
     pub(crate) fn of(
         train: &dyn Source,
-        curvature: Option<&dyn Source>,
+        curvature: Curved<'_>,
         query: &dyn Source,
         options: &Options,
     ) -> Result<Self, ScoreError> {

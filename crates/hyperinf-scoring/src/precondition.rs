@@ -5,7 +5,7 @@ use std::iter;
 
 use burn::tensor::Tensor;
 use hyperinf_curvature::{BlockCurvature, Curvature, dots, scalars};
-use hyperinf_gradients::{Block, Gradients};
+use hyperinf_gradients::{Block, Gradients, same_layout};
 use hyperinf_solvers::{Inverse, Solver};
 
 use crate::passes::accumulate;
@@ -36,13 +36,22 @@ enum Operator {
     Nothing,
 }
 
+/// What the curvature is made of.
+pub(crate) enum Curved<'a> {
+    /// The training samples.
+    Training,
+    /// Other samples.
+    Of(&'a dyn Source),
+    /// It is made already.
+    Known(Vec<BlockCurvature>),
+}
+
 /// One inverse per block; as many are made at once as fit together into some memory.
 ///
-/// The curvature is that of `curvature` or, without one, of the training samples; only then [`Inverted::rows`] are
-/// kept, since these are the samples to be scored.
+/// [`Inverted::rows`] are kept only of the training samples' own curvature, since these are the samples to be scored.
 pub(crate) fn invert<'a>(
     train: &dyn Source,
-    curvature: Option<&dyn Source>,
+    curvature: Curved<'_>,
     queries: Option<&'a Gradients>,
     options: &'a Options,
 ) -> Result<Box<dyn Iterator<Item = Result<Inverted, ScoreError>> + 'a>, ScoreError> {
@@ -53,9 +62,18 @@ pub(crate) fn invert<'a>(
         };
         return Ok(Box::new(layout.iter().map(identity)));
     };
-    let held = curvature.is_none();
-    let (source, set) = curvature.map_or((train, Set::Train), |source| (source, Set::Curvature));
-    let mut found = VecDeque::from(accumulate(source, set, queries, *storage, options.merged)?);
+    let held = matches!(curvature, Curved::Training);
+    let mut found = VecDeque::from(match curvature {
+        Curved::Training => accumulate(train, Set::Train, queries, *storage, options.merged)?,
+        Curved::Of(source) => accumulate(source, Set::Curvature, queries, *storage, options.merged)?,
+        Curved::Known(blocks) => {
+            if let Some(queries) = queries {
+                let layout: Vec<Block> = blocks.iter().map(|found| found.block.clone()).collect();
+                same_layout(&layout, &queries.layout).map_err(ScoreError::gradients(Set::Query))?;
+            }
+            blocks
+        }
+    });
     let mut ready = VecDeque::new();
     Ok(Box::new(iter::from_fn(move || {
         if ready.is_empty() {

@@ -1,6 +1,8 @@
+use hyperinf_curvature::BlockCurvature;
 use hyperinf_gradients::Block;
 
 use crate::part::Part;
+use crate::precondition::Curved;
 use crate::{Options, ScoreError, Set, Source};
 
 /// Scores of training samples for queries; positive = helpful.
@@ -132,7 +134,7 @@ impl Scorer {
     /// If a set is empty, a gradient is not finite, the two sets' blocks differ, the samples are not as many as
     /// before, or a block cannot be inverted.
     pub fn add(&mut self, train: &dyn Source, query: &dyn Source) -> Result<(), ScoreError> {
-        self.add_part(Part::of(train, None, query, &self.options)?)
+        self.add_part(Part::of(train, Curved::Training, query, &self.options)?)
     }
 
     /// [`Scorer::add`] with the curvature of other samples, as [`attribute_with`](crate::attribute_with).
@@ -146,7 +148,21 @@ impl Scorer {
         curvature: &dyn Source,
         query: &dyn Source,
     ) -> Result<(), ScoreError> {
-        self.add_part(Part::of(train, Some(curvature), query, &self.options)?)
+        self.add_part(Part::of(train, Curved::Of(curvature), query, &self.options)?)
+    }
+
+    /// [`Scorer::add`] with a curvature that is made already, by [`curvature`](crate::curvature), of the same blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Scorer::add`].
+    pub fn add_known(
+        &mut self,
+        train: &dyn Source,
+        curvature: Vec<BlockCurvature>,
+        query: &dyn Source,
+    ) -> Result<(), ScoreError> {
+        self.add_part(Part::of(train, Curved::Known(curvature), query, &self.options)?)
     }
 
     fn add_part(&mut self, part: Part) -> Result<(), ScoreError> {

@@ -1,8 +1,9 @@
 use burn::tensor::Tensor;
+use hyperinf_curvature::BlockCurvature;
 use hyperinf_gradients::same_layout;
 
 use crate::passes::{each_batch, squares};
-use crate::precondition::invert;
+use crate::precondition::{Curved, invert};
 use crate::{BlockReport, Method, Options, ScoreError, Set, Source};
 
 /// The influence of each training sample on itself.
@@ -24,7 +25,7 @@ pub struct SelfInfluence {
 ///
 /// As [`attribute`](crate::attribute).
 pub fn self_influence(train: &dyn Source, options: &Options) -> Result<SelfInfluence, ScoreError> {
-    self_influences(train, None, options)
+    self_influences(train, Curved::Training, options)
 }
 
 /// [`self_influence`] with the curvature of other samples, as [`attribute_with`](crate::attribute_with).
@@ -37,12 +38,25 @@ pub fn self_influence_with(
     curvature: &dyn Source,
     options: &Options,
 ) -> Result<SelfInfluence, ScoreError> {
-    self_influences(train, Some(curvature), options)
+    self_influences(train, Curved::Of(curvature), options)
+}
+
+/// [`self_influence`] with a curvature that is made already, as [`Scorer::add_known`](crate::Scorer::add_known).
+///
+/// # Errors
+///
+/// As [`attribute`](crate::attribute).
+pub fn self_influence_known(
+    train: &dyn Source,
+    curvature: Vec<BlockCurvature>,
+    options: &Options,
+) -> Result<SelfInfluence, ScoreError> {
+    self_influences(train, Curved::Known(curvature), options)
 }
 
 fn self_influences(
     train: &dyn Source,
-    curvature: Option<&dyn Source>,
+    curvature: Curved<'_>,
     options: &Options,
 ) -> Result<SelfInfluence, ScoreError> {
     options.damping.validate()?;
