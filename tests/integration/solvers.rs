@@ -254,24 +254,6 @@ fn inverts_at_any_scale(name: &str) -> bool {
 }
 
 #[test]
-fn the_reported_residual_is_the_true_one() {
-    for (name, device) in precise_devices() {
-        let v = Matrix::noise(3, 12, 9);
-        for (h, dense) in structures(&device) {
-            for solver in solvers().iter().filter(|s| s.supports(h.structure())) {
-                let found = solve(solver.as_ref(), &h, 0.05, &tensor(&v, &device, DType::F64));
-                let left = matrix(found.x.clone()).times(&dense.plus(0.05, &Matrix::identity(12))).plus(-1.0, &v);
-                let norm = |row: &[f64]| row.iter().map(|v| v * v).sum::<f64>().sqrt();
-                let worst = (0..3).map(|i| norm(left.row(i)) / norm(v.row(i))).fold(0.0, f64::max);
-                let what = format!("{} on {:?}, {name}", solver.name(), h.structure());
-                let near = (found.residual() - worst).abs() <= 1e-9 + 1e-6 * worst;
-                assert!(near, "{what}: says {}, is {worst}", found.residual());
-            }
-        }
-    }
-}
-
-#[test]
 fn cg_holds_every_query_to_its_own_residual() {
     // methods.md, section 9: a tolerance over the wrong axis lets a large query hide a small one.
     for (name, device) in devices() {
@@ -283,22 +265,6 @@ fn cg_holds_every_query_to_its_own_residual() {
         let expected = exact(&fisher(&samples), 0.01, &v);
         for i in 0..2 {
             assert_close(&format!("query {i}, {name}"), found.row(i), expected.row(i), 1e-4);
-        }
-    }
-}
-
-#[test]
-fn asking_twice_gives_the_same() {
-    // methods.md, section 9: damping added into a cached array changes the next answer.
-    for (_, device) in precise_devices() {
-        let v = tensor(&Matrix::noise(2, 12, 9), &device, DType::F64);
-        for (h, _) in structures(&device) {
-            for solver in solvers().iter().filter(|s| s.supports(h.structure())) {
-                let inverse = solver.prepare(&h, 0.05).expect("a good problem");
-                let [first, second] = [0, 1].map(|_| values(inverse.apply(v.clone()).expect("a good problem").x));
-                assert_eq!(first, second, "{}", solver.name());
-                assert_eq!(first, values(solve(solver.as_ref(), &h, 0.05, &v).x), "{}", solver.name());
-            }
         }
     }
 }

@@ -1,0 +1,106 @@
+//! LiSSA's steps in other coordinates, its scale, its averages, and what it says of the steps it needs.
+
+use burn::tensor::DType;
+use hyperinf::curvature::Curvature;
+use hyperinf::solvers::{Lissa, LissaBatch, LissaScale, SolveError, Solver};
+use hyperinf_tests::compare::{assert_close, matrix, tensor, values};
+use hyperinf_tests::oracle::{Matrix, exact, fisher, relative_damping};
+
+use crate::krylov::{logarithmic, noise, with_spectrum};
+use crate::solvers::{precise_devices, solve};
+
+/// Held samples, fewer than a quarter of the parameters, take the steps of the matrix that they stand for.
+fn check_held(tolerance: f64, max_steps: usize) {
+    let samples = Matrix::noise(6, 30, 3);
+    let v = Matrix::noise(3, 30, 4);
+    // Queries that lie in the samples' span, beside it, and both: they shrink at different rates.
+    let v = Matrix::from_fn(3, 30, |i, j| match i {
+        0 => 1e3 * samples.at(2, j),
+        1 => samples.at(0, j) + 1e-3 * v.at(1, j),
+        _ => v.at(2, j),
+    });
+    let lambda = relative_damping(&samples);
+    let solver = Lissa { tolerance, max_steps, ..Lissa::default() };
+    for (name, device) in precise_devices() {
+        let rows = tensor(&v, &device, DType::F64);
+        let held = Curvature::Samples(tensor(&samples, &device, DType::F64));
+        let dense = Curvature::Dense(tensor(&fisher(&samples), &device, DType::F64));
+        let [held, dense] = [held, dense].map(|h| solve(&solver, &h, lambda, &rows));
+        let what = format!("{tolerance:e} in {max_steps} steps, {name}");
+        assert_eq!(held.iterations, dense.iterations, "{what}");
+        assert!(held.iterations > 24, "{what}: the samples' own steps were never taken");
+        let (found, expected) = (matrix(held.x), matrix(dense.x));
+        for i in 0..3 {
+            assert_close(&format!("{what}, query {i}"), found.row(i), expected.row(i), 1e-9);
+        }
+        // What cancels in the residuals is far below the tolerance.
+        for (found, expected) in held.residuals.iter().zip(&dense.residuals) {
+            assert!((found - expected).abs() <= 1e-6 * tolerance + 1e-14, "{what}: {found:e}, is {expected:e}");
+        }
+    }
+}
+
+#[test]
+fn steps_on_held_samples_are_the_same_steps() {
+    check_held(1e-3, 100_000);
+    check_held(1e-12, 100_000);
+    // Given up half way.
+    check_held(1e-12, 60);
+}
+
+#[test]
+fn the_steps_foretold_are_enough() {
+    for (name, device) in precise_devices() {
+        for exponent in [0, 1, 2, 3] {
+            let (h, _) = with_spectrum(&logarithmic(12, f64::from(-exponent), 0.0), &device);
+            let (_, v) = noise(2, 12, &device);
+            let lambda = 10.0_f64.powi(-exponent);
+            let told = Lissa::default().prepare(&h, lambda).expect("a good problem").describe();
+            let (_, behind) = told.split_once("so ").expect("it tells the number of steps");
+            let steps: usize = behind.split(' ').next().and_then(|word| word.parse().ok()).expect("a number");
+            let found = solve(&Lissa { max_steps: steps, ..Lissa::default() }, &h, lambda, &v);
+            assert!(found.converged(), "{name}, κ = 1e{exponent}: {told}; {:?}", found.residuals);
+            assert!(told.contains("at most 1000"), "{told}");
+        }
+    }
+}
+
+#[test]
+fn averages_over_the_tail_are_less_noisy() {
+    for (name, device) in precise_devices() {
+        let (samples, v) = (Matrix::noise(50, 6, 21), Matrix::noise(2, 6, 22));
+        let lambda = 10.0 * relative_damping(&samples);
+        let expected = exact(&fisher(&samples), lambda, &v);
+        let h = Curvature::Samples(tensor(&samples, &device, DType::F64));
+        let error = |tail: usize, seed: u64| {
+            let batch = LissaBatch::Random { size: 4, repeats: 1, tail, seed };
+            let solver = Lissa { batch, max_steps: 300, ..Lissa::stochastic() };
+            let found = matrix(solve(&solver, &h, lambda, &tensor(&v, &device, DType::F64)).x);
+            found.plus(-1.0, &expected).values.iter().map(|e| e * e).sum::<f64>()
+        };
+        let total = |tail| (0..8).map(|seed| error(tail, seed)).sum::<f64>();
+        // Iterates forget each other within s/λ, some twenty steps, so that 200 of them are about ten independent ones.
+        let (last, averaged) = (total(1), total(200));
+        assert!(averaged < 0.4 * last, "{name}: {averaged:e} instead of {last:e}");
+    }
+}
+
+#[test]
+fn a_scale_of_ones_own_is_kept() {
+    for (name, device) in precise_devices() {
+        let (h, dense) = with_spectrum(&logarithmic(12, -1.0, 0.0), &device);
+        let (v, rows) = noise(2, 12, &device);
+        let with = |scale| Lissa { scale: LissaScale::Fixed(scale), tolerance: 1e-9, ..Lissa::default() };
+        let found = solve(&with(3.0), &h, 0.1, &rows);
+        assert_close(&name, &values(found.x), &exact(&dense, 0.1, &v).values, 1e-7);
+        // One step from r = v at s: x = (2v − v(H + λI)/s)/s.
+        let one = solve(&Lissa { max_steps: 1, ..with(3.0) }, &h, 0.1, &rows).x;
+        let damped = dense.plus(0.1, &Matrix::identity(12));
+        let expected = v.plus(-1.0 / 6.0, &v.times(&damped));
+        let expected: Vec<f64> = expected.values.iter().map(|x| x * 2.0 / 3.0).collect();
+        assert_close(&name, &values(one), &expected, 1e-12);
+        // Below half of the largest eigenvalue, 1.1, the series diverges, and nothing is doubled.
+        let error = with(0.4).prepare(&h, 0.1).and_then(|inverse| inverse.apply(rows)).err();
+        assert!(matches!(error, Some(SolveError::Diverged { .. })), "{name}: {error:?}");
+    }
+}
