@@ -15,7 +15,7 @@ use crate::output::{Folder, stage_csv, stage_json};
 use crate::progress::Progress;
 use crate::score::{self, Pair, Settings, check_converged};
 use crate::to_stdout;
-use memory::Meter;
+use memory::{Meter, Peak};
 use report::Summary;
 
 /// By whose scores all others are judged, if they could be computed.
@@ -32,8 +32,8 @@ struct Outcome {
 struct Computed {
     attribution: Attribution,
     seconds: f64,
-    /// Above what was held before the first method; `None` where the system does not count it.
-    peak_mib: Option<f64>,
+    /// `None` where the system does not count it.
+    peak: Option<Peak>,
 }
 
 impl Outcome {
@@ -108,7 +108,7 @@ fn score_all(
     limit_gib: Option<f64>,
     strict: bool,
 ) -> Result<Vec<Outcome>, CliError> {
-    let meter = Meter::new();
+    let mut meter = Meter::new();
     let mut progress = Progress::new("methods", settings.len() as u64);
     let mut outcomes = Vec::with_capacity(settings.len());
     for (place, settings) in settings.into_iter().enumerate() {
@@ -118,7 +118,7 @@ fn score_all(
             Some(limit) if needed_gib > limit => {
                 Err(format!("it would take about {needed_gib:.2} GiB of memory, more than the {limit:.2} allowed"))
             }
-            _ => score(&settings, pair, &meter)?,
+            _ => score(&settings, pair, &mut meter)?,
         };
         if strict {
             match &result {
@@ -140,14 +140,16 @@ fn score_all(
 }
 
 /// One method's scores, or why there are none; an error if the input is at fault.
-fn score(settings: &Settings, pair: &Pair, meter: &Meter) -> Result<Result<Computed, String>, CliError> {
-    let begun = meter.begin();
+fn score(settings: &Settings, pair: &Pair, meter: &mut Meter) -> Result<Result<Computed, String>, CliError> {
+    meter.begin();
     let began = Instant::now();
     match score::attribute(pair, &settings.options, &settings.device) {
         Ok(attribution) => {
             let seconds = began.elapsed().as_secs_f64();
-            Ok(Ok(Computed { attribution, seconds, peak_mib: meter.peak(begun) }))
+            Ok(Ok(Computed { attribution, seconds, peak: meter.peak() }))
         }
+        // What only this method cannot do; an input at fault is at fault for all.
+        Err(error @ CliError::Score(_)) => Ok(Err(error.causes())),
         Err(error) if error.exit_code() == 4 => Ok(Err(error.causes())),
         Err(error) => Err(error),
     }

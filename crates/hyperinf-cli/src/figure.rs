@@ -1,5 +1,6 @@
 //! Pictures of results: lines in panels, and matrices as heat maps. PNG, with a font of the program's own.
 
+mod bars;
 mod heat;
 mod lines;
 
@@ -14,6 +15,7 @@ use plotters::style::register_font;
 use crate::error::CliError;
 use crate::output::{Staged, WriteError};
 
+pub use bars::{Bar, Bars};
 pub use heat::HeatMap;
 pub use lines::{Line, Panel, Point};
 
@@ -86,6 +88,11 @@ pub(crate) fn stage_heat_map<'a>(path: &'a Path, map: &HeatMap<'_>) -> Result<St
     stage(path, heat::size(map), |area| heat::draw(area, map))
 }
 
+/// Bars as a PNG file that is yet to be placed.
+pub(crate) fn stage_bars<'a>(path: &'a Path, bars: &Bars<'_>) -> Result<Staged<'a>, CliError> {
+    stage(path, bars::size(bars), |area| bars::draw(area, bars))
+}
+
 fn stage(
     path: &Path,
     size: (u32, u32),
@@ -106,7 +113,7 @@ fn stage(
 /// A number on an axis: short, and exact where it is round.
 fn number(value: f64) -> String {
     let size = value.abs();
-    if size < 1e-12 {
+    if size == 0.0 {
         "0".into()
     } else if (1e-3..1e4).contains(&size) {
         let text = format!("{value:.3}");

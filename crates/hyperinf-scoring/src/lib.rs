@@ -14,9 +14,12 @@
 //! | [`self_influence`] | one source | each sample's influence on itself, `[n]` |
 //! | [`Scorer`] | stored gradients, some blocks at a time | the same as [`attribute`], for files larger than memory |
 //! | [`position_scores`] | two sources, of which the first has captures | scores of each position (token) |
+//! | [`sweep`] | any two sources, and many dampings | the scores at each, from one curvature |
 //! | [`tracin`] | sources at several checkpoints | scores summed over them |
 //! | [`Contrast`], [`Joined`] | two query sources | one: what helps the first more than the second; both in a row |
 //! | [`Groups`] | scores | sums or means over groups of samples or queries |
+//! | [`CurvatureSource`] | a model with batches | the pseudo-samples of an estimate of its curvature |
+//! | [`ProjectedSource`], [`principal`] | a source | a source of smaller gradients; the matrices that shrink them |
 //! | [`baselines`] | a model with batches | training losses and gradient norms |
 //! | [`ranking`], [`top_k`], [`detect`], [`select`] | scores | sample indices |
 
@@ -35,8 +38,9 @@ mod rank;
 mod scorer;
 mod self_influence;
 mod source;
+mod sweep;
 
-pub use attribute::{attribute, attribute_with};
+pub use attribute::{attribute, attribute_with, curvature};
 pub use checkpoints::{Checkpoint, tracin};
 pub use error::{ScoreError, Set};
 pub use groups::{Groups, Pool};
@@ -46,5 +50,8 @@ pub use positions::{PositionScores, position_scores};
 pub use queries::{Contrast, Joined};
 pub use rank::{Amount, detect, ranking, select, top_k};
 pub use scorer::{Attribution, BlockReport, Scorer, Scores};
-pub use self_influence::{SelfInfluence, self_influence, self_influence_with};
-pub use source::{Baselines, CurvatureSource, Source, TaskSource, baselines};
+pub use self_influence::{SelfInfluence, self_influence, self_influence_known, self_influence_with};
+pub use source::{
+    Baselines, CurvatureSource, Moments, ProjectedSource, Source, TaskSource, baselines, principal,
+};
+pub use sweep::sweep;

@@ -27,7 +27,6 @@ mod krylov;
 mod lanczos;
 mod lissa;
 mod low_rank;
-mod neumann;
 mod nystrom;
 mod precondition;
 mod registry;
@@ -43,7 +42,6 @@ pub use hyperpower::{Hyperpower, HyperpowerStart, Iterate, MatrixInverse, Order}
 pub use identity::Identity;
 pub use lanczos::{Lanczos, lanczos_eigen};
 pub use lissa::{Lissa, LissaBatch, LissaScale};
-pub use neumann::neumann_series;
 pub use nystrom::{Nystrom, nystrom_eigen};
 pub use precondition::Preconditioner;
 pub use registry::{solver, solvers};

@@ -60,22 +60,35 @@ pub(super) fn needed(settings: &Settings, pair: &Pair) -> f64 {
 pub(super) struct Meter {
     /// What was held before the first method.
     base: Option<f64>,
+    /// What was held before this one, if the system then forgot the highest value so far.
+    before: Option<f64>,
+}
+
+/// The highest resident memory while a method ran, in MiB.
+#[derive(Clone, Copy)]
+pub(super) struct Peak {
+    /// Above what was held when it began: too little by freed memory that it used again.
+    pub(super) rise: f64,
+    /// Above what was held before the first method: too much by freed memory of others that the program kept.
+    pub(super) total: f64,
 }
 
 impl Meter {
     pub(super) fn new() -> Self {
-        Self { base: field("/proc/self/status", "VmRSS") }
+        Self { base: field("/proc/self/status", "VmRSS"), before: None }
     }
 
-    /// Begins a measurement: the system forgets the highest value so far.
-    pub(super) fn begin(&self) -> bool {
-        fs::write("/proc/self/clear_refs", "5").is_ok()
+    /// Begins a measurement.
+    pub(super) fn begin(&mut self) {
+        let forgotten = fs::write("/proc/self/clear_refs", "5").is_ok();
+        self.before = field("/proc/self/status", "VmRSS").filter(|_| forgotten);
     }
 
-    /// The highest resident memory since [`Meter::begin`] above that before the first method, in MiB.
-    pub(super) fn peak(&self, begun: bool) -> Option<f64> {
-        let peak = field("/proc/self/status", "VmHWM").filter(|_| begun)?;
-        Some((peak - self.base?).max(0.0) / MIB)
+    /// The peak since [`Meter::begin`].
+    pub(super) fn peak(&self) -> Option<Peak> {
+        let peak = field("/proc/self/status", "VmHWM")?;
+        let above = |base: f64| (peak - base).max(0.0) / MIB;
+        Some(Peak { rise: above(self.before?), total: above(self.base?) })
     }
 }
 

@@ -62,6 +62,7 @@ struct MethodSummary {
     iterations: Option<usize>,
     seconds: Option<f64>,
     needed_gib: f64,
+    rise_mib: Option<f64>,
     peak_mib: Option<f64>,
 }
 
@@ -117,8 +118,9 @@ impl Summary {
             train_gradients: input(pair, Set::Train)?,
             query_gradients: input(pair, Set::Query)?,
             memory_limit_gib: comparison.limit_gib,
-            peak_memory: "highest resident memory (VmHWM) during the method above that before the first method, in MiB; \
-                          freed memory that the program keeps counts",
+            peak_memory: "highest resident memory (VmHWM) during the method: rise_mib above what was held when it began, \
+                          too little by freed memory that it used again; peak_mib above what was held before the \
+                          first method, too much by freed memory of others that the program kept",
             seconds: comparison.seconds,
             methods: comparison
                 .outcomes
@@ -150,7 +152,7 @@ impl Summary {
         writeln!(out, "{:<16} {:>26}", "", "agreement with exact")?;
         writeln!(
             out,
-            "{:<16} {:>8} {:>8} {overlap:>8}  {:>9} {:>6}  {:>8}  {:>8}",
+            "{:<16} {:>8} {:>8} {overlap:>8}  {:>9} {:>6}  {:>8}  {:>12}",
             "method", "Spearman", "Pearson", "residual", "steps", "seconds", "peak MiB"
         )?;
         let number = |value: Option<f64>| value.map_or("–".into(), |v| format!("{v:.3}"));
@@ -158,16 +160,17 @@ impl Summary {
             let star = if method.converged == Some(false) { "*" } else { " " };
             let residual = method.residual.map_or("– ".into(), |r| format!("{r:.1e}{star}"));
             let steps = method.iterations.filter(|_| method.residual.is_some()).map_or("–".into(), |s| s.to_string());
+            let peak = method.rise_mib.zip(method.peak_mib);
+            let peak = peak.map_or("–".into(), |(rise, total)| format!("{rise:.0} to {total:.0}"));
             let exact = method.exact.unwrap_or(Agreement { spearman: None, pearson: None, overlap: 0.0, queries: 0 });
             writeln!(
                 out,
-                "{:<16} {:>8} {:>8} {:>8}  {residual:>10} {steps:>5}  {:>8.3}  {:>8}",
+                "{:<16} {:>8} {:>8} {:>8}  {residual:>10} {steps:>5}  {:>8.3}  {peak:>12}",
                 method.name,
                 number(exact.spearman),
                 number(exact.pearson),
                 number(method.exact.map(|_| exact.overlap)),
-                method.seconds.unwrap_or_default(),
-                method.peak_mib.map_or("–".into(), |mib| format!("{mib:.0}"))
+                method.seconds.unwrap_or_default()
             )?;
         }
         if self.methods.iter().any(|m| m.converged == Some(false)) {
@@ -198,11 +201,12 @@ fn method(outcome: &super::Outcome, exact: Option<Agreement>) -> MethodSummary {
         iterations: attribution.map(|a| a.blocks.iter().map(|b| b.iterations).max().unwrap_or(0)),
         seconds: computed.map(|c| c.seconds),
         needed_gib: outcome.needed_gib,
-        peak_mib: computed.and_then(|c| c.peak_mib),
+        rise_mib: computed.and_then(|c| Some(c.peak?.rise)),
+        peak_mib: computed.and_then(|c| Some(c.peak?.total)),
     }
 }
 
-const METHODS: [&str; 14] = [
+const METHODS: [&str; 15] = [
     "method",
     "computed",
     "reason",
@@ -216,6 +220,7 @@ const METHODS: [&str; 14] = [
     "iterations",
     "seconds",
     "needed_gib",
+    "rise_mib",
     "peak_mib",
 ];
 const PAIRS: [&str; 6] = ["first", "second", "spearman", "pearson", "overlap", "queries"];
@@ -239,6 +244,7 @@ impl Summary {
                 cell(m.iterations),
                 cell(m.seconds),
                 m.needed_gib.to_string(),
+                cell(m.rise_mib),
                 cell(m.peak_mib),
             ]
         };

@@ -172,6 +172,8 @@ fn draw_panel(area: &Area<'_>, panel: &Panel<'_>, names: &[&str]) -> Result<(), 
             return found.map_or_else(String::new, |(_, text)| text.clone());
         }
         match axis.scale {
+            // What is left of a sum that should be 0.
+            AxisScale::Linear if at.abs() < 1e-9 * (range.end - range.start) => number(0.0),
             AxisScale::Linear => number(at),
             // Whole powers of ten where there are some.
             AxisScale::Log if range.end - range.start < 1.5 => number(10_f64.powf(at)),

@@ -6,7 +6,7 @@ use std::thread;
 
 use burn::tensor::{Device, Element, Tensor, TensorData};
 use bytemuck::Zeroable;
-use hyperinf::curvature::Storage;
+use hyperinf::curvature::{Damping, Storage};
 use hyperinf::gradients::{Block, GradientError, Gradients};
 use hyperinf::scoring::{
     self, Attribution, Contrast, Joined, Method, Options, QueryMode, ScoreError, Scorer, Set, Source,
@@ -20,13 +20,50 @@ use crate::gradient_file::{FileError, GradientFile, Precision};
 const BATCH: usize = 256 << 20;
 
 /// Scores the training samples block by block; merged blocks are read as one.
-///
-/// While one block is scored the next is read, so two blocks are held. Blocks larger than a batch are read batch by
-/// batch, once for every pass, unless the method holds all samples of a block anyway.
 pub(crate) fn attribute(pair: &Pair, options: &Options, device: &Device) -> Result<Attribution, CliError> {
-    let precision = pair.precision(device);
     // Merged here, where only the merged block need be held, and not once more by the library.
     let mut scorer = Scorer::new(Options { merged: false, ..options.clone() }).map_err(CliError::Score)?;
+    each_group(pair, options, device, &mut |sources| add(&mut scorer, sources, options.query))?;
+    scorer.finish().map_err(|error| explain(pair, error))
+}
+
+/// [`attribute`] at every damping, of a pair without a contrast or a curvature of its own; `done` is told of every block.
+pub(crate) fn sweep(
+    pair: &Pair,
+    options: &Options,
+    dampings: &[Damping],
+    device: &Device,
+    done: &mut dyn FnMut(),
+) -> Result<Vec<Attribution>, CliError> {
+    let of_blocks = Options { merged: false, ..options.clone() };
+    let mut all: Option<Vec<Attribution>> = None;
+    each_group(pair, options, device, &mut |sources| {
+        let of = |set| sources.iter().find(|source| source.blocks.set == set);
+        let (Some(train), Some(queries)) = (of(Set::Train), of(Set::Query)) else {
+            unreachable!("a pair has training gradients and queries")
+        };
+        let found = scoring::sweep(train, queries, &of_blocks, dampings)?;
+        done();
+        match &mut all {
+            None => all = Some(found),
+            Some(all) => all.iter_mut().zip(found).try_for_each(|(sum, more)| sum.merge(more))?,
+        }
+        Ok(())
+    })?;
+    Ok(all.unwrap_or_default())
+}
+
+/// Goes through the blocks of a pair, one by one or merged.
+///
+/// While one block is visited the next is read, so two blocks are held. Blocks larger than a batch are read batch by
+/// batch, once for every pass, unless the method holds all samples of a block anyway.
+fn each_group(
+    pair: &Pair,
+    options: &Options,
+    device: &Device,
+    visit: &mut dyn FnMut(&[FileSource<'_>]) -> Result<(), ScoreError>,
+) -> Result<(), CliError> {
+    let precision = pair.precision(device);
     let all: Vec<usize> = (0..pair.positions.len()).collect();
     let groups: Vec<&[usize]> = if options.merged { vec![&all] } else { all.chunks(1).collect() };
     let blocks = |set| Blocks { pair, set, options, precision };
@@ -46,13 +83,13 @@ pub(crate) fn attribute(pair: &Pair, options: &Options, device: &Device) -> Resu
         for (group, loaded) in groups.iter().zip(receive) {
             let sources = sets.iter().zip(loaded?).map(|(&set, held)| blocks(set).source(group, held, device));
             let sources: Vec<FileSource<'_>> = sources.collect();
-            let added = add(&mut scorer, &sources, options.query);
+            let visited = visit(&sources);
             for source in sources {
                 source.failure()?;
             }
-            added.map_err(|error| explain(pair, error))?;
+            visited.map_err(|error| explain(pair, error))?;
         }
-        scorer.finish().map_err(|error| explain(pair, error))
+        Ok(())
     })
 }
 
