@@ -1,3 +1,4 @@
+mod elementwise;
 mod interval;
 mod iterate;
 mod polynomial;
@@ -6,10 +7,11 @@ mod prepared;
 use burn::tensor::{DType, Device, Tensor};
 use hyperinf_curvature::{Curvature, Structure};
 
+use crate::krylov::epsilon;
 use crate::solver::check;
 use crate::{Inverse, SolveError, Solver, certain_bound, spectral_bound};
 use interval::Interval;
-use iterate::{Batch, epsilon, invert};
+use iterate::{Batch, invert};
 pub use iterate::{Iterate, MatrixInverse};
 pub use polynomial::Order;
 use prepared::Prepared;

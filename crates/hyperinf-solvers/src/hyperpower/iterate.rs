@@ -6,9 +6,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::interval::Interval;
-use super::polynomial::{Polynomial, correction, weighted};
+use super::elementwise::{sum, weighted};
+use super::polynomial::{Polynomial, correction};
 use super::{Hyperpower, HyperpowerStart};
 use crate::SolveError;
+use crate::krylov::epsilon;
 
 /// Rows with which the error of the last `X` is estimated.
 const PROBES: usize = 8;
@@ -117,10 +119,10 @@ pub(super) fn invert(
             x = x.cast(work.a.dtype());
         }
         let rest = match &multiples {
-            Some(multiples) => work.eye.clone() - weighted(work.a.clone(), multiples),
+            Some(multiples) => work.rest(&work.a, multiples),
             None => {
                 products += 1;
-                work.eye.clone() - work.a.clone().matmul(x.clone())
+                work.rest(&work.a.clone().matmul(x.clone()), &vec![1.0; b])
             }
         };
         let errors = mean_norms(&rest)?;
@@ -145,19 +147,20 @@ pub(super) fn invert(
             })
             .unzip();
         let constants: Vec<f64> = polynomials.iter().map(|p| p.coefficients[0]).collect();
-        let scale = |x: Tensor<3>| if constants.iter().all(|c| *c == 1.0) { x } else { weighted(x, &constants) };
         x = match multiples.take() {
             Some(multiples) => {
                 // A multiple of I: every product is one of symmetric functions of A, exactly symmetric if mirrored.
                 products += params.order.products() - 2;
                 let added = correction(&polynomials, rest, |l, r| product(l, r, true));
-                weighted(scale(work.eye.clone().repeat_dim(0, b)) + added, &multiples)
+                let eye = work.eye.clone().repeat_dim(0, b);
+                let constants = constants.iter().zip(&multiples).map(|(c, m)| c * m).collect();
+                sum(&[(constants, &eye), (multiples, &added)])
             }
             None => {
                 products += params.order.products() - 1;
                 let added = correction(&polynomials, rest, |l, r| product(l, r, false));
                 let added = product(x.clone(), added, mirror && !is_low);
-                scale(x) + added
+                sum(&[(constants, &x), (vec![1.0; b], &added)])
             }
         };
         intervals = next;
@@ -239,6 +242,13 @@ impl Work {
         let eye = Tensor::<2>::eye(a.dims()[1], &a.device()).cast(dtype).unsqueeze_dim(0);
         Self { a: a.clone().cast(dtype), eye }
     }
+
+    /// `I − weight · M` for a batch of matrices.
+    fn rest(&self, matrices: &Tensor<3>, weights: &[f64]) -> Tensor<3> {
+        let b = weights.len();
+        let eye = if b == 1 { self.eye.clone() } else { self.eye.clone().repeat_dim(0, b) };
+        sum(&[(vec![1.0; b], &eye), (weights.iter().map(|w| -w).collect(), matrices)])
+    }
 }
 
 /// A product of two batches; by symmetry at little more than half the cost, for one matrix, where `mirrored`.
@@ -269,9 +279,4 @@ fn probed(a: &Tensor<3>, x: &Tensor<3>) -> Result<Vec<f64>, SolveError> {
     let rows = rest.reshape([b * PROBES, k]);
     let squares = scalars(rows.clone(), rows)?;
     Ok(squares.chunks(PROBES).map(|rows| (rows.iter().sum::<f64>() / (PROBES * k) as f64).sqrt()).collect())
-}
-
-/// The relative rounding of a type.
-pub(super) fn epsilon(dtype: DType) -> f64 {
-    dtype.finfo().map_or(f64::EPSILON, |info| info.epsilon)
 }

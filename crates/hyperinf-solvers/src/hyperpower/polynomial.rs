@@ -2,7 +2,8 @@
 //! evaluated on matrices with the fewest products.
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::tensor_from_host;
+
+use super::elementwise::{sum, weighted};
 
 /// The order `p` of a hyperpower step: an unscaled one takes the residual `E` to `E^p`.
 ///
@@ -123,15 +124,6 @@ impl Polynomial {
     }
 }
 
-/// Each matrix of a batch `[b, k, k]` times its own number.
-pub(super) fn weighted(matrices: Tensor<3>, weights: &[f64]) -> Tensor<3> {
-    if weights.iter().all(|w| *w == weights[0]) {
-        return matrices.mul_scalar(weights[0]);
-    }
-    let (device, dtype) = (matrices.device(), matrices.dtype());
-    matrices * tensor_from_host(weights.to_vec(), [weights.len(), 1], &device, dtype).unsqueeze_dim(2)
-}
-
 /// `q_1 E + … + q_(p−1) E^(p−1)` for a batch `E`, `[b, k, k]`, and one polynomial of the same order for each matrix: all of
 /// `q(E)` but its multiple of `I`.
 ///
@@ -141,33 +133,32 @@ pub(super) fn correction(
     e: Tensor<3>,
     multiply: impl Fn(Tensor<3>, Tensor<3>) -> Tensor<3>,
 ) -> Tensor<3> {
-    let term = |j: usize, power: &Tensor<3>| {
-        let weights: Vec<f64> = polynomials.iter().map(|p| p.coefficients[j]).collect();
-        weighted(power.clone(), &weights)
-    };
+    let q = |j: usize| polynomials.iter().map(|p| p.coefficients[j]).collect::<Vec<_>>();
+    let one = vec![1.0; polynomials.len()];
     let order = polynomials[0].order;
     if order == Order::Two {
-        return term(1, &e);
+        return weighted(e, &q(1));
     }
     let square = multiply(e.clone(), e.clone());
-    let low = || term(1, &e) + term(2, &square);
     match order {
-        Order::Two | Order::Three => low(),
-        Order::Five => low() + multiply(square.clone(), term(3, &e) + term(4, &square)),
+        Order::Two | Order::Three => sum(&[(q(1), &e), (q(2), &square)]),
+        Order::Five => {
+            let high = multiply(square.clone(), sum(&[(q(3), &e), (q(4), &square)]));
+            sum(&[(q(1), &e), (q(2), &square), (one, &high)])
+        }
         Order::Seven => {
             let cube = multiply(e.clone(), square.clone());
-            let high = term(4, &e) + term(5, &square) + term(6, &cube);
-            low() + term(3, &cube) + multiply(cube, high)
+            let high = multiply(cube.clone(), sum(&[(q(4), &e), (q(5), &square), (q(6), &cube)]));
+            sum(&[(q(1), &e), (q(2), &square), (q(3), &cube), (one, &high)])
         }
         Order::Nine => {
             let nested: Vec<[f64; 6]> = polynomials.iter().map(Polynomial::nested).collect();
-            let by = |i: usize, matrix: &Tensor<3>| {
-                weighted(matrix.clone(), &nested.iter().map(|n| n[i]).collect::<Vec<_>>())
-            };
-            let y = multiply(square.clone(), by(0, &square) + by(1, &e));
-            let left = by(2, &square) + by(3, &e) + y.clone();
-            let right = by(4, &square) + y.clone();
-            low() + by(5, &y) + multiply(left, right)
+            let by = |i: usize| nested.iter().map(|n| n[i]).collect::<Vec<_>>();
+            let y = multiply(square.clone(), sum(&[(by(0), &square), (by(1), &e)]));
+            let left = sum(&[(by(2), &square), (by(3), &e), (one.clone(), &y)]);
+            let right = sum(&[(by(4), &square), (one.clone(), &y)]);
+            let high = multiply(left, right);
+            sum(&[(q(1), &e), (q(2), &square), (by(5), &y), (one, &high)])
         }
     }
 }

@@ -1,0 +1,38 @@
+//! What happens between the products, where memory is the limit.
+
+use burn::tensor::{Tensor, s};
+use hyperinf_curvature::tensor_from_host;
+use rayon::prelude::*;
+
+/// Numbers in a chunk of rows: 256 KiB of f32, so that all chunks of a sum stay in a core's second cache.
+const CHUNK: usize = 1 << 16;
+
+/// Each matrix of a batch `[b, k, k]` times its own number.
+pub(super) fn weighted(matrices: Tensor<3>, weights: &[f64]) -> Tensor<3> {
+    if weights.iter().all(|w| *w == weights[0]) {
+        return if weights[0] == 1.0 { matrices } else { matrices.mul_scalar(weights[0]) };
+    }
+    let (device, dtype) = (matrices.device(), matrices.dtype());
+    matrices * tensor_from_host(weights.to_vec(), [weights.len(), 1], &device, dtype).unsqueeze_dim(2)
+}
+
+/// The sum of batches `[b, k, k]`, each matrix of each with its own weight.
+pub(super) fn sum(terms: &[(Vec<f64>, &Tensor<3>)]) -> Tensor<3> {
+    let [b, k, _] = terms[0].1.dims();
+    let step = (CHUNK / k).max(1);
+    // On a processor a pass over the memory of every term and result costs as much as a good part of a product: rows
+    // are taken in chunks that stay in the cache from the first term to the last, on all cores.
+    if b > 1 || k <= step || terms[0].1.device().memory_pool_usage().is_some() {
+        return added(terms.iter().map(|(weights, term)| weighted((*term).clone(), weights)));
+    }
+    let chunk = |start: usize| {
+        let rows = start..(start + step).min(k);
+        added(terms.iter().map(|(weights, term)| weighted((*term).clone().slice(s![.., rows.clone(), ..]), weights)))
+    };
+    let starts: Vec<usize> = (0..k).step_by(step).collect();
+    Tensor::cat(starts.into_par_iter().map(chunk).collect(), 1)
+}
+
+fn added(terms: impl Iterator<Item = Tensor<3>>) -> Tensor<3> {
+    terms.reduce(|a, b| a + b).expect("a sum has terms")
+}
