@@ -98,15 +98,13 @@ pub enum ScoreError {
         value: f64,
     },
     /// Layers see positions that do not correspond.
-    #[error(
-        "block `{block}` has {found} positions per sample, which are no multiple of the {expected} of another block"
-    )]
+    #[error("block `{block}` has {found} positions per sample, where another block has {expected}")]
     Positions {
         /// The block's name.
         block: String,
         /// Its positions.
         found: usize,
-        /// The fewest of another block with more than one.
+        /// Those of another block.
         expected: usize,
     },
     /// A share or count is out of range.
@@ -128,6 +126,9 @@ pub enum ScoreError {
         #[source]
         source: GradientError,
     },
+    /// A projection does not fit the gradients.
+    #[error("the projection of the gradients")]
+    Projection(#[source] GradientError),
     /// Curvature could not be accumulated.
     #[error(transparent)]
     Curvature(CurvatureError),

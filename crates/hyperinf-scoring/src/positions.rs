@@ -4,7 +4,7 @@ use hyperinf_gradients::{Block, Capture, Gradients, same_layout};
 
 use crate::part::{add, divided, roots};
 use crate::passes::queries;
-use crate::precondition::{Inverted, invert};
+use crate::precondition::{Curved, Inverted, invert};
 use crate::{BlockReport, Normalisation, Options, ScoreError, Set, Source};
 
 /// Scores of the positions (tokens) of training samples; positive = helpful.
@@ -25,15 +25,15 @@ pub struct PositionScores {
 /// Scores the positions of every training sample for every query: `score_t = Σ_l a_t X_l δ_t` with `X_l = v_l (H_l +
 /// λ_l I)⁻¹` as a matrix `[rows, cols]`, since a sample's gradient is the sum `g = Σ_t a_t ⊗ δ_t`.
 ///
-/// Positions are those of the layers that see more than one: `t` of them. Layers with one position count as a whole; a
-/// layer that is used `k` times, `k·t`, adds its uses position by position. What a position's score says is which
+/// Layers with one position count as a whole; all others must see the same positions, since nothing tells which of
+/// `2t` positions of a layer that is used twice, or of an image at two sizes, belong together. What a position's score says is which
 /// parts of the text the gradient is made of; attention has already mixed them, so it is no score of the token alone.
 /// Costs, per query, one product of each layer's inputs with a matrix of its weights' size.
 ///
 /// # Errors
 ///
 /// [`ScoreError::NoCaptures`] unless `train` has captures, [`ScoreError::Positions`] if layers of one batch have
-/// positions that do not correspond, and as [`attribute`](crate::attribute).
+/// different numbers of positions, and as [`attribute`](crate::attribute).
 pub fn position_scores(
     train: &dyn Source,
     curvature: Option<&dyn Source>,
@@ -45,7 +45,7 @@ pub fn position_scores(
     let mut inverses: Vec<Inverted> = Vec::new();
     let mut x = Vec::new();
     let mut query_squares = Vec::new();
-    for (inverted, v) in invert(train, curvature, Some(&queries), options)?.zip(&queries.blocks) {
+    for (inverted, v) in invert(train, curvature.map_or(Curved::Training, Curved::Of), Some(&queries), options)?.zip(&queries.blocks) {
         let mut inverted = inverted?;
         let (found, _) = inverted.queries(v.clone().flatten(1, 2))?;
         if options.normalisation == Normalisation::Cosine {
@@ -116,9 +116,9 @@ fn cut(merged: &[Tensor<2>], layout: &[Block], queries: &Gradients) -> Result<Ve
 
 /// The number of positions of a batch: of the layers that see more than one.
 fn positions(captures: &[Capture]) -> Result<usize, ScoreError> {
-    let counts = captures.iter().map(|c| c.input.dims()[1]);
-    let expected = counts.clone().filter(|&t| t > 1).min().unwrap_or(1);
-    match captures.iter().zip(counts).find(|(_, t)| *t > 1 && t % expected != 0) {
+    let mut counts = captures.iter().map(|c| (c, c.input.dims()[1])).filter(|(_, t)| *t > 1);
+    let expected = counts.next().map_or(1, |(_, t)| t);
+    match counts.find(|(_, t)| *t != expected) {
         None => Ok(expected),
         Some((capture, found)) => Err(ScoreError::Positions { block: capture.block.name.clone(), found, expected }),
     }
@@ -143,7 +143,7 @@ fn batch(
             if t == 1 && positions > 1 {
                 whole[i] += sample[0];
             } else {
-                sample.iter().enumerate().for_each(|(position, value)| rows[i][position % positions] += value);
+                rows[i].iter_mut().zip(sample).for_each(|(sum, value)| *sum += value);
             }
         }
     }

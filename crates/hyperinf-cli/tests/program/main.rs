@@ -3,6 +3,7 @@
 mod demo;
 mod digits;
 mod errors;
+mod eval;
 mod formats;
 mod labels;
 mod outputs;
@@ -14,3 +15,4 @@ mod score;
 mod support;
 mod text_errors;
 mod texts;
+mod variants;

@@ -224,7 +224,8 @@ fn methods_are_listed_with_cost_and_source() {
     assert!(width <= Some(120), "{width:?}");
     let json: Value = serde_json::from_str(&hyperinf(folder.path(), &["methods", "--json"]).stdout).expect("JSON");
     let names: Vec<&str> = json.as_array().expect("a list").iter().filter_map(|m| m["name"].as_str()).collect();
-    assert_eq!(names, ["identity", "cosine", "datainf", "lissa", "cg", "exact", "hyperinf", "hyperinf-authors"]);
+    assert_eq!(names, hyperinf::scoring::methods().iter().map(|m| m.name).collect::<Vec<_>>());
+    assert!(["identity", "exact", "hyperinf", "ekfac"].iter().all(|name| names.contains(name)), "{names:?}");
     for method in json.as_array().expect("a list") {
         for key in ["name", "summary", "cost", "source"] {
             let text = method[key].as_str().expect("a text");
