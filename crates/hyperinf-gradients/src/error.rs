@@ -86,6 +86,28 @@ pub enum GradientError {
         /// Its weight.
         weight: f64,
     },
+    /// A projection has not one pair of matrices per block.
+    #[error("the projection has {pairs} pairs of matrices for {blocks} blocks")]
+    ProjectionBlocks {
+        /// Blocks.
+        blocks: usize,
+        /// Pairs.
+        pairs: usize,
+    },
+    /// A matrix of a projection does not fit its block, or keeps nothing.
+    #[error(
+        "block `{block}`: a matrix of its projection is {found} × {kept} where {expected} rows and at least one column were expected"
+    )]
+    ProjectionShape {
+        /// The block's name.
+        block: String,
+        /// The matrix's rows.
+        found: usize,
+        /// Its columns.
+        kept: usize,
+        /// The length of the block's side.
+        expected: usize,
+    },
     /// A device failed while values were read back.
     #[error("reading values back from the device failed: {0}")]
     Read(String),

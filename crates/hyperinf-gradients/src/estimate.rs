@@ -1,8 +1,9 @@
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Int, Tensor, TensorData};
+use rand::RngExt;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 
+use crate::random::{generator, normal, sign};
 use crate::{Capture, GradientError, Tape, Target, Task, capture};
 
 /// What the outputs of a task say about a sample: the distribution whose `−log p` is the loss.
@@ -217,7 +218,6 @@ impl<'a> Rows<'a> {
         let [m, classes] = self.outputs.dims();
         let roots = self.column(self.roots.clone());
         let entries = |values| self.tensor(values, [m, classes]);
-        let sign = |rng: &mut StdRng| if rng.random::<bool>() { 1.0 } else { -1.0 };
         roots
             * match (self.likelihood.family, draw) {
                 (Family::Softmax, Draw::Label) => {
@@ -260,20 +260,4 @@ fn below(p: Tensor<2>, levels: Tensor<2>) -> Tensor<2, Int> {
     let levels = levels * sums.clone().narrow(1, classes - 1, 1);
     let passed = sums.lower_equal(levels.expand([m, classes])).int().sum_dim(1);
     passed.clamp_max(classes as i64 - 1)
-}
-
-/// The generator of one pass over one batch.
-fn generator(seed: u64, batch: usize, pass: usize) -> StdRng {
-    let mut key = [0; 32];
-    for (part, value) in key.chunks_exact_mut(8).zip([seed, batch as u64, pass as u64]) {
-        part.copy_from_slice(&value.to_le_bytes());
-    }
-    StdRng::from_seed(key)
-}
-
-/// A draw from N(0, 1), by Box and Muller.
-pub(crate) fn normal(rng: &mut StdRng) -> f64 {
-    let (radius, angle): (f64, f64) = (rng.random(), rng.random());
-    // `1 − radius` is in (0, 1].
-    (-2.0 * (1.0 - radius).ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
 }

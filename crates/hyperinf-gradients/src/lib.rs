@@ -11,6 +11,7 @@
 //! | [`capture`] | one backward pass: a [`Capture`] per block |
 //! | [`gradients`] | the same, multiplied out: a [`Gradients`] |
 //! | [`estimated`] | the captures of an [`Estimate`] of the curvature, for tasks with a [`Likelihood`] |
+//! | [`Projection`] | gradients or captures made small, on both sides of each block |
 //! | [`gradients_looped`] | one backward pass per sample, for any module: the fallback and the oracle |
 
 mod block;
@@ -19,6 +20,8 @@ mod error;
 mod estimate;
 mod gradients;
 mod looped;
+mod projection;
+mod random;
 mod tape;
 mod task;
 
@@ -28,5 +31,6 @@ pub use error::GradientError;
 pub use estimate::{Estimate, Family, Likelihood, Sketch, estimated};
 pub use gradients::{Gradients, same_layout};
 pub use looped::gradients_looped;
+pub use projection::{Entries, Projection, Sides};
 pub use tape::Tape;
 pub use task::{Captures, Target, Task, capture, gradients};

@@ -163,8 +163,9 @@ fn with_ones(seen: Tensor<3>) -> Tensor<3> {
     Tensor::cat(vec![seen, ones], 2)
 }
 
-/// `I` for every sample, `[n, d, d]`: the inputs of a capture whose `δ` is its gradient.
-fn identities(n: usize, d: usize, like: &Tensor<3>) -> Tensor<3> {
-    let identity = Tensor::<2>::eye(d, &like.device()).cast(like.dtype());
-    identity.reshape([1, d, d]).expand([n, d, d])
+/// The inputs of a capture whose `δ` says for one row after the other, at `t` positions each, what is added to it:
+/// `t` times the first unit vector, `t` times the second and so on, `[n, rows · t, rows]`.
+fn units([n, rows, t]: [usize; 3], like: &Tensor<3>) -> Tensor<3> {
+    let identity = Tensor::<2>::eye(rows, &like.device()).cast(like.dtype());
+    identity.reshape([1, rows, 1, rows]).expand([n, rows, t, rows]).reshape([n, rows * t, rows])
 }

@@ -1,4 +1,5 @@
 mod curvature;
+mod projected;
 
 use std::borrow::Borrow;
 
@@ -6,6 +7,7 @@ use hyperinf_curvature::host;
 use hyperinf_gradients::{Capture, Estimate, Gradients, Target, Task, capture, gradients};
 
 pub use self::curvature::CurvatureSource;
+pub use self::projected::{Moments, ProjectedSource, principal};
 
 use crate::{ScoreError, Set};
 

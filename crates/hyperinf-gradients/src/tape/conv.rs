@@ -4,7 +4,7 @@ use burn::nn::{PaddingConfig1d, PaddingConfig2d};
 use burn::tensor::ops::PadMode;
 use burn::tensor::{Tensor, s};
 
-use super::{Read, Tape, identities, with_ones};
+use super::{Read, Tape, units, with_ones};
 use crate::Block;
 
 impl Tape {
@@ -23,7 +23,7 @@ impl Tape {
         if !self.recording {
             return layer.forward(input);
         }
-        let ([_, _, length], [cols, inputs, kernel]) = (input.dims(), layer.weight.dims());
+        let ([_, _, length], [_, inputs, kernel]) = (input.dims(), layer.weight.dims());
         let padding = match layer.padding {
             PaddingConfig1d::Valid => (0, 0),
             PaddingConfig1d::Same => same(length, kernel, layer.stride),
@@ -37,7 +37,6 @@ impl Tape {
             padding: [(0, 0), padding],
             groups: layer.groups,
             inputs,
-            cols,
             bias: layer.bias.is_some(),
         };
         self.convolution(name, form, input.unsqueeze_dim(2), output).squeeze_dim(2)
@@ -47,10 +46,12 @@ impl Tape {
     ///
     /// The block is `[channels_in / groups · height · width, channels_out]` in the order of Burn's weight with its
     /// first dimension last; a bias is the last row. Positions are those of the output, and `a` the patch of the
-    /// input that each of them saw. With groups an output channel sees the inputs of its group alone, which no single
-    /// `a` says: `δ` is then the gradient itself, and `a` the identity.
+    /// input that each of them saw: as many times the input as the kernel has entries, over the strides.
     ///
-    /// A capture without groups is as many times larger than the input as the kernel has entries, over the strides.
+    /// With groups an output channel sees the inputs of its group alone, which one `a` per position does not say. The
+    /// positions are then gone through once for each group, with `δ` of that group's outputs only; or, where there are
+    /// more groups than rows (depthwise), once for each row, with that entry of the patch times `δ` as `δ` and a unit
+    /// vector as `a`.
     ///
     /// # Shapes
     ///
@@ -63,7 +64,7 @@ impl Tape {
         if !self.recording {
             return layer.forward(input);
         }
-        let ([_, _, height, width], [cols, inputs, ..]) = (input.dims(), layer.weight.dims());
+        let ([_, _, height, width], [_, inputs, ..]) = (input.dims(), layer.weight.dims());
         let padding = match layer.padding {
             PaddingConfig2d::Valid => [(0, 0); 2],
             PaddingConfig2d::Same => {
@@ -80,7 +81,6 @@ impl Tape {
             padding,
             groups: layer.groups,
             inputs,
-            cols,
             bias: layer.bias.is_some(),
         };
         self.convolution(name, form, input, output)
@@ -106,8 +106,6 @@ struct Form {
     groups: usize,
     /// Input channels of a group.
     inputs: usize,
-    /// Output channels.
-    cols: usize,
     bias: bool,
 }
 
@@ -118,22 +116,24 @@ impl Form {
 
     /// `a` and `δ` from the input and what came back, `[n, t, cols]`, for `t` outputs of that height and width.
     fn read(self, input: Tensor<4>, delta: Tensor<3>, outputs: [usize; 2]) -> Read {
-        let ([n, channels, _, _], [_, t, _]) = (input.dims(), delta.dims());
-        let seen = self.patches(input, outputs);
-        let rows = self.inputs * self.kernel[0] * self.kernel[1];
-        if self.groups == 1 {
-            let seen = seen.reshape([n, rows, t]).swap_dims(1, 2);
-            return (if self.bias { with_ones(seen) } else { seen }, delta);
+        let ([n, t, cols], groups, rows) = (delta.dims(), self.groups, self.rows());
+        let entries = self.inputs * self.kernel[0] * self.kernel[1];
+        // One group after the other, each with all positions.
+        let seen = self.patches(input, outputs).reshape([n, groups, entries, t]);
+        if groups <= rows {
+            let seen = seen.swap_dims(2, 3).reshape([n, groups * t, entries]);
+            let own = Tensor::<2>::eye(groups, &delta.device()).cast(delta.dtype());
+            let own = own.reshape([1, groups, 1, groups, 1]);
+            let delta = delta.reshape([n, 1, t, groups, cols / groups]) * own;
+            return (if self.bias { with_ones(seen) } else { seen }, delta.reshape([n, groups * t, cols]));
         }
-        let (groups, cols) = (self.groups, self.cols / self.groups);
-        assert_eq!(channels, groups * self.inputs, "the convolution before has checked it");
-        let grouped = delta.clone().reshape([n, t, groups, cols]).swap_dims(1, 2);
-        let gradient = seen.reshape([n, groups, rows, t]).matmul(grouped);
-        let mut gradient = gradient.swap_dims(1, 2).reshape([n, rows, self.cols]);
+        let seen = seen.permute([0, 2, 3, 1]).reshape([n, entries, t, groups, 1]);
+        let scaled = seen * delta.clone().reshape([n, 1, t, groups, cols / groups]);
+        let mut scaled = scaled.reshape([n, entries * t, cols]);
         if self.bias {
-            gradient = Tensor::cat(vec![gradient, delta.sum_dim(1)], 1);
+            scaled = Tensor::cat(vec![scaled, delta], 1);
         }
-        (identities(n, self.rows(), &gradient), gradient)
+        (units([n, rows, t], &scaled), scaled)
     }
 
     /// What each output saw, `[n, channels_in, kernel entries, t]`.

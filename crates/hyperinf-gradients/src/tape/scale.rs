@@ -2,7 +2,7 @@ use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, RmsNorm};
 use burn::tensor::{Tensor, assert_shape};
 
-use super::{Tape, identities};
+use super::{Tape, units};
 use crate::Block;
 
 impl Tape {
@@ -28,8 +28,8 @@ impl Tape {
         }
         let dims = output.dims();
         let output = positions(output);
-        let [n, _, d] = output.dims();
-        let read = move |delta: Tensor<3>| (identities(n, 1, &delta), delta.sum_dim(1));
+        let [n, t, d] = output.dims();
+        let read = move |delta: Tensor<3>| (units([n, 1, t], &delta), delta);
         self.note(Block::new(name, 1, d), output, read).reshape(dims)
     }
 
@@ -71,8 +71,8 @@ impl Tape {
 
     /// `x ∘ gain + shift`, feature by feature: the end of every normalisation, for norms of the caller's own.
     ///
-    /// The block is `[1, d]`, the gain; with a shift `[2, d]`, the shift in the last row. Its captures hold the
-    /// gradient itself as `δ`, already summed over positions, and the identity as `a`.
+    /// The block is `[1, d]`, the gain; with a shift `[2, d]`, the shift in the last row. Its captures have `x ∘ δ` as
+    /// `δ` and `(1, 0)` as `a` at each position, and once more as many positions for the shift, with `δ` and `(0, 1)`.
     ///
     /// # Shapes
     ///
@@ -104,13 +104,11 @@ impl Tape {
         if let Some(shift) = shift {
             output = output + shift.without_autodiff().unsqueeze();
         }
-        let [n, _, _] = output.dims();
+        let [n, t, _] = output.dims();
         let read = move |delta: Tensor<3>| {
-            let mut gradient = (seen * delta.clone()).sum_dim(1);
-            if rows == 2 {
-                gradient = Tensor::cat(vec![gradient, delta.sum_dim(1)], 1);
-            }
-            (identities(n, rows, &gradient), gradient)
+            let scaled = seen * delta.clone();
+            let delta = if rows == 2 { Tensor::cat(vec![scaled, delta], 1) } else { scaled };
+            (units([n, rows, t], &delta), delta)
         };
         self.note(Block::new(name, rows, d), output, read).reshape(dims)
     }

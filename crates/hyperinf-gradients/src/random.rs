@@ -1,0 +1,25 @@
+//! Random numbers that depend on their seeds alone, the same on every device.
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// The generator of three numbers: a seed, and what it is for.
+pub(crate) fn generator(seed: u64, first: usize, second: usize) -> StdRng {
+    let mut key = [0; 32];
+    for (part, value) in key.chunks_exact_mut(8).zip([seed, first as u64, second as u64]) {
+        part.copy_from_slice(&value.to_le_bytes());
+    }
+    StdRng::from_seed(key)
+}
+
+/// A draw from N(0, 1), by Box and Muller.
+pub(crate) fn normal(rng: &mut StdRng) -> f64 {
+    let (radius, angle): (f64, f64) = (rng.random(), rng.random());
+    // `1 − radius` is in (0, 1].
+    (-2.0 * (1.0 - radius).ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
+}
+
+/// 1 or −1.
+pub(crate) fn sign(rng: &mut StdRng) -> f64 {
+    if rng.random() { 1.0 } else { -1.0 }
+}
