@@ -27,10 +27,10 @@ pub enum Normalisation {
     /// `||x|| ||g||`, in [−1, 1]: of [`Method::Identity`] the cosine of the two gradients (Hanawa et al. 2021, section
     /// 3), of others that of the preconditioned query with the training gradient.
     Cosine,
-    /// `√(g (H + λI)⁻¹ g)`, the root of the sample's self-influence: ℓ-RelatIF (Barshan et al. 2020, section 4), the
+    /// `√(g (H + λI)⁻¹ g)`, the root of the sample's self-influence: ℓ-RelatIF (Barshan et al. 2020), the
     /// effect on the query per change of the losses of all training samples.
     LossRelatif,
-    /// `||g (H + λI)⁻¹||`: θ-RelatIF (Barshan et al. 2020, section 4), the effect on the query per change of the
+    /// `||g (H + λI)⁻¹||`: θ-RelatIF (Barshan et al. 2020), the effect on the query per change of the
     /// parameters.
     ThetaRelatif,
 }

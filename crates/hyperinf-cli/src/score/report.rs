@@ -178,6 +178,9 @@ pub(crate) fn head(out: &mut dyn Write, scoring: &Scoring, blocks: usize, second
         let range = least.zip(most).map(|(a, b)| format!(": λ from {a:.3e} to {b:.3e}")).unwrap_or_default();
         writeln!(out, "damping   {} {}{range}", damping.value, damping.kind)?;
     }
+    for (chosen, blocks) in chosen(scoring) {
+        writeln!(out, "chosen    {chosen} ({})", counted(blocks, "block", "blocks"))?;
+    }
     if let Some(residual) = scoring.residual {
         let tolerance = scoring.blocks.iter().filter_map(|b| b.tolerance).reduce(f64::min);
         let told = match tolerance {
@@ -188,6 +191,18 @@ pub(crate) fn head(out: &mut dyn Write, scoring: &Scoring, blocks: usize, second
         writeln!(out, "residual  {residual:.2e}, the largest of a block, relative ({told})")?;
     }
     Ok(())
+}
+
+/// What a solver that chooses chose, and for how many blocks.
+fn chosen(scoring: &Scoring) -> Vec<(&str, usize)> {
+    let mut found: Vec<(&str, usize)> = Vec::new();
+    for chosen in scoring.blocks.iter().map(|block| block.chosen.as_str()).filter(|chosen| !chosen.is_empty()) {
+        match found.iter_mut().find(|(text, _)| *text == chosen) {
+            Some((_, count)) => *count += 1,
+            None => found.push((chosen, 1)),
+        }
+    }
+    found
 }
 
 pub(crate) fn counted(count: usize, one: &str, many: &str) -> String {
