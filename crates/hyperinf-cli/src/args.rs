@@ -2,10 +2,12 @@
 
 mod compare;
 mod converge;
+mod estimate;
 mod eval;
 mod finetune;
 mod influence;
 mod scoring;
+mod sweep;
 mod texts;
 mod variants;
 
@@ -19,9 +21,11 @@ pub use eval::{
     BankArgs, BrittlenessArgs, EvalArgs, EvalCommand, Hidden, JudgedArgs, LdsArgs, LooArgs, MislabelArgs, OptimizerArg,
     PbrfArgs, ResultArgs, SelectionArgs, TaskArgs,
 };
+pub use estimate::{EstimateArg, EstimateArgs};
 pub use finetune::FinetuneArgs;
 pub use influence::{AmountArg, AttributeArgs, DetectArgs, FormatArg, InfluenceArgs, SelectArgs};
 pub use scoring::{NormaliseArg, QueryModeArg, ScaleArg, ScoringArgs, SideArg, StructureArg};
+pub use sweep::SweepArgs;
 pub use texts::{ColumnArgs, LengthArgs, ModelArgs};
 pub use variants::{PoolArg, VariantArgs};
 
@@ -67,10 +71,25 @@ pub enum Command {
     /// Judge methods by what retraining says, on a small task that is built in
     ///
     /// The task: 1,797 images of digits, 8 × 8, and a perceptron that is trained in a fraction of a
-    /// second. DIR gets methods.csv and summary.json. Trainings are kept in a bank: a run that was
-    /// broken off goes on, and another set of methods is judged without training anew.
+    /// second. DIR gets methods.csv, summary.json and, where figures have intervals, methods.png as
+    /// bars. Trainings are kept in a bank: a run that was broken off goes on, and another set of
+    /// methods is judged without training anew.
     #[command(verbatim_doc_comment)]
     Eval(EvalArgs),
+    /// Score at many dampings, and recommend one
+    ///
+    /// Scores as `hyperinf score` does, at every damping, from one curvature, and tells how far the
+    /// ranking changes from one to the next, how far it is from that of the plain dot product, and
+    /// with --known-bad how well low scores find bad samples. DIR gets
+    ///   sweep.csv       per damping: residual, agreement with the next, with the dot product, AUC
+    ///   scores.parquet  the scores at every damping
+    ///   sweep.png       the same as lines
+    ///   spearman.png    the rank correlations between all dampings
+    ///   summary.json    all but the scores, and how it came about
+    /// The recommendation is a rule of thumb: of the dampings at which the solver converged and the
+    /// ranking is not yet the dot product's, the middle of the widest run whose neighbours agree.
+    #[command(verbatim_doc_comment)]
+    Sweep(SweepArgs),
     /// Show how fast each solver approaches the inverse of a matrix
     ///
     /// The experiment of HyperINF's figure 1: A = (1/N) Σ s sᵀ + λI of N normal samples of length d, a

@@ -18,6 +18,7 @@ use crate::data::{DatasetError, listed};
 use crate::demo::DataError;
 use crate::gradient_file::{BadValue, FileError};
 use crate::output::WriteError;
+use crate::sweep::KnownError;
 use crate::score::GroupError;
 pub(crate) use told::ADAPTER;
 use told::differences;
@@ -73,6 +74,14 @@ pub enum CliError {
     /// A system of equations cannot be solved.
     #[error("the equations cannot be solved")]
     Solve(#[from] SolveError),
+    /// A file of samples known to be bad cannot be used.
+    #[error("the samples known to be bad in `{path}` cannot be used")]
+    KnownBad {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: KnownError,
+    },
     /// With `--strict`: a method of a comparison could not be computed.
     #[error("the method {method} was left out: {reason}")]
     LeftOut {

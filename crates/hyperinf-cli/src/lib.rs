@@ -11,6 +11,7 @@
 //! | [`detect`] | `hyperinf detect`: training rows that look wrong |
 //! | [`select`] | `hyperinf select`: the training rows that help most |
 //! | [`compare`] | `hyperinf compare`: every method on the same gradients |
+//! | [`sweep`] | `hyperinf sweep`: scores at many dampings, and which to take |
 //! | [`converge`] | `hyperinf converge`: how fast solvers approach the inverse |
 //! | [`output`] | files that are written whole or not at all: scores, tables, JSON |
 //! | [`figure`] | pictures of results |
@@ -45,6 +46,7 @@ mod sample_gradients;
 mod samples;
 pub mod score;
 pub mod select;
+pub mod sweep;
 mod text;
 
 use std::ffi::OsString;
@@ -74,6 +76,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Select(args) => select::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Converge(args) => converge::run(args),
+        Command::Sweep(args) => sweep::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Methods(args) => methods::run(args),
         Command::Demo(args) => demo::run(args),

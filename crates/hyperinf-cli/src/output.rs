@@ -277,6 +277,15 @@ pub(crate) fn stage_csv<'a>(path: &'a Path, table: &Table<'_>) -> Result<Staged<
     Staged::new(path, |file| table::csv(file, once(table)))
 }
 
+/// A Parquet file of tables with the same columns, one below the other, that is yet to be placed.
+pub(crate) fn stage_parquet<'a, 't>(
+    path: &'a Path,
+    tables: impl Iterator<Item = Table<'t>>,
+    metadata: &Map<String, Value>,
+) -> Result<Staged<'a>, CliError> {
+    Staged::new(path, |file| table::parquet(file, tables, metadata))
+}
+
 /// Fails if a file is one of the inputs or cannot be written.
 pub(crate) fn check_output(path: &Path, inputs: &[&Path]) -> Result<(), CliError> {
     if let Ok(real) = canonicalize(path)

@@ -42,6 +42,7 @@ impl CliError {
             | Self::Model(ModelError::CheckpointExists { .. } | ModelError::CheckpointDiffers { .. }) => 2,
             Self::Score(ScoreError::NoCaptures) => 2,
             Self::File { .. }
+            | Self::KnownBad { .. }
             | Self::Blocks { .. }
             | Self::Sides { .. }
             | Self::Groups { .. }
@@ -122,6 +123,7 @@ impl CliError {
             Self::Precision { .. } => "compute in f32: --precision f32".into(),
             Self::Value { .. }
             | Self::Solve(_)
+            | Self::KnownBad { .. }
             | Self::Combination { .. }
             | Self::Groups { .. }
             | Self::Truth(_)

@@ -1,8 +1,11 @@
 //! The program `hyperinf` as a user meets it, on every device of the tests, and its reader of gradient files.
 
+mod compare;
+mod converge;
 mod demo;
 mod digits;
 mod errors;
+mod estimates;
 mod eval;
 mod formats;
 mod labels;
@@ -13,6 +16,7 @@ mod resume;
 mod rows;
 mod score;
 mod support;
+mod sweep;
 mod text_errors;
 mod texts;
 mod variants;

@@ -1,5 +1,6 @@
 //! Runs the program on files made for a test.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -132,4 +133,24 @@ pub fn read_scores(path: &Path) -> Vec<Vec<f64>> {
     let [_, n] = view.shape()[..] else { panic!("scores have two dimensions, not {:?}", view.shape()) };
     let values: Vec<f64> = view.data().as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect();
     values.chunks(n).map(<[f64]>::to_vec).collect()
+}
+
+/// The rows of a CSV file, each by the names of its columns.
+pub fn csv_rows(path: &Path) -> Vec<BTreeMap<String, String>> {
+    let mut reader = csv::Reader::from_path(path).expect("the program wrote it");
+    reader.deserialize().map(|row| row.expect("the program writes whole rows")).collect()
+}
+
+/// A cell as a number; `None` for an empty one.
+pub fn number(row: &BTreeMap<String, String>, column: &str) -> Option<f64> {
+    let cell = row.get(column).unwrap_or_else(|| panic!("no column {column} in {row:?}"));
+    (!cell.is_empty()).then(|| cell.parse().unwrap_or_else(|_| panic!("{column} is {cell:?}")))
+}
+
+/// Fails unless the file is a whole PNG of more than one colour.
+pub fn check_png(path: &Path) {
+    let bytes = fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    assert!(bytes.starts_with(b"\x89PNG\r\n\x1a\n"), "{} is no PNG", path.display());
+    assert!(bytes.ends_with(b"IEND\xaeB`\x82"), "{} ends early", path.display());
+    assert!(bytes.len() > 5_000, "{} has {} bytes: nothing is drawn", path.display(), bytes.len());
 }

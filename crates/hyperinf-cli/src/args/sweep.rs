@@ -1,0 +1,81 @@
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{QueryModeArg, ScaleArg, ScoringArgs, SideArg, StructureArg};
+
+/// What `hyperinf sweep` takes.
+#[derive(Debug, Args)]
+pub struct SweepArgs {
+    /// Gradients of the training samples.
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub train_gradients: PathBuf,
+    /// Gradients of the queries.
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub query_gradients: PathBuf,
+    /// How scores are computed; `hyperinf methods` lists the names.
+    #[arg(long, value_name = "NAME", default_value = "hyperinf")]
+    pub method: String,
+    /// The dampings, with commas between them: λ of each block = FACTOR × the mean square of its
+    /// training gradients' entries.
+    #[arg(
+        long,
+        value_name = "FACTORS",
+        value_delimiter = ',',
+        allow_hyphen_values = true,
+        default_value = "0.001,0.003,0.01,0.03,0.1,0.3,1,3,10",
+        verbatim_doc_comment
+    )]
+    pub dampings: Vec<f64>,
+    /// The dampings are λ of every block, in units of squared gradients.
+    #[arg(long)]
+    pub absolute: bool,
+    /// hyperinf, hyperinf-authors: the sides that are summed over, with commas between them.
+    #[arg(long, value_enum, value_name = "SIDES", value_delimiter = ',')]
+    pub sides: Vec<SideArg>,
+    /// hyperinf: divide by the length of the side that is summed over, or not [default: mean].
+    #[arg(long, value_enum)]
+    pub gfim_scale: Option<ScaleArg>,
+    /// Compare the scores of each query, and average, or those of the mean of the queries' gradients.
+    #[arg(long, value_enum, default_value_t)]
+    pub query_mode: QueryModeArg,
+    /// One matrix per block, or one matrix over all blocks.
+    #[arg(long, value_enum, default_value_t)]
+    pub structure: StructureArg,
+    /// The overlap is the share that two rankings' K most helpful samples have in common.
+    #[arg(long, value_name = "K", default_value_t = 10)]
+    pub top_k: usize,
+    /// Neighbouring dampings whose rank correlation is at least this belong to one plateau.
+    #[arg(long, value_name = "CORRELATION", default_value_t = 0.95, allow_hyphen_values = true)]
+    pub stable: f64,
+    /// A text file with the numbers of training samples that are known to be bad, from 0, one per line.
+    ///
+    /// The damping whose scores, averaged over the queries, are lowest on these samples (by AUC) is
+    /// recommended, in place of the middle of the widest plateau.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    pub known_bad: Option<PathBuf>,
+    /// Where to compute: flex, ndarray, cuda:0, … [default: the first that was compiled in].
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// The folder for sweep.csv, scores.parquet, sweep.png, spearman.png and summary.json; made if it is
+    /// not there.
+    #[arg(long, value_name = "DIR", default_value = "hyperinf-sweep", verbatim_doc_comment)]
+    pub out: PathBuf,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl SweepArgs {
+    /// What `score` would take for one side.
+    pub(crate) fn scoring(&self, side: Option<SideArg>) -> ScoringArgs {
+        ScoringArgs {
+            method: self.method.clone(),
+            structure: self.structure,
+            gfim_scale: self.gfim_scale,
+            gfim_side: side,
+            device: self.device.clone(),
+            ..ScoringArgs::default()
+        }
+    }
+}

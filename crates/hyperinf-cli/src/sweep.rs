@@ -1,0 +1,233 @@
+//! `hyperinf sweep`: the same scores at many dampings, how stable their ranking is, and which damping to take.
+
+mod advice;
+mod known;
+mod report;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use hyperinf::curvature::{Damping, Storage, Structure};
+use hyperinf::eval::auc;
+use hyperinf::scoring::{Attribution, BlockReport, Method, Normalisation, Options, Scores};
+use hyperinf::solvers::{Solver, solver};
+
+use crate::agreement::{Agreement, agreements};
+use crate::args::{SideArg, SweepArgs};
+use crate::error::CliError;
+use crate::output::{Folder, Staged, check_range};
+use crate::progress::Progress;
+use crate::score::{self, Pair, Settings};
+use crate::to_stdout;
+use advice::{Advice, Judged, advise};
+pub use known::KnownError;
+use report::Summary;
+
+const FILES: [&str; 5] = ["sweep.csv", "scores.parquet", "sweep.png", "spearman.png", "summary.json"];
+
+/// The scores of one side at every damping.
+struct Swept {
+    side: Option<SideArg>,
+    settings: Settings,
+    found: Vec<Attribution>,
+    seconds: f64,
+    /// Agreement with the scores at the next larger damping.
+    next: Vec<Option<Agreement>>,
+    /// Agreement with the plain dot product.
+    dot: Vec<Agreement>,
+    /// How well low scores find the samples known to be bad.
+    auc: Vec<Option<f64>>,
+    advice: Option<Advice>,
+}
+
+/// Everything that is told.
+struct Sweep<'a> {
+    args: &'a SweepArgs,
+    /// From small to large.
+    dampings: &'a [f64],
+    sides: Vec<Swept>,
+    /// Rank correlations of all scores with all, side by side.
+    all: Vec<Vec<Agreement>>,
+    /// The side of the recommended damping.
+    chosen: Option<usize>,
+    seconds: f64,
+}
+
+/// Scores at every damping, compares, and writes what was found.
+///
+/// # Errors
+///
+/// See [`CliError`]. No output is left behind.
+pub fn run(args: &SweepArgs) -> Result<(), CliError> {
+    let began = Instant::now();
+    let dampings = dampings(args)?;
+    if !(args.stable > 0.0 && args.stable <= 1.0) {
+        return Err(CliError::Value { flag: "--stable", expected: "above 0 and at most 1", value: args.stable });
+    }
+    let settings = settings(args)?;
+    let mut inputs = vec![args.train_gradients.as_path(), args.query_gradients.as_path()];
+    inputs.extend(args.known_bad.as_deref());
+    let folder = Folder::new(&args.out, &FILES, &inputs)?;
+    let pair = Pair::open(&args.train_gradients, &args.query_gradients)?;
+    if args.top_k == 0 || args.top_k > pair.train.samples() {
+        return Err(CliError::Amount { flag: "--top-k", asked: args.top_k, rows: pair.train.samples() });
+    }
+    let bad = args.known_bad.as_deref().map(|path| known::read(path, pair.train.samples())).transpose()?;
+    let plain = plain(&settings[0].1, &pair)?;
+    let mut progress = Progress::new("sides and blocks", (settings.len() * pair.train.blocks().len()) as u64);
+    let mut done = 0;
+    let mut sides = Vec::new();
+    for (side, settings) in settings {
+        let began = Instant::now();
+        let all: Vec<Damping> = dampings.iter().map(|&value| damping(args, value)).collect();
+        let mut tell = || {
+            done += 1;
+            progress.at(done, || settings.method.to_owned());
+        };
+        let found = score::sweep(&pair, &settings.options, &all, &settings.device, &mut tell)?;
+        found.iter().try_for_each(|attribution| check_range(&attribution.scores))?;
+        let seconds = began.elapsed().as_secs_f64();
+        sides.push(judge(args, &dampings, (side, settings), (found, seconds), &plain, bad.as_deref())?);
+    }
+    progress.finish();
+    let scores: Vec<&Scores> = sides.iter().flat_map(|side| side.found.iter().map(|a| &a.scores)).collect();
+    let all = agreements(&scores, args.top_k)?;
+    let chosen = choose(&sides);
+    let sweep = Sweep { args, dampings: &dampings, sides, all, chosen, seconds: began.elapsed().as_secs_f64() };
+    let summary = Summary::new(&sweep, &pair)?;
+    let [csv, scores, lines, map, told] = FILES.map(|name| folder.file(name));
+    let cells = summary.table();
+    let staged: [Staged<'_>; 5] = [
+        crate::output::stage_csv(&csv, &cells.table())?,
+        report::stage_scores(&scores, &sweep, &summary)?,
+        report::stage_lines(&lines, &sweep)?,
+        report::stage_map(&map, &sweep)?,
+        crate::output::stage_json(&told, &summary)?,
+    ];
+    staged.into_iter().try_for_each(Staged::place)?;
+    to_stdout(|out| if args.json { summary.json(out) } else { summary.text(&args.out, out) })
+}
+
+/// The dampings asked for, from small to large, each once.
+fn dampings(args: &SweepArgs) -> Result<Vec<f64>, CliError> {
+    for &value in &args.dampings {
+        damping(args, value).validate().map_err(|_| CliError::Damping { flag: "--dampings", value })?;
+    }
+    let mut dampings = args.dampings.clone();
+    dampings.sort_by(f64::total_cmp);
+    dampings.dedup();
+    if dampings.len() < 2 {
+        let value = dampings.len() as f64;
+        return Err(CliError::Value { flag: "--dampings", expected: "at least two numbers that differ", value });
+    }
+    Ok(dampings)
+}
+
+fn damping(args: &SweepArgs, value: f64) -> Damping {
+    if args.absolute { Damping::Absolute(value) } else { Damping::Relative(value) }
+}
+
+/// The method once per side, with the solver by which it is swept.
+fn settings(args: &SweepArgs) -> Result<Vec<(Option<SideArg>, Settings)>, CliError> {
+    let mut sides: Vec<Option<SideArg>> = Vec::new();
+    for &side in &args.sides {
+        if !sides.contains(&Some(side)) {
+            sides.push(Some(side));
+        }
+    }
+    if sides.is_empty() {
+        sides.push(None);
+    }
+    let one = |side| {
+        let mut settings = Settings::new(&args.scoring(side), args.query_mode)?;
+        if !matches!(settings.options.method, Method::Inverse { .. }) {
+            return Err(CliError::Combination {
+                first: format!("--method {}", settings.method),
+                second: "a sweep",
+                reason: "the method has no curvature, and so no damping",
+            });
+        }
+        if side.is_some() && settings.gfim().is_none() {
+            return Err(CliError::Combination {
+                first: format!("--method {}", settings.method),
+                second: "--sides",
+                reason: "only a generalized Fisher matrix, as of hyperinf, sums over a side",
+            });
+        }
+        settings.options.method = swept(settings.method, settings.options.method);
+        Ok((side, settings))
+    };
+    sides.into_iter().map(one).collect()
+}
+
+/// The method by one eigendecomposition for all dampings, where it means the inverse of a matrix.
+fn swept(name: &str, method: Method) -> Method {
+    let (Method::Inverse { storage, .. }, Some(spectral)) = (&method, solver("spectral")) else { return method };
+    let structures: &[Structure] = match (name, storage) {
+        ("exact", Storage::Full) => &[Structure::Samples, Structure::Dense],
+        ("hyperinf", Storage::OneSided { .. }) => &[Structure::OneSided],
+        _ => return method,
+    };
+    if !structures.iter().all(|structure| spectral.supports(*structure)) {
+        return method;
+    }
+    Method::Inverse { storage: *storage, solver: Arc::<dyn Solver>::from(spectral) }
+}
+
+/// The scores by the plain dot product.
+fn plain(settings: &Settings, pair: &Pair) -> Result<Scores, CliError> {
+    let options = Options {
+        method: Method::Identity,
+        normalisation: Normalisation::None,
+        merged: false,
+        ..settings.options.clone()
+    };
+    Ok(score::attribute(pair, &options, &settings.device)?.scores)
+}
+
+fn judge(
+    args: &SweepArgs,
+    dampings: &[f64],
+    (side, settings): (Option<SideArg>, Settings),
+    (found, seconds): (Vec<Attribution>, f64),
+    plain: &Scores,
+    bad: Option<&[bool]>,
+) -> Result<Swept, CliError> {
+    let mut sets: Vec<&Scores> = found.iter().map(|a| &a.scores).collect();
+    sets.push(plain);
+    let agreements = agreements(&sets, args.top_k)?;
+    let count = found.len();
+    let next: Vec<Option<Agreement>> = (0..count).map(|i| (i + 1 < count).then(|| agreements[i][i + 1])).collect();
+    let dot: Vec<Agreement> = (0..count).map(|i| agreements[i][count]).collect();
+    let auc = |scores: &Scores| -> Result<Option<f64>, CliError> {
+        Ok(bad.map(|bad| auc(&suspicion(scores), bad)).transpose()?)
+    };
+    let auc: Vec<Option<f64>> = found.iter().map(|a| auc(&a.scores)).collect::<Result<_, _>>()?;
+    let judged: Vec<Judged> = (0..count)
+        .map(|i| Judged {
+            damping: dampings[i],
+            converged: found[i].blocks.iter().all(BlockReport::converged),
+            dot: dot[i].spearman,
+            next: next[i].and_then(|agreement| agreement.spearman),
+            auc: auc[i],
+        })
+        .collect();
+    let advice = advise(&judged, args.stable);
+    Ok(Swept { side, settings, found, seconds, next, dot, auc, advice })
+}
+
+/// The negative of each sample's score, averaged over the queries.
+fn suspicion(scores: &Scores) -> Vec<f64> {
+    let queries = scores.queries() as f64;
+    (0..scores.samples()).map(|i| -scores.rows.iter().map(|row| row[i]).sum::<f64>() / queries).collect()
+}
+
+/// The side whose advice counts: with samples known to be bad the one of the highest AUC, else the first that has one.
+fn choose(sides: &[Swept]) -> Option<usize> {
+    let value = |side: &Swept| {
+        let advice = side.advice.as_ref()?;
+        Some(side.auc[advice.place].unwrap_or(0.0))
+    };
+    let known = sides.iter().enumerate().filter_map(|(place, side)| Some((place, value(side)?)));
+    known.rev().max_by(|a, b| a.1.total_cmp(&b.1)).map(|(place, _)| place)
+}

@@ -1,0 +1,337 @@
+use std::io::{Result, Write};
+use std::path::Path;
+
+use clap::ValueEnum;
+use hyperinf::scoring::{BlockReport, Set};
+use serde::Serialize;
+
+use super::{Advice, Sweep, Swept};
+use crate::agreement::Agreement;
+use crate::args::{QueryModeArg, StructureArg};
+use crate::error::CliError;
+use crate::figure::{self, Axis, HeatMap, Line, Panel, Point};
+use crate::gradient_file::Precision;
+use crate::output::{Cells, Column, IdColumn, Ids, Staged, Table, cell, ranks};
+use crate::score::{Input, Pair, counted, entries, input, unit};
+
+/// What was swept and how.
+#[derive(Serialize)]
+pub(super) struct Summary {
+    command: &'static str,
+    hyperinf_version: &'static str,
+    method: &'static str,
+    sign: &'static str,
+    unit: &'static str,
+    damping_kind: &'static str,
+    query_mode: &'static str,
+    structure: &'static str,
+    device: String,
+    precision: &'static str,
+    queries: usize,
+    samples: usize,
+    top_k: usize,
+    stable: f64,
+    known_bad: Option<String>,
+    train_gradients: Input,
+    query_gradients: Input,
+    seconds: f64,
+    /// A heuristic; `null` if no damping is usable.
+    recommended: Option<Recommended>,
+    sides: Vec<SideSummary>,
+}
+
+#[derive(Serialize)]
+struct Recommended {
+    side: Option<String>,
+    #[serde(flatten)]
+    advice: Advice,
+}
+
+#[derive(Serialize)]
+struct SideSummary {
+    side: Option<String>,
+    seconds: f64,
+    recommended: Option<Advice>,
+    dampings: Vec<DampingSummary>,
+}
+
+#[derive(Serialize)]
+struct DampingSummary {
+    damping: f64,
+    /// The smallest and the largest of the blocks; `null` if all gradients are zero.
+    lambda_min: Option<f64>,
+    lambda_max: Option<f64>,
+    residual: Option<f64>,
+    converged: bool,
+    /// With the next larger damping; `null` for the largest.
+    spearman_next: Option<f64>,
+    overlap_next: Option<f64>,
+    /// With the plain dot product.
+    spearman_dot: Option<f64>,
+    /// The share of the scores' variance that the plain dot product explains: their squared correlation.
+    explained_by_dot: Option<f64>,
+    auc: Option<f64>,
+    recommended: bool,
+}
+
+/// A side as it is typed.
+fn told(side: &Swept) -> Option<String> {
+    side.side.and_then(|side| Some(side.to_possible_value()?.get_name().to_owned()))
+}
+
+impl Summary {
+    /// Reads what was not read yet of the files, for their fingerprints.
+    pub(super) fn new(sweep: &Sweep<'_>, pair: &Pair) -> std::result::Result<Self, CliError> {
+        let (args, first) = (sweep.args, &sweep.sides[0]);
+        let chosen = sweep.chosen.map(|place| &sweep.sides[place]);
+        Ok(Self {
+            command: "sweep",
+            hyperinf_version: env!("CARGO_PKG_VERSION"),
+            method: first.settings.method,
+            sign: "positive = helpful",
+            unit: unit(&first.settings.options),
+            damping_kind: if args.absolute { "absolute" } else { "relative" },
+            query_mode: match args.query_mode {
+                QueryModeArg::Each => "each",
+                QueryModeArg::Mean => "mean",
+            },
+            structure: match args.structure {
+                StructureArg::PerBlock => "per-block",
+                StructureArg::Merged => "merged",
+            },
+            device: first.settings.device_name.clone(),
+            precision: match pair.precision(&first.settings.device) {
+                Precision::Single => "f32",
+                Precision::Double => "f64",
+            },
+            queries: first.found[0].scores.queries(),
+            samples: pair.train.samples(),
+            top_k: args.top_k,
+            stable: args.stable,
+            known_bad: args.known_bad.as_ref().map(|path| path.display().to_string()),
+            train_gradients: input(pair, Set::Train)?,
+            query_gradients: input(pair, Set::Query)?,
+            seconds: sweep.seconds,
+            recommended: chosen.and_then(|side| Some(Recommended { side: told(side), advice: side.advice.clone()? })),
+            sides: sweep.sides.iter().map(|side| side_summary(side, sweep.dampings)).collect(),
+        })
+    }
+
+    pub(super) fn json(&self, out: &mut dyn Write) -> Result<()> {
+        serde_json::to_writer_pretty(&mut *out, self)?;
+        writeln!(out)
+    }
+
+    pub(super) fn text(&self, folder: &Path, out: &mut dyn Write) -> Result<()> {
+        let samples = counted(self.samples, "training sample", "training samples");
+        let queries =
+            if self.query_mode == "mean" { "the mean query".into() } else { counted(self.queries, "query", "queries") };
+        writeln!(out, "{}: {samples}, {queries}, {} structure", self.method, self.structure)?;
+        writeln!(out, "device    {}, {}; {:.2} s", self.device, self.precision, self.seconds)?;
+        writeln!(out, "score     {}; {}", self.sign, self.unit)?;
+        for side in &self.sides {
+            side.text(self, out)?;
+        }
+        match &self.recommended {
+            Some(Recommended { side, advice }) => {
+                let side = side.as_ref().map(|side| format!("--gfim-side {side} ")).unwrap_or_default();
+                let flag = if self.damping_kind == "absolute" { "--damping-absolute" } else { "--damping" };
+                writeln!(out, "\nrecommended, by rule of thumb: {side}{flag} {}", advice.damping)?;
+                writeln!(out, "  because it is {}", advice.reason)?;
+            }
+            None => writeln!(
+                out,
+                "\nno damping is recommended: at none did every solver converge to another ranking than the dot product's"
+            )?,
+        }
+        let files = "sweep.csv, scores.parquet, sweep.png, spearman.png, summary.json";
+        writeln!(out, "\nAll scores and correlations: {files} in {}", folder.display())
+    }
+
+    /// One row per side and damping.
+    pub(super) fn table(&self) -> Cells {
+        let rows = self.sides.iter().flat_map(|side| side.dampings.iter().map(move |row| (side, row)));
+        let row = |(side, row): (&SideSummary, &DampingSummary)| {
+            vec![
+                cell(side.side.as_ref()),
+                row.damping.to_string(),
+                cell(row.lambda_min),
+                cell(row.lambda_max),
+                cell(row.residual),
+                row.converged.to_string(),
+                cell(row.spearman_next),
+                cell(row.overlap_next),
+                cell(row.spearman_dot),
+                cell(row.explained_by_dot),
+                cell(row.auc),
+                row.recommended.to_string(),
+            ]
+        };
+        Cells::new(&COLUMNS, rows.map(row).collect())
+    }
+}
+
+const COLUMNS: [&str; 12] = [
+    "side",
+    "damping",
+    "lambda_min",
+    "lambda_max",
+    "residual",
+    "converged",
+    "spearman_next",
+    "overlap_next",
+    "spearman_dot",
+    "explained_by_dot",
+    "auc",
+    "recommended",
+];
+
+fn side_summary(side: &Swept, dampings: &[f64]) -> SideSummary {
+    let row = |place: usize| {
+        let found = &side.found[place];
+        let lambdas = || found.blocks.iter().filter_map(|block| block.lambda);
+        DampingSummary {
+            damping: dampings[place],
+            lambda_min: lambdas().reduce(f64::min),
+            lambda_max: lambdas().reduce(f64::max),
+            residual: found.residual(),
+            converged: found.blocks.iter().all(BlockReport::converged),
+            spearman_next: side.next[place].and_then(|a| a.spearman),
+            overlap_next: side.next[place].map(|a| a.overlap),
+            spearman_dot: side.dot[place].spearman,
+            explained_by_dot: side.dot[place].pearson.map(|r| r * r),
+            auc: side.auc[place],
+            recommended: side.advice.as_ref().is_some_and(|advice| advice.place == place),
+        }
+    };
+    SideSummary {
+        side: told(side),
+        seconds: side.seconds,
+        recommended: side.advice.clone(),
+        dampings: (0..dampings.len()).map(row).collect(),
+    }
+}
+
+impl SideSummary {
+    fn text(&self, summary: &Summary, out: &mut dyn Write) -> Result<()> {
+        let title = self.side.as_ref().map(|side| format!("side {side}; ")).unwrap_or_default();
+        writeln!(out, "\n{title}{} damping, {:.2} s", summary.damping_kind, self.seconds)?;
+        let top = format!("top {}", summary.top_k);
+        writeln!(out, "{:>10} {:>10}  {:>18}  {:>18}", "", "", "agreement with next", "with dot product")?;
+        writeln!(
+            out,
+            "{:>10} {:>10}  {:>10} {top:>8}  {:>9} {:>9}  {:>6}",
+            "damping", "residual", "Spearman", "Spearman", "explained", "AUC"
+        )?;
+        let number = |value: Option<f64>| value.map_or("–".into(), |v| format!("{v:.3}"));
+        for row in &self.dampings {
+            let star = if row.converged { " " } else { "*" };
+            let residual = row.residual.map_or("– ".into(), |r| format!("{r:.1e}{star}"));
+            writeln!(
+                out,
+                "{:>10} {residual:>11} {:>10} {:>8}  {:>9} {:>9}  {:>6}{}",
+                row.damping,
+                number(row.spearman_next),
+                number(row.overlap_next),
+                number(row.spearman_dot),
+                number(row.explained_by_dot),
+                number(row.auc),
+                if row.recommended { "  ←" } else { "" }
+            )?;
+        }
+        if self.dampings.iter().any(|row| !row.converged) {
+            writeln!(out, "* a solver stopped before it reached its tolerance")?;
+        }
+        Ok(())
+    }
+}
+
+/// The scores of every side and damping.
+pub(super) fn stage_scores<'a>(
+    path: &'a Path,
+    sweep: &Sweep<'_>,
+    summary: &Summary,
+) -> std::result::Result<Staged<'a>, CliError> {
+    let scores = &sweep.sides[0].found[0].scores;
+    let ids = Ids { queries: IdColumn::numbered(scores.queries()), train: IdColumn::numbered(scores.samples()) };
+    let sides: Vec<String> = sweep.sides.iter().map(|side| told(side).unwrap_or_default()).collect();
+    let tables = sweep.sides.iter().zip(&sides).flat_map(|(side, name)| {
+        let ids = &ids;
+        side.found.iter().zip(sweep.dampings).flat_map(move |(found, &damping)| {
+            found.scores.rows.iter().enumerate().map(move |(query, row)| {
+                let n = row.len();
+                Table::new(vec![
+                    ("side", Column::Text(vec![name.as_str(); n])),
+                    ("damping", Column::Real(vec![damping as f32; n])),
+                    ("query_id", ids.queries.column((0..n).map(|_| query))),
+                    ("train_id", ids.train.column(0..n)),
+                    ("score", Column::Real(row.iter().map(|&s| s as f32).collect())),
+                    ("rank", Column::Whole(ranks(row))),
+                ])
+            })
+        })
+    });
+    crate::output::stage_parquet(path, tables, &entries(summary))
+}
+
+/// The agreement of neighbours, and what else is known, by damping.
+pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> std::result::Result<Staged<'a>, CliError> {
+    let several = sweep.sides.len() > 1;
+    let named = |name: &str, side: &Swept| match told(side).filter(|_| several) {
+        Some(side) => format!("{name}, {side}"),
+        None => name.to_owned(),
+    };
+    let mut stability = Vec::new();
+    let mut against = Vec::new();
+    for side in &sweep.sides {
+        // Between the two that are compared.
+        let between = |of: &dyn Fn(&Agreement) -> Option<f64>| -> Vec<Point> {
+            let points = side.next.iter().zip(sweep.dampings.windows(2));
+            points.filter_map(|(next, d)| Some(Point::new((d[0] * d[1]).sqrt(), of(next.as_ref()?)?))).collect()
+        };
+        let at = |values: &mut dyn Iterator<Item = Option<f64>>| -> Vec<Point> {
+            values.zip(sweep.dampings).filter_map(|(value, &damping)| Some(Point::new(damping, value?))).collect()
+        };
+        stability.push(Line { name: named("Spearman", side), points: between(&|a| a.spearman) });
+        stability.push(Line { name: named("top-k overlap", side), points: between(&|a| Some(a.overlap)) });
+        against.push(Line {
+            name: named("Spearman with dot product", side),
+            points: at(&mut side.dot.iter().map(|a| a.spearman)),
+        });
+        against.push(Line {
+            name: named("explained by dot product", side),
+            points: at(&mut side.dot.iter().map(|a| a.pearson.map(|r| r * r))),
+        });
+        if side.auc.iter().any(Option::is_some) {
+            against.push(Line { name: named("AUC of known bad", side), points: at(&mut side.auc.iter().copied()) });
+        }
+    }
+    let chosen = sweep.chosen.and_then(|place| sweep.sides[place].advice.as_ref());
+    let mark = chosen.map(|advice| advice.damping);
+    let kind = if sweep.args.absolute { "damping, absolute" } else { "damping, relative" };
+    let (low, high) = (sweep.dampings[0], sweep.dampings[sweep.dampings.len() - 1]);
+    let lowest = |lines: &[Line]| lines.iter().flat_map(|l| &l.points).map(|p| p.y).fold(0.0, f64::min);
+    let panel = |title, lines| Panel {
+        title,
+        x: Axis::logarithmic(kind).over(low / 1.2..high * 1.2),
+        y: Axis::linear("").over(lowest(lines) - 0.02..1.02),
+        lines,
+        mark,
+    };
+    let method = sweep.sides[0].settings.method;
+    let title = format!("{method}: agreement of neighbouring dampings");
+    figure::stage_lines(path, &[panel(&title, &stability), panel("Agreement with what needs no damping", &against)])
+}
+
+/// The rank correlations of all dampings with all.
+pub(super) fn stage_map<'a>(path: &'a Path, sweep: &Sweep<'_>) -> std::result::Result<Staged<'a>, CliError> {
+    let name = |side: &Swept, damping: f64| match told(side) {
+        Some(side) => format!("{side} {damping}"),
+        None => damping.to_string(),
+    };
+    let names: Vec<String> =
+        sweep.sides.iter().flat_map(|side| sweep.dampings.iter().map(move |&damping| name(side, damping))).collect();
+    let cells: Vec<Vec<Option<f64>>> = sweep.all.iter().map(|row| row.iter().map(|a| a.spearman).collect()).collect();
+    let title = format!("{}: rank correlation (Spearman) between dampings", sweep.sides[0].settings.method);
+    figure::stage_heat_map(path, &HeatMap { title: &title, names: &names, cells: &cells })
+}

@@ -1,0 +1,144 @@
+//! `hyperinf converge`: the curves obey what is known of each solver.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::{Folder, check_png, csv_rows, device_names, hyperinf, number};
+
+const METHODS: [&str; 11] = [
+    "schulz-authors",
+    "schulz",
+    "hyperpower-3",
+    "hyperpower-5",
+    "hyperpower-7",
+    "hyperpower-9",
+    "lissa-authors",
+    "lissa",
+    "cg",
+    "datainf",
+    "cholesky",
+];
+
+type Row = BTreeMap<String, String>;
+
+fn curves(folder: &Folder, args: &[&str]) -> Vec<Row> {
+    let run = hyperinf(folder.path(), &[&["converge", "--out", "found"][..], args].concat());
+    assert_eq!(run.code, Some(0), "{args:?}: {run:?}");
+    csv_rows(&folder.file("found/converge.csv"))
+}
+
+/// One curve, `(step, value)`.
+fn curve(rows: &[Row], method: &str, samples: &str, draw: &str, column: &str) -> Vec<(usize, f64)> {
+    let of = |row: &&Row| row["method"] == method && row["samples"] == samples && row["draw"] == draw;
+    let point = |row: &Row| (row["step"].parse().expect("a number"), number(row, column).expect("a number"));
+    rows.iter().filter(of).map(point).collect()
+}
+
+#[test]
+fn every_solver_converges_as_it_should() {
+    for device in device_names() {
+        let folder = Folder::new();
+        let rows = curves(&folder, &["--dims", "24", "--samples", "10,60", "--draws", "2", "--device", &device]);
+        for samples in ["10", "60"] {
+            for draw in ["0", "1"] {
+                let of = |method, column| curve(&rows, method, samples, draw, column);
+                let last = |method| of(method, "relative_error").last().expect("every method has points").1;
+                for method in METHODS {
+                    let steps: Vec<usize> = of(method, "absolute_error").iter().map(|p| p.0).collect();
+                    assert!(steps.is_sorted_by(|a, b| a < b) && !steps.is_empty(), "{method}: {steps:?}");
+                    for column in ["seconds", "matrix_products", "vector_products"] {
+                        assert!(of(method, column).is_sorted_by(|a, b| a.1 <= b.1), "{device}: {column} of {method}");
+                    }
+                    assert!(of(method, "cosine").iter().all(|p| p.1.abs() <= 1.0 + 1e-12), "{method}");
+                }
+                // κ is at most some 1e4, and doubles round at 1e-16.
+                for method in ["schulz-authors", "schulz", "hyperpower-3", "hyperpower-9", "cg", "cholesky"] {
+                    assert!(last(method) < 1e-9, "{device}, N = {samples}: {method} ends at {}", last(method));
+                }
+                // The start inverts nothing, whatever the matrix.
+                let authors = of("schulz-authors", "relative_error");
+                assert!(authors[..6].iter().all(|p| p.1 > 0.9), "{authors:?}");
+                assert_eq!(authors.last().map(|p| p.0), Some(40));
+                let steps = |method| of(method, "relative_error").iter().find(|p| p.1 < 1e-6).expect("it converges").0;
+                assert!(steps("hyperpower-9") <= steps("hyperpower-3") && steps("hyperpower-3") <= steps("schulz"));
+                assert!(steps("schulz") < steps("schulz-authors"));
+                // Damped Richardson with a scale above the largest eigenvalue shrinks every part of the error.
+                for method in ["lissa", "lissa-authors"] {
+                    assert!(of(method, "absolute_error").is_sorted_by(|a, b| a.1 > b.1), "{method}");
+                }
+                assert!(last("lissa") < last("lissa-authors"), "the Frobenius norm is no tight bound");
+                assert!(last("datainf") > 0.1, "it is no inverse");
+                assert_eq!(of("datainf", "step").len(), 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_draws_the_same() {
+    let folder = Folder::new();
+    let errors = |args: &[&str]| -> Vec<String> {
+        let args = [&["--dims", "8", "--samples", "12", "--steps", "5"][..], args].concat();
+        curves(&folder, &args).into_iter().map(|row| row["absolute_error"].clone()).collect()
+    };
+    let two = errors(&["--draws", "2", "--seed", "7"]);
+    assert_eq!(two, errors(&["--draws", "2", "--seed", "7"]));
+    let next = errors(&["--draws", "1", "--seed", "8"]);
+    assert_ne!(two, next);
+    assert_eq!(next.iter().filter(|error| !two.contains(error)).count(), 0, "draw 1 of seed 7 is draw 0 of seed 8");
+}
+
+#[test]
+fn files_and_table_say_what_was_computed() {
+    let folder = Folder::new();
+    let args = ["converge", "--dims", "6,9", "--samples", "12", "--steps", "10", "--draws", "2", "--json"];
+    let run = hyperinf(folder.path(), &args);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let told: Value = serde_json::from_str(&run.stdout).expect("all of standard output is JSON");
+    let file = fs::read_to_string(folder.file("hyperinf-converge/summary.json")).expect("the program wrote it");
+    assert_eq!(told, serde_json::from_str::<Value>(&file).expect("the file is JSON"));
+    assert_eq!((&told["damping"], &told["draws"], &told["precision"]), (&0.01.into(), &2.into(), &"f64".into()));
+    let sizes = told["sizes"].as_array().expect("a list");
+    assert_eq!(sizes.len(), 2);
+    for size in sizes {
+        let methods = size["methods"].as_array().expect("a list");
+        assert_eq!(methods.iter().map(|m| m["name"].as_str().expect("a name")).collect::<Vec<_>>(), METHODS);
+    }
+    for name in ["converge-d6-n12.png", "converge-d9-n12.png"] {
+        check_png(&folder.file("hyperinf-converge").join(name));
+    }
+    let run = hyperinf(folder.path(), &args[..args.len() - 1]);
+    for needle in ["A = (1/N) Σ s sᵀ + 0.01 I", "2 draws, seed 0", "d = 6, N = 12", "schulz-authors", "converge.csv"]
+    {
+        assert!(run.stdout.contains(needle), "no {needle:?} in\n{}", run.stdout);
+    }
+}
+
+#[test]
+fn errors_have_their_codes_and_leave_nothing() {
+    let folder = Folder::new();
+    for (args, needles) in [
+        (&["--dims", "1"][..], &["--dims must be at least 2, not 1"][..]),
+        (&["--dims", "8,0"], &["--dims must be at least 2, not 0"]),
+        (&["--samples", "0"], &["--samples must be at least 1, not 0"]),
+        (&["--steps", "0"], &["--steps must be at least 1"]),
+        (&["--draws", "0"], &["--draws must be at least 1"]),
+        (&["--damping-absolute", "0"], &["--damping-absolute must be positive and finite"]),
+        (&["--damping-absolute", "-1"], &["--damping-absolute must be positive and finite"]),
+        (&["--precision", "f8"], &["f8", "f32", "f64"]),
+        (&["--device", "abacus"], &["`abacus`"]),
+    ] {
+        let run = hyperinf(folder.path(), &[&["converge"][..], args].concat());
+        assert_eq!(run.code, Some(2), "{args:?}: {run:?}");
+        for needle in needles {
+            assert!(run.stderr.contains(needle), "{args:?}: no {needle:?} in\n{}", run.stderr);
+        }
+    }
+    assert_eq!(folder.files(), Vec::<String>::new());
+    folder.write_bytes("taken", b"");
+    let run = hyperinf(folder.path(), &["converge", "--dims", "8", "--out", "taken"]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stderr.contains("taken"), "{run:?}");
+}

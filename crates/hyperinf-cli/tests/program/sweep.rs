@@ -1,0 +1,248 @@
+//! `hyperinf sweep`: the scores are those of `hyperinf score`, and the recommendation follows its rule.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+
+use hyperinf::eval::{auc, spearman};
+use hyperinf_tests::compare::assert_close;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::RowAccessor;
+use serde_json::Value;
+
+use crate::support::{Folder, Run, check_png, csv_rows, device_names, f32s, hyperinf, number, whole};
+
+const INPUTS: [&str; 5] = ["sweep", "--train-gradients", "train.safetensors", "--query-gradients", "query.safetensors"];
+const FILES: [&str; 5] = ["scores.parquet", "spearman.png", "summary.json", "sweep.csv", "sweep.png"];
+
+/// 40 samples and 4 queries of two blocks.
+fn folder() -> Folder {
+    let folder = Folder::new();
+    for (file, n, seed) in [("train.safetensors", 40, 1), ("query.safetensors", 4, 2)] {
+        let blocks = [f32s("a", &[n, 2, 5], &whole(n * 10, seed)), f32s("b", &[n, 3, 4], &whole(n * 12, seed + 10))];
+        folder.write(file, &blocks);
+    }
+    folder
+}
+
+fn sweep(folder: &Folder, args: &[&str]) -> Run {
+    hyperinf(folder.path(), &[&INPUTS[..], args].concat())
+}
+
+fn swept(folder: &Folder, args: &[&str]) -> Vec<BTreeMap<String, String>> {
+    let run = sweep(folder, args);
+    assert_eq!(run.code, Some(0), "{args:?}: {run:?}");
+    csv_rows(&folder.file("hyperinf-sweep/sweep.csv"))
+}
+
+/// `scores.parquet` by side and damping: one row of scores per query.
+fn scores(folder: &Folder) -> BTreeMap<(String, String), Vec<Vec<f64>>> {
+    let file = File::open(folder.file("hyperinf-sweep/scores.parquet")).expect("the program wrote it");
+    let reader = SerializedFileReader::new(file).expect("it is Parquet");
+    let mut all: BTreeMap<(String, String), Vec<Vec<f64>>> = BTreeMap::new();
+    for row in reader.get_row_iter(None).expect("it has rows") {
+        let row = row.expect("the program writes whole rows");
+        let key = (row.get_string(0).expect("side").clone(), row.get_float(1).expect("damping").to_string());
+        let (query, sample) =
+            (row.get_long(2).expect("query_id") as usize, row.get_long(3).expect("train_id") as usize);
+        let rows = all.entry(key).or_default();
+        rows.resize(rows.len().max(query + 1), Vec::new());
+        assert_eq!(rows[query].len(), sample, "samples come in their order");
+        rows[query].push(f64::from(row.get_float(4).expect("score")));
+    }
+    all
+}
+
+#[test]
+fn scores_are_those_of_score_at_each_damping() {
+    for device in device_names() {
+        for (method, more) in [
+            ("hyperinf", &["--sides", "short,cols"][..]),
+            ("exact", &[]),
+            ("exact", &["--structure", "merged"]),
+            ("datainf", &[]),
+            ("diagonal", &["--absolute"]),
+            ("shampoo", &["--query-mode", "mean"]),
+        ] {
+            let folder = folder();
+            let args = [&["--method", method, "--dampings", "1,0.01,0.1,0.1", "--device", &device][..], more].concat();
+            swept(&folder, &args);
+            let found = scores(&folder);
+            let sides = if more.contains(&"--sides") { vec!["short", "cols"] } else { vec![""] };
+            assert_eq!(found.len(), 3 * sides.len(), "a damping given twice counts once");
+            for ((side, damping), rows) in &found {
+                let flag = if more.contains(&"--absolute") { "--damping-absolute" } else { "--damping" };
+                let mut args = vec!["--method", method, flag, damping, "--device", &device];
+                if !side.is_empty() {
+                    args.extend(["--gfim-side", side]);
+                }
+                args.extend(more.iter().filter(|flag| !["--sides", "short,cols", "--absolute"].contains(*flag)));
+                for (found, expected) in rows.iter().zip(folder.scores(&args)) {
+                    // Other solvers of the same equations, in f32 with refinement.
+                    assert_close(&format!("{method} {side} {damping} on {device}"), found, &expected, 1e-4);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn agreements_are_those_of_the_scores() {
+    let folder = folder();
+    let rows = swept(&folder, &["--method", "exact", "--dampings", "0.001,0.1,10"]);
+    let dot = folder.scores(&["--method", "identity"]);
+    let scores = scores(&folder);
+    let of = |damping: &str| &scores[&(String::new(), damping.to_owned())];
+    let mean = |a: &[Vec<f64>], b: &[Vec<f64>]| {
+        a.iter().zip(b).map(|(a, b)| spearman(a, b).expect("the scores differ")).sum::<f64>() / a.len() as f64
+    };
+    for (row, pair) in rows.iter().zip(["0.001", "0.1", "10"].windows(2)) {
+        let found = number(row, "spearman_next").expect("it has a neighbour");
+        assert!((found - mean(of(pair[0]), of(pair[1]))).abs() < 1e-6, "{row:?}");
+    }
+    assert_eq!(number(&rows[2], "spearman_next"), None);
+    for row in &rows {
+        let found = number(row, "spearman_dot").expect("all scores differ");
+        assert!((found - mean(of(&row["damping"]), &dot)).abs() < 1e-6, "{row:?}");
+        assert!(number(row, "lambda_min") <= number(row, "lambda_max"));
+        assert_eq!(row["converged"], "true");
+    }
+}
+
+/// How far a damping is from where the rule, in its own words, wants it: of all runs of neighbours that agree the
+/// widest, its middle, and the damping nearest to that. `None` if no two agree.
+fn off_the_rule(rows: &[BTreeMap<String, String>], stable: f64, found: f64) -> Option<f64> {
+    let damping = |i: usize| number(&rows[i], "damping").expect("every row has one").log10();
+    let usable =
+        |i: usize| rows[i]["converged"] == "true" && number(&rows[i], "spearman_dot").is_none_or(|s| s <= 0.98);
+    let agrees = |i: usize| number(&rows[i], "spearman_next").is_some_and(|s| s >= stable);
+    let mut runs = Vec::new();
+    for first in 0..rows.len() {
+        for last in first + 1..rows.len() {
+            if (first..=last).all(usable) && (first..last).all(agrees) {
+                // Whole decades: rounding decides nothing.
+                runs.push(((damping(last) - damping(first)).round() as i32, first, last));
+            }
+        }
+    }
+    let (_, first, last) = runs.into_iter().max()?;
+    let off = |place: f64| (place - (damping(first) + damping(last)) / 2.0).abs();
+    let nearest = (first..=last).map(|i| off(damping(i))).fold(f64::INFINITY, f64::min);
+    Some((off(found.log10()) - nearest).abs())
+}
+
+#[test]
+fn the_recommendation_follows_its_rule() {
+    let folder = folder();
+    for method in ["hyperinf", "exact", "datainf"] {
+        for stable in ["0.8", "0.95", "0.999"] {
+            let args = ["--method", method, "--dampings", "0.001,0.01,0.1,1,10,100,1000", "--stable", stable];
+            let rows = swept(&folder, &args);
+            let json = fs::read_to_string(folder.file("hyperinf-sweep/summary.json")).expect("the program wrote it");
+            let told: Value = serde_json::from_str(&json).expect("it is JSON");
+            let marked: Vec<f64> = rows
+                .iter()
+                .filter(|r| r["recommended"] == "true")
+                .map(|r| r["damping"].parse().expect("a number"))
+                .collect();
+            assert_eq!(marked.first().copied(), told["recommended"]["damping"].as_f64(), "{told}");
+            let off =
+                off_the_rule(&rows, stable.parse().expect("a number"), marked.first().copied().unwrap_or(f64::NAN));
+            match off {
+                Some(off) => {
+                    assert_eq!(told["recommended"]["rule"], "plateau", "{method} {stable}: {told}");
+                    assert!(off < 1e-9, "{method} {stable}: {off} decades off, {told}");
+                }
+                None => assert_ne!(told["recommended"]["rule"], "plateau", "{method} {stable}: {told}"),
+            }
+            assert!(
+                told["recommended"].is_null() || told["recommended"]["reason"].as_str().is_some_and(|r| r.len() > 20)
+            );
+        }
+    }
+}
+
+#[test]
+fn samples_known_to_be_bad_decide() {
+    let folder = folder();
+    folder.write_bytes("bad.txt", b"3\n17\n\n 20 \n31\n");
+    let rows = swept(&folder, &["--known-bad", "bad.txt", "--dampings", "0.001,0.03,1,30"]);
+    let scores = scores(&folder);
+    let bad: Vec<bool> = (0..40).map(|i| [3, 17, 20, 31].contains(&i)).collect();
+    let mut best = (f64::NEG_INFINITY, String::new());
+    for row in &rows {
+        let scores = &scores[&(String::new(), row["damping"].clone())];
+        let suspicion: Vec<f64> = (0..40).map(|i| -scores.iter().map(|row| row[i]).sum::<f64>()).collect();
+        let expected = auc(&suspicion, &bad).expect("there are both");
+        let found = number(row, "auc").expect("samples are known");
+        assert!((found - expected).abs() < 1e-9, "{row:?}, expected {expected}");
+        if found >= best.0 {
+            best = (found, row["damping"].clone());
+        }
+    }
+    let chosen: Vec<&String> = rows.iter().filter(|r| r["recommended"] == "true").map(|r| &r["damping"]).collect();
+    assert_eq!(chosen, [&best.1]);
+}
+
+#[test]
+fn files_and_table_say_what_was_computed() {
+    let folder = folder();
+    let run = sweep(&folder, &["--sides", "short,rows,cols", "--dampings", "0.1,1,10", "--json"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let told: Value = serde_json::from_str(&run.stdout).expect("all of standard output is JSON");
+    let file = fs::read_to_string(folder.file("hyperinf-sweep/summary.json")).expect("the program wrote it");
+    assert_eq!(told, serde_json::from_str::<Value>(&file).expect("the file is JSON"));
+    assert_eq!((&told["sign"], &told["damping_kind"]), (&"positive = helpful".into(), &"relative".into()));
+    assert_eq!(told["sides"].as_array().map(Vec::len), Some(3));
+    for name in ["sweep.png", "spearman.png"] {
+        check_png(&folder.file("hyperinf-sweep").join(name));
+    }
+    let mut files: Vec<String> = fs::read_dir(folder.file("hyperinf-sweep"))
+        .expect("the program made it")
+        .map(|e| e.expect("it can be read").file_name().into_string().expect("UTF-8"))
+        .collect();
+    files.sort();
+    assert_eq!(files, FILES, "and nothing hidden");
+    let run = sweep(&folder, &["--sides", "rows", "--dampings", "0.1,1,10"]);
+    for needle in ["hyperinf: 40 training samples, 4 queries", "positive = helpful", "side rows; relative damping"] {
+        assert!(run.stdout.contains(needle), "no {needle:?} in\n{}", run.stdout);
+    }
+    assert!(run.stdout.contains("recommended, by rule of thumb: --gfim-side rows --damping"), "{}", run.stdout);
+}
+
+#[test]
+fn errors_have_their_codes_and_leave_nothing() {
+    let folder = folder();
+    let check = |args: &[&str], code: i32, needles: &[&str]| {
+        let run = sweep(&folder, args);
+        assert_eq!(run.code, Some(code), "{args:?}: {run:?}");
+        for needle in needles {
+            assert!(run.stderr.contains(needle), "{args:?}: no {needle:?} in\n{}", run.stderr);
+        }
+        assert_eq!(run.stdout, "", "{args:?}");
+        for name in FILES {
+            assert!(!folder.file("hyperinf-sweep").join(name).exists(), "{args:?} left {name}");
+        }
+    };
+    check(&["--method", "identity"], 2, &["identity", "no curvature"]);
+    check(&["--method", "exakt"], 2, &["did you mean `exact`"]);
+    check(&["--method", "exact", "--sides", "rows"], 2, &["--sides", "generalized Fisher"]);
+    check(&["--dampings", "0.1"], 2, &["--dampings must be at least two numbers that differ, not 1"]);
+    check(&["--dampings", "0.1,0.1"], 2, &["at least two"]);
+    for value in ["0.1,0", "0.1,-1", "inf,1", "nan,1"] {
+        check(&["--dampings", value], 2, &["--dampings must be positive and finite"]);
+    }
+    check(&["--stable", "0"], 2, &["--stable must be above 0"]);
+    check(&["--stable", "1.5"], 2, &["--stable must be above 0 and at most 1, not 1.5"]);
+    check(&["--top-k", "41"], 2, &["--top-k asks for 41", "of 40"]);
+    check(&["--known-bad", "absent.txt"], 3, &["absent.txt", "cannot be read"]);
+    for (text, needles) in [
+        ("1\n40\n", &["line 2 is `40`", "40 training samples"][..]),
+        ("1\n\n-3\n", &["line 3 is `-3`"]),
+        ("one\n", &["line 1 is `one`"]),
+        ("", &["names 0 of 40"]),
+    ] {
+        folder.write_bytes("bad.txt", text.as_bytes());
+        check(&["--known-bad", "bad.txt"], 3, needles);
+    }
+    check(&["--method", "kfac"], 2, &["shampoo"]);
+}
