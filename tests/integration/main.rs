@@ -19,6 +19,7 @@ mod hub;
 mod hyperpower;
 mod kronecker;
 mod kronecker_refusals;
+mod known;
 mod krylov;
 mod layers;
 mod lissa;

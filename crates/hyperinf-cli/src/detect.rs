@@ -33,7 +33,8 @@ pub fn run(args: &DetectArgs) -> Result<(), CliError> {
     }
     let job = Job { args: &args.influence, query: &args.validation, mode: QueryModeArg::Mean, outputs: &outputs };
     let scored = job.run(|rows| args.remove.map_or(Ok(()), |amount| check(amount, "--remove", rows)))?;
-    let influence = score::self_influence(&scored.pair, &scored.settings.options, &scored.settings.device)?;
+    let (options, device) = (&scored.settings.options, &scored.settings.device);
+    let influence = score::self_influence(&scored.pair, scored.known.as_deref(), options, device)?;
     check_range(&scored.attribution.scores)?;
     let scores = &scored.attribution.scores.rows[0];
     let order = detect(scores, Amount::Share(1.0)).map_err(CliError::Score)?;

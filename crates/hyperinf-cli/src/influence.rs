@@ -1,10 +1,12 @@
 //! What `attribute`, `detect` and `select` share: from files of rows to scores.
 
+mod curvature;
 mod summary;
 
 use std::fs::create_dir_all;
 use std::path::{Path, PathBuf};
 
+use hyperinf::curvature::BlockCurvature;
 use hyperinf::gradients::Target;
 use hyperinf::scoring::{Attribution, Set};
 
@@ -19,6 +21,7 @@ use crate::progress::warn;
 use crate::sample_gradients::Taken;
 use crate::samples::{CutRow, Reader, RowModel, Samples, limit, read_data};
 use crate::score::{self, Pair, Settings};
+use curvature::Chosen;
 pub(crate) use summary::Summary;
 
 /// Bad rows that are told one by one; of more only the number is told.
@@ -34,6 +37,10 @@ pub(crate) struct Scored {
     pub(crate) attribution: Attribution,
     pub(crate) settings: Settings,
     pub(crate) pair: Pair,
+    /// What the curvature is made of.
+    pub(crate) chosen: Chosen,
+    /// The curvature, where it was taken from the model.
+    pub(crate) known: Option<Vec<BlockCurvature>>,
     pub(crate) files: ModelFiles,
     pub(crate) labels: Option<Labels>,
     pub(crate) max_length: usize,
@@ -66,6 +73,7 @@ impl Job<'_> {
     pub(crate) fn run(&self, check: impl FnOnce(usize) -> Result<(), CliError>) -> Result<Scored, CliError> {
         let Self { args, query, mode, .. } = *self;
         let settings = Settings::new(&args.scoring, mode)?;
+        let chosen = Chosen::new(&args.curvature, &settings)?;
         self.prepare_folder()?;
         let files = ModelFiles::find(&args.model, args.adapter.as_deref())?;
         let task = files.task()?;
@@ -76,15 +84,15 @@ impl Job<'_> {
         match files.load_adapted(adapter, &settings.device)? {
             LoadedModel::Encoder(model, labels) => {
                 labels.check(&train.rows)?;
-                self.score(settings, files, model.as_ref(), Some(labels), train, query)
+                self.score((settings, chosen), files, model.as_ref(), Some(labels), train, query)
             }
-            LoadedModel::Decoder(model) => self.score(settings, files, model.as_ref(), None, train, query),
+            LoadedModel::Decoder(model) => self.score((settings, chosen), files, model.as_ref(), None, train, query),
         }
     }
 
     fn score<M: RowModel>(
         &self,
-        settings: Settings,
+        (settings, chosen): (Settings, Chosen),
         files: ModelFiles,
         model: &M,
         labels: Option<Labels>,
@@ -111,7 +119,12 @@ impl Job<'_> {
         let gradients =
             [taken.write(GRADIENTS[0], Target::Loss, &train)?, taken.write(GRADIENTS[1], Target::Measure, &query)?];
         let pair = Pair::open(gradients[0].path(), gradients[1].path())?;
-        let attribution = score::attribute(&pair, &settings.options, &settings.device)?;
+        let known =
+            chosen.of_model(model, &train.samples, taken.batch, pattern.as_ref(), &settings.options)?;
+        let attribution = match &known {
+            Some(known) => score::attribute_known(&pair, known, &settings.options, &settings.device)?,
+            None => score::attribute(&pair, &settings.options, &settings.device)?,
+        };
         if args.scoring.strict {
             score::check_converged(&attribution)?;
         }
@@ -123,7 +136,7 @@ impl Job<'_> {
         };
         let (train, query) = (rows(train, &gradients[0]), rows(query, &gradients[1]));
         let max_length = limit.tokens();
-        Ok(Scored { train, query, attribution, settings, pair, files, labels, max_length, gradients })
+        Ok(Scored { train, query, attribution, settings, pair, chosen, known, files, labels, max_length, gradients })
     }
 
     /// Makes the folder and finds out whether all outputs can be written.

@@ -19,7 +19,7 @@ use crate::to_stdout;
 pub(crate) use pair::Pair;
 pub(crate) use report::{counted, head};
 pub(crate) use settings::Settings;
-pub(crate) use stream::{attribute, self_influence, sweep};
+pub(crate) use stream::{attribute, attribute_known, self_influence, sweep};
 use summary::Summary;
 pub use variants::GroupError;
 use variants::Variants;

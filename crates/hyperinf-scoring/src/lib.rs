@@ -20,8 +20,6 @@
 //! | [`Groups`] | scores | sums or means over groups of samples or queries |
 //! | [`CurvatureSource`] | a model with batches | the pseudo-samples of an estimate of its curvature |
 //! | [`ProjectedSource`], [`principal`] | a source | a source of smaller gradients; the matrices that shrink them |
-//! | [`CurvatureSource`] | a model with batches | the pseudo-samples of an estimate of its curvature |
-//! | [`ProjectedSource`], [`principal`] | a source | a source of smaller gradients; the matrices that shrink them |
 //! | [`baselines`] | a model with batches | training losses and gradient norms |
 //! | [`ranking`], [`top_k`], [`detect`], [`select`] | scores | sample indices |
 

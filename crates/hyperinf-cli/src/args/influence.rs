@@ -4,7 +4,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use hyperinf::scoring::Amount;
 
-use super::{ColumnArgs, LengthArgs, ModelArgs, QueryModeArg, ScoringArgs};
+use super::{ColumnArgs, EstimateArgs, LengthArgs, ModelArgs, QueryModeArg, ScoringArgs};
 
 /// What all commands take that score rows of text.
 #[derive(Debug, Args)]
@@ -33,6 +33,9 @@ pub struct InfluenceArgs {
     /// How to score.
     #[command(flatten)]
     pub scoring: ScoringArgs,
+    /// What the curvature is made of.
+    #[command(flatten)]
+    pub curvature: EstimateArgs,
     /// How to read rows.
     #[command(flatten)]
     pub columns: ColumnArgs,

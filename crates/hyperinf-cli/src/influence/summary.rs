@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::curvature::Chosen;
 use super::{Rows, Scored};
 use crate::data::{BadRow, Columns, Labels, TextTask};
 use crate::samples::CutRow;
@@ -14,6 +15,7 @@ pub(crate) struct Summary<'a> {
     command: &'static str,
     #[serde(flatten)]
     pub(crate) scoring: Scoring,
+    curvature: &'a Chosen,
     task: TextTask,
     model: Files<'a>,
     adapter: Option<Files<'a>>,
@@ -63,6 +65,7 @@ impl<'a> Summary<'a> {
         Self {
             command,
             scoring: Scoring::new(&scored.settings, &scored.pair, &scored.attribution),
+            curvature: &scored.chosen,
             task: if scored.labels.is_some() { TextTask::Classification } else { TextTask::LanguageModel },
             model: Files { path: files.name.clone(), xxh3_128: &files.model_hashes },
             adapter: files

@@ -6,7 +6,7 @@ use std::thread;
 
 use burn::tensor::{Device, Element, Tensor, TensorData};
 use bytemuck::Zeroable;
-use hyperinf::curvature::{Damping, Storage};
+use hyperinf::curvature::{BlockCurvature, Damping, Storage};
 use hyperinf::gradients::{Block, GradientError, Gradients};
 use hyperinf::scoring::{
     self, Attribution, Contrast, Joined, Method, Options, QueryMode, ScoreError, Scorer, Set, Source,
@@ -27,6 +27,26 @@ pub(crate) fn attribute(pair: &Pair, options: &Options, device: &Device) -> Resu
     scorer.finish().map_err(|error| explain(pair, error))
 }
 
+/// [`attribute`] with a curvature that is made already, of each of the pair's blocks.
+pub(crate) fn attribute_known(
+    pair: &Pair,
+    known: &[BlockCurvature],
+    options: &Options,
+    device: &Device,
+) -> Result<Attribution, CliError> {
+    let mut scorer = Scorer::new(options.clone()).map_err(CliError::Score)?;
+    each_group(pair, options, device, &mut |sources| {
+        let (train, queries) = train_and_queries(sources);
+        scorer.add_known(train, of_blocks(known, &train.layout), queries)
+    })?;
+    scorer.finish().map_err(|error| explain(pair, error))
+}
+
+/// The curvature of these blocks.
+fn of_blocks(known: &[BlockCurvature], layout: &[Block]) -> Vec<BlockCurvature> {
+    layout.iter().filter_map(|block| known.iter().find(|found| found.block == *block)).cloned().collect()
+}
+
 /// [`attribute`] at every damping, of a pair without a contrast or a curvature of its own; `done` is told of every block.
 pub(crate) fn sweep(
     pair: &Pair,
@@ -38,10 +58,7 @@ pub(crate) fn sweep(
     let of_blocks = Options { merged: false, ..options.clone() };
     let mut all: Option<Vec<Attribution>> = None;
     each_group(pair, options, device, &mut |sources| {
-        let of = |set| sources.iter().find(|source| source.blocks.set == set);
-        let (Some(train), Some(queries)) = (of(Set::Train), of(Set::Query)) else {
-            unreachable!("a pair has training gradients and queries")
-        };
+        let (train, queries) = train_and_queries(sources);
         let found = scoring::sweep(train, queries, &of_blocks, dampings)?;
         done();
         match &mut all {
@@ -93,12 +110,15 @@ fn each_group(
     })
 }
 
+fn train_and_queries<'a, 'b>(sources: &'a [FileSource<'b>]) -> (&'a FileSource<'b>, &'a FileSource<'b>) {
+    let of = |set| sources.iter().find(|source| source.blocks.set == set);
+    of(Set::Train).zip(of(Set::Query)).expect("a pair has training gradients and queries")
+}
+
 /// Adds the scores of some blocks.
 fn add(scorer: &mut Scorer, sources: &[FileSource<'_>], query: QueryMode) -> Result<(), ScoreError> {
     let of = |set| sources.iter().find(|source| source.blocks.set == set);
-    let (Some(train), Some(queries)) = (of(Set::Train), of(Set::Query)) else {
-        unreachable!("a pair has training gradients and queries")
-    };
+    let (train, queries) = train_and_queries(sources);
     let contrast = of(Set::Contrast);
     let difference = contrast.map(|harmed| Contrast { helped: queries, harmed });
     let joined = contrast.map(|contrast| Joined(vec![queries, contrast]));
@@ -113,8 +133,14 @@ fn add(scorer: &mut Scorer, sources: &[FileSource<'_>], query: QueryMode) -> Res
     }
 }
 
-/// The influence of each training sample on itself, not normalised; without curvature its squared norm.
-pub(crate) fn self_influence(pair: &Pair, options: &Options, device: &Device) -> Result<Vec<f64>, CliError> {
+/// The influence of each training sample on itself, not normalised; without curvature its squared norm. With the
+/// curvature that is made already, if there is one.
+pub(crate) fn self_influence(
+    pair: &Pair,
+    known: Option<&[BlockCurvature]>,
+    options: &Options,
+    device: &Device,
+) -> Result<Vec<f64>, CliError> {
     let precision = pair.precision(device);
     let options = Options { query: QueryMode::Mean, ..options.clone() };
     let all: Vec<usize> = (0..pair.positions.len()).collect();
@@ -124,7 +150,10 @@ pub(crate) fn self_influence(pair: &Pair, options: &Options, device: &Device) ->
     let mut values = vec![0.0; pair.train.samples()];
     for group in groups {
         let source = blocks.source(group, blocks.load(group)?, device);
-        let found = scoring::self_influence(&source, &of_blocks);
+        let found = match known {
+            Some(known) => scoring::self_influence_known(&source, self::of_blocks(known, &source.layout), &of_blocks),
+            None => scoring::self_influence(&source, &of_blocks),
+        };
         source.failure()?;
         let found = found.map_err(|error| explain(pair, error))?;
         values.iter_mut().zip(found.values).for_each(|(sum, value)| *sum += value);

@@ -1,0 +1,59 @@
+//! Curvature that is made first and used later.
+
+use burn::tensor::{DType, Device};
+use hyperinf::gradients::{Block, Gradients};
+use hyperinf::scoring::{
+    Gfim, Options, ScoreError, Scorer, attribute, attribute_with, curvature, self_influence, self_influence_known,
+};
+use hyperinf_tests::compare::{assert_close, tensor};
+use hyperinf_tests::devices;
+use hyperinf_tests::oracle::Matrix;
+
+const SHAPES: [(usize, usize); 2] = [(3, 5), (4, 2)];
+
+fn set(n: usize, seed: u64, device: &Device) -> Gradients {
+    let layout: Vec<Block> = SHAPES.iter().map(|&(r, c)| Block::new(format!("{r} by {c}"), r, c)).collect();
+    let blocks = SHAPES
+        .iter()
+        .zip(seed..)
+        .map(|(&(r, c), seed)| tensor(&Matrix::noise(n, r * c, seed), device, DType::F32).reshape([n, r, c]));
+    Gradients::new(layout, blocks.collect()).expect("the shapes are the blocks'")
+}
+
+#[test]
+fn curvature_made_first_gives_the_same_scores() {
+    for (name, device) in devices() {
+        let (train, other, query) = (set(14, 1, &device), set(9, 20, &device), set(3, 40, &device));
+        for method in ["identity", "datainf", "exact", "hyperinf", "shampoo", "diagonal"] {
+            let options = Options::named(method, Gfim::default()).expect("a method");
+            let what = format!("{method} on {name}");
+            for (made_of, expected) in [
+                (&train, attribute(&train, &query, &options)),
+                (&other, attribute_with(&train, &other, &query, &options)),
+            ] {
+                let known = curvature(made_of, &options).expect("good gradients");
+                let mut scorer = Scorer::new(options.clone()).expect("a damping");
+                scorer.add_known(&train, known, &query).expect("the same blocks");
+                let found = scorer.finish().expect("scores").scores.rows.concat();
+                // The dual's own products and those of its rounded rows differ by rounding.
+                assert_close(&what, &found, &expected.expect("good gradients").scores.rows.concat(), 2e-5);
+            }
+            let known = curvature(&train, &options).expect("good gradients");
+            let found = self_influence_known(&train, known, &options).expect("good gradients").values;
+            assert_close(&what, &found, &self_influence(&train, &options).expect("good gradients").values, 1e-6);
+        }
+    }
+}
+
+#[test]
+fn curvature_of_other_blocks_is_refused() {
+    for (_, device) in devices() {
+        let (train, query) = (set(14, 1, &device), set(3, 40, &device));
+        let options = Options::named("exact", Gfim::default()).expect("a method");
+        let mut known = curvature(&train, &options).expect("good gradients");
+        known.reverse();
+        let mut scorer = Scorer::new(options).expect("a damping");
+        let error = scorer.add_known(&train, known, &query).expect_err("the blocks are in another order");
+        assert!(matches!(error, ScoreError::Gradients { .. }), "{error:?}");
+    }
+}
