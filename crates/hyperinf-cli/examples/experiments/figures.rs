@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use epaint_default_fonts::UBUNTU_LIGHT;
-use plotters::prelude::*;
-use plotters::style::register_font;
+use hyperinf_cli::figure::{Axis, Line, Panel, Point, draw_lines};
 
 use crate::judge::mean_and_spread;
 use crate::results::{self, Detection, DetectionSetting};
@@ -28,22 +26,8 @@ struct Frame<'a> {
     ticks: &'a [(f64, String)],
 }
 
-const SIZE: (u32, u32) = (680, 440);
-/// Distinct for most eyes, on screen and in grey.
-const COLOURS: [RGBColor; 8] = [
-    RGBColor(0, 0, 0),
-    RGBColor(0, 114, 178),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(230, 159, 0),
-    RGBColor(86, 180, 233),
-    RGBColor(128, 128, 128),
-];
-
 /// Draws every figure for which there are results.
 pub fn draw(out: &Path, figures: &Path) -> Result<(), Failure> {
-    register_font("sans-serif", FontStyle::Normal, UBUNTU_LIGHT).map_err(|_| "the font is damaged")?;
     let groups = groups(results::read(&out.join(detection::FILE))?);
     std::fs::create_dir_all(figures)?;
     let largest = |data: &str| groups.iter().filter(|(s, _)| s.data == data).map(|(s, _)| s.train).max();
@@ -155,53 +139,11 @@ fn correlations(groups: &[&(DetectionSetting, Vec<Detection>)], path: &Path) -> 
 }
 
 fn plot(path: &Path, frame: &Frame<'_>, series: &[Series]) -> Result<(), Failure> {
-    let partial = path.with_extension("partial.png");
-    {
-        let area = BitMapBackend::new(&partial, SIZE).into_drawing_area();
-        area.fill(&WHITE)?;
-        let mut chart = ChartBuilder::on(&area)
-            .caption(frame.title, ("sans-serif", 18))
-            .margin(12)
-            .x_label_area_size(44)
-            .y_label_area_size(56)
-            .build_cartesian_2d(frame.x.1.clone(), frame.y.1.clone())?;
-        let label = |x: &f64| {
-            let near = frame.ticks.iter().find(|(place, _)| (place - x).abs() < 0.05);
-            near.map_or_else(|| if frame.ticks.is_empty() { format!("{x:.1}") } else { String::new() }, |t| t.1.clone())
-        };
-        chart
-            .configure_mesh()
-            .x_desc(frame.x.0)
-            .y_desc(frame.y.0)
-            .x_label_formatter(&label)
-            .y_label_formatter(&|y| {
-                if frame.y.1.end - frame.y.1.start < 0.4 { format!("{y:.2}") } else { format!("{y:.1}") }
-            })
-            .x_labels(11)
-            .light_line_style(WHITE)
-            .bold_line_style(RGBColor(225, 225, 225))
-            .label_style(("sans-serif", 15))
-            .draw()?;
-        for (Series { name, points }, colour) in series.iter().zip(COLOURS.into_iter().cycle()) {
-            let line = points.iter().map(|&(x, y, _)| (x, y));
-            chart
-                .draw_series(LineSeries::new(line.clone(), colour.stroke_width(2)))?
-                .label(name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
-            chart.draw_series(line.map(|point| Circle::new(point, 2, colour.filled())))?;
-            let bars = points.iter().filter(|p| p.2 > 0.0);
-            chart.draw_series(bars.map(|&(x, y, s)| PathElement::new([(x, y - s), (x, y + s)], colour)))?;
-        }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::LowerRight)
-            .background_style(WHITE.mix(0.85))
-            .border_style(RGBColor(200, 200, 200))
-            .label_font(("sans-serif", 14))
-            .draw()?;
-        area.present()?;
-    }
-    std::fs::rename(&partial, path)?;
+    let points = |points: &[(f64, f64, f64)]| points.iter().map(|&(x, y, s)| Point::spread(x, (y, s))).collect();
+    let lines: Vec<Line> = series.iter().map(|s| Line { name: s.name.clone(), points: points(&s.points) }).collect();
+    let x = Axis { ticks: frame.ticks, ..Axis::linear(frame.x.0).over(frame.x.1.clone()) };
+    let y = Axis::linear(frame.y.0).over(frame.y.1.clone());
+    draw_lines(path, &[Panel { title: frame.title, x, y, lines: &lines, mark: None }])?;
     println!("{}", path.display());
     Ok(())
 }

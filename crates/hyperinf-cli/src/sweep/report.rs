@@ -310,16 +310,17 @@ pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> std::result:
     let mark = chosen.map(|advice| advice.damping);
     let kind = if sweep.args.absolute { "damping, absolute" } else { "damping, relative" };
     let (low, high) = (sweep.dampings[0], sweep.dampings[sweep.dampings.len() - 1]);
-    let lowest = |lines: &[Line]| lines.iter().flat_map(|l| &l.points).map(|p| p.y).fold(0.0, f64::min);
+    let lowest = |lines: &[Line]| lines.iter().flat_map(|l| &l.points).map(|p| p.y).fold(0.9, f64::min);
     let panel = |title, lines| Panel {
         title,
         x: Axis::logarithmic(kind).over(low / 1.2..high * 1.2),
-        y: Axis::linear("").over(lowest(lines) - 0.02..1.02),
+        y: Axis::linear("agreement").over(lowest(lines) - 0.02..1.01),
         lines,
         mark,
     };
     let method = sweep.sides[0].settings.method;
-    let title = format!("{method}: agreement of neighbouring dampings");
+    let recommended = mark.map(|damping| format!("; recommended: {damping}")).unwrap_or_default();
+    let title = format!("{method}: agreement with the next damping{recommended}");
     figure::stage_lines(path, &[panel(&title, &stability), panel("Agreement with what needs no damping", &against)])
 }
 
