@@ -142,7 +142,7 @@ pub struct JudgedArgs {
 /// Where results go.
 #[derive(Clone, Debug, Args)]
 pub struct ResultArgs {
-    /// The folder for summary.json and methods.csv; made if it is not there.
+    /// The folder for summary.json, methods.csv and methods.png; made if it is not there.
     #[arg(long, value_name = "DIR", default_value = "hyperinf-eval")]
     pub out: PathBuf,
     /// Print the summary as JSON.

@@ -31,7 +31,7 @@ pub(super) fn run(args: &PbrfArgs) -> Result<(), CliError> {
         let mut responses =
             Responses { effects: vec![Vec::new(); task.queries.len()], residuals: Vec::new(), steps: Vec::new() };
         for sample in 0..args.samples {
-            progress.at((place * args.samples + sample) as u64, String::new);
+            progress.at((place * args.samples + sample) as u64, || format!("λ {:.1e}", proximal.lambda));
             let one = proximal.responses(model, &models.train, &models.queries, &[sample])?;
             responses.effects.iter_mut().zip(one.effects).for_each(|(all, own)| all.extend(own));
             responses.residuals.extend(one.residuals);

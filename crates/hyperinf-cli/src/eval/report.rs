@@ -13,11 +13,13 @@ use super::candidate::Candidate;
 use super::setup::{Models, Scored};
 use crate::args::ResultArgs;
 use crate::error::CliError;
-use crate::output::{Column, Folder, Table, cell, stage_csv, stage_json};
+use crate::figure::{Bar, Bars, stage_bars};
+use crate::output::{Column, Folder, Staged, Table, cell, stage_csv, stage_json};
 use crate::progress::Progress;
 use crate::to_stdout;
 
 const FILES: [&str; 2] = ["methods.csv", "summary.json"];
+const PICTURE: &str = "methods.png";
 
 /// A number under a name.
 pub(crate) type Figure = (String, Option<f64>);
@@ -41,7 +43,7 @@ impl Row {
 
 /// The folder of results, found writable before anything is computed.
 pub(crate) fn folder(args: &ResultArgs) -> Result<Folder, CliError> {
-    Folder::new(&args.out, &FILES, &[])
+    Folder::new(&args.out, &[FILES[0], FILES[1], PICTURE], &[])
 }
 
 /// Scores with every method and judges each.
@@ -112,8 +114,13 @@ impl Report<'_> {
         let columns = names.iter().enumerate().map(|(place, name)| (name.as_str(), column(place)));
         let csv = stage_csv(&csv, &Table::new(columns.collect()))?;
         let told = stage_json(&told, &summary)?;
+        let picture = folder.file(PICTURE);
+        let picture = self.picture(&picture)?;
         csv.place()?;
         told.place()?;
+        if let Some(picture) = picture {
+            picture.place()?;
+        }
         to_stdout(|out| {
             if args.json {
                 serde_json::to_writer_pretty(&mut *out, &summary)?;
@@ -121,6 +128,23 @@ impl Report<'_> {
             }
             self.text(&args.out, out)
         })
+    }
+
+    /// The first figure of each method with its interval, if the figures have one.
+    fn picture<'a>(&self, path: &'a Path) -> Result<Option<Staged<'a>>, CliError> {
+        let bar = |row: &Row| {
+            let of = |name: &str| row.figures.iter().find(|(figure, _)| figure == name).and_then(|(_, value)| *value);
+            let damping = row.damping.map_or_else(String::new, |d| format!("  λ {d}"));
+            let value = row.figures.first()?.1?;
+            Some(Bar { name: format!("{}{damping}", row.method), value, interval: (of("low")?, of("high")?) })
+        };
+        let bars: Vec<Bar> = self.rows.iter().filter_map(bar).collect();
+        if bars.is_empty() {
+            return Ok(None);
+        }
+        let figure = self.rows[0].figures[0].0.as_str();
+        let title = format!("{}: {figure}, mean over {} queries, 95 % interval", self.truth, self.task.queries.len());
+        stage_bars(path, &Bars { title: &title, bars: &bars }).map(Some)
     }
 
     fn summary(&self) -> Summary {

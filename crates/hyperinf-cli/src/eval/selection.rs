@@ -21,6 +21,7 @@ pub(super) fn run(args: &SelectionArgs) -> Result<(), CliError> {
     let own: Vec<usize> = (0..args.task.queries).collect();
     let test: Vec<usize> = (args.task.queries..rest.len()).collect();
     let mut recipe = recipe(&args.task);
+    recipe.validate()?;
     recipe.length = Length::Steps(recipe.steps(train.len()));
     let asked = DigitsTask { train, queries: rest.of(&own), hidden: args.task.hidden.0.clone(), recipe };
     let task = DigitsTask { queries: rest.of(&test), ..asked.clone() };

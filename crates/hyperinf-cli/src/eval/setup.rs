@@ -40,8 +40,10 @@ pub(crate) fn recipe(args: &TaskArgs) -> Recipe {
 
 /// The task that was typed.
 pub(crate) fn task(args: &TaskArgs) -> Result<DigitsTask, CliError> {
+    let recipe = recipe(args);
+    recipe.validate()?;
     let (train, queries) = digits()?.split(args.train, args.queries, args.data_seed)?;
-    Ok(DigitsTask { train, queries, hidden: args.hidden.0.clone(), recipe: recipe(args) })
+    Ok(DigitsTask { train, queries, hidden: args.hidden.0.clone(), recipe })
 }
 
 /// The bank that was typed, or the one in the folder of results.
@@ -56,7 +58,9 @@ pub(crate) fn telling<T>(work: impl FnOnce(&(dyn Fn(usize, usize) + Sync)) -> T)
     let progress: Mutex<Option<Progress>> = Mutex::new(None);
     let result = work(&|done, of| {
         let mut progress = progress.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        progress.get_or_insert_with(|| Progress::new("trainings", of as u64)).at(done as u64, String::new);
+        progress
+            .get_or_insert_with(|| Progress::new("trainings", of as u64))
+            .at(done as u64, || "each kept in the bank".into());
     });
     if let Some(progress) = progress.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
         progress.finish();

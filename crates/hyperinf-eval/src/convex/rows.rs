@@ -72,9 +72,12 @@ impl Hessian {
         for i in 0..d {
             matrix[(i, i)] += penalty;
         }
-        let factor = Llt::new(matrix.as_ref(), Side::Lower)
-            .map_err(|_| TruthError::NotPositiveDefinite { parameters: d, penalty })?;
-        Ok(Self { factor })
+        let singular = || TruthError::NotPositiveDefinite { parameters: d, penalty };
+        let factor = Llt::new(matrix.as_ref(), Side::Lower).map_err(|_| singular())?;
+        // Rounding makes a pivot of 0 a little positive as often as negative.
+        let largest = (0..d).map(|i| matrix[(i, i)]).fold(0.0, f64::max);
+        let smallest = (0..d).map(|i| factor.L()[(i, i)].powi(2)).fold(f64::INFINITY, f64::min);
+        if smallest > d as f64 * f64::EPSILON * largest { Ok(Self { factor }) } else { Err(singular()) }
     }
 
     /// `H⁻¹ b`.

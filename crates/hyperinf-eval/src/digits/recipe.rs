@@ -65,7 +65,12 @@ impl Recipe {
         }
     }
 
-    pub(super) fn validate(&self) -> Result<(), TruthError> {
+    /// Fails if a field is out of its range.
+    ///
+    /// # Errors
+    ///
+    /// Names the field with its range.
+    pub fn validate(&self) -> Result<(), TruthError> {
         let Self { optimizer, learning_rate, weight_decay, batch_size, length } = *self;
         let length = match length {
             Length::Epochs(count) | Length::Steps(count) => count,

@@ -5,6 +5,13 @@ const MEMORY: usize = 20;
 /// Halvings of a step before it counts as no step.
 const HALVINGS: usize = 40;
 
+/// Differences of values below this share of the whole descent count as rounding.
+const ROUNDING: f64 = 1e-6;
+
+/// Steps without a smaller gradient after which there is none to be found: the minimum lies on a kink (ReLU), or the
+/// gradient is all rounding.
+const PATIENCE: usize = 50;
+
 /// Where a minimisation ended.
 pub(super) struct Minimum {
     pub(super) point: Vec<f64>,
@@ -14,8 +21,8 @@ pub(super) struct Minimum {
 }
 
 /// Minimises a smooth function by L-BFGS (Nocedal and Wright 2006, algorithm 7.5) with backtracking until the gradient's
-/// norm is `tolerance` times that at the start, at most `max_steps` steps, or no shorter step goes down: as close as
-/// the function's rounding allows.
+/// norm is `tolerance` times that at the start, at most `max_steps` steps, or until it gets no smaller: as close as a kink
+/// or the function's rounding allow.
 ///
 /// `f(x)` gives the value and the gradient.
 pub(super) fn minimise(
@@ -26,10 +33,12 @@ pub(super) fn minimise(
 ) -> Result<Minimum, TruthError> {
     let mut point = start;
     let (mut value, mut gradient) = f(&point)?;
-    let first = norm(&gradient);
+    let (highest, first) = (value, norm(&gradient));
     let mut pairs: Vec<(Vec<f64>, Vec<f64>)> = Vec::new();
     let mut steps = 0;
-    while steps < max_steps && norm(&gradient) > tolerance * first {
+    // The smallest norm so far, and when it was found.
+    let mut best = (first, 0);
+    while steps < max_steps && norm(&gradient) > tolerance * first && steps < best.1 + PATIENCE {
         let direction = direction(&gradient, &pairs);
         let slope = dot(&direction, &gradient);
         let mut found = None;
@@ -38,7 +47,11 @@ pub(super) fn minimise(
         for _ in 0..HALVINGS {
             let next: Vec<f64> = point.iter().zip(&direction).map(|(x, d)| x + length * d).collect();
             let (next_value, next_gradient) = f(&next)?;
-            if next_value <= value + 1e-4 * length * slope {
+            // Close to the minimum values differ by their rounding only; there the slope decides (approximate Wolfe
+            // condition, Hager and Zhang 2005).
+            let flat = next_value <= value + ROUNDING * (highest - value)
+                && dot(&next_gradient, &direction).abs() <= 0.9 * slope.abs();
+            if next_value <= value + 1e-4 * length * slope || flat {
                 found = Some((next, next_value, next_gradient));
                 break;
             }
@@ -62,6 +75,9 @@ pub(super) fn minimise(
         }
         (point, value, gradient) = (next, next_value, next_gradient);
         steps += 1;
+        if norm(&gradient) < best.0 {
+            best = (norm(&gradient), steps);
+        }
     }
     let residual = if first > 0.0 { norm(&gradient) / first } else { 0.0 };
     Ok(Minimum { point, steps, residual })

@@ -1,0 +1,129 @@
+//! `hyperinf eval`: a small task, its files, its bank, and what is refused.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::{Folder, Run, device_names, hyperinf};
+
+/// 60 images, 8 queries, 8 hidden units, 3 epochs: a training takes milliseconds.
+const SMALL: [&str; 8] = ["--train", "60", "--queries", "8", "--hidden", "8", "--epochs", "3"];
+
+fn eval(folder: &Folder, args: &[&str]) -> Run {
+    hyperinf(folder.path(), &[&["eval"][..], args, &SMALL].concat())
+}
+
+fn summary(folder: &Folder) -> Value {
+    let text = fs::read_to_string(folder.file("hyperinf-eval/summary.json")).expect("the program wrote it");
+    serde_json::from_str(&text).expect("it is JSON")
+}
+
+fn methods(folder: &Folder) -> Vec<String> {
+    let summary = summary(folder);
+    let entries = summary["methods"].as_array().expect("a list").iter();
+    entries.map(|m| m["method"].as_str().expect("a name").to_owned()).collect()
+}
+
+#[test]
+fn lds_is_written_and_the_bank_is_used_again() {
+    for device in device_names() {
+        let folder = Folder::new();
+        let trainings = ["--subsets", "12", "--seeds", "2", "--device", &device];
+        let run = eval(&folder, &[&["lds", "--methods", "identity,exact@gauss-newton"][..], &trainings].concat());
+        assert_eq!(run.code, Some(0), "{run:?}");
+        let found = summary(&folder);
+        assert_eq!((&found["truth"], &found["sign"]), (&"lds".into(), &"positive = helpful".into()));
+        assert_eq!((&found["training_images"], &found["subsets"]), (&60.into(), &12.into()));
+        assert_eq!(methods(&folder), ["identity", "exact@gauss-newton"]);
+        for method in found["methods"].as_array().expect("a list") {
+            let number = |key: &str| method[key].as_f64().unwrap_or_else(|| panic!("{key} of {method}"));
+            assert!(number("low") <= number("lds") && number("lds") <= number("high"), "{method}");
+            assert!((-1.0..=1.0).contains(&number("lds")), "{method}");
+            assert!(run.stdout.contains(method["method"].as_str().expect("a name")), "{}", run.stdout);
+        }
+        let csv = fs::read_to_string(folder.file("hyperinf-eval/methods.csv")).expect("the program wrote it");
+        let lines: Vec<&str> = csv.lines().collect();
+        assert_eq!(lines[0], "method,damping,lds,low,high,constant,seconds,residual,converged");
+        assert_eq!(lines.len(), 3, "{csv}");
+        let bank = fs::read_to_string(folder.file("hyperinf-eval/bank.jsonl")).expect("the program wrote it");
+        assert_eq!(bank.lines().count(), 1 + 24);
+
+        // Other methods and two dampings, without training anew.
+        let more = ["lds", "--methods", "cosine,hyperinf:rows,ekfac", "--damping", "0.1,1"];
+        let run = eval(&folder, &[&more[..], &trainings].concat());
+        assert_eq!(run.code, Some(0), "{run:?}");
+        assert_eq!(summary(&folder)["results_found_in_the_bank"], 24);
+        assert_eq!(methods(&folder), ["cosine", "hyperinf:rows", "hyperinf:rows", "ekfac", "ekfac"]);
+        let again = fs::read_to_string(folder.file("hyperinf-eval/bank.jsonl")).expect("it is there");
+        assert_eq!(again, bank);
+    }
+}
+
+#[test]
+fn every_truth_has_its_figures() {
+    let two = ["--methods", "identity,exact"];
+    let cases: [(&[&str], &[&str]); 5] = [
+        (&["loo", "--leave-out", "6", "--seeds", "2"], &["spearman", "low", "high"]),
+        (&["mislabel", "--seeds", "2"], &["auc", "auc_error", "found_10", "found_20", "found_30"]),
+        (&["pbrf", "--samples", "4"], &["spearman", "pearson"]),
+        (&["brittleness", "--remove", "5,20", "--look-at", "2", "--seeds", "1"], &["growth_5", "flipped_20"]),
+        (&["selection", "--keep", "0.5", "--seeds", "2", "--test", "20"], &["loss_0.5", "loss_0.5_low"]),
+    ];
+    for (args, figures) in cases {
+        let folder = Folder::new();
+        let run = eval(&folder, &[args, &two].concat());
+        assert_eq!(run.code, Some(0), "{args:?}: {run:?}");
+        let found = summary(&folder);
+        assert_eq!(found["truth"], args[0]);
+        let methods = found["methods"].as_array().expect("a list");
+        assert!(methods.iter().any(|m| m["method"] == "exact"), "{found}");
+        for method in methods {
+            for figure in figures {
+                assert!(method[*figure].as_f64().is_some_and(f64::is_finite), "{figure} of {method}");
+            }
+        }
+        let csv = fs::read_to_string(folder.file("hyperinf-eval/methods.csv")).expect("the program wrote it");
+        assert_eq!(csv.lines().count(), methods.len() + 1);
+    }
+}
+
+#[test]
+fn the_summary_can_be_printed() {
+    let folder = Folder::new();
+    let run = eval(&folder, &["mislabel", "--methods", "identity", "--seeds", "1", "--json", "--out", "found"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let printed: Value = serde_json::from_str(&run.stdout).expect("it is JSON");
+    let written = fs::read_to_string(folder.file("found/summary.json")).expect("the program wrote it");
+    assert_eq!(printed, serde_json::from_str::<Value>(&written).expect("it is JSON"));
+    assert_eq!(printed["methods"][3]["auc_error"], Value::Null, "one seed has no spread");
+}
+
+#[test]
+fn what_cannot_be_done_is_said() {
+    let folder = Folder::new();
+    let first = eval(&folder, &["lds", "--methods", "identity", "--subsets", "2", "--seeds", "1"]);
+    assert_eq!(first.code, Some(0), "{first:?}");
+    let before = fs::read(folder.file("hyperinf-eval/summary.json")).expect("the program wrote it");
+    let cases: [(&[&str], i32, &[&str]); 8] = [
+        (&["lds", "--methods", "ecact"], 2, &["`ecact`"]),
+        (&["lds", "--methods", "exact:sideways"], 2, &["`exact:sideways`"]),
+        (&["lds", "--methods", "exact@guess"], 2, &["`exact@guess`"]),
+        (&["lds", "--damping", "0"], 2, &["--damping", "not 0"]),
+        (&["lds", "--share", "1"], 2, &["share", "60"]),
+        (&["lds", "--learning-rate", "-1"], 2, &["learning_rate", "-1"]),
+        (&["lds", "--batch-size", "16"], 3, &["belongs to another task", "batches of 32", "batches of 16", "--bank"]),
+        (&["loo", "--leave-out", "61"], 2, &["below 60"]),
+    ];
+    for (args, code, needles) in cases {
+        let run = eval(&folder, args);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(code), ""), "{args:?}: {run:?}");
+        for needle in needles {
+            assert!(run.stderr.contains(needle), "{args:?}: {}", run.stderr);
+        }
+    }
+    let run = hyperinf(folder.path(), &["eval", "lds", "--train", "1797", "--queries", "1"]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stderr.contains("1797"), "{}", run.stderr);
+    let after = fs::read(folder.file("hyperinf-eval/summary.json")).expect("it is there");
+    assert_eq!(after, before, "what failed changed no result");
+}
