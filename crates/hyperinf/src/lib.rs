@@ -33,7 +33,7 @@ pub use hyperinf_solvers as solvers;
 pub mod prelude {
     pub use crate::curvature::{Curvature, Damping, Scale, Side, Storage, Structure};
     pub use crate::device;
-    pub use crate::gradients::{Block, Capture, Gradients, Tape, Target, Task};
+    pub use crate::gradients::{Block, Capture, Estimate, Family, Gradients, Likelihood, Tape, Target, Task};
     pub use crate::models::{LoraConfig, LoraLinear};
     pub use crate::scoring::{
         Amount, Attribution, Gfim, Method, Normalisation, Options, QueryMode, Scorer, Scores, Source, TaskSource,

@@ -79,7 +79,7 @@ pub fn principal(source: &dyn Source, moments: Moments, rank: usize) -> Result<P
 /// Of which second moments [`principal`] takes the eigenvectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moments {
-    /// `A = mean a aᵀ` and `S = mean δ δᵀ` over positions: LoGra's initialisation (Choe et al. 2024, section 3.2).
+    /// `A = mean a aᵀ` and `S = mean δ δᵀ` over positions: LoGra's initialisation (Choe et al. 2024, section 3).
     Captures,
     /// `L = mean g gᵀ` and `R = mean gᵀ g`: those directions that hold most of the gradients' squared norm.
     Gradients,
