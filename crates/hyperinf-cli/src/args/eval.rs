@@ -132,7 +132,7 @@ pub struct JudgedArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub models: usize,
     /// Draws of labels per image, for the estimate `sampled`.
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 16)]
     pub draws: usize,
     /// Where gradients and scores are computed: flex, ndarray, … [default: the first compiled in].
     #[arg(long, value_name = "DEVICE")]

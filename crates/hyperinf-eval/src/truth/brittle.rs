@@ -41,7 +41,7 @@ pub struct Brittleness {
 }
 
 /// Removes each query's most helpful samples, trains on the rest, and looks at what becomes of the query: one result
-/// per number of [`BrittlenessConfig::remove`] (Ilyas et al. 2022, section 4.2).
+/// per number of [`BrittlenessConfig::remove`] (Ilyas et al. 2022, section 4).
 ///
 /// `scores` are `[q, n]`, positive = helpful. Hold it against [`random_scores`].
 ///

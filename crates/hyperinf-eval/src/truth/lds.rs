@@ -98,7 +98,7 @@ impl LdsTruth {
         Ok(Self { samples: task.samples(), subsets, losses })
     }
 
-    /// The linear datamodelling score (Park et al. 2023, definition 2.3): for each query Spearman's correlation, over the
+    /// The linear datamodelling score (Park et al. 2023, section 2): for each query Spearman's correlation, over the
     /// subsets, of the summed scores of a subset with the *negative* mean loss after training on it.
     ///
     /// `scores` are `[q, n]`, positive = helpful: samples of high scores make the loss low. 1 is a perfect

@@ -45,7 +45,7 @@ impl Proximal {
         Self { lambda, weight: 1.0, tolerance: 1e-6, max_steps: 1000 }
     }
 
-    /// The responses of every query to each of some training samples (Bae et al. 2022, equation 9): from the trained
+    /// The responses of every query to each of some training samples (Bae et al. 2022, section 4): from the trained
     /// `θ_s`,
     ///
     /// ```text
