@@ -8,6 +8,8 @@
 //! | [`Identity`] | all | nothing | nothing |
 //! | [`Exact`] | all | `D³/3`, `k³/3` (one-sided), `n²D + n³/3` (samples, dual) | two triangular solves |
 //! | [`Hyperpower`] | dense, one-sided | `2k³` per product | one product |
+//! | [`SpectralSolver`] | all | `9k³` once for every damping | two products |
+//! | [`Auto`] | all | the cheapest of exact, hyperpower and spectral | |
 //! | [`DataInf`] | samples | `nD` | two products with the samples |
 //! | [`Lissa`] | all | a spectral bound | one product with `H` per step |
 //! | [`Cg`] | all | a preconditioner, if any | one product with `H` per step |
@@ -15,6 +17,7 @@
 //! | [`Lanczos`] | all | `rank + extra` products of one row with `H` | two products with the eigenvectors |
 //! | [`Nystrom`] | all | a product of `rank` rows with `H`, `8 D rank²` | two products with the eigenvectors |
 
+mod auto;
 mod cg;
 mod cg_block;
 mod datainf;
@@ -31,8 +34,10 @@ mod nystrom;
 mod precondition;
 mod registry;
 mod solver;
+mod spectral;
 mod spectrum;
 
+pub use auto::{Auto, Choice};
 pub use cg::Cg;
 pub use cg_block::BlockCg;
 pub use datainf::DataInf;
@@ -46,4 +51,5 @@ pub use nystrom::{Nystrom, nystrom_eigen};
 pub use precondition::Preconditioner;
 pub use registry::{solver, solvers};
 pub use solver::{Inverse, Solution, Solver, relative_residuals};
+pub use spectral::{Spectral, SpectralSolver};
 pub use spectrum::{certain_bound, largest_eigenvalue, spectral_bound};

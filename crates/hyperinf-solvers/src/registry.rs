@@ -1,4 +1,6 @@
-use crate::{BlockCg, Cg, DataInf, Exact, Hyperpower, Identity, Lanczos, Lissa, Nystrom, Solver};
+use crate::{
+    Auto, BlockCg, Cg, DataInf, Exact, Hyperpower, Identity, Lanczos, Lissa, Nystrom, Order, Solver, SpectralSolver,
+};
 
 /// Every solver of this crate with its defaults.
 pub fn solvers() -> Vec<Box<dyn Solver>> {
@@ -6,7 +8,13 @@ pub fn solvers() -> Vec<Box<dyn Solver>> {
         Box::new(Identity),
         Box::new(Exact),
         Box::new(Hyperpower::default()),
+        Box::new(Hyperpower::of_order(Order::Three)),
+        Box::new(Hyperpower::of_order(Order::Five)),
+        Box::new(Hyperpower::of_order(Order::Seven)),
+        Box::new(Hyperpower::of_order(Order::Nine)),
         Box::new(Hyperpower::authors()),
+        Box::new(SpectralSolver),
+        Box::new(Auto::default()),
         Box::new(DataInf),
         Box::new(Lissa::default()),
         Box::new(Lissa::stochastic()),

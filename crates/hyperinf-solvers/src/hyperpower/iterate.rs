@@ -5,8 +5,8 @@ use hyperinf_curvature::{precise, scalars, symmetric_product, tensor_from_host};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::interval::Interval;
 use super::elementwise::{sum, weighted};
+use super::interval::Interval;
 use super::polynomial::{Polynomial, correction};
 use super::{Hyperpower, HyperpowerStart};
 use crate::SolveError;
