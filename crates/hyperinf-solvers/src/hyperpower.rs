@@ -1,27 +1,21 @@
+mod blocks;
 mod elementwise;
 mod interval;
 mod iterate;
 mod polynomial;
 mod prepared;
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Tensor};
 use hyperinf_curvature::{Curvature, Structure};
 
-use crate::krylov::epsilon;
 use crate::solver::check;
-use crate::{Inverse, SolveError, Solver, certain_bound, spectral_bound};
+use crate::{Inverse, SolveError, Solver, certain_bound};
+use blocks::{Problem, damped};
 use interval::Interval;
 use iterate::{Batch, invert};
 pub use iterate::{Iterate, MatrixInverse};
 pub use polynomial::Order;
 use prepared::Prepared;
-
-/// Above this product of rounding and condition the iteration runs in f64, where the device has it.
-const ROUNDING: f64 = 0.03;
-/// Sizes up to this are taken together on a processor; a device with memory of its own takes any.
-const TOGETHER: usize = 256;
-/// Numbers in one batch of matrices, 64 MiB in f32; an iteration holds up to eight such batches.
-const BATCH: usize = 1 << 24;
 
 /// Where a hyperpower iteration starts, how its steps are scaled and when it stops.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -245,25 +239,6 @@ impl Hyperpower {
             (HyperpowerStart::Fixed { .. }, Order::Nine) => "hyperpower-9-fixed",
         }
     }
-
-    /// The inverse of one block, from the estimated bound, the certain one, and in f64, until one does not diverge.
-    fn inverse(&self, problem: &Problem<'_>) -> Result<MatrixInverse, SolveError> {
-        let attempt = |dtype, upper: f64| {
-            let a = problem.damped(dtype);
-            self.run(a, None, problem.lambda, upper, upper / problem.lambda, None)
-        };
-        let first = attempt(problem.dtype, problem.upper);
-        let Err(SolveError::Diverged { .. }) = first else { return first };
-        // An eigenvalue above the estimated bound: the certain one costs a few steps more.
-        let certain = certain_bound(problem.matrix)? + problem.lambda;
-        let second = attempt(problem.dtype, certain);
-        match second {
-            Err(SolveError::Diverged { .. }) if problem.dtype != DType::F64 && problem.has_f64() => {
-                attempt(DType::F64, certain)
-            }
-            other => other,
-        }
-    }
 }
 
 impl Solver for Hyperpower {
@@ -330,108 +305,4 @@ impl Solver for Hyperpower {
         }
         Ok(inverses.into_iter().map(|inverse| inverse.expect("every index was in the order")).collect())
     }
-}
-
-impl Hyperpower {
-    /// The inverse from the one at another damping; none if that would not be shorter or did not work.
-    fn warm(&self, problem: &Problem<'_>, lambda: f64, known: &MatrixInverse) -> Option<MatrixInverse> {
-        let ratio = problem.lambda / lambda;
-        // Rounding of the known inverse widens the interval, in single directions by more than its mean.
-        let slack = known.certificate.max(4.0 * known.error);
-        let interval = Interval { lower: ratio.min(1.0) - slack, upper: ratio.max(1.0) + slack };
-        let cold = Interval { lower: problem.lambda, upper: problem.upper };
-        // The first step from a multiple of I saves two products, about one step.
-        if interval.lower <= 0.0 || self.steps_from(interval) + 1 > self.steps_from(cold) {
-            return None;
-        }
-        let condition = problem.upper / problem.lambda;
-        let x = known.x.clone().cast(problem.dtype);
-        let found = self.improve(problem.damped(problem.dtype), x, interval.lower, interval.upper, condition);
-        found.ok().filter(|found| found.error < 1.0)
-    }
-
-    /// Groups of blocks that are inverted together, by their places.
-    fn groups<'a>(&self, blocks: &[(&'a Curvature, f64)]) -> Vec<Vec<(usize, Problem<'a>)>> {
-        let mut groups: Vec<Vec<(usize, Problem<'a>)>> = Vec::new();
-        for (i, (h, lambda)) in blocks.iter().enumerate() {
-            // An unsuitable block gets its error when it is prepared alone.
-            let Some(matrix) = h.matrix() else { continue };
-            let size = matrix.dims()[0];
-            if check(self, h, *lambda).is_err() || !batches(&matrix.device(), size) {
-                continue;
-            }
-            let Ok(problem) = Problem::new(self, h, *lambda) else { continue };
-            let room = (BATCH / (size * size)).max(1);
-            let fits = |group: &Vec<(usize, Problem<'a>)>| {
-                let first = &group[0].1;
-                group.len() < room
-                    && first.matrix.dims() == matrix.dims()
-                    && first.dtype == problem.dtype
-                    && first.matrix.device() == matrix.device()
-            };
-            match groups.iter_mut().find(|group| fits(group)) {
-                Some(group) => group.push((i, problem)),
-                None => groups.push(vec![(i, problem)]),
-            }
-        }
-        groups.retain(|group| group.len() > 1);
-        groups
-    }
-
-    /// The inverses of a group, but for those that failed.
-    fn together(&self, group: &[(usize, Problem<'_>)]) -> Vec<(usize, MatrixInverse)> {
-        let batch = Batch {
-            a: Tensor::stack(group.iter().map(|(_, problem)| problem.damped(problem.dtype)).collect(), 0),
-            x: None,
-            intervals: group.iter().map(|(_, p)| Interval { lower: p.lambda, upper: p.upper }).collect(),
-            conditions: group.iter().map(|(_, p)| p.upper / p.lambda).collect(),
-        };
-        let found = invert(self, batch, None).unwrap_or_default();
-        group.iter().zip(found).filter_map(|((i, _), found)| Some((*i, found.ok()?))).collect()
-    }
-}
-
-/// Whether matrices of this size are inverted together on this device.
-fn batches(device: &Device, size: usize) -> bool {
-    // Only a device with memory of its own reports a pool.
-    size <= TOGETHER || device.memory_pool_usage().is_some()
-}
-
-/// A block with the bound on its eigenvalues and the type to iterate in.
-struct Problem<'a> {
-    matrix: &'a Tensor<2>,
-    lambda: f64,
-    /// Of `A = H + λI`.
-    upper: f64,
-    dtype: DType,
-}
-
-impl<'a> Problem<'a> {
-    fn new(solver: &Hyperpower, h: &'a Curvature, lambda: f64) -> Result<Self, SolveError> {
-        let matrix = h.matrix().expect("check() accepts curvatures with a matrix only");
-        let upper = spectral_bound(&Curvature::Dense(matrix.clone()), matrix)? + lambda;
-        if !upper.is_finite() {
-            return Err(SolveError::NonFinite { solver: solver.label(), what: "the curvature" });
-        }
-        let mut problem = Self { matrix, lambda, upper, dtype: matrix.dtype() };
-        if epsilon(problem.dtype) * upper / lambda > ROUNDING && problem.has_f64() {
-            problem.dtype = DType::F64;
-        }
-        Ok(problem)
-    }
-
-    fn has_f64(&self) -> bool {
-        self.matrix.device().supports_dtype(DType::F64)
-    }
-
-    /// `A = H + λI` in a type.
-    fn damped(&self, dtype: DType) -> Tensor<2> {
-        damped(&self.matrix.clone().cast(dtype), self.lambda)
-    }
-}
-
-/// `M + λI`.
-fn damped(matrix: &Tensor<2>, lambda: f64) -> Tensor<2> {
-    let eye = Tensor::<2>::eye(matrix.dims()[0], &matrix.device()).cast(matrix.dtype());
-    matrix.clone() + eye.mul_scalar(lambda)
 }

@@ -1,7 +1,8 @@
 use burn::tensor::{DType, Tensor};
 use hyperinf_curvature::{Curvature, precise};
 
-use super::{Hyperpower, HyperpowerStart, MatrixInverse, damped};
+use super::blocks::damped;
+use super::{Hyperpower, HyperpowerStart, MatrixInverse};
 use crate::solver::{check_rows, finite, largest, ratios};
 use crate::{Inverse, Solution, SolveError};
 
