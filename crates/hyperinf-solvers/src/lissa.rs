@@ -177,11 +177,13 @@ impl Inverse for Prepared {
 }
 
 /// One try at the series with one scale.
-enum Run {
-    /// `r` after these steps, with the residual of each query.
-    Ended(Tensor<2>, usize, Vec<f64>),
-    /// The residual grew: the scale is too small.
-    Grew { step: usize, residual: f64 },
+struct Run {
+    r: Tensor<2>,
+    steps: usize,
+    /// What `x = r/s` leaves of each query.
+    residuals: Vec<f64>,
+    /// Whether it ended because the residual grew: the scale is too small.
+    grew: bool,
 }
 
 impl Prepared {
@@ -191,17 +193,16 @@ impl Prepared {
         let mut scale = self.scale;
         let most = if self.params.scale == LissaScale::Spectral { DOUBLINGS } else { 0 };
         for doublings in 0.. {
-            match self.series(&v, &norms, scale)? {
-                Run::Ended(r, iterations, residuals) => {
-                    let x = r.div_scalar(scale);
-                    let tolerance = Some(self.params.tolerance);
-                    return Ok(Solution { x, iterations, residuals, tolerance, products: None });
-                }
-                Run::Grew { step, residual } if residual.is_nan() || doublings == most => {
-                    return Err(SolveError::Diverged { solver: self.name, step, residual });
-                }
-                Run::Grew { .. } => scale *= 2.0,
+            let Run { r, steps, residuals, grew } = self.series(&v, &norms, scale)?;
+            if !grew {
+                let (x, tolerance) = (r.div_scalar(scale), Some(self.params.tolerance));
+                return Ok(Solution { x, iterations: steps, residuals, tolerance, products: None });
             }
+            let residual = largest(&residuals);
+            if residual.is_nan() || doublings == most {
+                return Err(SolveError::Diverged { solver: self.name, step: steps, residual });
+            }
+            scale *= 2.0;
         }
         unreachable!("the loop has no end but its returns")
     }
@@ -216,10 +217,10 @@ impl Prepared {
             let residuals: Vec<f64> = squares.iter().zip(norms).map(|(s, norm)| s.sqrt() / norm).collect();
             let residual = largest(&residuals);
             if residual <= self.params.tolerance || step == self.params.max_steps {
-                return Ok(Run::Ended(r, step, residuals));
+                return Ok(Run { r, steps: step, residuals, grew: false });
             }
             if residual.is_nan() || residual > GROWN * last.max(1.0) {
-                return Ok(Run::Grew { step, residual });
+                return Ok(Run { r, steps: step, residuals, grew: true });
             }
             last = last.min(residual);
             if let Curvature::Samples(rows) = &self.h

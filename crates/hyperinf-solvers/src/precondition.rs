@@ -1,5 +1,5 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, combine, dots, host, tensor_from_host};
+use hyperinf_curvature::{Curvature, combine, host, tensor_from_host};
 
 use crate::{SolveError, nystrom_eigen};
 
@@ -30,16 +30,12 @@ pub enum Preconditioner {
 }
 
 /// A [`Preconditioner`] of one damped curvature.
-#[derive(Clone)]
 pub(crate) enum Preconditioned {
     None,
-    /// `P⁻¹`'s diagonal, `[1, D]`.
-    Diagonal(Tensor<2>),
-    /// `Z = R + ((R Uᵀ) ∘ weights) U`.
-    LowRank {
-        vectors: Tensor<2>,
-        weights: Tensor<2>,
-    },
+    /// `Z = R M`.
+    Times(Box<Curvature>),
+    /// `Z = R + R M`.
+    Plus(Box<Curvature>),
 }
 
 impl Preconditioned {
@@ -62,8 +58,8 @@ impl Preconditioned {
                 if values.iter().any(|value| *value <= 0.0) {
                     return Err(SolveError::NotPositiveDefinite { solver, size: values.len(), lambda });
                 }
-                let inverse = values.into_iter().map(f64::recip).collect();
-                Ok(Self::Diagonal(tensor_from_host(inverse, dims, &device, dtype)))
+                let inverse = tensor_from_host(values.into_iter().map(f64::recip).collect(), dims, &device, dtype);
+                Ok(Self::Times(Box::new(Curvature::Diagonal(inverse.squeeze_dim(0)))))
             }
             Preconditioner::Nystrom { rank, seed } => {
                 let Curvature::Eigen { vectors, values } = nystrom_eigen(h, rank, seed)? else {
@@ -73,7 +69,7 @@ impl Preconditioned {
                 let least = values.iter().copied().fold(f64::INFINITY, f64::min);
                 let weights = values.iter().map(|value| (least + lambda) / (value + lambda) - 1.0).collect();
                 let weights = tensor_from_host(weights, [1, values.len()], &vectors.device(), vectors.dtype());
-                Ok(Self::LowRank { vectors, weights })
+                Ok(Self::Plus(Box::new(Curvature::Eigen { vectors, values: weights.squeeze_dim(0) })))
             }
         }
     }
@@ -82,11 +78,8 @@ impl Preconditioned {
     pub(crate) fn apply(&self, r: Tensor<2>) -> Tensor<2> {
         match self {
             Self::None => r,
-            Self::Diagonal(inverse) => r * inverse.clone(),
-            Self::LowRank { vectors, weights } => {
-                let parts = dots(r.clone(), vectors.clone()) * weights.clone();
-                r + combine(parts, vectors.clone())
-            }
+            Self::Times(matrix) => matrix.apply(r),
+            Self::Plus(matrix) => r.clone() + matrix.apply(r),
         }
     }
 }

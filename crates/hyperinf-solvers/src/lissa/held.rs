@@ -55,7 +55,7 @@ impl Held<'_> {
                     squares.map(|square| if square < 0.0 { 0.0 } else { square.sqrt() }).collect();
                 let residual = largest(&residuals);
                 if residual.is_nan() || residual > GROWN * last.max(1.0) {
-                    return Ok(Run::Grew { step, residual });
+                    return Ok(Run { r, steps: step, residuals, grew: true });
                 }
                 last = last.min(residual);
                 let ended = residual <= params.tolerance || step == params.max_steps;
@@ -72,7 +72,7 @@ impl Held<'_> {
             r = r + e.clone().mul_scalar(a_sum) + combine_precise(c_sum, self.rows.clone());
             e = e.mul_scalar(a) + combine_precise(c, self.rows.clone());
             if ended {
-                return Ok(Run::Ended(r.cast(dtype), step, self.residuals(&e)?));
+                return Ok(Run { r: r.cast(dtype), steps: step, residuals: self.residuals(&e)?, grew: false });
             }
         }
     }
