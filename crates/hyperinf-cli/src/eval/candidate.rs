@@ -22,7 +22,7 @@ pub(crate) struct Candidate {
 const VARIANTS: [&str; 12] = [
     "hyperinf:rows",
     "hyperinf:cols",
-    "hyperinf:rows@gauss-newton",
+    "hyperinf:cols@gauss-newton",
     "exact",
     "exact:merged",
     "exact@gauss-newton",
