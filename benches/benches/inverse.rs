@@ -8,13 +8,15 @@
 
 use std::time::Duration;
 
-use burn::tensor::{Distribution, Tensor, TensorData};
+use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
 use faer::linalg::solvers::{DenseSolveCore, Llt};
 use faer::{Mat, MatRef, Side};
 use hyperinf::curvature::{Curvature, outer, precise, scalars};
-use hyperinf::solvers::{Hyperpower, HyperpowerStart, MatrixInverse, Order, spectral_bound};
+use hyperinf::solvers::{
+    Exact, Hyperpower, HyperpowerStart, MatrixInverse, Order, Solver, SpectralSolver, spectral_bound,
+};
 use hyperinf_benches::device;
 
 const TOLERANCE: f64 = 1e-5;
@@ -26,7 +28,7 @@ struct Damped {
     upper: f64,
 }
 
-fn damped(d: usize, condition: f64, device: &burn::tensor::Device) -> Damped {
+fn damped(d: usize, condition: f64, device: &Device) -> Damped {
     device.seed(0);
     let decay: Vec<f32> = (0..d).map(|j| 1.0 / (1.0 + j as f32).sqrt()).collect();
     let decay = Tensor::<1>::from_floats(decay.as_slice(), device).reshape([1, d]);
@@ -53,9 +55,32 @@ fn inverse(c: &mut Criterion) {
                 }
             }
             hyperpower(&mut group, &problem, condition, &Hyperpower::authors());
+            let named: [(&str, &dyn Solver); 2] = [("exact, f64", &Exact), ("spectral, f64", &SpectralSolver)];
+            for (label, solver) in named {
+                let h = Curvature::Dense(problem.a.clone());
+                let prepare = || solver.prepare(&h, problem.lower).map(drop);
+                group.bench_function(BenchmarkId::new(label, format!("{condition:.0e}")), |b| b.iter(prepare));
+            }
         }
         group.finish();
     }
+    for d in [64, 128, 256, 512] {
+        many(c, &name, d, &device);
+    }
+}
+
+/// Sixteen blocks one by one and together.
+fn many(c: &mut Criterion, name: &str, d: usize, device: &Device) {
+    let mut group = c.benchmark_group(format!("inverse/{name}/16x{d}"));
+    group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(1));
+    let problem = damped(d, 1e3, device);
+    let blocks: Vec<Curvature> = (0..16).map(|_| Curvature::Dense(problem.a.clone())).collect();
+    let pairs: Vec<(&Curvature, f64)> = blocks.iter().map(|h| (h, problem.lower)).collect();
+    let solver = Hyperpower::of_order(Order::Nine);
+    let alone = || pairs.iter().map(|(h, lambda)| solver.prepare(h, *lambda).map(drop)).collect::<Vec<_>>();
+    group.bench_function("one by one", |b| b.iter(alone));
+    group.bench_function("prepare_many", |b| b.iter(|| solver.prepare_many(&pairs).len()));
+    group.finish();
 }
 
 /// Factorisation and inversion in f32 by faer on the host; for a device with memory of its own both ways are counted.
@@ -83,7 +108,6 @@ fn cholesky(group: &mut BenchmarkGroup<'_, WallTime>, problem: &Damped, conditio
 }
 
 fn hyperpower(group: &mut BenchmarkGroup<'_, WallTime>, problem: &Damped, condition: f64, solver: &Hyperpower) {
-    use hyperinf::solvers::Solver;
     let invert = || solver.invert(problem.a.clone(), problem.lower, problem.upper);
     let label = solver.name();
     match invert() {

@@ -10,7 +10,7 @@ use hyperinf_curvature::{Curvature, Structure};
 
 use crate::solver::check;
 use crate::{Inverse, SolveError, Solver, certain_bound};
-use blocks::{Problem, damped};
+use blocks::{Problem, check_finite, damped};
 use interval::Interval;
 use iterate::{Batch, invert};
 pub use iterate::{Iterate, MatrixInverse};
@@ -256,12 +256,10 @@ impl Solver for Hyperpower {
         let inverse = match self.start {
             HyperpowerStart::Fixed { extra_damping, .. } => {
                 let matrix = h.matrix().expect("check() accepts curvatures with a matrix only");
+                check_finite(self, matrix)?;
                 let a = damped(matrix, lambda + extra_damping);
                 // Bounds that are only reported: the certificate of this start promises nothing.
                 let upper = certain_bound(&a)?;
-                if !upper.is_finite() {
-                    return Err(SolveError::NonFinite { solver: self.label(), what: "the curvature" });
-                }
                 self.invert(a, (lambda + extra_damping).min(upper), upper)?
             }
             _ => self.inverse(&Problem::new(self, h, lambda)?)?,

@@ -190,7 +190,7 @@ fn solution(x: Tensor<2>, residuals: Vec<f64>, products: Option<Tensor<2>>) -> R
     finite(NAME, Solution { x, iterations: 0, residuals, tolerance: Some(TOLERANCE), products })
 }
 
-/// The exact inverse by one eigendecomposition, [`Spectral`]: some thirty times the cost of a factorisation, and all
+/// The exact inverse by one eigendecomposition, [`Spectral`]: some twelve times the cost of a factorisation, and all
 /// dampings of a sweep for it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SpectralSolver;

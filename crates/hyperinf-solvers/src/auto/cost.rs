@@ -30,14 +30,14 @@ pub(super) struct Machine {
     latency: f64,
 }
 
-/// Measured on two cores of a Zen 4 processor; see `docs/benchmarks.md`, "Inverses".
+/// Measured on two cores of a Zen 4 processor on 22 November 2026 at sizes from 256 to 2048; see `docs/benchmarks.md`, "Inverses".
 const PROCESSOR: Machine = Machine {
-    product_f32: 150e9,
-    product_f64: 75e9,
+    product_f32: 175e9,
+    product_f64: 87e9,
     memory: 10e9,
-    factor: 40e9,
-    solve: 20e9,
-    eigen: 25e9,
+    factor: 30e9,
+    solve: 45e9,
+    eigen: 45e9,
     transfer: f64::INFINITY,
     latency: 0.0,
 };

@@ -1,7 +1,7 @@
 //! Blocks of a model, one by one and together: bounds, types, retries, warm starts.
 
 use burn::tensor::{DType, Device, Tensor};
-use hyperinf_curvature::Curvature;
+use hyperinf_curvature::{Curvature, host};
 
 use super::Hyperpower;
 use super::interval::Interval;
@@ -113,10 +113,8 @@ pub(super) struct Problem<'a> {
 impl<'a> Problem<'a> {
     pub(super) fn new(solver: &Hyperpower, h: &'a Curvature, lambda: f64) -> Result<Self, SolveError> {
         let matrix = h.matrix().expect("check() accepts curvatures with a matrix only");
+        check_finite(solver, matrix)?;
         let upper = spectral_bound(&Curvature::Dense(matrix.clone()), matrix)? + lambda;
-        if !upper.is_finite() {
-            return Err(SolveError::NonFinite { solver: solver.label(), what: "the curvature" });
-        }
         let mut problem = Self { matrix, lambda, upper, dtype: matrix.dtype() };
         if epsilon(problem.dtype) * upper / lambda > ROUNDING && problem.has_f64() {
             problem.dtype = DType::F64;
@@ -132,6 +130,14 @@ impl<'a> Problem<'a> {
     fn damped(&self, dtype: DType) -> Tensor<2> {
         damped(&self.matrix.clone().cast(dtype), self.lambda)
     }
+}
+
+/// Fails if a matrix holds NaN or infinity, which bounds on its eigenvalues may hide.
+pub(super) fn check_finite(solver: &Hyperpower, matrix: &Tensor<2>) -> Result<(), SolveError> {
+    if host(matrix.clone().sum())?.iter().all(|sum| sum.is_finite()) {
+        return Ok(());
+    }
+    Err(SolveError::NonFinite { solver: solver.label(), what: "the curvature" })
 }
 
 /// `M + λI`.
