@@ -6,6 +6,11 @@ use hyperinf::eval::{EvalError, pearson, ranks};
 use hyperinf::scoring::{Scores, ranking};
 use serde::Serialize;
 
+use crate::error::CliError;
+
+/// The most helpful samples that are compared, if there are as many.
+const TOP: usize = 10;
+
 /// How far two sets of scores of the same samples agree, on average over the queries.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Agreement {
@@ -17,6 +22,15 @@ pub(crate) struct Agreement {
     pub(crate) overlap: f64,
     /// Queries whose scores differ in both, so that they have correlations.
     pub(crate) queries: usize,
+}
+
+/// How many of the most helpful samples are compared.
+pub(crate) fn top_k(asked: Option<usize>, samples: usize) -> Result<usize, CliError> {
+    match asked {
+        None => Ok(samples.min(TOP)),
+        Some(asked) if (1..=samples).contains(&asked) => Ok(asked),
+        Some(asked) => Err(CliError::Amount { flag: "--top-k", asked, rows: samples }),
+    }
 }
 
 /// What has been summed over queries.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use hyperinf::scoring::{Attribution, BlockReport, methods};
 
-use crate::agreement::{Agreement, agreements};
+use crate::agreement::{Agreement, agreements, top_k};
 use crate::args::CompareArgs;
 use crate::error::CliError;
 use crate::figure::{HeatMap, stage_heat_map};
@@ -45,6 +45,7 @@ impl Outcome {
 /// Everything that is told.
 struct Comparison<'a> {
     args: &'a CompareArgs,
+    top_k: usize,
     outcomes: Vec<Outcome>,
     /// Of the methods that were computed, in their order.
     agreements: Vec<Vec<Agreement>>,
@@ -74,15 +75,13 @@ pub fn run(args: &CompareArgs) -> Result<(), CliError> {
     let inputs = [args.train_gradients.as_path(), args.query_gradients.as_path()];
     let folder = Folder::new(&args.out, &["methods.csv", "pairs.csv", "spearman.png", "summary.json"], &inputs)?;
     let pair = Pair::open(&args.train_gradients, &args.query_gradients)?;
-    if args.top_k == 0 || args.top_k > pair.train.samples() {
-        let (asked, rows) = (args.top_k, pair.train.samples());
-        return Err(CliError::Amount { flag: "--top-k", asked, rows });
-    }
+    let top_k = top_k(args.top_k, pair.train.samples())?;
     let limit_gib = memory::limit(args.memory);
     let outcomes = score_all(settings, &pair, limit_gib, args.strict)?;
     let computed: Vec<_> = outcomes.iter().filter_map(|o| Some(&o.computed()?.attribution.scores)).collect();
-    let agreements = agreements(&computed, args.top_k)?;
-    let comparison = Comparison { args, outcomes, agreements, limit_gib, seconds: began.elapsed().as_secs_f64() };
+    let agreements = agreements(&computed, top_k)?;
+    let comparison =
+        Comparison { args, top_k, outcomes, agreements, limit_gib, seconds: began.elapsed().as_secs_f64() };
     let summary = Summary::new(&comparison, &pair)?;
     write(&folder, &comparison, &summary)?;
     to_stdout(|out| if args.json { summary.json(out) } else { summary.text(&args.out, out) })

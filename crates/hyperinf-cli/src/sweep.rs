@@ -12,7 +12,7 @@ use hyperinf::eval::auc;
 use hyperinf::scoring::{Attribution, BlockReport, Method, Normalisation, Options, Scores};
 use hyperinf::solvers::{Solver, solver};
 
-use crate::agreement::{Agreement, agreements};
+use crate::agreement::{Agreement, agreements, top_k};
 use crate::args::{SideArg, SweepArgs};
 use crate::error::CliError;
 use crate::output::{Folder, Staged, check_range};
@@ -43,6 +43,7 @@ struct Swept {
 /// Everything that is told.
 struct Sweep<'a> {
     args: &'a SweepArgs,
+    top_k: usize,
     /// From small to large.
     dampings: &'a [f64],
     sides: Vec<Swept>,
@@ -69,9 +70,7 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
     inputs.extend(args.known_bad.as_deref());
     let folder = Folder::new(&args.out, &FILES, &inputs)?;
     let pair = Pair::open(&args.train_gradients, &args.query_gradients)?;
-    if args.top_k == 0 || args.top_k > pair.train.samples() {
-        return Err(CliError::Amount { flag: "--top-k", asked: args.top_k, rows: pair.train.samples() });
-    }
+    let top_k = top_k(args.top_k, pair.train.samples())?;
     let bad = args.known_bad.as_deref().map(|path| known::read(path, pair.train.samples())).transpose()?;
     let plain = plain(&settings[0].1, &pair)?;
     let mut progress = Progress::new("sides and blocks", (settings.len() * pair.train.blocks().len()) as u64);
@@ -87,13 +86,13 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
         let found = score::sweep(&pair, &settings.options, &all, &settings.device, &mut tell)?;
         found.iter().try_for_each(|attribution| check_range(&attribution.scores))?;
         let seconds = began.elapsed().as_secs_f64();
-        sides.push(judge(args, &dampings, (side, settings), (found, seconds), &plain, bad.as_deref())?);
+        sides.push(judge((args, top_k), &dampings, (side, settings), (found, seconds), &plain, bad.as_deref())?);
     }
     progress.finish();
     let scores: Vec<&Scores> = sides.iter().flat_map(|side| side.found.iter().map(|a| &a.scores)).collect();
-    let all = agreements(&scores, args.top_k)?;
+    let all = agreements(&scores, top_k)?;
     let chosen = choose(&sides);
-    let sweep = Sweep { args, dampings: &dampings, sides, all, chosen, seconds: began.elapsed().as_secs_f64() };
+    let sweep = Sweep { args, top_k, dampings: &dampings, sides, all, chosen, seconds: began.elapsed().as_secs_f64() };
     let summary = Summary::new(&sweep, &pair)?;
     let [csv, scores, lines, map, told] = FILES.map(|name| folder.file(name));
     let cells = summary.table();
@@ -186,7 +185,7 @@ fn plain(settings: &Settings, pair: &Pair) -> Result<Scores, CliError> {
 }
 
 fn judge(
-    args: &SweepArgs,
+    (args, top_k): (&SweepArgs, usize),
     dampings: &[f64],
     (side, settings): (Option<SideArg>, Settings),
     (found, seconds): (Vec<Attribution>, f64),
@@ -195,7 +194,7 @@ fn judge(
 ) -> Result<Swept, CliError> {
     let mut sets: Vec<&Scores> = found.iter().map(|a| &a.scores).collect();
     sets.push(plain);
-    let agreements = agreements(&sets, args.top_k)?;
+    let agreements = agreements(&sets, top_k)?;
     let count = found.len();
     let next: Vec<Option<Agreement>> = (0..count).map(|i| (i + 1 < count).then(|| agreements[i][i + 1])).collect();
     let dot: Vec<Agreement> = (0..count).map(|i| agreements[i][count]).collect();

@@ -19,9 +19,10 @@ pub struct CompareArgs {
     /// Compare the scores of each query, and average, or those of the mean of the queries' gradients.
     #[arg(long, value_enum, default_value_t)]
     pub query_mode: QueryModeArg,
-    /// The overlap is the share that two methods' K most helpful samples have in common.
-    #[arg(long, value_name = "K", default_value_t = 10)]
-    pub top_k: usize,
+    /// The overlap is the share that two methods' K most helpful samples have in common
+    /// [default: 10, or all if there are fewer].
+    #[arg(long, value_name = "K", verbatim_doc_comment)]
+    pub top_k: Option<usize>,
     /// Leave out methods that would take more memory than this, by an estimate from the sizes; needs no
     /// more than is free [default: 80 % of the memory that is free].
     #[arg(long, value_name = "GIB", allow_hyphen_values = true, verbatim_doc_comment)]

@@ -42,9 +42,10 @@ pub struct SweepArgs {
     /// One matrix per block, or one matrix over all blocks.
     #[arg(long, value_enum, default_value_t)]
     pub structure: StructureArg,
-    /// The overlap is the share that two rankings' K most helpful samples have in common.
-    #[arg(long, value_name = "K", default_value_t = 10)]
-    pub top_k: usize,
+    /// The overlap is the share that two rankings' K most helpful samples have in common
+    /// [default: 10, or all if there are fewer].
+    #[arg(long, value_name = "K", verbatim_doc_comment)]
+    pub top_k: Option<usize>,
     /// Neighbouring dampings whose rank correlation is at least this belong to one plateau.
     #[arg(long, value_name = "CORRELATION", default_value_t = 0.95, allow_hyphen_values = true)]
     pub stable: f64,

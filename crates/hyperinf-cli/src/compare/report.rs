@@ -114,7 +114,7 @@ impl Summary {
             },
             queries: scores.map_or(0, |scores| scores.queries()),
             samples: pair.train.samples(),
-            top_k: args.top_k,
+            top_k: comparison.top_k,
             train_gradients: input(pair, Set::Train)?,
             query_gradients: input(pair, Set::Query)?,
             memory_limit_gib: comparison.limit_gib,

@@ -187,10 +187,11 @@ fn stepwise<S: Solver>(
     for limit in 1..=steps {
         (recorder.seconds, recorder.resumed) = (0.0, Instant::now());
         let found = solver(limit).prepare(&problem.dense(), problem.lambda)?.apply(problem.v.clone())?;
-        recorder.add(found.iterations, 0, found.iterations, found.x);
-        if found.iterations < limit {
+        if found.iterations < limit && !recorder.points.is_empty() {
+            // It ended where it ended before.
             break;
         }
+        recorder.add(found.iterations, 0, found.iterations, found.x);
     }
     let (whole, last) = (recorder.seconds, recorder.points.last().map_or(1, |point| point.step.max(1)));
     for point in &mut recorder.points {

@@ -106,7 +106,7 @@ impl Summary {
             },
             queries: first.found[0].scores.queries(),
             samples: pair.train.samples(),
-            top_k: args.top_k,
+            top_k: sweep.top_k,
             stable: args.stable,
             known_bad: args.known_bad.as_ref().map(|path| path.display().to_string()),
             train_gradients: input(pair, Set::Train)?,

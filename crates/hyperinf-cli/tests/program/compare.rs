@@ -25,8 +25,9 @@ fn check_error(folder: &Folder, args: &[&str], code: i32, needles: &[&str]) {
         assert!(run.stderr.contains(needle), "{args:?}: no {needle:?} in\n{}", run.stderr);
     }
     assert_eq!(run.stdout, "", "{args:?}");
+    let out = args.iter().skip_while(|arg| **arg != "--out").nth(1).unwrap_or(&"hyperinf-compare");
     for name in FILES {
-        assert!(!folder.file("hyperinf-compare").join(name).exists(), "{args:?} left {name}");
+        assert!(!folder.file(out).join(name).exists(), "{args:?} left {name}");
     }
 }
 
