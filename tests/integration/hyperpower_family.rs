@@ -286,6 +286,32 @@ fn many_blocks_at_once_are_each_by_itself() {
 }
 
 #[test]
+fn a_batch_of_three_dimensions_is_each_matrix_by_itself() {
+    for (name, device) in precise_devices() {
+        let spectra = [[0.01, 0.1, 1.0], [0.5, 0.7, 1.0], [20.0, 30.0, 4000.0], [3.0, 3.0, 3.0]];
+        let matrices: Vec<_> = spectra.iter().map(|s| tensor(&diagonal(s), &device, DType::F64)).collect();
+        let bounds = spectra.map(|s| (s[0], s[2]));
+        for (order, start) in Order::ALL.into_iter().flat_map(|order| STARTS.map(|start| (order, start))) {
+            let solver = Hyperpower { order, start, tolerance: 1e-9, ..Hyperpower::default() };
+            let found = solver.invert_many(Tensor::stack(matrices.clone(), 0), &bounds).expect("true bounds");
+            let steps = bounds.iter().map(|(lower, upper)| solver.plan(upper / lower).0).max();
+            for (found, spectrum) in found.into_iter().zip(spectra) {
+                let found = found.expect("true bounds");
+                let what = format!("{} on {spectrum:?}, {name}", solver.name());
+                assert_close(&what, &values(found.x), &diagonal(&spectrum.map(|mu| 1.0 / mu)).values, 1e-8);
+                assert_eq!(Some(found.steps), steps, "{what}");
+                assert!(found.certificate <= 1e-9 && found.error <= 1e-8, "{what}");
+            }
+        }
+        // A bound that is far too low is one matrix's own error.
+        let wrong = [(0.01, 1.0), (0.5, 1.0), (20.0, 25.0), (3.0, 3.0)];
+        let found = Hyperpower::default().invert_many(Tensor::stack(matrices, 0), &wrong).expect("bounds in order");
+        assert!(matches!(&found[2], Err(SolveError::Diverged { .. })), "{name}");
+        assert!([0, 1, 3].into_iter().all(|i| found[i].as_ref().is_ok_and(|f| f.error <= 1e-5)), "{name}");
+    }
+}
+
+#[test]
 fn a_bad_block_among_many_spoils_no_other() {
     for (_, device) in devices() {
         let good = Curvature::Dense(Tensor::eye(4, &device));

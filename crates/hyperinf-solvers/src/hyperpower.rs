@@ -7,10 +7,11 @@ mod prepared;
 
 use burn::tensor::{DType, Tensor};
 use hyperinf_curvature::{Curvature, Structure};
+use rayon::prelude::*;
 
 use crate::solver::check;
 use crate::{Inverse, SolveError, Solver, certain_bound};
-use blocks::{Problem, check_finite, damped};
+use blocks::{Problem, check_finite, damped, side_by_side};
 use interval::Interval;
 use iterate::{Batch, invert};
 pub use iterate::{Iterate, MatrixInverse};
@@ -107,7 +108,7 @@ impl Hyperpower {
     /// If a bound is not positive and finite or they are in the wrong order, or the iteration diverges, which it does
     /// if an eigenvalue lies far above `upper`.
     pub fn invert(&self, a: Tensor<2>, lower: f64, upper: f64) -> Result<MatrixInverse, SolveError> {
-        self.run(a, None, lower, upper, upper / lower, None)
+        self.run_one(a, None, Interval { lower, upper }, upper / lower, None)
     }
 
     /// [`Hyperpower::invert`], which shows every `X` on its way, the start first.
@@ -122,7 +123,7 @@ impl Hyperpower {
         upper: f64,
         watch: &mut dyn FnMut(&Iterate),
     ) -> Result<MatrixInverse, SolveError> {
-        self.run(a, None, lower, upper, upper / lower, Some(watch))
+        self.run_one(a, None, Interval { lower, upper }, upper / lower, Some(watch))
     }
 
     /// [`Hyperpower::invert`] from an approximate inverse `X₀`, `[k, k]`, symmetric but for rounding, for which the
@@ -151,7 +152,7 @@ impl Hyperpower {
             other => other,
         };
         // X₀ is better than what a short type could hold.
-        Self { start, first_steps: None, ..*self }.run(a, Some(x), lower, upper, condition, None)
+        Self { start, first_steps: None, ..*self }.run_one(a, Some(x), Interval { lower, upper }, condition, None)
     }
 
     /// The steps and products that the certificate needs in exact arithmetic from the bounds of a matrix of this
@@ -179,27 +180,53 @@ impl Hyperpower {
             .count()
     }
 
-    fn run(
+    /// [`Hyperpower::invert`] for a batch of matrices of one size, `[b, k, k]`, each with its own bounds `(lower, upper)`, by
+    /// products of three dimensions: as many steps for all as the worst of them needs.
+    ///
+    /// # Errors
+    ///
+    /// For all if a bound is wrong; for each by itself if it diverges.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many bounds as matrices.
+    pub fn invert_many(
+        &self,
+        a: Tensor<3>,
+        bounds: &[(f64, f64)],
+    ) -> Result<Vec<Result<MatrixInverse, SolveError>>, SolveError> {
+        assert_eq!(a.dims()[0], bounds.len(), "one pair of bounds for each matrix");
+        let intervals = bounds.iter().map(|&(lower, upper)| Interval { lower, upper }).collect();
+        let conditions = bounds.iter().map(|(lower, upper)| upper / lower).collect();
+        self.run(Batch { a, x: None, intervals, conditions }, None)
+    }
+
+    fn run_one(
         &self,
         a: Tensor<2>,
         x: Option<Tensor<2>>,
-        lower: f64,
-        upper: f64,
+        bounds: Interval,
         condition: f64,
         watch: Option<&mut dyn FnMut(&Iterate)>,
     ) -> Result<MatrixInverse, SolveError> {
+        let (a, x) = (a.unsqueeze_dim(0), x.map(|x| x.unsqueeze_dim(0)));
+        let batch = Batch { a, x, intervals: vec![bounds], conditions: vec![condition] };
+        self.run(batch, watch)?.pop().expect("a batch of one gives one result")
+    }
+
+    fn run(
+        &self,
+        batch: Batch,
+        watch: Option<&mut dyn FnMut(&Iterate)>,
+    ) -> Result<Vec<Result<MatrixInverse, SolveError>>, SolveError> {
         self.validate()?;
-        if !(lower > 0.0 && upper >= lower && upper.is_finite()) {
-            let (parameter, expected) = ("lower ≤ upper", "two positive, finite bounds in this order");
-            return Err(SolveError::Parameter { solver: self.label(), parameter, expected, value: upper });
+        for Interval { lower, upper } in &batch.intervals {
+            if !(*lower > 0.0 && upper >= lower && upper.is_finite()) {
+                let (parameter, expected) = ("lower ≤ upper", "two positive, finite bounds in this order");
+                return Err(SolveError::Parameter { solver: self.label(), parameter, expected, value: *upper });
+            }
         }
-        let batch = Batch {
-            a: a.unsqueeze_dim(0),
-            x: x.map(|x| x.unsqueeze_dim(0)),
-            intervals: vec![Interval { lower, upper }],
-            conditions: vec![condition],
-        };
-        invert(self, batch, watch)?.pop().expect("a batch of one gives one result")
+        invert(self, batch, watch)
     }
 
     fn validate(&self) -> Result<(), SolveError> {
@@ -267,8 +294,8 @@ impl Solver for Hyperpower {
         Ok(Box::new(Prepared::new(self, h, lambda, inverse)))
     }
 
-    /// Blocks of equal size and type are inverted as one batch of three dimensions, which takes fewer and larger
-    /// launches on a device; on a processor only up to a size of 256, where one product cannot use all cores.
+    /// On a device with memory of its own, blocks of equal size and type are one batch of three dimensions: fewer and
+    /// larger launches. On a processor blocks up to a size of 256 take a core each.
     fn prepare_many(&self, blocks: &[(&Curvature, f64)]) -> Vec<Result<Box<dyn Inverse>, SolveError>> {
         let mut results: Vec<Option<Result<Box<dyn Inverse>, SolveError>>> = blocks.iter().map(|_| None).collect();
         if !matches!(self.start, HyperpowerStart::Fixed { .. }) && self.validate().is_ok() {
@@ -280,8 +307,14 @@ impl Solver for Hyperpower {
             }
         }
         // What fits no group, and what failed in one: by itself, with all its retries and its own error.
-        let alone = results.into_iter().zip(blocks);
-        alone.map(|(result, (h, lambda))| result.unwrap_or_else(|| self.prepare(h, *lambda))).collect()
+        let alone = |(h, lambda): &(&Curvature, f64)| self.prepare(h, *lambda);
+        let mut small: Vec<_> = blocks.par_iter().map(|b| side_by_side(b.0).then(|| alone(b))).collect();
+        for (i, result) in results.iter_mut().enumerate() {
+            if result.is_none() {
+                *result = small[i].take().or_else(|| Some(alone(&blocks[i])));
+            }
+        }
+        results.into_iter().map(|result| result.expect("every block was taken")).collect()
     }
 
     /// From the largest damping down, each from the inverse at the one before where that needs fewer steps.
