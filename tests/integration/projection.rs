@@ -7,7 +7,7 @@ use hyperinf::gradients::{
     Block, Capture, Entries, GradientError, Gradients, Projection, Sides, Target, capture, gradients,
 };
 use hyperinf::scoring::{
-    Method, Moments, Options, ProjectedSource, QueryMode, ScoreError, Source, TaskSource, attribute, principal,
+    Joined, Method, Moments, Options, ProjectedSource, QueryMode, ScoreError, Source, TaskSource, attribute, principal,
 };
 use hyperinf::solvers::Exact;
 use hyperinf_tests::compare::{assert_close, assert_within, matrix, precisions, tensor, values};
@@ -194,6 +194,10 @@ fn a_projected_source_takes_captures_where_there_are_any() {
             found
         };
         assert_close(what, &all(&both[0]), &all(&both[1]), 100.0 * epsilon);
+        // Where one of two has captures, each sample is still there once.
+        let joined = Joined(vec![&model, &stored]);
+        let joined = ProjectedSource { source: &joined, projection: &projection };
+        assert_close(what, &all(&joined), &all(&both[1]).repeat(2), 100.0 * epsilon);
 
         let kfac = Options { method: Method::inverse(Storage::Kronecker { corrected: false }, Exact), ..exact(0.1) };
         let found = attribute(&both[0], &both[1], &kfac).expect("there are captures");

@@ -34,6 +34,10 @@ impl Source for Joined<'_> {
         self.0.iter().try_for_each(|source| source.pass(visit))
     }
 
+    fn has_captures(&self) -> bool {
+        self.0.iter().all(|source| source.has_captures())
+    }
+
     fn pass_captures(&self, visit: &mut dyn FnMut(Vec<Capture>) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
         self.0.iter().try_for_each(|source| source.pass_captures(visit))
     }

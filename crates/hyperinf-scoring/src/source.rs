@@ -22,6 +22,11 @@ pub trait Source {
     /// Whatever `visit` returns, or that the gradients cannot be had.
     fn pass(&self, visit: &mut dyn FnMut(Gradients) -> Result<(), ScoreError>) -> Result<(), ScoreError>;
 
+    /// Whether [`Source::pass_captures`] gives the batches: a projection then takes those.
+    fn has_captures(&self) -> bool {
+        false
+    }
+
     /// The same batches before inputs and what came back are multiplied out; for sources that have them.
     ///
     /// # Errors
@@ -85,6 +90,10 @@ where
             visit(gradients(self.task, batch.borrow(), self.target()).map_err(ScoreError::gradients(self.set))?)?;
         }
         Ok(())
+    }
+
+    fn has_captures(&self) -> bool {
+        true
     }
 
     fn pass_captures(&self, visit: &mut dyn FnMut(Vec<Capture>) -> Result<(), ScoreError>) -> Result<(), ScoreError> {

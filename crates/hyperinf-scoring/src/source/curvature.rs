@@ -62,6 +62,10 @@ where
         })
     }
 
+    fn has_captures(&self) -> bool {
+        true
+    }
+
     fn pass_captures(&self, visit: &mut dyn FnMut(Vec<Capture>) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
         let factors = self.factors();
         for (index, batch) in self.batches.clone().into_iter().enumerate() {

@@ -19,17 +19,17 @@ pub struct ProjectedSource<'a> {
 
 impl Source for ProjectedSource<'_> {
     fn pass(&self, visit: &mut dyn FnMut(Gradients) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
-        let from_captures = self.pass_captures(&mut |captures| {
+        if !self.source.has_captures() {
+            return self.source.pass(&mut |gradients| visit(self.projection.gradients(&gradients).map_err(unfit)?));
+        }
+        self.pass_captures(&mut |captures| {
             let blocks = captures.iter().map(Capture::gradients).collect();
             visit(Gradients { layout: self.projection.projected().clone(), blocks })
-        });
-        match from_captures {
-            // A source without captures says so before its first batch.
-            Err(ScoreError::NoCaptures) => {
-                self.source.pass(&mut |gradients| visit(self.projection.gradients(&gradients).map_err(unfit)?))
-            }
-            done => done,
-        }
+        })
+    }
+
+    fn has_captures(&self) -> bool {
+        self.source.has_captures()
     }
 
     fn pass_captures(&self, visit: &mut dyn FnMut(Vec<Capture>) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
