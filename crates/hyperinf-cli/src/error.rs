@@ -35,6 +35,14 @@ pub enum CliError {
         /// The name most like it, if one is like it.
         nearest: Option<&'static str>,
     },
+    /// No solver has this name.
+    #[error("there is no solver `{name}`; there are {}", .known.join(", "))]
+    Solver {
+        /// The name given.
+        name: String,
+        /// All names.
+        known: Vec<&'static str>,
+    },
     /// A damping that does not damp.
     #[error("{flag} must be positive and finite, not {value}")]
     Damping {

@@ -72,7 +72,7 @@ pub struct BlockReport {
     pub lambda: Option<f64>,
     /// `mean(diag F)`, in units of squared gradients.
     pub mean_square: f64,
-    /// How the block was inverted and why, from a solver that chooses; empty where its name says it all.
+    /// How the block was inverted and why, in the solver's words; empty where its name says it all.
     pub chosen: String,
     /// Steps of the solver.
     pub iterations: usize,

@@ -50,15 +50,7 @@ impl Attribution {
     ///
     /// If the numbers of samples or queries differ.
     pub fn merge(&mut self, other: Self) -> Result<(), ScoreError> {
-        for (set, found, expected) in [
-            (Set::Query, other.scores.queries(), self.scores.queries()),
-            (Set::Train, other.scores.samples(), self.scores.samples()),
-        ] {
-            if found != expected {
-                return Err(ScoreError::SampleCount { set, found, expected });
-            }
-        }
-        self.scores.add(&other.scores);
+        self.scores.add_same(&other.scores)?;
         self.blocks.extend(other.blocks);
         self.block_scores.extend(other.block_scores);
         Ok(())

@@ -8,6 +8,9 @@ pub struct ScoringArgs {
     /// How scores are computed; `hyperinf methods` lists the names.
     #[arg(long, value_name = "NAME", default_value = "hyperinf")]
     pub method: String,
+    /// What inverts the method's curvature, if not its own solver: auto chooses by size and device.
+    #[arg(long, value_name = "NAME")]
+    pub solver: Option<String>,
     /// What scores are divided by [default: none; of the method cosine: cosine].
     #[arg(long, value_enum)]
     pub normalise: Option<NormaliseArg>,

@@ -4,6 +4,7 @@ use hyperinf::eval::TruthError;
 use hyperinf::models::ModelError;
 use hyperinf::models::load::LoadError;
 use hyperinf::scoring::ScoreError;
+use hyperinf::solvers::SolveError;
 
 use super::CliError;
 use crate::data::DatasetError;
@@ -19,6 +20,8 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Method { .. }
+            | Self::Solver { .. }
+            | Self::Score(ScoreError::Solve { source: SolveError::Unsupported { .. }, .. })
             | Self::Damping { .. }
             | Self::Combination { .. }
             | Self::Noise { .. }
@@ -93,6 +96,9 @@ impl CliError {
             }
             Self::NonFinite { .. } => "leave the sample out, or find out why its loss overflowed".into(),
             Self::TooLarge { .. } => "scale all gradients of both files down by the same factor".into(),
+            Self::Score(ScoreError::Solve { source: SolveError::Unsupported { .. }, .. }) => {
+                "leave --solver out for the method's own, or take exact, auto or cg, which invert every curvature".into()
+            }
             Self::Score(ScoreError::NoCaptures) => {
                 "`hyperinf methods` lists what needs no activations; of these shampoo is the most like it".into()
             }
@@ -125,6 +131,7 @@ impl CliError {
             | Self::Solve(_)
             | Self::KnownBad { .. }
             | Self::Combination { .. }
+            | Self::Solver { .. }
             | Self::Groups { .. }
             | Self::Truth(_)
             | Self::Device(_)

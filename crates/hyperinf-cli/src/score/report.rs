@@ -12,6 +12,8 @@ use crate::text::excerpt;
 
 /// Samples shown at either end of a ranking.
 const SHOWN: usize = 10;
+/// Ways in which blocks were inverted that are told to people.
+const CHOICES: usize = 3;
 /// Queries whose ranking is shown to people.
 const QUERIES: usize = 3;
 
@@ -178,8 +180,13 @@ pub(crate) fn head(out: &mut dyn Write, scoring: &Scoring, blocks: usize, second
         let range = least.zip(most).map(|(a, b)| format!(": λ from {a:.3e} to {b:.3e}")).unwrap_or_default();
         writeln!(out, "damping   {} {}{range}", damping.value, damping.kind)?;
     }
-    for (chosen, blocks) in chosen(scoring) {
-        writeln!(out, "chosen    {chosen} ({})", counted(blocks, "block", "blocks"))?;
+    let chosen = chosen(scoring);
+    for (chosen, blocks) in chosen.iter().take(CHOICES) {
+        writeln!(out, "solver    {chosen} ({})", counted(*blocks, "block", "blocks"))?;
+    }
+    if chosen.len() > CHOICES {
+        let left = chosen[CHOICES..].iter().map(|(_, blocks)| blocks).sum();
+        writeln!(out, "          and otherwise on {}: see --json", counted(left, "more block", "more blocks"))?;
     }
     if let Some(residual) = scoring.residual {
         let tolerance = scoring.blocks.iter().filter_map(|b| b.tolerance).reduce(f64::min);
@@ -193,7 +200,7 @@ pub(crate) fn head(out: &mut dyn Write, scoring: &Scoring, blocks: usize, second
     Ok(())
 }
 
-/// What a solver that chooses chose, and for how many blocks.
+/// How blocks were inverted, as solvers with more to tell than their names tell it, and how many blocks so.
 fn chosen(scoring: &Scoring) -> Vec<(&str, usize)> {
     let mut found: Vec<(&str, usize)> = Vec::new();
     for chosen in scoring.blocks.iter().map(|block| block.chosen.as_str()).filter(|chosen| !chosen.is_empty()) {

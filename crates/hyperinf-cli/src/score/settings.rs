@@ -1,6 +1,7 @@
 use burn::tensor::Device;
 use hyperinf::curvature::{Damping, Storage};
 use hyperinf::scoring::{Gfim, Method, Normalisation, Options, methods};
+use hyperinf::solvers::{solver, solvers};
 
 use crate::args::{QueryModeArg, ScoringArgs, StructureArg};
 use crate::device::open_device;
@@ -26,7 +27,7 @@ impl Settings {
         };
         let (name, named) = named(&args.method, gfim)?;
         let normalisation = normalisation(args, name, named.normalisation)?;
-        let method = named.method;
+        let method = solved(args, named.method)?;
         let damping = damping(args)?;
         let (device_name, device) = open_device(args.device.as_deref())?;
         let notes = unused(args, name, &method);
@@ -55,6 +56,20 @@ fn named(name: &str, gfim: Gfim) -> Result<(&'static str, Options), CliError> {
     })
 }
 
+/// The method with the solver that was asked for.
+fn solved(args: &ScoringArgs, method: Method) -> Result<Method, CliError> {
+    match (&args.solver, method) {
+        (Some(name), Method::Inverse { storage, .. }) => {
+            let found = solver(name).ok_or_else(|| CliError::Solver {
+                name: name.clone(),
+                known: solvers().iter().map(|solver| solver.name()).collect(),
+            })?;
+            Ok(Method::Inverse { storage, solver: found.into() })
+        }
+        (_, method) => Ok(method),
+    }
+}
+
 fn normalisation(args: &ScoringArgs, name: &str, own: Normalisation) -> Result<Normalisation, CliError> {
     let asked: Option<Normalisation> = args.normalise.map(Into::into);
     match asked {
@@ -81,6 +96,7 @@ fn unused(args: &ScoringArgs, name: &str, method: &Method) -> Vec<String> {
     let inverse = matches!(method, Method::Inverse { .. });
     let one_sided = matches!(method, Method::Inverse { storage: Storage::OneSided { .. }, .. });
     let flags = [
+        ("--solver", args.solver.is_some() && !inverse),
         ("--damping", args.damping.is_some() && !inverse),
         ("--damping-absolute", args.damping_absolute.is_some() && !inverse),
         ("--gfim-side", args.gfim_side.is_some() && !one_sided),

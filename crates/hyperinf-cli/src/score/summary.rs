@@ -32,6 +32,8 @@ pub(super) struct Summary {
 pub(crate) struct Scoring {
     pub(crate) hyperinf_version: &'static str,
     pub(crate) method: &'static str,
+    /// What inverted the curvature; `null` for methods without one.
+    pub(crate) solver: Option<&'static str>,
     pub(crate) sign: &'static str,
     pub(crate) unit: &'static str,
     pub(crate) normalisation: &'static str,
@@ -80,7 +82,7 @@ pub(crate) struct BlockSummary {
     /// `null` if all training gradients are zero.
     pub(crate) lambda: Option<f64>,
     pub(crate) mean_square: f64,
-    /// How it was inverted, from a solver that chooses.
+    /// How it was inverted, where the solver's name does not say it all.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) chosen: String,
     pub(crate) iterations: usize,
@@ -140,6 +142,10 @@ impl Scoring {
         Self {
             hyperinf_version: env!("CARGO_PKG_VERSION"),
             method: settings.method,
+            solver: match &settings.options.method {
+                Method::Inverse { solver, .. } => Some(solver.name()),
+                Method::Identity => None,
+            },
             sign: "positive = helpful",
             unit: unit(&settings.options),
             normalisation: normalisation(settings.options.normalisation),

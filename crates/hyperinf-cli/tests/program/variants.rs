@@ -97,6 +97,28 @@ fn the_curvature_of_other_samples_can_be_taken() {
 }
 
 #[test]
+fn a_method_can_have_another_solver() {
+    let folder = folder();
+    let own = json(&folder, &["--method", "hyperinf"]);
+    let expected = folder.scores(&["--method", "hyperinf"]).concat();
+    for solver in ["exact", "auto", "cg", "spectral"] {
+        let args = ["--method", "hyperinf", "--solver", solver];
+        assert_close(solver, &folder.scores(&args).concat(), &expected, 1e-4);
+        let told = json(&folder, &args);
+        assert_eq!((&told["solver"], &told["method"]), (&solver.into(), &"hyperinf".into()));
+        assert_ne!(told["solver"], own["solver"]);
+    }
+    let run = folder.score(&["--solver", "gauss"]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stderr.contains("`gauss`") && run.stderr.contains("exact, "), "{}", run.stderr);
+    let run = folder.score(&["--method", "hyperinf", "--solver", "datainf"]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stderr.contains("OneSided"), "{}", run.stderr);
+    let run = folder.score(&["--method", "identity", "--solver", "exact"]);
+    assert!(run.stderr.contains("--solver has no effect"), "{}", run.stderr);
+}
+
+#[test]
 fn a_contrast_is_the_difference_of_two_means() {
     let folder = folder();
     let (train, query, contrast) = (gradients(6, 1), gradients(3, 2), gradients(2, 5));
