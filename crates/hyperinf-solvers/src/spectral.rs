@@ -36,7 +36,7 @@ pub struct Spectral {
 enum Form {
     Matrix {
         /// `H` in f64.
-        h: Curvature,
+        h: Box<Curvature>,
         /// `Q`, eigenvectors in its columns, `[k, k]`.
         vectors: Tensor<2>,
         values: Vec<f64>,
@@ -71,7 +71,7 @@ impl Spectral {
                 check_size(NAME, matrix.dims()[0])?;
                 let matrix = precise(matrix.clone());
                 let (values, vectors) = decomposed(&matrix)?;
-                Form::Matrix { h: h.with_matrix(matrix), vectors, values }
+                Form::Matrix { h: Box::new(h.with_matrix(matrix)), vectors, values }
             }
             Curvature::Samples(samples) => {
                 let [m, d] = samples.dims();
