@@ -2,7 +2,7 @@ use std::io::{Result, Write};
 use std::path::Path;
 
 use clap::ValueEnum;
-use hyperinf::scoring::{BlockReport, Set};
+use hyperinf::scoring::{BlockReport, Method, Set};
 use serde::Serialize;
 
 use super::{Advice, Sweep, Swept};
@@ -20,6 +20,8 @@ pub(super) struct Summary {
     command: &'static str,
     hyperinf_version: &'static str,
     method: &'static str,
+    /// By which the equations were solved at all dampings.
+    solver: &'static str,
     sign: &'static str,
     unit: &'static str,
     damping_kind: &'static str,
@@ -88,6 +90,10 @@ impl Summary {
             command: "sweep",
             hyperinf_version: env!("CARGO_PKG_VERSION"),
             method: first.settings.method,
+            solver: match &first.settings.options.method {
+                Method::Inverse { solver, .. } => solver.name(),
+                Method::Identity => "identity",
+            },
             sign: "positive = helpful",
             unit: unit(&first.settings.options),
             damping_kind: if args.absolute { "absolute" } else { "relative" },
@@ -127,7 +133,7 @@ impl Summary {
         let queries =
             if self.query_mode == "mean" { "the mean query".into() } else { counted(self.queries, "query", "queries") };
         writeln!(out, "{}: {samples}, {queries}, {} structure", self.method, self.structure)?;
-        writeln!(out, "device    {}, {}; {:.2} s", self.device, self.precision, self.seconds)?;
+        writeln!(out, "device    {}, {}; {:.2} s; solver {}", self.device, self.precision, self.seconds, self.solver)?;
         writeln!(out, "score     {}; {}", self.sign, self.unit)?;
         for side in &self.sides {
             side.text(self, out)?;
