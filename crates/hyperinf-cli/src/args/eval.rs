@@ -39,7 +39,8 @@ pub enum EvalCommand {
     /// Minimises, from the trained parameters on, a Bregman distance to the trained outputs with a
     /// little less weight on one training image, close to the trained parameters (λ/2 of the squared
     /// distance), for each of some images, and correlates for each query the change of its loss with
-    /// the scores at the same λ.
+    /// the scores at the same λ. λ is the same for all layers: FACTOR of --damping × the mean square
+    /// of all gradients' entries; a small one lets a network move out of where it is nearly linear.
     #[command(verbatim_doc_comment)]
     Pbrf(PbrfArgs),
     /// Brittleness: does removing a query's most helpful samples change its prediction?
@@ -125,8 +126,8 @@ pub struct JudgedArgs {
     /// `gauss-newton`. Such as: hyperinf:rows,exact:merged@gauss-newton
     #[arg(long, value_name = "METHODS", default_value = "all", value_delimiter = ',', verbatim_doc_comment)]
     pub methods: Vec<String>,
-    /// Factors of the relative damping, with commas between them.
-    #[arg(long, value_name = "FACTORS", default_value = "0.1", value_delimiter = ',', allow_hyphen_values = true)]
+    /// Factors of the relative damping, with commas between them [default: 0.1; for pbrf 100].
+    #[arg(long, value_name = "FACTORS", value_delimiter = ',', allow_hyphen_values = true)]
     pub damping: Vec<f64>,
     /// Trained models (seeds 0, 1, …) whose scores are averaged.
     #[arg(long, value_name = "N", default_value_t = 1)]

@@ -34,8 +34,18 @@ const VARIANTS: [&str; 12] = [
     "shampoo@gauss-newton",
 ];
 
+/// The factors of the relative damping that are asked for.
+pub(crate) fn dampings(args: &JudgedArgs, default: f64) -> Vec<f64> {
+    if args.damping.is_empty() { vec![default] } else { args.damping.clone() }
+}
+
 /// Every method that is asked for, with every damping where that matters.
 pub(crate) fn candidates(args: &JudgedArgs) -> Result<Vec<Candidate>, CliError> {
+    candidates_at(args, &dampings(args, 0.1))
+}
+
+/// The same with these dampings.
+pub(crate) fn candidates_at(args: &JudgedArgs, dampings: &[f64]) -> Result<Vec<Candidate>, CliError> {
     let mut specs: Vec<String> = Vec::new();
     for spec in args.methods.iter().map(|spec| spec.trim()) {
         let expanded = if spec == "all" { all() } else { vec![spec.to_owned()] };
@@ -52,7 +62,7 @@ pub(crate) fn candidates(args: &JudgedArgs) -> Result<Vec<Candidate>, CliError> 
             found.push(candidate);
             continue;
         }
-        for &factor in &args.damping {
+        for &factor in dampings {
             let damping = Damping::Relative(factor);
             let damping = damping.validate().map_err(|_| CliError::Damping { flag: "--damping", value: factor })?;
             let options = Options { damping, ..candidate.options.clone() };

@@ -6,7 +6,7 @@ use hyperinf::eval::{Interval, Proximal, Responses, pearson, spearman};
 use hyperinf::scoring::{Options, baselines};
 use serde_json::{Map, json};
 
-use super::candidate::candidates;
+use super::candidate::{candidates_at, dampings};
 use super::report::{Report, folder, row};
 use super::setup::{Models, task};
 use crate::args::PbrfArgs;
@@ -15,7 +15,8 @@ use crate::progress::Progress;
 
 pub(super) fn run(args: &PbrfArgs) -> Result<(), CliError> {
     let began = Instant::now();
-    let candidates = candidates(&args.judged)?;
+    let dampings = dampings(&args.judged, 100.0);
+    let candidates = candidates_at(&args.judged, &dampings)?;
     let folder = folder(&args.result)?;
     let task = task(&args.task)?;
     let models = Models::precise(&task, [0], args.judged.device.as_deref())?;
@@ -24,9 +25,9 @@ pub(super) fn run(args: &PbrfArgs) -> Result<(), CliError> {
     let parameters = model.num_params();
     let mean_square = norms.iter().map(|norm| norm * norm).sum::<f64>() / (norms.len() * parameters) as f64;
 
-    let mut progress = Progress::new("responses", (args.judged.damping.len() * args.samples) as u64);
+    let mut progress = Progress::new("responses", (dampings.len() * args.samples) as u64);
     let mut truths: Vec<(f64, Responses)> = Vec::new();
-    for (place, factor) in args.judged.damping.iter().enumerate() {
+    for (place, factor) in dampings.iter().enumerate() {
         let proximal = Proximal { weight: args.weight, ..Proximal::new(factor * mean_square) };
         let mut responses =
             Responses { effects: vec![Vec::new(); task.queries.len()], residuals: Vec::new(), steps: Vec::new() };
@@ -43,7 +44,7 @@ pub(super) fn run(args: &PbrfArgs) -> Result<(), CliError> {
 
     let mut rows = Vec::new();
     for candidate in &candidates {
-        let factor = candidate.damping.unwrap_or(args.judged.damping[0]);
+        let factor = candidate.damping.unwrap_or(dampings[0]);
         let Some((_, truth)) = truths.iter().find(|(of, _)| *of == factor) else { continue };
         let options = Options { damping: Damping::Absolute(factor * mean_square), ..candidate.options.clone() };
         let scored = models.score_with(candidate.estimate, &options)?;
@@ -70,7 +71,7 @@ pub(super) fn run(args: &PbrfArgs) -> Result<(), CliError> {
         task.train.len(),
         args.weight,
     );
-    let lambdas: Vec<f64> = args.judged.damping.iter().map(|factor| factor * mean_square).collect();
+    let lambdas: Vec<f64> = dampings.iter().map(|factor| factor * mean_square).collect();
     let more = Map::from_iter([
         ("samples".to_owned(), json!(args.samples)),
         ("weight".to_owned(), json!(args.weight)),

@@ -143,7 +143,11 @@ impl Report<'_> {
             return Ok(None);
         }
         let figure = self.rows[0].figures[0].0.as_str();
-        let title = format!("{}: {figure}, mean over {} queries, 95 % interval", self.truth, self.task.queries.len());
+        let title = format!(
+            "hyperinf eval {}: {figure}, mean over {} queries, 95 % interval",
+            self.truth,
+            self.task.queries.len()
+        );
         stage_bars(path, &Bars { title: &title, bars: &bars }).map(Some)
     }
 

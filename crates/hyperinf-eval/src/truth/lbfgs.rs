@@ -8,8 +8,10 @@ const HALVINGS: usize = 40;
 /// Differences of values below this share of the whole descent count as rounding.
 const ROUNDING: f64 = 1e-6;
 
-/// Steps without a smaller gradient after which there is none to be found: the minimum lies on a kink (ReLU), or the
-/// gradient is all rounding.
+/// The share of the whole descent that is a good step down.
+const PROGRESS: f64 = 1e-3;
+/// Steps without one, and without a smaller gradient, after which there is none to be found: the minimum lies on a kink
+/// (ReLU), or the gradient is all rounding.
 const PATIENCE: usize = 50;
 
 /// Where a minimisation ended.
@@ -36,9 +38,9 @@ pub(super) fn minimise(
     let (highest, first) = (value, norm(&gradient));
     let mut pairs: Vec<(Vec<f64>, Vec<f64>)> = Vec::new();
     let mut steps = 0;
-    // The smallest norm so far, and when it was found.
-    let mut best = (first, 0);
-    while steps < max_steps && norm(&gradient) > tolerance * first && steps < best.1 + PATIENCE {
+    // The smallest norm, the value that was last a good step down, and when there was one of either.
+    let (mut smallest, mut mark, mut progress) = (first, value, 0);
+    while steps < max_steps && norm(&gradient) > tolerance * first && steps < progress + PATIENCE {
         let direction = direction(&gradient, &pairs);
         let slope = dot(&direction, &gradient);
         let mut found = None;
@@ -75,8 +77,13 @@ pub(super) fn minimise(
         }
         (point, value, gradient) = (next, next_value, next_gradient);
         steps += 1;
-        if norm(&gradient) < best.0 {
-            best = (norm(&gradient), steps);
+        let down = mark - value > PROGRESS * (highest - value);
+        if down {
+            mark = value;
+        }
+        if norm(&gradient) < smallest || down {
+            smallest = smallest.min(norm(&gradient));
+            progress = steps;
         }
     }
     let residual = if first > 0.0 { norm(&gradient) / first } else { 0.0 };
