@@ -51,13 +51,13 @@ proptest! {
             for (dtype, epsilon) in precisions(&device) {
                 let found = low_rank(&set.samples, rank, 1, (&device, dtype), 3);
                 let what = format!("{name}, {dtype:?}, rank {rank} of {d}");
-                // The shift that keeps the sketch's matrix definite is a few ε of its norm; sums of n products.
-                let bound = (set.samples.rows + 60) as f64 * epsilon * expected.trace();
+                // Sums of n products, and the shift that keeps the sketch's matrix definite: 1e-7 of its norm or 4 ε.
+                let bound = ((set.samples.rows + 60) as f64 * epsilon).max(1e-6) * expected.trace();
                 assert_within(&what, &values(found.curvature.to_dense()), &expected.values, bound);
                 let (vectors, mu) = pairs(&found.curvature);
                 prop_assert_eq!(mu.len(), rank.min(d));
                 let square = vectors.times(&vectors.transpose());
-                assert_close(&what, &square.values, &Matrix::identity(rank.min(d)).values, 10.0 * d as f64 * epsilon);
+                assert_close(&what, &square.values, &Matrix::identity(rank.min(d)).values, (10.0 * d as f64 * epsilon).max(1e-7));
                 assert_close(&what, &[found.mean_square * d as f64], &[expected.trace()], 100.0 * epsilon);
             }
         }
@@ -72,7 +72,7 @@ fn a_larger_rank_is_nearer_and_never_above_the_fisher() {
     let (truth, size) = (eigenvalues(&expected), expected.trace());
     for (name, device) in devices() {
         for (dtype, epsilon) in precisions(&device) {
-            let rounding = 300.0 * epsilon * size;
+            let rounding = (300.0 * epsilon).max(1e-6) * size;
             let mut before: Vec<f64> = Vec::new();
             for rank in [1, 2, 4, 8, 12, 24] {
                 let what = format!("{name}, {dtype:?}, rank {rank}");

@@ -118,7 +118,11 @@ impl Accumulator {
             (sum, Storage::LowRank { rank, seed }) => {
                 let mut sketch = match sum {
                     Sum::Sketch(sketch) => sketch,
-                    _ => Sketch::new(rank, seed, &flat),
+                    _ => Sketch::new(rank, seed, &flat).ok_or_else(|| CurvatureError::Eigen {
+                        block: self.block.name.clone(),
+                        what: "the sketch",
+                        side: rank,
+                    })?,
                 };
                 sketch.add(flat);
                 Sum::Sketch(sketch)

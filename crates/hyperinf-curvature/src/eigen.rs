@@ -9,7 +9,7 @@ pub(crate) struct Eigenpairs {
     /// Never negative: what rounding put below zero is zero.
     pub(crate) values: Vec<f64>,
     /// Row by row, `[d, d]`, with the eigenvectors in its columns.
-    vectors: Vec<f64>,
+    pub(crate) vectors: Vec<f64>,
 }
 
 impl Eigenpairs {
@@ -20,26 +20,25 @@ impl Eigenpairs {
     /// If a value is not finite, or the decomposition fails.
     pub(crate) fn of(matrix: Tensor<2>, block: &str, what: &'static str) -> Result<Self, CurvatureError> {
         let [d, _] = matrix.dims();
-        let mut values = host(matrix)?;
-        let failed = || CurvatureError::Eigen { block: block.into(), what, side: d };
-        let largest = values.iter().fold(0.0, |m: f64, v| if v.abs() > m || v.is_nan() { v.abs() } else { m });
+        Self::of_host(host(matrix)?, d).ok_or_else(|| CurvatureError::Eigen { block: block.into(), what, side: d })
+    }
+
+    /// Decomposes `d · d` values; `None` if one is not finite, or the decomposition fails.
+    pub(crate) fn of_host(mut matrix: Vec<f64>, d: usize) -> Option<Self> {
+        let largest = matrix.iter().fold(0.0, |m: f64, v| if v.abs() > m || v.is_nan() { v.abs() } else { m });
         if !largest.is_finite() {
-            return Err(failed());
+            return None;
         }
         // Between −1 and 1 nothing overflows inside.
         let scale = if largest > 0.0 { largest } else { 1.0 };
-        values.iter_mut().for_each(|v| *v /= scale);
+        matrix.iter_mut().for_each(|v| *v /= scale);
         // A symmetric matrix reads the same by rows and by columns.
-        let found = MatRef::from_column_major_slice(&values, d, d).self_adjoint_eigen(Side::Lower);
-        let found = found.map_err(|_| failed())?;
-        let (order, basis) = (found.S().column_vector(), found.U());
-        let values: Vec<f64> = (0..d).rev().map(|k| (order[k] * scale).max(0.0)).collect();
+        let found = MatRef::from_column_major_slice(&matrix, d, d).self_adjoint_eigen(Side::Lower).ok()?;
+        let (ascending, basis) = (found.S().column_vector(), found.U());
+        let values: Vec<f64> = (0..d).rev().map(|k| (ascending[k] * scale).max(0.0)).collect();
         let vectors: Vec<f64> = (0..d * d).map(|i| basis[(i / d, d - 1 - i % d)]).collect();
         // max() hides a NaN, the eigenvectors do not.
-        if vectors.iter().chain(&values).any(|v| !v.is_finite()) {
-            return Err(failed());
-        }
-        Ok(Self { values, vectors })
+        vectors.iter().chain(&values).all(|v| v.is_finite()).then_some(Self { values, vectors })
     }
 
     /// The eigenvectors in the columns of `[d, d]`.

@@ -5,14 +5,17 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rayon::prelude::*;
 
+use crate::eigen::Eigenpairs;
 use crate::precision::{host, tensor_from_host};
 use crate::product::normal_product;
 use crate::storage::test_rows;
 use crate::{Curvature, CurvatureError};
 
-/// The stability shift in units of the type's precision times `||Y||_F`: above the rounding of the sums in `Y`, below
-/// any eigenvalue that they resolve.
-const SHIFT: f64 = 4.0;
+/// The stability shift relative to `||Y||_F`, at least: the Gram matrix of `Y` squares its condition, so that in f64
+/// nothing below `√ε` is resolved.
+const SHIFT: f64 = 1e-7;
+/// The same in units of the type's precision, which the sums in `Y` have.
+const ROUNDINGS: f64 = 4.0;
 
 /// A random sketch of the sum of outer products: `Y = Ω Σ g gᵀ` for fixed orthonormal rows `Ω`, `[l, D]`.
 pub(crate) struct Sketch {
@@ -22,12 +25,12 @@ pub(crate) struct Sketch {
 }
 
 impl Sketch {
-    /// Draws `Ω` for gradients like these.
-    pub(crate) fn new(rank: usize, seed: u64, like: &Tensor<2>) -> Self {
+    /// Draws `Ω` for gradients like these; `None` if its rows turn out dependent.
+    pub(crate) fn new(rank: usize, seed: u64, like: &Tensor<2>) -> Option<Self> {
         let [_, d] = like.dims();
         let rank = rank.min(d);
-        let test = orthonormal_rows(test_rows(rank, d), d, seed, &like.device(), like.dtype());
-        Self { sum: test.zeros_like(), test, rank }
+        let test = orthonormal_rows(test_rows(rank, d), d, seed, &like.device(), like.dtype())?;
+        Some(Self { sum: test.zeros_like(), test, rank })
     }
 
     /// Adds the gradients `[n, D]`.
@@ -38,8 +41,9 @@ impl Sketch {
 
     /// The eigenpairs of the Nyström approximation `Yᵀ (Ω Yᵀ)⁻¹ Y` of `H`, `Y = Ω H` (Tropp et al. 2017, algorithm 3).
     ///
-    /// `H + νI` is approximated and `ν` taken off its eigenvalues again, so that the Cholesky factor of `Ω Yᵀ` exists.
-    /// All of it in f64.
+    /// `H + νI` is approximated and `ν` taken off its eigenvalues again, so that the Cholesky factor `L Lᵀ = Ω Yᵀ`
+    /// exists. The eigenpairs of `Eᵀ E`, `E = L⁻¹ Y`, come from those of the small `E Eᵀ = V Σ Vᵀ`: `q = Σ^-½ Vᵀ E`. All of
+    /// it in f64.
     pub(crate) fn finish(self, block: &Block, samples: usize) -> Result<Curvature, CurvatureError> {
         let ([l, d], device, dtype) = (self.sum.dims(), self.sum.device(), self.sum.dtype());
         let failed = || CurvatureError::Eigen { block: block.name.clone(), what: "the sketch", side: l };
@@ -54,35 +58,61 @@ impl Sketch {
             return Ok(Curvature::Eigen { vectors, values: Tensor::zeros([self.rank], (&device, dtype)) });
         }
         let epsilon = dtype.finfo().map_or(f64::EPSILON, |info| info.epsilon);
-        let shift = SHIFT * epsilon * norm;
+        let shift = SHIFT.max(ROUNDINGS * epsilon);
         // In units of the norm nothing overflows inside.
-        sum.iter_mut().zip(&test).for_each(|(y, omega)| *y = (*y + shift * omega) / norm);
+        sum.par_iter_mut().zip(&test).for_each(|(y, omega)| *y = *y / norm + shift * omega);
 
         // Rows one after the other are columns one after the other of the transpose.
-        let columns = MatRef::from_column_major_slice(&sum, d, l);
-        let core = MatRef::from_column_major_slice(&test, d, l).transpose() * columns;
-        let core = Mat::from_fn(l, l, |i, j| 0.5 * (core[(i, j)] + core[(j, i)]));
-        let factor = core.llt(Side::Lower).map_err(|_| failed())?;
-        let mut root = columns.to_owned();
-        factor.L().solve_lower_triangular_in_place(root.as_mut().transpose_mut());
-        let found = root.thin_svd().map_err(|_| failed())?;
-        let (basis, singular) = (found.U(), found.S().column_vector());
+        let sketch = MatRef::from_column_major_slice(&sum, d, l);
+        let core = MatRef::from_column_major_slice(&test, d, l).transpose() * sketch;
+        let inverse = inverse_factor(&core).ok_or_else(failed)?;
+        let small = &inverse * (sketch.transpose() * sketch) * inverse.transpose();
+        let pairs = Eigenpairs::of_host(row_major(&symmetric(&small)), l).ok_or_else(failed)?;
+        // All are ν or more but for the rounding of Y; the bound only keeps a division by zero away.
+        let root = |k: usize| pairs.values[k].max(1e-3 * shift).sqrt();
+        let scaled = Mat::from_fn(self.rank, l, |k, i| pairs.vectors[i * l + k] / root(k));
+        let vectors = sketch * (scaled * inverse).transpose();
+        // Orthonormal to `ε ||Y||/μ`, little where `μ` is near ν: once more, which changes the leading ones least.
+        let again = inverse_factor(&(vectors.transpose() * &vectors)).ok_or_else(failed)?;
+        let vectors = vectors * again.transpose();
 
-        let values: Vec<f64> = (0..self.rank).map(|k| (singular[k].powi(2) * norm - shift).max(0.0)).collect();
-        let vectors: Vec<f64> = (0..self.rank).flat_map(|k| (0..d).map(move |i| basis[(i, k)])).collect();
-        // max() hides a NaN, the vectors do not.
-        if vectors.iter().chain(&values).any(|v| !v.is_finite()) {
-            return Err(failed());
-        }
-        Ok(Curvature::Eigen {
-            vectors: tensor_from_host(vectors, [self.rank, d], &device, dtype),
-            values: tensor_from_host(values, [1, self.rank], &device, dtype).squeeze_dim(0),
-        })
+        let vectors = tensor_from_host(columns(&vectors), [self.rank, d], &device, dtype);
+        let values: Vec<f64> = pairs.values[..self.rank].iter().map(|mu| (mu - shift).max(0.0) * norm).collect();
+        let values = tensor_from_host(values, [1, self.rank], &device, dtype).squeeze_dim(0);
+        Ok(Curvature::Eigen { vectors, values })
     }
 }
 
+/// `L⁻¹` for the Cholesky factor `L` of a symmetric matrix, if it has one.
+fn inverse_factor(matrix: &Mat<f64>) -> Option<Mat<f64>> {
+    let l = matrix.nrows();
+    if (0..l * l).any(|i| !matrix[(i / l, i % l)].is_finite()) {
+        return None;
+    }
+    let factor = symmetric(matrix).llt(Side::Lower).ok()?;
+    let mut inverse = Mat::identity(l, l);
+    factor.L().solve_lower_triangular_in_place(inverse.as_mut());
+    Some(inverse)
+}
+
+fn symmetric(matrix: &Mat<f64>) -> Mat<f64> {
+    Mat::from_fn(matrix.nrows(), matrix.ncols(), |i, j| 0.5 * (matrix[(i, j)] + matrix[(j, i)]))
+}
+
+fn row_major(matrix: &Mat<f64>) -> Vec<f64> {
+    let cols = matrix.ncols();
+    (0..matrix.nrows() * cols).map(|i| matrix[(i / cols, i % cols)]).collect()
+}
+
+/// The columns one after the other.
+fn columns(matrix: &Mat<f64>) -> Vec<f64> {
+    matrix.col_iter().flat_map(|column| column.iter().copied()).collect()
+}
+
 /// Orthonormal rows that span a random subspace of dimension `l ≤ d`, `[l, d]`: the same seed gives nested subspaces.
-fn orthonormal_rows(l: usize, d: usize, seed: u64, device: &Device, dtype: DType) -> Tensor<2> {
+///
+/// Normal numbers, made orthonormal by the Cholesky factor of their Gram matrix in f64.
+fn orthonormal_rows(l: usize, d: usize, seed: u64, device: &Device, dtype: DType) -> Option<Tensor<2>> {
     let mut seeds = StdRng::seed_from_u64(seed);
     let seeds: Vec<u64> = (0..l).map(|_| seeds.random()).collect();
     let mut rows = vec![0.0; l * d];
@@ -95,7 +125,7 @@ fn orthonormal_rows(l: usize, d: usize, seed: u64, device: &Device, dtype: DType
             pair.iter_mut().zip([radius * cos, radius * sin]).for_each(|(value, normal)| *value = normal);
         }
     });
-    let basis = MatRef::from_column_major_slice(&rows, d, l).qr().compute_thin_Q();
-    let values = (0..l).flat_map(|k| (0..d).map(move |i| (i, k))).map(|place| basis[place]).collect();
-    tensor_from_host(values, [l, d], device, dtype)
+    let normal = MatRef::from_column_major_slice(&rows, d, l);
+    let inverse = inverse_factor(&(normal.transpose() * normal))?;
+    Some(tensor_from_host(columns(&(normal * inverse.transpose())), [l, d], device, dtype))
 }
