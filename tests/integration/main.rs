@@ -42,6 +42,7 @@ mod settings;
 mod solvers;
 mod spectral;
 mod structures;
+mod sweep;
 mod tape;
 mod tokenizer;
 mod training;
