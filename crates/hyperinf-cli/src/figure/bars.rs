@@ -42,7 +42,7 @@ pub(super) fn size(bars: &Bars<'_>) -> (u32, u32) {
 
 pub(super) fn draw(area: &Area<'_>, bars: &Bars<'_>) -> Result<(), Failure> {
     let text = |size: u32, h: HPos, v: VPos| (FONT, size).into_font().color(&INK).pos(Pos::new(h, v));
-    area.draw(&Text::new(bars.title, (MARGIN as i32, (TITLE / 2) as i32), &text(18, HPos::Left, VPos::Center)))?;
+    area.draw(&Text::new(bars.title, (MARGIN as i32, (TITLE / 2) as i32), text(18, HPos::Left, VPos::Center)))?;
     let ends = bars.bars.iter().flat_map(|bar| [bar.value, bar.interval.0, bar.interval.1]);
     let (low, high) = ends.fold((0.0_f64, 0.0_f64), |(low, high), v| (low.min(v), high.max(v)));
     // All zero: any scale shows it.
@@ -56,12 +56,12 @@ pub(super) fn draw(area: &Area<'_>, bars: &Bars<'_>) -> Result<(), Failure> {
         let x = at(f64::from(tick) * step);
         area.draw(&PathElement::new([(x, top), (x, bottom)], GRID))?;
         let label = format!("{:.2}", f64::from(tick) * step);
-        area.draw(&Text::new(label, (x, bottom + 4), &text(13, HPos::Center, VPos::Top)))?;
+        area.draw(&Text::new(label, (x, bottom + 4), text(13, HPos::Center, VPos::Top)))?;
     }
     for (place, bar) in bars.bars.iter().enumerate() {
         let y = top + (place as u32 * LINE) as i32;
         let middle = y + (LINE / 2) as i32;
-        area.draw(&Text::new(bar.name.as_str(), (left - 8, middle), &text(NAME_FONT, HPos::Right, VPos::Center)))?;
+        area.draw(&Text::new(bar.name.as_str(), (left - 8, middle), text(NAME_FONT, HPos::Right, VPos::Center)))?;
         let (start, end) = (at(bar.value.min(0.0)), at(bar.value.max(0.0)));
         area.draw(&Rectangle::new([(start, y + 4), (end, y + LINE as i32 - 5)], FILL.filled()))?;
         let (from, to) = (at(bar.interval.0), at(bar.interval.1));
@@ -70,7 +70,7 @@ pub(super) fn draw(area: &Area<'_>, bars: &Bars<'_>) -> Result<(), Failure> {
             area.draw(&PathElement::new([(x, middle - 3), (x, middle + 3)], INK))?;
         }
         let value = format!("{:.3}", bar.value);
-        area.draw(&Text::new(value, (to.max(end) + 6, middle), &text(14, HPos::Left, VPos::Center)))?;
+        area.draw(&Text::new(value, (to.max(end) + 6, middle), text(14, HPos::Left, VPos::Center)))?;
     }
     area.draw(&PathElement::new([(at(0.0), top), (at(0.0), bottom)], INK))?;
     Ok(())

@@ -33,15 +33,15 @@ pub(super) fn draw(area: &Area<'_>, map: &HeatMap<'_>) -> Result<(), Failure> {
     let text = |size: u32, h: HPos, v: VPos| (FONT, size).into_font().color(&INK).pos(Pos::new(h, v));
     let left = (MARGIN + names_width(map)) as i32;
     let (top, cell) = (TITLE as i32, CELL as i32);
-    area.draw(&Text::new(map.title, (MARGIN as i32, top / 2), &text(19, HPos::Left, VPos::Center)))?;
+    area.draw(&Text::new(map.title, (MARGIN as i32, top / 2), text(19, HPos::Left, VPos::Center)))?;
     for (i, (name, row)) in map.names.iter().zip(map.cells).enumerate() {
         let y = top + i as i32 * cell;
         let middle = y + cell / 2;
-        area.draw(&Text::new(name.as_str(), (left - 8, middle), &text(NAME_FONT, HPos::Right, VPos::Center)))?;
+        area.draw(&Text::new(name.as_str(), (left - 8, middle), text(NAME_FONT, HPos::Right, VPos::Center)))?;
         // Below the columns, from bottom to top.
         let under = (left + i as i32 * cell + cell / 2, top + map.names.len() as i32 * cell + 8);
         let turned = (FONT, NAME_FONT).into_font().transform(FontTransform::Rotate270).color(&INK);
-        area.draw(&Text::new(name.as_str(), under, &turned.pos(Pos::new(HPos::Right, VPos::Center))))?;
+        area.draw(&Text::new(name.as_str(), under, turned.pos(Pos::new(HPos::Right, VPos::Center))))?;
         for (j, value) in row.iter().enumerate() {
             let x = left + j as i32 * cell;
             let fill = value.map_or(RGBColor(240, 240, 240), colour);
@@ -49,7 +49,7 @@ pub(super) fn draw(area: &Area<'_>, map: &HeatMap<'_>) -> Result<(), Failure> {
             let shown = value.map_or("–".into(), |v| format!("{v:.2}"));
             let ink = if value.is_some_and(|v| v.abs() > 0.65) { WHITE } else { INK };
             let style = (FONT, 16).into_font().color(&ink).pos(Pos::new(HPos::Center, VPos::Center));
-            area.draw(&Text::new(shown, (x + cell / 2 - 1, middle), &style))?;
+            area.draw(&Text::new(shown, (x + cell / 2 - 1, middle), style))?;
         }
     }
     Ok(())
