@@ -1,16 +1,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::iter;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use ::parquet::arrow::ArrowWriter;
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use ::parquet::basic::Compression;
+use ::parquet::errors::ParquetError;
 use ::parquet::file::properties::WriterProperties;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
     Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
-use arrow_array::{Array, ArrowPrimitiveType, BooleanArray, GenericListArray, OffsetSizeTrait, PrimitiveArray};
+use arrow_array::{
+    Array, ArrowPrimitiveType, BooleanArray, GenericListArray, OffsetSizeTrait, PrimitiveArray, RecordBatch,
+};
 use arrow_schema::DataType;
 use arrow_select::filter::filter_record_batch;
 use serde_json::{Map, Value};
@@ -35,7 +40,7 @@ pub(super) fn read(path: &Path) -> Result<Table, DatasetError> {
         .map(|field| (field.name().clone(), field.data_type().to_string()))
         .collect();
     let mut rows = Vec::new();
-    for batch in builder.build()? {
+    for batch in batches(builder)? {
         let batch = batch?;
         let mut cells = vec![Map::new(); batch.num_rows()];
         for (name, column) in columns.iter().zip(batch.columns()) {
@@ -54,7 +59,8 @@ pub(super) fn read(path: &Path) -> Result<Table, DatasetError> {
 
 /// Writes some rows of a file, in its order, with its schema, metadata and compression.
 pub(super) fn write_rows(path: &Path, kept: &BTreeSet<usize>, to: &mut File) -> Result<(), WriteError> {
-    let builder = open(path).map_err(|error| WriteError::Input(Box::new(error)))?;
+    let input = |error: DatasetError| WriteError::Input(Box::new(error));
+    let builder = open(path).map_err(input)?;
     let compression = builder.metadata().row_groups().iter().flat_map(|group| group.columns()).map(|c| c.compression());
     let metadata = builder.metadata().file_metadata().key_value_metadata().cloned();
     let metadata = metadata.map(|pairs| pairs.into_iter().filter(|pair| pair.key != ARROW_SCHEMA).collect());
@@ -64,8 +70,8 @@ pub(super) fn write_rows(path: &Path, kept: &BTreeSet<usize>, to: &mut File) -> 
         .build();
     let mut writer = ArrowWriter::try_new(to, builder.schema().clone(), Some(properties))?;
     let mut row = 0;
-    for batch in builder.build()? {
-        let batch = batch?;
+    for batch in batches(builder).map_err(input)? {
+        let batch = batch.map_err(input)?;
         let kept: BooleanArray = (row..row + batch.num_rows()).map(|row| Some(kept.contains(&row))).collect();
         writer.write(&filter_record_batch(&batch, &kept)?)?;
         row += batch.num_rows();
@@ -95,6 +101,27 @@ fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, DatasetErr
         return Err(DatasetError::Codec { column: column.column_path().string(), codec });
     }
     Ok(builder)
+}
+
+/// The rows of a file, many at a time.
+fn batches(
+    builder: ParquetRecordBatchReaderBuilder<File>,
+) -> Result<impl Iterator<Item = Result<RecordBatch, DatasetError>>, DatasetError> {
+    let mut reader = builder.build()?;
+    let mut over = false;
+    Ok(iter::from_fn(move || {
+        if over {
+            return None;
+        }
+        // What a damaged page says makes the library divide by zero.
+        match catch_unwind(AssertUnwindSafe(|| reader.next())) {
+            Ok(batch) => batch.map(|batch| batch.map_err(DatasetError::from)),
+            Err(_) => {
+                over = true;
+                Some(Err(ParquetError::General("a page contradicts itself".into()).into()))
+            }
+        }
+    }))
 }
 
 fn readable(kind: &DataType) -> bool {
