@@ -17,11 +17,11 @@ use clap::{Args, Parser, Subcommand};
 
 pub use compare::{CompareArgs, SharedArgs};
 pub use converge::{ConvergeArgs, PrecisionArg};
+pub use estimate::{EstimateArg, EstimateArgs};
 pub use eval::{
     BankArgs, BrittlenessArgs, EvalArgs, EvalCommand, Hidden, JudgedArgs, LdsArgs, LooArgs, MislabelArgs, OptimizerArg,
     PbrfArgs, ResultArgs, SelectionArgs, TaskArgs,
 };
-pub use estimate::{EstimateArg, EstimateArgs};
 pub use finetune::FinetuneArgs;
 pub use influence::{AmountArg, AttributeArgs, DetectArgs, FormatArg, InfluenceArgs, SelectArgs};
 pub use scoring::{NormaliseArg, QueryModeArg, ScaleArg, ScoringArgs, SideArg, StructureArg};

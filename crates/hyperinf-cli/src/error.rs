@@ -18,8 +18,8 @@ use crate::data::{DatasetError, listed};
 use crate::demo::DataError;
 use crate::gradient_file::{BadValue, FileError};
 use crate::output::WriteError;
-use crate::sweep::KnownError;
 use crate::score::GroupError;
+use crate::sweep::KnownError;
 pub(crate) use told::ADAPTER;
 use told::differences;
 

@@ -119,8 +119,7 @@ impl Job<'_> {
         let gradients =
             [taken.write(GRADIENTS[0], Target::Loss, &train)?, taken.write(GRADIENTS[1], Target::Measure, &query)?];
         let pair = Pair::open(gradients[0].path(), gradients[1].path())?;
-        let known =
-            chosen.of_model(model, &train.samples, taken.batch, pattern.as_ref(), &settings.options)?;
+        let known = chosen.of_model(model, &train.samples, taken.batch, pattern.as_ref(), &settings.options)?;
         let attribution = match &known {
             Some(known) => score::attribute_known(&pair, known, &settings.options, &settings.device)?,
             None => score::attribute(&pair, &settings.options, &settings.device)?,

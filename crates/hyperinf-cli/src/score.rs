@@ -21,9 +21,9 @@ pub(crate) use report::{counted, head};
 pub(crate) use settings::Settings;
 pub(crate) use stream::{attribute, attribute_known, self_influence, sweep};
 use summary::Summary;
+pub(crate) use summary::{Input, Scoring, entries, input, unit};
 pub use variants::GroupError;
 use variants::Variants;
-pub(crate) use summary::{Input, Scoring, entries, input, unit};
 
 /// Blocks that are warned about one by one; of more only the number is told.
 const WARNED: usize = 5;

@@ -51,7 +51,5 @@ pub use queries::{Contrast, Joined};
 pub use rank::{Amount, detect, ranking, select, top_k};
 pub use scorer::{Attribution, BlockReport, Scorer, Scores};
 pub use self_influence::{SelfInfluence, self_influence, self_influence_known, self_influence_with};
-pub use source::{
-    Baselines, CurvatureSource, Moments, ProjectedSource, Source, TaskSource, baselines, principal,
-};
+pub use source::{Baselines, CurvatureSource, Moments, ProjectedSource, Source, TaskSource, baselines, principal};
 pub use sweep::sweep;

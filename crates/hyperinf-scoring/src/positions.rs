@@ -45,7 +45,9 @@ pub fn position_scores(
     let mut inverses: Vec<Inverted> = Vec::new();
     let mut x = Vec::new();
     let mut query_squares = Vec::new();
-    for (inverted, v) in invert(train, curvature.map_or(Curved::Training, Curved::Of), Some(&queries), options)?.zip(&queries.blocks) {
+    for (inverted, v) in
+        invert(train, curvature.map_or(Curved::Training, Curved::Of), Some(&queries), options)?.zip(&queries.blocks)
+    {
         let mut inverted = inverted?;
         let (found, _) = inverted.queries(v.clone().flatten(1, 2))?;
         if options.normalisation == Normalisation::Cosine {

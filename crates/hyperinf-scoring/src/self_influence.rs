@@ -54,11 +54,7 @@ pub fn self_influence_known(
     self_influences(train, Curved::Known(curvature), options)
 }
 
-fn self_influences(
-    train: &dyn Source,
-    curvature: Curved<'_>,
-    options: &Options,
-) -> Result<SelfInfluence, ScoreError> {
+fn self_influences(train: &dyn Source, curvature: Curved<'_>, options: &Options) -> Result<SelfInfluence, ScoreError> {
     options.damping.validate()?;
     let mut values = Vec::new();
     if matches!(options.method, Method::Identity) {

@@ -97,7 +97,8 @@ impl CliError {
             Self::NonFinite { .. } => "leave the sample out, or find out why its loss overflowed".into(),
             Self::TooLarge { .. } => "scale all gradients of both files down by the same factor".into(),
             Self::Score(ScoreError::Solve { source: SolveError::Unsupported { .. }, .. }) => {
-                "leave --solver out for the method's own, or take exact, auto or cg, which invert every curvature".into()
+                "leave --solver out for the method's own, or take exact, auto or cg, which invert every curvature"
+                    .into()
             }
             Self::Score(ScoreError::NoCaptures) => {
                 "`hyperinf methods` lists what needs no activations; of these shampoo is the most like it".into()
