@@ -43,8 +43,12 @@ pub fn draw(out: &Path, figures: &Path) -> Result<(), Failure> {
                 dampings(setting, group, &figures.join(format!("damping-{data}.png")))?;
             }
         }
-        if of.len() > 1 {
-            correlations(&of, &figures.join(format!("correlation-{data}.png")))?;
+        // The number of samples that was run with the most ranks.
+        let ranks = |train: usize| groups.iter().filter(move |(s, _)| s.data == data && s.train == train);
+        let most = groups.iter().map(|(s, _)| s.train).max_by_key(|&train| ranks(train).count());
+        let by_rank: Vec<_> = most.into_iter().flat_map(ranks).collect();
+        if by_rank.len() > 1 {
+            correlations(&by_rank, &figures.join(format!("correlation-{data}.png")))?;
         }
     }
     Ok(())
