@@ -31,8 +31,8 @@ impl Damping {
 
     /// `λ` of a block whose gradient entries have the given mean square, `mean(diag F)`.
     ///
-    /// Relative damping of a block without any gradient is 0: such a block contributes nothing to any score, and
-    /// the caller leaves it out.
+    /// Relative damping of a block without any gradient is 0, which no solver takes. If the gradients are those of the
+    /// training samples, the block contributes nothing to any score, and the caller leaves it out.
     pub fn lambda(self, mean_square: f64) -> f64 {
         match self {
             Self::Relative(factor) => factor * mean_square,

@@ -1,3 +1,5 @@
+use std::iter;
+
 use burn::tensor::{DType, Device, Tensor};
 use faer::{Mat, MatRef, Side};
 use hyperinf_gradients::Block;
@@ -6,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use rayon::prelude::*;
 
 use crate::eigen::Eigenpairs;
-use crate::precision::{host, tensor_from_host};
+use crate::precision::{host, precise, tensor_from_host};
 use crate::product::normal_product;
 use crate::storage::test_rows;
 use crate::{Curvature, CurvatureError};
@@ -16,10 +18,13 @@ use crate::{Curvature, CurvatureError};
 const SHIFT: f64 = 1e-7;
 /// The same in units of the type's precision, which the sums in `Y` have.
 const ROUNDINGS: f64 = 4.0;
+/// How many shifts are tried, each ten times the one before.
+const SHIFTS: usize = 4;
 
 /// A random sketch of the sum of outer products: `Y = Ω Σ g gᵀ` for fixed orthonormal rows `Ω`, `[l, D]`.
 pub(crate) struct Sketch {
     test: Tensor<2>,
+    /// In f64 where the device has it: rounding would grow with the number of batches.
     sum: Tensor<2>,
     rank: usize,
 }
@@ -30,25 +35,25 @@ impl Sketch {
         let [_, d] = like.dims();
         let rank = rank.min(d);
         let test = orthonormal_rows(test_rows(rank, d), d, seed, &like.device(), like.dtype())?;
-        Some(Self { sum: test.zeros_like(), test, rank })
+        Some(Self { sum: precise(test.zeros_like()), test, rank })
     }
 
     /// Adds the gradients `[n, D]`.
     pub(crate) fn add(&mut self, rows: Tensor<2>) {
         let product = normal_product(self.test.clone(), rows, |products, _| products).0;
-        self.sum = self.sum.clone() + product;
+        self.sum = self.sum.clone() + product.cast(self.sum.dtype());
     }
 
     /// The eigenpairs of the Nyström approximation `Yᵀ (Ω Yᵀ)⁻¹ Y` of `H`, `Y = Ω H` (Tropp et al. 2017, algorithm 3).
     ///
     /// `H + νI` is approximated and `ν` taken off its eigenvalues again, so that the Cholesky factor `L Lᵀ = Ω Yᵀ`
-    /// exists. The eigenpairs of `Eᵀ E`, `E = L⁻¹ Y`, come from those of the small `E Eᵀ = V Σ Vᵀ`: `q = Σ^-½ Vᵀ E`. All of
+    /// exists; `ν` grows tenfold, up to [`SHIFTS`] values, while rounding keeps it from existing. The eigenpairs of `Eᵀ E`, `E = L⁻¹ Y`, come from those of the small `E Eᵀ = V Σ Vᵀ`: `q = Σ^-½ Vᵀ E`. All of
     /// it in f64.
     pub(crate) fn finish(self, block: &Block, samples: usize) -> Result<Curvature, CurvatureError> {
-        let ([l, d], device, dtype) = (self.sum.dims(), self.sum.device(), self.sum.dtype());
+        let ([l, d], device, dtype) = (self.test.dims(), self.test.device(), self.test.dtype());
         let failed = || CurvatureError::Eigen { block: block.name.clone(), what: "the sketch", side: l };
         let test = host(self.test)?;
-        let mut sum = host(self.sum.div_scalar(samples as f64))?;
+        let sum = host(self.sum.div_scalar(samples as f64))?;
         let norm = sum.iter().map(|y| y * y).sum::<f64>().sqrt();
         if !norm.is_finite() {
             return Err(failed());
@@ -58,29 +63,44 @@ impl Sketch {
             return Ok(Curvature::Eigen { vectors, values: Tensor::zeros([self.rank], (&device, dtype)) });
         }
         let epsilon = dtype.finfo().map_or(f64::EPSILON, |info| info.epsilon);
-        let shift = SHIFT.max(ROUNDINGS * epsilon);
-        // In units of the norm nothing overflows inside.
-        sum.par_iter_mut().zip(&test).for_each(|(y, omega)| *y = *y / norm + shift * omega);
-
-        // Rows one after the other are columns one after the other of the transpose.
-        let sketch = MatRef::from_column_major_slice(&sum, d, l);
-        let core = MatRef::from_column_major_slice(&test, d, l).transpose() * sketch;
-        let inverse = inverse_factor(&core).ok_or_else(failed)?;
-        let small = &inverse * (sketch.transpose() * sketch) * inverse.transpose();
-        let pairs = Eigenpairs::of_host(row_major(&symmetric(&small)), l).ok_or_else(failed)?;
-        // All are ν or more but for the rounding of Y; the bound only keeps a division by zero away.
-        let root = |k: usize| pairs.values[k].max(1e-3 * shift).sqrt();
-        let scaled = Mat::from_fn(self.rank, l, |k, i| pairs.vectors[i * l + k] / root(k));
-        let vectors = sketch * (scaled * inverse).transpose();
-        // Orthonormal to `ε ||Y||/μ`, little where `μ` is near ν: once more, which changes the leading ones least.
-        let again = inverse_factor(&(vectors.transpose() * &vectors)).ok_or_else(failed)?;
-        let vectors = vectors * again.transpose();
+        let least = SHIFT.max(ROUNDINGS * epsilon);
+        let shifts = iter::successors(Some(least), |shift| Some(10.0 * shift)).take(SHIFTS);
+        let mut tried = shifts.filter_map(|shift| shifted_eigen(&test, &sum, [l, d], self.rank, norm, shift));
+        let (vectors, values) = tried.next().ok_or_else(failed)?;
 
         let vectors = tensor_from_host(columns(&vectors), [self.rank, d], &device, dtype);
-        let values: Vec<f64> = pairs.values[..self.rank].iter().map(|mu| (mu - shift).max(0.0) * norm).collect();
         let values = tensor_from_host(values, [1, self.rank], &device, dtype).squeeze_dim(0);
         Ok(Curvature::Eigen { vectors, values })
     }
+}
+
+/// The leading eigenpairs of the Nyström approximation of `H + νI`, less `ν`: the vectors in columns, `[D, rank]`.
+///
+/// `Ω` and `Y` are `[l, D]`, `norm` is `||Y||_F` and `ν = shift · norm`; `None` if a Cholesky factor does not exist.
+fn shifted_eigen(
+    test: &[f64],
+    sum: &[f64],
+    [l, d]: [usize; 2],
+    rank: usize,
+    norm: f64,
+    shift: f64,
+) -> Option<(Mat<f64>, Vec<f64>)> {
+    // In units of the norm nothing overflows inside.
+    let shifted: Vec<f64> = sum.par_iter().zip(test).map(|(y, omega)| y / norm + shift * omega).collect();
+    // Rows one after the other are columns one after the other of the transpose.
+    let sketch = MatRef::from_column_major_slice(&shifted, d, l);
+    let core = MatRef::from_column_major_slice(test, d, l).transpose() * sketch;
+    let inverse = inverse_factor(&core)?;
+    let small = &inverse * (sketch.transpose() * sketch) * inverse.transpose();
+    let pairs = Eigenpairs::of_host(row_major(&symmetric(&small)), l)?;
+    // All are ν or more but for the rounding of Y; the bound only keeps a division by zero away.
+    let root = |k: usize| pairs.values[k].max(1e-3 * shift).sqrt();
+    let scaled = Mat::from_fn(rank, l, |k, i| pairs.vectors[i * l + k] / root(k));
+    let vectors = sketch * (scaled * inverse).transpose();
+    // Orthonormal to `ε ||Y||/μ`, little where `μ` is near ν: once more, which changes the leading ones least.
+    let again = inverse_factor(&(vectors.transpose() * &vectors))?;
+    let values = pairs.values[..rank].iter().map(|mu| (mu - shift).max(0.0) * norm).collect();
+    Some((vectors * again.transpose(), values))
 }
 
 /// `L⁻¹` for the Cholesky factor `L` of a symmetric matrix, if it has one.

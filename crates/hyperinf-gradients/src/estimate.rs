@@ -3,7 +3,7 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use crate::random::{generator, normal, sign};
+use crate::random::{Purpose, generator, normal, sign};
 use crate::{Capture, GradientError, Tape, Target, Task, capture};
 
 /// What the outputs of a task say about a sample: the distribution whose `−log p` is the loss.
@@ -146,7 +146,7 @@ pub fn estimated<T: Task, E: From<GradientError>>(
             return Err(GradientError::Empty { what: "draws of the estimate" }.into());
         }
         for pass in 0..draws {
-            backward(&|rows| rows.drawn(draw, &mut generator(seed, batch_index, pass)))?;
+            backward(&|rows| rows.drawn(draw, &mut generator(Purpose::Estimate, seed, batch_index, pass)))?;
         }
         return Ok(());
     }
@@ -222,8 +222,7 @@ impl<'a> Rows<'a> {
             * match (self.likelihood.family, draw) {
                 (Family::Softmax, Draw::Label) => {
                     let p = softmax(self.outputs.clone(), 1);
-                    let levels = self.column((0..m).map(|_| rng.random()).collect());
-                    p.clone() - self.one_hot(below(p, levels))
+                    p.clone() - self.one_hot(below(p, (0..m).map(|_| rng.random()).collect()))
                 }
                 (Family::Softmax, Draw::Signs) => {
                     let p = softmax(self.outputs.clone(), 1);
@@ -252,9 +251,13 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// The class at which the sum of the probabilities `[m, C]` passes each level `[m, 1]` in `[0, 1)`.
-fn below(p: Tensor<2>, levels: Tensor<2>) -> Tensor<2, Int> {
+/// The class at which the sum of the probabilities `[m, C]` passes each of `m` levels in `[0, 1)`, `[m, 1]`.
+fn below(p: Tensor<2>, levels: Vec<f64>) -> Tensor<2, Int> {
     let [m, classes] = p.dims();
+    // In a type of half the width a sum of many classes stands still, and there are few levels.
+    let dtype = if p.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+    let levels = Tensor::from_data(TensorData::new(levels, [m, 1]), (&p.device(), dtype));
+    let p = p.cast(dtype);
     let sums = p.cumsum(1);
     // Rounding may leave the whole a little below 1.
     let levels = levels * sums.clone().narrow(1, classes - 1, 1);

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use crate::random::{generator, normal, sign};
+use crate::random::{Purpose, generator, normal, sign};
 use crate::{Block, Capture, GradientError, Gradients, same_layout};
 
 /// Gradients made small, block by block and on two sides: `ĝ = Pᵀ g Q`, `[k, m]` for a block `[rows, cols]`.
@@ -86,7 +86,7 @@ impl Projection {
             return Err(GradientError::Empty { what: "directions to project on" });
         }
         let side = |block: usize, side: usize, length: usize| {
-            let mut rng = generator(seed, block, side);
+            let mut rng = generator(Purpose::Projection, seed, block, side);
             let scale = (rank as f64).sqrt().recip();
             let draw = |_| match entries {
                 Entries::Gaussian => scale * normal(&mut rng),

@@ -3,10 +3,19 @@
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// The generator of three numbers: a seed, and what it is for.
-pub(crate) fn generator(seed: u64, first: usize, second: usize) -> StdRng {
+/// What random numbers are for: the same seed gives each purpose its own.
+#[derive(Clone, Copy)]
+pub(crate) enum Purpose {
+    /// Entries of a projection, of a block and side.
+    Projection = 0,
+    /// Cotangents of an estimate, of a batch and pass.
+    Estimate = 1,
+}
+
+/// The generator of a purpose, a seed and two numbers that say where in it.
+pub(crate) fn generator(purpose: Purpose, seed: u64, first: usize, second: usize) -> StdRng {
     let mut key = [0; 32];
-    for (part, value) in key.chunks_exact_mut(8).zip([seed, first as u64, second as u64]) {
+    for (part, value) in key.chunks_exact_mut(8).zip([seed, first as u64, second as u64, purpose as u64]) {
         part.copy_from_slice(&value.to_le_bytes());
     }
     StdRng::from_seed(key)

@@ -137,6 +137,15 @@ pub enum ScoreError {
         "this curvature is made of a layer's inputs and what came back to it, and these are gradients alone: a structure made of gradients (`shampoo`, two-sided) is the nearest"
     )]
     NoCaptures,
+    /// Relative damping of a block whose curvature is zero, while its training gradients are not: the curvature is of other
+    /// samples, or the squares are too small for their type.
+    #[error(
+        "block `{block}` has training gradients but no curvature: its samples' gradients, or their squares, are all zero, and so is relative damping; give an absolute damping"
+    )]
+    NoCurvature {
+        /// The block's name.
+        block: String,
+    },
     /// A block could not be inverted.
     #[error("block `{block}`")]
     Solve {

@@ -58,6 +58,8 @@ impl Part {
                 continue;
             };
             let scores = read_rows(products)?;
+            // The curvature saw that the gradients are finite.
+            scores.check()?;
             add(&mut part.divisors.train, inverted.squares(&rows, options.normalisation)?);
             if options.block_scores {
                 block_scores.push((index, scores.clone()));
@@ -169,6 +171,7 @@ fn score(
         let mut sums = Vec::new();
         for Waiting { index, x, inverted, scores } in waiting.iter_mut() {
             let rows: Tensor<2> = gradients.blocks[*index].clone().flatten(1, 2);
+            inverted.check(&rows)?;
             let products = read_rows(dots(x.clone(), rows.clone()))?;
             add(&mut sums, inverted.squares(&rows, options.normalisation)?);
             if options.block_scores {

@@ -152,16 +152,18 @@ fn batch(
     Ok((rows, whole))
 }
 
-/// The squares of what each sample's scores are divided by.
+/// The squares of what each sample's scores are divided by; nothing is divided, and blocks are only checked, without
+/// normalisation.
 fn divisors(captures: &[Capture], inverses: &mut [Inverted], options: &Options) -> Result<Vec<f64>, ScoreError> {
     let mut sums = Vec::new();
-    if options.normalisation == Normalisation::None {
+    if options.normalisation == Normalisation::None && !inverses.iter().any(Inverted::is_zero) {
         return Ok(sums);
     }
     let gradients = captures.iter().map(|c| c.gradients().flatten::<2>(1, 2));
     let rows: Vec<Tensor<2>> =
         if options.merged { vec![Tensor::cat(gradients.collect(), 1)] } else { gradients.collect() };
     for (inverted, rows) in inverses.iter_mut().zip(&rows) {
+        inverted.check(rows)?;
         add(&mut sums, inverted.squares(rows, options.normalisation)?);
     }
     Ok(sums)

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::iter;
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::{BlockCurvature, Curvature, dots, scalars};
+use hyperinf_curvature::{BlockCurvature, Curvature, Damping, dots, host, scalars};
 use hyperinf_gradients::{Block, Gradients, same_layout};
 use hyperinf_solvers::{Inverse, Solver};
 
@@ -20,6 +20,8 @@ const TOGETHER: usize = 1 << 30;
 pub(crate) struct Inverted {
     pub(crate) block: Block,
     operator: Operator,
+    /// Neither curvature nor damping: nothing but zeros can be scored.
+    zero: bool,
     /// For methods with curvature.
     pub(crate) report: Option<BlockReport>,
     /// The block's training gradients `[n, D]`, if its curvature holds them.
@@ -32,7 +34,9 @@ enum Operator {
     Identity,
     /// `(H + λI)⁻¹`.
     Inverse(Box<dyn Inverse>),
-    /// 0: all gradients that the curvature is made of are zero.
+    /// `I/λ`: the curvature is zero, the damping is not.
+    Damping(f64),
+    /// 0: the curvature and its relative damping are zero, or the inverse is not needed any more.
     Nothing,
 }
 
@@ -58,7 +62,7 @@ pub(crate) fn invert<'a>(
     let Method::Inverse { storage, solver } = &options.method else {
         let layout = queries.map_or(&[][..], |queries| &queries.layout);
         let identity = |block: &Block| {
-            Ok(Inverted { block: block.clone(), operator: Operator::Identity, report: None, rows: None })
+            Ok(Inverted { block: block.clone(), operator: Operator::Identity, zero: false, report: None, rows: None })
         };
         return Ok(Box::new(layout.iter().map(identity)));
     };
@@ -105,15 +109,19 @@ fn prepare(
     options: &Options,
     held: bool,
 ) -> Vec<Result<Inverted, ScoreError>> {
-    // Relative damping of a block without gradients would be 0.
     let lambda = |block: &BlockCurvature| (block.mean_square != 0.0).then(|| options.damping.lambda(block.mean_square));
+    // Without any curvature only absolute damping is there.
+    let damping = match options.damping {
+        Damping::Absolute(lambda) => Some(lambda),
+        Damping::Relative(_) => None,
+    };
     let pairs: Vec<(&Curvature, f64)> = blocks.iter().filter_map(|b| Some((&b.curvature, lambda(b)?))).collect();
     let mut inverses = solver.prepare_many(&pairs).into_iter();
     let invert = |found: BlockCurvature| {
         let lambda = lambda(&found);
         let BlockCurvature { block, curvature, mean_square, .. } = found;
         let operator = match lambda.and_then(|_| inverses.next()) {
-            None => Operator::Nothing,
+            None => damping.map_or(Operator::Nothing, Operator::Damping),
             Some(Ok(inverse)) => Operator::Inverse(inverse),
             Some(Err(source)) => return Err(ScoreError::Solve { block: block.name, source }),
         };
@@ -127,14 +135,16 @@ fn prepare(
         };
         let report = BlockReport {
             block: block.clone(),
-            lambda,
+            // No training gradient, no influence: not a matter of λ.
+            lambda: if held { lambda } else { lambda.or(damping) },
             mean_square,
             chosen,
             iterations: 0,
             residual: 0.0,
             tolerance: None,
         };
-        Ok(Inverted { block, operator, report: Some(report), rows })
+        let zero = matches!(operator, Operator::Nothing);
+        Ok(Inverted { block, operator, zero, report: Some(report), rows })
     };
     blocks.into_iter().map(invert).collect()
 }
@@ -149,6 +159,24 @@ impl Inverted {
             (_, None) => None,
         };
         Ok((x, products))
+    }
+
+    /// Whether it has neither curvature nor damping.
+    pub(crate) fn is_zero(&self) -> bool {
+        self.zero
+    }
+
+    /// Fails if training gradients `[n, D]` that are not zero meet a block without curvature and damping.
+    pub(crate) fn check(&self, rows: &Tensor<2>) -> Result<(), ScoreError> {
+        if !self.zero {
+            return Ok(());
+        }
+        // What is not finite is told with its sample, by the scores.
+        let largest = host(rows.clone().abs().max())?;
+        if largest.into_iter().any(|value| value > 0.0 && value.is_finite()) {
+            return Err(ScoreError::NoCurvature { block: self.block.name.clone() });
+        }
+        Ok(())
     }
 
     /// What a normalisation adds of this block to the square of each sample's divisor, for training gradients
@@ -192,6 +220,7 @@ impl Inverted {
     fn apply(&mut self, v: Tensor<2>) -> Result<(Tensor<2>, Option<Tensor<2>>), ScoreError> {
         let inverse = match &self.operator {
             Operator::Identity => return Ok((v, None)),
+            Operator::Damping(lambda) => return Ok((v.div_scalar(*lambda), None)),
             Operator::Nothing => return Ok((v.zeros_like(), None)),
             Operator::Inverse(inverse) => inverse,
         };

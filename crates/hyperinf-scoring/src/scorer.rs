@@ -54,6 +54,14 @@ impl Scores {
         }
     }
 
+    /// Fails if a score is NaN or infinite.
+    pub(crate) fn check(&self) -> Result<(), ScoreError> {
+        match self.first_not_finite() {
+            Some((query, sample, value)) => Err(ScoreError::Overflow { query, sample, value }),
+            None => Ok(()),
+        }
+    }
+
     /// Query, sample and value of the first score that is NaN or infinite.
     pub(crate) fn first_not_finite(&self) -> Option<(usize, usize, f64)> {
         self.rows

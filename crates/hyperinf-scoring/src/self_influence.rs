@@ -72,6 +72,7 @@ fn self_influences(train: &dyn Source, curvature: Curved<'_>, options: &Options)
         values.resize(start + gradients.samples(), 0.0);
         for (inverted, rows) in inverses.iter_mut().zip(&gradients.blocks) {
             let rows: Tensor<2> = rows.clone().flatten(1, 2);
+            inverted.check(&rows)?;
             let found = inverted.self_influence(&rows)?;
             values[start..].iter_mut().zip(found).for_each(|(sum, value)| *sum += value);
         }

@@ -90,7 +90,7 @@ impl<'a> Swept<'a> {
             residual: 0.0,
             tolerance: None,
         };
-        // Relative damping of a block without gradients would be 0: it adds nothing to any score.
+        // A block without training gradients adds nothing to any score, whatever the damping.
         if mean_square == 0.0 {
             for place in 0..self.dampings.len() {
                 self.score(place, &report(None), Scores { rows: vec![vec![0.0; samples]; self.queries] }, options)?;
@@ -113,7 +113,9 @@ impl<'a> Swept<'a> {
             match &curvature {
                 Curvature::Samples(rows) => {
                     let products = solution.products.unwrap_or_else(|| dots(solution.x, rows.clone()));
-                    self.score(place, &report, read_rows(products)?, options)?;
+                    let scores = read_rows(products)?;
+                    scores.check()?;
+                    self.score(place, &report, scores, options)?;
                 }
                 _ => {
                     self.found[place].blocks.push(report);

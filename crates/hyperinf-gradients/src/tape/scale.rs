@@ -118,7 +118,7 @@ impl Tape {
 fn positions<const R: usize>(x: Tensor<R>) -> Tensor<3> {
     let dims = x.dims();
     let (n, d) = (dims[0], dims[R - 1]);
-    let t = dims.iter().product::<usize>() / (n * d);
+    let t = dims[1..R - 1].iter().product::<usize>();
     x.reshape([n, t, d])
 }
 
