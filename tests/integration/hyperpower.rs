@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device};
 use hyperinf::curvature::Curvature;
 use hyperinf::solvers::{Hyperpower, Solver, spectral_bound};
-use hyperinf_tests::compare::{assert_close, largest, tensor, values};
+use hyperinf_tests::compare::{assert_close, largest, matrix, tensor, values};
 use hyperinf_tests::devices;
 use hyperinf_tests::oracle::Matrix;
 
@@ -58,7 +58,7 @@ fn a_wide_block_of_condition_1e5() {
 /// A power iteration gains almost nothing on a flat spectrum, and stops before it finds the one that stands out.
 #[test]
 fn an_eigenvalue_that_stands_out_of_a_flat_spectrum() {
-    for top in [1.2, 1.5, 3.0] {
+    for top in [1.12, 1.14, 1.16, 1.18, 1.2, 1.5, 3.0] {
         let h = Matrix::from_fn(1000, 1000, |i, j| match i == j {
             true if i == 0 => top,
             true => 1.0,
@@ -66,6 +66,34 @@ fn an_eigenvalue_that_stands_out_of_a_flat_spectrum() {
         });
         for (name, device) in devices() {
             check(&format!("{name}, top {top}"), &device, &h, 0.1);
+        }
+    }
+}
+
+/// Integer samples, so that the matrix is exact and singular in f32: its condition is `top/λ` whatever rounds.
+#[test]
+fn beyond_f32_the_iteration_runs_in_f64() {
+    let samples = Matrix::noise(10, 40, 7);
+    let samples = Matrix::from_fn(10, 40, |i, j| (3.0 * samples.at(i, j)).round());
+    let h = samples.transpose().times(&samples);
+    let top = row_sum(&h);
+    let v = Matrix::noise(2, 40, 3);
+    for (name, device) in devices().into_iter().filter(|(_, device)| device.supports_dtype(DType::F64)) {
+        let curvature = Curvature::Dense(tensor(&h, &device, DType::F32));
+        for (condition, dtype) in [(1e2, "F32"), (1e6, "F64"), (1e8, "F64")] {
+            let lambda = top / condition;
+            let inverse = Hyperpower::default().prepare(&curvature, lambda).expect("positive definite");
+            let what = format!("{name}, condition {condition:e}: {}", inverse.describe());
+            assert!(inverse.describe().contains(&format!("products in {dtype}")), "{what}");
+            let found = inverse.apply(tensor(&v, &device, DType::F64)).expect("the iteration converges");
+            assert!(found.converged(), "{what}: {:e}", found.residual());
+            let left = matrix(found.x.clone()).times(&h.plus(lambda, &Matrix::identity(40))).plus(-1.0, &v);
+            for (i, told) in found.residuals.iter().enumerate() {
+                let norm = |row: &[f64]| row.iter().map(|v| v * v).sum::<f64>().sqrt();
+                let truth = norm(left.row(i)) / norm(v.row(i));
+                // f64 leaves about ε·κ.
+                assert!((told - truth).abs() <= 1e-3 * truth + 1e-14 * condition, "{what}: {told:e}, is {truth:e}");
+            }
         }
     }
 }

@@ -260,7 +260,10 @@ fn conditions_beyond_f32_are_told() {
             let lambda = 10.0_f64.powi(-exponent);
             let (h, _) = with_spectrum(&logarithmic(20, f64::from(-exponent), 0.0), &device);
             let h = h.cast(DType::F32);
-            let v = tensor(&Matrix::noise(2, 20, 8), &device, DType::F32);
+            let dense = matrix(h.to_dense());
+            let precise = device.supports_dtype(DType::F64);
+            let (dtype, epsilon) = if precise { (DType::F64, f64::EPSILON) } else { (DType::F32, 6e-8) };
+            let v = tensor(&Matrix::noise(2, 20, 8), &device, dtype);
             for solver in [&Cg::default() as &dyn Solver, &BlockCg::default()] {
                 let found = match solver.prepare(&h, lambda).and_then(|inverse| inverse.apply(v.clone())) {
                     Ok(found) => found,
@@ -268,7 +271,14 @@ fn conditions_beyond_f32_are_told() {
                     Err(SolveError::NegativeCurvature { .. }) if exponent == 8 => continue,
                     Err(error) => panic!("{} at 1e{exponent}, {name}: {error}", solver.name()),
                 };
-                assert!(found.residual().is_finite());
+                let v = matrix(v.clone());
+                let left = matrix(found.x.clone()).times(&dense.plus(lambda, &Matrix::identity(20))).plus(-1.0, &v);
+                for (i, told) in found.residuals.iter().enumerate() {
+                    let norm = |row: &[f64]| row.iter().map(|v| v * v).sum::<f64>().sqrt();
+                    let truth = norm(left.row(i)) / norm(v.row(i));
+                    let close = (told - truth).abs() <= 1e-3 * truth + 100.0 * epsilon / lambda;
+                    assert!(close, "{} at 1e{exponent}, {name}: says {told:e}, is {truth:e}", solver.name());
+                }
                 assert!(exponent == 8 || found.converged(), "{} at 1e{exponent}, {name}", solver.name());
             }
         }

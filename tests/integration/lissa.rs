@@ -2,7 +2,7 @@
 
 use burn::tensor::DType;
 use hyperinf::curvature::Curvature;
-use hyperinf::solvers::{Lissa, LissaBatch, LissaScale, SolveError, Solver};
+use hyperinf::solvers::{Hyperpower, HyperpowerStart, Lissa, LissaBatch, LissaScale, SolveError, Solver};
 use hyperinf_tests::compare::{assert_close, matrix, tensor, values};
 use hyperinf_tests::oracle::{Matrix, exact, fisher, relative_damping};
 
@@ -102,5 +102,42 @@ fn a_scale_of_ones_own_is_kept() {
         // Below half of the largest eigenvalue, 1.1, the series diverges, and nothing is doubled.
         let error = with(0.4).prepare(&h, 0.1).and_then(|inverse| inverse.apply(rows)).err();
         assert!(matches!(error, Some(SolveError::Diverged { .. })), "{name}: {error:?}");
+    }
+}
+
+#[test]
+fn what_is_said_of_steps_is_true_of_any_scale() {
+    let (_, device) = precise_devices().remove(0);
+    let h = with_spectrum(&[1.0; 4], &device).0;
+    let told = |scale, tolerance| {
+        let inverse = Lissa { scale, tolerance, ..Lissa::default() }.prepare(&h, 0.5).expect("a good problem");
+        inverse.describe()
+    };
+    // At 0.76 the largest eigenvalue shrinks by 0.97 a step and the smallest possible by 0.34: λ alone says nothing.
+    for scale in [0.76, 0.4] {
+        let told = told(LissaScale::Fixed(scale), 1e-3);
+        assert!(told.contains("at most 1000 steps") && !told.contains("enough") && !told.contains("NaN"), "{told}");
+    }
+    let told = told(LissaScale::Spectral, 2.0);
+    assert!(told.contains("so 0 steps") && told.contains("if s ≥ μ_max/2 + λ"), "{told}");
+}
+
+/// `(I − (I − A/s)^(2^k)) A⁻¹` is both `2^k` terms of the series, the first of which is `r = v`, and `k` unscaled Schulz
+/// steps from `I/s`.
+#[test]
+fn a_power_of_two_terms_are_as_many_schulz_steps_as_its_logarithm() {
+    for (name, device) in precise_devices() {
+        let (h, _) = with_spectrum(&logarithmic(8, -3.0, 0.0), &device);
+        let (_, v) = noise(3, 8, &device);
+        let s = 1.7;
+        for k in 1..=8_usize {
+            let scale = LissaScale::Fixed(s);
+            let lissa = Lissa { scale, max_steps: (1 << k) - 1, tolerance: 1e-300, ..Lissa::default() };
+            let start = HyperpowerStart::Fixed { scale: 1.0 / s, steps: k, extra_damping: 0.0 };
+            let schulz = Hyperpower { start, ..Hyperpower::default() };
+            let [lissa, schulz] = [&lissa as &dyn Solver, &schulz].map(|solver| solve(solver, &h, 1e-2, &v));
+            assert_eq!((lissa.iterations, schulz.iterations), ((1 << k) - 1, k));
+            assert_close(&format!("{k} steps, {name}"), &values(lissa.x), &values(schulz.x), 1e-12);
+        }
     }
 }

@@ -4,9 +4,9 @@ use burn::tensor::{DType, Tensor};
 use hyperinf::curvature::{Curvature, CurvatureError, Structure};
 use hyperinf::solvers::{
     BlockCg, Cg, Exact, Hyperpower, Identity, Lanczos, Lissa, LissaBatch, LissaScale, Nystrom, Preconditioner,
-    SolveError, Solver, solver, solvers,
+    SolveError, Solver, SpectralSolver, solver, solvers,
 };
-use hyperinf_tests::compare::tensor;
+use hyperinf_tests::compare::{matrix, tensor, values};
 use hyperinf_tests::devices;
 use hyperinf_tests::oracle::Matrix;
 
@@ -25,6 +25,15 @@ fn an_indefinite_matrix_is_an_error() {
         assert!(matches!(exact, Some(SolveError::NotPositiveDefinite { size: 2, .. })), "{exact:?}");
         let cg = Cg::default().prepare(&h, 0.1).and_then(|inverse| inverse.apply(v)).err();
         assert!(matches!(cg, Some(SolveError::NegativeCurvature { query: 0, .. })), "{cg:?}");
+        // A diagonal shows it without a factorisation; zero is no better than less.
+        for (least, lambda) in [(-2.0, 0.5), (-2.0, 2.0)] {
+            let values = tensor(&Matrix::from_fn(1, 2, |_, j| [least, 1.0][j]), &device, DType::F32);
+            let h = Curvature::Diagonal(values.reshape([2]));
+            for solver in [&Exact as &dyn Solver, &SpectralSolver] {
+                let error = solver.prepare(&h, lambda).and_then(|i| i.apply(Tensor::ones([1, 2], &device))).err();
+                assert!(matches!(error, Some(SolveError::NotPositiveDefinite { size: 2, .. })), "{error:?}");
+            }
+        }
     }
 }
 
@@ -44,6 +53,34 @@ fn nan_never_leaves_a_solver() {
         for solver in solvers().iter().filter(|s| s.supports(Structure::Dense)) {
             let found = solver.prepare(&bad, 0.05).and_then(|inverse| inverse.apply(Tensor::ones([1, 12], &device)));
             assert!(found.is_err(), "{} on {device_name}", solver.name());
+        }
+    }
+}
+
+#[test]
+fn what_overflows_its_type_never_leaves_a_solver() {
+    for (name, device) in devices().into_iter().filter(|(_, device)| device.supports_dtype(DType::F64)) {
+        // Gradients of a model that has been trained to the end, and a query that has not: x is about 1e40.
+        let samples = tensor(&Matrix::noise(3, 12, 5), &device, DType::F32).mul_scalar(1e-15);
+        let v = tensor(&Matrix::noise(2, 12, 6), &device, DType::F32).mul_scalar(1e9);
+        let held = Curvature::Samples(samples);
+        let dense = Curvature::Dense(tensor(&matrix(held.to_dense()), &device, DType::F32));
+        let diagonal = Curvature::Diagonal(Tensor::<1>::ones([12], &device).mul_scalar(1e-31));
+        let mut refused = Vec::new();
+        for h in [held, dense, diagonal] {
+            for solver in solvers().iter().filter(|solver| solver.supports(h.structure())) {
+                match solver.prepare(&h, 1e-31).and_then(|inverse| inverse.apply(v.clone())) {
+                    Ok(found) => {
+                        let finite = values(found.x).iter().all(|x| x.is_finite());
+                        assert!(finite, "{} on {:?}, {name}", solver.name(), h.structure());
+                    }
+                    Err(SolveError::NonFinite { what: "the solution, in its type", .. }) => refused.push(solver.name()),
+                    Err(_) => {}
+                }
+            }
+        }
+        for solver in ["exact", "spectral", "cg", "block-cg", "lissa", "lanczos", "nystrom"] {
+            assert!(refused.contains(&solver), "{solver}, {name}: {refused:?}");
         }
     }
 }

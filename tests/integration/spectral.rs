@@ -90,6 +90,15 @@ fn a_processor_factorises_and_long_sweeps_decompose() {
         assert_eq!(Auto::default().choose(&h, 0.1).expect("good").solver, "exact", "{name}");
         let lambdas: Vec<f64> = (0..400).map(|i| 1.0 + f64::from(i)).collect();
         assert_eq!(Auto::default().choose_sweep(&h, &lambdas).expect("good").solver, "spectral", "{name}");
+        // What is assumed is said, and weighs: each query costs Cholesky two triangular solves.
+        let seconds = |queries: usize| -> f64 {
+            let reason = Auto { queries, ..Auto::default() }.choose(&h, 0.1).expect("good").reason;
+            assert!(reason.contains(&format!("for {queries} queries assumed")), "{reason}");
+            let (_, behind) = reason.split_once("estimated ").expect("it tells an estimate");
+            behind.split(' ').next().and_then(|word| word.parse().ok()).expect("a number")
+        };
+        assert!(seconds(6400) > 10.0 * seconds(64), "{name}: {:e} and {:e}", seconds(6400), seconds(64));
+        assert_eq!(Auto::default().prepare_sweep(&h, &[]).expect("nothing to do").len(), 0, "{name}");
         let error = Auto { tolerance: 0.0, ..Auto::default() }.choose(&h, 0.1).err();
         assert!(matches!(error, Some(SolveError::Parameter { parameter: "tolerance", .. })), "{error:?}");
     }

@@ -12,18 +12,18 @@ use cost::{Costs, Machine};
 /// * Samples: [`Exact`], by the dual where there are fewer samples than parameters. Diagonal, Kronecker, eigenpairs:
 ///   [`Exact`], which has nothing to factorise.
 /// * Dense, one-sided: Cholesky in f64 on the host, or [`Hyperpower`] of order 9 on the device, by the size, a bound on
-///   the condition, the right-hand sides and the kind of device; for a sweep of dampings one eigendecomposition as well.
+///   the condition, the right-hand sides assumed and the kind of device; for a sweep of dampings one eigendecomposition as well.
 ///
 /// On a processor Cholesky needs fewer operations and wins at every size. A device with memory of its own pays for the
 /// way to the host and back and is fast at products, which win there from some hundred rows on.
 ///
 /// | parameter | default | purpose | range |
 /// |---|---|---|---|
-/// | `queries` | 64 | rows that each inverse will be applied to | ≥ 1 |
+/// | `queries` | 64 | rows that each inverse is assumed to be applied to; nothing counts them beforehand | ≥ 1 |
 /// | `tolerance` | 1e-6 | relative residual aimed for by an iteration | in (0, 1) |
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Auto {
-    /// Rows that each inverse will be applied to.
+    /// Rows that each inverse is assumed to be applied to.
     pub queries: usize,
     /// The relative residual aimed for by an iteration.
     pub tolerance: f64,
@@ -66,6 +66,9 @@ impl Auto {
             return Err(SolveError::Parameter { solver: "auto", parameter, expected, value: self.tolerance });
         }
         let exact = |reason: String| Ok(Choice { solver: "exact", reason });
+        if lambdas.is_empty() {
+            return exact("no dampings".into());
+        }
         let dampings = lambdas.len();
         match h {
             Curvature::Samples(samples) => {
@@ -94,7 +97,8 @@ impl Auto {
                 let iteration = cost::Iteration { products, condition, dtype: matrix.dtype() };
                 let costs = Costs::of(Machine::of(&matrix.device()), size, rows, dampings, Some(iteration));
                 let reason = format!(
-                    "{size} × {size}, condition at most {condition:.0e}, {rows} right-hand sides, {dampings} dampings: {costs}"
+                    "{size} × {size}, condition at most {condition:.0e}, {rows} right-hand sides for {} queries assumed, {dampings} dampings: {costs}",
+                    self.queries
                 );
                 Ok(Choice { solver: costs.cheapest(), reason })
             }

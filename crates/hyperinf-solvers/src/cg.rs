@@ -1,4 +1,4 @@
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use hyperinf_curvature::{Curvature, Structure, precise, scalars, tensor_from_host};
 
 use crate::precondition::Preconditioned;
@@ -71,7 +71,7 @@ pub(crate) fn check_limits(solver: &'static str, max_steps: usize, tolerance: f6
     Ok(())
 }
 
-/// A solution with its residuals by the definition.
+/// A solution with its residuals by the definition, rounded to a type.
 pub(crate) fn solution(
     solver: &'static str,
     h: &Curvature,
@@ -79,8 +79,10 @@ pub(crate) fn solution(
     (x, v): (Tensor<2>, Tensor<2>),
     iterations: usize,
     tolerance: f64,
+    dtype: DType,
 ) -> Result<Solution, SolveError> {
     let residuals = relative_residuals(h, lambda, x.clone(), v)?;
+    let x = x.cast(dtype);
     finite(solver, Solution { x, iterations, residuals, tolerance: Some(tolerance * SLACK), products: None })
 }
 
@@ -129,8 +131,7 @@ impl Inverse for Prepared {
             (squares, inner) = (next, inner_next);
             step += 1;
         }
-        let found = solution("cg", &self.h, self.lambda, (x, v), step, self.params.tolerance)?;
-        Ok(Solution { x: found.x.clone().cast(dtype), ..found })
+        solution("cg", &self.h, self.lambda, (x, v), step, self.params.tolerance, dtype)
     }
 }
 

@@ -89,8 +89,7 @@ impl Inverse for Prepared {
             steps = steps.max(taken);
         }
         let x = if parts.is_empty() { v.clone() } else { Tensor::cat(parts, 0) };
-        let found = solution("block-cg", &self.h, self.lambda, (x, v), steps, self.params.tolerance)?;
-        Ok(Solution { x: found.x.clone().cast(dtype), ..found })
+        solution("block-cg", &self.h, self.lambda, (x, v), steps, self.params.tolerance, dtype)
     }
 }
 

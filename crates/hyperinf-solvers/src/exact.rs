@@ -55,6 +55,9 @@ impl Solver for Exact {
                 if diagonal.iter().any(|d| !d.is_finite()) {
                     return Err(SolveError::NonFinite { solver: "exact", what: "the curvature" });
                 }
+                if diagonal.iter().any(|d| d + lambda <= 0.0) {
+                    return Err(SolveError::NotPositiveDefinite { solver: "exact", size: diagonal.len(), lambda });
+                }
                 Ok(Box::new(Division { diagonal: diagonal.into_iter().map(|d| d + lambda).collect() }))
             }
             Curvature::Samples(samples) => {

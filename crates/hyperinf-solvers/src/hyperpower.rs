@@ -51,8 +51,10 @@ pub enum HyperpowerStart {
 /// ```
 ///
 /// `T_p` is Chebyshev's polynomial: among all `q` of this degree this one leaves the smallest residual on `[−δ, δ]`. For
-/// order 2 it is `X ← 2/(2−δ²) · X (I + E)`. `δ` is a certificate: it bounds `||I − A X||₂` in exact arithmetic. In the
-/// matrix's own precision the floor is about `ε·κ`; so the iteration also stops there or when it no longer gains, and
+/// order 2 it is `X ← 2/(2−δ²) · X (I + E)`. `δ` is a certificate: it bounds `||I − A X||₂` in exact arithmetic if `u`
+/// bounds `A`. As a solver `u` is a power estimate with a margin, which it nearly always does; where the iteration
+/// diverges, the error found contradicts `δ` or refinement misses the tolerance, it is repeated with a bound that is
+/// certain. In the matrix's own precision the floor is about `ε·κ`; so the iteration also stops there or when it no longer gains, and
 /// each right-hand side is refined with residuals in f64: `x ← x + (v − x A) X`. Where `ε·κ` is above 0.03 the iteration
 /// itself runs in f64, if the device has it. [`Hyperpower::invert`] is the iteration alone.
 ///

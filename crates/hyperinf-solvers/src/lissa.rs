@@ -58,8 +58,9 @@ pub enum LissaScale {
 /// r ← v + r − r (H + λI) / s,   x = r / s
 /// ```
 ///
-/// Converges for `s > μ_max(H + λI) / 2`, in at most `s/λ · log(1/ε)` steps, about `κ log(1/ε)`; a prepared one
-/// describes that number. The damping is *added* in the operator.
+/// Converges for `s > μ_max(H + λI) / 2`, and for `s ≥ μ_max(H)/2 + λ` in at most `s/λ · log(1/ε)` steps; a prepared one
+/// with the spectral scale, for which that is about `κ log(1/ε)`, describes that number. Its power estimate is from
+/// below, so that the condition is likely and not certain. The damping is *added* in the operator.
 ///
 /// The same steps are cheaper in other coordinates where the curvature is `m` samples with `4m ≤ D`: increments stay
 /// in the span of one row and the samples, so that a step costs `2m²` instead of `4mD` per query, once the Gram
@@ -161,16 +162,25 @@ impl Inverse for Prepared {
     }
 
     fn describe(&self) -> String {
-        let condition = self.scale / self.lambda;
-        // (1 − 1/κ)^k is what k steps leave where H is 0, which no direction exceeds.
-        let steps = (self.params.tolerance.min(1.0).ln() / (-condition.recip()).ln_1p()).ceil();
-        let (tolerance, most) = (self.params.tolerance, self.params.max_steps);
-        match self.params.batch {
-            LissaBatch::Full => format!(
-                "lissa: κ ≤ {condition:.1e}, so {steps:.0} steps are enough for {tolerance:.0e}; at most {most} are taken"
-            ),
-            LissaBatch::Random { size, repeats, .. } => {
-                format!("lissa: {repeats} runs of {most} steps of {size} samples, κ ≤ {condition:.1e}")
+        let Lissa { batch, scale, max_steps: most, tolerance } = self.params;
+        let ratio = self.scale / self.lambda;
+        match (batch, scale) {
+            (LissaBatch::Full, LissaScale::Fixed(scale)) => {
+                format!("lissa: at most {most} steps are taken at a scale of {scale:.1e}")
+            }
+            (LissaBatch::Full, LissaScale::Spectral) => {
+                // (1 − λ/s)^k is what k steps leave where H is 0, which no direction exceeds if s ≥ μ_max/2 + λ.
+                let steps = (tolerance.min(1.0).ln() / (-ratio.recip()).ln_1p()).ceil().abs();
+                format!(
+                    "lissa: s/λ = {ratio:.1e}, so {steps:.0} steps are enough for {tolerance:.0e} if s ≥ μ_max/2 + λ; \
+                     at most {most} are taken"
+                )
+            }
+            (LissaBatch::Random { size, repeats, .. }, LissaScale::Fixed(scale)) => {
+                format!("lissa: {repeats} runs of {most} steps of {size} samples at a scale of {scale:.1e}")
+            }
+            (LissaBatch::Random { size, repeats, .. }, LissaScale::Spectral) => {
+                format!("lissa: {repeats} runs of {most} steps of {size} samples, κ ≤ {ratio:.1e}")
             }
         }
     }

@@ -7,6 +7,7 @@ use crate::{Exact, Inverse, Solution, SolveError, Solver, relative_residuals};
 /// The exact inverse of eigenpairs that approximate a curvature, with its residual against the curvature itself.
 pub(crate) struct LowRank {
     name: &'static str,
+    /// In f64 where the device has it.
     h: Curvature,
     lambda: f64,
     inverse: Box<dyn Inverse>,
@@ -23,7 +24,7 @@ impl LowRank {
         steps: usize,
     ) -> Result<Self, SolveError> {
         let inverse = Exact.prepare(approximation, lambda).map_err(|error| renamed(error, name))?;
-        Ok(Self { name, h: h.clone(), lambda, inverse, steps })
+        Ok(Self { name, h: h.precise(), lambda, inverse, steps })
     }
 }
 
@@ -44,7 +45,7 @@ impl Inverse for LowRank {
         let dtype = v.dtype();
         let v = precise(v);
         let x = self.inverse.apply(v.clone()).map_err(|error| renamed(error, self.name))?.x;
-        let residuals = relative_residuals(&self.h.precise(), self.lambda, x.clone(), v)?;
+        let residuals = relative_residuals(&self.h, self.lambda, x.clone(), v)?;
         let solution =
             Solution { x: x.cast(dtype), iterations: self.steps, residuals, tolerance: None, products: None };
         finite(self.name, solution)

@@ -1,5 +1,5 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, CurvatureError, Structure, scalars};
+use hyperinf_curvature::{Curvature, CurvatureError, Structure, host, scalars};
 
 use crate::SolveError;
 
@@ -121,11 +121,16 @@ pub(crate) fn check_rows(v: &Tensor<2>, expected: usize) -> Result<(), SolveErro
     if found == expected { Ok(()) } else { Err(SolveError::Shape { found, expected }) }
 }
 
-/// A solution, unless its residual says that it is not one.
+/// A solution, unless its residual says that it is not one, or it does not fit the type that it was rounded to.
 pub(crate) fn finite(solver: &'static str, solution: Solution) -> Result<Solution, SolveError> {
-    if solution.residual().is_finite() {
-        Ok(solution)
-    } else {
-        Err(SolveError::NonFinite { solver, what: "the solution" })
+    if !solution.residual().is_finite() {
+        return Err(SolveError::NonFinite { solver, what: "the solution" });
     }
+    for rows in [Some(&solution.x), solution.products.as_ref()].into_iter().flatten() {
+        // NaN shows in the residual, which infinity need not: that is taken before x is rounded.
+        if rows.dims().iter().all(|d| *d > 0) && !host(rows.clone().abs().max())?.iter().all(|most| most.is_finite()) {
+            return Err(SolveError::NonFinite { solver, what: "the solution, in its type" });
+        }
+    }
+    Ok(solution)
 }

@@ -18,23 +18,24 @@ const SMALL: usize = 256;
 const BATCH: usize = 1 << 24;
 
 impl Hyperpower {
-    /// The inverse of one block, from the estimated bound, the certain one, and in f64, until one does not diverge.
+    /// The inverse of one block, from the estimated bound, the certain one, and in f64, until one neither diverges nor
+    /// contradicts its certificate; the best, if none does.
     pub(super) fn inverse(&self, problem: &Problem<'_>) -> Result<MatrixInverse, SolveError> {
         let attempt = |dtype, upper: f64| {
             let a = problem.damped(dtype);
             self.invert(a, problem.lambda, upper)
         };
         let first = attempt(problem.dtype, problem.upper);
-        let Err(SolveError::Diverged { .. }) = first else { return first };
+        if !again(&first) {
+            return first;
+        }
         // An eigenvalue above the estimated bound: the certain one costs a few steps more.
         let certain = certain_bound(problem.matrix)? + problem.lambda;
-        let second = attempt(problem.dtype, certain);
-        match second {
-            Err(SolveError::Diverged { .. }) if problem.dtype != DType::F64 && problem.has_f64() => {
-                attempt(DType::F64, certain)
-            }
-            other => other,
+        let found = better(first, attempt(problem.dtype, certain));
+        if again(&found) && problem.dtype != DType::F64 && problem.has_f64() {
+            return better(found, attempt(DType::F64, certain));
         }
+        found
     }
 
     /// The inverse from the one at another damping; none if that would not be shorter or did not work.
@@ -51,7 +52,7 @@ impl Hyperpower {
         let condition = problem.upper / problem.lambda;
         let x = known.x.clone().cast(problem.dtype);
         let found = self.improve(problem.damped(problem.dtype), x, interval.lower, interval.upper, condition);
-        found.ok().filter(|found| found.error < 1.0)
+        found.ok().filter(|found| found.error < 1.0 && !doubtful(found))
     }
 
     /// Groups of blocks that are inverted together, by their places.
@@ -87,7 +88,36 @@ impl Hyperpower {
         let a = Tensor::stack(group.iter().map(|(_, problem)| problem.damped(problem.dtype)).collect(), 0);
         let bounds: Vec<(f64, f64)> = group.iter().map(|(_, problem)| (problem.lambda, problem.upper)).collect();
         let found = self.invert_many(a, &bounds).unwrap_or_default();
-        group.iter().zip(found).filter_map(|((i, _), found)| Some((*i, found.ok()?))).collect()
+        group
+            .iter()
+            .zip(found)
+            .filter_map(|((i, _), found)| Some((*i, found.ok().filter(|found| !doubtful(found))?)))
+            .collect()
+    }
+}
+
+/// Whether the error found contradicts the certificate: the bound that it is made from is none.
+fn doubtful(found: &MatrixInverse) -> bool {
+    found.error.is_nan() || found.error > (100.0 * found.certificate).max(1e-3)
+}
+
+/// Whether another bound may do better.
+fn again(found: &Result<MatrixInverse, SolveError>) -> bool {
+    match found {
+        Ok(found) => doubtful(found),
+        Err(error) => matches!(error, SolveError::Diverged { .. }),
+    }
+}
+
+/// The second, unless the first is nearer.
+fn better(
+    first: Result<MatrixInverse, SolveError>,
+    second: Result<MatrixInverse, SolveError>,
+) -> Result<MatrixInverse, SolveError> {
+    match (&first, &second) {
+        (Ok(a), Ok(b)) if a.error <= b.error => first,
+        (Ok(_), Err(_)) => first,
+        _ => second,
     }
 }
 

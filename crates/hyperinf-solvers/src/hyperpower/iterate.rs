@@ -30,7 +30,7 @@ pub struct MatrixInverse {
     pub steps: usize,
     /// Products of two `[k, k]` matrices, mirrored ones counted whole.
     pub products: usize,
-    /// The a-priori bound `δ ≥ ||I − A X||₂`, in exact arithmetic.
+    /// The a-priori bound `δ ≥ ||I − A X||₂`, in exact arithmetic and if the bounds given are true.
     pub certificate: f64,
     /// `||I − A X||_F / √k` with the rounding of the matrix's own type in it, estimated from eight random rows.
     pub error: f64,
