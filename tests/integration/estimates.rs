@@ -166,6 +166,38 @@ fn labels_are_drawn_as_often_as_they_are_likely() {
     }
 }
 
+#[test]
+fn labels_are_drawn_from_all_classes_in_every_type() {
+    const ROWS: usize = 200;
+    const CLASSES: usize = 2000;
+    for (name, device) in devices() {
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            if !device.supports_dtype(dtype) {
+                continue;
+            }
+            let layer = Make { device: device.clone(), dtype }.linear("layer", 1, CLASSES, false);
+            let task = Odds(Linear { weight: layer.weight.map(|w| w.zeros_like()), bias: None });
+            let x = Tensor::<2>::ones([ROWS, 1], (&device, dtype));
+            let sampled = Estimate::Sampled { seed: 1, draws: 1 };
+            let mut labels = Vec::new();
+            estimated(&task, &x, 0, sampled, |captures| {
+                let delta = matrix(captures[0].delta.clone().flatten::<2>(0, 1));
+                labels.extend((0..ROWS).filter_map(|i| (0..CLASSES).find(|&k| delta.at(i, k) < 0.0)));
+                Ok::<_, GradientError>(())
+            })
+            .expect("a likelihood");
+            let what = format!("{name}, {dtype:?}");
+            assert_eq!(labels.len(), ROWS, "{what}");
+            let mean = labels.iter().sum::<usize>() as f64 / ROWS as f64 / CLASSES as f64;
+            // Four standard errors of a uniform number's mean; and no two rows on a coarse grid.
+            assert_within(&what, &[mean], &[0.5], 4.0 * (12.0 * ROWS as f64).sqrt().recip());
+            labels.sort_unstable();
+            labels.dedup();
+            assert!(labels.len() > 3 * ROWS / 4, "{what}: {} labels", labels.len());
+        }
+    }
+}
+
 /// The same in every pass; another for each seed, batch and draw.
 #[test]
 fn randomness_is_that_of_seed_batch_and_draw() {

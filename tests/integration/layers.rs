@@ -197,6 +197,32 @@ fn embeddings_norms_and_biases_are_the_loop() {
     check("transformer", &blocks, Transformer::new, Transformer::run);
 }
 
+/// Features scaled by a gain and summed over positions.
+struct Scaled(Tensor<1>);
+
+impl Task for Scaled {
+    type Batch = Tensor<3>;
+
+    fn forward(&self, x: &Tensor<3>, tape: &mut Tape) -> Tensor<2> {
+        tape.scale("gain", x.clone(), self.0.clone(), None).sum_dim(1).squeeze_dim(1)
+    }
+
+    fn loss(&self, outputs: Tensor<2>, _: &Tensor<3>) -> Tensor<1> {
+        outputs.sum_dim(1).squeeze_dim(1)
+    }
+}
+
+#[test]
+fn a_batch_without_samples_has_no_gradients_of_a_gain() {
+    for (name, device) in devices() {
+        for n in [2, 0] {
+            let x = Tensor::<3>::ones([n, 3, WIDTH], &device);
+            let found = gradients(&Scaled(Tensor::ones([WIDTH], &device)), &x, Target::Loss).expect("one block");
+            assert_eq!(found.blocks[0].dims(), [n, 1, WIDTH], "{name}");
+        }
+    }
+}
+
 #[test]
 fn rows_of_an_embedding_are_rows_of_its_block() {
     for (name, device) in devices() {

@@ -129,6 +129,19 @@ fn batches_do_not_matter_and_the_seed_decides() {
 }
 
 #[test]
+fn a_long_stream_is_as_good_as_a_short_one() {
+    let (n, d) = (8000, 12);
+    let (left, right) = (Matrix::noise(n, 2, 3), Matrix::noise(2, d, 4));
+    let samples = left.times(&right);
+    let expected = fisher(&samples);
+    for (name, device) in devices() {
+        let found = low_rank(&samples, 5, 1, (&device, DType::F32), 1);
+        let what = format!("{n} batches on {name}");
+        assert_within(&what, &values(found.curvature.to_dense()), &expected.values, 1e-5 * expected.trace());
+    }
+}
+
+#[test]
 fn nothing_sketched_is_nothing() {
     for (name, device) in devices() {
         let found = low_rank(&Matrix::from_fn(3, 6, |_, _| 0.0), 2, 0, (&device, DType::F32), 3);
@@ -244,7 +257,8 @@ fn samples_that_cannot_be_held_are_an_error() {
 /// 200,000 samples have a Gram matrix of 320 GB, and so many parameters a matrix of this size.
 #[test]
 fn a_matrix_too_large_to_factorise_is_an_error_before_it_is_formed() {
-    let (_, device) = devices().remove(0);
+    // Elsewhere one number seen as many is written out: 240 GB.
+    let Some((_, device)) = devices().into_iter().find(|(name, _)| *name == "flex") else { return };
     let one = Tensor::<2>::zeros([1, 1], &device);
     for h in [
         Curvature::Samples(one.clone().expand([200_000, 300_000])),

@@ -33,6 +33,7 @@ pub struct Accumulator {
 }
 
 /// What has been added so far.
+#[allow(clippy::large_enum_variant, reason = "one per block; how large a tensor is depends on the backends")]
 enum Sum {
     Nothing,
     Matrix(Tensor<2>),

@@ -66,6 +66,7 @@ pub enum Scale {
 ///
 /// Vectors are rows `[q, D]` in the block's row-major order, `D = rows · cols`.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "one per block; how large a tensor is depends on the backends")]
 pub enum Curvature {
     /// `H` itself, `[D, D]`.
     Dense(Tensor<2>),

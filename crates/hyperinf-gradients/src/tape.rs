@@ -104,10 +104,13 @@ impl Tape {
     ) -> Tensor<3> {
         let shape = output.dims();
         // One zero, seen as many: it is never written out.
-        let leaf = Tensor::<3>::zeros([1, 1, 1], (&output.device().without_autodiff(), output.dtype()))
-            .expand(shape)
-            .autodiff()
-            .require_grad();
+        let place = (&output.device().without_autodiff(), output.dtype());
+        let zeros = if shape.contains(&0) {
+            Tensor::zeros(shape, place)
+        } else {
+            Tensor::<3>::zeros([1, 1, 1], place).expand(shape)
+        };
+        let leaf = zeros.autodiff().require_grad();
         self.uses.push(Use { block, samples: shape[0], leaf: leaf.clone(), read: Box::new(read) });
         output.autodiff() + leaf
     }
@@ -166,6 +169,9 @@ fn with_ones(seen: Tensor<3>) -> Tensor<3> {
 /// The inputs of a capture whose `δ` says for one row after the other, at `t` positions each, what is added to it:
 /// `t` times the first unit vector, `t` times the second and so on, `[n, rows · t, rows]`.
 fn units([n, rows, t]: [usize; 3], like: &Tensor<3>) -> Tensor<3> {
+    if n * t == 0 {
+        return Tensor::zeros([n, rows * t, rows], (&like.device(), like.dtype()));
+    }
     let identity = Tensor::<2>::eye(rows, &like.device()).cast(like.dtype());
     identity.reshape([1, rows, 1, rows]).expand([n, rows, t, rows]).reshape([n, rows * t, rows])
 }
