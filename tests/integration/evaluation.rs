@@ -35,9 +35,9 @@ fn correlations_of_small_series() {
     assert!(near(pearson(&x, &y), expected));
     let down: Vec<f64> = y.iter().map(|v| -v).collect();
     assert!(near(spearman(&x, &down), -1.0));
-    // Sums of squares that would over- or underflow as a product.
+    // Squares, and a sum, that would over- or underflow.
     let scaled = |s: f64| y.map(|v| v * s);
-    for s in [1e-150, 1e150] {
+    for s in [1e-300, 1e-150, 1e150, 1e160, 1e307] {
         assert!((pearson(&x, &scaled(s)).expect("varies") - expected).abs() < 1e-9, "{s}");
     }
 }

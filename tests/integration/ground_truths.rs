@@ -8,6 +8,7 @@ use hyperinf::eval::{
     Bank, BrittlenessConfig, Interval, LdsConfig, LdsTruth, Outcome, Retrain, SelectionConfig, TruthError, brittleness,
     lds, leave_one_out, mean_and_error, random_scores, random_subsets, selection,
 };
+use hyperinf_tests::oracle::Matrix;
 
 const SAMPLES: usize = 60;
 const QUERIES: usize = 40;
@@ -76,13 +77,17 @@ fn the_weights_of_an_additive_loss_have_lds_one() {
     let score = |scores: &[Vec<f64>], bank: &mut Bank| lds(&task, scores, &config, bank).expect("the task is sound");
     let truth = score(&task.weights, &mut bank);
     assert!(truth.queries.iter().all(|&r| r == 1.0), "{:?}", truth.queries);
-    assert_eq!((truth.mean.mean, truth.mean.low, truth.mean.high, truth.constant), (1.0, 1.0, 1.0, 0));
+    assert_eq!((truth.mean.mean, truth.mean.low, truth.mean.high, truth.constant), (1.0, Some(1.0), Some(1.0), 0));
     assert_eq!(task.trainings(), 100, "50 subsets with two seeds");
     // Positive = helpful: the other sign is wrong throughout.
     let negative: Vec<Vec<f64>> = task.weights.iter().map(|row| row.iter().map(|w| -w).collect()).collect();
     assert_eq!(score(&negative, &mut bank).mean.mean, -1.0);
     let random = score(&random_scores(QUERIES, SAMPLES, 1), &mut bank);
-    assert!(random.mean.low < 0.0 && random.mean.high > 0.0 && random.mean.mean.abs() < 0.1, "{}", random.mean);
+    assert!(
+        random.mean.low < Some(0.0) && random.mean.high > Some(0.0) && random.mean.mean.abs() < 0.1,
+        "{}",
+        random.mean
+    );
     // What does not tell subsets apart says nothing, and is counted.
     let same = score(&vec![vec![1.0; SAMPLES]; QUERIES], &mut bank);
     assert_eq!((same.mean.mean, same.constant), (0.0, QUERIES));
@@ -176,7 +181,12 @@ fn selection_keeps_the_best_and_wants_equal_steps() {
         let best = 100.0 - sorted[..kept].iter().sum::<f64>();
         assert!((part.best.mean - best).abs() < 1e-9, "{} is not {best}", part.best);
         assert!((part.full.mean - (100.0 - mean.iter().sum::<f64>())).abs() < 1e-9);
-        assert!(part.best.mean < part.random.low, "the best are better than chance: {} {}", part.best, part.random);
+        assert!(
+            Some(part.best.mean) < part.random.low,
+            "the best are better than chance: {} {}",
+            part.best,
+            part.random
+        );
     }
     let hasty = Additive { steps_per_sample: 2, ..Additive::new() };
     let error = selection(&hasty, &hasty.weights, &config, &mut Bank::memory(&hasty), &quiet).expect_err("fewer steps");
@@ -266,7 +276,9 @@ fn scores_of_another_shape_are_refused() {
 #[test]
 fn intervals_cover_what_they_should() {
     let interval = Interval::of(&[2.0; 9]).expect("there are values");
-    assert_eq!((interval.mean, interval.low, interval.high), (2.0, 2.0, 2.0));
+    assert_eq!((interval.mean, interval.low, interval.high), (2.0, Some(2.0), Some(2.0)));
+    let one = Interval::of(&[2.0]).expect("there is a value");
+    assert_eq!((one.mean, one.low, one.high), (2.0, None, None));
     assert!(Interval::of(&[]).is_none());
     // For many values the bootstrap's interval is the normal one, ±1.96 standard errors.
     let values = &random_scores(1, 400, 5)[0];
@@ -275,7 +287,20 @@ fn intervals_cover_what_they_should() {
     let found = Interval::of(values).expect("there are values");
     assert!((found.mean - mean).abs() < 1e-12);
     for (end, side) in [(found.low, -1.96), (found.high, 1.96)] {
+        let end = end.expect("400 values have an interval");
         assert!((end - mean - side * error).abs() < 0.2 * error, "{found} is not {mean} ± {error}");
+    }
+    // Of few normal values too: the standard error of 95 % of 2,000 is half a percent.
+    for (count, tolerance) in [(2, 0.02), (5, 0.02), (19, 0.02), (20, 0.035)] {
+        // Sums of six uniform values are nearly normal.
+        let noise = Matrix::noise(2000, 6 * count, 7);
+        let covers = |set: usize| {
+            let values: Vec<f64> = noise.row(set).chunks(6).map(|part| part.iter().sum()).collect();
+            let found = Interval::of(&values).expect("there are values");
+            found.low <= Some(0.0) && Some(0.0) <= found.high
+        };
+        let share = (0..2000).filter(|&set| covers(set)).count() as f64 / 2000.0;
+        assert!((share - 0.95).abs() < tolerance, "{share} of the intervals of {count} values cover the mean");
     }
     // By hand: mean 2, squares 1 + 0 + 1, √(2 / (3 · 2)).
     assert_eq!(mean_and_error(&[1.0, 2.0, 3.0]), (2.0, Some((1.0_f64 / 3.0).sqrt())));

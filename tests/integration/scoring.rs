@@ -5,8 +5,8 @@ use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::{Damping, Side, Storage};
 use hyperinf::gradients::{Block, Gradients, Tape, Target, Task, gradients};
 use hyperinf::scoring::{
-    Attribution, Gfim, Method, Options, QueryMode, ScoreError, Scorer, Set, TaskSource, attribute, baselines,
-    self_influence,
+    Attribution, Gfim, Method, Options, QueryMode, ScoreError, Scorer, Set, TaskSource, attribute, attribute_with,
+    baselines, self_influence, self_influence_with,
 };
 use hyperinf::solvers::Exact;
 use hyperinf_tests::compare::{assert_close, tensor, values};
@@ -245,6 +245,43 @@ fn a_block_without_any_gradient_contributes_nothing() {
         let nothing = Gradients { blocks: train.blocks.iter().map(|b| b.zeros_like()).collect(), ..train.clone() };
         let found = run(&nothing, &query, &options("hyperinf"));
         assert_eq!(flat(&found), vec![0.0; 60]);
+    }
+}
+
+#[test]
+fn a_curvature_of_zero_leaves_the_damping() {
+    for (device_name, device) in devices() {
+        let ((train, j), (query, v)) = (set(20, 1, &device), set(3, 2, &device));
+        let without = |all: &Gradients| {
+            let mut all = all.clone();
+            all.blocks[1] = all.blocks[1].zeros_like();
+            all
+        };
+        let other = without(&set(9, 3, &device).0);
+        for name in ["exact", "datainf", "hyperinf", "shampoo"] {
+            let what = format!("{name} on {device_name}");
+            let absolute = Options { damping: Damping::Absolute(0.5), block_scores: true, ..options(name) };
+            let found = attribute_with(&train, &other, &query, &absolute).expect("good data");
+            assert_close(
+                &what,
+                &found.block_scores[1].1.rows.concat(),
+                &scores(&v[1].plus(1.0, &v[1]), &j[1]).values,
+                1e-5,
+            );
+            assert_eq!(found.blocks[1].lambda, Some(0.5), "{what}");
+
+            let relative = options(name);
+            for error in [
+                attribute_with(&train, &other, &query, &relative).err(),
+                self_influence_with(&train, &other, &relative).err(),
+            ] {
+                let named = matches!(&error, Some(ScoreError::NoCurvature { block }) if block == "layer.1");
+                assert!(named, "{what}: {error:?}");
+            }
+            // Nothing is missed where the training gradients are zero too.
+            let found = attribute_with(&without(&train), &other, &query, &relative).expect("good data");
+            assert_eq!(found.blocks[1].lambda, None, "{what}");
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! Normalised scores, several checkpoints, contrasts and groups: each against its definition.
 
-use burn::tensor::{DType, Device};
+use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::Storage;
 use hyperinf::gradients::{Block, Gradients};
 use hyperinf::scoring::{
     Checkpoint, Contrast, Gfim, Groups, Joined, Method, Normalisation, Options, Pool, QueryMode, ScoreError, Scorer,
-    Scores, Set, TaskSource, attribute, attribute_with, tracin,
+    Scores, Set, TaskSource, attribute, attribute_with, sweep, tracin,
 };
 use hyperinf::solvers::{Inverse, Solution, SolveError, Solver};
 use hyperinf_tests::compare::{assert_close, precisions, tensor};
@@ -179,7 +179,7 @@ impl Solver for Negative {
 }
 
 impl Inverse for Negative {
-    fn apply(&self, v: burn::tensor::Tensor<2>) -> Result<Solution, SolveError> {
+    fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
         let residuals = vec![1.0; v.dims()[0]];
         Ok(Solution { x: v.neg(), iterations: 0, residuals, tolerance: None, products: None })
     }
@@ -194,6 +194,44 @@ fn a_self_influence_without_a_root_is_an_error() {
         let error = attribute(&train, &query, &options).err();
         let Some(ScoreError::Divisor { set: Set::Train, sample: 0, value }) = error else { panic!("{error:?}") };
         assert!(value < 0.0, "{value}");
+    }
+}
+
+/// A solver whose products with the samples are infinite, though its solution is not.
+struct Endless;
+
+impl Solver for Endless {
+    fn name(&self) -> &'static str {
+        "endless"
+    }
+
+    fn supports(&self, _: hyperinf::curvature::Structure) -> bool {
+        true
+    }
+
+    fn prepare(&self, _: &hyperinf::curvature::Curvature, _: f64) -> Result<Box<dyn Inverse>, SolveError> {
+        Ok(Box::new(Self))
+    }
+}
+
+impl Inverse for Endless {
+    fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
+        let products = Some(Tensor::full([v.dims()[0], N], f32::INFINITY, &v.device()));
+        let residuals = vec![1.0; v.dims()[0]];
+        Ok(Solution { x: v, iterations: 0, residuals, tolerance: None, products })
+    }
+}
+
+#[test]
+fn infinite_products_with_held_samples_are_an_error() {
+    for (name, device) in devices() {
+        let [train, query] = [(N, 1), (Q, 2)].map(|(n, seed)| stored(&parts(n, seed), &device, DType::F32));
+        let options = Options { method: Method::inverse(Storage::Samples, Endless), ..Options::default() };
+        let swept = sweep(&train, &query, &options, &[options.damping]);
+        for error in [attribute(&train, &query, &options).err(), swept.err()] {
+            let overflow = matches!(error, Some(ScoreError::Overflow { query: 0, sample: 0, .. }));
+            assert!(overflow, "{name}: {error:?}");
+        }
     }
 }
 

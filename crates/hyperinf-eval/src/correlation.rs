@@ -9,10 +9,17 @@ use crate::error::check;
 pub fn pearson(x: &[f64], y: &[f64]) -> Result<f64, EvalError> {
     check(x, y.len())?;
     check(y, x.len())?;
+    // Divided by a power of two, which loses no digit, so that no square and no sum overflows.
+    let scaled = |values: &[f64]| -> Vec<f64> {
+        let largest = values.iter().fold(f64::MIN_POSITIVE, |largest, value| largest.max(value.abs()));
+        let power = largest.log2().floor().exp2();
+        values.iter().map(|value| value / power).collect()
+    };
+    let (x, y) = (scaled(x), scaled(y));
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    let (mean_x, mean_y) = (mean(x), mean(y));
+    let (mean_x, mean_y) = (mean(&x), mean(&y));
     let (mut xx, mut yy, mut xy) = (0.0, 0.0, 0.0);
-    for (x, y) in x.iter().zip(y) {
+    for (x, y) in x.iter().zip(&y) {
         let (dx, dy) = (x - mean_x, y - mean_y);
         xx += dx * dx;
         yy += dy * dy;

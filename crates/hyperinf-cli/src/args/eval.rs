@@ -75,9 +75,9 @@ pub struct TaskArgs {
     /// The learning rate, the same for all steps [default: 0.05 for sgd, 0.003 for adamw].
     #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
     pub learning_rate: Option<f64>,
-    /// What sgd keeps of the last step.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.9, allow_hyphen_values = true)]
-    pub momentum: f64,
+    /// What sgd keeps of the last step [default: 0.9].
+    #[arg(long, value_name = "SHARE", allow_hyphen_values = true)]
+    pub momentum: Option<f64>,
     /// Weight decay.
     #[arg(long, value_name = "DECAY", default_value_t = 1e-3, allow_hyphen_values = true)]
     pub weight_decay: f64,
@@ -118,10 +118,11 @@ pub enum OptimizerArg {
 /// Which scores are judged.
 #[derive(Clone, Debug, Args)]
 pub struct JudgedArgs {
-    /// Methods with commas between them: NAME[:PART…][@ESTIMATE], or `all`
+    /// Methods with commas between them: `NAME[:PART…][@ESTIMATE]`, or `all`
     ///
     /// NAME is one that `hyperinf methods` lists. PART is `rows` or `cols`, the side that hyperinf
     /// sums over; `sum`, not divided by its length; or `merged`, one matrix over all layers.
+    /// `sum` is for hyperinf alone, `rows` and `cols` for hyperinf and hyperinf-authors.
     /// ESTIMATE is the curvature: `empirical` (default; kfac and ekfac: `sampled`), `sampled` or
     /// `gauss-newton`. Such as: hyperinf:rows,exact:merged@gauss-newton
     #[arg(long, value_name = "METHODS", default_value = "all", value_delimiter = ',', verbatim_doc_comment)]
@@ -132,9 +133,9 @@ pub struct JudgedArgs {
     /// Trained models (seeds 0, 1, …) whose scores are averaged.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub models: usize,
-    /// Draws of labels per image, for the estimate `sampled`.
-    #[arg(long, value_name = "N", default_value_t = 16)]
-    pub draws: usize,
+    /// Draws of labels per image, for the estimate `sampled` [default: 16].
+    #[arg(long, value_name = "N")]
+    pub draws: Option<usize>,
     /// Where gradients and scores are computed: flex, ndarray, … [default: the first compiled in].
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
@@ -143,12 +144,20 @@ pub struct JudgedArgs {
 /// Where results go.
 #[derive(Clone, Debug, Args)]
 pub struct ResultArgs {
-    /// The folder for summary.json, methods.csv and methods.png; made if it is not there.
-    #[arg(long, value_name = "DIR", default_value = "hyperinf-eval")]
-    pub out: PathBuf,
+    /// The folder for summary.json, methods.csv and methods.png; made if it is not there
+    /// [default: hyperinf-eval-TRUTH, such as hyperinf-eval-lds].
+    #[arg(long, value_name = "DIR", verbatim_doc_comment)]
+    pub out: Option<PathBuf>,
     /// Print the summary as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+impl ResultArgs {
+    /// The folder for the results of a truth.
+    pub fn folder(&self, truth: &str) -> PathBuf {
+        self.out.clone().unwrap_or_else(|| format!("hyperinf-eval-{truth}").into())
+    }
 }
 
 /// Where results of retrainings are kept.

@@ -6,16 +6,22 @@ use serde_json::{Map, json};
 
 use super::candidate::candidates;
 use super::report::{Figure, Report, Row, folder, row};
-use super::setup::{Models, bank, task, telling};
+use super::setup::{Models, at_least, bank, task, telling};
 use crate::args::BrittlenessArgs;
 use crate::error::CliError;
 
+/// The truth's name.
+const TRUTH: &str = "brittleness";
+/// What the figures are.
+const FIGURE: &str = "growth of the loss in nats and share of changed predictions, means over queries; higher = better";
+
 pub(super) fn run(args: &BrittlenessArgs) -> Result<(), CliError> {
     let began = Instant::now();
+    at_least("--look-at", args.look_at, 1)?;
     let candidates = candidates(&args.judged)?;
-    let folder = folder(&args.result)?;
+    let folder = folder(&args.result, TRUTH)?;
     let task = task(&args.task)?;
-    let (path, mut bank) = bank(&args.bank, &args.result, &task)?;
+    let (path, mut bank) = bank(&args.bank, TRUTH, &args.result, &task)?;
     let config = BrittlenessConfig {
         remove: args.remove.clone(),
         queries: (0..args.look_at).collect(),
@@ -42,7 +48,17 @@ pub(super) fn run(args: &BrittlenessArgs) -> Result<(), CliError> {
         ("models".to_owned(), json!(args.judged.models)),
         ("bank".to_owned(), json!(path)),
     ]);
-    let report = Report { truth: "brittleness", about, task: &task, device: &models.device, more, rows, began };
+    let report = Report {
+        truth: TRUTH,
+        figure: FIGURE,
+        about,
+        task: &task,
+        place: models.place(),
+        judged: &args.judged,
+        more,
+        rows,
+        began,
+    };
     report.write(&folder, &args.result)
 }
 
@@ -56,8 +72,8 @@ fn figures(
     let mut figures = Vec::new();
     for part in found {
         figures.push((format!("growth_{}", part.removed), Some(part.growth.mean)));
-        figures.push((format!("growth_{}_low", part.removed), Some(part.growth.low)));
-        figures.push((format!("growth_{}_high", part.removed), Some(part.growth.high)));
+        figures.push((format!("growth_{}_low", part.removed), part.growth.low));
+        figures.push((format!("growth_{}_high", part.removed), part.growth.high));
         figures.push((format!("flipped_{}", part.removed), part.flipped.map(|flipped| flipped.mean)));
     }
     Ok(figures)

@@ -1,11 +1,13 @@
 //! Methods as they are typed for an evaluation.
 
-use hyperinf::curvature::{Damping, Scale, Side};
+use hyperinf::curvature::{Damping, Scale, Side, Storage};
 use hyperinf::gradients::Estimate;
 use hyperinf::scoring::{Gfim, Method, Options, methods};
 
 use crate::args::JudgedArgs;
 use crate::error::CliError;
+
+use super::setup::at_least;
 
 /// One way to score.
 #[derive(Clone)]
@@ -14,7 +16,7 @@ pub(crate) struct Candidate {
     pub(crate) name: String,
     pub(crate) options: Options,
     pub(crate) estimate: Estimate,
-    /// The factor of the relative damping; `None` for what has no curvature.
+    /// The factor of the damping; `None` for what has no curvature.
     pub(crate) damping: Option<f64>,
 }
 
@@ -34,18 +36,44 @@ const VARIANTS: [&str; 12] = [
     "shampoo@gauss-newton",
 ];
 
-/// The factors of the relative damping that are asked for.
-pub(crate) fn dampings(args: &JudgedArgs, default: f64) -> Vec<f64> {
-    if args.damping.is_empty() { vec![default] } else { args.damping.clone() }
+impl Candidate {
+    /// The estimate of the curvature, as it is typed; `None` for what has no curvature.
+    pub(crate) fn estimate(&self) -> Option<&'static str> {
+        let inverse = matches!(self.options.method, Method::Inverse { .. });
+        inverse.then_some(match self.estimate {
+            Estimate::Empirical => "empirical",
+            Estimate::Sampled { .. } => "sampled",
+            Estimate::GaussNewton { .. } => "gauss-newton",
+        })
+    }
+}
+
+/// The seed of drawn labels.
+pub(crate) const LABEL_SEED: u64 = 0;
+
+/// Draws of labels per image.
+pub(crate) fn draws(args: &JudgedArgs) -> usize {
+    args.draws.unwrap_or(16)
+}
+
+/// The factors of the damping that are asked for.
+pub(crate) fn dampings(args: &JudgedArgs, default: f64) -> Result<Vec<f64>, CliError> {
+    let dampings = if args.damping.is_empty() { vec![default] } else { args.damping.clone() };
+    match dampings.iter().find(|&&factor| Damping::Relative(factor).validate().is_err()) {
+        None => Ok(dampings),
+        Some(&value) => Err(CliError::Damping { flag: "--damping", value }),
+    }
 }
 
 /// Every method that is asked for, with every damping where that matters.
 pub(crate) fn candidates(args: &JudgedArgs) -> Result<Vec<Candidate>, CliError> {
-    candidates_at(args, &dampings(args, 0.1))
+    candidates_at(args, &dampings(args, 0.1)?)
 }
 
 /// The same with these dampings.
 pub(crate) fn candidates_at(args: &JudgedArgs, dampings: &[f64]) -> Result<Vec<Candidate>, CliError> {
+    at_least("--models", args.models, 1)?;
+    at_least("--draws", draws(args), 1)?;
     let mut specs: Vec<String> = Vec::new();
     for spec in args.methods.iter().map(|spec| spec.trim()) {
         let expanded = if spec == "all" { all() } else { vec![spec.to_owned()] };
@@ -63,11 +91,16 @@ pub(crate) fn candidates_at(args: &JudgedArgs, dampings: &[f64]) -> Result<Vec<C
             continue;
         }
         for &factor in dampings {
-            let damping = Damping::Relative(factor);
-            let damping = damping.validate().map_err(|_| CliError::Damping { flag: "--damping", value: factor })?;
-            let options = Options { damping, ..candidate.options.clone() };
+            let options = Options { damping: Damping::Relative(factor), ..candidate.options.clone() };
             found.push(Candidate { options, damping: Some(factor), ..candidate.clone() });
         }
+    }
+    if args.draws.is_some() && !found.iter().any(|candidate| candidate.estimate() == Some("sampled")) {
+        return Err(CliError::Combination {
+            first: "--draws".into(),
+            second: "--methods",
+            reason: "none of these methods draws labels",
+        });
     }
     Ok(found)
 }
@@ -92,18 +125,20 @@ fn parse(spec: &str, args: &JudgedArgs) -> Result<Candidate, CliError> {
     let mut parts = parts.split(':');
     let name = parts.next().unwrap_or_default();
     let mut gfim = Gfim::default();
-    let mut merged = false;
+    let (mut merged, mut sides, mut summed) = (false, 0, false);
     for part in parts {
+        sides += usize::from(matches!(part, "rows" | "cols" | "short"));
         match part {
             "rows" => gfim.side = Side::Rows,
             "cols" => gfim.side = Side::Cols,
             "short" => gfim.side = Side::Short,
-            "sum" => gfim.scale = Scale::Sum,
+            "sum" => (gfim.scale, summed) = (Scale::Sum, true),
             "merged" => merged = true,
             _ => return Err(unknown()),
         }
     }
-    let sampled = Estimate::Sampled { seed: 0, draws: args.draws };
+    let sampled = Estimate::Sampled { seed: LABEL_SEED, draws: draws(args) };
+    let asked = estimate.is_some();
     let estimate = match estimate {
         None if matches!(name, "kfac" | "ekfac") => sampled,
         None | Some("empirical") => Estimate::Empirical,
@@ -112,5 +147,16 @@ fn parse(spec: &str, args: &JudgedArgs) -> Result<Candidate, CliError> {
         Some(_) => return Err(unknown()),
     };
     let options = Options::named(name, gfim).ok_or_else(unknown)?;
+    let one_sided = matches!(options.method, Method::Inverse { storage: Storage::OneSided { .. }, .. });
+    let refusals = [
+        (sides > 1, "one side", "there are two"),
+        (sides > 0 && !one_sided, "a side", "only hyperinf and hyperinf-authors sum over one"),
+        (summed && name != "hyperinf", "`sum`", "only hyperinf has the choice"),
+        (matches!(options.method, Method::Identity) && merged, "`merged`", "the method has no curvature"),
+        (matches!(options.method, Method::Identity) && asked, "an @ESTIMATE", "the method has no curvature"),
+    ];
+    if let Some((_, second, reason)) = refusals.into_iter().find(|(refused, ..)| *refused) {
+        return Err(CliError::Combination { first: format!("`{spec}`"), second, reason });
+    }
     Ok(Candidate { name: spec.to_owned(), options: Options { merged, ..options }, estimate, damping: None })
 }

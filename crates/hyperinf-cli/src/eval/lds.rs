@@ -5,16 +5,22 @@ use serde_json::{Map, json};
 
 use super::candidate::candidates;
 use super::report::{Report, folder, judged};
-use super::setup::{Models, bank, task, telling};
+use super::setup::{Models, at_least, bank, task, telling};
 use crate::args::LdsArgs;
 use crate::error::CliError;
 
+/// The truth's name.
+const TRUTH: &str = "lds";
+/// What the figures are.
+const FIGURE: &str = "Spearman's correlation over subsets of the summed scores with the negative loss, mean over queries, in [-1, 1]; higher = better";
+
 pub(super) fn run(args: &LdsArgs) -> Result<(), CliError> {
     let began = Instant::now();
+    at_least("--subsets", args.subsets, 2)?;
     let candidates = candidates(&args.judged)?;
-    let folder = folder(&args.result)?;
+    let folder = folder(&args.result, TRUTH)?;
     let task = task(&args.task)?;
-    let (path, mut bank) = bank(&args.bank, &args.result, &task)?;
+    let (path, mut bank) = bank(&args.bank, TRUTH, &args.result, &task)?;
     let config = LdsConfig { subsets: args.subsets, share: args.share, seeds: (0..args.bank.seeds).collect(), draw: 0 };
     let kept = bank.len();
     let truth = telling(|progress| LdsTruth::retrain(&task, &config, &mut bank, progress))?;
@@ -25,8 +31,8 @@ pub(super) fn run(args: &LdsArgs) -> Result<(), CliError> {
         let found = truth.lds(&scored.scores.rows)?;
         Ok(vec![
             ("lds".to_owned(), Some(found.mean.mean)),
-            ("low".to_owned(), Some(found.mean.low)),
-            ("high".to_owned(), Some(found.mean.high)),
+            ("low".to_owned(), found.mean.low),
+            ("high".to_owned(), found.mean.high),
             ("constant".to_owned(), Some(found.constant as f64)),
         ])
     })?;
@@ -51,5 +57,16 @@ pub(super) fn run(args: &LdsArgs) -> Result<(), CliError> {
         ("retraining_seconds".to_owned(), json!(retrained)),
         ("agreement_of_halves_of_the_seeds".to_owned(), json!(agreement.map(|a| a.mean))),
     ]);
-    Report { truth: "lds", about, task: &task, device: &models.device, more, rows, began }.write(&folder, &args.result)
+    Report {
+        truth: TRUTH,
+        figure: FIGURE,
+        about,
+        task: &task,
+        place: models.place(),
+        judged: &args.judged,
+        more,
+        rows,
+        began,
+    }
+    .write(&folder, &args.result)
 }

@@ -5,16 +5,22 @@ use serde_json::{Map, json};
 
 use super::candidate::candidates;
 use super::report::{Report, folder, judged};
-use super::setup::{Models, bank, task, telling};
+use super::setup::{Models, at_least, bank, task, telling};
 use crate::args::LooArgs;
 use crate::error::CliError;
 
+/// The truth's name.
+const TRUTH: &str = "loo";
+/// What the figures are.
+const FIGURE: &str = "Spearman's correlation over samples of the scores with the growth of the loss, mean over queries, in [-1, 1]; higher = better";
+
 pub(super) fn run(args: &LooArgs) -> Result<(), CliError> {
     let began = Instant::now();
+    at_least("--leave-out", args.leave_out, 2)?;
     let candidates = candidates(&args.judged)?;
-    let folder = folder(&args.result)?;
+    let folder = folder(&args.result, TRUTH)?;
     let task = task(&args.task)?;
-    let (path, mut bank) = bank(&args.bank, &args.result, &task)?;
+    let (path, mut bank) = bank(&args.bank, TRUTH, &args.result, &task)?;
     let left_out: Vec<usize> = (0..args.leave_out).collect();
     let seeds: Vec<u64> = (0..args.bank.seeds).collect();
     let truth = telling(|progress| leave_one_out(&task, &left_out, &seeds, &mut bank, progress))?;
@@ -26,8 +32,8 @@ pub(super) fn run(args: &LooArgs) -> Result<(), CliError> {
         let mean = Interval::of(&found);
         Ok(vec![
             ("spearman".to_owned(), mean.map(|m| m.mean)),
-            ("low".to_owned(), mean.map(|m| m.low)),
-            ("high".to_owned(), mean.map(|m| m.high)),
+            ("low".to_owned(), mean.and_then(|m| m.low)),
+            ("high".to_owned(), mean.and_then(|m| m.high)),
         ])
     })?;
     let noise = truth.errors.as_ref().map(|errors| {
@@ -57,5 +63,16 @@ pub(super) fn run(args: &LooArgs) -> Result<(), CliError> {
         ("mean_effect".to_owned(), json!(noise.map(|n| n.0))),
         ("mean_standard_error".to_owned(), json!(noise.map(|n| n.1))),
     ]);
-    Report { truth: "loo", about, task: &task, device: &models.device, more, rows, began }.write(&folder, &args.result)
+    Report {
+        truth: TRUTH,
+        figure: FIGURE,
+        about,
+        task: &task,
+        place: models.place(),
+        judged: &args.judged,
+        more,
+        rows,
+        began,
+    }
+    .write(&folder, &args.result)
 }

@@ -1,22 +1,29 @@
 use std::time::Instant;
 
+use hyperinf::curvature::Damping;
 use hyperinf::eval::{auc, detection_rate, mean_and_error};
 use hyperinf::scoring::{Options, QueryMode, TaskSource, baselines, self_influence};
 use serde_json::{Map, json};
 
-use super::candidate::{Candidate, candidates};
+use super::candidate::{Candidate, candidates, dampings};
 use super::report::{Figure, Report, Row, folder, row};
-use super::setup::{Models, Scored, task};
+use super::setup::{Models, Scored, at_least, task};
 use crate::args::MislabelArgs;
 use crate::error::CliError;
 
+/// The truth's name.
+const TRUTH: &str = "mislabel";
+/// What the figures are.
+const FIGURE: &str = "AUC of the negative score, in [0, 1], by chance 0.5, and shares found, in [0, 1]; higher = better; auc_error: standard error over seeds";
 /// The shares of the most suspicious images that are looked at.
 const SHARES: [(&str, f64); 3] = [("found_10", 0.1), ("found_20", 0.2), ("found_30", 0.3)];
-/// What needs no query and no curvature, or only itself.
-const BASELINES: [&str; 3] = ["training-loss", "gradient-norm", "self-influence"];
+/// What needs no query and no curvature; beside them there is the self-influence at each damping.
+const BASELINES: [&str; 2] = ["training-loss", "gradient-norm"];
 
 pub(super) fn run(args: &MislabelArgs) -> Result<(), CliError> {
     let began = Instant::now();
+    at_least("--seeds", args.seeds as usize, 1)?;
+    let dampings = dampings(&args.judged, 0.1)?;
     let candidates: Vec<Candidate> = candidates(&args.judged)?
         .into_iter()
         .map(|candidate| {
@@ -24,32 +31,43 @@ pub(super) fn run(args: &MislabelArgs) -> Result<(), CliError> {
             Candidate { options, ..candidate }
         })
         .collect();
-    let folder = folder(&args.result)?;
+    let folder = folder(&args.result, TRUTH)?;
     let clean = task(&args.task)?;
+    let wrong = (args.noise * clean.train.len() as f64).round();
+    if !(wrong >= 1.0 && wrong < clean.train.len() as f64) {
+        let expected = "a share that gives some images a wrong label and not all";
+        return Err(CliError::Value { flag: "--noise", expected, value: args.noise });
+    }
     // One series of figures per baseline and method, one value per seed.
-    let mut found: Vec<Vec<[f64; 4]>> = vec![Vec::new(); BASELINES.len() + candidates.len()];
-    let mut last: Vec<Option<Scored>> = candidates.iter().map(|_| None).collect();
-    let mut device = String::new();
+    let undamped = BASELINES.iter().map(|name| (*name, None));
+    let baselines: Vec<_> = undamped.chain(dampings.iter().map(|&factor| ("self-influence", Some(factor)))).collect();
+    let mut found: Vec<Vec<[f64; 4]>> = vec![Vec::new(); baselines.len() + candidates.len()];
+    let mut all: Vec<Option<Scored>> = candidates.iter().map(|_| None).collect();
+    let (mut device, mut precision) = (String::new(), "");
     for seed in 0..args.seeds {
         let mut noisy = clean.clone();
         let flipped = noisy.train.mislabel(args.noise, seed)?;
         let seeds = (0..args.judged.models as u64).map(|model| seed * args.judged.models as u64 + model);
         let models = Models::trained(&noisy, seeds, args.judged.device.as_deref())?;
-        for (series, suspicion) in found.iter_mut().zip(suspicions(&models)?) {
+        for (series, suspicion) in found.iter_mut().zip(suspicions(&models, &dampings)?) {
             series.push(judge(&suspicion, &flipped)?);
         }
         for (place, candidate) in candidates.iter().enumerate() {
             let scored = models.score(candidate)?;
             let suspicion: Vec<f64> = scored.scores.rows[0].iter().map(|score| -score).collect();
-            found[BASELINES.len() + place].push(judge(&suspicion, &flipped)?);
-            last[place] = Some(scored);
+            found[baselines.len() + place].push(judge(&suspicion, &flipped)?);
+            all[place] = Some(all[place].take().map_or_else(|| scored.clone(), |before| before.and(&scored)));
         }
-        device = models.device;
+        (device, precision) = (models.device, models.precision);
     }
-    let (of_baselines, of_methods) = found.split_at(BASELINES.len());
-    let mut rows: Vec<Row> =
-        BASELINES.iter().zip(of_baselines).map(|(name, series)| Row::baseline(name, figures(series))).collect();
-    for ((candidate, series), scored) in candidates.iter().zip(of_methods).zip(&last) {
+    let (of_baselines, of_methods) = found.split_at(baselines.len());
+    let baseline = |(&(name, damping), series): (&(&str, Option<f64>), &Vec<[f64; 4]>)| Row {
+        damping,
+        estimate: damping.map(|_| "empirical"),
+        ..Row::baseline(name, figures(series))
+    };
+    let mut rows: Vec<Row> = baselines.iter().zip(of_baselines).map(baseline).collect();
+    for ((candidate, series), scored) in candidates.iter().zip(of_methods).zip(&all) {
         if let Some(scored) = scored {
             rows.push(row(candidate, scored, figures(series)));
         }
@@ -67,17 +85,33 @@ pub(super) fn run(args: &MislabelArgs) -> Result<(), CliError> {
         ("seeds".to_owned(), json!(args.seeds)),
         ("models".to_owned(), json!(args.judged.models)),
     ]);
-    Report { truth: "mislabel", about, task: &clean, device: &device, more, rows, began }.write(&folder, &args.result)
+    Report {
+        truth: TRUTH,
+        figure: FIGURE,
+        about,
+        task: &clean,
+        place: (&device, precision),
+        judged: &args.judged,
+        more,
+        rows,
+        began,
+    }
+    .write(&folder, &args.result)
 }
 
 /// How suspicious each image is by the baselines, the mean over the models.
-fn suspicions(models: &Models) -> Result<[Vec<f64>; 3], CliError> {
-    let mut sums: [Vec<f64>; 3] = Default::default();
+fn suspicions(models: &Models, dampings: &[f64]) -> Result<Vec<Vec<f64>>, CliError> {
+    let mut sums: Vec<Vec<f64>> = vec![Vec::new(); BASELINES.len() + dampings.len()];
     for model in &models.models {
         let found = baselines(model, &models.train).map_err(CliError::Score)?;
         let exact = Options::named("exact", Default::default()).expect("the registry has the exact method");
-        let own = self_influence(&TaskSource::train(model, &models.train), &exact).map_err(CliError::Score)?;
-        for (sum, values) in sums.iter_mut().zip([found.losses, found.gradient_norms, own.values]) {
+        let mut series = vec![found.losses, found.gradient_norms];
+        for &factor in dampings {
+            let options = Options { damping: Damping::Relative(factor), ..exact.clone() };
+            let own = self_influence(&TaskSource::train(model, &models.train), &options).map_err(CliError::Score)?;
+            series.push(own.values);
+        }
+        for (sum, values) in sums.iter_mut().zip(series) {
             sum.resize(values.len(), 0.0);
             sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
         }

@@ -6,19 +6,33 @@ use hyperinf::eval::{Interval, Proximal, Responses, pearson, spearman};
 use hyperinf::scoring::{Options, baselines};
 use serde_json::{Map, json};
 
-use super::candidate::{candidates_at, dampings};
-use super::report::{Report, folder, row};
-use super::setup::{Models, task};
+use super::candidate::{Candidate, candidates_at, dampings};
+use super::report::{Figure, Report, folder, row};
+use super::setup::{Models, at_least, task};
 use crate::args::PbrfArgs;
 use crate::error::CliError;
 use crate::progress::Progress;
 
+/// The truth's name.
+const TRUTH: &str = "pbrf";
+/// What the figures are.
+const FIGURE: &str = "correlation over samples of the scores with the growth of the loss, mean over queries, in [-1, 1]; higher = better";
+
 pub(super) fn run(args: &PbrfArgs) -> Result<(), CliError> {
     let began = Instant::now();
-    let dampings = dampings(&args.judged, 100.0);
+    at_least("--samples", args.samples, 2)?;
+    if args.judged.models != 1 {
+        let (expected, value) = ("1: the response is one model's", args.judged.models as f64);
+        return Err(CliError::Value { flag: "--models", expected, value });
+    }
+    let dampings = dampings(&args.judged, 100.0)?;
     let candidates = candidates_at(&args.judged, &dampings)?;
-    let folder = folder(&args.result)?;
+    let folder = folder(&args.result, TRUTH)?;
     let task = task(&args.task)?;
+    if args.samples > task.train.len() {
+        let (expected, value) = ("at most the number of training images", args.samples as f64);
+        return Err(CliError::Value { flag: "--samples", expected, value });
+    }
     let models = Models::precise(&task, [0], args.judged.device.as_deref())?;
     let model = &models.models[0];
     let norms = baselines(model, &models.train).map_err(CliError::Score)?.gradient_norms;
@@ -44,23 +58,14 @@ pub(super) fn run(args: &PbrfArgs) -> Result<(), CliError> {
 
     let mut rows = Vec::new();
     for candidate in &candidates {
-        let factor = candidate.damping.unwrap_or(dampings[0]);
-        let Some((_, truth)) = truths.iter().find(|(of, _)| *of == factor) else { continue };
-        let options = Options { damping: Damping::Absolute(factor * mean_square), ..candidate.options.clone() };
-        let scored = models.score_with(candidate.estimate, &options)?;
-        let mut found = [Vec::new(), Vec::new()];
-        for (scores, effects) in scored.scores.rows.iter().zip(&truth.effects) {
-            found[0].push(spearman(&scores[..args.samples], effects)?);
-            found[1].push(pearson(&scores[..args.samples], effects)?);
+        // What has no damping is held against the responses at each λ.
+        for (factor, truth) in truths.iter().filter(|(of, _)| candidate.damping.is_none_or(|own| own == *of)) {
+            let damping = Damping::Absolute(factor * mean_square);
+            let options = Options { damping, ..candidate.options.clone() };
+            let scored = models.score_with(candidate.estimate, &options)?;
+            let judged = Candidate { damping: Some(*factor), ..candidate.clone() };
+            rows.push(row(&judged, &scored, figures(&scored.scores.rows, truth, args.samples)?));
         }
-        let [ranks, linear] = found.map(|values| Interval::of(&values));
-        let figures = vec![
-            ("spearman".to_owned(), ranks.map(|i| i.mean)),
-            ("low".to_owned(), ranks.map(|i| i.low)),
-            ("high".to_owned(), ranks.map(|i| i.high)),
-            ("pearson".to_owned(), linear.map(|i| i.mean)),
-        ];
-        rows.push(row(candidate, &scored, figures));
     }
     let worst = truths.iter().flat_map(|(_, truth)| &truth.residuals).copied().fold(0.0, f64::max);
     let about = format!(
@@ -78,5 +83,31 @@ pub(super) fn run(args: &PbrfArgs) -> Result<(), CliError> {
         ("lambda".to_owned(), json!(lambdas)),
         ("largest_residual".to_owned(), json!(worst)),
     ]);
-    Report { truth: "pbrf", about, task: &task, device: &models.device, more, rows, began }.write(&folder, &args.result)
+    Report {
+        truth: TRUTH,
+        figure: FIGURE,
+        about,
+        task: &task,
+        place: models.place(),
+        judged: &args.judged,
+        more,
+        rows,
+        began,
+    }
+    .write(&folder, &args.result)
+}
+
+fn figures(scores: &[Vec<f64>], truth: &Responses, samples: usize) -> Result<Vec<Figure>, CliError> {
+    let mut found = [Vec::new(), Vec::new()];
+    for (scores, effects) in scores.iter().zip(&truth.effects) {
+        found[0].push(spearman(&scores[..samples], effects)?);
+        found[1].push(pearson(&scores[..samples], effects)?);
+    }
+    let [ranks, linear] = found.map(|values| Interval::of(&values));
+    Ok(vec![
+        ("spearman".to_owned(), ranks.map(|i| i.mean)),
+        ("low".to_owned(), ranks.and_then(|i| i.low)),
+        ("high".to_owned(), ranks.and_then(|i| i.high)),
+        ("pearson".to_owned(), linear.map(|i| i.mean)),
+    ])
 }

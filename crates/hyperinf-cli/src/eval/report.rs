@@ -1,6 +1,7 @@
 //! What an evaluation found, as JSON, CSV and text.
 
-use std::io::{Result as Io, Write};
+use std::fs;
+use std::io::{ErrorKind, Result as Io, Write};
 use std::path::Path;
 use std::time::Instant;
 
@@ -9,9 +10,9 @@ use hyperinf::eval::digits::DigitsTask;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::candidate::Candidate;
+use super::candidate::{Candidate, LABEL_SEED, draws};
 use super::setup::{Models, Scored};
-use crate::args::ResultArgs;
+use crate::args::{JudgedArgs, ResultArgs};
 use crate::error::CliError;
 use crate::figure::{Bar, Bars, stage_bars};
 use crate::output::{Column, Folder, Staged, Table, cell, stage_csv, stage_json};
@@ -28,6 +29,8 @@ pub(crate) type Figure = (String, Option<f64>);
 pub(crate) struct Row {
     pub(crate) method: String,
     pub(crate) damping: Option<f64>,
+    /// Of the curvature, if there is one.
+    pub(crate) estimate: Option<&'static str>,
     pub(crate) figures: Vec<Figure>,
     pub(crate) seconds: Option<f64>,
     pub(crate) residual: Option<f64>,
@@ -37,13 +40,31 @@ pub(crate) struct Row {
 impl Row {
     /// What is no method.
     pub(crate) fn baseline(name: &str, figures: Vec<Figure>) -> Self {
-        Self { method: name.to_owned(), damping: None, figures, seconds: None, residual: None, converged: true }
+        Self {
+            method: name.to_owned(),
+            damping: None,
+            estimate: None,
+            figures,
+            seconds: None,
+            residual: None,
+            converged: true,
+        }
     }
 }
 
 /// The folder of results, found writable before anything is computed.
-pub(crate) fn folder(args: &ResultArgs) -> Result<Folder, CliError> {
-    Folder::new(&args.out, &[FILES[0], FILES[1], PICTURE], &[])
+pub(crate) fn folder(args: &ResultArgs, truth: &str) -> Result<Folder, CliError> {
+    Folder::new(&args.folder(truth), &[FILES[0], FILES[1], PICTURE], &[])
+}
+
+/// Takes an earlier picture away, which would not belong to this result.
+fn remove(path: &Path) -> Result<(), CliError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(CliError::Output { path: path.to_owned(), source: error.into() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Scores with every method and judges each.
@@ -67,6 +88,7 @@ pub(crate) fn row(candidate: &Candidate, scored: &Scored, figures: Vec<Figure>) 
     Row {
         method: candidate.name.clone(),
         damping: candidate.damping,
+        estimate: candidate.estimate(),
         figures,
         seconds: Some(scored.seconds),
         residual: scored.residual,
@@ -78,10 +100,14 @@ pub(crate) fn row(candidate: &Candidate, scored: &Scored, figures: Vec<Figure>) 
 pub(crate) struct Report<'a> {
     /// The name of the truth.
     pub(crate) truth: &'static str,
+    /// What the figures are, their unit, and which of them are good.
+    pub(crate) figure: &'static str,
     /// What was done, in a sentence.
     pub(crate) about: String,
     pub(crate) task: &'a DigitsTask,
-    pub(crate) device: &'a str,
+    /// The device and the precision.
+    pub(crate) place: (&'a str, &'static str),
+    pub(crate) judged: &'a JudgedArgs,
     /// Settings and findings that belong to no method.
     pub(crate) more: Map<String, Value>,
     pub(crate) rows: Vec<Row>,
@@ -92,11 +118,17 @@ pub(crate) struct Report<'a> {
 struct Summary {
     hyperinf_version: &'static str,
     truth: &'static str,
+    figure: &'static str,
+    /// Of the scores.
     sign: &'static str,
     task: String,
     training_images: usize,
     queries: usize,
     device: String,
+    precision: &'static str,
+    damping_kind: &'static str,
+    draws: usize,
+    label_seed: u64,
     #[serde(flatten)]
     more: Map<String, Value>,
     methods: Vec<Value>,
@@ -118,15 +150,16 @@ impl Report<'_> {
         let picture = self.picture(&picture)?;
         csv.place()?;
         told.place()?;
-        if let Some(picture) = picture {
-            picture.place()?;
+        match picture {
+            Some(picture) => picture.place()?,
+            None => remove(&folder.file(PICTURE))?,
         }
         to_stdout(|out| {
             if args.json {
                 serde_json::to_writer_pretty(&mut *out, &summary)?;
                 return writeln!(out);
             }
-            self.text(&args.out, out)
+            self.text(&args.folder(self.truth), out)
         })
     }
 
@@ -155,6 +188,7 @@ impl Report<'_> {
         let method = |row: &Row| {
             let mut entry =
                 Map::from_iter([("method".to_owned(), json!(row.method)), ("damping".to_owned(), json!(row.damping))]);
+            entry.insert("estimate".to_owned(), json!(row.estimate));
             entry.extend(row.figures.iter().map(|(name, value)| (name.clone(), json!(value))));
             entry.extend([
                 ("seconds".to_owned(), json!(row.seconds)),
@@ -166,11 +200,19 @@ impl Report<'_> {
         Summary {
             hyperinf_version: env!("CARGO_PKG_VERSION"),
             truth: self.truth,
+            figure: self.figure,
             sign: "positive = helpful",
             task: self.task.fingerprint(),
             training_images: self.task.train.len(),
             queries: self.task.queries.len(),
-            device: self.device.to_owned(),
+            device: self.place.0.to_owned(),
+            precision: self.place.1,
+            damping_kind: match self.truth {
+                "pbrf" => "absolute: factor × mean square of all gradients' entries, the same for all blocks",
+                _ => "relative: factor × mean square of the entries of each block's gradients",
+            },
+            draws: draws(self.judged),
+            label_seed: LABEL_SEED,
             more: self.more.clone(),
             methods: self.rows.iter().map(method).collect(),
             seconds: self.began.elapsed().as_secs_f64(),

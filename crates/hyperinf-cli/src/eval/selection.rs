@@ -7,25 +7,33 @@ use serde_json::{Map, json};
 
 use super::candidate::{Candidate, candidates};
 use super::report::{Figure, Report, Row, folder, row};
-use super::setup::{Models, bank, recipe, telling};
+use super::setup::{Models, at_least, bank, recipe, telling};
 use crate::args::SelectionArgs;
 use crate::error::CliError;
 
+/// The truth's name.
+const TRUTH: &str = "selection";
+/// What the figures are.
+const FIGURE: &str = "loss in nats of images not trained on, mean over trainings; lower = better";
+
 pub(super) fn run(args: &SelectionArgs) -> Result<(), CliError> {
     let began = Instant::now();
+    at_least("--draws-of", args.draws_of, 1)?;
+    at_least("--test", args.test, 1)?;
+    at_least("--train", args.task.train, 1)?;
+    at_least("--queries", args.task.queries, 1)?;
     let candidates = candidates(&args.judged)?;
-    let folder = folder(&args.result)?;
+    let folder = folder(&args.result, TRUTH)?;
     // The queries that scores are for, and the images by which the trained models are judged, are others.
     let (mut train, rest) = digits()?.split(args.task.train, args.task.queries + args.test, args.task.data_seed)?;
     train.mislabel(args.noise, args.task.data_seed)?;
     let own: Vec<usize> = (0..args.task.queries).collect();
     let test: Vec<usize> = (args.task.queries..rest.len()).collect();
-    let mut recipe = recipe(&args.task);
-    recipe.validate()?;
+    let mut recipe = recipe(&args.task)?;
     recipe.length = Length::Steps(recipe.steps(train.len()));
     let asked = DigitsTask { train, queries: rest.of(&own), hidden: args.task.hidden.0.clone(), recipe };
     let task = DigitsTask { queries: rest.of(&test), ..asked.clone() };
-    let (path, mut bank) = bank(&args.bank, &args.result, &task)?;
+    let (path, mut bank) = bank(&args.bank, TRUTH, &args.result, &task)?;
     let config = SelectionConfig {
         keep: args.keep.clone(),
         seeds: (0..args.bank.seeds).collect(),
@@ -64,15 +72,21 @@ pub(super) fn run(args: &SelectionArgs) -> Result<(), CliError> {
         ("models".to_owned(), json!(args.judged.models)),
         ("bank".to_owned(), json!(path)),
     ]);
-    let report = Report { truth: "selection", about, task: &task, device: &models.device, more, rows, began };
+    let report = Report {
+        truth: TRUTH,
+        figure: FIGURE,
+        about,
+        task: &task,
+        place: models.place(),
+        judged: &args.judged,
+        more,
+        rows,
+        began,
+    };
     report.write(&folder, &args.result)
 }
 
 fn figures(selection: &Selection, loss: hyperinf::eval::Interval) -> [Figure; 3] {
     let name = format!("loss_{}", selection.share);
-    [
-        (name.clone(), Some(loss.mean)),
-        (format!("{name}_low"), Some(loss.low)),
-        (format!("{name}_high"), Some(loss.high)),
-    ]
+    [(name.clone(), Some(loss.mean)), (format!("{name}_low"), loss.low), (format!("{name}_high"), loss.high)]
 }

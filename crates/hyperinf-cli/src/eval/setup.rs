@@ -19,36 +19,55 @@ use crate::progress::Progress;
 /// Images of one backward pass.
 const BATCH: usize = 100;
 
+/// Fails if a number that was typed is too small.
+pub(crate) fn at_least(flag: &'static str, value: usize, least: usize) -> Result<(), CliError> {
+    let expected = if least == 1 { "at least 1" } else { "at least 2" };
+    if value < least { Err(CliError::Value { flag, expected, value: value as f64 }) } else { Ok(()) }
+}
+
 /// The recipe that was typed.
-pub(crate) fn recipe(args: &TaskArgs) -> Recipe {
+pub(crate) fn recipe(args: &TaskArgs) -> Result<Recipe, CliError> {
+    if let (OptimizerArg::Adamw, Some(_)) = (args.optimizer, args.momentum) {
+        let reason = "its rates are .9 and .999";
+        return Err(CliError::Combination { first: "--momentum".into(), second: "--optimizer adamw", reason });
+    }
     let (optimizer, rate) = match args.optimizer {
-        OptimizerArg::Sgd => (Optimizer::Sgd { momentum: args.momentum }, 0.05),
+        OptimizerArg::Sgd => (Optimizer::Sgd { momentum: args.momentum.unwrap_or(0.9) }, 0.05),
         OptimizerArg::Adamw => (Optimizer::AdamW, 0.003),
     };
     let length = match args.steps {
         Some(steps) => Length::Steps(steps),
         None => Length::Epochs(args.epochs.unwrap_or(30)),
     };
-    Recipe {
+    let recipe = Recipe {
         optimizer,
         learning_rate: args.learning_rate.unwrap_or(rate),
         weight_decay: args.weight_decay,
         batch_size: args.batch_size,
         length,
-    }
+    };
+    recipe.validate()?;
+    Ok(recipe)
 }
 
 /// The task that was typed.
 pub(crate) fn task(args: &TaskArgs) -> Result<DigitsTask, CliError> {
-    let recipe = recipe(args);
-    recipe.validate()?;
+    at_least("--train", args.train, 1)?;
+    at_least("--queries", args.queries, 1)?;
+    let recipe = recipe(args)?;
     let (train, queries) = digits()?.split(args.train, args.queries, args.data_seed)?;
     Ok(DigitsTask { train, queries, hidden: args.hidden.0.clone(), recipe })
 }
 
 /// The bank that was typed, or the one in the folder of results.
-pub(crate) fn bank(args: &BankArgs, result: &ResultArgs, task: &dyn Retrain) -> Result<(PathBuf, Bank), CliError> {
-    let path = args.bank.clone().unwrap_or_else(|| result.out.join("bank.jsonl"));
+pub(crate) fn bank(
+    args: &BankArgs,
+    truth: &str,
+    result: &ResultArgs,
+    task: &dyn Retrain,
+) -> Result<(PathBuf, Bank), CliError> {
+    at_least("--seeds", args.seeds as usize, 1)?;
+    let path = args.bank.clone().unwrap_or_else(|| result.folder(truth).join("bank.jsonl"));
     let bank = Bank::open(&path, task)?;
     Ok((path, bank))
 }
@@ -71,12 +90,14 @@ pub(crate) fn telling<T>(work: impl FnOnce(&(dyn Fn(usize, usize) + Sync)) -> T)
 /// Trained models on a device, with the data that they are differentiated on.
 pub(crate) struct Models {
     pub(crate) device: String,
+    pub(crate) precision: &'static str,
     pub(crate) models: Vec<PerceptronModule>,
     pub(crate) train: Vec<Labelled>,
     pub(crate) queries: Vec<Labelled>,
 }
 
 /// Scores with what they took.
+#[derive(Clone)]
 pub(crate) struct Scored {
     /// `[q, n]`, the mean over the models.
     pub(crate) scores: Scores,
@@ -86,7 +107,24 @@ pub(crate) struct Scored {
     pub(crate) converged: bool,
 }
 
+impl Scored {
+    /// The scores of this one, with what both took.
+    pub(crate) fn and(self, other: &Self) -> Self {
+        Self {
+            seconds: self.seconds + other.seconds,
+            residual: self.residual.into_iter().chain(other.residual).reduce(f64::max),
+            converged: self.converged && other.converged,
+            scores: self.scores,
+        }
+    }
+}
+
 impl Models {
+    /// The device and the precision.
+    pub(crate) fn place(&self) -> (&str, &'static str) {
+        (&self.device, self.precision)
+    }
+
     /// Models trained on all images with these seeds, in f32.
     pub(crate) fn trained(
         task: &DigitsTask,
@@ -119,7 +157,8 @@ impl Models {
         let models = seeds.into_iter().map(|seed| Ok(task.trained(&all, seed)?.module(opened, dtype)));
         let models = models.collect::<Result<Vec<_>, CliError>>()?;
         let batches = |images: &Images| images.batches(BATCH, opened, dtype);
-        Ok(Self { device, models, train: batches(&task.train), queries: batches(&task.queries) })
+        let precision = if dtype == DType::F64 { "f64" } else { "f32" };
+        Ok(Self { device, precision, models, train: batches(&task.train), queries: batches(&task.queries) })
     }
 
     /// The scores of a method.

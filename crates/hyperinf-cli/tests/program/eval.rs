@@ -13,13 +13,14 @@ fn eval(folder: &Folder, args: &[&str]) -> Run {
     hyperinf(folder.path(), &[&["eval"][..], args, &SMALL].concat())
 }
 
-fn summary(folder: &Folder) -> Value {
-    let text = fs::read_to_string(folder.file("hyperinf-eval/summary.json")).expect("the program wrote it");
+fn summary(folder: &Folder, truth: &str) -> Value {
+    let text =
+        fs::read_to_string(folder.file(&format!("hyperinf-eval-{truth}/summary.json"))).expect("the program wrote it");
     serde_json::from_str(&text).expect("it is JSON")
 }
 
 fn methods(folder: &Folder) -> Vec<String> {
-    let summary = summary(folder);
+    let summary = summary(folder, "lds");
     let entries = summary["methods"].as_array().expect("a list").iter();
     entries.map(|m| m["method"].as_str().expect("a name").to_owned()).collect()
 }
@@ -31,30 +32,38 @@ fn lds_is_written_and_the_bank_is_used_again() {
         let trainings = ["--subsets", "12", "--seeds", "2", "--device", &device];
         let run = eval(&folder, &[&["lds", "--methods", "identity,exact@gauss-newton"][..], &trainings].concat());
         assert_eq!(run.code, Some(0), "{run:?}");
-        let found = summary(&folder);
+        let found = summary(&folder, "lds");
         assert_eq!((&found["truth"], &found["sign"]), (&"lds".into(), &"positive = helpful".into()));
         assert_eq!((&found["training_images"], &found["subsets"]), (&60.into(), &12.into()));
         assert_eq!(methods(&folder), ["identity", "exact@gauss-newton"]);
+        let estimates: Vec<&Value> =
+            found["methods"].as_array().expect("a list").iter().map(|m| &m["estimate"]).collect();
+        assert_eq!(estimates, [&Value::Null, &"gauss-newton".into()]);
+        assert_eq!(
+            (&found["precision"], &found["draws"], &found["label_seed"]),
+            (&"f32".into(), &16.into(), &0.into())
+        );
+        assert!(found["figure"].as_str().is_some_and(|text| text.contains("higher = better")), "{found}");
         for method in found["methods"].as_array().expect("a list") {
             let number = |key: &str| method[key].as_f64().unwrap_or_else(|| panic!("{key} of {method}"));
             assert!(number("low") <= number("lds") && number("lds") <= number("high"), "{method}");
             assert!((-1.0..=1.0).contains(&number("lds")), "{method}");
             assert!(run.stdout.contains(method["method"].as_str().expect("a name")), "{}", run.stdout);
         }
-        let csv = fs::read_to_string(folder.file("hyperinf-eval/methods.csv")).expect("the program wrote it");
+        let csv = fs::read_to_string(folder.file("hyperinf-eval-lds/methods.csv")).expect("the program wrote it");
         let lines: Vec<&str> = csv.lines().collect();
         assert_eq!(lines[0], "method,damping,lds,low,high,constant,seconds,residual,converged");
         assert_eq!(lines.len(), 3, "{csv}");
-        let bank = fs::read_to_string(folder.file("hyperinf-eval/bank.jsonl")).expect("the program wrote it");
+        let bank = fs::read_to_string(folder.file("hyperinf-eval-lds/bank.jsonl")).expect("the program wrote it");
         assert_eq!(bank.lines().count(), 1 + 24);
 
         // Other methods and two dampings, without training anew.
         let more = ["lds", "--methods", "cosine,hyperinf:rows,ekfac", "--damping", "0.1,1"];
         let run = eval(&folder, &[&more[..], &trainings].concat());
         assert_eq!(run.code, Some(0), "{run:?}");
-        assert_eq!(summary(&folder)["results_found_in_the_bank"], 24);
+        assert_eq!(summary(&folder, "lds")["results_found_in_the_bank"], 24);
         assert_eq!(methods(&folder), ["cosine", "hyperinf:rows", "hyperinf:rows", "ekfac", "ekfac"]);
-        let again = fs::read_to_string(folder.file("hyperinf-eval/bank.jsonl")).expect("it is there");
+        let again = fs::read_to_string(folder.file("hyperinf-eval-lds/bank.jsonl")).expect("it is there");
         assert_eq!(again, bank);
     }
 }
@@ -73,7 +82,7 @@ fn every_truth_has_its_figures() {
         let folder = Folder::new();
         let run = eval(&folder, &[args, &two].concat());
         assert_eq!(run.code, Some(0), "{args:?}: {run:?}");
-        let found = summary(&folder);
+        let found = summary(&folder, args[0]);
         assert_eq!(found["truth"], args[0]);
         let methods = found["methods"].as_array().expect("a list");
         assert!(methods.iter().any(|m| m["method"] == "exact"), "{found}");
@@ -82,7 +91,8 @@ fn every_truth_has_its_figures() {
                 assert!(method[*figure].as_f64().is_some_and(f64::is_finite), "{figure} of {method}");
             }
         }
-        let csv = fs::read_to_string(folder.file("hyperinf-eval/methods.csv")).expect("the program wrote it");
+        let csv = folder.file(&format!("hyperinf-eval-{}/methods.csv", args[0]));
+        let csv = fs::read_to_string(csv).expect("the program wrote it");
         assert_eq!(csv.lines().count(), methods.len() + 1);
     }
 }
@@ -103,8 +113,25 @@ fn what_cannot_be_done_is_said() {
     let folder = Folder::new();
     let first = eval(&folder, &["lds", "--methods", "identity", "--subsets", "2", "--seeds", "1"]);
     assert_eq!(first.code, Some(0), "{first:?}");
-    let before = fs::read(folder.file("hyperinf-eval/summary.json")).expect("the program wrote it");
-    let cases: [(&[&str], i32, &[&str]); 8] = [
+    let before = fs::read(folder.file("hyperinf-eval-lds/summary.json")).expect("the program wrote it");
+    let cases: [(&[&str], i32, &[&str]); 25] = [
+        (&["mislabel", "--seeds", "0"], 2, &["--seeds", "not 0"]),
+        (&["mislabel", "--noise", "0"], 2, &["--noise", "not 0"]),
+        (&["lds", "--models", "0"], 2, &["--models", "not 0"]),
+        (&["lds", "--subsets", "1"], 2, &["--subsets", "at least 2, not 1"]),
+        (&["lds", "--draws", "0"], 2, &["--draws", "not 0"]),
+        (&["loo", "--leave-out", "1"], 2, &["--leave-out", "not 1"]),
+        (&["pbrf", "--samples", "0"], 2, &["--samples", "not 0"]),
+        (&["pbrf", "--samples", "61"], 2, &["--samples", "not 61"]),
+        (&["pbrf", "--models", "2"], 2, &["--models", "not 2"]),
+        (&["selection", "--test", "0"], 2, &["--test", "not 0"]),
+        (&["lds", "--methods", "exact:rows"], 2, &["`exact:rows`", "a side"]),
+        (&["lds", "--methods", "hyperinf:rows:cols"], 2, &["one side"]),
+        (&["lds", "--methods", "hyperinf-authors:sum"], 2, &["`sum`"]),
+        (&["lds", "--methods", "cosine:merged"], 2, &["`merged`"]),
+        (&["lds", "--methods", "identity@sampled"], 2, &["an @ESTIMATE"]),
+        (&["lds", "--methods", "exact", "--draws", "4"], 2, &["--draws", "--methods"]),
+        (&["lds", "--optimizer", "adamw", "--momentum", "0.5"], 2, &["--momentum", "adamw"]),
         (&["lds", "--methods", "ecact"], 2, &["`ecact`"]),
         (&["lds", "--methods", "exact:sideways"], 2, &["`exact:sideways`"]),
         (&["lds", "--methods", "exact@guess"], 2, &["`exact@guess`"]),
@@ -124,6 +151,73 @@ fn what_cannot_be_done_is_said() {
     let run = hyperinf(folder.path(), &["eval", "lds", "--train", "1797", "--queries", "1"]);
     assert_eq!(run.code, Some(2), "{run:?}");
     assert!(run.stderr.contains("1797"), "{}", run.stderr);
-    let after = fs::read(folder.file("hyperinf-eval/summary.json")).expect("it is there");
+    let after = fs::read(folder.file("hyperinf-eval-lds/summary.json")).expect("it is there");
     assert_eq!(after, before, "what failed changed no result");
+}
+
+#[test]
+fn a_response_that_leaves_the_model_is_no_result() {
+    let folder = Folder::new();
+    let few = ["--train", "60", "--queries", "8", "--hidden", "8", "--epochs", "2"];
+    let pbrf = ["eval", "pbrf", "--methods", "hyperinf", "--samples", "6", "--damping", "0.1"];
+    let run = hyperinf(folder.path(), &[&pbrf[..], &few].concat());
+    assert_eq!((run.code, run.stdout.as_str()), (Some(4), ""), "{run:?}");
+    for needle in ["sample 0", "λ = ", "ended at", "larger --damping"] {
+        assert!(run.stderr.contains(needle), "{needle}: {}", run.stderr);
+    }
+    assert!(!folder.file("hyperinf-eval-pbrf/summary.json").exists());
+}
+
+#[test]
+fn undamped_methods_have_a_row_for_each_proximity() {
+    let folder = Folder::new();
+    let run = eval(&folder, &["pbrf", "--samples", "4", "--methods", "identity,exact", "--damping", "100,1000"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let found = summary(&folder, "pbrf");
+    let rows = found["methods"].as_array().expect("a list").iter();
+    let rows: Vec<(&str, f64)> =
+        rows.map(|m| (m["method"].as_str().expect("a name"), m["damping"].as_f64().expect("a factor"))).collect();
+    assert_eq!(rows, [("identity", 100.0), ("identity", 1000.0), ("exact", 100.0), ("exact", 1000.0)]);
+    assert!(found["damping_kind"].as_str().is_some_and(|kind| kind.starts_with("absolute")), "{found}");
+}
+
+#[test]
+fn another_truth_leaves_no_stale_picture() {
+    let folder = Folder::new();
+    let one = ["--methods", "identity", "--out", "found"];
+    let run = eval(&folder, &[&["lds", "--subsets", "4", "--seeds", "1"][..], &one].concat());
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(folder.file("found/methods.png").exists());
+    let run = eval(&folder, &[&["mislabel", "--seeds", "1"][..], &one].concat());
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(!folder.file("found/methods.png").exists());
+}
+
+/// With the opposite sign of the scores each of these fails.
+#[test]
+fn scores_have_the_sign_of_the_truth() {
+    let folder = Folder::new();
+    let run = |args: &[&str], task: &[&str]| {
+        let run = hyperinf(folder.path(), &[&["eval"], args, task].concat());
+        assert_eq!(run.code, Some(0), "{args:?}: {run:?}");
+        let found = summary(&folder, args[0]);
+        let rows = found["methods"].as_array().expect("a list").clone();
+        move |method: &str, figure: &str| {
+            let row = rows.iter().find(|row| row["method"] == method).unwrap_or_else(|| panic!("{method}"));
+            row[figure].as_f64().unwrap_or_else(|| panic!("{figure} of {row}"))
+        }
+    };
+    let task = ["--train", "200", "--queries", "40", "--hidden", "16"];
+    let wrong = run(&["mislabel", "--methods", "hyperinf", "--seeds", "2"], &task);
+    assert!(wrong("hyperinf", "auc") > 0.6, "{}", wrong("hyperinf", "auc"));
+    assert!(wrong("self-influence", "auc") > 0.6, "{}", wrong("self-influence", "auc"));
+    let small = ["--train", "60", "--queries", "8", "--hidden", "8"];
+    let response = run(&["pbrf", "--methods", "exact:merged@gauss-newton", "--samples", "8"], &small);
+    let found = response("exact:merged@gauss-newton", "spearman");
+    assert!(found > 0.5, "{found}");
+    let selected =
+        ["selection", "--methods", "hyperinf", "--noise", "0.3", "--keep", "0.6", "--seeds", "2", "--test", "100"];
+    let selected = run(&selected, &task);
+    let (best, random) = (selected("hyperinf", "loss_0.6"), selected("random", "loss_0.6"));
+    assert!(best < random, "{best}, at random {random}");
 }

@@ -93,7 +93,7 @@ impl Perceptron {
         }
     }
 
-    /// The gradient of the mean loss over the images, like [`Layer::weights`] for each layer.
+    /// The gradient of the mean loss over the images, in each layer as its weights and bias are laid out.
     pub fn gradients(&self, images: &Images) -> Vec<Vec<f64>> {
         let n = images.len();
         let Forward { inputs, mut outputs } = self.forward(images);

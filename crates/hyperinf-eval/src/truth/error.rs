@@ -129,6 +129,18 @@ pub enum TruthError {
         /// What it should be.
         tolerance: f64,
     },
+    /// A proximal response went away from the trained model instead of to a minimum.
+    #[error(
+        "the response to sample {sample} at λ = {lambda:.2e} has no minimum near the trained model: the gradient ended at {residual:.1e} of its first norm, expected below 1"
+    )]
+    Diverged {
+        /// The training sample.
+        sample: usize,
+        /// λ of the proximity.
+        lambda: f64,
+        /// The norm of the last gradient over that of the first.
+        residual: f64,
+    },
     /// A matrix that must be positive definite is not.
     #[error("the Hessian of {parameters} parameters is not positive definite: raise the penalty, which is {penalty}")]
     NotPositiveDefinite {

@@ -63,7 +63,8 @@ impl Proximal {
     /// # Errors
     ///
     /// If a setting is out of its range, there are no batches, a sample is not in them, no parameter is trained or
-    /// reaches the loss, or a loss is not finite.
+    /// reaches the loss, or a minimisation ends where the gradient is not finite or no smaller than at the start: λ is
+    /// then too small to keep the model near.
     pub fn responses<M: Module + Task>(
         &self,
         model: &M,
@@ -85,6 +86,9 @@ impl Proximal {
             let minimum = minimise(start.clone(), self.tolerance, self.max_steps, |point| {
                 self.objective(&model, train, &anchors, sample, &start, point)
             })?;
+            if minimum.residual.is_nan() || minimum.residual >= 1.0 {
+                return Err(TruthError::Diverged { sample, lambda: self.lambda, residual: minimum.residual });
+            }
             found.residuals.push(minimum.residual);
             found.steps.push(minimum.steps);
             let after = measures(&write(&model, &minimum.point), queries)?;
