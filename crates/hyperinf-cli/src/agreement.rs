@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::error::CliError;
 
-/// The most helpful samples that are compared, if there are as many.
+/// The most helpful samples that are compared, if there are twice as many: of all samples two rankings always have all
+/// in common.
 const TOP: usize = 10;
 
 /// How far two sets of scores of the same samples agree, on average over the queries.
@@ -18,6 +19,9 @@ pub(crate) struct Agreement {
     pub(crate) spearman: Option<f64>,
     /// Correlation of the scores.
     pub(crate) pearson: Option<f64>,
+    /// Its square, averaged over the queries: the share of the scores' variance that a multiple of the others explains.
+    #[serde(skip)]
+    pub(crate) explained: Option<f64>,
     /// The share that the most helpful samples of both have in common.
     pub(crate) overlap: f64,
     /// Queries whose scores differ in both, so that they have correlations.
@@ -27,7 +31,7 @@ pub(crate) struct Agreement {
 /// How many of the most helpful samples are compared.
 pub(crate) fn top_k(asked: Option<usize>, samples: usize) -> Result<usize, CliError> {
     match asked {
-        None => Ok(samples.min(TOP)),
+        None => Ok((samples / 2).clamp(1, TOP)),
         Some(asked) if (1..=samples).contains(&asked) => Ok(asked),
         Some(asked) => Err(CliError::Amount { flag: "--top-k", asked, rows: samples }),
     }
@@ -38,6 +42,7 @@ pub(crate) fn top_k(asked: Option<usize>, samples: usize) -> Result<usize, CliEr
 struct Sum {
     spearman: f64,
     pearson: f64,
+    explained: f64,
     overlap: f64,
     queries: usize,
 }
@@ -64,6 +69,7 @@ pub(crate) fn agreements(sets: &[&Scores], k: usize) -> Result<Vec<Vec<Agreement
                 if let (Some(spearman), Some(pearson)) = (exists(spearman)?, exists(pearson)?) {
                     sum.spearman += spearman;
                     sum.pearson += pearson;
+                    sum.explained += pearson * pearson;
                     sum.queries += 1;
                 }
             }
@@ -73,6 +79,7 @@ pub(crate) fn agreements(sets: &[&Scores], k: usize) -> Result<Vec<Vec<Agreement
     let agreement = |sum: Sum| Agreement {
         spearman: mean(sum.spearman, sum.queries),
         pearson: mean(sum.pearson, sum.queries),
+        explained: mean(sum.explained, sum.queries),
         overlap: sum.overlap / queries.max(1) as f64,
         queries: sum.queries,
     };

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::time::Instant;
 
+use hyperinf::eval::Stability;
 use hyperinf::scoring::{QueryMode, ranking};
 use serde::Serialize;
 use serde_json::Map;
@@ -78,7 +79,13 @@ pub fn run(args: &AttributeArgs) -> Result<(), CliError> {
     if args.format == FormatArg::Csv {
         outputs.push("scores.csv.json");
     }
-    let job = Job { args: &args.influence, query: &args.query, mode: args.query_mode, outputs: &outputs };
+    let job = Job {
+        args: &args.influence,
+        query: &args.query,
+        mode: args.query_mode,
+        seeds: args.uncertainty,
+        outputs: &outputs,
+    };
     let scored = job.run(|_| Ok(()))?;
     let summary = Summary::new("attribute", &scored, began.elapsed().as_secs_f64(), Map::new());
     let ids = ids(&scored);
@@ -87,7 +94,7 @@ pub fn run(args: &AttributeArgs) -> Result<(), CliError> {
     let topk =
         Staged::new(&topk, |file| lines(file, rankings(args.top_k).map(|(query, k)| ends(&scored, &ids, query, k))))?;
     let told = stage_json(&told, &summary)?;
-    output.write(&scored.attribution.scores, None, &ids, &summary.metadata())?;
+    output.write(&scored.attribution.scores, scored.spread.as_ref(), &ids, &summary.metadata())?;
     topk.place()?;
     told.place()?;
     to_stdout(|out| {
@@ -96,6 +103,14 @@ pub fn run(args: &AttributeArgs) -> Result<(), CliError> {
             return writeln!(out);
         }
         head(out, &summary.scoring, summary.blocks(), summary.seconds)?;
+        if let (Some(spread), Some(seeds)) = (&scored.spread, args.uncertainty) {
+            let Stability { spearman, top, overlap } = spread.stability;
+            writeln!(
+                out,
+                "between two of {seeds} seeds: Spearman {spearman:.3}, {:.0} % of the {top} highest",
+                100.0 * overlap
+            )?;
+        }
         for (query, k) in rankings(SHOWN.min(args.top_k)).take(QUERIES) {
             text(out, &ends(&scored, &ids, query, k))?;
         }

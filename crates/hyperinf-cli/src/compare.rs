@@ -12,7 +12,7 @@ use crate::args::CompareArgs;
 use crate::error::CliError;
 use crate::figure::{HeatMap, stage_heat_map};
 use crate::output::{Folder, stage_csv, stage_json};
-use crate::progress::Progress;
+use crate::progress::{Progress, warn};
 use crate::score::{self, Pair, Settings, check_converged};
 use crate::to_stdout;
 use memory::{Meter, Peak};
@@ -84,6 +84,7 @@ pub fn run(args: &CompareArgs) -> Result<(), CliError> {
         Comparison { args, top_k, outcomes, agreements, limit_gib, seconds: began.elapsed().as_secs_f64() };
     let summary = Summary::new(&comparison, &pair)?;
     write(&folder, &comparison, &summary)?;
+    Settings::notes(comparison.outcomes.iter().map(|outcome| &outcome.settings)).iter().for_each(|note| warn(note));
     to_stdout(|out| if args.json { summary.json(out) } else { summary.text(&args.out, out) })
 }
 

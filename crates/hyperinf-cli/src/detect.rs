@@ -31,7 +31,13 @@ pub fn run(args: &DetectArgs) -> Result<(), CliError> {
     if args.remove.is_some() {
         outputs.push(cleaned.to_str().unwrap_or("cleaned"));
     }
-    let job = Job { args: &args.influence, query: &args.validation, mode: QueryModeArg::Mean, outputs: &outputs };
+    let job = Job {
+        args: &args.influence,
+        query: &args.validation,
+        mode: QueryModeArg::Mean,
+        seeds: None,
+        outputs: &outputs,
+    };
     let scored = job.run(|rows| args.remove.map_or(Ok(()), |amount| check(amount, "--remove", rows)))?;
     let (options, device) = (&scored.settings.options, &scored.settings.device);
     let influence = score::self_influence(&scored.pair, scored.known.as_deref(), options, device)?;

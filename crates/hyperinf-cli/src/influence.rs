@@ -7,6 +7,7 @@ use std::fs::create_dir_all;
 use std::path::{Path, PathBuf};
 
 use hyperinf::curvature::BlockCurvature;
+use hyperinf::eval::{Spread, between};
 use hyperinf::gradients::Target;
 use hyperinf::scoring::{Attribution, Set};
 
@@ -27,6 +28,9 @@ pub(crate) use summary::Summary;
 /// Bad rows that are told one by one; of more only the number is told.
 const TOLD: usize = 5;
 
+/// The highest scores whose overlap between seeds is told.
+const TOP: usize = 10;
+
 /// The names of the files of gradients.
 const GRADIENTS: [&str; 2] = ["train_gradients.safetensors", "query_gradients.safetensors"];
 
@@ -39,6 +43,10 @@ pub(crate) struct Scored {
     pub(crate) pair: Pair,
     /// What the curvature is made of.
     pub(crate) chosen: Chosen,
+    /// How far the scores may be off, if it was asked for.
+    pub(crate) spread: Option<Spread>,
+    /// The number of seeds that it is between.
+    pub(crate) seeds: usize,
     /// The curvature, where it was taken from the model.
     pub(crate) known: Option<Vec<BlockCurvature>>,
     pub(crate) files: ModelFiles,
@@ -61,6 +69,8 @@ pub(crate) struct Job<'a> {
     /// The rows that training rows are scored for.
     pub(crate) query: &'a Path,
     pub(crate) mode: QueryModeArg,
+    /// Seeds of what the curvature draws, for error bars.
+    pub(crate) seeds: Option<usize>,
     /// The names of the files that will be written.
     pub(crate) outputs: &'a [&'a str],
 }
@@ -74,6 +84,7 @@ impl Job<'_> {
         let Self { args, query, mode, .. } = *self;
         let settings = Settings::new(&args.scoring, mode)?;
         let chosen = Chosen::new(&args.curvature, &settings)?;
+        self.seeds.map(|count| chosen.seeds(count, &settings.options)).transpose()?;
         self.prepare_folder()?;
         let files = ModelFiles::find(&args.model, args.adapter.as_deref())?;
         let task = files.task()?;
@@ -119,11 +130,25 @@ impl Job<'_> {
         let gradients =
             [taken.write(GRADIENTS[0], Target::Loss, &train)?, taken.write(GRADIENTS[1], Target::Measure, &query)?];
         let pair = Pair::open(gradients[0].path(), gradients[1].path())?;
-        let known = chosen.of_model(model, &train.samples, taken.batch, pattern.as_ref(), &settings.options)?;
-        let attribution = match &known {
-            Some(known) => score::attribute_known(&pair, known, &settings.options, &settings.device)?,
-            None => score::attribute(&pair, &settings.options, &settings.device)?,
+        let score = |chosen: &Chosen| -> Result<_, CliError> {
+            let known = chosen.of_model(model, &train.samples, taken.batch, pattern.as_ref(), &settings.options)?;
+            let attribution = match &known {
+                Some(known) => score::attribute_known(&pair, known, &settings.options, &settings.device)?,
+                None => score::attribute(&pair, &settings.options, &settings.device)?,
+            };
+            Ok((known, attribution))
         };
+        let (known, mut attribution) = score(&chosen)?;
+        let (mut spread, seeds) = (None, self.seeds.unwrap_or(1));
+        if let Some(count) = self.seeds {
+            let mut sets = attribution.scores.rows.clone();
+            for other in &chosen.seeds(count, &settings.options)?[1..] {
+                sets.extend(score(other)?.1.scores.rows);
+            }
+            let found = between(&sets, TOP)?;
+            attribution.scores.rows = vec![found.mean.clone()];
+            spread = Some(found);
+        }
         if args.scoring.strict {
             score::check_converged(&attribution)?;
         }
@@ -135,7 +160,21 @@ impl Job<'_> {
         };
         let (train, query) = (rows(train, &gradients[0]), rows(query, &gradients[1]));
         let max_length = limit.tokens();
-        Ok(Scored { train, query, attribution, settings, pair, chosen, known, files, labels, max_length, gradients })
+        Ok(Scored {
+            train,
+            query,
+            attribution,
+            settings,
+            pair,
+            chosen,
+            spread,
+            seeds,
+            known,
+            files,
+            labels,
+            max_length,
+            gradients,
+        })
     }
 
     /// Makes the folder and finds out whether all outputs can be written.

@@ -79,7 +79,7 @@ pub(crate) fn check_converged(attribution: &Attribution) -> Result<(), CliError>
 
 /// Tells on standard error what the scores do not show.
 pub(crate) fn warn(settings: &Settings, attribution: &Attribution) {
-    let mut notes = settings.notes.clone();
+    let mut notes = Settings::notes([settings].into_iter());
     let blocks = not_converged(attribution);
     for report in blocks.iter().take(WARNED) {
         notes.push(format!(

@@ -24,7 +24,13 @@ pub fn run(args: &SelectArgs) -> Result<(), CliError> {
     let folder = &args.influence.out;
     let name = with_ending_of("selected", &args.influence.train);
     let outputs = [name.to_str().unwrap_or("selected"), "summary.json"];
-    let job = Job { args: &args.influence, query: &args.validation, mode: QueryModeArg::Mean, outputs: &outputs };
+    let job = Job {
+        args: &args.influence,
+        query: &args.validation,
+        mode: QueryModeArg::Mean,
+        seeds: None,
+        outputs: &outputs,
+    };
     let scored = job.run(|rows| check(args.keep, "--keep", rows))?;
     let kept = select(&scored.attribution.scores.rows[0], args.keep.0).map_err(CliError::Score)?;
     let rows: BTreeSet<usize> = kept.iter().map(|&sample| scored.train.data.rows[sample].row).collect();

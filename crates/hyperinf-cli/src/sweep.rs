@@ -16,7 +16,7 @@ use crate::agreement::{Agreement, agreements, top_k};
 use crate::args::{SideArg, SweepArgs};
 use crate::error::CliError;
 use crate::output::{Folder, Staged, check_range};
-use crate::progress::Progress;
+use crate::progress::{Progress, warn};
 use crate::score::{self, Pair, Settings};
 use crate::to_stdout;
 use advice::{Advice, Judged, advise};
@@ -104,6 +104,7 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
         crate::output::stage_json(&told, &summary)?,
     ];
     staged.into_iter().try_for_each(Staged::place)?;
+    Settings::notes(sweep.sides.iter().map(|side| &side.settings)).iter().for_each(|note| warn(note));
     to_stdout(|out| if args.json { summary.json(out) } else { summary.text(&args.out, out) })
 }
 

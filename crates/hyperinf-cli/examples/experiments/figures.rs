@@ -144,7 +144,8 @@ fn correlations(groups: &[&(DetectionSetting, Vec<Detection>)], path: &Path) -> 
 
 fn plot(path: &Path, frame: &Frame<'_>, series: &[Series]) -> Result<(), Failure> {
     let points = |points: &[(f64, f64, f64)]| points.iter().map(|&(x, y, s)| Point::spread(x, (y, s))).collect();
-    let lines: Vec<Line> = series.iter().map(|s| Line { name: s.name.clone(), points: points(&s.points) }).collect();
+    let lines: Vec<Line> =
+        series.iter().map(|s| Line { name: s.name.clone(), points: points(&s.points), look: None }).collect();
     let x = Axis { ticks: frame.ticks, ..Axis::linear(frame.x.0).over(frame.x.1.clone()) };
     let y = Axis::linear(frame.y.0).over(frame.y.1.clone());
     draw_lines(path, &[Panel { title: frame.title, x, y, lines: &lines, mark: None }])?;

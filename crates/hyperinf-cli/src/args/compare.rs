@@ -20,7 +20,7 @@ pub struct CompareArgs {
     #[arg(long, value_enum, default_value_t)]
     pub query_mode: QueryModeArg,
     /// The overlap is the share that two methods' K most helpful samples have in common
-    /// [default: 10, or all if there are fewer].
+    /// [default: 10, or half of them if there are fewer than 20].
     #[arg(long, value_name = "K", verbatim_doc_comment)]
     pub top_k: Option<usize>,
     /// Leave out methods that would take more memory than this, by an estimate from the sizes; needs no

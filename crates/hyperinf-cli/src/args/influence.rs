@@ -59,6 +59,12 @@ pub struct AttributeArgs {
     /// Training rows in topk.jsonl at either end, per query.
     #[arg(long, help_heading = None::<&str>, value_name = "ROWS", default_value_t = 20)]
     pub top_k: usize,
+    /// Tell how far scores and ranking may be off: from SEEDS seeds of what the curvature draws.
+    ///
+    /// For a drawn --estimate and --query-mode mean. Scores are the means over the seeds; outputs get the
+    /// columns score_std (standard deviation), low and high (the smallest and the largest).
+    #[arg(long, help_heading = None::<&str>, value_name = "SEEDS", verbatim_doc_comment)]
+    pub uncertainty: Option<usize>,
     /// The format of the scores.
     #[arg(long, help_heading = None::<&str>, value_enum, default_value_t)]
     pub format: FormatArg,

@@ -43,7 +43,7 @@ pub struct SweepArgs {
     #[arg(long, value_enum, default_value_t)]
     pub structure: StructureArg,
     /// The overlap is the share that two rankings' K most helpful samples have in common
-    /// [default: 10, or all if there are fewer].
+    /// [default: 10, or half of them if there are fewer than 20].
     #[arg(long, value_name = "K", verbatim_doc_comment)]
     pub top_k: Option<usize>,
     /// Neighbouring dampings whose rank correlation is at least this belong to one plateau.

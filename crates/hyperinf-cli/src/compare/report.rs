@@ -52,6 +52,9 @@ struct MethodSummary {
     unit: &'static str,
     /// Whether the damping plays a part.
     damped: bool,
+    /// `null` for methods without a generalized Fisher matrix.
+    gfim_side: Option<&'static str>,
+    gfim_scale: Option<&'static str>,
     /// Agreement with the exact scores; `null` if they could not be computed.
     exact: Option<Agreement>,
     /// The largest over the blocks; `null` for methods without curvature.
@@ -162,14 +165,14 @@ impl Summary {
             let steps = method.iterations.filter(|_| method.residual.is_some()).map_or("–".into(), |s| s.to_string());
             let peak = method.rise_mib.zip(method.peak_mib);
             let peak = peak.map_or("–".into(), |(rise, total)| format!("{rise:.0} to {total:.0}"));
-            let exact = method.exact.unwrap_or(Agreement { spearman: None, pearson: None, overlap: 0.0, queries: 0 });
+            let exact = |of: fn(&Agreement) -> Option<f64>| number(method.exact.as_ref().and_then(of));
             writeln!(
                 out,
                 "{:<16} {:>8} {:>8} {:>8}  {residual:>10} {steps:>5}  {:>8.3}  {peak:>12}",
                 method.name,
-                number(exact.spearman),
-                number(exact.pearson),
-                number(method.exact.map(|_| exact.overlap)),
+                exact(|a| a.spearman),
+                exact(|a| a.pearson),
+                exact(|a| Some(a.overlap)),
                 method.seconds.unwrap_or_default()
             )?;
         }
@@ -188,12 +191,15 @@ fn method(outcome: &super::Outcome, exact: Option<Agreement>) -> MethodSummary {
     let computed = outcome.computed();
     let attribution = computed.map(|c| &c.attribution);
     let inverse = matches!(outcome.settings.options.method, Method::Inverse { .. });
+    let (gfim_side, gfim_scale) = outcome.settings.gfim_names().unzip();
     MethodSummary {
         name: outcome.settings.method,
         computed: computed.is_some(),
         reason: outcome.result.as_ref().err().cloned(),
         unit: unit(&outcome.settings.options),
         damped: inverse,
+        gfim_side,
+        gfim_scale,
         exact: exact.filter(|_| computed.is_some()),
         residual: attribution.and_then(|a| a.residual()),
         tolerance: attribution.and_then(|a| a.blocks.iter().filter_map(|b| b.tolerance).reduce(f64::min)),
@@ -254,7 +260,7 @@ impl Summary {
     /// One row per pair of methods that were computed.
     pub(super) fn pairs_table(&self) -> Cells {
         let row = |p: &PairSummary| {
-            let Agreement { spearman, pearson, overlap, queries } = p.agreement;
+            let Agreement { spearman, pearson, overlap, queries, .. } = p.agreement;
             let names = [p.first.to_owned(), p.second.to_owned()];
             [&names[..], &[cell(spearman), cell(pearson), overlap.to_string(), queries.to_string()]].concat()
         };

@@ -193,7 +193,7 @@ fn stepwise<S: Solver>(
         }
         recorder.add(found.iterations, 0, found.iterations, found.x);
     }
-    let (whole, last) = (recorder.seconds, recorder.points.last().map_or(1, |point| point.step.max(1)));
+    let (whole, last) = recorder.points.last().map_or((0.0, 1), |point| (point.seconds, point.step.max(1)));
     for point in &mut recorder.points {
         point.seconds = whole * point.step as f64 / last as f64;
     }

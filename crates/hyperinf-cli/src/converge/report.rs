@@ -72,7 +72,8 @@ struct At {
 #[derive(Clone, Copy, Serialize)]
 struct Spread {
     mean: f64,
-    deviation: f64,
+    /// The standard deviation; `null` for one draw, of which there is none.
+    deviation: Option<f64>,
 }
 
 impl Spread {
@@ -80,11 +81,11 @@ impl Spread {
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
         let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-        Self { mean, deviation: if values.len() > 1 { (squares / (n - 1.0)).sqrt() } else { 0.0 } }
+        Self { mean, deviation: (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt()) }
     }
 
     /// Three digits of the mean and two of the deviation; of rounding errors only their size.
-    fn told(self, draws: usize) -> String {
+    fn told(self) -> String {
         let number = |v: f64, digits: i32| {
             if v == 0.0 || !(1e-2..1e4).contains(&v) {
                 return if v == 0.0 { "0".into() } else { format!("{v:.*e}", (digits - 2) as usize) };
@@ -93,7 +94,10 @@ impl Spread {
             format!("{v:.behind$}")
         };
         let mean = number(self.mean, 3);
-        if draws > 1 && self.mean > 1e-10 { format!("{mean} ±{}", number(self.deviation, 2)) } else { mean }
+        match self.deviation {
+            Some(deviation) if self.mean > 1e-10 => format!("{mean} ±{}", number(deviation, 2)),
+            _ => mean,
+        }
     }
 }
 
@@ -194,7 +198,7 @@ impl SizeSummary {
             write!(out, "{:<15}", method.name)?;
             for step in &shown {
                 let error = method.errors.iter().find(|at| at.step == *step);
-                write!(out, " {:>width$}", error.map_or("–".into(), |at| at.error.told(draws)))?;
+                write!(out, " {:>width$}", error.map_or("–".into(), |at| at.error.told()))?;
             }
             let products = match (method.matrix_products.mean, method.vector_products.mean) {
                 (0.0, 0.0) => "–".into(),
@@ -258,7 +262,7 @@ pub(super) fn stage_figure<'a>(
     let steps = settings.args.steps;
     let line = |(method, curves): (&Method, &Vec<Curve>), of: &dyn Fn(&[Curve], usize) -> Option<Point>| {
         let points = (0..=steps).filter_map(|step| of(curves, step)).collect();
-        Line { name: method.name.to_owned(), points }
+        Line { name: method.name.to_owned(), points, look: None }
     };
     let by_step: Vec<Line> = METHODS
         .iter()

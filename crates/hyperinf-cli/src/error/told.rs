@@ -123,6 +123,9 @@ impl CliError {
             Self::OutputExists { what: ADAPTER, .. } => "choose another folder, or replace it with --overwrite".into(),
             Self::OutputExists { .. } => "go on from them with --resume, or begin anew with --overwrite".into(),
             Self::Truth(TruthError::OtherTask { .. }) => "give this task a bank of its own: --bank FILE.jsonl".into(),
+            Self::Truth(TruthError::Diverged { .. }) => {
+                "give a larger --damping, which keeps the model nearer to the trained one".into()
+            }
             Self::Range { .. } => "a larger damping or smaller gradients give smaller scores".into(),
             Self::LeftOut { .. } | Self::NoneComputed { .. } => {
                 "allow more with --memory, or name the methods that fit: --methods hyperinf,datainf".into()

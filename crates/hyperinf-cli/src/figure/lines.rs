@@ -28,6 +28,8 @@ pub struct Line {
     pub name: String,
     /// Its points, from left to right.
     pub points: Vec<Point>,
+    /// Its colour and its pattern, by number; `None`: by the order of the names.
+    pub look: Option<(usize, usize)>,
 }
 
 /// A point of a line, with how far its repetitions are spread.
@@ -55,7 +57,7 @@ impl Point {
     }
 }
 
-/// Distinct for most eyes, on screen and in grey; beyond their number lines are dashed.
+/// Distinct for most eyes, on screen and in grey; beyond their number lines have the next pattern.
 const COLOURS: [RGBColor; 8] = [
     RGBColor(0, 0, 0),
     RGBColor(0, 114, 178),
@@ -66,6 +68,8 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(86, 180, 233),
     RGBColor(128, 128, 128),
 ];
+/// Solid, dashed, dotted.
+const PATTERNS: usize = 3;
 const PANEL: (u32, u32) = (600, 470);
 /// The height of a line of the legend, and the length of the stroke in it.
 const ENTRY: u32 = 24;
@@ -73,19 +77,35 @@ const STROKE: u32 = 30;
 const LEGEND_FONT: u32 = 16;
 const MARGIN: u32 = 14;
 
-/// The names of all lines, in the order in which they come first.
-fn names<'a>(panels: &[Panel<'a>]) -> Vec<&'a str> {
-    let mut names: Vec<&str> = Vec::new();
+/// How a line is drawn.
+#[derive(Clone, Copy)]
+struct Style {
+    colour: RGBColor,
+    /// Solid with dots, dashed with crosses, or dotted with triangles.
+    pattern: usize,
+}
+
+impl Style {
+    fn stroke(self) -> ShapeStyle {
+        self.colour.stroke_width(2)
+    }
+}
+
+/// The names of all lines, in the order in which they come first, with their styles.
+fn names<'a>(panels: &[Panel<'a>]) -> Vec<(&'a str, Style)> {
+    let mut names: Vec<(&str, Style)> = Vec::new();
     for line in panels.iter().flat_map(|panel| panel.lines) {
-        if !names.contains(&line.name.as_str()) {
-            names.push(&line.name);
+        if names.iter().all(|(name, _)| *name != line.name) {
+            let place = names.len();
+            let (colour, pattern) = line.look.unwrap_or((place, place / COLOURS.len()));
+            names.push((&line.name, Style { colour: COLOURS[colour % COLOURS.len()], pattern: pattern % PATTERNS }));
         }
     }
     names
 }
 
 fn legend_width(panels: &[Panel<'_>]) -> u32 {
-    let widest = names(panels).into_iter().map(|name| width(name, LEGEND_FONT)).max().unwrap_or(0);
+    let widest = names(panels).into_iter().map(|(name, _)| width(name, LEGEND_FONT)).max().unwrap_or(0);
     STROKE + 8 + widest + 2 * MARGIN
 }
 
@@ -104,27 +124,27 @@ pub(super) fn draw(area: &Area<'_>, panels: &[Panel<'_>]) -> Result<(), Failure>
     }
     let middle = |place: usize| (3 * MARGIN + place as u32 * ENTRY) as i32;
     let text = (FONT, LEGEND_FONT).into_font().color(&INK).pos(Pos::new(HPos::Left, VPos::Center));
-    for (place, name) in names.iter().enumerate() {
+    for (place, (name, style)) in names.iter().enumerate() {
         let y = middle(place);
-        stroke(&rest, vec![(4, y), (4 + STROKE as i32, y)], place)?;
+        let points = vec![(4, y), (4 + STROKE as i32, y)];
+        match dashes(*style) {
+            Some((size, gap)) => rest.draw(&DashedPathElement::new(points, size, gap, style.stroke()))?,
+            None => rest.draw(&PathElement::new(points, style.stroke()))?,
+        }
+        let centre = (4 + STROKE as i32 / 2, y);
+        match style.pattern {
+            0 => {}
+            1 => rest.draw(&Cross::new(centre, 5, style.stroke()))?,
+            _ => rest.draw(&TriangleMarker::new(centre, 6, style.stroke().filled()))?,
+        }
         rest.draw(&Text::new(*name, (4 + STROKE as i32 + 8, y), &text))?;
     }
     Ok(())
 }
 
-/// A stroke in the colour and pattern of a line, in pixels.
-fn stroke(area: &Area<'_>, points: Vec<(i32, i32)>, place: usize) -> Result<(), Failure> {
-    let (style, dashed) = style(place);
-    if dashed {
-        area.draw(&DashedPathElement::new(points, 7, 4, style))?;
-    } else {
-        area.draw(&PathElement::new(points, style))?;
-    }
-    Ok(())
-}
-
-fn style(place: usize) -> (ShapeStyle, bool) {
-    (COLOURS[place % COLOURS.len()].stroke_width(2), place >= COLOURS.len())
+/// The length of the dashes and of the gaps of a pattern; `None` if it is solid.
+fn dashes(style: Style) -> Option<(i32, i32)> {
+    [None, Some((7, 4)), Some((2, 4))][style.pattern]
 }
 
 /// Where a value is on an axis; `None` where it has no place.
@@ -155,7 +175,7 @@ fn span(axis: &Axis<'_>, values: impl Iterator<Item = f64>) -> Range<f64> {
     low - margin..high + margin
 }
 
-fn draw_panel(area: &Area<'_>, panel: &Panel<'_>, names: &[&str]) -> Result<(), Failure> {
+fn draw_panel(area: &Area<'_>, panel: &Panel<'_>, names: &[(&str, Style)]) -> Result<(), Failure> {
     let points = || panel.lines.iter().flat_map(|line| &line.points);
     let x = span(&panel.x, points().map(|p| p.x));
     let y = span(&panel.y, points().flat_map(|p| [p.low, p.y, p.high]));
@@ -201,24 +221,27 @@ fn draw_panel(area: &Area<'_>, panel: &Panel<'_>, names: &[&str]) -> Result<(), 
     }
     let at = |x: f64, y: f64| Some((place(panel.x.scale, x)?, place(panel.y.scale, y)?));
     for line in panel.lines {
-        let order = names.iter().position(|name| *name == line.name).unwrap_or(0);
-        let (style, dashed) = style(order);
+        let Some((_, style)) = names.iter().find(|(name, _)| *name == line.name) else { continue };
         let floor = 10_f64.powf(y.start);
         let low = |p: &Point| if panel.y.scale == AxisScale::Log { p.low.max(floor) } else { p.low };
         if line.points.iter().any(|p| p.high > p.low) {
             let mut band: Vec<_> = line.points.iter().filter_map(|p| at(p.x, low(p))).collect();
             band.extend(line.points.iter().rev().filter_map(|p| at(p.x, p.high)));
-            chart.draw_series([Polygon::new(band, COLOURS[order % COLOURS.len()].mix(0.16))])?;
+            chart.draw_series([Polygon::new(band, style.colour.mix(0.16))])?;
         }
         let path: Vec<_> = line.points.iter().filter_map(|p| at(p.x, p.y)).collect();
         if path.len() <= 12 {
-            chart.draw_series(path.iter().map(|&point| Circle::new(point, 3, style.filled())))?;
+            let points = path.iter().copied();
+            match style.pattern {
+                0 => drop(chart.draw_series(points.map(|at| Circle::new(at, 3, style.stroke().filled())))?),
+                1 => drop(chart.draw_series(points.map(|at| Cross::new(at, 5, style.stroke())))?),
+                _ => drop(chart.draw_series(points.map(|at| TriangleMarker::new(at, 6, style.stroke().filled())))?),
+            }
         }
-        if dashed {
-            chart.draw_series([DashedPathElement::new(path, 7, 4, style)])?;
-        } else {
-            chart.draw_series([PathElement::new(path, style)])?;
-        }
+        match dashes(*style) {
+            Some((size, gap)) => chart.draw_series([DashedPathElement::new(path, size, gap, style.stroke())])?,
+            None => chart.draw_series([PathElement::new(path, style.stroke())])?,
+        };
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use hyperinf::curvature::{BlockCurvature, Storage};
 use hyperinf::gradients::{Block, Capture, Estimate, Gradients, Sketch, Tape, Task};
-use hyperinf::scoring::{self, CurvatureSource, Method, Options, ScoreError, Source};
+use hyperinf::scoring::{self, CurvatureSource, Method, Options, QueryMode, ScoreError, Source};
 use serde::Serialize;
 
 use crate::args::{EstimateArg, EstimateArgs};
@@ -80,6 +80,32 @@ impl Chosen {
                 Self { estimate: "sampled", draws: Some(draws), seed: Some(seed), sent }
             }
         })
+    }
+
+    /// The same with seeds that count on from its own, `count` of them, for error bars of the mean query's scores.
+    pub(crate) fn seeds(self, count: usize, options: &Options) -> Result<Vec<Self>, CliError> {
+        let refused = |second, reason| Err(CliError::Combination { first: "--uncertainty".into(), second, reason });
+        let Some(first) = self.seed else {
+            return refused("an estimate without draws", "take --estimate sampled, or gauss-newton with --draws");
+        };
+        if options.query != QueryMode::Mean {
+            return refused("--query-mode each", "error bars are for the mean of the queries");
+        }
+        if count < 2 {
+            let (flag, expected) = ("--uncertainty", "at least 2 seeds");
+            return Err(CliError::Value { flag, expected, value: count as f64 });
+        }
+        let with = |seed: u64| {
+            let sent = match self.sent {
+                Estimate::Sampled { draws, .. } => Estimate::Sampled { seed, draws },
+                Estimate::GaussNewton { sketch: Some(sketch) } => {
+                    Estimate::GaussNewton { sketch: Some(Sketch { seed, ..sketch }) }
+                }
+                other => other,
+            };
+            Self { seed: Some(seed), sent, ..self }
+        };
+        Ok((0..count as u64).map(|more| with(first.wrapping_add(more))).collect())
     }
 
     /// The curvature of each block of the model, over all samples; `None` where it is made of the gradients that lie

@@ -16,6 +16,9 @@ pub(crate) struct Summary<'a> {
     #[serde(flatten)]
     pub(crate) scoring: Scoring,
     curvature: &'a Chosen,
+    /// Between seeds of what the curvature draws, if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uncertainty: Option<Uncertainty>,
     task: TextTask,
     model: Files<'a>,
     adapter: Option<Files<'a>>,
@@ -30,6 +33,16 @@ pub(crate) struct Summary<'a> {
     /// What the command found or wrote beyond scores.
     #[serde(flatten)]
     pub(crate) more: Map<String, Value>,
+}
+
+#[derive(Serialize)]
+struct Uncertainty {
+    over: &'static str,
+    seeds: usize,
+    /// Between two seeds, the mean over pairs.
+    spearman: f64,
+    top: usize,
+    top_overlap: f64,
 }
 
 #[derive(Serialize)]
@@ -66,6 +79,13 @@ impl<'a> Summary<'a> {
             command,
             scoring: Scoring::new(&scored.settings, &scored.pair, &scored.attribution),
             curvature: &scored.chosen,
+            uncertainty: scored.spread.as_ref().map(|spread| Uncertainty {
+                over: "seeds of the curvature's draws",
+                seeds: scored.seeds,
+                spearman: spread.stability.spearman,
+                top: spread.stability.top,
+                top_overlap: spread.stability.overlap,
+            }),
             task: if scored.labels.is_some() { TextTask::Classification } else { TextTask::LanguageModel },
             model: Files { path: files.name.clone(), xxh3_128: &files.model_hashes },
             adapter: files

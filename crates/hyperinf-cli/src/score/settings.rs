@@ -1,5 +1,5 @@
 use burn::tensor::Device;
-use hyperinf::curvature::{Damping, Storage};
+use hyperinf::curvature::{Damping, Scale, Side, Storage};
 use hyperinf::scoring::{Gfim, Method, Normalisation, Options, methods};
 use hyperinf::solvers::{solver, solvers};
 
@@ -16,7 +16,7 @@ pub(crate) struct Settings {
     pub(crate) device: Device,
     pub(crate) device_name: String,
     /// Flags that were given and mean nothing here.
-    pub(crate) notes: Vec<String>,
+    pub(crate) unused: Vec<&'static str>,
 }
 
 impl Settings {
@@ -30,12 +30,12 @@ impl Settings {
         let method = solved(args, named.method)?;
         let damping = damping(args)?;
         let (device_name, device) = open_device(args.device.as_deref())?;
-        let notes = unused(args, name, &method);
+        let unused = unused(args, name, &method);
         // Without a curvature nothing spans the blocks, and they can be read one by one.
         let merged = args.structure == StructureArg::Merged && matches!(method, Method::Inverse { .. });
         let query = query_mode.into();
         let options = Options { method, normalisation, damping, query, merged, block_scores: false };
-        Ok(Self { options, method: name, structure: args.structure, device, device_name, notes })
+        Ok(Self { options, method: name, structure: args.structure, device, device_name, unused })
     }
 
     /// The choices of the generalized Fisher matrix, for the methods that have one.
@@ -44,6 +44,34 @@ impl Settings {
             Method::Inverse { storage: Storage::OneSided { side, scale }, .. } => Some(Gfim { side, scale }),
             _ => None,
         }
+    }
+
+    /// Its side and its scale, as they are typed.
+    pub(crate) fn gfim_names(&self) -> Option<(&'static str, &'static str)> {
+        let Gfim { side, scale } = self.gfim()?;
+        let side = match side {
+            Side::Short => "short",
+            Side::Rows => "rows",
+            Side::Cols => "cols",
+        };
+        let scale = match scale {
+            Scale::Mean => "mean",
+            Scale::Sum => "sum",
+        };
+        Some((side, scale))
+    }
+
+    /// What is to be told of flags that none of these uses.
+    pub(crate) fn notes<'a>(mut all: impl Iterator<Item = &'a Self>) -> Vec<String> {
+        let Some(first) = all.next() else { return Vec::new() };
+        let (mut unused, mut whom) = (first.unused.clone(), format!("the method {}", first.method));
+        for other in all {
+            unused.retain(|flag| other.unused.contains(flag));
+            if other.method != first.method {
+                whom = "any of the methods".into();
+            }
+        }
+        unused.into_iter().map(|flag| format!("{flag} has no effect on {whom}")).collect()
     }
 }
 
@@ -92,7 +120,7 @@ fn damping(args: &ScoringArgs) -> Result<Damping, CliError> {
     damping.validate().map_err(|_| CliError::Damping { flag, value })
 }
 
-fn unused(args: &ScoringArgs, name: &str, method: &Method) -> Vec<String> {
+fn unused(args: &ScoringArgs, name: &str, method: &Method) -> Vec<&'static str> {
     let inverse = matches!(method, Method::Inverse { .. });
     let one_sided = matches!(method, Method::Inverse { storage: Storage::OneSided { .. }, .. });
     let flags = [
@@ -102,6 +130,5 @@ fn unused(args: &ScoringArgs, name: &str, method: &Method) -> Vec<String> {
         ("--gfim-side", args.gfim_side.is_some() && !one_sided),
         ("--gfim-scale", args.gfim_scale.is_some() && (!one_sided || name == "hyperinf-authors")),
     ];
-    let unused = flags.into_iter().filter(|(_, unused)| *unused);
-    unused.map(|(flag, _)| format!("{flag} has no effect on the method {name}")).collect()
+    flags.into_iter().filter(|(_, unused)| *unused).map(|(flag, _)| flag).collect()
 }

@@ -1,4 +1,4 @@
-use hyperinf::curvature::{Damping, Scale, Side};
+use hyperinf::curvature::Damping;
 use hyperinf::scoring::{Attribution, BlockReport, Method, Normalisation, Options, QueryMode, Set};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -35,7 +35,7 @@ pub(crate) struct Scoring {
     /// What inverted the curvature; `null` for methods without one.
     pub(crate) solver: Option<&'static str>,
     pub(crate) sign: &'static str,
-    pub(crate) unit: &'static str,
+    pub(crate) unit: String,
     pub(crate) normalisation: &'static str,
     /// `null` for methods without curvature.
     pub(crate) damping: Option<DampingSummary>,
@@ -48,7 +48,7 @@ pub(crate) struct Scoring {
     pub(crate) precision: &'static str,
     /// Rows of scores.
     pub(crate) queries: usize,
-    /// Columns of scores.
+    /// Training samples.
     pub(crate) samples: usize,
     /// The largest over the blocks; `null` for methods without curvature.
     pub(crate) residual: Option<f64>,
@@ -101,8 +101,10 @@ impl Summary {
         outcome: &Outcome,
     ) -> Result<Self, CliError> {
         let other = |is: bool, set| is.then(|| input(pair, set)).transpose();
+        let mut scoring = Scoring::new(settings, pair, attribution);
+        scoring.unit = outcome.unit(&settings.options, pair.contrast.is_some());
         Ok(Self {
-            scoring: Scoring::new(settings, pair, attribution),
+            scoring,
             train_gradients: input(pair, Set::Train)?,
             query_gradients: input(pair, Set::Query)?,
             curvature_gradients: other(pair.curvature.is_some(), Set::Curvature)?,
@@ -138,7 +140,7 @@ impl Scoring {
             Damping::Relative(_) => "relative",
             Damping::Absolute(_) => "absolute",
         };
-        let gfim = settings.gfim();
+        let (gfim_side, gfim_scale) = settings.gfim_names().unzip();
         Self {
             hyperinf_version: env!("CARGO_PKG_VERSION"),
             method: settings.method,
@@ -147,7 +149,7 @@ impl Scoring {
                 Method::Identity => None,
             },
             sign: "positive = helpful",
-            unit: unit(&settings.options),
+            unit: unit(&settings.options).into(),
             normalisation: normalisation(settings.options.normalisation),
             damping: inverse.then_some(DampingSummary { kind, value }),
             query_mode: match settings.options.query {
@@ -158,22 +160,15 @@ impl Scoring {
                 StructureArg::PerBlock => "per-block",
                 StructureArg::Merged => "merged",
             },
-            gfim_side: gfim.map(|gfim| match gfim.side {
-                Side::Short => "short",
-                Side::Rows => "rows",
-                Side::Cols => "cols",
-            }),
-            gfim_scale: gfim.map(|gfim| match gfim.scale {
-                Scale::Mean => "mean",
-                Scale::Sum => "sum",
-            }),
+            gfim_side,
+            gfim_scale,
             device: settings.device_name.clone(),
             precision: match pair.precision(&settings.device) {
                 Precision::Single => "f32",
                 Precision::Double => "f64",
             },
             queries: attribution.scores.queries(),
-            samples: attribution.scores.samples(),
+            samples: pair.train.samples(),
             residual: attribution.residual(),
             converged: attribution.blocks.iter().all(BlockReport::converged),
             blocks: attribution.blocks.iter().map(block).collect(),

@@ -4,11 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use hyperinf::eval::{Bootstrap, Spread, Stratum, bootstrap};
-use hyperinf::scoring::{Groups, Normalisation, Options, Pool, QueryMode, Scores};
+use hyperinf::scoring::{Groups, Method, Normalisation, Options, Pool, QueryMode, Scores};
 use serde::Serialize;
 use twox_hash::XxHash3_128;
 
 use super::pair::Pair;
+use super::summary::unit;
 use crate::args::{QueryModeArg, ScoreArgs};
 use crate::error::CliError;
 use crate::output::{IdColumn, Ids};
@@ -84,6 +85,27 @@ pub(super) struct UncertaintySummary {
     pub(super) spearman: f64,
     pub(super) top: usize,
     pub(super) top_overlap: f64,
+}
+
+impl Outcome {
+    /// What one unit of the scores means.
+    pub(super) fn unit(&self, options: &Options, contrast: bool) -> String {
+        let first_order =
+            matches!((options.normalisation, &options.method), (Normalisation::None, Method::Inverse { .. }));
+        let base = unit(options);
+        let base = match (contrast, first_order) {
+            (false, _) => base.to_owned(),
+            (true, true) => {
+                base.replace("the query's loss", "the queries' mean loss less the contrast queries' mean loss")
+            }
+            (true, false) => format!("{base}, of the mean of the queries less the mean of the contrast queries"),
+        };
+        match self.groups.as_ref().map(|groups| groups.scores) {
+            None => base,
+            Some("sum") if first_order => base.replace("the sample is", "the whole group is"),
+            Some(pool) => format!("{pool} over the group's samples; of a sample: {base}"),
+        }
+    }
 }
 
 impl<'a> Variants<'a> {

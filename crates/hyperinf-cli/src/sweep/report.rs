@@ -52,6 +52,9 @@ struct Recommended {
 #[derive(Serialize)]
 struct SideSummary {
     side: Option<String>,
+    /// `null` for methods without a generalized Fisher matrix.
+    gfim_side: Option<&'static str>,
+    gfim_scale: Option<&'static str>,
     seconds: f64,
     recommended: Option<Advice>,
     dampings: Vec<DampingSummary>,
@@ -70,7 +73,8 @@ struct DampingSummary {
     overlap_next: Option<f64>,
     /// With the plain dot product.
     spearman_dot: Option<f64>,
-    /// The share of the scores' variance that the plain dot product explains: their squared correlation.
+    /// The share of the scores' variance that the plain dot product explains: their squared
+    /// correlation, averaged over the queries.
     explained_by_dot: Option<f64>,
     auc: Option<f64>,
     recommended: bool,
@@ -205,13 +209,16 @@ fn side_summary(side: &Swept, dampings: &[f64]) -> SideSummary {
             spearman_next: side.next[place].and_then(|a| a.spearman),
             overlap_next: side.next[place].map(|a| a.overlap),
             spearman_dot: side.dot[place].spearman,
-            explained_by_dot: side.dot[place].pearson.map(|r| r * r),
+            explained_by_dot: side.dot[place].explained,
             auc: side.auc[place],
             recommended: side.advice.as_ref().is_some_and(|advice| advice.place == place),
         }
     };
+    let (gfim_side, gfim_scale) = side.settings.gfim_names().unzip();
     SideSummary {
         side: told(side),
+        gfim_side,
+        gfim_scale,
         seconds: side.seconds,
         recommended: side.advice.clone(),
         dampings: (0..dampings.len()).map(row).collect(),
@@ -289,7 +296,10 @@ pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> std::result:
     };
     let mut stability = Vec::new();
     let mut against = Vec::new();
-    for side in &sweep.sides {
+    for (pattern, side) in sweep.sides.iter().enumerate() {
+        // A colour for what is shown, a pattern for the side.
+        let line =
+            |colour, name, points| Line { name: named(name, side), points, look: several.then_some((colour, pattern)) };
         // Between the two that are compared.
         let between = |of: &dyn Fn(&Agreement) -> Option<f64>| -> Vec<Point> {
             let points = side.next.iter().zip(sweep.dampings.windows(2));
@@ -298,22 +308,17 @@ pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> std::result:
         let at = |values: &mut dyn Iterator<Item = Option<f64>>| -> Vec<Point> {
             values.zip(sweep.dampings).filter_map(|(value, &damping)| Some(Point::new(damping, value?))).collect()
         };
-        stability.push(Line { name: named("Spearman", side), points: between(&|a| a.spearman) });
-        stability.push(Line { name: named("top-k overlap", side), points: between(&|a| Some(a.overlap)) });
-        against.push(Line {
-            name: named("Spearman with dot product", side),
-            points: at(&mut side.dot.iter().map(|a| a.spearman)),
-        });
-        against.push(Line {
-            name: named("explained by dot product", side),
-            points: at(&mut side.dot.iter().map(|a| a.pearson.map(|r| r * r))),
-        });
+        stability.push(line(0, "Spearman", between(&|a| a.spearman)));
+        stability.push(line(1, "top-k overlap", between(&|a| Some(a.overlap))));
+        against.push(line(2, "Spearman with dot product", at(&mut side.dot.iter().map(|a| a.spearman))));
+        against.push(line(3, "explained by dot product", at(&mut side.dot.iter().map(|a| a.explained))));
         if side.auc.iter().any(Option::is_some) {
-            against.push(Line { name: named("AUC of known bad", side), points: at(&mut side.auc.iter().copied()) });
+            against.push(line(4, "AUC of known bad", at(&mut side.auc.iter().copied())));
         }
     }
-    let chosen = sweep.chosen.and_then(|place| sweep.sides[place].advice.as_ref());
-    let mark = chosen.map(|advice| advice.damping);
+    let chosen = sweep.chosen.map(|place| &sweep.sides[place]);
+    let mark = chosen.and_then(|side| Some(side.advice.as_ref()?.damping));
+    let of = chosen.and_then(told).map(|side| format!(", side {side}")).unwrap_or_default();
     let kind = if sweep.args.absolute { "damping, absolute" } else { "damping, relative" };
     let (low, high) = (sweep.dampings[0], sweep.dampings[sweep.dampings.len() - 1]);
     let lowest = |lines: &[Line]| lines.iter().flat_map(|l| &l.points).map(|p| p.y).fold(0.9, f64::min);
@@ -325,7 +330,7 @@ pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> std::result:
         mark,
     };
     let method = sweep.sides[0].settings.method;
-    let recommended = mark.map(|damping| format!("; recommended: {damping}")).unwrap_or_default();
+    let recommended = mark.map(|damping| format!("; recommended: {damping}{of}")).unwrap_or_default();
     let title = format!("{method}: agreement with the next damping{recommended}");
     figure::stage_lines(path, &[panel(&title, &stability), panel("Agreement with what needs no damping", &against)])
 }

@@ -107,6 +107,24 @@ fn every_method_is_computed_or_left_out_with_a_reason() {
 }
 
 #[test]
+fn what_the_fisher_matrix_sums_is_recorded_and_flags_without_effect_are_told() {
+    let folder = Folder::with_gradients();
+    let flags = ["--gfim-side", "rows", "--gfim-scale", "sum", "--json"];
+    let run = compare(&folder, &[&["--methods", "hyperinf,exact"][..], &flags].concat());
+    assert_eq!((run.code, run.stderr.contains("no effect")), (Some(0), false), "{run:?}");
+    let told: Value = serde_json::from_str(&run.stdout).expect("all of standard output is JSON");
+    let of = |place: usize| (&told["methods"][place]["gfim_side"], &told["methods"][place]["gfim_scale"]);
+    assert_eq!(of(0), (&"rows".into(), &"sum".into()));
+    assert_eq!(of(1), (&Value::Null, &Value::Null));
+    assert_eq!(told["top_k"], 3, "half of the samples: all of them are always in common");
+    let run = compare(&folder, &[&["--methods", "identity,exact"][..], &flags].concat());
+    for flag in ["--gfim-side", "--gfim-scale"] {
+        let told = format!("{flag} has no effect on any of the methods");
+        assert_eq!(run.stderr.matches(&told).count(), 1, "{}", run.stderr);
+    }
+}
+
+#[test]
 fn people_are_told_what_is_compared() {
     let folder = Folder::with_gradients();
     let run = compare(&folder, &["--top-k", "3", "--query-mode", "mean", "--damping", "0.5"]);

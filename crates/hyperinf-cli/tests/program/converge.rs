@@ -109,6 +109,13 @@ fn files_and_table_say_what_was_computed() {
     for name in ["converge-d6-n12.png", "converge-d9-n12.png"] {
         check_png(&folder.file("hyperinf-converge").join(name));
     }
+    assert!(sizes[0]["methods"][0]["seconds"]["deviation"].is_number());
+    let one = hyperinf(
+        folder.path(),
+        &["converge", "--dims", "6", "--samples", "12", "--steps", "5", "--draws", "1", "--json"],
+    );
+    let one: Value = serde_json::from_str(&one.stdout).expect("all of standard output is JSON");
+    assert_eq!((&one["draws"], &one["sizes"][0]["methods"][0]["seconds"]["deviation"]), (&1.into(), &Value::Null));
     let run = hyperinf(folder.path(), &args[..args.len() - 1]);
     for needle in ["A = (1/N) Σ s sᵀ + 0.01 I", "2 draws, seed 0", "d = 6, N = 12", "schulz-authors", "converge.csv"]
     {

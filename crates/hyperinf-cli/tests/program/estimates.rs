@@ -107,3 +107,48 @@ fn choices_that_contradict_each_other() {
     let run = fails(&completions, &llama(), &["--estimate", "gauss-newton"]);
     assert!(run.stderr.contains("--draws sketches it"), "{}", run.stderr);
 }
+
+/// Error bars over seeds: the mean, the standard deviation and the ends of what each seed gives alone.
+#[test]
+fn error_bars_over_the_seeds_of_what_is_drawn() {
+    let (folder, model) = (folder(&completions(13), &completions(3)), llama());
+    let drawn = ["--method", "ekfac", "--estimate", "sampled", "--query-mode", "mean", "--estimate-seed"];
+    let alone: Vec<Vec<f64>> =
+        ["4", "5", "6"].iter().map(|seed| scores(&folder, &model, &[&drawn[..], &[*seed]].concat()).concat()).collect();
+    let run = folder.succeed("attribute", &model, &[&ROWS[..], &drawn, &["4", "--uncertainty", "3"]].concat());
+    assert!(run.stdout.contains("between two of 3 seeds"), "{}", run.stdout);
+    let found = read_scores(&folder.file("found/scores.safetensors")).concat();
+    let mean: Vec<f64> = (0..13).map(|i| alone.iter().map(|set| set[i]).sum::<f64>() / 3.0).collect();
+    assert_close("the mean over seeds", &found, &mean, 1e-5);
+    let uncertainty = &folder.json("found/summary.json")["uncertainty"];
+    assert_eq!((&uncertainty["seeds"], &uncertainty["top"]), (&json!(3), &json!(7)));
+
+    let csv = ["--train", "train.jsonl", "--query", "query.jsonl", "--truncate", "--format", "csv", "--out", "table"];
+    folder.succeed("attribute", &model, &[&csv[..], &drawn, &["4", "--uncertainty", "3"]].concat());
+    let table = folder.text("table/scores.csv");
+    let header: Vec<&str> = table.lines().next().expect("a header").split(',').collect();
+    let column = |name: &str| header.iter().position(|other| *other == name).expect("the column is there");
+    for line in table.lines().skip(1) {
+        let cells: Vec<&str> = line.split(',').collect();
+        let number = |name: &str| cells[column(name)].parse::<f64>().expect("a number");
+        let sample: usize = cells[column("train_id")].parse().expect("a row's number");
+        let values = || alone.iter().map(|set| set[sample]);
+        let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
+        let std = (values().map(|value| (value - mean[sample]).powi(2)).sum::<f64>() / 2.0).sqrt();
+        assert_close(
+            "low, high, score_std",
+            &[number("low"), number("high"), number("score_std")],
+            &[low, high, std],
+            1e-4,
+        );
+    }
+
+    for (args, said) in [
+        (&["--estimate", "sampled", "--uncertainty", "3"][..], "--query-mode each"),
+        (&["--query-mode", "mean", "--uncertainty", "3"], "without draws"),
+        (&["--estimate", "sampled", "--query-mode", "mean", "--uncertainty", "1"], "at least 2 seeds"),
+    ] {
+        let run = fails(&folder, &model, args);
+        assert!(run.stderr.contains(said), "{args:?}: {}", run.stderr);
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 
-use hyperinf::eval::{auc, spearman};
+use hyperinf::eval::{auc, pearson, spearman};
 use hyperinf_tests::compare::assert_close;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::RowAccessor;
@@ -101,6 +101,10 @@ fn agreements_are_those_of_the_scores() {
     }
     assert_eq!(number(&rows[2], "spearman_next"), None);
     for row in &rows {
+        let pairs = of(&row["damping"]).iter().zip(&dot);
+        let squares = pairs.map(|(a, b)| pearson(a, b).expect("the scores differ").powi(2));
+        let found = number(row, "explained_by_dot").expect("all scores differ");
+        assert!((found - squares.sum::<f64>() / dot.len() as f64).abs() < 1e-6, "{row:?}");
         let found = number(row, "spearman_dot").expect("all scores differ");
         assert!((found - mean(of(&row["damping"]), &dot)).abs() < 1e-6, "{row:?}");
         assert!(number(row, "lambda_min") <= number(row, "lambda_max"));
@@ -193,6 +197,10 @@ fn files_and_table_say_what_was_computed() {
     assert_eq!(told, serde_json::from_str::<Value>(&file).expect("the file is JSON"));
     assert_eq!((&told["sign"], &told["damping_kind"]), (&"positive = helpful".into(), &"relative".into()));
     assert_eq!(told["sides"].as_array().map(Vec::len), Some(3));
+    for (place, side) in ["short", "rows", "cols"].into_iter().enumerate() {
+        let told = &told["sides"][place];
+        assert_eq!((&told["gfim_side"], &told["gfim_scale"]), (&side.into(), &"mean".into()));
+    }
     for name in ["sweep.png", "spearman.png"] {
         check_png(&folder.file("hyperinf-sweep").join(name));
     }
@@ -207,6 +215,8 @@ fn files_and_table_say_what_was_computed() {
         assert!(run.stdout.contains(needle), "no {needle:?} in\n{}", run.stdout);
     }
     assert!(run.stdout.contains("recommended, by rule of thumb: --gfim-side rows --damping"), "{}", run.stdout);
+    let run = sweep(&folder, &["--method", "exact", "--gfim-scale", "sum", "--dampings", "0.1,1"]);
+    assert!(run.stderr.contains("--gfim-scale has no effect on the method exact"), "{run:?}");
 }
 
 #[test]

@@ -130,6 +130,12 @@ fn a_contrast_is_the_difference_of_two_means() {
     assert_close("contrast", &found[0], &expected, 1e-6);
     let told = json(&folder, &args);
     assert_eq!((&told["query_mode"], &told["contrast_gradients"]["samples"]), (&"mean".into(), &2.into()));
+    let unit = |told: &Value| told["unit"].as_str().expect("a text").to_owned();
+    let end = "of the mean of the queries less the mean of the contrast queries";
+    assert!(unit(&told).ends_with(end), "{}", unit(&told));
+    let told = json(&folder, &["--method", "exact", "--contrast-gradients", "contrast.safetensors"]);
+    let needle = "the queries' mean loss less the contrast queries' mean loss if the sample is left out";
+    assert!(unit(&told).contains(needle), "{}", unit(&told));
     // Resampled, it is the same number.
     let sure = folder.scores(&[&args[..], &["--uncertainty"]].concat());
     assert_close("contrast with error bars", &sure[0], &expected, 1e-6);
@@ -149,6 +155,12 @@ fn groups_are_scored_instead_of_samples() {
         }
         let told = json(&folder, &args);
         assert_eq!((&told["groups"]["groups"], &told["groups"]["scores"]), (&3.into(), &pool.into()));
+        assert_eq!(told["samples"], 6);
+        let unit = told["unit"].as_str().expect("a text");
+        let needle = if pool == "sum" { "if the whole group is left out" } else { "mean over the group's samples" };
+        assert!(unit.contains(needle) && unit.contains("score / samples = "), "{unit}");
+        let text = folder.score(&args).stdout;
+        assert!(text.contains("6 training samples") && text.contains("3 groups") && text.contains(needle), "{text}");
         let ids = ["book", "letter", "note"];
         let best = told["rankings"][0]["most_helpful"][0]["train_id"].as_str().expect("a group's name");
         assert!(ids.contains(&best), "{best}");
