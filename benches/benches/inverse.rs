@@ -4,7 +4,8 @@
 //! a case is timed its steps, products, certificate and the error reached are printed: `||I − A X||_F / √d`, with the
 //! product in f64 where the device has it.
 //!
-//! `HYPERINF_BENCH_SIZES` names the sizes, `512,1024,2048,4096` if unset; the target residual is 1e-5.
+//! `HYPERINF_BENCH_SIZES` names the sizes, `512,1024,2048,4096` if unset, and `HYPERINF_BENCH_CONDITIONS` the conditions,
+//! `1e2,1e4,1e6`; the target residual is 1e-5.
 
 use std::time::Duration;
 
@@ -42,10 +43,13 @@ fn damped(d: usize, condition: f64, device: &Device) -> Damped {
 fn inverse(c: &mut Criterion) {
     let (name, device) = device();
     let sizes = std::env::var("HYPERINF_BENCH_SIZES").unwrap_or_else(|_| "512,1024,2048,4096".into());
+    let conditions = std::env::var("HYPERINF_BENCH_CONDITIONS").unwrap_or_else(|_| "1e2,1e4,1e6".into());
+    let number = |text: &str| text.parse::<f64>().expect("HYPERINF_BENCH_CONDITIONS is a list of numbers");
+    let conditions: Vec<f64> = conditions.split(',').map(number).collect();
     for d in sizes.split(',').map(|d| d.parse::<usize>().expect("HYPERINF_BENCH_SIZES is a list of numbers")) {
         let mut group = c.benchmark_group(format!("inverse/{name}/{d}"));
         group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(2));
-        for condition in [1e2, 1e4, 1e6] {
+        for &condition in &conditions {
             let problem = damped(d, condition, &device);
             cholesky(&mut group, &problem, condition);
             for order in Order::ALL {

@@ -24,10 +24,12 @@ pub use eval::{
 };
 pub use finetune::FinetuneArgs;
 pub use influence::{AmountArg, AttributeArgs, DetectArgs, FormatArg, InfluenceArgs, SelectArgs};
-pub use scoring::{NormaliseArg, QueryModeArg, ScaleArg, ScoringArgs, SideArg, StructureArg};
+pub use scoring::{
+    DirectionsArg, NormaliseArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SideArg, StructureArg,
+};
 pub use sweep::SweepArgs;
 pub use texts::{ColumnArgs, LengthArgs, ModelArgs};
-pub use variants::{PoolArg, VariantArgs};
+pub use variants::{OverArg, PoolArg, VariantArgs};
 
 /// Training-data attribution: which training samples helped or harmed a prediction.
 ///

@@ -9,7 +9,7 @@ use hyperinf::scoring::{QueryMode, ranking};
 use serde::Serialize;
 use serde_json::Map;
 
-use crate::args::{AttributeArgs, FormatArg};
+use crate::args::{AttributeArgs, FormatArg, QueryModeArg};
 use crate::error::CliError;
 use crate::influence::{Job, Rows, Scored, Summary};
 use crate::output::{IdColumn, Ids, Output, Staged, WriteError, stage_json};
@@ -82,7 +82,10 @@ pub fn run(args: &AttributeArgs) -> Result<(), CliError> {
     let job = Job {
         args: &args.influence,
         query: &args.query,
-        mode: args.query_mode,
+        mode: args.query_mode.unwrap_or(match args.uncertainty {
+            Some(_) => QueryModeArg::Mean,
+            None => QueryModeArg::Each,
+        }),
         seeds: args.uncertainty,
         outputs: &outputs,
     };

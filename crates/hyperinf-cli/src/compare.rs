@@ -74,7 +74,10 @@ pub fn run(args: &CompareArgs) -> Result<(), CliError> {
     }
     let inputs = [args.train_gradients.as_path(), args.query_gradients.as_path()];
     let folder = Folder::new(&args.out, &["methods.csv", "pairs.csv", "spearman.png", "summary.json"], &inputs)?;
-    let pair = Pair::open(&args.train_gradients, &args.query_gradients)?;
+    let mut pair = Pair::open(&args.train_gradients, &args.query_gradients)?;
+    if let Some(first) = settings.first() {
+        pair.project(first.projection, &first.device)?;
+    }
     let top_k = top_k(args.top_k, pair.train.samples())?;
     let limit_gib = memory::limit(args.memory);
     let outcomes = score_all(settings, &pair, limit_gib, args.strict)?;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use hyperinf::curvature::BlockCurvature;
 use hyperinf::eval::{Spread, between};
 use hyperinf::gradients::Target;
-use hyperinf::scoring::{Attribution, Set};
+use hyperinf::scoring::{Attribution, QueryMode, Set};
 
 use crate::args::{InfluenceArgs, QueryModeArg};
 use crate::data::{Dataset, Labels};
@@ -21,9 +21,37 @@ use crate::pattern::Pattern;
 use crate::progress::warn;
 use crate::sample_gradients::Taken;
 use crate::samples::{CutRow, Reader, RowModel, Samples, limit, read_data};
-use crate::score::{self, Pair, Settings};
+use crate::score::{self, Pair, Projecting, Settings};
 use curvature::Chosen;
 pub(crate) use summary::Summary;
+
+/// What scores hang on that is drawn.
+#[derive(Clone, Copy)]
+struct Drawn {
+    chosen: Chosen,
+    projection: Option<Projecting>,
+}
+
+/// The others of `count`, with seeds that count on: of the projection, if there is a random one, else of the curvature.
+fn redrawn(chosen: Chosen, settings: &Settings, count: usize) -> Result<Vec<Drawn>, CliError> {
+    let refused = |second, reason| Err(CliError::Combination { first: "--uncertainty".into(), second, reason });
+    if settings.options.query != QueryMode::Mean {
+        return refused("--query-mode each", "error bars are for the mean of the queries");
+    }
+    if count < 2 {
+        let (flag, expected) = ("--uncertainty", "at least 2 seeds");
+        return Err(CliError::Value { flag, expected, value: count as f64 });
+    }
+    let projections = settings.projection.map(|first| first.further(count - 1)).unwrap_or_default();
+    if !projections.is_empty() {
+        return Ok(projections.into_iter().map(|other| Drawn { chosen, projection: Some(other) }).collect());
+    }
+    let others = chosen.further(count - 1);
+    if others.is_empty() {
+        return refused("nothing that is drawn", "take --estimate sampled, gauss-newton with --draws, or --project");
+    }
+    Ok(others.into_iter().map(|chosen| Drawn { chosen, projection: settings.projection }).collect())
+}
 
 /// Bad rows that are told one by one; of more only the number is told.
 const TOLD: usize = 5;
@@ -84,7 +112,7 @@ impl Job<'_> {
         let Self { args, query, mode, .. } = *self;
         let settings = Settings::new(&args.scoring, mode)?;
         let chosen = Chosen::new(&args.curvature, &settings)?;
-        self.seeds.map(|count| chosen.seeds(count, &settings.options)).transpose()?;
+        self.seeds.map(|count| redrawn(chosen, &settings, count)).transpose()?;
         self.prepare_folder()?;
         let files = ModelFiles::find(&args.model, args.adapter.as_deref())?;
         let task = files.task()?;
@@ -129,28 +157,32 @@ impl Job<'_> {
         };
         let gradients =
             [taken.write(GRADIENTS[0], Target::Loss, &train)?, taken.write(GRADIENTS[1], Target::Measure, &query)?];
-        let pair = Pair::open(gradients[0].path(), gradients[1].path())?;
-        let score = |chosen: &Chosen| -> Result<_, CliError> {
+        let mut pair = Pair::open(gradients[0].path(), gradients[1].path())?;
+        let mut score = |Drawn { chosen, projection }| -> Result<_, CliError> {
+            pair.project(projection, &settings.device)?;
             let known = chosen.of_model(model, &train.samples, taken.batch, pattern.as_ref(), &settings.options)?;
             let attribution = match &known {
                 Some(known) => score::attribute_known(&pair, known, &settings.options, &settings.device)?,
                 None => score::attribute(&pair, &settings.options, &settings.device)?,
             };
+            if args.scoring.strict {
+                score::check_converged(&attribution)?;
+            }
             Ok((known, attribution))
         };
-        let (known, mut attribution) = score(&chosen)?;
+        let first = Drawn { chosen, projection: settings.projection };
+        let (known, mut attribution) = score(first)?;
         let (mut spread, seeds) = (None, self.seeds.unwrap_or(1));
         if let Some(count) = self.seeds {
             let mut sets = attribution.scores.rows.clone();
-            for other in &chosen.seeds(count, &settings.options)?[1..] {
+            for other in redrawn(chosen, &settings, count)? {
                 sets.extend(score(other)?.1.scores.rows);
             }
+            // What else is told of them is of the first.
+            pair.project(settings.projection, &settings.device)?;
             let found = between(&sets, TOP)?;
             attribution.scores.rows = vec![found.mean.clone()];
             spread = Some(found);
-        }
-        if args.scoring.strict {
-            score::check_converged(&attribution)?;
         }
         score::warn(&settings, &attribution);
         let rows = |set: Samples<M::Sample>, gradients: &GradientWriter| Rows {

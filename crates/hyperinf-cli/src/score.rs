@@ -1,6 +1,7 @@
 //! `hyperinf score`: from files of per-sample gradients to scores.
 
 mod pair;
+mod projection;
 mod report;
 mod settings;
 mod stream;
@@ -17,6 +18,7 @@ use crate::error::CliError;
 use crate::output::Output;
 use crate::to_stdout;
 pub(crate) use pair::Pair;
+pub(crate) use projection::Projecting;
 pub(crate) use report::{counted, head};
 pub(crate) use settings::Settings;
 pub(crate) use stream::{attribute, attribute_known, self_influence, sweep};
@@ -41,11 +43,20 @@ pub fn run(args: &ScoreArgs) -> Result<(), CliError> {
     let settings = Settings::new(&args.scoring, variants.query_mode())?;
     let options = variants.options(&settings.options)?;
     let output = args.output.as_deref().map(|path| Output::new(path, &variants.inputs())).transpose()?;
-    let pair = variants.open()?;
+    let mut pair = variants.open()?;
     let groups = variants.groups(pair.train.samples())?;
-    let mut attribution = stream::attribute(&pair, &options, &settings.device)?;
-    if args.scoring.strict {
-        check_converged(&attribution)?;
+    let mut score = |projection| -> Result<Attribution, CliError> {
+        pair.project(projection, &settings.device)?;
+        let attribution = stream::attribute(&pair, &options, &settings.device)?;
+        if args.scoring.strict {
+            check_converged(&attribution)?;
+        }
+        Ok(attribution)
+    };
+    let mut attribution = score(settings.projection)?;
+    for other in variants.other_projections(settings.projection) {
+        let Attribution { scores, .. } = score(Some(other))?;
+        attribution.scores.rows.extend(scores.rows);
     }
     let outcome = variants.outcome(std::mem::take(&mut attribution.scores), pair.query.samples(), groups)?;
     attribution.scores = outcome.scores.clone();

@@ -25,9 +25,17 @@ use report::Summary;
 
 const FILES: [&str; 5] = ["sweep.csv", "scores.parquet", "sweep.png", "spearman.png", "summary.json"];
 
-/// The scores of one side at every damping.
-struct Swept {
+/// What is swept besides the damping.
+#[derive(Clone, Copy)]
+struct Variant {
     side: Option<SideArg>,
+    /// Of a projection.
+    rank: Option<u32>,
+}
+
+/// The scores of one variant at every damping.
+struct Swept {
+    variant: Variant,
     settings: Settings,
     found: Vec<Attribution>,
     seconds: f64,
@@ -69,15 +77,16 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
     let mut inputs = vec![args.train_gradients.as_path(), args.query_gradients.as_path()];
     inputs.extend(args.known_bad.as_deref());
     let folder = Folder::new(&args.out, &FILES, &inputs)?;
-    let pair = Pair::open(&args.train_gradients, &args.query_gradients)?;
+    let mut pair = Pair::open(&args.train_gradients, &args.query_gradients)?;
     let top_k = top_k(args.top_k, pair.train.samples())?;
     let bad = args.known_bad.as_deref().map(|path| known::read(path, pair.train.samples())).transpose()?;
     let plain = plain(&settings[0].1, &pair)?;
-    let mut progress = Progress::new("sides and blocks", (settings.len() * pair.train.blocks().len()) as u64);
+    let mut progress = Progress::new("variants and blocks", (settings.len() * pair.train.blocks().len()) as u64);
     let mut done = 0;
     let mut sides = Vec::new();
-    for (side, settings) in settings {
+    for (variant, settings) in settings {
         let began = Instant::now();
+        pair.project(settings.projection, &settings.device)?;
         let all: Vec<Damping> = dampings.iter().map(|&value| damping(args, value)).collect();
         let mut tell = || {
             done += 1;
@@ -86,7 +95,7 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
         let found = score::sweep(&pair, &settings.options, &all, &settings.device, &mut tell)?;
         found.iter().try_for_each(|attribution| check_range(&attribution.scores))?;
         let seconds = began.elapsed().as_secs_f64();
-        sides.push(judge((args, top_k), &dampings, (side, settings), (found, seconds), &plain, bad.as_deref())?);
+        sides.push(judge((args, top_k), &dampings, (variant, settings), (found, seconds), &plain, bad.as_deref())?);
     }
     progress.finish();
     let scores: Vec<&Scores> = sides.iter().flat_map(|side| side.found.iter().map(|a| &a.scores)).collect();
@@ -127,19 +136,22 @@ fn damping(args: &SweepArgs, value: f64) -> Damping {
     if args.absolute { Damping::Absolute(value) } else { Damping::Relative(value) }
 }
 
-/// The method once per side, with the solver by which it is swept.
-fn settings(args: &SweepArgs) -> Result<Vec<(Option<SideArg>, Settings)>, CliError> {
-    let mut sides: Vec<Option<SideArg>> = Vec::new();
-    for &side in &args.sides {
-        if !sides.contains(&Some(side)) {
-            sides.push(Some(side));
+/// What was typed, each once; `None` if it was nothing.
+fn each<T: Copy + PartialEq>(typed: &[T]) -> Vec<Option<T>> {
+    let mut found: Vec<Option<T>> = Vec::new();
+    for &value in typed {
+        if !found.contains(&Some(value)) {
+            found.push(Some(value));
         }
     }
-    if sides.is_empty() {
-        sides.push(None);
-    }
-    let one = |side| {
-        let mut settings = Settings::new(&args.scoring(side), args.query_mode)?;
+    if found.is_empty() { vec![None] } else { found }
+}
+
+/// The method once per side and rank, with the solver by which it is swept.
+fn settings(args: &SweepArgs) -> Result<Vec<(Variant, Settings)>, CliError> {
+    let one = |variant| {
+        let Variant { side, rank } = variant;
+        let mut settings = Settings::new(&args.scoring(side, rank), args.query_mode)?;
         if !matches!(settings.options.method, Method::Inverse { .. }) {
             return Err(CliError::Combination {
                 first: format!("--method {}", settings.method),
@@ -155,9 +167,14 @@ fn settings(args: &SweepArgs) -> Result<Vec<(Option<SideArg>, Settings)>, CliErr
             });
         }
         settings.options.method = swept(settings.method, settings.options.method);
-        Ok((side, settings))
+        Ok((variant, settings))
     };
-    sides.into_iter().map(one).collect()
+    let ranks = each(&args.project);
+    each(&args.sides)
+        .into_iter()
+        .flat_map(|side| ranks.iter().map(move |&rank| Variant { side, rank }))
+        .map(one)
+        .collect()
 }
 
 /// The method by one eigendecomposition for all dampings, where it means the inverse of a matrix.
@@ -188,7 +205,7 @@ fn plain(settings: &Settings, pair: &Pair) -> Result<Scores, CliError> {
 fn judge(
     (args, top_k): (&SweepArgs, usize),
     dampings: &[f64],
-    (side, settings): (Option<SideArg>, Settings),
+    (variant, settings): (Variant, Settings),
     (found, seconds): (Vec<Attribution>, f64),
     plain: &Scores,
     bad: Option<&[bool]>,
@@ -213,7 +230,7 @@ fn judge(
         })
         .collect();
     let advice = advise(&judged, args.stable);
-    Ok(Swept { side, settings, found, seconds, next, dot, auc, advice })
+    Ok(Swept { variant, settings, found, seconds, next, dot, auc, advice })
 }
 
 /// The negative of each sample's score, averaged over the queries.

@@ -115,6 +115,11 @@ impl Projection {
         &self.projected
     }
 
+    /// The matrices of each block.
+    pub fn sides(&self) -> &[Sides] {
+        &self.sides
+    }
+
     /// `Pᵀ g Q` of every sample and block.
     ///
     /// # Errors

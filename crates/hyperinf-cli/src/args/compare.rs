@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{QueryModeArg, ScaleArg, ScoringArgs, SideArg, StructureArg};
+use super::{ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SideArg, StructureArg};
 
 /// What `hyperinf compare` takes.
 #[derive(Debug, Args)]
@@ -59,6 +59,9 @@ pub struct SharedArgs {
     /// hyperinf, hyperinf-authors: the side of a block that is summed over [default: short].
     #[arg(long, value_enum)]
     pub gfim_side: Option<SideArg>,
+    /// What is projected away first.
+    #[command(flatten)]
+    pub project: ProjectArgs,
     /// Where to compute: flex, ndarray, cuda:0, … [default: the first that was compiled in].
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
@@ -74,6 +77,7 @@ impl SharedArgs {
             structure: self.structure,
             gfim_scale: self.gfim_scale,
             gfim_side: self.gfim_side,
+            project: self.project.clone(),
             device: self.device.clone(),
             ..ScoringArgs::default()
         }

@@ -54,15 +54,18 @@ pub struct AttributeArgs {
     #[arg(long, help_heading = None::<&str>, value_name = "FILE")]
     pub query: PathBuf,
     /// One row of scores per query, or one row for the mean of the queries' gradients.
-    #[arg(long, help_heading = None::<&str>, value_enum, default_value_t)]
-    pub query_mode: QueryModeArg,
+    ///
+    /// [default: each; with --uncertainty: mean]
+    #[arg(long, help_heading = None::<&str>, value_enum)]
+    pub query_mode: Option<QueryModeArg>,
     /// Training rows in topk.jsonl at either end, per query.
     #[arg(long, help_heading = None::<&str>, value_name = "ROWS", default_value_t = 20)]
     pub top_k: usize,
-    /// Tell how far scores and ranking may be off: from SEEDS seeds of what the curvature draws.
+    /// Tell how far scores and ranking may be off: from SEEDS seeds of a random --project or, without one,
+    /// of what the curvature draws (--estimate).
     ///
-    /// For a drawn --estimate and --query-mode mean. Scores are the means over the seeds; outputs get the
-    /// columns score_std (standard deviation), low and high (the smallest and the largest).
+    /// For the mean query. Scores are the means over the seeds; outputs get the columns score_std
+    /// (standard deviation), low and high (the smallest and the largest).
     #[arg(long, help_heading = None::<&str>, value_name = "SEEDS", verbatim_doc_comment)]
     pub uncertainty: Option<usize>,
     /// The format of the scores.

@@ -29,6 +29,9 @@ pub struct ScoringArgs {
     /// hyperinf, hyperinf-authors: the side of a block that is summed over [default: short].
     #[arg(long, value_enum)]
     pub gfim_side: Option<SideArg>,
+    /// What is projected away first.
+    #[command(flatten)]
+    pub project: ProjectArgs,
     /// Where to compute: flex, ndarray, cuda:0, … [default: the first that was compiled in].
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
@@ -38,6 +41,31 @@ pub struct ScoringArgs {
     /// Fail, without output, if a solver did not reach its tolerance.
     #[arg(long)]
     pub strict: bool,
+}
+
+/// How gradients are made small before they are scored.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ProjectArgs {
+    /// Project every block's gradients on RANK directions of its rows and RANK of its columns, before anything
+    /// else: approximate, in less memory and time. Shorter sides stay as they are.
+    #[arg(long, value_name = "RANK", value_parser = clap::value_parser!(u32).range(1..), verbatim_doc_comment)]
+    pub project: Option<u32>,
+    /// On which directions [default: random].
+    #[arg(long, value_enum, requires = "project")]
+    pub project_on: Option<DirectionsArg>,
+    /// Decides the random directions [default: 0].
+    #[arg(long, value_name = "SEED", requires = "project")]
+    pub project_seed: Option<u64>,
+}
+
+/// The directions of a projection as typed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DirectionsArg {
+    /// Gaussian numbers: inner products are kept on average.
+    #[default]
+    Random,
+    /// Those of each side that hold most of the training gradients' squared norm.
+    Principal,
 }
 
 /// [`QueryMode`] as typed.

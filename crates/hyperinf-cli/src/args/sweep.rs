@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{QueryModeArg, ScaleArg, ScoringArgs, SideArg, StructureArg};
+use super::{DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SideArg, StructureArg};
 
 /// What `hyperinf sweep` takes.
 #[derive(Debug, Args)]
@@ -36,6 +36,22 @@ pub struct SweepArgs {
     /// hyperinf: divide by the length of the side that is summed over, or not [default: mean].
     #[arg(long, value_enum)]
     pub gfim_scale: Option<ScaleArg>,
+    /// Ranks of a projection, with commas between them: of every block's gradients on so many directions of
+    /// its rows and columns, before anything else.
+    #[arg(
+        long,
+        value_name = "RANKS",
+        value_delimiter = ',',
+        value_parser = clap::value_parser!(u32).range(1..),
+        verbatim_doc_comment
+    )]
+    pub project: Vec<u32>,
+    /// On which directions [default: random].
+    #[arg(long, value_enum, requires = "project")]
+    pub project_on: Option<DirectionsArg>,
+    /// Decides the random directions [default: 0].
+    #[arg(long, value_name = "SEED", requires = "project")]
+    pub project_seed: Option<u64>,
     /// Compare the scores of each query, and average, or those of the mean of the queries' gradients.
     #[arg(long, value_enum, default_value_t)]
     pub query_mode: QueryModeArg,
@@ -68,9 +84,10 @@ pub struct SweepArgs {
 }
 
 impl SweepArgs {
-    /// What `score` would take for one side.
-    pub(crate) fn scoring(&self, side: Option<SideArg>) -> ScoringArgs {
+    /// What `score` would take for one side and one rank of a projection.
+    pub(crate) fn scoring(&self, side: Option<SideArg>, rank: Option<u32>) -> ScoringArgs {
         ScoringArgs {
+            project: ProjectArgs { project: rank, project_on: self.project_on, project_seed: self.project_seed },
             method: self.method.clone(),
             structure: self.structure,
             gfim_scale: self.gfim_scale,

@@ -20,15 +20,30 @@ pub struct VariantArgs {
     /// How the scores of a group become one [default: sum].
     #[arg(long, value_enum, requires = "groups")]
     pub group_scores: Option<PoolArg>,
-    /// Tell how far scores and ranking may be off: from RESAMPLES sets of queries, drawn with replacement.
+    /// Tell how far scores and ranking may be off: from REPEATS sets of queries, drawn with replacement,
+    /// or REPEATS random projections.
     ///
-    /// For the mean query. Outputs get the columns score_std (standard error), low and high (the ends of
-    /// the interval that holds 95 % of the resamples). RESAMPLES is 1000 if left out.
-    #[arg(long, value_name = "RESAMPLES", num_args = 0..=1, default_missing_value = "1000", verbatim_doc_comment)]
-    pub uncertainty: Option<usize>,
+    /// For the mean query. Outputs get the columns score_std, low and high: for queries (1000 sets if left
+    /// out) the standard error and the ends of the interval that holds 95 % of the sets; for projections
+    /// (10) the standard deviation, the smallest and the largest.
+    #[arg(long, value_name = "REPEATS", num_args = 0..=1, verbatim_doc_comment)]
+    pub uncertainty: Option<Option<usize>>,
+    /// What is drawn anew [default: queries].
+    #[arg(long, value_enum, value_name = "WHAT", requires = "uncertainty")]
+    pub uncertainty_over: Option<OverArg>,
     /// Decides which queries are drawn [default: 0].
     #[arg(long, requires = "uncertainty")]
     pub seed: Option<u64>,
+}
+
+/// What is drawn anew for error bars, as typed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OverArg {
+    /// Queries, with replacement: how much hangs on which queries there are.
+    #[default]
+    Queries,
+    /// The directions of --project: how much hangs on chance.
+    Projections,
 }
 
 /// [`Pool`] as typed.

@@ -23,13 +23,11 @@ pub(super) fn limit(asked: Option<f64>) -> Option<f64> {
 
 /// About what the largest block, or all blocks merged, takes with a method, in GiB: gradients of the training samples
 /// (two blocks, since one is read while the other is scored) and the queries, the curvature, and copies of it in f64.
+/// Projected gradients are read in batches of whole ones.
 pub(super) fn needed(settings: &Settings, pair: &Pair) -> f64 {
-    let sizes = || pair.train.blocks().iter().map(|stored| (stored.block.rows as f64, stored.block.cols as f64));
-    let blocks: Vec<(f64, f64)> = if settings.options.merged {
-        vec![(1.0, sizes().map(|(rows, cols)| rows * cols).sum())]
-    } else {
-        sizes().collect()
-    };
+    let sizes: Vec<(f64, f64)> = pair.scored_blocks().iter().map(|b| (b.rows as f64, b.cols as f64)).collect();
+    let blocks =
+        if settings.options.merged { vec![(1.0, sizes.iter().map(|(rows, cols)| rows * cols).sum())] } else { sizes };
     let width = if pair.precision(&settings.device) == Precision::Double { 8.0 } else { 4.0 };
     let (n, q) = (pair.train.samples() as f64, pair.query.samples() as f64);
     let of_block = |(rows, cols): (f64, f64)| {
@@ -53,7 +51,8 @@ pub(super) fn needed(settings: &Settings, pair: &Pair) -> f64 {
         };
         training + 4.0 * q * d * width
     };
-    blocks.into_iter().map(of_block).fold(0.0, f64::max) / GIB
+    let read = if settings.projection.is_some() { 2.0 * BATCH } else { 0.0 };
+    (read + blocks.into_iter().map(of_block).fold(0.0, f64::max)) / GIB
 }
 
 /// Measures the peak of the memory that this process holds, where the system counts it.

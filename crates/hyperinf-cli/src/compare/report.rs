@@ -11,7 +11,7 @@ use crate::args::{QueryModeArg, StructureArg};
 use crate::error::CliError;
 use crate::gradient_file::Precision;
 use crate::output::{Cells, cell};
-use crate::score::{Input, Pair, counted, input, unit};
+use crate::score::{Input, Pair, Projecting, counted, input, unit};
 
 /// What was compared and how.
 #[derive(Serialize)]
@@ -22,6 +22,7 @@ pub(super) struct Summary {
     damping: DampingSummary,
     query_mode: &'static str,
     structure: &'static str,
+    projection: Option<Projecting>,
     device: String,
     precision: &'static str,
     queries: usize,
@@ -110,6 +111,7 @@ impl Summary {
                 StructureArg::PerBlock => "per-block",
                 StructureArg::Merged => "merged",
             },
+            projection: first.projection,
             device: first.device_name.clone(),
             precision: match pair.precision(&first.device) {
                 Precision::Single => "f32",

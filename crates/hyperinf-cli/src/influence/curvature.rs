@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use hyperinf::curvature::{BlockCurvature, Storage};
 use hyperinf::gradients::{Block, Capture, Estimate, Gradients, Sketch, Tape, Task};
-use hyperinf::scoring::{self, CurvatureSource, Method, Options, QueryMode, ScoreError, Source};
+use hyperinf::scoring::{self, CurvatureSource, Method, Options, ScoreError, Source};
 use serde::Serialize;
 
 use crate::args::{EstimateArg, EstimateArgs};
@@ -44,6 +44,17 @@ impl Chosen {
             }
             _ => {}
         }
+        if settings.projection.is_some() {
+            match settings.options.method {
+                Method::Inverse { storage, .. } if storage.needs_captures() => {
+                    return refused("--project", "the method is made of each layer's inputs, which lie in no file");
+                }
+                _ if estimate != EstimateArg::Empirical => {
+                    return refused("--project", "only gradients that lie in a file are projected");
+                }
+                _ => {}
+            }
+        }
         if estimate == EstimateArg::Empirical {
             return match (args.draws, args.estimate_seed) {
                 (Some(_), _) => refused("--draws", "nothing is drawn for it"),
@@ -82,19 +93,8 @@ impl Chosen {
         })
     }
 
-    /// The same with seeds that count on from its own, `count` of them, for error bars of the mean query's scores.
-    pub(crate) fn seeds(self, count: usize, options: &Options) -> Result<Vec<Self>, CliError> {
-        let refused = |second, reason| Err(CliError::Combination { first: "--uncertainty".into(), second, reason });
-        let Some(first) = self.seed else {
-            return refused("an estimate without draws", "take --estimate sampled, or gauss-newton with --draws");
-        };
-        if options.query != QueryMode::Mean {
-            return refused("--query-mode each", "error bars are for the mean of the queries");
-        }
-        if count < 2 {
-            let (flag, expected) = ("--uncertainty", "at least 2 seeds");
-            return Err(CliError::Value { flag, expected, value: count as f64 });
-        }
+    /// So many more, with seeds that count on; none where nothing is drawn.
+    pub(crate) fn further(self, count: usize) -> Vec<Self> {
         let with = |seed: u64| {
             let sent = match self.sent {
                 Estimate::Sampled { draws, .. } => Estimate::Sampled { seed, draws },
@@ -105,7 +105,8 @@ impl Chosen {
             };
             Self { seed: Some(seed), sent, ..self }
         };
-        Ok((0..count as u64).map(|more| with(first.wrapping_add(more))).collect())
+        let of = |first: u64| (1..=count as u64).map(move |more| with(first.wrapping_add(more)));
+        self.seed.into_iter().flat_map(of).collect()
     }
 
     /// The curvature of each block of the model, over all samples; `None` where it is made of the gradients that lie

@@ -7,7 +7,7 @@ use super::curvature::Chosen;
 use super::{Rows, Scored};
 use crate::data::{BadRow, Columns, Labels, TextTask};
 use crate::samples::CutRow;
-use crate::score::{Scoring, entries};
+use crate::score::{Projecting, Scoring, entries};
 
 /// How the scores of rows came about.
 #[derive(Serialize)]
@@ -16,7 +16,7 @@ pub(crate) struct Summary<'a> {
     #[serde(flatten)]
     pub(crate) scoring: Scoring,
     curvature: &'a Chosen,
-    /// Between seeds of what the curvature draws, if it was asked for.
+    /// Between seeds of what is drawn, if it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     uncertainty: Option<Uncertainty>,
     task: TextTask,
@@ -80,7 +80,10 @@ impl<'a> Summary<'a> {
             scoring: Scoring::new(&scored.settings, &scored.pair, &scored.attribution),
             curvature: &scored.chosen,
             uncertainty: scored.spread.as_ref().map(|spread| Uncertainty {
-                over: "seeds of the curvature's draws",
+                over: match scored.settings.projection {
+                    Some(Projecting { seed: Some(_), .. }) => "random projections",
+                    _ => "seeds of the curvature's draws",
+                },
                 seeds: scored.seeds,
                 spearman: spread.stability.spearman,
                 top: spread.stability.top,

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use burn::tensor::{DType, Device};
+use hyperinf::gradients::Projection;
 use hyperinf::scoring::Set;
 use safetensors::Dtype;
 
@@ -17,6 +18,8 @@ pub(crate) struct Pair {
     pub(crate) curvature: Option<Matched>,
     /// Queries that are taken away from the others.
     pub(crate) contrast: Option<Matched>,
+    /// What every block's gradients are projected on before they are scored.
+    pub(super) projection: Option<Projection>,
 }
 
 /// A file with the blocks of the training gradients.
@@ -31,7 +34,7 @@ impl Pair {
     pub(crate) fn open(train: &Path, query: &Path) -> Result<Self, CliError> {
         let train = open(Set::Train, train)?;
         let Matched { file: query, positions } = Matched::open(Set::Query, query, &train)?;
-        Ok(Self { train, query, positions, curvature: None, contrast: None })
+        Ok(Self { train, query, positions, curvature: None, contrast: None, projection: None })
     }
 
     /// With a curvature and a contrast from other files.

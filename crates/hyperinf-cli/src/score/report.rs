@@ -5,6 +5,7 @@ use hyperinf::scoring::ranking;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::projection::Projecting;
 use super::summary::{Scoring, Summary};
 use super::variants::{Outcome, UncertaintySummary};
 use crate::output::IdColumn;
@@ -100,7 +101,8 @@ impl Report<'_> {
             writeln!(out, "groups    {told} of {}, the {} of each", groups.file, groups.scores)?;
         }
         if let Some(UncertaintySummary { resamples, spearman, top, top_overlap, over, .. }) = uncertainty {
-            writeln!(out, "spread    over {resamples} sets of {over}; between two of them:")?;
+            let sets = if *over == "random projections" { "" } else { "sets of " };
+            writeln!(out, "spread    over {resamples} {sets}{over}; between two of them:")?;
             writeln!(
                 out,
                 "          Spearman {spearman:.3}, {:.0} % of the {top} highest in common",
@@ -112,7 +114,11 @@ impl Report<'_> {
 
     fn text_rankings(&self, out: &mut dyn Write) -> Result<()> {
         let what = if self.outcome.groups.is_some() { "group" } else { "sample" };
-        let score = if self.outcome.spread.is_some() { "score ± std. error" } else { "score" };
+        let score = match &self.summary.uncertainty {
+            None => "score",
+            Some(told) if told.level.is_some() => "score ± std. error",
+            Some(_) => "score ± deviation ",
+        };
         let width = if self.outcome.spread.is_some() { 39 } else { 26 };
         for Ranking { query_id, most_helpful, most_harmful } in self.rankings(QUERIES) {
             let title = if self.summary.scoring.query_mode == "mean" {
@@ -174,6 +180,10 @@ pub(crate) fn head(out: &mut dyn Write, scoring: &Scoring, blocks: usize, second
     writeln!(out, "{method}: {samples}, {queries}, {blocks}, {} structure", scoring.structure)?;
     writeln!(out, "device    {device}, {precision}; {:.2} s", seconds)?;
     writeln!(out, "score     {}; {}", scoring.sign, scoring.unit)?;
+    if let Some(Projecting { rank, directions, seed }) = &scoring.projection {
+        let seed = seed.map(|seed| format!(", seed {seed}")).unwrap_or_default();
+        writeln!(out, "projected on {rank} {directions} directions of each side{seed}")?;
+    }
     if let Some(damping) = &scoring.damping {
         let lambdas = || scoring.blocks.iter().filter_map(|b| b.lambda);
         let (least, most) = (lambdas().reduce(f64::min), lambdas().reduce(f64::max));

@@ -3,6 +3,7 @@ use hyperinf::curvature::{Damping, Scale, Side, Storage};
 use hyperinf::scoring::{Gfim, Method, Normalisation, Options, methods};
 use hyperinf::solvers::{solver, solvers};
 
+use super::projection::Projecting;
 use crate::args::{QueryModeArg, ScoringArgs, StructureArg};
 use crate::device::open_device;
 use crate::error::CliError;
@@ -13,6 +14,7 @@ pub(crate) struct Settings {
     /// The method's name.
     pub(crate) method: &'static str,
     pub(crate) structure: StructureArg,
+    pub(crate) projection: Option<Projecting>,
     pub(crate) device: Device,
     pub(crate) device_name: String,
     /// Flags that were given and mean nothing here.
@@ -26,6 +28,7 @@ impl Settings {
             scale: args.gfim_scale.map_or_else(Default::default, Into::into),
         };
         let (name, named) = named(&args.method, gfim)?;
+        let projection = Projecting::new(&args.project)?;
         let normalisation = normalisation(args, name, named.normalisation)?;
         let method = solved(args, named.method)?;
         let damping = damping(args)?;
@@ -35,7 +38,7 @@ impl Settings {
         let merged = args.structure == StructureArg::Merged && matches!(method, Method::Inverse { .. });
         let query = query_mode.into();
         let options = Options { method, normalisation, damping, query, merged, block_scores: false };
-        Ok(Self { options, method: name, structure: args.structure, device, device_name, unused })
+        Ok(Self { options, method: name, structure: args.structure, projection, device, device_name, unused })
     }
 
     /// The choices of the generalized Fisher matrix, for the methods that have one.

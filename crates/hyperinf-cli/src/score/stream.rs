@@ -7,12 +7,13 @@ use std::thread;
 use burn::tensor::{Device, Element, Tensor, TensorData};
 use bytemuck::Zeroable;
 use hyperinf::curvature::{BlockCurvature, Damping, Storage};
-use hyperinf::gradients::{Block, GradientError, Gradients};
+use hyperinf::gradients::{Block, GradientError, Gradients, Projection, Sides};
 use hyperinf::scoring::{
-    self, Attribution, Contrast, Joined, Method, Options, QueryMode, ScoreError, Scorer, Set, Source,
+    self, Attribution, Contrast, Joined, Method, Moments, Options, QueryMode, ScoreError, Scorer, Set, Source,
 };
 
 use super::pair::Pair;
+use super::projection;
 use crate::error::CliError;
 use crate::gradient_file::{FileError, GradientFile, Precision};
 
@@ -99,7 +100,7 @@ fn each_group(
         });
         for (group, loaded) in groups.iter().zip(receive) {
             let sources = sets.iter().zip(loaded?).map(|(&set, held)| blocks(set).source(group, held, device));
-            let sources: Vec<FileSource<'_>> = sources.collect();
+            let sources: Vec<FileSource<'_>> = sources.collect::<Result<_, _>>()?;
             let visited = visit(&sources);
             for source in sources {
                 source.failure()?;
@@ -149,7 +150,7 @@ pub(crate) fn self_influence(
     let of_blocks = Options { merged: false, ..options.clone() };
     let mut values = vec![0.0; pair.train.samples()];
     for group in groups {
-        let source = blocks.source(group, blocks.load(group)?, device);
+        let source = blocks.source(group, blocks.load(group)?, device)?;
         let found = match known {
             Some(known) => scoring::self_influence_known(&source, self::of_blocks(known, &source.layout), &of_blocks),
             None => scoring::self_influence(&source, &of_blocks),
@@ -159,6 +160,20 @@ pub(crate) fn self_influence(
         values.iter_mut().zip(found.values).for_each(|(sum, value)| *sum += value);
     }
     Ok(values)
+}
+
+/// The projections of a pair's blocks on the principal directions of the training gradients, from one pass over them.
+pub(super) fn principal(pair: &Pair, rank: usize, device: &Device) -> Result<Vec<Sides>, CliError> {
+    let options = Options { method: Method::Identity, query: QueryMode::Mean, merged: false, ..Options::default() };
+    let blocks = Blocks { pair, set: Set::Train, options: &options, precision: pair.precision(device) };
+    let mut sides = Vec::new();
+    for block in 0..pair.positions.len() {
+        let source = blocks.source(&[block], blocks.load(&[block])?, device)?;
+        let found = scoring::principal(&source, Moments::Gradients, rank);
+        source.failure()?;
+        sides.extend_from_slice(found.map_err(|error| explain(pair, error))?.sides());
+    }
+    Ok(sides)
 }
 
 /// Some blocks of one of the files.
@@ -182,11 +197,8 @@ impl<'a> Blocks<'a> {
 
     /// The block that these blocks are read as.
     fn block(self, positions: &[usize]) -> Block {
-        let blocks = || positions.iter().map(|&p| &self.file().blocks()[p].block);
-        match positions {
-            [one] => self.file().blocks()[*one].block.clone(),
-            _ => Block::new("merged", 1, blocks().map(Block::parameters).sum()),
-        }
+        let blocks: Vec<Block> = positions.iter().map(|&p| self.file().blocks()[p].block.clone()).collect();
+        side_by_side_of(&blocks)
     }
 
     /// Samples that are held at once.
@@ -198,6 +210,8 @@ impl<'a> Blocks<'a> {
             Method::Identity => None,
         };
         let all = match (self.set, storage) {
+            // What is held is smaller than what is read.
+            _ if self.pair.projection.is_some() => false,
             (Set::Query | Set::Contrast, _) => self.options.query == QueryMode::Each,
             // Only the samples that the curvature is made of are held by it.
             (Set::Train, _) if self.pair.curvature.is_some() => false,
@@ -230,12 +244,20 @@ impl<'a> Blocks<'a> {
         self.read(&positions, 0..n).map(Some).map_err(|e| self.error(e))
     }
 
-    fn source(self, group: &[usize], held: Option<TensorData>, device: &'a Device) -> FileSource<'a> {
+    fn source(self, group: &[usize], held: Option<TensorData>, device: &'a Device) -> Result<FileSource<'a>, CliError> {
         let positions = self.positions(group);
-        let (layout, batch) = ([self.block(&positions)].into(), self.batch(&positions));
-        let mut source = FileSource { blocks: self, positions, layout, batch, device, held: None, failed: None.into() };
-        source.held = held.map(|held| source.gradients(held));
-        source
+        let projection = self.pair.projection.as_ref().map(|all| projection::of(all, group)).transpose();
+        let projection = projection.map_err(|e| CliError::Score(ScoreError::Projection(e)))?;
+        let block = match &projection {
+            Some(projection) => side_by_side_of(projection.projected()),
+            None => self.block(&positions),
+        };
+        let (layout, batch) = ([block].into(), self.batch(&positions));
+        let (held, raw) = (None, held);
+        let mut source =
+            FileSource { blocks: self, positions, layout, projection, batch, device, held, failed: None.into() };
+        source.held = raw.map(|raw| source.gradients(raw)).transpose().map_err(CliError::Score)?;
+        Ok(source)
     }
 
     fn error(self, source: FileError) -> CliError {
@@ -248,6 +270,8 @@ struct FileSource<'a> {
     blocks: Blocks<'a>,
     positions: Vec<usize>,
     layout: Arc<[Block]>,
+    /// Of the blocks before they are put side by side.
+    projection: Option<Projection>,
     batch: usize,
     device: &'a Device,
     held: Option<Gradients>,
@@ -256,9 +280,15 @@ struct FileSource<'a> {
 }
 
 impl FileSource<'_> {
-    fn gradients(&self, data: TensorData) -> Gradients {
+    /// What was read, projected.
+    fn gradients(&self, data: TensorData) -> Result<Gradients, ScoreError> {
         let dtype = data.dtype();
-        Gradients { layout: self.layout.clone(), blocks: vec![Tensor::from_data(data, (self.device, dtype))] }
+        let whole: Tensor<3> = Tensor::from_data(data, (self.device, dtype));
+        let block = match &self.projection {
+            Some(projection) => projection::apply(projection, whole).map_err(ScoreError::Projection)?,
+            None => whole,
+        };
+        Ok(Gradients { layout: self.layout.clone(), blocks: vec![block] })
     }
 
     fn failure(self) -> Result<(), CliError> {
@@ -279,9 +309,17 @@ impl Source for FileSource<'_> {
                 let source = GradientError::Read("the file of gradients".into());
                 ScoreError::Gradients { set: self.blocks.set, source }
             })?;
-            visit(self.gradients(data))?;
+            visit(self.gradients(data)?)?;
         }
         Ok(())
+    }
+}
+
+/// The block that blocks are read or projected as.
+fn side_by_side_of(blocks: &[Block]) -> Block {
+    match blocks {
+        [one] => one.clone(),
+        _ => Block::new("merged", 1, blocks.iter().map(Block::parameters).sum()),
     }
 }
 

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::pair::Pair;
+use super::projection::Projecting;
 use super::settings::Settings;
 use super::variants::{GroupSummary, Outcome, UncertaintySummary};
 use crate::args::StructureArg;
@@ -44,6 +45,8 @@ pub(crate) struct Scoring {
     /// `null` for methods without a generalized Fisher matrix.
     pub(crate) gfim_side: Option<&'static str>,
     pub(crate) gfim_scale: Option<&'static str>,
+    /// What gradients were projected on before all else, if they were.
+    pub(crate) projection: Option<Projecting>,
     pub(crate) device: String,
     pub(crate) precision: &'static str,
     /// Rows of scores.
@@ -162,6 +165,7 @@ impl Scoring {
             },
             gfim_side,
             gfim_scale,
+            projection: settings.projection,
             device: settings.device_name.clone(),
             precision: match pair.precision(&settings.device) {
                 Precision::Single => "f32",

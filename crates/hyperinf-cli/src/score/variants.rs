@@ -3,19 +3,22 @@
 use std::fs;
 use std::path::Path;
 
-use hyperinf::eval::{Bootstrap, Spread, Stratum, bootstrap};
+use hyperinf::eval::{Bootstrap, Spread, Stability, Stratum, between, bootstrap};
 use hyperinf::scoring::{Groups, Method, Normalisation, Options, Pool, QueryMode, Scores};
 use serde::Serialize;
 use twox_hash::XxHash3_128;
 
 use super::pair::Pair;
+use super::projection::Projecting;
 use super::summary::unit;
-use crate::args::{QueryModeArg, ScoreArgs};
+use crate::args::{DirectionsArg, OverArg, QueryModeArg, ScoreArgs};
 use crate::error::CliError;
 use crate::output::{IdColumn, Ids};
 
 /// The fewest resamples whose interval means something: its ends are the second and the last but one of 40.
 const RESAMPLES: usize = 40;
+/// The highest scores whose overlap between projections is told.
+pub(crate) const TOP: usize = 10;
 
 /// Why a file of groups cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +46,15 @@ pub enum GroupError {
 /// What was typed of it, checked.
 pub(super) struct Variants<'a> {
     args: &'a ScoreArgs,
-    bootstrap: Option<Bootstrap>,
+    repeats: Option<Repeats>,
+}
+
+/// What scores are computed anew with, to tell how far they may be off.
+#[derive(Clone, Copy)]
+enum Repeats {
+    Queries(Bootstrap),
+    /// So many projections, with seeds that count on.
+    Projections(usize),
 }
 
 /// The groups of the training samples.
@@ -77,9 +88,8 @@ pub(super) struct UncertaintySummary {
     pub(super) over: &'static str,
     pub(super) resamples: usize,
     pub(super) seed: u64,
-    /// The share of resamples between `low` and `high`.
-    level: f64,
-    /// Of each resample.
+    /// The share of resamples between `low` and `high`; `null` where they are the smallest and the largest.
+    pub(super) level: Option<f64>,
     queries: usize,
     /// Between two resamples, the mean over pairs.
     pub(super) spearman: f64,
@@ -120,20 +130,20 @@ impl<'a> Variants<'a> {
             let (first, second) = (first.to_owned(), "--query-mode each");
             return Err(CliError::Combination { first, second, reason: "they are about the mean of the queries" });
         }
-        if let Some(found) = variants.uncertainty.filter(|found| *found < RESAMPLES) {
-            let (flag, expected) = ("--uncertainty", "at least 40 resamples");
-            return Err(CliError::Value { flag, expected, value: found as f64 });
+        let repeats = variants.uncertainty.map(|count| repeats(args, count)).transpose()?;
+        Ok(Self { args, repeats })
+    }
+
+    /// The projections that the scores are repeated with.
+    pub(super) fn other_projections(&self, first: Option<Projecting>) -> Vec<Projecting> {
+        match (self.repeats, first) {
+            (Some(Repeats::Projections(count)), Some(first)) => first.further(count - 1),
+            _ => Vec::new(),
         }
-        let bootstrap = variants.uncertainty.map(|resamples| Bootstrap {
-            resamples,
-            seed: variants.seed.unwrap_or_default(),
-            ..Bootstrap::default()
-        });
-        Ok(Self { args, bootstrap })
     }
 
     pub(super) fn query_mode(&self) -> QueryModeArg {
-        let mean = self.bootstrap.is_some() || self.args.variants.contrast_gradients.is_some();
+        let mean = self.repeats.is_some() || self.args.variants.contrast_gradients.is_some();
         self.args.query_mode.unwrap_or(if mean { QueryModeArg::Mean } else { QueryModeArg::Each })
     }
 
@@ -143,9 +153,7 @@ impl<'a> Variants<'a> {
     ///
     /// If they are not.
     pub(super) fn options(&self, options: &Options) -> Result<Options, CliError> {
-        if self.bootstrap.is_none() {
-            return Ok(options.clone());
-        }
+        let Some(Repeats::Queries(_)) = self.repeats else { return Ok(options.clone()) };
         if options.normalisation == Normalisation::Cosine {
             return Err(CliError::Combination {
                 first: "--uncertainty".into(),
@@ -195,7 +203,8 @@ impl<'a> Variants<'a> {
         Ok(Some(Grouped { groups, pool, summary }))
     }
 
-    /// What is told of scores, those for each query if they are to be resampled.
+    /// What is told of scores: those for each query if they are to be resampled, those of each projection if there are
+    /// several.
     pub(super) fn outcome(&self, scores: Scores, queries: usize, groups: Option<Grouped>) -> Result<Outcome, CliError> {
         let (scores, ids, groups) = match groups {
             None => {
@@ -207,26 +216,22 @@ impl<'a> Variants<'a> {
                 (scores, IdColumn::Names(groups.ids), Some(summary))
             }
         };
-        let Some(settings) = &self.bootstrap else {
-            let ids = Ids { queries: IdColumn::numbered(scores.queries()), train: ids };
-            return Ok(Outcome { scores, spread: None, ids, groups, uncertainty: None });
+        let (spread, over, resamples, seed, level) = match &self.repeats {
+            None => {
+                let ids = Ids { queries: IdColumn::numbered(scores.queries()), train: ids };
+                return Ok(Outcome { scores, spread: None, ids, groups, uncertainty: None });
+            }
+            Some(Repeats::Queries(settings)) => {
+                let over = "queries drawn with replacement";
+                (resampled(&scores, queries, settings)?, over, settings.resamples, settings.seed, Some(settings.level))
+            }
+            Some(Repeats::Projections(count)) => {
+                let seed = self.args.scoring.project.project_seed.unwrap_or_default();
+                (between(&scores.rows, TOP)?, "random projections", *count, seed, None)
+            }
         };
-        let (helped, harmed) = scores.rows.split_at(queries);
-        let mut strata = vec![Stratum { weight: 1.0, rows: helped }];
-        if !harmed.is_empty() {
-            strata.push(Stratum { weight: -1.0, rows: harmed });
-        }
-        let spread = bootstrap(&strata, settings)?;
-        let uncertainty = UncertaintySummary {
-            over: "queries drawn with replacement",
-            resamples: settings.resamples,
-            seed: settings.seed,
-            level: settings.level,
-            queries: scores.queries(),
-            spearman: spread.stability.spearman,
-            top: spread.stability.top,
-            top_overlap: spread.stability.overlap,
-        };
+        let Stability { spearman, top, overlap: top_overlap } = spread.stability;
+        let uncertainty = UncertaintySummary { over, resamples, seed, level, queries, spearman, top, top_overlap };
         Ok(Outcome {
             scores: Scores { rows: vec![spread.mean.clone()] },
             spread: Some(spread),
@@ -235,4 +240,38 @@ impl<'a> Variants<'a> {
             uncertainty: Some(uncertainty),
         })
     }
+}
+
+/// How often what is repeated.
+fn repeats(args: &ScoreArgs, count: Option<usize>) -> Result<Repeats, CliError> {
+    let flag = "--uncertainty";
+    if args.variants.uncertainty_over.unwrap_or_default() == OverArg::Queries {
+        let resamples = count.unwrap_or(1000);
+        if resamples < RESAMPLES {
+            return Err(CliError::Value { flag, expected: "at least 40 resamples", value: resamples as f64 });
+        }
+        let seed = args.variants.seed.unwrap_or_default();
+        return Ok(Repeats::Queries(Bootstrap { resamples, seed, ..Bootstrap::default() }));
+    }
+    let refused =
+        |second, reason| Err(CliError::Combination { first: "--uncertainty-over projections".into(), second, reason });
+    let drawn = args.scoring.project.project_on.unwrap_or_default() == DirectionsArg::Random;
+    match (args.scoring.project.project.filter(|_| drawn), args.variants.seed, count.unwrap_or(10)) {
+        (None, ..) => refused("no random --project", "nothing else is projected by chance"),
+        (_, Some(_), _) => refused("--seed", "the seed of projections is --project-seed"),
+        (_, _, count) if count < 2 => {
+            Err(CliError::Value { flag, expected: "at least 2 projections", value: count as f64 })
+        }
+        (_, _, count) => Ok(Repeats::Projections(count)),
+    }
+}
+
+/// The spread of the mean of queries that are drawn anew.
+fn resampled(scores: &Scores, queries: usize, settings: &Bootstrap) -> Result<Spread, CliError> {
+    let (helped, harmed) = scores.rows.split_at(queries);
+    let mut strata = vec![Stratum { weight: 1.0, rows: helped }];
+    if !harmed.is_empty() {
+        strata.push(Stratum { weight: -1.0, rows: harmed });
+    }
+    Ok(bootstrap(&strata, settings)?)
 }

@@ -12,7 +12,7 @@ use crate::error::CliError;
 use crate::figure::{self, Axis, HeatMap, Line, Panel, Point};
 use crate::gradient_file::Precision;
 use crate::output::{Cells, Column, IdColumn, Ids, Staged, Table, cell, ranks};
-use crate::score::{Input, Pair, counted, entries, input, unit};
+use crate::score::{Input, Pair, Projecting, counted, entries, input, unit};
 
 /// What was swept and how.
 #[derive(Serialize)]
@@ -45,6 +45,8 @@ pub(super) struct Summary {
 #[derive(Serialize)]
 struct Recommended {
     side: Option<String>,
+    /// The rank of the projection, if there is one.
+    project: Option<u32>,
     #[serde(flatten)]
     advice: Advice,
 }
@@ -52,6 +54,7 @@ struct Recommended {
 #[derive(Serialize)]
 struct SideSummary {
     side: Option<String>,
+    projection: Option<Projecting>,
     /// `null` for methods without a generalized Fisher matrix.
     gfim_side: Option<&'static str>,
     gfim_scale: Option<&'static str>,
@@ -81,8 +84,22 @@ struct DampingSummary {
 }
 
 /// A side as it is typed.
+fn side_of(side: &Swept) -> Option<String> {
+    side.variant.side.and_then(|side| Some(side.to_possible_value()?.get_name().to_owned()))
+}
+
+/// What tells a variant from the others.
 fn told(side: &Swept) -> Option<String> {
-    side.side.and_then(|side| Some(side.to_possible_value()?.get_name().to_owned()))
+    label(side_of(side).as_deref(), side.variant.rank.map(|rank| rank as usize))
+}
+
+fn label(side: Option<&str>, rank: Option<usize>) -> Option<String> {
+    match (side, rank) {
+        (None, None) => None,
+        (Some(side), None) => Some(format!("side {side}")),
+        (None, Some(rank)) => Some(format!("rank {rank}")),
+        (Some(side), Some(rank)) => Some(format!("side {side}, rank {rank}")),
+    }
 }
 
 impl Summary {
@@ -122,7 +139,9 @@ impl Summary {
             train_gradients: input(pair, Set::Train)?,
             query_gradients: input(pair, Set::Query)?,
             seconds: sweep.seconds,
-            recommended: chosen.and_then(|side| Some(Recommended { side: told(side), advice: side.advice.clone()? })),
+            recommended: chosen.and_then(|side| {
+                Some(Recommended { side: side_of(side), project: side.variant.rank, advice: side.advice.clone()? })
+            }),
             sides: sweep.sides.iter().map(|side| side_summary(side, sweep.dampings)).collect(),
         })
     }
@@ -143,10 +162,11 @@ impl Summary {
             side.text(self, out)?;
         }
         match &self.recommended {
-            Some(Recommended { side, advice }) => {
+            Some(Recommended { side, project, advice }) => {
                 let side = side.as_ref().map(|side| format!("--gfim-side {side} ")).unwrap_or_default();
+                let rank = project.map(|rank| format!("--project {rank} ")).unwrap_or_default();
                 let flag = if self.damping_kind == "absolute" { "--damping-absolute" } else { "--damping" };
-                writeln!(out, "\nrecommended, by rule of thumb: {side}{flag} {}", advice.damping)?;
+                writeln!(out, "\nrecommended, by rule of thumb: {side}{rank}{flag} {}", advice.damping)?;
                 writeln!(out, "  because it is {}", advice.reason)?;
             }
             None => writeln!(
@@ -158,12 +178,13 @@ impl Summary {
         writeln!(out, "\nAll scores and correlations: {files} in {}", folder.display())
     }
 
-    /// One row per side and damping.
+    /// One row per side, rank and damping.
     pub(super) fn table(&self) -> Cells {
         let rows = self.sides.iter().flat_map(|side| side.dampings.iter().map(move |row| (side, row)));
         let row = |(side, row): (&SideSummary, &DampingSummary)| {
             vec![
                 cell(side.side.as_ref()),
+                cell(side.projection.map(|projection| projection.rank)),
                 row.damping.to_string(),
                 cell(row.lambda_min),
                 cell(row.lambda_max),
@@ -181,8 +202,9 @@ impl Summary {
     }
 }
 
-const COLUMNS: [&str; 12] = [
+const COLUMNS: [&str; 13] = [
     "side",
+    "project",
     "damping",
     "lambda_min",
     "lambda_max",
@@ -216,7 +238,8 @@ fn side_summary(side: &Swept, dampings: &[f64]) -> SideSummary {
     };
     let (gfim_side, gfim_scale) = side.settings.gfim_names().unzip();
     SideSummary {
-        side: told(side),
+        side: side_of(side),
+        projection: side.settings.projection,
         gfim_side,
         gfim_scale,
         seconds: side.seconds,
@@ -227,7 +250,8 @@ fn side_summary(side: &Swept, dampings: &[f64]) -> SideSummary {
 
 impl SideSummary {
     fn text(&self, summary: &Summary, out: &mut dyn Write) -> Result<()> {
-        let title = self.side.as_ref().map(|side| format!("side {side}; ")).unwrap_or_default();
+        let title = label(self.side.as_deref(), self.projection.map(|projection| projection.rank));
+        let title = title.map(|title| format!("{title}; ")).unwrap_or_default();
         writeln!(out, "\n{title}{} damping, {:.2} s", summary.damping_kind, self.seconds)?;
         let top = format!("top {}", summary.top_k);
         writeln!(out, "{:>10} {:>10}  {:>18}  {:>18}", "", "", "agreement with next", "with dot product")?;
@@ -259,7 +283,7 @@ impl SideSummary {
     }
 }
 
-/// The scores of every side and damping.
+/// The scores of every side, rank and damping.
 pub(super) fn stage_scores<'a>(
     path: &'a Path,
     sweep: &Sweep<'_>,
@@ -267,14 +291,16 @@ pub(super) fn stage_scores<'a>(
 ) -> std::result::Result<Staged<'a>, CliError> {
     let scores = &sweep.sides[0].found[0].scores;
     let ids = Ids { queries: IdColumn::numbered(scores.queries()), train: IdColumn::numbered(scores.samples()) };
-    let sides: Vec<String> = sweep.sides.iter().map(|side| told(side).unwrap_or_default()).collect();
-    let tables = sweep.sides.iter().zip(&sides).flat_map(|(side, name)| {
+    let rank = |side: &Swept| side.variant.rank.map(|rank| rank.to_string()).unwrap_or_default();
+    let names: Vec<[String; 2]> = sweep.sides.iter().map(|s| [side_of(s).unwrap_or_default(), rank(s)]).collect();
+    let tables = sweep.sides.iter().zip(&names).flat_map(|(side, [name, rank])| {
         let ids = &ids;
         side.found.iter().zip(sweep.dampings).flat_map(move |(found, &damping)| {
             found.scores.rows.iter().enumerate().map(move |(query, row)| {
                 let n = row.len();
                 Table::new(vec![
                     ("side", Column::Text(vec![name.as_str(); n])),
+                    ("project", Column::Text(vec![rank.as_str(); n])),
                     ("damping", Column::Real(vec![damping as f32; n])),
                     ("query_id", ids.queries.column((0..n).map(|_| query))),
                     ("train_id", ids.train.column(0..n)),
@@ -297,7 +323,7 @@ pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> std::result:
     let mut stability = Vec::new();
     let mut against = Vec::new();
     for (pattern, side) in sweep.sides.iter().enumerate() {
-        // A colour for what is shown, a pattern for the side.
+        // A colour for what is shown, a pattern for the variant.
         let line =
             |colour, name, points| Line { name: named(name, side), points, look: several.then_some((colour, pattern)) };
         // Between the two that are compared.
@@ -318,7 +344,7 @@ pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> std::result:
     }
     let chosen = sweep.chosen.map(|place| &sweep.sides[place]);
     let mark = chosen.and_then(|side| Some(side.advice.as_ref()?.damping));
-    let of = chosen.and_then(told).map(|side| format!(", side {side}")).unwrap_or_default();
+    let of = chosen.and_then(told).map(|of| format!(", {of}")).unwrap_or_default();
     let kind = if sweep.args.absolute { "damping, absolute" } else { "damping, relative" };
     let (low, high) = (sweep.dampings[0], sweep.dampings[sweep.dampings.len() - 1]);
     let lowest = |lines: &[Line]| lines.iter().flat_map(|l| &l.points).map(|p| p.y).fold(0.9, f64::min);
@@ -338,7 +364,7 @@ pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> std::result:
 /// The rank correlations of all dampings with all.
 pub(super) fn stage_map<'a>(path: &'a Path, sweep: &Sweep<'_>) -> std::result::Result<Staged<'a>, CliError> {
     let name = |side: &Swept, damping: f64| match told(side) {
-        Some(side) => format!("{side} {damping}"),
+        Some(of) => format!("{of}, {damping}"),
         None => damping.to_string(),
     };
     let names: Vec<String> =

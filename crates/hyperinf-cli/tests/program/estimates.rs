@@ -144,9 +144,11 @@ fn error_bars_over_the_seeds_of_what_is_drawn() {
     }
 
     for (args, said) in [
-        (&["--estimate", "sampled", "--uncertainty", "3"][..], "--query-mode each"),
-        (&["--query-mode", "mean", "--uncertainty", "3"], "without draws"),
-        (&["--estimate", "sampled", "--query-mode", "mean", "--uncertainty", "1"], "at least 2 seeds"),
+        (&["--estimate", "sampled", "--query-mode", "each", "--uncertainty", "3"][..], "--query-mode each"),
+        (&["--uncertainty", "3"], "nothing that is drawn"),
+        (&["--method", "kfac", "--project", "2"], "layer's inputs"),
+        (&["--estimate", "gauss-newton", "--project", "2"], "lie in a file"),
+        (&["--estimate", "sampled", "--uncertainty", "1"], "at least 2 seeds"),
     ] {
         let run = fails(&folder, &model, args);
         assert!(run.stderr.contains(said), "{args:?}: {}", run.stderr);

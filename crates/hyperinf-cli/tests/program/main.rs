@@ -11,6 +11,7 @@ mod formats;
 mod labels;
 mod outputs;
 mod pipeline;
+mod projection;
 mod reader;
 mod resume;
 mod rows;

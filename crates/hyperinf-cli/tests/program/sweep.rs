@@ -34,20 +34,21 @@ fn swept(folder: &Folder, args: &[&str]) -> Vec<BTreeMap<String, String>> {
     csv_rows(&folder.file("hyperinf-sweep/sweep.csv"))
 }
 
-/// `scores.parquet` by side and damping: one row of scores per query.
+/// `scores.parquet` by side, or rank of a projection, and damping: one row of scores per query.
 fn scores(folder: &Folder) -> BTreeMap<(String, String), Vec<Vec<f64>>> {
     let file = File::open(folder.file("hyperinf-sweep/scores.parquet")).expect("the program wrote it");
     let reader = SerializedFileReader::new(file).expect("it is Parquet");
     let mut all: BTreeMap<(String, String), Vec<Vec<f64>>> = BTreeMap::new();
     for row in reader.get_row_iter(None).expect("it has rows") {
         let row = row.expect("the program writes whole rows");
-        let key = (row.get_string(0).expect("side").clone(), row.get_float(1).expect("damping").to_string());
+        let text = |column: usize| row.get_string(column).expect("side and project are texts").as_str();
+        let key = (text(0).to_owned() + text(1), row.get_float(2).expect("damping").to_string());
         let (query, sample) =
-            (row.get_long(2).expect("query_id") as usize, row.get_long(3).expect("train_id") as usize);
+            (row.get_long(3).expect("query_id") as usize, row.get_long(4).expect("train_id") as usize);
         let rows = all.entry(key).or_default();
         rows.resize(rows.len().max(query + 1), Vec::new());
         assert_eq!(rows[query].len(), sample, "samples come in their order");
-        rows[query].push(f64::from(row.get_float(4).expect("score")));
+        rows[query].push(f64::from(row.get_float(5).expect("score")));
     }
     all
 }
@@ -62,20 +63,23 @@ fn scores_are_those_of_score_at_each_damping() {
             ("datainf", &[]),
             ("diagonal", &["--absolute"]),
             ("shampoo", &["--query-mode", "mean"]),
+            ("exact", &["--project", "1,3"]),
         ] {
             let folder = folder();
             let args = [&["--method", method, "--dampings", "1,0.01,0.1,0.1", "--device", &device][..], more].concat();
             swept(&folder, &args);
             let found = scores(&folder);
-            let sides = if more.contains(&"--sides") { vec!["short", "cols"] } else { vec![""] };
-            assert_eq!(found.len(), 3 * sides.len(), "a damping given twice counts once");
+            let ranks = more.contains(&"--project");
+            let variants = if ranks || more.contains(&"--sides") { 2 } else { 1 };
+            assert_eq!(found.len(), 3 * variants, "a damping given twice counts once");
             for ((side, damping), rows) in &found {
                 let flag = if more.contains(&"--absolute") { "--damping-absolute" } else { "--damping" };
                 let mut args = vec!["--method", method, flag, damping, "--device", &device];
                 if !side.is_empty() {
-                    args.extend(["--gfim-side", side]);
+                    args.extend([if ranks { "--project" } else { "--gfim-side" }, side]);
                 }
-                args.extend(more.iter().filter(|flag| !["--sides", "short,cols", "--absolute"].contains(*flag)));
+                let swept = ["--sides", "short,cols", "--project", "1,3", "--absolute"];
+                args.extend(more.iter().filter(|flag| !swept.contains(*flag)));
                 for (found, expected) in rows.iter().zip(folder.scores(&args)) {
                     // Other solvers of the same equations, in f32 with refinement.
                     assert_close(&format!("{method} {side} {damping} on {device}"), found, &expected, 1e-4);

@@ -1,0 +1,142 @@
+//! `--project`: gradients that are made small before they are scored.
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use hyperinf::curvature::Damping;
+use hyperinf::gradients::{Block, Entries, Gradients, Projection};
+use hyperinf::scoring::{Gfim, Moments, Options, attribute, principal};
+use hyperinf_tests::compare::assert_close;
+use hyperinf_tests::devices;
+use serde_json::{Value, json};
+
+use crate::support::{Folder, csv_rows, number, whole};
+
+/// The gradients of a file of [`Folder::with_gradients`].
+fn gradients(n: usize, seed: u32, device: &Device) -> Gradients {
+    let block = |rows: usize, cols: usize, seed| -> Tensor<3> {
+        Tensor::from_data(TensorData::new(whole(n * rows * cols, seed), [n, rows, cols]), device)
+    };
+    let layout = [Block::new("a", 2, 5), Block::new("b", 3, 4)];
+    Gradients { layout: layout.into(), blocks: vec![block(2, 5, seed), block(3, 4, seed + 10)] }
+}
+
+fn json_of(folder: &Folder, args: &[&str]) -> Value {
+    let run = folder.score(&[args, &["--json"]].concat());
+    assert_eq!(run.code, Some(0), "{args:?}: {run:?}");
+    serde_json::from_str(&run.stdout).expect("it is JSON")
+}
+
+#[test]
+fn scores_are_those_of_projected_gradients() {
+    let folder = Folder::with_gradients();
+    for (name, device) in devices() {
+        let (train, query) = (gradients(6, 1, &device), gradients(3, 2, &device));
+        let layout = train.layout.clone();
+        let random = Projection::random(layout, 2, Entries::Gaussian, 7, (&device, DType::F32));
+        let random = random.expect("there are blocks");
+        let leading = principal(&train, Moments::Gradients, 2).expect("the gradients are numbers");
+        for (flags, projection) in [(&["--project-seed", "7"][..], random), (&["--project-on", "principal"], leading)] {
+            let small = |g: &Gradients| projection.gradients(g).expect("the same blocks");
+            for (method, merged) in [
+                ("identity", false),
+                ("hyperinf", false),
+                ("exact", false),
+                ("exact", true),
+                ("datainf", false),
+                ("shampoo", false),
+                ("diagonal", true),
+            ] {
+                let options = Options::named(method, Gfim::default()).expect("the method is known");
+                let options = Options { merged, damping: Damping::Relative(0.3), ..options };
+                let expected = attribute(&small(&train), &small(&query), &options).expect("the gradients are numbers");
+                let structure = if merged { "merged" } else { "per-block" };
+                let mut args = vec!["--method", method, "--structure", structure, "--device", &name, "--project", "2"];
+                if method != "identity" {
+                    args.extend(["--damping", "0.3"]);
+                }
+                let found = folder.scores(&[&args[..], flags].concat());
+                for (found, expected) in found.iter().zip(&expected.scores.rows) {
+                    assert_close(&format!("{args:?} {flags:?}"), found, expected, 1e-5);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_projection_on_all_directions_changes_nothing() {
+    let folder = Folder::with_gradients();
+    for args in [&["--method", "exact"][..], &["--method", "hyperinf", "--structure", "merged"]] {
+        let plain = folder.scores(args);
+        assert_eq!(folder.scores(&[args, &["--project", "5"]].concat()), plain, "{args:?}");
+        assert_ne!(folder.scores(&[args, &["--project", "4"]].concat()), plain, "{args:?}");
+    }
+}
+
+#[test]
+fn a_projection_is_told_with_the_scores() {
+    let folder = Folder::with_gradients();
+    let told = json_of(&folder, &["--project", "3"]);
+    assert_eq!(told["projection"], json!({ "rank": 3, "directions": "random", "seed": 0 }));
+    let sides = |block: usize| (&told["blocks"][block]["rows"], &told["blocks"][block]["cols"]);
+    assert_eq!((sides(0), sides(1)), ((&json!(2), &json!(3)), (&json!(3), &json!(3))));
+    let told = json_of(&folder, &["--project", "3", "--project-on", "principal"]);
+    assert_eq!(told["projection"], json!({ "rank": 3, "directions": "principal", "seed": null }));
+    assert_eq!(json_of(&folder, &[])["projection"], Value::Null);
+    let run = folder.score(&["--project", "3", "--project-seed", "9"]);
+    assert!(run.stdout.contains("projected on 3 random directions of each side, seed 9"), "{}", run.stdout);
+
+    let inputs = ["--train-gradients", "train.safetensors", "--query-gradients", "query.safetensors"];
+    let args = [&["compare"][..], &inputs, &["--methods", "identity,exact", "--project", "2"]].concat();
+    assert_eq!(crate::support::hyperinf(folder.path(), &args).code, Some(0));
+    let rows = csv_rows(&folder.file("hyperinf-compare/pairs.csv"));
+    let found = number(&rows[0], "pearson").expect("the scores differ");
+    let [dot, exact] = ["identity", "exact"].map(|method| folder.scores(&["--method", method, "--project", "2"]));
+    let pairs = dot.iter().zip(&exact).map(|(a, b)| hyperinf::eval::pearson(a, b).expect("the scores differ"));
+    assert!((found - pairs.sum::<f64>() / 3.0).abs() < 1e-5, "{found}");
+}
+
+/// The mean over projections, and how far they are apart.
+#[test]
+fn error_bars_over_projections() {
+    let folder = Folder::with_gradients();
+    let args = ["--method", "exact", "--query-mode", "mean", "--project", "2", "--project-seed"];
+    let alone: Vec<Vec<f64>> =
+        ["4", "5", "6"].iter().map(|seed| folder.scores(&[&args[..], &[*seed]].concat()).concat()).collect();
+    let over = ["4", "--uncertainty", "3", "--uncertainty-over", "projections"];
+    let told = json_of(&folder, &[&args[..], &over].concat());
+    let spread = &told["uncertainty"];
+    assert_eq!((&spread["over"], &spread["resamples"]), (&json!("random projections"), &json!(3)));
+    assert_eq!((&spread["seed"], &spread["level"]), (&json!(4), &Value::Null));
+    let found = folder.scores(&[&args[..], &over].concat()).concat();
+    let of = |i: usize| alone.iter().map(move |set| set[i]);
+    let mean: Vec<f64> = (0..6).map(|i| of(i).sum::<f64>() / 3.0).collect();
+    assert_close("the mean over projections", &found, &mean, 1e-5);
+    for ranked in told["rankings"][0]["most_helpful"].as_array().expect("a ranking") {
+        let i = ranked["train_id"].as_u64().expect("a number") as usize;
+        let std = (of(i).map(|score| (score - mean[i]).powi(2)).sum::<f64>() / 2.0).sqrt();
+        let expected = [std, of(i).fold(f64::INFINITY, f64::min), of(i).fold(f64::NEG_INFINITY, f64::max)];
+        let found = ["score_std", "low", "high"].map(|name| ranked[name].as_f64().expect("a number"));
+        assert_close("the spread over projections", &found, &expected, 1e-4);
+    }
+    let ten = json_of(&folder, &["--project", "2", "--uncertainty", "--uncertainty-over", "projections"]);
+    assert_eq!(ten["uncertainty"]["resamples"], 10);
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    let folder = Folder::with_gradients();
+    let over = ["--uncertainty", "3", "--uncertainty-over", "projections"];
+    for (args, said) in [
+        (&["--project", "0"][..], "1.."),
+        (&["--project-seed", "1"], "--project <RANK>"),
+        (&["--project", "2", "--project-on", "principal", "--project-seed", "1"], "nothing is drawn"),
+        (&over, "no random --project"),
+        (&[&over[..], &["--project", "2", "--project-on", "principal"]].concat(), "no random --project"),
+        (&[&over[..], &["--project", "2", "--seed", "1"]].concat(), "--project-seed"),
+        (&["--project", "2", "--uncertainty", "1", "--uncertainty-over", "projections"], "at least 2 projections"),
+    ] {
+        let run = folder.score(args);
+        assert_eq!(run.code, Some(2), "{args:?}: {run:?}");
+        assert!(run.stderr.contains(said), "{args:?}: {}", run.stderr);
+    }
+}
