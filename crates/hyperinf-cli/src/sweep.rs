@@ -239,12 +239,14 @@ fn suspicion(scores: &Scores) -> Vec<f64> {
     (0..scores.samples()).map(|i| -scores.rows.iter().map(|row| row[i]).sum::<f64>() / queries).collect()
 }
 
-/// The side whose advice counts: with samples known to be bad the one of the highest AUC, else the first that has one.
+/// The variant whose advice counts: with samples known to be bad the one of the highest AUC, else the first of those with
+/// the largest rank that has one.
 fn choose(sides: &[Swept]) -> Option<usize> {
     let value = |side: &Swept| {
         let advice = side.advice.as_ref()?;
-        Some(side.auc[advice.place].unwrap_or(0.0))
+        Some((side.auc[advice.place].unwrap_or(0.0), side.variant.rank))
     };
     let known = sides.iter().enumerate().filter_map(|(place, side)| Some((place, value(side)?)));
-    known.rev().max_by(|a, b| a.1.total_cmp(&b.1)).map(|(place, _)| place)
+    let order = |a: (f64, Option<u32>), b: (f64, Option<u32>)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+    known.rev().max_by(|a, b| order(a.1, b.1)).map(|(place, _)| place)
 }

@@ -74,6 +74,8 @@ struct DampingSummary {
     /// With the next larger damping; `null` for the largest.
     spearman_next: Option<f64>,
     overlap_next: Option<f64>,
+    /// With the next larger rank of the projection, at the same side and damping; `null` for the largest.
+    spearman_next_rank: Option<f64>,
     /// With the plain dot product.
     spearman_dot: Option<f64>,
     /// The share of the scores' variance that the plain dot product explains: their squared
@@ -142,7 +144,7 @@ impl Summary {
             recommended: chosen.and_then(|side| {
                 Some(Recommended { side: side_of(side), project: side.variant.rank, advice: side.advice.clone()? })
             }),
-            sides: sweep.sides.iter().map(|side| side_summary(side, sweep.dampings)).collect(),
+            sides: (0..sweep.sides.len()).map(|place| side_summary(sweep, place)).collect(),
         })
     }
 
@@ -192,6 +194,7 @@ impl Summary {
                 row.converged.to_string(),
                 cell(row.spearman_next),
                 cell(row.overlap_next),
+                cell(row.spearman_next_rank),
                 cell(row.spearman_dot),
                 cell(row.explained_by_dot),
                 cell(row.auc),
@@ -202,7 +205,7 @@ impl Summary {
     }
 }
 
-const COLUMNS: [&str; 13] = [
+const COLUMNS: [&str; 14] = [
     "side",
     "project",
     "damping",
@@ -212,13 +215,19 @@ const COLUMNS: [&str; 13] = [
     "converged",
     "spearman_next",
     "overlap_next",
+    "spearman_next_rank",
     "spearman_dot",
     "explained_by_dot",
     "auc",
     "recommended",
 ];
 
-fn side_summary(side: &Swept, dampings: &[f64]) -> SideSummary {
+fn side_summary(sweep: &Sweep<'_>, variant: usize) -> SideSummary {
+    let (side, dampings) = (&sweep.sides[variant], sweep.dampings);
+    let larger = sweep.sides.iter().enumerate().filter(|(_, other)| {
+        other.variant.side == side.variant.side && side.variant.rank.is_some() && other.variant.rank > side.variant.rank
+    });
+    let next_rank = larger.min_by_key(|(_, other)| other.variant.rank).map(|(place, _)| place);
     let row = |place: usize| {
         let found = &side.found[place];
         let lambdas = || found.blocks.iter().filter_map(|block| block.lambda);
@@ -230,6 +239,10 @@ fn side_summary(side: &Swept, dampings: &[f64]) -> SideSummary {
             converged: found.blocks.iter().all(BlockReport::converged),
             spearman_next: side.next[place].and_then(|a| a.spearman),
             overlap_next: side.next[place].map(|a| a.overlap),
+            spearman_next_rank: next_rank.and_then(|next| {
+                let of = |variant: usize| variant * dampings.len() + place;
+                sweep.all[of(variant)][of(next)].spearman
+            }),
             spearman_dot: side.dot[place].spearman,
             explained_by_dot: side.dot[place].explained,
             auc: side.auc[place],
@@ -254,10 +267,14 @@ impl SideSummary {
         let title = title.map(|title| format!("{title}; ")).unwrap_or_default();
         writeln!(out, "\n{title}{} damping, {:.2} s", summary.damping_kind, self.seconds)?;
         let top = format!("top {}", summary.top_k);
-        writeln!(out, "{:>10} {:>10}  {:>18}  {:>18}", "", "", "agreement with next", "with dot product")?;
+        // Only where there is another.
+        let ranked = self.dampings.iter().any(|row| row.spearman_next_rank.is_some());
+        let next_rank = |told: &str| if ranked { format!("  {told:>9}") } else { String::new() };
+        let (with, of) = (next_rank("next rank"), next_rank("Spearman"));
+        writeln!(out, "{:>10} {:>10}  {:>18}{with}  {:>18}", "", "", "agreement with next", "with dot product")?;
         writeln!(
             out,
-            "{:>10} {:>10}  {:>10} {top:>8}  {:>9} {:>9}  {:>6}",
+            "{:>10} {:>10}  {:>10} {top:>8}{of}  {:>9} {:>9}  {:>6}",
             "damping", "residual", "Spearman", "Spearman", "explained", "AUC"
         )?;
         let number = |value: Option<f64>| value.map_or("–".into(), |v| format!("{v:.3}"));
@@ -266,10 +283,11 @@ impl SideSummary {
             let residual = row.residual.map_or("– ".into(), |r| format!("{r:.1e}{star}"));
             writeln!(
                 out,
-                "{:>10} {residual:>11} {:>10} {:>8}  {:>9} {:>9}  {:>6}{}",
+                "{:>10} {residual:>11} {:>10} {:>8}{}  {:>9} {:>9}  {:>6}{}",
                 row.damping,
                 number(row.spearman_next),
                 number(row.overlap_next),
+                next_rank(&number(row.spearman_next_rank)),
                 number(row.spearman_dot),
                 number(row.explained_by_dot),
                 number(row.auc),

@@ -116,6 +116,33 @@ fn agreements_are_those_of_the_scores() {
     }
 }
 
+/// Without samples known to be bad the largest rank is the one to trust, and each is held against the next.
+#[test]
+fn ranks_are_compared_and_the_largest_is_recommended() {
+    let folder = folder();
+    let rows = swept(&folder, &["--method", "exact", "--dampings", "0.1,1", "--stable", "0.01", "--project", "4,1,2"]);
+    let scores = scores(&folder);
+    let of = |rank: &str, damping: &str| &scores[&(rank.to_owned(), damping.to_owned())];
+    for row in &rows {
+        let next = match row["project"].as_str() {
+            "1" => "2",
+            "2" => "4",
+            _ => {
+                assert_eq!(number(row, "spearman_next_rank"), None);
+                continue;
+            }
+        };
+        let (mine, next) = (of(&row["project"], &row["damping"]), of(next, &row["damping"]));
+        let mean = mine.iter().zip(next).map(|(a, b)| spearman(a, b).expect("they differ")).sum::<f64>() / 4.0;
+        assert!((number(row, "spearman_next_rank").expect("there is one") - mean).abs() < 1e-6, "{row:?}");
+    }
+    let told: Value = serde_json::from_str(
+        &fs::read_to_string(folder.file("hyperinf-sweep/summary.json")).expect("the program wrote it"),
+    )
+    .expect("it is JSON");
+    assert_eq!(told["recommended"]["project"], 4);
+}
+
 /// How far a damping is from where the rule, in its own words, wants it: of all runs of neighbours that agree the
 /// widest, its middle, and the damping nearest to that. `None` if no two agree.
 fn off_the_rule(rows: &[BTreeMap<String, String>], stable: f64, found: f64) -> Option<f64> {
