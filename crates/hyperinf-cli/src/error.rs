@@ -82,6 +82,18 @@ pub enum CliError {
     /// A system of equations cannot be solved.
     #[error("the equations cannot be solved")]
     Solve(#[from] SolveError),
+    /// A checkpoint is of other samples than the first.
+    #[error("the {set} gradients of a checkpoint in `{path}` are of {found} samples, those of the first of {expected}")]
+    Checkpoint {
+        /// Which gradients.
+        set: Set,
+        /// The file.
+        path: PathBuf,
+        /// Samples in it.
+        found: usize,
+        /// Samples of the first.
+        expected: usize,
+    },
     /// A file of samples known to be bad cannot be used.
     #[error("the samples known to be bad in `{path}` cannot be used")]
     KnownBad {

@@ -1,5 +1,6 @@
 //! `hyperinf score`: from files of per-sample gradients to scores.
 
+mod checkpoints;
 mod pair;
 mod projection;
 mod report;
@@ -43,24 +44,19 @@ pub fn run(args: &ScoreArgs) -> Result<(), CliError> {
     let settings = Settings::new(&args.scoring, variants.query_mode())?;
     let options = variants.options(&settings.options)?;
     let output = args.output.as_deref().map(|path| Output::new(path, &variants.inputs())).transpose()?;
-    let mut pair = variants.open()?;
-    let groups = variants.groups(pair.train.samples())?;
-    let mut score = |projection| -> Result<Attribution, CliError> {
-        pair.project(projection, &settings.device)?;
-        let attribution = stream::attribute(&pair, &options, &settings.device)?;
-        if args.scoring.strict {
-            check_converged(&attribution)?;
-        }
-        Ok(attribution)
-    };
+    let mut moments = variants.open()?;
+    let groups = variants.groups(moments[0].pair.train.samples())?;
+    let mut score =
+        |projection| checkpoints::attribute(&mut moments, projection, (&settings, &options), args.scoring.strict);
     let mut attribution = score(settings.projection)?;
     for other in variants.other_projections(settings.projection) {
         let Attribution { scores, .. } = score(Some(other))?;
         attribution.scores.rows.extend(scores.rows);
     }
-    let outcome = variants.outcome(std::mem::take(&mut attribution.scores), pair.query.samples(), groups)?;
+    let queries = moments[0].pair.query.samples();
+    let outcome = variants.outcome(std::mem::take(&mut attribution.scores), queries, groups)?;
     attribution.scores = outcome.scores.clone();
-    let summary = Summary::new(&settings, &pair, &attribution, &outcome)?;
+    let summary = Summary::new(&settings, &moments, &attribution, &outcome)?;
     if let Some(output) = &output {
         output.write(&outcome.scores, outcome.spread.as_ref(), &outcome.ids, &summary.metadata())?;
     }

@@ -14,6 +14,22 @@ pub struct VariantArgs {
     /// Positive = helps the queries more than these.
     #[arg(long, value_name = "FILE.safetensors")]
     pub contrast_gradients: Option<PathBuf>,
+    /// The model at another moment of its training: its gradients of the training samples, of the queries, and the
+    /// learning rate with which the training went on from there. May be given several times.
+    ///
+    /// Scores are summed over all moments, each times its rate: with --method identity TracIn's.
+    #[arg(
+        long,
+        num_args = 3,
+        value_names = ["TRAIN.safetensors", "QUERY.safetensors", "RATE"],
+        requires = "learning_rate",
+        allow_hyphen_values = true,
+        verbatim_doc_comment
+    )]
+    pub checkpoint: Vec<String>,
+    /// The learning rate with which the training went on from the model of --train-gradients.
+    #[arg(long, value_name = "RATE", requires = "checkpoint", allow_hyphen_values = true)]
+    pub learning_rate: Option<f64>,
     /// The group of each training sample, one id per line: groups are scored instead of samples.
     #[arg(long, value_name = "FILE")]
     pub groups: Option<PathBuf>,

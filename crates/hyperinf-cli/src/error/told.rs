@@ -46,6 +46,7 @@ impl CliError {
             Self::Score(ScoreError::NoCaptures) => 2,
             Self::File { .. }
             | Self::KnownBad { .. }
+            | Self::Checkpoint { .. }
             | Self::Blocks { .. }
             | Self::Sides { .. }
             | Self::Groups { .. }
@@ -94,6 +95,7 @@ impl CliError {
             Self::Blocks { .. } | Self::Sides { .. } => {
                 "write both files from the same layers of the same model".into()
             }
+            Self::Checkpoint { .. } => "write the same samples in the same order at every checkpoint".into(),
             Self::NonFinite { .. } => "leave the sample out, or find out why its loss overflowed".into(),
             Self::TooLarge { .. } => "scale all gradients of both files down by the same factor".into(),
             Self::Score(ScoreError::Solve { source: SolveError::Unsupported { .. }, .. }) => {

@@ -84,7 +84,10 @@ impl Report<'_> {
     }
 
     fn text_variants(&self, out: &mut dyn Write) -> Result<()> {
-        let Summary { curvature_gradients, contrast_gradients, groups, uncertainty, .. } = self.summary;
+        let Summary { checkpoints, curvature_gradients, contrast_gradients, groups, uncertainty, .. } = self.summary;
+        if let Some(moments) = checkpoints {
+            writeln!(out, "moments   {} checkpoints of the training, the largest residual of all", moments.len())?;
+        }
         if let Some(input) = curvature_gradients {
             writeln!(out, "curvature of {} in {}", counted(input.samples, "sample", "samples"), input.file)?;
         }

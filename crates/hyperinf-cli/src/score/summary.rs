@@ -3,6 +3,7 @@ use hyperinf::scoring::{Attribution, BlockReport, Method, Normalisation, Options
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::checkpoints::{self, Checkpoint, CheckpointSummary};
 use super::pair::Pair;
 use super::projection::Projecting;
 use super::settings::Settings;
@@ -18,6 +19,8 @@ pub(super) struct Summary {
     pub(super) scoring: Scoring,
     pub(super) train_gradients: Input,
     pub(super) query_gradients: Input,
+    /// All moments of the training, the first one too, if there are several.
+    pub(super) checkpoints: Option<Vec<CheckpointSummary>>,
     /// Of other samples than the training samples; else `null`.
     pub(super) curvature_gradients: Option<Input>,
     /// Of the queries that count the other way, if there are any.
@@ -99,17 +102,23 @@ impl Summary {
     /// Reads what was not read yet of the files, for their fingerprints.
     pub(super) fn new(
         settings: &Settings,
-        pair: &Pair,
+        moments: &[Checkpoint],
         attribution: &Attribution,
         outcome: &Outcome,
     ) -> Result<Self, CliError> {
+        let pair = &moments[0].pair;
         let other = |is: bool, set| is.then(|| input(pair, set)).transpose();
         let mut scoring = Scoring::new(settings, pair, attribution);
         scoring.unit = outcome.unit(&settings.options, pair.contrast.is_some());
+        if moments.len() > 1 {
+            scoring.unit =
+                format!("sum over {} checkpoints of the learning rate times: {}", moments.len(), scoring.unit);
+        }
         Ok(Self {
             scoring,
             train_gradients: input(pair, Set::Train)?,
             query_gradients: input(pair, Set::Query)?,
+            checkpoints: checkpoints::summaries(moments)?,
             curvature_gradients: other(pair.curvature.is_some(), Set::Curvature)?,
             contrast_gradients: other(pair.contrast.is_some(), Set::Contrast)?,
             groups: outcome.groups.clone(),

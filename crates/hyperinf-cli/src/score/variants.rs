@@ -8,6 +8,7 @@ use hyperinf::scoring::{Groups, Method, Normalisation, Options, Pool, QueryMode,
 use serde::Serialize;
 use twox_hash::XxHash3_128;
 
+use super::checkpoints::{self, Checkpoint, Typed};
 use super::pair::Pair;
 use super::projection::Projecting;
 use super::summary::unit;
@@ -46,6 +47,7 @@ pub enum GroupError {
 /// What was typed of it, checked.
 pub(super) struct Variants<'a> {
     args: &'a ScoreArgs,
+    checkpoints: Vec<Typed<'a>>,
     repeats: Option<Repeats>,
 }
 
@@ -131,7 +133,7 @@ impl<'a> Variants<'a> {
             return Err(CliError::Combination { first, second, reason: "they are about the mean of the queries" });
         }
         let repeats = variants.uncertainty.map(|count| repeats(args, count)).transpose()?;
-        Ok(Self { args, repeats })
+        Ok(Self { args, checkpoints: checkpoints::typed(variants)?, repeats })
     }
 
     /// The projections that the scores are repeated with.
@@ -169,13 +171,16 @@ impl<'a> Variants<'a> {
         let ScoreArgs { train_gradients, query_gradients, variants, .. } = self.args;
         let others = [&variants.curvature_gradients, &variants.contrast_gradients, &variants.groups];
         let others = others.into_iter().filter_map(|path| path.as_deref());
-        [train_gradients.as_path(), query_gradients.as_path()].into_iter().chain(others).collect()
+        let moments = self.checkpoints.iter().flat_map(|&(train, query, _)| [train, query]);
+        [train_gradients.as_path(), query_gradients.as_path()].into_iter().chain(others).chain(moments).collect()
     }
 
-    pub(super) fn open(&self) -> Result<Pair, CliError> {
+    /// The gradients of every moment, the first one first.
+    pub(super) fn open(&self) -> Result<Vec<Checkpoint>, CliError> {
         let ScoreArgs { train_gradients, query_gradients, variants, .. } = self.args;
         let (curvature, contrast) = (&variants.curvature_gradients, &variants.contrast_gradients);
-        Pair::open(train_gradients, query_gradients)?.with(curvature.as_deref(), contrast.as_deref())
+        let first = Pair::open(train_gradients, query_gradients)?.with(curvature.as_deref(), contrast.as_deref())?;
+        checkpoints::open(first, &self.checkpoints, variants.learning_rate)
     }
 
     /// The groups of this many samples, if they are asked for.

@@ -211,6 +211,51 @@ fn error_bars_are_columns_and_the_ranking_s_stability_is_told() {
     assert_eq!(json(&folder, &["--uncertainty"])["uncertainty"]["resamples"], 1000);
 }
 
+/// TracIn: the sum over moments of the training, each times its learning rate.
+#[test]
+fn checkpoints_are_summed_with_their_learning_rates() {
+    let folder = folder();
+    for (file, n, seed) in [("later_train.safetensors", 6, 21), ("later_query.safetensors", 3, 22)] {
+        let blocks = [f32s("a", &[n, 2, 5], &whole(n * 10, seed)), f32s("b", &[n, 3, 4], &whole(n * 12, seed + 10))];
+        folder.write(file, &blocks);
+    }
+    let moments =
+        ["--learning-rate", "0.5", "--checkpoint", "later_train.safetensors", "later_query.safetensors", "0.25"];
+    let found = folder.scores(&[&["--method", "identity"][..], &moments].concat());
+    let terms = [(gradients(6, 1), gradients(3, 2), 0.5), (gradients(6, 21), gradients(3, 22), 0.25)];
+    for (q, row) in found.iter().enumerate() {
+        let of = |i: usize| terms.iter().map(|(train, query, rate)| rate * dot(&query[q], &train[i])).sum::<f64>();
+        assert_close("TracIn", row, &(0..6).map(of).collect::<Vec<_>>(), 1e-6);
+    }
+    // Every moment has a curvature, and groups and error bars are of the sum.
+    let own = folder.scores(&["--method", "exact", "--query-mode", "mean"]).concat();
+    let exact = folder.scores(&[&["--method", "exact", "--query-mode", "mean"][..], &moments].concat()).concat();
+    fs::rename(folder.file("later_train.safetensors"), folder.file("train.safetensors")).expect("the folder is ours");
+    fs::rename(folder.file("later_query.safetensors"), folder.file("query.safetensors")).expect("the folder is ours");
+    let later = folder.scores(&["--method", "exact", "--query-mode", "mean"]).concat();
+    let sum: Vec<f64> = own.iter().zip(&later).map(|(a, b)| 0.5 * a + 0.25 * b).collect();
+    assert_close("exact", &exact, &sum, 1e-5);
+    let again = ["--learning-rate", "0.5", "--checkpoint", "train.safetensors", "query.safetensors", "0.25"];
+    let sure = folder.scores(&[&["--method", "exact", "--uncertainty"][..], &again].concat()).concat();
+    assert_close("the mean", &sure, &later.iter().map(|s| 0.75 * s).collect::<Vec<_>>(), 1e-5);
+    let told = json(&folder, &again);
+    assert_eq!(told["checkpoints"][1]["learning_rate"], 0.25);
+    assert_eq!(told["checkpoints"][1]["query_gradients"]["samples"], 3);
+    assert!(told["unit"].as_str().expect("a text").starts_with("sum over 2 checkpoints"), "{told}");
+
+    let check = |args: &[&str], code: i32, said: &str| {
+        let run = folder.score(args);
+        assert_eq!((run.code, run.stderr.contains(said)), (Some(code), true), "{args:?}, {said}: {}", run.stderr);
+    };
+    check(&again[2..], 2, "--learning-rate");
+    check(&again[..2], 2, "--checkpoint");
+    check(&["--learning-rate", "-1", "--checkpoint", "train.safetensors", "query.safetensors", "1"], 2, "not -1");
+    check(&[&again[..5], &["much"]].concat(), 2, "the RATE of --checkpoint");
+    check(&[&again[..], &["--contrast-gradients", "contrast.safetensors"]].concat(), 2, "one moment only");
+    check(&[&again[..3], &["contrast.safetensors", "query.safetensors", "1"]].concat(), 3, "of 2 samples");
+    check(&[&again[..], &["--output", "train.safetensors"]].concat(), 2, "also an input");
+}
+
 #[test]
 fn what_cannot_be_is_refused_with_the_numbers() {
     let folder = folder();
