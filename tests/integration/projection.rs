@@ -1,13 +1,14 @@
 //! Gradients made small: by the definition, from captures, and what it does to scores.
 
 use burn::tensor::{DType, Device, Tensor};
-use hyperinf::curvature::{Damping, Storage};
+use hyperinf::curvature::{Damping, Scale, Storage};
 use hyperinf::eval::spearman;
 use hyperinf::gradients::{
     Block, Capture, Entries, GradientError, Gradients, Projection, Sides, Target, capture, gradients,
 };
 use hyperinf::scoring::{
-    Joined, Method, Moments, Options, ProjectedSource, QueryMode, ScoreError, Source, TaskSource, attribute, principal,
+    Gfim, Joined, Method, Moments, Options, ProjectedSource, QueryMode, ScoreError, Source, TaskSource, attribute,
+    principal,
 };
 use hyperinf::solvers::Exact;
 use hyperinf_tests::compare::{assert_close, assert_within, matrix, precisions, tensor, values};
@@ -259,6 +260,29 @@ fn principal_directions_of_gradients_hold_all_where_there_are_few() {
 }
 
 /// The last layer of a classifier: what comes back to it sums to zero, so that one of three directions is empty.
+/// Which side is the shorter one is a matter of the block as it was: rows here, of 3 × 8, though both are 2 afterwards.
+#[test]
+fn the_shorter_side_is_that_before_the_projection() {
+    each(|what, device, dtype, epsilon| {
+        // Every gradient is a matrix of rank 2 between the same two spaces.
+        let (u, w) = (Matrix::noise(3, 2, 60), Matrix::noise(8, 2, 61));
+        let set = |n: usize, seed: u64| {
+            let each = (0..n).flat_map(|i| u.times(&Matrix::noise(2, 2, seed + i as u64)).times(&w.transpose()).values);
+            let rows = Matrix { rows: n, cols: 24, values: each.collect() };
+            let block = tensor(&rows, device, dtype).reshape([n, 3, 8]);
+            Gradients::new([Block::new("wide", 3, 8)], vec![block]).expect("the shapes fit the layout")
+        };
+        let (train, query) = (set(30, 100), set(4, 200));
+        let gfim = Gfim { scale: Scale::Sum, ..Gfim::default() };
+        let options = Options::named("hyperinf", gfim).expect("the method is known");
+        let options = Options { damping: Damping::Absolute(0.5), ..options };
+        let projection = principal(&train, Moments::Gradients, 2).expect("the gradients are numbers");
+        let project = |source| ProjectedSource { source, projection: &projection };
+        let expected = scores(&train, &query, &options);
+        assert_close(what, &scores(&project(&train), &project(&query), &options), &expected, 1e5 * epsilon);
+    });
+}
+
 #[test]
 fn principal_directions_of_captures_hold_all_where_there_are_few() {
     each(|what, device, dtype, epsilon| {

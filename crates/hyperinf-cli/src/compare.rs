@@ -77,6 +77,7 @@ pub fn run(args: &CompareArgs) -> Result<(), CliError> {
     let mut pair = Pair::open(&args.train_gradients, &args.query_gradients)?;
     if let Some(first) = settings.first() {
         pair.project(first.projection, &first.device)?;
+        pair.note(first.projection).iter().for_each(|note| warn(note));
     }
     let top_k = top_k(args.top_k, pair.train.samples())?;
     let limit_gib = memory::limit(args.memory);

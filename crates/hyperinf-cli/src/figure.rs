@@ -17,7 +17,7 @@ use crate::output::{Staged, WriteError};
 
 pub use bars::{Bar, Bars};
 pub use heat::HeatMap;
-pub use lines::{Line, Panel, Point};
+pub use lines::{Line, PATTERNS, Panel, Point};
 
 /// What the drawing library can fail with.
 type Failure = Box<dyn std::error::Error + Send + Sync>;

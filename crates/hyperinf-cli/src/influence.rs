@@ -1,6 +1,7 @@
 //! What `attribute`, `detect` and `select` share: from files of rows to scores.
 
 mod curvature;
+mod earlier;
 mod summary;
 
 use std::fs::create_dir_all;
@@ -116,6 +117,7 @@ impl Job<'_> {
         self.prepare_folder()?;
         let files = ModelFiles::find(&args.model, args.adapter.as_deref())?;
         let task = files.task()?;
+        chosen.check_task(task)?;
         let train = read_data(Set::Train, &args.train, task, &args.columns)?;
         let query = read_data(Set::Query, query, task, &args.columns)?;
         check(train.rows.len())?;
@@ -158,6 +160,12 @@ impl Job<'_> {
         let gradients =
             [taken.write(GRADIENTS[0], Target::Loss, &train)?, taken.write(GRADIENTS[1], Target::Measure, &query)?];
         let mut pair = Pair::open(gradients[0].path(), gradients[1].path())?;
+        if let Some(how) = settings.projection.filter(|how| pair.is_within(how)) {
+            if self.seeds.is_some() && how.seed.is_some() {
+                return Err(score::nothing_projected());
+            }
+            pair.note(Some(how)).iter().for_each(|note| warn(note));
+        }
         let mut score = |Drawn { chosen, projection }| -> Result<_, CliError> {
             pair.project(projection, &settings.device)?;
             let known = chosen.of_model(model, &train.samples, taken.batch, pattern.as_ref(), &settings.options)?;
@@ -176,7 +184,9 @@ impl Job<'_> {
         if let Some(count) = self.seeds {
             let mut sets = attribution.scores.rows.clone();
             for other in redrawn(chosen, &settings, count)? {
-                sets.extend(score(other)?.1.scores.rows);
+                let (_, found) = score(other)?;
+                sets.extend(found.scores.rows);
+                score::keep_worst(&mut attribution.blocks, found.blocks);
             }
             // What else is told of them is of the first.
             pair.project(settings.projection, &settings.device)?;

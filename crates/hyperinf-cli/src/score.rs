@@ -17,6 +17,7 @@ use hyperinf::scoring::{Attribution, BlockReport};
 use crate::args::ScoreArgs;
 use crate::error::CliError;
 use crate::output::Output;
+use crate::progress;
 use crate::to_stdout;
 pub(crate) use pair::Pair;
 pub(crate) use projection::Projecting;
@@ -27,6 +28,7 @@ use summary::Summary;
 pub(crate) use summary::{Input, Scoring, entries, input, unit};
 pub use variants::GroupError;
 use variants::Variants;
+pub(crate) use variants::nothing_projected;
 
 /// Blocks that are warned about one by one; of more only the number is told.
 const WARNED: usize = 5;
@@ -45,13 +47,17 @@ pub fn run(args: &ScoreArgs) -> Result<(), CliError> {
     let options = variants.options(&settings.options)?;
     let output = args.output.as_deref().map(|path| Output::new(path, &variants.inputs())).transpose()?;
     let mut moments = variants.open()?;
-    let groups = variants.groups(moments[0].pair.train.samples())?;
+    let first = &moments[0].pair;
+    variants.check_projection(first, settings.projection)?;
+    first.note(settings.projection).iter().for_each(|note| progress::warn(note));
+    let groups = variants.groups(first.train.samples())?;
     let mut score =
         |projection| checkpoints::attribute(&mut moments, projection, (&settings, &options), args.scoring.strict);
     let mut attribution = score(settings.projection)?;
     for other in variants.other_projections(settings.projection) {
-        let Attribution { scores, .. } = score(Some(other))?;
-        attribution.scores.rows.extend(scores.rows);
+        let found = score(Some(other))?;
+        attribution.scores.rows.extend(found.scores.rows);
+        keep_worst(&mut attribution.blocks, found.blocks);
     }
     let queries = moments[0].pair.query.samples();
     let outcome = variants.outcome(std::mem::take(&mut attribution.scores), queries, groups)?;
@@ -64,6 +70,16 @@ pub fn run(args: &ScoreArgs) -> Result<(), CliError> {
     let seconds = began.elapsed().as_secs_f64();
     let report = report::Report { summary: &summary, outcome: &outcome, output: args.output.as_deref(), seconds };
     to_stdout(|out| if args.scoring.json { report.json(out) } else { report.text(out) })
+}
+
+/// Of reports of the same blocks those that say least for the scores.
+pub(crate) fn keep_worst(blocks: &mut [BlockReport], others: Vec<BlockReport>) {
+    let trust = |report: &BlockReport| (report.converged(), -report.residual);
+    for (kept, other) in blocks.iter_mut().zip(others) {
+        if trust(&other).partial_cmp(&trust(kept)).is_none_or(|order| order.is_lt()) {
+            *kept = other;
+        }
+    }
 }
 
 fn not_converged(attribution: &Attribution) -> Vec<&BlockReport> {

@@ -41,7 +41,7 @@ struct Swept {
     seconds: f64,
     /// Agreement with the scores at the next larger damping.
     next: Vec<Option<Agreement>>,
-    /// Agreement with the plain dot product.
+    /// Agreement with the plain dot product, of projected gradients if they are.
     dot: Vec<Agreement>,
     /// How well low scores find the samples known to be bad.
     auc: Vec<Option<f64>>,
@@ -80,13 +80,17 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
     let mut pair = Pair::open(&args.train_gradients, &args.query_gradients)?;
     let top_k = top_k(args.top_k, pair.train.samples())?;
     let bad = args.known_bad.as_deref().map(|path| known::read(path, pair.train.samples())).transpose()?;
-    let plain = plain(&settings[0].1, &pair)?;
+    let mut dot = plain(&settings[0].1, &pair)?;
     let mut progress = Progress::new("variants and blocks", (settings.len() * pair.train.blocks().len()) as u64);
     let mut done = 0;
     let mut sides = Vec::new();
     for (variant, settings) in settings {
         let began = Instant::now();
-        pair.project(settings.projection, &settings.device)?;
+        if settings.projection.is_some() {
+            pair.project(settings.projection, &settings.device)?;
+            pair.note(settings.projection).iter().for_each(|note| warn(note));
+            dot = plain(&settings, &pair)?;
+        }
         let all: Vec<Damping> = dampings.iter().map(|&value| damping(args, value)).collect();
         let mut tell = || {
             done += 1;
@@ -95,7 +99,7 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
         let found = score::sweep(&pair, &settings.options, &all, &settings.device, &mut tell)?;
         found.iter().try_for_each(|attribution| check_range(&attribution.scores))?;
         let seconds = began.elapsed().as_secs_f64();
-        sides.push(judge((args, top_k), &dampings, (variant, settings), (found, seconds), &plain, bad.as_deref())?);
+        sides.push(judge((args, top_k), &dampings, (variant, settings), (found, seconds), &dot, bad.as_deref())?);
     }
     progress.finish();
     let scores: Vec<&Scores> = sides.iter().flat_map(|side| side.found.iter().map(|a| &a.scores)).collect();

@@ -64,6 +64,17 @@ impl Storage {
         matches!(self, Self::Kronecker { .. })
     }
 
+    /// The same with the shorter side of this block, before it was projected, in place of [`Side::Short`].
+    pub fn by_sides_of(self, block: &Block) -> Self {
+        match self {
+            Self::OneSided { side: side @ Side::Short, scale } => {
+                let rows = side.contracts_rows(block.rows, block.cols);
+                Self::OneSided { side: if rows { Side::Rows } else { Side::Cols }, scale }
+            }
+            other => other,
+        }
+    }
+
     /// Fails if what it starts with would be too large for the block, or a parameter is out of its range.
     pub(crate) fn check(self, block: &Block) -> Result<(), CurvatureError> {
         match self {

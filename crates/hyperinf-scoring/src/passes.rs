@@ -16,18 +16,24 @@ pub(crate) fn accumulate(
 ) -> Result<Vec<BlockCurvature>, ScoreError> {
     let error = ScoreError::curvature(set);
     let mut sums: Vec<Accumulator> = Vec::new();
+    // What is merged has one row, whatever its blocks were.
+    let blocks = source.unprojected().filter(|_| !merged);
+    let storages = |layout: &[Block]| match &blocks {
+        Some(blocks) => blocks.iter().map(|block| storage.by_sides_of(block)).collect(),
+        None => vec![storage; layout.len()],
+    };
     loop {
         // Merged blocks have no captures: their gradients are put side by side.
         if !merged && storage.needs_captures() {
             source.pass_captures(&mut |captures| {
                 let layout: Vec<Block> = captures.iter().map(|c| c.block.clone()).collect();
-                start(&mut sums, &layout, storage, set)?;
+                start(&mut sums, &layout, &storages, set)?;
                 same_blocks(&sums, &layout, set)?;
                 sums.iter_mut().zip(&captures).try_for_each(|(sum, capture)| sum.add_capture(capture)).map_err(&error)
             })?;
         } else {
             each_batch(source, merged, set, &mut |gradients| {
-                start(&mut sums, &gradients.layout, storage, set)?;
+                start(&mut sums, &gradients.layout, &storages, set)?;
                 same_blocks(&sums, &gradients.layout, set)?;
                 let mut pairs = sums.iter_mut().zip(gradients.blocks);
                 pairs.try_for_each(|(sum, block)| sum.add(block)).map_err(&error)
@@ -51,9 +57,14 @@ pub(crate) fn accumulate(
 }
 
 /// An empty sum per block, before the first batch.
-fn start(sums: &mut Vec<Accumulator>, layout: &[Block], storage: Storage, set: Set) -> Result<(), ScoreError> {
+fn start(
+    sums: &mut Vec<Accumulator>,
+    layout: &[Block],
+    storages: &dyn Fn(&[Block]) -> Vec<Storage>,
+    set: Set,
+) -> Result<(), ScoreError> {
     if sums.is_empty() {
-        let new = layout.iter().map(|block| Accumulator::new(block.clone(), storage));
+        let new = layout.iter().zip(storages(layout)).map(|(block, storage)| Accumulator::new(block.clone(), storage));
         *sums = new.collect::<Result<_, _>>().map_err(ScoreError::curvature(set))?;
     }
     Ok(())

@@ -1,4 +1,6 @@
-use hyperinf_gradients::{Capture, Gradients};
+use std::sync::Arc;
+
+use hyperinf_gradients::{Block, Capture, Gradients};
 
 use crate::passes::mean;
 use crate::{ScoreError, Set, Source};
@@ -36,6 +38,10 @@ impl Source for Joined<'_> {
 
     fn has_captures(&self) -> bool {
         self.0.iter().all(|source| source.has_captures())
+    }
+
+    fn unprojected(&self) -> Option<Arc<[Block]>> {
+        self.0.first().and_then(|source| source.unprojected())
     }
 
     fn pass_captures(&self, visit: &mut dyn FnMut(Vec<Capture>) -> Result<(), ScoreError>) -> Result<(), ScoreError> {

@@ -2,9 +2,10 @@ mod curvature;
 mod projected;
 
 use std::borrow::Borrow;
+use std::sync::Arc;
 
 use hyperinf_curvature::host;
-use hyperinf_gradients::{Capture, Estimate, Gradients, Target, Task, capture, gradients};
+use hyperinf_gradients::{Block, Capture, Estimate, Gradients, Target, Task, capture, gradients};
 
 pub use self::curvature::CurvatureSource;
 pub use self::projected::{Moments, ProjectedSource, principal};
@@ -25,6 +26,12 @@ pub trait Source {
     /// Whether [`Source::pass_captures`] gives the batches: a projection then takes those.
     fn has_captures(&self) -> bool {
         false
+    }
+
+    /// The blocks before they were projected, if they were: a side is the shorter one by these, since afterwards both are
+    /// often equal.
+    fn unprojected(&self) -> Option<Arc<[Block]>> {
+        None
     }
 
     /// The same batches before inputs and what came back are multiplied out; for sources that have them.

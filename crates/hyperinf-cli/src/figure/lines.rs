@@ -69,7 +69,7 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(128, 128, 128),
 ];
 /// Solid, dashed, dotted.
-const PATTERNS: usize = 3;
+pub const PATTERNS: usize = 3;
 const PANEL: (u32, u32) = (600, 470);
 /// The height of a line of the legend, and the length of the stroke in it.
 const ENTRY: u32 = 24;

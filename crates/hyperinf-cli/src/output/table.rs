@@ -3,7 +3,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use parquet::basic::{Compression, ConvertedType, Repetition, Type as Physical};
-use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, FloatType, Int64Type};
+use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FloatType, Int64Type};
 use parquet::errors::Result;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
@@ -26,6 +26,8 @@ pub enum Column<'a> {
     Whole(Vec<i64>),
     /// Real numbers.
     Real(Vec<f32>),
+    /// Real numbers with all their digits.
+    Double(Vec<f64>),
     /// Texts.
     Text(Vec<&'a str>),
     /// True or false.
@@ -54,6 +56,7 @@ impl Column<'_> {
         match self {
             Self::Whole(values) => values.len(),
             Self::Real(values) => values.len(),
+            Self::Double(values) => values.len(),
             Self::Text(values) => values.len(),
             Self::Truth(values) => values.len(),
         }
@@ -63,6 +66,7 @@ impl Column<'_> {
         match self {
             Self::Whole(values) => values[row].to_string(),
             Self::Real(values) => values[row].to_string(),
+            Self::Double(values) => values[row].to_string(),
             Self::Text(values) => values[row].to_owned(),
             Self::Truth(values) => values[row].to_string(),
         }
@@ -72,6 +76,7 @@ impl Column<'_> {
         let (physical, converted) = match self {
             Self::Whole(_) => (Physical::INT64, ConvertedType::NONE),
             Self::Real(_) => (Physical::FLOAT, ConvertedType::NONE),
+            Self::Double(_) => (Physical::DOUBLE, ConvertedType::NONE),
             Self::Text(_) => (Physical::BYTE_ARRAY, ConvertedType::UTF8),
             Self::Truth(_) => (Physical::BOOLEAN, ConvertedType::NONE),
         };
@@ -109,6 +114,7 @@ pub(super) fn parquet<'a, T: Borrow<Table<'a>>>(
             match column {
                 Column::Whole(values) => write_column::<Int64Type, _>(&mut group, values)?,
                 Column::Real(values) => write_column::<FloatType, _>(&mut group, values)?,
+                Column::Double(values) => write_column::<DoubleType, _>(&mut group, values)?,
                 Column::Truth(values) => write_column::<BoolType, _>(&mut group, values)?,
                 Column::Text(values) => {
                     let values: Vec<ByteArray> = values.iter().map(|&text| text.into()).collect();

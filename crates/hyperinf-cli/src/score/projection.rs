@@ -40,6 +40,13 @@ impl Projecting {
 }
 
 impl Projecting {
+    /// The flags that mean it.
+    pub(crate) fn flags(self) -> String {
+        let seed = self.seed.filter(|seed| *seed != 0).map(|seed| format!("--project-seed {seed} "));
+        let on = if self.seed.is_none() { "--project-on principal " } else { "" };
+        format!("--project {} {on}{}", self.rank, seed.unwrap_or_default())
+    }
+
     /// So many more, with seeds that count on; none where nothing is drawn.
     pub(crate) fn further(self, count: usize) -> Vec<Self> {
         let of = |first: u64| (1..=count as u64).map(move |more| Self { seed: Some(first.wrapping_add(more)), ..self });
@@ -62,6 +69,17 @@ impl Pair {
         Ok(())
     }
 
+    /// Whether a projection of this rank would leave every block as it is.
+    pub(crate) fn is_within(&self, how: &Projecting) -> bool {
+        self.train.blocks().iter().all(|stored| stored.block.rows.max(stored.block.cols) <= how.rank)
+    }
+
+    /// What is to be told of a projection that does nothing.
+    pub(crate) fn note(&self, how: Option<Projecting>) -> Option<String> {
+        let how = how.filter(|how| self.is_within(how))?;
+        Some(format!("--project {} has no effect: no side of any block is longer", how.rank))
+    }
+
     /// The blocks that are scored: the training file's, or what is left of them.
     pub(crate) fn scored_blocks(&self) -> Vec<Block> {
         match &self.projection {
@@ -77,8 +95,9 @@ pub(super) fn of(all: &Projection, blocks: &[usize]) -> Result<Projection, Gradi
     Projection::new(layout, blocks.iter().map(|&block| all.sides()[block].clone()).collect())
 }
 
-/// The gradients of blocks side by side, `[n, 1, D]`, or of one, `[n, rows, cols]`, projected: side by side again, or one.
-pub(super) fn apply(projection: &Projection, whole: Tensor<3>) -> Result<Tensor<3>, GradientError> {
+/// The gradients of blocks side by side, `[n, 1, D]`, or of one, `[n, rows, cols]`, projected: `merged` side by side again, or
+/// the one.
+pub(super) fn apply(projection: &Projection, whole: Tensor<3>, merged: bool) -> Result<Tensor<3>, GradientError> {
     let n = whole.dims()[0];
     let flat: Tensor<2> = whole.flatten(1, 2);
     let mut column = 0;
@@ -89,7 +108,7 @@ pub(super) fn apply(projection: &Projection, whole: Tensor<3>) -> Result<Tensor<
     });
     let gradients = Gradients { layout: projection.layout().clone(), blocks: blocks.collect() };
     let mut small = projection.gradients(&gradients)?.blocks;
-    if small.len() == 1 {
+    if !merged {
         return Ok(small.remove(0));
     }
     let width = projection.projected().iter().map(Block::parameters).sum::<usize>();

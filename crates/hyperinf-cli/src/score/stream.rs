@@ -198,7 +198,15 @@ impl<'a> Blocks<'a> {
     /// The block that these blocks are read as.
     fn block(self, positions: &[usize]) -> Block {
         let blocks: Vec<Block> = positions.iter().map(|&p| self.file().blocks()[p].block.clone()).collect();
-        side_by_side_of(&blocks)
+        self.joined(&blocks)
+    }
+
+    /// The block that blocks are read or projected as: the one, or all merged.
+    fn joined(self, blocks: &[Block]) -> Block {
+        match blocks {
+            [one] if !self.options.merged => one.clone(),
+            _ => Block::new("merged", 1, blocks.iter().map(Block::parameters).sum()),
+        }
     }
 
     /// Samples that are held at once.
@@ -228,7 +236,7 @@ impl<'a> Blocks<'a> {
         let parts = positions.iter().map(|&p| self.file().read(p, samples.clone(), self.precision));
         let (n, width) = (samples.len(), self.block(positions).parameters());
         match (positions, self.precision) {
-            ([one], _) => self.file().read(*one, samples.clone(), self.precision),
+            ([one], _) if !self.options.merged => self.file().read(*one, samples.clone(), self.precision),
             (_, Precision::Single) => side_by_side::<f32>(parts, n, width),
             (_, Precision::Double) => side_by_side::<f64>(parts, n, width),
         }
@@ -249,7 +257,7 @@ impl<'a> Blocks<'a> {
         let projection = self.pair.projection.as_ref().map(|all| projection::of(all, group)).transpose();
         let projection = projection.map_err(|e| CliError::Score(ScoreError::Projection(e)))?;
         let block = match &projection {
-            Some(projection) => side_by_side_of(projection.projected()),
+            Some(projection) => self.joined(projection.projected()),
             None => self.block(&positions),
         };
         let (layout, batch) = ([block].into(), self.batch(&positions));
@@ -285,7 +293,9 @@ impl FileSource<'_> {
         let dtype = data.dtype();
         let whole: Tensor<3> = Tensor::from_data(data, (self.device, dtype));
         let block = match &self.projection {
-            Some(projection) => projection::apply(projection, whole).map_err(ScoreError::Projection)?,
+            Some(projection) => {
+                projection::apply(projection, whole, self.blocks.options.merged).map_err(ScoreError::Projection)?
+            }
             None => whole,
         };
         Ok(Gradients { layout: self.layout.clone(), blocks: vec![block] })
@@ -297,6 +307,11 @@ impl FileSource<'_> {
 }
 
 impl Source for FileSource<'_> {
+    fn unprojected(&self) -> Option<Arc<[Block]>> {
+        let projection = self.projection.as_ref().filter(|_| !self.blocks.options.merged)?;
+        Some(projection.layout().clone())
+    }
+
     fn pass(&self, visit: &mut dyn FnMut(Gradients) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
         if let Some(held) = &self.held {
             return visit(held.clone());
@@ -312,14 +327,6 @@ impl Source for FileSource<'_> {
             visit(self.gradients(data)?)?;
         }
         Ok(())
-    }
-}
-
-/// The block that blocks are read or projected as.
-fn side_by_side_of(blocks: &[Block]) -> Block {
-    match blocks {
-        [one] => one.clone(),
-        _ => Block::new("merged", 1, blocks.iter().map(Block::parameters).sum()),
     }
 }
 

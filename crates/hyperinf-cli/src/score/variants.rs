@@ -93,8 +93,8 @@ pub(super) struct UncertaintySummary {
     /// The share of resamples between `low` and `high`; `null` where they are the smallest and the largest.
     pub(super) level: Option<f64>,
     queries: usize,
-    /// Between two resamples, the mean over pairs.
-    pub(super) spearman: f64,
+    /// Between two resamples, the mean over pairs; `null` if no pair has one.
+    pub(super) spearman: Option<f64>,
     pub(super) top: usize,
     pub(super) top_overlap: f64,
 }
@@ -123,7 +123,7 @@ impl Outcome {
 impl<'a> Variants<'a> {
     /// # Errors
     ///
-    /// If choices contradict each other, or the resamples are too few.
+    /// If choices contradict each other, or the resamples are too few or too many.
     pub(super) fn new(args: &'a ScoreArgs) -> Result<Self, CliError> {
         let variants = &args.variants;
         let flag = variants.uncertainty.map(|_| "--uncertainty");
@@ -134,6 +134,16 @@ impl<'a> Variants<'a> {
         }
         let repeats = variants.uncertainty.map(|count| repeats(args, count)).transpose()?;
         Ok(Self { args, checkpoints: checkpoints::typed(variants)?, repeats })
+    }
+
+    /// # Errors
+    ///
+    /// If error bars are asked for over projections that project nothing.
+    pub(super) fn check_projection(&self, pair: &Pair, how: Option<Projecting>) -> Result<(), CliError> {
+        match (self.repeats, how) {
+            (Some(Repeats::Projections(_)), Some(how)) if pair.is_within(&how) => Err(nothing_projected()),
+            _ => Ok(()),
+        }
     }
 
     /// The projections that the scores are repeated with.
@@ -247,13 +257,23 @@ impl<'a> Variants<'a> {
     }
 }
 
+/// Error bars over what is no chance.
+pub(crate) fn nothing_projected() -> CliError {
+    CliError::Combination {
+        first: "--uncertainty over projections".into(),
+        second: "this --project",
+        reason: "no side of any block is longer than the rank, so that nothing is projected",
+    }
+}
+
 /// How often what is repeated.
 fn repeats(args: &ScoreArgs, count: Option<usize>) -> Result<Repeats, CliError> {
     let flag = "--uncertainty";
     if args.variants.uncertainty_over.unwrap_or_default() == OverArg::Queries {
         let resamples = count.unwrap_or(1000);
-        if resamples < RESAMPLES {
-            return Err(CliError::Value { flag, expected: "at least 40 resamples", value: resamples as f64 });
+        if !(RESAMPLES..=Bootstrap::MOST).contains(&resamples) {
+            let expected = "at least 40 resamples and at most 1000000";
+            return Err(CliError::Value { flag, expected, value: resamples as f64 });
         }
         let seed = args.variants.seed.unwrap_or_default();
         return Ok(Repeats::Queries(Bootstrap { resamples, seed, ..Bootstrap::default() }));
@@ -264,8 +284,9 @@ fn repeats(args: &ScoreArgs, count: Option<usize>) -> Result<Repeats, CliError> 
     match (args.scoring.project.project.filter(|_| drawn), args.variants.seed, count.unwrap_or(10)) {
         (None, ..) => refused("no random --project", "nothing else is projected by chance"),
         (_, Some(_), _) => refused("--seed", "the seed of projections is --project-seed"),
-        (_, _, count) if count < 2 => {
-            Err(CliError::Value { flag, expected: "at least 2 projections", value: count as f64 })
+        (_, _, count) if !(2..=Bootstrap::MOST).contains(&count) => {
+            let expected = "at least 2 projections and at most 1000000";
+            Err(CliError::Value { flag, expected, value: count as f64 })
         }
         (_, _, count) => Ok(Repeats::Projections(count)),
     }

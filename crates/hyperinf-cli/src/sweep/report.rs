@@ -45,8 +45,8 @@ pub(super) struct Summary {
 #[derive(Serialize)]
 struct Recommended {
     side: Option<String>,
-    /// The rank of the projection, if there is one.
-    project: Option<u32>,
+    /// The largest that was tried: which rank to take is not judged.
+    projection: Option<Projecting>,
     #[serde(flatten)]
     advice: Advice,
 }
@@ -142,7 +142,11 @@ impl Summary {
             query_gradients: input(pair, Set::Query)?,
             seconds: sweep.seconds,
             recommended: chosen.and_then(|side| {
-                Some(Recommended { side: side_of(side), project: side.variant.rank, advice: side.advice.clone()? })
+                Some(Recommended {
+                    side: side_of(side),
+                    projection: side.settings.projection,
+                    advice: side.advice.clone()?,
+                })
             }),
             sides: (0..sweep.sides.len()).map(|place| side_summary(sweep, place)).collect(),
         })
@@ -164,12 +168,15 @@ impl Summary {
             side.text(self, out)?;
         }
         match &self.recommended {
-            Some(Recommended { side, project, advice }) => {
+            Some(Recommended { side, projection, advice }) => {
                 let side = side.as_ref().map(|side| format!("--gfim-side {side} ")).unwrap_or_default();
-                let rank = project.map(|rank| format!("--project {rank} ")).unwrap_or_default();
+                let project = projection.map(Projecting::flags).unwrap_or_default();
                 let flag = if self.damping_kind == "absolute" { "--damping-absolute" } else { "--damping" };
-                writeln!(out, "\nrecommended, by rule of thumb: {side}{rank}{flag} {}", advice.damping)?;
+                writeln!(out, "\nrecommended, by rule of thumb: {side}{project}{flag} {}", advice.damping)?;
                 writeln!(out, "  because it is {}", advice.reason)?;
+                if self.sides.iter().any(|other| other.projection != *projection) {
+                    writeln!(out, "  at the largest rank tried: which rank to take is not judged")?;
+                }
             }
             None => writeln!(
                 out,
@@ -319,7 +326,7 @@ pub(super) fn stage_scores<'a>(
                 Table::new(vec![
                     ("side", Column::Text(vec![name.as_str(); n])),
                     ("project", Column::Text(vec![rank.as_str(); n])),
-                    ("damping", Column::Real(vec![damping as f32; n])),
+                    ("damping", Column::Double(vec![damping; n])),
                     ("query_id", ids.queries.column((0..n).map(|_| query))),
                     ("train_id", ids.train.column(0..n)),
                     ("score", Column::Real(row.iter().map(|&s| s as f32).collect())),
@@ -334,6 +341,8 @@ pub(super) fn stage_scores<'a>(
 /// The agreement of neighbours, and what else is known, by damping.
 pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> std::result::Result<Staged<'a>, CliError> {
     let several = sweep.sides.len() > 1;
+    // With more variants than patterns every line gets a look of its own.
+    let patterns = (2..=figure::PATTERNS).contains(&sweep.sides.len());
     let named = |name: &str, side: &Swept| match told(side).filter(|_| several) {
         Some(side) => format!("{name}, {side}"),
         None => name.to_owned(),
@@ -342,8 +351,11 @@ pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> std::result:
     let mut against = Vec::new();
     for (pattern, side) in sweep.sides.iter().enumerate() {
         // A colour for what is shown, a pattern for the variant.
-        let line =
-            |colour, name, points| Line { name: named(name, side), points, look: several.then_some((colour, pattern)) };
+        let line = |colour, name, points| Line {
+            name: named(name, side),
+            points,
+            look: patterns.then_some((colour, pattern)),
+        };
         // Between the two that are compared.
         let between = |of: &dyn Fn(&Agreement) -> Option<f64>| -> Vec<Point> {
             let points = side.next.iter().zip(sweep.dampings.windows(2));
@@ -364,18 +376,18 @@ pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> std::result:
     let mark = chosen.and_then(|side| Some(side.advice.as_ref()?.damping));
     let of = chosen.and_then(told).map(|of| format!(", {of}")).unwrap_or_default();
     let kind = if sweep.args.absolute { "damping, absolute" } else { "damping, relative" };
+    let kind = mark.map_or_else(|| kind.to_owned(), |damping| format!("{kind} (line: recommended, {damping}{of})"));
     let (low, high) = (sweep.dampings[0], sweep.dampings[sweep.dampings.len() - 1]);
     let lowest = |lines: &[Line]| lines.iter().flat_map(|l| &l.points).map(|p| p.y).fold(0.9, f64::min);
     let panel = |title, lines| Panel {
         title,
-        x: Axis::logarithmic(kind).over(low / 1.2..high * 1.2),
+        x: Axis::logarithmic(&kind).over(low / 1.2..high * 1.2),
         y: Axis::linear("agreement").over(lowest(lines) - 0.02..1.01),
         lines,
         mark,
     };
     let method = sweep.sides[0].settings.method;
-    let recommended = mark.map(|damping| format!("; recommended: {damping}{of}")).unwrap_or_default();
-    let title = format!("{method}: agreement with the next damping{recommended}");
+    let title = format!("{method}: agreement with the next damping");
     figure::stage_lines(path, &[panel(&title, &stability), panel("Agreement with what needs no damping", &against)])
 }
 

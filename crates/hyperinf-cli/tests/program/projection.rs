@@ -3,12 +3,12 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use hyperinf::curvature::Damping;
 use hyperinf::gradients::{Block, Entries, Gradients, Projection};
-use hyperinf::scoring::{Gfim, Moments, Options, attribute, principal};
+use hyperinf::scoring::{Gfim, Moments, Options, ProjectedSource, attribute, principal};
 use hyperinf_tests::compare::assert_close;
 use hyperinf_tests::devices;
 use serde_json::{Value, json};
 
-use crate::support::{Folder, csv_rows, number, whole};
+use crate::support::{Folder, csv_rows, f32s, number, whole};
 
 /// The gradients of a file of [`Folder::with_gradients`].
 fn gradients(n: usize, seed: u32, device: &Device) -> Gradients {
@@ -35,7 +35,7 @@ fn scores_are_those_of_projected_gradients() {
         let random = random.expect("there are blocks");
         let leading = principal(&train, Moments::Gradients, 2).expect("the gradients are numbers");
         for (flags, projection) in [(&["--project-seed", "7"][..], random), (&["--project-on", "principal"], leading)] {
-            let small = |g: &Gradients| projection.gradients(g).expect("the same blocks");
+            let small = [&train, &query].map(|source| ProjectedSource { source, projection: &projection });
             for (method, merged) in [
                 ("identity", false),
                 ("hyperinf", false),
@@ -47,7 +47,7 @@ fn scores_are_those_of_projected_gradients() {
             ] {
                 let options = Options::named(method, Gfim::default()).expect("the method is known");
                 let options = Options { merged, damping: Damping::Relative(0.3), ..options };
-                let expected = attribute(&small(&train), &small(&query), &options).expect("the gradients are numbers");
+                let expected = attribute(&small[0], &small[1], &options).expect("the gradients are numbers");
                 let structure = if merged { "merged" } else { "per-block" };
                 let mut args = vec!["--method", method, "--structure", structure, "--device", &name, "--project", "2"];
                 if method != "identity" {
@@ -82,7 +82,9 @@ fn a_projection_is_told_with_the_scores() {
     let told = json_of(&folder, &["--project", "3", "--project-on", "principal"]);
     assert_eq!(told["projection"], json!({ "rank": 3, "directions": "principal", "seed": null }));
     assert_eq!(json_of(&folder, &[])["projection"], Value::Null);
+    assert!(folder.score(&["--project", "5"]).stderr.contains("--project 5 has no effect"));
     let run = folder.score(&["--project", "3", "--project-seed", "9"]);
+    assert!(!run.stderr.contains("no effect"), "{}", run.stderr);
     assert!(run.stdout.contains("projected on 3 random directions of each side, seed 9"), "{}", run.stdout);
 
     let inputs = ["--train-gradients", "train.safetensors", "--query-gradients", "query.safetensors"];
@@ -93,6 +95,38 @@ fn a_projection_is_told_with_the_scores() {
     let [dot, exact] = ["identity", "exact"].map(|method| folder.scores(&["--method", method, "--project", "2"]));
     let pairs = dot.iter().zip(&exact).map(|(a, b)| hyperinf::eval::pearson(a, b).expect("the scores differ"));
     assert!((found - pairs.sum::<f64>() / 3.0).abs() < 1e-5, "{found}");
+}
+
+/// One block merged is a block of one row, of which the one-sided curvature is the whole matrix.
+#[test]
+fn one_block_merged_is_merged() {
+    let folder = Folder::new();
+    for (file, n, seed) in [("train.safetensors", 9, 1), ("query.safetensors", 2, 2)] {
+        folder.write(file, &[f32s("a", &[n, 2, 5], &whole(n * 10, seed))]);
+    }
+    let merged = ["--structure", "merged", "--damping-absolute", "3"];
+    for more in [&[][..], &["--project", "3"]] {
+        let of = |method| folder.scores(&[&["--method", method][..], &merged, more].concat());
+        for (found, expected) in of("hyperinf").iter().zip(of("exact")) {
+            assert_close(&format!("{more:?}"), found, &expected, 1e-4);
+        }
+    }
+    assert_eq!(json_of(&folder, &merged)["blocks"][0]["rows"], 1);
+}
+
+#[test]
+fn a_bad_value_is_found_where_it_is() {
+    let folder = Folder::with_gradients();
+    let mut values = whole(5 * 10, 8);
+    values[27] = f32::NAN;
+    folder.write("train.safetensors", &[f32s("a", &[5, 2, 5], &values), f32s("b", &[5, 3, 4], &whole(60, 9))]);
+    folder.write("few.safetensors", &[f32s("a", &[1, 2, 5], &whole(10, 3)), f32s("b", &[1, 3, 4], &whole(12, 3))]);
+    for more in [&[][..], &["--curvature-gradients", "few.safetensors"]] {
+        let run = folder.score(&[&["--project", "2", "--project-on", "principal"][..], more].concat());
+        assert_eq!(run.code, Some(3), "{run:?}");
+        assert!(run.stderr.contains("training gradients in `train.safetensors`"), "{}", run.stderr);
+        assert!(run.stderr.contains("sample 2") && run.stderr.contains("[1, 2]"), "{}", run.stderr);
+    }
 }
 
 /// The mean over projections, and how far they are apart.
@@ -118,6 +152,12 @@ fn error_bars_over_projections() {
         let found = ["score_std", "low", "high"].map(|name| ranked[name].as_f64().expect("a number"));
         assert_close("the spread over projections", &found, &expected, 1e-4);
     }
+    // What is told of the equations is the worst of all projections.
+    let iterative = ["--method", "cg", "--query-mode", "mean", "--project", "2", "--project-seed"];
+    let residual = |args: &[&str]| json_of(&folder, &[&iterative[..], args].concat())["residual"].as_f64();
+    let alone = ["4", "5", "6"].map(|seed| residual(&[seed]).expect("a number"));
+    assert_eq!(residual(&over), alone.into_iter().reduce(f64::max));
+
     let ten = json_of(&folder, &["--project", "2", "--uncertainty", "--uncertainty-over", "projections"]);
     assert_eq!(ten["uncertainty"]["resamples"], 10);
 }
@@ -134,6 +174,7 @@ fn what_contradicts_itself_is_refused() {
         (&[&over[..], &["--project", "2", "--project-on", "principal"]].concat(), "no random --project"),
         (&[&over[..], &["--project", "2", "--seed", "1"]].concat(), "--project-seed"),
         (&["--project", "2", "--uncertainty", "1", "--uncertainty-over", "projections"], "at least 2 projections"),
+        (&[&over[..], &["--project", "5"]].concat(), "nothing is projected"),
     ] {
         let run = folder.score(args);
         assert_eq!(run.code, Some(2), "{args:?}: {run:?}");

@@ -42,7 +42,7 @@ fn scores(folder: &Folder) -> BTreeMap<(String, String), Vec<Vec<f64>>> {
     for row in reader.get_row_iter(None).expect("it has rows") {
         let row = row.expect("the program writes whole rows");
         let text = |column: usize| row.get_string(column).expect("side and project are texts").as_str();
-        let key = (text(0).to_owned() + text(1), row.get_float(2).expect("damping").to_string());
+        let key = (text(0).to_owned() + text(1), row.get_double(2).expect("damping").to_string());
         let (query, sample) =
             (row.get_long(3).expect("query_id") as usize, row.get_long(4).expect("train_id") as usize);
         let rows = all.entry(key).or_default();
@@ -136,11 +136,17 @@ fn ranks_are_compared_and_the_largest_is_recommended() {
         let mean = mine.iter().zip(next).map(|(a, b)| spearman(a, b).expect("they differ")).sum::<f64>() / 4.0;
         assert!((number(row, "spearman_next_rank").expect("there is one") - mean).abs() < 1e-6, "{row:?}");
     }
+    // A damping so large that the curvature plays no part leaves the dot product of what is projected.
+    let args = ["--method", "exact", "--dampings", "1,100000", "--project", "2", "--project-on", "principal"];
+    let plain = sweep(&folder, &args);
+    assert!(number(&csv_rows(&folder.file("hyperinf-sweep/sweep.csv"))[1], "spearman_dot") > Some(0.99));
+    assert!(plain.stdout.contains("recommended, by rule of thumb: --project 2 --project-on principal --damping 1\n"));
+    swept(&folder, &["--method", "exact", "--dampings", "0.1,1", "--stable", "0.01", "--project", "4,1,2"]);
     let told: Value = serde_json::from_str(
         &fs::read_to_string(folder.file("hyperinf-sweep/summary.json")).expect("the program wrote it"),
     )
     .expect("it is JSON");
-    assert_eq!(told["recommended"]["project"], 4);
+    assert_eq!(told["recommended"]["projection"]["rank"], 4);
 }
 
 /// How far a damping is from where the rule, in its own words, wants it: of all runs of neighbours that agree the

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use burn::tensor::{Tensor, s};
 use hyperinf_curvature::{Curvature, Storage};
 use hyperinf_gradients::{Block, Capture, GradientError, Gradients, Projection, Sides};
@@ -32,6 +34,10 @@ impl Source for ProjectedSource<'_> {
         self.source.has_captures()
     }
 
+    fn unprojected(&self) -> Option<Arc<[Block]>> {
+        self.source.unprojected().or_else(|| Some(self.projection.layout().clone()))
+    }
+
     fn pass_captures(&self, visit: &mut dyn FnMut(Vec<Capture>) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
         self.source.pass_captures(&mut |captures| visit(self.projection.captures(captures).map_err(unfit)?))
     }
@@ -45,7 +51,7 @@ fn unfit(error: GradientError) -> ScoreError {
 /// largest eigenvalues of `A` and `S` ([`Moments::Captures`]) or of `L` and `R` ([`Moments::Gradients`]).
 ///
 /// Sides not longer than `rank` stay as they are. An orthogonal change of basis that leaves out what varies least:
-/// exact where the gradients have no part in what is left out. One pass over the source.
+/// exact where the gradients have no part in what is left out. One pass over the source, in errors the training samples.
 ///
 /// # Errors
 ///
@@ -59,7 +65,7 @@ pub fn principal(source: &dyn Source, moments: Moments, rank: usize) -> Result<P
         Moments::Gradients => Storage::TwoSided { corrected: false },
     };
     let (mut layout, mut sides) = (Vec::new(), Vec::new());
-    for found in accumulate(source, Set::Curvature, None, storage, false)? {
+    for found in accumulate(source, Set::Train, None, storage, false)? {
         let Block { rows, cols, .. } = found.block;
         let leading = |vectors: Tensor<2>, length: usize| {
             // Largest eigenvalues first.
