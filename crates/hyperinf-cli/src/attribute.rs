@@ -7,7 +7,6 @@ use std::time::Instant;
 use hyperinf::eval::Stability;
 use hyperinf::scoring::{QueryMode, ranking};
 use serde::Serialize;
-use serde_json::Map;
 
 use crate::args::{AttributeArgs, FormatArg, QueryModeArg};
 use crate::error::CliError;
@@ -89,8 +88,9 @@ pub fn run(args: &AttributeArgs) -> Result<(), CliError> {
         seeds: args.uncertainty,
         outputs: &outputs,
     };
+    let earlier = job.earlier("attribute", "scores.");
     let scored = job.run(|_| Ok(()))?;
-    let summary = Summary::new("attribute", &scored, began.elapsed().as_secs_f64(), Map::new());
+    let summary = Summary::new("attribute", &scored, began.elapsed().as_secs_f64(), job.outputs());
     let ids = ids(&scored);
     let rankings = |k: usize| (0..scored.attribution.scores.queries()).map(move |query| (query, k));
     let (topk, told) = (folder.join("topk.jsonl"), folder.join("summary.json"));
@@ -100,6 +100,7 @@ pub fn run(args: &AttributeArgs) -> Result<(), CliError> {
     output.write(&scored.attribution.scores, scored.spread.as_ref(), &ids, &summary.metadata())?;
     topk.place()?;
     told.place()?;
+    earlier.remove()?;
     to_stdout(|out| {
         if args.influence.scoring.json {
             serde_json::to_writer_pretty(&mut *out, &summary)?;
@@ -110,7 +111,8 @@ pub fn run(args: &AttributeArgs) -> Result<(), CliError> {
             let Stability { spearman, top, overlap } = spread.stability;
             writeln!(
                 out,
-                "between two of {seeds} seeds: Spearman {spearman:.3}, {:.0} % of the {top} highest",
+                "between two of {seeds} seeds: Spearman {}, {:.0} % of the {top} highest",
+                spearman.map_or("–".into(), |found| format!("{found:.3}")),
                 100.0 * overlap
             )?;
         }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::time::Instant;
 
 use hyperinf::scoring::{Amount, detect};
-use serde_json::{Map, json};
+use serde_json::json;
 
 use crate::args::{AmountArg, DetectArgs, QueryModeArg};
 use crate::error::CliError;
@@ -38,6 +38,7 @@ pub fn run(args: &DetectArgs) -> Result<(), CliError> {
         seeds: None,
         outputs: &outputs,
     };
+    let earlier = job.earlier("detect", "cleaned.");
     let scored = job.run(|rows| args.remove.map_or(Ok(()), |amount| check(amount, "--remove", rows)))?;
     let (options, device) = (&scored.settings.options, &scored.settings.device);
     let influence = score::self_influence(&scored.pair, scored.known.as_deref(), options, device)?;
@@ -45,7 +46,7 @@ pub fn run(args: &DetectArgs) -> Result<(), CliError> {
     let scores = &scored.attribution.scores.rows[0];
     let order = detect(scores, Amount::Share(1.0)).map_err(CliError::Score)?;
 
-    let mut more = Map::new();
+    let mut more = job.outputs();
     let mut kept = None;
     if let Some(AmountArg(amount)) = args.remove {
         let removed = detect(scores, amount).map_err(CliError::Score)?;
@@ -64,6 +65,7 @@ pub fn run(args: &DetectArgs) -> Result<(), CliError> {
     }
     suspicious.place()?;
     told.place()?;
+    earlier.remove()?;
     to_stdout(|out| {
         if args.influence.scoring.json {
             serde_json::to_writer_pretty(&mut *out, &summary)?;

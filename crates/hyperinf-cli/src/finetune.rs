@@ -3,7 +3,7 @@
 mod log;
 
 use std::collections::BTreeMap;
-use std::fs::{create_dir_all, read_dir, remove_dir_all};
+use std::fs::{canonicalize, create_dir_all, read_dir, remove_dir_all};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -20,7 +20,7 @@ use crate::device::open_device;
 use crate::error::{self, CliError};
 use crate::influence::tell;
 use crate::model::{ModelFiles, Note};
-use crate::output::{WriteError, check_writable, stage_json};
+use crate::output::{WriteError, check_output, stage_json};
 use crate::progress::{Progress, duration};
 use crate::samples::{Reader, RowModel, limit, read_data};
 use crate::score::counted;
@@ -99,11 +99,15 @@ impl Run<'_> {
         let targets = if given.is_empty() { usual } else { &given };
         let model = adapt(model, targets, &self.lora, args.seed)?;
 
+        let samples = validation.as_ref().map(|set| set.samples.as_slice());
+        self.config.validate(samples.map(<[_]>::len))?;
         let mut log = Log::new(args)?;
+        if args.overwrite {
+            remove_checkpoints(&args.out)?;
+        }
         let steps = self.config.schedule.steps(train.samples.len());
         let mut progress = Progress::new("fine-tuning", steps as u64);
         let mut unwritten = None;
-        let samples = validation.as_ref().map(|set| set.samples.as_slice());
         let tuned = finetune(model, &train.samples, samples, &self.config, |step| {
             if let Err(error) = log.step(step) {
                 unwritten.get_or_insert(error);
@@ -219,19 +223,34 @@ fn labels(train: &Dataset) -> Result<Labels, CliError> {
     }
 }
 
-/// Makes the folder, and makes sure that nothing in it is lost.
+/// Makes the folder, and makes sure that no input and nothing in it is lost.
 fn prepare_folder(args: &FinetuneArgs) -> Result<(), CliError> {
     let folder = &args.out;
     create_dir_all(folder).map_err(|e| CliError::Output { path: folder.clone(), source: WriteError::from(e) })?;
+    let optional = [args.validation.as_deref(), args.model.tokenizer.as_deref()];
+    let inputs: Vec<&Path> = [args.train.as_path(), Path::new(&args.model.model)]
+        .into_iter()
+        .chain(optional.into_iter().flatten())
+        .collect();
+    OUTPUTS.iter().try_for_each(|name| check_output(&folder.join(name), &inputs))?;
+    let checkpoints = folder.join(CHECKPOINTS);
+    // They are taken away with all that is among them.
+    if let Ok(real) = canonicalize(&checkpoints)
+        && inputs.iter().any(|input| canonicalize(input).is_ok_and(|input| input.starts_with(&real)))
+    {
+        return Err(CliError::OutputIsInput { path: checkpoints });
+    }
     let exists = |what| Err(CliError::OutputExists { path: folder.clone(), what });
     if args.overwrite {
-        remove_checkpoints(folder)?;
-    } else if folder.join(ADAPTER).exists() {
+        return Ok(());
+    }
+    if folder.join(ADAPTER).exists() {
         return exists(error::ADAPTER);
-    } else if !args.resume && read_dir(folder.join(CHECKPOINTS)).is_ok_and(|mut files| files.next().is_some()) {
+    }
+    if !args.resume && read_dir(checkpoints).is_ok_and(|mut files| files.next().is_some()) {
         return exists("checkpoints of an earlier run");
     }
-    OUTPUTS.iter().try_for_each(|name| check_writable(&folder.join(name)))
+    Ok(())
 }
 
 fn remove_checkpoints(folder: &Path) -> Result<(), CliError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use hyperinf::scoring::select;
-use serde_json::{Map, json};
+use serde_json::json;
 
 use crate::args::{QueryModeArg, SelectArgs};
 use crate::detect::check;
@@ -31,17 +31,20 @@ pub fn run(args: &SelectArgs) -> Result<(), CliError> {
         seeds: None,
         outputs: &outputs,
     };
+    let earlier = job.earlier("select", "selected.");
     let scored = job.run(|rows| check(args.keep, "--keep", rows))?;
     let kept = select(&scored.attribution.scores.rows[0], args.keep.0).map_err(CliError::Score)?;
     let rows: BTreeSet<usize> = kept.iter().map(|&sample| scored.train.data.rows[sample].row).collect();
     let ids = scored.train.ids();
-    let more = Map::from_iter([("selected".into(), json!(kept.iter().map(|&s| ids.told(s)).collect::<Vec<_>>()))]);
+    let mut more = job.outputs();
+    more.insert("selected".into(), json!(kept.iter().map(|&s| ids.told(s)).collect::<Vec<_>>()));
     let summary = Summary::new("select", &scored, began.elapsed().as_secs_f64(), more);
     let (selected, told) = (folder.join(&name), folder.join("summary.json"));
     let chosen = scored.train.data.stage_rows(&rows, &selected)?;
     let told = stage_json(&told, &summary)?;
     chosen.place()?;
     told.place()?;
+    earlier.remove()?;
     to_stdout(|out| {
         if args.influence.scoring.json {
             serde_json::to_writer_pretty(&mut *out, &summary)?;

@@ -147,8 +147,12 @@ pub fn finetune<M: TextModel>(
 }
 
 impl FinetuneConfig {
-    /// Fails if a value is outside its range, or needs validation samples that are not there.
-    fn validate(&self, validation: Option<usize>) -> Result<(), ModelError> {
+    /// Checks it for so many validation samples, if there are any; [`finetune`] does so itself.
+    ///
+    /// # Errors
+    ///
+    /// If a value is outside its range, or needs validation samples that are not there.
+    pub fn validate(&self, validation: Option<usize>) -> Result<(), ModelError> {
         self.schedule.validate()?;
         let at_least_one = |name, value: Option<usize>| {
             check(value.is_none_or(|value| value >= 1), name, value.unwrap_or(0) as f64, "at least 1")

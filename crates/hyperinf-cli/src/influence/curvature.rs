@@ -93,6 +93,18 @@ impl Chosen {
         })
     }
 
+    /// Fails if it is out of reach for models of the task.
+    pub(crate) fn check_task(self, task: TextTask) -> Result<(), CliError> {
+        if task == TextTask::LanguageModel && matches!(self.sent, Estimate::GaussNewton { sketch: None }) {
+            return Err(CliError::Combination {
+                first: "--estimate gauss-newton without --draws".into(),
+                second: "a language model",
+                reason: "it is a backward pass per scored token and word of the vocabulary; --draws sketches it",
+            });
+        }
+        Ok(())
+    }
+
     /// So many more, with seeds that count on; none where nothing is drawn.
     pub(crate) fn further(self, count: usize) -> Vec<Self> {
         let with = |seed: u64| {
@@ -122,13 +134,6 @@ impl Chosen {
         let Method::Inverse { storage, .. } = options.method else { return Ok(None) };
         if self.sent == Estimate::Empirical && !storage.needs_captures() {
             return Ok(None);
-        }
-        if M::TASK == TextTask::LanguageModel && matches!(self.sent, Estimate::GaussNewton { sketch: None }) {
-            return Err(CliError::Combination {
-                first: "--estimate gauss-newton without --draws".into(),
-                second: "a language model",
-                reason: "it is a backward pass per scored token and word of the vocabulary; --draws sketches it",
-            });
         }
         let mut order: Vec<usize> = (0..samples.len()).collect();
         order.sort_by_key(|&sample| M::tokens(&samples[sample]));

@@ -106,6 +106,7 @@ fn choices_that_contradict_each_other() {
     let completions = folder(&completions(9), &completions(3));
     let run = fails(&completions, &llama(), &["--estimate", "gauss-newton"]);
     assert!(run.stderr.contains("--draws sketches it"), "{}", run.stderr);
+    assert_eq!(completions.files_in("found"), Vec::<String>::new(), "it is refused before gradients are taken");
 }
 
 /// Error bars over seeds: the mean, the standard deviation and the ends of what each seed gives alone.

@@ -264,6 +264,45 @@ fn summaries_for_machines_and_the_mean_query() {
 }
 
 #[test]
+fn results_of_an_earlier_run_do_not_stay_beside_new_ones() {
+    let folder = Folder::new();
+    folder.write_rows("train.jsonl", &three_classes(9));
+    folder.write_rows("query.jsonl", &three_classes(3));
+    folder.write_bytes("train.csv", b"text,label\nfox,0\nriver,1\n");
+    let run = |command, train, set, out, more: &[&str]| {
+        let args = ["--train", train, set, "query.jsonl", "--truncate", "--method", "identity", "--out", out];
+        folder.succeed(command, &bert(), &[&args[..], more].concat()).stderr
+    };
+    let told =
+        |names: &str, out: &str| format!("warning: results of an earlier run are taken away: {names} in {out}\n");
+
+    let detect = |train, more: &[&str]| run("detect", train, "--validation", "found", more);
+    assert_eq!(detect("train.jsonl", &["--remove", "2"]), "");
+    folder.write_bytes("found/cleaned.csv", b"of nobody's run");
+    let cleaned = folder.text("found/cleaned.jsonl");
+    // An input is kept.
+    assert_eq!(detect("found/cleaned.jsonl", &[]), "");
+    assert_eq!(folder.text("found/cleaned.jsonl"), cleaned);
+    assert_eq!(detect("train.jsonl", &["--remove", "2"]), "");
+    assert_eq!(detect("train.jsonl", &[]), told("`cleaned.jsonl`", "found"));
+    assert_eq!(folder.files_in("found"), ["cleaned.csv", "summary.json", "suspicious.csv"]);
+    assert_eq!(folder.text("found/cleaned.csv"), "of nobody's run");
+
+    let attribute = |more: &[&str]| run("attribute", "train.jsonl", "--query", "scored", more);
+    assert_eq!(attribute(&[]), "");
+    assert_eq!(attribute(&["--format", "csv"]), told("`scores.parquet`", "scored"));
+    assert_eq!(folder.files_in("scored"), ["scores.csv", "scores.csv.json", "summary.json", "topk.jsonl"]);
+    assert_eq!(attribute(&["--format", "csv"]), "");
+    assert_eq!(attribute(&["--format", "safetensors"]), told("`scores.csv`, `scores.csv.json`", "scored"));
+    assert_eq!(folder.files_in("scored"), ["scores.safetensors", "summary.json", "topk.jsonl"]);
+
+    let select = |train| run("select", train, "--validation", "chosen", &["--keep", "1"]);
+    assert_eq!(select("train.jsonl"), "");
+    assert_eq!(select("train.csv"), told("`selected.jsonl`", "chosen"));
+    assert_eq!(folder.files_in("chosen"), ["selected.csv", "summary.json"]);
+}
+
+#[test]
 fn help_says_what_the_commands_write() {
     let folder = Folder::new();
     for (command, needles) in [

@@ -216,3 +216,47 @@ fn training_goes_on_from_a_checkpoint_with_the_same_adapter() {
     assert_eq!(steps("parts"), steps("whole"));
     assert_eq!(folder.files_in("parts"), files);
 }
+
+#[test]
+fn finetuning_loses_neither_inputs_nor_checkpoints() {
+    let folder = folder();
+    fs::create_dir_all(folder.file("out/checkpoints")).expect("the folder can be written");
+    let rows = folder.text("train.jsonl");
+    let base = ["--model", &model("bert"), "--truncate", "--epochs", "1", "--out", "out"];
+    let finetune = |args: &[&str]| folder.run("finetune", &[&base[..], args].concat());
+    let all = ["--overwrite", "--checkpoint-every", "1"];
+    for (input, output) in [
+        ("out/training_log.jsonl", "out/training_log.jsonl"),
+        ("out/hyperinf.json", "out/hyperinf.json"),
+        ("out/checkpoints/train.jsonl", "out/checkpoints"),
+    ] {
+        folder.write_bytes(input, rows.as_bytes());
+        for args in [&["--train", input][..], &["--train", "train.jsonl", "--validation", input]] {
+            let run = finetune(&[&all[..], args].concat());
+            assert_eq!(run.code, Some(2), "{args:?}: {run:?}");
+            let said = format!("`{output}` is also an input");
+            assert!(run.stderr.contains(&said), "{args:?}: no {said:?} in {}", run.stderr);
+            assert_eq!(folder.text(input), rows, "{args:?}");
+        }
+        fs::remove_file(folder.file(input)).expect("it is there");
+    }
+
+    folder.write_bytes("out/checkpoints/step-00000100.safetensors", b"of hours of work");
+    folder.write_bytes("bad.jsonl", b"{}\n");
+    for (args, code) in [
+        (&["--train", "typo.jsonl"][..], 3),
+        (&["--train", "bad.jsonl"], 3),
+        (&["--train", "train.jsonl", "--validation", "typo.jsonl"], 3),
+        (&["--train", "train.jsonl", "--lora-target", "gate_proj"], 2),
+        (&["--train", "train.jsonl", "--micro-batch", "0"], 2),
+        (&["--train", "train.jsonl", "--max-length", "25"], 2),
+        (&["--train", "train.jsonl", "--tokenizer", "absent"], 3),
+    ] {
+        let run = finetune(&[&all[..], args].concat());
+        assert_eq!(run.code, Some(code), "{args:?}: {run:?}");
+        assert_eq!(folder.text("out/checkpoints/step-00000100.safetensors"), "of hours of work", "{args:?}");
+    }
+    let run = finetune(&[&all[..], &["--train", "train.jsonl"]].concat());
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(!folder.file("out/checkpoints").exists());
+}
