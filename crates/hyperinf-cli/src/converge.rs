@@ -13,8 +13,9 @@ use crate::device::open_device;
 use crate::error::CliError;
 use crate::output::{Folder, Staged, stage_csv, stage_json};
 use crate::progress::{Progress, warn};
+use crate::score::counted;
 use crate::to_stdout;
-use curve::{Curve, METHODS};
+use curve::{Curve, GivenUp, METHODS};
 use problem::Problem;
 use report::Summary;
 
@@ -120,14 +121,16 @@ fn curves(settings: &Settings<'_>) -> Result<Vec<Sized>, CliError> {
                 progress
                     .at(done, || format!("d = {}, N = {}, draw {}, {}", size.dim, size.samples, draw + 1, method.name));
                 let curve = curve::run(method, &problem, args.steps)?;
+                let place =
+                    || format!("{} on draw {} of d = {}, N = {}", method.name, draw + 1, size.dim, size.samples);
+                if let Some(GivenUp { steps, matrix_products, reason }) = &curve.given_up {
+                    let (steps, products) =
+                        (counted(*steps, "step", "steps"), counted(*matrix_products, "product", "products"));
+                    let spent = format!("after {steps} and {products}");
+                    warn(&format!("{}: {reason}; repeated {spent} from a bound that is certain", place()));
+                }
                 if let Some(failure) = &curve.failure {
-                    warn(&format!(
-                        "{} on draw {} of d = {}, N = {}: {failure}",
-                        method.name,
-                        draw + 1,
-                        size.dim,
-                        size.samples
-                    ));
+                    warn(&format!("{}: {failure}; the draw is left out of the means", place()));
                 }
                 curves.push(curve);
                 done += 1;

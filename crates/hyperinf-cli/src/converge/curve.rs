@@ -4,8 +4,8 @@ use burn::tensor::Tensor;
 use hyperinf::curvature::{Curvature, host, scalars};
 use hyperinf::eval::{EvalError, spearman};
 use hyperinf::solvers::{
-    Cg, DataInf, Exact, Hyperpower, HyperpowerStart, Iterate, Lissa, LissaScale, Order, SolveError, Solver,
-    spectral_bound,
+    Cg, DataInf, Exact, Hyperpower, HyperpowerStart, Iterate, Lissa, LissaScale, MatrixInverse, Order, SolveError,
+    Solver, certain_bound, spectral_bound,
 };
 
 use super::problem::Problem;
@@ -60,6 +60,16 @@ pub(super) struct Curve {
     pub(super) points: Vec<Step>,
     /// Why it ended early, if it failed.
     pub(super) failure: Option<String>,
+    /// A first attempt, if there was one: its products and seconds are counted in the points, its steps are not.
+    pub(super) given_up: Option<GivenUp>,
+}
+
+/// An attempt from a bound that was none.
+pub(super) struct GivenUp {
+    pub(super) steps: usize,
+    pub(super) matrix_products: usize,
+    /// How it was found out.
+    pub(super) reason: String,
 }
 
 /// An iterate and how good it is.
@@ -91,11 +101,12 @@ struct Recorder<'a> {
     seconds: f64,
     resumed: Instant,
     failed: Option<CliError>,
+    given_up: Option<GivenUp>,
 }
 
 impl<'a> Recorder<'a> {
     fn new(problem: &'a Problem) -> Self {
-        Self { problem, points: Vec::new(), seconds: 0.0, resumed: Instant::now(), failed: None }
+        Self { problem, points: Vec::new(), seconds: 0.0, resumed: Instant::now(), failed: None, given_up: None }
     }
 
     fn add(&mut self, step: usize, matrix_products: usize, vector_products: usize, x: Tensor<2>) {
@@ -151,19 +162,49 @@ pub(super) fn run(method: Method, problem: &Problem, steps: usize) -> Result<Cur
         Err(error @ SolveError::Diverged { .. }) => Some(error.to_string()),
         Err(error) => return Err(error.into()),
     };
-    Ok(Curve { points: recorder.points, failure })
+    Ok(Curve { points: recorder.points, failure, given_up: recorder.given_up })
 }
 
-/// From the certain lower bound `λ` and the estimated upper one, as the solver takes them.
+/// From the certain lower bound `λ` and the estimated upper one; where that turns out to be none, again from the certain
+/// upper one, as the solver does.
 fn hyperpower(solver: Hyperpower, recorder: &mut Recorder<'_>) -> Result<(), SolveError> {
     let problem = recorder.problem;
     let upper = spectral_bound(&problem.dense(), &problem.v)? + problem.lambda;
-    let a = problem.damped();
-    let mut watch = |iterate: &Iterate| {
-        let x = problem.v.clone().matmul(iterate.x.clone());
-        recorder.add(iterate.step, iterate.products, 0, x);
+    let (first, (steps, products)) = attempt(&solver, upper, 0, recorder);
+    let fixed = matches!(solver.start, HyperpowerStart::Fixed { .. });
+    let (reason, matrix_products) = match &first {
+        // The product that showed it is of no iterate.
+        Err(error @ SolveError::Diverged { .. }) if !fixed => (error.to_string(), products + 1),
+        Ok(found) if !fixed && found.is_doubtful() => ("its error contradicts its bound".to_owned(), found.products),
+        _ => return first.map(drop),
     };
-    solver.invert_watched(a, problem.lambda, upper, &mut watch).map(drop)
+    let points = std::mem::take(&mut recorder.points);
+    let certain = certain_bound(&problem.h)? + problem.lambda;
+    let (second, _) = attempt(&solver, certain, matrix_products, recorder);
+    if first.is_ok_and(|first| second.as_ref().map_or(true, |second| first.error <= second.error)) {
+        recorder.points = points;
+        return Ok(());
+    }
+    recorder.given_up = Some(GivenUp { steps, matrix_products, reason });
+    second.map(drop)
+}
+
+/// An iteration from an upper bound, after so many products; returns the step and the products of its last iterate, too.
+fn attempt(
+    solver: &Hyperpower,
+    upper: f64,
+    before: usize,
+    recorder: &mut Recorder<'_>,
+) -> (Result<MatrixInverse, SolveError>, (usize, usize)) {
+    let problem = recorder.problem;
+    let mut reached = (0, 0);
+    let mut watch = |iterate: &Iterate| {
+        reached = (iterate.step, iterate.products);
+        let x = problem.v.clone().matmul(iterate.x.clone());
+        recorder.add(iterate.step, before + iterate.products, 0, x);
+    };
+    let found = solver.invert_watched(problem.damped(), problem.lambda, upper, &mut watch);
+    (found, reached)
 }
 
 /// All steps, whatever the residual.

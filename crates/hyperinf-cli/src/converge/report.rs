@@ -3,7 +3,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::curve::{Curve, METHODS, Method, Step};
+use super::curve::{Curve, GivenUp, METHODS, Method, Step};
 use super::{Settings, Size, Sized};
 use crate::args::PrecisionArg;
 use crate::error::CliError;
@@ -24,6 +24,7 @@ pub(super) struct Summary {
     problem: &'static str,
     error: &'static str,
     step: &'static str,
+    draws_left_out: &'static str,
     damping: f64,
     steps: usize,
     draws: usize,
@@ -41,24 +42,40 @@ struct SizeSummary {
     methods: Vec<MethodSummary>,
 }
 
+/// Over the draws on which it did not diverge; `null` where there is none.
 #[derive(Serialize)]
 struct MethodSummary {
     name: &'static str,
+    /// Draws on which it diverged.
+    diverged: usize,
     /// Absolute errors at the steps shown; of a method that has ended, or needs no steps, its last.
     errors: Vec<At>,
     /// Of the last iterate.
-    relative: Spread,
-    cosine: Spread,
-    /// `null` if all entries of an answer were equal.
+    relative: Option<Spread>,
+    cosine: Option<Spread>,
+    /// `null` if all entries of an answer were equal, too.
     spearman: Option<Spread>,
     /// The first step with a relative error of at most 1e-6; `null` if a draw has none, or there are no steps.
     steps_to_found: Option<Spread>,
-    steps: Spread,
-    matrix_products: Spread,
-    vector_products: Spread,
-    seconds: Spread,
-    /// Draws on which it failed.
+    /// Of the last attempt, where a first one was given up; products and seconds are of both.
+    steps: Option<Spread>,
+    matrix_products: Option<Spread>,
+    vector_products: Option<Spread>,
+    seconds: Option<Spread>,
+    /// Attempts that were given up and repeated from a certain bound.
+    repeated: Vec<Repeated>,
+    /// Why it diverged.
     failures: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Repeated {
+    /// From 0, as in the table of every step.
+    draw: usize,
+    /// Of the attempt that was given up.
+    steps: usize,
+    matrix_products: usize,
+    reason: String,
 }
 
 #[derive(Serialize)]
@@ -77,11 +94,15 @@ struct Spread {
 }
 
 impl Spread {
-    fn of(values: &[f64]) -> Self {
+    /// None of no values.
+    fn of(values: &[f64]) -> Option<Self> {
+        if values.is_empty() {
+            return None;
+        }
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
         let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-        Self { mean, deviation: (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt()) }
+        Some(Self { mean, deviation: (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt()) })
     }
 
     /// Three digits of the mean and two of the deviation; of rounding errors only their size.
@@ -116,7 +137,8 @@ impl Summary {
             hyperinf_version: env!("CARGO_PKG_VERSION"),
             problem: "x A = v, A = (1/N) sum of s sT + damping I, entries of s and v standard normal",
             error: "euclidean norm of the difference from the answer by Cholesky and a refinement in f64",
-            step: "after that many steps; 0 is the start",
+            step: "after that many steps; 0 is the start; steps of an attempt that was given up do not count",
+            draws_left_out: "those on which a method diverged are in none of its numbers but diverged and failures",
             damping: args.damping_absolute,
             steps: args.steps,
             draws: args.draws,
@@ -153,41 +175,53 @@ impl Summary {
 }
 
 fn size_summary(sized: &Sized, steps: usize) -> SizeSummary {
-    let summaries = METHODS.iter().zip(&sized.curves).filter_map(|(method, curves)| summary(*method, curves, steps));
+    let summaries = METHODS.iter().zip(&sized.curves).map(|(method, curves)| summary(*method, curves, steps));
     SizeSummary { dim: sized.size.dim, samples: sized.size.samples, methods: summaries.collect() }
 }
 
-/// What the draws of a method come to; none if it gave nothing on a draw.
-fn summary(method: Method, curves: &[Curve], steps: usize) -> Option<MethodSummary> {
-    let last: Vec<&Step> = curves.iter().map(|curve| curve.points.last()).collect::<Option<_>>()?;
+/// The draws that did not diverge.
+fn whole(curves: &[Curve]) -> Vec<&Curve> {
+    curves.iter().filter(|curve| curve.failure.is_none()).collect()
+}
+
+/// What the draws of a method come to.
+fn summary(method: Method, all: &[Curve], steps: usize) -> MethodSummary {
+    let curves = whole(all);
+    let last: Vec<&Step> = curves.iter().filter_map(|curve| curve.points.last()).collect();
     let spread = |of: &dyn Fn(&Step) -> f64| Spread::of(&last.iter().map(|step| of(step)).collect::<Vec<_>>());
     let at = |step: usize| {
         let errors: Option<Vec<f64>> = curves.iter().map(|c| Some(c.at(step)?.error.absolute)).collect();
-        Some(At { step, error: Spread::of(&errors?) })
+        Some(At { step, error: Spread::of(&errors?)? })
     };
     let spearman: Option<Vec<f64>> = last.iter().map(|step| step.error.spearman).collect();
-    let found = |curve: &Curve| Some(curve.points.iter().find(|p| p.error.relative <= FOUND)?.step as f64);
+    let found = |curve: &&Curve| Some(curve.points.iter().find(|p| p.error.relative <= FOUND)?.step as f64);
     let to_found: Option<Vec<f64>> = curves.iter().map(found).collect();
-    Some(MethodSummary {
+    let repeated = |(draw, curve): (usize, &Curve)| {
+        let GivenUp { steps, matrix_products, reason } = curve.given_up.as_ref()?;
+        Some(Repeated { draw, steps: *steps, matrix_products: *matrix_products, reason: reason.clone() })
+    };
+    MethodSummary {
         name: method.name,
+        diverged: all.len() - curves.len(),
         errors: SHOWN.into_iter().filter(|&step| step <= steps).filter_map(at).collect(),
         relative: spread(&|s| s.error.relative),
         cosine: spread(&|s| s.error.cosine),
-        spearman: spearman.map(|values| Spread::of(&values)),
-        steps_to_found: to_found.filter(|_| !method.closed()).map(|values| Spread::of(&values)),
+        spearman: spearman.and_then(|values| Spread::of(&values)),
+        steps_to_found: to_found.filter(|_| !method.closed()).and_then(|values| Spread::of(&values)),
         steps: spread(&|s| s.step as f64),
         matrix_products: spread(&|s| s.matrix_products as f64),
         vector_products: spread(&|s| s.vector_products as f64),
         seconds: spread(&|s| s.seconds),
-        failures: curves.iter().filter_map(|curve| curve.failure.clone()).collect(),
-    })
+        repeated: all.iter().enumerate().filter_map(repeated).collect(),
+        failures: all.iter().filter_map(|curve| curve.failure.clone()).collect(),
+    }
 }
 
 impl SizeSummary {
     fn text(&self, draws: usize, out: &mut dyn Write) -> Result<()> {
         writeln!(out, "\nd = {}, N = {}", self.dim, self.samples)?;
-        let shown: Vec<usize> =
-            self.methods.first().map_or_else(Vec::new, |m| m.errors.iter().map(|at| at.step).collect());
+        let has = |step: &usize| self.methods.iter().flat_map(|m| &m.errors).any(|at| at.step == *step);
+        let shown: Vec<usize> = SHOWN.into_iter().filter(has).collect();
         let width = if draws > 1 { 13 } else { 8 };
         write!(out, "{:<15}", "error at step")?;
         for step in &shown {
@@ -195,24 +229,39 @@ impl SizeSummary {
         }
         writeln!(out, "  {:>8} {:>8} {:>8}", "to 1e-6", "products", "seconds")?;
         for method in &self.methods {
-            write!(out, "{:<15}", method.name)?;
+            let mark = if method.diverged > 0 { "*" } else { "" };
+            write!(out, "{:<15}", format!("{}{mark}", method.name))?;
             for step in &shown {
                 let error = method.errors.iter().find(|at| at.step == *step);
                 write!(out, " {:>width$}", error.map_or("–".into(), |at| at.error.told()))?;
             }
-            let products = match (method.matrix_products.mean, method.vector_products.mean) {
+            let mean = |spread: Option<Spread>| spread.map_or(0.0, |spread| spread.mean);
+            let products = match (mean(method.matrix_products), mean(method.vector_products)) {
                 (0.0, 0.0) => "–".into(),
                 (0.0, vectors) => format!("{vectors:.0} v"),
                 (matrices, _) => format!("{matrices:.0} m"),
             };
             let steps = method.steps_to_found.map_or("–".into(), |s| format!("{:.0}", s.mean));
-            writeln!(out, "  {steps:>8} {products:>8} {:>8.3}", method.seconds.mean)?;
+            let seconds = method.seconds.map_or("–".into(), |s| format!("{:.3}", s.mean));
+            writeln!(out, "  {steps:>8} {products:>8} {seconds:>8}")?;
         }
-        writeln!(out, "to 1e-6: steps until the relative error; products: m of two matrices, v of a vector with one")
+        writeln!(out, "to 1e-6: steps until the relative error; products: m of two matrices, v of a vector with one")?;
+        let draws = counted(draws, "draw", "draws");
+        for method in self.methods.iter().filter(|method| !method.repeated.is_empty()) {
+            let (name, times) = (method.name, method.repeated.len());
+            writeln!(
+                out,
+                "{name}: repeated from a certain bound on {times} of {draws}; products and seconds are of both"
+            )?;
+        }
+        for MethodSummary { name, diverged, .. } in self.methods.iter().filter(|method| method.diverged > 0) {
+            writeln!(out, "* {name} diverged on {diverged} of {draws}, left out of its numbers")?;
+        }
+        Ok(())
     }
 }
 
-const COLUMNS: [&str; 12] = [
+const COLUMNS: [&str; 14] = [
     "dim",
     "samples",
     "method",
@@ -225,6 +274,8 @@ const COLUMNS: [&str; 12] = [
     "matrix_products",
     "vector_products",
     "seconds",
+    "given_up_steps",
+    "diverged",
 ];
 
 /// Every step of every method on every draw.
@@ -233,14 +284,14 @@ pub(super) fn table(found: &[Sized]) -> Cells {
     for Sized { size, curves } in found {
         for (method, curves) in METHODS.iter().zip(curves) {
             for (draw, curve) in curves.iter().enumerate() {
-                rows.extend(curve.points.iter().map(|step| row(*size, *method, draw, step)));
+                rows.extend(curve.points.iter().map(|step| row(*size, *method, (draw, curve), step)));
             }
         }
     }
     Cells::new(&COLUMNS, rows)
 }
 
-fn row(size: Size, method: Method, draw: usize, step: &Step) -> Vec<String> {
+fn row(size: Size, method: Method, (draw, curve): (usize, &Curve), step: &Step) -> Vec<String> {
     let numbers = [step.error.absolute, step.error.relative, step.error.cosine].map(|value| value.to_string());
     let head =
         [size.dim.to_string(), size.samples.to_string(), method.name.into(), draw.to_string(), step.step.to_string()];
@@ -249,6 +300,8 @@ fn row(size: Size, method: Method, draw: usize, step: &Step) -> Vec<String> {
         step.matrix_products.to_string(),
         step.vector_products.to_string(),
         step.seconds.to_string(),
+        curve.given_up.as_ref().map_or(0, |attempt| attempt.steps).to_string(),
+        curve.failure.is_some().to_string(),
     ];
     [&head[..], &numbers, &tail].concat()
 }
@@ -260,8 +313,9 @@ pub(super) fn stage_figure<'a>(
     settings: &Settings<'_>,
 ) -> std::result::Result<Staged<'a>, CliError> {
     let steps = settings.args.steps;
-    let line = |(method, curves): (&Method, &Vec<Curve>), of: &dyn Fn(&[Curve], usize) -> Option<Point>| {
-        let points = (0..=steps).filter_map(|step| of(curves, step)).collect();
+    let line = |(method, curves): (&Method, &Vec<Curve>), of: &dyn Fn(&[&Curve], usize) -> Option<Point>| {
+        let curves = whole(curves);
+        let points = (0..=steps).filter(|_| !curves.is_empty()).filter_map(|step| of(&curves, step)).collect();
         Line { name: method.name.to_owned(), points, look: None }
     };
     let by_step: Vec<Line> = METHODS
@@ -270,7 +324,7 @@ pub(super) fn stage_figure<'a>(
         .map(|(method, curves)| {
             line((method, curves), &|curves, step| {
                 // A closed form is a level; an iteration ends where it ends.
-                let at = |curve: &Curve| {
+                let at = |curve: &&Curve| {
                     let point = curve.at(step)?;
                     (method.closed() || point.step == step).then_some(point.error.absolute)
                 };
@@ -288,7 +342,7 @@ pub(super) fn stage_figure<'a>(
                     curves.iter().map(|c| c.points.iter().find(|p| p.step == step)).collect::<Option<_>>()?;
                 let seconds: Vec<f64> = at.iter().map(|s| s.seconds).collect();
                 let errors: Vec<f64> = at.iter().map(|s| s.error.relative).collect();
-                Some(between(Spread::of(&seconds).mean, &errors))
+                Some(between(Spread::of(&seconds)?.mean, &errors))
             })
         })
         .collect();

@@ -123,6 +123,86 @@ fn files_and_table_say_what_was_computed() {
     }
 }
 
+const SCALED: [&str; 5] = ["schulz", "hyperpower-3", "hyperpower-5", "hyperpower-7", "hyperpower-9"];
+
+fn method<'a>(told: &'a Value, name: &str) -> &'a Value {
+    let methods = told["sizes"][0]["methods"].as_array().expect("a list");
+    methods.iter().find(|method| method["name"] == name).expect("every method is there")
+}
+
+/// Of one draw of these the power estimate is too low, from which the iterations diverge.
+#[test]
+fn a_bound_that_is_none_is_replaced_as_by_the_solver() {
+    for device in device_names() {
+        for (dim, samples) in [("16", "8"), ("32", "4")] {
+            let folder = Folder::new();
+            let args = ["converge", "--dims", dim, "--samples", samples, "--out", "found", "--device", &device];
+            let run = hyperinf(folder.path(), &[&args[..], &["--json"]].concat());
+            assert_eq!(run.code, Some(0), "{run:?}");
+            assert!(run.stderr.contains("from a bound that is certain"), "{}", run.stderr);
+            let told: Value = serde_json::from_str(&run.stdout).expect("all of standard output is JSON");
+            let rows = csv_rows(&folder.file("found/converge.csv"));
+            for name in SCALED {
+                let method = method(&told, name);
+                assert_eq!((&method["diverged"], &method["failures"]), (&0.into(), &Value::Array(vec![])), "{name}");
+                assert!(method["relative"]["mean"].as_f64().is_some_and(|error| error < 1e-9), "{name}: {method}");
+                let repeated = method["repeated"].as_array().expect("a list");
+                assert_eq!(repeated.len(), 1, "{name}: {repeated:?}");
+                for draw in 0..3 {
+                    let of = |key: &str| match repeated[0]["draw"] == draw {
+                        true => repeated[0][key].as_f64().filter(|&count| count > 0.0).expect("work was given up"),
+                        false => 0.0,
+                    };
+                    let of_curve = |column| curve(&rows, name, samples, &draw.to_string(), column);
+                    assert_eq!(of_curve("matrix_products")[0], (0, of("matrix_products")), "{name}, draw {draw}");
+                    assert!(of_curve("given_up_steps").iter().all(|point| point.1 == of("steps")), "{name}");
+                }
+            }
+            let table = hyperinf(folder.path(), &args).stdout;
+            let needle = "schulz: repeated from a certain bound on 1 of 3 draws; products and seconds are of both";
+            assert!(table.contains(needle), "no {needle:?} in\n{table}");
+        }
+    }
+}
+
+/// The authors' start diverges where an eigenvalue is above 4e4.
+#[test]
+fn draws_that_diverge_are_in_no_mean() {
+    let folder = Folder::new();
+    let of = |damping| {
+        let args = ["converge", "--dims", "6", "--samples", "12", "--draws", "4", "--out", "found"];
+        let args = [&args[..], &["--damping-absolute", damping]].concat();
+        let told: Value = serde_json::from_str(&hyperinf(folder.path(), &[&args[..], &["--json"]].concat()).stdout)
+            .expect("all of standard output is JSON");
+        (hyperinf(folder.path(), &args).stdout, told, csv_rows(&folder.file("found/converge.csv")))
+    };
+    let (table, told, rows) = of("39998");
+    let authors = method(&told, "schulz-authors");
+    let diverged = authors["diverged"].as_u64().expect("a number");
+    assert!((1..4).contains(&diverged), "{authors}");
+    let mut last = BTreeMap::new();
+    for row in rows.iter().filter(|row| row["method"] == "schulz-authors") {
+        last.insert(&row["draw"], row);
+    }
+    let left: Vec<&&Row> = last.values().filter(|row| row["diverged"] == "false").collect();
+    assert_eq!(left.len() as u64, 4 - diverged);
+    let mean = left.iter().filter_map(|row| number(row, "relative_error")).sum::<f64>() / left.len() as f64;
+    assert!(authors["relative"]["mean"].as_f64().is_some_and(|found| (found - mean).abs() < 1e-9), "{mean}: {authors}");
+    for needle in ["schulz-authors*".to_owned(), format!("* schulz-authors diverged on {diverged} of 4 draws")] {
+        assert!(table.contains(&needle), "no {needle:?} in\n{table}");
+    }
+
+    let (table, told, rows) = of("1e5");
+    let authors = method(&told, "schulz-authors");
+    assert_eq!(
+        (&authors["diverged"], &authors["relative"], &authors["steps"]),
+        (&4.into(), &Value::Null, &Value::Null)
+    );
+    assert!(rows.iter().all(|row| (row["diverged"] == "true") == (row["method"] == "schulz-authors")));
+    assert!(table.contains("* schulz-authors diverged on 4 of 4 draws"), "{table}");
+    check_png(&folder.file("found/converge-d6-n12.png"));
+}
+
 #[test]
 fn errors_have_their_codes_and_leave_nothing() {
     let folder = Folder::new();

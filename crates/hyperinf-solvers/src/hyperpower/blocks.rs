@@ -52,7 +52,7 @@ impl Hyperpower {
         let condition = problem.upper / problem.lambda;
         let x = known.x.clone().cast(problem.dtype);
         let found = self.improve(problem.damped(problem.dtype), x, interval.lower, interval.upper, condition);
-        found.ok().filter(|found| found.error < 1.0 && !doubtful(found))
+        found.ok().filter(|found| found.error < 1.0 && !found.is_doubtful())
     }
 
     /// Groups of blocks that are inverted together, by their places.
@@ -91,20 +91,15 @@ impl Hyperpower {
         group
             .iter()
             .zip(found)
-            .filter_map(|((i, _), found)| Some((*i, found.ok().filter(|found| !doubtful(found))?)))
+            .filter_map(|((i, _), found)| Some((*i, found.ok().filter(|found| !found.is_doubtful())?)))
             .collect()
     }
-}
-
-/// Whether the error found contradicts the certificate: the bound that it is made from is none.
-fn doubtful(found: &MatrixInverse) -> bool {
-    found.error.is_nan() || found.error > (100.0 * found.certificate).max(1e-3)
 }
 
 /// Whether another bound may do better.
 fn again(found: &Result<MatrixInverse, SolveError>) -> bool {
     match found {
-        Ok(found) => doubtful(found),
+        Ok(found) => found.is_doubtful(),
         Err(error) => matches!(error, SolveError::Diverged { .. }),
     }
 }

@@ -36,6 +36,13 @@ pub struct MatrixInverse {
     pub error: f64,
 }
 
+impl MatrixInverse {
+    /// Whether the error found contradicts the certificate: the bound that it is made from is none.
+    pub fn is_doubtful(&self) -> bool {
+        self.error.is_nan() || self.error > (100.0 * self.certificate).max(1e-3)
+    }
+}
+
 /// One `X` of an iteration, as a watcher sees it.
 #[derive(Clone, Debug)]
 pub struct Iterate {
