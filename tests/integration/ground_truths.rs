@@ -97,6 +97,16 @@ fn the_weights_of_an_additive_loss_have_lds_one() {
     assert!(agreement.mean.mean > 1.0 - 1e-12, "the noise of a seed is the same for all subsets: {}", agreement.mean);
 }
 
+/// By hand: correlations 1, 1 and 1/2, a mean of 5/6 with the error 1/6, and 4.303 for three values.
+#[test]
+fn an_interval_of_correlations_has_correlations_for_ends() {
+    let losses = vec![vec![vec![1.0; 3]], vec![vec![2.0; 3]], vec![vec![3.0; 3]]];
+    let truth = LdsTruth { samples: 3, subsets: vec![vec![0], vec![1], vec![2]], losses };
+    let mean = truth.lds(&[vec![3.0, 2.0, 1.0], vec![3.0, 2.0, 1.0], vec![2.0, 3.0, 1.0]]).expect("losses vary").mean;
+    assert_eq!(mean.high, Some(1.0));
+    assert!(mean.low.is_some_and(|low| (low - (5.0 - 4.303) / 6.0).abs() < 1e-9), "{mean}");
+}
+
 #[test]
 fn subsets_are_what_they_are_said_to_be() {
     let subsets = random_subsets(9, 0.5, 200, 3).expect("half of nine");
@@ -161,6 +171,16 @@ fn removing_the_most_helpful_raises_the_loss_by_their_weights() {
     assert_eq!(found[1].flipped.map(|f| f.mean), Some(1.0), "twenty of the best are more than 5");
     let random = brittleness(&task, &random_scores(QUERIES, SAMPLES, 2), &config, &mut bank, &quiet);
     assert!(random.expect("the task is sound")[1].growth.mean < found[1].growth.mean / 2.0);
+    // Of two queries one changes its prediction: the interval is all that a share can be.
+    let growth = |query: usize| {
+        let mut sorted = task.weights[query].clone();
+        sorted.sort_by(|a, b| b.total_cmp(a));
+        sorted[..6].iter().sum::<f64>()
+    };
+    let query = |flips: bool| (0..QUERIES).find(|&query| (growth(query) > 5.0) == flips).expect("there are both");
+    let both = BrittlenessConfig { remove: vec![6], queries: vec![query(true), query(false)], seeds: vec![0] };
+    let found = brittleness(&task, &task.weights, &both, &mut bank, &quiet).expect("the task is sound");
+    assert_eq!(found[0].flipped, Some(Interval { mean: 0.5, low: Some(0.0), high: Some(1.0) }));
     let all = BrittlenessConfig { remove: vec![SAMPLES], ..config };
     let error = brittleness(&task, &task.weights, &all, &mut bank, &quiet).expect_err("nothing would be left");
     assert!(error.to_string().contains("60"), "{error}");
@@ -248,6 +268,25 @@ fn a_bank_refuses_what_is_not_its_own() {
         let error = refused(Bank::open(&path, &task));
         assert!(matches!(error, TruthError::BankLine { line: 3, queries: QUERIES, .. }), "{error}");
     }
+    // What is refused is left as it is, its last line without an end too.
+    let header = text.lines().next().expect("a bank has a header");
+    let (torn, others) = (format!("{text}{{\"seed\":3,"), format!("{}\n{{\"s", header.replace("additive", "third")));
+    for (content, owner) in [
+        ("{\"precious\": \"one line\"}", &task),
+        ("one\ntwo\nthree", &task),
+        (&header[..20], &task),
+        (&others, &task),
+        (&torn, &other),
+        (&format!("{header}\nno JSON\n{{\"seed\":3,"), &task),
+    ] {
+        fs::write(&path, content).expect("the folder can be written");
+        refused(Bank::open(&path, owner));
+        assert_eq!(fs::read_to_string(&path).expect("it is there"), content);
+    }
+    // A header that lacks its end alone gets it.
+    fs::write(&path, header).expect("the folder can be written");
+    open(&path, &task).outcomes(&task, &jobs(1), &quiet).expect("the task is sound");
+    assert_eq!(fs::read_to_string(&path).expect("it is there"), text);
     let error = refused(Bank::open(&folder.path().join("absent/bank.jsonl"), &task));
     assert!(matches!(error, TruthError::Bank { .. }), "{error}");
 

@@ -66,14 +66,15 @@ fn rankings_of_noise_agree_by_half_and_of_equal_queries_wholly() {
     let noise = one(&rows(40, 1000, 4), &Bootstrap { resamples: 200, top: 100, ..Bootstrap::default() }).stability;
     // Spearman's for normal values of correlation 1/2.
     let expected = 6.0 / std::f64::consts::PI * 0.25_f64.asin();
-    assert!((noise.spearman - expected).abs() < 0.05, "{noise:?} for {expected}");
+    assert!(noise.spearman.is_some_and(|found| (found - expected).abs() < 0.05), "{noise:?} for {expected}");
     assert!(noise.top == 100 && noise.overlap > 0.2 && noise.overlap < 0.5, "{noise:?}");
     let row = rows(1, 50, 5).remove(0);
     let same = one(&vec![row.clone(); 7], &Bootstrap::default());
     assert_close("mean", &same.mean, &row, 1e-12);
     assert_within("error", &same.std, &[0.0; 50], 1e-12);
     assert_close("low", &same.low, &row, 1e-12);
-    assert!((same.stability.spearman - 1.0).abs() < 1e-12 && same.stability.overlap == 1.0, "{:?}", same.stability);
+    let one_to_one = same.stability.spearman.is_some_and(|found| (found - 1.0).abs() < 1e-12);
+    assert!(one_to_one && same.stability.overlap == 1.0, "{:?}", same.stability);
     // Half of three samples, rounded up, is the most that "highest" can mean.
     assert_eq!(one(&rows(5, 3, 6), &Bootstrap::default()).stability.top, 2);
 }
@@ -106,7 +107,26 @@ fn seeds_are_compared_pair_by_pair() {
             overlap += best(&sets[a]).iter().filter(|i| other.contains(i)).count() as f64 / 5.0;
         }
     }
-    assert_close("stability", &[found.stability.spearman, found.stability.overlap], &[sum / 6.0, overlap / 6.0], 1e-12);
+    let correlation = found.stability.spearman.expect("all sets vary");
+    assert_close("stability", &[correlation, found.stability.overlap], &[sum / 6.0, overlap / 6.0], 1e-12);
+}
+
+/// Equal scores have no ranking; what else is told of them exists.
+#[test]
+fn pairs_without_a_correlation_are_left_out() {
+    let varied = rows(2, 20, 10);
+    let sets = [vec![0.0; 20], varied[0].clone(), varied[1].clone()];
+    let found = between(&sets, 5).expect("three sets");
+    assert_eq!(found.stability.spearman, Some(spearman(&varied[0], &varied[1]).expect("they vary")));
+    assert_eq!(between(&sets[..2], 5).expect("two sets").stability.spearman, None);
+
+    // Of five queries three say nothing: they alone are drawn once in 13 times.
+    let few = [vec![0.0; 20], varied[0].clone(), vec![0.0; 20], vec![0.0; 20], varied[1].clone()];
+    let found = one(&few, &Bootstrap::default());
+    assert!(found.stability.spearman.is_some_and(|found| found > 0.0), "{:?}", found.stability);
+    assert_close("error", &found.std, &(0..20).map(|i| column(&few, i).1.sqrt()).collect::<Vec<_>>(), 1e-12);
+    let none = one(&vec![vec![0.0; 20]; 5], &Bootstrap::default());
+    assert_eq!((none.stability.spearman, none.high), (None, vec![0.0; 20]));
 }
 
 #[test]
@@ -117,6 +137,10 @@ fn too_little_to_compare_is_an_error() {
     let few = |what| move |e: Option<EvalError>| matches!(e, Some(EvalError::TooFew { what: w, .. }) if w == what);
     assert!(few("queries")(run(&scores[..1], default)));
     assert!(few("resamples")(run(&scores, Bootstrap { resamples: 1, ..default })));
+    for found in [Bootstrap::MOST + 1, usize::MAX] {
+        let expected = EvalError::TooMany { what: "resamples", found, most: Bootstrap::MOST };
+        assert_eq!(run(&scores, Bootstrap { resamples: found, ..default }), Some(expected));
+    }
     assert!(few("highest scores")(run(&scores, Bootstrap { top: 0, ..default })));
     assert!(few("samples")(run(&rows(5, 1, 1), default)));
     for level in [0.0, 1.0, f64::NAN] {

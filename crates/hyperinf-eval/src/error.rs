@@ -40,6 +40,16 @@ pub enum EvalError {
         /// The least number.
         needed: usize,
     },
+    /// There is too much of something.
+    #[error("{found} {what}, where at most {most} are allowed")]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// Their number.
+        found: usize,
+        /// The largest number.
+        most: usize,
+    },
     /// A share is outside (0, 1].
     #[error("a share must be above 0 and at most 1, not {value}")]
     Share {

@@ -30,7 +30,8 @@ impl Interval {
     /// covers as often as it says for normal values.
     ///
     /// A single value has no interval, and `None` stands for the mean of none. The interval tells how the mean varies
-    /// over *these* values (queries, say), not over whatever they have in common.
+    /// over *these* values (queries, say), not over whatever they have in common. Student's may leave the range that the
+    /// values have: see [`Interval::within`].
     pub fn of(values: &[f64]) -> Option<Self> {
         let count = values.len();
         if count == 0 {
@@ -48,6 +49,14 @@ impl Interval {
         means.sort_by(f64::total_cmp);
         let quantile = |share: f64| means[(share * (RESAMPLES - 1) as f64).round() as usize];
         Some(Self { mean: mean(values.iter().sum()), low: Some(quantile(0.025)), high: Some(quantile(0.975)) })
+    }
+
+    /// The same with ends cut to the range that the values have: `[-1, 1]` for correlations, `[0, 1]` for shares. The mean
+    /// lies in it, so the interval covers no less often.
+    #[must_use]
+    pub fn within(self, least: f64, most: f64) -> Self {
+        let cut = |end: Option<f64>| end.map(|end| end.max(least).min(most));
+        Self { low: cut(self.low), high: cut(self.high), ..self }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{EvalError, spearman};
 ///
 /// | name | default | purpose | range |
 /// |---|---|---|---|
-/// | `resamples` | 1000 | sets of queries drawn with replacement | ≥ 2 |
+/// | `resamples` | 1000 | sets of queries drawn with replacement | 2 to [`Bootstrap::MOST`] |
 /// | `level` | 0.95 | the share of resamples within the interval | (0, 1) |
 /// | `top` | 10 | highest scores whose overlap is taken; half of the samples if that is less | ≥ 1 |
 /// | `seed` | 0 | of the draws | |
@@ -22,6 +22,11 @@ pub struct Bootstrap {
     pub top: usize,
     /// The seed of the draws.
     pub seed: u64,
+}
+
+impl Bootstrap {
+    /// The most resamples: the weights of all draws are held at once, and a thousandth as many tell as much.
+    pub const MOST: usize = 1_000_000;
 }
 
 impl Default for Bootstrap {
@@ -48,11 +53,12 @@ pub struct Spread {
 /// How much two rankings that could as well have been found have in common.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stability {
-    /// Spearman's correlation between two of them, the mean over pairs.
-    pub spearman: f64,
+    /// Spearman's correlation between two of them, the mean over pairs. Pairs without one, because all scores of a ranking
+    /// are equal, are left out; `None` if no pair has one.
+    pub spearman: Option<f64>,
     /// The number of highest scores whose overlap is taken.
     pub top: usize,
-    /// The share of them that two have in common, the mean over pairs.
+    /// The share of them that two have in common, the mean over pairs; of equal scores the earlier ones are the higher.
     pub overlap: f64,
 }
 
@@ -81,6 +87,9 @@ pub fn bootstrap(strata: &[Stratum<'_>], settings: &Bootstrap) -> Result<Spread,
     if resamples < 2 {
         return Err(EvalError::TooFew { what: "resamples", found: resamples, needed: 2 });
     }
+    if resamples > Bootstrap::MOST {
+        return Err(EvalError::TooMany { what: "resamples", found: resamples, most: Bootstrap::MOST });
+    }
     if !(level > 0.0 && level < 1.0) {
         return Err(EvalError::Share { value: level });
     }
@@ -105,7 +114,7 @@ pub fn bootstrap(strata: &[Stratum<'_>], settings: &Bootstrap) -> Result<Spread,
         })
         .collect();
     // Neighbours in the list of resamples are independent of each other.
-    let pairs: Vec<(f64, f64)> = draws
+    let pairs: Vec<Common> = draws
         .par_windows(2)
         .map(|pair| common(&weighted(&pair[0], &rows), &weighted(&pair[1], &rows), top))
         .collect::<Result<_, _>>()?;
@@ -133,7 +142,7 @@ pub fn between(sets: &[Vec<f64>], top: usize) -> Result<Spread, EvalError> {
     let low = (0..n).map(|i| of(i).fold(f64::INFINITY, f64::min)).collect();
     let high = (0..n).map(|i| of(i).fold(f64::NEG_INFINITY, f64::max)).collect();
     let pairs = (0..rows.len()).flat_map(|a| (0..a).map(move |b| (a, b)));
-    let pairs: Vec<(f64, f64)> = pairs.map(|(a, b)| common(rows[a], rows[b], top)).collect::<Result<_, _>>()?;
+    let pairs: Vec<Common> = pairs.map(|(a, b)| common(rows[a], rows[b], top)).collect::<Result<_, _>>()?;
     Ok(Spread { mean, std, low, high, stability: stability(&pairs, top.min(n.div_ceil(2))) })
 }
 
@@ -172,8 +181,10 @@ fn standard_error(strata: &[Stratum<'_>], sample: usize) -> f64 {
     strata.iter().map(variance).sum::<f64>().sqrt()
 }
 
-/// Spearman's correlation of two sets of scores, and the share of their highest that they have in common.
-fn common(left: &[f64], right: &[f64], top: usize) -> Result<(f64, f64), EvalError> {
+/// Spearman's correlation of two sets of scores, if both vary, and the share of their highest that they have in common.
+type Common = (Option<f64>, f64);
+
+fn common(left: &[f64], right: &[f64], top: usize) -> Result<Common, EvalError> {
     let best = |scores: &[f64]| -> Vec<bool> {
         let n = scores.len();
         let mut order: Vec<usize> = (0..n).collect();
@@ -184,16 +195,19 @@ fn common(left: &[f64], right: &[f64], top: usize) -> Result<(f64, f64), EvalErr
     };
     let (a, b) = (best(left), best(right));
     let both = a.iter().zip(&b).filter(|(a, b)| **a && **b).count() as f64;
-    Ok((spearman(left, right)?, both / top.min(left.len().div_ceil(2)) as f64))
+    let correlation = match spearman(left, right) {
+        Ok(found) => Some(found),
+        Err(EvalError::Constant { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    Ok((correlation, both / top.min(left.len().div_ceil(2)) as f64))
 }
 
-fn stability(pairs: &[(f64, f64)], top: usize) -> Stability {
-    let count = pairs.len() as f64;
-    Stability {
-        spearman: pairs.iter().map(|(spearman, _)| spearman).sum::<f64>() / count,
-        top,
-        overlap: pairs.iter().map(|(_, overlap)| overlap).sum::<f64>() / count,
-    }
+fn stability(pairs: &[Common], top: usize) -> Stability {
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let correlations: Vec<f64> = pairs.iter().filter_map(|(spearman, _)| *spearman).collect();
+    let overlaps: Vec<f64> = pairs.iter().map(|(_, overlap)| *overlap).collect();
+    Stability { spearman: (!correlations.is_empty()).then(|| mean(&correlations)), top, overlap: mean(&overlaps) }
 }
 
 fn weighted(weights: &[f64], rows: &[&[f64]]) -> Vec<f64> {

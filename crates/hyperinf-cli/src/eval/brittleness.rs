@@ -6,7 +6,7 @@ use serde_json::{Map, json};
 
 use super::candidate::candidates;
 use super::report::{Figure, Report, Row, folder, row};
-use super::setup::{Models, at_least, bank, task, telling};
+use super::setup::{Models, at_least, bank, once, task, telling};
 use crate::args::BrittlenessArgs;
 use crate::error::CliError;
 
@@ -23,7 +23,7 @@ pub(super) fn run(args: &BrittlenessArgs) -> Result<(), CliError> {
     let task = task(&args.task)?;
     let (path, mut bank) = bank(&args.bank, TRUTH, &args.result, &task)?;
     let config = BrittlenessConfig {
-        remove: args.remove.clone(),
+        remove: once(&args.remove),
         queries: (0..args.look_at).collect(),
         seeds: (0..args.bank.seeds).collect(),
     };
@@ -42,7 +42,7 @@ pub(super) fn run(args: &BrittlenessArgs) -> Result<(), CliError> {
         args.bank.seeds,
     );
     let more = Map::from_iter([
-        ("remove".to_owned(), json!(args.remove)),
+        ("remove".to_owned(), json!(config.remove)),
         ("looked_at".to_owned(), json!(args.look_at)),
         ("seeds".to_owned(), json!(args.bank.seeds)),
         ("models".to_owned(), json!(args.judged.models)),

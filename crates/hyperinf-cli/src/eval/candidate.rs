@@ -7,7 +7,7 @@ use hyperinf::scoring::{Gfim, Method, Options, methods};
 use crate::args::JudgedArgs;
 use crate::error::CliError;
 
-use super::setup::at_least;
+use super::setup::{at_least, once};
 
 /// One way to score.
 #[derive(Clone)]
@@ -58,31 +58,33 @@ pub(crate) fn draws(args: &JudgedArgs) -> usize {
 
 /// The factors of the damping that are asked for.
 pub(crate) fn dampings(args: &JudgedArgs, default: f64) -> Result<Vec<f64>, CliError> {
-    let dampings = if args.damping.is_empty() { vec![default] } else { args.damping.clone() };
+    let dampings = if args.damping.is_empty() { vec![default] } else { once(&args.damping) };
     match dampings.iter().find(|&&factor| Damping::Relative(factor).validate().is_err()) {
         None => Ok(dampings),
         Some(&value) => Err(CliError::Damping { flag: "--damping", value }),
     }
 }
 
-/// Every method that is asked for, with every damping where that matters.
+/// Every method that is asked for, with every damping where that matters: one that matters to none is refused.
 pub(crate) fn candidates(args: &JudgedArgs) -> Result<Vec<Candidate>, CliError> {
-    candidates_at(args, &dampings(args, 0.1)?)
+    let found = candidates_at(args, &dampings(args, 0.1)?)?;
+    if !args.damping.is_empty() && found.iter().all(|candidate| candidate.damping.is_none()) {
+        return Err(CliError::Combination {
+            first: "--damping".into(),
+            second: "--methods",
+            reason: "none of these methods has a curvature",
+        });
+    }
+    Ok(found)
 }
 
-/// The same with these dampings.
+/// The same with these dampings, which the truth itself may need.
 pub(crate) fn candidates_at(args: &JudgedArgs, dampings: &[f64]) -> Result<Vec<Candidate>, CliError> {
     at_least("--models", args.models, 1)?;
     at_least("--draws", draws(args), 1)?;
-    let mut specs: Vec<String> = Vec::new();
-    for spec in args.methods.iter().map(|spec| spec.trim()) {
-        let expanded = if spec == "all" { all() } else { vec![spec.to_owned()] };
-        for spec in expanded {
-            if !specs.contains(&spec) {
-                specs.push(spec);
-            }
-        }
-    }
+    let expand = |spec: &str| if spec == "all" { all() } else { vec![spec.to_owned()] };
+    let specs: Vec<String> = args.methods.iter().flat_map(|spec| expand(spec.trim())).collect();
+    let specs = once(&specs);
     let mut found = Vec::new();
     for spec in &specs {
         let candidate = parse(spec, args)?;

@@ -29,7 +29,7 @@ pub(super) fn run(args: &LooArgs) -> Result<(), CliError> {
         let pairs = scored.scores.rows.iter().zip(&truth.effects);
         let found: Vec<f64> =
             pairs.map(|(scores, effects)| spearman(&scores[..left_out.len()], effects)).collect::<Result<_, _>>()?;
-        let mean = Interval::of(&found);
+        let mean = Interval::of(&found).map(|mean| mean.within(-1.0, 1.0));
         Ok(vec![
             ("spearman".to_owned(), mean.map(|m| m.mean)),
             ("low".to_owned(), mean.and_then(|m| m.low)),

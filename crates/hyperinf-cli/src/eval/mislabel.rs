@@ -5,7 +5,7 @@ use hyperinf::eval::{auc, detection_rate, mean_and_error};
 use hyperinf::scoring::{Options, QueryMode, TaskSource, baselines, self_influence};
 use serde_json::{Map, json};
 
-use super::candidate::{Candidate, candidates, dampings};
+use super::candidate::{Candidate, candidates_at, dampings};
 use super::report::{Figure, Report, Row, folder, row};
 use super::setup::{Models, Scored, at_least, task};
 use crate::args::MislabelArgs;
@@ -24,7 +24,7 @@ pub(super) fn run(args: &MislabelArgs) -> Result<(), CliError> {
     let began = Instant::now();
     at_least("--seeds", args.seeds as usize, 1)?;
     let dampings = dampings(&args.judged, 0.1)?;
-    let candidates: Vec<Candidate> = candidates(&args.judged)?
+    let candidates: Vec<Candidate> = candidates_at(&args.judged, &dampings)?
         .into_iter()
         .map(|candidate| {
             let options = Options { query: QueryMode::Mean, ..candidate.options.clone() };

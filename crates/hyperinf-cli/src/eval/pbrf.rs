@@ -97,13 +97,14 @@ pub(super) fn run(args: &PbrfArgs) -> Result<(), CliError> {
     .write(&folder, &args.result)
 }
 
+/// The mean correlations, the interval cut to the range of a correlation.
 fn figures(scores: &[Vec<f64>], truth: &Responses, samples: usize) -> Result<Vec<Figure>, CliError> {
     let mut found = [Vec::new(), Vec::new()];
     for (scores, effects) in scores.iter().zip(&truth.effects) {
         found[0].push(spearman(&scores[..samples], effects)?);
         found[1].push(pearson(&scores[..samples], effects)?);
     }
-    let [ranks, linear] = found.map(|values| Interval::of(&values));
+    let [ranks, linear] = found.map(|values| Interval::of(&values).map(|mean| mean.within(-1.0, 1.0)));
     Ok(vec![
         ("spearman".to_owned(), ranks.map(|i| i.mean)),
         ("low".to_owned(), ranks.and_then(|i| i.low)),

@@ -21,6 +21,8 @@ use crate::to_stdout;
 
 const FILES: [&str; 2] = ["methods.csv", "summary.json"];
 const PICTURE: &str = "methods.png";
+/// Every file that is written.
+pub(super) const OUTPUTS: [&str; 3] = [FILES[0], FILES[1], PICTURE];
 
 /// A number under a name.
 pub(crate) type Figure = (String, Option<f64>);
@@ -54,7 +56,7 @@ impl Row {
 
 /// The folder of results, found writable before anything is computed.
 pub(crate) fn folder(args: &ResultArgs, truth: &str) -> Result<Folder, CliError> {
-    Folder::new(&args.folder(truth), &[FILES[0], FILES[1], PICTURE], &[])
+    Folder::new(&args.folder(truth), &OUTPUTS, &[])
 }
 
 /// Takes an earlier picture away, which would not belong to this result.

@@ -1,13 +1,13 @@
 use std::time::Instant;
 
 use hyperinf::eval::digits::{DigitsTask, Length, digits};
-use hyperinf::eval::{Selection, SelectionConfig, random_scores, selection};
+use hyperinf::eval::{Interval, Selection, SelectionConfig, random_scores, selection};
 use hyperinf::scoring::{Options, QueryMode};
 use serde_json::{Map, json};
 
 use super::candidate::{Candidate, candidates};
 use super::report::{Figure, Report, Row, folder, row};
-use super::setup::{Models, at_least, bank, recipe, telling};
+use super::setup::{Models, at_least, bank, once, recipe, telling};
 use crate::args::SelectionArgs;
 use crate::error::CliError;
 
@@ -35,16 +35,15 @@ pub(super) fn run(args: &SelectionArgs) -> Result<(), CliError> {
     let task = DigitsTask { queries: rest.of(&test), ..asked.clone() };
     let (path, mut bank) = bank(&args.bank, TRUTH, &args.result, &task)?;
     let config = SelectionConfig {
-        keep: args.keep.clone(),
+        keep: once(&args.keep),
         seeds: (0..args.bank.seeds).collect(),
         draws: args.draws_of,
         draw: 0,
     };
     let mut run = |scores: &[Vec<f64>]| telling(|progress| selection(&task, scores, &config, &mut bank, progress));
     let arbitrary = run(&random_scores(1, task.train.len(), 0))?;
-    let baseline = |of: fn(&Selection) -> hyperinf::eval::Interval| -> Vec<Figure> {
-        arbitrary.iter().flat_map(|s| figures(s, of(s))).collect()
-    };
+    let baseline =
+        |of: fn(&Selection) -> Interval| -> Vec<Figure> { arbitrary.iter().flat_map(|s| figures(s, of(s))).collect() };
     let mut rows =
         vec![Row::baseline("all images", baseline(|s| s.full)), Row::baseline("random", baseline(|s| s.random))];
     let models = Models::trained(&asked, 0..args.judged.models as u64, args.judged.device.as_deref())?;
@@ -65,7 +64,7 @@ pub(super) fn run(args: &SelectionArgs) -> Result<(), CliError> {
         task.queries.len(),
     );
     let more = Map::from_iter([
-        ("keep".to_owned(), json!(args.keep)),
+        ("keep".to_owned(), json!(config.keep)),
         ("noise".to_owned(), json!(args.noise)),
         ("random_draws".to_owned(), json!(args.draws_of)),
         ("seeds".to_owned(), json!(args.bank.seeds)),
@@ -86,7 +85,9 @@ pub(super) fn run(args: &SelectionArgs) -> Result<(), CliError> {
     report.write(&folder, &args.result)
 }
 
-fn figures(selection: &Selection, loss: hyperinf::eval::Interval) -> [Figure; 3] {
+/// A mean loss and its interval, cut at 0: no cross-entropy is below.
+fn figures(selection: &Selection, loss: Interval) -> [Figure; 3] {
+    let loss = loss.within(0.0, f64::INFINITY);
     let name = format!("loss_{}", selection.share);
     [(name.clone(), Some(loss.mean)), (format!("{name}_low"), loss.low), (format!("{name}_high"), loss.high)]
 }

@@ -1,6 +1,7 @@
 //! The task of an evaluation, its trained models, and their scores.
 
-use std::path::PathBuf;
+use std::fs::canonicalize;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -11,6 +12,7 @@ use hyperinf::gradients::Estimate;
 use hyperinf::scoring::{Attribution, BlockReport, Options, Scores, TaskSource, attribute, attribute_with};
 
 use super::candidate::Candidate;
+use super::report::OUTPUTS;
 use crate::args::{BankArgs, OptimizerArg, ResultArgs, TaskArgs};
 use crate::device::open_device;
 use crate::error::CliError;
@@ -19,10 +21,23 @@ use crate::progress::Progress;
 /// Images of one backward pass.
 const BATCH: usize = 100;
 
-/// Fails if a number that was typed is too small.
+/// The largest number of anything that can be asked for: whatever is above was typed by mistake.
+const MOST: usize = 1_000_000;
+
+/// Fails if a number that was typed is too small, or absurd.
 pub(crate) fn at_least(flag: &'static str, value: usize, least: usize) -> Result<(), CliError> {
-    let expected = if least == 1 { "at least 1" } else { "at least 2" };
-    if value < least { Err(CliError::Value { flag, expected, value: value as f64 }) } else { Ok(()) }
+    let expected = match least {
+        _ if value > MOST => "at most 1000000",
+        1 => "at least 1",
+        _ => "at least 2",
+    };
+    if value < least || value > MOST { Err(CliError::Value { flag, expected, value: value as f64 }) } else { Ok(()) }
+}
+
+/// Each value once, in the order typed.
+pub(crate) fn once<T: Clone + PartialEq>(values: &[T]) -> Vec<T> {
+    let first = |(place, value): &(usize, &T)| !values[..*place].contains(value);
+    values.iter().enumerate().filter(first).map(|(_, value)| value.clone()).collect()
 }
 
 /// The recipe that was typed.
@@ -59,7 +74,7 @@ pub(crate) fn task(args: &TaskArgs) -> Result<DigitsTask, CliError> {
     Ok(DigitsTask { train, queries, hidden: args.hidden.0.clone(), recipe })
 }
 
-/// The bank that was typed, or the one in the folder of results.
+/// The bank that was typed, or the one in the folder of results, which is there; it is none of the results.
 pub(crate) fn bank(
     args: &BankArgs,
     truth: &str,
@@ -68,8 +83,19 @@ pub(crate) fn bank(
 ) -> Result<(PathBuf, Bank), CliError> {
     at_least("--seeds", args.seeds as usize, 1)?;
     let path = args.bank.clone().unwrap_or_else(|| result.folder(truth).join("bank.jsonl"));
+    let folder = result.folder(truth);
+    if let Some(path) = OUTPUTS.map(|name| folder.join(name)).into_iter().find(|output| real(output) == real(&path)) {
+        return Err(CliError::OutputIsInput { path });
+    }
     let bank = Bank::open(&path, task)?;
     Ok((path, bank))
+}
+
+/// The file itself, or where it would be.
+fn real(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let placed = || Some(canonicalize(folder).ok()?.join(path.file_name()?));
+    canonicalize(path).ok().or_else(placed).unwrap_or_else(|| path.to_owned())
 }
 
 /// Tells how far retraining is.

@@ -39,8 +39,8 @@ pub(crate) struct Summary<'a> {
 struct Uncertainty {
     over: &'static str,
     seeds: usize,
-    /// Between two seeds, the mean over pairs.
-    spearman: f64,
+    /// Between two seeds, the mean over pairs; `null` if no pair has one.
+    spearman: Option<f64>,
     top: usize,
     top_overlap: f64,
 }

@@ -108,7 +108,8 @@ impl Report<'_> {
             writeln!(out, "spread    over {resamples} {sets}{over}; between two of them:")?;
             writeln!(
                 out,
-                "          Spearman {spearman:.3}, {:.0} % of the {top} highest in common",
+                "          Spearman {}, {:.0} % of the {top} highest in common",
+                spearman.map_or("–".into(), |found| format!("{found:.3}")),
                 100.0 * top_overlap
             )?;
         }

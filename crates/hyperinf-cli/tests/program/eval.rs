@@ -72,11 +72,11 @@ fn lds_is_written_and_the_bank_is_used_again() {
 fn every_truth_has_its_figures() {
     let two = ["--methods", "identity,exact"];
     let cases: [(&[&str], &[&str]); 5] = [
-        (&["loo", "--leave-out", "6", "--seeds", "2"], &["spearman", "low", "high"]),
+        (&["loo", "--leave-out", "2", "--seeds", "2"], &["spearman", "low", "high"]),
         (&["mislabel", "--seeds", "2"], &["auc", "auc_error", "found_10", "found_20", "found_30"]),
-        (&["pbrf", "--samples", "4"], &["spearman", "pearson"]),
-        (&["brittleness", "--remove", "5,20", "--look-at", "2", "--seeds", "1"], &["growth_5", "flipped_20"]),
-        (&["selection", "--keep", "0.5", "--seeds", "2", "--test", "20"], &["loss_0.5", "loss_0.5_low"]),
+        (&["pbrf", "--samples", "2"], &["spearman", "low", "high", "pearson"]),
+        (&["brittleness", "--remove", "5,20,5", "--look-at", "2", "--seeds", "1"], &["growth_5", "flipped_20"]),
+        (&["selection", "--keep", "0.5,0.50", "--seeds", "2", "--test", "20"], &["loss_0.5", "loss_0.5_low"]),
     ];
     for (args, figures) in cases {
         let folder = Folder::new();
@@ -88,19 +88,29 @@ fn every_truth_has_its_figures() {
         assert!(methods.iter().any(|m| m["method"] == "exact"), "{found}");
         for method in methods {
             for figure in figures {
-                assert!(method[*figure].as_f64().is_some_and(f64::is_finite), "{figure} of {method}");
+                let value = method[*figure].as_f64().unwrap_or(f64::NAN);
+                assert!(value.is_finite(), "{figure} of {method}");
+                // Ends of an interval of correlations are correlations.
+                assert!(value.abs() <= 1.0 || !["low", "high"].contains(figure), "{figure} of {method}");
             }
         }
         let csv = folder.file(&format!("hyperinf-eval-{}/methods.csv", args[0]));
         let csv = fs::read_to_string(csv).expect("the program wrote it");
         assert_eq!(csv.lines().count(), methods.len() + 1);
+        let mut columns: Vec<&str> = csv.lines().next().expect("a header").split(',').collect();
+        let all = columns.len();
+        columns.sort_unstable();
+        columns.dedup();
+        assert_eq!(columns.len(), all, "each once: {csv}");
     }
 }
 
 #[test]
 fn the_summary_can_be_printed() {
     let folder = Folder::new();
-    let run = eval(&folder, &["mislabel", "--methods", "identity", "--seeds", "1", "--json", "--out", "found"]);
+    // The damping is the self-influence's.
+    let wrong = ["mislabel", "--methods", "identity", "--seeds", "1", "--damping", "1,1.0"];
+    let run = eval(&folder, &[&wrong[..], &["--json", "--out", "found"]].concat());
     assert_eq!(run.code, Some(0), "{run:?}");
     let printed: Value = serde_json::from_str(&run.stdout).expect("it is JSON");
     let written = fs::read_to_string(folder.file("found/summary.json")).expect("the program wrote it");
@@ -114,7 +124,7 @@ fn what_cannot_be_done_is_said() {
     let first = eval(&folder, &["lds", "--methods", "identity", "--subsets", "2", "--seeds", "1"]);
     assert_eq!(first.code, Some(0), "{first:?}");
     let before = fs::read(folder.file("hyperinf-eval-lds/summary.json")).expect("the program wrote it");
-    let cases: [(&[&str], i32, &[&str]); 25] = [
+    let cases: [(&[&str], i32, &[&str]); 29] = [
         (&["mislabel", "--seeds", "0"], 2, &["--seeds", "not 0"]),
         (&["mislabel", "--noise", "0"], 2, &["--noise", "not 0"]),
         (&["lds", "--models", "0"], 2, &["--models", "not 0"]),
@@ -131,6 +141,10 @@ fn what_cannot_be_done_is_said() {
         (&["lds", "--methods", "cosine:merged"], 2, &["`merged`"]),
         (&["lds", "--methods", "identity@sampled"], 2, &["an @ESTIMATE"]),
         (&["lds", "--methods", "exact", "--draws", "4"], 2, &["--draws", "--methods"]),
+        (&["lds", "--methods", "identity,cosine", "--damping", "1"], 2, &["--damping", "--methods"]),
+        (&["selection", "--methods", "cosine", "--damping", "0.1"], 2, &["--damping", "--methods"]),
+        (&["lds", "--seeds", "18446744073709551615"], 2, &["--seeds", "at most 1000000"]),
+        (&["lds", "--subsets", "18446744073709551615"], 2, &["--subsets", "at most 1000000"]),
         (&["lds", "--optimizer", "adamw", "--momentum", "0.5"], 2, &["--momentum", "adamw"]),
         (&["lds", "--methods", "ecact"], 2, &["`ecact`"]),
         (&["lds", "--methods", "exact:sideways"], 2, &["`exact:sideways`"]),
@@ -156,6 +170,34 @@ fn what_cannot_be_done_is_said() {
 }
 
 #[test]
+fn a_file_that_is_no_bank_is_left_alone() {
+    let folder = Folder::new();
+    let run = |bank: &str, out: &str| {
+        let lds = ["lds", "--methods", "identity", "--subsets", "2", "--seeds", "1", "--bank", bank, "--out", out];
+        eval(&folder, &lds)
+    };
+    for text in ["{\"precious\": \"one line, no newline at the end\"}", "one\ntwo\nthree"] {
+        folder.write_bytes("precious.json", text.as_bytes());
+        let found = run("precious.json", "found");
+        assert_eq!(found.code, Some(3), "{found:?}");
+        assert!(found.stderr.contains("line 1 of `precious.json` is no line of a bank"), "{}", found.stderr);
+        assert_eq!(fs::read_to_string(folder.file("precious.json")).expect("it is there"), text);
+    }
+    // A result would replace the bank, whether it is there or not.
+    for bank in ["found/summary.json", "found/methods.png", "./found/../found/methods.csv"] {
+        for text in [None, Some("not yet")] {
+            text.iter().for_each(|text| folder.write_bytes(bank, text.as_bytes()));
+            let refused = run(bank, "found");
+            assert_eq!(refused.code, Some(2), "{refused:?}");
+            assert!(refused.stderr.contains("also an input"), "{}", refused.stderr);
+            assert_eq!(fs::read_to_string(folder.file(bank)).ok().as_deref(), text);
+        }
+    }
+    let run = run("found.jsonl", "found");
+    assert_eq!(run.code, Some(0), "{run:?}");
+}
+
+#[test]
 fn a_response_that_leaves_the_model_is_no_result() {
     let folder = Folder::new();
     let few = ["--train", "60", "--queries", "8", "--hidden", "8", "--epochs", "2"];
@@ -171,7 +213,7 @@ fn a_response_that_leaves_the_model_is_no_result() {
 #[test]
 fn undamped_methods_have_a_row_for_each_proximity() {
     let folder = Folder::new();
-    let run = eval(&folder, &["pbrf", "--samples", "4", "--methods", "identity,exact", "--damping", "100,1000"]);
+    let run = eval(&folder, &["pbrf", "--samples", "4", "--methods", "identity,exact", "--damping", "100,1000,1e2"]);
     assert_eq!(run.code, Some(0), "{run:?}");
     let found = summary(&folder, "pbrf");
     let rows = found["methods"].as_array().expect("a list").iter();
@@ -220,4 +262,18 @@ fn scores_have_the_sign_of_the_truth() {
     let selected = run(&selected, &task);
     let (best, random) = (selected("hyperinf", "loss_0.6"), selected("random", "loss_0.6"));
     assert!(best < random, "{best}, at random {random}");
+}
+
+/// Student's interval of two trainings would begin far below 0.
+#[test]
+fn no_loss_of_an_interval_is_below_zero() {
+    let folder = Folder::new();
+    let selection = ["eval", "selection", "--methods", "identity", "--keep", "0.2", "--seeds", "2", "--test", "20"];
+    let small = ["--train", "60", "--queries", "8", "--hidden", "8", "--epochs", "100"];
+    let run = hyperinf(folder.path(), &[&selection[..], &small].concat());
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let found = summary(&folder, "selection");
+    let lows: Vec<f64> =
+        found["methods"].as_array().expect("a list").iter().filter_map(|m| m["loss_0.2_low"].as_f64()).collect();
+    assert!(lows.len() == 3 && lows.iter().all(|low| *low >= 0.0) && lows.contains(&0.0), "{lows:?}");
 }

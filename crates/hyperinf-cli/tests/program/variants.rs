@@ -297,3 +297,32 @@ fn what_cannot_be_is_refused_with_the_numbers() {
         check(&args, 3, &["contrast gradients in `contrast.safetensors`", "sample 1", "[1, 4]"]);
     }
 }
+
+#[test]
+fn queries_without_gradients_have_error_bars_too() {
+    let folder = folder();
+    let zeros = |block: usize, rows: usize| [vec![0.0; 3 * block], whole(rows * block, 2)].concat();
+    folder.write("query.safetensors", &[f32s("a", &[5, 2, 5], &zeros(10, 2)), f32s("b", &[5, 3, 4], &zeros(12, 2))]);
+    let args = ["--method", "identity", "--uncertainty"];
+    let told = json(&folder, &args);
+    let between = told["uncertainty"]["spearman"].as_f64().expect("most pairs have one");
+    assert!((-1.0..=1.0).contains(&between), "{between}");
+    folder.write("query.safetensors", &[f32s("a", &[3, 2, 5], &zeros(10, 0)), f32s("b", &[3, 3, 4], &zeros(12, 0))]);
+    let told = json(&folder, &args);
+    assert_eq!((&told["uncertainty"]["spearman"], &told["uncertainty"]["resamples"]), (&Value::Null, &1000.into()));
+    let text = folder.score(&args).stdout;
+    assert!(text.contains("Spearman –, "), "{text}");
+    assert_eq!(folder.scores(&args), [vec![0.0; 6]]);
+}
+
+#[test]
+fn absurdly_many_repetitions_are_refused() {
+    let folder = folder();
+    for over in [&["queries"][..], &["projections", "--project", "4"]] {
+        for count in ["1000001", "18446744073709551615"] {
+            let run = folder.score(&[&["--uncertainty", count, "--uncertainty-over"], over].concat());
+            assert_eq!(run.code, Some(2), "{run:?}");
+            assert!(run.stderr.contains("at most 1000000"), "{}", run.stderr);
+        }
+    }
+}

@@ -18,7 +18,7 @@ pub type Job = (Vec<usize>, u64);
 /// The file is JSON lines: a header with the task's fingerprint, then
 /// `{"seed": 0, "subset": [0, 3, …], "losses": [0.1, …], "predictions": [4, …]}`. A result is appended when its training
 /// ends, so a run that breaks off loses only the trainings that it was at. A last line without its end is such a
-/// one, and is cut off when the file is opened.
+/// one, and is cut off when the file is opened; a file that is no bank of the task is left as it is.
 pub struct Bank {
     fingerprint: String,
     queries: usize,
@@ -54,29 +54,26 @@ impl Bank {
     ///
     /// # Errors
     ///
-    /// If the file cannot be read or written, belongs to another task, or has a line that is no result.
+    /// If the file cannot be read or written, is not empty and no bank, belongs to another task, or has a line that is
+    /// no result.
     pub fn open(path: &Path, task: &dyn Retrain) -> Result<Self, TruthError> {
         let error = |source| TruthError::Bank { path: path.to_owned(), source };
         let mut bank = Self::memory(task);
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(error)?;
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(error)?;
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        if whole < text.len() {
-            file.set_len(whole as u64).map_err(error)?;
-        }
         let header = Header {
             hyperinf_bank: 1,
             task: bank.fingerprint.clone(),
             samples: task.samples(),
             queries: task.queries(),
         };
-        let mut lines = text[..whole].lines().zip(1..);
-        match lines.next() {
+        match text.lines().next() {
             None => append(&mut file, &header).map_err(error)?,
-            Some((first, _)) => bank.check(path, first, &header)?,
+            Some(first) => bank.check(path, first, &header)?,
         }
-        for (text, line) in lines {
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        for (text, line) in text[..whole].lines().zip(1..).skip(1) {
             let wrong = |source| TruthError::BankLine { path: path.to_owned(), line, queries: bank.queries, source };
             let Line { seed, subset, losses, predictions } =
                 serde_json::from_str(text).map_err(|source| wrong(Some(source)))?;
@@ -85,6 +82,12 @@ impl Bank {
                 return Err(wrong(None));
             }
             bank.results.insert((subset, seed), Outcome { losses, predictions });
+        }
+        if whole == 0 && !text.is_empty() {
+            // The header is whole but for its end.
+            file.write_all(b"\n").map_err(error)?;
+        } else if whole < text.len() {
+            file.set_len(whole as u64).map_err(error)?;
         }
         bank.file = Some((path.to_owned(), file));
         Ok(bank)

@@ -36,7 +36,7 @@ pub struct Brittleness {
     /// The mean over queries of `loss(without them) − loss(with all)`, each the mean over seeds.
     pub growth: Interval,
     /// The share of trainings in which the query's prediction is another than with all samples and the same seed, a mean
-    /// over queries; `None` if the task predicts no classes.
+    /// over queries, its interval cut to `[0, 1]`; `None` if the task predicts no classes.
     pub flipped: Option<Interval>,
 }
 
@@ -81,7 +81,8 @@ pub fn brittleness(
             flipped.extend(flips.map(mean));
         }
         let growth = Interval::of(&growth).expect("there is a query");
-        Brittleness { removed, growth, flipped: Interval::of(&flipped) }
+        let flipped = Interval::of(&flipped).map(|share| share.within(0.0, 1.0));
+        Brittleness { removed, growth, flipped }
     });
     Ok(results.collect())
 }

@@ -81,8 +81,8 @@ pub enum TruthError {
         #[source]
         source: io::Error,
     },
-    /// A line of a bank is not a result.
-    #[error("line {line} of the bank `{path}` is no result of {queries} queries")]
+    /// A line of a bank is not a result, or the first one not its header.
+    #[error("line {line} of `{path}` is no line of a bank for {queries} queries")]
     BankLine {
         /// The file.
         path: PathBuf,

@@ -70,7 +70,7 @@ pub struct LdsTruth {
 pub struct Lds {
     /// Spearman's correlation of each query.
     pub queries: Vec<f64>,
-    /// Their mean with a bootstrap interval over the queries.
+    /// Their mean with an interval over the queries, cut to `[-1, 1]`.
     pub mean: Interval,
     /// Queries whose predictions are the same for all subsets: they say nothing, and count as 0.
     pub constant: usize,
@@ -160,7 +160,7 @@ fn correlate(predictions: &[Vec<f64>], truth: &[Vec<f64>]) -> Result<Lds, TruthE
         });
     }
     let mean = Interval::of(&queries).ok_or(EvalError::Constant { count: 0 })?;
-    Ok(Lds { queries, mean, constant })
+    Ok(Lds { queries, mean: mean.within(-1.0, 1.0), constant })
 }
 
 /// The linear datamodelling score in one call.
