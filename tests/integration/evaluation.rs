@@ -35,6 +35,12 @@ fn correlations_of_small_series() {
     assert!(near(pearson(&x, &y), expected));
     let down: Vec<f64> = y.iter().map(|v| -v).collect();
     assert!(near(spearman(&x, &down), -1.0));
+    // Three times .1 is not .3: equal all the same.
+    for same in [vec![0.1; 3], vec![0.7; 10]] {
+        let varying: Vec<f64> = (0..same.len()).map(|i| i as f64).collect();
+        assert!(matches!(pearson(&same, &same), Err(EvalError::Constant { .. })), "{same:?}");
+        assert!(matches!(pearson(&varying, &same), Err(EvalError::Constant { .. })), "{same:?}");
+    }
     // Squares, and a sum, that would over- or underflow.
     let scaled = |s: f64| y.map(|v| v * s);
     for s in [1e-300, 1e-150, 1e150, 1e160, 1e307] {

@@ -9,6 +9,11 @@ use crate::error::check;
 pub fn pearson(x: &[f64], y: &[f64]) -> Result<f64, EvalError> {
     check(x, y.len())?;
     check(y, x.len())?;
+    // Their mean may differ from equal values by rounding, which would then be all the variation there is.
+    let constant = |values: &[f64]| values.windows(2).all(|pair| pair[0] == pair[1]);
+    if constant(x) || constant(y) {
+        return Err(EvalError::Constant { count: x.len() });
+    }
     // Divided by a power of two, which loses no digit, so that no square and no sum overflows.
     let scaled = |values: &[f64]| -> Vec<f64> {
         let largest = values.iter().fold(f64::MIN_POSITIVE, |largest, value| largest.max(value.abs()));

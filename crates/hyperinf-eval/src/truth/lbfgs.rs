@@ -86,7 +86,8 @@ pub(super) fn minimise(
             progress = steps;
         }
     }
-    let residual = if first > 0.0 { norm(&gradient) / first } else { 0.0 };
+    // Not finite from the start is no minimum either.
+    let residual = if first == 0.0 { 0.0 } else { norm(&gradient) / first };
     Ok(Minimum { point, steps, residual })
 }
 
