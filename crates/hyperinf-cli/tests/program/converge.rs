@@ -162,6 +162,16 @@ fn a_bound_that_is_none_is_replaced_as_by_the_solver() {
             let needle = "schulz: repeated from a certain bound on 1 of 3 draws; products and seconds are of both";
             assert!(table.contains(needle), "no {needle:?} in\n{table}");
         }
+        // So little too low that some of them end, far from where their bound says.
+        let folder = Folder::new();
+        let args = ["--dims", "6", "--samples", "3", "--draws", "1", "--seed", "334", "--damping-absolute", "3"];
+        let run = hyperinf(folder.path(), &[&["converge", "--json", "--device", &device][..], &args].concat());
+        assert!(run.stderr.contains("its error contradicts its bound; repeated"), "{}", run.stderr);
+        let told: Value = serde_json::from_str(&run.stdout).expect("all of standard output is JSON");
+        for name in SCALED {
+            let relative = &method(&told, name)["relative"]["mean"];
+            assert!(relative.as_f64().is_some_and(|error| error < 1e-9), "{name}: {relative}");
+        }
     }
 }
 
