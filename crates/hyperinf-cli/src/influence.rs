@@ -8,7 +8,7 @@ use std::fs::create_dir_all;
 use std::path::{Path, PathBuf};
 
 use hyperinf::curvature::BlockCurvature;
-use hyperinf::eval::{Spread, between};
+use hyperinf::eval::{Bootstrap, Spread, between};
 use hyperinf::gradients::Target;
 use hyperinf::scoring::{Attribution, QueryMode, Set};
 
@@ -39,8 +39,8 @@ fn redrawn(chosen: Chosen, settings: &Settings, count: usize) -> Result<Vec<Draw
     if settings.options.query != QueryMode::Mean {
         return refused("--query-mode each", "error bars are for the mean of the queries");
     }
-    if count < 2 {
-        let (flag, expected) = ("--uncertainty", "at least 2 seeds");
+    if !(2..=Bootstrap::MOST).contains(&count) {
+        let (flag, expected) = ("--uncertainty", "at least 2 seeds and at most 1,000,000");
         return Err(CliError::Value { flag, expected, value: count as f64 });
     }
     let projections = settings.projection.map(|first| first.further(count - 1)).unwrap_or_default();
