@@ -1,6 +1,7 @@
 //! `hyperinf sweep`: the same scores at many dampings, how stable their ranking is, and which damping to take.
 
 mod advice;
+mod figures;
 mod known;
 mod report;
 
@@ -112,8 +113,8 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
     let staged: [Staged<'_>; 5] = [
         crate::output::stage_csv(&csv, &cells.table())?,
         report::stage_scores(&scores, &sweep, &summary)?,
-        report::stage_lines(&lines, &sweep)?,
-        report::stage_map(&map, &sweep)?,
+        figures::stage_lines(&lines, &sweep)?,
+        figures::stage_map(&map, &sweep)?,
         crate::output::stage_json(&told, &summary)?,
     ];
     staged.into_iter().try_for_each(Staged::place)?;
