@@ -1,11 +1,13 @@
 //! Schulz's iteration where its arithmetic is hardest: wide blocks in f32, and a spectrum that hides its top.
 
-use burn::tensor::{DType, Device};
+use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::Curvature;
 use hyperinf::solvers::{Hyperpower, Solver, spectral_bound};
 use hyperinf_tests::compare::{assert_close, largest, matrix, tensor, values};
 use hyperinf_tests::devices;
-use hyperinf_tests::oracle::Matrix;
+use hyperinf_tests::oracle::{Matrix, spectral};
+
+use crate::solvers::orthogonal;
 
 /// The residual of the rows found, by the definition, is what the solver aims for.
 fn check(name: &str, device: &Device, h: &Matrix, lambda: f64) {
@@ -95,5 +97,32 @@ fn beyond_f32_the_iteration_runs_in_f64() {
                 assert!((told - truth).abs() <= 1e-3 * truth + 1e-14 * condition, "{what}: {told:e}, is {truth:e}");
             }
         }
+    }
+}
+
+/// In f32 and at a condition above 1e7 more steps than are needed grow without bound: a matrix that has ended takes no part
+/// in those that another one needs.
+#[test]
+fn a_matrix_of_a_batch_ends_as_it_does_alone() {
+    for (name, device) in devices() {
+        let mut ended = 0;
+        for (size, condition) in [20, 60].into_iter().flat_map(|size| [1e7, 2e7, 3e7].map(|c| (size, c))) {
+            let mut eigenvalues: Vec<f64> = (0..size).map(|i| if i % 2 == 0 { 1.0 } else { 0.5 }).collect();
+            eigenvalues[size - 1] = 1.0 / condition;
+            let hard = tensor(&spectral(&orthogonal(size), &eigenvalues, |mu| mu), &device, DType::F32);
+            // A bound that is needlessly low makes it take some 50 steps.
+            let easy = Tensor::<2>::eye(size, &device).mul_scalar(0.5);
+            let bounds = [(1.0 / condition, 1.0), (1e-30, 1.0)];
+            let solver = Hyperpower::default();
+            let Ok(alone) = solver.invert(hard.clone(), bounds[0].0, bounds[0].1) else { continue };
+            ended += 1;
+            let found = solver.invert_many(Tensor::stack(vec![hard, easy], 0), &bounds).expect("bounds in order");
+            let what = format!("{size}, {condition:e}, {name}");
+            let found = found[0].as_ref().unwrap_or_else(|error| panic!("{what}: {error}, alone {:e}", alone.error));
+            assert!(found.steps > 2 * alone.steps, "{what}: {} steps, {} alone", found.steps, alone.steps);
+            assert!(found.error <= 2.0 * alone.error, "{what}: {:e}, alone {:e}", found.error, alone.error);
+            assert!(values(found.x.clone()).iter().all(|x| x.is_finite()), "{what}");
+        }
+        assert!(ended > 0, "{name}: all diverge");
     }
 }

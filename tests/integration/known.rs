@@ -1,10 +1,15 @@
-//! Curvature that is made first and used later.
+//! Curvature that is made first and used later, and what is told of its inverse by then.
 
-use burn::tensor::{DType, Device};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::tensor::{DType, Device, Tensor};
+use hyperinf::curvature::{Curvature, Storage, Structure};
 use hyperinf::gradients::{Block, Gradients};
 use hyperinf::scoring::{
-    Gfim, Options, ScoreError, Scorer, attribute, attribute_with, curvature, self_influence, self_influence_known,
+    Gfim, Method, Options, ScoreError, Scorer, attribute, attribute_with, curvature, self_influence,
+    self_influence_known,
 };
+use hyperinf::solvers::{Inverse, Solution, SolveError, Solver};
 use hyperinf_tests::compare::{assert_close, tensor};
 use hyperinf_tests::devices;
 use hyperinf_tests::oracle::Matrix;
@@ -55,5 +60,52 @@ fn curvature_of_other_blocks_is_refused() {
         let mut scorer = Scorer::new(options).expect("a damping");
         let error = scorer.add_known(&train, known, &query).expect_err("the blocks are in another order");
         assert!(matches!(error, ScoreError::Gradients { .. }), "{error:?}");
+    }
+}
+
+/// A solver that knows only afterwards how it went.
+#[derive(Default)]
+struct Afterwards(AtomicBool);
+
+impl Solver for Afterwards {
+    fn name(&self) -> &'static str {
+        "afterwards"
+    }
+
+    fn supports(&self, _: Structure) -> bool {
+        true
+    }
+
+    fn prepare(&self, _: &Curvature, _: f64) -> Result<Box<dyn Inverse>, SolveError> {
+        Ok(Box::new(Self::default()))
+    }
+}
+
+impl Inverse for Afterwards {
+    fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
+        self.0.store(true, Ordering::Relaxed);
+        let residuals = vec![1.0; v.dims()[0]];
+        Ok(Solution { x: v, iterations: 0, residuals, tolerance: None, products: None })
+    }
+
+    fn describe(&self) -> String {
+        (if self.0.load(Ordering::Relaxed) { "it was repeated" } else { "it is prepared" }).into()
+    }
+}
+
+#[test]
+fn reports_say_how_an_inverse_went_and_not_how_it_was_prepared() {
+    for (name, device) in devices() {
+        let (train, query) = (set(14, 1, &device), set(3, 40, &device));
+        for storage in [Storage::Samples, Storage::Diagonal] {
+            let options = Options { method: Method::inverse(storage, Afterwards::default()), ..Options::default() };
+            let found = [
+                attribute(&train, &query, &options).expect("good gradients").blocks,
+                self_influence(&train, &options).expect("good gradients").blocks,
+            ];
+            for block in found.iter().flatten() {
+                assert_eq!(block.chosen, "it was repeated", "{storage:?}, {name}");
+            }
+        }
     }
 }

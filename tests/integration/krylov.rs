@@ -2,10 +2,13 @@
 
 use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::Curvature;
-use hyperinf::solvers::{BlockCg, Cg, Lanczos, Lissa, Nystrom, Preconditioner, Solution, SolveError, Solver};
+use hyperinf::solvers::{
+    BlockCg, Cg, Hyperpower, Lanczos, Lissa, Nystrom, Preconditioner, Solution, SolveError, Solver, SpectralSolver,
+    certain_bound, largest_eigenvalue,
+};
 use hyperinf_tests::compare::{assert_close, largest, matrix, tensor, values};
 use hyperinf_tests::devices;
-use hyperinf_tests::oracle::{Matrix, exact, fisher, relative_damping, spectral};
+use hyperinf_tests::oracle::{Matrix, eigenvalues, exact, fisher, relative_damping, spectral};
 use hyperinf_tests::strategies::{Spd, rows, spd};
 use proptest::prelude::*;
 
@@ -285,23 +288,58 @@ fn conditions_beyond_f32_are_told() {
     }
 }
 
-#[test]
-fn answers_scale_with_queries_and_curvature() {
-    for (name, device) in precise_devices() {
-        let samples = Matrix::noise(9, 12, 5);
-        let (v, _) = noise(2, 12, &device);
+/// The answer for gradients and queries of other sizes is the answer for those of size 1, but for the sizes.
+fn check_scales(solver: &dyn Solver, dtype: DType, sizes: [(f64, f64); 3], tolerance: f64) {
+    for (name, device) in devices().into_iter().filter(|(_, device)| device.supports_dtype(dtype)) {
+        let (samples, v) = (Matrix::noise(9, 12, 5), Matrix::noise(2, 12, 71));
         let lambda = relative_damping(&samples);
         let expected = exact(&fisher(&samples), lambda, &v).values;
-        let solvers: [&dyn Solver; 4] = [&Cg::default(), &BlockCg::default(), &Lanczos::default(), &Nystrom::default()];
-        for (gradients, queries) in [(1e-10, 1e-15), (1e8, 1e10), (1.0, 1e-100)] {
-            let h = Matrix::from_fn(9, 12, |i, j| gradients * samples.at(i, j));
-            let h = Curvature::Samples(tensor(&h, &device, DType::F64));
-            let rows = tensor(&v, &device, DType::F64).mul_scalar(queries);
-            for solver in solvers {
-                let found = solve(solver, &h, lambda * gradients * gradients, &rows).x;
-                let found = values(found.mul_scalar(gradients).mul_scalar(gradients).div_scalar(queries));
-                assert_close(&format!("{} at {gradients:e}, {name}", solver.name()), &found, &expected, 1e-5);
-            }
+        for (gradients, queries) in sizes {
+            let h = tensor(&Matrix::from_fn(9, 12, |i, j| gradients * samples.at(i, j)), &device, dtype);
+            let h = Curvature::Samples(h);
+            let h = if solver.supports(h.structure()) { h } else { Curvature::Dense(h.to_dense()) };
+            let rows = tensor(&v, &device, dtype).mul_scalar(queries);
+            let found = solve(solver, &h, lambda * gradients * gradients, &rows);
+            let what = format!("{} in {dtype:?} at {gradients:e}, {queries:e}, {name}", solver.name());
+            assert!(found.converged(), "{what}: {:?}", found.residuals);
+            let found: Vec<f64> = values(found.x).iter().map(|x| x * gradients * gradients / queries).collect();
+            assert_close(&what, &found, &expected, tolerance);
+        }
+    }
+}
+
+#[test]
+fn answers_scale_with_queries_and_curvature() {
+    let lissa = |tolerance| Lissa { tolerance, max_steps: 100_000, ..Lissa::default() };
+    let [fine, coarse] = [1e-9, 1e-5].map(lissa);
+    let others: [&dyn Solver; 6] = [
+        &Cg::default(),
+        &BlockCg::default(),
+        &Lanczos::default(),
+        &Nystrom::default(),
+        &Hyperpower::default(),
+        &SpectralSolver,
+    ];
+    for solver in others.into_iter().chain([&fine as &dyn Solver]) {
+        check_scales(solver, DType::F64, [(1e-10, 1e-15), (1e8, 1e10), (1.0, 1e-100)], 1e-5);
+    }
+    for solver in others.into_iter().chain([&coarse as &dyn Solver]) {
+        check_scales(solver, DType::F32, [(1e-11, 1e-15), (1e8, 1e10), (1.0, 1e-25)], 1e-3);
+    }
+}
+
+#[test]
+fn bounds_hold_for_matrices_of_any_size() {
+    for (name, device) in devices() {
+        let samples = Matrix::noise(9, 12, 5);
+        let most = eigenvalues(&fisher(&samples))[0];
+        for size in [1e-30, 1e-23, 1.0, 1e25] {
+            let h = tensor(&fisher(&samples), &device, DType::F32).mul_scalar(size);
+            let (bound, h) = (certain_bound(&h).expect("a good device"), Curvature::Dense(h));
+            let found = largest_eigenvalue(&h, &h.like(), 60).expect("a good device");
+            let what = format!("{size:e}, {name}: {bound:e} and {found:e} for {most}");
+            assert!(bound >= most * size && bound < 10.0 * most * size, "{what}");
+            assert!((found / size - most).abs() < 0.05 * most, "{what}");
         }
     }
 }

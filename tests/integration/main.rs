@@ -39,6 +39,7 @@ mod reference;
 mod refusals;
 mod scoring;
 mod settings;
+mod small_gradients;
 mod solvers;
 mod spectral;
 mod structures;

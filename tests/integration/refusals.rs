@@ -6,11 +6,11 @@ use hyperinf::solvers::{
     BlockCg, Cg, Exact, Hyperpower, Identity, Lanczos, Lissa, LissaBatch, LissaScale, Nystrom, Preconditioner,
     SolveError, Solver, SpectralSolver, solver, solvers,
 };
-use hyperinf_tests::compare::{matrix, tensor, values};
+use hyperinf_tests::compare::{matrix, precisions, tensor, values};
 use hyperinf_tests::devices;
 use hyperinf_tests::oracle::Matrix;
 
-use crate::solvers::structures;
+use crate::solvers::{orthogonal, structures};
 
 #[test]
 fn an_indefinite_matrix_is_an_error() {
@@ -32,6 +32,46 @@ fn an_indefinite_matrix_is_an_error() {
             for solver in [&Exact as &dyn Solver, &SpectralSolver] {
                 let error = solver.prepare(&h, lambda).and_then(|i| i.apply(Tensor::ones([1, 2], &device))).err();
                 assert!(matches!(error, Some(SolveError::NotPositiveDefinite { size: 2, .. })), "{error:?}");
+            }
+        }
+    }
+}
+
+/// Every solver that has a tolerance, with an eigenvalue far below `−λ`, in every structure that can have one.
+#[test]
+fn an_indefinite_matrix_is_an_error_of_every_solver_that_inverts() {
+    for (name, device) in devices() {
+        for (dtype, _) in precisions(&device) {
+            let diagonal =
+                |d: usize| Matrix::from_fn(d, d, |i, j| if i == j { [1.0, 0.3, -2.0, 0.7][i % 4] } else { 0.0 });
+            let dense = orthogonal(12).times(&diagonal(12)).times(&orthogonal(12).transpose());
+            let factor = orthogonal(4).times(&diagonal(4)).times(&orthogonal(4).transpose());
+            let rows = |m: &Matrix| tensor(m, &device, dtype);
+            let eigenvalues = Matrix::from_fn(3, 4, |_, j| diagonal(4).at(j, j));
+            let all = [
+                Curvature::Dense(rows(&dense)),
+                Curvature::OneSided { factor: rows(&factor), rows: 3, cols: 4, rows_contracted: true },
+                Curvature::Diagonal(rows(&eigenvalues).reshape([12])),
+                Curvature::Kronecker {
+                    left: rows(&orthogonal(3)),
+                    right: rows(&orthogonal(4)),
+                    eigenvalues: rows(&eigenvalues),
+                },
+                Curvature::Eigen { vectors: rows(&orthogonal(12)), values: rows(&eigenvalues).reshape([12]) },
+            ];
+            for h in all {
+                let able = |solver: &&Box<dyn Solver>| solver.supports(h.structure()) && solver.name() != "identity";
+                for solver in solvers().iter().filter(able) {
+                    let found = solver.prepare(&h, 0.2).and_then(|i| i.apply(rows(&Matrix::noise(3, 12, 4))));
+                    let what = format!("{} on {:?} in {dtype:?}, {name}", solver.name(), h.structure());
+                    let named = matches!(
+                        found,
+                        Err(SolveError::NotPositiveDefinite { .. }
+                            | SolveError::NegativeCurvature { .. }
+                            | SolveError::Diverged { .. })
+                    );
+                    assert!(named, "{what}: {found:?}");
+                }
             }
         }
     }

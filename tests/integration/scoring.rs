@@ -410,6 +410,10 @@ fn a_task_is_attributed_like_its_gradients() {
         assert_close("losses", &found.losses, &losses.collect::<Vec<_>>(), 1e-5);
         let norms: Vec<f64> = j.squared_norms().expect("finite").into_iter().map(f64::sqrt).collect();
         assert_close("norms", &found.gradient_norms, &norms, 1e-5);
+        let mut bad = train.clone();
+        bad[1].1 = bad[1].1.clone().slice_fill([1..2, 0..1], f32::NAN);
+        let error = baselines(&model, &bad).err();
+        assert!(matches!(error, Some(ScoreError::NonFinite { set: Set::Train, sample: 6, .. })), "{error:?}");
     }
 }
 

@@ -1,11 +1,11 @@
-use burn::tensor::{Tensor, assert_shape};
-use hyperinf_gradients::{Block, Capture};
+use burn::tensor::{DType, Tensor, assert_shape};
+use hyperinf_gradients::{Block, Capture, squared_norms};
 
 use crate::kronecker::{Correction, Factors, capture_squares};
 use crate::low_rank::Sketch;
 use crate::product::outer;
 use crate::storage::{check_matrix, check_samples};
-use crate::{Curvature, CurvatureError, Scale, Side, Storage, scalars};
+use crate::{Curvature, CurvatureError, Scale, Side, Storage, least_square};
 
 /// The curvature of one block with what damping and reports need to know about it.
 #[derive(Clone, Debug)]
@@ -30,6 +30,8 @@ pub struct Accumulator {
     sum: Sum,
     square_sum: f64,
     samples: usize,
+    /// Of the gradients.
+    dtype: Option<DType>,
 }
 
 /// What has been added so far.
@@ -63,7 +65,7 @@ impl Accumulator {
             Storage::Kronecker { .. } | Storage::TwoSided { .. } => Sum::Factors(Factors::default()),
             Storage::Dense | Storage::OneSided { .. } | Storage::Diagonal | Storage::LowRank { .. } => Sum::Nothing,
         };
-        Ok(Self { block, storage, sum, square_sum: 0.0, samples: 0 })
+        Ok(Self { block, storage, sum, square_sum: 0.0, samples: 0, dtype: None })
     }
 
     /// The block.
@@ -99,7 +101,8 @@ impl Accumulator {
             check_samples(&self.block, self.samples + n)?;
         }
         let flat: Tensor<2> = gradients.clone().flatten(1, 2);
-        self.count(scalars(flat.clone(), flat.clone())?)?;
+        self.dtype = Some(flat.dtype());
+        self.count(squared_norms(flat.clone())?)?;
 
         self.sum = match (std::mem::replace(&mut self.sum, Sum::Nothing), self.storage) {
             (Sum::Rows { mut rows, collapse }, _) => {
@@ -172,6 +175,7 @@ impl Accumulator {
             correction.add_capture(capture);
             return Ok(());
         }
+        self.dtype = Some(capture.delta.dtype());
         self.count(capture_squares(capture)?)?;
         if let Sum::Factors(factors) = &mut self.sum {
             factors.add_capture(capture)?;
@@ -190,13 +194,27 @@ impl Accumulator {
         Ok(())
     }
 
+    /// `mean(diag F)`; 0 if all gradients are zero, and an error if they are not but their products would underflow.
+    fn mean_square(&self) -> Result<f64, CurvatureError> {
+        let mean_square = self.square_sum / (self.samples * self.block.parameters()) as f64;
+        match self.dtype {
+            Some(dtype) if self.square_sum > 0.0 && mean_square < least_square(dtype) => {
+                let (block, least) = (self.block.name.clone(), least_square(dtype));
+                Err(CurvatureError::TooSmall { block, dtype, mean_square, least })
+            }
+            _ => Ok(mean_square),
+        }
+    }
+
     /// Ends a pass over the samples; `true` if the same samples must be added once more before
     /// [`Accumulator::finish`].
     ///
     /// # Errors
     ///
-    /// If there were no samples, or the eigenvectors that the next pass needs cannot be computed.
+    /// If there were no samples, their gradients are too small for their type, or the eigenvectors that the next pass
+    /// needs cannot be computed.
     pub fn end_pass(&mut self) -> Result<bool, CurvatureError> {
+        self.mean_square()?;
         let (Storage::Kronecker { corrected: true } | Storage::TwoSided { corrected: true }) = self.storage else {
             return Ok(false);
         };
@@ -217,15 +235,15 @@ impl Accumulator {
     ///
     /// # Errors
     ///
-    /// If there were none, the second pass that [`Accumulator::end_pass`] asked for had another number of them, or
-    /// eigenvalues cannot be computed.
+    /// If there were none, the second pass that [`Accumulator::end_pass`] asked for had another number of them, their
+    /// gradients are too small for their type, or eigenvalues cannot be computed.
     pub fn finish(self) -> Result<BlockCurvature, CurvatureError> {
-        let Self { block, storage, sum, square_sum, samples } = self;
-        let n = samples as f64;
-        if samples == 0 {
-            return Err(CurvatureError::Empty { block: block.name });
+        if self.samples == 0 {
+            return Err(CurvatureError::Empty { block: self.block.name });
         }
-        let mean_square = square_sum / (n * block.parameters() as f64);
+        let mean_square = self.mean_square()?;
+        let Self { block, storage, sum, samples, .. } = self;
+        let n = samples as f64;
         let second_pass = |found| CurvatureError::SecondPass { block: block.name.clone(), found, expected: samples };
         let curvature = match (sum, storage) {
             (Sum::Rows { rows, .. }, _) => {

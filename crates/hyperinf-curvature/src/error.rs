@@ -1,3 +1,6 @@
+use burn::tensor::DType;
+use hyperinf_gradients::GradientError;
+
 /// What data or settings can do wrong while curvature is accumulated.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -19,6 +22,20 @@ pub enum CurvatureError {
         sample: usize,
         /// The squared norm found.
         value: f64,
+    },
+    /// Gradients so small that their products underflow.
+    #[error(
+        "block `{block}` has gradients that are too small for {dtype:?}: their mean square is {mean_square:.1e}, and products below {least:.0e} lose digits"
+    )]
+    TooSmall {
+        /// The block's name.
+        block: String,
+        /// The type of the gradients.
+        dtype: DType,
+        /// `mean(diag F)`, or the mean size of their products with the queries where there is no curvature.
+        mean_square: f64,
+        /// The smallest that is accepted.
+        least: f64,
     },
     /// Damping is not a positive finite number.
     #[error("damping must be positive and finite, not {value}")]
@@ -81,4 +98,13 @@ pub enum CurvatureError {
     /// A device failed while values were read back.
     #[error("reading values back from the device failed: {0}")]
     Read(String),
+}
+
+impl From<GradientError> for CurvatureError {
+    fn from(error: GradientError) -> Self {
+        Self::Read(match error {
+            GradientError::Read(text) => text,
+            other => other.to_string(),
+        })
+    }
 }

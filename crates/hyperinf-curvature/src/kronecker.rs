@@ -1,9 +1,9 @@
 use burn::tensor::{Tensor, s};
-use hyperinf_gradients::{Block, Capture};
+use hyperinf_gradients::{Block, Capture, squared_norms};
 
 use crate::eigen::Eigenpairs;
 use crate::product::outer;
-use crate::{Curvature, CurvatureError, host, rotate, scalars, tensor_from_host};
+use crate::{Curvature, CurvatureError, host, rotate, tensor_from_host};
 
 /// Numbers of a temporary of per-sample matrices: 16 MiB of f32.
 const CHUNK: usize = 1 << 22;
@@ -140,7 +140,7 @@ pub(crate) fn capture_squares(capture: &Capture) -> Result<Vec<f64>, CurvatureEr
     let ([n, t, rows], [_, _, cols]) = (capture.input.dims(), capture.delta.dims());
     if t == 1 {
         let (a, delta) = (capture.input.clone().reshape([n, rows]), capture.delta.clone().reshape([n, cols]));
-        let squares = scalars(a.clone(), a)?.into_iter().zip(scalars(delta.clone(), delta)?);
+        let squares = squared_norms(a)?.into_iter().zip(squared_norms(delta)?);
         return Ok(squares.map(|(a, delta)| a * delta).collect());
     }
     let mut found = Vec::with_capacity(n);
@@ -150,8 +150,7 @@ pub(crate) fn capture_squares(capture: &Capture) -> Result<Vec<f64>, CurvatureEr
             input: capture.input.clone().slice(s![part.clone(), .., ..]),
             delta: capture.delta.clone().slice(s![part, .., ..]),
         };
-        let flat: Tensor<2> = gradients.gradients().flatten(1, 2);
-        found.extend(scalars(flat.clone(), flat)?);
+        found.extend(squared_norms(gradients.gradients().flatten(1, 2))?);
     }
     Ok(found)
 }

@@ -32,7 +32,7 @@ pub use accumulate::{Accumulator, BlockCurvature};
 pub use curvature::{Curvature, Scale, Side, Structure};
 pub use damping::Damping;
 pub use error::CurvatureError;
-pub use precision::{host, precise, scalars, tensor_from_host};
+pub use precision::{host, least_square, precise, scalars, tensor_from_host};
 pub use product::{
     combine, combine_precise, dots, dots_precise, gram, gram_precise, normal_product, outer, squares, symmetric_product,
 };

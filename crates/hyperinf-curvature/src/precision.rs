@@ -13,6 +13,11 @@ pub(crate) fn precise_type(device: &Device, dtype: DType) -> DType {
     if device.supports_dtype(DType::F64) { DType::F64 } else { dtype }
 }
 
+/// The smallest mean square of gradients whose products a type holds with all their digits: 1e-30, and 1e-290 in f64.
+pub fn least_square(dtype: DType) -> f64 {
+    if dtype == DType::F64 { 1e-290 } else { 1e-30 }
+}
+
 /// A tensor's values in row-major order as f64 on the host.
 ///
 /// # Errors

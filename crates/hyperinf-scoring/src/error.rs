@@ -138,9 +138,9 @@ pub enum ScoreError {
     )]
     NoCaptures,
     /// Relative damping of a block whose curvature is zero, while its training gradients are not: the curvature is of other
-    /// samples, or the squares are too small for their type.
+    /// samples.
     #[error(
-        "block `{block}` has training gradients but no curvature: its samples' gradients, or their squares, are all zero, and so is relative damping; give an absolute damping"
+        "block `{block}` has training gradients but no curvature: its samples' gradients are all zero, and so is relative damping; give an absolute damping"
     )]
     NoCurvature {
         /// The block's name.

@@ -1,6 +1,6 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{dots, scalars};
-use hyperinf_gradients::{Block, Gradients};
+use hyperinf_curvature::{CurvatureError, dots, least_square};
+use hyperinf_gradients::{Block, Gradients, squared_norms};
 
 use crate::passes::{each_batch, queries, read_rows, squares};
 use crate::precondition::{Curved, Inverted, invert};
@@ -30,6 +30,18 @@ struct Waiting {
     x: Tensor<2>,
     inverted: Inverted,
     scores: Scores,
+    /// For inner products without curvature, which sees to this otherwise.
+    underflow: Option<Underflow>,
+}
+
+/// Whether the products of a block's gradients are all below what their type holds.
+#[derive(Default)]
+struct Underflow {
+    /// A product has been found that is not.
+    none: bool,
+    /// Training samples, and their squares.
+    samples: usize,
+    squares: f64,
 }
 
 impl Part {
@@ -49,14 +61,16 @@ impl Part {
             let mut inverted = inverted?;
             let (x, products) = inverted.queries(v.clone().flatten(1, 2))?;
             if options.normalisation == Normalisation::Cosine {
-                add(&mut part.divisors.query, scalars(x.clone(), x.clone())?);
+                add(&mut part.divisors.query, squared_norms(x.clone()).map_err(CurvatureError::from)?);
             }
             let (Some(products), Some(rows)) = (products, inverted.rows.take()) else {
                 let scores = Scores { rows: vec![Vec::new(); queries.samples()] };
+                let underflow = inverted.is_identity().then(Underflow::default);
                 inverted.release(options.normalisation);
-                waiting.push(Waiting { index, x, inverted, scores });
+                waiting.push(Waiting { index, x, inverted, scores, underflow });
                 continue;
             };
+            inverted.check(&rows)?;
             let scores = read_rows(products)?;
             // The curvature saw that the gradients are finite.
             scores.check()?;
@@ -169,10 +183,13 @@ fn score(
         let seen = total.samples();
         let mut sum: Option<Scores> = None;
         let mut sums = Vec::new();
-        for Waiting { index, x, inverted, scores } in waiting.iter_mut() {
+        for Waiting { index, x, inverted, scores, underflow } in waiting.iter_mut() {
             let rows: Tensor<2> = gradients.blocks[*index].clone().flatten(1, 2);
             inverted.check(&rows)?;
             let products = read_rows(dots(x.clone(), rows.clone()))?;
+            if let Some(underflow) = underflow {
+                underflow.add(&products, &rows)?;
+            }
             add(&mut sums, inverted.squares(&rows, options.normalisation)?);
             if options.block_scores {
                 scores.extend(&products);
@@ -195,5 +212,37 @@ fn score(
         total.extend(&sum);
         Ok(())
     })?;
+    for Waiting { x, inverted, underflow, .. } in waiting {
+        if let Some(underflow) = underflow {
+            underflow.check(x, &inverted.block)?;
+        }
+    }
     Ok((total, divisors))
+}
+
+impl Underflow {
+    /// Adds a batch of training gradients `[n, D]` with their products with the queries.
+    fn add(&mut self, products: &Scores, rows: &Tensor<2>) -> Result<(), ScoreError> {
+        let least = least_square(rows.dtype());
+        // NaN is no small product, and is told elsewhere.
+        self.none = self.none || !products.rows.iter().flatten().all(|product| product.abs() < least);
+        if !self.none {
+            self.samples += rows.dims()[0];
+            self.squares += squared_norms(rows.clone()).map_err(CurvatureError::from)?.iter().sum::<f64>();
+        }
+        Ok(())
+    }
+
+    /// Fails if all products are small because the gradients are; those of orthogonal gradients are small as well.
+    fn check(&self, x: &Tensor<2>, block: &Block) -> Result<(), ScoreError> {
+        let (dtype, least) = (x.dtype(), least_square(x.dtype()));
+        let squares: f64 = squared_norms(x.clone()).map_err(CurvatureError::from)?.iter().sum();
+        let d = block.parameters() as f64;
+        let mean = (squares / (x.dims()[0] as f64 * d)).sqrt() * (self.squares / (self.samples as f64 * d)).sqrt();
+        if !self.none && mean > 0.0 && mean < least {
+            let block = block.name.clone();
+            return Err(CurvatureError::TooSmall { block, dtype, mean_square: mean, least }.into());
+        }
+        Ok(())
+    }
 }

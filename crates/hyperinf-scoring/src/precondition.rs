@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::iter;
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::{BlockCurvature, Curvature, Damping, dots, host, scalars};
-use hyperinf_gradients::{Block, Gradients, same_layout};
+use hyperinf_curvature::{BlockCurvature, Curvature, CurvatureError, Damping, dots, host, precise, scalars};
+use hyperinf_gradients::{Block, Gradients, same_layout, squared_norms};
 use hyperinf_solvers::{Inverse, Solver};
 
 use crate::passes::accumulate;
@@ -129,16 +129,12 @@ fn prepare(
             Curvature::Samples(rows) if held => Some(rows),
             _ => None,
         };
-        let chosen = match &operator {
-            Operator::Inverse(inverse) => inverse.describe(),
-            _ => String::new(),
-        };
         let report = BlockReport {
             block: block.clone(),
             // No training gradient, no influence: not a matter of λ.
             lambda: if held { lambda } else { lambda.or(damping) },
             mean_square,
-            chosen,
+            chosen: String::new(),
             iterations: 0,
             residual: 0.0,
             tolerance: None,
@@ -159,6 +155,11 @@ impl Inverted {
             (_, None) => None,
         };
         Ok((x, products))
+    }
+
+    /// Whether rows are left as they are.
+    pub(crate) fn is_identity(&self) -> bool {
+        matches!(self.operator, Operator::Identity)
     }
 
     /// Whether it has neither curvature nor damping.
@@ -184,7 +185,9 @@ impl Inverted {
     pub(crate) fn squares(&mut self, rows: &Tensor<2>, normalisation: Normalisation) -> Result<Vec<f64>, ScoreError> {
         match normalisation {
             Normalisation::None => Ok(Vec::new()),
-            Normalisation::Gradient | Normalisation::Cosine => Ok(scalars(rows.clone(), rows.clone())?),
+            Normalisation::Gradient | Normalisation::Cosine => {
+                Ok(squared_norms(rows.clone()).map_err(CurvatureError::from)?)
+            }
             Normalisation::LossRelatif => self.self_influence(rows),
             Normalisation::ThetaRelatif => self.chunks(rows, |x, _| (x.clone(), x)),
         }
@@ -211,7 +214,8 @@ impl Inverted {
         let mut all = Vec::with_capacity(rows.dims()[0]);
         for chunk in rows.clone().split(CHUNK, 0) {
             let (left, right) = pair(self.apply(chunk.clone())?.0, chunk);
-            all.extend(scalars(left, right)?);
+            // In f64: squares of small gradients, and of their inverses, leave the range of f32.
+            all.extend(scalars(precise(left), precise(right))?);
         }
         Ok(all)
     }
@@ -230,6 +234,8 @@ impl Inverted {
             report.iterations = report.iterations.max(solution.iterations);
             report.residual = report.residual.max(solution.residual());
             report.tolerance = solution.tolerance;
+            // What is told may depend on what it took.
+            report.chosen = inverse.describe();
         }
         Ok((solution.x, solution.products))
     }

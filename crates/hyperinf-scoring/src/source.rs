@@ -10,6 +10,7 @@ use hyperinf_gradients::{Block, Capture, Estimate, Gradients, Target, Task, capt
 pub use self::curvature::CurvatureSource;
 pub use self::projected::{Moments, ProjectedSource, principal};
 
+use crate::passes::squares;
 use crate::{ScoreError, Set};
 
 /// Per-sample gradients that can be gone through, batch after batch, as often as a method needs.
@@ -140,7 +141,7 @@ where
             layout: captures.blocks.iter().map(|c| c.block.clone()).collect(),
             blocks: captures.blocks.iter().map(|c| c.gradients()).collect(),
         };
-        let squares = gradients.squared_norms().map_err(ScoreError::gradients(Set::Train))?;
+        let squares = squares(&gradients, found.gradient_norms.len(), Set::Train)?;
         found.gradient_norms.extend(squares.into_iter().map(f64::sqrt));
     }
     Ok(found)

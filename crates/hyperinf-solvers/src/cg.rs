@@ -2,8 +2,8 @@ use burn::tensor::{DType, Tensor};
 use hyperinf_curvature::{Curvature, Structure, precise, scalars, tensor_from_host};
 
 use crate::precondition::Preconditioned;
-use crate::solver::{check, check_rows, finite};
-use crate::{Inverse, Preconditioner, Solution, SolveError, Solver, relative_residuals};
+use crate::solver::{check, check_rows, checked, finite};
+use crate::{Inverse, Preconditioner, Solution, SolveError, Solver};
 
 /// How far the true residual may exceed the recurrence's, which is what the stopping test sees, by rounding.
 const SLACK: f64 = 1.1;
@@ -71,7 +71,7 @@ pub(crate) fn check_limits(solver: &'static str, max_steps: usize, tolerance: f6
     Ok(())
 }
 
-/// A solution with its residuals by the definition, rounded to a type.
+/// A solution with its residuals by the definition, and its products with held samples before it is rounded to a type.
 pub(crate) fn solution(
     solver: &'static str,
     h: &Curvature,
@@ -81,9 +81,9 @@ pub(crate) fn solution(
     tolerance: f64,
     dtype: DType,
 ) -> Result<Solution, SolveError> {
-    let residuals = relative_residuals(h, lambda, x.clone(), v)?;
+    let (residuals, products) = checked(h, lambda, x.clone(), v)?;
     let x = x.cast(dtype);
-    finite(solver, Solution { x, iterations, residuals, tolerance: Some(tolerance * SLACK), products: None })
+    finite(solver, Solution { x, iterations, residuals, tolerance: Some(tolerance * SLACK), products })
 }
 
 struct Prepared {

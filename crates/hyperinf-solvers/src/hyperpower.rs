@@ -183,7 +183,8 @@ impl Hyperpower {
     }
 
     /// [`Hyperpower::invert`] for a batch of matrices of one size, `[b, k, k]`, each with its own bounds `(lower, upper)`, by
-    /// products of three dimensions: as many steps for all as the worst of them needs.
+    /// products of three dimensions: as many steps as the worst of them needs, which the others do not take part in once
+    /// they have ended.
     ///
     /// # Errors
     ///

@@ -1,12 +1,12 @@
 mod held;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use hyperinf_curvature::{Curvature, Structure, scalars};
+use hyperinf_curvature::{Curvature, Structure, host, tensor_from_host};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::cg::check_limits;
-use crate::solver::{check, check_rows, finite, largest};
+use crate::solver::{check, check_rows, finite, largest, norms as lengths};
 use crate::{Inverse, Solution, SolveError, Solver, largest_eigenvalue, relative_residuals};
 use held::Held;
 
@@ -130,7 +130,7 @@ impl Solver for Lissa {
             }
             (LissaScale::Fixed(scale), ..) => scale,
             (LissaScale::Spectral, LissaBatch::Random { .. }, Curvature::Samples(rows)) => {
-                scalars(rows.clone(), rows.clone())?.into_iter().fold(lambda, |most, s| most.max(s + lambda))
+                lengths(rows.clone())?.into_iter().fold(lambda, |most, norm| most.max(norm * norm + lambda))
             }
             (LissaScale::Spectral, ..) => largest_eigenvalue(h, &h.like(), POWER_STEPS)? * 1.1 + lambda,
         };
@@ -186,6 +186,16 @@ impl Inverse for Prepared {
     }
 }
 
+/// A power of two near the largest entry of each row, by which queries of any size fit their type.
+fn sizes(v: &Tensor<2>) -> Result<Vec<f64>, SolveError> {
+    if v.dims().contains(&0) {
+        return Ok(vec![1.0; v.dims()[0]]);
+    }
+    let largest = host(v.clone().abs().max_dim(1))?;
+    let size = |largest: f64| if largest > 0.0 && largest.is_finite() { largest.log2().floor().exp2() } else { 1.0 };
+    Ok(largest.into_iter().map(|largest| size(largest).max(f64::from(f32::MIN_POSITIVE))).collect())
+}
+
 /// One try at the series with one scale.
 struct Run {
     r: Tensor<2>,
@@ -198,14 +208,17 @@ struct Run {
 
 impl Prepared {
     fn full(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
-        let squares = scalars(v.clone(), v.clone())?;
-        let norms: Vec<f64> = squares.into_iter().map(|s| if s > 0.0 { s.sqrt() } else { 1.0 }).collect();
+        let sizes = sizes(&v)?;
+        let column = |values: &[f64]| tensor_from_host(values.to_vec(), [values.len(), 1], &v.device(), v.dtype());
+        let v = v.clone() / column(&sizes);
+        let norms: Vec<f64> = lengths(v.clone())?.into_iter().map(|norm| if norm > 0.0 { norm } else { 1.0 }).collect();
         let mut scale = self.scale;
         let most = if self.params.scale == LissaScale::Spectral { DOUBLINGS } else { 0 };
         for doublings in 0.. {
             let Run { r, steps, residuals, grew } = self.series(&v, &norms, scale)?;
             if !grew {
-                let (x, tolerance) = (r.div_scalar(scale), Some(self.params.tolerance));
+                let sizes: Vec<f64> = sizes.iter().map(|size| size / scale).collect();
+                let (x, tolerance) = (r * column(&sizes), Some(self.params.tolerance));
                 return Ok(Solution { x, iterations: steps, residuals, tolerance, products: None });
             }
             let residual = largest(&residuals);
@@ -223,8 +236,8 @@ impl Prepared {
         for step in 0.. {
             let product = self.h.apply(r.clone()) + r.clone().mul_scalar(self.lambda);
             let change = v.clone() - product.div_scalar(scale);
-            let squares = scalars(change.clone(), change.clone())?;
-            let residuals: Vec<f64> = squares.iter().zip(norms).map(|(s, norm)| s.sqrt() / norm).collect();
+            let residuals: Vec<f64> =
+                lengths(change.clone())?.iter().zip(norms).map(|(change, norm)| change / norm).collect();
             let residual = largest(&residuals);
             if residual <= self.params.tolerance || step == self.params.max_steps {
                 return Ok(Run { r, steps: step, residuals, grew: false });

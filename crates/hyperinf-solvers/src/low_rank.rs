@@ -1,8 +1,8 @@
 use burn::tensor::Tensor;
 use hyperinf_curvature::{Curvature, precise};
 
-use crate::solver::{check_rows, finite};
-use crate::{Exact, Inverse, Solution, SolveError, Solver, relative_residuals};
+use crate::solver::{check_rows, checked, finite};
+use crate::{Exact, Inverse, Solution, SolveError, Solver};
 
 /// The exact inverse of eigenpairs that approximate a curvature, with its residual against the curvature itself.
 pub(crate) struct LowRank {
@@ -45,9 +45,8 @@ impl Inverse for LowRank {
         let dtype = v.dtype();
         let v = precise(v);
         let x = self.inverse.apply(v.clone()).map_err(|error| renamed(error, self.name))?.x;
-        let residuals = relative_residuals(&self.h, self.lambda, x.clone(), v)?;
-        let solution =
-            Solution { x: x.cast(dtype), iterations: self.steps, residuals, tolerance: None, products: None };
+        let (residuals, products) = checked(&self.h, self.lambda, x.clone(), v)?;
+        let solution = Solution { x: x.cast(dtype), iterations: self.steps, residuals, tolerance: None, products };
         finite(self.name, solution)
     }
 }

@@ -1,5 +1,5 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, CurvatureError, Structure, host, scalars};
+use hyperinf_curvature::{Curvature, CurvatureError, Structure, host, normal_product, scalars};
 
 use crate::SolveError;
 
@@ -86,15 +86,43 @@ impl Solution {
 ///
 /// If the device fails.
 pub fn relative_residuals(h: &Curvature, lambda: f64, x: Tensor<2>, v: Tensor<2>) -> Result<Vec<f64>, CurvatureError> {
-    let difference = h.apply(x.clone()) + x.mul_scalar(lambda) - v.clone();
-    ratios(difference, v)
+    Ok(checked(h, lambda, x, v)?.0)
+}
+
+/// [`relative_residuals`], with `X Rᵀ` where the curvature is held as samples `R`, in the type of `X`.
+#[allow(clippy::type_complexity, reason = "two results of one product")]
+pub(crate) fn checked(
+    h: &Curvature,
+    lambda: f64,
+    x: Tensor<2>,
+    v: Tensor<2>,
+) -> Result<(Vec<f64>, Option<Tensor<2>>), CurvatureError> {
+    let (product, products) = match h {
+        Curvature::Samples(rows) => {
+            let m = rows.dims()[0] as f64;
+            let (product, products) = normal_product(x.clone(), rows.clone(), |products, _| products.div_scalar(m));
+            (product, Some(products))
+        }
+        _ => (h.apply(x.clone()), None),
+    };
+    Ok((ratios(product + x.mul_scalar(lambda) - v.clone(), v)?, products))
 }
 
 /// `||r|| / ||v||` of each row; a row `v = 0` counts as `||r||`.
 pub(crate) fn ratios(r: Tensor<2>, v: Tensor<2>) -> Result<Vec<f64>, CurvatureError> {
-    let squares = scalars(r.clone(), r)?;
-    let norms = scalars(v.clone(), v)?;
-    Ok(squares.iter().zip(norms).map(|(r, v)| (r / if v > 0.0 { v } else { 1.0 }).sqrt()).collect())
+    let (norms, wholes) = (norms(r)?, norms(v)?);
+    Ok(norms.iter().zip(wholes).map(|(r, v)| r / if v > 0.0 { v } else { 1.0 }).collect())
+}
+
+/// `||r||` of each row of `[q, D]`, scaled by its largest entry, so that no square leaves the range of the type.
+pub(crate) fn norms(rows: Tensor<2>) -> Result<Vec<f64>, CurvatureError> {
+    if rows.dims().contains(&0) {
+        return Ok(vec![0.0; rows.dims()[0]]);
+    }
+    let largest = rows.clone().abs().max_dim(1);
+    let scaled = rows / largest.clone().mask_fill(largest.clone().equal_elem(0.0), 1.0);
+    let squares = scalars(scaled.clone(), scaled)?;
+    Ok(squares.iter().zip(host(largest)?).map(|(square, largest)| square.sqrt() * largest).collect())
 }
 
 /// The largest value; NaN if there is one, which `f64::max` would hide.

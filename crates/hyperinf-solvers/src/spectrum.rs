@@ -1,7 +1,9 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, CurvatureError, host, scalars, tensor_from_host};
+use hyperinf_curvature::{Curvature, CurvatureError, host, tensor_from_host};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+
+use crate::solver::norms;
 
 /// Power steps at most.
 const STEPS: usize = 60;
@@ -21,15 +23,15 @@ pub fn largest_eigenvalue(h: &Curvature, like: &Tensor<2>, steps: usize) -> Resu
     let mut rng = StdRng::seed_from_u64(0);
     let start = (0..d).map(|_| rng.random_range(-1.0..1.0)).collect();
     let mut row = tensor_from_host(start, [1, d], &like.device(), like.dtype());
-    let mut square = scalars(row.clone(), row.clone())?[0];
+    let mut norm = norms(row.clone())?[0];
     let mut estimate: f64 = 0.0;
     for _ in 0..steps {
-        if !square.is_finite() || square == 0.0 {
-            return Ok(square);
+        if !norm.is_finite() || norm == 0.0 {
+            return Ok(norm);
         }
-        row = h.apply(row.div_scalar(square.sqrt()));
-        square = scalars(row.clone(), row.clone())?[0];
-        let before = std::mem::replace(&mut estimate, square.sqrt());
+        row = h.apply(row.div_scalar(norm));
+        norm = norms(row.clone())?[0];
+        let before = std::mem::replace(&mut estimate, norm);
         if estimate <= before * (1.0 + 1e-3) {
             break;
         }
@@ -58,6 +60,6 @@ pub fn spectral_bound(h: &Curvature, like: &Tensor<2>) -> Result<f64, CurvatureE
 /// If the device fails.
 pub fn certain_bound(matrix: &Tensor<2>) -> Result<f64, CurvatureError> {
     let row_sum = host(matrix.clone().abs().sum_dim(1))?.into_iter().fold(0.0, f64::max);
-    let frobenius = scalars(matrix.clone(), matrix.clone())?.iter().sum::<f64>().sqrt();
+    let frobenius = norms(matrix.clone())?.iter().map(|norm| norm * norm).sum::<f64>().sqrt();
     Ok(row_sum.min(frobenius))
 }

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use hyperinf::curvature::CurvatureError;
 use hyperinf::eval::TruthError;
 use hyperinf::models::ModelError;
 use hyperinf::models::load::LoadError;
@@ -104,6 +105,9 @@ impl CliError {
             }
             Self::Score(ScoreError::NoCaptures) => {
                 "`hyperinf methods` lists what needs no activations; of these shampoo is the most like it".into()
+            }
+            Self::Score(ScoreError::Curvature(CurvatureError::TooSmall { .. })) => {
+                "scale all gradients of both files up by the same factor".into()
             }
             Self::Score(ScoreError::Curvature(_)) => {
                 "give the block two sides, take --structure per-block, or another method".into()

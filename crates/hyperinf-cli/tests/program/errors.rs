@@ -278,6 +278,19 @@ fn values_too_large_to_be_squared() {
 // ---- 4: the numbers ---------------------------------------------------------------------------------------------
 
 #[test]
+fn gradients_too_small_to_be_multiplied() {
+    let folder = Folder::with_gradients();
+    let small: Vec<f32> = whole(60, 1).into_iter().map(|v| v * 1e-20).collect();
+    for file in ["train.safetensors", "query.safetensors"] {
+        folder.write(file, &[f32s("a", &[6, 2, 5], &small)]);
+    }
+    for method in ["identity", "cosine", "datainf", "exact", "hyperinf", "lissa"] {
+        let args = ["--method", method, "--output", "scores.csv"];
+        check(&folder, &args, 4, &["block `a`", "too small for F32", "hint: scale all gradients of both files up"]);
+    }
+}
+
+#[test]
 fn a_solver_that_diverges() {
     let folder = Folder::with_gradients();
     // The authors' start of 5e-5·I diverges for eigenvalues above 4e4.

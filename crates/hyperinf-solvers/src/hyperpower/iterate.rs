@@ -102,11 +102,13 @@ pub(super) fn invert(
     let mut x = x.map_or_else(|| work.eye.clone().repeat_dim(0, b), |x| x.cast(work.a.dtype()));
     let mut before = vec![f64::INFINITY; b];
     let mut states = vec![State::Running; b];
+    // Matrices whose X is not changed any more, whatever the others of the batch need.
+    let mut ended = vec![false; b];
     let (mut step, mut products) = (0, 0);
     let mut error = loop {
         let is_low = low.is_some_and(|low| work.a.dtype() == low);
         let cushion = if is_low { LOW_CUSHION * epsilon(work.a.dtype()) } else { 0.0 };
-        centre(params, cushion, &mut intervals, multiples.as_mut(), &mut x, step);
+        centre(params, cushion, &mut intervals, &ended, multiples.as_mut(), &mut x, step);
         if let Some(multiples) = multiples.as_ref().filter(|_| step == 0) {
             x = weighted(work.eye.clone().repeat_dim(0, b), multiples);
         }
@@ -115,8 +117,10 @@ pub(super) fn invert(
             watch(&Iterate { step, x: first, products, certificate: intervals[0].certificate() });
         }
         let last = fixed.unwrap_or(params.max_steps);
-        let reached = |i: usize| fixed.is_none() && intervals[i].certificate() <= floors[i];
-        if step >= last || (0..b).all(|i| states[i] != State::Running || reached(i)) {
+        for i in 0..b {
+            ended[i] |= fixed.is_none() && intervals[i].certificate() <= floors[i];
+        }
+        if step >= last || ended.iter().all(|ended| *ended) {
             break probed(&a, &x)?;
         }
         if fixed == Some(step + 1) {
@@ -135,14 +139,18 @@ pub(super) fn invert(
         let errors = mean_norms(&rest)?;
         for i in 0..b {
             let (error, before) = (errors[i], std::mem::replace(&mut before[i], errors[i]));
+            if states[i] != State::Running {
+                continue;
+            }
             if !error.is_finite() || (error > 2.0 * before && error > 1.0) {
                 states[i] = State::Diverged { step, error };
-            } else if fixed.is_none() && error < 1e-2 && error > 0.5 * before && states[i] == State::Running {
+            } else if fixed.is_none() && error < 1e-2 && error > 0.5 * before {
                 // Convergence squares the error; a small one that no longer halves is rounding.
                 states[i] = State::Done;
             }
+            ended[i] |= states[i] != State::Running;
         }
-        if states.iter().all(|state| *state != State::Running) {
+        if ended.iter().all(|ended| *ended) {
             break errors;
         }
 
@@ -154,7 +162,7 @@ pub(super) fn invert(
             })
             .unzip();
         let constants: Vec<f64> = polynomials.iter().map(|p| p.coefficients[0]).collect();
-        x = match multiples.take() {
+        let stepped = match multiples.take() {
             Some(multiples) => {
                 // A multiple of I: every product is one of symmetric functions of A, exactly symmetric if mirrored.
                 products += params.order.products() - 2;
@@ -170,18 +178,23 @@ pub(super) fn invert(
                 sum(&[(constants, &x), (vec![1.0; b], &added)])
             }
         };
-        intervals = next;
+        let moving = (0..b).filter(|&i| !ended[i]);
+        moving.clone().for_each(|i| intervals[i] = next[i]);
+        x = if moving.count() == b { stepped } else { unless(&ended, x, stepped) };
         step += 1;
         if is_low && widened(&mut intervals, &conditions, epsilon(work.a.dtype()), params.order.power()) {
             work = Work::new(&a, dtype);
             x = x.cast(dtype);
             x = (x.clone() + x.swap_dims(1, 2)).mul_scalar(0.5);
+            // What was good enough for the short type.
+            ended = states.iter().map(|state| *state != State::Running).collect();
         }
     };
 
     let x = x.cast(dtype);
     for (i, error) in error.iter_mut().enumerate() {
-        if states[i] == State::Running && (!error.is_finite() || (*error > 2.0 * before[i] && *error > 1.0)) {
+        let diverged = matches!(states[i], State::Diverged { .. });
+        if !diverged && (!error.is_finite() || (*error > 2.0 * before[i] && *error > 1.0)) {
             states[i] = State::Diverged { step, error: *error };
         }
     }
@@ -211,17 +224,27 @@ fn widened(intervals: &mut [Interval], conditions: &[f64], epsilon: f64, power: 
     enough
 }
 
-/// Scales every `X` so that the eigenvalues of `A X` lie around 1.
+/// The matrices of `stepped`, but where it has `ended` those before the step.
+fn unless(ended: &[bool], before: Tensor<3>, stepped: Tensor<3>) -> Tensor<3> {
+    let pairs = before.split(1, 0).into_iter().zip(stepped.split(1, 0)).zip(ended);
+    Tensor::cat(pairs.map(|((before, stepped), ended)| if *ended { before } else { stepped }).collect(), 0)
+}
+
+/// Scales every `X` that has not ended so that the eigenvalues of `A X` lie around 1.
 fn centre(
     params: &Hyperpower,
     cushion: f64,
     intervals: &mut [Interval],
+    ended: &[bool],
     multiples: Option<&mut Vec<f64>>,
     x: &mut Tensor<3>,
     step: usize,
 ) {
     let factors: Vec<f64> = match params.start {
-        HyperpowerStart::Chebyshev => intervals.iter().map(|interval| interval.centring(cushion)).collect(),
+        HyperpowerStart::Chebyshev => {
+            let factor = |(interval, ended): (&Interval, &bool)| if *ended { 1.0 } else { interval.centring(cushion) };
+            intervals.iter().zip(ended).map(factor).collect()
+        }
         HyperpowerStart::Unscaled if step == 0 => intervals.iter().map(|interval| interval.centring(0.0)).collect(),
         HyperpowerStart::Fixed { scale, .. } if step == 0 => vec![scale; intervals.len()],
         HyperpowerStart::Unscaled | HyperpowerStart::Fixed { .. } => return,

@@ -4,7 +4,7 @@ use hyperinf_curvature::{combine_precise, dots_precise, gram_precise, precise, s
 use super::{GROWN, Lissa, Run};
 use crate::SolveError;
 use crate::krylov::epsilon;
-use crate::solver::largest;
+use crate::solver::{largest, norms};
 
 /// LiSSA on held samples `R` `[m, D]`, in their coordinates.
 ///
@@ -79,7 +79,6 @@ impl Held<'_> {
 
     /// What increments leave of each right-hand side.
     fn residuals(&self, increment: &Tensor<2>) -> Result<Vec<f64>, SolveError> {
-        let squares = scalars(increment.clone(), increment.clone())?;
-        Ok(squares.iter().zip(self.norms).map(|(square, norm)| square.sqrt() / norm).collect())
+        Ok(norms(increment.clone())?.iter().zip(self.norms).map(|(length, norm)| length / norm).collect())
     }
 }
