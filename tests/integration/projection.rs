@@ -279,7 +279,9 @@ fn the_shorter_side_is_that_before_the_projection() {
         let projection = principal(&train, Moments::Gradients, 2).expect("the gradients are numbers");
         let project = |source| ProjectedSource { source, projection: &projection };
         let expected = scores(&train, &query, &options);
-        assert_close(what, &scores(&project(&train), &project(&query), &options), &expected, 1e5 * epsilon);
+        // The iteration stops at a residual of 1e-6.
+        let tolerance = (1e5 * epsilon).max(1e-6);
+        assert_close(what, &scores(&project(&train), &project(&query), &options), &expected, tolerance);
     });
 }
 

@@ -60,8 +60,7 @@ fn an_indefinite_matrix_is_an_error_of_every_solver_that_inverts() {
                 Curvature::Eigen { vectors: rows(&orthogonal(12)), values: rows(&eigenvalues).reshape([12]) },
             ];
             for h in all {
-                let able = |solver: &&Box<dyn Solver>| solver.supports(h.structure()) && solver.name() != "identity";
-                for solver in solvers().iter().filter(able) {
+                for solver in solvers().iter().filter(|s| s.supports(h.structure()) && s.name() != "identity") {
                     let found = solver.prepare(&h, 0.2).and_then(|i| i.apply(rows(&Matrix::noise(3, 12, 4))));
                     let what = format!("{} on {:?} in {dtype:?}, {name}", solver.name(), h.structure());
                     let named = matches!(

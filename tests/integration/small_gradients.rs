@@ -95,9 +95,9 @@ fn squared_norms_do_not_underflow() {
             all.squared_norms().expect("finite"),
             squared_norms(all.blocks[0].clone().flatten(1, 2)).expect("a good device"),
         ] {
-            for i in 0..5 {
+            for (i, found) in found.into_iter().enumerate() {
                 let expected: f64 = rounded.row(i).iter().map(|v| v * v).sum();
-                assert!((found[i] - expected).abs() <= 1e-5 * expected, "{name}, {i}: {} for {expected}", found[i]);
+                assert!((found - expected).abs() <= 1e-5 * expected, "{name}, {i}: {found:e} for {expected:e}");
             }
         }
     }
