@@ -45,6 +45,7 @@ mod spectral;
 mod structures;
 mod sweep;
 mod tape;
+mod task_scores;
 mod tokenizer;
 mod training;
 mod uncertainty;
