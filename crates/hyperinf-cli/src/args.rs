@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use compare::{CompareArgs, SharedArgs};
+pub use compare::CompareArgs;
 pub use converge::{ConvergeArgs, PrecisionArg};
 pub use estimate::{EstimateArg, EstimateArgs};
 pub use eval::{
@@ -25,7 +25,7 @@ pub use eval::{
 pub use finetune::FinetuneArgs;
 pub use influence::{AmountArg, AttributeArgs, DetectArgs, FormatArg, InfluenceArgs, SelectArgs};
 pub use scoring::{
-    DirectionsArg, NormaliseArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SideArg, StructureArg,
+    DirectionsArg, NormaliseArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
 };
 pub use sweep::SweepArgs;
 pub use texts::{ColumnArgs, LengthArgs, ModelArgs};

@@ -103,7 +103,7 @@ fn settings(args: &CompareArgs) -> Result<Vec<Settings>, CliError> {
             }
         }
     }
-    names.into_iter().map(|name| Settings::new(&args.shared.of(name), args.query_mode)).collect()
+    names.into_iter().map(|name| Settings::new(&args.scoring(name), args.query_mode)).collect()
 }
 
 fn score_all(

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SideArg, StructureArg};
+use super::{QueryModeArg, ScoringArgs, SharedArgs};
 
 /// What `hyperinf compare` takes.
 #[derive(Debug, Args)]
@@ -41,45 +41,9 @@ pub struct CompareArgs {
     pub strict: bool,
 }
 
-/// What the methods of a comparison have in common.
-#[derive(Debug, Args)]
-pub struct SharedArgs {
-    /// λ of each block = FACTOR × the mean square of its training gradients' entries [default: 0.1].
-    #[arg(long, value_name = "FACTOR", allow_hyphen_values = true)]
-    pub damping: Option<f64>,
-    /// λ of every block, in units of squared gradients.
-    #[arg(long, value_name = "LAMBDA", allow_hyphen_values = true, conflicts_with = "damping")]
-    pub damping_absolute: Option<f64>,
-    /// One matrix per block, or one matrix over all blocks.
-    #[arg(long, value_enum, default_value_t)]
-    pub structure: StructureArg,
-    /// hyperinf: divide by the length of the side that is summed over, or not [default: mean].
-    #[arg(long, value_enum)]
-    pub gfim_scale: Option<ScaleArg>,
-    /// hyperinf, hyperinf-authors: the side of a block that is summed over [default: short].
-    #[arg(long, value_enum)]
-    pub gfim_side: Option<SideArg>,
-    /// What is projected away first.
-    #[command(flatten)]
-    pub project: ProjectArgs,
-    /// Where to compute: flex, ndarray, cuda:0, … [default: the first that was compiled in].
-    #[arg(long, value_name = "DEVICE")]
-    pub device: Option<String>,
-}
-
-impl SharedArgs {
-    /// The same for one method.
-    pub(crate) fn of(&self, method: &str) -> ScoringArgs {
-        ScoringArgs {
-            method: method.to_owned(),
-            damping: self.damping,
-            damping_absolute: self.damping_absolute,
-            structure: self.structure,
-            gfim_scale: self.gfim_scale,
-            gfim_side: self.gfim_side,
-            project: self.project.clone(),
-            device: self.device.clone(),
-            ..ScoringArgs::default()
-        }
+impl CompareArgs {
+    /// What `score` would take for one method.
+    pub(crate) fn scoring(&self, method: &str) -> ScoringArgs {
+        ScoringArgs { method: method.to_owned(), shared: self.shared.clone(), ..ScoringArgs::default() }
     }
 }

@@ -14,6 +14,20 @@ pub struct ScoringArgs {
     /// What scores are divided by [default: none; of the method cosine: cosine].
     #[arg(long, value_enum)]
     pub normalise: Option<NormaliseArg>,
+    /// What does not hang on the method.
+    #[command(flatten)]
+    pub shared: SharedArgs,
+    /// Print a summary that machines can read.
+    #[arg(long)]
+    pub json: bool,
+    /// Fail, without output, if a solver did not reach its tolerance.
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// How scores are computed, but for the method.
+#[derive(Clone, Debug, Default, Args)]
+pub struct SharedArgs {
     /// λ of each block = FACTOR × the mean square of its training gradients' entries [default: 0.1].
     #[arg(long, value_name = "FACTOR", allow_hyphen_values = true)]
     pub damping: Option<f64>,
@@ -35,12 +49,6 @@ pub struct ScoringArgs {
     /// Where to compute: flex, ndarray, cuda:0, … [default: the first that was compiled in].
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
-    /// Print a summary that machines can read.
-    #[arg(long)]
-    pub json: bool,
-    /// Fail, without output, if a solver did not reach its tolerance.
-    #[arg(long)]
-    pub strict: bool,
 }
 
 /// How gradients are made small before they are scored.

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SideArg, StructureArg};
+use super::{DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg};
 
 /// What `hyperinf sweep` takes.
 #[derive(Debug, Args)]
@@ -86,14 +86,15 @@ pub struct SweepArgs {
 impl SweepArgs {
     /// What `score` would take for one side and one rank of a projection.
     pub(crate) fn scoring(&self, side: Option<SideArg>, rank: Option<u32>) -> ScoringArgs {
-        ScoringArgs {
-            project: ProjectArgs { project: rank, project_on: self.project_on, project_seed: self.project_seed },
-            method: self.method.clone(),
+        let project = ProjectArgs { project: rank, project_on: self.project_on, project_seed: self.project_seed };
+        let shared = SharedArgs {
             structure: self.structure,
             gfim_scale: self.gfim_scale,
             gfim_side: side,
+            project,
             device: self.device.clone(),
-            ..ScoringArgs::default()
-        }
+            ..SharedArgs::default()
+        };
+        ScoringArgs { method: self.method.clone(), shared, ..ScoringArgs::default() }
     }
 }

@@ -45,7 +45,6 @@ pub(super) fn run(args: &BrittlenessArgs) -> Result<(), CliError> {
         ("remove".to_owned(), json!(config.remove)),
         ("looked_at".to_owned(), json!(args.look_at)),
         ("seeds".to_owned(), json!(args.bank.seeds)),
-        ("models".to_owned(), json!(args.judged.models)),
         ("bank".to_owned(), json!(path)),
     ]);
     let report = Report {

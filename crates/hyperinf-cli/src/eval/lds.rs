@@ -51,7 +51,6 @@ pub(super) fn run(args: &LdsArgs) -> Result<(), CliError> {
         ("subsets".to_owned(), json!(args.subsets)),
         ("share".to_owned(), json!(args.share)),
         ("seeds".to_owned(), json!(args.bank.seeds)),
-        ("models".to_owned(), json!(args.judged.models)),
         ("bank".to_owned(), json!(path)),
         ("results_found_in_the_bank".to_owned(), json!(kept)),
         ("retraining_seconds".to_owned(), json!(retrained)),

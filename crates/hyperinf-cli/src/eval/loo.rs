@@ -58,7 +58,6 @@ pub(super) fn run(args: &LooArgs) -> Result<(), CliError> {
     let more = Map::from_iter([
         ("left_out".to_owned(), json!(args.leave_out)),
         ("seeds".to_owned(), json!(args.bank.seeds)),
-        ("models".to_owned(), json!(args.judged.models)),
         ("bank".to_owned(), json!(path)),
         ("mean_effect".to_owned(), json!(noise.map(|n| n.0))),
         ("mean_standard_error".to_owned(), json!(noise.map(|n| n.1))),

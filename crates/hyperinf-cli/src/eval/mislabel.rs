@@ -80,11 +80,7 @@ pub(super) fn run(args: &MislabelArgs) -> Result<(), CliError> {
         args.seeds,
         clean.queries.len(),
     );
-    let more = Map::from_iter([
-        ("noise".to_owned(), json!(args.noise)),
-        ("seeds".to_owned(), json!(args.seeds)),
-        ("models".to_owned(), json!(args.judged.models)),
-    ]);
+    let more = Map::from_iter([("noise".to_owned(), json!(args.noise)), ("seeds".to_owned(), json!(args.seeds))]);
     Report {
         truth: TRUTH,
         figure: FIGURE,

@@ -126,6 +126,8 @@ struct Summary {
     task: String,
     training_images: usize,
     queries: usize,
+    /// Whose scores are averaged.
+    models: usize,
     device: String,
     precision: &'static str,
     damping_kind: &'static str,
@@ -207,6 +209,7 @@ impl Report<'_> {
             task: self.task.fingerprint(),
             training_images: self.task.train.len(),
             queries: self.task.queries.len(),
+            models: self.judged.models,
             device: self.place.0.to_owned(),
             precision: self.place.1,
             damping_kind: match self.truth {

@@ -68,7 +68,6 @@ pub(super) fn run(args: &SelectionArgs) -> Result<(), CliError> {
         ("noise".to_owned(), json!(args.noise)),
         ("random_draws".to_owned(), json!(args.draws_of)),
         ("seeds".to_owned(), json!(args.bank.seeds)),
-        ("models".to_owned(), json!(args.judged.models)),
         ("bank".to_owned(), json!(path)),
     ]);
     let report = Report {

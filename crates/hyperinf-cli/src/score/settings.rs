@@ -24,21 +24,21 @@ pub(crate) struct Settings {
 impl Settings {
     pub(crate) fn new(args: &ScoringArgs, query_mode: QueryModeArg) -> Result<Self, CliError> {
         let gfim = Gfim {
-            side: args.gfim_side.map_or_else(Default::default, Into::into),
-            scale: args.gfim_scale.map_or_else(Default::default, Into::into),
+            side: args.shared.gfim_side.map_or_else(Default::default, Into::into),
+            scale: args.shared.gfim_scale.map_or_else(Default::default, Into::into),
         };
         let (name, named) = named(&args.method, gfim)?;
-        let projection = Projecting::new(&args.project)?;
+        let projection = Projecting::new(&args.shared.project)?;
         let normalisation = normalisation(args, name, named.normalisation)?;
         let method = solved(args, named.method)?;
         let damping = damping(args)?;
-        let (device_name, device) = open_device(args.device.as_deref())?;
+        let (device_name, device) = open_device(args.shared.device.as_deref())?;
         let unused = unused(args, name, &method);
         // Without a curvature nothing spans the blocks, and they can be read one by one.
-        let merged = args.structure == StructureArg::Merged && matches!(method, Method::Inverse { .. });
+        let merged = args.shared.structure == StructureArg::Merged && matches!(method, Method::Inverse { .. });
         let query = query_mode.into();
         let options = Options { method, normalisation, damping, query, merged, block_scores: false };
-        Ok(Self { options, method: name, structure: args.structure, projection, device, device_name, unused })
+        Ok(Self { options, method: name, structure: args.shared.structure, projection, device, device_name, unused })
     }
 
     /// The choices of the generalized Fisher matrix, for the methods that have one.
@@ -114,7 +114,7 @@ fn normalisation(args: &ScoringArgs, name: &str, own: Normalisation) -> Result<N
 }
 
 fn damping(args: &ScoringArgs) -> Result<Damping, CliError> {
-    let (flag, damping) = match (args.damping, args.damping_absolute) {
+    let (flag, damping) = match (args.shared.damping, args.shared.damping_absolute) {
         (_, Some(value)) => ("--damping-absolute", Damping::Absolute(value)),
         (Some(factor), None) => ("--damping", Damping::Relative(factor)),
         (None, None) => ("--damping", Damping::default()),
@@ -128,10 +128,10 @@ fn unused(args: &ScoringArgs, name: &str, method: &Method) -> Vec<&'static str> 
     let one_sided = matches!(method, Method::Inverse { storage: Storage::OneSided { .. }, .. });
     let flags = [
         ("--solver", args.solver.is_some() && !inverse),
-        ("--damping", args.damping.is_some() && !inverse),
-        ("--damping-absolute", args.damping_absolute.is_some() && !inverse),
-        ("--gfim-side", args.gfim_side.is_some() && !one_sided),
-        ("--gfim-scale", args.gfim_scale.is_some() && (!one_sided || name == "hyperinf-authors")),
+        ("--damping", args.shared.damping.is_some() && !inverse),
+        ("--damping-absolute", args.shared.damping_absolute.is_some() && !inverse),
+        ("--gfim-side", args.shared.gfim_side.is_some() && !one_sided),
+        ("--gfim-scale", args.shared.gfim_scale.is_some() && (!one_sided || name == "hyperinf-authors")),
     ];
     flags.into_iter().filter(|(_, unused)| *unused).map(|(flag, _)| flag).collect()
 }

@@ -241,7 +241,7 @@ impl<'a> Variants<'a> {
                 (resampled(&scores, queries, settings)?, over, settings.resamples, settings.seed, Some(settings.level))
             }
             Some(Repeats::Projections(count)) => {
-                let seed = self.args.scoring.project.project_seed.unwrap_or_default();
+                let seed = self.args.scoring.shared.project.project_seed.unwrap_or_default();
                 (between(&scores.rows, TOP)?, "random projections", *count, seed, None)
             }
         };
@@ -280,8 +280,8 @@ fn repeats(args: &ScoreArgs, count: Option<usize>) -> Result<Repeats, CliError> 
     }
     let refused =
         |second, reason| Err(CliError::Combination { first: "--uncertainty-over projections".into(), second, reason });
-    let drawn = args.scoring.project.project_on.unwrap_or_default() == DirectionsArg::Random;
-    match (args.scoring.project.project.filter(|_| drawn), args.variants.seed, count.unwrap_or(10)) {
+    let drawn = args.scoring.shared.project.project_on.unwrap_or_default() == DirectionsArg::Random;
+    match (args.scoring.shared.project.project.filter(|_| drawn), args.variants.seed, count.unwrap_or(10)) {
         (None, ..) => refused("no random --project", "nothing else is projected by chance"),
         (_, Some(_), _) => refused("--seed", "the seed of projections is --project-seed"),
         (_, _, count) if !(2..=Bootstrap::MOST).contains(&count) => {
