@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use hyperinf::DeviceError;
 use hyperinf::curvature::CurvatureError;
-use hyperinf::eval::{EvalError, TruthError};
+use hyperinf::eval::{EvalError, KnownError, TruthError};
 use hyperinf::gradients::GradientError;
 use hyperinf::models::ModelError;
 use hyperinf::models::load::LoadError;
@@ -19,7 +19,6 @@ use crate::demo::DataError;
 use crate::gradient_file::{BadValue, FileError};
 use crate::output::WriteError;
 use crate::score::GroupError;
-use crate::sweep::KnownError;
 pub(crate) use told::ADAPTER;
 use told::differences;
 
@@ -273,9 +272,9 @@ pub enum CliError {
     /// A figure of the demo does not exist.
     #[error("the methods cannot be compared")]
     Eval(#[from] EvalError),
-    /// A ground truth cannot be had.
-    #[error("the truth to judge by cannot be had")]
-    Truth(#[from] TruthError),
+    /// A ground truth could not be computed.
+    #[error("the ground truth could not be computed")]
+    Truth(#[source] TruthError),
     /// A data set cannot be used.
     #[error("the {} data in `{path}` cannot be used", .set)]
     Dataset {
@@ -366,4 +365,13 @@ pub enum CliError {
         /// The model as given.
         model: String,
     },
+}
+
+impl From<TruthError> for CliError {
+    fn from(error: TruthError) -> Self {
+        match error {
+            TruthError::Score(error) => Self::Score(error),
+            error => Self::Truth(error),
+        }
+    }
 }
