@@ -6,8 +6,9 @@ use burn::tensor::DType;
 use hyperinf::curvature::{Damping, Storage};
 use hyperinf::eval::digits::{DigitsConfig, Length};
 use hyperinf::eval::{
-    Agreement, Bank, Bench, Candidate, DampingConfig, Ensemble, EvalConfig, EvalError, Evidence, Figure, Findings, LdsConfig, LdsTruth,
-    PbrfConfig, Row, Rule, Stage, Truth, TruthError, advise, agreements, default_top, evaluate, study_dampings,
+    Agreement, Bank, Bench, Candidate, DampingConfig, Ensemble, EvalConfig, EvalError, Evidence, Figure, Findings,
+    LdsConfig, LdsTruth, PbrfConfig, Row, Rule, Stage, Truth, TruthError, advise, agreements, default_top, evaluate,
+    study_dampings,
 };
 use hyperinf::gradients::Estimate;
 use hyperinf::scoring::{Attribution, Method, Options, QueryMode, Scores, ranking};
@@ -103,7 +104,8 @@ fn a_truth_of_ones_own_needs_no_change_of_the_library() {
 #[test]
 fn settings_of_an_evaluation_are_checked() {
     let (_, device) = devices().remove(0);
-    let run = |truth: &dyn Truth, config: &EvalConfig| evaluate(truth, config, &device, &|_| {}).map(|found| found.rows);
+    let run =
+        |truth: &dyn Truth, config: &EvalConfig| evaluate(truth, config, &device, &|_| {}).map(|found| found.rows);
     let lds = LdsConfig { subsets: 2, seeds: vec![0], ..LdsConfig::default() };
     let error = run(&lds, &EvalConfig { dampings: vec![0.0], ..small() }).expect_err("0 damps nothing");
     assert!(matches!(error, TruthError::Score(_)), "{error}");

@@ -19,8 +19,8 @@ use clap::{Args, Parser, Subcommand};
 pub use compare::CompareArgs;
 pub use converge::{ConvergeArgs, PrecisionArg};
 pub use estimate::{EstimateArg, EstimateArgs};
-pub use eval::{BankArgs, EvalArgs, EvalSharedArgs, Hidden, JudgedArgs, OptimizerArg, ResultArgs, TaskArgs};
-pub(crate) use eval::{at_least, once};
+pub use eval::EvalArgs;
+pub(crate) use eval::{JudgedArgs, ResultArgs, at_least, once};
 pub use finetune::FinetuneArgs;
 pub use influence::{AmountArg, AttributeArgs, DetectArgs, FormatArg, InfluenceArgs, SelectArgs};
 pub use scoring::{
@@ -28,9 +28,7 @@ pub use scoring::{
 };
 pub use sweep::SweepArgs;
 pub use texts::{ColumnArgs, LengthArgs, ModelArgs};
-pub use truths::{
-    BrittlenessArgs, EvalCommand, LdsArgs, LooArgs, MislabelArgs, PbrfArgs, SelectionArgs,
-};
+pub use truths::EvalCommand;
 pub use variants::{OverArg, PoolArg, VariantArgs};
 
 /// Training-data attribution: which training samples helped or harmed a prediction.

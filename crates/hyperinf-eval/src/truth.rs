@@ -11,6 +11,7 @@ mod pbrf;
 mod proximal;
 mod retrain;
 mod selection;
+mod subclass;
 
 use burn::tensor::{DType, Device};
 
@@ -24,6 +25,7 @@ pub use pbrf::PbrfConfig;
 pub use proximal::{Proximal, Responses};
 pub use retrain::{Outcome, Retrain};
 pub use selection::{Selection, SelectionConfig, SelectionTrial, selection};
+pub use subclass::SubclassConfig;
 
 use crate::{Bench, Findings};
 

@@ -62,9 +62,7 @@ pub(super) fn candidates(args: &JudgedArgs, damping_needed: bool) -> Result<Vec<
         ),
     ];
     match useless.into_iter().find(|(_, useless, _)| *useless) {
-        Some((flag, _, reason)) => {
-            Err(CliError::Combination { first: flag.to_owned(), second: "--methods", reason })
-        }
+        Some((flag, _, reason)) => Err(CliError::Combination { first: flag.to_owned(), second: "--methods", reason }),
         None => Ok(found),
     }
 }

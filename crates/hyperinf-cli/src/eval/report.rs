@@ -147,7 +147,8 @@ impl Report<'_> {
     }
 
     fn names(&self) -> Vec<String> {
-        let figures = self.found.rows.first().into_iter().flat_map(|row| row.figures.iter().map(|figure| figure.name.as_str()));
+        let figures =
+            self.found.rows.first().into_iter().flat_map(|row| row.figures.iter().map(|figure| figure.name.as_str()));
         let names = ["method", "damping"].into_iter().chain(figures).chain(["seconds", "residual", "converged"]);
         names.map(str::to_owned).collect()
     }

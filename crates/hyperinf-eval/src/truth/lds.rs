@@ -46,9 +46,8 @@ impl Truth for LdsConfig {
 
     fn evaluate(&self, bench: &mut Bench<'_>) -> Result<Findings, TruthError> {
         let task = bench.config().task.task()?;
-        let (kept, truth) = bench.retrain(&task, |bank, progress| {
-            Ok((bank.len(), LdsTruth::retrain(&task, self, bank, progress)?))
-        })?;
+        let (kept, truth) =
+            bench.retrain(&task, |bank, progress| Ok((bank.len(), LdsTruth::retrain(&task, self, bank, progress)?)))?;
         let seconds = bench.seconds();
         let agreement = truth.agreement()?.map(|agreement| agreement.mean);
         let ensemble = bench.train(&task, bench.seeds())?;

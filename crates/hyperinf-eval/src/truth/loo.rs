@@ -36,8 +36,8 @@ impl Truth for LooConfig {
 
     fn evaluate(&self, bench: &mut Bench<'_>) -> Result<Findings, TruthError> {
         let task = bench.config().task.task()?;
-        let truth = bench
-            .retrain(&task, |bank, progress| leave_one_out(&task, &self.samples, &self.seeds, bank, progress))?;
+        let truth =
+            bench.retrain(&task, |bank, progress| leave_one_out(&task, &self.samples, &self.seeds, bank, progress))?;
         let ensemble = bench.train(&task, bench.seeds())?;
         bench.judge(&ensemble, QueryMode::Each, |_, scores| {
             let correlation = |(scores, effects): (&Vec<f64>, &Vec<f64>)| {

@@ -118,8 +118,7 @@ impl PbrfConfig {
             ranks.push(spearman(&scores, effects)?);
             linear.push(pearson(&scores, effects)?);
         }
-        let [ranks, linear] =
-            [ranks, linear].map(|values| Interval::of(&values).map(|mean| mean.within(-1.0, 1.0)));
+        let [ranks, linear] = [ranks, linear].map(|values| Interval::of(&values).map(|mean| mean.within(-1.0, 1.0)));
         let mut figures = Figure::interval(["spearman", "low", "high"], ranks).to_vec();
         figures.push(Figure::new("pearson", linear.map(|mean| mean.mean)));
         Ok(figures)

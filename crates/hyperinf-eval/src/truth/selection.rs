@@ -5,9 +5,7 @@ use serde_json::json;
 use super::Truth;
 use super::retrain::{best_first, check_scores, some};
 use crate::digits::{DigitsTask, Length, digits};
-use crate::{
-    Bank, Bench, Figure, Findings, Interval, Job, Retrain, Row, TruthError, random_scores, random_subsets,
-};
+use crate::{Bank, Bench, Figure, Findings, Interval, Job, Retrain, Row, TruthError, random_scores, random_subsets};
 
 /// Data selection: the shares kept, and the trainings on them.
 ///
