@@ -84,7 +84,7 @@ pub fn study_dampings(
 }
 
 /// The negative mean score of each sample over the queries, `[n]`: high for samples that look harmful.
-pub fn suspicion(scores: &Scores) -> Vec<f64> {
+fn suspicion(scores: &Scores) -> Vec<f64> {
     let queries = scores.queries() as f64;
     (0..scores.samples()).map(|i| -scores.rows.iter().map(|row| row[i]).sum::<f64>() / queries).collect()
 }

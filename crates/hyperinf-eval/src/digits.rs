@@ -1,8 +1,8 @@
 //! The built-in task: 1,797 images of digits and a perceptron, small enough to be trained hundreds of times.
 //!
-//! Retraining uses [`Perceptron`], a training loop on plain vectors in f64: at this size twice as fast as Burn's autodiff,
-//! the same numbers on every device, and one training per thread. [`PerceptronModule`] is the same model as a Burn module;
-//! gradients and training of both agree to rounding.
+//! Retraining uses [`Perceptron`], a training loop on plain vectors in f64: at this size twice as fast as Burn's
+//! autodiff, the same numbers on every device, and one training per thread. [`PerceptronModule`] is the same model as
+//! a Burn module; gradients and training of both agree to rounding.
 
 mod config;
 mod images;

@@ -53,7 +53,7 @@ pub use agreement::{Agreement, agreements, default_top};
 pub use convex::{Logistic, Ridge, Rows};
 pub use correlation::{pearson, ranks, spearman};
 pub use damping::{
-    Advice, DampingConfig, DampingStudy, Evidence, KnownError, Rule, advise, known_bad, study_dampings, suspicion,
+    Advice, DampingConfig, DampingStudy, Evidence, KnownError, Rule, advise, known_bad, study_dampings,
 };
 pub use detection::{auc, detection_rate};
 pub use driver::{

@@ -41,8 +41,8 @@ pub(super) fn dampings(args: &JudgedArgs, default: f64) -> Result<Vec<f64>, CliE
     }
 }
 
-/// The methods, each once. Options without effect are refused: `--damping` unless a method or the ground truth needs it,
-/// `--draws` unless a method samples labels.
+/// The methods, each once. Options without effect are refused: `--damping` unless a method or the ground truth needs
+/// it, `--draws` unless a method samples labels.
 pub(super) fn candidates(args: &JudgedArgs, damping_needed: bool) -> Result<Vec<Candidate>, CliError> {
     at_least("--models", args.models, 1)?;
     at_least("--draws", draws(args), 1)?;

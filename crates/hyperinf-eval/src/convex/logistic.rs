@@ -84,8 +84,8 @@ impl Logistic {
         Hessian::new(&self.train, subset, weight, self.penalty)
     }
 
-    /// The first-order effect of leaving each sample out on each query's loss: `v H⁻¹ g_i` with the exact Hessian, `[q][n]`;
-    /// positive = helpful.
+    /// The first-order effect of leaving each sample out on each query's loss: `v H⁻¹ g_i` with the exact Hessian,
+    /// `[q][n]`; positive = helpful.
     ///
     /// # Errors
     ///

@@ -27,8 +27,8 @@ impl Ridge {
         Ok(hessian.solve(&right))
     }
 
-    /// The effect of leaving each sample out on each query's loss `½ (x θ − y)²`, exactly and without retraining, `[q][n]`;
-    /// positive = helpful.
+    /// The effect of leaving each sample out on each query's loss `½ (x θ − y)²`, exactly and without retraining,
+    /// `[q][n]`; positive = helpful.
     ///
     /// From one factorisation (Cook 1977): `θ_{−i} = θ + H⁻¹ x_i r_i / (1 − h_i)` with `r_i = x_i θ − y_i` and the
     /// leverage `h_i = x_i H⁻¹ x_i`.

@@ -47,10 +47,10 @@ pub struct Advice {
 /// Recommends one of the dampings, which increase; `None` if none is usable.
 ///
 /// * Samples are known to be bad: the damping with the highest AUC, the largest of equals.
-/// * Otherwise a damping is *usable* if every solver reached its tolerance and the ranking differs from that of the dot
-///   product (rank correlation at most 0.98). Usable neighbours with a rank correlation of at least `stable` form a
-///   plateau. Of the widest plateau, on a logarithmic scale, the damping nearest the middle is taken; among equally wide
-///   plateaus, the one with the largest dampings.
+/// * Otherwise a damping is *usable* if every solver reached its tolerance and the ranking differs from that of the
+///   dot product (rank correlation at most 0.98). Usable neighbours with a rank correlation of at least `stable` form
+///   a plateau. Of the widest plateau, on a logarithmic scale, the damping nearest the middle is taken; among equally
+///   wide plateaus, the one with the largest dampings.
 /// * Without a plateau: the usable damping that agrees best with its neighbours.
 ///
 /// ```

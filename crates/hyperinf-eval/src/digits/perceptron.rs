@@ -25,8 +25,8 @@ pub struct Layer {
     pub weights: Vec<f64>,
 }
 
-/// The inputs of each layer for a batch (the last value of a sample is 1, for the bias) and the outputs of the last layer,
-/// sample by sample.
+/// The inputs of each layer for a batch (the last value of a sample is 1, for the bias) and the outputs of the last
+/// layer, sample by sample.
 struct Forward {
     inputs: Vec<Vec<f64>>,
     outputs: Vec<f64>,
@@ -49,7 +49,8 @@ impl Perceptron {
         Self { layers: sizes.windows(2).map(|pair| layer(pair[0], pair[1])).collect() }
     }
 
-    /// Trains a new perceptron on a subset of the images; the seed sets its initial weights and the order of the samples.
+    /// Trains a new perceptron on a subset of the images; the seed sets its initial weights and the order of the
+    /// samples.
     ///
     /// The batches of an epoch are consecutive pieces of a random order of the subset.
     ///

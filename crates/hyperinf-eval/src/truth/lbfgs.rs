@@ -10,8 +10,8 @@ const ROUNDING: f64 = 1e-6;
 
 /// The share of the whole descent that counts as progress.
 const PROGRESS: f64 = 1e-3;
-/// Steps without progress and without a smaller gradient before the minimisation stops: the minimum lies on a kink (ReLU),
-/// or only rounding is left of the gradient.
+/// Steps without progress and without a smaller gradient before the minimisation stops: the minimum lies on a kink
+/// (ReLU), or only rounding is left of the gradient.
 const PATIENCE: usize = 50;
 
 /// The end of a minimisation.
@@ -22,9 +22,9 @@ pub(super) struct Minimum {
     pub(super) residual: f64,
 }
 
-/// Minimises a smooth function by L-BFGS (Nocedal and Wright 2006, algorithm 7.5) with backtracking until the gradient's
-/// norm is `tolerance` times that at the start, for at most `max_steps` steps, or until it no longer decreases: as close as
-/// a kink or rounding allow.
+/// Minimises a smooth function by L-BFGS (Nocedal and Wright 2006, algorithm 7.5) with backtracking until the
+/// gradient's norm is `tolerance` times that at the start, for at most `max_steps` steps, or until it no longer
+/// decreases: as close as a kink or rounding allow.
 ///
 /// `f(x)` gives the value and the gradient.
 pub(super) fn minimise(

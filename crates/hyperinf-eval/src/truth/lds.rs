@@ -149,8 +149,8 @@ impl LdsTruth {
     /// The linear datamodelling score (Park et al. 2023, section 2): for each query Spearman's correlation, over the
     /// subsets, of the summed scores of a subset with the *negative* mean loss after training on it.
     ///
-    /// `scores` are `[q, n]`, positive = helpful: training on samples with high scores lowers the loss. 1 means that the
-    /// order is predicted perfectly, 0 not at all.
+    /// `scores` are `[q, n]`, positive = helpful: training on samples with high scores lowers the loss. 1 means that
+    /// the order is predicted perfectly, 0 not at all.
     ///
     /// # Errors
     ///

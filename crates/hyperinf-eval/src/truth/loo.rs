@@ -86,8 +86,8 @@ pub struct LeaveOneOut {
     pub errors: Option<Vec<Vec<f64>>>,
 }
 
-/// Leaves out each of `left_out` in turn, trains on the others with every seed, and subtracts the losses after training on
-/// all samples with the *same* seed.
+/// Leaves out each of `left_out` in turn, trains on the others with every seed, and subtracts the losses after
+/// training on all samples with the *same* seed.
 ///
 /// # Errors
 ///

@@ -5,8 +5,8 @@ use hyperinf_gradients::{GradientError, Tape, Task};
 use super::lbfgs::minimise;
 use crate::TruthError;
 
-/// The proximal Bregman response function: how a trained model changes if one sample loses weight and the model stays as
-/// close to itself as possible.
+/// The proximal Bregman response function: how a trained model changes if one sample loses weight and the model stays
+/// as close to itself as possible.
 ///
 /// | field | default | purpose | range |
 /// |---|---|---|---|
@@ -29,8 +29,8 @@ pub struct Proximal {
 /// The responses to some samples.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Responses {
-    /// `(measure(θ*) − measure(θ_s)) n / w` for each query and sample, `[q][m]`, where w is the weight lost: on the scale of
-    /// an influence score, positive = helpful.
+    /// `(measure(θ*) − measure(θ_s)) n / w` for each query and sample, `[q][m]`, where w is the weight lost: on the
+    /// scale of an influence score, positive = helpful.
     pub effects: Vec<Vec<f64>>,
     /// For each sample the final norm of the gradient over that at the start; above the tolerance if rounding or the
     /// maximum number of steps stopped the minimisation.
@@ -54,17 +54,17 @@ impl Proximal {
     /// ```
     ///
     /// over all trained parameters. The Bregman distance D of the outputs is 0 at `θ_s`, where its Hessian is the
-    /// Gauss-Newton matrix. To first order in `w` the response is therefore the influence with that matrix and damping λ,
-    /// whether or not the training has converged.
+    /// Gauss-Newton matrix. To first order in `w` the response is therefore the influence with that matrix and damping
+    /// λ, whether or not the training has converged.
     ///
-    /// `samples` are indices over all batches, in order. Everything is computed in the model's own type: in f32 rounding
-    /// hides small responses.
+    /// `samples` are indices over all batches, in order. Everything is computed in the model's own type: in f32
+    /// rounding hides small responses.
     ///
     /// # Errors
     ///
-    /// If a setting is out of range, there are no batches, a sample is not in them, no trained parameter reaches the loss,
-    /// or a minimisation ends where the gradient is not finite or not smaller than at the start: λ is then too small to
-    /// keep the model close.
+    /// If a setting is out of range, there are no batches, a sample is not in them, no trained parameter reaches the
+    /// loss, or a minimisation ends where the gradient is not finite or not smaller than at the start: λ is then too
+    /// small to keep the model close.
     pub fn responses<M: Module + Task>(
         &self,
         model: &M,

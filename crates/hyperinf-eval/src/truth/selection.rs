@@ -145,8 +145,8 @@ impl Selection {
     }
 }
 
-/// Keeps the samples with the highest mean scores over the queries and trains on them from scratch, on random selections
-/// of the same size, and on all samples: one result per share.
+/// Keeps the samples with the highest mean scores over the queries and trains on them from scratch, on random
+/// selections of the same size, and on all samples: one result per share.
 ///
 /// `scores` are `[q, n]`, or one row for all queries; positive = helpful. Every training must take the same number of
 /// steps, or fewer samples would also mean less training: a task whose [`Retrain::steps`] differ is refused.

@@ -7,8 +7,8 @@ use crate::{Bench, Figure, Findings, Interval, Row, TruthError, random_scores};
 /// Most helpful samples inspected per query.
 const TOP: usize = 10;
 
-/// Identical subclasses as a ground truth, without retraining: the model only learns superclasses of the digits, and the
-/// most helpful samples of a query should show the same digit (Hanawa et al. 2021, section 3.2).
+/// Identical subclasses as a ground truth, without retraining: the model only learns superclasses of the digits, and
+/// the most helpful samples of a query should show the same digit (Hanawa et al. 2021).
 ///
 /// A digit's superclass is the digit modulo `classes`: even and odd for 2.
 ///
