@@ -73,10 +73,11 @@ pub struct Stratum<'a> {
 /// Error bars of scores for a mean query, over the choice of queries.
 ///
 /// A score is linear in the query's gradient, so the score for a mean query is exactly the mean of the scores for each
-/// query, and resampling queries means resampling rows: `score = Σ_s w_s mean_q rows_s`. The standard error is `√Σ_s
-/// w_s² Σ_q (row − mean)² / (q (q − 1))`. The interval holds the middle `level` of the means of `resamples` draws of
-/// `q` rows with replacement, drawn per stratum (Efron 1979; percentile intervals). It does not cover the randomness
-/// of training: for that score several models and use [`between`].
+/// query, and resampling queries means resampling rows: `score = Σ_s w_s mean_q rows_s`. The standard error is
+/// `√Σ_s w_s² Σ_q (row − mean)² / (q (q − 1))`.
+/// The interval holds the middle `level` of the means of `resamples` draws of `q` rows with replacement, drawn per
+/// stratum (Efron 1979; percentile intervals). It does not cover the randomness of training: for that score several
+/// models and use [`between`].
 ///
 /// # Errors
 ///

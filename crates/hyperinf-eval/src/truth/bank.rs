@@ -15,10 +15,10 @@ pub type Job = (Vec<usize>, u64);
 
 /// The results of retrainings, so that none is repeated: in memory, or in a file that grows by one line per result.
 ///
-/// The file is JSON lines: a header with the task's fingerprint, then `{"seed": 0, "subset": [0, 3, …], "losses":
-/// [0.1, …], "predictions": [4, …]}` per training. A result is appended when its training ends, so an interrupted run
-/// loses only the trainings in progress. An incomplete last line is removed when the file is opened. A file that is
-/// not a bank of the task is never changed.
+/// The file is JSON lines: a header with the task's fingerprint, then per training
+/// `{"seed": 0, "subset": [0, 3, …], "losses": [0.1, …], "predictions": [4, …]}`.
+/// A result is appended when its training ends, so an interrupted run loses only the trainings in progress. An
+/// incomplete last line is removed when the file is opened. A file that is not a bank of the task is never changed.
 pub struct Bank {
     fingerprint: String,
     queries: usize,
