@@ -190,5 +190,8 @@ fn the_documented_table_is_the_registry() {
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/methods/solvers.md");
     let text = fs::read_to_string(&path).expect("the documentation is a part of the repository");
-    assert!(text.contains(&table), "docs/methods/solvers.md should have, under \"Which solver inverts what\":\n\n{table}");
+    assert!(
+        text.contains(&table),
+        "docs/methods/solvers.md should have, under \"Which solver inverts what\":\n\n{table}"
+    );
 }

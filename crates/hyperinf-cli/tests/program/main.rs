@@ -8,7 +8,6 @@ mod errors;
 mod estimates;
 mod eval;
 mod formats;
-mod guide;
 mod labels;
 mod outputs;
 mod pipeline;
