@@ -9,8 +9,7 @@ use hyperinf::DeviceError;
 use hyperinf::curvature::CurvatureError;
 use hyperinf::eval::{EvalError, TruthError};
 use hyperinf::gradients::GradientError;
-use hyperinf::models::ModelError;
-use hyperinf::models::load::LoadError;
+use hyperinf::models::{LoadError, ModelError};
 use hyperinf::scoring::{ScoreError, Set};
 use hyperinf::solvers::SolveError;
 

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use hyperinf::models::{
-    Adaptable, Adapter, CheckpointNames, Checkpoints, FinetuneConfig, Finetuned, LoraConfig, LoraScaling, TrainConfig,
-    adapt, finetune,
+    Adaptable, Adapter, CheckpointNames, Checkpoints, FinetuneConfig, FinetunedModel, LoraConfig, LoraScaling,
+    TrainConfig, adapt, finetune,
 };
 use hyperinf::scoring::Set;
 
@@ -137,7 +137,7 @@ impl Run<'_> {
         &self,
         rows: usize,
         labels: Option<&Labels>,
-        tuned: &Finetuned<M>,
+        tuned: &FinetunedModel<M>,
         adapter: &Adapter,
         loss: Option<f64>,
     ) -> Result<(), CliError> {

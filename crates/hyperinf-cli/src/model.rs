@@ -6,10 +6,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use hyperinf::models::load::{
-    ClassifierOptions, LoadError, Loaded, ModelKind, load_causal_lm, load_classifier, model_kind, resolve,
+use hyperinf::models::{
+    Adapter, CausalLm, ClassifierOptions, EncoderClassifier, Hub, LoadError, ModelKind, TextTokenizer, load_causal_lm,
+    load_classifier, model_kind,
 };
-use hyperinf::models::{Adapter, CausalLm, EncoderClassifier, TextTokenizer};
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 
@@ -64,7 +64,7 @@ fn failed(what: &'static str, path: impl ToString) -> impl Fn(LoadError) -> CliE
 impl ModelFiles {
     /// Finds a model by its path or name, and reads what its adapter's folder says.
     pub(crate) fn find(args: &ModelArgs, adapter: Option<&Path>) -> Result<Self, CliError> {
-        let path = resolve(&args.model).map_err(failed("model", &args.model))?;
+        let path = Hub::from_env().resolve(&args.model).map_err(failed("model", &args.model))?;
         let mut files = Self {
             name: args.model.clone(),
             path,
@@ -85,7 +85,7 @@ impl ModelFiles {
         }
         if let Some(given) = adapter {
             let name = given.display();
-            let folder = resolve(&given.to_string_lossy()).map_err(failed("adapter", &name))?;
+            let folder = Hub::from_env().resolve(&given.to_string_lossy()).map_err(failed("adapter", &name))?;
             files.adapter_hashes = hashes(&folder).map_err(failed("adapter", &name))?;
             files.note = note(&folder).map_err(failed("adapter", &name))?;
             files.adapter = Some(folder);
@@ -150,7 +150,8 @@ impl ModelFiles {
         match load(None) {
             Err(LoadError::NoHead { .. }) => {}
             loaded => {
-                let Loaded { model, report } = loaded.map_err(failed("model", &self.name))?;
+                let loaded = loaded.map_err(failed("model", &self.name))?;
+                let (model, report) = (loaded.model, loaded.report);
                 let own = report.labels.map_or_else(|| Labels::numbered(model.classes()), Labels::of_model);
                 if found.names.iter().all(|name| own.class(name).is_some()) {
                     return Ok((model, own));

@@ -38,7 +38,7 @@ impl<M: RowModel> Taken<'_, M> {
         set: &Samples<M::Sample>,
     ) -> Result<GradientWriter, CliError> {
         let mut order: Vec<usize> = (0..set.samples.len()).collect();
-        order.sort_by_key(|&sample| M::tokens(&set.samples[sample]));
+        order.sort_by_key(|&sample| M::length(&set.samples[sample]));
         let blocks = self.blocks(&set.samples[order[0]], target)?;
         let key = format!("{} {} {target:?}", self.key, set.fingerprint::<M>());
         let failed = |source: std::io::Error| CliError::Output { path: self.folder.to_owned(), source: source.into() };
@@ -75,7 +75,7 @@ impl<M: RowModel> Taken<'_, M> {
             }
             writer.write(batch, &losses, &values).map_err(failed)?;
             done += batch.len();
-            tokens += samples.iter().map(|sample| M::tokens(sample)).sum::<usize>();
+            tokens += samples.iter().map(|sample| M::length(sample)).sum::<usize>();
             progress.at(done as u64, || format!("{:.0} tokens/s", tokens as f64 / began.elapsed().as_secs_f64()));
         }
         progress.finish();

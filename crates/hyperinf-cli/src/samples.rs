@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use hyperinf::models::{CausalLm, EncoderClassifier, Limit, LmSample, Sample, TextModel, TextTokenizer, Tokenized};
+use hyperinf::models::{
+    CausalLm, EncoderClassifier, Limit, LmSample, Sample, SampleModel, TextTokenizer, TokenizedSample,
+};
 use serde::Serialize;
 use twox_hash::XxHash3_128;
 
@@ -12,7 +14,7 @@ use crate::error::CliError;
 use hyperinf::scoring::Set;
 
 /// A model whose samples are made from rows.
-pub(crate) trait RowModel: TextModel {
+pub(crate) trait RowModel: SampleModel {
     /// What the rows must hold.
     const TASK: TextTask;
     /// The most tokens of a sample, where neither the model nor the user says less.
@@ -30,7 +32,7 @@ pub(crate) trait RowModel: TextModel {
         content: &Content,
         class: usize,
         limit: Limit,
-    ) -> Result<Tokenized<Self::Sample>, Reason>;
+    ) -> Result<TokenizedSample<Self::Sample>, Reason>;
 
     /// A sample's tokens.
     fn token_numbers(sample: &Self::Sample) -> &[u32];
@@ -56,7 +58,7 @@ impl RowModel for EncoderClassifier {
         content: &Content,
         class: usize,
         limit: Limit,
-    ) -> Result<Tokenized<Sample>, Reason> {
+    ) -> Result<TokenizedSample<Sample>, Reason> {
         let Content::Classified { text, pair, .. } = content else {
             unreachable!("the rows of a classifier are read as such")
         };
@@ -90,7 +92,7 @@ impl RowModel for CausalLm {
         content: &Content,
         _class: usize,
         limit: Limit,
-    ) -> Result<Tokenized<LmSample>, Reason> {
+    ) -> Result<TokenizedSample<LmSample>, Reason> {
         let sample = match content {
             Content::Completion { prompt, completion } => tokenizer.completion(prompt, completion, limit),
             Content::Text(text) => tokenizer.text(text, limit),

@@ -10,7 +10,8 @@
 //! | [`curvature`] | the curvature of the loss, one damped matrix per block of parameters |
 //! | [`solvers`] | products with the inverse of a damped curvature, each with its residual |
 //! | [`scoring`] | influence scores, rankings, detection and selection: the whole pipeline |
-//! | [`models`] | LoRA layers, a transformer classifier, fine-tuning |
+//! | [`models`] | encoders and decoders from files, LoRA, tokenizers, fine-tuning |
+//! | [`ops`] | the operations of transformers, fused on the processor |
 //! | [`eval`] | figures that judge an attribution |
 //!
 //! Tensors and models carry their backend in a runtime [`burn::tensor::Device`]; nothing here is generic over a
@@ -26,6 +27,7 @@ pub use hyperinf_curvature as curvature;
 pub use hyperinf_eval as eval;
 pub use hyperinf_gradients as gradients;
 pub use hyperinf_models as models;
+pub use hyperinf_ops as ops;
 pub use hyperinf_scoring as scoring;
 pub use hyperinf_solvers as solvers;
 

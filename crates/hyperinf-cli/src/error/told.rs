@@ -2,8 +2,7 @@ use std::path::PathBuf;
 
 use hyperinf::curvature::CurvatureError;
 use hyperinf::eval::TruthError;
-use hyperinf::models::ModelError;
-use hyperinf::models::load::LoadError;
+use hyperinf::models::{LoadError, ModelError};
 use hyperinf::scoring::ScoreError;
 use hyperinf::solvers::SolveError;
 

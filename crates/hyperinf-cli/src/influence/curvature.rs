@@ -136,7 +136,7 @@ impl Chosen {
             return Ok(None);
         }
         let mut order: Vec<usize> = (0..samples.len()).collect();
-        order.sort_by_key(|&sample| M::tokens(&samples[sample]));
+        order.sort_by_key(|&sample| M::length(&samples[sample]));
         let batches = order
             .chunks(batch)
             .map(|rows| model.collate(&rows.iter().map(|&row| &samples[row]).collect::<Vec<_>>()))
