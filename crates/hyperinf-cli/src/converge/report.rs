@@ -8,7 +8,7 @@ use super::{Settings, Size, Sized};
 use crate::args::PrecisionArg;
 use crate::error::CliError;
 use crate::figure::{Axis, Line, Panel, Point, stage_lines};
-use crate::output::{Cells, Staged, cell};
+use hyperinf::store::{Cells, Staged, cell};
 use crate::score::counted;
 
 /// The steps that are shown to people.

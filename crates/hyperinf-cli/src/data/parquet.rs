@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 
 use super::DatasetError;
 use super::table::{Format, RawRow, Table, twice};
-use crate::output::WriteError;
+use hyperinf::store::WriteError;
 
 /// The key under which Arrow's own schema is kept in a file's metadata; its writer adds it anew.
 const ARROW_SCHEMA: &str = "ARROW:schema";
@@ -59,7 +59,9 @@ pub(super) fn read(path: &Path) -> Result<Table, DatasetError> {
 
 /// Writes some rows of a file, in its order, with its schema, metadata and compression.
 pub(super) fn write_rows(path: &Path, kept: &BTreeSet<usize>, to: &mut File) -> Result<(), WriteError> {
-    let input = |error: DatasetError| WriteError::Input(Box::new(error));
+    let input = |error: DatasetError| {
+        WriteError::Content { what: "the file that it is made from cannot be read any more", source: Box::new(error) }
+    };
     let builder = open(path).map_err(input)?;
     let compression = builder.metadata().row_groups().iter().flat_map(|group| group.columns()).map(|c| c.compression());
     let metadata = builder.metadata().file_metadata().key_value_metadata().cloned();

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::table::{Format, contents, fingerprint};
 use super::{Dataset, DatasetError, parquet};
 use crate::error::CliError;
-use crate::output::{Staged, WriteError};
+use hyperinf::store::{Staged, WriteError};
 
 impl Dataset {
     /// Makes a file of some rows, given by their numbers in the file, in the file's own order and format.
@@ -32,6 +32,6 @@ impl Dataset {
                 Ok::<(), WriteError>(out.flush()?)
             }
         };
-        Staged::new(to, write)
+        Ok(Staged::new(to, write)?)
     }
 }

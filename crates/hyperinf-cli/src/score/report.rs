@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::projection::Projecting;
 use super::summary::{Scoring, Summary};
 use super::variants::{Outcome, UncertaintySummary};
-use crate::output::IdColumn;
+use hyperinf::store::IdColumn;
 use crate::text::excerpt;
 
 /// Samples shown at either end of a ranking.

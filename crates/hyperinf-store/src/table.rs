@@ -11,7 +11,8 @@ use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::Type;
 use serde_json::{Map, Value};
 
-use super::WriteError;
+use crate::WriteError;
+use crate::scores::plain;
 
 /// Columns of equal length with their names.
 #[derive(Clone, Debug)]
@@ -88,7 +89,7 @@ impl Column<'_> {
 }
 
 /// Writes tables with the same columns one below the other, each as one row group.
-pub(super) fn parquet<'a, T: Borrow<Table<'a>>>(
+pub(crate) fn parquet<'a, T: Borrow<Table<'a>>>(
     file: impl Write + Send,
     tables: impl Iterator<Item = T>,
     metadata: &Map<String, Value>,
@@ -101,7 +102,7 @@ pub(super) fn parquet<'a, T: Borrow<Table<'a>>>(
         }
     }
     let schema = Type::group_type_builder("scores").with_fields(fields).build()?;
-    let pairs = metadata.iter().map(|(key, value)| KeyValue::new(key.clone(), super::plain(value)));
+    let pairs = metadata.iter().map(|(key, value)| KeyValue::new(key.clone(), plain(value)));
     let properties = WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
         .set_created_by(concat!("hyperinf ", env!("CARGO_PKG_VERSION")).to_owned())
@@ -138,7 +139,7 @@ fn write_column<T: DataType, W: Write + Send>(
 }
 
 /// Writes tables with the same columns one below the other, under one header.
-pub(super) fn csv<'a, T: Borrow<Table<'a>>>(
+pub(crate) fn csv<'a, T: Borrow<Table<'a>>>(
     file: impl Write,
     tables: impl Iterator<Item = T>,
 ) -> std::result::Result<(), WriteError> {
