@@ -11,10 +11,10 @@ use serde::Serialize;
 use crate::args::{AttributeArgs, FormatArg, QueryModeArg};
 use crate::error::CliError;
 use crate::influence::{Job, Rows, Scored, Summary};
-use hyperinf::store::{IdColumn, Ids, ScoreFile, Staged, WriteError, stage_json};
 use crate::score::{bars, counted, head};
 use crate::text::excerpt;
 use crate::to_stdout;
+use hyperinf::store::{IdColumn, Ids, ScoreFile, Staged, WriteError, stage_json};
 
 /// Queries that are shown to people.
 const QUERIES: usize = 3;

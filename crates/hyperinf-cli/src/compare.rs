@@ -11,10 +11,10 @@ use crate::agreement::{Agreement, agreements, top_k};
 use crate::args::CompareArgs;
 use crate::error::CliError;
 use crate::figure::{HeatMap, stage_heat_map};
-use hyperinf::store::{self, GradientPair, OutputFolder, stage_csv, stage_json};
 use crate::progress::{Progress, warn};
 use crate::score::{Settings, check_converged, note};
 use crate::to_stdout;
+use hyperinf::store::{self, GradientPair, OutputFolder, stage_csv, stage_json};
 use memory::{Meter, Peak};
 use report::Summary;
 

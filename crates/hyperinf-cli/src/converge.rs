@@ -11,11 +11,11 @@ use burn::tensor::{DType, Device};
 use crate::args::{ConvergeArgs, PrecisionArg};
 use crate::device::open_device;
 use crate::error::CliError;
-use hyperinf::store::{OutputFolder, Staged, stage_csv, stage_json};
 use crate::progress::{Progress, warn};
 use crate::score::counted;
 use crate::to_stdout;
 use curve::{Curve, GivenUp, METHODS};
+use hyperinf::store::{OutputFolder, Staged, stage_csv, stage_json};
 use problem::Problem;
 use report::Summary;
 

@@ -18,10 +18,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::args::DemoArgs;
 use crate::device::open_device;
 use crate::error::CliError;
-use hyperinf::store::{StoreError, check_writable};
 use crate::to_stdout;
 use compare::Outcome;
 use data::{DemoData, Mail};
+use hyperinf::store::{StoreError, check_writable};
 
 pub use data::DataError;
 

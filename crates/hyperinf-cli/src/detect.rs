@@ -10,10 +10,10 @@ use serde_json::json;
 use crate::args::{AmountArg, DetectArgs, QueryModeArg};
 use crate::error::CliError;
 use crate::influence::{Job, Scored, Summary, with_ending_of};
-use hyperinf::store::{Column, Table, check_range, stage_csv, stage_json};
 use crate::score::head;
 use crate::text::excerpt;
 use crate::to_stdout;
+use hyperinf::store::{Column, Table, check_range, stage_csv, stage_json};
 
 /// Rows that are shown.
 const SHOWN: usize = 10;

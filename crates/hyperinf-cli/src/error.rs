@@ -121,7 +121,12 @@ pub enum CliError {
     /// A file of groups cannot be used.
     #[error("the groups in `{path}` cannot be used")]
     Groups {
-        /// Gradients cannot be scored from their files, or a file cannot be written.
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: GroupError,
+    },
+    /// Gradients cannot be scored from their files, or a file cannot be written.
     #[error(transparent)]
     Store(StoreError),
     /// The numbers allow no scores.

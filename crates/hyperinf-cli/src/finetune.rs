@@ -20,11 +20,11 @@ use crate::device::open_device;
 use crate::error::{self, CliError};
 use crate::influence::tell;
 use crate::model::{ModelFiles, Note};
-use hyperinf::store::{StoreError, check_output, stage_json};
 use crate::progress::{Progress, duration};
 use crate::samples::{Reader, RowModel, limit, read_data};
 use crate::score::counted;
 use crate::to_stdout;
+use hyperinf::store::{StoreError, check_output, stage_json};
 use log::Log;
 
 /// The file that makes a folder an adapter.
@@ -256,9 +256,7 @@ fn prepare_folder(args: &FinetuneArgs) -> Result<(), CliError> {
 fn remove_checkpoints(folder: &Path) -> Result<(), CliError> {
     let path: PathBuf = folder.join(CHECKPOINTS);
     match remove_dir_all(&path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(StoreError::output(&path, error).into())
-        }
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::output(&path, error).into()),
         _ => Ok(()),
     }
 }

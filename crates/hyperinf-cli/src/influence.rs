@@ -16,13 +16,13 @@ use crate::args::{InfluenceArgs, QueryModeArg};
 use crate::data::{Dataset, Labels};
 use crate::error::CliError;
 use crate::model::{LoadedModel, ModelFiles};
-use hyperinf::store::{self, GradientPair, GradientWriter, IdColumn, ProjectionSpec, StoreError, check_output};
 use crate::pattern::Pattern;
 use crate::progress::warn;
 use crate::sample_gradients::Taken;
 use crate::samples::{CutRow, Reader, RowModel, Samples, limit, read_data};
 use crate::score::{self, Settings};
 use curvature::Chosen;
+use hyperinf::store::{self, GradientPair, GradientWriter, IdColumn, ProjectionSpec, StoreError, check_output};
 pub(crate) use summary::Summary;
 
 /// What scores hang on that is drawn.

@@ -8,10 +8,10 @@ use hyperinf::curvature::host;
 use hyperinf::gradients::{Block, Capture, GradientError, Target, capture};
 
 use crate::error::CliError;
-use hyperinf::store::{GradientWriter, StoreError};
 use crate::pattern::Pattern;
 use crate::progress::Progress;
 use crate::samples::{RowModel, Samples};
+use hyperinf::store::{GradientWriter, StoreError};
 
 /// What is taken of which model.
 pub(crate) struct Taken<'a, M> {

@@ -15,12 +15,12 @@ use hyperinf::scoring::{Attribution, BlockReport};
 
 use crate::args::ScoreArgs;
 use crate::error::CliError;
-use hyperinf::store::{ErrorBars, ScoreFile, tracin};
 use crate::progress;
 use crate::to_stdout;
+use hyperinf::store::{ErrorBars, ScoreFile, tracin};
+pub(crate) use projection::{flags, note};
 pub(crate) use report::{counted, head};
 pub(crate) use settings::Settings;
-pub(crate) use projection::{flags, note};
 use summary::Summary;
 pub(crate) use summary::{Input, Scoring, entries, input, unit};
 pub use variants::GroupError;

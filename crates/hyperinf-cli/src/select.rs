@@ -10,9 +10,9 @@ use crate::args::{QueryModeArg, SelectArgs};
 use crate::detect::check;
 use crate::error::CliError;
 use crate::influence::{Job, Summary, with_ending_of};
-use hyperinf::store::stage_json;
 use crate::score::head;
 use crate::to_stdout;
+use hyperinf::store::stage_json;
 
 /// Scores, chooses, and writes the chosen rows.
 ///

@@ -16,11 +16,11 @@ use hyperinf::solvers::{Solver, solver};
 use crate::agreement::{Agreement, agreements, top_k};
 use crate::args::{SideArg, SweepArgs};
 use crate::error::CliError;
-use hyperinf::store::{self, GradientPair, OutputFolder, Staged, check_range};
 use crate::progress::{Progress, warn};
 use crate::score::{Settings, note};
 use crate::to_stdout;
 use advice::{Advice, Judged, advise};
+use hyperinf::store::{self, GradientPair, OutputFolder, Staged, check_range};
 pub use known::KnownError;
 use report::Summary;
 

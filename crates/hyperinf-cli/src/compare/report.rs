@@ -9,8 +9,8 @@ use super::{Comparison, JUDGE, converged};
 use crate::agreement::Agreement;
 use crate::args::{QueryModeArg, StructureArg};
 use crate::error::CliError;
-use hyperinf::store::{Cells, GradientPair, Precision, ProjectionSpec, cell};
 use crate::score::{Input, counted, input, unit};
+use hyperinf::store::{Cells, GradientPair, Precision, ProjectionSpec, cell};
 
 /// What was compared and how.
 #[derive(Serialize)]

@@ -59,8 +59,9 @@ pub(super) fn read(path: &Path) -> Result<Table, DatasetError> {
 
 /// Writes some rows of a file, in its order, with its schema, metadata and compression.
 pub(super) fn write_rows(path: &Path, kept: &BTreeSet<usize>, to: &mut File) -> Result<(), WriteError> {
-    let input = |error: DatasetError| {
-        WriteError::Content { what: "the file that it is made from cannot be read any more", source: Box::new(error) }
+    let input = |error: DatasetError| WriteError::Content {
+        what: "the file that it is made from cannot be read any more",
+        source: Box::new(error),
     };
     let builder = open(path).map_err(input)?;
     let compression = builder.metadata().row_groups().iter().flat_map(|group| group.columns()).map(|c| c.compression());

@@ -174,7 +174,9 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
             FileError::NoSamples { .. } | FileError::NoBlocks => "check the program that wrote the file",
             _ => return None,
         },
-        StoreError::Blocks { .. } | StoreError::Sides { .. } => "write both files from the same layers of the same model",
+        StoreError::Blocks { .. } | StoreError::Sides { .. } => {
+            "write both files from the same layers of the same model"
+        }
         StoreError::Checkpoint { .. } => "write the same samples in the same order at every checkpoint",
         StoreError::NonFinite { .. } => "leave the sample out, or find out why its loss overflowed",
         StoreError::TooLarge { .. } => "scale all gradients of both files down by the same factor",

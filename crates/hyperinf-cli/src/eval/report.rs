@@ -15,9 +15,9 @@ use super::setup::{Models, Scored};
 use crate::args::{JudgedArgs, ResultArgs};
 use crate::error::CliError;
 use crate::figure::{Bar, Bars, stage_bars};
-use hyperinf::store::{Column, OutputFolder, Staged, Table, cell, stage_csv, stage_json};
 use crate::progress::Progress;
 use crate::to_stdout;
+use hyperinf::store::{Column, OutputFolder, Staged, Table, cell, stage_csv, stage_json};
 
 const FILES: [&str; 2] = ["methods.csv", "summary.json"];
 const PICTURE: &str = "methods.png";
@@ -62,9 +62,7 @@ pub(crate) fn folder(args: &ResultArgs, truth: &str) -> Result<OutputFolder, Cli
 /// Takes an earlier picture away, which would not belong to this result.
 fn remove(path: &Path) -> Result<(), CliError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(StoreError::output(path, error).into())
-        }
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::output(path, error).into()),
         _ => Ok(()),
     }
 }

@@ -187,7 +187,8 @@ impl<'a> Variants<'a> {
     pub(super) fn open(&self) -> Result<Vec<Checkpoint>, CliError> {
         let ScoreArgs { train_gradients, query_gradients, variants, .. } = self.args;
         let (curvature, contrast) = (&variants.curvature_gradients, &variants.contrast_gradients);
-        let first = GradientPair::open(train_gradients, query_gradients)?.with(curvature.as_deref(), contrast.as_deref())?;
+        let first =
+            GradientPair::open(train_gradients, query_gradients)?.with(curvature.as_deref(), contrast.as_deref())?;
         checkpoints::open(first, &self.checkpoints, variants.learning_rate)
     }
 

@@ -8,8 +8,10 @@ use serde::Serialize;
 use super::{Advice, Sweep, Swept};
 use crate::args::{QueryModeArg, StructureArg};
 use crate::error::CliError;
-use hyperinf::store::{Cells, Column, GradientPair, IdColumn, Ids, Staged, Table, cell, ranks, Precision, ProjectionSpec};
 use crate::score::{Input, counted, entries, flags, input, unit};
+use hyperinf::store::{
+    Cells, Column, GradientPair, IdColumn, Ids, Precision, ProjectionSpec, Staged, Table, cell, ranks,
+};
 
 /// What was swept and how.
 #[derive(Serialize)]
