@@ -43,6 +43,7 @@ mod cells;
 mod checkpoints;
 mod error;
 mod folder;
+mod formats;
 mod gradient_file;
 mod ids;
 mod pair;
@@ -61,7 +62,7 @@ pub use gradient_file::{BadValue, FileError, GradientFile, GradientWriter, Preci
 pub use ids::{IdColumn, Ids};
 pub use pair::{GradientPair, Matched};
 pub use projection::{Directions, ProjectionSpec};
-pub use scores::{ErrorBars, ScoreFile, ScoreFormat, check_range, ranks};
+pub use scores::{ErrorBars, SCORE_FORMATS, ScoreFile, ScoreFormat, check_range, ranks};
 pub use staged::{Staged, check_output, check_writable, stage_csv, stage_json, stage_parquet, write_json, write_table};
 pub use stream::{score, self_influence, sweep};
 pub use table::{Column, Table};

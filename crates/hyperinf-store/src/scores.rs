@@ -1,30 +1,40 @@
 //! Files of scores.
 
-use std::collections::HashMap;
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use hyperinf_scoring::{Scores, ranking};
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
 use serde_json::{Map, Value};
 
-use crate::{Column, Ids, Staged, StoreError, Table, WriteError, check_output, table, write_json};
+use crate::formats::{csv, parquet, safetensors};
+use crate::{Column, Ids, Staged, StoreError, Table, WriteError, check_output, write_json};
 
 /// Rows of a table that are built and written at once, at least one query's.
 const CHUNK: usize = 1 << 20;
 
-/// The formats of scores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ScoreFormat {
-    /// One tensor `scores`, `[q, n]` of F32, with metadata.
-    Safetensors,
-    /// Rows of query_id, train_id, score and rank, with metadata.
-    Parquet,
-    /// The same rows; the metadata in a second file, `FILE.json`.
-    Csv,
+/// A format of scores.
+#[derive(Debug)]
+pub struct ScoreFormat {
+    /// The ending of its files.
+    pub ending: &'static str,
+    /// Whether the file itself holds the metadata; else they are in a second file, `FILE.json`.
+    pub holds_metadata: bool,
+    write: fn(&mut File, &ScoreTable<'_>, &Map<String, Value>) -> Result<(), WriteError>,
+}
+
+/// Every format of scores: one tensor `[q, n]` of F32 in safetensors; rows of query_id, train_id, score and rank in the
+/// others.
+pub static SCORE_FORMATS: [ScoreFormat; 3] = [
+    ScoreFormat { ending: "safetensors", holds_metadata: true, write: safetensors::write_scores },
+    ScoreFormat { ending: "parquet", holds_metadata: true, write: parquet::write_scores },
+    ScoreFormat { ending: "csv", holds_metadata: false, write: csv::write_scores },
+];
+
+/// Scores with all that is written with them.
+pub(crate) struct ScoreTable<'a> {
+    pub(crate) scores: &'a Scores,
+    pub(crate) bars: Option<ErrorBars<'a>>,
+    pub(crate) ids: &'a Ids,
 }
 
 /// Error bars of one row of scores, `[n]` each, in the unit of the scores.
@@ -39,12 +49,12 @@ pub struct ErrorBars<'a> {
 }
 
 /// A file that scores are written to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ScoreFile {
     /// Where.
     pub path: PathBuf,
     /// Its format.
-    pub format: ScoreFormat,
+    pub format: &'static ScoreFormat,
 }
 
 impl ScoreFile {
@@ -66,17 +76,16 @@ impl ScoreFile {
     /// If no format has this ending.
     pub fn at(path: &Path) -> Result<Self, StoreError> {
         let ending = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
-        let format = ending.and_then(|ending| ScoreFormat::of_ending(&ending));
+        let format = SCORE_FORMATS.iter().find(|format| ending.as_deref() == Some(format.ending));
         let format = format.ok_or_else(|| StoreError::Format { path: path.to_owned() })?;
         Ok(Self { path: path.to_owned(), format })
     }
 
     /// Every file that will be written.
     fn files(&self) -> Vec<PathBuf> {
-        match self.format {
-            ScoreFormat::Safetensors | ScoreFormat::Parquet => vec![self.path.clone()],
-            ScoreFormat::Csv => vec![self.path.clone(), metadata_file(&self.path)],
-        }
+        let mut files = vec![self.path.clone()];
+        files.extend((!self.format.holds_metadata).then(|| metadata_file(&self.path)));
+        files
     }
 
     /// Writes scores with the ids of their samples and their metadata; error bars, which belong to the only row of
@@ -100,25 +109,12 @@ impl ScoreFile {
         if let Some(ErrorBars { low, high, .. }) = bars {
             check_range(&Scores { rows: vec![low.to_vec(), high.to_vec()] })?;
         }
-        let staged = Staged::new(&self.path, |file| match self.format {
-            ScoreFormat::Safetensors => safetensors(file, scores, bars, ids, metadata),
-            ScoreFormat::Parquet => table::parquet(file, tables(scores, bars, ids), metadata),
-            ScoreFormat::Csv => table::csv(file, tables(scores, bars, ids)),
-        })?;
-        if self.format == ScoreFormat::Csv {
+        let table = ScoreTable { scores, bars, ids };
+        let staged = Staged::new(&self.path, |file| (self.format.write)(file, &table, metadata))?;
+        if !self.format.holds_metadata {
             write_json(&metadata_file(&self.path), metadata)?;
         }
         staged.place()
-    }
-}
-
-impl ScoreFormat {
-    /// Every format with the ending of its files.
-    pub const ENDINGS: [(&'static str, Self); 3] =
-        [("safetensors", Self::Safetensors), ("parquet", Self::Parquet), ("csv", Self::Csv)];
-
-    fn of_ending(ending: &str) -> Option<Self> {
-        Self::ENDINGS.into_iter().find(|(known, _)| *known == ending).map(|(_, format)| format)
     }
 }
 
@@ -143,61 +139,33 @@ pub fn check_range(scores: &Scores) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The columns that error bars add.
-fn bar_columns(bars: Option<ErrorBars<'_>>) -> impl Iterator<Item = (&'static str, &[f64])> {
-    bars.into_iter().flat_map(|ErrorBars { std, low, high }| [("score_std", std), ("low", low), ("high", high)])
-}
-
-fn safetensors(
-    file: &mut File,
-    scores: &Scores,
-    bars: Option<ErrorBars<'_>>,
-    ids: &Ids,
-    metadata: &Map<String, Value>,
-) -> Result<(), WriteError> {
-    let bytes = |values: &mut dyn Iterator<Item = &f64>| -> Vec<u8> {
-        values.flat_map(|&s| (s as f32).to_le_bytes()).collect()
-    };
-    let mut tensors = vec![("scores", bytes(&mut scores.rows.iter().flatten()))];
-    tensors.extend(bar_columns(bars).map(|(name, values)| (name, bytes(&mut values.iter()))));
-    let views = tensors.iter().map(|(name, bytes)| {
-        let shape = vec![scores.queries(), scores.samples()];
-        TensorView::new(Dtype::F32, shape, bytes).map(|view| (*name, view))
-    });
-    let views = views.collect::<Result<Vec<_>, _>>()?;
-    let mut metadata: HashMap<String, String> =
-        metadata.iter().map(|(key, value)| (key.clone(), plain(value))).collect();
-    let numbered = Ids::numbered(scores.queries(), scores.samples());
-    for (key, ids, places) in [("query_ids", &ids.queries, numbered.queries), ("train_ids", &ids.train, numbered.train)]
-    {
-        if *ids != places {
-            metadata.insert(key.to_owned(), serde_json::to_string(ids)?);
-        }
+impl<'a> ScoreTable<'a> {
+    /// The columns that error bars add.
+    pub(crate) fn bars(&self) -> impl Iterator<Item = (&'static str, &'a [f64])> + use<'a> {
+        self.bars
+            .into_iter()
+            .flat_map(|ErrorBars { std, low, high }| [("score_std", std), ("low", low), ("high", high)])
     }
-    Ok(file.write_all(&safetensors::serialize(views, Some(metadata))?)?)
-}
 
-/// A text as it is, anything else as JSON.
-pub(crate) fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-/// The long form of scores, some queries at a time; rank 1 is the most helpful sample of its query.
-fn tables<'a>(scores: &'a Scores, bars: Option<ErrorBars<'a>>, ids: &'a Ids) -> impl Iterator<Item = Table<'a>> {
-    let queries = (CHUNK / scores.samples().max(1)).max(1);
-    scores.rows.chunks(queries).enumerate().map(move |(chunk, rows)| {
-        let n = scores.samples();
-        let query = |place: usize| chunk * queries + place / n;
-        let mut columns = vec![
-            ("query_id", ids.queries.column((0..rows.len() * n).map(query))),
-            ("train_id", ids.train.column((0..rows.len()).flat_map(|_| 0..n))),
-            ("score", Column::Real(rows.iter().flatten().map(|&s| s as f32).collect())),
-            ("rank", Column::Whole(rows.iter().flat_map(|row| ranks(row)).collect())),
-        ];
-        let real = |values: &[f64]| Column::Real(values.iter().map(|&s| s as f32).collect());
-        columns.extend(bar_columns(bars).map(|(name, values)| (name, real(values))));
-        Table::new(columns)
-    })
+    /// The long form, some queries at a time; rank 1 is the most helpful sample of its query.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = Table<'a>> + use<'a> {
+        let Self { scores, ids, .. } = *self;
+        let bars: Vec<_> = self.bars().collect();
+        let queries = (CHUNK / scores.samples().max(1)).max(1);
+        scores.rows.chunks(queries).enumerate().map(move |(chunk, rows)| {
+            let n = scores.samples();
+            let query = |place: usize| chunk * queries + place / n;
+            let mut columns = vec![
+                ("query_id", ids.queries.column((0..rows.len() * n).map(query))),
+                ("train_id", ids.train.column((0..rows.len()).flat_map(|_| 0..n))),
+                ("score", Column::Real(rows.iter().flatten().map(|&s| s as f32).collect())),
+                ("rank", Column::Whole(rows.iter().flat_map(|row| ranks(row)).collect())),
+            ];
+            let real = |values: &[f64]| Column::Real(values.iter().map(|&s| s as f32).collect());
+            columns.extend(bars.iter().map(|(name, values)| (*name, real(values))));
+            Table::new(columns)
+        })
+    }
 }
 
 /// The rank of each sample, 1 for the highest score.

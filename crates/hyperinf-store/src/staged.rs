@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tempfile::{Builder, NamedTempFile};
 
-use crate::{StoreError, Table, WriteError, table};
+use crate::formats::{csv, parquet};
+use crate::{StoreError, Table, WriteError};
 
 /// A whole file next to its place: [`Staged::place`] moves it there, dropping it removes it.
 #[must_use = "a staged file is removed unless it is placed"]
@@ -81,7 +82,7 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StoreError>
 ///
 /// As [`Staged::new`].
 pub fn stage_csv<'a>(path: &'a Path, table: &Table<'_>) -> Result<Staged<'a>, StoreError> {
-    Staged::new(path, |file| table::csv(file, once(table)))
+    Staged::new(path, |file| csv::write(file, once(table)))
 }
 
 /// Stages tables with the same columns, one below the other, as one Parquet file.
@@ -94,7 +95,7 @@ pub fn stage_parquet<'a, 't>(
     tables: impl Iterator<Item = Table<'t>>,
     metadata: &Map<String, Value>,
 ) -> Result<Staged<'a>, StoreError> {
-    Staged::new(path, |file| table::parquet(file, tables, metadata))
+    Staged::new(path, |file| parquet::write(file, tables, metadata))
 }
 
 /// Writes a table as Parquet and as CSV.
@@ -103,13 +104,13 @@ pub fn stage_parquet<'a, 't>(
 ///
 /// If a file cannot be written; earlier files of these names are left as they were.
 pub fn write_table(
-    parquet: &Path,
-    csv: &Path,
+    to_parquet: &Path,
+    to_csv: &Path,
     table: &Table<'_>,
     metadata: &Map<String, Value>,
 ) -> Result<(), StoreError> {
-    let first = Staged::new(parquet, |file| table::parquet(file, once(table), metadata))?;
-    let second = stage_csv(csv, table)?;
+    let first = Staged::new(to_parquet, |file| parquet::write(file, once(table), metadata))?;
+    let second = stage_csv(to_csv, table)?;
     first.place()?;
     second.place()
 }
