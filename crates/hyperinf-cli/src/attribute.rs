@@ -11,10 +11,10 @@ use serde::Serialize;
 use crate::args::{AttributeArgs, FormatArg, QueryModeArg};
 use crate::error::CliError;
 use crate::influence::{Job, Rows, Scored, Summary};
-use crate::output::{IdColumn, Ids, Output, Staged, WriteError, stage_json};
-use crate::score::{counted, head};
+use crate::score::{bars, counted, head};
 use crate::text::excerpt;
 use crate::to_stdout;
+use hyperinf::store::{IdColumn, Ids, ScoreFile, Staged, WriteError, stage_json};
 
 /// Queries that are shown to people.
 const QUERIES: usize = 3;
@@ -73,7 +73,7 @@ pub fn run(args: &AttributeArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let folder = &args.influence.out;
     let scores = folder.join(args.format.file());
-    let output = Output::at(&scores)?;
+    let output = ScoreFile::at(&scores)?;
     let mut outputs = vec![args.format.file(), "topk.jsonl", "summary.json"];
     if args.format == FormatArg::Csv {
         outputs.push("scores.csv.json");
@@ -97,7 +97,7 @@ pub fn run(args: &AttributeArgs) -> Result<(), CliError> {
     let topk =
         Staged::new(&topk, |file| lines(file, rankings(args.top_k).map(|(query, k)| ends(&scored, &ids, query, k))))?;
     let told = stage_json(&told, &summary)?;
-    output.write(&scored.attribution.scores, scored.spread.as_ref(), &ids, &summary.metadata())?;
+    output.write(&scored.attribution.scores, scored.spread.as_ref().map(bars), &ids, &summary.metadata())?;
     topk.place()?;
     told.place()?;
     earlier.remove()?;

@@ -10,10 +10,10 @@ use serde_json::json;
 use crate::args::{AmountArg, DetectArgs, QueryModeArg};
 use crate::error::CliError;
 use crate::influence::{Job, Scored, Summary, with_ending_of};
-use crate::output::{Column, Table, check_range, stage_csv, stage_json};
-use crate::score::{self, head};
+use crate::score::head;
 use crate::text::excerpt;
 use crate::to_stdout;
+use hyperinf::store::{Column, Table, check_range, stage_csv, stage_json};
 
 /// Rows that are shown.
 const SHOWN: usize = 10;
@@ -41,7 +41,7 @@ pub fn run(args: &DetectArgs) -> Result<(), CliError> {
     let earlier = job.earlier("detect", "cleaned.");
     let scored = job.run(|rows| args.remove.map_or(Ok(()), |amount| check(amount, "--remove", rows)))?;
     let (options, device) = (&scored.settings.options, &scored.settings.device);
-    let influence = score::self_influence(&scored.pair, scored.known.as_deref(), options, device)?;
+    let influence = store::self_influence(&scored.pair, scored.known.as_deref(), options, device)?;
     check_range(&scored.attribution.scores)?;
     let scores = &scored.attribution.scores.rows[0];
     let order = detect(scores, Amount::Share(1.0)).map_err(CliError::Score)?;
@@ -51,7 +51,7 @@ pub fn run(args: &DetectArgs) -> Result<(), CliError> {
     if let Some(AmountArg(amount)) = args.remove {
         let removed = detect(scores, amount).map_err(CliError::Score)?;
         let rows: BTreeSet<usize> = removed.iter().map(|&sample| scored.train.data.rows[sample].row).collect();
-        more.insert("removed".into(), json!(removed.iter().map(|&s| scored.train.ids().told(s)).collect::<Vec<_>>()));
+        more.insert("removed".into(), json!(removed.iter().map(|&s| scored.train.ids().text(s)).collect::<Vec<_>>()));
         let others = scored.train.data.rows.iter().map(|row| row.row).filter(|row| !rows.contains(row));
         kept = Some(others.collect::<BTreeSet<usize>>());
     }
@@ -128,7 +128,7 @@ fn text(out: &mut dyn Write, scored: &Scored, order: &[usize]) -> io::Result<()>
             place + 1,
             scored.attribution.scores.rows[0][sample],
             scored.train.losses[sample],
-            ids.told(sample),
+            ids.text(sample),
             excerpt(&content.text())
         )?;
     }

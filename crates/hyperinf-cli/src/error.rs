@@ -13,15 +13,13 @@ use hyperinf::models::ModelError;
 use hyperinf::models::load::LoadError;
 use hyperinf::scoring::{ScoreError, Set};
 use hyperinf::solvers::SolveError;
+use hyperinf::store::StoreError;
 
 use crate::data::{DatasetError, listed};
 use crate::demo::DataError;
-use crate::gradient_file::{BadValue, FileError};
-use crate::output::WriteError;
 use crate::score::GroupError;
 use crate::sweep::KnownError;
 pub(crate) use told::ADAPTER;
-use told::differences;
 
 /// Why the program ends without success.
 #[derive(Debug, thiserror::Error)]
@@ -82,18 +80,6 @@ pub enum CliError {
     /// A system of equations cannot be solved.
     #[error("the equations cannot be solved")]
     Solve(#[from] SolveError),
-    /// A checkpoint is of other samples than the first.
-    #[error("the {set} gradients of a checkpoint in `{path}` are of {found} samples, those of the first of {expected}")]
-    Checkpoint {
-        /// Which gradients.
-        set: Set,
-        /// The file.
-        path: PathBuf,
-        /// Samples in it.
-        found: usize,
-        /// Samples of the first.
-        expected: usize,
-    },
     /// A file of samples known to be bad cannot be used.
     #[error("the samples known to be bad in `{path}` cannot be used")]
     KnownBad {
@@ -129,67 +115,9 @@ pub enum CliError {
     /// The device cannot be had.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// The ending of the output file is not one of the formats.
-    #[error("the output `{path}` must end in .safetensors, .parquet or .csv")]
-    OutputKind {
-        /// The path given.
-        path: PathBuf,
-    },
-    /// The output would overwrite an input.
-    #[error("the output `{path}` is also an input")]
-    OutputIsInput {
-        /// The path given.
-        path: PathBuf,
-    },
-    /// A file cannot be written.
-    #[error("the output `{path}` cannot be written")]
-    Output {
-        /// The file or its folder.
-        path: PathBuf,
-        /// Why.
-        source: WriteError,
-    },
     /// Standard output cannot be written, for another reason than that nobody reads on.
     #[error("standard output cannot be written")]
     Stdout(#[source] io::Error),
-    /// An input file cannot be used.
-    #[error("the {set} gradients in `{path}` cannot be used")]
-    File {
-        /// Which of the inputs.
-        set: Set,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: FileError,
-    },
-    /// The two inputs have blocks of different names.
-    #[error("the two files must have the same blocks: {}", differences(.train, .only_train, .query, .only_query))]
-    Blocks {
-        /// The training gradients.
-        train: PathBuf,
-        /// Blocks that only they have.
-        only_train: Vec<String>,
-        /// The query gradients.
-        query: PathBuf,
-        /// Blocks that only they have.
-        only_query: Vec<String>,
-    },
-    /// A block has different sides in the two inputs.
-    #[error(
-        "block `{block}` has the shape {train_shape:?} in `{train}` but {query_shape:?} in `{query}`: all but the first number must be equal"
-    )]
-    Sides {
-        /// The block's name.
-        block: String,
-        /// The training gradients.
-        train: PathBuf,
-        /// Its shape there.
-        train_shape: Vec<usize>,
-        /// The query gradients.
-        query: PathBuf,
-        /// Its shape there.
-        query_shape: Vec<usize>,
-    },
     /// A file of groups cannot be used.
     #[error("the groups in `{path}` cannot be used")]
     Groups {
@@ -198,50 +126,12 @@ pub enum CliError {
         /// Why.
         source: GroupError,
     },
-    /// NaN or infinity in an input file.
-    #[error(
-        "the {set} gradients in `{path}` have the value {} in block `{}`, sample {sample}, at {:?}; expected finite numbers",
-        .bad.value, .bad.block, .bad.index
-    )]
-    NonFinite {
-        /// Which of the inputs.
-        set: Set,
-        /// The file.
-        path: PathBuf,
-        /// The sample's index.
-        sample: usize,
-        /// The value and its place.
-        bad: BadValue,
-    },
-    /// Numbers so large that their squares overflow.
-    #[error(
-        "the {set} gradients in `{path}` are too large in block `{block}`, sample {sample}: their squared norm is {square}; expected a finite one"
-    )]
-    TooLarge {
-        /// Which of the inputs.
-        set: Set,
-        /// The file.
-        path: PathBuf,
-        /// The block's name.
-        block: String,
-        /// The sample's index.
-        sample: usize,
-        /// The squared norm, in the type that is computed in.
-        square: f64,
-    },
+    /// Gradients cannot be scored from their files, or a file cannot be written.
+    #[error(transparent)]
+    Store(StoreError),
     /// The numbers allow no scores.
     #[error("the scores cannot be computed")]
     Score(#[source] ScoreError),
-    /// A score beyond the range of `f32`.
-    #[error("the score of training sample {sample} for query {query} is {value:e}: expected at most {:e}", f32::MAX)]
-    Range {
-        /// The query's index.
-        query: usize,
-        /// The training sample's index.
-        sample: usize,
-        /// The score.
-        value: f64,
-    },
     /// With `--strict`: a solver did not reach its tolerance.
     #[error(
         "{blocks} of {of} blocks did not reach the solver's tolerance: the largest relative residual is {residual:.2e}, in block `{worst}`; expected at most {tolerance:.2e}"
@@ -366,4 +256,13 @@ pub enum CliError {
         /// The model as given.
         model: String,
     },
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Score(error) => Self::Score(error),
+            other => Self::Store(other),
+        }
+    }
 }

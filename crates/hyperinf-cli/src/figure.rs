@@ -13,7 +13,7 @@ use plotters::prelude::*;
 use plotters::style::register_font;
 
 use crate::error::CliError;
-use crate::output::{Staged, WriteError};
+use hyperinf::store::{Staged, WriteError};
 
 pub use bars::{Bar, Bars};
 pub use heat::HeatMap;
@@ -106,7 +106,7 @@ fn stage(
             draw(&area)?;
             Ok(area.present()?)
         };
-        drawn().map_err(WriteError::Figure)
+        drawn().map_err(|source| WriteError::Content { what: "the figure cannot be drawn", source })
     })
 }
 

@@ -20,11 +20,11 @@ use crate::device::open_device;
 use crate::error::{self, CliError};
 use crate::influence::tell;
 use crate::model::{ModelFiles, Note};
-use crate::output::{WriteError, check_output, stage_json};
 use crate::progress::{Progress, duration};
 use crate::samples::{Reader, RowModel, limit, read_data};
 use crate::score::counted;
 use crate::to_stdout;
+use hyperinf::store::{StoreError, check_output, stage_json};
 use log::Log;
 
 /// The file that makes a folder an adapter.
@@ -226,7 +226,7 @@ fn labels(train: &Dataset) -> Result<Labels, CliError> {
 /// Makes the folder, and makes sure that no input and nothing in it is lost.
 fn prepare_folder(args: &FinetuneArgs) -> Result<(), CliError> {
     let folder = &args.out;
-    create_dir_all(folder).map_err(|e| CliError::Output { path: folder.clone(), source: WriteError::from(e) })?;
+    create_dir_all(folder).map_err(|e| StoreError::output(folder, e))?;
     let optional = [args.validation.as_deref(), args.model.tokenizer.as_deref()];
     let inputs: Vec<&Path> = [args.train.as_path(), Path::new(&args.model.model)]
         .into_iter()
@@ -238,7 +238,7 @@ fn prepare_folder(args: &FinetuneArgs) -> Result<(), CliError> {
     if let Ok(real) = canonicalize(&checkpoints)
         && inputs.iter().any(|input| canonicalize(input).is_ok_and(|input| input.starts_with(&real)))
     {
-        return Err(CliError::OutputIsInput { path: checkpoints });
+        return Err(StoreError::OutputIsInput { path: checkpoints }.into());
     }
     let exists = |what| Err(CliError::OutputExists { path: folder.clone(), what });
     if args.overwrite {
@@ -256,9 +256,7 @@ fn prepare_folder(args: &FinetuneArgs) -> Result<(), CliError> {
 fn remove_checkpoints(folder: &Path) -> Result<(), CliError> {
     let path: PathBuf = folder.join(CHECKPOINTS);
     match remove_dir_all(&path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(CliError::Output { path, source: WriteError::from(error) })
-        }
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::output(&path, error).into()),
         _ => Ok(()),
     }
 }

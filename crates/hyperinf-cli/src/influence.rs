@@ -15,22 +15,21 @@ use hyperinf::scoring::{Attribution, QueryMode, Set};
 use crate::args::{InfluenceArgs, QueryModeArg};
 use crate::data::{Dataset, Labels};
 use crate::error::CliError;
-use crate::gradient_file::GradientWriter;
 use crate::model::{LoadedModel, ModelFiles};
-use crate::output::{IdColumn, WriteError, check_output};
 use crate::pattern::Pattern;
 use crate::progress::warn;
 use crate::sample_gradients::Taken;
 use crate::samples::{CutRow, Reader, RowModel, Samples, limit, read_data};
-use crate::score::{self, Pair, Projecting, Settings};
+use crate::score::{self, Settings};
 use curvature::Chosen;
+use hyperinf::store::{self, GradientPair, GradientWriter, IdColumn, ProjectionSpec, StoreError, check_output};
 pub(crate) use summary::Summary;
 
 /// What scores hang on that is drawn.
 #[derive(Clone, Copy)]
 struct Drawn {
     chosen: Chosen,
-    projection: Option<Projecting>,
+    projection: Option<ProjectionSpec>,
 }
 
 /// The others of `count`, with seeds that count on: of the projection, if there is a random one, else of the curvature.
@@ -69,7 +68,7 @@ pub(crate) struct Scored {
     pub(crate) query: Rows,
     pub(crate) attribution: Attribution,
     pub(crate) settings: Settings,
-    pub(crate) pair: Pair,
+    pub(crate) pair: GradientPair,
     /// What the curvature is made of.
     pub(crate) chosen: Chosen,
     /// How far the scores may be off, if it was asked for.
@@ -159,20 +158,17 @@ impl Job<'_> {
         };
         let gradients =
             [taken.write(GRADIENTS[0], Target::Loss, &train)?, taken.write(GRADIENTS[1], Target::Measure, &query)?];
-        let mut pair = Pair::open(gradients[0].path(), gradients[1].path())?;
-        if let Some(how) = settings.projection.filter(|how| pair.is_within(how)) {
-            if self.seeds.is_some() && how.seed.is_some() {
+        let mut pair = GradientPair::open(gradients[0].path(), gradients[1].path())?;
+        if let Some(how) = settings.projection.filter(|how| pair.is_within(how.rank)) {
+            if self.seeds.is_some() && how.directions.seed().is_some() {
                 return Err(score::nothing_projected());
             }
-            pair.note(Some(how)).iter().for_each(|note| warn(note));
+            score::note(&pair, Some(how)).iter().for_each(|note| warn(note));
         }
         let mut score = |Drawn { chosen, projection }| -> Result<_, CliError> {
             pair.project(projection, &settings.device)?;
             let known = chosen.of_model(model, &train.samples, taken.batch, pattern.as_ref(), &settings.options)?;
-            let attribution = match &known {
-                Some(known) => score::attribute_known(&pair, known, &settings.options, &settings.device)?,
-                None => score::attribute(&pair, &settings.options, &settings.device)?,
-            };
+            let attribution = store::score(&pair, known.as_deref(), &settings.options, &settings.device)?;
             if args.scoring.strict {
                 score::check_converged(&attribution)?;
             }
@@ -222,10 +218,10 @@ impl Job<'_> {
     /// Makes the folder and finds out whether all outputs can be written.
     fn prepare_folder(&self) -> Result<(), CliError> {
         let folder = &self.args.out;
-        create_dir_all(folder).map_err(|e| CliError::Output { path: folder.clone(), source: WriteError::from(e) })?;
+        create_dir_all(folder).map_err(|e| StoreError::output(folder, e))?;
         let inputs = [self.args.train.as_path(), self.query];
         let gradients = if self.args.keep_gradients { &GRADIENTS[..] } else { &[] };
-        self.outputs.iter().chain(gradients).try_for_each(|name| check_output(&folder.join(name), &inputs))
+        Ok(self.outputs.iter().chain(gradients).try_for_each(|name| check_output(&folder.join(name), &inputs))?)
     }
 }
 
@@ -235,7 +231,7 @@ impl Scored {
         for (writer, name) in self.gradients.into_iter().zip(GRADIENTS) {
             let path = args.out.join(name);
             let settled = if args.keep_gradients { writer.place(&path) } else { writer.discard() };
-            settled.map_err(|e| CliError::Output { path, source: e.into() })?;
+            settled.map_err(|e| StoreError::output(&path, e))?;
         }
         Ok(())
     }

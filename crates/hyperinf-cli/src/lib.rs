@@ -4,7 +4,6 @@
 //! |---|---|
 //! | [`args`] | what can be typed |
 //! | [`data`] | data sets: JSON lines, CSV, Parquet |
-//! | [`gradient_file`] | files of per-sample gradients |
 //! | [`score`] | `hyperinf score`: from such files to scores |
 //! | [`finetune`] | `hyperinf finetune`: an adapter from rows of text |
 //! | [`attribute`] | `hyperinf attribute`: scores of training rows for query rows |
@@ -13,7 +12,6 @@
 //! | [`compare`] | `hyperinf compare`: every method on the same gradients |
 //! | [`sweep`] | `hyperinf sweep`: scores at many dampings, and which to take |
 //! | [`converge`] | `hyperinf converge`: how fast solvers approach the inverse |
-//! | [`output`] | files that are written whole or not at all: scores, tables, JSON |
 //! | [`figure`] | pictures of results |
 //! | [`eval`] | `hyperinf eval`: methods held against retraining |
 //! | [`methods`] | `hyperinf methods` |
@@ -35,11 +33,9 @@ pub mod error;
 pub mod eval;
 pub mod figure;
 pub mod finetune;
-pub mod gradient_file;
 mod influence;
 pub mod methods;
 mod model;
-pub mod output;
 mod pattern;
 mod progress;
 mod sample_gradients;

@@ -8,10 +8,10 @@ use hyperinf::curvature::host;
 use hyperinf::gradients::{Block, Capture, GradientError, Target, capture};
 
 use crate::error::CliError;
-use crate::gradient_file::GradientWriter;
 use crate::pattern::Pattern;
 use crate::progress::Progress;
 use crate::samples::{RowModel, Samples};
+use hyperinf::store::{GradientWriter, StoreError};
 
 /// What is taken of which model.
 pub(crate) struct Taken<'a, M> {
@@ -41,7 +41,7 @@ impl<M: RowModel> Taken<'_, M> {
         order.sort_by_key(|&sample| M::tokens(&set.samples[sample]));
         let blocks = self.blocks(&set.samples[order[0]], target)?;
         let key = format!("{} {} {target:?}", self.key, set.fingerprint::<M>());
-        let failed = |source: std::io::Error| CliError::Output { path: self.folder.to_owned(), source: source.into() };
+        let failed = |source: std::io::Error| StoreError::output(self.folder, source);
         let opened = GradientWriter::open(self.folder, file, &key, set.samples.len(), &blocks);
         let mut writer = opened.map_err(failed)?;
         order.retain(|&sample| !writer.has(sample));

@@ -10,9 +10,9 @@ use crate::args::{QueryModeArg, SelectArgs};
 use crate::detect::check;
 use crate::error::CliError;
 use crate::influence::{Job, Summary, with_ending_of};
-use crate::output::stage_json;
 use crate::score::head;
 use crate::to_stdout;
+use hyperinf::store::stage_json;
 
 /// Scores, chooses, and writes the chosen rows.
 ///
@@ -37,7 +37,7 @@ pub fn run(args: &SelectArgs) -> Result<(), CliError> {
     let rows: BTreeSet<usize> = kept.iter().map(|&sample| scored.train.data.rows[sample].row).collect();
     let ids = scored.train.ids();
     let mut more = job.outputs();
-    more.insert("selected".into(), json!(kept.iter().map(|&s| ids.told(s)).collect::<Vec<_>>()));
+    more.insert("selected".into(), json!(kept.iter().map(|&s| ids.text(s)).collect::<Vec<_>>()));
     let summary = Summary::new("select", &scored, began.elapsed().as_secs_f64(), more);
     let (selected, told) = (folder.join(&name), folder.join("summary.json"));
     let chosen = scored.train.data.stage_rows(&rows, &selected)?;

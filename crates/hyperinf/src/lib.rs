@@ -10,6 +10,7 @@
 //! | [`curvature`] | the curvature of the loss, one damped matrix per block of parameters |
 //! | [`solvers`] | products with the inverse of a damped curvature, each with its residual |
 //! | [`scoring`] | influence scores, rankings, detection and selection: the whole pipeline |
+//! | [`store`] | files of gradients and scores, larger than memory |
 //! | [`models`] | LoRA layers, a transformer classifier, fine-tuning |
 //! | [`eval`] | figures that judge an attribution |
 //!
@@ -28,6 +29,7 @@ pub use hyperinf_gradients as gradients;
 pub use hyperinf_models as models;
 pub use hyperinf_scoring as scoring;
 pub use hyperinf_solvers as solvers;
+pub use hyperinf_store as store;
 
 /// What most programs need: `use hyperinf::prelude::*;`.
 pub mod prelude {

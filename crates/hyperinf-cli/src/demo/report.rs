@@ -7,7 +7,7 @@ use serde_json::{Map, json};
 use super::compare::Outcome;
 use super::{Demo, Files};
 use crate::error::CliError;
-use crate::output::{Column, Table, ranks, write_json, write_table};
+use hyperinf::store::{Column, Table, ranks, write_json, write_table};
 
 /// Mails that are shown.
 const SHOWN: usize = 10;

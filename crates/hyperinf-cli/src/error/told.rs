@@ -1,20 +1,16 @@
-use std::path::PathBuf;
-
 use hyperinf::curvature::CurvatureError;
 use hyperinf::eval::TruthError;
 use hyperinf::models::ModelError;
 use hyperinf::models::load::LoadError;
 use hyperinf::scoring::ScoreError;
 use hyperinf::solvers::SolveError;
+use hyperinf::store::{FileError, StoreError};
 
 use super::CliError;
 use crate::data::DatasetError;
-use crate::gradient_file::FileError;
 
 /// What a folder has that must not be lost.
 pub(crate) const ADAPTER: &str = "an adapter";
-/// The names listed in one message at most.
-const LISTED: usize = 5;
 
 impl CliError {
     /// 2: what was typed is wrong; 3: an input file is; 4: the numbers allow no answer.
@@ -29,9 +25,7 @@ impl CliError {
             | Self::Value { .. }
             | Self::Precision { .. }
             | Self::Device(_)
-            | Self::OutputKind { .. }
-            | Self::OutputIsInput { .. }
-            | Self::Output { .. }
+            | Self::Store(StoreError::Format { .. } | StoreError::OutputIsInput { .. } | StoreError::Output { .. })
             | Self::Stdout(_)
             | Self::Dataset { source: DatasetError::Ending, .. }
             | Self::NoAdapter { .. }
@@ -45,14 +39,10 @@ impl CliError {
             | Self::Model(ModelError::Checkpoint { .. })
             | Self::Model(ModelError::CheckpointExists { .. } | ModelError::CheckpointDiffers { .. }) => 2,
             Self::Score(ScoreError::NoCaptures) => 2,
-            Self::File { .. }
+            Self::Store(StoreError::Score(_) | StoreError::Range { .. }) => 4,
+            Self::Store(_)
             | Self::KnownBad { .. }
-            | Self::Checkpoint { .. }
-            | Self::Blocks { .. }
-            | Self::Sides { .. }
             | Self::Groups { .. }
-            | Self::NonFinite { .. }
-            | Self::TooLarge { .. }
             | Self::Dataset { .. }
             | Self::Unnamed { .. }
             | Self::Truth(TruthError::OtherTask { .. } | TruthError::BankLine { .. })
@@ -61,7 +51,6 @@ impl CliError {
             | Self::LeftOut { .. }
             | Self::NoneComputed { .. }
             | Self::Solve(_)
-            | Self::Range { .. }
             | Self::NotConverged { .. }
             | Self::RowNotFinite { .. }
             | Self::Data(_)
@@ -83,22 +72,7 @@ impl CliError {
             Self::Damping { flag: "--damping", .. } => "0.1 is the usual factor, and the default".into(),
             Self::Damping { .. } => "leave it out for 0.1 × the mean square of each block's gradients".into(),
             Self::Noise { .. } => "0.2 gives every fifth mail the wrong label".into(),
-            Self::Output { .. } => "choose a folder that exists and can be written".into(),
-            Self::OutputIsInput { .. } => "choose another name".into(),
-            Self::File { source, .. } => match source {
-                FileError::Type { .. } => "leave out tensors that are not gradients, convert those that are".into(),
-                FileError::Rank { .. } => "write one tensor per layer, its first dimension the samples".into(),
-                FileError::SampleCount { .. } => "row i of every block must be sample i".into(),
-                FileError::Truncated { .. } | FileError::Read { .. } => "write or copy the file again".into(),
-                FileError::NoSamples { .. } | FileError::NoBlocks => "check the program that wrote the file".into(),
-                _ => return None,
-            },
-            Self::Blocks { .. } | Self::Sides { .. } => {
-                "write both files from the same layers of the same model".into()
-            }
-            Self::Checkpoint { .. } => "write the same samples in the same order at every checkpoint".into(),
-            Self::NonFinite { .. } => "leave the sample out, or find out why its loss overflowed".into(),
-            Self::TooLarge { .. } => "scale all gradients of both files down by the same factor".into(),
+            Self::Store(error) => return store_hint(error).map(Into::into),
             Self::Score(ScoreError::Solve { source: SolveError::Unsupported { .. }, .. }) => {
                 "leave --solver out for the method's own, or take exact, auto or cg, which invert every curvature"
                     .into()
@@ -132,7 +106,6 @@ impl CliError {
             Self::Truth(TruthError::Diverged { .. }) => {
                 "give a larger --damping, which keeps the model nearer to the trained one".into()
             }
-            Self::Range { .. } => "a larger damping or smaller gradients give smaller scores".into(),
             Self::LeftOut { .. } | Self::NoneComputed { .. } => {
                 "allow more with --memory, or name the methods that fit: --methods hyperinf,datainf".into()
             }
@@ -145,7 +118,6 @@ impl CliError {
             | Self::Groups { .. }
             | Self::Truth(_)
             | Self::Device(_)
-            | Self::OutputKind { .. }
             | Self::Stdout(_)
             | Self::Data(_)
             | Self::Model(_)
@@ -189,20 +161,28 @@ impl CliError {
     }
 }
 
-pub(super) fn differences(train: &PathBuf, only_train: &[String], query: &PathBuf, only_query: &[String]) -> String {
-    let side = |here: &PathBuf, names: &[String], other: &PathBuf| {
-        let listed: Vec<String> = names.iter().take(LISTED).map(|n| format!("`{n}`")).collect();
-        let more = if names.len() > LISTED { format!(" and {} more", names.len() - LISTED) } else { String::new() };
-        format!("{}{more} in `{}` but not in `{}`", listed.join(", "), here.display(), other.display())
-    };
-    let mut parts = Vec::new();
-    if !only_train.is_empty() {
-        parts.push(side(train, only_train, query));
-    }
-    if !only_query.is_empty() {
-        parts.push(side(query, only_query, train));
-    }
-    parts.join("; ")
+/// What to do about files of gradients and outputs.
+fn store_hint(error: &StoreError) -> Option<&'static str> {
+    Some(match error {
+        StoreError::Output { .. } => "choose a folder that exists and can be written",
+        StoreError::OutputIsInput { .. } => "choose another name",
+        StoreError::File { source, .. } => match source {
+            FileError::Type { .. } => "leave out tensors that are not gradients, convert those that are",
+            FileError::Rank { .. } => "write one tensor per layer, its first dimension the samples",
+            FileError::SampleCount { .. } => "row i of every block must be sample i",
+            FileError::Truncated { .. } | FileError::Read { .. } => "write or copy the file again",
+            FileError::NoSamples { .. } | FileError::NoBlocks => "check the program that wrote the file",
+            _ => return None,
+        },
+        StoreError::Blocks { .. } | StoreError::Sides { .. } => {
+            "write both files from the same layers of the same model"
+        }
+        StoreError::Checkpoint { .. } => "write the same samples in the same order at every checkpoint",
+        StoreError::NonFinite { .. } => "leave the sample out, or find out why its loss overflowed",
+        StoreError::TooLarge { .. } => "scale all gradients of both files down by the same factor",
+        StoreError::Range { .. } => "a larger damping or smaller gradients give smaller scores",
+        _ => return None,
+    })
 }
 
 /// What to do about a model that cannot be loaded.

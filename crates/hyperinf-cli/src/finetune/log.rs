@@ -30,7 +30,7 @@ pub(super) struct Log {
 impl Log {
     pub(super) fn new(args: &FinetuneArgs) -> Result<Self, CliError> {
         let (part, path) = (args.out.join(PART), args.out.join(NAME));
-        let failed = |source: io::Error| CliError::Output { path: part.clone(), source: source.into() };
+        let failed = |source: io::Error| CliError::from(StoreError::output(&part, source));
         let file = OpenOptions::new().append(true).create(true).open(&part).map_err(failed)?;
         // Two runs would take each other's checkpoints for their own.
         let locked = file.try_lock().map_err(|error| match error {
@@ -50,7 +50,7 @@ impl Log {
         let mean = self.mean.map_or(step.loss, |mean| mean + NEWEST * (step.loss - mean));
         self.mean = Some(mean);
         self.tokens += step.tokens;
-        self.write(step).map_err(|source| CliError::Output { path: self.part.clone(), source: source.into() })
+        Ok(self.write(step).map_err(|source| StoreError::output(&self.part, source))?)
     }
 
     fn write(&mut self, step: &Step) -> io::Result<()> {
@@ -89,7 +89,7 @@ impl Log {
 
     /// Gives the log its name.
     pub(super) fn place(self) -> Result<(), CliError> {
-        fs::rename(&self.part, &self.path).map_err(|source| CliError::Output { path: self.path, source: source.into() })
+        Ok(fs::rename(&self.part, &self.path).map_err(|source| StoreError::output(&self.path, source))?)
     }
 }
 

@@ -58,7 +58,7 @@ impl Earlier {
             let path = self.folder.join(name);
             match remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(CliError::Output { path, source: error.into() });
+                    return Err(StoreError::output(&path, error).into());
                 }
                 _ => {}
             }

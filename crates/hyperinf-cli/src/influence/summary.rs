@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use hyperinf::store::{Directions, ProjectionSpec};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -7,7 +8,7 @@ use super::curvature::Chosen;
 use super::{Rows, Scored};
 use crate::data::{BadRow, Columns, Labels, TextTask};
 use crate::samples::CutRow;
-use crate::score::{Projecting, Scoring, entries};
+use crate::score::{Scoring, entries};
 
 /// How the scores of rows came about.
 #[derive(Serialize)]
@@ -81,7 +82,7 @@ impl<'a> Summary<'a> {
             curvature: &scored.chosen,
             uncertainty: scored.spread.as_ref().map(|spread| Uncertainty {
                 over: match scored.settings.projection {
-                    Some(Projecting { seed: Some(_), .. }) => "random projections",
+                    Some(ProjectionSpec { directions: Directions::Random { .. }, .. }) => "random projections",
                     _ => "seeds of the curvature's draws",
                 },
                 seeds: scored.seeds,

@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::projection::Projecting;
 use super::summary::{Scoring, Summary};
 use super::variants::{Outcome, UncertaintySummary};
-use crate::output::IdColumn;
 use crate::text::excerpt;
+use hyperinf::store::IdColumn;
 
 /// Samples shown at either end of a ranking.
 const SHOWN: usize = 10;

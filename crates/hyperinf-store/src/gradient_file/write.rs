@@ -2,7 +2,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use hyperinf::gradients::Block;
+use hyperinf_gradients::Block;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 

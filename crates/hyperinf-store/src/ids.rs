@@ -1,6 +1,6 @@
 use serde::Serialize;
 
-use super::Column;
+use crate::Column;
 
 /// The ids of the queries and training samples of scores.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct Ids {
 pub enum IdColumn {
     /// Their numbers.
     Numbers(Vec<i64>),
-    /// Names of their own.
+    /// Names from an id column.
     Names(Vec<String>),
 }
 
@@ -34,12 +34,12 @@ impl IdColumn {
         Self::Numbers((0..count as i64).collect())
     }
 
-    /// The id of a sample, for people.
+    /// The id of a sample as text.
     ///
     /// # Panics
     ///
     /// If there is no such sample.
-    pub fn told(&self, sample: usize) -> String {
+    pub fn text(&self, sample: usize) -> String {
         match self {
             Self::Numbers(numbers) => numbers[sample].to_string(),
             Self::Names(names) => names[sample].clone(),

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::TensorData;
-use hyperinf::gradients::Block;
+use hyperinf_gradients::Block;
 use safetensors::Dtype;
 
 pub use error::FileError;
