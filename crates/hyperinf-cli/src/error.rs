@@ -7,19 +7,17 @@ use std::path::PathBuf;
 
 use hyperinf::DeviceError;
 use hyperinf::curvature::CurvatureError;
+use hyperinf::data::{Choice, RunError};
 use hyperinf::eval::{EvalError, TruthError};
-use hyperinf::gradients::GradientError;
+use hyperinf::gradients::{Estimate, GradientError};
 use hyperinf::models::ModelError;
-use hyperinf::models::load::LoadError;
-use hyperinf::scoring::{ScoreError, Set};
+use hyperinf::scoring::ScoreError;
 use hyperinf::solvers::SolveError;
 use hyperinf::store::StoreError;
 
-use crate::data::{DatasetError, listed};
 use crate::demo::DataError;
 use crate::score::GroupError;
 use crate::sweep::KnownError;
-pub(crate) use told::ADAPTER;
 
 /// Why the program ends without success.
 #[derive(Debug, thiserror::Error)]
@@ -166,40 +164,6 @@ pub enum CliError {
     /// A ground truth cannot be had.
     #[error("the truth to judge by cannot be had")]
     Truth(#[from] TruthError),
-    /// A data set cannot be used.
-    #[error("the {} data in `{path}` cannot be used", .set)]
-    Dataset {
-        /// Which of the inputs.
-        set: Set,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: DatasetError,
-    },
-    /// The model has no adapter, and so nothing whose gradients are taken.
-    #[error("the model `{model}` has no adapters, whose gradients are what is scored")]
-    NoAdapter {
-        /// The model as given.
-        model: String,
-    },
-    /// No block fits the pattern.
-    #[error("no block fits --blocks `{pattern}`; the model has {}", listed(.known))]
-    NoBlock {
-        /// The pattern.
-        pattern: String,
-        /// The names of the blocks.
-        known: Vec<String>,
-    },
-    /// Nothing says which class a label is.
-    #[error(
-        "label `{label}` is a name, but neither the model nor the adapter says which of the {classes} classes it is"
-    )]
-    Unnamed {
-        /// The first such label.
-        label: String,
-        /// The number of classes.
-        classes: usize,
-    },
     /// No rows, or more than there are.
     #[error("{flag} asks for {asked} rows of {rows}")]
     Amount {
@@ -210,52 +174,9 @@ pub enum CliError {
         /// The rows that can be used.
         rows: usize,
     },
-    /// The loss or gradient of a row is NaN or infinite.
-    #[error("the {what} of row {row} of the {set} data in `{path}` is {value}, expected a finite number")]
-    RowNotFinite {
-        /// Which of the inputs.
-        set: Set,
-        /// The file.
-        path: PathBuf,
-        /// The row's number in it.
-        row: usize,
-        /// The loss, or the gradient in a block.
-        what: String,
-        /// The value.
-        value: f64,
-    },
-    /// There is something already where the adapter is to be written.
-    #[error("the folder `{path}` has {what} already")]
-    OutputExists {
-        /// The folder.
-        path: PathBuf,
-        /// What is there.
-        what: &'static str,
-    },
-    /// A longer row than the model takes was asked for.
-    #[error("--max-length {asked} is more than the {positions} tokens that the model takes")]
-    MaxLength {
-        /// The tokens asked for.
-        asked: usize,
-        /// The tokens that the model takes.
-        positions: usize,
-    },
-    /// A model, an adapter or a tokenizer cannot be loaded.
-    #[error("the {what} `{path}` cannot be used")]
-    Load {
-        /// What it is.
-        what: &'static str,
-        /// The path or name given.
-        path: String,
-        /// Why.
-        source: Box<LoadError>,
-    },
-    /// A model whose file has no tokenizer in it.
-    #[error("the model `{model}` has no tokenizer in its file")]
-    NoTokenizer {
-        /// The model as given.
-        model: String,
-    },
+    /// A run over rows, or a fine-tuning, ended without a result.
+    #[error(transparent)]
+    Run(RunError),
 }
 
 impl From<StoreError> for CliError {
@@ -264,5 +185,52 @@ impl From<StoreError> for CliError {
             StoreError::Score(error) => Self::Score(error),
             other => Self::Store(other),
         }
+    }
+}
+
+impl From<RunError> for CliError {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Store(error) => error.into(),
+            RunError::Score(error) => Self::Score(error),
+            RunError::Model(error) => Self::Model(error),
+            RunError::Gradients(error) => Self::Gradients(error),
+            RunError::Losses(error) => Self::Losses(error),
+            RunError::Seeds { count, .. } => {
+                let expected = "at least 2 seeds and at most 1,000,000";
+                Self::Value { flag: "--uncertainty", expected, value: count as f64 }
+            }
+            RunError::Conflict { first, second, reason } => {
+                Self::Combination { first: flag(first).into(), second: flag(second), reason }
+            }
+            other => Self::Run(other),
+        }
+    }
+}
+
+impl CliError {
+    /// The error of a run whose number of rows was given by a flag.
+    pub(crate) fn amount(flag: &'static str, error: RunError) -> Self {
+        match error {
+            RunError::Amount { asked, rows } => Self::Amount { flag, asked, rows },
+            other => other.into(),
+        }
+    }
+}
+
+/// The flag that makes a choice.
+fn flag(choice: Choice) -> &'static str {
+    match choice {
+        Choice::Estimate(Estimate::Empirical) => "--estimate empirical",
+        Choice::Estimate(Estimate::Sampled { .. }) => "--estimate sampled",
+        Choice::Estimate(Estimate::GaussNewton { sketch: Some(_) }) => "--estimate gauss-newton",
+        Choice::Estimate(Estimate::GaussNewton { sketch: None }) => "--estimate gauss-newton without --draws",
+        Choice::Method => "--method",
+        Choice::Merged => "--structure merged",
+        Choice::Projection => "--project",
+        Choice::ErrorBars => "--uncertainty",
+        Choice::EachQuery => "--query-mode each",
+        Choice::NothingRandom => "nothing that is drawn",
+        Choice::LanguageModel => "a language model",
     }
 }

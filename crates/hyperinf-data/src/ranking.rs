@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -7,7 +8,7 @@ use hyperinf_store::{Column, IdColumn, Staged, Table, WriteError, stage_csv};
 use serde::Serialize;
 
 use crate::influence::{Detection, Influence, Rows};
-use crate::RunError;
+use crate::{RunError, SubsetError};
 
 /// The ends of one query's ranking of the training rows.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -203,9 +204,9 @@ impl Rows {
     /// # Errors
     ///
     /// If the file was changed since it was read, or the output cannot be written.
-    pub fn stage<'a>(&self, rows: std::collections::BTreeSet<usize>, path: &'a Path) -> Result<Staged<'a>, RunError> {
-        let subset = self.data.subset(rows).map_err(RunError::data(&self.data))?;
-        let content = |source: crate::SubsetError| WriteError::Content {
+    pub fn stage<'a>(&self, rows: &BTreeSet<usize>, path: &'a Path) -> Result<Staged<'a>, RunError> {
+        let subset = self.data.subset(rows.clone()).map_err(RunError::data(&self.data))?;
+        let content = |source: SubsetError| WriteError::Content {
             what: "the rows cannot be written",
             source: Box::new(source),
         };

@@ -21,7 +21,6 @@ pub struct LengthOptions {
 }
 
 /// A data set with a sample for each of its rows.
-#[derive(Clone, Debug)]
 pub struct Samples<K: Kind> {
     /// The rows.
     pub data: Dataset<K::Content>,
