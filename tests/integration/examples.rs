@@ -22,7 +22,8 @@ fn from_files_to_scores() {
         fs::write(&path, rows.iter().map(line).collect::<String>()).expect("the folder can be written");
         path.to_str().expect("paths of tests are UTF-8").to_owned()
     };
-    let train = [("the fox rests", 0), ("a small river", 1), ("old fox", 2), ("the river is cold", 0), ("a red fox", 1)];
+    let train =
+        [("the fox rests", 0), ("a small river", 1), ("old fox", 2), ("the river is cold", 0), ("a red fox", 1)];
     let (train, query) = (rows("train.jsonl", &train), rows("query.jsonl", &[("the fox rests", 0)]));
     let model = |name: &str| fixtures::path(&format!("transformers/{name}")).display().to_string();
     let (model, adapter, out) = (model("bert"), model("bert/query_value"), folder.path().join("out"));

@@ -35,8 +35,7 @@ pub fn run(args: &AttributeArgs) -> Result<(), CliError> {
     }
     let mode = if args.uncertainty.is_some() { QueryModeArg::Mean } else { QueryModeArg::Each };
     let mode = args.query_mode.unwrap_or(mode);
-    let job =
-        Job { args: &args.influence, query: &args.query, mode, seeds: args.uncertainty, outputs: &outputs };
+    let job = Job { args: &args.influence, query: &args.query, mode, seeds: args.uncertainty, outputs: &outputs };
     let earlier = job.earlier("attribute", "scores.");
     let (settings, run) = job.run()?;
     let mut found = run.attribute(&settings.device, &mut observer())?;

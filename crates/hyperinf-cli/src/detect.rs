@@ -46,8 +46,7 @@ pub fn run(args: &DetectArgs) -> Result<(), CliError> {
         more.insert("removed".into(), json!(removed));
     }
     let summary = Summary::new("detect", &settings, &found.influence, None, seconds, more);
-    let (table, told, cleaned) =
-        (folder.join("suspicious.csv"), folder.join("summary.json"), folder.join(&cleaned));
+    let (table, told, cleaned) = (folder.join("suspicious.csv"), folder.join("summary.json"), folder.join(&cleaned));
     let (table, told, kept) = (found.stage_table(&table)?, stage_json(&told, &summary)?, found.kept());
     if args.remove.is_some() {
         train.stage(&kept, &cleaned)?.place()?;

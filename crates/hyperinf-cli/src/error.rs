@@ -1,4 +1,6 @@
-//! What can go wrong, the exit code it has, and how it is told.
+//! Errors of the program, with their exit codes and hints.
+//!
+//! This module imports libraries only: every other module of the program may import it.
 
 mod told;
 
@@ -15,11 +17,7 @@ use hyperinf::scoring::ScoreError;
 use hyperinf::solvers::SolveError;
 use hyperinf::store::StoreError;
 
-use crate::demo::DataError;
-use crate::score::GroupError;
-use crate::sweep::KnownError;
-
-/// Why the program ends without success.
+/// Why the program ended without a result.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CliError {
@@ -78,13 +76,15 @@ pub enum CliError {
     /// A system of equations cannot be solved.
     #[error("the equations cannot be solved")]
     Solve(#[from] SolveError),
-    /// A file of samples known to be bad cannot be used.
-    #[error("the samples known to be bad in `{path}` cannot be used")]
-    KnownBad {
+    /// An input file cannot be used.
+    #[error("the {what} in `{path}` cannot be used")]
+    Input {
+        /// What it holds.
+        what: &'static str,
         /// The file.
         path: PathBuf,
         /// Why.
-        source: KnownError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// With `--strict`: a method of a comparison could not be computed.
     #[error("the method {method} was left out: {reason}")]
@@ -116,14 +116,6 @@ pub enum CliError {
     /// Standard output cannot be written, for another reason than that nobody reads on.
     #[error("standard output cannot be written")]
     Stdout(#[source] io::Error),
-    /// A file of groups cannot be used.
-    #[error("the groups in `{path}` cannot be used")]
-    Groups {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: GroupError,
-    },
     /// Gradients cannot be scored from their files, or a file cannot be written.
     #[error(transparent)]
     Store(StoreError),
@@ -148,7 +140,7 @@ pub enum CliError {
     },
     /// The demo's data are damaged.
     #[error("the demo's data cannot be used")]
-    Data(#[from] DataError),
+    Data(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The model cannot be trained or run.
     #[error("the model cannot be used like this")]
     Model(#[from] ModelError),
@@ -201,6 +193,13 @@ impl From<RunError> for CliError {
                 Self::Value { flag: "--uncertainty", expected, value: count as f64 }
             }
             RunError::Conflict { first, second, reason } => {
+                let reason = match second {
+                    Choice::LanguageModel => {
+                        "it is a backward pass per scored token and word of the vocabulary; --draws sketches it"
+                    }
+                    Choice::NothingRandom => "take --estimate sampled, gauss-newton with --draws, or --project",
+                    _ => reason,
+                };
                 Self::Combination { first: flag(first).into(), second: flag(second), reason }
             }
             other => Self::Run(other),

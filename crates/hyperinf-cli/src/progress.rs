@@ -22,7 +22,8 @@ impl Progress {
     pub(crate) fn new(what: &'static str, length: u64) -> Self {
         let template = "{prefix:18} {bar:30} {pos}/{len}  {msg}  {eta}";
         let style = || ProgressStyle::with_template(template).expect("the template is well formed");
-        let new = || ProgressBar::new(length).with_style(style()).with_prefix(what).with_finish(ProgressFinish::AndClear);
+        let new =
+            || ProgressBar::new(length).with_style(style()).with_prefix(what).with_finish(ProgressFinish::AndClear);
         let bar = stderr().is_terminal().then(new);
         let now = Instant::now();
         Self { what, bar, length, began: now, written: now }

@@ -97,12 +97,7 @@ impl<'a> Header<'a> {
     /// # Errors
     ///
     /// As [`Header::named`].
-    pub fn find(
-        &self,
-        role: &'static str,
-        name: &Option<String>,
-        usual: &[&str],
-    ) -> Result<Option<String>, DataError> {
+    pub fn find(&self, role: &'static str, name: &Option<String>, usual: &[&str]) -> Result<Option<String>, DataError> {
         let found = || usual.iter().find(|name| self.has(name)).map(|&name| name.to_owned());
         Ok(self.named(role, name)?.or_else(found))
     }

@@ -35,9 +35,7 @@ pub(crate) fn check(estimate: Estimate, options: &Options, projected: bool) -> R
         Method::Inverse { storage: Storage::Samples, .. } => {
             refused(Choice::Method, "the method is made of the training gradients themselves")
         }
-        Method::Inverse { .. } if merged => {
-            refused(Choice::Merged, "the model's curvature is taken block by block")
-        }
+        Method::Inverse { .. } if merged => refused(Choice::Merged, "the model's curvature is taken block by block"),
         Method::Inverse { .. } => Ok(()),
     }
 }

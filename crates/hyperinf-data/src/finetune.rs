@@ -184,10 +184,8 @@ impl Finetune {
         let folder = &self.out;
         create_dir_all(folder).map_err(|e| StoreError::output(folder, e))?;
         let optional = [self.validation.as_deref(), self.tokenizer.as_deref()];
-        let inputs: Vec<&Path> = [self.train.as_path(), Path::new(&self.model)]
-            .into_iter()
-            .chain(optional.into_iter().flatten())
-            .collect();
+        let inputs: Vec<&Path> =
+            [self.train.as_path(), Path::new(&self.model)].into_iter().chain(optional.into_iter().flatten()).collect();
         OUTPUTS.iter().try_for_each(|name| check_output(&folder.join(name), &inputs))?;
         let checkpoints = folder.join(CHECKPOINTS);
         // The folder is removed at the end with everything in it.

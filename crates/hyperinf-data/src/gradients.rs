@@ -6,12 +6,12 @@ use hyperinf_gradients::{Block, Capture, GradientError, Target, capture};
 use hyperinf_models::TextModel;
 use hyperinf_store::{GradientWriter, StoreError};
 
+use crate::RunError;
 use crate::event::{Detail, Event, Progress, Stage};
 use crate::kind::Kind;
 use crate::pattern::Pattern;
 use crate::run::Run;
 use crate::samples::Samples;
-use crate::RunError;
 
 /// Takes the gradients of samples into files.
 pub(crate) struct Extractor<'a, K: Kind> {
@@ -37,8 +37,7 @@ impl<K: Kind> Extractor<'_, K> {
         let key = format!("{} {} {target:?}", self.key, set.fingerprint());
         let folder = &self.run.out;
         let failed = |source: std::io::Error| StoreError::output(folder, source);
-        let mut writer =
-            GradientWriter::open(folder, file, &key, set.samples.len(), &blocks).map_err(failed)?;
+        let mut writer = GradientWriter::open(folder, file, &key, set.samples.len(), &blocks).map_err(failed)?;
         order.retain(|&sample| !writer.has(sample));
         // The longest first: if memory is too small for them, no work is lost.
         order.reverse();

@@ -6,13 +6,13 @@ use hyperinf_gradients::Estimate;
 use hyperinf_scoring::{Attribution, QueryMode};
 use hyperinf_store::{GradientPair, GradientWriter, IdColumn, Ids, StoreError};
 
+use crate::RunError;
 use crate::dataset::{Content, Dataset};
 use crate::kind::Kind;
 use crate::labels::Labels;
 use crate::model_files::ModelFiles;
 use crate::run::GRADIENT_FILES;
 use crate::samples::{CutRow, Samples};
-use crate::RunError;
 
 /// The scores of training rows for query rows, and how they came about.
 ///

@@ -66,7 +66,8 @@ pub(crate) fn write_rows(path: &Path, kept: &BTreeSet<usize>, to: &mut File) -> 
         .set_compression(compression.into_iter().next().unwrap_or(Compression::SNAPPY))
         .set_key_value_metadata(metadata)
         .build();
-    let mut writer = ArrowWriter::try_new(to, builder.schema().clone(), Some(properties)).map_err(SubsetError::Parquet)?;
+    let mut writer =
+        ArrowWriter::try_new(to, builder.schema().clone(), Some(properties)).map_err(SubsetError::Parquet)?;
     let mut row = 0;
     for batch in batches(builder)? {
         let batch = batch?;

@@ -82,9 +82,7 @@ impl Influence {
                 let (text, label) = self.query.content(query);
                 RankedQuery::Each { query_id: self.query.id(query), text, label }
             }
-            QueryMode::Mean => {
-                RankedQuery::Mean { query_id: RowId::Number(0), mean_of: self.query.data.rows.len() }
-            }
+            QueryMode::Mean => RankedQuery::Mean { query_id: RowId::Number(0), mean_of: self.query.data.rows.len() },
         };
         let scored = |sample| self.scored(query, sample);
         Ranking {
@@ -206,10 +204,8 @@ impl Rows {
     /// If the file was changed since it was read, or the output cannot be written.
     pub fn stage<'a>(&self, rows: &BTreeSet<usize>, path: &'a Path) -> Result<Staged<'a>, RunError> {
         let subset = self.data.subset(rows.clone()).map_err(RunError::data(&self.data))?;
-        let content = |source: SubsetError| WriteError::Content {
-            what: "the rows cannot be written",
-            source: Box::new(source),
-        };
+        let content =
+            |source: SubsetError| WriteError::Content { what: "the rows cannot be written", source: Box::new(source) };
         Ok(Staged::new(path, |file| subset.write(file).map_err(content))?)
     }
 }

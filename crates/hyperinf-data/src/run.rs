@@ -162,12 +162,7 @@ impl Run {
     /// # Errors
     ///
     /// As [`Run::attribute`], or [`RunError::Amount`].
-    pub fn select(
-        &self,
-        keep: Amount,
-        device: &Device,
-        observe: &mut dyn FnMut(Event),
-    ) -> Result<Selection, RunError> {
+    pub fn select(&self, keep: Amount, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Selection, RunError> {
         let influence = self.of_mean().influence(device, Some(keep), observe)?;
         let selected = select(&influence.attribution.scores.rows[0], keep)?;
         Ok(Selection { influence, selected })

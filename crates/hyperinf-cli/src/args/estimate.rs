@@ -37,9 +37,7 @@ impl EstimateArgs {
     ///
     /// If draws or a seed are given and nothing is drawn.
     pub(crate) fn estimate(&self) -> Result<Estimate, CliError> {
-        let refused = |first: &str, second, reason| {
-            Err(CliError::Combination { first: first.into(), second, reason })
-        };
+        let refused = |first: &str, second, reason| Err(CliError::Combination { first: first.into(), second, reason });
         let seed = self.estimate_seed.unwrap_or(0);
         let draws = self.draws.map(|draws| draws as usize);
         match (self.estimate.unwrap_or_default(), draws, self.estimate_seed) {

@@ -32,8 +32,7 @@ impl CliError {
             Self::Score(ScoreError::NoCaptures) => 2,
             Self::Store(StoreError::Score(_) | StoreError::Range { .. }) => 4,
             Self::Store(_)
-            | Self::KnownBad { .. }
-            | Self::Groups { .. }
+            | Self::Input { .. }
             | Self::Truth(TruthError::OtherTask { .. } | TruthError::BankLine { .. }) => 3,
             Self::Run(error) => run_code(error),
             Self::Score(_)
@@ -87,10 +86,9 @@ impl CliError {
             Self::Precision { .. } => "compute in f32: --precision f32".into(),
             Self::Value { .. }
             | Self::Solve(_)
-            | Self::KnownBad { .. }
             | Self::Combination { .. }
             | Self::Solver { .. }
-            | Self::Groups { .. }
+            | Self::Input { .. }
             | Self::Truth(_)
             | Self::Device(_)
             | Self::Stdout(_)

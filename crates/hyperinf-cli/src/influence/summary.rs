@@ -107,8 +107,7 @@ impl<'a> Summary<'a> {
             }),
             task: found.kind,
             model: Files { path: files.name.clone(), xxh3_128: &files.model_hashes },
-            adapter: adapter
-                .map(|path| Files { path: path.display().to_string(), xxh3_128: &files.adapter_hashes }),
+            adapter: adapter.map(|path| Files { path: path.display().to_string(), xxh3_128: &files.adapter_hashes }),
             labels: found.labels.as_ref(),
             max_length: found.max_length,
             train: Input::new(&found.train),
@@ -144,9 +143,7 @@ impl Curvature {
             Estimate::Empirical => ("empirical", None, None),
             Estimate::Sampled { seed, draws } => ("sampled", Some(draws), Some(seed)),
             Estimate::GaussNewton { sketch: None } => ("gauss-newton", None, None),
-            Estimate::GaussNewton { sketch: Some(Sketch { draws, seed }) } => {
-                ("gauss-newton", Some(draws), Some(seed))
-            }
+            Estimate::GaussNewton { sketch: Some(Sketch { draws, seed }) } => ("gauss-newton", Some(draws), Some(seed)),
         };
         Self { estimate, draws, seed }
     }

@@ -170,11 +170,7 @@ impl Kind for TextClassification {
         model.encoder.config().max_tokens
     }
 
-    fn sample(
-        prepared: &Prepared<Self>,
-        content: &LabelledText,
-        limit: Limit,
-    ) -> Result<Tokenized<Sample>, Reason> {
+    fn sample(prepared: &Prepared<Self>, content: &LabelledText, limit: Limit) -> Result<Tokenized<Sample>, Reason> {
         let Prepared { model, processor: LabelledProcessor { tokenizer, labels } } = prepared;
         let class = labels.class(&content.label)?;
         let found = tokenizer.classification(&content.text, content.pair.as_deref(), class, limit)?;
