@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(peak) = peak() {
         println!("peak memory  {} MB", peak >> 10);
     }
-    println!("most helpful {:?}", top_k(&found.scores.rows[0], 3));
+    println!("most helpful {:?}", top_k(&found.scores.rows[0], 3)?);
     Ok(remove_dir_all(folder)?)
 }
 
