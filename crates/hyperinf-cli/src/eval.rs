@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use hyperinf::eval::{EvalConfig, Progress, Stage, evaluate};
+use hyperinf::store::StoreError;
 use serde_json::json;
 
 use crate::args::{EvalArgs, ResultArgs};
@@ -47,7 +48,7 @@ fn bank_file(asked: Option<&Path>, result: &ResultArgs, truth: &str) -> Result<P
     let folder = result.folder(truth);
     let path = asked.map_or_else(|| folder.join("bank.jsonl"), Path::to_owned);
     match OUTPUTS.map(|name| folder.join(name)).into_iter().find(|output| real(output) == real(&path)) {
-        Some(path) => Err(CliError::OutputIsInput { path }),
+        Some(path) => Err(StoreError::OutputIsInput { path }.into()),
         None => Ok(path),
     }
 }

@@ -52,9 +52,7 @@ mod uncertainty;
 pub use agreement::{Agreement, agreements, default_top};
 pub use convex::{Logistic, Ridge, Rows};
 pub use correlation::{pearson, ranks, spearman};
-pub use damping::{
-    Advice, DampingConfig, DampingStudy, Evidence, KnownError, Rule, advise, known_bad, study_dampings,
-};
+pub use damping::{Advice, DampingConfig, DampingStudy, Evidence, KnownError, Rule, advise, known_bad, study_dampings};
 pub use detection::{auc, detection_rate};
 pub use driver::{
     Bench, Candidate, Ensemble, EvalConfig, Evaluation, Figure, Findings, MethodScores, Progress, Row, Stage, evaluate,

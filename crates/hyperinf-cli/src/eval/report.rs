@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Result as Io, Write};
 use std::path::Path;
 
 use hyperinf::eval::{Evaluation, Row};
+use hyperinf::store::{Column, OutputFolder, Staged, StoreError, Table, cell, stage_csv, stage_json};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -12,7 +13,6 @@ use super::candidate::{LABEL_SEED, draws};
 use crate::args::{JudgedArgs, ResultArgs};
 use crate::error::CliError;
 use crate::figure::{Bar, Bars, stage_bars};
-use crate::output::{Column, Folder, Staged, Table, cell, stage_csv, stage_json};
 use crate::to_stdout;
 
 const FILES: [&str; 2] = ["methods.csv", "summary.json"];
@@ -21,16 +21,14 @@ const PICTURE: &str = "methods.png";
 pub(super) const OUTPUTS: [&str; 3] = [FILES[0], FILES[1], PICTURE];
 
 /// The output folder, checked to be writable before anything is computed.
-pub(super) fn folder(args: &ResultArgs, truth: &str) -> Result<Folder, CliError> {
-    Folder::new(&args.folder(truth), &OUTPUTS, &[])
+pub(super) fn folder(args: &ResultArgs, truth: &str) -> Result<OutputFolder, CliError> {
+    Ok(OutputFolder::new(&args.folder(truth), &OUTPUTS, &[])?)
 }
 
 /// Removes the picture of an earlier result.
 fn remove(path: &Path) -> Result<(), CliError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(CliError::Output { path: path.to_owned(), source: error.into() })
-        }
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::output(path, error).into()),
         _ => Ok(()),
     }
 }
@@ -66,7 +64,7 @@ struct Summary<'a> {
 
 impl Report<'_> {
     /// Writes the files and prints the table, or the summary.
-    pub(super) fn write(&self, folder: &Folder, args: &ResultArgs) -> Result<(), CliError> {
+    pub(super) fn write(&self, folder: &OutputFolder, args: &ResultArgs) -> Result<(), CliError> {
         let summary = self.summary();
         let cells = self.cells();
         let [csv, told] = FILES.map(|name| folder.file(name));
