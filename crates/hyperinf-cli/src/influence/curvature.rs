@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 
 use hyperinf::curvature::{BlockCurvature, Storage};
-use hyperinf::gradients::{Block, Capture, Estimate, Gradients, Sketch, Tape, Task};
-use hyperinf::scoring::{self, CurvatureSource, Method, Options, ScoreError, Source};
+use hyperinf::gradients::{Estimate, Sketch, Tape, Task};
+use hyperinf::scoring::{self, Batch, CurvatureSource, Method, Options, ScoreError, Source};
 use serde::Serialize;
 
 use crate::args::{EstimateArg, EstimateArgs};
@@ -170,18 +170,11 @@ struct Blocks<'a, T: Task> {
 }
 
 impl<T: Task> Source for Blocks<'_, T> {
-    fn pass(&self, visit: &mut dyn FnMut(Gradients) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
-        self.pass_captures(&mut |captures| {
-            let blocks = captures.iter().map(Capture::gradients).collect();
-            let layout: Vec<Block> = captures.into_iter().map(|capture| capture.block).collect();
-            visit(Gradients { layout: layout.into(), blocks })
-        })
-    }
-
-    fn pass_captures(&self, visit: &mut dyn FnMut(Vec<Capture>) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
-        self.all.pass_captures(&mut |mut captures| {
+    fn pass(&self, visit: &mut dyn FnMut(Batch) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
+        self.all.pass(&mut |batch| {
+            let mut captures = batch.into_captures()?;
             captures.retain(|capture| self.pattern.is_none_or(|pattern| pattern.fits(&capture.block.name)));
-            visit(captures)?;
+            visit(captures.into())?;
             let (done, progress) = &mut *self.done.borrow_mut();
             *done += 1;
             progress.at(*done, || "backward passes".into());

@@ -1,4 +1,3 @@
-use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -7,9 +6,10 @@ use std::thread;
 use burn::tensor::{Device, Element, Tensor, TensorData};
 use bytemuck::Zeroable;
 use hyperinf::curvature::{BlockCurvature, Damping, Storage};
-use hyperinf::gradients::{Block, GradientError, Gradients, Projection, Sides};
+use hyperinf::gradients::{Block, Gradients, Projection, Sides};
 use hyperinf::scoring::{
-    self, Attribution, Contrast, Joined, Method, Moments, Options, QueryMode, ScoreError, Scorer, Set, Source,
+    self, Attribution, Batch, Contrast, CurvatureFrom, Joined, Method, Moments, Options, QueryMode, Samples,
+    ScoreError, Scorer, SelfInfluence, Set, Source, Sweep,
 };
 
 use super::pair::Pair;
@@ -38,7 +38,7 @@ pub(crate) fn attribute_known(
     let mut scorer = Scorer::new(options.clone()).map_err(CliError::Score)?;
     each_group(pair, options, device, &mut |sources| {
         let (train, queries) = train_and_queries(sources);
-        scorer.add_known(train, of_blocks(known, &train.layout), queries)
+        scorer.add(train, queries, CurvatureFrom::Known(of_blocks(known, &train.layout)))
     })?;
     scorer.finish().map_err(|error| explain(pair, error))
 }
@@ -57,18 +57,14 @@ pub(crate) fn sweep(
     done: &mut dyn FnMut(),
 ) -> Result<Vec<Attribution>, CliError> {
     let of_blocks = Options { merged: false, ..options.clone() };
-    let mut all: Option<Vec<Attribution>> = None;
+    let mut sweep = Sweep::new(of_blocks, dampings.to_vec()).map_err(CliError::Score)?;
     each_group(pair, options, device, &mut |sources| {
         let (train, queries) = train_and_queries(sources);
-        let found = scoring::sweep(train, queries, &of_blocks, dampings)?;
+        sweep.add(train, queries, CurvatureFrom::Training)?;
         done();
-        match &mut all {
-            None => all = Some(found),
-            Some(all) => all.iter_mut().zip(found).try_for_each(|(sum, more)| sum.merge(more))?,
-        }
         Ok(())
     })?;
-    Ok(all.unwrap_or_default())
+    sweep.finish().map_err(|error| explain(pair, error))
 }
 
 /// Goes through the blocks of a pair, one by one or merged.
@@ -101,11 +97,7 @@ fn each_group(
         for (group, loaded) in groups.iter().zip(receive) {
             let sources = sets.iter().zip(loaded?).map(|(&set, held)| blocks(set).source(group, held, device));
             let sources: Vec<FileSource<'_>> = sources.collect::<Result<_, _>>()?;
-            let visited = visit(&sources);
-            for source in sources {
-                source.failure()?;
-            }
-            visited.map_err(|error| explain(pair, error))?;
+            visit(&sources).map_err(|error| explain(pair, error))?;
         }
         Ok(())
     })
@@ -128,10 +120,8 @@ fn add(scorer: &mut Scorer, sources: &[FileSource<'_>], query: QueryMode) -> Res
         (QueryMode::Each, _, Some(joined)) => joined,
         _ => queries,
     };
-    match of(Set::Curvature) {
-        Some(curvature) => scorer.add_with(train, curvature, queries),
-        None => scorer.add(train, queries),
-    }
+    let curvature = of(Set::Curvature).map_or(CurvatureFrom::Training, |source| CurvatureFrom::Source(source));
+    scorer.add(train, queries, curvature)
 }
 
 /// The influence of each training sample on itself, not normalised; without curvature its squared norm. With the
@@ -148,18 +138,15 @@ pub(crate) fn self_influence(
     let groups: Vec<&[usize]> = if options.merged { vec![&all] } else { all.chunks(1).collect() };
     let blocks = Blocks { pair, set: Set::Train, options: &options, precision };
     let of_blocks = Options { merged: false, ..options.clone() };
-    let mut values = vec![0.0; pair.train.samples()];
+    let mut total = SelfInfluence::default();
     for group in groups {
         let source = blocks.source(group, blocks.load(group)?, device)?;
-        let found = match known {
-            Some(known) => scoring::self_influence_known(&source, self::of_blocks(known, &source.layout), &of_blocks),
-            None => scoring::self_influence(&source, &of_blocks),
-        };
-        source.failure()?;
-        let found = found.map_err(|error| explain(pair, error))?;
-        values.iter_mut().zip(found.values).for_each(|(sum, value)| *sum += value);
+        let curvature =
+            known.map_or(CurvatureFrom::Training, |known| CurvatureFrom::Known(self::of_blocks(known, &source.layout)));
+        let found = scoring::self_influence(&source, curvature, &of_blocks);
+        found.and_then(|found| total.merge(found)).map_err(|error| explain(pair, error))?;
     }
-    Ok(values)
+    Ok(total.values)
 }
 
 /// The projections of a pair's blocks on the principal directions of the training gradients, from one pass over them.
@@ -170,7 +157,6 @@ pub(super) fn principal(pair: &Pair, rank: usize, device: &Device) -> Result<Vec
     for block in 0..pair.positions.len() {
         let source = blocks.source(&[block], blocks.load(&[block])?, device)?;
         let found = scoring::principal(&source, Moments::Gradients, rank);
-        source.failure()?;
         sides.extend_from_slice(found.map_err(|error| explain(pair, error))?.sides());
     }
     Ok(sides)
@@ -262,8 +248,7 @@ impl<'a> Blocks<'a> {
         };
         let (layout, batch) = ([block].into(), self.batch(&positions));
         let (held, raw) = (None, held);
-        let mut source =
-            FileSource { blocks: self, positions, layout, projection, batch, device, held, failed: None.into() };
+        let mut source = FileSource { blocks: self, positions, layout, projection, batch, device, held };
         source.held = raw.map(|raw| source.gradients(raw)).transpose().map_err(CliError::Score)?;
         Ok(source)
     }
@@ -283,8 +268,6 @@ struct FileSource<'a> {
     batch: usize,
     device: &'a Device,
     held: Option<Gradients>,
-    /// Why reading failed; the error type of a pass has no place for it.
-    failed: RefCell<Option<FileError>>,
 }
 
 impl FileSource<'_> {
@@ -301,30 +284,24 @@ impl FileSource<'_> {
         Ok(Gradients { layout: self.layout.clone(), blocks: vec![block] })
     }
 
-    fn failure(self) -> Result<(), CliError> {
-        self.failed.into_inner().map_or(Ok(()), |error| Err(self.blocks.error(error)))
+    /// The gradients as a batch that knows its blocks before the projection.
+    fn batch(&self, gradients: Gradients) -> Batch {
+        let projection = self.projection.as_ref().filter(|_| !self.blocks.options.merged);
+        Batch { samples: Samples::Gradients(gradients), unprojected: projection.map(|p| p.layout().clone()) }
     }
 }
 
 impl Source for FileSource<'_> {
-    fn unprojected(&self) -> Option<Arc<[Block]>> {
-        let projection = self.projection.as_ref().filter(|_| !self.blocks.options.merged)?;
-        Some(projection.layout().clone())
-    }
-
-    fn pass(&self, visit: &mut dyn FnMut(Gradients) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
+    fn pass(&self, visit: &mut dyn FnMut(Batch) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
         if let Some(held) = &self.held {
-            return visit(held.clone());
+            return visit(self.batch(held.clone()));
         }
         let n = self.blocks.file().samples();
         for start in (0..n).step_by(self.batch) {
             let samples = start..n.min(start + self.batch);
-            let data = self.blocks.read(&self.positions, samples).map_err(|error| {
-                self.failed.replace(Some(error));
-                let source = GradientError::Read("the file of gradients".into());
-                ScoreError::Gradients { set: self.blocks.set, source }
-            })?;
-            visit(self.gradients(data)?)?;
+            let data = self.blocks.read(&self.positions, samples);
+            let data = data.map_err(|error| ScoreError::source(self.blocks.error(error)))?;
+            visit(self.batch(self.gradients(data)?))?;
         }
         Ok(())
     }
@@ -352,8 +329,13 @@ fn side_by_side<T: Element + Zeroable>(
 
 /// The error with the file it is about, and the value where a value is at fault.
 fn explain(pair: &Pair, error: ScoreError) -> CliError {
-    let ScoreError::NonFinite { set, block, sample, value } = error else {
-        return CliError::Score(error);
+    let (set, block, sample, value) = match error {
+        ScoreError::NonFinite { set, block, sample, value } => (set, block, sample, value),
+        // An error of the program's own, from reading a file in a pass.
+        ScoreError::Source(source) => {
+            return source.downcast().map_or_else(|other| CliError::Score(ScoreError::Source(other)), |own| *own);
+        }
+        other => return CliError::Score(other),
     };
     // Of queries one after the other the later ones are in the second file.
     let (set, sample) = match sample.checked_sub(pair.query.samples()) {
