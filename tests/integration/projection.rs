@@ -145,7 +145,7 @@ fn a_large_rank_changes_nothing() {
 
 // ---- captures ----------------------------------------------------------------------------------------------------
 
-fn sequence(device: &Device, dtype: DType) -> (Classify<Sequence>, Batch) {
+fn sequence(device: &Device, dtype: DType) -> (Classify<Sequence>, networks::Batch) {
     let task = Classify(Sequence::new(&Make { device: device.clone(), dtype }));
     (task, Samples::new(&[3, 6, 1, 4, 2, 5], 6).batch(device, dtype))
 }
