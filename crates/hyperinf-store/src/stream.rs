@@ -3,7 +3,7 @@ use std::thread;
 
 use burn::tensor::Device;
 use hyperinf_curvature::{BlockCurvature, Damping};
-use hyperinf_gradients::{Block, Sides};
+use hyperinf_gradients::Sides;
 use hyperinf_scoring::{
     Attribution, Contrast, CurvatureFrom, Joined, Method, Moments, Options, QueryMode, ScoreError, Scorer,
     SelfInfluence, Set, Source, Sweep,
