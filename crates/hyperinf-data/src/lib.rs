@@ -2,7 +2,7 @@
 //!
 //! | item | what it does |
 //! |---|---|
-//! | [`Run`] | rows, a model and its adapter → gradients → scores: [`Run::attribute`], [`Run::detect`], [`Run::select`] |
+//! | [`Run`] | rows, a model and an adapter → gradients → scores: [`attribute`](Run::attribute), `detect`, `select` |
 //! | [`Finetune`] | rows and a model → an adapter |
 //! | [`Dataset`] | reads JSON lines, CSV and Parquet, with stable row ids and no silent loss |
 //! | [`Subset`] | writes a part of a data set in its own format |
@@ -18,7 +18,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let folder = tempfile::tempdir()?;
 //! let path = folder.path().join("train.jsonl");
-//! std::fs::write(&path, "{\"text\": \"an old fox\", \"label\": \"animal\"}\n{\"text\": \"\", \"label\": \"water\"}\n")?;
+//! std::fs::write(&path, "{\"text\": \"old fox\", \"label\": \"animal\"}\n{\"text\": \"\", \"label\": \"water\"}\n")?;
 //!
 //! let options = ReadOptions { skip_bad_rows: true, ..ReadOptions::default() };
 //! let data = Dataset::<LabelledText>::read(Set::Train, &path, &options)?;

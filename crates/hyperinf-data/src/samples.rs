@@ -10,7 +10,7 @@ use crate::{Row, RunError};
 ///
 /// | field | default | purpose | range |
 /// |---|---|---|---|
-/// | `max` | `None` | the most tokens of a row; `None` takes the adapter's, else the kind's usual, at most the model's | at most the model's, else [`RunError::MaxLength`] |
+/// | `max` | `None` | the most tokens of a row; `None`: as the adapter was trained, else usual | at most the model's |
 /// | `truncate` | `false` | longer rows are cut at their end instead of being bad rows | |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LengthOptions {

@@ -1,4 +1,5 @@
-//! Scores files of gradients that are larger than the memory it takes: `cargo run --release -p hyperinf --example stream`.
+//! Scores files of gradients that are larger than the memory it takes:
+//! `cargo run --release -p hyperinf --example stream`.
 //!
 //! The gradients are those of a model of 48 layers, written sample by sample, as a training loop would. They are read
 //! block by block: at no time are more than two blocks of either file in memory.
@@ -20,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(peak) = peak() {
         println!("peak memory  {} MB", peak >> 10);
     }
-    println!("most helpful {:?}", top_k(&found.scores.rows[0], 3));
+    println!("most helpful {:?}", top_k(&found.scores.rows[0], 3)?);
     Ok(remove_dir_all(folder)?)
 }
 
