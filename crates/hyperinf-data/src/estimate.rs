@@ -2,7 +2,7 @@ use std::cell::{Cell, RefCell};
 
 use hyperinf_curvature::{BlockCurvature, Storage};
 use hyperinf_gradients::{Estimate, Sketch, Tape, Task};
-use hyperinf_models::TextModel;
+use hyperinf_models::SampleModel;
 use hyperinf_scoring::{Batch, CurvatureSource, Method, Options, ScoreError, Source, curvature};
 
 use crate::event::{Detail, Event, Progress, Stage};
