@@ -13,7 +13,7 @@ use hyperinf::data::{Choice, RunError};
 use hyperinf::eval::{EvalError, TruthError};
 use hyperinf::gradients::{Estimate, GradientError};
 use hyperinf::models::ModelError;
-use hyperinf::scoring::ScoreError;
+use hyperinf::scoring::{ScoreError, SpecError};
 use hyperinf::solvers::SolveError;
 use hyperinf::store::StoreError;
 
@@ -29,6 +29,9 @@ pub enum CliError {
         /// The name most like it, if one is like it.
         nearest: Option<&'static str>,
     },
+    /// A method's specification is wrong.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
     /// No solver has this name.
     #[error("there is no solver `{name}`; there are {}", .known.join(", "))]
     Solver {

@@ -127,13 +127,14 @@ impl TaskArgs {
 /// The scores to compare.
 #[derive(Clone, Debug, Args)]
 pub struct JudgedArgs {
-    /// Methods, separated by commas: `NAME[:PART…][@ESTIMATE]`, or `all`
+    /// Methods, separated by commas: `NAME[:PART…][/SOLVER][@ESTIMATE]`, or `all`
     ///
     /// NAME is one that `hyperinf methods` lists. PART is `rows` or `cols`, the side that hyperinf
     /// sums over; `sum`, not divided by its length; or `merged`, one matrix over all layers.
     /// `sum` is for hyperinf alone, `rows` and `cols` for hyperinf and hyperinf-authors.
-    /// ESTIMATE is the curvature: `empirical` (default; kfac and ekfac: `sampled`), `sampled` or
-    /// `gauss-newton`. Example: hyperinf:rows,exact:merged@gauss-newton
+    /// SOLVER replaces the method's own. ESTIMATE is the curvature: `empirical` (default; kfac and
+    /// ekfac: `sampled`), `sampled` or `gauss-newton`.
+    /// Example: hyperinf:rows,exact:merged/cg@gauss-newton
     #[arg(long, value_name = "METHODS", default_value = "all", value_delimiter = ',', verbatim_doc_comment)]
     pub methods: Vec<String>,
     /// Factors of the relative damping, separated by commas [default: 0.1; for pbrf 100].

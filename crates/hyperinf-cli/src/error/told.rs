@@ -13,6 +13,7 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Method { .. }
+            | Self::Spec(_)
             | Self::Solver { .. }
             | Self::Score(ScoreError::Solve { source: SolveError::Unsupported { .. }, .. })
             | Self::Damping { .. }
@@ -54,7 +55,7 @@ impl CliError {
             Self::Method { nearest: Some(name), .. } => {
                 format!("did you mean `{name}`? `hyperinf methods` lists all methods")
             }
-            Self::Method { nearest: None, .. } => "`hyperinf methods` lists all methods".into(),
+            Self::Method { nearest: None, .. } | Self::Spec(_) => "`hyperinf methods` lists all methods".into(),
             Self::Damping { flag: "--damping", .. } => "0.1 is the usual factor, and the default".into(),
             Self::Damping { .. } => "leave it out for 0.1 × the mean square of each block's gradients".into(),
             Self::Noise { .. } => "0.2 gives every fifth mail the wrong label".into(),

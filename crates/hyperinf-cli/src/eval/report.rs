@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Result as Io, Write};
 use std::path::Path;
 
 use hyperinf::eval::{Evaluation, Row};
+use hyperinf::scoring::EstimateKind;
 use hyperinf::store::{Column, OutputFolder, Staged, StoreError, Table, cell, stage_csv, stage_json};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -114,7 +115,7 @@ impl Report<'_> {
         let method = |row: &Row| {
             let mut entry =
                 Map::from_iter([("method".to_owned(), json!(row.method)), ("damping".to_owned(), json!(row.damping))]);
-            entry.insert("estimate".to_owned(), json!(row.estimate));
+            entry.insert("estimate".to_owned(), json!(row.estimate.map(EstimateKind::name)));
             entry.extend(row.figures.iter().map(|figure| (figure.name.clone(), json!(figure.value))));
             entry.extend([
                 ("seconds".to_owned(), json!(row.seconds)),

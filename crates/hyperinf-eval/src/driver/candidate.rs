@@ -1,6 +1,22 @@
 use hyperinf_curvature::Damping;
 use hyperinf_gradients::Estimate;
-use hyperinf_scoring::{Method, Options};
+use hyperinf_scoring::{EstimateKind, Method, MethodSpec, Options, SpecError};
+
+/// Variants of methods that [`Candidate::all`] includes in place of the plain method.
+const VARIANTS: [&str; 12] = [
+    "hyperinf:rows",
+    "hyperinf:cols",
+    "hyperinf:cols@gauss-newton",
+    "exact",
+    "exact:merged",
+    "exact@gauss-newton",
+    "exact:merged@gauss-newton",
+    "kfac",
+    "ekfac",
+    "ekfac@gauss-newton",
+    "shampoo",
+    "shampoo@gauss-newton",
+];
 
 /// A method to compare with a ground truth.
 #[derive(Clone)]
@@ -14,6 +30,35 @@ pub struct Candidate {
 }
 
 impl Candidate {
+    /// The method of a specification, by default with the estimate that it is published with. `draws` and `seed` are
+    /// those of sampled labels; Gauss-Newton curvature is exact.
+    ///
+    /// # Errors
+    ///
+    /// As [`MethodSpec::options`].
+    pub fn new(spec: &MethodSpec, draws: usize, seed: u64) -> Result<Self, SpecError> {
+        let estimate = match spec.estimate.unwrap_or(spec.method.estimate) {
+            EstimateKind::Empirical => Estimate::Empirical,
+            EstimateKind::Sampled => Estimate::Sampled { seed, draws },
+            EstimateKind::GaussNewton => Estimate::GaussNewton { sketch: None },
+        };
+        Ok(Self { name: spec.to_string(), options: spec.options()?, estimate })
+    }
+
+    /// Every named method, some in several variants: sides, estimates and one matrix over all blocks.
+    ///
+    /// # Errors
+    ///
+    /// As parsing a [`MethodSpec`].
+    pub fn all() -> Result<Vec<MethodSpec>, SpecError> {
+        let variants: Vec<MethodSpec> = VARIANTS.iter().map(|word| word.parse()).collect::<Result<_, _>>()?;
+        let of = |plain: MethodSpec| {
+            let own: Vec<MethodSpec> = variants.iter().filter(|spec| spec.method == plain.method).copied().collect();
+            if own.is_empty() { vec![plain] } else { own }
+        };
+        Ok(MethodSpec::all().into_iter().flat_map(of).collect())
+    }
+
     /// Whether the method inverts a curvature, so that damping and estimate matter.
     pub fn has_curvature(&self) -> bool {
         match self.options.method {
@@ -22,13 +67,9 @@ impl Candidate {
         }
     }
 
-    /// The name of the estimate: `empirical`, `sampled` or `gauss-newton`; `None` for a method without curvature.
-    pub fn estimate_name(&self) -> Option<&'static str> {
-        self.has_curvature().then_some(match self.estimate {
-            Estimate::Empirical => "empirical",
-            Estimate::Sampled { .. } => "sampled",
-            Estimate::GaussNewton { .. } => "gauss-newton",
-        })
+    /// The estimate of the curvature; `None` for a method without curvature.
+    pub fn estimate_kind(&self) -> Option<EstimateKind> {
+        self.has_curvature().then_some(self.estimate.into())
     }
 
     /// The damping factor; `None` for a method without curvature.

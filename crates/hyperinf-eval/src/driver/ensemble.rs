@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use burn::tensor::{DType, Device};
 use hyperinf_gradients::Estimate;
-use hyperinf_scoring::{Attribution, BlockReport, Options, Scores, TaskSource, attribute, attribute_with};
+use hyperinf_scoring::{Attribution, BlockReport, CurvatureFrom, Options, Scores, TaskSource, attribute};
 
 use crate::TruthError;
 use crate::digits::{DigitsTask, Images, Labelled, PerceptronModule};
@@ -76,12 +76,12 @@ impl Ensemble {
         for model in &self.models {
             let train = TaskSource::train(model, &self.train);
             let query = TaskSource::query(model, &self.queries);
-            parts.push(match estimate {
-                Estimate::Empirical => attribute(&train, &query, options)?,
-                estimate => {
-                    attribute_with(&train, &TaskSource::curvature(model, &self.train, estimate), &query, options)?
-                }
-            });
+            let pseudo = TaskSource::curvature(model, &self.train, estimate);
+            let curvature = match estimate {
+                Estimate::Empirical => CurvatureFrom::Training,
+                Estimate::Sampled { .. } | Estimate::GaussNewton { .. } => CurvatureFrom::Source(&pseudo),
+            };
+            parts.push(attribute(&train, &query, curvature, options)?);
         }
         let mut scores = Scores::default();
         for part in &parts {

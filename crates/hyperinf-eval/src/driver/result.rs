@@ -1,3 +1,4 @@
+use hyperinf_scoring::EstimateKind;
 use serde_json::{Map, Value};
 
 use super::{Candidate, MethodScores};
@@ -36,7 +37,7 @@ pub struct Row {
     /// The damping factor; `None` where there is no damping.
     pub damping: Option<f64>,
     /// The estimate of the curvature; `None` where there is none.
-    pub estimate: Option<&'static str>,
+    pub estimate: Option<EstimateKind>,
     /// The figures, the most important one first.
     pub figures: Vec<Figure>,
     /// Seconds spent on the scores; `None` for baselines.
@@ -66,7 +67,7 @@ impl Row {
         Self {
             method: candidate.name.clone(),
             damping: candidate.damping(),
-            estimate: candidate.estimate_name(),
+            estimate: candidate.estimate_kind(),
             figures,
             seconds: Some(found.seconds),
             residual: found.residual,

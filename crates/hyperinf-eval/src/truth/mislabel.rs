@@ -1,5 +1,5 @@
 use hyperinf_curvature::Damping;
-use hyperinf_scoring::{Options, QueryMode, TaskSource, baselines, self_influence};
+use hyperinf_scoring::{CurvatureFrom, EstimateKind, Options, QueryMode, TaskSource, baselines, self_influence};
 use serde_json::json;
 
 use super::{DampingRule, Truth};
@@ -96,7 +96,7 @@ impl Truth for MislabelConfig {
             }
         }
         for ((name, damping), series) in baselines.into_iter().zip(&of_baselines) {
-            let estimate = damping.map(|_| "empirical");
+            let estimate = damping.map(|_| EstimateKind::Empirical);
             bench.add(Row { damping, estimate, ..Row::baseline(name, figures(series)) });
         }
         for ((candidate, series), scores) in candidates.iter().zip(&of_candidates).zip(&scores) {
@@ -126,7 +126,8 @@ fn suspicions(ensemble: &Ensemble, dampings: &[f64]) -> Result<Vec<Vec<f64>>, Tr
         let mut series = vec![found.losses, found.gradient_norms];
         for &factor in dampings {
             let options = Options { damping: Damping::Relative(factor), ..exact.clone() };
-            series.push(self_influence(&TaskSource::train(model, &ensemble.train), &options)?.values);
+            let train = TaskSource::train(model, &ensemble.train);
+            series.push(self_influence(&train, CurvatureFrom::Training, &options)?.values);
         }
         for (sum, values) in sums.iter_mut().zip(series) {
             sum.resize(values.len(), 0.0);
