@@ -33,7 +33,7 @@ pub mod detect;
 mod device;
 pub mod error;
 pub mod eval;
-pub mod figure;
+mod figure;
 pub mod finetune;
 pub mod gradient_file;
 mod influence;

@@ -1,4 +1,4 @@
-//! The data sets, each drawn from by a seed.
+//! The data sets and how a seed samples them.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::{Failure, Places, mail};
 
-/// A text, or a pair, with one of two classes.
+/// A text or a pair of texts with one of two classes.
 #[derive(Clone)]
 pub struct Labelled {
     pub text: String,
@@ -18,7 +18,7 @@ pub struct Labelled {
     pub label: usize,
 }
 
-/// Samples to train on and others to judge by.
+/// Training and validation samples.
 pub struct Split<T> {
     pub train: Vec<T>,
     pub validation: Vec<T>,
@@ -31,7 +31,7 @@ pub struct Task {
     pub class: String,
 }
 
-/// At most so many samples of a labelled data set: `mrpc`, `qqp` or `spamassassin`.
+/// At most `train` and `validation` samples of a labelled data set: `mrpc`, `qqp` or `spamassassin`.
 pub fn labelled(
     name: &str,
     places: &Places,
@@ -44,17 +44,17 @@ pub fn labelled(
         let mut mails = spam(&places.assets.join(name))?;
         mails.shuffle(&mut rng);
         mails.truncate(train + validation);
-        let judged = mails.split_off(mails.len().saturating_sub(validation));
-        return Ok(Split { train: mails, validation: judged });
+        let held_out = mails.split_off(mails.len().saturating_sub(validation));
+        return Ok(Split { train: mails, validation: held_out });
     }
     let glue = places.data()?.join("glue");
     let read = |part: &str| glue_file(&glue.join(format!("{name}_{part}.jsonl")));
-    let (mut train_rows, mut judged) = (read("train")?, read("validation")?);
+    let (mut train_rows, mut held_out) = (read("train")?, read("validation")?);
     train_rows.shuffle(&mut rng);
-    judged.shuffle(&mut rng);
+    held_out.shuffle(&mut rng);
     train_rows.truncate(train);
-    judged.truncate(validation);
-    Ok(Split { train: train_rows, validation: judged })
+    held_out.truncate(validation);
+    Ok(Split { train: train_rows, validation: held_out })
 }
 
 #[derive(Deserialize)]
@@ -68,13 +68,13 @@ fn glue_file(path: &Path) -> Result<Vec<Labelled>, Failure> {
     let rows: Vec<GlueRow> = rows(path)?;
     let parse = |row: GlueRow| {
         let label = row.label.parse::<usize>().ok().filter(|label| *label < 2);
-        let label = label.ok_or_else(|| format!("{}: `{}` is no label", path.display(), row.label))?;
+        let label = label.ok_or_else(|| format!("{}: `{}` is not a label", path.display(), row.label))?;
         Ok(Labelled { text: row.text_a, pair: Some(row.text_b), label })
     };
     rows.into_iter().map(parse).collect()
 }
 
-/// A JSON value per line.
+/// One JSON value per line.
 fn rows<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>, Failure> {
     let text = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let parse = |(number, line)| {
@@ -83,9 +83,9 @@ fn rows<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>, Failure> {
     text.lines().enumerate().map(parse).collect()
 }
 
-/// A body with fewer letters says nothing.
+/// Bodies with fewer letters are left out.
 const FEWEST_LETTERS: usize = 60;
-/// More characters than any limit of tokens leaves.
+/// Longer than any limit of tokens.
 const LONGEST: usize = 4000;
 
 fn spam(folder: &Path) -> Result<Vec<Labelled>, Failure> {
@@ -113,33 +113,24 @@ struct TaskRow {
     variation: String,
 }
 
-/// The first `per_class` training samples of each class, and of the test samples.
+/// The first `train` training samples and `test` test samples of each class.
 pub fn tasks(name: &str, places: &Places, train: usize, test: usize) -> Result<Split<Task>, Failure> {
     let folder = places.data()?.join("datainf");
     let read = |part: &str, per_class: usize| -> Result<Vec<Task>, Failure> {
         let path = folder.join(format!("{name}_{part}.jsonl"));
-        let mut taken: Vec<Task> = Vec::new();
+        let mut tasks: Vec<Task> = Vec::new();
         for (number, row) in rows::<TaskRow>(&path)?.into_iter().enumerate() {
             let completion = row.text.strip_prefix(&row.prompt);
             let completion = completion.ok_or_else(|| {
                 format!("{}, line {}: `text` does not begin with `prompt`", path.display(), number + 1)
             })?;
-            // Another model's mark for the end; the tokenizer adds its own.
+            // The end token of another model; the tokenizer adds its own.
             let completion = completion.strip_suffix("</s>").unwrap_or(completion).to_owned();
-            if taken.iter().filter(|task| task.class == row.variation).count() < per_class {
-                taken.push(Task { prompt: row.prompt, completion, class: row.variation });
+            if tasks.iter().filter(|task| task.class == row.variation).count() < per_class {
+                tasks.push(Task { prompt: row.prompt, completion, class: row.variation });
             }
         }
-        Ok(taken)
+        Ok(tasks)
     };
     Ok(Split { train: read("train", train)?, validation: read("test", test)? })
-}
-
-/// Which of `n` labels are made wrong: a share of them, drawn by the seed.
-pub fn flipped(n: usize, share: f64, seed: u64) -> Vec<bool> {
-    let mut flipped = vec![false; n];
-    let count = (share * n as f64).round() as usize;
-    flipped[..count].fill(true);
-    flipped.shuffle(&mut StdRng::seed_from_u64(seed.wrapping_add(1)));
-    flipped
 }

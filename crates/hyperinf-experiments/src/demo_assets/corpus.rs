@@ -1,4 +1,4 @@
-//! The mails of the corpus and their split.
+//! The mails of the corpus, split into training, validation and unlabelled parts.
 
 use std::collections::HashSet;
 use std::fs;
@@ -13,36 +13,36 @@ use crate::{Failure, mail};
 /// A mail of the demo.
 #[derive(serde::Serialize)]
 pub struct Mail {
-    /// What its reader sees, cut to [`LONGEST`] characters.
+    /// The text that its reader sees, cut to [`LONGEST`] characters.
     pub text: String,
-    /// Whether the corpus calls it spam.
+    /// The label in the corpus.
     pub spam: bool,
 }
 
-/// The corpus in three parts that share no mail.
+/// Three disjoint parts of the corpus.
 pub struct Split {
-    /// With labels, to fine-tune on.
+    /// Labelled mails for fine-tuning.
     pub train: Vec<Mail>,
-    /// With labels, to judge by.
+    /// Labelled mails for validation.
     pub validation: Vec<Mail>,
-    /// The rest without labels, to learn the language from, cut to [`LONGEST_UNLABELLED`] characters.
+    /// All other mails, without labels, for pre-training; cut to [`LONGEST_UNLABELLED`] characters.
     pub unlabelled: Vec<String>,
 }
 
 const TRAIN: usize = 1500;
 const VALIDATION: usize = 400;
-/// One mail of so many is spam in both labelled parts.
+/// In both labelled parts, one mail in this many is spam.
 const SPAM_EVERY: usize = 3;
 const LONGEST: usize = 700;
 const LONGEST_UNLABELLED: usize = 2500;
-/// A body with fewer letters says nothing.
+/// Bodies with fewer letters are left out.
 const FEWEST_LETTERS: usize = 60;
-/// Mails that start with the same letters count as duplicates.
+/// Mails whose first letters agree this far count as duplicates.
 const SAME_START: usize = 150;
 const FOLDERS: [(&str, bool); 5] =
     [("easy-ham-1", false), ("easy-ham-2", false), ("hard-ham-1", false), ("spam-1", true), ("spam-2", true)];
 
-/// Reads the package's mails and splits them, always in the same way.
+/// Reads the mails of the package and splits them deterministically.
 pub fn read(package: &Path) -> Result<Split, Failure> {
     let mut mails = Vec::new();
     let mut seen = HashSet::new();
@@ -65,7 +65,7 @@ pub fn read(package: &Path) -> Result<Split, Failure> {
         }
     }
     println!(
-        "{read} mails, {} with a body of their own, {} of them spam",
+        "{read} mails, {} with distinct bodies, {} of them spam",
         mails.len(),
         mails.iter().filter(|m| m.spam).count()
     );

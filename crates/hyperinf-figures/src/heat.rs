@@ -3,14 +3,14 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::{Area, FONT, Failure, INK, width};
 
-/// A matrix whose cells are coloured by their value, from −1 to 1, with the value in them.
+/// A square matrix of values from −1 to 1, such as correlations; each cell has a colour and its value.
 #[derive(Clone, Debug)]
 pub struct HeatMap<'a> {
-    /// What it shows.
+    /// The title of the figure.
     pub title: &'a str,
-    /// What the rows and columns are: one name for each.
+    /// One name per row, which is also that of the column.
     pub names: &'a [String],
-    /// The cells by rows; `None` for one without a value.
+    /// The cells, row by row; `None`: no value.
     pub cells: &'a [Vec<Option<f64>>],
 }
 
@@ -55,7 +55,7 @@ pub(super) fn draw(area: &Area<'_>, map: &HeatMap<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// White at 0, blue towards 1, orange towards −1: apart for most eyes.
+/// White at 0, blue towards 1, orange towards −1: a scale that colour-blind readers can tell apart.
 fn colour(value: f64) -> RGBColor {
     let end = if value >= 0.0 { (8.0, 81.0, 156.0) } else { (179.0, 71.0, 0.0) };
     let mix = |end: f64| (255.0 + (end - 255.0) * value.abs().min(1.0)).round() as u8;

@@ -1,4 +1,4 @@
-//! Every method on the same gradients.
+//! The scores of every method on the same gradients.
 
 use std::time::Instant;
 
@@ -9,13 +9,13 @@ use hyperinf::solvers::Lissa;
 
 use crate::Failure;
 
-/// As many as the published programs take; to convergence it takes longer than everything else together.
+/// The number of steps of the published programs; convergence would take longer than everything else together.
 const LISSA_STEPS: usize = 10;
 
 /// The methods that approximate the exact influence, and the exact one.
 pub const METHODS: [&str; 7] = ["identity", "cosine", "datainf", "lissa", "hyperinf", "hyperinf-authors", "exact"];
 
-/// Those whose damping is swept: the name in the results, the method, and the relative damping.
+/// The damping sweep: the name in the results, the method, and the relative damping.
 pub const SWEPT: [(&str, &str, f64); 9] = [
     ("datainf λ=1", "datainf", 1.0),
     ("datainf λ=10", "datainf", 10.0),
@@ -28,20 +28,20 @@ pub const SWEPT: [(&str, &str, f64); 9] = [
     ("exact λ=100", "exact", 100.0),
 ];
 
-/// What a method gave.
-pub struct Scored {
+/// The scores of one method.
+pub struct MethodScores {
     pub name: &'static str,
     /// One row per query, or one for their mean; positive = helpful.
     pub rows: Vec<Vec<f64>>,
     pub seconds: f64,
-    /// The largest relative residual of a block; none without a system of equations.
+    /// The largest relative residual of a block; `None` without a linear system.
     pub residual: Option<f64>,
-    /// Whether every block reached its tolerance, if it has one.
+    /// Whether every block reached its tolerance, if there is one.
     pub converged: bool,
 }
 
-/// Scores the training samples for the queries by every method, then by those whose damping is swept.
-pub fn score_all(train: &Gradients, query: &Gradients, mode: QueryMode) -> Result<Vec<Scored>, Failure> {
+/// Scores the training samples with every method, then with every method and damping of [`SWEPT`].
+pub fn score_all(train: &Gradients, query: &Gradients, mode: QueryMode) -> Result<Vec<MethodScores>, Failure> {
     let plain = METHODS.into_iter().map(|name| score(name, options(name, mode)?, train, query));
     let swept = SWEPT.into_iter().map(|(name, method, damping)| {
         let options = Options { damping: Damping::Relative(damping), ..options(method, mode)? };
@@ -50,15 +50,15 @@ pub fn score_all(train: &Gradients, query: &Gradients, mode: QueryMode) -> Resul
     plain.chain(swept).collect()
 }
 
-fn score(name: &'static str, options: Options, train: &Gradients, query: &Gradients) -> Result<Scored, Failure> {
+fn score(name: &'static str, options: Options, train: &Gradients, query: &Gradients) -> Result<MethodScores, Failure> {
     let began = Instant::now();
     let found = attribute(train, query, &options)?;
     let residual = found.residual();
     let converged = found.blocks.iter().all(BlockReport::converged);
-    Ok(Scored { name, rows: found.scores.rows, seconds: began.elapsed().as_secs_f64(), residual, converged })
+    Ok(MethodScores { name, rows: found.scores.rows, seconds: began.elapsed().as_secs_f64(), residual, converged })
 }
 
-/// The exact influence of each training sample on itself, and the time it took.
+/// The exact influence of each training sample on itself, and the seconds it took.
 pub fn self_influences(train: &Gradients) -> Result<(Vec<f64>, f64), Failure> {
     let began = Instant::now();
     let found = self_influence(train, &options("exact", QueryMode::Mean)?)?;
@@ -73,7 +73,7 @@ fn options(name: &str, query: QueryMode) -> Result<Options, Failure> {
     Ok(Options { query, ..options })
 }
 
-/// Mean and standard deviation (of a sample of more than one).
+/// Mean and sample standard deviation; the latter is 0 for a single value.
 pub fn mean_and_spread(values: &[f64]) -> (f64, f64) {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;

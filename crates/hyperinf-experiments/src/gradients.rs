@@ -1,4 +1,4 @@
-//! Per-sample gradients of a model, all held, in the order of the samples.
+//! Per-sample gradients of a model in memory, in the order of the samples.
 
 use hyperinf::burn::tensor::{Int, Tensor, TensorData};
 use hyperinf::curvature::host;
@@ -7,14 +7,18 @@ use hyperinf::models::TextModel;
 
 use crate::Failure;
 
-/// The gradients of samples with their losses.
-pub struct Taken {
+/// The gradients and losses of samples.
+pub struct SampleGradients {
     pub gradients: Gradients,
     pub losses: Vec<f64>,
 }
 
-/// One pass over the samples, `batch` at a time, those of like length together.
-pub fn take<M: TextModel>(model: &M, samples: &[M::Sample], batch: usize) -> Result<Taken, Failure> {
+/// One pass over the samples, sorted by length, `batch` at a time.
+pub fn sample_gradients<M: TextModel>(
+    model: &M,
+    samples: &[M::Sample],
+    batch: usize,
+) -> Result<SampleGradients, Failure> {
     let mut order: Vec<usize> = (0..samples.len()).collect();
     order.sort_by_key(|&row| M::tokens(&samples[row]));
     let (mut parts, mut sorted_losses) = (Vec::new(), Vec::new());
@@ -36,5 +40,5 @@ pub fn take<M: TextModel>(model: &M, samples: &[M::Sample], batch: usize) -> Res
         let place = TensorData::new(place.clone(), [samples.len()]);
         *block = block.clone().select(0, Tensor::<1, Int>::from_data(place, &block.device()));
     }
-    Ok(Taken { gradients, losses })
+    Ok(SampleGradients { gradients, losses })
 }

@@ -1,4 +1,4 @@
-//! Samples of the query's own class: LoRA-tuned SmolLM2 on ten kinds of tasks.
+//! Training samples of the query's own class: LoRA-tuned SmolLM2 on ten kinds of tasks.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use hyperinf::models::{
 use hyperinf::scoring::QueryMode;
 
 use crate::data::{self, Split, Task};
-use crate::gradients::take;
+use crate::gradients::sample_gradients;
 use crate::judge::{mean_and_spread, score_all};
 use crate::results::{self, Influential, InfluentialMethod, InfluentialSetting};
 use crate::{Failure, Places};
@@ -29,7 +29,7 @@ pub struct Settings {
     /// The rank of the adapters.
     #[arg(long, default_value_t = 8)]
     rank: usize,
-    /// The seeds: of the new weights and the order.
+    /// The seeds of new weights and order.
     #[arg(long, value_delimiter = ',', default_value = "0")]
     seeds: Vec<u64>,
     /// Training samples of each class.
@@ -38,32 +38,32 @@ pub struct Settings {
     /// Queries of each class.
     #[arg(long, default_value_t = 10)]
     test_per_class: usize,
-    /// Longer samples are cut.
+    /// The largest number of tokens; longer samples are cut.
     #[arg(long, default_value_t = 256)]
     max_tokens: usize,
     /// Passes over the training samples.
     #[arg(long, default_value_t = 25)]
     epochs: usize,
-    /// Samples per step. Those of a class are of like length and share batches, so that small ones learn better.
+    /// Samples per step; small batches learn better, since samples of a class have similar lengths and share batches.
     #[arg(long, default_value_t = 4)]
     batch_size: usize,
-    /// The peak of the learning rate.
+    /// The peak learning rate.
     #[arg(long, default_value_t = 3e-4)]
     learning_rate: f64,
-    /// Batches of any samples, instead of samples of like length, which here are those of one class.
+    /// Mixes lengths within a batch; by default a batch has samples of similar length, which here share a class.
     #[arg(long)]
     any_length: bool,
-    /// A run that is over in a few minutes: 6 samples of a class, one query of each, one epoch.
+    /// A run of a few minutes: 6 samples and one query per class, one epoch.
     #[arg(long)]
     quick: bool,
 }
 
-/// The results' file in the folder of results.
+/// The name of the results file.
 pub const FILE: &str = "influential.jsonl";
-/// Samples that go through the model at once where no order is asked for.
+/// Samples per pass through the model.
 const BATCH: usize = 8;
 
-/// Runs what is not in the results yet.
+/// Runs every unit that has no result yet.
 pub fn run(settings: &Settings) -> Result<(), Failure> {
     let path = settings.places.out.join(FILE);
     let device = hyperinf::device(&settings.places.device)?;
@@ -124,12 +124,12 @@ fn unit(setting: &InfluentialSetting, places: &Places, device: &Device) -> Resul
     let tuning_seconds = began.elapsed().as_secs_f64();
 
     let began = Instant::now();
-    let taken = take(&model, &train_samples, BATCH)?;
-    let query = take(&model, &test_samples, BATCH)?;
+    let train_pass = sample_gradients(&model, &train_samples, BATCH)?;
+    let query = sample_gradients(&model, &test_samples, BATCH)?;
     let gradient_seconds = began.elapsed().as_secs_f64();
 
     let mut methods = Vec::new();
-    for found in score_all(&taken.gradients, &query.gradients, QueryMode::Each)? {
+    for found in score_all(&train_pass.gradients, &query.gradients, QueryMode::Each)? {
         let name = found.name;
         let (mut areas, mut recalls) = (Vec::new(), Vec::new());
         let (mut absolute_areas, mut absolute_recalls) = (Vec::new(), Vec::new());
@@ -161,7 +161,7 @@ fn unit(setting: &InfluentialSetting, places: &Places, device: &Device) -> Resul
         setting: setting.clone(),
         loss_before,
         loss_after: mean(&query.losses),
-        train_loss_after: mean(&taken.losses),
+        train_loss_after: mean(&train_pass.losses),
         tuning_seconds,
         gradient_seconds,
         methods,

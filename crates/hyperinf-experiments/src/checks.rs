@@ -1,4 +1,4 @@
-//! Real weights give what is known of them.
+//! Real weights reproduce known outputs.
 
 use hyperinf::burn::tensor::Device;
 use hyperinf::curvature::host;
@@ -8,7 +8,7 @@ use hyperinf::models::{Limit, TextTokenizer, TokenBatch, generate};
 
 use crate::{Failure, Places};
 
-/// Runs all checks and fails if one does.
+/// Runs all checks; an error if one fails.
 pub fn run(places: &Places) -> Result<(), Failure> {
     let device = hyperinf::device(&places.device)?;
     let mut failed = 0;
@@ -56,7 +56,7 @@ fn cosine(places: &Places, device: &Device) -> Result<f64, Failure> {
     Ok(dot(&x, &y) / (dot(&x, &x) * dot(&y, &y)).sqrt())
 }
 
-/// What a model writes after a text, taking the likeliest token each time.
+/// The greedy continuation of a text.
 fn continued(
     model: &std::path::Path,
     vocabulary: &std::path::Path,
@@ -69,7 +69,7 @@ fn continued(
     let prompt = tokenizer.prompt(text)?;
     let stop: Vec<u32> = tokenizer.special().eos.into_iter().collect();
     let new = generate(&model, &prompt, tokens, &stop)?;
-    // Tokenizers that mark word beginnings drop the first space of a text; it shows only behind the prompt.
+    // Some tokenizers drop the first space of a text, so the continuation is decoded with its prompt.
     let (before, all) = (tokenizer.decode(&prompt)?, tokenizer.decode(&[prompt, new].concat())?);
     Ok(all.strip_prefix(&before).unwrap_or(&all).to_owned())
 }

@@ -1,10 +1,10 @@
-//! The tokenizer and the base model, both from mails without labels.
+//! The tokenizer and the base model, both trained on mails without labels.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
-use burn::module::Module;
-use burn::tensor::{DType, Device};
+use hyperinf::burn::module::Module;
+use hyperinf::burn::tensor::{DType, Device};
 use hyperinf::models::{Encoder, EncoderConfig, TrainConfig, pretrain_masked, weights};
 use safetensors::tensor::{Dtype, TensorView};
 use tokenizers::models::bpe::{BPE, BpeTrainer};
@@ -17,10 +17,10 @@ use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer, TokenizerBuilder};
 
 use crate::Failure;
 
-/// Byte-pair encoding of lower-case ASCII; words keep the space before them as `▁`.
+/// Trains a byte-pair encoding of lower-case ASCII; `▁` stands for the space before a word.
 pub fn train_tokenizer(texts: &[String], vocabulary: usize) -> Result<Tokenizer, Failure> {
     let special = ["[PAD]", "[UNK]", "[MASK]"].map(|token| AddedToken::from(token, true));
-    // The alphabet is given, since the trainer breaks ties among rare characters at random.
+    // A fixed alphabet: the trainer would break ties among rare characters at random.
     let alphabet: HashSet<char> = (' '..='~').filter(|c| !c.is_ascii_uppercase() && *c != ' ').chain(['▁']).collect();
     let mut trainer = BpeTrainer::builder()
         .vocab_size(vocabulary)
@@ -45,7 +45,7 @@ pub fn train_tokenizer(texts: &[String], vocabulary: usize) -> Result<Tokenizer,
     Ok(tokenizer.into())
 }
 
-/// Trains the encoder to guess hidden tokens, on windows of `max_tokens`.
+/// Trains the encoder to predict masked tokens in windows of `max_tokens`.
 pub fn pretrain(
     config: EncoderConfig,
     schedule: &TrainConfig,
@@ -79,7 +79,7 @@ pub fn pretrain(
     Ok(encoder)
 }
 
-/// The encoder as safetensors in f16, its sizes as JSON in the metadata under `encoder`.
+/// The encoder as safetensors in f16, with its sizes as JSON under the metadata key `encoder`.
 pub fn file(encoder: &Encoder) -> Result<Vec<u8>, Failure> {
     let EncoderConfig { vocabulary, max_tokens, width, layers, heads, feed_forward, .. } = *encoder.config();
     let sizes = serde_json::json!({

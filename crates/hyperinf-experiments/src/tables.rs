@@ -8,7 +8,7 @@ use crate::results::{
 };
 use crate::{Failure, detection, influential};
 
-/// Results that differ in nothing but the seed.
+/// Results that differ only in the seed.
 pub fn groups(results: Vec<Detection>) -> Vec<(DetectionSetting, Vec<Detection>)> {
     let mut groups: Vec<(DetectionSetting, Vec<Detection>)> = Vec::new();
     for result in results {
@@ -22,18 +22,18 @@ pub fn groups(results: Vec<Detection>) -> Vec<(DetectionSetting, Vec<Detection>)
     groups
 }
 
-/// A figure of the named method over the seeds.
+/// One value per seed of the named method.
 pub fn over_seeds(group: &[Detection], name: &str, figure: impl Fn(&DetectionMethod) -> Option<f64>) -> Vec<f64> {
     group.iter().flat_map(|result| result.methods.iter().filter(|m| m.name == name)).filter_map(figure).collect()
 }
 
-/// The methods in the order of a result, those with another damping left out.
+/// The methods in the order of a result, without the damping sweep.
 fn names(group: &[Detection]) -> Vec<String> {
     let all = group.first().into_iter().flat_map(|result| &result.methods).map(|m| m.name.clone());
     all.filter(|name| SWEPT.iter().all(|(swept, ..)| swept != name)).collect()
 }
 
-/// The names under which a method's results stand, by the relative damping; the first is the default.
+/// The relative dampings of a method with the names of their results; the default first.
 pub fn swept(method: &'static str) -> Vec<(f64, &'static str)> {
     let others = SWEPT.into_iter().filter(move |(_, base, _)| *base == method).map(|(name, _, c)| (c, name));
     std::iter::once((0.1, method)).chain(others).collect()
@@ -42,7 +42,7 @@ pub fn swept(method: &'static str) -> Vec<(f64, &'static str)> {
 /// The methods whose damping is swept.
 pub const SWEPT_METHODS: [&str; 3] = ["datainf", "hyperinf", "exact"];
 
-/// Prints every table for which there are results.
+/// Prints every table with results.
 pub fn print(out: &Path) -> Result<(), Failure> {
     let detections = groups(results::read(&out.join(detection::FILE))?);
     for (title, figure) in [
@@ -80,7 +80,7 @@ pub fn print(out: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Results on classes that differ in nothing but the seed.
+/// Results on classes that differ only in the seed.
 fn influential_groups(results: Vec<Influential>) -> Vec<(InfluentialSetting, Vec<Influential>)> {
     let mut groups: Vec<(InfluentialSetting, Vec<Influential>)> = Vec::new();
     for result in results {
@@ -93,7 +93,7 @@ fn influential_groups(results: Vec<Influential>) -> Vec<(InfluentialSetting, Vec
     groups
 }
 
-/// The spread of one seed is over its queries, that of several is over the seeds.
+/// Spreads are over the queries of a single seed, or over several seeds.
 fn influential(s: &InfluentialSetting, group: &[Influential]) {
     let of = |figure: fn(&Influential) -> f64| shown(&group.iter().map(figure).collect::<Vec<_>>());
     let seeds: Vec<String> = group.iter().map(|result| result.setting.seed.to_string()).collect();
@@ -139,14 +139,14 @@ fn influential(s: &InfluentialSetting, group: &[Influential]) {
     }
 }
 
-/// The AUC by the relative damping, where it was swept.
+/// The AUC by relative damping.
 fn dampings(groups: &[(DetectionSetting, Vec<Detection>)]) {
     println!(
         "\n### AUC by relative damping\n\n| data | rank | train | method | 0.1 | 1 | 10 | 100 |\n|---|---|---|---|---|---|---|---|"
     );
     for (setting, group) in groups {
         for method in SWEPT_METHODS {
-            // Only results that have them all, so that a row is over the same seeds.
+            // Only complete sweeps, so that a row covers the same seeds.
             let have = |result: &&Detection| {
                 swept(method).iter().all(|(_, name)| result.methods.iter().any(|m| m.name == *name))
             };
@@ -173,7 +173,7 @@ fn table(title: &str, groups: &[(DetectionSetting, Vec<Detection>)], figure: imp
     }
 }
 
-/// The mean with its spread over the seeds, if there are several.
+/// The mean, with its spread over several seeds.
 fn shown(values: &[f64]) -> String {
     let (mean, spread) = mean_and_spread(values);
     match values.len() {

@@ -1,17 +1,17 @@
-//! The published experiments on text, repeated with this library: `cargo xtask experiments`.
+//! The published experiments on text, and the maker of the demo's assets: `cargo xtask experiments`,
+//! `cargo xtask demo-assets`.
 //!
-//! Results are JSON lines, one per finished unit of work (a data set, a rank, a seed); a unit whose line is there is
-//! not repeated, so that a run can be broken off at any time.
+//! Results are JSON lines, one per finished unit of work (a data set, a rank, a seed). Finished units are skipped, so an
+//! interrupted run resumes.
 
 mod checks;
 mod data;
+mod demo_assets;
 mod detection;
 mod figures;
 mod gradients;
 mod influential;
 mod judge;
-#[allow(dead_code)]
-#[path = "../make_demo_assets/mail.rs"]
 mod mail;
 mod results;
 mod tables;
@@ -20,10 +20,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-/// Whatever stops this program; it is run by hand, and the message is all that is needed.
+/// Any failure: people run this program by hand and need only the message.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Repeats the published experiments on text.
+/// Repeats the published experiments on text and makes the demo's assets.
 #[derive(Parser)]
 struct Options {
     #[command(subcommand)]
@@ -32,35 +32,37 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Experiment {
-    /// Real weights: known outputs of MiniLM, SmolLM2 and stories260K.
+    /// Compares real weights (MiniLM, SmolLM2, stories260K) with known outputs.
     Checks(Places),
-    /// Wrong labels, found by influence on clean validation samples.
+    /// Finds wrong labels by influence on clean validation samples.
     Detection(detection::Settings),
-    /// Training samples of the query's own class, found by influence on it.
+    /// Finds training samples of the query's own class by influence on it.
     Influential(influential::Settings),
-    /// Tables (on standard output) and figures from the results.
+    /// Prints tables and draws figures of the results.
     Report(Report),
+    /// Makes the mails, the tokenizer and the base model of `hyperinf demo`.
+    DemoAssets(demo_assets::Settings),
 }
 
-/// Where models, data and results lie.
+/// The folders of models, data and results, and the device.
 #[derive(Args, Clone)]
 pub struct Places {
-    /// The folder of `cargo xtask assets`; `cargo xtask experiments` gives it.
+    /// The folder of `cargo xtask assets`; `cargo xtask experiments` passes it.
     #[arg(long)]
     pub assets: PathBuf,
-    /// A folder with `glue/*.jsonl`, `datainf/*.jsonl` and `tinystories`, as far as they are needed.
+    /// A folder with those of `glue/*.jsonl`, `datainf/*.jsonl` and `tinystories` that the experiment reads.
     #[arg(long)]
     pub data: Option<PathBuf>,
-    /// Where results are kept.
+    /// The folder of results.
     #[arg(long, default_value = "target/experiments")]
     pub out: PathBuf,
-    /// The device's name, as `hyperinf devices` lists it.
+    /// The name of the device.
     #[arg(long, default_value = "flex")]
     pub device: String,
 }
 
 impl Places {
-    /// The data folder, which some parts need.
+    /// The data folder, an error if it was not given.
     pub fn data(&self) -> Result<&std::path::Path, Failure> {
         self.data.as_deref().ok_or_else(|| "this experiment needs its data: --data DIR".into())
     }
@@ -68,10 +70,10 @@ impl Places {
 
 #[derive(Args)]
 struct Report {
-    /// Where results are kept.
+    /// The folder of results.
     #[arg(long, default_value = "target/experiments")]
     out: PathBuf,
-    /// Where figures are written.
+    /// The folder of figures.
     #[arg(long, default_value = "docs/figures")]
     figures: PathBuf,
 }
@@ -85,5 +87,6 @@ fn main() -> Result<(), Failure> {
             tables::print(&out)?;
             figures::draw(&out, &figures)
         }
+        Experiment::DemoAssets(settings) => demo_assets::make(&settings),
     }
 }

@@ -3,21 +3,21 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::{Area, FONT, Failure, GRID, INK, width};
 
-/// Bars from 0 to a value, one below the other, each with its interval.
+/// Horizontal bars from 0 to a value, each with its interval.
 #[derive(Clone, Debug)]
 pub struct Bars<'a> {
-    /// What they show.
+    /// The title of the figure.
     pub title: &'a str,
-    /// The bars, first on top; there must be one.
+    /// The bars from top to bottom; at least one.
     pub bars: &'a [Bar],
 }
 
 /// One bar.
 #[derive(Clone, Debug)]
 pub struct Bar {
-    /// What it stands for.
+    /// Its label.
     pub name: String,
-    /// How far it reaches.
+    /// Its length.
     pub value: f64,
     /// The ends of its interval.
     pub interval: (f64, f64),

@@ -9,21 +9,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::Failure;
 
-/// What an experiment on labels found with one data set, rank and seed.
+/// The result of one unit (data set, rank, seed) of the experiment on wrong labels.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Detection {
     pub setting: DetectionSetting,
     /// Accuracy on clean validation labels, and on the true labels of the training samples.
     pub accuracy_validation: f64,
     pub accuracy_true_labels: f64,
-    /// The share of the commonest class in the validation samples.
+    /// The share of the most frequent class in the validation samples.
     pub commonest_class: f64,
     pub tuning_seconds: f64,
     pub gradient_seconds: f64,
     pub methods: Vec<DetectionMethod>,
 }
 
-/// What decides a unit of work: a line with an equal setting is its result.
+/// The identity of a unit: the line with an equal setting is its result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DetectionSetting {
     pub data: String,
@@ -38,7 +38,7 @@ pub struct DetectionSetting {
     pub learning_rate: f64,
 }
 
-/// What one method found.
+/// The result of one method.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DetectionMethod {
     pub name: String,
@@ -53,7 +53,7 @@ pub struct DetectionMethod {
     pub converged: bool,
 }
 
-/// What the experiment on classes found with one data set and seed.
+/// The result of one unit (data set, seed) of the experiment on classes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Influential {
     pub setting: InfluentialSetting,
@@ -66,7 +66,7 @@ pub struct Influential {
     pub methods: Vec<InfluentialMethod>,
 }
 
-/// What decides a unit of work.
+/// The identity of a unit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InfluentialSetting {
     pub data: String,
@@ -78,7 +78,7 @@ pub struct InfluentialSetting {
     pub epochs: usize,
     pub batch_size: usize,
     pub learning_rate: f64,
-    /// Whether batches were of samples of like length; they always were before there was the choice.
+    /// Whether a batch had samples of similar length; results without this field had.
     #[serde(default = "by_length")]
     pub by_length: bool,
 }
@@ -87,7 +87,7 @@ fn by_length() -> bool {
     true
 }
 
-/// What one method found: means over the queries, with standard deviations.
+/// The result of one method: means over the queries, with standard deviations.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct InfluentialMethod {
     pub name: String,
@@ -95,7 +95,7 @@ pub struct InfluentialMethod {
     pub auc_spread: f64,
     pub recall: f64,
     pub recall_spread: f64,
-    /// The same by the size of the score alone: a sample that harms a query is of its class as well.
+    /// The same by absolute score: a sample that harms a query is of its class as well.
     pub absolute_auc: f64,
     pub absolute_recall: f64,
     pub seconds: f64,
@@ -103,7 +103,7 @@ pub struct InfluentialMethod {
     pub converged: bool,
 }
 
-/// All results in a file; none if it is not there.
+/// All results in a file; empty if it does not exist.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Failure> {
     if !path.exists() {
         return Ok(Vec::new());
@@ -115,7 +115,7 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Failure> {
     text.lines().enumerate().map(parse).collect()
 }
 
-/// Adds a result as one line, written at once.
+/// Appends a result as one line.
 pub fn append<T: Serialize>(path: &Path, result: &T) -> Result<(), Failure> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;

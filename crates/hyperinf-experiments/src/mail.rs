@@ -1,18 +1,17 @@
-//! From the bytes of an e-mail to the words that its reader would see.
+//! The text of an e-mail as its reader sees it, from the raw bytes.
 //!
-//! No header survives, neither the mail's own nor those of its parts, nor header lines quoted in a body, since a
-//! header would give the answer away. What stays are footers of mailing lists: they are part of the body, and they
-//! make some mails easy.
+//! Headers are removed everywhere (in the mail, in its parts, quoted in a body), since a header would give the label
+//! away. Footers of mailing lists stay: they are part of the body and make some mails easy.
 
 /// The text of a mail without headers, markup and transfer encoding, on one line; empty if it has none.
 pub fn text(mail: &[u8]) -> String {
-    // Latin-1 for a start: it maps every byte, and parts are decoded from the bytes later.
+    // Latin-1 maps every byte to a character, so that parts can still be decoded from the bytes.
     let mail: String = mail.iter().map(|&byte| char::from(byte)).collect();
     let mail = mail.replace("\r\n", "\n");
     clean(&part(&mail, 0))
 }
 
-/// How deep parts may lie within parts.
+/// The deepest nesting of parts.
 const DEPTH: usize = 8;
 
 /// The text of a mail or of one of its parts, headers first.
@@ -57,10 +56,10 @@ fn part(raw: &str, depth: usize) -> String {
     if kind == "text/html" || looks_like_html() { without_tags(&text) } else { text }
 }
 
-/// The text of all parts; of alternatives the first that has any.
+/// The text of all parts; of alternatives, the first with text.
 fn multipart(body: &str, boundary: &str, alternatives: bool, depth: usize) -> String {
     let marker = format!("\n--{boundary}");
-    // The preamble before the first boundary is for programs that know no parts.
+    // Skip the preamble: it addresses mail programs without MIME.
     let body = format!("\n{body}");
     let texts = body
         .split(marker.as_str())
@@ -105,20 +104,20 @@ fn quoted_printable(body: &str) -> Vec<u8> {
 
 fn base64(body: &str) -> Vec<u8> {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let (mut decoded, mut bits, mut held) = (Vec::new(), 0u32, 0);
+    let (mut decoded, mut bits, mut count) = (Vec::new(), 0u32, 0);
     for byte in body.bytes().take_while(|&b| b != b'=') {
         let Some(value) = DIGITS.iter().position(|&d| d == byte) else { continue };
         bits = (bits << 6) | value as u32;
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            decoded.push((bits >> held) as u8);
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            decoded.push((bits >> count) as u8);
         }
     }
     decoded
 }
 
-/// HTML as text: scripts, styles, comments and tags are gone, the common entities are characters.
+/// HTML as text: without scripts, styles, comments and tags, with common entities decoded.
 fn without_tags(html: &str) -> String {
     let mut rest = html;
     let mut text = String::with_capacity(html.len());
@@ -181,7 +180,7 @@ fn entities(text: &str) -> String {
     decoded
 }
 
-/// Lines that are headers quoted or forwarded in a body.
+/// The names of headers that are quoted or forwarded in a body.
 const HEADERS: [&str; 18] = [
     "from",
     "to",
@@ -203,8 +202,7 @@ const HEADERS: [&str; 18] = [
     "sender",
 ];
 
-/// The words of a text, single-spaced, without header lines, boundaries, marks of quotation, rules and encoded
-/// blocks.
+/// The words of a text, single-spaced, without header lines, boundaries, quotation marks, rules and encoded blocks.
 fn clean(text: &str) -> String {
     let mut words = Vec::new();
     for line in text.lines().map(unquoted).filter(|line| !is_header(line) && !is_boundary(line)) {
@@ -221,10 +219,10 @@ fn clean(text: &str) -> String {
     words.join(" ")
 }
 
-/// Longer words are encoded data, or addresses, which are cut.
+/// Longer words are encoded data, which is dropped, or addresses, which are cut.
 const LONGEST_WORD: usize = 40;
 
-/// A line without the marks of quotation.
+/// A line without leading quotation marks.
 fn unquoted(line: &str) -> &str {
     line.trim_start_matches(['>', '|', ' ', '\t'])
 }

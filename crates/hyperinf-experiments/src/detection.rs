@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use clap::Args;
 use hyperinf::burn::tensor::Device;
-use hyperinf::eval::{auc, detection_rate, pearson, spearman};
+use hyperinf::eval::{auc, detection_rate, flipped_labels, pearson, spearman};
 use hyperinf::gradients::{Tape, Task};
 use hyperinf::models::load::{ClassifierOptions, load_classifier};
 use hyperinf::models::{
@@ -14,7 +14,7 @@ use hyperinf::models::{
 use hyperinf::scoring::QueryMode;
 
 use crate::data::{self, Labelled, Split};
-use crate::gradients::take;
+use crate::gradients::{SampleGradients, sample_gradients};
 use crate::judge::{score_all, self_influences};
 use crate::results::{self, Detection, DetectionMethod, DetectionSetting};
 use crate::{Failure, Places};
@@ -30,19 +30,19 @@ pub struct Settings {
     /// The ranks of the adapters.
     #[arg(long, value_delimiter = ',', default_value = "8,1,2,4,16")]
     ranks: Vec<usize>,
-    /// The seeds: of the choice of samples, the flips, the new weights, and the order.
+    /// The seeds of sampling, flips, new weights and order.
     #[arg(long, value_delimiter = ',', default_value = "0,1,2,3,4")]
     seeds: Vec<u64>,
-    /// Training samples, at most.
+    /// The largest number of training samples.
     #[arg(long, default_value_t = 4500)]
     train: usize,
-    /// Validation samples, at most.
+    /// The largest number of validation samples.
     #[arg(long, default_value_t = 500)]
     validation: usize,
-    /// The share of wrong labels.
+    /// The share of flipped labels.
     #[arg(long, default_value_t = 0.2)]
     noise: f64,
-    /// Longer texts are cut.
+    /// The largest number of tokens; longer texts are cut.
     #[arg(long, default_value_t = 128)]
     max_tokens: usize,
     /// Passes over the training samples.
@@ -51,20 +51,20 @@ pub struct Settings {
     /// Samples per step.
     #[arg(long, default_value_t = 16)]
     batch_size: usize,
-    /// The peak of the learning rate.
+    /// The peak learning rate.
     #[arg(long, default_value_t = 1e-3)]
     learning_rate: f64,
-    /// A run that is over in a few minutes: 200 samples, 50 to judge by, one epoch, one seed, rank 8.
+    /// A run of a few minutes: 200 training and 50 validation samples, one epoch, one seed, rank 8.
     #[arg(long)]
     quick: bool,
 }
 
-/// The results' file in the folder of results.
+/// The name of the results file.
 pub const FILE: &str = "detection.jsonl";
-/// Samples that go through the model at once where no order is asked for.
+/// Samples per pass through the model.
 const BATCH: usize = 32;
 
-/// Runs what is not in the results yet.
+/// Runs every unit that has no result yet.
 pub fn run(settings: &Settings) -> Result<(), Failure> {
     let path = settings.places.out.join(FILE);
     let device = hyperinf::device(&settings.places.device)?;
@@ -72,7 +72,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let (ranks, seeds) =
         if settings.quick { (&[8][..], &[0][..]) } else { (settings.ranks.as_slice(), settings.seeds.as_slice()) };
     for name in &settings.sets {
-        // Seeds outside: a run that is broken off has every rank.
+        // Seeds in the outer loop: an interrupted run has every rank.
         for &seed in seeds {
             for &rank in ranks {
                 let setting = settings.unit(name, rank, seed);
@@ -119,7 +119,7 @@ fn unit(
         let label = if wrong { 1 - row.label } else { row.label };
         Ok(tokenizer.classification(&row.text, row.pair.as_deref(), label, Limit::Cut(max_tokens))?.sample)
     };
-    let flipped = data::flipped(train.len(), noise, seed);
+    let flipped = flipped_labels(train.len(), noise, seed.wrapping_add(1));
     let noisy = train.iter().zip(&flipped).map(|(row, &wrong)| sample(row, wrong)).collect::<Result<Vec<_>, _>>()?;
     let clean = validation.iter().map(|row| sample(row, false)).collect::<Result<Vec<_>, _>>()?;
 
@@ -140,11 +140,11 @@ fn unit(
     let tuning_seconds = began.elapsed().as_secs_f64();
 
     let began = Instant::now();
-    let taken = take(&model, &noisy, BATCH)?;
-    let query = take(&model, &clean, BATCH)?.gradients;
+    let train_pass = sample_gradients(&model, &noisy, BATCH)?;
+    let query = sample_gradients(&model, &clean, BATCH)?.gradients;
     let gradient_seconds = began.elapsed().as_secs_f64();
 
-    let methods = judge(&taken, &query, &flipped)?;
+    let methods = judge(&train_pass, &query, &flipped)?;
     let truth: Vec<usize> = train.iter().map(|row| row.label).collect();
     let labels: Vec<usize> = validation.iter().map(|row| row.label).collect();
     let ones = labels.iter().filter(|&&label| label == 1).count() as f64 / labels.len() as f64;
@@ -160,7 +160,7 @@ fn unit(
 }
 
 fn judge(
-    train: &crate::gradients::Taken,
+    train: &SampleGradients,
     query: &hyperinf::gradients::Gradients,
     flipped: &[bool],
 ) -> Result<Vec<DetectionMethod>, Failure> {
@@ -200,7 +200,7 @@ fn judge(
     Ok(methods)
 }
 
-/// The share of samples whose likeliest class is the label given here.
+/// The share of samples whose likeliest class is the given label.
 fn accuracy(model: &EncoderClassifier, samples: &[Sample], labels: &[usize]) -> Result<f64, Failure> {
     let mut order: Vec<usize> = (0..samples.len()).collect();
     order.sort_by_key(|&row| samples[row].tokens.len());

@@ -1,8 +1,8 @@
-//! The results as pictures.
+//! Figures of the results.
 
 use std::path::Path;
 
-use hyperinf_cli::figure::{Axis, Line, Panel, Point, draw_lines};
+use hyperinf_figures::{Axis, Line, Panel, Point, draw_lines};
 
 use crate::judge::mean_and_spread;
 use crate::results::{self, Detection, DetectionSetting};
@@ -13,20 +13,20 @@ use crate::{Failure, detection};
 #[derive(Clone)]
 struct Series {
     name: String,
-    /// Place, mean and spread.
+    /// Horizontal position, mean and spread.
     points: Vec<(f64, f64, f64)>,
 }
 
-/// What is drawn around the lines.
+/// Title and axes.
 struct Frame<'a> {
     title: &'a str,
     x: (&'a str, std::ops::Range<f64>),
     y: (&'a str, std::ops::Range<f64>),
-    /// Places on the x axis with their labels; evenly spread if there are none.
+    /// Labelled values of the horizontal axis; if empty, evenly spread numbers.
     ticks: &'a [(f64, String)],
 }
 
-/// Draws every figure for which there are results.
+/// Draws every figure with results.
 pub fn draw(out: &Path, figures: &Path) -> Result<(), Failure> {
     let groups = groups(results::read(&out.join(detection::FILE))?);
     std::fs::create_dir_all(figures)?;
@@ -43,7 +43,7 @@ pub fn draw(out: &Path, figures: &Path) -> Result<(), Failure> {
                 dampings(setting, group, &figures.join(format!("damping-{data}.png")))?;
             }
         }
-        // The number of samples that was run with the most ranks.
+        // The number of training samples that has the most ranks.
         let ranks = |train: usize| groups.iter().filter(move |(s, _)| s.data == data && s.train == train);
         let most = groups.iter().map(|(s, _)| s.train).max_by_key(|&train| ranks(train).count());
         let by_rank: Vec<_> = most.into_iter().flat_map(ranks).collect();
@@ -54,7 +54,7 @@ pub fn draw(out: &Path, figures: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How many of the wrong labels are found after looking at a share of the samples.
+/// The share of wrong labels found against the share of samples inspected.
 fn curves(setting: &DetectionSetting, group: &[Detection], path: &Path) -> Result<(), Failure> {
     let names =
         ["training-loss", "gradient-norm", "self-influence", "identity", "datainf", "lissa", "hyperinf", "exact"];

@@ -6,36 +6,36 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::{Area, Axis, AxisScale, FONT, Failure, GRID, INK, number, width};
 
-/// Lines in one frame.
+/// A chart with lines.
 #[derive(Clone, Debug)]
 pub struct Panel<'a> {
-    /// What it shows.
+    /// The title above it.
     pub title: &'a str,
-    /// From left to right.
+    /// The horizontal axis.
     pub x: Axis<'a>,
-    /// From bottom to top.
+    /// The vertical axis.
     pub y: Axis<'a>,
-    /// The lines; those of one name have one colour in all panels.
+    /// The lines; a name has the same colour in all panels.
     pub lines: &'a [Line],
-    /// A place on the x axis to be marked.
+    /// A value of the horizontal axis to mark.
     pub mark: Option<f64>,
 }
 
-/// A line of a figure.
+/// A line of a chart.
 #[derive(Clone, Debug)]
 pub struct Line {
-    /// Its name in the legend.
+    /// The name in the legend.
     pub name: String,
-    /// Its points, from left to right.
+    /// The points, from left to right.
     pub points: Vec<Point>,
-    /// Its colour and its pattern, by number; `None`: by the order of the names.
+    /// The numbers of its colour and pattern; `None`: by the order of the names.
     pub look: Option<(usize, usize)>,
 }
 
-/// A point of a line, with how far its repetitions are spread.
+/// A point of a line with its spread.
 #[derive(Clone, Copy, Debug)]
 pub struct Point {
-    /// Where on the x axis.
+    /// The horizontal position.
     pub x: f64,
     /// The value.
     pub y: f64,
@@ -51,13 +51,13 @@ impl Point {
         Self { x, y, low: y, high: y }
     }
 
-    /// A mean with a standard deviation on either side.
+    /// A mean plus and minus one standard deviation.
     pub fn spread(x: f64, (mean, deviation): (f64, f64)) -> Self {
         Self { x, y: mean, low: mean - deviation, high: mean + deviation }
     }
 }
 
-/// Distinct for most eyes, on screen and in grey; beyond their number lines have the next pattern.
+/// Colours that differ in hue and in brightness; once all are used, lines take the next pattern.
 const COLOURS: [RGBColor; 8] = [
     RGBColor(0, 0, 0),
     RGBColor(0, 114, 178),
@@ -71,7 +71,7 @@ const COLOURS: [RGBColor; 8] = [
 /// Solid, dashed, dotted.
 pub const PATTERNS: usize = 3;
 const PANEL: (u32, u32) = (600, 470);
-/// The height of a line of the legend, and the length of the stroke in it.
+/// The height of a legend entry and the length of its stroke.
 const ENTRY: u32 = 24;
 const STROKE: u32 = 30;
 const LEGEND_FONT: u32 = 16;
@@ -91,7 +91,7 @@ impl Style {
     }
 }
 
-/// The names of all lines, in the order in which they come first, with their styles.
+/// The names of all lines in the order of their first appearance, with their styles.
 fn names<'a>(panels: &[Panel<'a>]) -> Vec<(&'a str, Style)> {
     let mut names: Vec<(&str, Style)> = Vec::new();
     for line in panels.iter().flat_map(|panel| panel.lines) {
@@ -142,12 +142,12 @@ pub(super) fn draw(area: &Area<'_>, panels: &[Panel<'_>]) -> Result<(), Failure>
     Ok(())
 }
 
-/// The length of the dashes and of the gaps of a pattern; `None` if it is solid.
+/// The lengths of dashes and gaps; `None`: solid.
 fn dashes(style: Style) -> Option<(i32, i32)> {
     [None, Some((7, 4)), Some((2, 4))][style.pattern]
 }
 
-/// Where a value is on an axis; `None` where it has no place.
+/// The position of a value on an axis; `None` if it has none.
 fn place(scale: AxisScale, value: f64) -> Option<f64> {
     let place = match scale {
         AxisScale::Linear => value,
@@ -157,7 +157,7 @@ fn place(scale: AxisScale, value: f64) -> Option<f64> {
     place.is_finite().then_some(place)
 }
 
-/// The places that an axis spans.
+/// The range of positions on an axis.
 fn span(axis: &Axis<'_>, values: impl Iterator<Item = f64>) -> Range<f64> {
     let ends = |values: &mut dyn Iterator<Item = f64>| {
         let places = values.filter_map(|value| place(axis.scale, value));
@@ -192,10 +192,10 @@ fn draw_panel(area: &Area<'_>, panel: &Panel<'_>, names: &[(&str, Style)]) -> Re
             return found.map_or_else(String::new, |(_, text)| text.clone());
         }
         match axis.scale {
-            // What is left of a sum that should be 0.
+            // Rounding errors of a tick at 0.
             AxisScale::Linear if at.abs() < 1e-9 * (range.end - range.start) => number(0.0),
             AxisScale::Linear => number(at),
-            // Whole powers of ten where there are some.
+            // Label whole powers of ten only, if the axis has enough of them.
             AxisScale::Log if range.end - range.start < 1.5 => number(10_f64.powf(at)),
             AxisScale::Log if (at - at.round()).abs() < 1e-6 => number(10_f64.powf(at.round())),
             AxisScale::Log => String::new(),
