@@ -4,6 +4,7 @@ mod assets;
 mod ci;
 mod experiments;
 mod fixtures;
+mod guide;
 mod licences;
 mod llvm;
 mod matrix;
@@ -42,6 +43,7 @@ fn dispatch(args: &[&str]) -> Result<(), Failure> {
         ["licences"] => licences::check(),
         ["bench", filters @ ..] => run::status(&mut ci::bench_command(filters)),
         ["fixtures", rest @ ..] => fixtures::run(rest),
+        ["guide"] => guide::run(),
         ["assets", names @ ..] => assets::install(names),
         ["experiments", rest @ ..] => experiments::run(rest),
         ["demo-assets"] => experiments::demo_assets(),
