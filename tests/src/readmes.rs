@@ -1,10 +1,13 @@
-//! The READMEs of the crates, whose examples run as documentation tests.
+//! The READMEs of the crates, whose examples are documentation tests.
 
 #[doc = include_str!("../../crates/hyperinf/README.md")]
 struct Facade;
 
 #[doc = include_str!("../../crates/hyperinf-curvature/README.md")]
 struct Curvature;
+
+#[doc = include_str!("../../crates/hyperinf-data/README.md")]
+struct Data;
 
 #[doc = include_str!("../../crates/hyperinf-eval/README.md")]
 struct Eval;
@@ -23,3 +26,6 @@ struct Scoring;
 
 #[doc = include_str!("../../crates/hyperinf-solvers/README.md")]
 struct Solvers;
+
+#[doc = include_str!("../../crates/hyperinf-store/README.md")]
+struct Store;

@@ -13,17 +13,15 @@ use burn::tensor::Device;
 use hyperinf::eval::flipped_labels;
 use hyperinf::gradients::{Gradients, Tape, Target, Task, gradients};
 use hyperinf::models::{EncoderClassifier, Sample, TextModel};
+use hyperinf::store::{StoreError, check_writable};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::DemoArgs;
 use crate::device::open_device;
 use crate::error::CliError;
-use crate::output::{WriteError, check_writable};
 use crate::to_stdout;
 use compare::MethodResult;
 use data::{DemoData, Mail};
-
-pub use data::DataError;
 
 /// Mails per backward pass.
 const BATCH: usize = 50;
@@ -99,7 +97,7 @@ impl Files {
     /// Creates the folder and checks that every file can be written, before anything is computed.
     fn new(args: &DemoArgs) -> Result<Self, CliError> {
         let folder = args.out.clone();
-        create_dir_all(&folder).map_err(|e| CliError::Output { path: folder.clone(), source: WriteError::from(e) })?;
+        create_dir_all(&folder).map_err(|e| StoreError::output(&folder, e))?;
         let [parquet, csv, summary] = ["scores.parquet", "scores.csv", "summary.json"].map(|name| folder.join(name));
         for path in [&parquet, &csv, &summary] {
             check_writable(path)?;

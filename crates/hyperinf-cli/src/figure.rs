@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use hyperinf::store::{Staged, WriteError};
 use hyperinf_figures::{FigureError, draw_bars, draw_heat_map, draw_lines};
 
 use crate::error::CliError;
-use crate::output::{Staged, WriteError};
 
 pub(crate) use hyperinf_figures::{Axis, Bar, Bars, HeatMap, Line, PATTERNS, Panel, Point};
 
@@ -25,5 +25,6 @@ pub(crate) fn stage_bars<'a>(path: &'a Path, bars: &Bars<'_>) -> Result<Staged<'
 }
 
 fn stage(path: &Path, draw: impl FnOnce(&Path) -> Result<(), FigureError>) -> Result<Staged<'_>, CliError> {
-    Staged::png(path, |file| draw(file).map_err(|error| WriteError::Figure(Box::new(error))))
+    let failed = |error| WriteError::Content { what: "the figure cannot be drawn", source: Box::new(error) };
+    Ok(Staged::png(path, |file| draw(file).map_err(failed))?)
 }

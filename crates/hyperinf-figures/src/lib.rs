@@ -45,8 +45,8 @@ pub enum FigureError {
     #[error("the embedded font is damaged")]
     Font,
     /// The figure cannot be drawn, or its file cannot be written.
-    #[error("the figure cannot be drawn")]
-    Draw(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Draw(Box<dyn std::error::Error + Send + Sync>),
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;

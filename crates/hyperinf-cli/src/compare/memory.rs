@@ -5,8 +5,8 @@ use std::fs;
 use hyperinf::curvature::Storage;
 use hyperinf::scoring::Method;
 
-use crate::gradient_file::Precision;
-use crate::score::{Pair, Settings};
+use crate::score::Settings;
+use hyperinf::store::{GradientPair, Precision};
 
 /// One GiB and one MiB in bytes.
 const GIB: f64 = (1_u64 << 30) as f64;
@@ -24,12 +24,12 @@ pub(super) fn limit(asked: Option<f64>) -> Option<f64> {
 /// About what the largest block, or all blocks merged, takes with a method, in GiB: gradients of the training samples
 /// (two blocks, since one is read while the other is scored) and the queries, the curvature, and copies of it in f64.
 /// Projected gradients are read in batches of whole ones.
-pub(super) fn needed(settings: &Settings, pair: &Pair) -> f64 {
+pub(super) fn needed(settings: &Settings, pair: &GradientPair) -> f64 {
     let sizes: Vec<(f64, f64)> = pair.scored_blocks().iter().map(|b| (b.rows as f64, b.cols as f64)).collect();
     let blocks =
         if settings.options.merged { vec![(1.0, sizes.iter().map(|(rows, cols)| rows * cols).sum())] } else { sizes };
     let width = if pair.precision(&settings.device) == Precision::Double { 8.0 } else { 4.0 };
-    let (n, q) = (pair.train.samples() as f64, pair.query.samples() as f64);
+    let (n, q) = (pair.train.samples() as f64, pair.query.file.samples() as f64);
     let of_block = |(rows, cols): (f64, f64)| {
         let d = rows * cols;
         let held = 2.0 * n * d * width;

@@ -9,7 +9,7 @@ use serde_json::{Map, json};
 use super::compare::MethodResult;
 use super::{Demo, Files};
 use crate::error::CliError;
-use crate::output::{Column, Table, ranks, write_json, write_table};
+use hyperinf::store::{Column, Table, ranks, write_json, write_table};
 
 /// The number of mails shown.
 const SHOWN: usize = 10;
@@ -108,7 +108,7 @@ pub(super) fn write(demo: &Demo<'_>, files: &Files) -> std::result::Result<(), C
         methods: demo.results.iter().map(method).collect(),
         most_suspicious: suspects(demo),
     };
-    write_json(&files.summary, &summary)
+    Ok(write_json(&files.summary, &summary)?)
 }
 
 fn flipped(demo: &Demo<'_>) -> usize {
