@@ -21,6 +21,9 @@ struct Gradients;
 #[doc = include_str!("../../crates/hyperinf-models/README.md")]
 struct Models;
 
+#[doc = include_str!("../../crates/hyperinf-ops/README.md")]
+struct Ops;
+
 #[doc = include_str!("../../crates/hyperinf-scoring/README.md")]
 struct Scoring;
 

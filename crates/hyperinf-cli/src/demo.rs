@@ -12,7 +12,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use hyperinf::eval::flipped_labels;
 use hyperinf::gradients::{Gradients, Tape, Target, Task, gradients};
-use hyperinf::models::{EncoderClassifier, Sample, TextModel};
+use hyperinf::models::{EncoderClassifier, Sample, SampleModel};
 use hyperinf::store::{StoreError, check_writable};
 use indicatif::{ProgressBar, ProgressStyle};
 
