@@ -18,18 +18,16 @@ use clap::{Args, Parser, Subcommand};
 
 pub use compare::CompareArgs;
 pub use converge::{ConvergeArgs, PrecisionArg};
-pub use estimate::{EstimateArg, EstimateArgs};
+pub use estimate::EstimateArgs;
 pub use eval::EvalArgs;
 pub(crate) use eval::{JudgedArgs, ResultArgs, at_least, once};
 pub use finetune::FinetuneArgs;
-pub use influence::{AmountArg, AttributeArgs, DetectArgs, FormatArg, InfluenceArgs, SelectArgs};
-pub use scoring::{
-    DirectionsArg, NormaliseArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
-};
+pub use influence::{AttributeArgs, DetectArgs, FormatArg, InfluenceArgs, SelectArgs};
+pub use scoring::{DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg};
 pub use sweep::SweepArgs;
 pub use texts::{ColumnArgs, LengthArgs, ModelArgs};
 pub use truths::EvalCommand;
-pub use variants::{OverArg, PoolArg, VariantArgs};
+pub use variants::{OverArg, VariantArgs};
 
 /// Training-data attribution: which training samples helped or harmed a prediction.
 ///

@@ -3,6 +3,7 @@
 //! | item | purpose |
 //! |---|---|
 //! | [`auc`], [`detection_rate`], [`pearson`], [`spearman`] | figures of plain slices in f64 |
+//! | [`flipped_labels`] | a random share of labels to be made wrong |
 //! | [`Interval`] | a mean with its 95 % interval |
 //! | [`bootstrap`], [`between`] | error bars of scores and rankings: over queries, over seeds |
 //! | [`agreements`] | how far rankings by several methods agree |
@@ -45,6 +46,7 @@ mod detection;
 pub mod digits;
 mod driver;
 mod error;
+mod noise;
 mod statistics;
 mod truth;
 mod uncertainty;
@@ -58,6 +60,7 @@ pub use driver::{
     Bench, Candidate, Ensemble, EvalConfig, Evaluation, Figure, Findings, MethodScores, Progress, Row, Stage, evaluate,
 };
 pub use error::EvalError;
+pub use noise::flipped_labels;
 pub use statistics::{Interval, mean_and_error};
 // The list of ground truths is in `truth.rs`, so that a new one is registered once.
 pub use truth::*;
