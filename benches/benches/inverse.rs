@@ -14,7 +14,8 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
 use faer::linalg::solvers::{DenseSolveCore, Llt};
 use faer::{Mat, MatRef, Side};
-use hyperinf::curvature::{Curvature, outer, precise, scalars};
+use hyperinf::curvature::Curvature;
+use hyperinf::linalg::{outer, precise, scalars};
 use hyperinf::solvers::{
     Exact, Hyperpower, HyperpowerStart, MatrixInverse, Order, Solver, SpectralSolver, spectral_bound,
 };

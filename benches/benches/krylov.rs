@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use burn::tensor::{Distribution, Tensor};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use hyperinf::curvature::{Curvature, Damping, host, scalars};
+use hyperinf::curvature::{Curvature, Damping};
+use hyperinf::linalg::{host, scalars};
 use hyperinf::solvers::{BlockCg, Cg, Exact, Lissa, Preconditioner, Solution, Solver};
 use hyperinf_benches::{device, random_gradients};
 

@@ -2,9 +2,10 @@
 
 use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::{
-    Accumulator, BlockCurvature, Curvature, CurvatureError, Damping, Scale, Side, Storage, Structure, gram, outer,
+    Accumulator, BlockCurvature, Curvature, CurvatureError, Damping, Scale, Side, Storage, Structure,
 };
 use hyperinf::gradients::{Block, Gradients};
+use hyperinf::linalg::{gram, outer};
 use hyperinf_tests::compare::{assert_close, assert_within, largest, matrix, precisions, tensor, values};
 use hyperinf_tests::oracle::{Contracted, Matrix, fisher, gfim, relative_damping};
 use hyperinf_tests::strategies::{GradientSet, gradient_set, rows};

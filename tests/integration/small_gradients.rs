@@ -2,7 +2,8 @@
 
 use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::{CurvatureError, Damping, Structure};
-use hyperinf::gradients::{Block, Gradients, squared_norms};
+use hyperinf::gradients::{Block, Gradients};
+use hyperinf::linalg::squared_norms;
 use hyperinf::scoring::{
     Gfim, Method, Normalisation, Options, ScoreError, attribute, attribute_with, methods, self_influence, sweep,
 };

@@ -1,8 +1,9 @@
 //! Low-rank curvature by a sketch, and what all structures have in common.
 
 use burn::tensor::{DType, Device, Tensor};
-use hyperinf::curvature::{Accumulator, BlockCurvature, Curvature, CurvatureError, Storage, Structure, rotate};
+use hyperinf::curvature::{Accumulator, BlockCurvature, Curvature, CurvatureError, Storage, Structure};
 use hyperinf::gradients::Block;
+use hyperinf::linalg::rotate;
 use hyperinf::solvers::{Exact, SolveError, Solver};
 use hyperinf_tests::compare::{assert_close, assert_within, matrix, precisions, tensor, values};
 use hyperinf_tests::devices;

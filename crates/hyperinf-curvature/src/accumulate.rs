@@ -1,11 +1,11 @@
 use burn::tensor::{DType, Tensor, assert_shape};
-use hyperinf_gradients::{Block, Capture, squared_norms};
+use hyperinf_gradients::{Block, Capture};
+use hyperinf_linalg::{least_square, outer, squared_norms};
 
 use crate::kronecker::{Correction, Factors, capture_squares};
 use crate::low_rank::Sketch;
-use crate::product::outer;
 use crate::storage::{check_matrix, check_samples};
-use crate::{Curvature, CurvatureError, Scale, Side, Storage, least_square};
+use crate::{Curvature, CurvatureError, Scale, Side, Storage};
 
 /// The curvature of one block with what damping and reports need to know about it.
 #[derive(Clone, Debug)]
@@ -122,11 +122,7 @@ impl Accumulator {
             (sum, Storage::LowRank { rank, seed }) => {
                 let mut sketch = match sum {
                     Sum::Sketch(sketch) => sketch,
-                    _ => Sketch::new(rank, seed, &flat).ok_or_else(|| CurvatureError::Eigen {
-                        block: self.block.name.clone(),
-                        what: "the sketch",
-                        side: rank,
-                    })?,
+                    _ => Sketch::new(rank, seed, &flat)?,
                 };
                 sketch.add(flat);
                 Sum::Sketch(sketch)

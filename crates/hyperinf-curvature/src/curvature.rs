@@ -1,9 +1,7 @@
 use burn::tensor::{DType, Tensor, assert_shape};
+use hyperinf_linalg::{diagonal, host, kronecker, normal_product, outer, precise_type, rotate, scalars};
 
 use crate::CurvatureError;
-use crate::precision::{host, precise_type};
-use crate::product::{normal_product, outer};
-use crate::rotate::rotate;
 
 /// The kind of a [`Curvature`], without its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -226,7 +224,7 @@ impl Curvature {
             Self::Dense(h) => diagonal_sum(h)?,
             Self::Samples(r) => {
                 let [m, _] = r.dims();
-                crate::scalars(r.clone(), r.clone())?.iter().sum::<f64>() / m as f64
+                scalars(r.clone(), r.clone())?.iter().sum::<f64>() / m as f64
             }
             Self::OneSided { factor, rows, cols, rows_contracted } => {
                 let repeats = if *rows_contracted { *rows } else { *cols };
@@ -267,15 +265,6 @@ impl Curvature {
     }
 }
 
-/// `left ⊗ right`, `[a·c, b·d]` for `[a, b]` and `[c, d]`.
-fn kronecker(left: Tensor<2>, right: Tensor<2>) -> Tensor<2> {
-    let ([a, b], [c, d]) = (left.dims(), right.dims());
-    let product = left.reshape([a, 1, b, 1]) * right.reshape([1, c, 1, d]);
-    product.reshape([a * c, b * d])
-}
-
 fn diagonal_sum(matrix: &Tensor<2>) -> Result<f64, CurvatureError> {
-    let [d, _] = matrix.dims();
-    let diagonal = Tensor::<2>::eye(d, &matrix.device()).cast(matrix.dtype()) * matrix.clone();
-    Ok(host(diagonal.sum_dim(0))?.iter().sum())
+    Ok(host(diagonal(matrix.clone()))?.iter().sum())
 }

@@ -1,5 +1,6 @@
 use burn::tensor::DType;
-use hyperinf_gradients::GradientError;
+use hyperinf_gradients::Block;
+use hyperinf_linalg::{MatrixError, ReadError};
 
 /// What data or settings can do wrong while curvature is accumulated.
 #[derive(Debug, thiserror::Error)]
@@ -96,15 +97,19 @@ pub enum CurvatureError {
         side: usize,
     },
     /// A device failed while values were read back.
-    #[error("reading values back from the device failed: {0}")]
-    Read(String),
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }
 
-impl From<GradientError> for CurvatureError {
-    fn from(error: GradientError) -> Self {
-        Self::Read(match error {
-            GradientError::Read(text) => text,
-            other => other.to_string(),
-        })
+impl CurvatureError {
+    /// Names the block and the matrix that has no eigenvalues.
+    pub(crate) fn eigen(block: &Block, what: &'static str) -> impl FnOnce(MatrixError) -> Self {
+        let block = block.name.clone();
+        move |error| match error {
+            MatrixError::Read(error) => Self::Read(error),
+            MatrixError::NonFinite { size: side }
+            | MatrixError::NotPositiveDefinite { size: side, .. }
+            | MatrixError::NotConverged { size: side } => Self::Eigen { block, what, side },
+        }
     }
 }

@@ -1,9 +1,8 @@
 use burn::tensor::{Tensor, s};
-use hyperinf_gradients::{Block, Capture, squared_norms};
+use hyperinf_gradients::{Block, Capture};
+use hyperinf_linalg::{Eigenpairs, host, outer, rotate, squared_norms, tensor_from_host};
 
-use crate::eigen::Eigenpairs;
-use crate::product::outer;
-use crate::{Curvature, CurvatureError, host, rotate, tensor_from_host};
+use crate::{Curvature, CurvatureError};
 
 /// Numbers of a temporary of per-sample matrices: 16 MiB of f32.
 const CHUNK: usize = 1 << 22;
@@ -57,17 +56,14 @@ impl Factors {
     pub(crate) fn finish(self, block: &Block, samples: usize, shared: bool) -> Result<Curvature, CurvatureError> {
         let Some([left, right]) = self.sums else { return Err(CurvatureError::Empty { block: block.name.clone() }) };
         let (device, dtype) = (left.device(), left.dtype());
-        let left = Eigenpairs::of(left.div_scalar(self.positions.max(1.0)), &block.name, "the left factor")?;
-        let right = Eigenpairs::of(right.div_scalar(samples as f64), &block.name, "the right factor")?;
+        let failed = |what| CurvatureError::eigen(block, what);
+        let left = Eigenpairs::of(left.div_scalar(self.positions.max(1.0))).map_err(failed("the left factor"))?;
+        let right = Eigenpairs::of(right.div_scalar(samples as f64)).map_err(failed("the right factor"))?;
         let trace: f64 = right.values.iter().sum();
         let scale = if shared && trace > 0.0 { trace } else { 1.0 };
         let products = left.values.iter().flat_map(|a| right.values.iter().map(move |s| a * (s / scale))).collect();
         let eigenvalues = tensor_from_host(products, [block.rows, block.cols], &device, dtype);
-        Ok(Curvature::Kronecker {
-            left: left.vectors(&device, dtype),
-            right: right.vectors(&device, dtype),
-            eigenvalues,
-        })
+        Ok(Curvature::Kronecker { left: left.basis(&device, dtype), right: right.basis(&device, dtype), eigenvalues })
     }
 }
 

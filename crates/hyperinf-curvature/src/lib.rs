@@ -19,22 +19,13 @@
 mod accumulate;
 mod curvature;
 mod damping;
-mod eigen;
 mod error;
 mod kronecker;
 mod low_rank;
-mod precision;
-mod product;
-mod rotate;
 mod storage;
 
 pub use accumulate::{Accumulator, BlockCurvature};
 pub use curvature::{Curvature, Scale, Side, Structure};
 pub use damping::Damping;
 pub use error::CurvatureError;
-pub use precision::{host, least_square, precise, scalars, tensor_from_host};
-pub use product::{
-    combine, combine_precise, dots, dots_precise, gram, gram_precise, normal_product, outer, squares, symmetric_product,
-};
-pub use rotate::rotate;
 pub use storage::Storage;

@@ -1,4 +1,5 @@
 use hyperinf_gradients::Block;
+use hyperinf_linalg::{TooLarge, check_size};
 
 use crate::{CurvatureError, Scale, Side};
 
@@ -113,24 +114,9 @@ pub(crate) fn check_samples(block: &Block, samples: usize) -> Result<(), Curvatu
     check(block, "all samples", [samples, block.parameters()], F32, SAMPLES_LIMIT)
 }
 
-fn check(
-    block: &Block,
-    what: &'static str,
-    [rows, cols]: [usize; 2],
-    width: u64,
-    limit: u64,
-) -> Result<(), CurvatureError> {
-    let bytes = (rows as u64).saturating_mul(cols as u64).saturating_mul(width);
-    if bytes <= limit {
-        return Ok(());
-    }
-    let gib = |b: u64| b as f64 / f64::from(1 << 30);
-    Err(CurvatureError::TooLarge {
-        block: block.name.clone(),
-        what,
-        rows,
-        cols,
-        gib: gib(bytes),
-        limit_gib: gib(limit),
+fn check(block: &Block, what: &'static str, shape: [usize; 2], width: u64, limit: u64) -> Result<(), CurvatureError> {
+    check_size(shape, width, limit).map_err(|TooLarge { rows, cols, gib, limit_gib }| {
+        let block = block.name.clone();
+        CurvatureError::TooLarge { block, what, rows, cols, gib, limit_gib }
     })
 }

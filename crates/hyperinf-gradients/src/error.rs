@@ -1,3 +1,5 @@
+use hyperinf_linalg::ReadError;
+
 /// What data or a model can do wrong while gradients are taken.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -109,6 +111,6 @@ pub enum GradientError {
         expected: usize,
     },
     /// A device failed while values were read back.
-    #[error("reading values back from the device failed: {0}")]
-    Read(String),
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }

@@ -1,5 +1,6 @@
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Int, Tensor, TensorData};
+use hyperinf_linalg::host;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
@@ -54,8 +55,7 @@ impl Likelihood {
     /// `√w` of each of `m` rows.
     fn roots(&self, m: usize) -> Result<Vec<f64>, GradientError> {
         let Some(weights) = &self.weights else { return Ok(vec![1.0; m]) };
-        let weights = weights.clone().into_data_dtype(DType::F64).try_into_vec::<f64>();
-        let weights = weights.map_err(|e| GradientError::Read(format!("{e:?}")))?;
+        let weights = host(weights.clone())?;
         if weights.len() != m {
             return Err(GradientError::OutputRows { what: "weights", found: weights.len(), rows: m });
         }

@@ -29,7 +29,7 @@ pub use block::Block;
 pub use capture::Capture;
 pub use error::GradientError;
 pub use estimate::{Estimate, Family, Likelihood, Sketch, estimated};
-pub use gradients::{Gradients, same_layout, squared_norms};
+pub use gradients::{Gradients, same_layout};
 pub use looped::gradients_looped;
 pub use projection::{Entries, Projection, Sides};
 pub use tape::Tape;

@@ -1,5 +1,6 @@
 //! Random numbers that depend on their seeds alone, the same on every device.
 
+use hyperinf_linalg::normal_pair;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -21,11 +22,10 @@ pub(crate) fn generator(purpose: Purpose, seed: u64, first: usize, second: usize
     StdRng::from_seed(key)
 }
 
-/// A draw from N(0, 1), by Box and Muller.
+/// A draw from N(0, 1).
 pub(crate) fn normal(rng: &mut StdRng) -> f64 {
-    let (radius, angle): (f64, f64) = (rng.random(), rng.random());
-    // `1 − radius` is in (0, 1].
-    (-2.0 * (1.0 - radius).ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
+    let [draw, _] = normal_pair(|| rng.random());
+    draw
 }
 
 /// 1 or −1.

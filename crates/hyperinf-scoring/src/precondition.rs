@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::iter;
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::{BlockCurvature, Curvature, CurvatureError, Damping, dots, host, precise, scalars};
-use hyperinf_gradients::{Block, Gradients, same_layout, squared_norms};
+use hyperinf_curvature::{BlockCurvature, Curvature, Damping};
+use hyperinf_gradients::{Block, Gradients, same_layout};
+use hyperinf_linalg::{dots, host, precise, scalars, squared_norms};
 use hyperinf_solvers::{Inverse, Solver};
 
 use crate::passes::accumulate;
@@ -185,9 +186,7 @@ impl Inverted {
     pub(crate) fn squares(&mut self, rows: &Tensor<2>, normalisation: Normalisation) -> Result<Vec<f64>, ScoreError> {
         match normalisation {
             Normalisation::None => Ok(Vec::new()),
-            Normalisation::Gradient | Normalisation::Cosine => {
-                Ok(squared_norms(rows.clone()).map_err(CurvatureError::from)?)
-            }
+            Normalisation::Gradient | Normalisation::Cosine => Ok(squared_norms(rows.clone())?),
             Normalisation::LossRelatif => self.self_influence(rows),
             Normalisation::ThetaRelatif => self.chunks(rows, |x, _| (x.clone(), x)),
         }

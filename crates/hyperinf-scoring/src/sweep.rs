@@ -1,6 +1,7 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{BlockCurvature, Curvature, Damping, dots};
+use hyperinf_curvature::{BlockCurvature, Curvature, Damping};
 use hyperinf_gradients::Gradients;
+use hyperinf_linalg::dots;
 use hyperinf_solvers::Solver;
 
 use crate::passes::{accumulate, each_batch, queries, read_rows, squares};

@@ -1,12 +1,13 @@
 mod rotated;
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::{
-    Curvature, Structure, combine_precise, dots_precise, gram_precise, host, outer, precise, tensor_from_host,
+use hyperinf_curvature::{Curvature, Structure};
+use hyperinf_linalg::{
+    Cholesky, combine_precise, dots_precise, gram_precise, host, outer, precise, ratios, tensor_from_host,
 };
 
-use crate::factor::{Factor, check_size};
-use crate::solver::{check, check_rows, finite, ratios};
+use crate::factor::{check_size, factorise};
+use crate::solver::{check, check_rows, finite};
 use crate::{Inverse, Solution, SolveError, Solver};
 use rotated::Rotated;
 
@@ -45,7 +46,7 @@ impl Solver for Exact {
         let primal = |h: &Curvature, matrix: Tensor<2>| -> Result<Box<dyn Inverse>, SolveError> {
             let size = matrix.dims()[0];
             check_size("exact", size)?;
-            let factor = Factor::new("exact", host(matrix)?, size, lambda)?;
+            let factor = factorise("exact", host(matrix)?, size, lambda)?;
             Ok(Box::new(Primal { shape: Shape::of(h), factor }))
         };
         match h {
@@ -66,7 +67,7 @@ impl Solver for Exact {
                 if m > d {
                     return primal(h, outer(precise(samples.clone())).div_scalar(m as f64));
                 }
-                let factor = Factor::new("exact", host(gram_precise(samples.clone()))?, m, m as f64 * lambda)?;
+                let factor = factorise("exact", host(gram_precise(samples.clone()))?, m, m as f64 * lambda)?;
                 Ok(Box::new(Dual { samples: samples.clone(), factor, lambda }))
             }
             Curvature::Kronecker { .. } => Ok(Box::new(Rotated::kronecker(h, lambda)?)),
@@ -117,7 +118,7 @@ impl Shape {
 
 struct Primal {
     shape: Shape,
-    factor: Factor,
+    factor: Cholesky,
 }
 
 impl Inverse for Primal {
@@ -153,7 +154,7 @@ impl Inverse for Division {
 
 struct Dual {
     samples: Tensor<2>,
-    factor: Factor,
+    factor: Cholesky,
     lambda: f64,
 }
 

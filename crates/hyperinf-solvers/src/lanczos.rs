@@ -1,7 +1,8 @@
 use burn::tensor::{Tensor, s};
-use hyperinf_curvature::{Curvature, Structure, combine, dots, scalars, tensor_from_host};
+use hyperinf_curvature::{Curvature, Structure};
+use hyperinf_linalg::{combine, dots, epsilon, scalars, seeded_normals, tensor_from_host};
 
-use crate::krylov::{epsilon, normals, symmetric_eigen};
+use crate::krylov::symmetric_eigen;
 use crate::low_rank::LowRank;
 use crate::solver::check;
 use crate::{Inverse, SolveError, Solver};
@@ -78,7 +79,7 @@ pub fn lanczos_eigen(h: &Curvature, rank: usize, extra: usize, seed: u64) -> Res
     let (device, dtype) = (like.device(), like.dtype());
     let steps = rank.saturating_add(extra).min(d);
     let rounding = ROUNDING * epsilon(dtype) * (d as f64).sqrt();
-    let random = |seed: u64| -> Tensor<2> { tensor_from_host(normals(d, seed), [1, d], &device, dtype) };
+    let random = |seed: u64| -> Tensor<2> { tensor_from_host(seeded_normals(d, seed), [1, d], &device, dtype) };
 
     let mut basis = Tensor::<2>::zeros([steps, d], (&device, dtype));
     let (mut diagonal, mut beside) = (Vec::new(), Vec::new());

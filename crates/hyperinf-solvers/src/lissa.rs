@@ -1,12 +1,13 @@
 mod held;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use hyperinf_curvature::{Curvature, Structure, host, tensor_from_host};
+use hyperinf_curvature::{Curvature, Structure};
+use hyperinf_linalg::{host, largest, norms as lengths, tensor_from_host};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::cg::check_limits;
-use crate::solver::{check, check_rows, finite, largest, norms as lengths};
+use crate::solver::{check, check_rows, finite};
 use crate::{Inverse, Solution, SolveError, Solver, largest_eigenvalue, relative_residuals};
 use held::Held;
 

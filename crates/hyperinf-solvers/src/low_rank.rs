@@ -1,5 +1,6 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, precise};
+use hyperinf_curvature::Curvature;
+use hyperinf_linalg::precise;
 
 use crate::solver::{check_rows, checked, finite};
 use crate::{Exact, Inverse, Solution, SolveError, Solver};

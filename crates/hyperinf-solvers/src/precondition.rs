@@ -1,5 +1,6 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, combine, host, tensor_from_host};
+use hyperinf_curvature::Curvature;
+use hyperinf_linalg::{combine, host, tensor_from_host};
 
 use crate::{SolveError, nystrom_eigen};
 
@@ -87,15 +88,11 @@ impl Preconditioned {
 /// `diag(H)`, `[1, D]`.
 fn diagonal(h: &Curvature) -> Tensor<2> {
     let d = h.parameters();
-    let of = |matrix: &Tensor<2>| {
-        let eye = Tensor::<2>::eye(matrix.dims()[0], &matrix.device()).cast(matrix.dtype());
-        (eye * matrix.clone()).sum_dim(0)
-    };
     match h {
-        Curvature::Dense(matrix) => of(matrix),
+        Curvature::Dense(matrix) => hyperinf_linalg::diagonal(matrix.clone()),
         Curvature::Samples(rows) => rows.clone().square().mean_dim(0),
         Curvature::OneSided { factor, rows, cols, rows_contracted } => {
-            let kept = of(factor);
+            let kept = hyperinf_linalg::diagonal(factor.clone());
             let kept = if *rows_contracted { kept } else { kept.transpose() };
             kept.expand([*rows, *cols]).reshape([1, d])
         }

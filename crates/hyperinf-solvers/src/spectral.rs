@@ -1,13 +1,12 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::{
-    Curvature, Structure, combine_precise, dots_precise, gram_precise, host, outer, precise, tensor_from_host,
-};
+use hyperinf_curvature::{Curvature, Structure};
+use hyperinf_linalg::{combine_precise, dots_precise, gram_precise, host, outer, precise, ratios, tensor_from_host};
 
 use crate::factor::check_size;
 use crate::krylov::symmetric_eigen;
-use crate::solver::{check, check_rows, finite, ratios};
+use crate::solver::{check, check_rows, finite};
 use crate::{Exact, Inverse, Solution, SolveError, Solver};
 
 const NAME: &str = "spectral";

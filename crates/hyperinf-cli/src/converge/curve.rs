@@ -1,8 +1,9 @@
 use std::time::Instant;
 
 use burn::tensor::Tensor;
-use hyperinf::curvature::{Curvature, host, scalars};
+use hyperinf::curvature::Curvature;
 use hyperinf::eval::{EvalError, spearman};
+use hyperinf::linalg::{host, scalars};
 use hyperinf::solvers::{
     Cg, DataInf, Exact, Hyperpower, HyperpowerStart, Iterate, Lissa, LissaScale, MatrixInverse, Order, SolveError,
     Solver, certain_bound, spectral_bound,

@@ -8,6 +8,7 @@ use burn::tensor::{Device, Element, Tensor, TensorData};
 use bytemuck::Zeroable;
 use hyperinf::curvature::{BlockCurvature, Damping, Storage};
 use hyperinf::gradients::{Block, GradientError, Gradients, Projection, Sides};
+use hyperinf::linalg::ReadError;
 use hyperinf::scoring::{
     self, Attribution, Contrast, Joined, Method, Moments, Options, QueryMode, ScoreError, Scorer, Set, Source,
 };
@@ -321,7 +322,7 @@ impl Source for FileSource<'_> {
             let samples = start..n.min(start + self.batch);
             let data = self.blocks.read(&self.positions, samples).map_err(|error| {
                 self.failed.replace(Some(error));
-                let source = GradientError::Read("the file of gradients".into());
+                let source = GradientError::Read(ReadError { reason: "the file of gradients".into() });
                 ScoreError::Gradients { set: self.blocks.set, source }
             })?;
             visit(self.gradients(data)?)?;

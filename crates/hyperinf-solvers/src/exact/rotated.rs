@@ -1,8 +1,9 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, host, precise, tensor_from_host};
+use hyperinf_curvature::Curvature;
+use hyperinf_linalg::{host, largest, precise, ratios, tensor_from_host};
 
 use super::TOLERANCE;
-use crate::solver::{check_rows, finite, largest, ratios};
+use crate::solver::{check_rows, finite};
 use crate::{Inverse, Solution, SolveError};
 
 /// The residual that refinement aims for in f64, and its rounds at most.

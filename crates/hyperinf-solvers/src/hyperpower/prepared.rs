@@ -1,11 +1,12 @@
 use std::sync::OnceLock;
 
 use burn::tensor::{DType, Tensor};
-use hyperinf_curvature::{Curvature, precise};
+use hyperinf_curvature::Curvature;
+use hyperinf_linalg::{largest, precise, ratios};
 
 use super::blocks::damped;
 use super::{Hyperpower, HyperpowerStart, MatrixInverse};
-use crate::solver::{check_rows, finite, largest, ratios};
+use crate::solver::{check_rows, finite};
 use crate::{Inverse, Solution, SolveError, certain_bound};
 
 /// Refinement rounds at most, each one product with `H` in f64.
