@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::{
-    Accumulator, BlockCurvature, Curvature, CurvatureError, Damping, Scale, Side, Storage, Structure,
+    Accumulator, BlockCurvature, Curvature, CurvatureError, Damping, OneSided, Scale, Side, Storage, Structure,
 };
 use hyperinf::gradients::{Block, Gradients};
 use hyperinf::linalg::{gram, outer};
@@ -118,7 +118,7 @@ fn check_trace(set: &GradientSet) {
                 let length = match (storage, &found.curvature) {
                     (
                         Storage::OneSided { scale: Scale::Sum, .. },
-                        Curvature::OneSided { rows_contracted: true, .. },
+                        Curvature::OneSided(OneSided { rows_contracted: true, .. }),
                     ) => set.rows,
                     (Storage::OneSided { scale: Scale::Sum, .. }, _) => set.cols,
                     _ => 1,

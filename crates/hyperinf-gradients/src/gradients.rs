@@ -75,7 +75,7 @@ impl Gradients {
         Ok(Self { layout, blocks })
     }
 
-    /// All blocks side by side as one block `[n, 1, D]`: the full matrix instead of the block diagonal.
+    /// All blocks joined into one block `[n, 1, D]`, whose curvature is the full matrix instead of a block diagonal.
     pub fn merged(&self) -> Self {
         let rows = self.blocks.iter().map(|b| b.clone().flatten::<2>(1, 2)).collect();
         let all = Tensor::cat(rows, 1);

@@ -4,7 +4,7 @@ use hyperinf_linalg::normal_pair;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// What random numbers are for: the same seed gives each purpose its own.
+/// The use of random numbers: under one seed each has a stream of its own.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose {
     /// Entries of a projection, of a block and side.
@@ -13,7 +13,7 @@ pub(crate) enum Purpose {
     Estimate = 1,
 }
 
-/// The generator of a purpose, a seed and two numbers that say where in it.
+/// The generator of a purpose, a seed and two numbers that pick a part of it.
 pub(crate) fn generator(purpose: Purpose, seed: u64, first: usize, second: usize) -> StdRng {
     let mut key = [0; 32];
     for (part, value) in key.chunks_exact_mut(8).zip([seed, first as u64, second as u64, purpose as u64]) {

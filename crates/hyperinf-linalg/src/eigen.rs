@@ -24,14 +24,14 @@ pub fn symmetric_eigen(values: &[f64], size: usize) -> Result<(Vec<f64>, Mat<f64
 }
 
 /// The eigenpairs of a symmetric positive semi-definite matrix, largest first, in f64 on the host.
-pub struct Eigenpairs {
+pub struct EigenDecomposition {
     /// `d` eigenvalues, never negative: those that rounding put below zero are zero.
     pub values: Vec<f64>,
     /// `[d, d]` row by row, with the eigenvectors in its columns.
     pub vectors: Vec<f64>,
 }
 
-impl Eigenpairs {
+impl EigenDecomposition {
     /// Decomposes `[d, d]`.
     ///
     /// The matrix is scaled by its largest entry, so that nothing overflows inside.

@@ -9,7 +9,7 @@
 //! | [`dots`], [`combine`], [`gram`], [`outer`], [`normal_product`] | products of rows, in their type or in f64 |
 //! | [`squared_norms`], [`norms`], [`scalars`], [`squares`], [`ratios`] | one number per row |
 //! | [`host`], [`tensor_from_host`], [`precise`], [`epsilon`] | the way to the host and back; types |
-//! | [`Cholesky`], [`symmetric_eigen`], [`Eigenpairs`], [`orthonormal`] | decompositions |
+//! | [`Cholesky`], [`symmetric_eigen`], [`EigenDecomposition`], [`orthonormal`] | decompositions |
 //! | [`RandomRows`] | the randomised Nyström approximation |
 //! | [`rotate`], [`kronecker`] | Kronecker products |
 //! | [`normals`], [`normal_pair`], [`seeded_normals`] | normal random numbers |
@@ -47,7 +47,7 @@ mod size;
 mod statistics;
 
 pub use cholesky::Cholesky;
-pub use eigen::{Eigenpairs, symmetric_eigen};
+pub use eigen::{EigenDecomposition, symmetric_eigen};
 pub use error::{MatrixError, ReadError, StatisticsError};
 pub use kronecker::{kronecker, rotate};
 pub use norms::{largest, norms, ratios, scalars, squared_norms, squares};

@@ -6,6 +6,7 @@ use crate::{MatrixError, ReadError, host, seeded_normals, tensor_from_host};
 
 /// Orthonormal rows `Ω` that span a random subspace, `[l, D]`, in f64 on the host: what the randomised Nyström
 /// approximation of a matrix is made from.
+#[derive(Clone)]
 pub struct RandomRows {
     /// `Ωᵀ`, `[D, l]`: faer stores columns.
     columns: Mat<f64>,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::iter;
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::{BlockCurvature, Curvature, Damping};
+use hyperinf_curvature::{BlockCurvature, Core, Curvature, Damping};
 use hyperinf_gradients::{Block, Gradients, same_layout};
 use hyperinf_linalg::{dots, host, precise, scalars, squared_norms};
 use hyperinf_solvers::{Inverse, Solver};
@@ -90,10 +90,7 @@ pub(crate) fn invert<'a>(
 
 /// The next blocks to be inverted together.
 fn group(found: &mut VecDeque<BlockCurvature>) -> Vec<BlockCurvature> {
-    let bytes = |found: &BlockCurvature| match &found.curvature {
-        Curvature::Samples(rows) => 8 * rows.dims()[0].pow(2),
-        h => h.matrix().map_or(0, |matrix| 8 * matrix.dims()[0].pow(2)),
-    };
+    let bytes = |found: &BlockCurvature| 8 * found.curvature.decomposed_side().pow(2);
     let mut taken = Vec::new();
     let mut sum = 0;
     while let Some(next) = found.pop_front_if(|next| taken.is_empty() || sum + bytes(next) <= TOGETHER) {
@@ -126,9 +123,9 @@ fn prepare(
             Some(Ok(inverse)) => Operator::Inverse(inverse),
             Some(Err(source)) => return Err(ScoreError::Solve { block: block.name, source }),
         };
-        let rows = match curvature {
-            Curvature::Samples(rows) if held => Some(rows),
-            _ => None,
+        let rows = match curvature.core() {
+            Core::Samples(rows) if held => Some(rows.clone()),
+            Core::Samples(_) | Core::Matrix { .. } | Core::Eigenvalues { .. } => None,
         };
         let report = BlockReport {
             block: block.clone(),

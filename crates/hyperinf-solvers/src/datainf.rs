@@ -1,8 +1,8 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, Structure};
+use hyperinf_curvature::{Curvature, Samples, Structure};
 use hyperinf_linalg::{ReadError, host, normal_product, precise, ratios, squares};
 
-use crate::solver::{check, check_rows, finite};
+use crate::solver::{check, check_rows, finite, unsupported};
 use crate::{Inverse, Solution, SolveError, Solver};
 
 /// DataInf: the mean of the samples' own inverses in place of the inverse of their mean.
@@ -38,8 +38,10 @@ impl Solver for DataInf {
 
     fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {
         check(self, h, lambda)?;
-        let Curvature::Samples(samples) = h else { unreachable!("check() accepts samples only") };
-        Ok(Box::new(Prepared { samples: samples.clone(), lambda }))
+        match h {
+            Curvature::Samples(Samples { rows }) => Ok(Box::new(Prepared { samples: rows.clone(), lambda })),
+            _ => Err(unsupported(self, h.structure())),
+        }
     }
 }
 

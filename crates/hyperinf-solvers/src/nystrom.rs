@@ -1,4 +1,4 @@
-use hyperinf_curvature::{Curvature, Structure};
+use hyperinf_curvature::{Curvature, Eigenpairs, Structure};
 use hyperinf_linalg::{RandomRows, epsilon, host, tensor_from_host};
 
 use crate::low_rank::LowRank;
@@ -48,12 +48,12 @@ impl Solver for Nystrom {
     fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {
         check(self, h, lambda)?;
         let approximation = nystrom_eigen(h, self.rank, self.seed)?;
-        Ok(Box::new(LowRank::new("nystrom", h, &approximation, lambda, 0)?))
+        Ok(Box::new(LowRank::new("nystrom", h, approximation, lambda, 0)?))
     }
 }
 
 /// The randomized Nyström approximation of a positive semi-definite curvature (Frangella, Tropp and Udell 2023,
-/// algorithm 2.1), as `Curvature::Eigen` in f64 where the device has it.
+/// algorithm 2.1), in f64 where the device has it.
 ///
 /// [`RandomRows::nystrom`] with `rank` rows. Its first shift is the rounding of `||ΩH||_F`. The approximation is never
 /// above `H`; it is `H` if `rank` is at least that of `H`.
@@ -61,7 +61,7 @@ impl Solver for Nystrom {
 /// # Errors
 ///
 /// If the rank is 0, `H` holds NaN, or `H` has a negative eigenvalue that its own rounding does not explain.
-pub fn nystrom_eigen(h: &Curvature, rank: usize, seed: u64) -> Result<Curvature, SolveError> {
+pub fn nystrom_eigen(h: &Curvature, rank: usize, seed: u64) -> Result<Eigenpairs, SolveError> {
     const SOLVER: &str = "nystrom";
     if rank == 0 {
         return Err(SolveError::Parameter { solver: SOLVER, parameter: "rank", expected: "at least 1", value: 0.0 });
@@ -76,7 +76,7 @@ pub fn nystrom_eigen(h: &Curvature, rank: usize, seed: u64) -> Result<Curvature,
     let shifts = [epsilon(dtype), LARGEST_SHIFT * rounding];
     let pairs = rows.nystrom(&product, rank, shifts);
     let pairs = pairs.map_err(SolveError::matrix(SOLVER, "a product with the curvature"))?;
-    Ok(Curvature::Eigen {
+    Ok(Eigenpairs {
         vectors: tensor_from_host(pairs.vectors, [rank, d], &device, dtype),
         values: tensor_from_host(pairs.values, [1, rank], &device, dtype).squeeze_dim(0),
     })

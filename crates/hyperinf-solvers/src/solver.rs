@@ -1,5 +1,5 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, Structure};
+use hyperinf_curvature::{Core, Curvature, Structure};
 use hyperinf_linalg::{ReadError, host, largest, normal_product, ratios};
 
 use crate::SolveError;
@@ -98,13 +98,13 @@ pub(crate) fn checked(
     x: Tensor<2>,
     v: Tensor<2>,
 ) -> Result<(Vec<f64>, Option<Tensor<2>>), ReadError> {
-    let (product, products) = match h {
-        Curvature::Samples(rows) => {
+    let (product, products) = match h.core() {
+        Core::Samples(rows) => {
             let m = rows.dims()[0] as f64;
             let (product, products) = normal_product(x.clone(), rows.clone(), |products, _| products.div_scalar(m));
             (product, Some(products))
         }
-        _ => (h.apply(x.clone()), None),
+        Core::Matrix { .. } | Core::Eigenvalues { .. } => (h.apply(x.clone()), None),
     };
     Ok((ratios(product + x.mul_scalar(lambda) - v.clone(), v)?, products))
 }
@@ -113,13 +113,17 @@ pub(crate) fn checked(
 pub(crate) fn check(solver: &dyn Solver, h: &Curvature, lambda: f64) -> Result<(), SolveError> {
     let structure = h.structure();
     if !solver.supports(structure) {
-        let supported = Structure::ALL.into_iter().filter(|s| solver.supports(*s)).collect();
-        return Err(SolveError::Unsupported { solver: solver.name(), structure, supported });
+        return Err(unsupported(solver, structure));
     }
     if !(lambda > 0.0 && lambda.is_finite()) {
         return Err(SolveError::Damping { solver: solver.name(), lambda });
     }
     Ok(())
+}
+
+pub(crate) fn unsupported(solver: &dyn Solver, structure: Structure) -> SolveError {
+    let supported = Structure::ALL.into_iter().filter(|s| solver.supports(*s)).collect();
+    SolveError::Unsupported { solver: solver.name(), structure, supported }
 }
 
 /// The checks that every `apply` starts with.

@@ -1,5 +1,5 @@
 use burn::tensor::{DType, Device, Tensor};
-use hyperinf::curvature::Curvature;
+use hyperinf::curvature::{Curvature, Dense};
 use hyperinf::linalg::{host, normals, outer, precise, tensor_from_host};
 use hyperinf::solvers::{Exact, Solver};
 use rand::rngs::StdRng;
@@ -30,7 +30,7 @@ impl Problem {
         let v = tensor_from_host(normals(size.dim, || rng.random()), [1, size.dim], device, dtype);
         let h = outer(samples.clone()).div_scalar(size.samples as f64);
         // One round of refinement makes the answer better than the Cholesky solution that is compared with it.
-        let dense = Curvature::Dense(precise(h.clone()));
+        let dense = Curvature::from(Dense { matrix: precise(h.clone()) });
         let exact = Exact.prepare(&dense, lambda)?;
         let goal = precise(v.clone());
         let first = exact.apply(goal.clone())?.x;
@@ -40,7 +40,7 @@ impl Problem {
     }
 
     pub(super) fn dense(&self) -> Curvature {
-        Curvature::Dense(self.h.clone())
+        Curvature::from(Dense { matrix: self.h.clone() })
     }
 
     /// `A = H + λI`.

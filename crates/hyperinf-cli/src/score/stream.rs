@@ -213,20 +213,19 @@ impl<'a> Blocks<'a> {
     /// Samples that are held at once.
     fn batch(self, positions: &[usize]) -> usize {
         let n = self.file().samples();
-        let parameters = self.block(positions).parameters();
-        let storage = match self.options.method {
-            Method::Inverse { storage, .. } => Some(storage),
-            Method::Identity => None,
+        let block = self.block(positions);
+        let parameters = block.parameters();
+        let held = match self.options.method {
+            Method::Inverse { storage, .. } => storage.holds_samples(&block, n),
+            Method::Identity => false,
         };
-        let all = match (self.set, storage) {
+        let all = match self.set {
             // What is held is smaller than what is read.
             _ if self.pair.projection.is_some() => false,
-            (Set::Query | Set::Contrast, _) => self.options.query == QueryMode::Each,
+            Set::Query | Set::Contrast => self.options.query == QueryMode::Each,
             // Only the samples that the curvature is made of are held by it.
-            (Set::Train, _) if self.pair.curvature.is_some() => false,
-            (_, Some(Storage::Samples)) => true,
-            (_, Some(Storage::Full)) => n <= parameters,
-            _ => false,
+            Set::Train if self.pair.curvature.is_some() => false,
+            Set::Train | Set::Curvature => held,
         };
         let bytes = parameters * if self.precision == Precision::Double { 8 } else { 4 };
         if all { n } else { (BATCH / bytes).clamp(1, n) }

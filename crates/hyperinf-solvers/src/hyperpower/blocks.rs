@@ -1,7 +1,7 @@
 //! Blocks of a model, one by one and together: bounds, types, retries, warm starts.
 
 use burn::tensor::{DType, Device, Tensor};
-use hyperinf_curvature::Curvature;
+use hyperinf_curvature::{Curvature, Dense};
 use hyperinf_linalg::{epsilon, has_own_memory, host};
 
 use super::Hyperpower;
@@ -140,7 +140,7 @@ impl<'a> Problem<'a> {
     pub(super) fn new(solver: &Hyperpower, h: &'a Curvature, lambda: f64) -> Result<Self, SolveError> {
         let matrix = h.matrix().expect("check() accepts curvatures with a matrix only");
         check_finite(solver, matrix)?;
-        let upper = spectral_bound(&Curvature::Dense(matrix.clone()), matrix)? + lambda;
+        let upper = spectral_bound(&Dense { matrix: matrix.clone() }.into(), matrix)? + lambda;
         let mut problem = Self { matrix, lambda, upper, dtype: matrix.dtype() };
         if epsilon(problem.dtype) * upper / lambda > ROUNDING && problem.has_f64() {
             problem.dtype = DType::F64;
