@@ -65,7 +65,7 @@ impl Moments {
         let scale = if shared && trace > 0.0 { trace } else { 1.0 };
         let products = left.values.iter().flat_map(|a| right.values.iter().map(move |s| a * (s / scale))).collect();
         let eigenvalues = tensor_from_host(products, [block.rows, block.cols], &device, dtype);
-        Ok(Curvature::Kronecker { left: left.basis(&device, dtype), right: right.basis(&device, dtype), eigenvalues })
+        Ok(Kronecker { left: left.basis(&device, dtype), right: right.basis(&device, dtype), eigenvalues })
     }
 }
 
