@@ -6,7 +6,7 @@ use std::thread;
 
 use burn::tensor::{Device, Element, Tensor, TensorData};
 use bytemuck::Zeroable;
-use hyperinf::curvature::{BlockCurvature, Damping, Storage};
+use hyperinf::curvature::{BlockCurvature, Damping};
 use hyperinf::gradients::{Block, GradientError, Gradients, Projection, Sides};
 use hyperinf::linalg::ReadError;
 use hyperinf::scoring::{
