@@ -11,11 +11,11 @@ use burn::tensor::{DType, Device};
 use crate::args::{ConvergeArgs, PrecisionArg};
 use crate::device::open_device;
 use crate::error::CliError;
-use crate::output::{Folder, Staged, stage_csv, stage_json};
 use crate::progress::{Progress, warn};
 use crate::score::counted;
 use crate::to_stdout;
 use curve::{Curve, GivenUp, METHODS};
+use hyperinf::store::{OutputFolder, Staged, stage_csv, stage_json};
 use problem::Problem;
 use report::Summary;
 
@@ -52,7 +52,7 @@ pub fn run(args: &ConvergeArgs) -> Result<(), CliError> {
     let pictures: Vec<String> =
         settings.sizes.iter().map(|s| format!("converge-d{}-n{}.png", s.dim, s.samples)).collect();
     let files: Vec<&str> = pictures.iter().map(String::as_str).chain(["converge.csv", "summary.json"]).collect();
-    let folder = Folder::new(&args.out, &files, &[])?;
+    let folder = OutputFolder::new(&args.out, &files, &[])?;
     let found = curves(&settings)?;
     let summary = Summary::new(&settings, &found, began.elapsed().as_secs_f64());
     let (csv, json) = (folder.file("converge.csv"), folder.file("summary.json"));

@@ -8,8 +8,8 @@ use super::{Settings, Size, Sized};
 use crate::args::PrecisionArg;
 use crate::error::CliError;
 use crate::figure::{Axis, Line, Panel, Point, stage_lines};
-use crate::output::{Cells, Staged, cell};
 use crate::score::counted;
+use hyperinf::store::{Cells, Staged, cell};
 
 /// The steps that are shown to people.
 const SHOWN: [usize; 7] = [1, 5, 10, 15, 20, 25, 40];
