@@ -53,13 +53,14 @@ mod uncertainty;
 
 pub use agreement::{Agreement, agreements, default_top};
 pub use convex::{Logistic, Ridge, Rows};
-pub use correlation::{pearson, ranks, spearman};
+pub use correlation::{pearson, spearman};
 pub use damping::{Advice, DampingConfig, DampingStudy, Evidence, KnownError, Rule, advise, known_bad, study_dampings};
 pub use detection::{auc, detection_rate};
 pub use driver::{
     Bench, Candidate, Ensemble, EvalConfig, Evaluation, Figure, Findings, MethodScores, Progress, Row, Stage, evaluate,
 };
 pub use error::EvalError;
+pub use hyperinf_linalg::ranks;
 pub use noise::flipped_labels;
 pub use statistics::{Interval, mean_and_error};
 // The list of ground truths is in `truth.rs`, so that a new one is registered once.

@@ -1,8 +1,8 @@
 //! Real weights reproduce known outputs.
 
 use hyperinf::burn::tensor::Device;
-use hyperinf::curvature::host;
 use hyperinf::gradients::Tape;
+use hyperinf::linalg::host;
 use hyperinf::models::{Limit, TextTokenizer, TokenBatch, generate, load_causal_lm, load_encoder};
 
 use crate::{Failure, Places};
