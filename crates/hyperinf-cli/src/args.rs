@@ -26,7 +26,6 @@ pub use influence::{AttributeArgs, DetectArgs, FormatArg, InfluenceArgs, SelectA
 pub use scoring::{DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg};
 pub use sweep::SweepArgs;
 pub use texts::{ColumnArgs, LengthArgs, ModelArgs};
-pub use truths::EvalCommand;
 pub use variants::{OverArg, VariantArgs};
 
 /// Training-data attribution: which training samples helped or harmed a prediction.
