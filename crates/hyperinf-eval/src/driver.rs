@@ -25,7 +25,7 @@ use crate::{Truth, TruthError};
 /// |---|---|---|---|
 /// | `task` | 1,000 digits, 100 queries | data, perceptron and training | see [`DigitsConfig`] |
 /// | `candidates` | none | the methods to compare | |
-/// | `dampings` | none | factors λ is computed from; none: the truth's own default | positive, finite |
+/// | `dampings` | none | damping factors; with none, the truth's default | positive, finite |
 /// | `models` | 1 | trained models, with the seeds 0, 1, …, whose scores are averaged | ≥ 1 |
 /// | `bank` | `None` | file that keeps the results of retrainings; `None`: memory only | |
 #[derive(Clone)]

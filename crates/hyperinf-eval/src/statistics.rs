@@ -26,13 +26,13 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// The mean of values with its interval: of 20 values or more the percentile bootstrap's (Efron 1979), for which the
-    /// values are drawn anew with replacement 2,000 times, by a fixed seed; of fewer Student's `mean ± t √(s²/m)`, which
-    /// covers as often as it says for normal values.
+    /// The mean of values with its interval. For 20 values or more it is the percentile bootstrap's with 2,000 resamples
+    /// and a fixed seed (Efron 1979); for fewer it is Student's `mean ± t √(s²/m)`, which covers as stated for normal
+    /// values.
     ///
-    /// A single value has no interval, and `None` stands for the mean of none. The interval tells how the mean varies
-    /// over *these* values (queries, say), not over whatever they have in common. Student's may leave the range that the
-    /// values have: see [`Interval::within`].
+    /// A single value has no interval; no values give `None`. The interval describes how the mean varies over *these*
+    /// values (queries, say), not over anything they share. Student's interval may leave the range of the values: see
+    /// [`Interval::within`].
     pub fn of(values: &[f64]) -> Option<Self> {
         let count = values.len();
         if count == 0 {
@@ -52,8 +52,8 @@ impl Interval {
         Some(Self { mean: mean(values.iter().sum()), low: Some(quantile(0.025)), high: Some(quantile(0.975)) })
     }
 
-    /// The same with ends cut to the range that the values have: `[-1, 1]` for correlations, `[0, 1]` for shares. The mean
-    /// lies in it, so the interval covers no less often.
+    /// The interval with its ends cut to the range of the values: `[-1, 1]` for correlations, `[0, 1]` for shares. The
+    /// mean lies in that range, so coverage does not suffer.
     #[must_use]
     pub fn within(self, least: f64, most: f64) -> Self {
         let cut = |end: Option<f64>| end.map(|end| end.max(least).min(most));

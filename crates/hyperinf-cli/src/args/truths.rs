@@ -52,7 +52,7 @@ pub enum EvalCommand {
     /// selections of the same size and to all images.
     #[command(verbatim_doc_comment)]
     Selection(SelectionArgs),
-    /// Identical subclasses: are the most helpful samples of the query's own digit?
+    /// Identical subclasses: do the most helpful samples show the same digit as the query?
     ///
     /// Merges the digits into superclasses (even and odd), trains on those, and reports the share of
     /// the queries whose most helpful image shows the same digit, with a 95 % interval, and the share

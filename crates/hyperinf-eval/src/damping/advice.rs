@@ -3,7 +3,7 @@ use serde::Serialize;
 /// Above this rank correlation with the dot product the curvature plays no part.
 const PLAIN: f64 = 0.98;
 
-/// What is known about the scores at one damping.
+/// The evidence about one damping.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evidence {
     /// The damping.

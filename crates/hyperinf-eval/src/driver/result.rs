@@ -36,7 +36,7 @@ pub struct Row {
     pub method: String,
     /// The damping factor; `None` where there is no damping.
     pub damping: Option<f64>,
-    /// The estimate of the curvature; `None` where there is none.
+    /// The estimate of the curvature; `None` for methods without curvature.
     pub estimate: Option<EstimateKind>,
     /// The figures, the most important one first.
     pub figures: Vec<Figure>,
@@ -76,7 +76,7 @@ impl Row {
     }
 }
 
-/// What a ground truth reports besides its rows.
+/// The report of a ground truth, apart from its rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Findings {
     /// What was done, in one or two sentences with the numbers in them.

@@ -36,7 +36,7 @@ impl Default for MislabelConfig {
 }
 
 impl MislabelConfig {
-    /// Fails unless some of so many images get a wrong label, and some do not.
+    /// Fails unless the noise gives some of the images a wrong label, and not all.
     ///
     /// # Errors
     ///
