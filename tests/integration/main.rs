@@ -30,6 +30,7 @@ mod low_rank;
 mod models;
 mod names;
 mod networks;
+mod observers;
 mod ops;
 mod peft;
 mod positions;

@@ -13,10 +13,12 @@
 //! | [`selection`] | retraining on the best samples, with random draws beside |
 //! | [`Proximal`] | the proximal Bregman response function of any Burn module |
 //! | [`Ridge`], [`Logistic`] | convex models whose answers are exact |
+//! | [`convergence`] | how fast each solver approaches the inverse of a damped matrix |
 //! | [`digits`] | the built-in task: images of digits and a perceptron that is trained in a fraction of a second |
 //!
 //! Nothing of the pipeline depends on this crate.
 
+pub mod convergence;
 mod convex;
 mod correlation;
 mod detection;

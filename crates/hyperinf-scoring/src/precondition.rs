@@ -6,7 +6,7 @@ use std::iter;
 use burn::tensor::Tensor;
 use hyperinf_curvature::{BlockCurvature, Curvature, CurvatureError, Damping, dots, host, precise, scalars};
 use hyperinf_gradients::{Block, Gradients, same_layout, squared_norms};
-use hyperinf_solvers::{Inverse, Solver};
+use hyperinf_solvers::{Inverse, Plan, Solver};
 
 use crate::passes::accumulate;
 use crate::{BlockReport, Method, Normalisation, Options, ScoreError, Set, Source};
@@ -134,7 +134,7 @@ fn prepare(
             // No training gradient, no influence: not a matter of λ.
             lambda: if held { lambda } else { lambda.or(damping) },
             mean_square,
-            chosen: String::new(),
+            plan: Plan::default(),
             iterations: 0,
             residual: 0.0,
             tolerance: None,
@@ -234,8 +234,8 @@ impl Inverted {
             report.iterations = report.iterations.max(solution.iterations);
             report.residual = report.residual.max(solution.residual());
             report.tolerance = solution.tolerance;
-            // What is told may depend on what it took.
-            report.chosen = inverse.describe();
+            // After `apply`: it may have needed a second attempt.
+            report.plan = inverse.plan();
         }
         Ok((solution.x, solution.products))
     }

@@ -1,5 +1,6 @@
 use hyperinf_curvature::BlockCurvature;
 use hyperinf_gradients::Block;
+use hyperinf_solvers::Plan;
 
 use crate::part::Part;
 use crate::precondition::Curved;
@@ -80,8 +81,8 @@ pub struct BlockReport {
     pub lambda: Option<f64>,
     /// `mean(diag F)`, in units of squared gradients.
     pub mean_square: f64,
-    /// How the block was inverted and why, in the solver's words; empty where its name says it all.
-    pub chosen: String,
+    /// How the block was inverted, and why; displays as nothing if the solver's name says it all.
+    pub plan: Plan,
     /// Steps of the solver.
     pub iterations: usize,
     /// The relative residual of the preconditioned queries.

@@ -1,7 +1,7 @@
 use burn::tensor::Tensor;
 use hyperinf_curvature::{BlockCurvature, Curvature, Damping, dots};
 use hyperinf_gradients::Gradients;
-use hyperinf_solvers::Solver;
+use hyperinf_solvers::{Plan, Solver};
 
 use crate::passes::{accumulate, each_batch, queries, read_rows, squares};
 use crate::{Attribution, BlockReport, Method, Normalisation, Options, ScoreError, Scores, Set, Source, attribute};
@@ -85,7 +85,7 @@ impl<'a> Swept<'a> {
             block: block.clone(),
             lambda,
             mean_square,
-            chosen: String::new(),
+            plan: Plan::default(),
             iterations: 0,
             residual: 0.0,
             tolerance: None,
@@ -104,7 +104,7 @@ impl<'a> Swept<'a> {
         for (place, (inverse, lambda)) in inverses.iter().zip(lambdas).enumerate() {
             let solution = inverse.apply(v.clone()).map_err(error)?;
             let report = BlockReport {
-                chosen: inverse.describe(),
+                plan: inverse.plan(),
                 iterations: solution.iterations,
                 residual: solution.residual(),
                 tolerance: solution.tolerance,

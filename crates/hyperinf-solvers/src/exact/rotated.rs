@@ -3,7 +3,7 @@ use hyperinf_curvature::{Curvature, host, precise, tensor_from_host};
 
 use super::TOLERANCE;
 use crate::solver::{check_rows, finite, largest, ratios};
-use crate::{Inverse, Solution, SolveError};
+use crate::{Inverse, Plan, Solution, SolveError};
 
 /// The residual that refinement aims for in f64, and its rounds at most.
 const REFINED: f64 = 1e-10;
@@ -79,5 +79,9 @@ impl Inverse for Rotated {
         let solution =
             Solution { x: x.cast(dtype), iterations: 0, residuals, tolerance: Some(TOLERANCE), products: None };
         finite("exact", solution)
+    }
+
+    fn plan(&self) -> Plan {
+        Plan::of("exact")
     }
 }
