@@ -1,7 +1,7 @@
 //! What an observer sees of a solver's steps.
 
 use burn::tensor::{DType, Tensor};
-use hyperinf::curvature::Curvature;
+use hyperinf::curvature::{Curvature, Samples};
 use hyperinf::solvers::{BlockCg, Cg, Exact, Lissa, LissaScale, Solver, Step, solvers};
 use hyperinf_tests::compare::{assert_close, tensor, values};
 use hyperinf_tests::oracle::Matrix;
@@ -52,7 +52,7 @@ fn iterates_are_the_answers_of_shorter_runs() {
     for (name, device) in precise_devices() {
         let (h, _) = with_spectrum(&logarithmic(30, -2.0, 0.0), &device);
         let (_, v) = noise(2, 30, &device);
-        let samples = Curvature::Samples(tensor(&Matrix::noise(5, 30, 3), &device, DType::F64));
+        let samples = Curvature::from(Samples { rows: tensor(&Matrix::noise(5, 30, 3), &device, DType::F64) });
         let check = |h: &Curvature, solver: &dyn Fn(usize) -> Box<dyn Solver>| {
             let what = solver(1).name();
             let steps = observed(solver(40).as_ref(), h, 0.01, &v);

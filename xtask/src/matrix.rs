@@ -8,7 +8,8 @@ use crate::run::{cargo, status};
 use crate::steps::{Outcome, Steps};
 
 /// Crates that a program may depend on alone. With their minimal features they compile no backend in.
-const LIBRARIES: [&str; 7] = [
+const LIBRARIES: [&str; 8] = [
+    "hyperinf-linalg",
     "hyperinf-gradients",
     "hyperinf-curvature",
     "hyperinf-solvers",

@@ -87,7 +87,7 @@ fn cli_error(error: ConvergenceError, device: &str) -> CliError {
         }
         ConvergenceError::Precision { .. } => CliError::Precision { device: device.to_owned(), precision: "f64" },
         ConvergenceError::Solve(error) => error.into(),
-        ConvergenceError::Curvature(error) => error.into(),
+        ConvergenceError::Read(error) => error.into(),
         ConvergenceError::Errors(error) => error.into(),
     }
 }

@@ -145,7 +145,7 @@ fn losses(model: &EncoderClassifier, samples: &[Sample]) -> Result<Vec<f64>, Cli
     let mut losses = Vec::with_capacity(samples.len());
     for chunk in samples.chunks(BATCH) {
         let batch = model.collate(&chunk.iter().collect::<Vec<_>>())?;
-        losses.extend(hyperinf::curvature::host(model.loss(model.forward(&batch, &mut Tape::off()), &batch))?);
+        losses.extend(hyperinf::linalg::host(model.loss(model.forward(&batch, &mut Tape::off()), &batch))?);
     }
     Ok(losses)
 }

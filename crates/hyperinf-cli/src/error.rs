@@ -6,9 +6,9 @@ use std::io;
 use std::path::PathBuf;
 
 use hyperinf::DeviceError;
-use hyperinf::curvature::CurvatureError;
 use hyperinf::eval::{EvalError, TruthError};
 use hyperinf::gradients::GradientError;
+use hyperinf::linalg::ReadError;
 use hyperinf::models::ModelError;
 use hyperinf::models::load::LoadError;
 use hyperinf::scoring::{ScoreError, Set};
@@ -269,7 +269,7 @@ pub enum CliError {
     Gradients(#[from] GradientError),
     /// A device failed.
     #[error("the losses cannot be computed")]
-    Losses(#[from] CurvatureError),
+    Losses(#[from] ReadError),
     /// A figure of the demo does not exist.
     #[error("the methods cannot be compared")]
     Eval(#[from] EvalError),

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::DType;
-use hyperinf::curvature::host;
 use hyperinf::gradients::{Block, Capture, GradientError, Target, capture};
+use hyperinf::linalg::{ReadError, host};
 
 use crate::error::CliError;
 use crate::gradient_file::GradientWriter;
@@ -106,5 +106,5 @@ impl<M: RowModel> Taken<'_, M> {
 
 fn numbers(captured: &Capture) -> Result<Vec<f32>, GradientError> {
     let data = captured.gradients().into_data_dtype(DType::F32);
-    data.try_into_vec::<f32>().map_err(|error| GradientError::Read(format!("{error:?}")))
+    data.try_into_vec::<f32>().map_err(|error| ReadError { reason: format!("{error:?}") }.into())
 }

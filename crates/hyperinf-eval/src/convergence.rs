@@ -10,7 +10,7 @@ mod problem;
 mod summary;
 
 use burn::tensor::{DType, Device};
-use hyperinf_curvature::CurvatureError;
+use hyperinf_linalg::ReadError;
 use hyperinf_solvers::SolveError;
 
 use crate::EvalError;
@@ -118,9 +118,9 @@ pub enum ConvergenceError {
     /// A system cannot be solved, for another reason than divergence.
     #[error(transparent)]
     Solve(#[from] SolveError),
-    /// An operation on a matrix failed.
+    /// A device failed while values were read back.
     #[error(transparent)]
-    Curvature(#[from] CurvatureError),
+    Read(#[from] ReadError),
     /// The error of an iterate cannot be computed.
     #[error(transparent)]
     Errors(#[from] EvalError),

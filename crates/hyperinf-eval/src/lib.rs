@@ -29,9 +29,10 @@ mod truth;
 mod uncertainty;
 
 pub use convex::{Logistic, Ridge, Rows};
-pub use correlation::{pearson, ranks, spearman};
+pub use correlation::{pearson, spearman};
 pub use detection::{auc, detection_rate};
 pub use error::EvalError;
+pub use hyperinf_linalg::ranks;
 pub use statistics::{Interval, mean_and_error};
 pub use truth::{
     Bank, Brittleness, BrittlenessConfig, Job, Lds, LdsConfig, LdsTruth, LeaveOneOut, Outcome, Proximal, Responses,

@@ -1,5 +1,6 @@
 use hyperinf_curvature::CurvatureError;
 use hyperinf_gradients::GradientError;
+use hyperinf_linalg::ReadError;
 use hyperinf_solvers::SolveError;
 
 /// Which samples an error is about.
@@ -132,6 +133,9 @@ pub enum ScoreError {
     /// Curvature could not be accumulated.
     #[error(transparent)]
     Curvature(CurvatureError),
+    /// A device failed while values were read back.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// A curvature needs activations, and the source has gradients only.
     #[error(
         "this curvature is made of a layer's inputs and what came back to it, and these are gradients alone: a structure made of gradients (`shampoo`, two-sided) is the nearest"

@@ -1,6 +1,7 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{CurvatureError, dots, least_square};
-use hyperinf_gradients::{Block, Gradients, squared_norms};
+use hyperinf_curvature::CurvatureError;
+use hyperinf_gradients::{Block, Gradients};
+use hyperinf_linalg::{dots, least_square, squared_norms};
 
 use crate::passes::{each_batch, queries, read_rows, squares};
 use crate::precondition::{Curved, Inverted, invert};
@@ -61,7 +62,7 @@ impl Part {
             let mut inverted = inverted?;
             let (x, products) = inverted.queries(v.clone().flatten(1, 2))?;
             if options.normalisation == Normalisation::Cosine {
-                add(&mut part.divisors.query, squared_norms(x.clone()).map_err(CurvatureError::from)?);
+                add(&mut part.divisors.query, squared_norms(x.clone())?);
             }
             let (Some(products), Some(rows)) = (products, inverted.rows.take()) else {
                 let scores = Scores { rows: vec![Vec::new(); queries.samples()] };
@@ -228,7 +229,7 @@ impl Underflow {
         self.none = self.none || !products.rows.iter().flatten().all(|product| product.abs() < least);
         if !self.none {
             self.samples += rows.dims()[0];
-            self.squares += squared_norms(rows.clone()).map_err(CurvatureError::from)?.iter().sum::<f64>();
+            self.squares += squared_norms(rows.clone())?.iter().sum::<f64>();
         }
         Ok(())
     }
@@ -236,7 +237,7 @@ impl Underflow {
     /// Fails if all products are small because the gradients are; those of orthogonal gradients are small as well.
     fn check(&self, x: &Tensor<2>, block: &Block) -> Result<(), ScoreError> {
         let (dtype, least) = (x.dtype(), least_square(x.dtype()));
-        let squares: f64 = squared_norms(x.clone()).map_err(CurvatureError::from)?.iter().sum();
+        let squares: f64 = squared_norms(x.clone())?.iter().sum();
         let d = block.parameters() as f64;
         let mean = (squares / (x.dims()[0] as f64 * d)).sqrt() * (self.squares / (self.samples as f64 * d)).sqrt();
         if !self.none && mean > 0.0 && mean < least {

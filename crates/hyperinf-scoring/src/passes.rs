@@ -1,8 +1,9 @@
 //! Passes over sources: what every function of this crate does with batches.
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Accumulator, BlockCurvature, Storage, host};
+use hyperinf_curvature::{Accumulator, BlockCurvature, Storage};
 use hyperinf_gradients::{Block, Gradients, same_layout};
+use hyperinf_linalg::host;
 
 use crate::{Options, QueryMode, ScoreError, Scores, Set, Source};
 

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::iter;
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::{BlockCurvature, Curvature, CurvatureError, Damping, dots, host, precise, scalars};
-use hyperinf_gradients::{Block, Gradients, same_layout, squared_norms};
+use hyperinf_curvature::{BlockCurvature, Core, Curvature, Damping};
+use hyperinf_gradients::{Block, Gradients, same_layout};
+use hyperinf_linalg::{dots, host, precise, scalars, squared_norms};
 use hyperinf_solvers::{Inverse, Plan, Solver};
 
 use crate::passes::accumulate;
@@ -89,10 +90,7 @@ pub(crate) fn invert<'a>(
 
 /// The next blocks to be inverted together.
 fn group(found: &mut VecDeque<BlockCurvature>) -> Vec<BlockCurvature> {
-    let bytes = |found: &BlockCurvature| match &found.curvature {
-        Curvature::Samples(rows) => 8 * rows.dims()[0].pow(2),
-        h => h.matrix().map_or(0, |matrix| 8 * matrix.dims()[0].pow(2)),
-    };
+    let bytes = |found: &BlockCurvature| 8 * found.curvature.decomposed_side().pow(2);
     let mut taken = Vec::new();
     let mut sum = 0;
     while let Some(next) = found.pop_front_if(|next| taken.is_empty() || sum + bytes(next) <= TOGETHER) {
@@ -125,9 +123,9 @@ fn prepare(
             Some(Ok(inverse)) => Operator::Inverse(inverse),
             Some(Err(source)) => return Err(ScoreError::Solve { block: block.name, source }),
         };
-        let rows = match curvature {
-            Curvature::Samples(rows) if held => Some(rows),
-            _ => None,
+        let rows = match curvature.core() {
+            Core::Samples(rows) if held => Some(rows.clone()),
+            Core::Samples(_) | Core::Matrix { .. } | Core::Eigenvalues { .. } => None,
         };
         let report = BlockReport {
             block: block.clone(),
@@ -185,9 +183,7 @@ impl Inverted {
     pub(crate) fn squares(&mut self, rows: &Tensor<2>, normalisation: Normalisation) -> Result<Vec<f64>, ScoreError> {
         match normalisation {
             Normalisation::None => Ok(Vec::new()),
-            Normalisation::Gradient | Normalisation::Cosine => {
-                Ok(squared_norms(rows.clone()).map_err(CurvatureError::from)?)
-            }
+            Normalisation::Gradient | Normalisation::Cosine => Ok(squared_norms(rows.clone())?),
             Normalisation::LossRelatif => self.self_influence(rows),
             Normalisation::ThetaRelatif => self.chunks(rows, |x, _| (x.clone(), x)),
         }

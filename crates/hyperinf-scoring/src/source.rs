@@ -4,8 +4,8 @@ mod projected;
 use std::borrow::Borrow;
 use std::sync::Arc;
 
-use hyperinf_curvature::host;
 use hyperinf_gradients::{Block, Capture, Estimate, Gradients, Target, Task, capture, gradients};
+use hyperinf_linalg::host;
 
 pub use self::curvature::CurvatureSource;
 pub use self::projected::{Moments, ProjectedSource, principal};

@@ -1,6 +1,7 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{BlockCurvature, Curvature, Damping, dots};
+use hyperinf_curvature::{BlockCurvature, Core, Damping};
 use hyperinf_gradients::Gradients;
+use hyperinf_linalg::dots;
 use hyperinf_solvers::{Plan, Solver};
 
 use crate::passes::{accumulate, each_batch, queries, read_rows, squares};
@@ -110,14 +111,14 @@ impl<'a> Swept<'a> {
                 tolerance: solution.tolerance,
                 ..report(Some(lambda))
             };
-            match &curvature {
-                Curvature::Samples(rows) => {
+            match curvature.core() {
+                Core::Samples(rows) => {
                     let products = solution.products.unwrap_or_else(|| dots(solution.x, rows.clone()));
                     let scores = read_rows(products)?;
                     scores.check()?;
                     self.score(place, &report, scores, options)?;
                 }
-                _ => {
+                Core::Matrix { .. } | Core::Eigenvalues { .. } => {
                     self.found[place].blocks.push(report);
                     waiting.push(solution.x);
                 }

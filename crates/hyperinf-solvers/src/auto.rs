@@ -2,7 +2,7 @@ mod choice;
 mod cost;
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, Structure};
+use hyperinf_curvature::{Core, Curvature, Structure};
 
 use crate::solver::check;
 use crate::{
@@ -77,14 +77,10 @@ impl Auto {
         if lambdas.is_empty() {
             return Ok((Way::Cholesky, Reason::NoDampings));
         }
-        match h {
-            Curvature::Samples(samples) => Ok(of_samples(samples, lambdas.len())),
-            Curvature::Diagonal(_) | Curvature::Kronecker { .. } | Curvature::Eigen { .. } => {
-                Ok((Way::Cholesky, Reason::NothingToFactorise(h.structure())))
-            }
-            Curvature::Dense(matrix) | Curvature::OneSided { factor: matrix, .. } => {
-                self.of_matrix(matrix, h.parameters(), lambdas)
-            }
+        match h.core() {
+            Core::Samples(samples) => Ok(of_samples(samples, lambdas.len())),
+            Core::Eigenvalues { .. } => Ok((Way::Cholesky, Reason::NothingToFactorise(h.structure()))),
+            Core::Matrix { matrix, .. } => self.of_matrix(matrix, h.parameters(), lambdas),
         }
     }
 

@@ -1,4 +1,5 @@
 use hyperinf_curvature::{CurvatureError, Structure};
+use hyperinf_linalg::{MatrixError, ReadError};
 
 use crate::Solver;
 
@@ -103,6 +104,22 @@ pub enum SolveError {
     /// An operation on the curvature failed.
     #[error(transparent)]
     Curvature(#[from] CurvatureError),
+    /// A device failed while values were read back.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+impl SolveError {
+    /// Names the solver, and `what` its matrix was made of.
+    pub(crate) fn matrix(solver: &'static str, what: &'static str) -> impl Fn(MatrixError) -> Self {
+        move |error| match error {
+            MatrixError::NonFinite { .. } | MatrixError::NotConverged { .. } => Self::NonFinite { solver, what },
+            MatrixError::NotPositiveDefinite { size, shift } => {
+                Self::NotPositiveDefinite { solver, size, lambda: shift }
+            }
+            MatrixError::Read(error) => Self::Read(error),
+        }
+    }
 }
 
 impl SolveError {

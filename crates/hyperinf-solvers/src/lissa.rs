@@ -2,12 +2,13 @@ mod held;
 mod series;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use hyperinf_curvature::{Curvature, Structure};
+use hyperinf_curvature::{Curvature, Samples, Structure, Structured};
+use hyperinf_linalg::norms as lengths;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::cg::check_limits;
-use crate::solver::{Observer, check, check_rows, finite, norms as lengths};
+use crate::solver::{Observer, check, check_rows, finite};
 use crate::{
     Forecast, Inverse, Plan, Solution, SolveError, Solver, Step, Work, largest_eigenvalue, relative_residuals,
 };
@@ -126,7 +127,7 @@ impl Solver for Lissa {
                 return parameter("scale", "positive and finite", scale);
             }
             (LissaScale::Fixed(scale), ..) => scale,
-            (LissaScale::Spectral, LissaBatch::Random { .. }, Curvature::Samples(rows)) => {
+            (LissaScale::Spectral, LissaBatch::Random { .. }, Curvature::Samples(Samples { rows })) => {
                 lengths(rows.clone())?.into_iter().fold(lambda, |most, norm| most.max(norm * norm + lambda))
             }
             (LissaScale::Spectral, ..) => largest_eigenvalue(h, &h.like(), POWER_STEPS)? * 1.1 + lambda,
@@ -179,7 +180,7 @@ impl Prepared {
     fn solve(&self, v: Tensor<2>, observer: Observer<'_>) -> Result<Solution, SolveError> {
         check_rows(&v, self.h.parameters())?;
         let solution = match (self.params.batch, &self.h) {
-            (LissaBatch::Random { size, repeats, tail, seed }, Curvature::Samples(rows)) => {
+            (LissaBatch::Random { size, repeats, tail, seed }, Curvature::Samples(Samples { rows })) => {
                 let solution = self.random(v, rows, size, [repeats, tail], seed)?;
                 if let Some(observer) = observer {
                     // A mean over runs: only the answer is one.
@@ -208,7 +209,7 @@ impl Prepared {
             for step in 1..=self.params.max_steps {
                 let draw: Vec<i64> = (0..size).map(|_| rng.random_range(0..m) as i64).collect();
                 let draw = Tensor::<1, Int>::from_data(TensorData::new(draw, [size]), &rows.device());
-                let batch = Curvature::Samples(rows.clone().select(0, draw));
+                let batch = Samples { rows: rows.clone().select(0, draw) };
                 let product = batch.apply(r.clone()) + r.clone().mul_scalar(self.lambda);
                 r = v.clone() + r - product.div_scalar(self.scale);
                 if step + tail > self.params.max_steps {

@@ -1,7 +1,8 @@
 use std::ops::Range;
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, CurvatureError, Structure, host, normal_product, scalars};
+use hyperinf_curvature::{Core, Curvature, Structure};
+use hyperinf_linalg::{ReadError, host, largest, normal_product, ratios};
 
 use crate::{Plan, SolveError};
 
@@ -10,7 +11,7 @@ use crate::{Plan, SolveError};
 ///
 /// ```
 /// use burn::tensor::Tensor;
-/// use hyperinf_curvature::{Curvature, Structure};
+/// use hyperinf_curvature::{Curvature, Diagonal, Structure};
 /// use hyperinf_solvers::{Inverse, Solution, SolveError, Solver, relative_residuals};
 ///
 /// /// `X = V / (mean(diag H) + λ)`, for diagonal curvature.
@@ -27,7 +28,7 @@ use crate::{Plan, SolveError};
 ///
 ///     fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {
 ///         let mean = match h {
-///             Curvature::Diagonal(diagonal) => diagonal.clone().mean().into_scalar::<f32>(),
+///             Curvature::Diagonal(Diagonal { values }) => values.clone().mean().into_scalar::<f32>(),
 ///             other => return Err(SolveError::unsupported(self, other.structure())),
 ///         };
 ///         Ok(Box::new(Prepared { divisor: f64::from(mean) + lambda, h: h.clone(), lambda }))
@@ -50,8 +51,8 @@ use crate::{Plan, SolveError};
 /// }
 ///
 /// # fn main() -> Result<(), SolveError> {
-/// let device = hyperinf::device("flex").expect("it is compiled in");
-/// let h = Curvature::Diagonal(Tensor::from_data([1.0, 3.0], &device));
+/// # let device = burn::tensor::Device::flex();
+/// let h = Curvature::from(Diagonal { values: Tensor::from_data([1.0, 3.0], &device) });
 /// let solution = Scaled.prepare(&h, 1.0)?.apply(Tensor::from_data([[3.0, 3.0]], &device))?;
 /// assert_eq!(solution.x.into_data().iter::<f32>().collect::<Vec<_>>(), [1.0, 1.0]);
 /// assert!((solution.residual() - (2.0_f64 / 18.0).sqrt()).abs() < 1e-6);
@@ -173,7 +174,7 @@ impl Solution {
 /// # Errors
 ///
 /// If the device fails.
-pub fn relative_residuals(h: &Curvature, lambda: f64, x: Tensor<2>, v: Tensor<2>) -> Result<Vec<f64>, CurvatureError> {
+pub fn relative_residuals(h: &Curvature, lambda: f64, x: Tensor<2>, v: Tensor<2>) -> Result<Vec<f64>, ReadError> {
     Ok(checked(h, lambda, x, v)?.0)
 }
 
@@ -184,38 +185,16 @@ pub(crate) fn checked(
     lambda: f64,
     x: Tensor<2>,
     v: Tensor<2>,
-) -> Result<(Vec<f64>, Option<Tensor<2>>), CurvatureError> {
-    let (product, products) = match h {
-        Curvature::Samples(rows) => {
+) -> Result<(Vec<f64>, Option<Tensor<2>>), ReadError> {
+    let (product, products) = match h.core() {
+        Core::Samples(rows) => {
             let m = rows.dims()[0] as f64;
             let (product, products) = normal_product(x.clone(), rows.clone(), |products, _| products.div_scalar(m));
             (product, Some(products))
         }
-        _ => (h.apply(x.clone()), None),
+        Core::Matrix { .. } | Core::Eigenvalues { .. } => (h.apply(x.clone()), None),
     };
     Ok((ratios(product + x.mul_scalar(lambda) - v.clone(), v)?, products))
-}
-
-/// `||r|| / ||v||` of each row; a row `v = 0` counts as `||r||`.
-pub(crate) fn ratios(r: Tensor<2>, v: Tensor<2>) -> Result<Vec<f64>, CurvatureError> {
-    let (norms, wholes) = (norms(r)?, norms(v)?);
-    Ok(norms.iter().zip(wholes).map(|(r, v)| r / if v > 0.0 { v } else { 1.0 }).collect())
-}
-
-/// `||r||` of each row of `[q, D]`, scaled by its largest entry, so that no square leaves the range of the type.
-pub(crate) fn norms(rows: Tensor<2>) -> Result<Vec<f64>, CurvatureError> {
-    if rows.dims().contains(&0) {
-        return Ok(vec![0.0; rows.dims()[0]]);
-    }
-    let largest = rows.clone().abs().max_dim(1);
-    let scaled = rows / largest.clone().mask_fill(largest.clone().equal_elem(0.0), 1.0);
-    let squares = scalars(scaled.clone(), scaled)?;
-    Ok(squares.iter().zip(host(largest)?).map(|(square, largest)| square.sqrt() * largest).collect())
-}
-
-/// The largest value; NaN if there is one, which `f64::max` would hide.
-pub(crate) fn largest(values: &[f64]) -> f64 {
-    values.iter().fold(0.0, |worst, &value| if value > worst || value.is_nan() { value } else { worst })
 }
 
 /// An observer of iterates, if there is one.

@@ -1,8 +1,8 @@
 //! Real weights give what is known of them.
 
 use hyperinf::burn::tensor::Device;
-use hyperinf::curvature::host;
 use hyperinf::gradients::Tape;
+use hyperinf::linalg::host;
 use hyperinf::models::load::{load_causal_lm, load_encoder};
 use hyperinf::models::{Limit, TextTokenizer, TokenBatch, generate};
 

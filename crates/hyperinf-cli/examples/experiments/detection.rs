@@ -207,7 +207,7 @@ fn accuracy(model: &EncoderClassifier, samples: &[Sample], labels: &[usize]) -> 
     let mut right = 0;
     for rows in order.chunks(BATCH) {
         let chosen: Vec<&Sample> = rows.iter().map(|&row| &samples[row]).collect();
-        let logits = hyperinf::curvature::host(model.forward(&model.collate(&chosen)?, &mut Tape::off()))?;
+        let logits = hyperinf::linalg::host(model.forward(&model.collate(&chosen)?, &mut Tape::off()))?;
         let guesses = logits.chunks(2).map(|pair| usize::from(pair[1] > pair[0]));
         right += guesses.zip(rows).filter(|(guess, row)| *guess == labels[**row]).count();
     }

@@ -1,8 +1,8 @@
 //! Per-sample gradients of a model, all held, in the order of the samples.
 
 use hyperinf::burn::tensor::{Int, Tensor, TensorData};
-use hyperinf::curvature::host;
 use hyperinf::gradients::{Gradients, Target, capture};
+use hyperinf::linalg::host;
 use hyperinf::models::TextModel;
 
 use crate::Failure;

@@ -177,7 +177,7 @@ fn mean_loss(model: &CausalLm, samples: &[LmSample]) -> Result<f64, Failure> {
     for chunk in samples.chunks(BATCH) {
         let chosen: Vec<&LmSample> = chunk.iter().collect();
         let batch = model.collate(&chosen)?;
-        losses.extend(hyperinf::curvature::host(model.loss(model.forward(&batch, &mut Tape::off()), &batch))?);
+        losses.extend(hyperinf::linalg::host(model.loss(model.forward(&batch, &mut Tape::off()), &batch))?);
     }
     Ok(mean(&losses))
 }

@@ -141,15 +141,11 @@ impl Chosen {
             .chunks(batch)
             .map(|rows| model.collate(&rows.iter().map(|&row| &samples[row]).collect::<Vec<_>>()))
             .collect::<Result<Vec<_>, _>>()?;
-        let passes = match storage {
-            Storage::Kronecker { corrected: true } | Storage::TwoSided { corrected: true } => 2,
-            _ => 1,
-        };
         let sent = match self.sent {
             Estimate::GaussNewton { sketch: None } => model.forward(&batches[0], &mut Tape::off()).dims()[1] as u64,
             _ => u64::from(self.draws.unwrap_or(1)),
         };
-        let backward = passes * batches.len() as u64 * sent;
+        let backward = storage.passes() as u64 * batches.len() as u64 * sent;
         let source = Blocks {
             all: CurvatureSource { task: model, batches: batches.as_slice(), estimate: self.sent },
             pattern,

@@ -8,6 +8,7 @@ use burn::tensor::{Device, Element, Tensor, TensorData};
 use bytemuck::Zeroable;
 use hyperinf::curvature::{BlockCurvature, Damping, Storage};
 use hyperinf::gradients::{Block, GradientError, Gradients, Projection, Sides};
+use hyperinf::linalg::ReadError;
 use hyperinf::scoring::{
     self, Attribution, Contrast, Joined, Method, Moments, Options, QueryMode, ScoreError, Scorer, Set, Source,
 };
@@ -212,20 +213,19 @@ impl<'a> Blocks<'a> {
     /// Samples that are held at once.
     fn batch(self, positions: &[usize]) -> usize {
         let n = self.file().samples();
-        let parameters = self.block(positions).parameters();
-        let storage = match self.options.method {
-            Method::Inverse { storage, .. } => Some(storage),
-            Method::Identity => None,
+        let block = self.block(positions);
+        let parameters = block.parameters();
+        let held = match self.options.method {
+            Method::Inverse { storage, .. } => storage.holds_samples(&block, n),
+            Method::Identity => false,
         };
-        let all = match (self.set, storage) {
+        let all = match self.set {
             // What is held is smaller than what is read.
             _ if self.pair.projection.is_some() => false,
-            (Set::Query | Set::Contrast, _) => self.options.query == QueryMode::Each,
+            Set::Query | Set::Contrast => self.options.query == QueryMode::Each,
             // Only the samples that the curvature is made of are held by it.
-            (Set::Train, _) if self.pair.curvature.is_some() => false,
-            (_, Some(Storage::Samples)) => true,
-            (_, Some(Storage::Full)) => n <= parameters,
-            _ => false,
+            Set::Train if self.pair.curvature.is_some() => false,
+            Set::Train | Set::Curvature => held,
         };
         let bytes = parameters * if self.precision == Precision::Double { 8 } else { 4 };
         if all { n } else { (BATCH / bytes).clamp(1, n) }
@@ -321,7 +321,7 @@ impl Source for FileSource<'_> {
             let samples = start..n.min(start + self.batch);
             let data = self.blocks.read(&self.positions, samples).map_err(|error| {
                 self.failed.replace(Some(error));
-                let source = GradientError::Read("the file of gradients".into());
+                let source = GradientError::Read(ReadError { reason: "the file of gradients".into() });
                 ScoreError::Gradients { set: self.blocks.set, source }
             })?;
             visit(self.gradients(data)?)?;

@@ -1,7 +1,7 @@
 use std::time::Instant;
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::host;
+use hyperinf_linalg::host;
 
 use super::ConvergenceError;
 use super::problem::Problem;

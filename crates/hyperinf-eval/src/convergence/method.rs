@@ -1,4 +1,5 @@
-use hyperinf_curvature::{Curvature, CurvatureError, scalars};
+use hyperinf_curvature::{Curvature, Samples};
+use hyperinf_linalg::{ReadError, scalars};
 use hyperinf_solvers::{
     Cg, DataInf, Exact, Hyperpower, HyperpowerStart, Lissa, LissaScale, MatrixInverse, MatrixStep, Order, SolveError,
     Solver, Step, certain_bound, spectral_bound,
@@ -77,7 +78,10 @@ impl Method {
             }
             Kind::Lissa => vectors(&lissa, &mut recorder),
             Kind::Cg => vectors(&Cg { max_steps: steps, tolerance: TOLERANCE, ..Cg::default() }, &mut recorder),
-            Kind::DataInf => closed(&DataInf, &Curvature::Samples(problem.samples.clone()), 2, &mut recorder),
+            Kind::DataInf => {
+                let samples = Curvature::from(Samples { rows: problem.samples.clone() });
+                closed(&DataInf, &samples, 2, &mut recorder)
+            }
             Kind::Cholesky => closed(&Exact, &problem.dense(), 0, &mut recorder),
         };
         let failure = match ended {
@@ -164,7 +168,7 @@ fn closed(solver: &dyn Solver, h: &Curvature, products: usize, recorder: &mut Re
 }
 
 /// `||A||_F`.
-fn frobenius(problem: &Problem) -> Result<f64, CurvatureError> {
+fn frobenius(problem: &Problem) -> Result<f64, ReadError> {
     let a = problem.damped();
     Ok(scalars(a.clone(), a)?.iter().sum::<f64>().sqrt())
 }

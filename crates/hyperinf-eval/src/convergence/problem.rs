@@ -1,5 +1,6 @@
 use burn::tensor::{DType, Device, Tensor};
-use hyperinf_curvature::{Curvature, host, outer, precise, tensor_from_host};
+use hyperinf_curvature::{Curvature, Dense};
+use hyperinf_linalg::{host, normals, outer, precise, tensor_from_host};
 use hyperinf_solvers::{Exact, Solver};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -29,12 +30,12 @@ impl Problem {
         dtype: DType,
     ) -> Result<Self, ConvergenceError> {
         let mut rng = StdRng::seed_from_u64(seed);
-        let samples = normals(size.samples * size.dim, &mut rng);
+        let samples = normals(size.samples * size.dim, || rng.random());
         let samples = tensor_from_host(samples, [size.samples, size.dim], device, dtype);
-        let v = tensor_from_host(normals(size.dim, &mut rng), [1, size.dim], device, dtype);
+        let v = tensor_from_host(normals(size.dim, || rng.random()), [1, size.dim], device, dtype);
         let h = outer(samples.clone()).div_scalar(size.samples as f64);
         // One round of refinement makes the answer better than the Cholesky solution that is compared with it.
-        let dense = Curvature::Dense(precise(h.clone()));
+        let dense = Curvature::from(Dense { matrix: precise(h.clone()) });
         let exact = Exact.prepare(&dense, lambda)?;
         let goal = precise(v.clone());
         let first = exact.apply(goal.clone())?.x;
@@ -44,7 +45,7 @@ impl Problem {
     }
 
     pub(super) fn dense(&self) -> Curvature {
-        Curvature::Dense(self.h.clone())
+        Curvature::from(Dense { matrix: self.h.clone() })
     }
 
     /// `A = H + λI`.
@@ -52,17 +53,4 @@ impl Problem {
         let eye = Tensor::<2>::eye(self.h.dims()[0], &self.h.device()).cast(self.h.dtype());
         self.h.clone() + eye.mul_scalar(self.lambda)
     }
-}
-
-/// Standard normal numbers (Box and Muller).
-fn normals(count: usize, rng: &mut StdRng) -> Vec<f64> {
-    let mut values = Vec::with_capacity(count + 1);
-    while values.len() < count {
-        // In (0, 1], so that its logarithm is finite.
-        let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
-        let angle = std::f64::consts::TAU * rng.random::<f64>();
-        values.extend([radius * angle.cos(), radius * angle.sin()]);
-    }
-    values.truncate(count);
-    values
 }

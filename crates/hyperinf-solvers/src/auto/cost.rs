@@ -1,9 +1,9 @@
 //! The estimated seconds of each way to invert: the one place for measured constants.
 
 use burn::tensor::{DType, Device};
+use hyperinf_linalg::{epsilon, has_own_memory};
 
 use super::{Estimate, IterationEstimate, Way};
-use crate::krylov::epsilon;
 
 /// Above this product of rounding and condition an iteration runs in f64.
 const ROUNDING: f64 = 0.03;
@@ -50,8 +50,7 @@ const CARD: Machine =
 impl Machine {
     /// The rates of a device.
     pub(super) fn of(device: &Device) -> Self {
-        // Only a device with memory of its own reports a pool.
-        if device.memory_pool_usage().is_some() { CARD } else { PROCESSOR }
+        if has_own_memory(device) { CARD } else { PROCESSOR }
     }
 }
 

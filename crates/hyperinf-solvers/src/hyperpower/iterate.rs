@@ -1,7 +1,7 @@
 //! The iteration itself, on a batch of matrices of one size.
 
 use burn::tensor::{DType, Tensor};
-use hyperinf_curvature::{precise, symmetric_product};
+use hyperinf_linalg::{epsilon, precise, symmetric_product};
 
 use super::elementwise::{sum, weighted};
 use super::interval::Interval;
@@ -10,7 +10,6 @@ use super::norms::{mean_norms, probed};
 use super::polynomial::{Polynomial, correction};
 use super::{Hyperpower, HyperpowerStart};
 use crate::SolveError;
-use crate::krylov::epsilon;
 
 /// What `ε · ||A|| · ||X||` may reach in the type of the first steps.
 const LOW_LIMIT: f64 = 0.25;

@@ -1,7 +1,7 @@
 //! How far `X` is from the inverse.
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::{scalars, tensor_from_host};
+use hyperinf_linalg::{scalars, tensor_from_host};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 

@@ -1,11 +1,12 @@
 use std::sync::OnceLock;
 
-use burn::tensor::{DType, Tensor};
-use hyperinf_curvature::{Curvature, precise};
+use burn::tensor::Tensor;
+use hyperinf_curvature::Curvature;
+use hyperinf_linalg::{largest, precise, ratios};
 
 use super::blocks::damped;
 use super::{Hyperpower, MatrixInverse};
-use crate::solver::{check_rows, finite, largest, ratios};
+use crate::solver::{check_rows, finite};
 use crate::{Inverse, MatrixRun, Plan, Solution, SolveError, Work, certain_bound};
 
 /// Refinement rounds at most, each one product with `H` in f64.
@@ -40,7 +41,7 @@ struct Attempt {
 impl Prepared {
     pub(super) fn new(params: &Hyperpower, h: &Curvature, lambda: f64, inverse: MatrixInverse) -> Self {
         let matrix = h.matrix().expect("check() accepts curvatures with a matrix only");
-        let target = h.with_matrix(damped(&precise(matrix.clone()), lambda));
+        let target = h.with_core(damped(&precise(matrix.clone()), lambda));
         Self { params: *params, target, lambda, first: Attempt::new(h, inverse), second: OnceLock::new() }
     }
 
@@ -64,7 +65,7 @@ impl Attempt {
     fn new(h: &Curvature, inverse: MatrixInverse) -> Self {
         let MatrixInverse { x, steps, products, certificate, error } = inverse;
         let run = MatrixRun { size: x.dims()[0], steps, products, dtype: x.dtype(), certificate, error };
-        Self { inverse: h.with_matrix(x), run }
+        Self { inverse: h.with_core(x), run }
     }
 
     /// `X` for a goal, refined against `A` to the tolerance where there is one.

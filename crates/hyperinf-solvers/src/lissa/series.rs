@@ -1,9 +1,10 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, host, tensor_from_host};
+use hyperinf_curvature::{Curvature, Samples};
+use hyperinf_linalg::{host, largest, norms as lengths, tensor_from_host};
 
 use super::held::Held;
 use super::{GROWN, LissaScale, Prepared};
-use crate::solver::{Observer, largest, norms as lengths};
+use crate::solver::Observer;
 use crate::{Solution, SolveError, Step};
 
 /// Doublings of the scale before the iteration is given up.
@@ -98,7 +99,7 @@ impl<'a> Series<'a> {
                 return Ok(Run { r, steps: step, residuals, grew: true });
             }
             last = last.min(residual);
-            if let Curvature::Samples(rows) = h
+            if let Curvature::Samples(Samples { rows }) = h
                 && step == STEPS_BEFORE_HELD
                 && HELD_FROM * rows.dims()[0] <= rows.dims()[1]
             {

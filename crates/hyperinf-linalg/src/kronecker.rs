@@ -1,7 +1,16 @@
 use burn::tensor::{Tensor, assert_shape};
 
-/// `leftᵀ V right` for each row of `V`, `[q, rows · cols]`, seen as a matrix `[rows, cols]`: its coordinates in the
-/// bases whose vectors are the columns of `left` `[rows, k]` and `right` `[cols, m]`. The result is `[q, k · m]`.
+/// `left ⊗ right`, `[a·c, b·d]` for `[a, b]` and `[c, d]`.
+pub fn kronecker(left: Tensor<2>, right: Tensor<2>) -> Tensor<2> {
+    let ([a, b], [c, d]) = (left.dims(), right.dims());
+    let product = left.reshape([a, 1, b, 1]) * right.reshape([1, c, 1, d]);
+    product.reshape([a * c, b * d])
+}
+
+/// `V (left ⊗ right)`, `[q, k · m]` for rows `V` `[q, rows · cols]`, `left` `[rows, k]` and `right` `[cols, m]`.
+///
+/// That is `leftᵀ V right` of each row seen as a matrix `[rows, cols]`: its coordinates in the bases whose vectors are
+/// the columns of `left` and `right`. The Kronecker product is never formed.
 ///
 /// # Panics
 ///

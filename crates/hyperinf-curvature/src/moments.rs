@@ -1,23 +1,24 @@
 use burn::tensor::{Tensor, s};
-use hyperinf_gradients::{Block, Capture, squared_norms};
+use hyperinf_gradients::{Block, Capture};
+use hyperinf_linalg::{EigenDecomposition, host, outer, rotate, squared_norms, tensor_from_host};
 
-use crate::eigen::Eigenpairs;
-use crate::product::outer;
-use crate::{Curvature, CurvatureError, host, rotate, tensor_from_host};
+use crate::sum::Running;
+use crate::{CurvatureError, Kronecker};
 
 /// Numbers of a temporary of per-sample matrices: 16 MiB of f32.
 const CHUNK: usize = 1 << 22;
 
-/// The sums of a Kronecker product's two factors.
-#[derive(Default)]
-pub(crate) struct Factors {
-    /// Of both sides, `[rows, rows]` and `[cols, cols]`.
-    sums: Option<[Tensor<2>; 2]>,
-    /// What the left sum is divided by; the right one is divided by the number of samples.
+/// The sums of the second moments of both sides of a block.
+#[derive(Clone, Default)]
+pub(crate) struct Moments {
+    /// `[rows, rows]` and `[cols, cols]`.
+    left: Running<2>,
+    right: Running<2>,
+    /// The divisor of the left sum; that of the right one is the number of samples.
     positions: f64,
 }
 
-impl Factors {
+impl Moments {
     /// Adds `Σ a aᵀ` and `Σ δ δᵀ` over positions; where samples have several, those with `δ = 0` count for nothing.
     pub(crate) fn add_capture(&mut self, capture: &Capture) -> Result<(), CurvatureError> {
         let ([n, t, rows], [_, _, cols]) = (capture.input.dims(), capture.delta.dims());
@@ -30,7 +31,8 @@ impl Factors {
             input = input.mask_fill(reached.clone().bool_not().expand([n * t, rows]), 0.0);
             host(reached.float().reshape([n, t]).sum_dim(1))?.into_iter().sum()
         };
-        self.add([outer(input), outer(delta)]);
+        self.left.add(outer(input));
+        self.right.add(outer(delta));
         Ok(())
     }
 
@@ -39,56 +41,54 @@ impl Factors {
         let [n, rows, cols] = gradients.dims();
         self.positions += n as f64;
         let left = gradients.clone().swap_dims(1, 2).reshape([n * cols, rows]);
-        self.add([outer(left), outer(gradients.reshape([n * rows, cols]))]);
+        self.left.add(outer(left));
+        self.right.add(outer(gradients.reshape([n * rows, cols])));
     }
 
-    fn add(&mut self, products: [Tensor<2>; 2]) {
-        self.sums = Some(match self.sums.take() {
-            Some([left, right]) => {
-                let [more_left, more_right] = products;
-                [left + more_left, right + more_right]
-            }
-            None => products,
-        });
+    /// Adds the sums of later samples.
+    pub(crate) fn merge(&mut self, later: Self) {
+        self.left.merge(later.left);
+        self.right.merge(later.right);
+        self.positions += later.positions;
     }
 
     /// The eigenbases, with the eigenvalues `λ_A λ_S`; divided by `tr S` if `shared`, for two factors of which each has
     /// the whole trace.
-    pub(crate) fn finish(self, block: &Block, samples: usize, shared: bool) -> Result<Curvature, CurvatureError> {
-        let Some([left, right]) = self.sums else { return Err(CurvatureError::Empty { block: block.name.clone() }) };
+    pub(crate) fn finish(self, block: &Block, samples: usize, shared: bool) -> Result<Kronecker, CurvatureError> {
+        let (left, right) = (self.left.sum(block)?, self.right.sum(block)?);
         let (device, dtype) = (left.device(), left.dtype());
-        let left = Eigenpairs::of(left.div_scalar(self.positions.max(1.0)), &block.name, "the left factor")?;
-        let right = Eigenpairs::of(right.div_scalar(samples as f64), &block.name, "the right factor")?;
+        let failed = |what| CurvatureError::eigen(block, what);
+        let left =
+            EigenDecomposition::of(left.div_scalar(self.positions.max(1.0))).map_err(failed("the left factor"))?;
+        let right = EigenDecomposition::of(right.div_scalar(samples as f64)).map_err(failed("the right factor"))?;
         let trace: f64 = right.values.iter().sum();
         let scale = if shared && trace > 0.0 { trace } else { 1.0 };
         let products = left.values.iter().flat_map(|a| right.values.iter().map(move |s| a * (s / scale))).collect();
         let eigenvalues = tensor_from_host(products, [block.rows, block.cols], &device, dtype);
-        Ok(Curvature::Kronecker {
-            left: left.vectors(&device, dtype),
-            right: right.vectors(&device, dtype),
-            eigenvalues,
-        })
+        Ok(Kronecker { left: left.basis(&device, dtype), right: right.basis(&device, dtype), eigenvalues })
     }
 }
 
 /// Eigenvalues fitted to the samples in given eigenbases: `Λ_ij = mean (Q_Aᵀ g Q_S)_ij²`.
-pub(crate) struct Correction {
+#[derive(Clone)]
+pub(crate) struct Fit {
     left: Tensor<2>,
     right: Tensor<2>,
-    squares: Option<Tensor<2>>,
+    squares: Running<2>,
     /// Samples added.
-    pub(crate) samples: usize,
+    samples: usize,
 }
 
-impl Correction {
-    /// With the eigenbases of a curvature that has them.
-    pub(crate) fn of(curvature: &Curvature) -> Option<Self> {
-        match curvature {
-            Curvature::Kronecker { left, right, .. } => {
-                Some(Self { left: left.clone(), right: right.clone(), squares: None, samples: 0 })
-            }
-            _ => None,
-        }
+impl Fit {
+    /// In the eigenbases of a curvature.
+    pub(crate) fn new(bases: Kronecker) -> Self {
+        Self { left: bases.left, right: bases.right, squares: Running::default(), samples: 0 }
+    }
+
+    /// Adds the sums of later samples, which must be in the same eigenbases.
+    pub(crate) fn merge(&mut self, later: Self) {
+        self.squares.merge(later.squares);
+        self.samples += later.samples;
     }
 
     /// Adds `(Q_Aᵀ aᵀδ Q_S)²` of each sample, as `(a Q_A)ᵀ (δ Q_S)`.
@@ -99,13 +99,13 @@ impl Correction {
         self.samples += n;
         if t == 1 {
             // The square of a product of two numbers: one product of matrices for all samples.
-            return self.add(input.square().transpose().matmul(delta.square()));
+            return self.squares.add(input.square().transpose().matmul(delta.square()));
         }
         let (input, delta) = (input.reshape([n, t, rows]), delta.reshape([n, t, cols]));
         for part in chunks(n, rows * cols) {
             let input = input.clone().slice(s![part.clone(), .., ..]).swap_dims(1, 2);
             let turned = input.matmul(delta.clone().slice(s![part, .., ..]));
-            self.add(turned.square().sum_dim(0).squeeze_dim(0));
+            self.squares.add(turned.square().sum_dim(0).squeeze_dim(0));
         }
     }
 
@@ -116,22 +116,17 @@ impl Correction {
         for part in chunks(n, rows * cols) {
             let gradients = gradients.clone().slice(s![part, .., ..]).flatten(1, 2);
             let turned = rotate(gradients, self.left.clone(), self.right.clone());
-            self.add(turned.square().sum_dim(0).reshape([rows, cols]));
+            self.squares.add(turned.square().sum_dim(0).reshape([rows, cols]));
         }
     }
 
-    fn add(&mut self, squares: Tensor<2>) {
-        self.squares = Some(match self.squares.take() {
-            Some(before) => before + squares,
-            None => squares,
-        });
-    }
-
-    /// The mean over the samples added.
-    pub(crate) fn finish(self, block: &Block) -> Result<Curvature, CurvatureError> {
-        let Some(squares) = self.squares else { return Err(CurvatureError::Empty { block: block.name.clone() }) };
-        let eigenvalues = squares.div_scalar(self.samples as f64);
-        Ok(Curvature::Kronecker { left: self.left, right: self.right, eigenvalues })
+    /// The mean over the samples added, which must be as many as in the first pass.
+    pub(crate) fn finish(self, block: &Block, expected: usize) -> Result<Kronecker, CurvatureError> {
+        if self.samples != expected {
+            return Err(CurvatureError::SecondPass { block: block.name.clone(), found: self.samples, expected });
+        }
+        let eigenvalues = self.squares.mean(block, expected)?;
+        Ok(Kronecker { left: self.left, right: self.right, eigenvalues })
     }
 }
 

@@ -1,15 +1,15 @@
 use burn::tensor::{Tensor, s};
 use rayon::prelude::*;
 
-use crate::precise;
+use crate::{has_own_memory, precise};
 
 /// Diagonal blocks up to this size are multiplied whole; larger ones are split to save work by symmetry.
 const PANEL: usize = 256;
 /// Numbers in a chunk of rows that is used twice: 512 KiB of f32, half of a core's second cache.
 const CHUNK: usize = 1 << 17;
-/// Queries up to this number gain from chunks.
+/// Up to this number of vectors gain from chunks.
 const CHUNKED: usize = 4;
-/// Queries up to this number are limited by the memory that their products read.
+/// Products of up to this number of vectors are limited by the memory that they read.
 const FEW: usize = 16;
 /// Batches into which such products are cut, so that every core has one.
 const PARTS: usize = 8;
@@ -51,7 +51,7 @@ pub fn dots(x: Tensor<2>, rows: Tensor<2>) -> Tensor<2> {
         // The large operand on the left: CPU backends repack the right one, which would cost a copy of J.
         return rows.matmul(x.transpose()).transpose();
     }
-    // Few queries read J at the memory's speed, if all cores read: one product is taken on one core, a batch on all.
+    // Few vectors read J at the memory's speed, if all cores read: one product is taken on one core, a batch on all.
     let whole = n - n % PARTS;
     let batch = rows.clone().slice([0..whole]).reshape([PARTS, whole / PARTS, d]);
     let products = batch.matmul(x.clone().reshape([1, q, d]).swap_dims(1, 2)).reshape([whole, q]).transpose();
@@ -75,15 +75,9 @@ pub fn combine(weights: Tensor<2>, rows: Tensor<2>) -> Tensor<2> {
     if whole == n { sum } else { sum + weights.slice(s![.., whole..n]).matmul(rows.slice([whole..n])) }
 }
 
-/// `||g||²` of each row of `J` `[n, D]`, `[1, n]`, on the device.
-pub fn squares(rows: Tensor<2>) -> Tensor<2> {
-    let [n, d] = rows.dims();
-    rows.clone().reshape([n, 1, d]).matmul(rows.reshape([n, d, 1])).reshape([1, n])
-}
-
-/// `w(X Jᵀ) J`, `[q, D]`, together with `X Jᵀ`, `[q, n]`: for few queries in one pass over the memory of `J` `[n, D]`.
+/// `w(X Jᵀ) J`, `[q, D]`, together with `X Jᵀ`, `[q, n]`: for few rows `X` in one pass over the memory of `J` `[n, D]`.
 ///
-/// `weigh` turns the products with a chunk of rows, `[q, m]`, into their weights, and is given the chunk, `[m, D]`.
+/// `weigh` turns the products with a chunk of rows, `[q, m]`, into weights; it also gets the chunk, `[m, D]`.
 pub fn normal_product(
     x: Tensor<2>,
     rows: Tensor<2>,
@@ -91,8 +85,7 @@ pub fn normal_product(
 ) -> (Tensor<2>, Tensor<2>) {
     let ([q, _], [n, d]) = (x.dims(), rows.dims());
     let step = (CHUNK / d.max(1)).max(1);
-    // Only a device with memory of its own reports a pool; its kernels use all of it at once.
-    if q > CHUNKED || n <= step || rows.device().memory_pool_usage().is_some() {
+    if q > CHUNKED || n <= step || has_own_memory(&rows.device()) {
         let products = dots(x, rows.clone());
         return (combine(weigh(products.clone(), &rows), rows), products);
     }
@@ -123,6 +116,12 @@ pub fn dots_precise(x: Tensor<2>, rows: Tensor<2>) -> Tensor<2> {
 pub fn combine_precise(weights: Tensor<2>, rows: Tensor<2>) -> Tensor<2> {
     let weights = precise(weights);
     Tensor::cat(column_chunks(&rows).map(|chunk| combine(weights.clone(), precise(chunk))).collect(), 1)
+}
+
+/// The diagonal of a square matrix, `[1, k]` for `[k, k]`.
+pub fn diagonal(matrix: Tensor<2>) -> Tensor<2> {
+    let eye = Tensor::<2>::eye(matrix.dims()[0], &matrix.device()).cast(matrix.dtype());
+    (eye * matrix).sum_dim(0)
 }
 
 /// `[n, D]` in runs of at most `COLUMNS` columns.
