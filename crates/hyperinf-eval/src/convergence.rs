@@ -166,8 +166,8 @@ impl ConvergenceConfig {
 ///
 /// # Errors
 ///
-/// If the configuration is out of range, the device lacks the type, or a solver fails other than by divergence, which is
-/// a property of the curve.
+/// If the configuration is out of range, the device lacks the type, or a solver fails other than by divergence, which
+/// is a property of the curve.
 pub fn curves(
     config: &ConvergenceConfig,
     device: &Device,

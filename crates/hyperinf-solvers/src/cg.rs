@@ -72,7 +72,8 @@ pub(crate) fn check_limits(solver: &'static str, max_steps: usize, tolerance: f6
     Ok(())
 }
 
-/// The solution `x`, with its residuals by definition and its products with held samples, before it is rounded to a type.
+/// The solution `x`, with its residuals by definition and its products with held samples, before it is rounded to a
+/// type.
 pub(crate) fn solution(
     solver: &'static str,
     h: &Curvature,

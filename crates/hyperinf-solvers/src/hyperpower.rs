@@ -66,7 +66,7 @@ pub enum HyperpowerStart {
 /// | `start` | Chebyshev | start, scaling and stop | see [`HyperpowerStart`] |
 /// | `tolerance` | 1e-6 | relative residual aimed for | in (0, 1) |
 /// | `max_steps` | 60 | limit on the steps | |
-/// | `first_steps` | none | a shorter type, such as bf16, for as many steps as its rounding allows | scaled steps only |
+/// | `first_steps` | none | a shorter type, such as bf16, as long as its rounding allows | scaled steps only |
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hyperpower {
     /// The order of a step.
@@ -93,7 +93,8 @@ impl Hyperpower {
         Self { order, ..Self::default() }
     }
 
-    /// The authors' start and number of steps, for comparisons: 30 steps of order 2 from 5e-5·I with 0.001 more damping.
+    /// The authors' start and number of steps, for comparisons: 30 steps of order 2 from 5e-5·I with 0.001 more
+    /// damping.
     pub fn authors() -> Self {
         let start = HyperpowerStart::Fixed { scale: 5e-5, steps: 30, extra_damping: 1e-3 };
         Self { start, ..Self::default() }
@@ -132,8 +133,8 @@ impl Hyperpower {
     /// [`Hyperpower::invert`] from an approximate inverse `X₀`, `[k, k]`, symmetric but for rounding, for which the
     /// eigenvalues of `A X₀` lie in `[lower, upper]`; `condition` bounds the condition of `A`.
     ///
-    /// With the inverse at another damping, `X₀ = (H + λ₀I)⁻¹`, they lie between 1 and `λ/λ₀`: the iteration starts with
-    /// `δ = |r−1|/(r+1)` for `r = λ/λ₀`. The fixed start's number of steps is not used; steps are scaled.
+    /// With the inverse at another damping, `X₀ = (H + λ₀I)⁻¹`, they lie between 1 and `λ/λ₀`: the iteration starts
+    /// with `δ = |r−1|/(r+1)` for `r = λ/λ₀`. The fixed start's number of steps is not used; steps are scaled.
     ///
     /// # Errors
     ///

@@ -1,11 +1,32 @@
 //! Damped inverse-curvature products: rows `X` with `X (H + λI) = V`, each with the residual it reached.
 //!
-//! A [`Solver`] is prepared once per block and then applied to every batch of right-hand sides. [`solvers`] lists
-//! those of this crate; a user's own implements the same trait.
+//! A [`Solver`] prepares an [`Inverse`] once per block, which is then applied to every batch of right-hand sides.
+//! [`solvers`] lists those of this crate; your own implements the same trait.
+//!
+//! ```
+//! use burn::tensor::Tensor;
+//! use hyperinf_curvature::{Curvature, Dense};
+//! use hyperinf_solvers::{Cg, Solver};
+//!
+//! # fn main() -> Result<(), hyperinf_solvers::SolveError> {
+//! # let device = burn::tensor::Device::flex();
+//! let h = Curvature::from(Dense { matrix: Tensor::from_data([[2.0, 1.0], [1.0, 4.0]], &device) });
+//! let inverse = Cg::default().prepare(&h, 1.0)?;
+//!
+//! let v = Tensor::<2>::from_data([[4.0, 6.0]], &device);
+//! let mut residuals = Vec::new();
+//! let solution = inverse.apply_observed(v, &mut |step| residuals.push(step.residuals[0]))?;
+//! assert!(solution.converged() && residuals.is_sorted_by(|a, b| a > b));
+//! for x in solution.x.into_data().iter::<f32>() {
+//!     assert!((x - 1.0).abs() < 1e-5);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! | solver | structures | what `prepare` costs | what `apply` costs per row |
 //! |---|---|---|---|
-//! | [`Identity`] | all | nothing | nothing |
+//! | [`Identity`] | all | none | none |
 //! | [`Exact`] | all | `D³/3`, `k³/3` (one-sided), `n²D + n³/3` (samples, dual) | two triangular solves |
 //! | [`Hyperpower`] | dense, one-sided | `2k³` per product | one product |
 //! | [`SpectralSolver`] | all | `9k³` once for every damping | two products |

@@ -31,8 +31,8 @@ pub enum LissaBatch {
         size: usize,
         /// Runs that are averaged.
         repeats: usize,
-        /// The last iterates of a run, which are averaged; 1 takes the last alone. More of them mean less noise, as long
-        /// as the run has converged before.
+        /// The number of last iterates of a run that are averaged. More of them mean less noise, as long as the run has
+        /// converged before.
         tail: usize,
         /// Seed of the draws.
         seed: u64,

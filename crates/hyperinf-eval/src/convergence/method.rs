@@ -93,8 +93,8 @@ impl Method {
     }
 }
 
-/// From the certain lower bound `λ` and the estimated upper one; where that proves too low, again from the certain upper
-/// one, as the solver does.
+/// From the certain lower bound `λ` and the estimated upper one; where that proves too low, again from the certain
+/// upper one, as the solver does.
 fn matrices(solver: Hyperpower, recorder: &mut Recorder<'_>) -> Result<(), SolveError> {
     let problem = recorder.problem;
     let upper = spectral_bound(&problem.dense(), &problem.v)? + problem.lambda;
