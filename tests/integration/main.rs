@@ -1,5 +1,6 @@
 //! Every integration test of the workspace, as one program.
 
+mod chebyshev;
 mod conformance;
 mod curvature;
 mod decoder;

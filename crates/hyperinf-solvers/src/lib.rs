@@ -35,12 +35,14 @@
 //! | [`Lissa`] | all | a spectral bound | one product with `H` per step |
 //! | [`Cg`] | all | a preconditioner, if any | one product with `H` per step |
 //! | [`BlockCg`] | all | a preconditioner, if any | one product with `H` per step, fewer steps the more rows |
+//! | [`Chebyshev`] | all | a spectral bound | one product with `H` per step, as many steps as planned |
 //! | [`Lanczos`] | all | `rank + extra` products of one row with `H` | two products with the eigenvectors |
 //! | [`Nystrom`] | all | a product of `rank` rows with `H`, `8 D rank²` | two products with the eigenvectors |
 
 mod auto;
 mod cg;
 mod cg_block;
+mod chebyshev;
 mod datainf;
 mod error;
 mod exact;
@@ -62,6 +64,7 @@ mod spectrum;
 pub use auto::{Auto, Choice, Estimate, IterationEstimate, Reason};
 pub use cg::Cg;
 pub use cg_block::BlockCg;
+pub use chebyshev::Chebyshev;
 pub use datainf::DataInf;
 pub use error::SolveError;
 pub use exact::Exact;
