@@ -6,14 +6,13 @@ mod report;
 use std::time::Instant;
 
 use burn::tensor::DType;
-use hyperinf::eval::convergence::{ConvergenceConfig, ConvergenceError, GivenUp, SizeCurves, curves};
+use hyperinf::eval::convergence::{ConvergenceConfig, ConvergenceError, curves};
 
 use crate::args::{ConvergeArgs, PrecisionArg};
 use crate::device::open_device;
 use crate::error::CliError;
 use crate::output::{Folder, Staged, stage_csv, stage_json};
 use crate::progress::{Progress, warn};
-use crate::score::counted;
 use crate::to_stdout;
 use report::Summary;
 
@@ -44,7 +43,7 @@ pub fn run(args: &ConvergeArgs) -> Result<(), CliError> {
     })
     .map_err(|error| cli_error(error, &device_name))?;
     progress.into_iter().for_each(Progress::finish);
-    all.iter().for_each(warn_of);
+    all.iter().flat_map(report::notes).for_each(|note| warn(&note));
     let summary = Summary::new(&config, &device_name, &all, began.elapsed().as_secs_f64());
     let (csv, json) = (folder.file("converge.csv"), folder.file("summary.json"));
     let cells = report::table(&all);
@@ -89,21 +88,5 @@ fn cli_error(error: ConvergenceError, device: &str) -> CliError {
         ConvergenceError::Solve(error) => error.into(),
         ConvergenceError::Read(error) => error.into(),
         ConvergenceError::Errors(error) => error.into(),
-    }
-}
-
-/// Warns of attempts that were repeated, and of draws that diverged.
-fn warn_of(SizeCurves { size, methods }: &SizeCurves) {
-    for (method, draw, curve) in methods.iter().flat_map(|m| m.draws.iter().enumerate().map(|(i, c)| (m.method, i, c)))
-    {
-        let place = format!("{} on draw {} of d = {}, N = {}", method.name(), draw + 1, size.dim, size.samples);
-        if let Some(GivenUp { steps, matrix_products, reason }) = &curve.given_up {
-            let (steps, products) =
-                (counted(*steps, "step", "steps"), counted(*matrix_products, "product", "products"));
-            warn(&format!("{place}: {reason}; repeated after {steps} and {products} from a bound that is certain"));
-        }
-        if let Some(failure) = &curve.failure {
-            warn(&format!("{place}: {failure}; the draw is left out of the means"));
-        }
     }
 }

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use burn::tensor::DType;
 use hyperinf::eval::convergence::{
-    ConvergenceConfig, Curve, MeanDeviation, Method, MethodSummary, Point, Size, SizeCurves,
+    ConvergenceConfig, Curve, GivenUp, MeanDeviation, Method, MethodCurves, MethodSummary, Point, Size, SizeCurves,
 };
 use serde::Serialize;
 
@@ -12,6 +12,7 @@ use crate::score::counted;
 
 /// The steps in the table.
 const SHOWN: [usize; 7] = [1, 5, 10, 15, 20, 25, 40];
+
 /// The settings of the curves, and their means.
 #[derive(Serialize)]
 pub(super) struct Summary {
@@ -160,6 +161,27 @@ const COLUMNS: [&str; 14] = [
     "given_up_steps",
     "diverged",
 ];
+
+/// The attempts that were repeated, and the draws that diverged.
+pub(super) fn notes(SizeCurves { size, methods }: &SizeCurves) -> Vec<String> {
+    let mut notes = Vec::new();
+    for MethodCurves { method, draws } in methods {
+        for (draw, Curve { given_up, failure, .. }) in draws.iter().enumerate() {
+            let place = format!("{} on draw {} of d = {}, N = {}", method.name(), draw + 1, size.dim, size.samples);
+            if let Some(GivenUp { steps, matrix_products, reason }) = given_up {
+                let steps = counted(*steps, "step", "steps");
+                let products = counted(*matrix_products, "product", "products");
+                notes.push(format!(
+                    "{place}: {reason}; repeated after {steps} and {products} from a bound that is certain"
+                ));
+            }
+            if let Some(failure) = failure {
+                notes.push(format!("{place}: {failure}; the draw is left out of the means"));
+            }
+        }
+    }
+    notes
+}
 
 /// Every step of every method on every draw.
 pub(super) fn table(all: &[SizeCurves]) -> Cells {

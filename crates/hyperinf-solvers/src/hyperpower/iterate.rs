@@ -256,7 +256,7 @@ impl<'a> Iteration<'a> {
         }
         self.step += 1;
         self.x = Approximation::Matrices(x);
-        if is_low && self.is_widened() {
+        if is_low && self.widen() {
             self.leave_low();
         }
     }
@@ -272,7 +272,7 @@ impl<'a> Iteration<'a> {
     }
 
     /// Whether another step in the short type would be one too many; the intervals then have its rounding added.
-    fn is_widened(&mut self) -> bool {
+    fn widen(&mut self) -> bool {
         let epsilon = epsilon(self.work.a.dtype());
         // A step multiplies small eigenvalues by p².
         let growth = (self.params.order.power() * self.params.order.power()) as f64;
