@@ -22,7 +22,8 @@ pub struct BlockCurvature {
 /// Sums the curvature of one block over batches: `F = (1/n) Σ g_i g_iᵀ`, in a [`Storage`].
 ///
 /// Samples are added once; if [`Accumulator::end_pass`] then returns `true`, the same ones again. Memory does not grow
-/// with `n`, except for [`Storage::Samples`]. Products are taken in the gradients' type, squared norms are summed in f64.
+/// with `n`, except for [`Storage::Samples`]. Products are taken in the gradients' type, squared norms are summed in
+/// f64.
 #[derive(Clone)]
 pub struct Accumulator {
     block: Block,
@@ -56,7 +57,8 @@ impl Accumulator {
     /// # Errors
     ///
     /// If the storage needs captures, a sample's gradient is not finite (the sample's index counts from the first
-    /// batch), the held samples would exceed 64 GiB, or the dense matrix that replaces them in [`Storage::Full`] 16 GiB.
+    /// batch), the held samples would exceed 64 GiB, or the dense matrix that replaces them in [`Storage::Full`] 16
+    /// GiB.
     ///
     /// # Panics
     ///
@@ -120,8 +122,8 @@ impl Accumulator {
     /// Adds another accumulator of the same block and storage: its samples follow these.
     ///
     /// Sums are added in f32 or f64 as they are, so that the result is that of one accumulator up to rounding, and the
-    /// same for the same cut of the samples and the same order of merges. A second pass is merged where every part began
-    /// as a clone of one accumulator after [`Accumulator::end_pass`]; its first pass is then counted once.
+    /// same for the same cut of the samples and the same order of merges. A second pass is merged where every part
+    /// began as a clone of one accumulator after [`Accumulator::end_pass`]; its first pass is then counted once.
     ///
     /// ```
     /// use burn::tensor::Tensor;
@@ -145,7 +147,8 @@ impl Accumulator {
     ///
     /// # Errors
     ///
-    /// If the block, the storage or the pass is another, or what is held would be too large, as in [`Accumulator::add`].
+    /// If the block, the storage or the pass is another, or what is held would be too large, as in
+    /// [`Accumulator::add`].
     pub fn merge(&mut self, later: Self) -> Result<(), CurvatureError> {
         let unlike = |what| CurvatureError::Merge { block: self.block.name.clone(), what };
         if later.block != self.block {

@@ -37,12 +37,12 @@ pub enum Storage {
     ///
     /// Eigenvectors are in descending order of their own factor's eigenvalues.
     Kronecker {
-        /// Fits the eigenvalues in the factors' eigenbases, `Λ_ij = mean (Q_Aᵀ g Q_S)_ij²`, in a second pass: the diagonal
-        /// nearest to `F` in this basis (EK-FAC; George et al. 2018). Their trace is the Fisher's.
+        /// Fits the eigenvalues in the factors' eigenbases, `Λ_ij = mean (Q_Aᵀ g Q_S)_ij²`, in a second pass: the
+        /// diagonal nearest to `F` in this basis (EK-FAC; George et al. 2018). Their trace is the Fisher's.
         corrected: bool,
     },
-    /// The same from gradients alone: the eigenbases of `L = mean g gᵀ` and `R = mean gᵀ g` (Shampoo's statistics; Gupta
-    /// et al. 2018, algorithm 1).
+    /// The same from gradients alone: the eigenbases of `L = mean g gᵀ` and `R = mean gᵀ g` (Shampoo's statistics;
+    /// Gupta et al. 2018, algorithm 1).
     TwoSided {
         /// Fits the eigenvalues in a second pass, as in [`Storage::Kronecker`]. Otherwise they are the products of the
         /// two sides' divided by `tr L = tr R`, so that the trace is the Fisher's: `H = L ⊗ R / tr L`.
@@ -114,8 +114,8 @@ impl Storage {
         }
     }
 
-    /// About what a block's curvature of `samples` gradients and its inverse take, in bytes, in a type of `width` bytes:
-    /// the sums, a copy in f64, and a factor of it. Samples that are held are not counted; see
+    /// About what a block's curvature of `samples` gradients and its inverse take, in bytes, in a type of `width`
+    /// bytes: the sums, a copy in f64, and a factor of it. Samples that are held are not counted; see
     /// [`Storage::holds_samples`].
     pub fn memory(self, block: &Block, samples: usize, width: usize) -> f64 {
         let (n, d, width) = (samples as f64, block.parameters() as f64, width as f64);

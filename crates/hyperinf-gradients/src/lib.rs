@@ -1,8 +1,8 @@
 //! Per-sample gradients of any Burn model, from one backward pass per batch.
 //!
 //! A model runs once with a [`Tape`]. Each layer leaves a [`Capture`]: its inputs `a` and its output gradients `δ`, the
-//! gradient of the summed loss at the layer's outputs. The per-sample gradient of the layer's weight is then the product
-//! `g_i = a_iᵀ δ_i`; nothing else of the model is needed.
+//! gradient of the summed loss at the layer's outputs. The per-sample gradient of the layer's weight is then the
+//! product `g_i = a_iᵀ δ_i`; nothing else of the model is needed.
 //!
 //! | item | purpose |
 //! |---|---|

@@ -9,7 +9,8 @@ use crate::{Block, Capture, GradientError, Gradients, same_layout};
 ///
 /// From a capture it is `(a P)ᵀ (δ Q)`, so that no gradient of the block's size is ever formed (LoGra; Choe et al.
 /// 2024, *What is Your Data Worth to GPT?*, section 3). Training samples, queries and the samples of a curvature must
-/// be projected alike; the results are used like any gradients. The Fisher of random projections is TRAK's (Park et al. 2023, *TRAK: Attributing Model Behavior at Scale*).
+/// be projected alike; the results are used like any gradients. The Fisher of random projections is TRAK's (Park et al.
+/// 2023, *TRAK: Attributing Model Behavior at Scale*).
 #[derive(Clone, Debug)]
 pub struct Projection {
     layout: Arc<[Block]>,
@@ -41,7 +42,8 @@ impl Projection {
     ///
     /// # Errors
     ///
-    /// If there are no blocks, not as many pairs as blocks, or the number of rows of a matrix is not that of its block's side.
+    /// If there are no blocks, not as many pairs as blocks, or the number of rows of a matrix is not that of its
+    /// block's side.
     pub fn new(layout: impl Into<Arc<[Block]>>, sides: Vec<Sides>) -> Result<Self, GradientError> {
         let layout = layout.into();
         if layout.is_empty() {

@@ -35,7 +35,7 @@ impl RandomRows {
         Self { columns: MatRef::from_column_major_slice(&normal, d, l).qr().compute_thin_Q() }
     }
 
-    /// These rows as another type rounds them: what products taken in that type were taken with.
+    /// These rows, rounded to another type: for products that are computed in that type.
     ///
     /// # Errors
     ///

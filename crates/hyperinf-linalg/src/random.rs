@@ -27,6 +27,6 @@ pub fn normals(count: usize, mut uniform: impl FnMut() -> f64) -> Vec<f64> {
 /// `count` numbers from N(0, 1) of a seed; more of them begin with the same ones.
 pub fn seeded_normals(count: usize, seed: u64) -> Vec<f64> {
     let mut rng = StdRng::seed_from_u64(seed);
-    // Uniform numbers of 52 bits, which scores that are stored somewhere were made with.
+    // 52-bit uniform numbers, so that scores stay those of earlier versions bit for bit.
     normals(count, || rng.random_range(0.0..1.0))
 }

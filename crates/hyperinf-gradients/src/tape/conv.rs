@@ -48,9 +48,10 @@ impl Tape {
     /// first dimension last; a bias is the last row. Positions are those of the output, and `a` is the input
     /// patch of each: as many times the input as the kernel has entries, over the strides.
     ///
-    /// With groups an output channel depends on the inputs of its group only, which one `a` per position cannot express.
-    /// Each position then occurs once per group, with the `δ` of that group's outputs; or, where there are more groups
-    /// than rows (depthwise), once per row, with that entry of the patch times `δ` as `δ` and a unit vector as `a`.
+    /// With groups an output channel depends on the inputs of its group only, which one `a` per position cannot
+    /// express. Each position then occurs once per group, with the `δ` of that group's outputs; or, where there are
+    /// more groups than rows (depthwise), once per row, with that entry of the patch times `δ` as `δ` and a unit vector
+    /// as `a`.
     ///
     /// # Shapes
     ///
