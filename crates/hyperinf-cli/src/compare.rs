@@ -11,10 +11,10 @@ use crate::agreement::{Agreement, agreements, top_k};
 use crate::args::CompareArgs;
 use crate::error::CliError;
 use crate::figure::{HeatMap, stage_heat_map};
-use crate::output::{Folder, stage_csv, stage_json};
 use crate::progress::{Progress, warn};
-use crate::score::{self, Pair, Settings, check_converged};
+use crate::score::{Settings, check_converged, note};
 use crate::to_stdout;
+use hyperinf::store::{self, GradientPair, OutputFolder, stage_csv, stage_json};
 use memory::{Meter, Peak};
 use report::Summary;
 
@@ -73,11 +73,11 @@ pub fn run(args: &CompareArgs) -> Result<(), CliError> {
         return Err(CliError::Value { flag: "--memory", expected: "positive", value });
     }
     let inputs = [args.train_gradients.as_path(), args.query_gradients.as_path()];
-    let folder = Folder::new(&args.out, &["methods.csv", "pairs.csv", "spearman.png", "summary.json"], &inputs)?;
-    let mut pair = Pair::open(&args.train_gradients, &args.query_gradients)?;
+    let folder = OutputFolder::new(&args.out, &["methods.csv", "pairs.csv", "spearman.png", "summary.json"], &inputs)?;
+    let mut pair = GradientPair::open(&args.train_gradients, &args.query_gradients)?;
     if let Some(first) = settings.first() {
         pair.project(first.projection, &first.device)?;
-        pair.note(first.projection).iter().for_each(|note| warn(note));
+        note(&pair, first.projection).iter().for_each(|note| warn(note));
     }
     let top_k = top_k(args.top_k, pair.train.samples())?;
     let limit_gib = memory::limit(args.memory);
@@ -108,7 +108,7 @@ fn settings(args: &CompareArgs) -> Result<Vec<Settings>, CliError> {
 
 fn score_all(
     settings: Vec<Settings>,
-    pair: &Pair,
+    pair: &GradientPair,
     limit_gib: Option<f64>,
     strict: bool,
 ) -> Result<Vec<Outcome>, CliError> {
@@ -144,10 +144,10 @@ fn score_all(
 }
 
 /// One method's scores, or why there are none; an error if the input is at fault.
-fn score(settings: &Settings, pair: &Pair, meter: &mut Meter) -> Result<Result<Computed, String>, CliError> {
+fn score(settings: &Settings, pair: &GradientPair, meter: &mut Meter) -> Result<Result<Computed, String>, CliError> {
     meter.begin();
     let began = Instant::now();
-    match score::attribute(pair, &settings.options, &settings.device) {
+    match store::score(pair, None, &settings.options, &settings.device).map_err(CliError::from) {
         Ok(attribution) => {
             let seconds = began.elapsed().as_secs_f64();
             Ok(Ok(Computed { attribution, seconds, peak: meter.peak() }))
@@ -163,7 +163,7 @@ fn converged(attribution: &Attribution) -> bool {
     attribution.blocks.iter().all(BlockReport::converged)
 }
 
-fn write(folder: &Folder, comparison: &Comparison<'_>, summary: &Summary) -> Result<(), CliError> {
+fn write(folder: &OutputFolder, comparison: &Comparison<'_>, summary: &Summary) -> Result<(), CliError> {
     let (of_methods, of_pairs) = (summary.methods_table(), summary.pairs_table());
     let [methods, pairs, picture, told] =
         ["methods.csv", "pairs.csv", "spearman.png", "summary.json"].map(|n| folder.file(n));

@@ -11,9 +11,9 @@ use hyperinf::eval::convergence::{ConvergenceConfig, ConvergenceError, curves};
 use crate::args::{ConvergeArgs, PrecisionArg};
 use crate::device::open_device;
 use crate::error::CliError;
-use crate::output::{Folder, Staged, stage_csv, stage_json};
 use crate::progress::{Progress, warn};
 use crate::to_stdout;
+use hyperinf::store::{OutputFolder, Staged, stage_csv, stage_json};
 use report::Summary;
 
 /// Draws systems, solves them step by step with every method, and writes the errors.
@@ -32,7 +32,7 @@ pub fn run(args: &ConvergeArgs) -> Result<(), CliError> {
     let sizes = config.sizes();
     let pictures: Vec<String> = sizes.iter().map(|s| format!("converge-d{}-n{}.png", s.dim, s.samples)).collect();
     let files: Vec<&str> = pictures.iter().map(String::as_str).chain(["converge.csv", "summary.json"]).collect();
-    let folder = Folder::new(&args.out, &files, &[])?;
+    let folder = OutputFolder::new(&args.out, &files, &[])?;
     let mut progress = None;
     let all = curves(&config, &device, &mut |at| {
         let bar = progress.get_or_insert_with(|| Progress::new("curves", at.total as u64));

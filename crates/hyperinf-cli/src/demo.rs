@@ -18,10 +18,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::args::DemoArgs;
 use crate::device::open_device;
 use crate::error::CliError;
-use crate::output::{WriteError, check_writable};
 use crate::to_stdout;
 use compare::Outcome;
 use data::{DemoData, Mail};
+use hyperinf::store::{StoreError, check_writable};
 
 pub use data::DataError;
 
@@ -96,7 +96,7 @@ impl Files {
     /// The files in the folder, which is made, and found out to be writable before anything is computed.
     fn new(args: &DemoArgs) -> Result<Self, CliError> {
         let folder = args.out.clone();
-        create_dir_all(&folder).map_err(|e| CliError::Output { path: folder.clone(), source: WriteError::from(e) })?;
+        create_dir_all(&folder).map_err(|e| StoreError::output(&folder, e))?;
         let [parquet, csv, summary] = ["scores.parquet", "scores.csv", "summary.json"].map(|name| folder.join(name));
         for path in [&parquet, &csv, &summary] {
             check_writable(path)?;

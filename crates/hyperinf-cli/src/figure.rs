@@ -13,7 +13,7 @@ use plotters::prelude::*;
 use plotters::style::register_font;
 
 use crate::error::CliError;
-use crate::output::{Staged, WriteError};
+use hyperinf::store::{Staged, WriteError};
 
 pub use bars::{Bar, Bars};
 pub use heat::HeatMap;
@@ -75,7 +75,7 @@ pub enum AxisScale {
 ///
 /// If the file cannot be written; then it is as it was before.
 pub fn draw_lines(path: &Path, panels: &[Panel<'_>]) -> Result<(), CliError> {
-    stage_lines(path, panels)?.place()
+    Ok(stage_lines(path, panels)?.place()?)
 }
 
 /// [`draw_lines`] into a file that is yet to be placed.
@@ -98,7 +98,7 @@ fn stage(
     size: (u32, u32),
     draw: impl FnOnce(&Area<'_>) -> Result<(), Failure>,
 ) -> Result<Staged<'_>, CliError> {
-    Staged::png(path, |file| {
+    let staged = Staged::png(path, |file| {
         let drawn = || -> Result<(), Failure> {
             register_font(FONT, FontStyle::Normal, UBUNTU_LIGHT).map_err(|_| "the font is damaged")?;
             let area = BitMapBackend::new(file, size).into_drawing_area();
@@ -106,8 +106,9 @@ fn stage(
             draw(&area)?;
             Ok(area.present()?)
         };
-        drawn().map_err(WriteError::Figure)
-    })
+        drawn().map_err(|source| WriteError::Content { what: "the figure cannot be drawn", source })
+    });
+    Ok(staged?)
 }
 
 /// A number on an axis: short, and exact where it is round.

@@ -3,8 +3,6 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`args`] | what can be typed |
-//! | [`data`] | data sets: JSON lines, CSV, Parquet |
-//! | [`gradient_file`] | files of per-sample gradients |
 //! | [`score`] | `hyperinf score`: from such files to scores |
 //! | [`finetune`] | `hyperinf finetune`: an adapter from rows of text |
 //! | [`attribute`] | `hyperinf attribute`: scores of training rows for query rows |
@@ -13,7 +11,6 @@
 //! | [`compare`] | `hyperinf compare`: every method on the same gradients |
 //! | [`sweep`] | `hyperinf sweep`: scores at many dampings, and which to take |
 //! | [`converge`] | `hyperinf converge`: how fast solvers approach the inverse |
-//! | [`output`] | files that are written whole or not at all: scores, tables, JSON |
 //! | [`figure`] | pictures of results |
 //! | [`eval`] | `hyperinf eval`: methods held against retraining |
 //! | [`methods`] | `hyperinf methods` |
@@ -27,7 +24,6 @@ pub mod args;
 pub mod attribute;
 pub mod compare;
 pub mod converge;
-pub mod data;
 pub mod demo;
 pub mod detect;
 mod device;
@@ -35,15 +31,9 @@ pub mod error;
 pub mod eval;
 pub mod figure;
 pub mod finetune;
-pub mod gradient_file;
 mod influence;
 pub mod methods;
-mod model;
-pub mod output;
-mod pattern;
 mod progress;
-mod sample_gradients;
-mod samples;
 pub mod score;
 pub mod select;
 pub mod sweep;

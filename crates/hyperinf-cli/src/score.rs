@@ -1,34 +1,30 @@
 //! `hyperinf score`: from files of per-sample gradients to scores.
 
 mod checkpoints;
-mod pair;
 mod projection;
 mod report;
 mod settings;
-mod stream;
 mod summary;
 mod variants;
 
 use std::io::{Write, stderr};
 use std::time::Instant;
 
+use hyperinf::eval::Spread;
 use hyperinf::scoring::{Attribution, BlockReport};
 
 use crate::args::ScoreArgs;
 use crate::error::CliError;
-use crate::output::Output;
 use crate::progress;
 use crate::to_stdout;
-pub(crate) use pair::Pair;
-pub(crate) use projection::Projecting;
+use hyperinf::store::{ErrorBars, ScoreFile, tracin};
+pub(crate) use projection::{flags, note};
 pub(crate) use report::{counted, head};
 pub(crate) use settings::Settings;
-pub(crate) use stream::{attribute, attribute_known, self_influence, sweep};
 use summary::Summary;
 pub(crate) use summary::{Input, Scoring, entries, input, unit};
 pub use variants::GroupError;
 use variants::Variants;
-pub(crate) use variants::nothing_projected;
 
 /// Blocks that are warned about one by one; of more only the number is told.
 const WARNED: usize = 5;
@@ -45,26 +41,26 @@ pub fn run(args: &ScoreArgs) -> Result<(), CliError> {
     let variants = Variants::new(args)?;
     let settings = Settings::new(&args.scoring, variants.query_mode())?;
     let options = variants.options(&settings.options)?;
-    let output = args.output.as_deref().map(|path| Output::new(path, &variants.inputs())).transpose()?;
+    let output = args.output.as_deref().map(|path| ScoreFile::new(path, &variants.inputs())).transpose()?;
     let mut moments = variants.open()?;
     let first = &moments[0].pair;
     variants.check_projection(first, settings.projection)?;
-    first.note(settings.projection).iter().for_each(|note| progress::warn(note));
+    note(first, settings.projection).iter().for_each(|note| progress::warn(note));
     let groups = variants.groups(first.train.samples())?;
-    let mut score =
-        |projection| checkpoints::attribute(&mut moments, projection, (&settings, &options), args.scoring.strict);
+    let check = |found: &Attribution| if args.scoring.strict { check_converged(found) } else { Ok(()) };
+    let mut score = |projection| tracin(&mut moments, projection, &options, &settings.device, check);
     let mut attribution = score(settings.projection)?;
     for other in variants.other_projections(settings.projection) {
         let found = score(Some(other))?;
         attribution.scores.rows.extend(found.scores.rows);
         keep_worst(&mut attribution.blocks, found.blocks);
     }
-    let queries = moments[0].pair.query.samples();
+    let queries = moments[0].pair.query.file.samples();
     let outcome = variants.outcome(std::mem::take(&mut attribution.scores), queries, groups)?;
     attribution.scores = outcome.scores.clone();
     let summary = Summary::new(&settings, &moments, &attribution, &outcome)?;
     if let Some(output) = &output {
-        output.write(&outcome.scores, outcome.spread.as_ref(), &outcome.ids, &summary.metadata())?;
+        output.write(&outcome.scores, outcome.spread.as_ref().map(bars), &outcome.ids, &summary.metadata())?;
     }
     warn(&settings, &attribution);
     let seconds = began.elapsed().as_secs_f64();
@@ -80,6 +76,11 @@ pub(crate) fn keep_worst(blocks: &mut [BlockReport], others: Vec<BlockReport>) {
             *kept = other;
         }
     }
+}
+
+/// The error bars of a spread.
+pub(crate) fn bars(spread: &Spread) -> ErrorBars<'_> {
+    ErrorBars { std: &spread.std, low: &spread.low, high: &spread.high }
 }
 
 fn not_converged(attribution: &Attribution) -> Vec<&BlockReport> {

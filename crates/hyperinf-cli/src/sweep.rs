@@ -16,11 +16,11 @@ use hyperinf::solvers::{Solver, solver};
 use crate::agreement::{Agreement, agreements, top_k};
 use crate::args::{SideArg, SweepArgs};
 use crate::error::CliError;
-use crate::output::{Folder, Staged, check_range};
 use crate::progress::{Progress, warn};
-use crate::score::{self, Pair, Settings};
+use crate::score::{Settings, note};
 use crate::to_stdout;
 use advice::{Advice, Judged, advise};
+use hyperinf::store::{self, GradientPair, OutputFolder, Staged, check_range};
 pub use known::KnownError;
 use report::Summary;
 
@@ -77,8 +77,8 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
     let settings = settings(args)?;
     let mut inputs = vec![args.train_gradients.as_path(), args.query_gradients.as_path()];
     inputs.extend(args.known_bad.as_deref());
-    let folder = Folder::new(&args.out, &FILES, &inputs)?;
-    let mut pair = Pair::open(&args.train_gradients, &args.query_gradients)?;
+    let folder = OutputFolder::new(&args.out, &FILES, &inputs)?;
+    let mut pair = GradientPair::open(&args.train_gradients, &args.query_gradients)?;
     let top_k = top_k(args.top_k, pair.train.samples())?;
     let bad = args.known_bad.as_deref().map(|path| known::read(path, pair.train.samples())).transpose()?;
     let mut dot = plain(&settings[0].1, &pair)?;
@@ -89,7 +89,7 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
         let began = Instant::now();
         if settings.projection.is_some() {
             pair.project(settings.projection, &settings.device)?;
-            pair.note(settings.projection).iter().for_each(|note| warn(note));
+            note(&pair, settings.projection).iter().for_each(|note| warn(note));
             dot = plain(&settings, &pair)?;
         }
         let all: Vec<Damping> = dampings.iter().map(|&value| damping(args, value)).collect();
@@ -97,7 +97,7 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
             done += 1;
             progress.at(done, || settings.method.to_owned());
         };
-        let found = score::sweep(&pair, &settings.options, &all, &settings.device, &mut tell)?;
+        let found = store::sweep(&pair, &settings.options, &all, &settings.device, &mut tell)?;
         found.iter().try_for_each(|attribution| check_range(&attribution.scores))?;
         let seconds = began.elapsed().as_secs_f64();
         sides.push(judge((args, top_k), &dampings, (variant, settings), (found, seconds), &dot, bad.as_deref())?);
@@ -111,11 +111,11 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
     let [csv, scores, lines, map, told] = FILES.map(|name| folder.file(name));
     let cells = summary.table();
     let staged: [Staged<'_>; 5] = [
-        crate::output::stage_csv(&csv, &cells.table())?,
+        hyperinf::store::stage_csv(&csv, &cells.table())?,
         report::stage_scores(&scores, &sweep, &summary)?,
         figures::stage_lines(&lines, &sweep)?,
         figures::stage_map(&map, &sweep)?,
-        crate::output::stage_json(&told, &summary)?,
+        hyperinf::store::stage_json(&told, &summary)?,
     ];
     staged.into_iter().try_for_each(Staged::place)?;
     Settings::notes(sweep.sides.iter().map(|side| &side.settings)).iter().for_each(|note| warn(note));
@@ -197,14 +197,14 @@ fn swept(name: &str, method: Method) -> Method {
 }
 
 /// The scores by the plain dot product.
-fn plain(settings: &Settings, pair: &Pair) -> Result<Scores, CliError> {
+fn plain(settings: &Settings, pair: &GradientPair) -> Result<Scores, CliError> {
     let options = Options {
         method: Method::Identity,
         normalisation: Normalisation::None,
         merged: false,
         ..settings.options.clone()
     };
-    Ok(score::attribute(pair, &options, &settings.device)?.scores)
+    Ok(store::score(pair, None, &options, &settings.device)?.scores)
 }
 
 fn judge(

@@ -11,7 +11,9 @@
 //! | [`curvature`] | the curvature of the loss, one damped matrix per block of parameters |
 //! | [`solvers`] | products with the inverse of a damped curvature, each with its residual |
 //! | [`scoring`] | influence scores, rankings, detection and selection: the whole pipeline |
+//! | [`store`] | files of gradients and scores, larger than memory |
 //! | [`models`] | LoRA layers, a transformer classifier, fine-tuning |
+//! | [`data`] | data sets of text, and the run from rows to scores |
 //! | [`eval`] | figures that judge an attribution |
 //!
 //! Tensors and models carry their backend in a runtime [`burn::tensor::Device`]; nothing here is generic over a
@@ -24,12 +26,14 @@ mod device;
 pub use burn;
 pub use device::{DeviceError, compiled_devices, device};
 pub use hyperinf_curvature as curvature;
+pub use hyperinf_data as data;
 pub use hyperinf_eval as eval;
 pub use hyperinf_gradients as gradients;
 pub use hyperinf_linalg as linalg;
 pub use hyperinf_models as models;
 pub use hyperinf_scoring as scoring;
 pub use hyperinf_solvers as solvers;
+pub use hyperinf_store as store;
 
 /// What most programs need: `use hyperinf::prelude::*;`.
 pub mod prelude {

@@ -5,8 +5,8 @@ use std::fs;
 use hyperinf::gradients::Block;
 use hyperinf::scoring::Method;
 
-use crate::gradient_file::Precision;
-use crate::score::{Pair, Settings};
+use crate::score::Settings;
+use hyperinf::store::{GradientPair, Precision};
 
 /// One GiB and one MiB in bytes.
 const GIB: f64 = (1_u64 << 30) as f64;
@@ -24,13 +24,13 @@ pub(super) fn limit(asked: Option<f64>) -> Option<f64> {
 /// About what the largest block, or all blocks merged, takes with a method, in GiB: gradients of the training samples
 /// (two blocks, since one is read while the other is scored) and the queries, the curvature, and copies of it in f64.
 /// Projected gradients are read in batches of whole ones.
-pub(super) fn needed(settings: &Settings, pair: &Pair) -> f64 {
+pub(super) fn needed(settings: &Settings, pair: &GradientPair) -> f64 {
     let mut blocks = pair.scored_blocks();
     if settings.options.merged {
         blocks = vec![Block::new("merged", 1, blocks.iter().map(Block::parameters).sum())];
     }
     let width = if pair.precision(&settings.device) == Precision::Double { 8 } else { 4 };
-    let (n, q) = (pair.train.samples(), pair.query.samples());
+    let (n, q) = (pair.train.samples(), pair.query.file.samples());
     let of_block = |block: &Block| {
         let gradients = |samples: usize| (samples * block.parameters() * width) as f64;
         let held = 2.0 * gradients(n);

@@ -9,9 +9,8 @@ use super::{Comparison, JUDGE, converged};
 use crate::agreement::Agreement;
 use crate::args::{QueryModeArg, StructureArg};
 use crate::error::CliError;
-use crate::gradient_file::Precision;
-use crate::output::{Cells, cell};
-use crate::score::{Input, Pair, Projecting, counted, input, unit};
+use crate::score::{Input, counted, input, unit};
+use hyperinf::store::{Cells, GradientPair, Precision, ProjectionSpec, cell};
 
 /// What was compared and how.
 #[derive(Serialize)]
@@ -22,7 +21,7 @@ pub(super) struct Summary {
     damping: DampingSummary,
     query_mode: &'static str,
     structure: &'static str,
-    projection: Option<Projecting>,
+    projection: Option<ProjectionSpec>,
     device: String,
     precision: &'static str,
     queries: usize,
@@ -80,7 +79,7 @@ struct PairSummary {
 
 impl Summary {
     /// Reads what was not read yet of the files, for their fingerprints.
-    pub(super) fn new(comparison: &Comparison<'_>, pair: &Pair) -> std::result::Result<Self, CliError> {
+    pub(super) fn new(comparison: &Comparison<'_>, pair: &GradientPair) -> std::result::Result<Self, CliError> {
         let first = &comparison.outcomes[0].settings;
         let (Damping::Relative(value) | Damping::Absolute(value)) = first.options.damping;
         let kind = if matches!(first.options.damping, Damping::Relative(_)) { "relative" } else { "absolute" };

@@ -4,8 +4,8 @@ use hyperinf::eval::convergence::{ConvergenceConfig, Curve, MeanDeviation, Metho
 
 use crate::error::CliError;
 use crate::figure::{Axis, Line, Panel, Point, stage_lines};
-use crate::output::Staged;
 use crate::score::counted;
+use hyperinf::store::Staged;
 
 /// The absolute error by step, and the relative one by time.
 pub(super) fn stage<'a>(

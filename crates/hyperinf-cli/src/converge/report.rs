@@ -7,8 +7,8 @@ use hyperinf::eval::convergence::{
 };
 use serde::Serialize;
 
-use crate::output::{Cells, cell};
 use crate::score::counted;
+use hyperinf::store::{Cells, cell};
 
 /// The steps in the table.
 const SHOWN: [usize; 7] = [1, 5, 10, 15, 20, 25, 40];

@@ -7,7 +7,7 @@ use serde_json::{Map, json};
 use super::compare::Outcome;
 use super::{Demo, Files};
 use crate::error::CliError;
-use crate::output::{Column, Table, ranks, write_json, write_table};
+use hyperinf::store::{Column, Table, ranks, write_json, write_table};
 
 /// Mails that are shown.
 const SHOWN: usize = 10;
@@ -106,7 +106,7 @@ pub(super) fn write(demo: &Demo<'_>, files: &Files) -> std::result::Result<(), C
         methods: demo.outcomes.iter().map(method).collect(),
         most_suspicious: suspects(demo),
     };
-    write_json(&files.summary, &summary)
+    Ok(write_json(&files.summary, &summary)?)
 }
 
 fn flipped(demo: &Demo<'_>) -> usize {

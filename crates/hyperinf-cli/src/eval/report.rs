@@ -15,9 +15,9 @@ use super::setup::{Models, Scored};
 use crate::args::{JudgedArgs, ResultArgs};
 use crate::error::CliError;
 use crate::figure::{Bar, Bars, stage_bars};
-use crate::output::{Column, Folder, Staged, Table, cell, stage_csv, stage_json};
 use crate::progress::Progress;
 use crate::to_stdout;
+use hyperinf::store::{Column, OutputFolder, Staged, StoreError, Table, cell, stage_csv, stage_json};
 
 const FILES: [&str; 2] = ["methods.csv", "summary.json"];
 const PICTURE: &str = "methods.png";
@@ -55,16 +55,14 @@ impl Row {
 }
 
 /// The folder of results, found writable before anything is computed.
-pub(crate) fn folder(args: &ResultArgs, truth: &str) -> Result<Folder, CliError> {
-    Folder::new(&args.folder(truth), &OUTPUTS, &[])
+pub(crate) fn folder(args: &ResultArgs, truth: &str) -> Result<OutputFolder, CliError> {
+    Ok(OutputFolder::new(&args.folder(truth), &OUTPUTS, &[])?)
 }
 
 /// Takes an earlier picture away, which would not belong to this result.
 fn remove(path: &Path) -> Result<(), CliError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(CliError::Output { path: path.to_owned(), source: error.into() })
-        }
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::output(path, error).into()),
         _ => Ok(()),
     }
 }
@@ -141,7 +139,7 @@ struct Summary {
 
 impl Report<'_> {
     /// Writes the files and prints the table, or the summary.
-    pub(crate) fn write(&self, folder: &Folder, args: &ResultArgs) -> Result<(), CliError> {
+    pub(crate) fn write(&self, folder: &OutputFolder, args: &ResultArgs) -> Result<(), CliError> {
         let summary = self.summary();
         let cells = self.cells();
         let [csv, told] = FILES.map(|name| folder.file(name));

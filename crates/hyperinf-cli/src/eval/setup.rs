@@ -10,6 +10,7 @@ use hyperinf::eval::digits::{DigitsTask, Images, Labelled, Length, Optimizer, Pe
 use hyperinf::eval::{Bank, Retrain};
 use hyperinf::gradients::Estimate;
 use hyperinf::scoring::{Attribution, BlockReport, Options, Scores, TaskSource, attribute, attribute_with};
+use hyperinf::store::StoreError;
 
 use super::candidate::Candidate;
 use super::report::OUTPUTS;
@@ -85,7 +86,7 @@ pub(crate) fn bank(
     let path = args.bank.clone().unwrap_or_else(|| result.folder(truth).join("bank.jsonl"));
     let folder = result.folder(truth);
     if let Some(path) = OUTPUTS.map(|name| folder.join(name)).into_iter().find(|output| real(output) == real(&path)) {
-        return Err(CliError::OutputIsInput { path });
+        return Err(StoreError::OutputIsInput { path }.into());
     }
     let bank = Bank::open(&path, task)?;
     Ok((path, bank))

@@ -2,8 +2,9 @@ use burn::tensor::Device;
 use hyperinf::curvature::{Damping, Scale, Side, Storage};
 use hyperinf::scoring::{Gfim, Method, Normalisation, Options, methods};
 use hyperinf::solvers::{solver, solvers};
+use hyperinf::store::ProjectionSpec;
 
-use super::projection::Projecting;
+use super::projection;
 use crate::args::{QueryModeArg, ScoringArgs, StructureArg};
 use crate::device::open_device;
 use crate::error::CliError;
@@ -14,7 +15,7 @@ pub(crate) struct Settings {
     /// The method's name.
     pub(crate) method: &'static str,
     pub(crate) structure: StructureArg,
-    pub(crate) projection: Option<Projecting>,
+    pub(crate) projection: Option<ProjectionSpec>,
     pub(crate) device: Device,
     pub(crate) device_name: String,
     /// Flags that were given and mean nothing here.
@@ -28,7 +29,7 @@ impl Settings {
             scale: args.shared.gfim_scale.map_or_else(Default::default, Into::into),
         };
         let (name, named) = named(&args.method, gfim)?;
-        let projection = Projecting::new(&args.shared.project)?;
+        let projection = projection::projection(&args.shared.project)?;
         let normalisation = normalisation(args, name, named.normalisation)?;
         let method = solved(args, named.method)?;
         let damping = damping(args)?;

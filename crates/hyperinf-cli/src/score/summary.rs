@@ -3,14 +3,12 @@ use hyperinf::scoring::{Attribution, BlockReport, Method, Normalisation, Options
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::checkpoints::{self, Checkpoint, CheckpointSummary};
-use super::pair::Pair;
-use super::projection::Projecting;
+use super::checkpoints::{self, CheckpointSummary};
 use super::settings::Settings;
 use super::variants::{GroupSummary, Outcome, UncertaintySummary};
 use crate::args::StructureArg;
 use crate::error::CliError;
-use crate::gradient_file::Precision;
+use hyperinf::store::{Checkpoint, GradientPair, Precision, ProjectionSpec, StoreError};
 
 /// How scores came about: what a file of them and a program that reads them need to know.
 #[derive(Serialize)]
@@ -49,7 +47,7 @@ pub(crate) struct Scoring {
     pub(crate) gfim_side: Option<&'static str>,
     pub(crate) gfim_scale: Option<&'static str>,
     /// What gradients were projected on before all else, if they were.
-    pub(crate) projection: Option<Projecting>,
+    pub(crate) projection: Option<ProjectionSpec>,
     pub(crate) device: String,
     pub(crate) precision: &'static str,
     /// Rows of scores.
@@ -145,7 +143,7 @@ pub(crate) fn entries(value: &impl Serialize) -> Map<String, Value> {
 }
 
 impl Scoring {
-    pub(crate) fn new(settings: &Settings, pair: &Pair, attribution: &Attribution) -> Self {
+    pub(crate) fn new(settings: &Settings, pair: &GradientPair, attribution: &Attribution) -> Self {
         let inverse = matches!(settings.options.method, Method::Inverse { .. });
         let (Damping::Relative(value) | Damping::Absolute(value)) = settings.options.damping;
         let kind = match settings.options.damping {
@@ -218,10 +216,10 @@ fn normalisation(normalisation: Normalisation) -> &'static str {
 }
 
 /// One of the files, with its fingerprint.
-pub(crate) fn input(pair: &Pair, set: Set) -> Result<Input, CliError> {
+pub(crate) fn input(pair: &GradientPair, set: Set) -> Result<Input, CliError> {
     let file = pair.file(set);
     let path = file.path();
-    let xxh3_128 = file.fingerprint().map_err(|source| CliError::File { set, path: path.to_owned(), source })?;
+    let xxh3_128 = file.fingerprint().map_err(|source| StoreError::File { set, path: path.to_owned(), source })?;
     Ok(Input {
         file: path.display().to_string(),
         bytes: file.length(),

@@ -8,13 +8,11 @@ use hyperinf::scoring::{Groups, Method, Normalisation, Options, Pool, QueryMode,
 use serde::Serialize;
 use twox_hash::XxHash3_128;
 
-use super::checkpoints::{self, Checkpoint, Typed};
-use super::pair::Pair;
-use super::projection::Projecting;
+use super::checkpoints::{self, Typed};
 use super::summary::unit;
 use crate::args::{DirectionsArg, OverArg, QueryModeArg, ScoreArgs};
 use crate::error::CliError;
-use crate::output::{IdColumn, Ids};
+use hyperinf::store::{Checkpoint, GradientPair, IdColumn, Ids, ProjectionSpec};
 
 /// The fewest resamples whose interval means something: its ends are the second and the last but one of 40.
 const RESAMPLES: usize = 40;
@@ -139,15 +137,15 @@ impl<'a> Variants<'a> {
     /// # Errors
     ///
     /// If error bars are asked for over projections that project nothing.
-    pub(super) fn check_projection(&self, pair: &Pair, how: Option<Projecting>) -> Result<(), CliError> {
+    pub(super) fn check_projection(&self, pair: &GradientPair, how: Option<ProjectionSpec>) -> Result<(), CliError> {
         match (self.repeats, how) {
-            (Some(Repeats::Projections(_)), Some(how)) if pair.is_within(&how) => Err(nothing_projected()),
+            (Some(Repeats::Projections(_)), Some(how)) if pair.is_within(how.rank) => Err(nothing_projected()),
             _ => Ok(()),
         }
     }
 
     /// The projections that the scores are repeated with.
-    pub(super) fn other_projections(&self, first: Option<Projecting>) -> Vec<Projecting> {
+    pub(super) fn other_projections(&self, first: Option<ProjectionSpec>) -> Vec<ProjectionSpec> {
         match (self.repeats, first) {
             (Some(Repeats::Projections(count)), Some(first)) => first.further(count - 1),
             _ => Vec::new(),
@@ -189,14 +187,16 @@ impl<'a> Variants<'a> {
     pub(super) fn open(&self) -> Result<Vec<Checkpoint>, CliError> {
         let ScoreArgs { train_gradients, query_gradients, variants, .. } = self.args;
         let (curvature, contrast) = (&variants.curvature_gradients, &variants.contrast_gradients);
-        let first = Pair::open(train_gradients, query_gradients)?.with(curvature.as_deref(), contrast.as_deref())?;
+        let first =
+            GradientPair::open(train_gradients, query_gradients)?.with(curvature.as_deref(), contrast.as_deref())?;
         checkpoints::open(first, &self.checkpoints, variants.learning_rate)
     }
 
     /// The groups of this many samples, if they are asked for.
     pub(super) fn groups(&self, samples: usize) -> Result<Option<Grouped>, CliError> {
         let Some(path) = &self.args.variants.groups else { return Ok(None) };
-        let error = |source| CliError::Groups { path: path.clone(), source };
+        let error =
+            |source| CliError::Input { what: "groups", path: path.clone(), source: Box::<GroupError>::new(source) };
         let text = fs::read_to_string(path).map_err(|e| error(GroupError::Read(e)))?;
         if let Some(line) = text.lines().position(|line| line.trim().is_empty()) {
             return Err(error(GroupError::Empty { line: line + 1 }));
@@ -258,7 +258,7 @@ impl<'a> Variants<'a> {
 }
 
 /// Error bars over what is no chance.
-pub(crate) fn nothing_projected() -> CliError {
+fn nothing_projected() -> CliError {
     CliError::Combination {
         first: "--uncertainty over projections".into(),
         second: "this --project",

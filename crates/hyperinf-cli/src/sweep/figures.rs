@@ -5,7 +5,7 @@ use super::{Sweep, Swept};
 use crate::agreement::Agreement;
 use crate::error::CliError;
 use crate::figure::{self, Axis, HeatMap, Line, Panel, Point};
-use crate::output::Staged;
+use hyperinf::store::Staged;
 
 /// The agreement of neighbours, and what else is known, by damping.
 pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> Result<Staged<'a>, CliError> {

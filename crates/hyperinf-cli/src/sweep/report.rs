@@ -8,9 +8,10 @@ use serde::Serialize;
 use super::{Advice, Sweep, Swept};
 use crate::args::{QueryModeArg, StructureArg};
 use crate::error::CliError;
-use crate::gradient_file::Precision;
-use crate::output::{Cells, Column, IdColumn, Ids, Staged, Table, cell, ranks};
-use crate::score::{Input, Pair, Projecting, counted, entries, input, unit};
+use crate::score::{Input, counted, entries, flags, input, unit};
+use hyperinf::store::{
+    Cells, Column, GradientPair, IdColumn, Ids, Precision, ProjectionSpec, Staged, Table, cell, ranks,
+};
 
 /// What was swept and how.
 #[derive(Serialize)]
@@ -44,7 +45,7 @@ pub(super) struct Summary {
 struct Recommended {
     side: Option<String>,
     /// The largest that was tried: which rank to take is not judged.
-    projection: Option<Projecting>,
+    projection: Option<ProjectionSpec>,
     #[serde(flatten)]
     advice: Advice,
 }
@@ -52,7 +53,7 @@ struct Recommended {
 #[derive(Serialize)]
 struct SideSummary {
     side: Option<String>,
-    projection: Option<Projecting>,
+    projection: Option<ProjectionSpec>,
     /// `null` for methods without a generalized Fisher matrix.
     gfim_side: Option<&'static str>,
     gfim_scale: Option<&'static str>,
@@ -104,7 +105,7 @@ fn label(side: Option<&str>, rank: Option<usize>) -> Option<String> {
 
 impl Summary {
     /// Reads what was not read yet of the files, for their fingerprints.
-    pub(super) fn new(sweep: &Sweep<'_>, pair: &Pair) -> std::result::Result<Self, CliError> {
+    pub(super) fn new(sweep: &Sweep<'_>, pair: &GradientPair) -> std::result::Result<Self, CliError> {
         let (args, first) = (sweep.args, &sweep.sides[0]);
         let chosen = sweep.chosen.map(|place| &sweep.sides[place]);
         Ok(Self {
@@ -168,7 +169,7 @@ impl Summary {
         match &self.recommended {
             Some(Recommended { side, projection, advice }) => {
                 let side = side.as_ref().map(|side| format!("--gfim-side {side} ")).unwrap_or_default();
-                let project = projection.map(Projecting::flags).unwrap_or_default();
+                let project = projection.map(flags).unwrap_or_default();
                 let flag = if self.damping_kind == "absolute" { "--damping-absolute" } else { "--damping" };
                 writeln!(out, "\nrecommended, by rule of thumb: {side}{project}{flag} {}", advice.damping)?;
                 writeln!(out, "  because it is {}", advice.reason)?;
@@ -333,5 +334,5 @@ pub(super) fn stage_scores<'a>(
             })
         })
     });
-    crate::output::stage_parquet(path, tables, &entries(summary))
+    Ok(hyperinf::store::stage_parquet(path, tables, &entries(summary))?)
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use hyperinf_cli::gradient_file::{GradientFile, Precision};
+use hyperinf::store::{GradientFile, Precision};
 use hyperinf_tests::strategies::{corrupted, file_bytes, gradients_file};
 use proptest::prelude::*;
 use safetensors::SafeTensors;

@@ -1,0 +1,66 @@
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::Content;
+use crate::{DataError, Reason, Row};
+
+/// The labels of a classifier: label `i` belongs to class `i`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Labels {
+    /// The names in the order of the classes.
+    pub names: Vec<String>,
+    /// Whether a class may also be given by its number.
+    #[serde(default)]
+    pub numbers: bool,
+    /// Whether the names are only the classes' numbers, because nothing names the classes.
+    #[serde(skip)]
+    pub unnamed: bool,
+}
+
+impl Labels {
+    /// The labels of some rows: by value if all of them are whole numbers, else in alphabetical order.
+    pub fn of<C: Content>(rows: &[Row<C>]) -> Self {
+        let names: BTreeSet<&str> = rows.iter().filter_map(|row| row.content.label()).collect();
+        let mut names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+        if names.iter().all(|name| name.parse::<i64>().is_ok()) {
+            names.sort_by_key(|name| name.parse::<i64>().unwrap_or_default());
+        }
+        Self { names, numbers: false, unnamed: false }
+    }
+
+    /// The classes of a model that names them.
+    pub fn of_model(names: Vec<String>) -> Self {
+        let numbers = names.iter().all(|name| name.parse::<i64>().is_err());
+        Self { names, numbers, unnamed: false }
+    }
+
+    /// The classes `0` to `classes - 1`, without names.
+    pub fn numbered(classes: usize) -> Self {
+        Self { names: (0..classes).map(|class| class.to_string()).collect(), numbers: false, unnamed: true }
+    }
+
+    /// The class of a label.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::Label`] if it is not one of the labels.
+    pub fn class(&self, label: &str) -> Result<usize, Reason> {
+        let named = self.names.iter().position(|name| name == label);
+        let number = || label.parse().ok().filter(|&class: &usize| self.numbers && class < self.names.len());
+        named.or_else(number).ok_or_else(|| Reason::Label { label: label.to_owned(), known: self.names.clone() })
+    }
+
+    /// Checks that labels which are names can be mapped to classes.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::UnnamedLabel`] with the first label that cannot.
+    pub fn check<C: Content>(&self, rows: &[Row<C>]) -> Result<(), DataError> {
+        let mut labels = rows.iter().filter_map(|row| row.content.label());
+        match labels.find(|label| self.unnamed && label.parse::<i64>().is_err()) {
+            Some(label) => Err(DataError::UnnamedLabel { label: label.to_owned(), classes: self.names.len() }),
+            None => Ok(()),
+        }
+    }
+}

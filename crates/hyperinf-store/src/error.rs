@@ -1,0 +1,189 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+use hyperinf_scoring::{ScoreError, Set};
+use safetensors::SafeTensorError;
+
+use crate::{BadValue, FileError};
+
+/// Names listed in one message at most.
+const LISTED: usize = 5;
+
+/// Why gradients cannot be scored from their files, or a result cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// A file of gradients cannot be used.
+    #[error("the {set} gradients in `{path}` cannot be used")]
+    File {
+        /// Which of the inputs.
+        set: Set,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: FileError,
+    },
+    /// The two files have blocks of different names.
+    #[error("the two files must have the same blocks: {}", differences(.train, .only_train, .query, .only_query))]
+    Blocks {
+        /// The training gradients.
+        train: PathBuf,
+        /// Blocks that only they have.
+        only_train: Vec<String>,
+        /// The query gradients.
+        query: PathBuf,
+        /// Blocks that only they have.
+        only_query: Vec<String>,
+    },
+    /// A block has different sides in the two files.
+    #[error(
+        "block `{block}` has the shape {train_shape:?} in `{train}` but {query_shape:?} in `{query}`: all but the first number must be equal"
+    )]
+    Sides {
+        /// The block's name.
+        block: String,
+        /// The training gradients.
+        train: PathBuf,
+        /// Its shape there.
+        train_shape: Vec<usize>,
+        /// The query gradients.
+        query: PathBuf,
+        /// Its shape there.
+        query_shape: Vec<usize>,
+    },
+    /// A checkpoint has other samples than the first one.
+    #[error("the {set} gradients of a checkpoint in `{path}` are of {found} samples, those of the first of {expected}")]
+    Checkpoint {
+        /// Which gradients.
+        set: Set,
+        /// The file.
+        path: PathBuf,
+        /// Samples in it.
+        found: usize,
+        /// Samples of the first.
+        expected: usize,
+    },
+    /// NaN or infinity in a file of gradients.
+    #[error(
+        "the {set} gradients in `{path}` have the value {} in block `{}`, sample {sample}, at {:?}; expected finite numbers",
+        .bad.value, .bad.block, .bad.index
+    )]
+    NonFinite {
+        /// Which of the inputs.
+        set: Set,
+        /// The file.
+        path: PathBuf,
+        /// The sample's index.
+        sample: usize,
+        /// The value and its place.
+        bad: BadValue,
+    },
+    /// Gradients so large that their squares overflow.
+    #[error(
+        "the {set} gradients in `{path}` are too large in block `{block}`, sample {sample}: their squared norm is {square}; expected a finite one"
+    )]
+    TooLarge {
+        /// Which of the inputs.
+        set: Set,
+        /// The file.
+        path: PathBuf,
+        /// The block's name.
+        block: String,
+        /// The sample's index.
+        sample: usize,
+        /// The squared norm, in the type that is computed in.
+        square: f64,
+    },
+    /// The gradients allow no scores.
+    #[error("the scores cannot be computed")]
+    Score(#[source] ScoreError),
+    /// A score outside the range of `f32`.
+    #[error("the score of training sample {sample} for query {query} is {value:e}: expected at most {:e}", f32::MAX)]
+    Range {
+        /// The query's index.
+        query: usize,
+        /// The training sample's index.
+        sample: usize,
+        /// The score.
+        value: f64,
+    },
+    /// The ending of an output file is not one of the formats.
+    #[error("the output `{path}` must end in .safetensors, .parquet or .csv")]
+    Format {
+        /// The path given.
+        path: PathBuf,
+    },
+    /// The output would overwrite an input.
+    #[error("the output `{path}` is also an input")]
+    OutputIsInput {
+        /// The path given.
+        path: PathBuf,
+    },
+    /// A file cannot be written.
+    #[error("the output `{path}` cannot be written")]
+    Output {
+        /// The file or its folder.
+        path: PathBuf,
+        /// Why.
+        source: WriteError,
+    },
+}
+
+/// Why a file was not written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// There is a folder of that name.
+    #[error("it is a folder")]
+    Folder,
+    /// The system refused.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The Parquet writer refused.
+    #[error(transparent)]
+    Parquet(#[from] parquet::errors::ParquetError),
+    /// The CSV writer refused.
+    #[error(transparent)]
+    Csv(#[from] csv::Error),
+    /// The safetensors writer refused.
+    #[error(transparent)]
+    Safetensors(#[from] SafeTensorError),
+    /// The JSON writer refused.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// Arrow refused.
+    #[error(transparent)]
+    Arrow(#[from] arrow_schema::ArrowError),
+    /// The content of the file could not be produced.
+    #[error("{what}")]
+    Content {
+        /// Which part failed, as a sentence.
+        what: &'static str,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl StoreError {
+    /// A failure to write `path`.
+    pub fn output(path: &Path, source: impl Into<WriteError>) -> Self {
+        Self::Output { path: path.to_owned(), source: source.into() }
+    }
+}
+
+/// The blocks that only one of two files has.
+fn differences(train: &Path, only_train: &[String], query: &Path, only_query: &[String]) -> String {
+    let side = |here: &Path, names: &[String], other: &Path| {
+        let listed: Vec<String> = names.iter().take(LISTED).map(|n| format!("`{n}`")).collect();
+        let more = if names.len() > LISTED { format!(" and {} more", names.len() - LISTED) } else { String::new() };
+        format!("{}{more} in `{}` but not in `{}`", listed.join(", "), here.display(), other.display())
+    };
+    let mut parts = Vec::new();
+    if !only_train.is_empty() {
+        parts.push(side(train, only_train, query));
+    }
+    if !only_query.is_empty() {
+        parts.push(side(query, only_query, train));
+    }
+    parts.join("; ")
+}

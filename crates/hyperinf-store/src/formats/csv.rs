@@ -1,0 +1,35 @@
+use std::borrow::Borrow;
+use std::fs::File;
+use std::io::Write;
+
+use serde_json::{Map, Value};
+
+use crate::scores::ScoreTable;
+use crate::{Table, WriteError};
+
+/// Writes the long form of scores; a CSV file has no place for metadata.
+pub(crate) fn write_scores(
+    file: &mut File,
+    table: &ScoreTable<'_>,
+    _metadata: &Map<String, Value>,
+) -> Result<(), WriteError> {
+    write(file, table.tables())
+}
+
+/// Writes tables with the same columns one below the other, under one header.
+pub(crate) fn write<'a, T: Borrow<Table<'a>>>(
+    file: impl Write,
+    tables: impl Iterator<Item = T>,
+) -> Result<(), WriteError> {
+    let mut writer = csv::Writer::from_writer(file);
+    for (i, table) in tables.enumerate() {
+        let table = table.borrow();
+        if i == 0 {
+            writer.write_record(table.columns.iter().map(|(name, _)| *name))?;
+        }
+        for row in 0..table.rows() {
+            writer.write_record(table.columns.iter().map(|(_, column)| column.text(row)))?;
+        }
+    }
+    Ok(writer.flush()?)
+}

@@ -1,0 +1,201 @@
+//! Files of per-sample gradients, as any framework can write them.
+//!
+//! A safetensors file with one tensor per block, `[n, rows, cols]` or `[n, D]`, of type F32, F16, BF16 or F64. Row
+//! `i` of every tensor is sample `i`. A block `[n, D]` is taken as 1 row of `D` columns: a one-sided curvature then
+//! keeps the whole `D × D` matrix, so three dimensions are better where a layer has two sides.
+//!
+//! Only the header is held. The numbers of a block are read when they are asked for, without mapping the file, so
+//! memory stays at what was asked for and a file that shrinks meanwhile is an error like any other.
+
+mod error;
+mod header;
+mod read;
+mod write;
+
+use std::fs::{File, metadata};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use burn::tensor::TensorData;
+use hyperinf_gradients::Block;
+use safetensors::Dtype;
+
+pub use error::FileError;
+use header::Tensor;
+use read::Contents;
+pub use write::GradientWriter;
+
+/// A file of per-sample gradients, open for reading.
+pub struct GradientFile {
+    path: PathBuf,
+    length: u64,
+    samples: usize,
+    blocks: Vec<StoredBlock>,
+    contents: Mutex<Contents>,
+}
+
+/// A block and where its numbers are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredBlock {
+    /// Name and sides.
+    pub block: Block,
+    /// The type of the numbers.
+    pub dtype: Dtype,
+    /// The tensor's shape in the file.
+    pub shape: Vec<usize>,
+    /// The first byte of its numbers.
+    start: u64,
+}
+
+/// The type that numbers are read as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// `f32`.
+    Single,
+    /// `f64`.
+    Double,
+}
+
+/// A value that is NaN or infinite.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BadValue {
+    /// The block.
+    pub block: String,
+    /// Where in the sample it is: an index in each of the tensor's dimensions after the first.
+    pub index: Vec<usize>,
+    /// The value.
+    pub value: f64,
+}
+
+impl GradientFile {
+    /// Opens a file and checks all that its header says.
+    ///
+    /// The blocks are in the order in which their numbers lie in the file.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, is not a safetensors file, or does not hold gradients as described above.
+    pub fn open(path: &Path) -> Result<Self, FileError> {
+        // Opening a named pipe would wait for its other end.
+        if !metadata(path).map_err(FileError::Open)?.is_file() {
+            return Err(FileError::NotRegular);
+        }
+        let mut file = File::open(path).map_err(FileError::Open)?;
+        let length = file.metadata().map_err(FileError::Open)?.len();
+        let tensors = header::read(&mut file, length)?;
+        let mut blocks = Vec::with_capacity(tensors.len());
+        let mut first: Option<(String, usize)> = None;
+        for Tensor { name, dtype, shape, start } in tensors {
+            if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64) {
+                return Err(FileError::Type { block: name, found: dtype });
+            }
+            let (samples, rows, cols) = match shape[..] {
+                [n, rows, cols] => (n, rows, cols),
+                [n, parameters] => (n, 1, parameters),
+                _ => return Err(FileError::Rank { block: name, shape }),
+            };
+            if samples == 0 {
+                return Err(FileError::NoSamples { block: name, shape });
+            }
+            if rows == 0 || cols == 0 {
+                return Err(FileError::NoParameters { block: name, shape });
+            }
+            let (other, expected) = first.get_or_insert_with(|| (name.clone(), samples));
+            if samples != *expected {
+                let (other, expected) = (other.clone(), *expected);
+                return Err(FileError::SampleCount { block: name, found: samples, other, expected });
+            }
+            blocks.push(StoredBlock { block: Block::new(name, rows, cols), dtype, shape, start });
+        }
+        let (_, samples) = first.ok_or(FileError::NoBlocks)?;
+        let mut contents = Contents::new(file);
+        contents.hash_to(blocks[0].start).map_err(FileError::Open)?;
+        Ok(Self { path: path.to_owned(), length, samples, blocks, contents: Mutex::new(contents) })
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file's length in bytes.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// `n`, the number of samples, at least one.
+    pub fn samples(&self) -> usize {
+        self.samples
+    }
+
+    /// The blocks, at least one.
+    pub fn blocks(&self) -> &[StoredBlock] {
+        &self.blocks
+    }
+
+    /// The position of the block of that name.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.blocks.iter().position(|stored| stored.block.name == name)
+    }
+
+    /// Reads some samples of a block, `[samples, rows, cols]`.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or became shorter.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such block or sample.
+    pub fn read(&self, block: usize, samples: Range<usize>, precision: Precision) -> Result<TensorData, FileError> {
+        assert!(samples.start <= samples.end && samples.end <= self.samples, "samples {samples:?} of {}", self.samples);
+        let stored = &self.blocks[block];
+        let (parameters, taken) = (stored.block.parameters(), samples.len());
+        let width = stored.dtype.bitsize() / 8;
+        let start = stored.start + (samples.start * parameters * width) as u64;
+        let shape = [taken, stored.block.rows, stored.block.cols];
+        self.contents()
+            .values(start, taken * parameters, stored.dtype, precision, shape)
+            .map_err(|source| FileError::Read { block: stored.block.name.clone(), source })
+    }
+
+    /// The first NaN or infinite value of a sample in a block.
+    ///
+    /// # Errors
+    ///
+    /// As [`GradientFile::read`].
+    ///
+    /// # Panics
+    ///
+    /// As [`GradientFile::read`].
+    pub fn first_bad_value(&self, block: usize, sample: usize) -> Result<Option<BadValue>, FileError> {
+        let data = self.read(block, sample..sample + 1, Precision::Double)?;
+        let values = data.as_slice::<f64>().expect("the values were read as f64");
+        let stored = &self.blocks[block];
+        Ok(values.iter().position(|v| !v.is_finite()).map(|at| BadValue {
+            block: stored.block.name.clone(),
+            index: match stored.shape[..] {
+                [_, _, cols] => vec![at / cols, at % cols],
+                _ => vec![at],
+            },
+            value: values[at],
+        }))
+    }
+
+    /// The XXH3 hash (128 bits, as `xxhsum -H2` prints it) of the whole file.
+    ///
+    /// Bytes are hashed as they are read for the first time; what has not been read yet is read now.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or became shorter.
+    pub fn fingerprint(&self) -> Result<String, FileError> {
+        let hash = self.contents().hash_to(self.length).map_err(FileError::Open)?;
+        Ok(format!("{hash:032x}"))
+    }
+
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,68 @@
+//! Per-sample gradients and influence scores on disk.
+//!
+//! Gradients come row by row (one batch of samples after another), scores need one block of *all* samples: a file of
+//! gradients is the transposition between the two. Everything here reads one block at a time, so files larger than
+//! memory work, and nothing under a final name is ever partial.
+//!
+//! | item | what it does |
+//! |---|---|
+//! | [`GradientFile`] | reads a safetensors file with one tensor per block, `[n, rows, cols]` or `[n, D]` |
+//! | [`GradientWriter`] | writes one, batch by batch, with a journal from which an interrupted run resumes |
+//! | [`GradientPair`] | training and query gradients of the same blocks, optionally with curvature and contrast files |
+//! | [`score`], [`sweep`], [`self_influence`] | the entry points of `hyperinf-scoring` over such a pair, block by block |
+//! | [`Checkpoint`], [`tracin`] | scores summed over several moments of a training |
+//! | [`ProjectionSpec`] | a projection of every block, applied while the gradients are read |
+//! | [`ScoreFile`] | writes scores with ids, ranks and metadata as safetensors, Parquet or CSV |
+//! | [`Staged`] | a file that is written next to its place and moved there when it is whole |
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use hyperinf_gradients::Block;
+//! use hyperinf_scoring::Options;
+//! use hyperinf_store::{GradientPair, GradientWriter, Ids, ScoreFile, StoreError, score};
+//! use serde_json::Map;
+//!
+//! /// Scores three training samples for one query, from file to file.
+//! fn run(folder: &std::path::Path, device: &Device) -> Result<(), Box<dyn std::error::Error>> {
+//!     let blocks = [Block::new("layer", 2, 1)];
+//!     for (name, rows) in [("train", vec![1.0, 0.0, 0.0, 1.0, 1.0, 1.0]), ("query", vec![1.0, -1.0])] {
+//!         let n = rows.len() / 2;
+//!         let mut writer = GradientWriter::open(folder, name, "any key", n, &blocks)?;
+//!         writer.write(&(0..n).collect::<Vec<_>>(), &vec![0.0; n], &[rows])?;
+//!         writer.place(&folder.join(name))?;
+//!     }
+//!     let pair = GradientPair::open(&folder.join("train"), &folder.join("query"))?;
+//!     let found = score(&pair, None, &Options::default(), device)?.scores;
+//!     let file = ScoreFile::new(&folder.join("scores.csv"), &[])?;
+//!     file.write(&found, None, &Ids::numbered(1, 3), &Map::new())?;
+//!     Ok(())
+//! }
+//! ```
+
+mod cells;
+mod checkpoints;
+mod error;
+mod folder;
+mod formats;
+mod gradient_file;
+mod ids;
+mod pair;
+mod projection;
+mod scores;
+mod source;
+mod staged;
+mod stream;
+mod table;
+
+pub use cells::{Cells, cell};
+pub use checkpoints::{Checkpoint, tracin};
+pub use error::{StoreError, WriteError};
+pub use folder::OutputFolder;
+pub use gradient_file::{BadValue, FileError, GradientFile, GradientWriter, Precision, StoredBlock};
+pub use ids::{IdColumn, Ids};
+pub use pair::{GradientPair, Matched};
+pub use projection::{Directions, ProjectionSpec};
+pub use scores::{ErrorBars, SCORE_FORMATS, ScoreFile, ScoreFormat, check_range, ranks};
+pub use staged::{Staged, check_output, check_writable, stage_csv, stage_json, stage_parquet, write_json, write_table};
+pub use stream::{score, self_influence, sweep};
+pub use table::{Column, Table};

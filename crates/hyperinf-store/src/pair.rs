@@ -1,0 +1,144 @@
+use std::path::Path;
+
+use burn::tensor::{DType, Device};
+use hyperinf_gradients::{Block, Projection};
+use hyperinf_scoring::Set;
+use safetensors::Dtype;
+
+use crate::{GradientFile, Precision, StoreError};
+
+/// The gradients of training samples and of queries, with the same blocks.
+pub struct GradientPair {
+    /// The training samples; the pair's blocks are in the order of this file.
+    pub train: GradientFile,
+    /// The queries.
+    pub query: Matched,
+    /// The samples that the curvature is taken from, if they are not the training samples.
+    pub curvature: Option<Matched>,
+    /// Queries whose mean is subtracted from that of the others.
+    pub contrast: Option<Matched>,
+    /// The projection of every block's gradients before they are scored; see [`GradientPair::project`].
+    pub(crate) projection: Option<Projection>,
+}
+
+/// A file with the same blocks as the training gradients, in an order of its own.
+pub struct Matched {
+    /// The file.
+    pub file: GradientFile,
+    /// The position in it of each block of the training file.
+    positions: Vec<usize>,
+}
+
+impl GradientPair {
+    /// Opens both files and matches their blocks by name.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be used ([`StoreError::File`]), or the two have other blocks ([`StoreError::Blocks`],
+    /// [`StoreError::Sides`]).
+    pub fn open(train: &Path, query: &Path) -> Result<Self, StoreError> {
+        let train = open(Set::Train, train)?;
+        let query = Matched::open(Set::Query, query, &train)?;
+        Ok(Self { train, query, curvature: None, contrast: None, projection: None })
+    }
+
+    /// The same pair with a curvature or a contrast from other files.
+    ///
+    /// # Errors
+    ///
+    /// As [`GradientPair::open`].
+    pub fn with(mut self, curvature: Option<&Path>, contrast: Option<&Path>) -> Result<Self, StoreError> {
+        let matched = |set, path: Option<&Path>| path.map(|path| Matched::open(set, path, &self.train)).transpose();
+        let (curvature, contrast) = (matched(Set::Curvature, curvature)?, matched(Set::Contrast, contrast)?);
+        (self.curvature, self.contrast) = (curvature, contrast);
+        Ok(self)
+    }
+
+    /// The sets that have a file.
+    pub fn sets(&self) -> Vec<Set> {
+        let mut sets = vec![Set::Train, Set::Query];
+        sets.extend(self.curvature.as_ref().map(|_| Set::Curvature));
+        sets.extend(self.contrast.as_ref().map(|_| Set::Contrast));
+        sets
+    }
+
+    /// The file of a set. Without one, the curvature is that of the training file and the contrast the query file.
+    pub fn file(&self, set: Set) -> &GradientFile {
+        match set {
+            Set::Train => &self.train,
+            Set::Query => &self.query.file,
+            Set::Curvature => self.curvature.as_ref().map_or(&self.train, |matched| &matched.file),
+            Set::Contrast => self.contrast.as_ref().map_or(&self.query.file, |matched| &matched.file),
+        }
+    }
+
+    /// The position in a set's file of a block of the training file.
+    pub(crate) fn position(&self, set: Set, block: usize) -> usize {
+        let of = |matched: &Option<Matched>| matched.as_ref().map_or(block, |matched| matched.positions[block]);
+        match set {
+            Set::Train => block,
+            Set::Query => self.query.positions[block],
+            Set::Curvature => of(&self.curvature),
+            Set::Contrast => of(&self.contrast),
+        }
+    }
+
+    /// The blocks that are scored: those of the training file, or what a projection leaves of them.
+    pub fn scored_blocks(&self) -> Vec<Block> {
+        match &self.projection {
+            Some(projection) => projection.projected().to_vec(),
+            None => self.stored_blocks(),
+        }
+    }
+
+    /// The blocks of the training file.
+    pub(crate) fn stored_blocks(&self) -> Vec<Block> {
+        self.train.blocks().iter().map(|stored| stored.block.clone()).collect()
+    }
+
+    /// The type to compute in: f64 if a file has it and the device can, else f32.
+    pub fn precision(&self, device: &Device) -> Precision {
+        let matched = [Some(&self.query), self.curvature.as_ref(), self.contrast.as_ref()];
+        let others = matched.into_iter().flatten().map(|matched| &matched.file);
+        let mut blocks = std::iter::once(&self.train).chain(others).flat_map(GradientFile::blocks);
+        if blocks.any(|stored| stored.dtype == Dtype::F64) && device.supports_dtype(DType::F64) {
+            Precision::Double
+        } else {
+            Precision::Single
+        }
+    }
+}
+
+fn open(set: Set, path: &Path) -> Result<GradientFile, StoreError> {
+    GradientFile::open(path).map_err(|source| StoreError::File { set, path: path.to_owned(), source })
+}
+
+impl Matched {
+    fn open(set: Set, path: &Path, train: &GradientFile) -> Result<Self, StoreError> {
+        let file = open(set, path)?;
+        let absent = |here: &GradientFile, there: &GradientFile| -> Vec<String> {
+            let names = here.blocks().iter().map(|stored| &stored.block.name);
+            names.filter(|name| there.position(name).is_none()).cloned().collect()
+        };
+        let (only_train, only_query) = (absent(train, &file), absent(&file, train));
+        if !only_train.is_empty() || !only_query.is_empty() {
+            let (train, query) = (train.path().to_owned(), file.path().to_owned());
+            return Err(StoreError::Blocks { train, only_train, query, only_query });
+        }
+        let positions: Vec<usize> =
+            train.blocks().iter().filter_map(|stored| file.position(&stored.block.name)).collect();
+        for (left, &position) in train.blocks().iter().zip(&positions) {
+            let right = &file.blocks()[position];
+            if left.block != right.block {
+                return Err(StoreError::Sides {
+                    block: left.block.name.clone(),
+                    train: train.path().to_owned(),
+                    train_shape: left.shape.clone(),
+                    query: file.path().to_owned(),
+                    query_shape: right.shape.clone(),
+                });
+            }
+        }
+        Ok(Self { file, positions })
+    }
+}

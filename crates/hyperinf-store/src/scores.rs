@@ -1,0 +1,178 @@
+//! Files of scores.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use hyperinf_scoring::{Scores, ranking};
+use serde_json::{Map, Value};
+
+use crate::formats::{csv, parquet, safetensors};
+use crate::{Column, Ids, Staged, StoreError, Table, WriteError, check_output, write_json};
+
+/// Rows of a table that are built and written at once, at least one query's.
+const CHUNK: usize = 1 << 20;
+
+/// A format of scores.
+#[derive(Debug)]
+pub struct ScoreFormat {
+    /// The ending of its files.
+    pub ending: &'static str,
+    /// Whether the file itself holds the metadata; else they are in a second file, `FILE.json`.
+    pub holds_metadata: bool,
+    write: fn(&mut File, &ScoreTable<'_>, &Map<String, Value>) -> Result<(), WriteError>,
+}
+
+/// Every format of scores: one tensor `[q, n]` of F32 in safetensors; rows of query_id, train_id, score and rank in the
+/// others.
+pub static SCORE_FORMATS: [ScoreFormat; 3] = [
+    ScoreFormat { ending: "safetensors", holds_metadata: true, write: safetensors::write_scores },
+    ScoreFormat { ending: "parquet", holds_metadata: true, write: parquet::write_scores },
+    ScoreFormat { ending: "csv", holds_metadata: false, write: csv::write_scores },
+];
+
+/// Scores with all that is written with them.
+pub(crate) struct ScoreTable<'a> {
+    pub(crate) scores: &'a Scores,
+    pub(crate) bars: Option<ErrorBars<'a>>,
+    pub(crate) ids: &'a Ids,
+}
+
+/// Error bars of one row of scores, `[n]` each, in the unit of the scores.
+#[derive(Clone, Copy, Debug)]
+pub struct ErrorBars<'a> {
+    /// The standard deviation of each score over the resamples.
+    pub std: &'a [f64],
+    /// The lower end of each score's interval.
+    pub low: &'a [f64],
+    /// Its upper end.
+    pub high: &'a [f64],
+}
+
+/// A file that scores are written to.
+#[derive(Clone, Debug)]
+pub struct ScoreFile {
+    /// Where.
+    pub path: PathBuf,
+    /// Its format.
+    pub format: &'static ScoreFormat,
+}
+
+impl ScoreFile {
+    /// The file at `path`, in the format that its ending names.
+    ///
+    /// # Errors
+    ///
+    /// If no format has this ending, or the path is one of the inputs or cannot be written.
+    pub fn new(path: &Path, inputs: &[&Path]) -> Result<Self, StoreError> {
+        let file = Self::at(path)?;
+        file.files().iter().try_for_each(|path| check_output(path, inputs))?;
+        Ok(file)
+    }
+
+    /// [`ScoreFile::new`] without a look at the folder or the inputs.
+    ///
+    /// # Errors
+    ///
+    /// If no format has this ending.
+    pub fn at(path: &Path) -> Result<Self, StoreError> {
+        let ending = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
+        let format = SCORE_FORMATS.iter().find(|format| ending.as_deref() == Some(format.ending));
+        let format = format.ok_or_else(|| StoreError::Format { path: path.to_owned() })?;
+        Ok(Self { path: path.to_owned(), format })
+    }
+
+    /// Every file that will be written.
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files = vec![self.path.clone()];
+        files.extend((!self.format.holds_metadata).then(|| metadata_file(&self.path)));
+        files
+    }
+
+    /// Writes scores with the ids of their samples and their metadata; error bars, which belong to the only row of
+    /// scores, add three columns (or tensors).
+    ///
+    /// # Errors
+    ///
+    /// If a score does not fit `f32`, or the file cannot be written; then there is none.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer ids than samples, or error bars for another number of samples.
+    pub fn write(
+        &self,
+        scores: &Scores,
+        bars: Option<ErrorBars<'_>>,
+        ids: &Ids,
+        metadata: &Map<String, Value>,
+    ) -> Result<(), StoreError> {
+        check_range(scores)?;
+        if let Some(ErrorBars { low, high, .. }) = bars {
+            check_range(&Scores { rows: vec![low.to_vec(), high.to_vec()] })?;
+        }
+        let table = ScoreTable { scores, bars, ids };
+        let staged = Staged::new(&self.path, |file| (self.format.write)(file, &table, metadata))?;
+        if !self.format.holds_metadata {
+            write_json(&metadata_file(&self.path), metadata)?;
+        }
+        staged.place()
+    }
+}
+
+/// `FILE.json` for `FILE`: the metadata of a format that has no place for them.
+fn metadata_file(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".json");
+    PathBuf::from(name)
+}
+
+/// Fails if a score does not fit `f32`, the type of scores in files.
+///
+/// # Errors
+///
+/// [`StoreError::Range`].
+pub fn check_range(scores: &Scores) -> Result<(), StoreError> {
+    for (query, row) in scores.rows.iter().enumerate() {
+        if let Some(sample) = row.iter().position(|&s| !(s as f32).is_finite()) {
+            return Err(StoreError::Range { query, sample, value: row[sample] });
+        }
+    }
+    Ok(())
+}
+
+impl<'a> ScoreTable<'a> {
+    /// The columns that error bars add.
+    pub(crate) fn bars(&self) -> impl Iterator<Item = (&'static str, &'a [f64])> + use<'a> {
+        self.bars
+            .into_iter()
+            .flat_map(|ErrorBars { std, low, high }| [("score_std", std), ("low", low), ("high", high)])
+    }
+
+    /// The long form, some queries at a time; rank 1 is the most helpful sample of its query.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = Table<'a>> + use<'a> {
+        let Self { scores, ids, .. } = *self;
+        let bars: Vec<_> = self.bars().collect();
+        let queries = (CHUNK / scores.samples().max(1)).max(1);
+        scores.rows.chunks(queries).enumerate().map(move |(chunk, rows)| {
+            let n = scores.samples();
+            let query = |place: usize| chunk * queries + place / n;
+            let mut columns = vec![
+                ("query_id", ids.queries.column((0..rows.len() * n).map(query))),
+                ("train_id", ids.train.column((0..rows.len()).flat_map(|_| 0..n))),
+                ("score", Column::Real(rows.iter().flatten().map(|&s| s as f32).collect())),
+                ("rank", Column::Whole(rows.iter().flat_map(|row| ranks(row)).collect())),
+            ];
+            let real = |values: &[f64]| Column::Real(values.iter().map(|&s| s as f32).collect());
+            columns.extend(bars.iter().map(|(name, values)| (*name, real(values))));
+            Table::new(columns)
+        })
+    }
+}
+
+/// The rank of each sample, 1 for the highest score.
+pub fn ranks(scores: &[f64]) -> Vec<i64> {
+    let mut ranks = vec![0; scores.len()];
+    for (place, sample) in ranking(scores).into_iter().enumerate() {
+        ranks[sample] = place as i64 + 1;
+    }
+    ranks
+}

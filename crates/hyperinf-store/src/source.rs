@@ -1,0 +1,192 @@
+use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::Arc;
+
+use burn::tensor::{Device, Element, Tensor, TensorData};
+use bytemuck::Zeroable;
+use hyperinf_gradients::{Block, GradientError, Gradients, Projection};
+use hyperinf_linalg::ReadError;
+use hyperinf_scoring::{Method, Options, QueryMode, ScoreError, Set, Source};
+
+use crate::{FileError, GradientFile, GradientPair, Precision, StoreError, projection};
+
+/// Bytes of a batch of samples, for methods that do not need all samples at once.
+const BATCH: usize = 256 << 20;
+
+/// How the blocks of one set are read for a method.
+#[derive(Clone, Copy)]
+pub(crate) struct Reader<'a> {
+    pub(crate) pair: &'a GradientPair,
+    pub(crate) set: Set,
+    pub(crate) options: &'a Options,
+    pub(crate) precision: Precision,
+}
+
+impl<'a> Reader<'a> {
+    fn file(self) -> &'a GradientFile {
+        self.pair.file(self.set)
+    }
+
+    /// The positions in this file of blocks given by their position in the training file.
+    fn positions(self, group: &[usize]) -> Vec<usize> {
+        group.iter().map(|&block| self.pair.position(self.set, block)).collect()
+    }
+
+    /// The block that these blocks are read as.
+    fn block(self, positions: &[usize]) -> Block {
+        let blocks: Vec<Block> = positions.iter().map(|&p| self.file().blocks()[p].block.clone()).collect();
+        self.joined(&blocks)
+    }
+
+    /// The block that blocks are read or projected as: the single one, or all merged.
+    fn joined(self, blocks: &[Block]) -> Block {
+        match blocks {
+            [one] if !self.options.merged => one.clone(),
+            _ => Block::new("merged", 1, blocks.iter().map(Block::parameters).sum()),
+        }
+    }
+
+    /// The number of samples that are held at once.
+    fn batch(self, positions: &[usize]) -> usize {
+        let n = self.file().samples();
+        let block = self.block(positions);
+        let parameters = block.parameters();
+        let held = match self.options.method {
+            Method::Inverse { storage, .. } => storage.holds_samples(&block, n),
+            Method::Identity => false,
+        };
+        let all = match self.set {
+            // Projected gradients are smaller than what is read.
+            _ if self.pair.projection.is_some() => false,
+            Set::Query | Set::Contrast => self.options.query == QueryMode::Each,
+            // Only the samples that the curvature is made of are held by it.
+            Set::Train if self.pair.curvature.is_some() => false,
+            Set::Train | Set::Curvature => held,
+        };
+        let bytes = parameters * if self.precision == Precision::Double { 8 } else { 4 };
+        if all { n } else { (BATCH / bytes).clamp(1, n) }
+    }
+
+    /// The numbers of some samples, `[samples, rows, cols]` of [`Reader::block`].
+    fn read(self, positions: &[usize], samples: Range<usize>) -> Result<TensorData, FileError> {
+        let parts = positions.iter().map(|&p| self.file().read(p, samples.clone(), self.precision));
+        let (n, width) = (samples.len(), self.block(positions).parameters());
+        match (positions, self.precision) {
+            ([one], _) if !self.options.merged => self.file().read(*one, samples.clone(), self.precision),
+            (_, Precision::Single) => side_by_side::<f32>(parts, n, width),
+            (_, Precision::Double) => side_by_side::<f64>(parts, n, width),
+        }
+    }
+
+    /// All samples, if they are held whole.
+    pub(crate) fn load(self, group: &[usize]) -> Result<Option<TensorData>, StoreError> {
+        let positions = self.positions(group);
+        let n = self.file().samples();
+        if self.batch(&positions) < n {
+            return Ok(None);
+        }
+        self.read(&positions, 0..n).map(Some).map_err(|e| self.error(e))
+    }
+
+    /// The blocks as a source, of which [`Reader::load`] may have given all samples.
+    pub(crate) fn source(
+        self,
+        group: &[usize],
+        loaded: Option<TensorData>,
+        device: &'a Device,
+    ) -> Result<FileSource<'a>, StoreError> {
+        let positions = self.positions(group);
+        let projection = self.pair.projection.as_ref().map(|all| projection::of(all, group)).transpose();
+        let projection = projection.map_err(|e| StoreError::Score(ScoreError::Projection(e)))?;
+        let block = match &projection {
+            Some(projection) => self.joined(projection.projected()),
+            None => self.block(&positions),
+        };
+        let (layout, batch) = ([block].into(), self.batch(&positions));
+        let failed = RefCell::new(None);
+        let mut source = FileSource { reader: self, positions, layout, projection, batch, device, whole: None, failed };
+        source.whole = loaded.map(|data| source.gradients(data)).transpose().map_err(StoreError::Score)?;
+        Ok(source)
+    }
+
+    fn error(self, source: FileError) -> StoreError {
+        StoreError::File { set: self.set, path: self.file().path().to_owned(), source }
+    }
+}
+
+/// Blocks of a file of gradients, held whole or read again in each pass.
+pub(crate) struct FileSource<'a> {
+    pub(crate) reader: Reader<'a>,
+    positions: Vec<usize>,
+    pub(crate) layout: Arc<[Block]>,
+    /// The projection of the blocks before they are put side by side.
+    projection: Option<Projection>,
+    batch: usize,
+    device: &'a Device,
+    whole: Option<Gradients>,
+    /// Why reading failed; the error type of a pass has no place for it.
+    failed: RefCell<Option<FileError>>,
+}
+
+impl FileSource<'_> {
+    /// The gradients on the device, projected.
+    fn gradients(&self, data: TensorData) -> Result<Gradients, ScoreError> {
+        let dtype = data.dtype();
+        let whole: Tensor<3> = Tensor::from_data(data, (self.device, dtype));
+        let block = match &self.projection {
+            Some(projection) => {
+                projection::apply(projection, whole, self.reader.options.merged).map_err(ScoreError::Projection)?
+            }
+            None => whole,
+        };
+        Ok(Gradients { layout: self.layout.clone(), blocks: vec![block] })
+    }
+
+    pub(crate) fn failure(self) -> Result<(), StoreError> {
+        self.failed.into_inner().map_or(Ok(()), |error| Err(self.reader.error(error)))
+    }
+}
+
+impl Source for FileSource<'_> {
+    fn unprojected(&self) -> Option<Arc<[Block]>> {
+        let projection = self.projection.as_ref().filter(|_| !self.reader.options.merged)?;
+        Some(projection.layout().clone())
+    }
+
+    fn pass(&self, visit: &mut dyn FnMut(Gradients) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
+        if let Some(whole) = &self.whole {
+            return visit(whole.clone());
+        }
+        let n = self.reader.file().samples();
+        for start in (0..n).step_by(self.batch) {
+            let samples = start..n.min(start + self.batch);
+            let data = self.reader.read(&self.positions, samples).map_err(|error| {
+                self.failed.replace(Some(error));
+                let source = GradientError::Read(ReadError { reason: "the file of gradients".into() });
+                ScoreError::Gradients { set: self.reader.set, source }
+            })?;
+            visit(self.gradients(data)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Blocks of `n` samples each as one block of one row of `width` columns, read one at a time.
+fn side_by_side<T: Element + Zeroable>(
+    parts: impl Iterator<Item = Result<TensorData, FileError>>,
+    n: usize,
+    width: usize,
+) -> Result<TensorData, FileError> {
+    let mut all = vec![T::zeroed(); n * width];
+    let mut column = 0;
+    for part in parts {
+        let part = part?;
+        let values = part.as_slice::<T>().expect("the values were read as this type");
+        let taken = values.len() / n;
+        for (row, values) in all.chunks_mut(width).zip(values.chunks(taken)) {
+            row[column..column + taken].copy_from_slice(values);
+        }
+        column += taken;
+    }
+    Ok(TensorData::new(all, [n, 1, width]))
+}

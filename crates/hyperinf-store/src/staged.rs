@@ -1,0 +1,152 @@
+use std::fs::{File, canonicalize};
+use std::io::{self, BufWriter, Write};
+use std::iter::once;
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tempfile::{Builder, NamedTempFile};
+
+use crate::formats::{csv, parquet};
+use crate::{StoreError, Table, WriteError};
+
+/// A whole file next to its place: [`Staged::place`] moves it there, dropping it removes it.
+#[must_use = "a staged file is removed unless it is placed"]
+pub struct Staged<'a> {
+    path: &'a Path,
+    file: NamedTempFile,
+}
+
+impl<'a> Staged<'a> {
+    /// Writes a file that is to be placed at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Output`] if the folder cannot be written or `write` fails; nothing is left behind.
+    pub fn new(path: &'a Path, write: impl FnOnce(&mut File) -> Result<(), WriteError>) -> Result<Self, StoreError> {
+        let error = |source| StoreError::output(path, source);
+        let mut file = temporary(path, ".tmp").map_err(|e| error(e.into()))?;
+        write(file.as_file_mut()).map_err(error)?;
+        Ok(Self { path, file })
+    }
+
+    /// As [`Staged::new`] for a PNG picture: `write` opens the path itself, since image writers go by the ending.
+    ///
+    /// # Errors
+    ///
+    /// As [`Staged::new`].
+    pub fn png(path: &'a Path, write: impl FnOnce(&Path) -> Result<(), WriteError>) -> Result<Self, StoreError> {
+        let error = |source| StoreError::output(path, source);
+        let file = temporary(path, ".tmp.png").map_err(|e| error(e.into()))?;
+        write(file.path()).map_err(error)?;
+        Ok(Self { path, file })
+    }
+
+    /// Moves the file to its place, over an earlier file of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Output`] if it cannot be moved.
+    pub fn place(self) -> Result<(), StoreError> {
+        self.file.persist(self.path).map(drop).map_err(|e| StoreError::output(self.path, e.error))
+    }
+}
+
+/// Stages pretty-printed JSON.
+///
+/// # Errors
+///
+/// As [`Staged::new`].
+pub fn stage_json<'a>(path: &'a Path, value: &impl Serialize) -> Result<Staged<'a>, StoreError> {
+    let write = |file: &mut File| {
+        let mut out = BufWriter::new(file);
+        serde_json::to_writer_pretty(&mut out, value)?;
+        writeln!(out)?;
+        Ok(out.flush()?)
+    };
+    Staged::new(path, write)
+}
+
+/// Writes pretty-printed JSON.
+///
+/// # Errors
+///
+/// If the file cannot be written; an earlier file of that name is left as it was.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
+    stage_json(path, value)?.place()
+}
+
+/// Stages a table as CSV.
+///
+/// # Errors
+///
+/// As [`Staged::new`].
+pub fn stage_csv<'a>(path: &'a Path, table: &Table<'_>) -> Result<Staged<'a>, StoreError> {
+    Staged::new(path, |file| csv::write(file, once(table)))
+}
+
+/// Stages tables with the same columns, one below the other, as one Parquet file.
+///
+/// # Errors
+///
+/// As [`Staged::new`].
+pub fn stage_parquet<'a, 't>(
+    path: &'a Path,
+    tables: impl Iterator<Item = Table<'t>>,
+    metadata: &Map<String, Value>,
+) -> Result<Staged<'a>, StoreError> {
+    Staged::new(path, |file| parquet::write(file, tables, metadata))
+}
+
+/// Writes a table as Parquet and as CSV.
+///
+/// # Errors
+///
+/// If a file cannot be written; earlier files of these names are left as they were.
+pub fn write_table(
+    to_parquet: &Path,
+    to_csv: &Path,
+    table: &Table<'_>,
+    metadata: &Map<String, Value>,
+) -> Result<(), StoreError> {
+    let first = Staged::new(to_parquet, |file| parquet::write(file, once(table), metadata))?;
+    let second = stage_csv(to_csv, table)?;
+    first.place()?;
+    second.place()
+}
+
+/// Fails if `path` is one of the inputs or cannot be written.
+///
+/// # Errors
+///
+/// [`StoreError::OutputIsInput`], or as [`check_writable`].
+pub fn check_output(path: &Path, inputs: &[&Path]) -> Result<(), StoreError> {
+    if let Ok(real) = canonicalize(path)
+        && inputs.iter().any(|input| canonicalize(input).is_ok_and(|input| input == real))
+    {
+        return Err(StoreError::OutputIsInput { path: path.to_owned() });
+    }
+    check_writable(path)
+}
+
+/// Fails if no file can be created in the folder of `path`, which is found out by creating one and removing it.
+///
+/// # Errors
+///
+/// [`StoreError::Output`].
+pub fn check_writable(path: &Path) -> Result<(), StoreError> {
+    if path.is_dir() {
+        return Err(StoreError::output(path, WriteError::Folder));
+    }
+    temporary(path, ".tmp").map(drop).map_err(|e| StoreError::output(path, e))
+}
+
+fn temporary(path: &Path, ending: &str) -> io::Result<NamedTempFile> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = Builder::new();
+    builder.prefix(".hyperinf-").suffix(ending);
+    // As any new file, less what the user's umask takes away; temporary files are private otherwise.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder)
+}

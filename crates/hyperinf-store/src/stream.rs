@@ -1,0 +1,198 @@
+use std::sync::mpsc::sync_channel;
+use std::thread;
+
+use burn::tensor::Device;
+use hyperinf_curvature::{BlockCurvature, Damping};
+use hyperinf_gradients::{Block, Sides};
+use hyperinf_scoring::{
+    Attribution, Contrast, Joined, Method, Moments, Options, QueryMode, ScoreError, Scorer, Set, Source,
+    self_influence_known,
+};
+
+use crate::source::{FileSource, Reader};
+use crate::{GradientPair, StoreError};
+
+/// Scores every training sample for every query, block by block; merged blocks are read as one.
+///
+/// The curvature is that of the training samples, of the pair's curvature file, or `known`: one per block of the
+/// pair, by [`hyperinf_scoring::curvature`] of the model itself. A contrast is subtracted from the mean of the queries;
+/// with [`QueryMode::Each`] its rows follow those of the queries.
+///
+/// # Errors
+///
+/// As [`hyperinf_scoring::attribute`], with the file and, for a value that is not finite, its place.
+pub fn score(
+    pair: &GradientPair,
+    known: Option<&[BlockCurvature]>,
+    options: &Options,
+    device: &Device,
+) -> Result<Attribution, StoreError> {
+    // The blocks are merged as they are read, where only the merged block need be held.
+    let mut scorer = Scorer::new(Options { merged: false, ..options.clone() }).map_err(StoreError::Score)?;
+    each_group(pair, &pair.sets(), options, device, &mut |sources| add(&mut scorer, sources, known, options.query))?;
+    scorer.finish().map_err(|error| explain(pair, error))
+}
+
+/// [`score`] at every damping, of a pair without a contrast or a curvature file; `done` is called after every block.
+///
+/// # Errors
+///
+/// As [`score`], for the first damping that fails.
+pub fn sweep(
+    pair: &GradientPair,
+    options: &Options,
+    dampings: &[Damping],
+    device: &Device,
+    done: &mut dyn FnMut(),
+) -> Result<Vec<Attribution>, StoreError> {
+    let unmerged = Options { merged: false, ..options.clone() };
+    let mut all: Option<Vec<Attribution>> = None;
+    each_group(pair, &[Set::Train, Set::Query], options, device, &mut |sources| {
+        let (train, queries) = train_and_queries(sources);
+        let found = hyperinf_scoring::sweep(train, queries, &unmerged, dampings)?;
+        done();
+        match &mut all {
+            None => all = Some(found),
+            Some(all) => all.iter_mut().zip(found).try_for_each(|(sum, more)| sum.merge(more))?,
+        }
+        Ok(())
+    })?;
+    Ok(all.unwrap_or_default())
+}
+
+/// The influence of each training sample on itself, `[n]`, not normalised; without curvature its squared norm.
+///
+/// The curvature is that of the training samples, or `known` as for [`score`].
+///
+/// # Errors
+///
+/// As [`hyperinf_scoring::self_influence`], with the file.
+pub fn self_influence(
+    pair: &GradientPair,
+    known: Option<&[BlockCurvature]>,
+    options: &Options,
+    device: &Device,
+) -> Result<Vec<f64>, StoreError> {
+    let options = Options { query: QueryMode::Mean, ..options.clone() };
+    let unmerged = Options { merged: false, ..options.clone() };
+    let mut values = vec![0.0; pair.train.samples()];
+    each_group(pair, &[Set::Train], &options, device, &mut |sources| {
+        let source = &sources[0];
+        let found = match known {
+            Some(known) => self_influence_known(source, of_blocks(known, &source.layout), &unmerged),
+            None => hyperinf_scoring::self_influence(source, &unmerged),
+        };
+        values.iter_mut().zip(found?.values).for_each(|(sum, value)| *sum += value);
+        Ok(())
+    })?;
+    Ok(values)
+}
+
+/// The sides of every block's projection on the principal directions of the training gradients, from one pass.
+pub(crate) fn principal(pair: &GradientPair, rank: usize, device: &Device) -> Result<Vec<Sides>, StoreError> {
+    let options = Options { method: Method::Identity, query: QueryMode::Mean, merged: false, ..Options::default() };
+    let mut sides = Vec::new();
+    each_group(pair, &[Set::Train], &options, device, &mut |sources| {
+        sides.extend_from_slice(hyperinf_scoring::principal(&sources[0], Moments::Gradients, rank)?.sides());
+        Ok(())
+    })?;
+    Ok(sides)
+}
+
+/// Visits the blocks of some sets, one by one or merged.
+///
+/// While one block is visited the next is read, so two blocks are held. Blocks larger than a batch are read batch by
+/// batch, once for every pass, unless the method holds all samples of a block anyway.
+fn each_group(
+    pair: &GradientPair,
+    sets: &[Set],
+    options: &Options,
+    device: &Device,
+    visit: &mut dyn FnMut(&[FileSource<'_>]) -> Result<(), ScoreError>,
+) -> Result<(), StoreError> {
+    let precision = pair.precision(device);
+    let all: Vec<usize> = (0..pair.train.blocks().len()).collect();
+    let groups: Vec<&[usize]> = if options.merged { vec![&all] } else { all.chunks(1).collect() };
+    let reader = |set| Reader { pair, set, options, precision };
+    thread::scope(|scope| {
+        let (send, receive) = sync_channel(0);
+        let ahead = &groups;
+        scope.spawn(move || {
+            for group in ahead {
+                let loaded: Result<Vec<_>, _> = sets.iter().map(|&set| reader(set).load(group)).collect();
+                let failed = loaded.is_err();
+                if send.send(loaded).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        for (group, loaded) in groups.iter().zip(receive) {
+            let sources = sets.iter().zip(loaded?).map(|(&set, loaded)| reader(set).source(group, loaded, device));
+            let sources: Vec<FileSource<'_>> = sources.collect::<Result<_, _>>()?;
+            let visited = visit(&sources);
+            for source in sources {
+                source.failure()?;
+            }
+            visited.map_err(|error| explain(pair, error))?;
+        }
+        Ok(())
+    })
+}
+
+fn train_and_queries<'a, 'b>(sources: &'a [FileSource<'b>]) -> (&'a FileSource<'b>, &'a FileSource<'b>) {
+    let of = |set| sources.iter().find(|source| source.reader.set == set);
+    of(Set::Train).zip(of(Set::Query)).expect("a pair has training gradients and queries")
+}
+
+/// Adds the scores of some blocks.
+fn add(
+    scorer: &mut Scorer,
+    sources: &[FileSource<'_>],
+    known: Option<&[BlockCurvature]>,
+    query: QueryMode,
+) -> Result<(), ScoreError> {
+    let of = |set| sources.iter().find(|source| source.reader.set == set);
+    let (train, queries) = train_and_queries(sources);
+    let contrast = of(Set::Contrast);
+    let difference = contrast.map(|harmed| Contrast { helped: queries, harmed });
+    let joined = contrast.map(|contrast| Joined(vec![queries, contrast]));
+    let queries: &dyn Source = match (query, &difference, &joined) {
+        (QueryMode::Mean, Some(difference), _) => difference,
+        (QueryMode::Each, _, Some(joined)) => joined,
+        _ => queries,
+    };
+    match (known, of(Set::Curvature)) {
+        (Some(known), _) => scorer.add_known(train, of_blocks(known, &train.layout), queries),
+        (None, Some(curvature)) => scorer.add_with(train, curvature, queries),
+        (None, None) => scorer.add(train, queries),
+    }
+}
+
+/// The curvature of these blocks.
+fn of_blocks(known: &[BlockCurvature], layout: &[Block]) -> Vec<BlockCurvature> {
+    layout.iter().filter_map(|block| known.iter().find(|found| found.block == *block)).cloned().collect()
+}
+
+/// The error with the file it is about, and the value where a value is at fault.
+fn explain(pair: &GradientPair, error: ScoreError) -> StoreError {
+    let ScoreError::NonFinite { set, block, sample, value } = error else {
+        return StoreError::Score(error);
+    };
+    // Of joined queries the later ones are in the contrast file.
+    let (set, sample) = match sample.checked_sub(pair.query.file.samples()) {
+        Some(later) if set == Set::Query => (Set::Contrast, later),
+        _ => (set, sample),
+    };
+    let file = pair.file(set);
+    let path = file.path().to_owned();
+    // A merged block is not in the file under this name: then any of its blocks may hold the value.
+    let suspects = file.position(&block).map_or(0..file.blocks().len(), |p| p..p + 1);
+    for position in suspects {
+        match file.first_bad_value(position, sample) {
+            Ok(Some(bad)) => return StoreError::NonFinite { set, path, sample, bad },
+            Ok(None) => {}
+            Err(source) => return StoreError::File { set, path, source },
+        }
+    }
+    StoreError::TooLarge { set, path, block, sample, square: value }
+}
