@@ -50,7 +50,6 @@ impl<'a> Reader<'a> {
     fn batch(self, positions: &[usize]) -> usize {
         let n = self.file().samples();
         let block = self.block(positions);
-        let parameters = block.parameters();
         let held = match self.options.method {
             Method::Inverse { storage, .. } => storage.holds_samples(&block, n),
             Method::Identity => false,
@@ -63,7 +62,7 @@ impl<'a> Reader<'a> {
             Set::Train if self.pair.curvature.is_some() => false,
             Set::Train | Set::Curvature => held,
         };
-        let bytes = parameters * if self.precision == Precision::Double { 8 } else { 4 };
+        let bytes = block.parameters() * if self.precision == Precision::Double { 8 } else { 4 };
         if all { n } else { (BATCH / bytes).clamp(1, n) }
     }
 

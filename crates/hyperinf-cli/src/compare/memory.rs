@@ -4,9 +4,9 @@ use std::fs;
 
 use hyperinf::gradients::Block;
 use hyperinf::scoring::Method;
+use hyperinf::store::{GradientPair, Precision};
 
 use crate::score::Settings;
-use hyperinf::store::{GradientPair, Precision};
 
 /// One GiB and one MiB in bytes.
 const GIB: f64 = (1_u64 << 30) as f64;
