@@ -31,7 +31,7 @@ mod truth;
 mod uncertainty;
 
 pub use convex::{Logistic, Ridge, Rows};
-pub use correlation::{pearson, ranks, spearman};
+pub use correlation::{pearson, spearman};
 pub use detection::{auc, detection_rate};
 pub use error::EvalError;
 pub use hyperinf_linalg::ranks;

@@ -211,9 +211,7 @@ impl Inverted {
     pub(crate) fn squares(&mut self, rows: &Tensor<2>, normalisation: Normalisation) -> Result<Vec<f64>, ScoreError> {
         match normalisation {
             Normalisation::None => Ok(Vec::new()),
-            Normalisation::Gradient | Normalisation::Cosine => {
-                Ok(squared_norms(rows.clone())?)
-            }
+            Normalisation::Gradient | Normalisation::Cosine => Ok(squared_norms(rows.clone())?),
             Normalisation::LossRelatif => self.self_influence(rows),
             Normalisation::ThetaRelatif => self.chunks(rows, |x, _| (x.clone(), x)),
         }
