@@ -1,4 +1,4 @@
-//! What can be typed.
+//! The command line.
 
 mod compare;
 mod converge;
@@ -36,12 +36,12 @@ pub use variants::{OverArg, VariantArgs};
 #[derive(Debug, Parser)]
 #[command(name = "hyperinf", version, verbatim_doc_comment)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What the program does.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Score training samples from files of per-sample gradients
@@ -147,7 +147,7 @@ pub enum Command {
     Demo(DemoArgs),
 }
 
-/// What `hyperinf score` takes.
+/// Arguments of `hyperinf score`.
 #[derive(Debug, Args)]
 pub struct ScoreArgs {
     /// Gradients of the training samples.
@@ -160,7 +160,7 @@ pub struct ScoreArgs {
     /// mean with --contrast-gradients or --uncertainty].
     #[arg(long, value_enum, verbatim_doc_comment)]
     pub query_mode: Option<QueryModeArg>,
-    /// For what else, and how sure.
+    /// Contrasts, groups, checkpoints and error bars.
     #[command(flatten)]
     pub variants: VariantArgs,
     /// Where to write the scores: .safetensors, .parquet or .csv.
@@ -175,12 +175,15 @@ pub struct ScoreArgs {
     pub scoring: ScoringArgs,
 }
 
-/// What `hyperinf methods` takes.
+/// Arguments of `hyperinf methods`.
 #[derive(Debug, Args)]
 pub struct MethodsArgs {
     /// As JSON.
     #[arg(long)]
     pub json: bool,
+    /// As a table in Markdown.
+    #[arg(long, conflicts_with = "json")]
+    pub markdown: bool,
 }
 
 /// What `hyperinf demo` takes.

@@ -38,7 +38,7 @@ const WARNED: usize = 5;
 pub fn run(args: &ScoreArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let variants = Variants::new(args)?;
-    let settings = Settings::new(&args.scoring, variants.query_mode())?;
+    let settings = Settings::new(&args.scoring, variants.query_mode())?.of_stored()?;
     let options = variants.options(&settings.options)?;
     let output = args.output.as_deref().map(|path| ScoreFile::new(path, &variants.inputs())).transpose()?;
     let mut moments = variants.open()?;
