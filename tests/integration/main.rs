@@ -8,6 +8,7 @@ mod encoder;
 mod estimates;
 mod eval_convex;
 mod eval_digits;
+mod eval_driver;
 mod evaluation;
 mod examples;
 mod folders;

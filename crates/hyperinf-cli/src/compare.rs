@@ -5,9 +5,10 @@ mod report;
 
 use std::time::Instant;
 
+use hyperinf::eval::{Agreement, agreements};
 use hyperinf::scoring::{Attribution, MethodSpec};
 
-use crate::agreement::{Agreement, agreements, top_k};
+use crate::agreement::top_k;
 use crate::args::CompareArgs;
 use crate::error::CliError;
 use crate::figure::{HeatMap, stage_heat_map};

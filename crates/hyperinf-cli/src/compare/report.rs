@@ -2,11 +2,11 @@ use std::io::{Result, Write};
 use std::path::Path;
 
 use hyperinf::curvature::Damping;
+use hyperinf::eval::Agreement;
 use hyperinf::scoring::{Method, Set};
 use serde::Serialize;
 
 use super::{Comparison, JUDGE};
-use crate::agreement::Agreement;
 use crate::args::{QueryModeArg, StructureArg};
 use crate::error::CliError;
 use crate::score::{Input, counted, input};
