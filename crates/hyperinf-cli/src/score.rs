@@ -67,6 +67,11 @@ pub fn run(args: &ScoreArgs) -> Result<(), CliError> {
     to_stdout(|out| if args.scoring.json { report.json(out) } else { report.text(out) })
 }
 
+/// The error bars of a spread.
+pub(crate) fn bars(spread: &Spread) -> ErrorBars<'_> {
+    ErrorBars { std: &spread.std, low: &spread.low, high: &spread.high }
+}
+
 pub(crate) fn check_converged(attribution: &Attribution) -> Result<(), CliError> {
     let blocks = attribution.not_converged();
     let Some(worst) = blocks.first() else { return Ok(()) };
