@@ -43,6 +43,7 @@ mod scoring;
 mod settings;
 mod small_gradients;
 mod solvers;
+mod spec;
 mod spectral;
 mod structures;
 mod sweep;

@@ -31,7 +31,7 @@ struct Entry {
 
 fn json(out: &mut dyn Write) -> io::Result<()> {
     let entries =
-        methods().iter().map(|&MethodInfo { name, summary, cost, source }| Entry { name, summary, cost, source });
+        methods().iter().map(|&MethodInfo { name, summary, cost, source, .. }| Entry { name, summary, cost, source });
     serde_json::to_writer_pretty(&mut *out, &entries.collect::<Vec<_>>())?;
     writeln!(out)
 }

@@ -75,7 +75,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (train, query) = ([(normal(64, 8), normal(64, 2))], [(normal(4, 8), normal(4, 2))]);
     let (train, query) = (TaskSource::train(&task, &train), TaskSource::query(&task, &query));
 
-    let score = |options| attribute(&train, &query, &options);
+    let score = |options| attribute(&train, &query, CurvatureFrom::Training, &options);
     let own = score(Options { method: Method::inverse(Storage::Dense, Jacobi), ..Options::default() })?;
     let exact = score(Options::named("exact", Gfim::default()).expect("a built-in method"))?;
     for (own, exact) in own.scores.rows.iter().zip(&exact.scores.rows) {

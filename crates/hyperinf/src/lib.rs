@@ -11,7 +11,8 @@
 //! | [`solvers`] | products with the inverse of a damped curvature, each with its residual |
 //! | [`scoring`] | influence scores, rankings, detection and selection: the whole pipeline |
 //! | [`store`] | files of gradients and scores, larger than memory |
-//! | [`models`] | LoRA layers, a transformer classifier, fine-tuning |
+//! | [`ops`] | the operations of transformers, fused on the processor |
+//! | [`models`] | encoders and decoders from files, LoRA, tokenizers, fine-tuning |
 //! | [`data`] | data sets of text, and the run from rows to scores |
 //! | [`eval`] | figures that judge an attribution |
 //!
@@ -29,6 +30,7 @@ pub use hyperinf_data as data;
 pub use hyperinf_eval as eval;
 pub use hyperinf_gradients as gradients;
 pub use hyperinf_models as models;
+pub use hyperinf_ops as ops;
 pub use hyperinf_scoring as scoring;
 pub use hyperinf_solvers as solvers;
 pub use hyperinf_store as store;
@@ -40,8 +42,8 @@ pub mod prelude {
     pub use crate::gradients::{Block, Capture, Estimate, Family, Gradients, Likelihood, Tape, Target, Task};
     pub use crate::models::{LoraConfig, LoraLinear};
     pub use crate::scoring::{
-        Amount, Attribution, Gfim, Method, Normalisation, Options, QueryMode, Scorer, Scores, Source, TaskSource,
-        attribute, baselines, detect, methods, ranking, select, self_influence, top_k,
+        Amount, Attribution, Batch, CurvatureFrom, Gfim, Method, Normalisation, Options, QueryMode, Scorer, Scores,
+        Source, TaskSource, attribute, baselines, detect, methods, ranking, select, self_influence, top_k,
     };
     pub use crate::solvers::{Inverse, Solution, SolveError, Solver};
 }
@@ -50,3 +52,8 @@ pub mod prelude {
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct ReadmeExample;
+
+/// The guide's examples, compiled as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide.md")]
+struct GuideExamples;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use hyperinf::curvature::{Damping, Storage};
 use hyperinf::gradients::Gradients;
-use hyperinf::scoring::{BlockReport, Gfim, Method, Options, QueryMode, attribute, self_influence};
+use hyperinf::scoring::{BlockReport, CurvatureFrom, Gfim, Method, Options, QueryMode, attribute, self_influence};
 use hyperinf::solvers::Lissa;
 
 use crate::Failure;
@@ -52,7 +52,7 @@ pub fn score_all(train: &Gradients, query: &Gradients, mode: QueryMode) -> Resul
 
 fn score(name: &'static str, options: Options, train: &Gradients, query: &Gradients) -> Result<Scored, Failure> {
     let began = Instant::now();
-    let found = attribute(train, query, &options)?;
+    let found = attribute(train, query, CurvatureFrom::Training, &options)?;
     let residual = found.residual();
     let converged = found.blocks.iter().all(BlockReport::converged);
     Ok(Scored { name, rows: found.scores.rows, seconds: began.elapsed().as_secs_f64(), residual, converged })
@@ -61,7 +61,7 @@ fn score(name: &'static str, options: Options, train: &Gradients, query: &Gradie
 /// The exact influence of each training sample on itself, and the time it took.
 pub fn self_influences(train: &Gradients) -> Result<(Vec<f64>, f64), Failure> {
     let began = Instant::now();
-    let found = self_influence(train, &options("exact", QueryMode::Mean)?)?;
+    let found = self_influence(train, CurvatureFrom::Training, &options("exact", QueryMode::Mean)?)?;
     Ok((found.values, began.elapsed().as_secs_f64()))
 }
 

@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use hyperinf::eval::{auc, detection_rate, spearman};
 use hyperinf::gradients::Gradients;
-use hyperinf::scoring::{BlockReport, Gfim, Options, QueryMode, attribute, methods, self_influence};
+use hyperinf::scoring::{BlockReport, CurvatureFrom, Gfim, Options, QueryMode, attribute, methods, self_influence};
 
 use crate::error::CliError;
 
@@ -60,11 +60,13 @@ pub(super) fn compare(
                 (squares.into_iter().map(|s| -s.sqrt()).collect(), Vec::new())
             }
             "self-influence" => {
-                let found = self_influence(train, &options("exact")).map_err(CliError::Score)?;
+                let found =
+                    self_influence(train, CurvatureFrom::Training, &options("exact")).map_err(CliError::Score)?;
                 (negative(found.values), found.blocks)
             }
             name => {
-                let mut found = attribute(train, query, &options(name)).map_err(CliError::Score)?;
+                let mut found =
+                    attribute(train, query, CurvatureFrom::Training, &options(name)).map_err(CliError::Score)?;
                 (found.scores.rows.swap_remove(0), found.blocks)
             }
         };
