@@ -2,7 +2,8 @@
 
 use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::{CurvatureError, Damping, Structure};
-use hyperinf::gradients::{Block, Gradients, squared_norms};
+use hyperinf::gradients::{Block, Gradients};
+use hyperinf::linalg::squared_norms;
 use hyperinf::scoring::{
     CurvatureFrom, Gfim, Method, Normalisation, Options, ScoreError, attribute, methods, self_influence, sweep,
 };
@@ -75,7 +76,8 @@ fn datainf_of_samples_that_coincide_is_its_definition() {
             assert_close(&format!("{n} samples, {name}"), &found.scores.rows.concat(), &expected, 1e-4);
         }
         // Its answer is in the type that was asked for, and its residual the true one.
-        let h = hyperinf::curvature::Curvature::Samples(Tensor::ones([1, 50], &device));
+        let h =
+            hyperinf::curvature::Curvature::from(hyperinf::curvature::Samples { rows: Tensor::ones([1, 50], &device) });
         let found = DataInf.prepare(&h, 1e-6).and_then(|inverse| inverse.apply(Tensor::ones([1, 50], &device)));
         let found = found.expect("a good problem");
         assert!(found.x.dtype() == DType::F32 && found.residual() < 1e-6, "{name}: {found:?}");

@@ -17,19 +17,17 @@ use clap::{Args, Parser, Subcommand};
 
 pub use compare::CompareArgs;
 pub use converge::{ConvergeArgs, PrecisionArg};
-pub use estimate::{EstimateArg, EstimateArgs};
+pub use estimate::EstimateArgs;
 pub use eval::{
-    BankArgs, BrittlenessArgs, EvalArgs, EvalCommand, Hidden, JudgedArgs, LdsArgs, LooArgs, MislabelArgs, OptimizerArg,
+    BankArgs, BrittlenessArgs, EvalArgs, EvalCommand, JudgedArgs, LdsArgs, LooArgs, MislabelArgs, OptimizerArg,
     PbrfArgs, ResultArgs, SelectionArgs, TaskArgs,
 };
 pub use finetune::FinetuneArgs;
-pub use influence::{AmountArg, AttributeArgs, DetectArgs, FormatArg, InfluenceArgs, SelectArgs};
-pub use scoring::{
-    DirectionsArg, NormaliseArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
-};
+pub use influence::{AttributeArgs, DetectArgs, FormatArg, InfluenceArgs, SelectArgs};
+pub use scoring::{DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg};
 pub use sweep::SweepArgs;
 pub use texts::{ColumnArgs, LengthArgs, ModelArgs};
-pub use variants::{OverArg, PoolArg, VariantArgs};
+pub use variants::{OverArg, VariantArgs};
 
 /// Training-data attribution: which training samples helped or harmed a prediction.
 ///

@@ -8,10 +8,10 @@ use std::io;
 use std::path::PathBuf;
 
 use hyperinf::DeviceError;
-use hyperinf::curvature::CurvatureError;
 use hyperinf::data::{Choice, RunError};
 use hyperinf::eval::{EvalError, TruthError};
 use hyperinf::gradients::{Estimate, GradientError};
+use hyperinf::linalg::ReadError;
 use hyperinf::models::ModelError;
 use hyperinf::scoring::ScoreError;
 use hyperinf::solvers::SolveError;
@@ -149,7 +149,7 @@ pub enum CliError {
     Gradients(#[from] GradientError),
     /// The device failed to return losses.
     #[error("the losses cannot be computed")]
-    Losses(#[from] CurvatureError),
+    Losses(#[from] ReadError),
     /// A figure of the demo does not exist.
     #[error("the methods cannot be compared")]
     Eval(#[from] EvalError),

@@ -23,7 +23,6 @@ pub(crate) use report::{counted, head};
 pub(crate) use settings::Settings;
 use summary::Summary;
 pub(crate) use summary::{Input, Scoring, entries, input, unit};
-pub use variants::GroupError;
 use variants::Variants;
 
 /// Blocks that are warned about one by one; of more only the number is told.

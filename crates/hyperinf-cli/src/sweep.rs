@@ -21,7 +21,6 @@ use crate::score::{Settings, note};
 use crate::to_stdout;
 use advice::{Advice, Judged, advise};
 use hyperinf::store::{self, GradientPair, OutputFolder, Staged, check_range};
-pub use known::KnownError;
 use report::Summary;
 
 const FILES: [&str; 5] = ["sweep.csv", "scores.parquet", "sweep.png", "spearman.png", "summary.json"];

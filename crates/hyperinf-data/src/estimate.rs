@@ -81,10 +81,6 @@ pub(crate) fn of_model<K: Kind>(
         .chunks(run.batch_size)
         .map(|rows| model.collate(&rows.iter().map(|&row| &set.samples[row]).collect::<Vec<_>>()))
         .collect::<Result<Vec<_>, _>>()?;
-    let passes = match storage {
-        Storage::Kronecker { corrected: true } | Storage::TwoSided { corrected: true } => 2,
-        _ => 1,
-    };
     let backward = match estimate {
         Estimate::Empirical => 1,
         Estimate::Sampled { draws, .. } => draws,
@@ -95,7 +91,7 @@ pub(crate) fn of_model<K: Kind>(
         all: CurvatureSource { task: model, batches: batches.as_slice(), estimate },
         pattern: run.blocks.as_ref(),
         done: Cell::new(0),
-        total: passes * batches.len() * backward,
+        total: storage.passes() * batches.len() * backward,
         observe: RefCell::new(observe),
     };
     Ok(Some(curvature(&source, &run.options)?))

@@ -2,6 +2,7 @@ use std::error::Error;
 
 use hyperinf_curvature::CurvatureError;
 use hyperinf_gradients::GradientError;
+use hyperinf_linalg::ReadError;
 use hyperinf_solvers::SolveError;
 
 /// Which samples an error is about.
@@ -134,6 +135,9 @@ pub enum ScoreError {
     /// A projection does not fit the gradients.
     #[error("the projection of the gradients")]
     Projection(#[source] GradientError),
+    /// A device failed while values were read back.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// Curvature could not be accumulated.
     #[error(transparent)]
     Curvature(CurvatureError),

@@ -1,6 +1,7 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{CurvatureError, Damping, dots, least_square};
-use hyperinf_gradients::{Block, Gradients, squared_norms};
+use hyperinf_curvature::{CurvatureError, Damping};
+use hyperinf_gradients::{Block, Gradients};
+use hyperinf_linalg::{dots, least_square, squared_norms};
 
 use crate::passes::{each_batch, queries, read_rows, squares};
 use crate::precondition::{Inverted, invert_at_each};
@@ -75,7 +76,7 @@ impl Part {
             for (part, inverted) in parts.iter_mut().zip(&mut inverses) {
                 let (x, products) = inverted.queries(v.clone().flatten(1, 2))?;
                 if options.normalisation == Normalisation::Cosine {
-                    add(&mut part.divisors.query, squared_norms(x.clone()).map_err(CurvatureError::from)?);
+                    add(&mut part.divisors.query, squared_norms(x.clone())?);
                 }
                 let (Some(products), Some(rows)) = (products, inverted.rows.take()) else {
                     inverted.release(options.normalisation);
@@ -251,7 +252,7 @@ impl Underflow {
         self.ruled_out = self.ruled_out || !products.rows.iter().flatten().all(|product| product.abs() < least);
         if !self.ruled_out {
             self.samples += rows.dims()[0];
-            self.squares += squared_norms(rows.clone()).map_err(CurvatureError::from)?.iter().sum::<f64>();
+            self.squares += squared_norms(rows.clone())?.iter().sum::<f64>();
         }
         Ok(())
     }
@@ -259,7 +260,7 @@ impl Underflow {
     /// Fails if all products are small because the gradients are; those of orthogonal gradients are small as well.
     fn check(&self, x: &Tensor<2>, block: &Block) -> Result<(), ScoreError> {
         let (dtype, least) = (x.dtype(), least_square(x.dtype()));
-        let squares: f64 = squared_norms(x.clone()).map_err(CurvatureError::from)?.iter().sum();
+        let squares: f64 = squared_norms(x.clone())?.iter().sum();
         let d = block.parameters() as f64;
         let mean = (squares / (x.dims()[0] as f64 * d)).sqrt() * (self.squares / (self.samples as f64 * d)).sqrt();
         if !self.ruled_out && mean > 0.0 && mean < least {

@@ -1,8 +1,9 @@
 //! Passes over sources.
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Accumulator, BlockCurvature, CurvatureError, Storage, host};
+use hyperinf_curvature::{Accumulator, BlockCurvature, CurvatureError, Storage};
 use hyperinf_gradients::{Block, Gradients, same_layout};
+use hyperinf_linalg::host;
 
 use crate::{Batch, Options, QueryMode, ScoreError, Scores, Set, Source};
 

@@ -1,6 +1,6 @@
 use burn::tensor::{Tensor, s};
-use hyperinf_curvature::scalars;
 use hyperinf_gradients::{Block, Capture, Gradients, same_layout};
+use hyperinf_linalg::scalars;
 
 use crate::part::{add, divided, roots};
 use crate::passes::queries;

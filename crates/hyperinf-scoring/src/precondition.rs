@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::iter;
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::{BlockCurvature, Curvature, CurvatureError, Damping, dots, host, precise, scalars};
-use hyperinf_gradients::{Block, Gradients, squared_norms};
+use hyperinf_curvature::{BlockCurvature, Core, Curvature, Damping};
+use hyperinf_gradients::{Block, Gradients};
+use hyperinf_linalg::{dots, host, precise, scalars, squared_norms};
 use hyperinf_solvers::{Inverse, Solver};
 
 use crate::{BlockReport, CurvatureFrom, Method, Normalisation, Options, ScoreError, Source};
@@ -94,10 +95,7 @@ pub(crate) fn invert_at_each<'a>(
 
 /// The next blocks to be inverted together.
 fn group(found: &mut VecDeque<BlockCurvature>) -> Vec<BlockCurvature> {
-    let bytes = |found: &BlockCurvature| match &found.curvature {
-        Curvature::Samples(rows) => 8 * rows.dims()[0].pow(2),
-        h => h.matrix().map_or(0, |matrix| 8 * matrix.dims()[0].pow(2)),
-    };
+    let bytes = |found: &BlockCurvature| 8 * found.curvature.decomposed_side().pow(2);
     let mut taken = Vec::new();
     let mut sum = 0;
     while let Some(next) = found.pop_front_if(|next| taken.is_empty() || sum + bytes(next) <= TOGETHER) {
@@ -157,9 +155,9 @@ impl Inverted {
             Some(inverse) => Operator::Inverse(inverse),
             None => absolute.map_or(Operator::Nothing, Operator::Damping),
         };
-        let rows = match curvature {
-            Curvature::Samples(rows) if own => Some(rows),
-            _ => None,
+        let rows = match curvature.core() {
+            Core::Samples(rows) if own => Some(rows.clone()),
+            Core::Samples(_) | Core::Matrix { .. } | Core::Eigenvalues { .. } => None,
         };
         let report = BlockReport {
             block: block.clone(),
@@ -213,9 +211,7 @@ impl Inverted {
     pub(crate) fn squares(&mut self, rows: &Tensor<2>, normalisation: Normalisation) -> Result<Vec<f64>, ScoreError> {
         match normalisation {
             Normalisation::None => Ok(Vec::new()),
-            Normalisation::Gradient | Normalisation::Cosine => {
-                Ok(squared_norms(rows.clone()).map_err(CurvatureError::from)?)
-            }
+            Normalisation::Gradient | Normalisation::Cosine => Ok(squared_norms(rows.clone())?),
             Normalisation::LossRelatif => self.self_influence(rows),
             Normalisation::ThetaRelatif => self.chunks(rows, |x, _| (x.clone(), x)),
         }

@@ -3,7 +3,6 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Element, Tensor, TensorData};
 use bytemuck::Zeroable;
-use hyperinf_curvature::Storage;
 use hyperinf_gradients::{Block, Gradients, Projection};
 use hyperinf_scoring::{Batch, Method, Options, QueryMode, Samples, ScoreError, Set, Source};
 
@@ -48,22 +47,20 @@ impl<'a> Reader<'a> {
     /// The number of samples that are held at once.
     fn batch(self, positions: &[usize]) -> usize {
         let n = self.file().samples();
-        let parameters = self.block(positions).parameters();
-        let storage = match self.options.method {
-            Method::Inverse { storage, .. } => Some(storage),
-            Method::Identity => None,
+        let block = self.block(positions);
+        let held = match self.options.method {
+            Method::Inverse { storage, .. } => storage.holds_samples(&block, n),
+            Method::Identity => false,
         };
-        let all = match (self.set, storage) {
+        let all = match self.set {
             // Projected gradients are smaller than what is read.
             _ if self.pair.projection.is_some() => false,
-            (Set::Query | Set::Contrast, _) => self.options.query == QueryMode::Each,
+            Set::Query | Set::Contrast => self.options.query == QueryMode::Each,
             // Only the samples that the curvature is made of are held by it.
-            (Set::Train, _) if self.pair.curvature.is_some() => false,
-            (_, Some(Storage::Samples)) => true,
-            (_, Some(Storage::Full)) => n <= parameters,
-            _ => false,
+            Set::Train if self.pair.curvature.is_some() => false,
+            Set::Train | Set::Curvature => held,
         };
-        let bytes = parameters * if self.precision == Precision::Double { 8 } else { 4 };
+        let bytes = block.parameters() * if self.precision == Precision::Double { 8 } else { 4 };
         if all { n } else { (BATCH / bytes).clamp(1, n) }
     }
 

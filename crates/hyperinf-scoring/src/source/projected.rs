@@ -1,5 +1,5 @@
 use burn::tensor::{Tensor, s};
-use hyperinf_curvature::{Curvature, Storage};
+use hyperinf_curvature::{Kronecker, Storage};
 use hyperinf_gradients::{Block, GradientError, Projection, Sides};
 
 use crate::passes::accumulate;
@@ -60,12 +60,8 @@ pub fn principal(source: &dyn Source, moments: Moments, rank: usize) -> Result<P
             (length > rank).then(|| vectors.slice(s![.., 0..rank]))
         };
         layout.push(found.block);
-        sides.push(match found.curvature {
-            Curvature::Kronecker { left, right, .. } => {
-                Sides { left: leading(left, rows), right: leading(right, cols) }
-            }
-            other => unreachable!("the storage asked for gives two eigenbases, not {:?}", other.structure()),
-        });
+        let Kronecker { left, right, .. } = found.curvature.try_into()?;
+        sides.push(Sides { left: leading(left, rows), right: leading(right, cols) });
     }
     Projection::new(layout, sides).map_err(unfit)
 }

@@ -1,7 +1,7 @@
 use std::borrow::Borrow;
 
-use hyperinf_curvature::host;
 use hyperinf_gradients::{Estimate, Target, Task, capture};
+use hyperinf_linalg::host;
 
 use crate::passes::squares;
 use crate::{Batch, CurvatureSource, ScoreError, Set, Source};
