@@ -13,7 +13,7 @@ use hyperinf::eval::{EvalError, TruthError};
 use hyperinf::gradients::{Estimate, GradientError};
 use hyperinf::linalg::ReadError;
 use hyperinf::models::ModelError;
-use hyperinf::scoring::ScoreError;
+use hyperinf::scoring::{ScoreError, SpecError};
 use hyperinf::solvers::SolveError;
 use hyperinf::store::StoreError;
 
@@ -21,22 +21,9 @@ use hyperinf::store::StoreError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CliError {
-    /// No method has this name.
-    #[error("there is no method `{name}`")]
-    Method {
-        /// The name given.
-        name: String,
-        /// The most similar name, if one is similar.
-        nearest: Option<&'static str>,
-    },
-    /// No solver has this name.
-    #[error("there is no solver `{name}`; there are {}", .known.join(", "))]
-    Solver {
-        /// The name given.
-        name: String,
-        /// All names.
-        known: Vec<&'static str>,
-    },
+    /// No method is written like this.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
     /// A damping that is not positive and finite.
     #[error("{flag} must be positive and finite, not {value}")]
     Damping {
@@ -90,7 +77,7 @@ pub enum CliError {
     #[error("the method {method} was left out: {reason}")]
     LeftOut {
         /// The method.
-        method: &'static str,
+        method: String,
         /// Why.
         reason: String,
     },
@@ -100,7 +87,7 @@ pub enum CliError {
         /// Their number.
         methods: usize,
         /// The first of them.
-        first: &'static str,
+        first: String,
         /// Why it could not.
         reason: String,
     },
@@ -153,9 +140,9 @@ pub enum CliError {
     /// A figure of the demo does not exist.
     #[error("the methods cannot be compared")]
     Eval(#[from] EvalError),
-    /// A ground truth cannot be had.
-    #[error("the truth to judge by cannot be had")]
-    Truth(#[from] TruthError),
+    /// A ground truth could not be computed.
+    #[error("the ground truth could not be computed")]
+    Truth(#[source] TruthError),
     /// No rows, or more than there are.
     #[error("{flag} asks for {asked} rows of {rows}")]
     Amount {
@@ -231,5 +218,14 @@ fn flag(choice: Choice) -> &'static str {
         Choice::EachQuery => "--query-mode each",
         Choice::NothingRandom => "nothing that is drawn",
         Choice::LanguageModel => "a language model",
+    }
+}
+
+impl From<TruthError> for CliError {
+    fn from(error: TruthError) -> Self {
+        match error {
+            TruthError::Score(error) => Self::Score(error),
+            error => Self::Truth(error),
+        }
     }
 }
