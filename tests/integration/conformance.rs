@@ -188,7 +188,10 @@ fn the_documented_table_is_the_registry() {
         let marks = Structure::ALL.map(|s| if solver.supports(s) { " yes |" } else { " – |" });
         table += &format!("| {} |{}\n", solver.name(), marks.concat());
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/methods.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/methods/solvers.md");
     let text = fs::read_to_string(&path).expect("the documentation is a part of the repository");
-    assert!(text.contains(&table), "docs/methods.md should have, under \"Which solver inverts what\":\n\n{table}");
+    assert!(
+        text.contains(&table),
+        "docs/methods/solvers.md should have, under \"Which solver inverts what\":\n\n{table}"
+    );
 }

@@ -165,7 +165,7 @@ fn block_cg_bears_queries_that_depend_on_each_other() {
 
 #[test]
 fn negative_curvature_is_named() {
-    // methods.md, section 9: an indefinite Hessian accepted in silence.
+    // docs/methods/pitfalls.md: an indefinite Hessian accepted in silence.
     for (name, device) in precise_devices() {
         let diagonal = Matrix::from_fn(1, 6, |_, j| if j == 5 { -2.0 } else { 1.0 + j as f64 });
         let h = Curvature::Dense(tensor(
@@ -197,7 +197,7 @@ fn negative_curvature_is_named() {
 
 #[test]
 fn the_tolerance_is_of_the_residual_and_of_each_query() {
-    // methods.md, section 9: a tolerance that is squared stops at another residual; one over the wrong axis at a sum.
+    // docs/methods/pitfalls.md: a tolerance that is squared stops at another residual; one over the wrong axis at a sum.
     for (name, device) in precise_devices() {
         let (h, _) = with_spectrum(&logarithmic(60, -3.0, 1.0), &device);
         let v = Matrix::noise(2, 60, 72);

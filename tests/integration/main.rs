@@ -31,6 +31,7 @@ mod models;
 mod names;
 mod networks;
 mod ops;
+mod pages;
 mod peft;
 mod positions;
 mod projection;

@@ -128,7 +128,7 @@ fn neither_batches_nor_the_order_of_samples_matter() {
 
 #[test]
 fn duplicates_keep_their_own_rows() {
-    // methods.md, section 9: rows keyed by content collapse.
+    // docs/methods/pitfalls.md: rows keyed by content collapse.
     for (_, device) in devices() {
         let (_, j) = set(4, 1, &device);
         let twice: Vec<Matrix> = j.iter().map(|m| Matrix::from_fn(8, m.cols, |i, k| m.at(i % 4, k))).collect();

@@ -178,7 +178,7 @@ pub(crate) fn orthogonal(d: usize) -> Matrix {
 
 #[test]
 fn the_authors_start_leaves_small_eigenvalues_alone_and_says_so() {
-    // methods.md, section 9: a fixed Schulz start. 15 steps from 5e-5 do not invert an eigenvalue of 0.01.
+    // docs/methods/pitfalls.md: a fixed Schulz start. 15 steps from 5e-5 do not invert an eigenvalue of 0.01.
     for (_, device) in precise_devices() {
         let h = Curvature::Dense(Tensor::<2>::eye(3, &device).cast(DType::F64).mul_scalar(0.009));
         let start = HyperpowerStart::Fixed { scale: 5e-5, steps: 15, extra_damping: 0.0 };
@@ -255,7 +255,7 @@ fn inverts_at_any_scale(name: &str) -> bool {
 
 #[test]
 fn cg_holds_every_query_to_its_own_residual() {
-    // methods.md, section 9: a tolerance over the wrong axis lets a large query hide a small one.
+    // docs/methods/pitfalls.md: a tolerance over the wrong axis lets a large query hide a small one.
     for (name, device) in devices() {
         let samples = Matrix::noise(30, 12, 31);
         let v = Matrix::noise(2, 12, 32);

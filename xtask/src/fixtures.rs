@@ -1,6 +1,6 @@
 //! `cargo xtask fixtures`: the expected values of the tests, recomputed from their definitions.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::run::{cache, program, root, status};
 
@@ -14,12 +14,18 @@ pub fn run(args: &[&str]) -> Result<(), String> {
     }
 }
 
-fn script(environment: &str, folder: &Path, name: &str, args: &[&str]) -> Result<(), String> {
+/// A Python of the environment, with the packages of the folder's `requirements.txt`.
+pub fn python(environment: &str, folder: &Path) -> Result<PathBuf, String> {
     let venv = cache(environment)?;
     status(program("python3").args(["-m", "venv"]).arg(&venv))?;
     let python = if cfg!(windows) { venv.join("Scripts/python.exe") } else { venv.join("bin/python") };
     let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
     status(program(&python).args(pip).arg(folder.join("requirements.txt")))?;
+    Ok(python)
+}
+
+fn script(environment: &str, folder: &Path, name: &str, args: &[&str]) -> Result<(), String> {
+    let python = python(environment, folder)?;
     let args = if args.is_empty() { &["--check"] } else { args };
     status(program(&python).arg(folder.join(name)).args(args))
 }

@@ -5,6 +5,7 @@ mod ci;
 mod demo_assets;
 mod experiments;
 mod fixtures;
+mod guide;
 mod llvm;
 mod matrix;
 mod run;
@@ -27,6 +28,7 @@ usage: cargo xtask COMMAND
   fixtures [ARGS...]       checks the expected values in tests/fixtures (needs python3; ARGS go to derive.py)
   fixtures transformers [ARGS...]
                            the same for the tiny transformers (installs PyTorch; ARGS go to make.py)
+  guide                    runs the commands and the Python of docs/guide.md (installs PyTorch)
 ";
 
 fn main() -> ExitCode {
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         ["demo-assets"] => demo_assets::rebuild(),
         ["experiments", args @ ..] => experiments::run(args),
         ["fixtures", args @ ..] => fixtures::run(args),
+        ["guide"] => guide::run(),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
