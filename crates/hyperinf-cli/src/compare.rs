@@ -147,7 +147,7 @@ fn score_all(
 fn score(settings: &Settings, pair: &GradientPair, meter: &mut Meter) -> Result<Result<Computed, String>, CliError> {
     meter.begin();
     let began = Instant::now();
-    match store::score(pair, None, &settings.options, &settings.device) {
+    match store::score(pair, None, &settings.options, &settings.device).map_err(CliError::from) {
         Ok(attribution) => {
             let seconds = began.elapsed().as_secs_f64();
             Ok(Ok(Computed { attribution, seconds, peak: meter.peak() }))

@@ -13,7 +13,7 @@ use crate::influence::{Job, Scored, Summary, with_ending_of};
 use crate::score::head;
 use crate::text::excerpt;
 use crate::to_stdout;
-use hyperinf::store::{Column, Table, check_range, stage_csv, stage_json};
+use hyperinf::store::{self, Column, Table, check_range, stage_csv, stage_json};
 
 /// Rows that are shown.
 const SHOWN: usize = 10;
@@ -58,7 +58,7 @@ pub fn run(args: &DetectArgs) -> Result<(), CliError> {
     let summary = Summary::new("detect", &scored, began.elapsed().as_secs_f64(), more);
     let (suspicious, told, cleaned) =
         (folder.join("suspicious.csv"), folder.join("summary.json"), folder.join(cleaned));
-    let suspicious = write_table(&scored, &order, &influence, |table| stage_csv(&suspicious, table))?;
+    let suspicious = write_table(&scored, &order, &influence, |table| Ok(stage_csv(&suspicious, table)?))?;
     let told = stage_json(&told, &summary)?;
     if let Some(kept) = &kept {
         scored.train.data.stage_rows(kept, &cleaned)?.place()?;

@@ -12,8 +12,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::register_font;
 
-use crate::error::CliError;
-use hyperinf::store::{Staged, WriteError};
+use hyperinf::store::{Staged, StoreError, WriteError};
 
 pub use bars::{Bar, Bars};
 pub use heat::HeatMap;
@@ -74,22 +73,22 @@ pub enum AxisScale {
 /// # Errors
 ///
 /// If the file cannot be written; then it is as it was before.
-pub fn draw_lines(path: &Path, panels: &[Panel<'_>]) -> Result<(), CliError> {
+pub fn draw_lines(path: &Path, panels: &[Panel<'_>]) -> Result<(), StoreError> {
     stage_lines(path, panels)?.place()
 }
 
 /// [`draw_lines`] into a file that is yet to be placed.
-pub(crate) fn stage_lines<'a>(path: &'a Path, panels: &[Panel<'_>]) -> Result<Staged<'a>, CliError> {
+pub(crate) fn stage_lines<'a>(path: &'a Path, panels: &[Panel<'_>]) -> Result<Staged<'a>, StoreError> {
     stage(path, lines::size(panels), |area| lines::draw(area, panels))
 }
 
 /// A heat map as a PNG file that is yet to be placed.
-pub(crate) fn stage_heat_map<'a>(path: &'a Path, map: &HeatMap<'_>) -> Result<Staged<'a>, CliError> {
+pub(crate) fn stage_heat_map<'a>(path: &'a Path, map: &HeatMap<'_>) -> Result<Staged<'a>, StoreError> {
     stage(path, heat::size(map), |area| heat::draw(area, map))
 }
 
 /// Bars as a PNG file that is yet to be placed.
-pub(crate) fn stage_bars<'a>(path: &'a Path, bars: &Bars<'_>) -> Result<Staged<'a>, CliError> {
+pub(crate) fn stage_bars<'a>(path: &'a Path, bars: &Bars<'_>) -> Result<Staged<'a>, StoreError> {
     stage(path, bars::size(bars), |area| bars::draw(area, bars))
 }
 
@@ -97,7 +96,7 @@ fn stage(
     path: &Path,
     size: (u32, u32),
     draw: impl FnOnce(&Area<'_>) -> Result<(), Failure>,
-) -> Result<Staged<'_>, CliError> {
+) -> Result<Staged<'_>, StoreError> {
     Staged::png(path, |file| {
         let drawn = || -> Result<(), Failure> {
             register_font(FONT, FontStyle::Normal, UBUNTU_LIGHT).map_err(|_| "the font is damaged")?;

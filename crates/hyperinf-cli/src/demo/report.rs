@@ -106,7 +106,7 @@ pub(super) fn write(demo: &Demo<'_>, files: &Files) -> std::result::Result<(), C
         methods: demo.outcomes.iter().map(method).collect(),
         most_suspicious: suspects(demo),
     };
-    write_json(&files.summary, &summary)
+    Ok(write_json(&files.summary, &summary)?)
 }
 
 fn flipped(demo: &Demo<'_>) -> usize {

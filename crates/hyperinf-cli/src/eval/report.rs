@@ -17,7 +17,7 @@ use crate::error::CliError;
 use crate::figure::{Bar, Bars, stage_bars};
 use crate::progress::Progress;
 use crate::to_stdout;
-use hyperinf::store::{Column, OutputFolder, Staged, Table, cell, stage_csv, stage_json};
+use hyperinf::store::{Column, OutputFolder, Staged, StoreError, Table, cell, stage_csv, stage_json};
 
 const FILES: [&str; 2] = ["methods.csv", "summary.json"];
 const PICTURE: &str = "methods.png";
@@ -56,7 +56,7 @@ impl Row {
 
 /// The folder of results, found writable before anything is computed.
 pub(crate) fn folder(args: &ResultArgs, truth: &str) -> Result<OutputFolder, CliError> {
-    OutputFolder::new(&args.folder(truth), &OUTPUTS, &[])
+    Ok(OutputFolder::new(&args.folder(truth), &OUTPUTS, &[])?)
 }
 
 /// Takes an earlier picture away, which would not belong to this result.
@@ -183,7 +183,7 @@ impl Report<'_> {
             self.truth,
             self.task.queries.len()
         );
-        stage_bars(path, &Bars { title: &title, bars: &bars }).map(Some)
+        Ok(Some(stage_bars(path, &Bars { title: &title, bars: &bars })?))
     }
 
     fn summary(&self) -> Summary {

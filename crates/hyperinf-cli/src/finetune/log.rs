@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::args::FinetuneArgs;
 use crate::error::CliError;
+use hyperinf::store::StoreError;
 
 /// The log's name when the run is over.
 const NAME: &str = "training_log.jsonl";

@@ -8,6 +8,7 @@ use super::Job;
 use crate::data::listed;
 use crate::error::CliError;
 use crate::progress::warn;
+use hyperinf::store::StoreError;
 
 /// The entry of a summary that names all files that were written.
 const OUTPUTS: &str = "outputs";

@@ -5,11 +5,10 @@ use hyperinf::scoring::ranking;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::projection::Projecting;
 use super::summary::{Scoring, Summary};
 use super::variants::{Outcome, UncertaintySummary};
 use crate::text::excerpt;
-use hyperinf::store::IdColumn;
+use hyperinf::store::{IdColumn, ProjectionSpec};
 
 /// Samples shown at either end of a ranking.
 const SHOWN: usize = 10;
@@ -184,9 +183,9 @@ pub(crate) fn head(out: &mut dyn Write, scoring: &Scoring, blocks: usize, second
     writeln!(out, "{method}: {samples}, {queries}, {blocks}, {} structure", scoring.structure)?;
     writeln!(out, "device    {device}, {precision}; {:.2} s", seconds)?;
     writeln!(out, "score     {}; {}", scoring.sign, scoring.unit)?;
-    if let Some(Projecting { rank, directions, seed }) = &scoring.projection {
-        let seed = seed.map(|seed| format!(", seed {seed}")).unwrap_or_default();
-        writeln!(out, "projected on {rank} {directions} directions of each side{seed}")?;
+    if let Some(ProjectionSpec { rank, directions }) = &scoring.projection {
+        let seed = directions.seed().map(|seed| format!(", seed {seed}")).unwrap_or_default();
+        writeln!(out, "projected on {rank} {} directions of each side{seed}", directions.name())?;
     }
     if let Some(damping) = &scoring.damping {
         let lambdas = || scoring.blocks.iter().filter_map(|b| b.lambda);

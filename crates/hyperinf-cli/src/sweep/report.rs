@@ -334,5 +334,5 @@ pub(super) fn stage_scores<'a>(
             })
         })
     });
-    hyperinf::store::stage_parquet(path, tables, &entries(summary))
+    Ok(hyperinf::store::stage_parquet(path, tables, &entries(summary))?)
 }
