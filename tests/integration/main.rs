@@ -9,6 +9,7 @@ mod estimates;
 mod eval_convex;
 mod eval_digits;
 mod evaluation;
+mod examples;
 mod folders;
 mod gguf;
 mod goldens;

@@ -8,13 +8,14 @@ use crate::run::{cargo, status};
 use crate::steps::{Outcome, Steps};
 
 /// Crates that a program may depend on alone. With their minimal features they compile no backend in.
-const LIBRARIES: [&str; 8] = [
+const LIBRARIES: [&str; 9] = [
     "hyperinf-gradients",
     "hyperinf-curvature",
     "hyperinf-solvers",
     "hyperinf-scoring",
     "hyperinf-store",
     "hyperinf-models",
+    "hyperinf-data",
     "hyperinf-eval",
     "hyperinf",
 ];

@@ -1,4 +1,6 @@
-//! What can go wrong, the exit code it has, and how it is told.
+//! Errors of the program, with their exit codes and hints.
+//!
+//! This module imports libraries only: every other module of the program may import it.
 
 mod told;
 
@@ -7,21 +9,15 @@ use std::path::PathBuf;
 
 use hyperinf::DeviceError;
 use hyperinf::curvature::CurvatureError;
+use hyperinf::data::{Choice, RunError};
 use hyperinf::eval::{EvalError, TruthError};
-use hyperinf::gradients::GradientError;
+use hyperinf::gradients::{Estimate, GradientError};
 use hyperinf::models::ModelError;
-use hyperinf::models::load::LoadError;
-use hyperinf::scoring::{ScoreError, Set};
+use hyperinf::scoring::ScoreError;
 use hyperinf::solvers::SolveError;
 use hyperinf::store::StoreError;
 
-use crate::data::{DatasetError, listed};
-use crate::demo::DataError;
-use crate::score::GroupError;
-use crate::sweep::KnownError;
-pub(crate) use told::ADAPTER;
-
-/// Why the program ends without success.
+/// Why the program ended without a result.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CliError {
@@ -80,13 +76,15 @@ pub enum CliError {
     /// A system of equations cannot be solved.
     #[error("the equations cannot be solved")]
     Solve(#[from] SolveError),
-    /// A file of samples known to be bad cannot be used.
-    #[error("the samples known to be bad in `{path}` cannot be used")]
-    KnownBad {
+    /// An input file cannot be used.
+    #[error("the {what} in `{path}` cannot be used")]
+    Input {
+        /// What it holds.
+        what: &'static str,
         /// The file.
         path: PathBuf,
         /// Why.
-        source: KnownError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// With `--strict`: a method of a comparison could not be computed.
     #[error("the method {method} was left out: {reason}")]
@@ -118,14 +116,6 @@ pub enum CliError {
     /// Standard output cannot be written, for another reason than that nobody reads on.
     #[error("standard output cannot be written")]
     Stdout(#[source] io::Error),
-    /// A file of groups cannot be used.
-    #[error("the groups in `{path}` cannot be used")]
-    Groups {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: GroupError,
-    },
     /// Gradients cannot be scored from their files, or a file cannot be written.
     #[error(transparent)]
     Store(StoreError),
@@ -150,7 +140,7 @@ pub enum CliError {
     },
     /// The demo's data are damaged.
     #[error("the demo's data cannot be used")]
-    Data(#[from] DataError),
+    Data(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The model cannot be trained or run.
     #[error("the model cannot be used like this")]
     Model(#[from] ModelError),
@@ -166,40 +156,6 @@ pub enum CliError {
     /// A ground truth cannot be had.
     #[error("the truth to judge by cannot be had")]
     Truth(#[from] TruthError),
-    /// A data set cannot be used.
-    #[error("the {} data in `{path}` cannot be used", .set)]
-    Dataset {
-        /// Which of the inputs.
-        set: Set,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: DatasetError,
-    },
-    /// The model has no adapter, and so nothing whose gradients are taken.
-    #[error("the model `{model}` has no adapters, whose gradients are what is scored")]
-    NoAdapter {
-        /// The model as given.
-        model: String,
-    },
-    /// No block fits the pattern.
-    #[error("no block fits --blocks `{pattern}`; the model has {}", listed(.known))]
-    NoBlock {
-        /// The pattern.
-        pattern: String,
-        /// The names of the blocks.
-        known: Vec<String>,
-    },
-    /// Nothing says which class a label is.
-    #[error(
-        "label `{label}` is a name, but neither the model nor the adapter says which of the {classes} classes it is"
-    )]
-    Unnamed {
-        /// The first such label.
-        label: String,
-        /// The number of classes.
-        classes: usize,
-    },
     /// No rows, or more than there are.
     #[error("{flag} asks for {asked} rows of {rows}")]
     Amount {
@@ -210,52 +166,9 @@ pub enum CliError {
         /// The rows that can be used.
         rows: usize,
     },
-    /// The loss or gradient of a row is NaN or infinite.
-    #[error("the {what} of row {row} of the {set} data in `{path}` is {value}, expected a finite number")]
-    RowNotFinite {
-        /// Which of the inputs.
-        set: Set,
-        /// The file.
-        path: PathBuf,
-        /// The row's number in it.
-        row: usize,
-        /// The loss, or the gradient in a block.
-        what: String,
-        /// The value.
-        value: f64,
-    },
-    /// There is something already where the adapter is to be written.
-    #[error("the folder `{path}` has {what} already")]
-    OutputExists {
-        /// The folder.
-        path: PathBuf,
-        /// What is there.
-        what: &'static str,
-    },
-    /// A longer row than the model takes was asked for.
-    #[error("--max-length {asked} is more than the {positions} tokens that the model takes")]
-    MaxLength {
-        /// The tokens asked for.
-        asked: usize,
-        /// The tokens that the model takes.
-        positions: usize,
-    },
-    /// A model, an adapter or a tokenizer cannot be loaded.
-    #[error("the {what} `{path}` cannot be used")]
-    Load {
-        /// What it is.
-        what: &'static str,
-        /// The path or name given.
-        path: String,
-        /// Why.
-        source: Box<LoadError>,
-    },
-    /// A model whose file has no tokenizer in it.
-    #[error("the model `{model}` has no tokenizer in its file")]
-    NoTokenizer {
-        /// The model as given.
-        model: String,
-    },
+    /// A run over rows, or a fine-tuning, ended without a result.
+    #[error(transparent)]
+    Run(RunError),
 }
 
 impl From<StoreError> for CliError {
@@ -264,5 +177,59 @@ impl From<StoreError> for CliError {
             StoreError::Score(error) => Self::Score(error),
             other => Self::Store(other),
         }
+    }
+}
+
+impl From<RunError> for CliError {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Store(error) => error.into(),
+            RunError::Score(error) => Self::Score(error),
+            RunError::Model(error) => Self::Model(error),
+            RunError::Gradients(error) => Self::Gradients(error),
+            RunError::Losses(error) => Self::Losses(error),
+            RunError::Seeds { count, .. } => {
+                let expected = "at least 2 seeds and at most 1,000,000";
+                Self::Value { flag: "--uncertainty", expected, value: count as f64 }
+            }
+            RunError::Conflict { first, second, reason } => {
+                let reason = match second {
+                    Choice::LanguageModel => {
+                        "it is a backward pass per scored token and word of the vocabulary; --draws sketches it"
+                    }
+                    Choice::NothingRandom => "take --estimate sampled, gauss-newton with --draws, or --project",
+                    _ => reason,
+                };
+                Self::Combination { first: flag(first).into(), second: flag(second), reason }
+            }
+            other => Self::Run(other),
+        }
+    }
+}
+
+impl CliError {
+    /// The error of a run whose number of rows was given by a flag.
+    pub(crate) fn amount(flag: &'static str, error: RunError) -> Self {
+        match error {
+            RunError::Amount { asked, rows } => Self::Amount { flag, asked, rows },
+            other => other.into(),
+        }
+    }
+}
+
+/// The flag that makes a choice.
+fn flag(choice: Choice) -> &'static str {
+    match choice {
+        Choice::Estimate(Estimate::Empirical) => "--estimate empirical",
+        Choice::Estimate(Estimate::Sampled { .. }) => "--estimate sampled",
+        Choice::Estimate(Estimate::GaussNewton { sketch: Some(_) }) => "--estimate gauss-newton",
+        Choice::Estimate(Estimate::GaussNewton { sketch: None }) => "--estimate gauss-newton without --draws",
+        Choice::Method => "--method",
+        Choice::Merged => "--structure merged",
+        Choice::Projection => "--project",
+        Choice::ErrorBars => "--uncertainty",
+        Choice::EachQuery => "--query-mode each",
+        Choice::NothingRandom => "nothing that is drawn",
+        Choice::LanguageModel => "a language model",
     }
 }

@@ -73,8 +73,13 @@ pub enum AxisScale {
 /// # Errors
 ///
 /// If the file cannot be written; then it is as it was before.
+<<<<<<< HEAD
 pub fn draw_lines(path: &Path, panels: &[Panel<'_>]) -> Result<(), StoreError> {
     stage_lines(path, panels)?.place()
+=======
+pub fn draw_lines(path: &Path, panels: &[Panel<'_>]) -> Result<(), CliError> {
+    Ok(stage_lines(path, panels)?.place()?)
+>>>>>>> main
 }
 
 /// [`draw_lines`] into a file that is yet to be placed.
@@ -96,8 +101,13 @@ fn stage(
     path: &Path,
     size: (u32, u32),
     draw: impl FnOnce(&Area<'_>) -> Result<(), Failure>,
+<<<<<<< HEAD
 ) -> Result<Staged<'_>, StoreError> {
     Staged::png(path, |file| {
+=======
+) -> Result<Staged<'_>, CliError> {
+    let staged = Staged::png(path, |file| {
+>>>>>>> main
         let drawn = || -> Result<(), Failure> {
             register_font(FONT, FontStyle::Normal, UBUNTU_LIGHT).map_err(|_| "the font is damaged")?;
             let area = BitMapBackend::new(file, size).into_drawing_area();
@@ -106,7 +116,8 @@ fn stage(
             Ok(area.present()?)
         };
         drawn().map_err(|source| WriteError::Content { what: "the figure cannot be drawn", source })
-    })
+    });
+    Ok(staged?)
 }
 
 /// A number on an axis: short, and exact where it is round.

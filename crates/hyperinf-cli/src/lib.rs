@@ -3,7 +3,6 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`args`] | what can be typed |
-//! | [`data`] | data sets: JSON lines, CSV, Parquet |
 //! | [`score`] | `hyperinf score`: from such files to scores |
 //! | [`finetune`] | `hyperinf finetune`: an adapter from rows of text |
 //! | [`attribute`] | `hyperinf attribute`: scores of training rows for query rows |
@@ -25,7 +24,6 @@ pub mod args;
 pub mod attribute;
 pub mod compare;
 pub mod converge;
-pub mod data;
 pub mod demo;
 pub mod detect;
 mod device;
@@ -35,11 +33,7 @@ pub mod figure;
 pub mod finetune;
 mod influence;
 pub mod methods;
-mod model;
-mod pattern;
 mod progress;
-mod sample_gradients;
-mod samples;
 pub mod score;
 pub mod select;
 pub mod sweep;

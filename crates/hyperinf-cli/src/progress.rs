@@ -1,43 +1,46 @@
-//! How far a long task is, on standard error.
+//! Progress and warnings on standard error.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use hyperinf::data::{Event, Notice, Stage};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
-/// Where no terminal draws a bar, a line is written this often.
+/// Without a terminal that draws a bar, a line is written this often.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// A bar on a terminal; elsewhere a line now and then.
+/// A bar on a terminal, elsewhere a line now and then; a bar vanishes at the end.
 pub(crate) struct Progress {
     what: &'static str,
     bar: Option<ProgressBar>,
     length: u64,
     began: Instant,
-    told: Instant,
+    written: Instant,
 }
 
 impl Progress {
     pub(crate) fn new(what: &'static str, length: u64) -> Self {
         let template = "{prefix:18} {bar:30} {pos}/{len}  {msg}  {eta}";
         let style = || ProgressStyle::with_template(template).expect("the template is well formed");
-        let bar = stderr().is_terminal().then(|| ProgressBar::new(length).with_style(style()).with_prefix(what));
+        let new =
+            || ProgressBar::new(length).with_style(style()).with_prefix(what).with_finish(ProgressFinish::AndClear);
+        let bar = stderr().is_terminal().then(new);
         let now = Instant::now();
-        Self { what, bar, length, began: now, told: now }
+        Self { what, bar, length, began: now, written: now }
     }
 
-    /// Sets how much is done, with a word about it.
+    /// Sets how much is done, with more about it.
     pub(crate) fn at(&mut self, position: u64, message: impl FnOnce() -> String) {
         match &self.bar {
             Some(bar) => {
                 bar.set_message(message());
                 bar.set_position(position);
             }
-            None if self.told.elapsed() >= EVERY => {
-                self.told = Instant::now();
+            None if self.written.elapsed() >= EVERY => {
+                self.written = Instant::now();
                 let left = self.began.elapsed().as_secs_f64() / position.max(1) as f64
                     * self.length.saturating_sub(position) as f64;
-                // Without standard error there is nobody left to tell.
+                // Without standard error nobody reads it.
                 let _ = writeln!(
                     stderr(),
                     "{}: {position} of {}, {}, {} left",
@@ -58,7 +61,7 @@ impl Progress {
     }
 }
 
-/// Seconds for people.
+/// A duration in its two largest units.
 pub(crate) fn duration(seconds: f64) -> String {
     let seconds = seconds.round() as u64;
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
@@ -68,8 +71,26 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
-/// Tells on standard error what the results do not show.
+/// Warns on standard error about what the results do not show.
 pub(crate) fn warn(note: &str) {
-    // Without standard error there is nobody left to warn.
+    // Without standard error nobody reads it.
     let _ = writeln!(stderr(), "warning: {note}");
+}
+
+/// Shows the progress and the notices of a run.
+pub(crate) fn observer() -> impl FnMut(Event) {
+    let mut current: Option<(Stage, Progress)> = None;
+    move |event| match event {
+        Event::Notice(Notice::IdleProjection { rank }) => {
+            warn(&format!("--project {rank} has no effect: no side of any block is longer"));
+        }
+        Event::Notice(notice) => notice.to_string().lines().for_each(warn),
+        Event::Progress(at) => {
+            let begun = current.take().filter(|(stage, _)| *stage == at.stage);
+            let (_, mut bar) = begun.unwrap_or_else(|| (at.stage, Progress::new(at.stage.name(), at.total as u64)));
+            bar.at(at.done as u64, || at.detail.to_string());
+            // Notices that follow must not be drawn over.
+            current = (at.done < at.total).then_some((at.stage, bar));
+        }
+    }
 }

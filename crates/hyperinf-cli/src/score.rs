@@ -25,7 +25,6 @@ use summary::Summary;
 pub(crate) use summary::{Input, Scoring, entries, input, unit};
 pub use variants::GroupError;
 use variants::Variants;
-pub(crate) use variants::nothing_projected;
 
 /// Blocks that are warned about one by one; of more only the number is told.
 const WARNED: usize = 5;

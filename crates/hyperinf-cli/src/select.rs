@@ -1,48 +1,42 @@
 //! `hyperinf select`: the training rows that help most.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
-use hyperinf::scoring::select;
+use hyperinf::store::stage_json;
 use serde_json::json;
 
 use crate::args::{QueryModeArg, SelectArgs};
-use crate::detect::check;
 use crate::error::CliError;
 use crate::influence::{Job, Summary, with_ending_of};
+use crate::progress::observer;
 use crate::score::head;
 use crate::to_stdout;
-use hyperinf::store::stage_json;
 
-/// Scores, chooses, and writes the chosen rows.
+/// Scores and selects training rows, and writes them and a summary.
 ///
 /// # Errors
 ///
-/// See [`CliError`]. No output is left behind, but for hidden files from which the same run goes on.
+/// See [`CliError`]. No output is left behind, only hidden files from which the same run resumes.
 pub fn run(args: &SelectArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let folder = &args.influence.out;
     let name = with_ending_of("selected", &args.influence.train);
-    let outputs = [name.to_str().unwrap_or("selected"), "summary.json"];
-    let job = Job {
-        args: &args.influence,
-        query: &args.validation,
-        mode: QueryModeArg::Mean,
-        seeds: None,
-        outputs: &outputs,
-    };
+    let outputs = [name.as_str(), "summary.json"];
+    let (query, mode) = (&args.validation, QueryModeArg::Mean);
+    let job = Job { args: &args.influence, query, mode, seeds: None, outputs: &outputs };
     let earlier = job.earlier("select", "selected.");
-    let scored = job.run(|rows| check(args.keep, "--keep", rows))?;
-    let kept = select(&scored.attribution.scores.rows[0], args.keep.0).map_err(CliError::Score)?;
-    let rows: BTreeSet<usize> = kept.iter().map(|&sample| scored.train.data.rows[sample].row).collect();
-    let ids = scored.train.ids();
+    let (settings, run) = job.run()?;
+    let found = run.select(args.keep.0, &settings.device, &mut observer());
+    let mut found = found.map_err(|error| CliError::amount("--keep", error))?;
+    job.judge(&settings, &mut found.influence)?;
+    let (train, seconds) = (&found.influence.train, began.elapsed().as_secs_f64());
     let mut more = job.outputs();
-    more.insert("selected".into(), json!(kept.iter().map(|&s| ids.text(s)).collect::<Vec<_>>()));
-    let summary = Summary::new("select", &scored, began.elapsed().as_secs_f64(), more);
-    let (selected, told) = (folder.join(&name), folder.join("summary.json"));
-    let chosen = scored.train.data.stage_rows(&rows, &selected)?;
-    let told = stage_json(&told, &summary)?;
-    chosen.place()?;
+    let selected: Vec<String> = found.selected.iter().map(|&sample| train.id(sample).to_string()).collect();
+    more.insert("selected".into(), json!(selected));
+    let summary = Summary::new("select", &settings, &found.influence, None, seconds, more);
+    let (path, told, kept) = (folder.join(&name), folder.join("summary.json"), found.kept());
+    let (selected, told) = (train.stage(&kept, &path)?, stage_json(&told, &summary)?);
+    selected.place()?;
     told.place()?;
     earlier.remove()?;
     to_stdout(|out| {
@@ -51,7 +45,7 @@ pub fn run(args: &SelectArgs) -> Result<(), CliError> {
             return writeln!(out);
         }
         head(out, &summary.scoring, summary.blocks(), summary.seconds)?;
-        writeln!(out, "selected  {} of {} rows: {}", rows.len(), scored.train.data.total, selected.display())
+        writeln!(out, "selected  {} of {} rows: {}", kept.len(), train.data.total, path.display())
     })?;
-    scored.settle_gradients(&args.influence)
+    job.settle_gradients(found.influence)
 }

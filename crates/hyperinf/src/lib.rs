@@ -12,6 +12,7 @@
 //! | [`scoring`] | influence scores, rankings, detection and selection: the whole pipeline |
 //! | [`store`] | files of gradients and scores, larger than memory |
 //! | [`models`] | LoRA layers, a transformer classifier, fine-tuning |
+//! | [`data`] | data sets of text, and the run from rows to scores |
 //! | [`eval`] | figures that judge an attribution |
 //!
 //! Tensors and models carry their backend in a runtime [`burn::tensor::Device`]; nothing here is generic over a
@@ -24,6 +25,7 @@ mod device;
 pub use burn;
 pub use device::{DeviceError, compiled_devices, device};
 pub use hyperinf_curvature as curvature;
+pub use hyperinf_data as data;
 pub use hyperinf_eval as eval;
 pub use hyperinf_gradients as gradients;
 pub use hyperinf_models as models;

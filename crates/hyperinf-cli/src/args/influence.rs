@@ -6,7 +6,7 @@ use hyperinf::scoring::Amount;
 
 use super::{ColumnArgs, EstimateArgs, LengthArgs, ModelArgs, QueryModeArg, ScoringArgs};
 
-/// What all commands take that score rows of text.
+/// Arguments of all commands that score rows.
 #[derive(Debug, Args)]
 pub struct InfluenceArgs {
     /// The model.
@@ -18,22 +18,22 @@ pub struct InfluenceArgs {
     /// The training rows: .jsonl, .csv, .tsv or .parquet.
     #[arg(long, value_name = "FILE")]
     pub train: PathBuf,
-    /// The folder for the results; made if it is not there.
+    /// The folder for the results; created if missing.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Rows whose gradients are taken at once.
+    /// Rows of a backward pass.
     #[arg(long, value_name = "ROWS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     pub batch_size: u32,
-    /// Only blocks whose names fit: `*` stands for any characters, a comma for "or".
+    /// Only blocks whose names match: `*` stands for any characters, a comma for "or".
     #[arg(long, value_name = "PATTERN")]
     pub blocks: Option<String>,
-    /// Leave the gradients in DIR, for `hyperinf score`.
+    /// Keep the gradients in DIR, for `hyperinf score`.
     #[arg(long)]
     pub keep_gradients: bool,
     /// How to score.
     #[command(flatten)]
     pub scoring: ScoringArgs,
-    /// What the curvature is made of.
+    /// The estimate of the curvature.
     #[command(flatten)]
     pub curvature: EstimateArgs,
     /// How to read rows.
@@ -44,10 +44,10 @@ pub struct InfluenceArgs {
     pub length: LengthArgs,
 }
 
-/// What `hyperinf attribute` takes.
+/// Arguments of `hyperinf attribute`.
 #[derive(Debug, Args)]
 pub struct AttributeArgs {
-    /// What is common.
+    /// Arguments shared with other commands.
     #[command(flatten)]
     pub influence: InfluenceArgs,
     /// The query rows: .jsonl, .csv, .tsv or .parquet.
@@ -58,11 +58,10 @@ pub struct AttributeArgs {
     /// [default: each; with --uncertainty: mean]
     #[arg(long, help_heading = None::<&str>, value_enum)]
     pub query_mode: Option<QueryModeArg>,
-    /// Training rows in topk.jsonl at either end, per query.
+    /// Rows at either end of each ranking in topk.jsonl.
     #[arg(long, help_heading = None::<&str>, value_name = "ROWS", default_value_t = 20)]
     pub top_k: usize,
-    /// Tell how far scores and ranking may be off: from SEEDS seeds of a random --project or, without one,
-    /// of what the curvature draws (--estimate).
+    /// Error bars over SEEDS seeds: of a random --project or, without one, of the draws of --estimate.
     ///
     /// For the mean query. Scores are the means over the seeds; outputs get the columns score_std
     /// (standard deviation), low and high (the smallest and the largest).
@@ -73,13 +72,13 @@ pub struct AttributeArgs {
     pub format: FormatArg,
 }
 
-/// What `hyperinf detect` takes.
+/// Arguments of `hyperinf detect`.
 #[derive(Debug, Args)]
 pub struct DetectArgs {
-    /// What is common.
+    /// Arguments shared with other commands.
     #[command(flatten)]
     pub influence: InfluenceArgs,
-    /// Rows whose labels are right: .jsonl, .csv, .tsv or .parquet.
+    /// Rows with correct labels: .jsonl, .csv, .tsv or .parquet.
     #[arg(long, help_heading = None::<&str>, value_name = "FILE")]
     pub validation: PathBuf,
     /// Write the data set without the most suspicious rows: a share as 5%, or a number of rows.
@@ -87,13 +86,13 @@ pub struct DetectArgs {
     pub remove: Option<AmountArg>,
 }
 
-/// What `hyperinf select` takes.
+/// Arguments of `hyperinf select`.
 #[derive(Debug, Args)]
 pub struct SelectArgs {
-    /// What is common.
+    /// Arguments shared with other commands.
     #[command(flatten)]
     pub influence: InfluenceArgs,
-    /// The rows that the model is to be good at: .jsonl, .csv, .tsv or .parquet.
+    /// Rows of the target task: .jsonl, .csv, .tsv or .parquet.
     #[arg(long, help_heading = None::<&str>, value_name = "FILE")]
     pub validation: PathBuf,
     /// How many rows to keep: a share as 20%, or a number of rows.
@@ -124,7 +123,7 @@ impl FormatArg {
     }
 }
 
-/// [`Amount`] as typed: `5%` or `40`.
+/// An [`Amount`] of rows: `5%` or `40`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AmountArg(pub Amount);
 

@@ -1,8 +1,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use hyperinf::data::{ColumnOptions, LengthOptions, ReadOptions};
 
-/// Which model.
+/// The model and its tokenizer.
 #[derive(Clone, Debug, Args)]
 pub struct ModelArgs {
     /// The model: a folder, a .gguf or llama2.c .bin file, or a name on the hub.
@@ -26,32 +27,53 @@ pub struct ColumnArgs {
     /// Classifiers: the column of the label, a name or a whole number [default: label].
     #[arg(long, value_name = "COLUMN")]
     pub label_column: Option<String>,
-    /// Language models: the column of what is given [default: prompt].
+    /// Language models: the column of the prompt [default: prompt].
     #[arg(long, value_name = "COLUMN")]
     pub prompt_column: Option<String>,
-    /// Language models: the column of what follows [default: completion, or what follows the prompt in the text].
+    /// Language models: the column of the completion [default: completion, or the rest of the text after the prompt].
     #[arg(long, value_name = "COLUMN")]
     pub completion_column: Option<String>,
     /// Language models: the column of conversations, lists of role and content [default: messages].
     #[arg(long, value_name = "COLUMN")]
     pub messages_column: Option<String>,
-    /// The column of the rows' ids [default: the row's number in its file, from 0].
+    /// The column of the rows' ids [default: rows are numbered from 0].
     #[arg(long, value_name = "COLUMN")]
     pub id_column: Option<String>,
-    /// Leave out rows that cannot be used, and list them; without it the first one is an error.
+    /// Leave out rows that cannot be used, and list them; otherwise they are an error.
     #[arg(long)]
     pub skip_bad_rows: bool,
 }
 
 /// How long texts may be.
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Copy, Debug, Default, Args)]
 #[command(next_help_heading = "Data")]
 pub struct LengthArgs {
-    /// The most tokens of a row [default: what the adapter was trained with, or the model takes, at most 512 for
-    /// encoders and 2048 for decoders].
+    /// The most tokens of a row [default: as the adapter was trained, or else what the model accepts, at most 512
+    /// for encoders and 2048 for decoders].
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_length: Option<u32>,
-    /// Cut longer rows at their end; without it they are an error.
+    /// Cut longer rows at their end; otherwise they are an error.
     #[arg(long)]
     pub truncate: bool,
+}
+
+impl From<&ColumnArgs> for ReadOptions {
+    fn from(args: &ColumnArgs) -> Self {
+        let columns = ColumnOptions {
+            text: args.text_column.clone(),
+            pair: args.pair_column.clone(),
+            label: args.label_column.clone(),
+            prompt: args.prompt_column.clone(),
+            completion: args.completion_column.clone(),
+            messages: args.messages_column.clone(),
+            id: args.id_column.clone(),
+        };
+        Self { columns, skip_bad_rows: args.skip_bad_rows }
+    }
+}
+
+impl From<LengthArgs> for LengthOptions {
+    fn from(args: LengthArgs) -> Self {
+        Self { max: args.max_length.map(|length| length as usize), truncate: args.truncate }
+    }
 }

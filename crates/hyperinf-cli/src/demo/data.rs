@@ -10,6 +10,8 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use tokenizers::Tokenizer;
 
+use crate::error::CliError;
+
 const MAILS: &[u8] = include_bytes!("../../assets/mails.json.gz");
 const TOKENIZER: &[u8] = include_bytes!("../../assets/tokenizer.json.gz");
 const BASE: &[u8] = include_bytes!("../../assets/base.safetensors.gz");
@@ -60,6 +62,12 @@ pub enum DataError {
     /// The base model's weights do not fit its sizes.
     #[error("the embedded base model does not fit its sizes")]
     Model(#[from] ModelError),
+}
+
+impl From<DataError> for CliError {
+    fn from(error: DataError) -> Self {
+        Self::Data(Box::new(error))
+    }
 }
 
 /// Unpacks the embedded files.

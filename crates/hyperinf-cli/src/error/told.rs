@@ -1,4 +1,5 @@
 use hyperinf::curvature::CurvatureError;
+use hyperinf::data::{DataError, Existing, Reason, RunError};
 use hyperinf::eval::TruthError;
 use hyperinf::models::ModelError;
 use hyperinf::models::load::LoadError;
@@ -7,10 +8,6 @@ use hyperinf::solvers::SolveError;
 use hyperinf::store::{FileError, StoreError};
 
 use super::CliError;
-use crate::data::DatasetError;
-
-/// What a folder has that must not be lost.
-pub(crate) const ADAPTER: &str = "an adapter";
 
 impl CliError {
     /// 2: what was typed is wrong; 3: an input file is; 4: the numbers allow no answer.
@@ -27,13 +24,7 @@ impl CliError {
             | Self::Device(_)
             | Self::Store(StoreError::Format { .. } | StoreError::OutputIsInput { .. } | StoreError::Output { .. })
             | Self::Stdout(_)
-            | Self::Dataset { source: DatasetError::Ending, .. }
-            | Self::NoAdapter { .. }
-            | Self::NoBlock { .. }
             | Self::Amount { .. }
-            | Self::OutputExists { .. }
-            | Self::MaxLength { .. }
-            | Self::NoTokenizer { .. }
             | Self::Truth(TruthError::Setting { .. } | TruthError::Bank { .. } | TruthError::Subset { .. })
             | Self::Model(ModelError::Setting { .. } | ModelError::Target { .. })
             | Self::Model(ModelError::Checkpoint { .. })
@@ -41,18 +32,14 @@ impl CliError {
             Self::Score(ScoreError::NoCaptures) => 2,
             Self::Store(StoreError::Score(_) | StoreError::Range { .. }) => 4,
             Self::Store(_)
-            | Self::KnownBad { .. }
-            | Self::Groups { .. }
-            | Self::Dataset { .. }
-            | Self::Unnamed { .. }
-            | Self::Truth(TruthError::OtherTask { .. } | TruthError::BankLine { .. })
-            | Self::Load { .. } => 3,
+            | Self::Input { .. }
+            | Self::Truth(TruthError::OtherTask { .. } | TruthError::BankLine { .. }) => 3,
+            Self::Run(error) => run_code(error),
             Self::Score(_)
             | Self::LeftOut { .. }
             | Self::NoneComputed { .. }
             | Self::Solve(_)
             | Self::NotConverged { .. }
-            | Self::RowNotFinite { .. }
             | Self::Data(_)
             | Self::Model(_)
             | Self::Gradients(_)
@@ -87,21 +74,8 @@ impl CliError {
                 "give the block two sides, take --structure per-block, or another method".into()
             }
             Self::Score(_) | Self::NotConverged { .. } => "a larger --damping makes the inverse easier".into(),
-            Self::Dataset { source, .. } => return source.hint().map(Into::into),
-            Self::NoAdapter { .. } => {
-                "give --adapter, or train one first: hyperinf finetune --model … --train … --out ADAPTER".into()
-            }
-            Self::NoBlock { .. } => "`*` stands for any characters: --blocks '*lora_B*'".into(),
-            Self::Unnamed { classes, .. } => {
-                format!("write labels as class numbers, 0 to {}", classes.saturating_sub(1))
-            }
+            Self::Run(error) => return run_hint(error),
             Self::Amount { .. } => "ask for at least one row and at most all of them".into(),
-            Self::RowNotFinite { .. } => "leave the row out, or look for a damaged model".into(),
-            Self::NoTokenizer { .. } => "give its vocabulary: --tokenizer tokenizer.bin".into(),
-            Self::MaxLength { .. } => "leave it out, and cut longer rows with --truncate".into(),
-            Self::Load { source, .. } => return load_hint(source),
-            Self::OutputExists { what: ADAPTER, .. } => "choose another folder, or replace it with --overwrite".into(),
-            Self::OutputExists { .. } => "go on from them with --resume, or begin anew with --overwrite".into(),
             Self::Truth(TruthError::OtherTask { .. }) => "give this task a bank of its own: --bank FILE.jsonl".into(),
             Self::Truth(TruthError::Diverged { .. }) => {
                 "give a larger --damping, which keeps the model nearer to the trained one".into()
@@ -112,10 +86,9 @@ impl CliError {
             Self::Precision { .. } => "compute in f32: --precision f32".into(),
             Self::Value { .. }
             | Self::Solve(_)
-            | Self::KnownBad { .. }
             | Self::Combination { .. }
             | Self::Solver { .. }
-            | Self::Groups { .. }
+            | Self::Input { .. }
             | Self::Truth(_)
             | Self::Device(_)
             | Self::Stdout(_)
@@ -181,6 +154,69 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
         StoreError::NonFinite { .. } => "leave the sample out, or find out why its loss overflowed",
         StoreError::TooLarge { .. } => "scale all gradients of both files down by the same factor",
         StoreError::Range { .. } => "a larger damping or smaller gradients give smaller scores",
+        _ => return None,
+    })
+}
+
+/// The exit code of a run over rows.
+fn run_code(error: &RunError) -> u8 {
+    match error {
+        RunError::Dataset { source: DataError::Ending, .. }
+        | RunError::NoAdapter { .. }
+        | RunError::NoBlock { .. }
+        | RunError::Amount { .. }
+        | RunError::Exists { .. }
+        | RunError::MaxLength { .. }
+        | RunError::Seeds { .. }
+        | RunError::Conflict { .. }
+        | RunError::NoTokenizer { .. } => 2,
+        RunError::Dataset { .. } | RunError::NoKind { .. } | RunError::Load { .. } => 3,
+        _ => 4,
+    }
+}
+
+/// What to do about a run over rows.
+fn run_hint(error: &RunError) -> Option<String> {
+    Some(match error {
+        RunError::Dataset { source, .. } => return data_hint(source),
+        RunError::Load { source, .. } => return load_hint(source),
+        RunError::NoAdapter { .. } => {
+            "give --adapter, or train one first: hyperinf finetune --model … --train … --out ADAPTER".into()
+        }
+        RunError::NoBlock { .. } => "`*` stands for any characters: --blocks '*lora_B*'".into(),
+        RunError::NotFinite { .. } => "leave the row out, or look for a damaged model".into(),
+        RunError::NoTokenizer { .. } => "give its vocabulary: --tokenizer tokenizer.bin".into(),
+        RunError::MaxLength { asked, .. } => {
+            format!("leave --max-length {asked} out, and cut longer rows with --truncate")
+        }
+        RunError::Exists { what: Existing::Adapter, .. } => {
+            "choose another folder, or replace it with --overwrite".into()
+        }
+        RunError::Exists { what: Existing::Checkpoints, .. } => {
+            "resume from them with --resume, or replace them with --overwrite".into()
+        }
+        _ => return None,
+    })
+}
+
+/// What to do about a data set.
+fn data_hint(error: &DataError) -> Option<String> {
+    Some(match error {
+        DataError::Rows { bad, .. } => match bad.first().map(|bad| &bad.reason) {
+            Some(Reason::TooLong { .. }) => "cut long texts with --truncate, take a larger --max-length, or leave \
+                                             such rows out with --skip-bad-rows"
+                .into(),
+            _ => "correct the rows, or leave such rows out with --skip-bad-rows".into(),
+        },
+        DataError::Columns { .. } => "name the columns: --text-column, --label-column, --prompt-column, …".into(),
+        DataError::NoColumn { role, .. } => {
+            format!("--{role}-column names it; names are compared exactly, capitals included")
+        }
+        DataError::UnnamedLabel { classes, .. } => {
+            format!("write labels as class numbers, 0 to {}", classes.saturating_sub(1))
+        }
+        DataError::Codec { .. } => "write the file again with another compression".into(),
+        DataError::Changed => "run again once nothing writes to the file".into(),
         _ => return None,
     })
 }

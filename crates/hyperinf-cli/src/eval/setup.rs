@@ -10,6 +10,7 @@ use hyperinf::eval::digits::{DigitsTask, Images, Labelled, Length, Optimizer, Pe
 use hyperinf::eval::{Bank, Retrain};
 use hyperinf::gradients::Estimate;
 use hyperinf::scoring::{Attribution, BlockReport, Options, Scores, TaskSource, attribute, attribute_with};
+use hyperinf::store::StoreError;
 
 use super::candidate::Candidate;
 use super::report::OUTPUTS;

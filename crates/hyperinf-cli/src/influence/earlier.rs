@@ -2,10 +2,11 @@ use std::fs::{canonicalize, read, remove_file};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use hyperinf::data::listed;
+use hyperinf::store::StoreError;
 use serde_json::{Map, Value, json};
 
 use super::Job;
-use crate::data::listed;
 use crate::error::CliError;
 use crate::progress::warn;
 use hyperinf::store::StoreError;
@@ -13,20 +14,20 @@ use hyperinf::store::StoreError;
 /// The entry of a summary that names all files that were written.
 const OUTPUTS: &str = "outputs";
 
-/// Files that an earlier run of the same command wrote and this one will not, by its summary.
+/// Outputs of an earlier run of the same command, by its summary, that this run does not write.
 pub(crate) struct Earlier {
     folder: PathBuf,
     names: Vec<String>,
 }
 
 impl Job<'_> {
-    /// Finds them among the files whose names begin like that, before the summary is replaced. An input is none.
-    pub(crate) fn earlier(&self, command: &str, begins: &str) -> Earlier {
+    /// Lists stale outputs with this prefix, before the summary is replaced. Inputs are never listed.
+    pub(crate) fn earlier(&self, command: &str, prefix: &str) -> Earlier {
         let folder = self.args.out.clone();
-        // No summary, or none of ours: nothing is known of the files beside it.
+        // Without a summary of this program nothing is known about the files next to it.
         let summary = read(folder.join("summary.json")).ok();
         let summary: Value = summary.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        let listed = summary[OUTPUTS].as_array().filter(|_| summary["command"] == command);
+        let outputs = summary[OUTPUTS].as_array().filter(|_| summary["command"] == command);
         let args = self.args;
         let optional = [args.adapter.as_deref(), args.model.tokenizer.as_deref()].into_iter().flatten();
         let inputs: Vec<PathBuf> = [args.train.as_path(), self.query, Path::new(&args.model.model)]
@@ -36,24 +37,24 @@ impl Job<'_> {
             .collect();
         let stale = |name: &&str| {
             let path = folder.join(name);
-            name.starts_with(begins)
+            name.starts_with(prefix)
                 && Path::new(name).file_name().is_some_and(|plain| plain == *name)
                 && !self.outputs.iter().any(|output| output.eq_ignore_ascii_case(name))
                 && path.is_file()
                 && canonicalize(path).is_ok_and(|real| !inputs.contains(&real))
         };
-        let names = listed.into_iter().flatten().filter_map(Value::as_str).filter(stale).map(str::to_owned).collect();
+        let names = outputs.into_iter().flatten().filter_map(Value::as_str).filter(stale).map(str::to_owned).collect();
         Earlier { folder, names }
     }
 
-    /// What the summary says of this run's files.
+    /// The summary's entry of this run's outputs.
     pub(crate) fn outputs(&self) -> Map<String, Value> {
         Map::from_iter([(OUTPUTS.to_owned(), json!(self.outputs))])
     }
 }
 
 impl Earlier {
-    /// Takes them away, which would not belong to the new results.
+    /// Removes the stale outputs.
     pub(crate) fn remove(self) -> Result<(), CliError> {
         for name in &self.names {
             let path = self.folder.join(name);
@@ -65,11 +66,8 @@ impl Earlier {
             }
         }
         if !self.names.is_empty() {
-            warn(&format!(
-                "results of an earlier run are taken away: {} in {}",
-                listed(&self.names),
-                self.folder.display()
-            ));
+            let (names, folder) = (listed(&self.names), self.folder.display());
+            warn(&format!("results of an earlier run are removed: {names} in {folder}"));
         }
         Ok(())
     }

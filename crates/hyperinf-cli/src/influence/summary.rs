@@ -1,26 +1,25 @@
 use std::collections::BTreeMap;
 
+use hyperinf::data::{BadRow, Columns, CutRow, Influence, Labels, Rows};
+use hyperinf::eval::Spread;
+use hyperinf::gradients::{Estimate, Sketch};
 use hyperinf::store::{Directions, ProjectionSpec};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::curvature::Chosen;
-use super::{Rows, Scored};
-use crate::data::{BadRow, Columns, Labels, TextTask};
-use crate::samples::CutRow;
-use crate::score::{Scoring, entries};
+use crate::score::{Scoring, Settings, entries};
 
-/// How the scores of rows came about.
+/// `summary.json` of a run over rows: how its scores came about.
 #[derive(Serialize)]
 pub(crate) struct Summary<'a> {
     command: &'static str,
     #[serde(flatten)]
     pub(crate) scoring: Scoring,
-    curvature: &'a Chosen,
-    /// Between seeds of what is drawn, if it was asked for.
+    curvature: Curvature,
+    /// Between seeds, with error bars.
     #[serde(skip_serializing_if = "Option::is_none")]
     uncertainty: Option<Uncertainty>,
-    task: TextTask,
+    task: &'static str,
     model: Files<'a>,
     adapter: Option<Files<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,9 +30,17 @@ pub(crate) struct Summary<'a> {
     /// The number of blocks whose gradients were taken.
     gradient_blocks: usize,
     pub(crate) seconds: f64,
-    /// What the command found or wrote beyond scores.
+    /// The outputs, and results of the command beyond scores.
     #[serde(flatten)]
-    pub(crate) more: Map<String, Value>,
+    more: Map<String, Value>,
+}
+
+#[derive(Serialize)]
+struct Curvature {
+    estimate: &'static str,
+    /// Draws of labels or of the sketch; `null` where nothing is drawn.
+    draws: Option<usize>,
+    seed: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -74,39 +81,44 @@ struct LeftOut {
 }
 
 impl<'a> Summary<'a> {
-    pub(crate) fn new(command: &'static str, scored: &'a Scored, seconds: f64, more: Map<String, Value>) -> Self {
-        let files = &scored.files;
+    pub(crate) fn new(
+        command: &'static str,
+        settings: &Settings,
+        found: &'a Influence,
+        spread: Option<&Spread>,
+        seconds: f64,
+        more: Map<String, Value>,
+    ) -> Self {
+        let files = &found.files;
+        let adapter = files.adapter.as_ref();
         Self {
             command,
-            scoring: Scoring::new(&scored.settings, &scored.pair, &scored.attribution),
-            curvature: &scored.chosen,
-            uncertainty: scored.spread.as_ref().map(|spread| Uncertainty {
-                over: match scored.settings.projection {
+            scoring: Scoring::new(settings, &found.pair, &found.attribution),
+            curvature: Curvature::new(found.estimate),
+            uncertainty: spread.map(|spread| Uncertainty {
+                over: match settings.projection {
                     Some(ProjectionSpec { directions: Directions::Random { .. }, .. }) => "random projections",
                     _ => "seeds of the curvature's draws",
                 },
-                seeds: scored.seeds,
+                seeds: found.repeats.len(),
                 spearman: spread.stability.spearman,
                 top: spread.stability.top,
                 top_overlap: spread.stability.overlap,
             }),
-            task: if scored.labels.is_some() { TextTask::Classification } else { TextTask::LanguageModel },
+            task: found.kind,
             model: Files { path: files.name.clone(), xxh3_128: &files.model_hashes },
-            adapter: files
-                .adapter
-                .as_ref()
-                .map(|path| Files { path: path.display().to_string(), xxh3_128: &files.adapter_hashes }),
-            labels: scored.labels.as_ref(),
-            max_length: scored.max_length,
-            train: Input::new(&scored.train),
-            query: Input::new(&scored.query),
-            gradient_blocks: scored.pair.train.blocks().len(),
+            adapter: adapter.map(|path| Files { path: path.display().to_string(), xxh3_128: &files.adapter_hashes }),
+            labels: found.labels.as_ref(),
+            max_length: found.max_length,
+            train: Input::new(&found.train),
+            query: Input::new(&found.query),
+            gradient_blocks: found.pair.train.blocks().len(),
             seconds,
             more,
         }
     }
 
-    /// The same as entries of a file's metadata, without the lists of rows.
+    /// The same as entries of a file's metadata, with the numbers of rows instead of lists of them.
     pub(crate) fn metadata(&self) -> Map<String, Value> {
         let mut entries = entries(self);
         for set in ["train", "query"] {
@@ -122,6 +134,18 @@ impl<'a> Summary<'a> {
 
     pub(crate) fn blocks(&self) -> usize {
         self.gradient_blocks
+    }
+}
+
+impl Curvature {
+    fn new(estimate: Estimate) -> Self {
+        let (estimate, draws, seed) = match estimate {
+            Estimate::Empirical => ("empirical", None, None),
+            Estimate::Sampled { seed, draws } => ("sampled", Some(draws), Some(seed)),
+            Estimate::GaussNewton { sketch: None } => ("gauss-newton", None, None),
+            Estimate::GaussNewton { sketch: Some(Sketch { draws, seed }) } => ("gauss-newton", Some(draws), Some(seed)),
+        };
+        Self { estimate, draws, seed }
     }
 }
 

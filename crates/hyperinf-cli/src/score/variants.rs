@@ -195,7 +195,8 @@ impl<'a> Variants<'a> {
     /// The groups of this many samples, if they are asked for.
     pub(super) fn groups(&self, samples: usize) -> Result<Option<Grouped>, CliError> {
         let Some(path) = &self.args.variants.groups else { return Ok(None) };
-        let error = |source| CliError::Groups { path: path.clone(), source };
+        let error =
+            |source| CliError::Input { what: "groups", path: path.clone(), source: Box::<GroupError>::new(source) };
         let text = fs::read_to_string(path).map_err(|e| error(GroupError::Read(e)))?;
         if let Some(line) = text.lines().position(|line| line.trim().is_empty()) {
             return Err(error(GroupError::Empty { line: line + 1 }));
@@ -257,7 +258,7 @@ impl<'a> Variants<'a> {
 }
 
 /// Error bars over what is no chance.
-pub(crate) fn nothing_projected() -> CliError {
+fn nothing_projected() -> CliError {
     CliError::Combination {
         first: "--uncertainty over projections".into(),
         second: "this --project",

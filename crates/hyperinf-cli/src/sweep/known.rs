@@ -32,7 +32,10 @@ pub enum KnownError {
 
 /// Which of the samples the file names.
 pub(super) fn read(path: &Path, samples: usize) -> Result<Vec<bool>, CliError> {
-    let error = |source| CliError::KnownBad { path: PathBuf::from(path), source };
+    let error = |source: KnownError| {
+        let (what, path) = ("samples known to be bad", PathBuf::from(path));
+        CliError::Input { what, path, source: Box::new(source) }
+    };
     let text = fs::read_to_string(path).map_err(|e| error(e.into()))?;
     let mut bad = vec![false; samples];
     for (place, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {

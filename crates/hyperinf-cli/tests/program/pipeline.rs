@@ -273,8 +273,7 @@ fn results_of_an_earlier_run_do_not_stay_beside_new_ones() {
         let args = ["--train", train, set, "query.jsonl", "--truncate", "--method", "identity", "--out", out];
         folder.succeed(command, &bert(), &[&args[..], more].concat()).stderr
     };
-    let told =
-        |names: &str, out: &str| format!("warning: results of an earlier run are taken away: {names} in {out}\n");
+    let told = |names: &str, out: &str| format!("warning: results of an earlier run are removed: {names} in {out}\n");
 
     let detect = |train, more: &[&str]| run("detect", train, "--validation", "found", more);
     assert_eq!(detect("train.jsonl", &["--remove", "2"]), "");

@@ -205,7 +205,7 @@ fn training_goes_on_from_a_checkpoint_with_the_same_adapter() {
         assert!(run.stderr.contains("another run") && run.stderr.contains(named), "{other:?}: {}", run.stderr);
     }
     let run = folder.succeed("finetune", &base, &[&args[..], &["--resume", "--out", "parts"]].concat());
-    assert!(run.stdout.contains("taken up at step"), "{}", run.stdout);
+    assert!(run.stdout.contains("resumed at step"), "{}", run.stdout);
     let [whole, parts] = ["whole", "parts"]
         .map(|name| fs::read(folder.file(&format!("{name}/adapter_model.safetensors"))).expect("the program wrote it"));
     assert!(whole == parts, "the adapters differ");

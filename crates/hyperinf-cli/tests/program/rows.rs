@@ -6,9 +6,8 @@ use std::sync::Arc;
 use arrow_array::types::Int32Type;
 use arrow_array::{ArrayRef, DictionaryArray, RecordBatch, StringArray};
 use arrow_schema::{Field, Schema};
+use hyperinf::data::{BadRow, DataError, Dataset, LabelledText, ReadOptions, Reason};
 use hyperinf::scoring::Set;
-use hyperinf_cli::args::ColumnArgs;
-use hyperinf_cli::data::{BadRow, Content, Dataset, DatasetError, Reason, TextTask};
 use parquet::arrow::ArrowWriter;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -16,9 +15,8 @@ use serde_json::json;
 
 use crate::support::Folder;
 
-fn read(path: &Path) -> Result<Dataset, DatasetError> {
-    let columns = ColumnArgs { skip_bad_rows: true, ..ColumnArgs::default() };
-    Dataset::read(Set::Train, path, TextTask::Classification, &columns)
+fn read(path: &Path) -> Result<Dataset<LabelledText>, DataError> {
+    Dataset::read(Set::Train, path, &ReadOptions { skip_bad_rows: true, ..ReadOptions::default() })
 }
 
 /// A text that is not blank, with whatever a file's format may trip over.
@@ -32,11 +30,11 @@ fn records() -> impl Strategy<Value = Vec<(String, String)>> {
     vec((field(), field()), 1..12)
 }
 
-fn check(dataset: &Dataset, records: &[(String, String)]) -> Result<(), TestCaseError> {
+fn check(dataset: &Dataset<LabelledText>, records: &[(String, String)]) -> Result<(), TestCaseError> {
     prop_assert_eq!((dataset.total, dataset.bad.len()), (records.len(), 0));
     for (number, (row, (text, label))) in dataset.rows.iter().zip(records).enumerate() {
         prop_assert_eq!(row.row, number);
-        let expected = Content::Classified { text: text.clone(), pair: None, label: label.clone() };
+        let expected = LabelledText { text: text.clone(), pair: None, label: label.clone() };
         prop_assert_eq!(&row.content, &expected);
     }
     Ok(())
@@ -80,7 +78,7 @@ fn columns_of_one_name_are_an_error() {
     folder.write_bytes("rows.csv", b"text,label,label\na,b,c\n");
     for name in ["rows.parquet", "rows.csv"] {
         let error = read(&folder.file(name)).expect_err("which label is meant?");
-        assert!(matches!(error, DatasetError::Twice { column } if column == "label"), "{name}");
+        assert!(matches!(error, DataError::DuplicateColumn { column } if column == "label"), "{name}");
     }
 }
 

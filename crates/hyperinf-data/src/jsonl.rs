@@ -2,18 +2,18 @@ use std::str;
 
 use serde_json::Value;
 
-use super::Reason;
-use super::table::{Format, RawRow, Table};
+use crate::Reason;
+use crate::table::{Format, RawRow, Table};
 
-/// One JSON object per line; blank lines at the end are no rows.
-pub(super) fn read(contents: &[u8]) -> Table {
+/// One JSON object per line; blank lines at the end are skipped.
+pub(crate) fn read(contents: &[u8]) -> Table {
     let mut rows = Vec::new();
     let mut columns: Vec<String> = Vec::new();
     let mut start = 0;
     for (number, line) in contents.split_inclusive(|&byte| byte == b'\n').enumerate() {
         let span = start..start + line.len();
         start = span.end;
-        // Editors of some systems begin a file with a mark of its encoding.
+        // Some editors write a byte order mark.
         let line = if number == 0 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line };
         let cells = match parse(line) {
             Ok(Value::Object(cells)) => Ok(cells),
@@ -45,7 +45,7 @@ fn parse(line: &[u8]) -> Result<Value, Reason> {
         return Err(Reason::Blank);
     }
     serde_json::from_str(text).map_err(|error| {
-        // The line that the parser counts is always the first.
+        // The parser sees one line only, so its line number says nothing.
         let message = error.to_string();
         let message = message.split(" at line ").next().unwrap_or_default();
         Reason::Json(format!("{message} at column {}", error.column()))

@@ -20,20 +20,19 @@ use arrow_schema::DataType;
 use arrow_select::filter::filter_record_batch;
 use serde_json::{Map, Value};
 
-use super::DatasetError;
-use super::table::{Format, RawRow, Table, twice};
-use hyperinf::store::WriteError;
+use crate::table::{Format, RawRow, Table, duplicate};
+use crate::{DataError, SubsetError};
 
-/// The key under which Arrow's own schema is kept in a file's metadata; its writer adds it anew.
+/// The metadata key of Arrow's own schema, which Arrow's writer adds itself.
 const ARROW_SCHEMA: &str = "ARROW:schema";
 
-/// All rows, with the columns that hold texts, numbers, truth values, or lists and structs of them.
-pub(super) fn read(path: &Path) -> Result<Table, DatasetError> {
+/// All rows, with the columns of texts, numbers, booleans, and lists and structs of these.
+pub(crate) fn read(path: &Path) -> Result<Table, DataError> {
     let builder = open(path)?;
     let schema = builder.schema().clone();
     let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
-    if let Some(column) = twice(&columns) {
-        return Err(DatasetError::Twice { column });
+    if let Some(column) = duplicate(&columns) {
+        return Err(DataError::DuplicateColumn { column });
     }
     let unreadable: BTreeMap<String, String> = (schema.fields().iter())
         .filter(|field| !readable(field.data_type()))
@@ -57,13 +56,9 @@ pub(super) fn read(path: &Path) -> Result<Table, DatasetError> {
     Ok(Table { format, columns, unreadable, rows, header: 0..0, bytes: 0, xxh3_128: String::new() })
 }
 
-/// Writes some rows of a file, in its order, with its schema, metadata and compression.
-pub(super) fn write_rows(path: &Path, kept: &BTreeSet<usize>, to: &mut File) -> Result<(), WriteError> {
-    let input = |error: DatasetError| WriteError::Content {
-        what: "the file that it is made from cannot be read any more",
-        source: Box::new(error),
-    };
-    let builder = open(path).map_err(input)?;
+/// Writes the kept rows of a file in its order, with its schema, metadata and compression.
+pub(crate) fn write_rows(path: &Path, kept: &BTreeSet<usize>, to: &mut File) -> Result<(), SubsetError> {
+    let builder = open(path)?;
     let compression = builder.metadata().row_groups().iter().flat_map(|group| group.columns()).map(|c| c.compression());
     let metadata = builder.metadata().file_metadata().key_value_metadata().cloned();
     let metadata = metadata.map(|pairs| pairs.into_iter().filter(|pair| pair.key != ARROW_SCHEMA).collect());
@@ -71,29 +66,31 @@ pub(super) fn write_rows(path: &Path, kept: &BTreeSet<usize>, to: &mut File) -> 
         .set_compression(compression.into_iter().next().unwrap_or(Compression::SNAPPY))
         .set_key_value_metadata(metadata)
         .build();
-    let mut writer = ArrowWriter::try_new(to, builder.schema().clone(), Some(properties))?;
+    let mut writer =
+        ArrowWriter::try_new(to, builder.schema().clone(), Some(properties)).map_err(SubsetError::Parquet)?;
     let mut row = 0;
-    for batch in batches(builder).map_err(input)? {
-        let batch = batch.map_err(input)?;
+    for batch in batches(builder)? {
+        let batch = batch?;
         let kept: BooleanArray = (row..row + batch.num_rows()).map(|row| Some(kept.contains(&row))).collect();
-        writer.write(&filter_record_batch(&batch, &kept)?)?;
+        let batch = filter_record_batch(&batch, &kept).map_err(SubsetError::Arrow)?;
+        writer.write(&batch).map_err(SubsetError::Parquet)?;
         row += batch.num_rows();
     }
-    writer.close()?;
+    writer.close().map_err(SubsetError::Parquet)?;
     Ok(())
 }
 
-fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, DatasetError> {
-    let file = File::open(path).map_err(DatasetError::Open)?;
-    let length = file.metadata().map_err(DatasetError::Open)?.len();
+fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, DataError> {
+    let file = File::open(path).map_err(DataError::Open)?;
+    let length = file.metadata().map_err(DataError::Open)?.len();
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
     for column in builder.metadata().row_groups().iter().flat_map(|group| group.columns()) {
-        // The library takes these on trust.
+        // The Parquet library trusts these numbers.
         let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
         let range = u64::try_from(start).ok().zip(u64::try_from(column.compressed_size()).ok());
         let end = range.and_then(|(start, size)| start.checked_add(size));
         if end.is_none_or(|end| end > length) {
-            return Err(DatasetError::Chunk { column: column.column_path().string() });
+            return Err(DataError::Chunk { column: column.column_path().string() });
         }
         let codec = match column.compression() {
             Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::GZIP(_) => continue,
@@ -101,24 +98,24 @@ fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, DatasetErr
             Compression::BROTLI(_) => "BROTLI".to_owned(),
             other => other.to_string(),
         };
-        return Err(DatasetError::Codec { column: column.column_path().string(), codec });
+        return Err(DataError::Codec { column: column.column_path().string(), codec });
     }
     Ok(builder)
 }
 
-/// The rows of a file, many at a time.
+/// The rows of a file in record batches.
 fn batches(
     builder: ParquetRecordBatchReaderBuilder<File>,
-) -> Result<impl Iterator<Item = Result<RecordBatch, DatasetError>>, DatasetError> {
+) -> Result<impl Iterator<Item = Result<RecordBatch, DataError>>, DataError> {
     let mut reader = builder.build()?;
     let mut over = false;
     Ok(iter::from_fn(move || {
         if over {
             return None;
         }
-        // What a damaged page says makes the library divide by zero.
+        // A damaged page can make the library divide by zero.
         match catch_unwind(AssertUnwindSafe(|| reader.next())) {
-            Ok(batch) => batch.map(|batch| batch.map_err(DatasetError::from)),
+            Ok(batch) => batch.map(|batch| batch.map_err(DataError::from)),
             Err(_) => {
                 over = true;
                 Some(Err(ParquetError::General("a page contradicts itself".into()).into()))
@@ -142,7 +139,7 @@ fn readable(kind: &DataType) -> bool {
     }
 }
 
-/// A value per row, null where there is none.
+/// One value per row, null where it is missing.
 fn values(array: &dyn Array) -> Vec<Value> {
     match array.data_type() {
         DataType::Boolean => array.as_boolean().iter().map(Value::from).collect(),
@@ -175,7 +172,7 @@ fn values(array: &dyn Array) -> Vec<Value> {
         DataType::Dictionary(_, _) => {
             let array = array.as_any_dictionary();
             if array.values().is_empty() {
-                // All rows are null; the keys of an empty dictionary cannot be asked for.
+                // All rows are null, and the library panics on the keys of an empty dictionary.
                 return vec![Value::Null; array.len()];
             }
             let (known, keys) = (values(array.values()), array.normalized_keys());

@@ -2,31 +2,27 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Content, Row};
-use crate::error::CliError;
+use crate::dataset::Content;
+use crate::{DataError, Reason, Row};
 
-/// The labels of a classifier: class `i` is label `i`.
+/// The labels of a classifier: label `i` belongs to class `i`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Labels {
     /// The names in the order of the classes.
     pub names: Vec<String>,
-    /// Whether a class may be given by its number, too.
+    /// Whether a class may also be given by its number.
     #[serde(default)]
     pub numbers: bool,
-    /// Whether the names are nothing but the numbers, for want of better ones.
+    /// Whether the names are only the classes' numbers, because nothing names the classes.
     #[serde(skip)]
     pub unnamed: bool,
 }
 
 impl Labels {
     /// The labels of some rows: by value if all of them are whole numbers, else in alphabetical order.
-    pub fn of(rows: &[Row]) -> Self {
-        let labels = rows.iter().filter_map(|row| match &row.content {
-            Content::Classified { label, .. } => Some(label.clone()),
-            _ => None,
-        });
-        let names: BTreeSet<String> = labels.collect();
-        let mut names: Vec<String> = names.into_iter().collect();
+    pub fn of<C: Content>(rows: &[Row<C>]) -> Self {
+        let names: BTreeSet<&str> = rows.iter().filter_map(|row| row.content.label()).collect();
+        let mut names: Vec<String> = names.into_iter().map(str::to_owned).collect();
         if names.iter().all(|name| name.parse::<i64>().is_ok()) {
             names.sort_by_key(|name| name.parse::<i64>().unwrap_or_default());
         }
@@ -45,21 +41,25 @@ impl Labels {
     }
 
     /// The class of a label.
-    pub fn class(&self, label: &str) -> Option<usize> {
-        let named = self.names.iter().position(|name| name == label);
-        let number = || label.parse().ok().filter(|&class: &usize| self.numbers && class < self.names.len());
-        named.or_else(number)
-    }
-
-    /// Fails if labels are names, and nothing says which classes they are.
     ///
     /// # Errors
     ///
-    /// [`CliError::Unnamed`] with the first such label.
-    pub fn check(&self, rows: &[Row]) -> Result<(), CliError> {
+    /// [`Reason::Label`] if it is not one of the labels.
+    pub fn class(&self, label: &str) -> Result<usize, Reason> {
+        let named = self.names.iter().position(|name| name == label);
+        let number = || label.parse().ok().filter(|&class: &usize| self.numbers && class < self.names.len());
+        named.or_else(number).ok_or_else(|| Reason::Label { label: label.to_owned(), known: self.names.clone() })
+    }
+
+    /// Checks that labels which are names can be mapped to classes.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::UnnamedLabel`] with the first label that cannot.
+    pub fn check<C: Content>(&self, rows: &[Row<C>]) -> Result<(), DataError> {
         let mut labels = rows.iter().filter_map(|row| row.content.label());
         match labels.find(|label| self.unnamed && label.parse::<i64>().is_err()) {
-            Some(label) => Err(CliError::Unnamed { label: label.to_owned(), classes: self.names.len() }),
+            Some(label) => Err(DataError::UnnamedLabel { label: label.to_owned(), classes: self.names.len() }),
             None => Ok(()),
         }
     }

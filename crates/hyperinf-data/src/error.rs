@@ -1,24 +1,24 @@
 use std::fmt;
 use std::io;
 
-use hyperinf::models::TokenizeError;
+use hyperinf_models::TokenizeError;
 
-use super::table::ENDINGS;
+use crate::table::ENDINGS;
 
-/// The names listed in one message at most.
+/// Names listed in one message at most.
 const LISTED: usize = 12;
 
 /// Why a file cannot be used as a data set.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum DatasetError {
+pub enum DataError {
     /// The file cannot be opened or read.
     #[error("it cannot be read")]
     Open(#[source] io::Error),
     /// A folder, a pipe or a device.
     #[error("it is not a regular file")]
     NotRegular,
-    /// The ending is none of the formats.
+    /// No format has this ending.
     #[error("its name must end in {}", ENDINGS.join(", "))]
     Ending,
     /// No rows at all.
@@ -27,25 +27,25 @@ pub enum DatasetError {
     /// The header of a CSV file cannot be read.
     #[error("its first line is not a header of column names")]
     Header(#[source] csv::Error),
-    /// Two columns of one name.
+    /// Two columns with the same name.
     #[error("it has the column `{column}` twice")]
-    Twice {
+    DuplicateColumn {
         /// The column's name.
         column: String,
     },
-    /// The file is no Parquet file, or damaged.
+    /// Not a Parquet file, or a damaged one.
     #[error("it cannot be read as Parquet")]
     Parquet(#[from] parquet::errors::ParquetError),
-    /// A Parquet file whose rows cannot be taken apart.
-    #[error("its rows cannot be taken apart")]
+    /// A Parquet file whose rows cannot be decoded.
+    #[error("its rows cannot be decoded")]
     Arrow(#[from] arrow_schema::ArrowError),
     /// A Parquet column lies outside its file.
-    #[error("it is damaged: column `{column}` is said to lie where the file is not")]
+    #[error("it is damaged: column `{column}` lies outside the file")]
     Chunk {
         /// The column's name.
         column: String,
     },
-    /// A Parquet column is compressed in a way that this program does not know.
+    /// A Parquet column has an unsupported compression.
     #[error("column `{column}` is compressed with {codec}, expected uncompressed, SNAPPY or GZIP")]
     Codec {
         /// The column's name.
@@ -53,27 +53,27 @@ pub enum DatasetError {
         /// The compression.
         codec: String,
     },
-    /// A column that was asked for.
-    #[error("it has no column `{column}`, which {flag} names; its columns are {}", listed(.found))]
+    /// A column named in [`ColumnOptions`](crate::ColumnOptions) is missing.
+    #[error("it has no column `{column}` for the {role}; its columns are {}", listed(.found))]
     NoColumn {
-        /// The flag that names it.
-        flag: &'static str,
+        /// The field of [`ColumnOptions`](crate::ColumnOptions) that names it.
+        role: &'static str,
         /// The column's name.
         column: String,
-        /// The columns that there are.
+        /// The columns of the file.
         found: Vec<String>,
     },
-    /// No column can be the one that is needed.
+    /// No column has one of the usual names of something that the model needs.
     #[error("it has no column for {what}: expected {expected}; its columns are {}", listed(.found))]
     Columns {
-        /// What is looked for.
+        /// What the model needs.
         what: &'static str,
-        /// The names it may have.
+        /// The usual names.
         expected: &'static str,
-        /// The columns that there are.
+        /// The columns of the file.
         found: Vec<String>,
     },
-    /// A Parquet column of a type that is neither text nor number.
+    /// A Parquet column has a type that is not read.
     #[error("column `{column}` has values of type {found}, expected {expected}")]
     ColumnType {
         /// The column's name.
@@ -91,7 +91,7 @@ pub enum DatasetError {
         /// All rows of the file.
         of: usize,
     },
-    /// No row can be used.
+    /// No row can be used, although bad rows may be skipped.
     #[error("none of its {of} rows can be used; the first: {}", .first)]
     AllBad {
         /// The first of them.
@@ -107,9 +107,37 @@ pub enum DatasetError {
         /// The number of rows.
         rows: usize,
     },
-    /// The file is not what it was when it was first read.
+    /// Labels are names, and neither the model nor the adapter maps names to classes.
+    #[error(
+        "label `{label}` is a name, but neither the model nor the adapter says which of the {classes} classes it is"
+    )]
+    UnnamedLabel {
+        /// The first such label.
+        label: String,
+        /// The number of classes.
+        classes: usize,
+    },
+    /// The file was changed after it was read.
     #[error("it was changed while the program ran")]
     Changed,
+}
+
+/// Why part of a data set was not written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubsetError {
+    /// The data set cannot be read again.
+    #[error("the file that it is made from cannot be read any more")]
+    Input(#[from] DataError),
+    /// The output cannot be written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The Parquet writer failed.
+    #[error(transparent)]
+    Parquet(parquet::errors::ParquetError),
+    /// The rows could not be filtered.
+    #[error(transparent)]
+    Arrow(arrow_schema::ArrowError),
 }
 
 /// A row that cannot be used.
@@ -117,7 +145,7 @@ pub enum DatasetError {
 pub struct BadRow {
     /// The row's number in the file, from 0.
     pub row: usize,
-    /// The line where it begins, from 1, in files that have lines.
+    /// The line where it begins, from 1; `None` for Parquet.
     pub line: Option<usize>,
     /// Why.
     pub reason: Reason,
@@ -142,13 +170,13 @@ pub enum Reason {
     /// JSON, but not an object.
     #[error("it is not a JSON object of columns")]
     NotObject,
-    /// Nothing between two line ends.
+    /// A blank line between rows.
     #[error("it is blank")]
     Blank,
     /// Not UTF-8.
     #[error("it is not UTF-8")]
     Utf8,
-    /// A CSV record of another length than the header.
+    /// A CSV record with more or fewer fields than the header.
     #[error("it has {found} fields, the header has {expected}")]
     Fields {
         /// Fields of the record.
@@ -156,8 +184,8 @@ pub enum Reason {
         /// Fields of the header.
         expected: usize,
     },
-    /// A CSV record with a quoted field that goes on over the next rows.
-    #[error("a quote in it is not closed: what follows up to the next quote is taken for the same field")]
+    /// A CSV record with a quoted field that runs into the next rows.
+    #[error("a quote in it is not closed: everything up to the next quote becomes one field")]
     OpenQuote,
     /// A column without a value.
     #[error("column `{column}` is missing")]
@@ -170,12 +198,12 @@ pub enum Reason {
     Type {
         /// The column's name.
         column: String,
-        /// What was found.
+        /// The type found.
         found: &'static str,
-        /// What was expected.
+        /// The type expected.
         expected: &'static str,
     },
-    /// A text of nothing but space.
+    /// An empty text, or only white space.
     #[error("column `{column}` is empty")]
     EmptyText {
         /// The column's name.
@@ -200,18 +228,18 @@ pub enum Reason {
     Label {
         /// The label.
         label: String,
-        /// The labels that there are.
+        /// The labels of the classes.
         known: Vec<String>,
     },
-    /// More tokens than are taken.
-    #[error("it has {tokens} tokens, more than the {limit} that are taken")]
+    /// More tokens than the limit.
+    #[error("it has {tokens} tokens, more than the limit of {limit}")]
     TooLong {
         /// Its tokens.
         tokens: usize,
-        /// The most that are taken.
+        /// The limit.
         limit: usize,
     },
-    /// It gives no sample for another reason.
+    /// The tokenizer makes no sample of it.
     #[error("{0}")]
     Tokens(String),
     /// A token that the model does not know.
@@ -232,9 +260,8 @@ pub enum Reason {
     },
 }
 
-impl Reason {
-    /// Why a row gives no sample.
-    pub(crate) fn tokens(error: TokenizeError) -> Self {
+impl From<TokenizeError> for Reason {
+    fn from(error: TokenizeError) -> Self {
         match error {
             TokenizeError::TooLong { tokens, limit } => Self::TooLong { tokens, limit },
             other => Self::Tokens(other.to_string()),
@@ -242,32 +269,15 @@ impl Reason {
     }
 }
 
-impl DatasetError {
-    /// What bad rows are, where they are not allowed or there are no others.
-    pub(super) fn of_bad_rows(mut bad: Vec<BadRow>, of: usize, allowed: bool) -> Self {
-        if allowed && !bad.is_empty() { Self::AllBad { first: bad.swap_remove(0), of } } else { Self::Rows { bad, of } }
-    }
-
-    /// What to do about it.
-    pub(crate) fn hint(&self) -> Option<&'static str> {
-        Some(match self {
-            Self::Rows { bad, .. } => match bad.first().map(|b| &b.reason) {
-                Some(Reason::TooLong { .. }) => {
-                    "cut long texts with --truncate, take a larger --max-length, or leave such rows out with --skip-bad-rows"
-                }
-                _ => "correct the rows, or leave such rows out with --skip-bad-rows",
-            },
-            Self::Columns { .. } => "name the columns: --text-column, --label-column, --prompt-column, …",
-            Self::NoColumn { .. } => "column names are compared as they are, capitals included",
-            Self::Codec { .. } => "write the file again with another compression",
-            Self::Changed => "run again once nothing writes to the file",
-            _ => return None,
-        })
+impl DataError {
+    /// The error of bad rows that may not be skipped, or that leave no other rows.
+    pub(crate) fn bad_rows(mut bad: Vec<BadRow>, of: usize, skip: bool) -> Self {
+        if skip && !bad.is_empty() { Self::AllBad { first: bad.swap_remove(0), of } } else { Self::Rows { bad, of } }
     }
 }
 
-/// Names for people, at most a dozen.
-pub(crate) fn listed(names: &[String]) -> String {
+/// Names in backquotes, at most a dozen.
+pub fn listed(names: &[String]) -> String {
     let shown: Vec<String> = names.iter().take(LISTED).map(|name| format!("`{name}`")).collect();
     let more = if names.len() > LISTED { format!(" and {} more", names.len() - LISTED) } else { String::new() };
     if shown.is_empty() { "none".into() } else { shown.join(", ") + &more }

@@ -3,22 +3,22 @@ use std::str;
 use csv::{ByteRecord, ReaderBuilder};
 use serde_json::{Map, Value};
 
-use super::table::{Format, RawRow, Table, twice};
-use super::{DatasetError, Reason};
+use crate::table::{Format, RawRow, Table, duplicate};
+use crate::{DataError, Reason};
 
-/// A header and records, quoted as in RFC 4180; blank lines are no records.
-pub(super) fn read(contents: &[u8], delimiter: u8) -> Result<Table, DatasetError> {
+/// A header and records, quoted as in RFC 4180; blank lines are skipped.
+pub(crate) fn read(contents: &[u8], delimiter: u8) -> Result<Table, DataError> {
     let mut reader = ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(contents);
-    let columns: Vec<String> = reader.headers().map_err(DatasetError::Header)?.iter().map(str::to_owned).collect();
-    if let Some(column) = twice(&columns) {
-        return Err(DatasetError::Twice { column });
+    let columns: Vec<String> = reader.headers().map_err(DataError::Header)?.iter().map(str::to_owned).collect();
+    if let Some(column) = duplicate(&columns) {
+        return Err(DataError::DuplicateColumn { column });
     }
     let header = whole_line(contents, reader.position().byte() as usize);
     let mut rows: Vec<RawRow> = Vec::new();
     let mut record = ByteRecord::new();
     let (mut at, mut line) = (header, 1 + newlines(&contents[..header]));
     // Reading from memory fails for nothing but unequal lengths, which are allowed here.
-    while reader.read_byte_record(&mut record).map_err(DatasetError::Header)? {
+    while reader.read_byte_record(&mut record).map_err(DataError::Header)? {
         let end = whole_line(contents, reader.position().byte() as usize);
         let blank = contents[at..end].iter().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
         line += newlines(&contents[at..at + blank]);
@@ -51,7 +51,7 @@ fn cells(record: &ByteRecord, columns: &[String]) -> Result<Map<String, Value>, 
     columns.iter().zip(record.iter()).map(cell).collect()
 }
 
-/// Whether a quoted field has no end, or takes one from the quotes of a later line: then other rows are within it.
+/// Whether a quoted field is never closed, or only by the quote of a later line: it then swallows other rows.
 fn is_open(record: &[u8], delimiter: u8) -> bool {
     let mut rest = record;
     loop {

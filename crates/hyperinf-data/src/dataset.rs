@@ -1,0 +1,187 @@
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use hyperinf_scoring::Set;
+
+use crate::columns::{Cells, ColumnOptions, Columns, Header, Role};
+use crate::table::{Format, Table};
+use crate::{BadRow, DataError, Reason};
+
+/// How rows are read.
+///
+/// | field | default | purpose |
+/// |---|---|---|
+/// | `columns` | all `None` | which column holds what, where the usual names do not say it |
+/// | `skip_bad_rows` | `false` | rows that cannot be used are listed in [`Dataset::bad`] instead of being an error |
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// The columns.
+    pub columns: ColumnOptions,
+    /// Whether rows that cannot be used are skipped.
+    pub skip_bad_rows: bool,
+}
+
+/// The content of a row, as one kind of model needs it.
+pub trait Content: Clone + std::fmt::Debug + PartialEq {
+    /// The columns that hold its parts.
+    type Columns;
+
+    /// Chooses the columns.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::NoColumn`] or [`DataError::Columns`] if one is missing.
+    fn columns(header: &Header<'_>) -> Result<Self::Columns, DataError>;
+
+    /// The chosen columns with the parts that they hold.
+    fn roles(columns: &Self::Columns) -> Vec<Role>;
+
+    /// Reads a row.
+    ///
+    /// # Errors
+    ///
+    /// If a cell is missing, empty or of another type.
+    fn read(columns: &Self::Columns, cells: Cells<'_>) -> Result<Self, Reason>;
+
+    /// The content as one text for people.
+    fn text(&self) -> String;
+
+    /// The label, for content that has one.
+    fn label(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// A row that can be used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row<C> {
+    /// Its number in the file, from 0.
+    pub row: usize,
+    /// The line where it begins, from 1; `None` for Parquet.
+    pub line: Option<usize>,
+    /// Its id, if there is an id column.
+    pub id: Option<String>,
+    /// What it holds.
+    pub content: C,
+}
+
+/// The rows of a file.
+///
+/// Row ids are stable and nothing is skipped silently: a row that cannot be used is an error with its place and
+/// reason, or, where bad rows are skipped, listed in [`Dataset::bad`]. The id of a row is its number in the file,
+/// from 0, or its value in the id column.
+#[derive(Clone, Debug)]
+pub struct Dataset<C> {
+    /// Its use, for error messages.
+    pub set: Set,
+    /// The file.
+    pub path: PathBuf,
+    /// The file's format.
+    pub format: Format,
+    /// The columns in use.
+    pub columns: Columns,
+    /// The rows that can be used, in order.
+    pub rows: Vec<Row<C>>,
+    /// The rows that cannot, in order; empty unless they are skipped.
+    pub bad: Vec<BadRow>,
+    /// The number of all rows of the file.
+    pub total: usize,
+    /// The file's length.
+    pub bytes: u64,
+    /// XXH3 of the whole file, 128 bits.
+    pub xxh3_128: String,
+    /// The bytes of the header.
+    pub(crate) header: Range<usize>,
+    /// The bytes of each row, bad ones too.
+    pub(crate) spans: Vec<Range<usize>>,
+}
+
+impl<C: Content> Dataset<C> {
+    /// Reads a file: `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv` or `.parquet`.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, lacks a column, or has a row that cannot be used while bad rows are not skipped.
+    pub fn read(set: Set, path: &Path, options: &ReadOptions) -> Result<Self, DataError> {
+        let table = Table::open(path)?;
+        if let Some(bad) = table.unreadable_rows() {
+            // Without a readable row the table has no columns to complain about.
+            return Err(DataError::bad_rows(bad, table.rows.len(), options.skip_bad_rows));
+        }
+        let header = Header::new(&table, &options.columns);
+        let id = header.named("id", &options.columns.id)?;
+        let content = C::columns(&header)?;
+        let columns = Columns::new(&table, C::roles(&content), id)?;
+        let Table { format, rows: raw, header, bytes, xxh3_128, .. } = table;
+        let (mut rows, mut bad) = (Vec::with_capacity(raw.len()), Vec::new());
+        let mut spans = Vec::with_capacity(raw.len());
+        let mut ids: HashMap<String, usize> = HashMap::new();
+        for (row, raw) in raw.into_iter().enumerate() {
+            let line = raw.line;
+            spans.push(raw.span);
+            let read = raw.cells.and_then(|cells| {
+                let cells = Cells(&cells);
+                let content = C::read(&content, cells)?;
+                let id = columns.id.as_ref().map(|column| cells.name(column)).transpose()?;
+                if let Some(id) = &id {
+                    let first = *ids.entry(id.clone()).or_insert(row);
+                    if first != row {
+                        return Err(Reason::Duplicate { id: id.clone(), first });
+                    }
+                }
+                Ok(Row { row, line, id, content })
+            });
+            match read {
+                Ok(row) => rows.push(row),
+                Err(reason) => bad.push(BadRow { row, line, reason }),
+            }
+        }
+        let (path, total) = (path.to_owned(), spans.len());
+        let set = Self { set, path, format, columns, rows, bad, total, bytes, xxh3_128, header, spans };
+        set.checked(options.skip_bad_rows)
+    }
+
+    /// Converts each row; rows that cannot be converted become bad rows.
+    ///
+    /// # Errors
+    ///
+    /// If a row is bad and bad rows are not skipped, or all rows are bad.
+    pub fn convert<T>(
+        mut self,
+        skip_bad_rows: bool,
+        mut convert: impl FnMut(&Row<C>) -> Result<T, Reason>,
+    ) -> Result<(Self, Vec<T>), DataError> {
+        let mut values = Vec::with_capacity(self.rows.len());
+        let mut rows = Vec::with_capacity(self.rows.len());
+        for row in std::mem::take(&mut self.rows) {
+            match convert(&row) {
+                Ok(value) => {
+                    values.push(value);
+                    rows.push(row);
+                }
+                Err(reason) => self.bad.push(BadRow { row: row.row, line: row.line, reason }),
+            }
+        }
+        self.rows = rows;
+        self.bad.sort_by_key(|bad| bad.row);
+        Ok((self.checked(skip_bad_rows)?, values))
+    }
+
+    fn checked(mut self, skip_bad_rows: bool) -> Result<Self, DataError> {
+        if self.bad.is_empty() || skip_bad_rows && !self.rows.is_empty() {
+            return Ok(self);
+        }
+        Err(DataError::bad_rows(std::mem::take(&mut self.bad), self.total, skip_bad_rows))
+    }
+}
+
+impl<C> Dataset<C> {
+    /// The same data set with other contents.
+    pub(crate) fn map<D>(self, mut convert: impl FnMut(C) -> D) -> Dataset<D> {
+        let Self { set, path, format, columns, rows, bad, total, bytes, xxh3_128, header, spans } = self;
+        let row = |Row { row, line, id, content }| Row { row, line, id, content: convert(content) };
+        let rows = rows.into_iter().map(row).collect();
+        Dataset { set, path, format, columns, rows, bad, total, bytes, xxh3_128, header, spans }
+    }
+}

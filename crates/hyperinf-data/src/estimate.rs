@@ -1,0 +1,134 @@
+use std::cell::{Cell, RefCell};
+
+use hyperinf_curvature::{BlockCurvature, Storage};
+use hyperinf_gradients::{Block, Capture, Estimate, Gradients, Sketch, Tape, Task};
+use hyperinf_models::TextModel;
+use hyperinf_scoring::{CurvatureSource, Method, Options, ScoreError, Source, curvature};
+
+use crate::event::{Detail, Event, Progress, Stage};
+use crate::kind::Kind;
+use crate::pattern::Pattern;
+use crate::run::Run;
+use crate::samples::Samples;
+use crate::{Choice, RunError};
+
+/// Refuses an estimate that the method, its partition or a projection rules out.
+pub(crate) fn check(estimate: Estimate, options: &Options, projected: bool) -> Result<(), RunError> {
+    let first = Choice::Estimate(estimate);
+    let refused = |second, reason| Err(RunError::Conflict { first, second, reason });
+    let (merged, empirical) = (options.merged, estimate == Estimate::Empirical);
+    match &options.method {
+        Method::Inverse { storage, .. } if storage.needs_captures() => {
+            if merged {
+                return refused(Choice::Merged, "the method is made of each layer's inputs");
+            }
+            if projected {
+                return refused(Choice::Projection, "the method is made of each layer's inputs, which lie in no file");
+            }
+        }
+        Method::Inverse { .. } | Method::Identity => {}
+    }
+    match &options.method {
+        _ if empirical => Ok(()),
+        _ if projected => refused(Choice::Projection, "only gradients that lie in a file are projected"),
+        Method::Identity => refused(Choice::Method, "the method has no curvature"),
+        Method::Inverse { storage: Storage::Samples, .. } => {
+            refused(Choice::Method, "the method is made of the training gradients themselves")
+        }
+        Method::Inverse { .. } if merged => refused(Choice::Merged, "the model's curvature is taken block by block"),
+        Method::Inverse { .. } => Ok(()),
+    }
+}
+
+/// The seed of an estimate's draws, if it draws anything.
+pub(crate) fn seed(estimate: Estimate) -> Option<u64> {
+    match estimate {
+        Estimate::Sampled { seed, .. } | Estimate::GaussNewton { sketch: Some(Sketch { seed, .. }) } => Some(seed),
+        Estimate::Empirical | Estimate::GaussNewton { sketch: None } => None,
+    }
+}
+
+/// The next `count` estimates, with consecutive seeds; none if nothing is drawn.
+pub(crate) fn further(estimate: Estimate, count: usize) -> Vec<Estimate> {
+    let Some(first) = seed(estimate) else { return Vec::new() };
+    let with = |more| {
+        let seed = first.wrapping_add(more);
+        match estimate {
+            Estimate::Sampled { draws, .. } => Estimate::Sampled { seed, draws },
+            Estimate::GaussNewton { sketch: Some(sketch) } => {
+                Estimate::GaussNewton { sketch: Some(Sketch { seed, ..sketch }) }
+            }
+            Estimate::Empirical | Estimate::GaussNewton { sketch: None } => estimate,
+        }
+    };
+    (1..=count as u64).map(with).collect()
+}
+
+/// The curvature of each block of the model over all samples; `None` where it is made of the stored gradients.
+pub(crate) fn of_model<K: Kind>(
+    run: &Run,
+    estimate: Estimate,
+    model: &K::Model,
+    set: &Samples<K>,
+    observe: &mut dyn FnMut(Event),
+) -> Result<Option<Vec<BlockCurvature>>, RunError> {
+    let Method::Inverse { storage, .. } = &run.options.method else { return Ok(None) };
+    if estimate == Estimate::Empirical && !storage.needs_captures() {
+        return Ok(None);
+    }
+    let batches = set
+        .by_length()
+        .chunks(run.batch_size)
+        .map(|rows| model.collate(&rows.iter().map(|&row| &set.samples[row]).collect::<Vec<_>>()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let passes = match storage {
+        Storage::Kronecker { corrected: true } | Storage::TwoSided { corrected: true } => 2,
+        _ => 1,
+    };
+    let backward = match estimate {
+        Estimate::Empirical => 1,
+        Estimate::Sampled { draws, .. } => draws,
+        Estimate::GaussNewton { sketch: Some(Sketch { draws, .. }) } => draws,
+        Estimate::GaussNewton { sketch: None } => model.forward(&batches[0], &mut Tape::off()).dims()[1],
+    };
+    let source = Blocks {
+        all: CurvatureSource { task: model, batches: batches.as_slice(), estimate },
+        pattern: run.blocks.as_ref(),
+        done: Cell::new(0),
+        total: passes * batches.len() * backward,
+        observe: RefCell::new(observe),
+    };
+    Ok(Some(curvature(&source, &run.options)?))
+}
+
+/// The curvature of some of a model's blocks.
+struct Blocks<'a, 'o, T: Task> {
+    all: CurvatureSource<'a, T, &'a [T::Batch]>,
+    pattern: Option<&'a Pattern>,
+    /// Backward passes done.
+    done: Cell<usize>,
+    total: usize,
+    observe: RefCell<&'o mut dyn FnMut(Event)>,
+}
+
+impl<T: Task> Source for Blocks<'_, '_, T> {
+    fn pass(&self, visit: &mut dyn FnMut(Gradients) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
+        self.pass_captures(&mut |captures| {
+            let blocks = captures.iter().map(Capture::gradients).collect();
+            let layout: Vec<Block> = captures.into_iter().map(|capture| capture.block).collect();
+            visit(Gradients { layout: layout.into(), blocks })
+        })
+    }
+
+    fn pass_captures(&self, visit: &mut dyn FnMut(Vec<Capture>) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
+        self.all.pass_captures(&mut |mut captures| {
+            captures.retain(|capture| self.pattern.is_none_or(|pattern| pattern.matches(&capture.block.name)));
+            visit(captures)?;
+            let (done, total) = (self.done.get() + 1, self.total);
+            self.done.set(done);
+            let detail = Detail::BackwardPasses;
+            (self.observe.borrow_mut())(Event::Progress(Progress { stage: Stage::Curvature, done, total, detail }));
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,107 @@
+use std::time::Instant;
+
+use burn::tensor::DType;
+use hyperinf_curvature::host;
+use hyperinf_gradients::{Block, Capture, GradientError, Target, capture};
+use hyperinf_models::TextModel;
+use hyperinf_store::{GradientWriter, StoreError};
+
+use crate::RunError;
+use crate::event::{Detail, Event, Progress, Stage};
+use crate::kind::Kind;
+use crate::pattern::Pattern;
+use crate::run::Run;
+use crate::samples::Samples;
+
+/// Takes the gradients of samples into files.
+pub(crate) struct Extractor<'a, K: Kind> {
+    pub(crate) run: &'a Run,
+    pub(crate) model: &'a K::Model,
+    /// Everything that the gradients depend on besides the samples.
+    pub(crate) key: String,
+}
+
+impl<K: Kind> Extractor<'_, K> {
+    /// Computes the gradients of all samples that the file lacks.
+    ///
+    /// Samples of similar length share a batch, so that little is padded; in the file they are in order.
+    pub(crate) fn write(
+        &self,
+        file: &str,
+        target: Target,
+        set: &Samples<K>,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<GradientWriter, RunError> {
+        let mut order = set.by_length();
+        let blocks = self.blocks(&set.samples[order[0]], target)?;
+        let key = format!("{} {} {target:?}", self.key, set.fingerprint());
+        let folder = &self.run.out;
+        let failed = |source: std::io::Error| StoreError::output(folder, source);
+        let mut writer = GradientWriter::open(folder, file, &key, set.samples.len(), &blocks).map_err(failed)?;
+        order.retain(|&sample| !writer.has(sample));
+        // The longest first: if memory is too small for them, no work is lost.
+        order.reverse();
+        let stage = match target {
+            Target::Loss => Stage::TrainGradients,
+            Target::Measure => Stage::QueryGradients,
+        };
+        let total = set.samples.len();
+        let mut done = total - order.len();
+        let (began, mut tokens) = (Instant::now(), 0);
+        for batch in order.chunks(self.run.batch_size) {
+            let samples: Vec<_> = batch.iter().map(|&sample| &set.samples[sample]).collect();
+            let captures = capture(self.model, &self.model.collate(&samples)?, target)?;
+            let losses = host(captures.values)?;
+            let not_finite = |place: usize, what, value| {
+                let (set, path, row) = (set.data.set, set.data.path.clone(), set.data.rows[batch[place]].row);
+                Err(RunError::NotFinite { set, path, row, what, value })
+            };
+            if let Some(place) = losses.iter().position(|loss| !loss.is_finite()) {
+                return not_finite(place, "loss".into(), losses[place]);
+            }
+            let mut values = Vec::with_capacity(blocks.len());
+            for captured in captures.blocks.iter().filter(|captured| self.wanted(&captured.block)) {
+                let numbers = numbers(captured)?;
+                if let Some(at) = numbers.iter().position(|value| !value.is_finite()) {
+                    let what = format!("gradient in block `{}`", captured.block.name);
+                    return not_finite(at / captured.block.parameters(), what, numbers[at].into());
+                }
+                values.push(numbers);
+            }
+            writer.write(batch, &losses, &values).map_err(failed)?;
+            done += batch.len();
+            tokens += samples.iter().map(|sample| K::Model::tokens(sample)).sum::<usize>();
+            let detail = Detail::Speed(tokens as f64 / began.elapsed().as_secs_f64());
+            observe(Event::Progress(Progress { stage, done, total, detail }));
+        }
+        Ok(writer)
+    }
+
+    fn wanted(&self, block: &Block) -> bool {
+        self.run.blocks.as_ref().is_none_or(|pattern| pattern.matches(&block.name))
+    }
+
+    /// The blocks whose gradients are written, found by taking those of one sample.
+    fn blocks(&self, sample: &<K::Model as TextModel>::Sample, target: Target) -> Result<Vec<Block>, RunError> {
+        let captures = match capture(self.model, &self.model.collate(&[sample])?, target) {
+            Err(GradientError::NothingRecorded) => {
+                return Err(RunError::NoAdapter { model: self.run.model.clone() });
+            }
+            captures => captures?,
+        };
+        let all: Vec<Block> = captures.blocks.into_iter().map(|captured| captured.block).collect();
+        let blocks: Vec<Block> = all.iter().filter(|block| self.wanted(block)).cloned().collect();
+        match &self.run.blocks {
+            Some(pattern) if blocks.is_empty() => {
+                let known = all.into_iter().map(|block| block.name).collect();
+                Err(RunError::NoBlock { pattern: Pattern::text(pattern).to_owned(), known })
+            }
+            _ => Ok(blocks),
+        }
+    }
+}
+
+fn numbers(captured: &Capture) -> Result<Vec<f32>, GradientError> {
+    let data = captured.gradients().into_data_dtype(DType::F32);
+    data.try_into_vec::<f32>().map_err(|error| GradientError::Read(format!("{error:?}")))
+}

@@ -1,0 +1,160 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use hyperinf_curvature::BlockCurvature;
+use hyperinf_gradients::Estimate;
+use hyperinf_scoring::{Attribution, QueryMode};
+use hyperinf_store::{GradientPair, GradientWriter, IdColumn, Ids, StoreError};
+
+use crate::RunError;
+use crate::dataset::{Content, Dataset};
+use crate::kind::Kind;
+use crate::labels::Labels;
+use crate::model_files::ModelFiles;
+use crate::run::GRADIENT_FILES;
+use crate::samples::{CutRow, Samples};
+
+/// The scores of training rows for query rows, and how they came about.
+///
+/// The gradients stay in hidden files of the run's folder, from which the same run resumes, until
+/// [`Influence::keep_gradients`] or [`Influence::discard_gradients`].
+#[must_use = "gradients stay in hidden files until they are kept or discarded"]
+pub struct Influence {
+    /// The kind of the model: `classification`, `language-model`.
+    pub kind: &'static str,
+    /// The training rows.
+    pub train: Rows,
+    /// The query rows.
+    pub query: Rows,
+    /// Scores `[queries, training rows]` and a report of each block's inverse; with seeds the first seed's scores, and
+    /// of each block the worst report.
+    pub attribution: Attribution,
+    /// With [`seeds`](crate::Run::seeds): the scores of each seed, `[seeds, training rows]`. Otherwise empty.
+    pub repeats: Vec<Vec<f64>>,
+    /// The estimate of the curvature.
+    pub estimate: Estimate,
+    /// The curvature of each block, where the model was run for it.
+    pub known: Option<Vec<BlockCurvature>>,
+    /// The labels of a classifier.
+    pub labels: Option<Labels>,
+    /// The most tokens of a row.
+    pub max_length: usize,
+    /// The gradients that were scored.
+    pub pair: GradientPair,
+    /// The files of the model and its adapter.
+    pub files: ModelFiles,
+    /// Whether queries were scored one by one.
+    pub query_mode: QueryMode,
+    pub(crate) gradients: [GradientWriter; 2],
+}
+
+/// The training rows, the most suspicious first.
+#[must_use]
+pub struct Detection {
+    /// The scores for the mean query.
+    pub influence: Influence,
+    /// All training rows, the lowest score first.
+    pub order: Vec<usize>,
+    /// The influence of each training row on itself.
+    pub self_influence: Vec<f64>,
+    /// The rows to remove, the most suspicious first; empty if none were asked for.
+    pub removed: Vec<usize>,
+}
+
+/// The training rows that help the queries most.
+#[must_use]
+pub struct Selection {
+    /// The scores for the mean query.
+    pub influence: Influence,
+    /// The selected rows, the most helpful first.
+    pub selected: Vec<usize>,
+}
+
+/// The rows of a file that were used.
+pub struct Rows {
+    /// The rows.
+    pub data: Dataset<Described>,
+    /// Those that were cut.
+    pub cut: Vec<CutRow>,
+    /// The loss of each row.
+    pub losses: Vec<f64>,
+}
+
+/// The content of a row for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// All of it as one text.
+    pub text: String,
+    /// The label, if it has one.
+    pub label: Option<String>,
+}
+
+impl Influence {
+    /// The ids of the scores' rows and columns; the mean query has the number 0.
+    pub fn ids(&self) -> Ids {
+        let queries = match self.query_mode {
+            QueryMode::Each => self.query.ids(),
+            QueryMode::Mean => IdColumn::numbered(1),
+        };
+        Ids { queries, train: self.train.ids() }
+    }
+
+    /// Moves the gradients to [`GRADIENT_FILES`] in a folder, for [`hyperinf_store::score`].
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be moved.
+    pub fn keep_gradients(self, folder: &Path) -> Result<(), RunError> {
+        for (writer, name) in self.gradients.into_iter().zip(GRADIENT_FILES) {
+            let path = folder.join(name);
+            writer.place(&path).map_err(|e| StoreError::output(&path, e))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the gradients.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be removed.
+    pub fn discard_gradients(self) -> Result<(), RunError> {
+        for writer in self.gradients {
+            let path = writer.path().to_owned();
+            writer.discard().map_err(|e| StoreError::output(&path, e))?;
+        }
+        Ok(())
+    }
+}
+
+impl Detection {
+    /// The rows of the file that remain, by their numbers in it. Bad rows were never scored, and do not remain.
+    pub fn kept(&self) -> BTreeSet<usize> {
+        let rows = &self.influence.train.data.rows;
+        let mut kept: BTreeSet<usize> = rows.iter().map(|row| row.row).collect();
+        for &sample in &self.removed {
+            kept.remove(&rows[sample].row);
+        }
+        kept
+    }
+}
+
+impl Selection {
+    /// The selected rows by their numbers in the file.
+    pub fn kept(&self) -> BTreeSet<usize> {
+        self.selected.iter().map(|&sample| self.influence.train.data.rows[sample].row).collect()
+    }
+}
+
+impl Rows {
+    pub(crate) fn new<K: Kind>(set: Samples<K>, gradients: &GradientWriter) -> Self {
+        let losses = gradients.losses().iter().copied().flatten().collect();
+        Self { data: set.data.map(|content| Described::new(&content)), cut: set.cut, losses }
+    }
+}
+
+impl Described {
+    /// Any content.
+    pub fn new(content: &impl Content) -> Self {
+        Self { text: content.text(), label: content.label().map(str::to_owned) }
+    }
+}

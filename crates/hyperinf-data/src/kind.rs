@@ -1,0 +1,161 @@
+use burn::tensor::Device;
+use hyperinf_gradients::Estimate;
+use hyperinf_models::load::ModelKind;
+use hyperinf_models::{Adaptable, Adapter, CheckpointNames, Limit, TextModel, Tokenized};
+use hyperinf_scoring::Amount;
+
+use crate::dataset::{Content, Dataset};
+use crate::event::Event;
+use crate::finetune::{self, Finetune, Finetuned};
+use crate::influence::Influence;
+use crate::labels::Labels;
+use crate::model_files::ModelFiles;
+use crate::run::{self, Run};
+use crate::{Notice, Reason, RunError};
+
+/// A kind of model: how its files are loaded, and how a row becomes a sample.
+///
+/// Reading rows, batches of similar length, gradients with their journal, scores and fine-tuning are generic over it.
+/// A new kind is one file in `kinds/` with an `impl` of this trait and of [`Content`], and one entry in the list of
+/// all kinds.
+pub trait Kind: Send + Sync + Sized + 'static {
+    /// The model.
+    type Model: TextModel + Adaptable + CheckpointNames;
+    /// The content of a row.
+    type Content: Content;
+    /// What turns content into samples besides the model: a tokenizer, the labels of the classes, an image processor.
+    type Processor;
+
+    /// The name in summaries.
+    const NAME: &'static str;
+    /// The most tokens of a sample where neither the user nor the adapter says it; never more than the model's own.
+    const USUAL_LENGTH: usize;
+    /// The layers that fine-tuning adapts by default, by the ends of their names.
+    const ADAPTED: &'static [&'static str];
+
+    /// Whether models of this architecture are of this kind.
+    fn matches(kind: ModelKind) -> bool;
+
+    /// Loads the model with its adapter, and checks the labels of the training rows.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be used, the adapter does not fit, or labels cannot be mapped to classes.
+    fn load(
+        files: &ModelFiles,
+        adapter: &Adapter,
+        train: &Dataset<Self::Content>,
+        device: &Device,
+    ) -> Result<Prepared<Self>, RunError>;
+
+    /// Loads the model for fine-tuning on the training rows; `seed` decides the weights of a new head.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be used, or the rows are no training data for such a model.
+    fn load_base(
+        files: &ModelFiles,
+        train: &Dataset<Self::Content>,
+        seed: u64,
+        device: &Device,
+        notify: &mut dyn FnMut(Notice),
+    ) -> Result<Prepared<Self>, RunError>;
+
+    /// The labels of a classifier.
+    fn labels(processor: &Self::Processor) -> Option<&Labels> {
+        let _ = processor;
+        None
+    }
+
+    /// The most tokens that the model accepts.
+    fn positions(model: &Self::Model) -> usize;
+
+    /// The sample of a row.
+    ///
+    /// # Errors
+    ///
+    /// If the row makes no sample: it is too long, has an unknown label, tokens beyond the vocabulary, …
+    fn sample(
+        prepared: &Prepared<Self>,
+        content: &Self::Content,
+        limit: Limit,
+    ) -> Result<Tokenized<<Self::Model as TextModel>::Sample>, Reason>;
+
+    /// Everything in a sample that its gradient depends on. Journals of gradients are keyed by it: it must not change.
+    fn bytes(sample: &<Self::Model as TextModel>::Sample) -> Vec<u8>;
+
+    /// Refuses an estimate of the curvature that is out of reach for such models.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Conflict`].
+    fn check_estimate(estimate: Estimate) -> Result<(), RunError> {
+        let _ = estimate;
+        Ok(())
+    }
+}
+
+/// A model that is ready to take samples.
+pub struct Prepared<K: Kind> {
+    /// The model.
+    pub model: K::Model,
+    /// Turns content into samples.
+    pub processor: K::Processor,
+}
+
+/// A [`Kind`] without its types, for the list of all kinds.
+pub(crate) trait AnyKind: Sync {
+    fn accepts(&self, kind: ModelKind) -> bool;
+
+    fn influence(
+        &self,
+        run: &Run,
+        files: ModelFiles,
+        amount: Option<Amount>,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Influence, RunError>;
+
+    fn finetune(
+        &self,
+        run: &Finetune,
+        files: &ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Finetuned, RunError>;
+}
+
+impl<K: Kind> AnyKind for K {
+    fn accepts(&self, kind: ModelKind) -> bool {
+        K::matches(kind)
+    }
+
+    fn influence(
+        &self,
+        run: &Run,
+        files: ModelFiles,
+        amount: Option<Amount>,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Influence, RunError> {
+        run::influence::<K>(run, files, amount, device, observe)
+    }
+
+    fn finetune(
+        &self,
+        run: &Finetune,
+        files: &ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Finetuned, RunError> {
+        finetune::finetune::<K>(run, files, device, observe)
+    }
+}
+
+/// Checks that the model knows all tokens of a sample.
+pub(crate) fn known_tokens(tokens: &[u32], vocabulary: usize) -> Result<(), Reason> {
+    match tokens.iter().find(|&&token| token as usize >= vocabulary) {
+        Some(&token) => Err(Reason::Vocabulary { token, vocabulary }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,193 @@
+use burn::tensor::Device;
+use hyperinf_models::load::{ClassifierOptions, LoadError, Loaded, ModelKind, load_classifier};
+use hyperinf_models::{Adapter, EncoderClassifier, Limit, Sample, TextTokenizer, Tokenized};
+
+use crate::columns::{Cells, Header, Role};
+use crate::dataset::{Content, Dataset};
+use crate::kind::{Kind, Prepared, known_tokens};
+use crate::labels::Labels;
+use crate::model_files::ModelFiles;
+use crate::{DataError, Notice, Reason, RunError};
+
+/// Names of a text with the name of its second text, if it has one.
+const TEXTS: [(&str, Option<&str>); 8] = [
+    ("text", Some("text_pair")),
+    ("text_a", Some("text_b")),
+    ("sentence1", Some("sentence2")),
+    ("premise", Some("hypothesis")),
+    ("question1", Some("question2")),
+    ("question", Some("sentence")),
+    ("text", None),
+    ("sentence", None),
+];
+
+/// Text classification: an encoder with a head over one label per text or pair of texts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TextClassification;
+
+/// One or two texts and a label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelledText {
+    /// The text.
+    pub text: String,
+    /// The second text.
+    pub pair: Option<String>,
+    /// The label's name.
+    pub label: String,
+}
+
+/// The columns of a [`LabelledText`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelledColumns {
+    text: String,
+    pair: Option<String>,
+    label: String,
+}
+
+/// A tokenizer and the labels of the classes.
+#[derive(Clone, Debug)]
+pub struct LabelledProcessor {
+    /// The tokenizer.
+    pub tokenizer: TextTokenizer,
+    /// The labels.
+    pub labels: Labels,
+}
+
+impl Content for LabelledText {
+    type Columns = LabelledColumns;
+
+    fn columns(header: &Header<'_>) -> Result<LabelledColumns, DataError> {
+        let options = header.options;
+        let pair = header.named("pair", &options.pair)?;
+        let (text, pair) = match header.named("text", &options.text)? {
+            Some(text) => (text, pair),
+            None => {
+                let present =
+                    |(text, pair): &&(&str, Option<&str>)| header.has(text) && pair.is_none_or(|p| header.has(p));
+                let usual = TEXTS.iter().find(present).ok_or_else(|| {
+                    header.missing(
+                        "the text",
+                        "text (and text_pair), text_a and text_b, sentence1 and sentence2, premise and hypothesis, \
+                         question1 and question2",
+                    )
+                })?;
+                (usual.0.to_owned(), pair.or_else(|| usual.1.map(str::to_owned)))
+            }
+        };
+        let label = header.find("label", &options.label, &["label", "labels"])?;
+        let label = label.ok_or_else(|| header.missing("the label", "label"))?;
+        Ok(LabelledColumns { text, pair, label })
+    }
+
+    fn roles(columns: &LabelledColumns) -> Vec<Role> {
+        let LabelledColumns { text, pair, label } = columns;
+        vec![
+            Role::text("text", text),
+            Role::text("text_pair", text).optional(pair.as_deref()),
+            Role { name: "label", column: Some(label.clone()), expected: "texts or whole numbers" },
+        ]
+    }
+
+    fn read(columns: &LabelledColumns, cells: Cells<'_>) -> Result<Self, Reason> {
+        let pair = columns.pair.as_ref().map(|column| cells.text(column)).transpose()?;
+        Ok(Self { text: cells.text(&columns.text)?, pair, label: cells.name(&columns.label)? })
+    }
+
+    fn text(&self) -> String {
+        match &self.pair {
+            None => self.text.clone(),
+            Some(pair) => format!("{}\n{pair}", self.text),
+        }
+    }
+
+    fn label(&self) -> Option<&str> {
+        Some(&self.label)
+    }
+}
+
+impl Kind for TextClassification {
+    type Model = EncoderClassifier;
+    type Content = LabelledText;
+    type Processor = LabelledProcessor;
+
+    const NAME: &'static str = "classification";
+    const USUAL_LENGTH: usize = 512;
+    const ADAPTED: &'static [&'static str] = &["query", "value"];
+
+    fn matches(kind: ModelKind) -> bool {
+        kind == ModelKind::Encoder
+    }
+
+    fn load(
+        files: &ModelFiles,
+        adapter: &Adapter,
+        train: &Dataset<LabelledText>,
+        device: &Device,
+    ) -> Result<Prepared<Self>, RunError> {
+        let options = ClassifierOptions { classes: adapter.classes(), ..ClassifierOptions::default() };
+        let loaded = load_classifier(files.path(), &options, device).map_err(files.of_model())?;
+        let model = adapter.apply(loaded.model).map_err(files.of_adapter())?;
+        let labels = labels(files, model.classes(), loaded.report.labels);
+        labels.check(&train.rows).map_err(RunError::data(train))?;
+        Ok(Prepared { model, processor: LabelledProcessor { tokenizer: files.tokenizer()?, labels } })
+    }
+
+    /// With the checkpoint's own head if it has the labels of the training rows, else with a new one.
+    fn load_base(
+        files: &ModelFiles,
+        train: &Dataset<LabelledText>,
+        seed: u64,
+        device: &Device,
+        notify: &mut dyn FnMut(Notice),
+    ) -> Result<Prepared<Self>, RunError> {
+        let found = Labels::of(&train.rows);
+        if let [label] = &found.names[..] {
+            let source = DataError::OneLabel { label: label.clone(), rows: train.rows.len() };
+            return Err(RunError::data(train)(source));
+        }
+        let load = |classes| load_classifier(files.path(), &ClassifierOptions { classes, head: None, seed }, device);
+        let processor = |labels| Ok::<_, RunError>(LabelledProcessor { tokenizer: files.tokenizer()?, labels });
+        match load(None) {
+            Err(LoadError::NoHead { .. }) => {}
+            loaded => {
+                let Loaded { model, report } = loaded.map_err(files.of_model())?;
+                let own = report.labels.map_or_else(|| Labels::numbered(model.classes()), Labels::of_model);
+                if found.names.iter().all(|name| own.class(name).is_ok()) {
+                    return Ok(Prepared { model, processor: processor(own)? });
+                }
+                notify(Notice::NewHead { data: found.names.clone(), model: own.names });
+            }
+        }
+        let model = load(Some(found.names.len())).map_err(files.of_model())?.model;
+        Ok(Prepared { model, processor: processor(found)? })
+    }
+
+    fn labels(processor: &LabelledProcessor) -> Option<&Labels> {
+        Some(&processor.labels)
+    }
+
+    fn positions(model: &EncoderClassifier) -> usize {
+        model.encoder.config().max_tokens
+    }
+
+    fn sample(prepared: &Prepared<Self>, content: &LabelledText, limit: Limit) -> Result<Tokenized<Sample>, Reason> {
+        let Prepared { model, processor: LabelledProcessor { tokenizer, labels } } = prepared;
+        let class = labels.class(&content.label)?;
+        let found = tokenizer.classification(&content.text, content.pair.as_deref(), class, limit)?;
+        known_tokens(&found.sample.tokens, model.encoder.config().vocabulary)?;
+        Ok(found)
+    }
+
+    fn bytes(sample: &Sample) -> Vec<u8> {
+        let numbers = sample.tokens.iter().chain(&sample.segments).copied();
+        numbers.chain([sample.label as u32]).flat_map(u32::to_le_bytes).collect()
+    }
+}
+
+/// The labels that the adapter's note, or else the model, gives its classes.
+fn labels(files: &ModelFiles, classes: usize, of_model: Option<Vec<String>>) -> Labels {
+    let noted = files.note().and_then(|note| note.labels.clone());
+    let fitting = |labels: &Labels| labels.names.len() == classes;
+    let named = noted.filter(fitting).or_else(|| of_model.map(Labels::of_model).filter(fitting));
+    named.unwrap_or_else(|| Labels::numbered(classes))
+}

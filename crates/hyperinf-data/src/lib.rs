@@ -1,0 +1,73 @@
+//! From rows to scores: data sets, samples, and the runs over them.
+//!
+//! | item | what it does |
+//! |---|---|
+//! | [`Run`] | rows, a model and an adapter → gradients → scores: [`attribute`](Run::attribute), `detect`, `select` |
+//! | [`Finetune`] | rows and a model → an adapter |
+//! | [`Dataset`] | reads JSON lines, CSV and Parquet, with stable row ids and no silent loss |
+//! | [`Subset`] | writes a part of a data set in its own format |
+//! | [`Kind`] | a kind of model: how it is loaded and how rows become its samples |
+//! | [`TextClassification`], [`LanguageModel`] | the kinds |
+//! | [`ModelFiles`] | the files of a model and its adapter, with hashes |
+//! | [`Event`] | progress and notices, which a run reports to a callback |
+//!
+//! ```
+//! use hyperinf_data::{Dataset, LabelledText, ReadOptions};
+//! use hyperinf_scoring::Set;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("train.jsonl");
+//! std::fs::write(&path, "{\"text\": \"old fox\", \"label\": \"animal\"}\n{\"text\": \"\", \"label\": \"water\"}\n")?;
+//!
+//! let options = ReadOptions { skip_bad_rows: true, ..ReadOptions::default() };
+//! let data = Dataset::<LabelledText>::read(Set::Train, &path, &options)?;
+//! assert_eq!(data.rows[0].content.label, "animal");
+//! assert_eq!(data.bad[0].to_string(), "line 2 (row 1): column `text` is empty");
+//! # Ok(())
+//! # }
+//! ```
+
+mod columns;
+mod dataset;
+mod delimited;
+mod error;
+mod estimate;
+mod event;
+mod finetune;
+mod gradients;
+mod influence;
+mod jsonl;
+mod kind;
+mod kinds;
+mod labels;
+mod model_files;
+mod parquet;
+mod pattern;
+mod ranking;
+mod run;
+mod run_error;
+mod samples;
+mod subset;
+mod table;
+mod training_log;
+
+pub use columns::{Cells, ColumnOptions, Columns, Header, Role};
+pub use dataset::{Content, Dataset, ReadOptions, Row};
+pub use error::{BadRow, DataError, Reason, SubsetError, listed};
+pub use event::{Detail, Event, Notice, Progress, Stage};
+pub use finetune::{Finetune, Finetuned};
+pub use influence::{Described, Detection, Influence, Rows, Selection};
+pub use kind::{Kind, Prepared};
+pub use kinds::{
+    LabelledColumns, LabelledProcessor, LabelledText, LanguageModel, Passage, PassageColumns, TextClassification,
+};
+pub use labels::Labels;
+pub use model_files::{ModelFiles, Note};
+pub use pattern::Pattern;
+pub use ranking::{RankedQuery, Ranking, RowId, ScoredRow};
+pub use run::{GRADIENT_FILES, Run};
+pub use run_error::{Choice, Existing, RunError};
+pub use samples::{CutRow, LengthOptions, Samples};
+pub use subset::Subset;
+pub use table::Format;

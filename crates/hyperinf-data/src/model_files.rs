@@ -1,0 +1,197 @@
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use hyperinf_models::TextTokenizer;
+use hyperinf_models::load::{LoadError, model_kind, resolve};
+use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_128;
+
+use crate::RunError;
+use crate::kind::AnyKind;
+use crate::kinds::KINDS;
+use crate::labels::Labels;
+
+/// The file in an adapter's folder with what PEFT's format has no place for.
+const NOTE: &str = "hyperinf.json";
+
+/// Files of a folder that decide what a model computes.
+const DECISIVE: [&str; 4] = [".safetensors", ".json", ".jinja", ".bin"];
+
+/// What an adapter's folder says besides PEFT's files: `hyperinf.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// The version that wrote it.
+    pub hyperinf_version: String,
+    /// The labels of a classifier.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub labels: Option<Labels>,
+    /// The most tokens of a training row.
+    pub max_length: usize,
+}
+
+/// The files of a model, its tokenizer and its adapter, with their hashes.
+pub struct ModelFiles {
+    /// The model as the user named it: a path or a name on the hub.
+    pub name: String,
+    path: PathBuf,
+    tokenizer: Option<PathBuf>,
+    /// The folder of the adapter.
+    pub adapter: Option<PathBuf>,
+    adapter_name: String,
+    note: Option<Note>,
+    kind: &'static dyn AnyKind,
+    /// XXH3 of each of the model's files, by name.
+    pub model_hashes: BTreeMap<String, String>,
+    /// XXH3 of each of the adapter's files, by name.
+    pub adapter_hashes: BTreeMap<String, String>,
+}
+
+impl ModelFiles {
+    /// Finds a model by its path or its name on the hub, and reads what its adapter's folder says about it.
+    ///
+    /// # Errors
+    ///
+    /// If there is no model, tokenizer or adapter of that name, or none of the kinds takes the model.
+    pub fn find(model: &str, tokenizer: Option<&Path>, adapter: Option<&Path>) -> Result<Self, RunError> {
+        let of_model = load_error("model", model);
+        let path = resolve(model).map_err(&of_model)?;
+        // Hashing takes long: a model of no kind is refused before.
+        let architecture = model_kind(&path).map_err(&of_model)?;
+        let kind = KINDS.into_iter().find(|kind| kind.accepts(architecture));
+        let kind = kind.ok_or_else(|| RunError::NoKind { model: model.to_owned(), kind: architecture })?;
+        let mut model_hashes = hashes(&path).map_err(&of_model)?;
+        if let Some(tokenizer) = tokenizer {
+            let hashes = hashes(tokenizer).map_err(load_error("tokenizer", tokenizer.display()))?;
+            // The model's folder may have files with the same names.
+            let named = hashes.into_iter().map(|(name, hash)| (format!("tokenizer/{name}"), hash));
+            model_hashes.extend(named);
+        }
+        let mut files = Self {
+            name: model.to_owned(),
+            path,
+            tokenizer: tokenizer.map(Path::to_owned),
+            adapter: None,
+            adapter_name: String::new(),
+            note: None,
+            kind,
+            model_hashes,
+            adapter_hashes: BTreeMap::new(),
+        };
+        if let Some(given) = adapter {
+            let of_adapter = load_error("adapter", given.display());
+            let folder = resolve(&given.to_string_lossy()).map_err(&of_adapter)?;
+            files.adapter_hashes = hashes(&folder).map_err(&of_adapter)?;
+            files.note = Note::read(&folder).map_err(&of_adapter)?;
+            files.adapter_name = folder.display().to_string();
+            files.adapter = Some(folder);
+        }
+        Ok(files)
+    }
+
+    pub(crate) fn kind(&self) -> &'static dyn AnyKind {
+        self.kind
+    }
+
+    /// Where the model is on disk.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the adapter's folder says.
+    pub fn note(&self) -> Option<&Note> {
+        self.note.as_ref()
+    }
+
+    /// The tokenizer that was given, or the model's own.
+    ///
+    /// # Errors
+    ///
+    /// If there is none or it cannot be read.
+    pub fn tokenizer(&self) -> Result<TextTokenizer, RunError> {
+        // llama2.c keeps it in a file next to the model, whose name does not follow from the model's.
+        if self.tokenizer.is_none() && self.path.is_file() && self.path.extension().is_some_and(|e| e == "bin") {
+            return Err(RunError::NoTokenizer { model: self.name.clone() });
+        }
+        let path = self.tokenizer.as_ref().unwrap_or(&self.path);
+        TextTokenizer::read(path).map_err(load_error("tokenizer of", path.display()))
+    }
+
+    /// Names the model in an error of its files.
+    pub fn of_model(&self) -> impl Fn(LoadError) -> RunError {
+        load_error("model", &self.name)
+    }
+
+    /// Names the adapter in an error of its files.
+    pub fn of_adapter(&self) -> impl Fn(LoadError) -> RunError {
+        load_error("adapter", &self.adapter_name)
+    }
+
+    /// A hash of everything that decides what the model computes.
+    pub fn fingerprint(&self) -> String {
+        let mut hasher = XxHash3_128::new();
+        for (name, hash) in self.model_hashes.iter().chain(&self.adapter_hashes) {
+            hasher.write(format!("{name} {hash}\n").as_bytes());
+        }
+        format!("{:032x}", hasher.finish_128())
+    }
+}
+
+impl Note {
+    /// The path of the note in an adapter's folder.
+    pub fn path(folder: &Path) -> PathBuf {
+        folder.join(NOTE)
+    }
+
+    fn read(folder: &Path) -> Result<Option<Self>, LoadError> {
+        let path = Self::path(folder);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|source| LoadError::Json { path, source }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(LoadError::File { path, source }),
+        }
+    }
+}
+
+pub(crate) fn load_error(what: &'static str, path: impl ToString) -> impl Fn(LoadError) -> RunError {
+    let path = path.to_string();
+    move |source| RunError::Load { what, path: path.clone(), source: Box::new(source) }
+}
+
+/// XXH3 (128 bits) of a file, or of each decisive file in a folder.
+fn hashes(path: &Path) -> Result<BTreeMap<String, String>, LoadError> {
+    let error = |path: &Path| {
+        let path = path.to_owned();
+        move |source| LoadError::File { path, source }
+    };
+    let mut hashes = BTreeMap::new();
+    let mut add = |path: &Path| -> Result<(), LoadError> {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        hashes.insert(name, hash(path).map_err(error(path))?);
+        Ok(())
+    };
+    if path.is_file() {
+        add(path)?;
+        return Ok(hashes);
+    }
+    for entry in fs::read_dir(path).map_err(error(path))? {
+        let file = entry.map_err(error(path))?.path();
+        let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if file.is_file() && !name.starts_with('.') && DECISIVE.iter().any(|ending| name.ends_with(ending)) {
+            add(&file)?;
+        }
+    }
+    Ok(hashes)
+}
+
+fn hash(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let (mut hasher, mut buffer) = (XxHash3_128::new(), vec![0; 1 << 18]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(format!("{:032x}", hasher.finish_128())),
+            read => hasher.write(&buffer[..read]),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use hyperinf_scoring::{QueryMode, ranking};
+use hyperinf_store::{Column, IdColumn, Staged, Table, WriteError, stage_csv};
+use serde::Serialize;
+
+use crate::influence::{Detection, Influence, Rows};
+use crate::{RunError, SubsetError};
+
+/// The ends of one query's ranking of the training rows.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Ranking<'a> {
+    /// The query.
+    #[serde(flatten)]
+    pub query: RankedQuery<'a>,
+    /// The highest scores, the highest first.
+    pub most_helpful: Vec<ScoredRow<'a>>,
+    /// The lowest scores, the lowest first.
+    pub most_harmful: Vec<ScoredRow<'a>>,
+}
+
+/// What training rows are ranked for.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum RankedQuery<'a> {
+    /// A query row.
+    Each {
+        /// Its id.
+        query_id: RowId,
+        /// Its text.
+        text: &'a str,
+        /// Its label, if it has one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        label: Option<&'a str>,
+    },
+    /// The mean of the query rows.
+    Mean {
+        /// The number 0.
+        query_id: RowId,
+        /// The number of query rows.
+        mean_of: usize,
+    },
+}
+
+/// A training row with its score for a query.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ScoredRow<'a> {
+    /// Its id.
+    pub train_id: RowId,
+    /// Its score; positive = helpful.
+    pub score: f64,
+    /// Its text.
+    pub text: &'a str,
+    /// Its label, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<&'a str>,
+}
+
+/// The id of a row: its number in the file, or its value in the id column.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum RowId {
+    /// A number.
+    Number(i64),
+    /// A value of the id column.
+    Name(String),
+}
+
+impl Influence {
+    /// The `k` most helpful and the `k` most harmful training rows for a query.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such query.
+    pub fn ranking(&self, query: usize, k: usize) -> Ranking<'_> {
+        let order = ranking(&self.attribution.scores.rows[query]);
+        let query_row = match self.query_mode {
+            QueryMode::Each => {
+                let (text, label) = self.query.content(query);
+                RankedQuery::Each { query_id: self.query.id(query), text, label }
+            }
+            QueryMode::Mean => RankedQuery::Mean { query_id: RowId::Number(0), mean_of: self.query.data.rows.len() },
+        };
+        let scored = |sample| self.scored(query, sample);
+        Ranking {
+            query: query_row,
+            most_helpful: order.iter().copied().take(k).map(scored).collect(),
+            most_harmful: order.iter().rev().copied().take(k).map(scored).collect(),
+        }
+    }
+
+    /// The `k` training rows with the highest scores for a query, the highest first.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such query.
+    pub fn most_helpful(&self, query: usize, k: usize) -> Vec<ScoredRow<'_>> {
+        self.ranking(query, k).most_helpful
+    }
+
+    /// The `k` training rows with the lowest scores for a query, the lowest first.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such query.
+    pub fn most_harmful(&self, query: usize, k: usize) -> Vec<ScoredRow<'_>> {
+        self.ranking(query, k).most_harmful
+    }
+
+    /// Stages [`Influence::ranking`] of all queries as JSON lines.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written.
+    pub fn stage_rankings<'a>(&self, path: &'a Path, k: usize) -> Result<Staged<'a>, RunError> {
+        let staged = Staged::new(path, |file| {
+            let mut out = BufWriter::new(file);
+            for query in 0..self.attribution.scores.queries() {
+                serde_json::to_writer(&mut out, &self.ranking(query, k))?;
+                writeln!(out)?;
+            }
+            Ok(out.flush()?)
+        });
+        Ok(staged?)
+    }
+
+    fn scored(&self, query: usize, sample: usize) -> ScoredRow<'_> {
+        let (text, label) = self.train.content(sample);
+        let score = self.attribution.scores.rows[query][sample];
+        ScoredRow { train_id: self.train.id(sample), score, text, label }
+    }
+}
+
+impl Detection {
+    /// The training row at a place of the ranking, 0 for the most suspicious, with its training loss.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such place.
+    pub fn suspect(&self, place: usize) -> (ScoredRow<'_>, f64) {
+        let sample = self.order[place];
+        (self.influence.scored(0, sample), self.influence.train.losses[sample])
+    }
+
+    /// Stages all training rows as CSV, the most suspicious first: rank, id, text, label, score, training loss and
+    /// self-influence.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written.
+    pub fn stage_table<'a>(&self, path: &'a Path) -> Result<Staged<'a>, RunError> {
+        let Influence { train, attribution, labels, .. } = &self.influence;
+        let (order, ids) = (&self.order, train.ids());
+        let real = |values: &[f64]| Column::Real(order.iter().map(|&sample| values[sample] as f32).collect());
+        let mut columns = vec![
+            ("rank", Column::Whole((1..=order.len() as i64).collect())),
+            ("id", ids.column(order.iter().copied())),
+            ("text", Column::Text(order.iter().map(|&sample| train.content(sample).0).collect())),
+        ];
+        if labels.is_some() {
+            let labels = order.iter().map(|&sample| train.content(sample).1.unwrap_or_default());
+            columns.push(("label", Column::Text(labels.collect())));
+        }
+        columns.push(("score", real(&attribution.scores.rows[0])));
+        columns.push(("training_loss", real(&train.losses)));
+        columns.push(("self_influence", real(&self.self_influence)));
+        Ok(stage_csv(path, &Table::new(columns))?)
+    }
+}
+
+impl Rows {
+    /// The rows' ids: of the id column, or their numbers in the file.
+    pub fn ids(&self) -> IdColumn {
+        let rows = &self.data.rows;
+        match &self.data.columns.id {
+            Some(_) => IdColumn::Names(rows.iter().filter_map(|row| row.id.clone()).collect()),
+            None => IdColumn::Numbers(rows.iter().map(|row| row.row as i64).collect()),
+        }
+    }
+
+    /// The id of a row by its position among those that were used.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such row.
+    pub fn id(&self, position: usize) -> RowId {
+        let row = &self.data.rows[position];
+        row.id.clone().map_or(RowId::Number(row.row as i64), RowId::Name)
+    }
+
+    /// The text and label of a row.
+    fn content(&self, position: usize) -> (&str, Option<&str>) {
+        let content = &self.data.rows[position].content;
+        (&content.text, content.label.as_deref())
+    }
+
+    /// Stages some of the rows, by their numbers in the file, in the file's own format and order.
+    ///
+    /// # Errors
+    ///
+    /// If the file was changed since it was read, or the output cannot be written.
+    pub fn stage<'a>(&self, rows: &BTreeSet<usize>, path: &'a Path) -> Result<Staged<'a>, RunError> {
+        let subset = self.data.subset(rows.clone()).map_err(RunError::data(&self.data))?;
+        let content =
+            |source: SubsetError| WriteError::Content { what: "the rows cannot be written", source: Box::new(source) };
+        Ok(Staged::new(path, |file| subset.write(file).map_err(content))?)
+    }
+}
+
+impl fmt::Display for RowId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for ScoredRow<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>+10.3e}  {}", self.score, self.train_id)?;
+        if let Some(label) = self.label {
+            write!(f, " ({label})")?;
+        }
+        write!(f, ": {}", self.text)
+    }
+}

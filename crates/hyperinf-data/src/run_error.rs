@@ -1,0 +1,202 @@
+use std::fmt;
+use std::path::PathBuf;
+
+use hyperinf_curvature::CurvatureError;
+use hyperinf_gradients::{Estimate, GradientError};
+use hyperinf_models::ModelError;
+use hyperinf_models::load::{LoadError, ModelKind};
+use hyperinf_scoring::{ScoreError, Set};
+use hyperinf_store::StoreError;
+
+use crate::dataset::Dataset;
+use crate::{DataError, listed};
+
+/// Why a run from rows to scores, or to an adapter, ended without a result.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// A data set cannot be used.
+    #[error("the {set} data in `{path}` cannot be used")]
+    Dataset {
+        /// Which of the inputs.
+        set: Set,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: DataError,
+    },
+    /// A model, an adapter or a tokenizer cannot be loaded.
+    #[error("the {what} `{path}` cannot be used")]
+    Load {
+        /// What it is.
+        what: &'static str,
+        /// The path or name given.
+        path: String,
+        /// Why.
+        source: Box<LoadError>,
+    },
+    /// A model whose file has no tokenizer in it.
+    #[error("the model `{model}` has no tokenizer in its file")]
+    NoTokenizer {
+        /// The model as given.
+        model: String,
+    },
+    /// No kind of model takes this architecture.
+    #[error("the model `{model}` is of the kind {kind:?}, which takes no rows")]
+    NoKind {
+        /// The model as given.
+        model: String,
+        /// Its architecture.
+        kind: ModelKind,
+    },
+    /// The model has no adapter, and so no parameters whose gradients are scored.
+    #[error("the model `{model}` has no adapters, whose gradients are what is scored")]
+    NoAdapter {
+        /// The model as given.
+        model: String,
+    },
+    /// No block matches the pattern.
+    #[error("no block matches `{pattern}`; the model has {}", listed(.known))]
+    NoBlock {
+        /// The pattern.
+        pattern: String,
+        /// The names of the blocks.
+        known: Vec<String>,
+    },
+    /// The maximum length is more than the model accepts.
+    #[error("a maximum length of {asked} is more than the {positions} tokens that the model accepts")]
+    MaxLength {
+        /// The tokens asked for.
+        asked: usize,
+        /// The tokens that the model accepts.
+        positions: usize,
+    },
+    /// No rows, or more than there are.
+    #[error("{asked} rows of {rows} were asked for")]
+    Amount {
+        /// The rows asked for.
+        asked: usize,
+        /// The rows that can be used.
+        rows: usize,
+    },
+    /// Too few or too many seeds for error bars.
+    #[error("error bars take 2 to {most} seeds, not {count}")]
+    Seeds {
+        /// The number given.
+        count: usize,
+        /// The largest number.
+        most: usize,
+    },
+    /// Two choices that contradict each other.
+    #[error("{first} and {second} do not go together: {reason}")]
+    Conflict {
+        /// The one.
+        first: Choice,
+        /// The other.
+        second: Choice,
+        /// Why.
+        reason: &'static str,
+    },
+    /// The loss or gradient of a row is NaN or infinite.
+    #[error("the {what} of row {row} of the {set} data in `{path}` is {value}, expected a finite number")]
+    NotFinite {
+        /// Which of the inputs.
+        set: Set,
+        /// The file.
+        path: PathBuf,
+        /// The row's number in it.
+        row: usize,
+        /// The loss, or the gradient in a block.
+        what: String,
+        /// The value.
+        value: f64,
+    },
+    /// The folder for the adapter has an adapter or checkpoints already.
+    #[error("the folder `{path}` has {what} already")]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+        /// What is there.
+        what: Existing,
+    },
+    /// The model cannot be trained or run.
+    #[error("the model cannot be used like this")]
+    Model(#[from] ModelError),
+    /// Gradients could not be computed.
+    #[error("the gradients cannot be computed")]
+    Gradients(#[from] GradientError),
+    /// The device failed to return losses.
+    #[error("the losses cannot be computed")]
+    Losses(#[from] CurvatureError),
+    /// The gradients allow no scores.
+    #[error("the scores cannot be computed")]
+    Score(#[from] ScoreError),
+    /// A file of gradients cannot be read, or a result cannot be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A choice that contradicts another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The estimate of the curvature.
+    Estimate(Estimate),
+    /// The method.
+    Method,
+    /// One matrix over all blocks.
+    Merged,
+    /// A projection of the gradients.
+    Projection,
+    /// Error bars over seeds.
+    ErrorBars,
+    /// One row of scores per query.
+    EachQuery,
+    /// A run in which nothing is random.
+    NothingRandom,
+    /// A language model.
+    LanguageModel,
+}
+
+/// What a folder has that must not be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// An adapter.
+    Adapter,
+    /// Checkpoints of an interrupted run.
+    Checkpoints,
+}
+
+impl RunError {
+    /// Names a data set in an error of its rows.
+    pub(crate) fn data<C>(data: &Dataset<C>) -> impl FnOnce(DataError) -> Self + use<C> {
+        let (set, path) = (data.set, data.path.clone());
+        move |source| Self::Dataset { set, path, source }
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Estimate(Estimate::Empirical) => "the empirical estimate",
+            Self::Estimate(Estimate::Sampled { .. }) => "the sampled estimate",
+            Self::Estimate(Estimate::GaussNewton { sketch: Some(_) }) => "the sketched Gauss-Newton estimate",
+            Self::Estimate(Estimate::GaussNewton { sketch: None }) => "the exact Gauss-Newton estimate",
+            Self::Method => "the method",
+            Self::Merged => "merged blocks",
+            Self::Projection => "a projection",
+            Self::ErrorBars => "error bars",
+            Self::EachQuery => "scores of each query",
+            Self::NothingRandom => "a run in which nothing is random",
+            Self::LanguageModel => "a language model",
+        })
+    }
+}
+
+impl fmt::Display for Existing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Adapter => "an adapter",
+            Self::Checkpoints => "checkpoints of an earlier run",
+        })
+    }
+}

@@ -1,0 +1,100 @@
+use hyperinf_models::{Limit, TextModel};
+use serde::Serialize;
+use twox_hash::XxHash3_128;
+
+use crate::dataset::Dataset;
+use crate::kind::{Kind, Prepared};
+use crate::{Row, RunError};
+
+/// How long samples may be.
+///
+/// | field | default | purpose | range |
+/// |---|---|---|---|
+/// | `max` | `None` | the most tokens of a row; `None`: as the adapter was trained, else usual | at most the model's |
+/// | `truncate` | `false` | longer rows are cut at their end instead of being bad rows | |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LengthOptions {
+    /// The most tokens of a row.
+    pub max: Option<usize>,
+    /// Whether longer rows are cut.
+    pub truncate: bool,
+}
+
+/// A data set with a sample for each of its rows.
+pub struct Samples<K: Kind> {
+    /// The rows.
+    pub data: Dataset<K::Content>,
+    /// The sample of each row.
+    pub samples: Vec<<K::Model as TextModel>::Sample>,
+    /// The rows that were cut.
+    pub cut: Vec<CutRow>,
+}
+
+/// A row that was cut to the maximum length.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CutRow {
+    /// The row's number in the file, from 0.
+    pub row: usize,
+    /// The number of tokens left out.
+    pub tokens: usize,
+}
+
+impl LengthOptions {
+    /// The limit for a model whose adapter was trained on rows of at most `trained` tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::MaxLength`] if the model accepts fewer tokens than `max`.
+    pub fn limit<K: Kind>(&self, model: &K::Model, trained: Option<usize>) -> Result<Limit, RunError> {
+        let positions = K::positions(model);
+        if let Some(asked) = self.max.filter(|&asked| asked > positions) {
+            return Err(RunError::MaxLength { asked, positions });
+        }
+        let length = self.max.or(trained).unwrap_or(K::USUAL_LENGTH).min(positions);
+        Ok(if self.truncate { Limit::Cut(length) } else { Limit::Refuse(length) })
+    }
+}
+
+impl<K: Kind> Samples<K> {
+    /// The sample of every row; rows without one become bad rows.
+    ///
+    /// # Errors
+    ///
+    /// If a row is bad and bad rows are not skipped, or all rows are bad.
+    pub fn new(
+        prepared: &Prepared<K>,
+        data: Dataset<K::Content>,
+        limit: Limit,
+        skip_bad_rows: bool,
+    ) -> Result<Self, RunError> {
+        let mut cut = Vec::new();
+        let convert = |row: &Row<K::Content>| {
+            let found = K::sample(prepared, &row.content, limit)?;
+            if found.cut > 0 {
+                cut.push(CutRow { row: row.row, tokens: found.cut });
+            }
+            Ok(found.sample)
+        };
+        let failed = RunError::data(&data);
+        let (data, samples) = data.convert(skip_bad_rows, convert).map_err(failed)?;
+        Ok(Self { data, samples, cut })
+    }
+
+    /// The samples' numbers, the shortest sample first.
+    pub(crate) fn by_length(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.samples.len()).collect();
+        order.sort_by_key(|&sample| K::Model::tokens(&self.samples[sample]));
+        order
+    }
+
+    /// XXH3 of all samples, 128 bits.
+    pub(crate) fn fingerprint(&self) -> String {
+        let mut hasher = XxHash3_128::new();
+        for sample in &self.samples {
+            let bytes = K::bytes(sample);
+            hasher.write(&(bytes.len() as u64).to_le_bytes());
+            hasher.write(&bytes);
+        }
+        format!("{:032x}", hasher.finish_128())
+    }
+}
