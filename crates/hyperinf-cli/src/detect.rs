@@ -14,10 +14,6 @@ use crate::progress::observer;
 use crate::score::head;
 use crate::text::excerpt;
 use crate::to_stdout;
-<<<<<<< HEAD
-use hyperinf::store::{self, Column, Table, check_range, stage_csv, stage_json};
-=======
->>>>>>> main
 
 /// Rows that are printed.
 const SHOWN: usize = 10;
@@ -49,21 +45,11 @@ pub fn run(args: &DetectArgs) -> Result<(), CliError> {
         let removed: Vec<String> = found.removed.iter().map(|&sample| train.id(sample).to_string()).collect();
         more.insert("removed".into(), json!(removed));
     }
-<<<<<<< HEAD
-    let summary = Summary::new("detect", &scored, began.elapsed().as_secs_f64(), more);
-    let (suspicious, told, cleaned) =
-        (folder.join("suspicious.csv"), folder.join("summary.json"), folder.join(cleaned));
-    let suspicious = write_table(&scored, &order, &influence, |table| Ok(stage_csv(&suspicious, table)?))?;
-    let told = stage_json(&told, &summary)?;
-    if let Some(kept) = &kept {
-        scored.train.data.stage_rows(kept, &cleaned)?.place()?;
-=======
     let summary = Summary::new("detect", &settings, &found.influence, None, seconds, more);
     let (table, told, cleaned) = (folder.join("suspicious.csv"), folder.join("summary.json"), folder.join(&cleaned));
     let (table, told, kept) = (found.stage_table(&table)?, stage_json(&told, &summary)?, found.kept());
     if args.remove.is_some() {
         train.stage(&kept, &cleaned)?.place()?;
->>>>>>> main
     }
     table.place()?;
     told.place()?;

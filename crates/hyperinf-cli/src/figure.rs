@@ -12,7 +12,8 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::register_font;
 
-use hyperinf::store::{Staged, StoreError, WriteError};
+use crate::error::CliError;
+use hyperinf::store::{Staged, WriteError};
 
 pub use bars::{Bar, Bars};
 pub use heat::HeatMap;
@@ -73,27 +74,22 @@ pub enum AxisScale {
 /// # Errors
 ///
 /// If the file cannot be written; then it is as it was before.
-<<<<<<< HEAD
-pub fn draw_lines(path: &Path, panels: &[Panel<'_>]) -> Result<(), StoreError> {
-    stage_lines(path, panels)?.place()
-=======
 pub fn draw_lines(path: &Path, panels: &[Panel<'_>]) -> Result<(), CliError> {
     Ok(stage_lines(path, panels)?.place()?)
->>>>>>> main
 }
 
 /// [`draw_lines`] into a file that is yet to be placed.
-pub(crate) fn stage_lines<'a>(path: &'a Path, panels: &[Panel<'_>]) -> Result<Staged<'a>, StoreError> {
+pub(crate) fn stage_lines<'a>(path: &'a Path, panels: &[Panel<'_>]) -> Result<Staged<'a>, CliError> {
     stage(path, lines::size(panels), |area| lines::draw(area, panels))
 }
 
 /// A heat map as a PNG file that is yet to be placed.
-pub(crate) fn stage_heat_map<'a>(path: &'a Path, map: &HeatMap<'_>) -> Result<Staged<'a>, StoreError> {
+pub(crate) fn stage_heat_map<'a>(path: &'a Path, map: &HeatMap<'_>) -> Result<Staged<'a>, CliError> {
     stage(path, heat::size(map), |area| heat::draw(area, map))
 }
 
 /// Bars as a PNG file that is yet to be placed.
-pub(crate) fn stage_bars<'a>(path: &'a Path, bars: &Bars<'_>) -> Result<Staged<'a>, StoreError> {
+pub(crate) fn stage_bars<'a>(path: &'a Path, bars: &Bars<'_>) -> Result<Staged<'a>, CliError> {
     stage(path, bars::size(bars), |area| bars::draw(area, bars))
 }
 
@@ -101,13 +97,8 @@ fn stage(
     path: &Path,
     size: (u32, u32),
     draw: impl FnOnce(&Area<'_>) -> Result<(), Failure>,
-<<<<<<< HEAD
-) -> Result<Staged<'_>, StoreError> {
-    Staged::png(path, |file| {
-=======
 ) -> Result<Staged<'_>, CliError> {
     let staged = Staged::png(path, |file| {
->>>>>>> main
         let drawn = || -> Result<(), Failure> {
             register_font(FONT, FontStyle::Normal, UBUNTU_LIGHT).map_err(|_| "the font is damaged")?;
             let area = BitMapBackend::new(file, size).into_drawing_area();

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::summary::{Scoring, Summary};
 use super::variants::{Outcome, UncertaintySummary};
 use crate::text::excerpt;
-use hyperinf::store::{IdColumn, ProjectionSpec};
+use hyperinf::store::IdColumn;
 
 /// Samples shown at either end of a ranking.
 const SHOWN: usize = 10;
@@ -183,16 +183,10 @@ pub(crate) fn head(out: &mut dyn Write, scoring: &Scoring, blocks: usize, second
     writeln!(out, "{method}: {samples}, {queries}, {blocks}, {} structure", scoring.structure)?;
     writeln!(out, "device    {device}, {precision}; {:.2} s", seconds)?;
     writeln!(out, "score     {}; {}", scoring.sign, scoring.unit)?;
-<<<<<<< HEAD
-    if let Some(ProjectionSpec { rank, directions }) = &scoring.projection {
-        let seed = directions.seed().map(|seed| format!(", seed {seed}")).unwrap_or_default();
-        writeln!(out, "projected on {rank} {} directions of each side{seed}", directions.name())?;
-=======
     if let Some(projection) = scoring.projection {
         let (rank, directions, seed) = (projection.rank, projection.directions.name(), projection.directions.seed());
         let seed = seed.map(|seed| format!(", seed {seed}")).unwrap_or_default();
         writeln!(out, "projected on {rank} {directions} directions of each side{seed}")?;
->>>>>>> main
     }
     if let Some(damping) = &scoring.damping {
         let lambdas = || scoring.blocks.iter().filter_map(|b| b.lambda);
