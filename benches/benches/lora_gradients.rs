@@ -14,7 +14,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use hyperinf::gradients::{Gradients, Tape, Target, Task, gradients};
 use hyperinf::models::{
     AttentionBias, CausalLm, DecoderConfig, Encoder, EncoderClassifier, EncoderConfig, HeadKind, LmHead, LmSample,
-    LoraConfig, Recorded, RotaryConfig, Sample, TextModel, adapt,
+    LoraConfig, RecordedLayers, RotaryConfig, Sample, SampleModel, adapt,
 };
 use hyperinf_benches::device;
 
@@ -32,7 +32,7 @@ fn tokens(seed: u64, length: usize, vocabulary: u64) -> Vec<u32> {
 fn encoder(device: &Device) -> EncoderClassifier {
     let config = EncoderConfig { width: 384, layers: 6, heads: 12, feed_forward: 1536, ..EncoderConfig::default() };
     let encoder = Encoder::new(config, 1, device).expect("a valid configuration");
-    let model = EncoderClassifier::new(encoder, HeadKind::Mean, 2, Recorded::Adapters, 2).expect("two classes");
+    let model = EncoderClassifier::new(encoder, HeadKind::Mean, 2, RecordedLayers::Adapters, 2).expect("two classes");
     adapt(model, &["query", "value"], &LoraConfig::default(), 3).expect("layers of these names")
 }
 
@@ -56,7 +56,7 @@ fn decoder(device: &Device) -> CausalLm {
     adapt(model, &["q_proj", "v_proj"], &LoraConfig::default(), 3).expect("layers of these names")
 }
 
-fn collate<M: TextModel>(model: &M, samples: &[M::Sample]) -> M::Batch {
+fn collate<M: SampleModel>(model: &M, samples: &[M::Sample]) -> M::Batch {
     model.collate(&samples.iter().collect::<Vec<_>>()).expect("samples that fit the model")
 }
 

@@ -5,7 +5,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use hyperinf::gradients::{Gradients, Tape, Target, Task, gradients, gradients_looped};
 use hyperinf::models::{
     ALL_LINEAR, AttentionBias, CausalLm, CheckpointNames, DecoderConfig, LmHead, LmSample, LoraConfig, LoraScaling,
-    ModelError, RotaryConfig, RotaryPairing, RotaryScaling, SlidingWindow, TextModel, adapt, generate, load_weights,
+    ModelError, RotaryConfig, RotaryPairing, RotaryScaling, SampleModel, SlidingWindow, adapt, generate, load_weights,
     weights,
 };
 use hyperinf_tests::compare::{assert_close, largest, values};
@@ -316,8 +316,8 @@ fn greedy_text_takes_the_likeliest_token() {
         assert_eq!(run(5, &[stop]), expected[2..=2 + first], "{name}");
         assert_eq!(run(100, &[]).len(), config.max_tokens - 2, "{name}: the model takes no more");
         for (prompt, message) in [
-            (vec![], "sample 0 has 0 tokens, but the model takes 1 to 12"),
-            (vec![1; 13], "sample 0 has 13 tokens, but the model takes 1 to 12"),
+            (vec![], "sample 0 has 0 tokens, but the model accepts 1 to 12"),
+            (vec![1; 13], "sample 0 has 13 tokens, but the model accepts 1 to 12"),
             (vec![13], "sample 0 contains token 13, but the vocabulary has 13"),
         ] {
             assert_eq!(generate(&model, &prompt, 1, &[]).expect_err("refused").to_string(), message);
@@ -345,13 +345,13 @@ fn texts_that_do_not_fit_are_errors() {
         let error = model.collate(&[&good, &bad]).expect_err(message).to_string();
         assert_eq!(error, message);
     };
-    check(&[], &[], "sample 1 has 0 tokens, but the model takes 1 to 12");
-    check(&[1; 13], &[true; 13], "sample 1 has 13 tokens, but the model takes 1 to 12");
+    check(&[], &[], "sample 1 has 0 tokens, but the model accepts 1 to 12");
+    check(&[1; 13], &[true; 13], "sample 1 has 13 tokens, but the model accepts 1 to 12");
     check(&[1, 13], &[false, true], "sample 1 contains token 13, but the vocabulary has 13");
     check(&[1, 2], &[false; 2], "sample 1 has 2 tokens, and none of them is scored");
     check(&[1], &[false], "sample 1 has 1 tokens, and none of them is scored");
-    check(&[1, 2], &[true; 2], "the first token of sample 1 is scored, but nothing stands before it");
-    check(&[1, 2], &[true; 3], "sample 1 has 2 tokens, but 3 marks of which are scored");
+    check(&[1, 2], &[true; 2], "the first token of sample 1 is scored, but no token comes before it");
+    check(&[1, 2], &[true; 3], "sample 1 has 2 tokens, but 3 marks for which of them are scored");
     assert!(matches!(model.collate(&[]), Err(ModelError::Empty { .. })));
 }
 

@@ -5,7 +5,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use hyperinf::gradients::{Tape, Target, Task, gradients};
 use hyperinf::models::{
     ALL_LINEAR, Activation, CheckpointNames, Encoder, EncoderClassifier, EncoderConfig, EncoderFamily, HeadKind,
-    ModelError, NormPlacement, Recorded, Sample, TextModel, TokenBatch, adapt, load_weights, weights,
+    ModelError, NormPlacement, RecordedLayers, Sample, SampleModel, TokenBatch, adapt, load_weights, weights,
 };
 use hyperinf_tests::compare::{assert_close, largest, precisions, values};
 use hyperinf_tests::devices;
@@ -28,7 +28,7 @@ pub(crate) const ROBERTA: EncoderConfig = EncoderConfig {
 /// A classifier of 3 classes with adapters in every linear layer, no weight of which is 0 or 1.
 pub(crate) fn classifier(config: EncoderConfig, head: HeadKind, device: &Device) -> EncoderClassifier {
     let encoder = Encoder::new(config, 5, device).expect("valid sizes");
-    let model = EncoderClassifier::new(encoder, head, 3, Recorded::AdaptersAndHead, 7).expect("the head fits");
+    let model = EncoderClassifier::new(encoder, head, 3, RecordedLayers::AdaptersAndHead, 7).expect("the head fits");
     noisy(adapt(model, &[ALL_LINEAR], &LORA, 6).expect("there are linear layers"))
 }
 
@@ -246,7 +246,8 @@ fn samples_that_do_not_fit_an_encoder_are_errors() {
     assert!(none.collate(&[&Sample { tokens: vec![1], segments: vec![0], label: 0 }]).is_ok(), "0 says nothing");
 
     let encoder = Encoder::new(ROBERTA, 0, &device).expect("valid sizes");
-    let error = EncoderClassifier::new(encoder, HeadKind::Pooler, 3, Recorded::Adapters, 0).expect_err("no pooler");
+    let error =
+        EncoderClassifier::new(encoder, HeadKind::Pooler, 3, RecordedLayers::Adapters, 0).expect_err("no pooler");
     assert!(matches!(error, ModelError::NoPooler), "{error}");
     let error = Encoder::new(EncoderConfig { norm_epsilon: 0.0, ..BERT }, 0, &device).expect_err("no epsilon");
     assert_eq!(error.to_string(), "`norm_epsilon` is 0, but must be positive and finite");

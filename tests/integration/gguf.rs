@@ -259,7 +259,7 @@ fn entries_for_longer_texts_are_followed() {
     };
     assert_eq!(read(&yarn, false).expect("valid"), expected);
     let refused = [
-        (read(&yarn, true), "beside a tensor of divisors"),
+        (read(&yarn, true), "with a tensor of divisors"),
         (read(&[("type", text("longrope"))], false), "is `longrope`, but must be `none`, `linear` or `yarn`"),
         (read(&[("type", text("yarn"))], false), "`llama.rope.scaling.factor` is absent"),
         (read(&[("type", MetaValue::Bool(true))], false), "is Bool(true), but must be a string"),

@@ -6,8 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use hyperinf::models::LoadError;
-use hyperinf::models::load::Hub;
+use hyperinf::models::{Hub, LoadError};
 use serde_json::json;
 
 use crate::folders::Model;
@@ -185,7 +184,7 @@ fn what_cannot_be_fetched_says_what_to_put_where() {
     let here = hub(&server, cache.path());
     check(Hub { offline: true, ..here.clone() }, "someone/tiny", "HF_HUB_OFFLINE");
     check(here.clone(), "someone/else", "404");
-    check(here.clone(), "someone/tiny", "no weights in safetensors");
+    check(here.clone(), "someone/tiny", "neither safetensors weights nor an adapter");
     // Nobody listens on a port that was given back.
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     check(Hub { endpoint: Some(format!("http://{free}")), ..here }, "someone/tiny", "onnect");

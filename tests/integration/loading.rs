@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use hyperinf::models::load::{
-    ClassifierOptions, LoadReport, Loaded, ModelKind, load_causal_lm, load_classifier, load_encoder, model_kind,
+use hyperinf::models::{
+    CausalLm, ClassifierOptions, EncoderClassifier, Head, HeadKind, LoadError, LoadReport, LoadedModel, ModelKind,
+    load_causal_lm, load_classifier, load_encoder, model_kind, weights,
 };
-use hyperinf::models::{CausalLm, EncoderClassifier, Head, HeadKind, LoadError, weights};
 use hyperinf_tests::devices;
 use serde_json::json;
 
@@ -16,7 +16,7 @@ pub(crate) fn device() -> Device {
     devices().swap_remove(0).1
 }
 
-pub(crate) fn classifier(folder: &Path, classes: Option<usize>) -> Loaded<EncoderClassifier> {
+pub(crate) fn classifier(folder: &Path, classes: Option<usize>) -> LoadedModel<EncoderClassifier> {
     let options = ClassifierOptions { classes, ..ClassifierOptions::default() };
     load_classifier(folder, &options, &device()).expect("a valid folder")
 }

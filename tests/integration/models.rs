@@ -6,8 +6,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use hyperinf::gradients::{Gradients, Tape, Target, Task, gradients, gradients_looped};
 use hyperinf::models::{
     ALL_LINEAR, Activation, Encoder, EncoderClassifier, EncoderConfig, EncoderFamily, HeadKind, LabelledBatch,
-    LoraConfig, LoraScaling, ModelError, NormPlacement, Recorded, Sample, TextModel, TokenBatch, adapt, load_weights,
-    weights,
+    LoraConfig, LoraScaling, ModelError, NormPlacement, RecordedLayers, Sample, SampleModel, TokenBatch, adapt,
+    load_weights, weights,
 };
 use hyperinf_tests::compare::{assert_close, assert_within, largest, values};
 use hyperinf_tests::devices;
@@ -45,7 +45,7 @@ pub(crate) fn ramp<const R: usize>(like: Tensor<R>, step: f64) -> Tensor<R> {
     Tensor::from_data(TensorData::new(values, like.dims()), &like.device())
 }
 
-pub(crate) fn classifier(recorded: Recorded, targets: &[&str], device: &Device) -> EncoderClassifier {
+pub(crate) fn classifier(recorded: RecordedLayers, targets: &[&str], device: &Device) -> EncoderClassifier {
     let encoder = Encoder::new(SIZES, 5, device).and_then(|e| adapt(e, targets, &LORA, 6)).expect("valid sizes");
     let model = EncoderClassifier::new(encoder, HeadKind::Mean, 3, recorded, 7).expect("three classes");
     // Adapters that do something: with B = 0 the gradient of every A is 0.
@@ -94,7 +94,7 @@ fn padded(batch: LabelledBatch, more: usize) -> LabelledBatch {
 fn neither_padding_nor_mates_change_a_sample() {
     let all = samples();
     for (name, device) in devices() {
-        let model = classifier(Recorded::AdaptersAndHead, &QUERY_VALUE, &device);
+        let model = classifier(RecordedLayers::AdaptersAndHead, &QUERY_VALUE, &device);
         let take = |batch: &LabelledBatch| gradients(&model, batch, Target::Loss).expect("the model is well-formed");
         let together = model.collate(&all.iter().collect::<Vec<_>>()).expect("the samples fit");
         let (all_logits, all_gradients) = (logits(&model, &together), take(&together));
@@ -132,10 +132,10 @@ fn the_encoder_leaves_every_adapter_and_the_head() {
         "base_model.model.bert.encoder.layer.1.attention.self.value.lora_A.weight 12x2",
         "base_model.model.bert.encoder.layer.1.attention.self.value.lora_B.weight 2x12",
     ];
-    assert_eq!(names(Recorded::Adapters, &QUERY_VALUE), adapters);
-    let with_head = names(Recorded::AdaptersAndHead, &QUERY_VALUE);
+    assert_eq!(names(RecordedLayers::Adapters, &QUERY_VALUE), adapters);
+    let with_head = names(RecordedLayers::AdaptersAndHead, &QUERY_VALUE);
     assert_eq!(with_head[8..], ["base_model.model.classifier.weight 13x3"]);
-    let feed_forward = names(Recorded::Adapters, &["intermediate.dense", "output.dense"]);
+    let feed_forward = names(RecordedLayers::Adapters, &["intermediate.dense", "output.dense"]);
     // A target is an end of a name: this one is also an end of `attention.output.dense`.
     assert_eq!(feed_forward[0], "base_model.model.bert.encoder.layer.0.attention.output.dense.lora_A.weight 12x2");
     assert_eq!(feed_forward[2], "base_model.model.bert.encoder.layer.0.intermediate.dense.lora_A.weight 12x2");
@@ -146,7 +146,7 @@ fn the_encoder_leaves_every_adapter_and_the_head() {
 fn recorded_gradients_equal_one_backward_pass_per_sample() {
     let all = samples();
     for (name, device) in devices() {
-        let mut model = classifier(Recorded::Adapters, &[ALL_LINEAR], &device);
+        let mut model = classifier(RecordedLayers::Adapters, &[ALL_LINEAR], &device);
         model.classifier = model.classifier.no_grad();
         let batch = model.collate(&all.iter().collect::<Vec<_>>()).expect("the samples fit");
         let found = gradients(&model, &batch, Target::Loss).expect("the model is well-formed");
@@ -187,7 +187,7 @@ pub(crate) fn path_of(block: &str) -> String {
 #[test]
 fn samples_that_do_not_fit_are_errors() {
     let (_, device) = devices().remove(0);
-    let model = classifier(Recorded::Adapters, &QUERY_VALUE, &device);
+    let model = classifier(RecordedLayers::Adapters, &QUERY_VALUE, &device);
     let check = |tokens: Vec<u32>, label: usize, expected: &str| {
         let good = Sample { tokens: vec![1], ..Sample::default() };
         let error = model
@@ -196,8 +196,8 @@ fn samples_that_do_not_fit_are_errors() {
             .to_string();
         assert_eq!(error, expected);
     };
-    check(vec![], 0, "sample 1 has 0 tokens, but the model takes 1 to 9");
-    check(vec![1; 10], 0, "sample 1 has 10 tokens, but the model takes 1 to 9");
+    check(vec![], 0, "sample 1 has 0 tokens, but the model accepts 1 to 9");
+    check(vec![1; 10], 0, "sample 1 has 10 tokens, but the model accepts 1 to 9");
     check(vec![3, 11], 0, "sample 1 contains token 11, but the vocabulary has 11");
     check(vec![3], 3, "sample 1 has label 3, but the model has 3 classes");
     assert!(matches!(model.collate(&[]), Err(ModelError::Empty { .. })));
@@ -214,8 +214,9 @@ fn sizes_out_of_range_are_errors() {
     check(EncoderConfig { heads: 5, ..SIZES }, "`heads` is 5, but must be a divisor of `width`");
     let encoder = Encoder::new(SIZES, 0, &device).expect("valid sizes");
     assert!(matches!(adapt(encoder.clone(), &[], &LORA, 0), Err(ModelError::Empty { .. })));
-    let error =
-        EncoderClassifier::new(encoder, HeadKind::Mean, 1, Recorded::Adapters, 0).expect_err("one class").to_string();
+    let error = EncoderClassifier::new(encoder, HeadKind::Mean, 1, RecordedLayers::Adapters, 0)
+        .expect_err("one class")
+        .to_string();
     assert!(error.contains("`classes` is 1"), "{error}");
 }
 

@@ -3,7 +3,7 @@
 use hyperinf::gradients::{Tape, Target, Task, gradients, gradients_looped};
 use hyperinf::models::{
     ALL_LINEAR, Activation, Adaptable, CheckpointNames, Encoder, EncoderClassifier, EncoderConfig, HeadKind,
-    ModelError, Recorded, TextModel, adapt, weights,
+    ModelError, RecordedLayers, SampleModel, adapt, weights,
 };
 use hyperinf_tests::devices;
 
@@ -14,9 +14,9 @@ use crate::models::LORA;
 fn adapted(config: EncoderConfig, head: HeadKind, targets: &[&str]) -> Result<Vec<String>, ModelError> {
     let (_, device) = devices().remove(0);
     let encoder = Encoder::new(EncoderConfig { layers: 1, ..config }, 5, &device)?;
-    let model = EncoderClassifier::new(encoder, head, 3, Recorded::Adapters, 7)?;
+    let model = EncoderClassifier::new(encoder, head, 3, RecordedLayers::Adapters, 7)?;
     let mut names = Vec::new();
-    adapt(model, targets, &LORA, 6)?.projections(&mut |name, layer| {
+    adapt(model, targets, &LORA, 6)?.visit_layers(&mut |name, layer| {
         let name = name.strip_prefix("base_model.model.").expect("PEFT's prefix");
         names.extend(layer.adapter().is_some().then(|| name.to_owned()));
     });
@@ -78,7 +78,7 @@ fn unknown_targets_are_errors_that_list_the_known() {
 fn checkpoint_names(config: EncoderConfig, head: HeadKind) -> Vec<String> {
     let (_, device) = devices().remove(0);
     let encoder = Encoder::new(EncoderConfig { layers: 1, ..config }, 5, &device).expect("valid sizes");
-    let model = EncoderClassifier::new(encoder, head, 3, Recorded::Adapters, 7).expect("the head fits");
+    let model = EncoderClassifier::new(encoder, head, 3, RecordedLayers::Adapters, 7).expect("the head fits");
     let mut names: Vec<String> = weights(&model).expect("readable").keys().map(|p| model.checkpoint_name(p)).collect();
     names.sort();
     names
@@ -107,13 +107,13 @@ fn parameters_have_the_names_of_published_checkpoints() {
 #[test]
 fn blocks_are_the_adapters_and_the_head() {
     let (_, device) = devices().remove(0);
-    let names = |config: EncoderConfig, head: HeadKind, recorded: Recorded| -> Vec<String> {
+    let names = |config: EncoderConfig, head: HeadKind, recorded: RecordedLayers| -> Vec<String> {
         let model = EncoderClassifier { recorded, ..classifier(config, head, &device) };
         let batch = model.collate(&refs(&samples(&config, 1))).expect("the samples fit");
         let found = gradients(&model, &batch, Target::Loss).expect("the model is well-formed");
         found.layout.iter().map(|b| format!("{} {}x{}", b.name, b.rows, b.cols)).collect()
     };
-    let bert = names(BERT, HeadKind::Pooler, Recorded::AdaptersAndHead);
+    let bert = names(BERT, HeadKind::Pooler, RecordedLayers::AdaptersAndHead);
     assert_eq!(bert[0], "base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight 12x2");
     assert_eq!(
         bert[24..],
@@ -123,13 +123,13 @@ fn blocks_are_the_adapters_and_the_head() {
             "base_model.model.classifier.weight 13x3",
         ]
     );
-    assert_eq!(names(BERT, HeadKind::Pooler, Recorded::Adapters), bert[..26]);
-    let roberta = names(ROBERTA, HeadKind::Dense, Recorded::AdaptersAndHead);
+    assert_eq!(names(BERT, HeadKind::Pooler, RecordedLayers::Adapters), bert[..26]);
+    let roberta = names(ROBERTA, HeadKind::Dense, RecordedLayers::AdaptersAndHead);
     assert_eq!(
         roberta[24..],
         ["base_model.model.classifier.dense.weight 13x12", "base_model.model.classifier.out_proj.weight 13x3"]
     );
-    assert_eq!(names(ROBERTA, HeadKind::Dense, Recorded::Adapters), roberta[..24]);
+    assert_eq!(names(ROBERTA, HeadKind::Dense, RecordedLayers::Adapters), roberta[..24]);
 }
 
 #[test]

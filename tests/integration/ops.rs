@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, LayerNormConfig, Linear};
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
-use hyperinf::models::ops;
+use hyperinf::ops;
 use hyperinf_tests::compare::{assert_within, largest, precisions, values};
 use hyperinf_tests::devices;
 use hyperinf_tests::oracle::Matrix;

@@ -6,7 +6,7 @@ use burn::tensor::TensorData;
 use hyperinf::gradients::{Tape, Task};
 use hyperinf::models::{
     Adaptable, Adapter, AdapterTask, CausalLm, EncoderClassifier, LmSample, LoadError, LoraConfig, LoraScaling, Sample,
-    TargetModules, TextModel, adapt,
+    SampleModel, TargetModules, adapt,
 };
 use hyperinf_tests::compare::{assert_close, values};
 use serde_json::{Value, json};
@@ -213,8 +213,8 @@ fn a_head_is_kept_with_the_adapter() {
     let load = |classes| classifier(folder.path(), Some(classes)).model;
     let targets = ["query", "attention.output.dense"];
     let mut model = adapt(load(2), &targets, &LORA, 3).expect("layers of these names");
-    model.projections(&mut |_, layer| {
-        if let hyperinf::models::Projection::Lora(lora) = layer {
+    model.visit_layers(&mut |_, layer| {
+        if let hyperinf::models::AdaptableLinear::Lora(lora) = layer {
             lora.lora_b.weight = lora.lora_b.weight.clone().map(|weight| weight + 0.25);
         }
     });

@@ -1,9 +1,8 @@
 //! What the settings in `config.json` mean: each is followed or refused.
 
-use hyperinf::models::load::{ClassifierOptions, load_causal_lm, load_classifier};
 use hyperinf::models::{
-    Activation, AttentionBias, DecoderConfig, EncoderConfig, LmHead, RotaryConfig, RotaryPairing, RotaryScaling,
-    SlidingWindow,
+    Activation, AttentionBias, ClassifierOptions, DecoderConfig, EncoderConfig, LmHead, RotaryConfig, RotaryPairing,
+    RotaryScaling, SlidingWindow, load_causal_lm, load_classifier,
 };
 use serde_json::{Value, json};
 
@@ -191,7 +190,7 @@ fn settings_of_decoders_that_are_not_computed_are_refused() {
     check(json!({ "layer_types": ["full_attention", "sliding_attention"] }), "`layer_types`");
     check(json!({ "model_type": "mistral", "mlp_bias": true }), "`mlp_bias` = true");
     check(json!({ "hidden_size": null }), "does not say `hidden_size`");
-    check(json!({ "hidden_size": -8 }), "`hidden_size` = -8, but only a number of things");
+    check(json!({ "hidden_size": -8 }), "`hidden_size` = -8, but only a whole number");
     check(json!({ "num_hidden_layers": 4_000_000_000u64 }), "`num_hidden_layers` = 4000000000, but only fewer layers");
     check(
         json!({ "rope_parameters": { "rope_type": "default" }, "rope_scaling": { "type": "linear", "factor": 2.0 } }),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hyperinf::models::{Limit, LmSample, Message, TextTokenizer, TokenizeError, Tokenized};
+use hyperinf::models::{Limit, LmSample, Message, TextTokenizer, TokenizeError, TokenizedSample};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -100,7 +100,7 @@ fn shown(tokenizer: &TextTokenizer, sample: &LmSample) -> (usize, String) {
 #[test]
 fn classification_has_the_special_tokens_and_segments_of_the_tokenizer() {
     let tokenizer = word_tokenizer();
-    let Tokenized { sample, cut } = tokenizer.classification("w1 w2 odd", None, 4, ALL).expect("short");
+    let TokenizedSample { sample, cut } = tokenizer.classification("w1 w2 odd", None, 4, ALL).expect("short");
     assert_eq!((sample.tokens, sample.segments, sample.label, cut), (vec![2, 11, 12, 1, 3], vec![0; 5], 4, 0));
     let pair = tokenizer.classification("w1 w2", Some("w3"), 0, ALL).expect("short").sample;
     assert_eq!((pair.tokens, pair.segments), (vec![2, 11, 12, 3, 13, 3], vec![0, 0, 0, 0, 1, 1]));
@@ -231,7 +231,7 @@ fn conversations_that_cannot_be_scored_say_why() {
     let silent = json!([{ "role": "user", "content": "ho" }, { "role": "assistant", "content": null }]);
     let silent: Vec<Message> = serde_json::from_value(silent).expect("messages");
     let error = tokenizer.chat(&silent, ALL).expect_err("nothing is said").to_string();
-    assert!(error.contains("message 1 has neither a content nor anything else"), "{error}");
+    assert!(error.contains("message 1 has a role, but neither content nor any other field"), "{error}");
     assert!(serde_json::from_value::<Message>(json!({ "role": "user", "text": "ho" })).is_err());
     // Earlier answers lose their thoughts.
     let forgetful = "{% for m in messages %}{{ m.content if loop.last else m.content.split('.')[-1] }}|{% endfor %}";

@@ -8,8 +8,8 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, TensorData};
 use hyperinf::gradients::{Tape, Task};
 use hyperinf::models::{
-    Checkpoints, Encoder, EncoderClassifier, FinetuneConfig, Finetuned, ModelError, Progress, Recorded, Sample,
-    TextModel, TrainConfig, finetune, pretrain_masked, train, weights,
+    Checkpoints, Encoder, EncoderClassifier, FinetuneConfig, FinetunedModel, ModelError, Progress, RecordedLayers,
+    Sample, SampleModel, TrainConfig, finetune, pretrain_masked, train, weights,
 };
 use hyperinf_tests::compare::{assert_close, values};
 use hyperinf_tests::devices;
@@ -48,7 +48,7 @@ fn tuned(
 }
 
 fn model(device: &Device) -> EncoderClassifier {
-    classifier(Recorded::AdaptersAndHead, &QUERY_VALUE, device)
+    classifier(RecordedLayers::AdaptersAndHead, &QUERY_VALUE, device)
 }
 
 fn read(model: &EncoderClassifier) -> BTreeMap<String, TensorData> {
@@ -58,7 +58,7 @@ fn read(model: &EncoderClassifier) -> BTreeMap<String, TensorData> {
 #[test]
 fn finetuning_learns_and_leaves_the_base_alone() {
     for (name, device) in devices() {
-        let model = classifier(Recorded::Adapters, &QUERY_VALUE, &device);
+        let model = classifier(RecordedLayers::Adapters, &QUERY_VALUE, &device);
         let before = weights(&model).expect("weights can be read");
         let mut losses = Vec::new();
         let model = tuned(model, &learnable(), SCHEDULE, |p| losses.push(p.loss)).expect("training works");
@@ -77,7 +77,7 @@ fn finetuning_learns_and_leaves_the_base_alone() {
 fn equal_seeds_give_equal_models() {
     for (name, device) in devices() {
         let run = |seed: u64| {
-            let model = classifier(Recorded::Adapters, &QUERY_VALUE, &device);
+            let model = classifier(RecordedLayers::Adapters, &QUERY_VALUE, &device);
             let config = TrainConfig { epochs: 2, seed, ..SCHEDULE };
             weights(&tuned(model, &learnable(), config, |_| {}).expect("training works")).expect("readable")
         };
@@ -116,7 +116,7 @@ fn training_settings_out_of_range_are_errors() {
 #[test]
 fn training_that_cannot_work_is_an_error() {
     let (_, device) = devices().remove(0);
-    let model = classifier(Recorded::Adapters, &QUERY_VALUE, &device);
+    let model = classifier(RecordedLayers::Adapters, &QUERY_VALUE, &device);
     let run = |model: &EncoderClassifier, samples: &[Sample], config: TrainConfig| {
         tuned(model.clone(), samples, config, |_| {}).expect_err("cannot work")
     };
@@ -269,7 +269,7 @@ fn the_best_parameters_are_returned_and_the_run_stops() {
         let tuned = finetune(model(&device), &train, Some(&validation), &config, |p| {
             evaluations.extend(p.validation.map(|loss| (p.step + 1, loss)));
         });
-        let Finetuned { model, steps, best, stopped_early, resumed_at } = tuned.expect("training works");
+        let FinetunedModel { model, steps, best, stopped_early, resumed_at } = tuned.expect("training works");
         let best = best.expect("there were evaluations");
         assert!(stopped_early && steps < 72 && resumed_at.is_none(), "{name}: {steps} steps");
         assert!(evaluations.iter().all(|(step, _)| step % 4 == 0), "{name}: {evaluations:?}");

@@ -8,12 +8,13 @@ use crate::run::{cargo, status};
 use crate::steps::{Outcome, Steps};
 
 /// Crates that a program may depend on alone. With their minimal features they compile no backend in.
-const LIBRARIES: [&str; 9] = [
+const LIBRARIES: [&str; 10] = [
     "hyperinf-gradients",
     "hyperinf-curvature",
     "hyperinf-solvers",
     "hyperinf-scoring",
     "hyperinf-store",
+    "hyperinf-ops",
     "hyperinf-models",
     "hyperinf-data",
     "hyperinf-eval",

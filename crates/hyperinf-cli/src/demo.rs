@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use hyperinf::gradients::{Gradients, Tape, Target, Task, gradients};
-use hyperinf::models::{EncoderClassifier, Sample, TextModel};
+use hyperinf::models::{EncoderClassifier, Sample, SampleModel};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::DemoArgs;

@@ -2,7 +2,7 @@ use std::cell::{Cell, RefCell};
 
 use hyperinf_curvature::{BlockCurvature, Storage};
 use hyperinf_gradients::{Block, Capture, Estimate, Gradients, Sketch, Tape, Task};
-use hyperinf_models::TextModel;
+use hyperinf_models::SampleModel;
 use hyperinf_scoring::{CurvatureSource, Method, Options, ScoreError, Source, curvature};
 
 use crate::event::{Detail, Event, Progress, Stage};

@@ -3,7 +3,7 @@ use std::time::Instant;
 use burn::tensor::DType;
 use hyperinf_curvature::host;
 use hyperinf_gradients::{Block, Capture, GradientError, Target, capture};
-use hyperinf_models::TextModel;
+use hyperinf_models::SampleModel;
 use hyperinf_store::{GradientWriter, StoreError};
 
 use crate::RunError;
@@ -70,7 +70,7 @@ impl<K: Kind> Extractor<'_, K> {
             }
             writer.write(batch, &losses, &values).map_err(failed)?;
             done += batch.len();
-            tokens += samples.iter().map(|sample| K::Model::tokens(sample)).sum::<usize>();
+            tokens += samples.iter().map(|sample| K::Model::length(sample)).sum::<usize>();
             let detail = Detail::Speed(tokens as f64 / began.elapsed().as_secs_f64());
             observe(Event::Progress(Progress { stage, done, total, detail }));
         }
@@ -82,7 +82,7 @@ impl<K: Kind> Extractor<'_, K> {
     }
 
     /// The blocks whose gradients are written, found by taking those of one sample.
-    fn blocks(&self, sample: &<K::Model as TextModel>::Sample, target: Target) -> Result<Vec<Block>, RunError> {
+    fn blocks(&self, sample: &<K::Model as SampleModel>::Sample, target: Target) -> Result<Vec<Block>, RunError> {
         let captures = match capture(self.model, &self.model.collate(&[sample])?, target) {
             Err(GradientError::NothingRecorded) => {
                 return Err(RunError::NoAdapter { model: self.run.model.clone() });

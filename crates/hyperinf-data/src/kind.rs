@@ -1,7 +1,6 @@
 use burn::tensor::Device;
 use hyperinf_gradients::Estimate;
-use hyperinf_models::load::ModelKind;
-use hyperinf_models::{Adaptable, Adapter, CheckpointNames, Limit, TextModel, Tokenized};
+use hyperinf_models::{Adaptable, Adapter, CheckpointNames, Limit, ModelKind, SampleModel, TokenizedSample};
 use hyperinf_scoring::Amount;
 
 use crate::dataset::{Content, Dataset};
@@ -20,7 +19,7 @@ use crate::{Notice, Reason, RunError};
 /// all kinds.
 pub trait Kind: Send + Sync + Sized + 'static {
     /// The model.
-    type Model: TextModel + Adaptable + CheckpointNames;
+    type Model: SampleModel + Adaptable + CheckpointNames;
     /// The content of a row.
     type Content: Content;
     /// What turns content into samples besides the model: a tokenizer, the labels of the classes, an image processor.
@@ -79,10 +78,10 @@ pub trait Kind: Send + Sync + Sized + 'static {
         prepared: &Prepared<Self>,
         content: &Self::Content,
         limit: Limit,
-    ) -> Result<Tokenized<<Self::Model as TextModel>::Sample>, Reason>;
+    ) -> Result<TokenizedSample<<Self::Model as SampleModel>::Sample>, Reason>;
 
     /// Everything in a sample that its gradient depends on. Journals of gradients are keyed by it: it must not change.
-    fn bytes(sample: &<Self::Model as TextModel>::Sample) -> Vec<u8>;
+    fn bytes(sample: &<Self::Model as SampleModel>::Sample) -> Vec<u8>;
 
     /// Refuses an estimate of the curvature that is out of reach for such models.
     ///

@@ -3,8 +3,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use hyperinf_models::TextTokenizer;
-use hyperinf_models::load::{LoadError, model_kind, resolve};
+use hyperinf_models::{Hub, LoadError, TextTokenizer, model_kind};
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 
@@ -56,7 +55,7 @@ impl ModelFiles {
     /// If there is no model, tokenizer or adapter of that name, or none of the kinds takes the model.
     pub fn find(model: &str, tokenizer: Option<&Path>, adapter: Option<&Path>) -> Result<Self, RunError> {
         let of_model = load_error("model", model);
-        let path = resolve(model).map_err(&of_model)?;
+        let path = Hub::from_env().resolve(model).map_err(&of_model)?;
         // Hashing takes long: a model of no kind is refused before.
         let architecture = model_kind(&path).map_err(&of_model)?;
         let kind = KINDS.into_iter().find(|kind| kind.accepts(architecture));
@@ -81,7 +80,7 @@ impl ModelFiles {
         };
         if let Some(given) = adapter {
             let of_adapter = load_error("adapter", given.display());
-            let folder = resolve(&given.to_string_lossy()).map_err(&of_adapter)?;
+            let folder = Hub::from_env().resolve(&given.to_string_lossy()).map_err(&of_adapter)?;
             files.adapter_hashes = hashes(&folder).map_err(&of_adapter)?;
             files.note = Note::read(&folder).map_err(&of_adapter)?;
             files.adapter_name = folder.display().to_string();

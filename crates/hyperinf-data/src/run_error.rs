@@ -3,8 +3,7 @@ use std::path::PathBuf;
 
 use hyperinf_curvature::CurvatureError;
 use hyperinf_gradients::{Estimate, GradientError};
-use hyperinf_models::ModelError;
-use hyperinf_models::load::{LoadError, ModelKind};
+use hyperinf_models::{LoadError, ModelError, ModelKind};
 use hyperinf_scoring::{ScoreError, Set};
 use hyperinf_store::StoreError;
 

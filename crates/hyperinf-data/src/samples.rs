@@ -1,4 +1,4 @@
-use hyperinf_models::{Limit, TextModel};
+use hyperinf_models::{Limit, SampleModel};
 use serde::Serialize;
 use twox_hash::XxHash3_128;
 
@@ -25,7 +25,7 @@ pub struct Samples<K: Kind> {
     /// The rows.
     pub data: Dataset<K::Content>,
     /// The sample of each row.
-    pub samples: Vec<<K::Model as TextModel>::Sample>,
+    pub samples: Vec<<K::Model as SampleModel>::Sample>,
     /// The rows that were cut.
     pub cut: Vec<CutRow>,
 }
@@ -83,7 +83,7 @@ impl<K: Kind> Samples<K> {
     /// The samples' numbers, the shortest sample first.
     pub(crate) fn by_length(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.samples.len()).collect();
-        order.sort_by_key(|&sample| K::Model::tokens(&self.samples[sample]));
+        order.sort_by_key(|&sample| K::Model::length(&self.samples[sample]));
         order
     }
 

@@ -1,8 +1,8 @@
 use std::path::PathBuf;
 
-use crate::checkpoint::Difference;
+use crate::{FormatError, RunDifference};
 
-/// What data, weights or settings can do wrong while models are built and trained.
+/// Errors of building, applying and training models.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
@@ -16,20 +16,20 @@ pub enum ModelError {
         /// The values accepted.
         expected: &'static str,
     },
-    /// There is nothing to work on.
+    /// Something is empty that must not be.
     #[error("there are no {what}")]
     Empty {
-        /// What is missing.
+        /// What is empty.
         what: &'static str,
     },
-    /// A sample has no token, or more than the model has positions.
-    #[error("sample {sample} has {tokens} tokens, but the model takes 1 to {limit}")]
+    /// A sample has no token, or more than the model accepts.
+    #[error("sample {sample} has {tokens} tokens, but the model accepts 1 to {limit}")]
     Length {
         /// The sample's index in the order given.
         sample: usize,
         /// Its number of tokens.
         tokens: usize,
-        /// The model's number of positions.
+        /// The most tokens that the model accepts.
         limit: usize,
     },
     /// A token is not in the model's vocabulary.
@@ -52,20 +52,20 @@ pub enum ModelError {
         /// Its number of tokens.
         tokens: usize,
     },
-    /// A segment is not one of the model's.
+    /// A sample has a segment that the model lacks.
     #[error("sample {sample} contains segment {segment}, but the model has {limit}")]
     Segment {
         /// The sample's index in the order given.
         sample: usize,
         /// The segment.
         segment: u32,
-        /// The number of segments.
+        /// The model's number of segments.
         limit: usize,
     },
-    /// A head needs a layer that the encoder does not have.
+    /// The head needs a pooler, which the encoder lacks.
     #[error("the encoder has no pooler, which this classification head needs")]
     NoPooler,
-    /// A label is not one of the classes.
+    /// A sample has a label outside the classes.
     #[error("sample {sample} has label {label}, but the model has {classes} classes")]
     Label {
         /// The sample's index in the order given.
@@ -75,15 +75,15 @@ pub enum ModelError {
         /// The number of classes.
         classes: usize,
     },
-    /// A layer to adapt is none of the model's.
+    /// No layer of the model matches a target of LoRA.
     #[error("no layer is called `{target}`; the model has {}", known.join(", "))]
     Target {
-        /// The name given.
+        /// The target.
         target: String,
         /// The last parts of the names of the model's linear layers.
         known: Vec<String>,
     },
-    /// The names of a set of weights are not the module's.
+    /// The names of the weights are not those of the module's parameters.
     #[error("the weights do not fit the model: missing {missing:?}, unused {unused:?}")]
     WeightNames {
         /// Parameters of the module without a value.
@@ -91,12 +91,12 @@ pub enum ModelError {
         /// Values without a parameter.
         unused: Vec<String>,
     },
-    /// A weight has another shape than the parameter of that name.
+    /// A weight has another shape than the parameter with its name.
     #[error("weight `{name}` is {found:?}, but the model needs {expected:?}")]
     WeightShape {
         /// The parameter's path.
         name: String,
-        /// The shape given.
+        /// The shape of the weight.
         found: Vec<usize>,
         /// The parameter's shape.
         expected: Vec<usize>,
@@ -106,26 +106,26 @@ pub enum ModelError {
     Diverged {
         /// The step, from 0.
         step: usize,
-        /// The loss found.
+        /// The loss.
         value: f64,
         /// The learning rate of that step.
         learning_rate: f64,
     },
-    /// The gradient of the training loss became NaN or infinite, or too large for its square to be a number.
+    /// The gradient of the training loss became NaN or infinite, or its square overflowed.
     #[error("the gradient of step {step} has norm {norm}: lower the learning rate ({learning_rate:e} at that step)")]
     GradientDiverged {
         /// The step, from 0.
         step: usize,
-        /// The norm found.
+        /// The norm of the gradient.
         norm: f64,
         /// The learning rate of that step.
         learning_rate: f64,
     },
-    /// The training loss depends on no parameter that is trained.
+    /// The training loss depends on no trained parameter.
     #[error("the loss depends on no trained parameter: every parameter is frozen")]
     Frozen,
-    /// A sample has as many marks as tokens, or it cannot be scored.
-    #[error("sample {sample} has {tokens} tokens, but {scored} marks of which are scored")]
+    /// A sample does not have one mark per token.
+    #[error("sample {sample} has {tokens} tokens, but {scored} marks for which of them are scored")]
     ScoredLength {
         /// The sample's index in the order given.
         sample: usize,
@@ -134,13 +134,13 @@ pub enum ModelError {
         /// Its number of marks.
         scored: usize,
     },
-    /// The first token of a sample is to be predicted from nothing.
-    #[error("the first token of sample {sample} is scored, but nothing stands before it")]
+    /// The first token of a sample is scored, but no token comes before it.
+    #[error("the first token of sample {sample} is scored, but no token comes before it")]
     ScoredFirst {
         /// The sample's index in the order given.
         sample: usize,
     },
-    /// No token of a sample counts in its loss.
+    /// No token of a sample is scored.
     #[error("sample {sample} has {tokens} tokens, and none of them is scored")]
     Unscored {
         /// The sample's index in the order given.
@@ -155,13 +155,13 @@ pub enum ModelError {
         token: usize,
         /// The position that predicts it.
         position: usize,
-        /// The logit found.
+        /// The logit.
         value: f64,
     },
     /// The loss on the validation samples is NaN or infinite.
     #[error("the mean loss of the validation samples is {value}")]
     Validation {
-        /// The loss found.
+        /// The loss.
         value: f64,
     },
     /// A checkpoint cannot be written or read.
@@ -172,29 +172,29 @@ pub enum ModelError {
         /// What went wrong.
         reason: String,
     },
-    /// A new run would write beside the checkpoints of another one.
-    #[error("{} is there already, after step {step}: resume it, or give another folder", path.display())]
+    /// A new run would write into a folder that holds checkpoints.
+    #[error("{} exists already, from step {step}: resume it, or give another folder", path.display())]
     CheckpointExists {
         /// The newest checkpoint.
         path: PathBuf,
         /// The steps taken in it.
         step: usize,
     },
-    /// A checkpoint is of a run with other settings, weights or data.
+    /// A checkpoint belongs to a run with other settings, weights or data.
     #[error("{} is a checkpoint of another run: {}", path.display(), shown(differences))]
     CheckpointDiffers {
         /// The checkpoint.
         path: PathBuf,
-        /// In what the two runs differ.
-        differences: Vec<Difference>,
+        /// The differences between the two runs.
+        differences: Vec<RunDifference>,
     },
-    /// A GGUF or llama2.c file is not as it must be.
+    /// A GGUF or llama2.c file cannot be used.
     #[error("{}: {source}", path.display())]
     Format {
         /// The file.
-        path: std::path::PathBuf,
-        /// What is wrong with it.
-        source: crate::FormatError,
+        path: PathBuf,
+        /// The reason.
+        source: FormatError,
     },
     /// A device failed while values were read back.
     #[error("reading values back from the device failed: {0}")]
@@ -206,6 +206,6 @@ pub(crate) fn check(accepted: bool, name: &'static str, value: f64, expected: &'
     if accepted { Ok(()) } else { Err(ModelError::Setting { name, value, expected }) }
 }
 
-fn shown(differences: &[Difference]) -> String {
-    differences.iter().map(Difference::to_string).collect::<Vec<_>>().join("; ")
+fn shown(differences: &[RunDifference]) -> String {
+    differences.iter().map(RunDifference::to_string).collect::<Vec<_>>().join("; ")
 }

@@ -1,71 +1,68 @@
-//! Models whose training data can be attributed, and their training.
+//! Models whose training data can be attributed: architectures, their files, adapters, tokenizers and training.
 //!
-//! | items | what they are |
+//! | items | purpose |
 //! |---|---|
 //! | [`EncoderClassifier`], [`Encoder`] | BERT, RoBERTa, MiniLM, with a classification head |
 //! | [`CausalLm`], [`Decoder`] | Llama 2 and 3, SmolLM2, Qwen2, Mistral |
-//! | [`load`] | both from Hugging Face folders, GGUF and llama2.c files, or by their names on the hub |
-//! | [`TextTokenizer`] | samples from texts, pairs, prompts with completions, conversations |
-//! | [`adapt`], [`LoraLinear`] | LoRA on any linear layer, named and saved as by PEFT |
+//! | [`adapt`], [`LoraLinear`] | LoRA on any linear layer, with PEFT's names |
+//! | [`load_classifier`], [`load_encoder`], [`load_causal_lm`] | models from Hugging Face, GGUF and llama2.c files |
+//! | [`Hub`] | models and adapters by their names on a hub |
 //! | [`Adapter`] | PEFT's adapter folders, read and written |
+//! | [`TextTokenizer`] | samples from texts, pairs, prompts with completions, conversations |
 //! | [`finetune`], [`train`] | AdamW with warm-up, checkpoints and early stopping, deterministic from a seed |
-//! | [`generate`] | the likeliest continuation |
-//! | [`pretrain_masked`] | an encoder from text without labels |
-//! | [`ops`] | normalisations, activations and attention, fused where that is faster |
+//! | [`pretrain_masked`] | training of an encoder on text without labels |
+//! | [`generate`] | greedy continuation of a prompt |
 //! | [`weights`], [`load_weights`] | parameters by path |
 //!
-//! Every model is a [`TextModel`]: a [`hyperinf_gradients::Task`] whose samples can be put into a batch. Models are
-//! built on a plain device; [`train`] turns autodiff on and off.
+//! A model is a [`SampleModel`]: a [`Task`](hyperinf_gradients::Task) that makes batches from samples. Models live on a
+//! plain device; [`train`] and [`finetune`] turn autodiff on and off.
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use hyperinf_gradients::{Tape, Task};
+//! use hyperinf_models::{
+//!     Encoder, EncoderClassifier, EncoderConfig, HeadKind, LoraConfig, RecordedLayers, Sample, SampleModel, adapt,
+//! };
+//!
+//! // A tiny encoder with random weights and a head for two classes.
+//! let config = EncoderConfig {
+//!     vocabulary: 50, max_tokens: 8, width: 16, layers: 2, heads: 2, feed_forward: 32, ..EncoderConfig::default()
+//! };
+//! let encoder = Encoder::new(config, 1, &Device::flex())?;
+//! let model = EncoderClassifier::new(encoder, HeadKind::Mean, 2, RecordedLayers::default(), 1)?;
+//! // LoRA on the query and value layers; everything else but the head is frozen.
+//! let model = adapt(model, &["query", "value"], &LoraConfig::default(), 1)?;
+//!
+//! let sample = Sample { tokens: vec![3, 14, 15, 9], segments: Vec::new(), label: 1 };
+//! let batch = model.collate(&[&sample])?;
+//! let logits = model.forward(&batch, &mut Tape::off());
+//! assert_eq!(logits.dims(), [1, 2]);
+//! # Ok::<(), hyperinf_models::ModelError>(())
+//! ```
 
-mod adapt;
-mod batch;
-mod causal;
-mod chat;
-mod checkpoint;
-mod classifier;
-mod decoder;
-mod encoder;
+mod arch;
 mod error;
-mod finetune;
-mod generate;
-mod gguf;
-mod hub;
-mod init;
-mod llama2c;
-pub mod load;
-mod lora;
-mod masked;
-pub mod ops;
-mod optimizer;
-mod peft;
-mod projection;
-mod rotary;
-mod shards;
-mod text_model;
-mod tokenizer;
-mod train;
-mod weights;
+mod files;
+mod text;
+mod training;
 
-pub use adapt::{ALL_LINEAR, Adaptable, adapt};
-pub use batch::{LabelledBatch, Sample, TokenBatch};
-pub use causal::{CausalLm, LmBatch, LmHead, LmSample};
-pub use chat::Message;
-pub use checkpoint::{Checkpoints, Difference};
-pub use classifier::{DenseHead, EncoderClassifier, Head, HeadKind, Recorded};
-pub use decoder::{AttentionBias, Decoder, DecoderConfig, SlidingWindow};
-pub use encoder::{Activation, Encoder, EncoderConfig, EncoderFamily, NormPlacement};
+pub use arch::{
+    ALL_LINEAR, Activation, Adaptable, AdaptableLinear, AttentionBias, CausalLm, Decoder, DecoderConfig, DenseHead,
+    Encoder, EncoderClassifier, EncoderConfig, EncoderFamily, Head, HeadKind, LmHead, LoraConfig, LoraLinear,
+    LoraScaling, MergedLora, NormPlacement, RecordedLayers, RotaryConfig, RotaryPairing, RotaryScaling, SampleModel,
+    SlidingWindow, adapt, generate,
+};
 pub use error::ModelError;
-pub use finetune::{Evaluation, FinetuneConfig, Finetuned, finetune};
-pub use generate::generate;
-pub use gguf::{FormatError, GgufVocabulary, gguf_tokenizer, load_gguf};
-pub use llama2c::{llama2c_tokenizer, load_llama2c};
-pub use load::LoadError;
-pub use lora::{LoraConfig, LoraLinear, LoraScaling, MergedLora};
-pub use masked::pretrain_masked;
-pub use peft::{Adapter, AdapterConfig, AdapterTask, TargetModules};
-pub use projection::Projection;
-pub use rotary::{RotaryConfig, RotaryPairing, RotaryScaling};
-pub use text_model::TextModel;
-pub use tokenizer::{Limit, SpecialTokens, TextTokenizer, TokenizeError, Tokenized, TokenizerSettings};
-pub use train::{Progress, TrainConfig, train};
-pub use weights::{CheckpointNames, load_weights, weights};
+pub use files::{
+    Adapter, AdapterConfig, AdapterTask, CheckpointNames, ClassifierOptions, FormatError, GgufVocabulary, Hub,
+    LoadError, LoadReport, LoadedModel, ModelKind, TargetModules, gguf_tokenizer, llama2c_tokenizer, load_causal_lm,
+    load_classifier, load_encoder, load_gguf, load_llama2c, load_weights, model_kind, weights,
+};
+pub use text::{
+    LabelledBatch, Limit, LmBatch, LmSample, Message, Sample, SpecialTokens, TextTokenizer, TokenBatch, TokenizeError,
+    TokenizedSample, TokenizerSettings,
+};
+pub use training::{
+    Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, Progress, RunDifference, TrainConfig, finetune,
+    pretrain_masked, train,
+};

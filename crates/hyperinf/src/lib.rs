@@ -11,7 +11,8 @@
 //! | [`solvers`] | products with the inverse of a damped curvature, each with its residual |
 //! | [`scoring`] | influence scores, rankings, detection and selection: the whole pipeline |
 //! | [`store`] | files of gradients and scores, larger than memory |
-//! | [`models`] | LoRA layers, a transformer classifier, fine-tuning |
+//! | [`ops`] | the operations of transformers, fused on the processor |
+//! | [`models`] | encoders and decoders from files, LoRA, tokenizers, fine-tuning |
 //! | [`data`] | data sets of text, and the run from rows to scores |
 //! | [`eval`] | figures that judge an attribution |
 //!
@@ -29,6 +30,7 @@ pub use hyperinf_data as data;
 pub use hyperinf_eval as eval;
 pub use hyperinf_gradients as gradients;
 pub use hyperinf_models as models;
+pub use hyperinf_ops as ops;
 pub use hyperinf_scoring as scoring;
 pub use hyperinf_solvers as solvers;
 pub use hyperinf_store as store;

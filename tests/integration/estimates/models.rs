@@ -5,7 +5,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, Tensor};
 use hyperinf::curvature::{Damping, Storage};
 use hyperinf::gradients::{Family, Likelihood, Tape, Target, Task, gradients};
-use hyperinf::models::{CausalLm, LmHead, LmSample, TextModel};
+use hyperinf::models::{CausalLm, LmHead, LmSample, SampleModel};
 use hyperinf::scoring::{Method, Options, QueryMode, TaskSource, attribute_with};
 use hyperinf::solvers::Exact;
 use hyperinf_tests::compare::{assert_close, matrix, precisions, tensor, values};

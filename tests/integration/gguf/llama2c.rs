@@ -71,8 +71,8 @@ fn files_that_are_not_whole_are_errors() {
         assert!(error.contains(message) && error.contains("model.bin"), "{message}: {error}");
     };
     let n = whole.len();
-    check(&whole[..n - 4], &format!("the file has {} bytes, but by its header {n}", n - 4));
-    check(&[&whole[..], &[0]].concat(), &format!("the file has {} bytes, but by its header {n}", n + 1));
+    check(&whole[..n - 4], &format!("the file has {} bytes, but its header says {n}", n - 4));
+    check(&[&whole[..], &[0]].concat(), &format!("the file has {} bytes, but its header says {n}", n + 1));
     check(&whole[..20], "cannot be read");
     let with = |place: usize, number: i32| {
         let mut bytes = whole.clone();
@@ -83,8 +83,8 @@ fn files_that_are_not_whole_are_errors() {
     check(&with(3, 0), "`heads` is 0, but must be positive");
     check(&with(3, 5), "`heads` is 5, but must be a divisor of the width");
     check(&with(5, 0), "`vocabulary` is 0, but must be positive");
-    check(&with(2, i32::MAX), "bytes, but by its header");
-    check(&with(6, i32::MAX), "bytes, but by its header");
+    check(&with(2, i32::MAX), "bytes, but its header says");
+    check(&with(6, i32::MAX), "bytes, but its header says");
     written(&path, &with(4, 3));
     let error = load_llama2c(&path, &device).expect_err("heads in groups").to_string();
     assert!(error.contains("`key_value_heads` is 3"), "{error}");
@@ -128,13 +128,13 @@ fn vocabularies_that_are_not_whole_are_errors() {
         assert!(error.contains(message) && error.contains("tok.bin"), "{message}: {error}");
     };
     let n = whole.len();
-    check(&whole[..n - 1], &format!("the file has {} bytes, but by its header {n}", n - 1));
+    check(&whole[..n - 1], &format!("the file has {} bytes, but its header says {n}", n - 1));
     check(&whole[..n - 5], "cannot be read");
     check(&whole[..2], "cannot be read");
     check(&whole[..17], "the vocabulary has 1 tokens");
     let mut changed = whole.clone();
     changed[12] = b'?';
-    check(&changed, "token 0 of the vocabulary (`?unk>`) is not the special token or byte of that number");
+    check(&changed, "token 0 of the vocabulary (`?unk>`) is not the special token or byte with this id");
     let mut changed = whole;
     *changed.last_mut().expect("it is not empty") = 0xff;
     check(&changed, "is not UTF-8");

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use hyperinf::models::load::{ClassifierOptions, load_causal_lm, load_classifier};
-use hyperinf::models::{CausalLm, EncoderClassifier, LmSample, Sample};
+use hyperinf::models::{
+    CausalLm, ClassifierOptions, EncoderClassifier, LmSample, Sample, load_causal_lm, load_classifier,
+};
 use hyperinf_tests::fixtures::{self, Array, Arrays};
 
 /// The folder of a tiny model.

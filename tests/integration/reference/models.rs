@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use hyperinf::gradients::{Gradients, Tape, Target, capture, gradients};
-use hyperinf::models::{Adaptable, Adapter, CheckpointNames, TextModel, weights};
+use hyperinf::models::{Adaptable, Adapter, CheckpointNames, SampleModel, weights};
 use hyperinf_tests::compare::{assert_close, largest, values};
 use hyperinf_tests::devices;
 
@@ -18,7 +18,7 @@ struct Found {
     gradients: Gradients,
 }
 
-fn together<M: TextModel>(model: &M, samples: &[M::Sample]) -> Found {
+fn together<M: SampleModel>(model: &M, samples: &[M::Sample]) -> Found {
     let batch = model.collate(&samples.iter().collect::<Vec<_>>()).expect("the samples fit the model");
     let outputs = model.forward(&batch, &mut Tape::off());
     let gradients = gradients(model, &batch, Target::Loss).expect("every adapter is used");
@@ -26,7 +26,7 @@ fn together<M: TextModel>(model: &M, samples: &[M::Sample]) -> Found {
     Found { logits: values(outputs), losses, gradients }
 }
 
-fn alone<M: TextModel>(model: &M, samples: &[M::Sample]) -> Found {
+fn alone<M: SampleModel>(model: &M, samples: &[M::Sample]) -> Found {
     let each: Vec<Found> = samples.iter().map(|sample| together(model, std::slice::from_ref(sample))).collect();
     Found {
         logits: each.iter().flat_map(|found| found.logits.clone()).collect(),
@@ -35,7 +35,7 @@ fn alone<M: TextModel>(model: &M, samples: &[M::Sample]) -> Found {
     }
 }
 
-fn check<M: TextModel + Adaptable + CheckpointNames>(
+fn check<M: SampleModel + Adaptable + CheckpointNames>(
     model: &str,
     adapter: &str,
     load: impl Fn(&str, &Device) -> M,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, TensorData};
 use hyperinf::gradients::Tape;
 use hyperinf::models::{
-    ALL_LINEAR, Adaptable, Adapter, CheckpointNames, LoraConfig, LoraScaling, TextModel, adapt, load_weights, weights,
+    ALL_LINEAR, Adaptable, Adapter, CheckpointNames, LoraConfig, LoraScaling, SampleModel, adapt, load_weights, weights,
 };
 use hyperinf_tests::compare::{assert_close, largest, values};
 use hyperinf_tests::devices;
@@ -19,7 +19,7 @@ use crate::models::difference;
 const LORA: LoraConfig = LoraConfig { rank: 3, alpha: 5.0, scaling: LoraScaling::Standard, dropout: 0.1 };
 
 /// A model whose adapters and head have values without pattern, as after training.
-fn trained<M: TextModel + Adaptable>(base: M, targets: &[&str], config: &LoraConfig) -> M {
+fn trained<M: SampleModel + Adaptable>(base: M, targets: &[&str], config: &LoraConfig) -> M {
     let adapted = adapt(base, targets, config, 3).expect("the layers exist");
     let values = weights(&adapted).expect("weights can be read").into_iter().map(|(name, data)| {
         if !name.contains("lora_") && !name.starts_with("classifier.") {
@@ -33,12 +33,12 @@ fn trained<M: TextModel + Adaptable>(base: M, targets: &[&str], config: &LoraCon
     load_weights(adapted, values.collect()).expect("the names are the model's own")
 }
 
-fn logits<M: TextModel>(model: &M, samples: &[M::Sample]) -> Vec<f64> {
+fn logits<M: SampleModel>(model: &M, samples: &[M::Sample]) -> Vec<f64> {
     let batch = model.collate(&samples.iter().collect::<Vec<_>>()).expect("the samples fit the model");
     values(model.forward(&batch, &mut Tape::off()))
 }
 
-fn check<M: TextModel + Adaptable + CheckpointNames>(
+fn check<M: SampleModel + Adaptable + CheckpointNames>(
     (model, adapter): (&str, &str),
     load: impl Fn(&str, &Device) -> M,
     samples: impl Fn(&Case) -> Vec<M::Sample>,

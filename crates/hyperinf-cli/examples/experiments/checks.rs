@@ -3,8 +3,7 @@
 use hyperinf::burn::tensor::Device;
 use hyperinf::curvature::host;
 use hyperinf::gradients::Tape;
-use hyperinf::models::load::{load_causal_lm, load_encoder};
-use hyperinf::models::{Limit, TextTokenizer, TokenBatch, generate};
+use hyperinf::models::{Limit, TextTokenizer, TokenBatch, generate, load_causal_lm, load_encoder};
 
 use crate::{Failure, Places};
 

@@ -6,10 +6,9 @@ use clap::Args;
 use hyperinf::burn::tensor::Device;
 use hyperinf::eval::{auc, detection_rate, pearson, spearman};
 use hyperinf::gradients::{Tape, Task};
-use hyperinf::models::load::{ClassifierOptions, load_classifier};
 use hyperinf::models::{
-    EncoderClassifier, FinetuneConfig, HeadKind, Limit, LoraConfig, Recorded, Sample, TextModel, TextTokenizer,
-    TrainConfig, adapt, finetune,
+    ClassifierOptions, EncoderClassifier, FinetuneConfig, HeadKind, Limit, LoraConfig, RecordedLayers, Sample,
+    SampleModel, TextTokenizer, TrainConfig, adapt, finetune, load_classifier,
 };
 use hyperinf::scoring::QueryMode;
 
@@ -125,7 +124,7 @@ fn unit(
 
     let options = ClassifierOptions { classes: Some(2), head: Some(HeadKind::Mean), seed };
     let mut model = load_classifier(&places.assets.join("minilm"), &options, device)?.model;
-    model.recorded = Recorded::Adapters;
+    model.recorded = RecordedLayers::Adapters;
     let lora = LoraConfig { rank, alpha: 2.0 * rank as f64, ..LoraConfig::default() };
     let model = adapt(model, &["query", "value"], &lora, seed)?;
     let schedule = TrainConfig { learning_rate, epochs, batch_size, seed, ..TrainConfig::default() };

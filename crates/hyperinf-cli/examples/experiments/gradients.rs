@@ -3,7 +3,7 @@
 use hyperinf::burn::tensor::{Int, Tensor, TensorData};
 use hyperinf::curvature::host;
 use hyperinf::gradients::{Gradients, Target, capture};
-use hyperinf::models::TextModel;
+use hyperinf::models::SampleModel;
 
 use crate::Failure;
 
@@ -14,9 +14,9 @@ pub struct Taken {
 }
 
 /// One pass over the samples, `batch` at a time, those of like length together.
-pub fn take<M: TextModel>(model: &M, samples: &[M::Sample], batch: usize) -> Result<Taken, Failure> {
+pub fn take<M: SampleModel>(model: &M, samples: &[M::Sample], batch: usize) -> Result<Taken, Failure> {
     let mut order: Vec<usize> = (0..samples.len()).collect();
-    order.sort_by_key(|&row| M::tokens(&samples[row]));
+    order.sort_by_key(|&row| M::length(&samples[row]));
     let (mut parts, mut sorted_losses) = (Vec::new(), Vec::new());
     for rows in order.chunks(batch) {
         let chosen: Vec<&M::Sample> = rows.iter().map(|&row| &samples[row]).collect();

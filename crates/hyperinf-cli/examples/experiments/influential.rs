@@ -6,9 +6,9 @@ use clap::Args;
 use hyperinf::burn::tensor::Device;
 use hyperinf::eval::{auc, detection_rate};
 use hyperinf::gradients::{Tape, Task as _};
-use hyperinf::models::load::load_causal_lm;
 use hyperinf::models::{
-    CausalLm, FinetuneConfig, Limit, LmSample, LoraConfig, TextModel, TextTokenizer, TrainConfig, adapt, finetune,
+    CausalLm, FinetuneConfig, Limit, LmSample, LoraConfig, SampleModel, TextTokenizer, TrainConfig, adapt, finetune,
+    load_causal_lm,
 };
 use hyperinf::scoring::QueryMode;
 

@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use hyperinf::models::{
-    ALL_LINEAR, EncoderClassifier, FinetuneConfig, HeadKind, LoraConfig, ModelError, Progress, Recorded, Sample,
+    ALL_LINEAR, EncoderClassifier, FinetuneConfig, HeadKind, LoraConfig, ModelError, Progress, RecordedLayers, Sample,
     TrainConfig, adapt, finetune,
 };
 
@@ -31,7 +31,7 @@ pub fn sample(data: &DemoData, mail: &Mail, spam: bool) -> Result<Sample, DataEr
 pub fn build(data: &DemoData, seed: u64, device: &Device) -> Result<EncoderClassifier, DataError> {
     let lora = LoraConfig { rank: 4, alpha: 16.0, ..LoraConfig::default() };
     let encoder = adapt(data.base(device)?, &[ALL_LINEAR], &lora, seed)?;
-    Ok(EncoderClassifier::new(encoder, HeadKind::Mean, 2, Recorded::AdaptersAndHead, seed.wrapping_add(1))?)
+    Ok(EncoderClassifier::new(encoder, HeadKind::Mean, 2, RecordedLayers::AdaptersAndHead, seed.wrapping_add(1))?)
 }
 
 /// Fine-tunes what is not frozen, for so few epochs that wrong labels are not learned by heart.

@@ -1,8 +1,7 @@
 use hyperinf::curvature::CurvatureError;
 use hyperinf::data::{DataError, Existing, Reason, RunError};
 use hyperinf::eval::TruthError;
-use hyperinf::models::ModelError;
-use hyperinf::models::load::LoadError;
+use hyperinf::models::{LoadError, ModelError};
 use hyperinf::scoring::ScoreError;
 use hyperinf::solvers::SolveError;
 use hyperinf::store::{FileError, StoreError};

@@ -163,7 +163,7 @@ fn models_that_cannot_be_loaded() {
     check_attribute(&folder, &of("t5"), &[], 3, &["`t5`", "bert", "roberta", "llama", "mistral", "qwen2"]);
     fs::create_dir(folder.file("empty")).expect("the folder can be written");
     check_attribute(&folder, &of("empty"), &[], 3, &["`empty`", "config.json"]);
-    check_attribute(&folder, &of("./absent"), &[], 3, &["`./absent`", "no file or folder"]);
+    check_attribute(&folder, &of("./absent"), &[], 3, &["`./absent`", "neither a file or folder nor"]);
     check_attribute(&folder, &of(&model("bert/query_value")), &[], 3, &["adapter", "--model"]);
     // A folder without a tokenizer.
     fs::create_dir(folder.file("mute")).expect("the folder can be written");

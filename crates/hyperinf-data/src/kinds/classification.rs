@@ -1,6 +1,8 @@
 use burn::tensor::Device;
-use hyperinf_models::load::{ClassifierOptions, LoadError, Loaded, ModelKind, load_classifier};
-use hyperinf_models::{Adapter, EncoderClassifier, Limit, Sample, TextTokenizer, Tokenized};
+use hyperinf_models::{
+    Adapter, ClassifierOptions, EncoderClassifier, Limit, LoadError, LoadedModel, ModelKind, Sample, TextTokenizer,
+    TokenizedSample, load_classifier,
+};
 
 use crate::columns::{Cells, Header, Role};
 use crate::dataset::{Content, Dataset};
@@ -150,7 +152,7 @@ impl Kind for TextClassification {
         match load(None) {
             Err(LoadError::NoHead { .. }) => {}
             loaded => {
-                let Loaded { model, report } = loaded.map_err(files.of_model())?;
+                let LoadedModel { model, report } = loaded.map_err(files.of_model())?;
                 let own = report.labels.map_or_else(|| Labels::numbered(model.classes()), Labels::of_model);
                 if found.names.iter().all(|name| own.class(name).is_ok()) {
                     return Ok(Prepared { model, processor: processor(own)? });
@@ -170,7 +172,11 @@ impl Kind for TextClassification {
         model.encoder.config().max_tokens
     }
 
-    fn sample(prepared: &Prepared<Self>, content: &LabelledText, limit: Limit) -> Result<Tokenized<Sample>, Reason> {
+    fn sample(
+        prepared: &Prepared<Self>,
+        content: &LabelledText,
+        limit: Limit,
+    ) -> Result<TokenizedSample<Sample>, Reason> {
         let Prepared { model, processor: LabelledProcessor { tokenizer, labels } } = prepared;
         let class = labels.class(&content.label)?;
         let found = tokenizer.classification(&content.text, content.pair.as_deref(), class, limit)?;

@@ -1,7 +1,8 @@
 use burn::tensor::Device;
 use hyperinf_gradients::Estimate;
-use hyperinf_models::load::{ModelKind, load_causal_lm};
-use hyperinf_models::{Adapter, CausalLm, Limit, LmSample, Message, TextTokenizer, Tokenized};
+use hyperinf_models::{
+    Adapter, CausalLm, Limit, LmSample, Message, ModelKind, TextTokenizer, TokenizedSample, load_causal_lm,
+};
 
 use crate::columns::{Cells, Header, Role};
 use crate::dataset::{Content, Dataset};
@@ -176,7 +177,7 @@ impl Kind for LanguageModel {
         model.decoder().config().max_tokens
     }
 
-    fn sample(prepared: &Prepared<Self>, content: &Passage, limit: Limit) -> Result<Tokenized<LmSample>, Reason> {
+    fn sample(prepared: &Prepared<Self>, content: &Passage, limit: Limit) -> Result<TokenizedSample<LmSample>, Reason> {
         let Prepared { model, processor: tokenizer } = prepared;
         let found = match content {
             Passage::Completion { prompt, completion } => tokenizer.completion(prompt, completion, limit),

@@ -1,0 +1,68 @@
+use burn::module::Param;
+use burn::nn::{Embedding, Linear};
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::ModelError;
+
+/// Returns the weight with a name and shape; linear weights are `[d_input, d_output]`.
+pub(crate) type WeightSource<'a> = dyn FnMut(&str, &[usize]) -> Result<TensorData, ModelError> + 'a;
+
+/// Builds the parts of a model, one weight after the other, so that none is held twice.
+pub(crate) struct Builder<'a> {
+    source: &'a mut WeightSource<'a>,
+    device: &'a Device,
+}
+
+impl<'a> Builder<'a> {
+    pub(crate) fn new(source: &'a mut WeightSource<'a>, device: &'a Device) -> Self {
+        Self { source, device }
+    }
+
+    pub(crate) fn vector(&mut self, name: &str, length: usize) -> Result<Param<Tensor<1>>, ModelError> {
+        self.weight(name, [length])
+    }
+
+    pub(crate) fn embedding(&mut self, name: &str, shape: [usize; 2]) -> Result<Embedding, ModelError> {
+        Ok(Embedding { weight: self.weight(&format!("{name}.weight"), shape)? })
+    }
+
+    pub(crate) fn linear(
+        &mut self,
+        name: &str,
+        d_input: usize,
+        d_output: usize,
+        bias: bool,
+    ) -> Result<Linear, ModelError> {
+        let weight = self.weight(&format!("{name}.weight"), [d_input, d_output])?;
+        let bias = if bias { Some(self.vector(&format!("{name}.bias"), d_output)?) } else { None };
+        Ok(Linear { weight, bias })
+    }
+
+    fn weight<const R: usize>(&mut self, name: &str, shape: [usize; R]) -> Result<Param<Tensor<R>>, ModelError> {
+        let data = (self.source)(name, &shape)?;
+        let found = data.shape().to_vec();
+        if found != shape {
+            return Err(ModelError::WeightShape { name: name.to_owned(), found, expected: shape.to_vec() });
+        }
+        Ok(Param::from_data(data, self.device))
+    }
+}
+
+/// Untrained weights, drawn on the host from a seed: gains 1, biases 0, the embedding uniform in `±0.1`, linear weights
+/// uniform in `±1/√d_input`.
+pub(crate) fn untrained(seed: u64) -> impl FnMut(&str, &[usize]) -> Result<TensorData, ModelError> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    move |name, shape| {
+        let count = shape.iter().product();
+        let values: Vec<f32> = match shape {
+            [rows, _] => {
+                let bound = if name.ends_with("embed_tokens.weight") { 0.1 } else { 1.0 / (*rows as f32).sqrt() };
+                (0..count).map(|_| bound * (2.0 * rng.random::<f32>() - 1.0)).collect()
+            }
+            _ => vec![if name.ends_with(".bias") { 0.0 } else { 1.0 }; count],
+        };
+        Ok(TensorData::new(values, shape.to_vec()))
+    }
+}

@@ -1,0 +1,293 @@
+//! Loading of models from Hugging Face folders, and the choice of the loader for other files.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use burn::tensor::Device;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::decoder_config::{DecoderFamily, decoder_config};
+use super::encoder_config::encoder_config;
+use super::fields::Fields;
+use super::shards::Shards;
+use super::tensors::{IgnoredTensors, fill, pull};
+use crate::{
+    CausalLm, Encoder, EncoderClassifier, EncoderFamily, HeadKind, LmHead, LoadError, RecordedLayers, load_gguf,
+    load_llama2c,
+};
+
+/// A model with a report of its loading.
+#[derive(Clone, Debug)]
+pub struct LoadedModel<M> {
+    /// The model.
+    pub model: M,
+    /// What was ignored and what was created.
+    pub report: LoadReport,
+}
+
+/// What loading did beyond assigning every tensor to its parameter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    /// Tensors that were not used: tables that can be computed, and heads for other tasks.
+    pub ignored: Vec<String>,
+    /// Parameters that were drawn from the seed, by their names in a checkpoint.
+    pub created: Vec<String>,
+    /// The names of the classes, if the checkpoint's own head is used and its settings name them.
+    pub labels: Option<Vec<String>>,
+}
+
+/// The kinds of models that can be loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelKind {
+    /// An encoder, for [`load_classifier`] and [`load_encoder`].
+    Encoder,
+    /// A language model, for [`load_causal_lm`].
+    CausalLm,
+}
+
+/// The options of [`load_classifier`].
+///
+/// | field | default | purpose |
+/// |---|---|---|
+/// | `classes` | `None` | number of classes; `None` for those of the checkpoint's head |
+/// | `head` | `None` | kind of head; `None` for that of the family |
+/// | `seed` | 0 | seed of a new head |
+///
+/// The family's kind is [`HeadKind::Dense`] for RoBERTa and [`HeadKind::Pooler`] for BERT, as in Hugging Face's
+/// libraries. Without a pooler in the checkpoint it is [`HeadKind::Mean`], because a frozen layer with random weights
+/// helps nobody.
+///
+/// The checkpoint's own head is used if it has this number of classes and this kind. Otherwise a new head is created,
+/// and the report says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClassifierOptions {
+    /// The number of classes.
+    pub classes: Option<usize>,
+    /// The kind of head.
+    pub head: Option<HeadKind>,
+    /// The seed of a new head.
+    pub seed: u64,
+}
+
+const ENCODERS: &[&str] = &["bert", "roberta", "xlm-roberta"];
+const DECODERS: &[&str] = &["llama", "mistral", "qwen2"];
+const ALL: &[&str] = &["bert", "roberta", "xlm-roberta", "llama", "mistral", "qwen2"];
+
+enum Family {
+    Encoder(EncoderFamily),
+    Decoder(DecoderFamily),
+}
+
+/// The kind of the model at a path.
+///
+/// # Errors
+///
+/// If there is no model, or its type is not supported.
+pub fn model_kind(path: &Path) -> Result<ModelKind, LoadError> {
+    if is_gguf(path) || is_llama2c(path) {
+        return Ok(ModelKind::CausalLm);
+    }
+    Ok(match family(path, &settings(path)?)? {
+        Family::Encoder(_) => ModelKind::Encoder,
+        Family::Decoder(_) => ModelKind::CausalLm,
+    })
+}
+
+/// Loads an encoder with a classification head from a folder.
+///
+/// The folder holds `config.json` and `model.safetensors`, or `model.safetensors.index.json` with the files it names.
+/// Numbers in f16, bf16 and f64 are converted to f32. Tensors are read one at a time, so that memory holds one model
+/// and one tensor. Every tensor must be used, except those of [`LoadReport::ignored`]; every setting of `config.json`
+/// that changes what is computed is followed or refused, except dropout, which is not applied to a frozen base.
+///
+/// # Errors
+///
+/// If a file is missing, damaged or of an unsupported model; if tensors are missing, unused or of another shape; if
+/// there is neither a head in the checkpoint nor a number of classes.
+pub fn load_classifier(
+    folder: &Path,
+    options: &ClassifierOptions,
+    device: &Device,
+) -> Result<LoadedModel<EncoderClassifier>, LoadError> {
+    let (fields, family) = encoder_settings(folder)?;
+    let mut shards = Shards::of_folder(folder)?;
+    let own = own_head(&shards);
+    let pooler = has_pooler(&shards);
+    let fitting = own.filter(|&(kind, classes)| {
+        options.classes.is_none_or(|wanted| wanted == classes)
+            && options.head.is_none_or(|wanted| wanted == kind)
+            && (kind == HeadKind::Dense) == (family == EncoderFamily::Roberta)
+    });
+    let (kind, classes) = match (fitting, options.classes) {
+        (Some(own), _) => own,
+        (None, Some(classes)) => {
+            let usual = match family {
+                EncoderFamily::Roberta => HeadKind::Dense,
+                EncoderFamily::Bert if pooler => HeadKind::Pooler,
+                EncoderFamily::Bert => HeadKind::Mean,
+            };
+            (options.head.unwrap_or(usual), classes)
+        }
+        (None, None) => return Err(LoadError::NoHead { path: folder.to_owned() }),
+    };
+    // BERT's head needs a pooler: if the checkpoint lacks it, loading lists it as missing.
+    let config = encoder_config(&fields, family, pooler || kind == HeadKind::Pooler)?;
+    check_layers(&fields, config.layers, &shards)?;
+    let encoder = Encoder::new(config, options.seed, device)?;
+    let model = EncoderClassifier::new(encoder, kind, classes, RecordedLayers::default(), options.seed)?;
+    let mut report = LoadReport::default();
+    let ignored = match fitting {
+        Some(_) => {
+            let known = [json!("single_label_classification")];
+            fields.only("problem_type", &known, "\"single_label_classification\"")?;
+            report.labels = labels(&fields, classes)?;
+            IgnoredTensors { prefixes: &["cls.", "lm_head."], suffixes: &["position_ids"] }
+        }
+        None => IgnoredTensors { prefixes: &["cls.", "lm_head.", "classifier."], suffixes: &["position_ids"] },
+    };
+    let created = |path: &str| fitting.is_none() && path.starts_with("classifier.");
+    let model = fill(model, &mut shards, folder, &ignored, created, &mut report)?;
+    Ok(LoadedModel { model, report })
+}
+
+/// Loads an encoder without a head, as for sentence embeddings; heads in the checkpoint are ignored.
+///
+/// # Errors
+///
+/// As [`load_classifier`].
+pub fn load_encoder(folder: &Path, device: &Device) -> Result<LoadedModel<Encoder>, LoadError> {
+    let (fields, family) = encoder_settings(folder)?;
+    let mut shards = Shards::of_folder(folder)?;
+    let config = encoder_config(&fields, family, has_pooler(&shards))?;
+    check_layers(&fields, config.layers, &shards)?;
+    let ignored =
+        IgnoredTensors { prefixes: &["cls.", "lm_head.", "classifier.", "qa_outputs."], suffixes: &["position_ids"] };
+    let mut report = LoadReport::default();
+    let model = fill(Encoder::new(config, 0, device)?, &mut shards, folder, &ignored, |_| false, &mut report)?;
+    Ok(LoadedModel { model, report })
+}
+
+/// Loads a language model from a folder, a `.gguf` file or a llama2.c `.bin` file.
+///
+/// # Errors
+///
+/// As [`load_classifier`].
+pub fn load_causal_lm(path: &Path, device: &Device) -> Result<LoadedModel<CausalLm>, LoadError> {
+    if is_gguf(path) {
+        return Ok(LoadedModel { model: load_gguf(path, device)?, report: LoadReport::default() });
+    }
+    if is_llama2c(path) {
+        return Ok(LoadedModel { model: load_llama2c(path, device)?, report: LoadReport::default() });
+    }
+    let fields = settings(path)?;
+    let wrong =
+        |found| LoadError::ModelType { path: path.to_owned(), found, wanted: "language models are", known: DECODERS };
+    let Family::Decoder(family) = family(path, &fields)? else {
+        return Err(wrong(fields.text("model_type")?.unwrap_or_default()));
+    };
+    let (config, head) = decoder_config(&fields, family)?;
+    let mut shards = Shards::of_folder(path)?;
+    check_layers(&fields, config.layers, &shards)?;
+    let prefixes: &[&str] = if head == LmHead::Tied { &["lm_head."] } else { &[] };
+    let ignored = IgnoredTensors { prefixes, suffixes: &["rotary_emb.inv_freq"] };
+    let mut report = LoadReport::default();
+    let model = pull(&mut shards, path, &ignored, &mut report, |weights| {
+        CausalLm::from_weights(config, head, device, weights)
+    })?;
+    Ok(LoadedModel { model, report })
+}
+
+pub(crate) fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
+pub(crate) fn is_llama2c(path: &Path) -> bool {
+    path.is_file() && path.extension() == Some(OsStr::new("bin"))
+}
+
+/// The settings of the model in a folder.
+fn settings(folder: &Path) -> Result<Fields, LoadError> {
+    let path = folder.join("config.json");
+    if path.exists() {
+        let fields = Fields::read(&path)?;
+        return match fields.get("quantization_config") {
+            Some(value) => Err(fields.refuse("quantization_config", value, "a model without it")),
+            None => Ok(fields),
+        };
+    }
+    let adapter = folder.join("adapter_config.json");
+    if adapter.exists() {
+        let base = Fields::read(&adapter)?.text("base_model_name_or_path")?;
+        return Err(LoadError::IsAdapter { path: folder.to_owned(), base });
+    }
+    Err(LoadError::Missing { path: folder.to_owned(), what: "model", looked_for: "`config.json`" })
+}
+
+fn family(path: &Path, fields: &Fields) -> Result<Family, LoadError> {
+    let name = fields.text("model_type")?.unwrap_or_default();
+    Ok(match name.as_str() {
+        "bert" => Family::Encoder(EncoderFamily::Bert),
+        "roberta" | "xlm-roberta" => Family::Encoder(EncoderFamily::Roberta),
+        "llama" => Family::Decoder(DecoderFamily::Llama),
+        "mistral" => Family::Decoder(DecoderFamily::Mistral),
+        "qwen2" => Family::Decoder(DecoderFamily::Qwen2),
+        _ => {
+            let wanted = "models that can be loaded are";
+            return Err(LoadError::ModelType { path: path.to_owned(), found: name, wanted, known: ALL });
+        }
+    })
+}
+
+fn encoder_settings(folder: &Path) -> Result<(Fields, EncoderFamily), LoadError> {
+    if is_gguf(folder) || is_llama2c(folder) {
+        let (found, wanted) = ("language model".to_owned(), "classifiers are");
+        return Err(LoadError::ModelType { path: folder.to_owned(), found, wanted, known: ENCODERS });
+    }
+    let fields = settings(folder)?;
+    match family(folder, &fields)? {
+        Family::Encoder(family) => Ok((fields, family)),
+        Family::Decoder(_) => {
+            let found = fields.text("model_type")?.unwrap_or_default();
+            let wanted = "classifiers are";
+            Err(LoadError::ModelType { path: folder.to_owned(), found, wanted, known: ENCODERS })
+        }
+    }
+}
+
+/// Fails if there are more layers than tensors: the list of missing tensors could be endless.
+fn check_layers(fields: &Fields, layers: usize, shards: &Shards) -> Result<(), LoadError> {
+    let tensors = shards.names().count();
+    if layers <= tensors {
+        return Ok(());
+    }
+    Err(fields.refuse("num_hidden_layers", &json!(layers), &format!("fewer layers than the {tensors} tensors")))
+}
+
+/// The kind and the number of classes of the head in a checkpoint.
+fn own_head(shards: &Shards) -> Option<(HeadKind, usize)> {
+    let classes = |name| shards.shape(name).and_then(|shape| shape.first().copied());
+    let dense = classes("classifier.out_proj.weight").map(|classes| (HeadKind::Dense, classes));
+    dense.or_else(|| classes("classifier.weight").map(|classes| (HeadKind::Pooler, classes)))
+}
+
+fn has_pooler(shards: &Shards) -> bool {
+    shards.names().any(|name| name.ends_with("pooler.dense.weight"))
+}
+
+/// The names of the classes in `id2label`, if it names all of them; the placeholder `LABEL_0` does not count.
+fn labels(fields: &Fields, classes: usize) -> Result<Option<Vec<String>>, LoadError> {
+    let Some(names) = fields.within("id2label", "id2label.")? else {
+        return Ok(None);
+    };
+    let name = |class: usize| Ok(names.text(&class.to_string())?.filter(|name| *name != format!("LABEL_{class}")));
+    (0..classes).map(name).collect()
+}
+
+/// Reads a JSON file.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, LoadError> {
+    let file = File::open(path).map_err(|source| LoadError::File { path: path.to_owned(), source })?;
+    serde_json::from_reader(BufReader::new(file)).map_err(|source| LoadError::Json { path: path.to_owned(), source })
+}

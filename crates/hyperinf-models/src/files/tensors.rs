@@ -1,0 +1,162 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use burn::tensor::TensorData;
+
+use super::layout::transposed;
+use super::shards::Shards;
+use crate::arch::parameters::{Change, map_parameters, parameter_paths};
+use crate::{CheckpointNames, LoadError, LoadReport, ModelError};
+
+/// Tensors that a checkpoint may hold and the model does not need.
+pub(super) struct IgnoredTensors {
+    /// The beginnings of their names.
+    pub(super) prefixes: &'static [&'static str],
+    /// The ends of their names.
+    pub(super) suffixes: &'static [&'static str],
+}
+
+impl IgnoredTensors {
+    fn includes(&self, name: &str) -> bool {
+        self.prefixes.iter().any(|prefix| name.starts_with(prefix))
+            || self.suffixes.iter().any(|suffix| name.ends_with(suffix))
+    }
+}
+
+/// A module with the tensors of a checkpoint. Parameters whose path is `created` keep their values.
+pub(super) fn fill<M: CheckpointNames>(
+    module: M,
+    shards: &mut Shards,
+    path: &Path,
+    ignored: &IgnoredTensors,
+    created: impl Fn(&str) -> bool,
+    report: &mut LoadReport,
+) -> Result<M, LoadError> {
+    let named = parameter_paths(&module).into_iter().map(|path| {
+        let name = module.checkpoint_name(&path);
+        (path, name)
+    });
+    let (kept, names): (BTreeMap<_, _>, BTreeMap<_, _>) = named.partition(|(path, _)| created(path));
+    report.created = kept.into_values().collect();
+    let mut source = Source { shards, path, used: BTreeSet::new(), missing: Vec::new() };
+    let mut failed = None;
+    let module = map_parameters(module, |parameter| {
+        let Some(name) = names.get(&parameter.path).filter(|_| failed.is_none()) else { return Change::Keep };
+        let layout = if parameter.is_linear_weight { Layout::Transposed } else { Layout::Same };
+        match source.read(name, &parameter.shape, layout) {
+            Ok(Some(data)) => Change::Data(data),
+            Ok(None) => Change::Keep,
+            Err(error) => {
+                failed = Some(error);
+                Change::Keep
+            }
+        }
+    });
+    match failed {
+        Some(error) => Err(error),
+        None => source.finish(ignored, report).map(|()| module),
+    }
+}
+
+/// A model built by `make` from weights that it requests by name, in the layout of Burn's `Linear`.
+pub(super) fn pull<M>(
+    shards: &mut Shards,
+    path: &Path,
+    ignored: &IgnoredTensors,
+    report: &mut LoadReport,
+    make: impl FnOnce(&mut dyn FnMut(&str, &[usize]) -> Result<TensorData, ModelError>) -> Result<M, ModelError>,
+) -> Result<M, LoadError> {
+    let mut source = Source { shards, path, used: BTreeSet::new(), missing: Vec::new() };
+    let mut failed = None;
+    let made = make(&mut |name, shape| {
+        let layout = match shape {
+            [_, _] if !name.ends_with("embed_tokens.weight") => Layout::Transposed,
+            _ => Layout::Same,
+        };
+        let found = source.read(name, shape, layout).unwrap_or_else(|error| {
+            failed.get_or_insert(error);
+            None
+        });
+        match (found, &failed) {
+            (Some(data), _) => Ok(data),
+            (None, Some(_)) => Err(ModelError::Empty { what: "readable weights" }),
+            // The build goes on, so that every missing tensor can be listed.
+            (None, None) => Ok(TensorData::zeros::<f32, _>(shape.to_vec())),
+        }
+    });
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let model = made?;
+    source.finish(ignored, report).map(|()| model)
+}
+
+/// The layout of a parameter in a checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    /// As here.
+    Same,
+    /// Outputs × inputs instead of inputs × outputs.
+    Transposed,
+}
+
+/// A checkpoint that keeps track of the tensors used.
+struct Source<'a> {
+    shards: &'a mut Shards,
+    path: &'a Path,
+    used: BTreeSet<String>,
+    missing: Vec<String>,
+}
+
+impl Source<'_> {
+    /// The parameter with this name, in the layout used here; `None`, and listed as missing, if there is no tensor.
+    fn read(&mut self, name: &str, shape: &[usize], layout: Layout) -> Result<Option<TensorData>, LoadError> {
+        let Some(stored) = spellings(name).into_iter().find(|name| self.shards.shape(name).is_some()) else {
+            self.missing.push(name.to_owned());
+            return Ok(None);
+        };
+        let mut expected = shape.to_vec();
+        if layout == Layout::Transposed {
+            expected.reverse();
+        }
+        let found = self.shards.shape(&stored).unwrap_or_default().to_vec();
+        if found != expected {
+            return Err(LoadError::TensorShape { path: self.path.to_owned(), name: stored, found, expected });
+        }
+        let Some(mut values) = self.shards.read(&stored)? else {
+            return Ok(None);
+        };
+        if layout == Layout::Transposed {
+            values = transposed(&values, expected[0], expected[1]);
+        }
+        self.used.insert(stored);
+        Ok(Some(TensorData::new(values, shape.to_vec())))
+    }
+
+    /// Fails if tensors are missing or unused.
+    fn finish(mut self, known: &IgnoredTensors, report: &mut LoadReport) -> Result<(), LoadError> {
+        self.missing.sort_unstable();
+        let left = self.shards.names().filter(|&name| !self.used.contains(name)).map(str::to_owned);
+        let (ignored, unused): (Vec<String>, Vec<String>) = left.partition(|name| known.includes(name));
+        if self.missing.is_empty() && unused.is_empty() {
+            report.ignored = ignored;
+            Ok(())
+        } else {
+            Err(LoadError::TensorNames { path: self.path.to_owned(), missing: self.missing, unused })
+        }
+    }
+}
+
+/// The names that a parameter may have: with and without the model's prefix, and with the old names of BERT's
+/// normalisations.
+fn spellings(name: &str) -> Vec<String> {
+    let mut names = vec![name.to_owned()];
+    let old = name.strip_suffix("LayerNorm.weight").map(|stem| format!("{stem}LayerNorm.gamma"));
+    names.extend(old.or_else(|| name.strip_suffix("LayerNorm.bias").map(|stem| format!("{stem}LayerNorm.beta"))));
+    let bare = |name: &String| {
+        ["bert.", "roberta.", "model."].iter().find_map(|prefix| name.strip_prefix(prefix).map(str::to_owned))
+    };
+    let without: Vec<String> = names.iter().filter_map(bare).collect();
+    names.extend(without);
+    names
+}

@@ -1,0 +1,306 @@
+use std::ops::Range;
+
+use tokenizers::utils::truncation::{TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings};
+use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, Tokenizer};
+
+use super::chat::ChatTemplate;
+use crate::{LmSample, Message, Sample, TokenizeError};
+
+/// The most tokens of a sample, including special tokens, and what happens to longer ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Longer samples are an error.
+    Refuse(usize),
+    /// Longer samples are cut at the end.
+    Cut(usize),
+}
+
+impl Limit {
+    /// The number of tokens.
+    pub fn tokens(self) -> usize {
+        match self {
+            Self::Refuse(tokens) | Self::Cut(tokens) => tokens,
+        }
+    }
+}
+
+/// A sample, and how much of it was cut off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenizedSample<S> {
+    /// The sample.
+    pub sample: S,
+    /// The number of tokens cut off.
+    pub cut: usize,
+}
+
+/// The special tokens of a tokenizer, as far as it has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpecialTokens {
+    /// The beginning of a sequence.
+    pub bos: Option<u32>,
+    /// The end of a sequence.
+    pub eos: Option<u32>,
+    /// Padding.
+    pub pad: Option<u32>,
+}
+
+/// A tokenizer that makes samples from text, with special tokens and a chat template.
+///
+/// | samples from | tokens | loss over |
+/// |---|---|---|
+/// | [`classification`](Self::classification) | a text or a pair, with the special tokens of the tokenizer | – |
+/// | [`completion`](Self::completion) | BOS if the model uses it, prompt, completion, EOS | completion and EOS |
+/// | [`text`](Self::text) | BOS if the model uses it, the text | all but the first token |
+/// | [`chat`](Self::chat) | the messages, written by the chat template | the assistant's messages |
+///
+/// EOS is added if the tokenizer has one and the completion does not end in it. Special tokens spelled out in a text
+/// are recognised, as in Hugging Face's libraries.
+#[derive(Clone, Debug)]
+pub struct TextTokenizer {
+    /// Without post-processor, truncation and padding, so that offsets refer to the text.
+    tokenizer: Tokenizer,
+    post_processor: Option<PostProcessorWrapper>,
+    special: SpecialTokens,
+    /// The tokens before a text for a language model.
+    prefix: Vec<u32>,
+    segments: bool,
+    chat: Option<ChatTemplate>,
+}
+
+/// Settings that come with a tokenizer.
+#[derive(Clone, Debug, Default)]
+pub struct TokenizerSettings {
+    /// The special tokens.
+    pub special: SpecialTokens,
+    /// Whether a language model's text begins with BOS; by default, as the tokenizer's post-processor does.
+    pub add_bos: Option<bool>,
+    /// Whether all segments are 0, as for models without a segment embedding.
+    pub no_segments: bool,
+    /// The chat template in Jinja.
+    pub chat_template: Option<String>,
+}
+
+impl TextTokenizer {
+    /// A tokenizer with its settings. The tokenizer's own truncation and padding are switched off.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizeError::ChatTemplate`] if the template cannot be parsed, [`TokenizeError::Tokenizer`] if the
+    /// tokenizer fails.
+    pub fn new(mut tokenizer: Tokenizer, settings: TokenizerSettings) -> Result<Self, TokenizeError> {
+        let post_processor = tokenizer.get_post_processor().cloned();
+        tokenizer.with_post_processor(None::<PostProcessorWrapper>);
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(TokenizeError::Tokenizer)?;
+        let TokenizerSettings { special, add_bos, no_segments, chat_template } = settings;
+        let prefix = match (add_bos, special.bos) {
+            (Some(true), Some(bos)) => vec![bos],
+            (Some(false), _) => Vec::new(),
+            _ => leading_special(&tokenizer, post_processor.as_ref())?,
+        };
+        let text_of = |token: Option<u32>| token.and_then(|token| tokenizer.id_to_token(token));
+        let chat = chat_template
+            .map(|source| ChatTemplate::new(&source, text_of(special.bos), text_of(special.eos), text_of(special.pad)))
+            .transpose()?;
+        Ok(Self { tokenizer, post_processor, special, prefix, segments: !no_segments, chat })
+    }
+
+    /// The sample of a text, or a pair of texts, and its class.
+    ///
+    /// A pair is cut by taking tokens from the longer text until both have the same length, then from both.
+    ///
+    /// # Errors
+    ///
+    /// If there are too many tokens, or none.
+    pub fn classification(
+        &self,
+        text: &str,
+        pair: Option<&str>,
+        label: usize,
+        limit: Limit,
+    ) -> Result<TokenizedSample<Sample>, TokenizeError> {
+        let first = self.encode(text)?;
+        let second = pair.map(|pair| self.encode(pair)).transpose()?;
+        let special = self.post_processor.as_ref().map_or(0, |p| p.added_tokens(second.is_some()));
+        let tokens = first.len() + second.as_ref().map_or(0, Encoding::len) + special;
+        let cut = cut(tokens, limit)?;
+        let room =
+            limit.tokens().checked_sub(special).ok_or(TokenizeError::NoRoom { special, limit: limit.tokens() })?;
+        let (mut first, mut second) = (first, second);
+        if cut > 0 {
+            if room == 0 {
+                return Err(TokenizeError::NoRoom { special, limit: limit.tokens() });
+            }
+            let (strategy, direction) = (TruncationStrategy::LongestFirst, TruncationDirection::Right);
+            let params = TruncationParams { max_length: room, strategy, stride: 0, direction };
+            (first, second) = truncate_encodings(first, second, &params).map_err(TokenizeError::Tokenizer)?;
+            first.take_overflowing();
+            second.as_mut().map(Encoding::take_overflowing);
+        }
+        let (tokens, mut segments) = match &self.post_processor {
+            Some(processor) => {
+                let whole = processor.process(first, second, true).map_err(TokenizeError::Tokenizer)?;
+                (whole.get_ids().to_vec(), whole.get_type_ids().to_vec())
+            }
+            None => {
+                let second = second.unwrap_or_default();
+                let segments = [vec![0; first.len()], vec![1; second.len()]].concat();
+                ([first.get_ids(), second.get_ids()].concat(), segments)
+            }
+        };
+        if tokens.is_empty() {
+            return Err(TokenizeError::TooShort { tokens: 0, least: 1 });
+        }
+        if !self.segments {
+            segments.fill(0);
+        }
+        Ok(TokenizedSample { sample: Sample { tokens, segments, label }, cut })
+    }
+
+    /// The sample of a prompt and its completion; the loss is over the completion and the EOS after it.
+    ///
+    /// Both are tokenized as one text, as the model sees them. A token with characters of both counts as completion.
+    ///
+    /// # Errors
+    ///
+    /// If the completion is empty, there are too many tokens, cutting leaves nothing of the completion, or no token
+    /// comes before it.
+    pub fn completion(
+        &self,
+        prompt: &str,
+        completion: &str,
+        limit: Limit,
+    ) -> Result<TokenizedSample<LmSample>, TokenizeError> {
+        if completion.is_empty() {
+            return Err(TokenizeError::EmptyCompletion);
+        }
+        let encoding = self.encode(&format!("{prompt}{completion}"))?;
+        let mut tokens = self.prefix.clone();
+        tokens.extend(encoding.get_ids());
+        if let Some(eos) = self.special.eos
+            && tokens.last() != Some(&eos)
+        {
+            tokens.push(eos);
+        }
+        let inside = encoding.get_offsets().iter().position(|&(_, end)| end > prompt.len());
+        let first = self.prefix.len() + inside.unwrap_or(encoding.len());
+        let scored = (0..tokens.len()).map(|at| at >= first).collect();
+        finish(tokens, scored, limit)
+    }
+
+    /// The sample of a text; the loss is over every token but the first. No EOS is added.
+    ///
+    /// # Errors
+    ///
+    /// If there are too many tokens, or fewer than two.
+    pub fn text(&self, text: &str, limit: Limit) -> Result<TokenizedSample<LmSample>, TokenizeError> {
+        let mut tokens = self.prefix.clone();
+        tokens.extend(self.encode(text)?.get_ids());
+        let scored = vec![true; tokens.len()];
+        finish(tokens, scored, limit)
+    }
+
+    /// The sample of a conversation, written by the chat template; the loss is over the assistant's messages.
+    ///
+    /// An assistant's message is the text between its prompt (`add_generation_prompt`) and the next message, including
+    /// the marks that end it but not those that begin it. No special tokens are added to the template's text.
+    ///
+    /// # Errors
+    ///
+    /// If there is no template, it fails, or it writes a message differently depending on later ones; if no message is
+    /// the assistant's; if there are too many tokens, or cutting leaves nothing to predict.
+    pub fn chat(&self, messages: &[Message], limit: Limit) -> Result<TokenizedSample<LmSample>, TokenizeError> {
+        let template = self.chat.as_ref().ok_or(TokenizeError::NoChatTemplate)?;
+        let (text, spans) = template.conversation(messages)?;
+        let encoding = self.encode(&text)?;
+        let covers = |span: &Range<usize>, (start, end): (usize, usize)| end > span.start && start < span.end;
+        let scored = encoding.get_offsets().iter().map(|&offsets| spans.iter().any(|span| covers(span, offsets)));
+        finish(encoding.get_ids().to_vec(), scored.collect(), limit)
+    }
+
+    /// The tokens of a text, without special tokens.
+    ///
+    /// # Errors
+    ///
+    /// If the tokenizer fails.
+    pub fn tokens(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
+        Ok(self.encode(text)?.get_ids().to_vec())
+    }
+
+    /// The tokens of a prompt that a language model is to continue: BOS if the model uses it, then the text.
+    ///
+    /// # Errors
+    ///
+    /// If the tokenizer fails.
+    pub fn prompt(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
+        let mut tokens = self.prefix.clone();
+        tokens.extend(self.encode(text)?.get_ids());
+        Ok(tokens)
+    }
+
+    /// The text of tokens, without special tokens.
+    ///
+    /// # Errors
+    ///
+    /// If the tokenizer fails.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String, TokenizeError> {
+        self.tokenizer.decode(tokens, true).map_err(TokenizeError::Tokenizer)
+    }
+
+    /// The special tokens.
+    pub fn special(&self) -> SpecialTokens {
+        self.special
+    }
+
+    /// The number of tokens in the vocabulary, including added ones.
+    pub fn vocabulary(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
+    fn encode(&self, text: &str) -> Result<Encoding, TokenizeError> {
+        self.tokenizer.encode(text, false).map_err(TokenizeError::Tokenizer)
+    }
+}
+
+/// The special tokens that a post-processor puts before a text.
+fn leading_special(
+    tokenizer: &Tokenizer,
+    post_processor: Option<&PostProcessorWrapper>,
+) -> Result<Vec<u32>, TokenizeError> {
+    let Some(processor) = post_processor else {
+        return Ok(Vec::new());
+    };
+    let text = tokenizer.encode("a", false).map_err(TokenizeError::Tokenizer)?;
+    let whole = processor.process(text, None, true).map_err(TokenizeError::Tokenizer)?;
+    let leading = whole.get_special_tokens_mask().iter().take_while(|&&special| special == 1).count();
+    Ok(whole.get_ids()[..leading].to_vec())
+}
+
+/// The number of tokens to cut off.
+fn cut(tokens: usize, limit: Limit) -> Result<usize, TokenizeError> {
+    match limit {
+        Limit::Refuse(limit) if tokens > limit => Err(TokenizeError::TooLong { tokens, limit }),
+        Limit::Refuse(_) => Ok(0),
+        Limit::Cut(limit) => Ok(tokens.saturating_sub(limit)),
+    }
+}
+
+/// A sample within the limit. Its first token is not scored, because nothing comes before it.
+fn finish(
+    mut tokens: Vec<u32>,
+    mut scored: Vec<bool>,
+    limit: Limit,
+) -> Result<TokenizedSample<LmSample>, TokenizeError> {
+    if tokens.len() < 2 {
+        return Err(TokenizeError::TooShort { tokens: tokens.len(), least: 2 });
+    }
+    scored[0] = false;
+    let cut = cut(tokens.len(), limit)?;
+    let before = scored.iter().position(|&scored| scored).unwrap_or(scored.len());
+    tokens.truncate(limit.tokens());
+    scored.truncate(limit.tokens());
+    if !scored.contains(&true) {
+        return Err(TokenizeError::CompletionCut { before, limit: limit.tokens() });
+    }
+    Ok(TokenizedSample { sample: LmSample { tokens, scored }, cut })
+}

@@ -1,0 +1,273 @@
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+
+use super::optimizer::{Flat, Optimizer, add, clip, norm, take};
+use crate::ModelError;
+use crate::error::check;
+
+/// The settings of training with AdamW, whose learning rate rises linearly and then falls linearly.
+///
+/// | field | default | purpose | range |
+/// |---|---|---|---|
+/// | `learning_rate` | 1e-3 | peak of the schedule | finite, > 0 |
+/// | `warmup` | 0.1 | share of the steps before the peak | 0 ≤ w < 1 |
+/// | `weight_decay` | 0.01 | decoupled decay of trained weights | finite, ≥ 0 |
+/// | `epochs` | 3 | passes over the samples | ≥ 1 |
+/// | `batch_size` | 32 | samples per step | ≥ 1 |
+/// | `by_length` | true | whether samples of similar length share a batch: less padding, less random batches | |
+/// | `seed` | 0 | seed of the order of samples, and of dropout | |
+///
+/// A value outside its range is a [`ModelError::Setting`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TrainConfig {
+    /// The peak of the schedule.
+    pub learning_rate: f64,
+    /// The share of the steps before the peak.
+    pub warmup: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+    /// Passes over the samples.
+    pub epochs: usize,
+    /// Samples per step.
+    pub batch_size: usize,
+    /// Whether samples of similar length share a batch. Where length and class go together, such a batch holds one
+    /// class.
+    pub by_length: bool,
+    /// The seed of the order of samples, and of dropout.
+    pub seed: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            learning_rate: 1e-3,
+            warmup: 0.1,
+            weight_decay: 0.01,
+            epochs: 3,
+            batch_size: 32,
+            by_length: true,
+            seed: 0,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Fails if a value is outside its range.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Setting`] with the first such value.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        let rate = self.learning_rate;
+        check(rate.is_finite() && rate > 0.0, "learning_rate", rate, "positive and finite")?;
+        check((0.0..1.0).contains(&self.warmup), "warmup", self.warmup, "at least 0 and below 1")?;
+        let decay = self.weight_decay;
+        check(decay.is_finite() && decay >= 0.0, "weight_decay", f64::from(decay), "finite and not negative")?;
+        check(self.epochs >= 1, "epochs", self.epochs as f64, "at least 1")?;
+        check(self.batch_size >= 1, "batch_size", self.batch_size as f64, "at least 1")
+    }
+
+    /// The number of steps of a run over this many samples.
+    pub fn steps(&self, samples: usize) -> usize {
+        self.epochs * samples.div_ceil(self.batch_size)
+    }
+
+    /// The learning rate of a step, counted from 0.
+    ///
+    /// With `w = ⌈warmup · steps⌉`, it is `peak · (step + 1)/w` for steps below `w`, then
+    /// `peak · (steps − step)/(steps − w)`. No step has rate 0.
+    ///
+    /// # Panics
+    ///
+    /// If `step` is not below `steps`.
+    pub fn learning_rate_at(&self, step: usize, steps: usize) -> f64 {
+        assert!(step < steps, "step {step} of {steps}");
+        let rise = ((self.warmup * steps as f64).ceil() as usize).min(steps - 1);
+        let share =
+            if step < rise { (step + 1) as f64 / rise as f64 } else { (steps - step) as f64 / (steps - rise) as f64 };
+        self.learning_rate * share
+    }
+}
+
+/// The progress of a training run, after a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// The pass over the samples, from 0.
+    pub epoch: usize,
+    /// The step, from 0.
+    pub step: usize,
+    /// The number of steps of the run, unless it stops early.
+    pub steps: usize,
+    /// The learning rate of the step.
+    pub learning_rate: f64,
+    /// The mean loss of its batch, before the step.
+    pub loss: f64,
+    /// The total length of the samples in its batch, without padding.
+    pub tokens: usize,
+    /// The time since the run began or resumed.
+    pub elapsed: Duration,
+    /// The mean loss on the validation samples, if there was an evaluation after this step.
+    pub validation: Option<f64>,
+}
+
+/// Trains the parameters of a module that are not frozen, and returns the module as `valid()`.
+///
+/// `lengths[i]` is the length of sample `i`, by which batches are formed. `losses(module, rows)` returns the losses of
+/// these samples, any number of values; their mean is minimised. `progress` is called after every step. Frozen
+/// parameters cost no gradient.
+///
+/// Equal seeds give equal models on one machine. Dropout draws from the devices' generators, which are seeded before
+/// every step; with dropout, equality holds only if nothing else draws from them.
+///
+/// # Errors
+///
+/// If the configuration is invalid, there are no samples, every parameter is frozen, a loss or gradient is not finite,
+/// or `losses` fails.
+pub fn train<M: Module>(
+    module: M,
+    lengths: &[usize],
+    config: &TrainConfig,
+    losses: impl FnMut(&M, &[usize]) -> Result<Tensor<1>, ModelError>,
+    mut progress: impl FnMut(&Progress),
+) -> Result<M, ModelError> {
+    let run = Run { lengths, config, micro_batch: None, clip_norm: None };
+    let state = run.go(State::new(module, config), losses, |_, after| {
+        progress(after);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(state.module.valid())
+}
+
+/// The state of a run after a step. All randomness follows from the seed and the step.
+pub(crate) struct State<M> {
+    /// The module, with its gradients tracked.
+    pub(crate) module: M,
+    pub(crate) optimizer: Optimizer,
+    /// The steps taken.
+    pub(crate) step: usize,
+}
+
+impl<M: Module> State<M> {
+    pub(crate) fn new(module: M, config: &TrainConfig) -> Self {
+        Self { module: module.train(), optimizer: Optimizer::new(config.weight_decay), step: 0 }
+    }
+}
+
+/// The training loop.
+pub(crate) struct Run<'a> {
+    pub(crate) lengths: &'a [usize],
+    pub(crate) config: &'a TrainConfig,
+    /// Samples per forward and backward pass; if none, the whole batch.
+    pub(crate) micro_batch: Option<usize>,
+    /// The largest norm of a step's gradient over all parameters.
+    pub(crate) clip_norm: Option<f64>,
+}
+
+impl Run<'_> {
+    /// Trains from a state to the last step, or until `after`, called after every step, breaks off.
+    pub(crate) fn go<M: Module>(
+        &self,
+        mut state: State<M>,
+        mut losses: impl FnMut(&M, &[usize]) -> Result<Tensor<1>, ModelError>,
+        mut after: impl FnMut(&mut State<M>, &mut Progress) -> Result<ControlFlow<()>, ModelError>,
+    ) -> Result<State<M>, ModelError> {
+        let config = self.config;
+        config.validate()?;
+        if self.lengths.is_empty() {
+            return Err(ModelError::Empty { what: "samples to train on" });
+        }
+        let began = Instant::now();
+        let mut order = StdRng::seed_from_u64(config.seed);
+        let steps = config.steps(self.lengths.len());
+        let batches = (0..config.epochs).flat_map(|epoch| {
+            epoch_batches(self.lengths, config, &mut order).into_iter().map(move |rows| (epoch, rows))
+        });
+        for (step, (epoch, rows)) in batches.enumerate().skip(state.step) {
+            for device in state.module.devices() {
+                device.seed(config.seed.wrapping_add(step as u64));
+            }
+            let learning_rate = config.learning_rate_at(step, steps);
+            let (loss, gradients) = self.gradients(&state.module, &rows, &mut losses)?;
+            if !loss.is_finite() {
+                return Err(ModelError::Diverged { step, value: loss, learning_rate });
+            }
+            // A gradient that is not finite shows in the next loss, but the last step has none.
+            let norm = norm(&gradients)?;
+            if !norm.is_finite() {
+                return Err(ModelError::GradientDiverged { step, norm, learning_rate });
+            }
+            let gradients = match self.clip_norm {
+                Some(limit) => clip(gradients, norm, limit),
+                None => gradients,
+            };
+            state.module = state.optimizer.step(learning_rate, state.module, gradients);
+            state.step = step + 1;
+            let tokens = rows.iter().map(|&row| self.lengths[row]).sum();
+            let elapsed = began.elapsed();
+            let mut progress = Progress { epoch, step, steps, learning_rate, loss, tokens, elapsed, validation: None };
+            if after(&mut state, &mut progress)?.is_break() {
+                break;
+            }
+        }
+        Ok(state)
+    }
+
+    /// The mean loss of a batch and its gradients, computed piece by piece. If the loss is not finite, there are no
+    /// gradients.
+    fn gradients<M: Module>(
+        &self,
+        module: &M,
+        rows: &[usize],
+        losses: &mut impl FnMut(&M, &[usize]) -> Result<Tensor<1>, ModelError>,
+    ) -> Result<(f64, Flat), ModelError> {
+        let (mut loss, mut sum) = (0.0, Flat::new());
+        for piece in rows.chunks(self.micro_batch.unwrap_or(rows.len())) {
+            let mut mean = losses(module, piece)?.mean();
+            if piece.len() < rows.len() {
+                mean = mean.mul_scalar(piece.len() as f64 / rows.len() as f64);
+            }
+            if !mean.is_tracked() {
+                return Err(ModelError::Frozen);
+            }
+            loss += read_scalar(mean.clone())?;
+            if !loss.is_finite() {
+                return Ok((loss, Flat::new()));
+            }
+            add(&mut sum, take(module, &mut mean.backward()));
+        }
+        Ok((loss, sum))
+    }
+}
+
+/// The number of batches sorted by length together: enough to save padding, few enough to stay random.
+const BUCKET: usize = 8;
+
+/// The batches of one epoch, in random order and, if configured, of samples of similar length.
+fn epoch_batches(lengths: &[usize], config: &TrainConfig, rng: &mut impl Rng) -> Vec<Vec<usize>> {
+    let batch_size = config.batch_size;
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.shuffle(rng);
+    if !config.by_length {
+        return order.chunks(batch_size).map(<[usize]>::to_vec).collect();
+    }
+    let mut batches: Vec<Vec<usize>> = order
+        .chunks_mut(batch_size * BUCKET)
+        .flat_map(|bucket| {
+            bucket.sort_by_key(|&row| lengths[row]);
+            bucket.chunks(batch_size).map(<[usize]>::to_vec).collect::<Vec<_>>()
+        })
+        .collect();
+    batches.shuffle(rng);
+    batches
+}
+
+fn read_scalar(value: Tensor<1>) -> Result<f64, ModelError> {
+    let data = value.without_autodiff().try_into_data().map_err(|e| ModelError::Read(e.to_string()))?;
+    data.iter::<f64>().next().ok_or(ModelError::Empty { what: "losses in a batch" })
+}

@@ -1,0 +1,143 @@
+//! Fused attention: samples in parallel, one head after the other. Scores stay in the cache, and heads are joined
+//! without a copy.
+
+use burn::backend::flex::{FlexTensor, Layout};
+use burn::tensor::{Bytes, DType};
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatMut, MatRef, Par};
+use rayon::prelude::*;
+
+use crate::extension::contiguous;
+use crate::kernels::{AttentionGradient, AttentionWeights, Hidden, one_part};
+
+/// A view `[n, heads, rows, size]` whose rows are contiguous.
+struct Heads<'a> {
+    values: &'a [f32],
+    sides: [usize; 4],
+    strides: [usize; 4],
+    start: usize,
+}
+
+impl<'a> Heads<'a> {
+    fn of(x: &'a FlexTensor) -> Self {
+        let layout = x.layout();
+        Self {
+            values: x.storage(),
+            sides: std::array::from_fn(|side| layout.shape()[side]),
+            strides: std::array::from_fn(|side| layout.strides()[side].unsigned_abs()),
+            start: layout.start_offset(),
+        }
+    }
+
+    fn head(&self, sample: usize, head: usize) -> MatRef<'a, f32> {
+        let [_, _, rows, size] = self.sides;
+        let start = self.start + sample * self.strides[0] + head * self.strides[1];
+        MatRef::from_row_major_slice_with_stride(&self.values[start..], rows, size, self.strides[2].max(size))
+    }
+}
+
+/// The tensor, copied only if [`Heads`] cannot view it.
+fn readable(x: FlexTensor) -> FlexTensor {
+    let layout = x.layout();
+    let (strides, size) = (layout.strides(), layout.shape()[3]);
+    let whole = strides[3] == 1 && strides.iter().all(|&stride| stride >= 0) && strides[2] >= size as isize;
+    if whole { x } else { contiguous(x) }
+}
+
+/// The tensors that the backward pass needs.
+#[derive(Clone, Debug)]
+pub(super) struct AttentionState {
+    query: FlexTensor,
+    key: FlexTensor,
+    value: FlexTensor,
+    /// `[n, heads, t, u]`.
+    weights: Vec<f32>,
+    scale: f32,
+}
+
+/// `softmax(scale · Q Kᵀ) V` for each head; see [`crate::attention`].
+pub(super) fn attend(
+    query: FlexTensor,
+    key: FlexTensor,
+    value: FlexTensor,
+    hidden: FlexTensor,
+    scale: f64,
+) -> (FlexTensor, AttentionState) {
+    let (query, key, value, hidden) = (readable(query), readable(key), readable(value), contiguous(hidden));
+    let scale = scale as f32;
+    let (q, k, v) = (Heads::of(&query), Heads::of(&key), Heads::of(&value));
+    let ([n, heads, t, size], [_, shared, u, _]) = (q.sides, k.sides);
+    let marks = std::array::from_fn(|side| hidden.layout().shape()[side]);
+    let softmax = AttentionWeights { hidden: Hidden::new(hidden.bytes(), marks, [n, heads, t, u]), scale, length: u };
+
+    let mut weights = vec![0.0; n * heads * t * u];
+    let mut out = vec![0.0; n * t * heads * size];
+    let sample = |index: usize, out: &mut [f32], weights: &mut [f32]| {
+        for (head, weights) in weights.chunks_exact_mut(t * u).enumerate() {
+            let scores = MatMut::from_row_major_slice_mut(weights, t, u);
+            let place = head * shared / heads;
+            matmul(scores, Accum::Replace, q.head(index, head), k.head(index, place).transpose(), 1.0, Par::Seq);
+            one_part(&softmax, (index * heads + head) * t, weights);
+            let out = strided(&mut out[head * size..], t, size, heads * size);
+            let weights = MatRef::from_row_major_slice(weights, t, u);
+            matmul(out, Accum::Replace, weights, v.head(index, place), 1.0, Par::Seq);
+        }
+    };
+    out.par_chunks_mut(t * heads * size)
+        .zip(weights.par_chunks_mut(heads * t * u))
+        .enumerate()
+        .for_each(|(index, (out, weights))| sample(index, out, weights));
+    let out = by_position(out, [n, heads, t, size]);
+    (out, AttentionState { query, key, value, weights, scale })
+}
+
+/// The gradients of query, key and value from the output gradient.
+pub(super) fn gradients(saved: AttentionState, gradient: FlexTensor) -> [FlexTensor; 3] {
+    let AttentionState { query, key, value, weights, scale } = saved;
+    let gradient = readable(gradient);
+    let (q, k, v, g) = (Heads::of(&query), Heads::of(&key), Heads::of(&value), Heads::of(&gradient));
+    let ([n, heads, t, size], [_, shared, u, _]) = (q.sides, k.sides);
+    let mut at_query = vec![0.0; n * t * heads * size];
+    let mut at_key = vec![0.0; n * u * shared * size];
+    let mut at_value = vec![0.0; n * u * shared * size];
+
+    let sample = |index: usize, at_query: &mut [f32], at_key: &mut [f32], at_value: &mut [f32]| {
+        let mut at_scores = vec![0.0; t * u];
+        let all = &weights[index * heads * t * u..(index + 1) * heads * t * u];
+        for (head, weights) in all.chunks_exact(t * u).enumerate() {
+            let place = head * shared / heads;
+            let w = MatRef::from_row_major_slice(weights, t, u);
+            let g = g.head(index, head);
+            let at_weights = MatMut::from_row_major_slice_mut(&mut at_scores, t, u);
+            matmul(at_weights, Accum::Replace, g, v.head(index, place).transpose(), 1.0, Par::Seq);
+            let target = strided(&mut at_value[place * size..], u, size, shared * size);
+            matmul(target, Accum::Add, w.transpose(), g, 1.0, Par::Seq);
+            one_part(&AttentionGradient { weights, scale, length: u }, 0, &mut at_scores);
+            let d = MatRef::from_row_major_slice(&at_scores, t, u);
+            let target = strided(&mut at_query[head * size..], t, size, heads * size);
+            matmul(target, Accum::Replace, d, k.head(index, place), 1.0, Par::Seq);
+            let target = strided(&mut at_key[place * size..], u, size, shared * size);
+            matmul(target, Accum::Add, d.transpose(), q.head(index, head), 1.0, Par::Seq);
+        }
+    };
+    at_query
+        .par_chunks_mut(t * heads * size)
+        .zip(at_key.par_chunks_mut(u * shared * size))
+        .zip(at_value.par_chunks_mut(u * shared * size))
+        .enumerate()
+        .for_each(|(index, ((at_query, at_key), at_value))| sample(index, at_query, at_key, at_value));
+    let shared_sides = [n, shared, u, size];
+    [by_position(at_query, [n, heads, t, size]), by_position(at_key, shared_sides), by_position(at_value, shared_sides)]
+}
+
+/// A matrix whose rows start `stride` values apart. faer 0.24.4 mistakes the stride of its row-major constructor for
+/// that of columns, hence the transpose.
+fn strided(values: &mut [f32], rows: usize, columns: usize, stride: usize) -> MatMut<'_, f32> {
+    MatMut::from_column_major_slice_with_stride_mut(values, columns, rows, stride).transpose_mut()
+}
+
+/// A tensor `[n, heads, t, size]` stored as `[n, t, heads, size]`, so that joining the heads copies nothing.
+fn by_position(values: Vec<f32>, [n, heads, t, size]: [usize; 4]) -> FlexTensor {
+    let strides = [t * heads * size, size, heads * size, 1].map(|stride| stride as isize).to_vec();
+    FlexTensor::new(Bytes::from_elems(values), Layout::new([n, heads, t, size].into(), strides, 0), DType::F32)
+}

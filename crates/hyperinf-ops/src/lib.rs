@@ -1,0 +1,244 @@
+//! The operations of transformers, fused on the processor.
+//!
+//! | function | what it computes |
+//! |---|---|
+//! | [`linear`] | `x W + b` |
+//! | [`gelu`], [`swiglu`] | activations |
+//! | [`layer_norm`], [`rms_norm`] | normalisations |
+//! | [`attention`], [`attention_weights`] | attention with a mask and shared key heads |
+//! | [`cross_entropy`] | the negative log-likelihood of class targets |
+//!
+//! With the feature `flex`, f32 tensors on Burn's processor backend take a *fused* path: one vectorised pass over
+//! memory on all cores, with a hand-written derivative. All other tensors take the *composed* path: Burn's own
+//! operations, on any backend and in any floating-point type. So do parameters that require a gradient, such as an
+//! unfrozen normalisation.
+//!
+//! Both paths compute the same function and can be differentiated. They differ by rounding: at most 8e-8 in the Φ of
+//! [`gelu`], a few units in the last place elsewhere. Nothing depends on the fused path for correctness.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//!
+//! let x = Tensor::<2>::from_floats([[3.0, 4.0]], &Device::flex());
+//! let gain = Tensor::<1>::from_floats([1.0, 1.0], &Device::flex());
+//! // The root mean square of 3 and 4 is 3.5355.
+//! let y = hyperinf_ops::rms_norm(x, gain, 1e-6).into_data();
+//! let y: Vec<f32> = y.iter().collect();
+//! assert!((y[0] - 0.8485).abs() < 1e-4 && (y[1] - 1.1314).abs() < 1e-4);
+//! ```
+
+#[cfg(feature = "flex")]
+mod attention;
+#[cfg(feature = "flex")]
+mod extension;
+#[cfg(feature = "flex")]
+mod kernels;
+#[cfg(feature = "flex")]
+mod product;
+#[cfg(feature = "flex")]
+mod steps;
+
+use std::f64::consts::FRAC_1_SQRT_2;
+
+use burn::nn::{LayerNorm, Linear};
+use burn::tensor::{Bool, DType, Int, Tensor, activation, assert_shape};
+
+#[cfg(feature = "flex")]
+use extension::{apply, fits};
+
+/// A linear layer, `x W + b`, applied to each position.
+///
+/// # Shapes
+///
+/// `x`: `[n, t, d_input]`; the layer's weight: `[d_input, d_output]`; output: `[n, t, d_output]`.
+///
+/// # Panics
+///
+/// If the last dimension is not `d_input`.
+pub fn linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
+    let [n, t, d_input] = x.dims();
+    let [_, d_output] = layer.weight.dims();
+    // One large matrix product is faster than a batch of small ones.
+    let x = x.reshape([n * t, d_input]);
+    #[cfg(feature = "flex")]
+    if fits(&x) {
+        let (weight, bias) = (layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()));
+        let constant = fits(&weight) && !weight.is_tracked();
+        if constant && bias.as_ref().is_none_or(|bias| fits(bias) && !bias.is_tracked()) {
+            assert_shape!(weight, [d_input, _]);
+            return apply::linear(x, weight, bias).reshape([n, t, d_output]);
+        }
+    }
+    layer.forward(x).reshape([n, t, d_output])
+}
+
+/// The exact GELU, `x Φ(x)` with the normal distribution function Φ (Hendrycks & Gimpel 2016).
+///
+/// # Shapes
+///
+/// `x`: any; output: the same.
+pub fn gelu<const R: usize>(x: Tensor<R>) -> Tensor<R> {
+    #[cfg(feature = "flex")]
+    if fits(&x) {
+        return apply::gelu(x);
+    }
+    // Not `activation::gelu`: its derivative is that of the tanh approximation, off by up to 9e-4.
+    let probability = x.clone().mul_scalar(FRAC_1_SQRT_2).erf().add_scalar(1.0).mul_scalar(0.5);
+    x * probability
+}
+
+/// Layer normalisation over the last dimension (Ba et al. 2016): `(x − mean(x)) / √(var(x) + ε) · gain + bias`, with
+/// the biased variance (divisor `d`).
+///
+/// `epsilon` must equal the layer's: Burn keeps it private, so the fused path cannot read it.
+///
+/// # Shapes
+///
+/// `x`: `[.., d]`; output: the same.
+///
+/// # Panics
+///
+/// If the last dimension is not the layer's `d`.
+#[cfg_attr(not(feature = "flex"), expect(unused_variables, reason = "the composed path uses the layer's own"))]
+pub fn layer_norm<const R: usize>(layer: &LayerNorm, epsilon: f64, x: Tensor<R>) -> Tensor<R> {
+    #[cfg(feature = "flex")]
+    if let Some(bias) = layer.beta.as_ref().map(|bias| bias.val())
+        && fits(&x)
+    {
+        let gain = layer.gamma.val();
+        let [d] = gain.dims();
+        assert_shape!(x, [.., d]);
+        if fits(&gain) && fits(&bias) && !gain.is_tracked() && !bias.is_tracked() {
+            return apply::layer_norm(x, gain, bias, epsilon);
+        }
+    }
+    layer.forward(x)
+}
+
+/// Root-mean-square normalisation over the last dimension (Zhang & Sennrich 2019): `x / √(mean(x²) + ε) · gain`.
+///
+/// # Shapes
+///
+/// `x`: `[.., d]`; `gain`: `[d]`; output: as `x`.
+///
+/// # Panics
+///
+/// If the last dimension is not `d`.
+pub fn rms_norm<const R: usize>(x: Tensor<R>, gain: Tensor<1>, epsilon: f64) -> Tensor<R> {
+    let [d] = gain.dims();
+    assert_shape!(x, [.., d]);
+    #[cfg(feature = "flex")]
+    if fits(&x) && fits(&gain) && !gain.is_tracked() {
+        return apply::rms_norm(x, gain, epsilon);
+    }
+    let mean = (x.clone() * x.clone()).mean_dim(R - 1);
+    x / (mean + epsilon).sqrt() * gain.unsqueeze()
+}
+
+/// SwiGLU, `silu(gate) · up` with `silu(x) = x / (1 + e⁻ˣ)` (Shazeer 2020).
+///
+/// # Shapes
+///
+/// `gate`, `up` and output: all the same.
+///
+/// # Panics
+///
+/// If the shapes differ.
+pub fn swiglu<const R: usize>(gate: Tensor<R>, up: Tensor<R>) -> Tensor<R> {
+    assert_eq!(gate.dims(), up.dims(), "swiglu: shapes of `gate` and `up`");
+    #[cfg(feature = "flex")]
+    if fits(&gate) && fits(&up) {
+        return apply::swiglu(gate, up);
+    }
+    if gate.dtype() == DType::F64 {
+        // The backend `ndarray` computes its sigmoid in f32.
+        let sigmoid = gate.clone().mul_scalar(0.5).tanh().add_scalar(1.0).mul_scalar(0.5);
+        return gate * sigmoid * up;
+    }
+    activation::silu(gate) * up
+}
+
+/// Attention weights, `softmax(scale · scores)` over the last dimension, with weight 0 where `hidden` is true.
+///
+/// A fully hidden row has weight 0 throughout; a score of +∞ or NaN gives NaN.
+///
+/// # Shapes
+///
+/// `scores`: `[n, heads, t, u]`; `hidden`: broadcast to it, each side the same or 1; output: as `scores`.
+///
+/// # Panics
+///
+/// If a side of `hidden` is neither 1 nor that of `scores`.
+pub fn attention_weights(scores: Tensor<4>, hidden: Tensor<4, Bool>, scale: f64) -> Tensor<4> {
+    let dims = scores.dims();
+    check_sides(&hidden, dims);
+    #[cfg(feature = "flex")]
+    if fits(&scores) {
+        return apply::attention_weights(scores, hidden, scale);
+    }
+    let hidden = hidden.expand(dims);
+    let scores = scores.mul_scalar(scale).mask_fill(hidden.clone(), f32::NEG_INFINITY);
+    activation::softmax(scores, 3).mask_fill(hidden, 0.0)
+}
+
+fn check_sides(hidden: &Tensor<4, Bool>, scores: [usize; 4]) {
+    let dims = hidden.dims();
+    let fits = dims.into_iter().zip(scores).all(|(side, full)| side == 1 || side == full);
+    assert!(fits, "attention: `hidden` of {dims:?} for scores of {scores:?}");
+}
+
+/// Attention (Vaswani et al. 2017): `softmax(scale · Q Kᵀ) V` for each head, with weight 0 where `hidden` is true.
+///
+/// With fewer key heads than query heads, consecutive query heads share one (Ainslie et al. 2023).
+///
+/// # Shapes
+///
+/// `query`: `[n, heads, t, s]`; `key` and `value`: `[n, shared, u, s]`; `hidden`: broadcast to `[n, heads, t, u]`, each
+/// side the same or 1; output: `[n, heads, t, s]`.
+///
+/// # Panics
+///
+/// If `shared` does not divide `heads`, or other sides differ.
+pub fn attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, hidden: Tensor<4, Bool>, scale: f64) -> Tensor<4> {
+    let [n, heads, t, s] = query.dims();
+    let [_, shared, u, _] = key.dims();
+    assert!(shared >= 1 && heads.is_multiple_of(shared), "attention: {heads} query heads for {shared} key heads");
+    assert_shape!(key, [n, _, _, s]);
+    assert_shape!(value, [n, shared, u, s]);
+    check_sides(&hidden, [n, heads, t, u]);
+    // The fused path runs one sample per core: with fewer samples than cores, some would idle.
+    #[cfg(feature = "flex")]
+    if fits(&query)
+        && fits(&key)
+        && fits(&value)
+        && n >= rayon::current_num_threads()
+        && [t, u, s].into_iter().all(|side| side >= 1)
+    {
+        return apply::attention(query, key, value, hidden, scale);
+    }
+    // Queries that share a key head are stacked into one taller matrix, which saves copies of keys and values.
+    let rows = heads / shared * t;
+    let query = if heads == shared { query } else { query.reshape([n, shared, rows, s]) };
+    let scores = query.matmul(key.swap_dims(2, 3)).reshape([n, heads, t, u]);
+    let weights = attention_weights(scores, hidden, scale).reshape([n, shared, rows, u]);
+    weights.matmul(value).reshape([n, heads, t, s])
+}
+
+/// Cross-entropy, `−log softmax(logits)[target]` of each row, in nats.
+///
+/// # Shapes
+///
+/// `logits`: `[m, classes]`; `targets`: `[m]`; output: `[m]`.
+///
+/// # Panics
+///
+/// If the numbers of rows differ or a target is not below `classes`.
+pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    let [m, _] = logits.dims();
+    assert_shape!(targets, [m]);
+    #[cfg(feature = "flex")]
+    if fits(&logits) {
+        return apply::cross_entropy(logits, targets);
+    }
+    activation::log_softmax(logits, 1).gather(1, targets.unsqueeze_dim(1)).squeeze_dim::<1>(1).neg()
+}
