@@ -350,13 +350,13 @@ pub(super) fn stage_figure<'a>(
     let draws = counted(settings.args.draws, "draw", "draws");
     let title = format!("d = {dim}, N = {samples}, damping {}, {draws}", settings.args.damping_absolute);
     let panel = |title, x, y, lines| Panel { title, x, y, lines, mark: None };
-    Ok(stage_lines(
+    stage_lines(
         path,
         &[
             panel(&title, Axis::linear("steps"), Axis::logarithmic("absolute error"), &by_step),
             panel("Error by time", Axis::logarithmic("seconds"), Axis::logarithmic("relative error"), &by_time),
         ],
-    )?)
+    )
 }
 
 /// The geometric mean with the range of the draws; what is no positive number is left out of a logarithmic axis.

@@ -183,7 +183,7 @@ impl Report<'_> {
             self.truth,
             self.task.queries.len()
         );
-        Ok(Some(stage_bars(path, &Bars { title: &title, bars: &bars })?))
+        stage_bars(path, &Bars { title: &title, bars: &bars }).map(Some)
     }
 
     fn summary(&self) -> Summary {

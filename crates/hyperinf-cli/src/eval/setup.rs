@@ -18,7 +18,6 @@ use crate::args::{BankArgs, OptimizerArg, ResultArgs, TaskArgs};
 use crate::device::open_device;
 use crate::error::CliError;
 use crate::progress::Progress;
-use hyperinf::store::StoreError;
 
 /// Images of one backward pass.
 const BATCH: usize = 100;

@@ -9,7 +9,6 @@ use serde_json::{Map, Value, json};
 use super::Job;
 use crate::error::CliError;
 use crate::progress::warn;
-use hyperinf::store::StoreError;
 
 /// The entry of a summary that names all files that were written.
 const OUTPUTS: &str = "outputs";

@@ -3,11 +3,12 @@ use std::path::Path;
 use super::report::told;
 use super::{Sweep, Swept};
 use crate::agreement::Agreement;
+use crate::error::CliError;
 use crate::figure::{self, Axis, HeatMap, Line, Panel, Point};
-use hyperinf::store::{Staged, StoreError};
+use hyperinf::store::Staged;
 
 /// The agreement of neighbours, and what else is known, by damping.
-pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> Result<Staged<'a>, StoreError> {
+pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> Result<Staged<'a>, CliError> {
     let several = sweep.sides.len() > 1;
     // With more variants than patterns every line gets a look of its own.
     let patterns = (2..=figure::PATTERNS).contains(&sweep.sides.len());
@@ -60,7 +61,7 @@ pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> Result<Stage
 }
 
 /// The rank correlations of all dampings with all.
-pub(super) fn stage_map<'a>(path: &'a Path, sweep: &Sweep<'_>) -> Result<Staged<'a>, StoreError> {
+pub(super) fn stage_map<'a>(path: &'a Path, sweep: &Sweep<'_>) -> Result<Staged<'a>, CliError> {
     let name = |side: &Swept, damping: f64| match told(side) {
         Some(of) => format!("{of}, {damping}"),
         None => damping.to_string(),
