@@ -1,7 +1,7 @@
 //! Every order of the hyperpower family against its definition: eigenvalue maps, certificates, steps and products.
 
 use burn::tensor::{DType, Device, Tensor};
-use hyperinf::curvature::Curvature;
+use hyperinf::curvature::{Curvature, Dense, Diagonal, OneSided};
 use hyperinf::solvers::{Hyperpower, HyperpowerStart, Order, SolveError, Solver};
 use hyperinf_tests::compare::{assert_close, assert_within, matrix, tensor, values};
 use hyperinf_tests::devices;
@@ -136,7 +136,7 @@ fn a_watcher_sees_every_step() {
 fn damped(spd: &Spd, device: &Device, dtype: DType) -> (Curvature, f64) {
     let lambda = spd.eigenvalues[0];
     let h = spectral(&spd.basis, &spd.eigenvalues, |mu| mu - lambda);
-    (Curvature::Dense(tensor(&h, device, dtype)), lambda)
+    (Curvature::from(Dense { matrix: tensor(&h, device, dtype) }), lambda)
 }
 
 proptest! {
@@ -205,7 +205,7 @@ fn first_steps_in_a_short_type_change_nothing_in_the_end() {
     for (name, device) in devices() {
         let samples = Matrix::noise(40, 24, 5);
         let h = samples.transpose().times(&samples);
-        let curvature = Curvature::Dense(tensor(&h, &device, DType::F32));
+        let curvature = Curvature::from(Dense { matrix: tensor(&h, &device, DType::F32) });
         let v = tensor(&Matrix::noise(3, 24, 6), &device, DType::F32);
         for (order, first) in Order::ALL.into_iter().flat_map(|order| [DType::BF16, DType::F16].map(|t| (order, t))) {
             let solver = Hyperpower { first_steps: Some(first), ..Hyperpower::of_order(order) };
@@ -242,7 +242,7 @@ fn warm_starts_take_few_steps_from_the_neighbouring_damping() {
 fn a_sweep_is_each_damping_by_itself() {
     for (name, device) in devices() {
         let samples = Matrix::noise(30, 12, 8);
-        let h = Curvature::Dense(tensor(&samples.transpose().times(&samples), &device, DType::F32));
+        let h = Curvature::from(Dense { matrix: tensor(&samples.transpose().times(&samples), &device, DType::F32) });
         let v = tensor(&Matrix::noise(2, 12, 9), &device, DType::F32);
         // In no order, with a repetition and a gap that a warm start does not bridge.
         let lambdas = [0.1, 10.0, 0.03, 3.0, 0.1, 1e-3];
@@ -265,10 +265,14 @@ fn many_blocks_at_once_are_each_by_itself() {
         let block = |size: usize, seed: u64, scale: f64| {
             let samples = Matrix::noise(2 * size, size, seed);
             let h = samples.transpose().times(&samples).plus(scale - 1.0, &samples.transpose().times(&samples));
-            Curvature::Dense(tensor(&h, &device, DType::F32))
+            Curvature::from(Dense { matrix: tensor(&h, &device, DType::F32) })
         };
-        let one_sided =
-            Curvature::OneSided { factor: block(8, 4, 1.0).to_dense(), rows: 2, cols: 8, rows_contracted: true };
+        let one_sided = Curvature::OneSided(OneSided {
+            factor: block(8, 4, 1.0).to_dense(),
+            rows: 2,
+            cols: 8,
+            rows_contracted: true,
+        });
         let blocks = [block(8, 1, 1.0), block(8, 2, 100.0), one_sided, block(5, 3, 1.0), block(8, 5, 0.01)];
         let lambdas = [0.1, 1e-2, 1.0, 0.1, 1e-4];
         for order in Order::ALL {
@@ -314,9 +318,9 @@ fn a_batch_of_three_dimensions_is_each_matrix_by_itself() {
 #[test]
 fn a_bad_block_among_many_spoils_no_other() {
     for (_, device) in devices() {
-        let good = Curvature::Dense(Tensor::eye(4, &device));
-        let bad = Curvature::Dense(Tensor::full([4, 4], f32::NAN, &device));
-        let diagonal = Curvature::Diagonal(Tensor::ones([4], &device));
+        let good = Curvature::from(Dense { matrix: Tensor::eye(4, &device) });
+        let bad = Curvature::from(Dense { matrix: Tensor::full([4, 4], f32::NAN, &device) });
+        let diagonal = Curvature::from(Diagonal { values: Tensor::ones([4], &device) });
         let found = Hyperpower::default().prepare_many(&[
             (&good, 0.5),
             (&bad, 0.5),

@@ -1,7 +1,7 @@
 //! LiSSA's steps in other coordinates, its scale, its averages, and what it says of the steps it needs.
 
 use burn::tensor::DType;
-use hyperinf::curvature::Curvature;
+use hyperinf::curvature::{Curvature, Dense, Samples};
 use hyperinf::solvers::{Hyperpower, HyperpowerStart, Lissa, LissaBatch, LissaScale, SolveError, Solver};
 use hyperinf_tests::compare::{assert_close, matrix, tensor, values};
 use hyperinf_tests::oracle::{Matrix, exact, fisher, relative_damping};
@@ -23,8 +23,8 @@ fn check_held(tolerance: f64, max_steps: usize) {
     let solver = Lissa { tolerance, max_steps, ..Lissa::default() };
     for (name, device) in precise_devices() {
         let rows = tensor(&v, &device, DType::F64);
-        let held = Curvature::Samples(tensor(&samples, &device, DType::F64));
-        let dense = Curvature::Dense(tensor(&fisher(&samples), &device, DType::F64));
+        let held = Curvature::from(Samples { rows: tensor(&samples, &device, DType::F64) });
+        let dense = Curvature::from(Dense { matrix: tensor(&fisher(&samples), &device, DType::F64) });
         let [held, dense] = [held, dense].map(|h| solve(&solver, &h, lambda, &rows));
         let what = format!("{tolerance:e} in {max_steps} steps, {name}");
         assert_eq!(held.iterations, dense.iterations, "{what}");
@@ -71,7 +71,7 @@ fn averages_over_the_tail_are_less_noisy() {
         let (samples, v) = (Matrix::noise(50, 6, 21), Matrix::noise(2, 6, 22));
         let lambda = 10.0 * relative_damping(&samples);
         let expected = exact(&fisher(&samples), lambda, &v);
-        let h = Curvature::Samples(tensor(&samples, &device, DType::F64));
+        let h = Curvature::from(Samples { rows: tensor(&samples, &device, DType::F64) });
         let error = |tail: usize, seed: u64| {
             let batch = LissaBatch::Random { size: 4, repeats: 1, tail, seed };
             let solver = Lissa { batch, max_steps: 300, ..Lissa::stochastic() };

@@ -1,7 +1,7 @@
 //! One eigendecomposition against the exact solver, for every structure and many dampings.
 
 use burn::tensor::{DType, Tensor};
-use hyperinf::curvature::Curvature;
+use hyperinf::curvature::{Curvature, Dense};
 use hyperinf::solvers::{Auto, Exact, SolveError, Solver, Spectral, SpectralSolver};
 use hyperinf_tests::compare::{assert_close, tensor, values};
 use hyperinf_tests::devices;
@@ -37,16 +37,15 @@ fn every_damping_is_exact() {
 #[test]
 fn eigenvalues_are_those_of_the_matrix() {
     for (_, device) in devices() {
-        let h = Curvature::Dense(tensor(
-            &Matrix::from_fn(2, 2, |i, j| if i == j { 2.0 } else { 1.0 }),
-            &device,
-            DType::F32,
-        ));
+        let h = Curvature::from(Dense {
+            matrix: tensor(&Matrix::from_fn(2, 2, |i, j| if i == j { 2.0 } else { 1.0 }), &device, DType::F32),
+        });
         let spectral = Spectral::new(&h).expect("a good problem");
         assert_close("2 ± 1", spectral.eigenvalues().expect("decomposed"), &[1.0, 3.0], 1e-6);
         // With an eigenvalue of −1, λ has to exceed 1.
-        let h =
-            Curvature::Dense(tensor(&Matrix::from_fn(2, 2, |i, j| f64::from(u8::from(i != j))), &device, DType::F32));
+        let h = Curvature::from(Dense {
+            matrix: tensor(&Matrix::from_fn(2, 2, |i, j| f64::from(u8::from(i != j))), &device, DType::F32),
+        });
         let error = SpectralSolver.prepare(&h, 0.5).err();
         assert!(matches!(error, Some(SolveError::NotPositiveDefinite { size: 2, .. })), "{error:?}");
         assert!(SpectralSolver.prepare(&h, 1.5).is_ok());
@@ -86,7 +85,7 @@ fn auto_is_exact_and_says_what_it_took() {
 #[test]
 fn a_processor_factorises_and_long_sweeps_decompose() {
     for (name, device) in devices().into_iter().filter(|(_, d)| d.memory_pool_usage().is_none()) {
-        let h = Curvature::Dense(Tensor::eye(300, &device));
+        let h = Curvature::from(Dense { matrix: Tensor::eye(300, &device) });
         assert_eq!(Auto::default().choose(&h, 0.1).expect("good").solver, "exact", "{name}");
         let lambdas: Vec<f64> = (0..400).map(|i| 1.0 + f64::from(i)).collect();
         assert_eq!(Auto::default().choose_sweep(&h, &lambdas).expect("good").solver, "spectral", "{name}");

@@ -1,4 +1,4 @@
-//! What can be typed.
+//! The command line.
 
 mod compare;
 mod converge;
@@ -17,19 +17,17 @@ use clap::{Args, Parser, Subcommand};
 
 pub use compare::CompareArgs;
 pub use converge::{ConvergeArgs, PrecisionArg};
-pub use estimate::{EstimateArg, EstimateArgs};
+pub use estimate::EstimateArgs;
 pub use eval::{
-    BankArgs, BrittlenessArgs, EvalArgs, EvalCommand, Hidden, JudgedArgs, LdsArgs, LooArgs, MislabelArgs, OptimizerArg,
+    BankArgs, BrittlenessArgs, EvalArgs, EvalCommand, JudgedArgs, LdsArgs, LooArgs, MislabelArgs, OptimizerArg,
     PbrfArgs, ResultArgs, SelectionArgs, TaskArgs,
 };
 pub use finetune::FinetuneArgs;
-pub use influence::{AmountArg, AttributeArgs, DetectArgs, FormatArg, InfluenceArgs, SelectArgs};
-pub use scoring::{
-    DirectionsArg, NormaliseArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
-};
+pub use influence::{AttributeArgs, DetectArgs, FormatArg, InfluenceArgs, SelectArgs};
+pub use scoring::{DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg};
 pub use sweep::SweepArgs;
 pub use texts::{ColumnArgs, LengthArgs, ModelArgs};
-pub use variants::{OverArg, PoolArg, VariantArgs};
+pub use variants::{OverArg, VariantArgs};
 
 /// Training-data attribution: which training samples helped or harmed a prediction.
 ///
@@ -38,12 +36,12 @@ pub use variants::{OverArg, PoolArg, VariantArgs};
 #[derive(Debug, Parser)]
 #[command(name = "hyperinf", version, verbatim_doc_comment)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What the program does.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Score training samples from files of per-sample gradients
@@ -149,7 +147,7 @@ pub enum Command {
     Demo(DemoArgs),
 }
 
-/// What `hyperinf score` takes.
+/// Arguments of `hyperinf score`.
 #[derive(Debug, Args)]
 pub struct ScoreArgs {
     /// Gradients of the training samples.
@@ -162,7 +160,7 @@ pub struct ScoreArgs {
     /// mean with --contrast-gradients or --uncertainty].
     #[arg(long, value_enum, verbatim_doc_comment)]
     pub query_mode: Option<QueryModeArg>,
-    /// For what else, and how sure.
+    /// Contrasts, groups, checkpoints and error bars.
     #[command(flatten)]
     pub variants: VariantArgs,
     /// Where to write the scores: .safetensors, .parquet or .csv.
@@ -177,12 +175,15 @@ pub struct ScoreArgs {
     pub scoring: ScoringArgs,
 }
 
-/// What `hyperinf methods` takes.
+/// Arguments of `hyperinf methods`.
 #[derive(Debug, Args)]
 pub struct MethodsArgs {
     /// As JSON.
     #[arg(long)]
     pub json: bool,
+    /// As a table in Markdown.
+    #[arg(long, conflicts_with = "json")]
+    pub markdown: bool,
 }
 
 /// What `hyperinf demo` takes.

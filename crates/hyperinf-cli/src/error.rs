@@ -8,12 +8,12 @@ use std::io;
 use std::path::PathBuf;
 
 use hyperinf::DeviceError;
-use hyperinf::curvature::CurvatureError;
 use hyperinf::data::{Choice, RunError};
 use hyperinf::eval::{EvalError, TruthError};
 use hyperinf::gradients::{Estimate, GradientError};
+use hyperinf::linalg::ReadError;
 use hyperinf::models::ModelError;
-use hyperinf::scoring::ScoreError;
+use hyperinf::scoring::{ScoreError, SpecError};
 use hyperinf::solvers::SolveError;
 use hyperinf::store::StoreError;
 
@@ -21,22 +21,9 @@ use hyperinf::store::StoreError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CliError {
-    /// No method has this name.
-    #[error("there is no method `{name}`")]
-    Method {
-        /// The name given.
-        name: String,
-        /// The name most like it, if one is like it.
-        nearest: Option<&'static str>,
-    },
-    /// No solver has this name.
-    #[error("there is no solver `{name}`; there are {}", .known.join(", "))]
-    Solver {
-        /// The name given.
-        name: String,
-        /// All names.
-        known: Vec<&'static str>,
-    },
+    /// A method cannot be read from its word.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
     /// A damping that does not damp.
     #[error("{flag} must be positive and finite, not {value}")]
     Damping {
@@ -90,7 +77,7 @@ pub enum CliError {
     #[error("the method {method} was left out: {reason}")]
     LeftOut {
         /// The method.
-        method: &'static str,
+        method: String,
         /// Why.
         reason: String,
     },
@@ -100,7 +87,7 @@ pub enum CliError {
         /// Their number.
         methods: usize,
         /// The first of them.
-        first: &'static str,
+        first: String,
         /// Why it could not.
         reason: String,
     },
@@ -149,7 +136,7 @@ pub enum CliError {
     Gradients(#[from] GradientError),
     /// A device failed.
     #[error("the losses cannot be computed")]
-    Losses(#[from] CurvatureError),
+    Losses(#[from] ReadError),
     /// A figure of the demo does not exist.
     #[error("the methods cannot be compared")]
     Eval(#[from] EvalError),

@@ -23,7 +23,6 @@ pub(crate) use report::{counted, head};
 pub(crate) use settings::Settings;
 use summary::Summary;
 pub(crate) use summary::{Input, Scoring, entries, input, unit};
-pub use variants::GroupError;
 use variants::Variants;
 
 /// Blocks that are warned about one by one; of more only the number is told.
@@ -39,7 +38,7 @@ const WARNED: usize = 5;
 pub fn run(args: &ScoreArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let variants = Variants::new(args)?;
-    let settings = Settings::new(&args.scoring, variants.query_mode())?;
+    let settings = Settings::new(&args.scoring, variants.query_mode())?.of_stored()?;
     let options = variants.options(&settings.options)?;
     let output = args.output.as_deref().map(|path| ScoreFile::new(path, &variants.inputs())).transpose()?;
     let mut moments = variants.open()?;

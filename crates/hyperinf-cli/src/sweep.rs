@@ -5,13 +5,11 @@ mod figures;
 mod known;
 mod report;
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use hyperinf::curvature::{Damping, Storage, Structure};
+use hyperinf::curvature::Damping;
 use hyperinf::eval::auc;
 use hyperinf::scoring::{Attribution, BlockReport, Method, Normalisation, Options, Scores};
-use hyperinf::solvers::{Solver, solver};
 
 use crate::agreement::{Agreement, agreements, top_k};
 use crate::args::{SideArg, SweepArgs};
@@ -21,16 +19,15 @@ use crate::score::{Settings, note};
 use crate::to_stdout;
 use advice::{Advice, Judged, advise};
 use hyperinf::store::{self, GradientPair, OutputFolder, Staged, check_range};
-pub use known::KnownError;
 use report::Summary;
 
 const FILES: [&str; 5] = ["sweep.csv", "scores.parquet", "sweep.png", "spearman.png", "summary.json"];
 
-/// What is swept besides the damping.
+/// The choices that are swept with the damping.
 #[derive(Clone, Copy)]
 struct Variant {
     side: Option<SideArg>,
-    /// Of a projection.
+    /// The rank of a projection.
     rank: Option<u32>,
 }
 
@@ -49,7 +46,7 @@ struct Swept {
     advice: Option<Advice>,
 }
 
-/// Everything that is told.
+/// The results of all variants.
 struct Sweep<'a> {
     args: &'a SweepArgs,
     top_k: usize,
@@ -63,7 +60,7 @@ struct Sweep<'a> {
     seconds: f64,
 }
 
-/// Scores at every damping, compares, and writes what was found.
+/// Scores at every damping, compares the scores, and writes the results.
 ///
 /// # Errors
 ///
@@ -92,10 +89,10 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
             note(&pair, settings.projection).iter().for_each(|note| warn(note));
             dot = plain(&settings, &pair)?;
         }
-        let all: Vec<Damping> = dampings.iter().map(|&value| damping(args, value)).collect();
+        let all: Vec<Damping> = dampings.iter().map(|&value| damping(args.values().1, value)).collect();
         let mut tell = || {
             done += 1;
-            progress.at(done, || settings.method.to_owned());
+            progress.at(done, || settings.method.clone());
         };
         let found = store::sweep(&pair, &settings.options, &all, &settings.device, &mut tell)?;
         found.iter().try_for_each(|attribution| check_range(&attribution.scores))?;
@@ -122,29 +119,31 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
     to_stdout(|out| if args.json { summary.json(out) } else { summary.text(&args.out, out) })
 }
 
-/// The dampings asked for, from small to large, each once.
+/// The dampings, from small to large, each once.
 fn dampings(args: &SweepArgs) -> Result<Vec<f64>, CliError> {
-    for &value in &args.dampings {
-        damping(args, value).validate().map_err(|_| CliError::Damping { flag: "--dampings", value })?;
+    let (values, absolute) = args.values();
+    let flag = if args.damping_absolute.is_empty() { "--damping" } else { "--damping-absolute" };
+    for &value in values {
+        damping(absolute, value).validate().map_err(|_| CliError::Damping { flag, value })?;
     }
-    let mut dampings = args.dampings.clone();
+    let mut dampings = values.to_vec();
     dampings.sort_by(f64::total_cmp);
     dampings.dedup();
     if dampings.len() < 2 {
         let value = dampings.len() as f64;
-        return Err(CliError::Value { flag: "--dampings", expected: "at least two numbers that differ", value });
+        return Err(CliError::Value { flag, expected: "at least two numbers that differ", value });
     }
     Ok(dampings)
 }
 
-fn damping(args: &SweepArgs, value: f64) -> Damping {
-    if args.absolute { Damping::Absolute(value) } else { Damping::Relative(value) }
+fn damping(absolute: bool, value: f64) -> Damping {
+    if absolute { Damping::Absolute(value) } else { Damping::Relative(value) }
 }
 
-/// What was typed, each once; `None` if it was nothing.
-fn each<T: Copy + PartialEq>(typed: &[T]) -> Vec<Option<T>> {
+/// The values, each once; `None` alone if there are none.
+fn each<T: Copy + PartialEq>(values: &[T]) -> Vec<Option<T>> {
     let mut found: Vec<Option<T>> = Vec::new();
-    for &value in typed {
+    for &value in values {
         if !found.contains(&Some(value)) {
             found.push(Some(value));
         }
@@ -152,26 +151,21 @@ fn each<T: Copy + PartialEq>(typed: &[T]) -> Vec<Option<T>> {
     if found.is_empty() { vec![None] } else { found }
 }
 
-/// The method once per side and rank, with the solver by which it is swept.
+/// The method once per side and rank, with a solver for many dampings.
 fn settings(args: &SweepArgs) -> Result<Vec<(Variant, Settings)>, CliError> {
     let one = |variant| {
         let Variant { side, rank } = variant;
-        let mut settings = Settings::new(&args.scoring(side, rank), args.query_mode)?;
-        if !matches!(settings.options.method, Method::Inverse { .. }) {
-            return Err(CliError::Combination {
-                first: format!("--method {}", settings.method),
-                second: "a sweep",
-                reason: "the method has no curvature, and so no damping",
-            });
+        let mut settings = Settings::new(&args.scoring(side, rank), args.query_mode)?.of_stored()?;
+        let refused = |second, reason| {
+            Err(CliError::Combination { first: format!("--method {}", settings.method), second, reason })
+        };
+        if !settings.spec.method.has_curvature() {
+            return refused("a sweep", "the method has no curvature, and so no damping");
         }
-        if side.is_some() && settings.gfim().is_none() {
-            return Err(CliError::Combination {
-                first: format!("--method {}", settings.method),
-                second: "--sides",
-                reason: "only a generalized Fisher matrix, as of hyperinf, sums over a side",
-            });
+        if side.is_some() && !settings.spec.method.has_side() {
+            return refused("--sides", "only a generalized Fisher matrix, as of hyperinf, sums over a side");
         }
-        settings.options.method = swept(settings.method, settings.options.method);
+        settings.options.method = settings.spec.for_sweep().options()?.method;
         Ok((variant, settings))
     };
     let ranks = each(&args.project);
@@ -180,20 +174,6 @@ fn settings(args: &SweepArgs) -> Result<Vec<(Variant, Settings)>, CliError> {
         .flat_map(|side| ranks.iter().map(move |&rank| Variant { side, rank }))
         .map(one)
         .collect()
-}
-
-/// The method by one eigendecomposition for all dampings, where it means the inverse of a matrix.
-fn swept(name: &str, method: Method) -> Method {
-    let (Method::Inverse { storage, .. }, Some(spectral)) = (&method, solver("spectral")) else { return method };
-    let structures: &[Structure] = match (name, storage) {
-        ("exact", Storage::Full) => &[Structure::Samples, Structure::Dense],
-        ("hyperinf", Storage::OneSided { .. }) => &[Structure::OneSided],
-        _ => return method,
-    };
-    if !structures.iter().all(|structure| spectral.supports(*structure)) {
-        return method;
-    }
-    Method::Inverse { storage: *storage, solver: Arc::<dyn Solver>::from(spectral) }
 }
 
 /// The scores by the plain dot product.

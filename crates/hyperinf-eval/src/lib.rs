@@ -3,6 +3,7 @@
 //! | item | what it is |
 //! |---|---|
 //! | [`auc`], [`detection_rate`], [`pearson`], [`spearman`] | figures of plain slices in f64 |
+//! | [`flipped_labels`] | a random share of labels to be made wrong |
 //! | [`Interval`] | a mean with its 95 % interval |
 //! | [`bootstrap`], [`between`] | how far scores and rankings may be off: over queries, over seeds |
 //! | [`Retrain`] | a model that can be trained on any part of its samples: what a user implements |
@@ -22,14 +23,17 @@ mod correlation;
 mod detection;
 pub mod digits;
 mod error;
+mod noise;
 mod statistics;
 mod truth;
 mod uncertainty;
 
 pub use convex::{Logistic, Ridge, Rows};
-pub use correlation::{pearson, ranks, spearman};
+pub use correlation::{pearson, spearman};
 pub use detection::{auc, detection_rate};
 pub use error::EvalError;
+pub use hyperinf_linalg::ranks;
+pub use noise::flipped_labels;
 pub use statistics::{Interval, mean_and_error};
 pub use truth::{
     Bank, Brittleness, BrittlenessConfig, Job, Lds, LdsConfig, LdsTruth, LeaveOneOut, Outcome, Proximal, Responses,

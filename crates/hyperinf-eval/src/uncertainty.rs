@@ -1,3 +1,4 @@
+use hyperinf_linalg::quantile;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rayon::prelude::*;
@@ -220,12 +221,4 @@ fn weighted(weights: &[f64], rows: &[&[f64]]) -> Vec<f64> {
 
 fn dot(left: &[f64], right: &[f64]) -> f64 {
     left.iter().zip(right).map(|(a, b)| a * b).sum()
-}
-
-/// The value below which a share of sorted values lies, interpolated between the two nearest.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
-    let place = share * (sorted.len() - 1) as f64;
-    let (below, rest) = (place.floor() as usize, place.fract());
-    let above = (below + 1).min(sorted.len() - 1);
-    sorted[below] + rest * (sorted[above] - sorted[below])
 }

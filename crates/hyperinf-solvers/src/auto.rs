@@ -1,7 +1,7 @@
 mod cost;
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, Structure};
+use hyperinf_curvature::{Core, Curvature, Structure};
 
 use crate::solver::check;
 use crate::{Exact, Hyperpower, Inverse, Order, Solution, SolveError, Solver, SpectralSolver, certain_bound};
@@ -70,8 +70,8 @@ impl Auto {
             return exact("no dampings".into());
         }
         let dampings = lambdas.len();
-        match h {
-            Curvature::Samples(samples) => {
+        match h.core() {
+            Core::Samples(samples) => {
                 let [m, d] = samples.dims();
                 let size = m.min(d);
                 let costs = Costs::of(Machine::of(&samples.device()), size, 0, dampings, None);
@@ -82,10 +82,8 @@ impl Auto {
                 }
                 exact(what)
             }
-            Curvature::Diagonal(_) | Curvature::Kronecker { .. } | Curvature::Eigen { .. } => {
-                exact(format!("{:?}: nothing to factorise", h.structure()))
-            }
-            Curvature::Dense(matrix) | Curvature::OneSided { factor: matrix, .. } => {
+            Core::Eigenvalues { .. } => exact(format!("{:?}: nothing to factorise", h.structure())),
+            Core::Matrix { matrix, .. } => {
                 let size = matrix.dims()[0];
                 let rows = self.queries * (h.parameters() / size.max(1));
                 let least = lambdas.iter().copied().fold(f64::INFINITY, f64::min);

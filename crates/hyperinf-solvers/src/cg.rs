@@ -1,5 +1,6 @@
 use burn::tensor::{DType, Tensor};
-use hyperinf_curvature::{Curvature, Structure, precise, scalars, tensor_from_host};
+use hyperinf_curvature::{Curvature, Structure};
+use hyperinf_linalg::{precise, scalars, tensor_from_host};
 
 use crate::precondition::Preconditioned;
 use crate::solver::{check, check_rows, checked, finite};

@@ -1,9 +1,10 @@
 use burn::tensor::{DType, Tensor};
 use faer::Mat;
-use hyperinf_curvature::{Curvature, Structure, combine, dots, host, precise, scalars, tensor_from_host};
+use hyperinf_curvature::{Curvature, Structure};
+use hyperinf_linalg::{combine, dots, epsilon, host, precise, scalars, tensor_from_host};
 
 use crate::cg::{check_limits, solution};
-use crate::krylov::{epsilon, orthonormal, symmetric_eigen};
+use crate::krylov::{orthonormal, symmetric_eigen};
 use crate::precondition::Preconditioned;
 use crate::solver::{check, check_rows};
 use crate::{Inverse, Preconditioner, Solution, SolveError, Solver};

@@ -1,7 +1,8 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, CurvatureError, Structure, host, normal_product, precise, squares};
+use hyperinf_curvature::{Curvature, Samples, Structure};
+use hyperinf_linalg::{ReadError, host, normal_product, precise, ratios, squares};
 
-use crate::solver::{check, check_rows, finite, ratios};
+use crate::solver::{check, check_rows, finite, unsupported};
 use crate::{Inverse, Solution, SolveError, Solver};
 
 /// DataInf: the mean of the samples' own inverses in place of the inverse of their mean.
@@ -37,8 +38,10 @@ impl Solver for DataInf {
 
     fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {
         check(self, h, lambda)?;
-        let Curvature::Samples(samples) = h else { unreachable!("check() accepts samples only") };
-        Ok(Box::new(Prepared { samples: samples.clone(), lambda }))
+        match h {
+            Curvature::Samples(Samples { rows }) => Ok(Box::new(Prepared { samples: rows.clone(), lambda })),
+            _ => Err(unsupported(self, h.structure())),
+        }
     }
 }
 
@@ -65,7 +68,7 @@ impl Inverse for Prepared {
 
 impl Prepared {
     /// The solution in the type of `v`, and whether too little was left by the subtraction.
-    fn solve(&self, v: Tensor<2>) -> Result<(Solution, bool), CurvatureError> {
+    fn solve(&self, v: Tensor<2>) -> Result<(Solution, bool), ReadError> {
         let n = self.samples.dims()[0] as f64;
         // The norms are taken anew for each batch of queries: from rows in the cache they cost nearly nothing.
         let (sum, before) = self.product(v.clone(), |products, rows| {
@@ -100,6 +103,6 @@ impl Prepared {
 }
 
 /// The largest magnitude of each row.
-fn largest(rows: &Tensor<2>) -> Result<Vec<f64>, CurvatureError> {
+fn largest(rows: &Tensor<2>) -> Result<Vec<f64>, ReadError> {
     host(rows.clone().abs().max_dim(1))
 }

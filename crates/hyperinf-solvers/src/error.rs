@@ -1,4 +1,5 @@
 use hyperinf_curvature::{CurvatureError, Structure};
+use hyperinf_linalg::{MatrixError, ReadError};
 
 /// What data or settings can do wrong while a damped system is solved.
 #[derive(Debug, thiserror::Error)]
@@ -101,4 +102,20 @@ pub enum SolveError {
     /// The curvature failed.
     #[error(transparent)]
     Curvature(#[from] CurvatureError),
+    /// A device failed while values were read back.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+impl SolveError {
+    /// Names the solver, and `what` its matrix was made of.
+    pub(crate) fn matrix(solver: &'static str, what: &'static str) -> impl Fn(MatrixError) -> Self {
+        move |error| match error {
+            MatrixError::NonFinite { .. } | MatrixError::NotConverged { .. } => Self::NonFinite { solver, what },
+            MatrixError::NotPositiveDefinite { size, shift } => {
+                Self::NotPositiveDefinite { solver, size, lambda: shift }
+            }
+            MatrixError::Read(error) => Self::Read(error),
+        }
+    }
 }

@@ -1,7 +1,8 @@
 use burn::tensor::{Tensor, s};
-use hyperinf_curvature::{Curvature, Structure, combine, dots, scalars, tensor_from_host};
+use hyperinf_curvature::{Curvature, Eigenpairs, Structure};
+use hyperinf_linalg::{combine, dots, epsilon, scalars, seeded_normals, tensor_from_host};
 
-use crate::krylov::{epsilon, normals, symmetric_eigen};
+use crate::krylov::symmetric_eigen;
 use crate::low_rank::LowRank;
 use crate::solver::check;
 use crate::{Inverse, SolveError, Solver};
@@ -53,11 +54,11 @@ impl Solver for Lanczos {
     fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {
         check(self, h, lambda)?;
         let (approximation, steps) = lanczos_eigen(h, self.rank, self.extra, self.seed)?;
-        Ok(Box::new(LowRank::new("lanczos", h, &approximation, lambda, steps)?))
+        Ok(Box::new(LowRank::new("lanczos", h, approximation, lambda, steps)?))
     }
 }
 
-/// The largest eigenpairs of a curvature by Lanczos's method with full reorthogonalisation, as `Curvature::Eigen` in
+/// The largest eigenpairs of a curvature by Lanczos's method with full reorthogonalisation, in
 /// f64 where the device has it, and the steps taken.
 ///
 /// Of the rows `B` that span the Krylov space of a random row, `B H Bᵀ = T` is tridiagonal; with `T = S Θ Sᵀ` the pairs are
@@ -68,7 +69,7 @@ impl Solver for Lanczos {
 /// # Errors
 ///
 /// If the rank is 0 or `H` holds NaN.
-pub fn lanczos_eigen(h: &Curvature, rank: usize, extra: usize, seed: u64) -> Result<(Curvature, usize), SolveError> {
+pub fn lanczos_eigen(h: &Curvature, rank: usize, extra: usize, seed: u64) -> Result<(Eigenpairs, usize), SolveError> {
     const SOLVER: &str = "lanczos";
     if rank == 0 {
         return Err(SolveError::Parameter { solver: SOLVER, parameter: "rank", expected: "at least 1", value: 0.0 });
@@ -78,7 +79,7 @@ pub fn lanczos_eigen(h: &Curvature, rank: usize, extra: usize, seed: u64) -> Res
     let (device, dtype) = (like.device(), like.dtype());
     let steps = rank.saturating_add(extra).min(d);
     let rounding = ROUNDING * epsilon(dtype) * (d as f64).sqrt();
-    let random = |seed: u64| -> Tensor<2> { tensor_from_host(normals(d, seed), [1, d], &device, dtype) };
+    let random = |seed: u64| -> Tensor<2> { tensor_from_host(seeded_normals(d, seed), [1, d], &device, dtype) };
 
     let mut basis = Tensor::<2>::zeros([steps, d], (&device, dtype));
     let (mut diagonal, mut beside) = (Vec::new(), Vec::new());
@@ -134,7 +135,7 @@ pub fn lanczos_eigen(h: &Curvature, rank: usize, extra: usize, seed: u64) -> Res
     let rows = tensor_from_host(rows, [count, steps], &device, dtype);
     let vectors = combine(rows, basis.slice([0..steps]));
     let values = tensor_from_host(values, [1, count], &device, dtype).squeeze_dim(0);
-    Ok((Curvature::Eigen { vectors, values }, steps))
+    Ok((Eigenpairs { vectors, values }, steps))
 }
 
 /// The row without its part in the span of the orthonormal rows of `known`, scaled to length 1, and the length that

@@ -1,12 +1,13 @@
 mod held;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use hyperinf_curvature::{Curvature, Structure, host, tensor_from_host};
+use hyperinf_curvature::{Curvature, Samples, Structure, Structured};
+use hyperinf_linalg::{host, largest, norms as lengths, tensor_from_host};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::cg::check_limits;
-use crate::solver::{check, check_rows, finite, largest, norms as lengths};
+use crate::solver::{check, check_rows, finite};
 use crate::{Inverse, Solution, SolveError, Solver, largest_eigenvalue, relative_residuals};
 use held::Held;
 
@@ -129,7 +130,7 @@ impl Solver for Lissa {
                 return parameter("scale", "positive and finite", scale);
             }
             (LissaScale::Fixed(scale), ..) => scale,
-            (LissaScale::Spectral, LissaBatch::Random { .. }, Curvature::Samples(rows)) => {
+            (LissaScale::Spectral, LissaBatch::Random { .. }, Curvature::Samples(Samples { rows })) => {
                 lengths(rows.clone())?.into_iter().fold(lambda, |most, norm| most.max(norm * norm + lambda))
             }
             (LissaScale::Spectral, ..) => largest_eigenvalue(h, &h.like(), POWER_STEPS)? * 1.1 + lambda,
@@ -153,7 +154,7 @@ impl Inverse for Prepared {
     fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
         check_rows(&v, self.h.parameters())?;
         let solution = match (self.params.batch, &self.h) {
-            (LissaBatch::Random { size, repeats, tail, seed }, Curvature::Samples(rows)) => {
+            (LissaBatch::Random { size, repeats, tail, seed }, Curvature::Samples(Samples { rows })) => {
                 self.random(v, rows, size, [repeats, tail], seed)?
             }
             _ => self.full(v)?,
@@ -246,7 +247,7 @@ impl Prepared {
                 return Ok(Run { r, steps: step, residuals, grew: true });
             }
             last = last.min(residual);
-            if let Curvature::Samples(rows) = &self.h
+            if let Curvature::Samples(Samples { rows }) = &self.h
                 && step == STEPS_BEFORE_HELD
                 && HELD_FROM * rows.dims()[0] <= rows.dims()[1]
             {
@@ -274,7 +275,7 @@ impl Prepared {
             for step in 1..=self.params.max_steps {
                 let draw: Vec<i64> = (0..size).map(|_| rng.random_range(0..m) as i64).collect();
                 let draw = Tensor::<1, Int>::from_data(TensorData::new(draw, [size]), &rows.device());
-                let batch = Curvature::Samples(rows.clone().select(0, draw));
+                let batch = Samples { rows: rows.clone().select(0, draw) };
                 let product = batch.apply(r.clone()) + r.clone().mul_scalar(self.lambda);
                 r = v.clone() + r - product.div_scalar(self.scale);
                 if step + tail > self.params.max_steps {

@@ -1,5 +1,6 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, precise};
+use hyperinf_curvature::{Curvature, Eigenpairs};
+use hyperinf_linalg::precise;
 
 use crate::solver::{check_rows, checked, finite};
 use crate::{Exact, Inverse, Solution, SolveError, Solver};
@@ -15,15 +16,15 @@ pub(crate) struct LowRank {
 }
 
 impl LowRank {
-    /// For `approximation`, `Curvature::Eigen`, of `h`, found in `steps` steps.
+    /// For an approximation of `h` found in `steps` steps.
     pub(crate) fn new(
         name: &'static str,
         h: &Curvature,
-        approximation: &Curvature,
+        approximation: Eigenpairs,
         lambda: f64,
         steps: usize,
     ) -> Result<Self, SolveError> {
-        let inverse = Exact.prepare(approximation, lambda).map_err(|error| renamed(error, name))?;
+        let inverse = Exact.prepare(&approximation.into(), lambda).map_err(|error| renamed(error, name))?;
         Ok(Self { name, h: h.precise(), lambda, inverse, steps })
     }
 }

@@ -1,5 +1,6 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, CurvatureError, Structure, host, normal_product, scalars};
+use hyperinf_curvature::{Core, Curvature, Structure};
+use hyperinf_linalg::{ReadError, host, largest, normal_product, ratios};
 
 use crate::SolveError;
 
@@ -85,7 +86,7 @@ impl Solution {
 /// # Errors
 ///
 /// If the device fails.
-pub fn relative_residuals(h: &Curvature, lambda: f64, x: Tensor<2>, v: Tensor<2>) -> Result<Vec<f64>, CurvatureError> {
+pub fn relative_residuals(h: &Curvature, lambda: f64, x: Tensor<2>, v: Tensor<2>) -> Result<Vec<f64>, ReadError> {
     Ok(checked(h, lambda, x, v)?.0)
 }
 
@@ -96,51 +97,33 @@ pub(crate) fn checked(
     lambda: f64,
     x: Tensor<2>,
     v: Tensor<2>,
-) -> Result<(Vec<f64>, Option<Tensor<2>>), CurvatureError> {
-    let (product, products) = match h {
-        Curvature::Samples(rows) => {
+) -> Result<(Vec<f64>, Option<Tensor<2>>), ReadError> {
+    let (product, products) = match h.core() {
+        Core::Samples(rows) => {
             let m = rows.dims()[0] as f64;
             let (product, products) = normal_product(x.clone(), rows.clone(), |products, _| products.div_scalar(m));
             (product, Some(products))
         }
-        _ => (h.apply(x.clone()), None),
+        Core::Matrix { .. } | Core::Eigenvalues { .. } => (h.apply(x.clone()), None),
     };
     Ok((ratios(product + x.mul_scalar(lambda) - v.clone(), v)?, products))
-}
-
-/// `||r|| / ||v||` of each row; a row `v = 0` counts as `||r||`.
-pub(crate) fn ratios(r: Tensor<2>, v: Tensor<2>) -> Result<Vec<f64>, CurvatureError> {
-    let (norms, wholes) = (norms(r)?, norms(v)?);
-    Ok(norms.iter().zip(wholes).map(|(r, v)| r / if v > 0.0 { v } else { 1.0 }).collect())
-}
-
-/// `||r||` of each row of `[q, D]`, scaled by its largest entry, so that no square leaves the range of the type.
-pub(crate) fn norms(rows: Tensor<2>) -> Result<Vec<f64>, CurvatureError> {
-    if rows.dims().contains(&0) {
-        return Ok(vec![0.0; rows.dims()[0]]);
-    }
-    let largest = rows.clone().abs().max_dim(1);
-    let scaled = rows / largest.clone().mask_fill(largest.clone().equal_elem(0.0), 1.0);
-    let squares = scalars(scaled.clone(), scaled)?;
-    Ok(squares.iter().zip(host(largest)?).map(|(square, largest)| square.sqrt() * largest).collect())
-}
-
-/// The largest value; NaN if there is one, which `f64::max` would hide.
-pub(crate) fn largest(values: &[f64]) -> f64 {
-    values.iter().fold(0.0, |worst, &value| if value > worst || value.is_nan() { value } else { worst })
 }
 
 /// The checks that every `prepare` starts with.
 pub(crate) fn check(solver: &dyn Solver, h: &Curvature, lambda: f64) -> Result<(), SolveError> {
     let structure = h.structure();
     if !solver.supports(structure) {
-        let supported = Structure::ALL.into_iter().filter(|s| solver.supports(*s)).collect();
-        return Err(SolveError::Unsupported { solver: solver.name(), structure, supported });
+        return Err(unsupported(solver, structure));
     }
     if !(lambda > 0.0 && lambda.is_finite()) {
         return Err(SolveError::Damping { solver: solver.name(), lambda });
     }
     Ok(())
+}
+
+pub(crate) fn unsupported(solver: &dyn Solver, structure: Structure) -> SolveError {
+    let supported = Structure::ALL.into_iter().filter(|s| solver.supports(*s)).collect();
+    SolveError::Unsupported { solver: solver.name(), structure, supported }
 }
 
 /// The checks that every `apply` starts with.

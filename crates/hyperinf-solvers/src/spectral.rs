@@ -1,13 +1,12 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::{
-    Curvature, Structure, combine_precise, dots_precise, gram_precise, host, outer, precise, tensor_from_host,
-};
+use hyperinf_curvature::{Core, Curvature, Dense, Structure};
+use hyperinf_linalg::{combine_precise, dots_precise, gram_precise, host, outer, precise, ratios, tensor_from_host};
 
 use crate::factor::check_size;
 use crate::krylov::symmetric_eigen;
-use crate::solver::{check, check_rows, finite, ratios};
+use crate::solver::{check, check_rows, finite};
 use crate::{Exact, Inverse, Solution, SolveError, Solver};
 
 const NAME: &str = "spectral";
@@ -66,24 +65,25 @@ impl Spectral {
             let entries = (0..size * size).map(|k| vectors[(k / size, k % size)]).collect();
             Ok((values, tensor_from_host(entries, [size, size], &matrix.device(), matrix.dtype())))
         };
-        let form = match h {
-            Curvature::Dense(matrix) | Curvature::OneSided { factor: matrix, .. } => {
+        let form = match h.core() {
+            Core::Matrix { matrix, .. } => {
                 check_size(NAME, matrix.dims()[0])?;
                 let matrix = precise(matrix.clone());
                 let (values, vectors) = decomposed(&matrix)?;
-                Form::Matrix { h: Box::new(h.with_matrix(matrix)), vectors, values }
+                Form::Matrix { h: Box::new(h.with_core(matrix)), vectors, values }
             }
-            Curvature::Samples(samples) => {
+            Core::Samples(samples) => {
                 let [m, d] = samples.dims();
                 check_size(NAME, m.min(d))?;
                 if m > d {
-                    return Self::new(&Curvature::Dense(outer(precise(samples.clone())).div_scalar(m as f64)));
+                    let matrix = outer(precise(samples.clone())).div_scalar(m as f64);
+                    return Self::new(&Dense { matrix }.into());
                 }
                 let gram = gram_precise(samples.clone()).div_scalar(m as f64);
                 let (values, vectors) = decomposed(&gram)?;
                 Form::Samples { samples: samples.clone(), gram, vectors, values }
             }
-            Curvature::Diagonal(_) | Curvature::Kronecker { .. } | Curvature::Eigen { .. } => Form::Known(h.clone()),
+            Core::Eigenvalues { .. } => Form::Known(h.clone()),
         };
         Ok(Self { parameters, form })
     }
@@ -118,7 +118,7 @@ impl Spectral {
         match &self.form {
             Form::Known(h) => lambdas.iter().map(|lambda| Exact.prepare(h, *lambda)?.apply(v.clone())).collect(),
             Form::Matrix { h, vectors, values } => {
-                let rotated = h.with_matrix(vectors.clone()).apply(precise(v.clone()));
+                let rotated = h.with_core(vectors.clone()).apply(precise(v.clone()));
                 lambdas.iter().map(|&lambda| matrix(h, vectors, values, lambda, &rotated, &v)).collect()
             }
             Form::Samples { samples, gram, vectors, values } => {
@@ -165,17 +165,13 @@ fn matrix(
 ) -> Result<Solution, SolveError> {
     let ([q, d], k) = (rotated.dims(), values.len());
     let inverted = row(values, |mu| 1.0 / (mu + lambda), rotated);
-    // The matrix stands for the columns of each row of parameters, or for their rows.
-    let inverted = match h {
-        Curvature::OneSided { rows_contracted: false, .. } => inverted.reshape([1, k, 1]),
-        _ => inverted.reshape([1, 1, k]),
-    };
-    let shape = match h {
-        Curvature::OneSided { rows, cols, .. } => [q, *rows, *cols],
-        _ => [q, 1, d],
+    let (shape, inverted) = match h.core() {
+        Core::Matrix { rows, cols, on_rows: true, .. } => ([q, rows, cols], inverted.reshape([1, k, 1])),
+        Core::Matrix { rows, cols, on_rows: false, .. } => ([q, rows, cols], inverted.reshape([1, 1, k])),
+        Core::Samples(_) | Core::Eigenvalues { .. } => ([q, 1, d], inverted.reshape([1, 1, k])),
     };
     let divided = (rotated.clone().reshape(shape) * inverted).reshape([q, d]);
-    let x = h.with_matrix(vectors.clone().transpose()).apply(divided);
+    let x = h.with_core(vectors.clone().transpose()).apply(divided);
     let goal = precise(v.clone());
     let rest = h.apply(x.clone()) + x.clone().mul_scalar(lambda) - goal.clone();
     solution(x.cast(v.dtype()), ratios(rest, goal)?, None)

@@ -1,9 +1,8 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, CurvatureError, host, tensor_from_host};
+use hyperinf_curvature::Curvature;
+use hyperinf_linalg::{ReadError, host, norms, tensor_from_host};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-
-use crate::solver::norms;
 
 /// Power steps at most.
 const STEPS: usize = 60;
@@ -18,7 +17,7 @@ const MARGIN: f64 = 1.05;
 /// # Errors
 ///
 /// If the device fails.
-pub fn largest_eigenvalue(h: &Curvature, like: &Tensor<2>, steps: usize) -> Result<f64, CurvatureError> {
+pub fn largest_eigenvalue(h: &Curvature, like: &Tensor<2>, steps: usize) -> Result<f64, ReadError> {
     let d = h.parameters();
     let mut rng = StdRng::seed_from_u64(0);
     let start = (0..d).map(|_| rng.random_range(-1.0..1.0)).collect();
@@ -47,7 +46,7 @@ pub fn largest_eigenvalue(h: &Curvature, like: &Tensor<2>, steps: usize) -> Resu
 /// # Errors
 ///
 /// If the device fails.
-pub fn spectral_bound(h: &Curvature, like: &Tensor<2>) -> Result<f64, CurvatureError> {
+pub fn spectral_bound(h: &Curvature, like: &Tensor<2>) -> Result<f64, ReadError> {
     let bound = largest_eigenvalue(h, like, STEPS)? * MARGIN;
     h.matrix().map_or(Ok(bound), |matrix| Ok(bound.min(certain_bound(matrix)?)))
 }
@@ -58,7 +57,7 @@ pub fn spectral_bound(h: &Curvature, like: &Tensor<2>) -> Result<f64, CurvatureE
 /// # Errors
 ///
 /// If the device fails.
-pub fn certain_bound(matrix: &Tensor<2>) -> Result<f64, CurvatureError> {
+pub fn certain_bound(matrix: &Tensor<2>) -> Result<f64, ReadError> {
     let row_sum = host(matrix.clone().abs().sum_dim(1))?.into_iter().fold(0.0, f64::max);
     let frobenius = norms(matrix.clone())?.iter().map(|norm| norm * norm).sum::<f64>().sqrt();
     Ok(row_sum.min(frobenius))

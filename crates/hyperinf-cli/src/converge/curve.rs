@@ -1,8 +1,9 @@
 use std::time::Instant;
 
 use burn::tensor::Tensor;
-use hyperinf::curvature::{Curvature, host, scalars};
+use hyperinf::curvature::{Curvature, Samples};
 use hyperinf::eval::{EvalError, spearman};
+use hyperinf::linalg::{host, scalars};
 use hyperinf::solvers::{
     Cg, DataInf, Exact, Hyperpower, HyperpowerStart, Iterate, Lissa, LissaScale, MatrixInverse, Order, SolveError,
     Solver, certain_bound, spectral_bound,
@@ -151,7 +152,9 @@ pub(super) fn run(method: Method, problem: &Problem, steps: usize) -> Result<Cur
             let solver = |max_steps| Cg { max_steps, tolerance: TOLERANCE, ..Cg::default() };
             stepwise(solver, steps, &mut recorder)
         }
-        Kind::DataInf => closed(&DataInf, &Curvature::Samples(problem.samples.clone()), 2, &mut recorder),
+        Kind::DataInf => {
+            closed(&DataInf, &Curvature::from(Samples { rows: problem.samples.clone() }), 2, &mut recorder)
+        }
         Kind::Cholesky => closed(&Exact, &problem.dense(), 0, &mut recorder),
     };
     if let Some(error) = recorder.failed {

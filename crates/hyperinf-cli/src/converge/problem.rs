@@ -1,5 +1,6 @@
 use burn::tensor::{DType, Device, Tensor};
-use hyperinf::curvature::{Curvature, host, outer, precise, tensor_from_host};
+use hyperinf::curvature::{Curvature, Dense};
+use hyperinf::linalg::{host, normals, outer, precise, tensor_from_host};
 use hyperinf::solvers::{Exact, Solver};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -24,12 +25,12 @@ impl Problem {
     /// Samples and a right-hand side, all entries standard normal.
     pub(super) fn draw(size: Size, lambda: f64, seed: u64, device: &Device, dtype: DType) -> Result<Self, CliError> {
         let mut rng = StdRng::seed_from_u64(seed);
-        let samples = normals(size.samples * size.dim, &mut rng);
+        let samples = normals(size.samples * size.dim, || rng.random());
         let samples = tensor_from_host(samples, [size.samples, size.dim], device, dtype);
-        let v = tensor_from_host(normals(size.dim, &mut rng), [1, size.dim], device, dtype);
+        let v = tensor_from_host(normals(size.dim, || rng.random()), [1, size.dim], device, dtype);
         let h = outer(samples.clone()).div_scalar(size.samples as f64);
         // One round of refinement makes the answer better than the Cholesky solution that is compared with it.
-        let dense = Curvature::Dense(precise(h.clone()));
+        let dense = Curvature::from(Dense { matrix: precise(h.clone()) });
         let exact = Exact.prepare(&dense, lambda)?;
         let goal = precise(v.clone());
         let first = exact.apply(goal.clone())?.x;
@@ -39,7 +40,7 @@ impl Problem {
     }
 
     pub(super) fn dense(&self) -> Curvature {
-        Curvature::Dense(self.h.clone())
+        Curvature::from(Dense { matrix: self.h.clone() })
     }
 
     /// `A = H + λI`.
@@ -47,17 +48,4 @@ impl Problem {
         let eye = Tensor::<2>::eye(self.h.dims()[0], &self.h.device()).cast(self.h.dtype());
         self.h.clone() + eye.mul_scalar(self.lambda)
     }
-}
-
-/// Standard normal numbers (Box and Muller).
-fn normals(count: usize, rng: &mut StdRng) -> Vec<f64> {
-    let mut values = Vec::with_capacity(count + 1);
-    while values.len() < count {
-        // In (0, 1], so that its logarithm is finite.
-        let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
-        let angle = std::f64::consts::TAU * rng.random::<f64>();
-        values.extend([radius * angle.cos(), radius * angle.sin()]);
-    }
-    values.truncate(count);
-    values
 }

@@ -2,8 +2,8 @@ use hyperinf::curvature::CurvatureError;
 use hyperinf::data::{DataError, Existing, Reason, RunError};
 use hyperinf::eval::TruthError;
 use hyperinf::models::{LoadError, ModelError};
-use hyperinf::scoring::ScoreError;
-use hyperinf::solvers::SolveError;
+use hyperinf::scoring::{ScoreError, SpecError};
+use hyperinf::solvers::{SolveError, solvers};
 use hyperinf::store::{FileError, StoreError};
 
 use super::CliError;
@@ -12,8 +12,7 @@ impl CliError {
     /// 2: what was typed is wrong; 3: an input file is; 4: the numbers allow no answer.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Method { .. }
-            | Self::Solver { .. }
+            Self::Spec(_)
             | Self::Score(ScoreError::Solve { source: SolveError::Unsupported { .. }, .. })
             | Self::Damping { .. }
             | Self::Combination { .. }
@@ -51,10 +50,11 @@ impl CliError {
     /// What to do about it.
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Method { nearest: Some(name), .. } => {
-                format!("did you mean `{name}`? `hyperinf methods` lists all methods")
+            Self::Spec(SpecError::Unknown { what: "solver", .. }) => {
+                let names: Vec<&str> = solvers().iter().map(|solver| solver.name()).collect();
+                format!("there are {}", names.join(", "))
             }
-            Self::Method { nearest: None, .. } => "`hyperinf methods` lists all methods".into(),
+            Self::Spec(_) => "`hyperinf methods` lists all methods and their choices".into(),
             Self::Damping { flag: "--damping", .. } => "0.1 is the usual factor, and the default".into(),
             Self::Damping { .. } => "leave it out for 0.1 × the mean square of each block's gradients".into(),
             Self::Noise { .. } => "0.2 gives every fifth mail the wrong label".into(),
@@ -86,7 +86,6 @@ impl CliError {
             Self::Value { .. }
             | Self::Solve(_)
             | Self::Combination { .. }
-            | Self::Solver { .. }
             | Self::Input { .. }
             | Self::Truth(_)
             | Self::Device(_)

@@ -1,8 +1,8 @@
 //! Methods as they are typed for an evaluation.
 
-use hyperinf::curvature::{Damping, Scale, Side, Storage};
+use hyperinf::curvature::Damping;
 use hyperinf::gradients::Estimate;
-use hyperinf::scoring::{Gfim, Method, Options, methods};
+use hyperinf::scoring::{EstimateKind, Method, MethodSpec, Options, methods};
 
 use crate::args::JudgedArgs;
 use crate::error::CliError;
@@ -119,46 +119,9 @@ fn all() -> Vec<String> {
 }
 
 fn parse(spec: &str, args: &JudgedArgs) -> Result<Candidate, CliError> {
-    let (parts, estimate) = match spec.split_once('@') {
-        Some((parts, estimate)) => (parts, Some(estimate)),
-        None => (spec, None),
-    };
-    let unknown = || CliError::Method { name: spec.to_owned(), nearest: None };
-    let mut parts = parts.split(':');
-    let name = parts.next().unwrap_or_default();
-    let mut gfim = Gfim::default();
-    let (mut merged, mut sides, mut summed) = (false, 0, false);
-    for part in parts {
-        sides += usize::from(matches!(part, "rows" | "cols" | "short"));
-        match part {
-            "rows" => gfim.side = Side::Rows,
-            "cols" => gfim.side = Side::Cols,
-            "short" => gfim.side = Side::Short,
-            "sum" => (gfim.scale, summed) = (Scale::Sum, true),
-            "merged" => merged = true,
-            _ => return Err(unknown()),
-        }
-    }
-    let sampled = Estimate::Sampled { seed: LABEL_SEED, draws: draws(args) };
-    let asked = estimate.is_some();
-    let estimate = match estimate {
-        None if matches!(name, "kfac" | "ekfac") => sampled,
-        None | Some("empirical") => Estimate::Empirical,
-        Some("sampled") => sampled,
-        Some("gauss-newton") => Estimate::GaussNewton { sketch: None },
-        Some(_) => return Err(unknown()),
-    };
-    let options = Options::named(name, gfim).ok_or_else(unknown)?;
-    let one_sided = matches!(options.method, Method::Inverse { storage: Storage::OneSided { .. }, .. });
-    let refusals = [
-        (sides > 1, "one side", "there are two"),
-        (sides > 0 && !one_sided, "a side", "only hyperinf and hyperinf-authors sum over one"),
-        (summed && name != "hyperinf", "`sum`", "only hyperinf has the choice"),
-        (matches!(options.method, Method::Identity) && merged, "`merged`", "the method has no curvature"),
-        (matches!(options.method, Method::Identity) && asked, "an @ESTIMATE", "the method has no curvature"),
-    ];
-    if let Some((_, second, reason)) = refusals.into_iter().find(|(refused, ..)| *refused) {
-        return Err(CliError::Combination { first: format!("`{spec}`"), second, reason });
-    }
-    Ok(Candidate { name: spec.to_owned(), options: Options { merged, ..options }, estimate, damping: None })
+    let found: MethodSpec = spec.parse()?;
+    let kind = found.estimate.unwrap_or(found.method.estimate);
+    let draws = (kind == EstimateKind::Sampled).then(|| draws(args));
+    let (name, options) = (spec.to_owned(), found.options()?);
+    Ok(Candidate { name, options, estimate: kind.estimate(draws, LABEL_SEED), damping: None })
 }

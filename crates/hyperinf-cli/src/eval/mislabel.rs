@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use hyperinf::curvature::Damping;
 use hyperinf::eval::{auc, detection_rate, mean_and_error};
-use hyperinf::scoring::{Options, QueryMode, TaskSource, baselines, self_influence};
+use hyperinf::scoring::{CurvatureFrom, Options, QueryMode, TaskSource, baselines, self_influence};
 use serde_json::{Map, json};
 
 use super::candidate::{Candidate, candidates_at, dampings};
@@ -104,7 +104,8 @@ fn suspicions(models: &Models, dampings: &[f64]) -> Result<Vec<Vec<f64>>, CliErr
         let mut series = vec![found.losses, found.gradient_norms];
         for &factor in dampings {
             let options = Options { damping: Damping::Relative(factor), ..exact.clone() };
-            let own = self_influence(&TaskSource::train(model, &models.train), &options).map_err(CliError::Score)?;
+            let own = self_influence(&TaskSource::train(model, &models.train), CurvatureFrom::Training, &options)
+                .map_err(CliError::Score)?;
             series.push(own.values);
         }
         for (sum, values) in sums.iter_mut().zip(series) {

@@ -9,7 +9,7 @@ use burn::tensor::{DType, Device};
 use hyperinf::eval::digits::{DigitsTask, Images, Labelled, Length, Optimizer, PerceptronModule, Recipe, digits};
 use hyperinf::eval::{Bank, Retrain};
 use hyperinf::gradients::Estimate;
-use hyperinf::scoring::{Attribution, BlockReport, Options, Scores, TaskSource, attribute, attribute_with};
+use hyperinf::scoring::{Attribution, BlockReport, CurvatureFrom, Options, Scores, TaskSource, attribute};
 use hyperinf::store::StoreError;
 
 use super::candidate::Candidate;
@@ -200,10 +200,13 @@ impl Models {
             let train = TaskSource::train(model, &self.train);
             let query = TaskSource::query(model, &self.queries);
             let found = match estimate {
-                Estimate::Empirical => attribute(&train, &query, options),
-                estimate => {
-                    attribute_with(&train, &TaskSource::curvature(model, &self.train, estimate), &query, options)
-                }
+                Estimate::Empirical => attribute(&train, &query, CurvatureFrom::Training, options),
+                estimate => attribute(
+                    &train,
+                    &query,
+                    CurvatureFrom::Source(&TaskSource::curvature(model, &self.train, estimate)),
+                    options,
+                ),
             };
             parts.push(found.map_err(CliError::Score)?);
         }

@@ -33,7 +33,9 @@ pub(super) struct Summary {
 #[derive(Serialize)]
 pub(crate) struct Scoring {
     pub(crate) hyperinf_version: &'static str,
-    pub(crate) method: &'static str,
+    pub(crate) method: String,
+    /// The method with the choices of all flags, in one word.
+    pub(crate) spec: String,
     /// What inverted the curvature; `null` for methods without one.
     pub(crate) solver: Option<&'static str>,
     pub(crate) sign: &'static str,
@@ -153,7 +155,8 @@ impl Scoring {
         let (gfim_side, gfim_scale) = settings.gfim_names().unzip();
         Self {
             hyperinf_version: env!("CARGO_PKG_VERSION"),
-            method: settings.method,
+            method: settings.method.clone(),
+            spec: settings.spec.to_string(),
             solver: match &settings.options.method {
                 Method::Inverse { solver, .. } => Some(solver.name()),
                 Method::Identity => None,

@@ -44,7 +44,7 @@ pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> Result<Stage
     let chosen = sweep.chosen.map(|place| &sweep.sides[place]);
     let mark = chosen.and_then(|side| Some(side.advice.as_ref()?.damping));
     let of = chosen.and_then(told).map(|of| format!(", {of}")).unwrap_or_default();
-    let kind = if sweep.args.absolute { "damping, absolute" } else { "damping, relative" };
+    let kind = if sweep.args.values().1 { "damping, absolute" } else { "damping, relative" };
     let kind = mark.map_or_else(|| kind.to_owned(), |damping| format!("{kind} (line: recommended, {damping}{of})"));
     let (low, high) = (sweep.dampings[0], sweep.dampings[sweep.dampings.len() - 1]);
     let lowest = |lines: &[Line]| lines.iter().flat_map(|l| &l.points).map(|p| p.y).fold(0.9, f64::min);
@@ -55,7 +55,7 @@ pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> Result<Stage
         lines,
         mark,
     };
-    let method = sweep.sides[0].settings.method;
+    let method = &sweep.sides[0].settings.method;
     let title = format!("{method}: agreement with the next damping");
     figure::stage_lines(path, &[panel(&title, &stability), panel("Agreement with what needs no damping", &against)])
 }

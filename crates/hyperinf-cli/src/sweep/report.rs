@@ -13,13 +13,13 @@ use hyperinf::store::{
     Cells, Column, GradientPair, IdColumn, Ids, Precision, ProjectionSpec, Staged, Table, cell, ranks,
 };
 
-/// What was swept and how.
+/// The sweep and its settings.
 #[derive(Serialize)]
 pub(super) struct Summary {
     command: &'static str,
     hyperinf_version: &'static str,
-    method: &'static str,
-    /// By which the equations were solved at all dampings.
+    method: String,
+    /// The solver of the equations at all dampings.
     solver: &'static str,
     sign: &'static str,
     unit: &'static str,
@@ -44,7 +44,7 @@ pub(super) struct Summary {
 #[derive(Serialize)]
 struct Recommended {
     side: Option<String>,
-    /// The largest that was tried: which rank to take is not judged.
+    /// The largest rank that was tried.
     projection: Option<ProjectionSpec>,
     #[serde(flatten)]
     advice: Advice,
@@ -84,12 +84,12 @@ struct DampingSummary {
     recommended: bool,
 }
 
-/// A side as it is typed.
+/// The name of the side.
 fn side_of(side: &Swept) -> Option<String> {
     side.variant.side.and_then(|side| Some(side.to_possible_value()?.get_name().to_owned()))
 }
 
-/// What tells a variant from the others.
+/// The name of a variant among the others.
 pub(super) fn told(side: &Swept) -> Option<String> {
     label(side_of(side).as_deref(), side.variant.rank.map(|rank| rank as usize))
 }
@@ -104,21 +104,21 @@ fn label(side: Option<&str>, rank: Option<usize>) -> Option<String> {
 }
 
 impl Summary {
-    /// Reads what was not read yet of the files, for their fingerprints.
+    /// Reads the rest of the files, for their fingerprints.
     pub(super) fn new(sweep: &Sweep<'_>, pair: &GradientPair) -> std::result::Result<Self, CliError> {
         let (args, first) = (sweep.args, &sweep.sides[0]);
         let chosen = sweep.chosen.map(|place| &sweep.sides[place]);
         Ok(Self {
             command: "sweep",
             hyperinf_version: env!("CARGO_PKG_VERSION"),
-            method: first.settings.method,
+            method: first.settings.method.clone(),
             solver: match &first.settings.options.method {
                 Method::Inverse { solver, .. } => solver.name(),
                 Method::Identity => "identity",
             },
             sign: "positive = helpful",
             unit: unit(&first.settings.options),
-            damping_kind: if args.absolute { "absolute" } else { "relative" },
+            damping_kind: if args.values().1 { "absolute" } else { "relative" },
             query_mode: match args.query_mode {
                 QueryModeArg::Each => "each",
                 QueryModeArg::Mean => "mean",

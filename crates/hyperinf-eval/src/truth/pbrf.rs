@@ -1,5 +1,5 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{DType, Gradients as Backward, Tensor, TensorData};
+use burn::tensor::{Gradients as Backward, Tensor, TensorData};
 use hyperinf_gradients::{GradientError, Tape, Task};
 
 use super::lbfgs::minimise;
@@ -254,6 +254,5 @@ fn scalar(value: Tensor<1>) -> Result<f64, TruthError> {
 }
 
 fn host<const R: usize>(value: Tensor<R>) -> Result<Vec<f64>, TruthError> {
-    let read = value.into_data_dtype(DType::F64).try_into_vec::<f64>();
-    read.map_err(|e| GradientError::Read(format!("{e:?}")).into())
+    Ok(hyperinf_linalg::host(value).map_err(GradientError::from)?)
 }

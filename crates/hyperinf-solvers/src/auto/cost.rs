@@ -3,8 +3,7 @@
 use std::fmt;
 
 use burn::tensor::{DType, Device};
-
-use crate::krylov::epsilon;
+use hyperinf_linalg::{epsilon, has_own_memory};
 
 /// Above this product of rounding and condition an iteration runs in f64.
 const ROUNDING: f64 = 0.03;
@@ -50,8 +49,7 @@ const CARD: Machine =
 impl Machine {
     /// The rates of a device.
     pub(super) fn of(device: &Device) -> Self {
-        // Only a device with memory of its own reports a pool.
-        if device.memory_pool_usage().is_some() { CARD } else { PROCESSOR }
+        if has_own_memory(device) { CARD } else { PROCESSOR }
     }
 }
 

@@ -1,12 +1,12 @@
 //! Blocks of a model, one by one and together: bounds, types, retries, warm starts.
 
 use burn::tensor::{DType, Device, Tensor};
-use hyperinf_curvature::{Curvature, host};
+use hyperinf_curvature::{Curvature, Dense};
+use hyperinf_linalg::{epsilon, has_own_memory, host};
 
 use super::Hyperpower;
 use super::interval::Interval;
 use super::iterate::MatrixInverse;
-use crate::krylov::epsilon;
 use crate::solver::check;
 use crate::{SolveError, certain_bound, spectral_bound};
 
@@ -119,8 +119,7 @@ fn better(
 /// Whether matrices are inverted together on this device: not on a processor, where a batch no longer fits the caches
 /// (measured: up to 2.6 times slower for 16 of size 64 to 256).
 fn batches(device: &Device) -> bool {
-    // Only a device with memory of its own reports a pool.
-    device.memory_pool_usage().is_some()
+    has_own_memory(device)
 }
 
 /// Whether blocks are worth a core each: one product of their size cannot use all.
@@ -141,7 +140,7 @@ impl<'a> Problem<'a> {
     pub(super) fn new(solver: &Hyperpower, h: &'a Curvature, lambda: f64) -> Result<Self, SolveError> {
         let matrix = h.matrix().expect("check() accepts curvatures with a matrix only");
         check_finite(solver, matrix)?;
-        let upper = spectral_bound(&Curvature::Dense(matrix.clone()), matrix)? + lambda;
+        let upper = spectral_bound(&Dense { matrix: matrix.clone() }.into(), matrix)? + lambda;
         let mut problem = Self { matrix, lambda, upper, dtype: matrix.dtype() };
         if epsilon(problem.dtype) * upper / lambda > ROUNDING && problem.has_f64() {
             problem.dtype = DType::F64;

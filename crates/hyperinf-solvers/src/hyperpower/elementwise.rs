@@ -1,7 +1,7 @@
 //! What happens between the products, where memory is the limit.
 
 use burn::tensor::{Tensor, s};
-use hyperinf_curvature::tensor_from_host;
+use hyperinf_linalg::{has_own_memory, tensor_from_host};
 use rayon::prelude::*;
 
 /// Numbers in a chunk of rows: 256 KiB of f32, so that all chunks of a sum stay in a core's second cache.
@@ -22,7 +22,7 @@ pub(super) fn sum(terms: &[(Vec<f64>, &Tensor<3>)]) -> Tensor<3> {
     let step = (CHUNK / k).max(1);
     // On a processor a pass over the memory of every term and result costs as much as a good part of a product: rows
     // are taken in chunks that stay in the cache from the first term to the last, on all cores.
-    if b > 1 || k <= step || terms[0].1.device().memory_pool_usage().is_some() {
+    if b > 1 || k <= step || has_own_memory(&terms[0].1.device()) {
         return added(terms.iter().map(|(weights, term)| weighted((*term).clone(), weights)));
     }
     let chunk = |start: usize| {

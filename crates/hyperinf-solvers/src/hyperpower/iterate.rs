@@ -1,7 +1,7 @@
 //! The iteration itself, on a batch of matrices of one size.
 
 use burn::tensor::{DType, Tensor};
-use hyperinf_curvature::{precise, scalars, symmetric_product, tensor_from_host};
+use hyperinf_linalg::{epsilon, precise, scalars, symmetric_product, tensor_from_host};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -10,7 +10,6 @@ use super::interval::Interval;
 use super::polynomial::{Polynomial, correction};
 use super::{Hyperpower, HyperpowerStart};
 use crate::SolveError;
-use crate::krylov::epsilon;
 
 /// Rows with which the error of the last `X` is estimated.
 const PROBES: usize = 8;

@@ -1,11 +1,12 @@
 use std::sync::OnceLock;
 
 use burn::tensor::{DType, Tensor};
-use hyperinf_curvature::{Curvature, precise};
+use hyperinf_curvature::Curvature;
+use hyperinf_linalg::{largest, precise, ratios};
 
 use super::blocks::damped;
 use super::{Hyperpower, HyperpowerStart, MatrixInverse};
-use crate::solver::{check_rows, finite, largest, ratios};
+use crate::solver::{check_rows, finite};
 use crate::{Inverse, Solution, SolveError, certain_bound};
 
 /// Refinement rounds at most, each one product with `H` in f64.
@@ -44,7 +45,7 @@ struct Found {
 impl Prepared {
     pub(super) fn new(params: &Hyperpower, h: &Curvature, lambda: f64, inverse: MatrixInverse) -> Self {
         let matrix = h.matrix().expect("check() accepts curvatures with a matrix only");
-        let target = h.with_matrix(damped(&precise(matrix.clone()), lambda));
+        let target = h.with_core(damped(&precise(matrix.clone()), lambda));
         Self { params: *params, target, lambda, first: Found::new(h, inverse), second: OnceLock::new() }
     }
 
@@ -68,7 +69,7 @@ impl Prepared {
 impl Found {
     fn new(h: &Curvature, inverse: MatrixInverse) -> Self {
         let MatrixInverse { x, steps, products, certificate, error } = inverse;
-        Self { dtype: x.dtype(), inverse: h.with_matrix(x), steps, products, certificate, error }
+        Self { dtype: x.dtype(), inverse: h.with_core(x), steps, products, certificate, error }
     }
 
     /// `X` for a goal, refined against `A` to the tolerance where there is one.

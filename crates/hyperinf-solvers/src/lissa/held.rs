@@ -1,10 +1,8 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{combine_precise, dots_precise, gram_precise, precise, scalars};
+use hyperinf_linalg::{combine_precise, dots_precise, epsilon, gram_precise, largest, norms, precise, scalars};
 
 use super::{GROWN, Lissa, Run};
 use crate::SolveError;
-use crate::krylov::epsilon;
-use crate::solver::{largest, norms};
 
 /// LiSSA on held samples `R` `[m, D]`, in their coordinates.
 ///
