@@ -9,6 +9,7 @@ mod influence;
 mod scoring;
 mod sweep;
 mod texts;
+mod truths;
 mod variants;
 
 use std::path::PathBuf;
@@ -18,10 +19,8 @@ use clap::{Args, Parser, Subcommand};
 pub use compare::CompareArgs;
 pub use converge::{ConvergeArgs, PrecisionArg};
 pub use estimate::EstimateArgs;
-pub use eval::{
-    BankArgs, BrittlenessArgs, EvalArgs, EvalCommand, JudgedArgs, LdsArgs, LooArgs, MislabelArgs, OptimizerArg,
-    PbrfArgs, ResultArgs, SelectionArgs, TaskArgs,
-};
+pub use eval::EvalArgs;
+pub(crate) use eval::{JudgedArgs, ResultArgs, at_least, once};
 pub use finetune::FinetuneArgs;
 pub use influence::{AttributeArgs, DetectArgs, InfluenceArgs, SelectArgs};
 pub use scoring::{DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg};
@@ -68,12 +67,12 @@ pub enum Command {
     /// A method that cannot be computed is left out, and the reason told.
     #[command(verbatim_doc_comment)]
     Compare(CompareArgs),
-    /// Judge methods by what retraining says, on a small task that is built in
+    /// Compare methods with ground truths by retraining, on a small built-in task
     ///
     /// The task: 1,797 images of digits, 8 × 8, and a perceptron that is trained in a fraction of a
     /// second. DIR gets methods.csv, summary.json and, where figures have intervals, methods.png as
-    /// bars. Trainings are kept in a bank: a run that was broken off goes on, and another set of
-    /// methods is judged without training anew.
+    /// bars. Results of trainings are kept in a bank: interrupted runs resume, and other methods are
+    /// compared without retraining.
     #[command(verbatim_doc_comment)]
     Eval(EvalArgs),
     /// Score at many dampings, and recommend one

@@ -140,9 +140,9 @@ pub enum CliError {
     /// A figure of the demo does not exist.
     #[error("the methods cannot be compared")]
     Eval(#[from] EvalError),
-    /// A ground truth cannot be had.
-    #[error("the truth to judge by cannot be had")]
-    Truth(#[from] TruthError),
+    /// A ground truth could not be computed.
+    #[error("the ground truth could not be computed")]
+    Truth(#[source] TruthError),
     /// No rows, or more than there are.
     #[error("{flag} asks for {asked} rows of {rows}")]
     Amount {
@@ -218,5 +218,14 @@ fn flag(choice: Choice) -> &'static str {
         Choice::EachQuery => "--query-mode each",
         Choice::NothingRandom => "nothing that is drawn",
         Choice::LanguageModel => "a language model",
+    }
+}
+
+impl From<TruthError> for CliError {
+    fn from(error: TruthError) -> Self {
+        match error {
+            TruthError::Score(error) => Self::Score(error),
+            error => Self::Truth(error),
+        }
     }
 }

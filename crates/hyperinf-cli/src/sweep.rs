@@ -1,24 +1,22 @@
 //! `hyperinf sweep`: the same scores at many dampings, how stable their ranking is, and which damping to take.
 
-mod advice;
 mod figures;
-mod known;
 mod report;
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use hyperinf::curvature::Damping;
-use hyperinf::eval::auc;
-use hyperinf::scoring::{Attribution, BlockReport, Method, Normalisation, Options, Scores};
+use hyperinf::eval::{Agreement, DampingConfig, DampingStudy, agreements, known_bad, study_dampings};
+use hyperinf::scoring::{Attribution, Method, Normalisation, Options, Scores};
+use hyperinf::store::{self, GradientPair, OutputFolder, Staged, check_range};
 
-use crate::agreement::{Agreement, agreements, top_k};
+use crate::agreement::top_k;
 use crate::args::{SideArg, SweepArgs};
 use crate::error::CliError;
 use crate::progress::{Progress, warn};
 use crate::score::{Settings, note};
 use crate::to_stdout;
-use advice::{Advice, Judged, advise};
-use hyperinf::store::{self, GradientPair, OutputFolder, Staged, check_range};
 use report::Summary;
 
 const FILES: [&str; 5] = ["sweep.csv", "scores.parquet", "sweep.png", "spearman.png", "summary.json"];
@@ -37,13 +35,8 @@ struct Swept {
     settings: Settings,
     found: Vec<Attribution>,
     seconds: f64,
-    /// Agreement with the scores at the next larger damping.
-    next: Vec<Option<Agreement>>,
-    /// Agreement with the plain dot product, of projected gradients if they are.
-    dot: Vec<Agreement>,
-    /// How well low scores find the samples known to be bad.
-    auc: Vec<Option<f64>>,
-    advice: Option<Advice>,
+    /// Agreement with neighbours and with the dot product, which is of projected gradients if they are projected.
+    study: DampingStudy,
 }
 
 /// The results of all variants.
@@ -77,7 +70,14 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
     let folder = OutputFolder::new(&args.out, &FILES, &inputs)?;
     let mut pair = GradientPair::open(&args.train_gradients, &args.query_gradients)?;
     let top_k = top_k(args.top_k, pair.train.samples())?;
-    let bad = args.known_bad.as_deref().map(|path| known::read(path, pair.train.samples())).transpose()?;
+    let known = |path: &PathBuf| {
+        known_bad(path, pair.train.samples()).map_err(|source| {
+            let (what, path) = ("samples known to be bad", path.clone());
+            CliError::Input { what, path, source: Box::new(source) }
+        })
+    };
+    let bad = args.known_bad.as_ref().map(known).transpose()?;
+    let compared = DampingConfig { top: top_k, stable: args.stable, bad: bad.as_deref() };
     let mut dot = plain(&settings[0].1, &pair)?;
     let mut progress = Progress::new("variants and blocks", (settings.len() * pair.train.blocks().len()) as u64);
     let mut done = 0;
@@ -97,7 +97,8 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
         let found = store::sweep(&pair, &settings.options, &all, &settings.device, &mut tell)?;
         found.iter().try_for_each(|attribution| check_range(&attribution.scores))?;
         let seconds = began.elapsed().as_secs_f64();
-        sides.push(judge((args, top_k), &dampings, (variant, settings), (found, seconds), &dot, bad.as_deref())?);
+        let study = study_dampings(&dampings, &found, &dot, &compared)?;
+        sides.push(Swept { variant, settings, found, seconds, study });
     }
     progress.finish();
     let scores: Vec<&Scores> = sides.iter().flat_map(|side| side.found.iter().map(|a| &a.scores)).collect();
@@ -187,49 +188,12 @@ fn plain(settings: &Settings, pair: &GradientPair) -> Result<Scores, CliError> {
     Ok(store::score(pair, None, &options, &settings.device)?.scores)
 }
 
-fn judge(
-    (args, top_k): (&SweepArgs, usize),
-    dampings: &[f64],
-    (variant, settings): (Variant, Settings),
-    (found, seconds): (Vec<Attribution>, f64),
-    plain: &Scores,
-    bad: Option<&[bool]>,
-) -> Result<Swept, CliError> {
-    let mut sets: Vec<&Scores> = found.iter().map(|a| &a.scores).collect();
-    sets.push(plain);
-    let agreements = agreements(&sets, top_k)?;
-    let count = found.len();
-    let next: Vec<Option<Agreement>> = (0..count).map(|i| (i + 1 < count).then(|| agreements[i][i + 1])).collect();
-    let dot: Vec<Agreement> = (0..count).map(|i| agreements[i][count]).collect();
-    let auc = |scores: &Scores| -> Result<Option<f64>, CliError> {
-        Ok(bad.map(|bad| auc(&suspicion(scores), bad)).transpose()?)
-    };
-    let auc: Vec<Option<f64>> = found.iter().map(|a| auc(&a.scores)).collect::<Result<_, _>>()?;
-    let judged: Vec<Judged> = (0..count)
-        .map(|i| Judged {
-            damping: dampings[i],
-            converged: found[i].blocks.iter().all(BlockReport::converged),
-            dot: dot[i].spearman,
-            next: next[i].and_then(|agreement| agreement.spearman),
-            auc: auc[i],
-        })
-        .collect();
-    let advice = advise(&judged, args.stable);
-    Ok(Swept { variant, settings, found, seconds, next, dot, auc, advice })
-}
-
-/// The negative of each sample's score, averaged over the queries.
-fn suspicion(scores: &Scores) -> Vec<f64> {
-    let queries = scores.queries() as f64;
-    (0..scores.samples()).map(|i| -scores.rows.iter().map(|row| row[i]).sum::<f64>() / queries).collect()
-}
-
 /// The variant whose advice counts: with samples known to be bad the one of the highest AUC, else the first of those with
 /// the largest rank that has one.
 fn choose(sides: &[Swept]) -> Option<usize> {
     let value = |side: &Swept| {
-        let advice = side.advice.as_ref()?;
-        Some((side.auc[advice.place].unwrap_or(0.0), side.variant.rank))
+        let advice = side.study.advice.as_ref()?;
+        Some((side.study.auc[advice.place].unwrap_or(0.0), side.variant.rank))
     };
     let known = sides.iter().enumerate().filter_map(|(place, side)| Some((place, value(side)?)));
     let order = |a: (f64, Option<u32>), b: (f64, Option<u32>)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
