@@ -1,5 +1,6 @@
 //! Every integration test of the workspace, as one program.
 
+mod chebyshev;
 mod conformance;
 mod curvature;
 mod decoder;
@@ -8,6 +9,7 @@ mod encoder;
 mod estimates;
 mod eval_convex;
 mod eval_digits;
+mod eval_driver;
 mod evaluation;
 mod examples;
 mod folders;
@@ -33,6 +35,7 @@ mod merge;
 mod models;
 mod names;
 mod networks;
+mod observers;
 mod ops;
 mod pages;
 mod peft;

@@ -56,6 +56,11 @@ impl MethodInfo {
         self.storage(Gfim::default()).is_some_and(Storage::needs_captures)
     }
 
+    /// The solver that serves many dampings from one decomposition, for methods that mean the inverse itself.
+    pub fn sweep_solver(&self) -> Option<&'static str> {
+        matches!(self.name, "exact" | "hyperinf").then_some("spectral")
+    }
+
     fn storage(&self, gfim: Gfim) -> Option<Storage> {
         match self.options(gfim).method {
             Method::Identity => None,

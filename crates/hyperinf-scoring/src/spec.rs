@@ -91,6 +91,22 @@ impl MethodSpec {
         Ok(found)
     }
 
+    /// The solver of that name, for [`MethodSpec::solver`].
+    ///
+    /// # Errors
+    ///
+    /// [`SpecError::Unknown`] if there is none.
+    pub fn solver_named(name: &str) -> Result<&'static str, SpecError> {
+        let word = Word { spec: name, start: 0, word: name };
+        Part::Solver.words().into_iter().find(|known| *known == name).ok_or_else(|| word.unknown(&[Part::Solver]))
+    }
+
+    /// The same method for many dampings: where it means the inverse itself, by one eigendecomposition for all of them.
+    #[must_use]
+    pub fn for_sweep(self) -> Self {
+        Self { solver: self.solver.or(self.method.sweep_solver()), ..self }
+    }
+
     /// The side and scale, with their defaults.
     pub fn gfim(&self) -> Gfim {
         Gfim { side: self.side.unwrap_or_default(), scale: self.scale.unwrap_or_default() }
