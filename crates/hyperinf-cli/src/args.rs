@@ -162,11 +162,11 @@ pub struct ScoreArgs {
     /// Contrasts, groups, checkpoints and error bars.
     #[command(flatten)]
     pub variants: VariantArgs,
-    /// Where to write the scores: .safetensors, .parquet or .csv.
+    /// Where to write the scores: .safetensors, .parquet, .csv or .jsonl.
     ///
     /// safetensors: one tensor `scores` [queries, samples] of F32. The others: query_id, train_id,
-    /// score, rank; rank 1 is the most helpful. How they came about is in the metadata; for csv
-    /// in a second file, FILE.csv.json.
+    /// score, rank; rank 1 is the most helpful. The metadata say how they were computed; csv and
+    /// jsonl have them in a second file, FILE.json.
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     pub output: Option<PathBuf>,
     /// How to score.
