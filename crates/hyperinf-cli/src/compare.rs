@@ -6,7 +6,7 @@ mod report;
 use std::time::Instant;
 
 use hyperinf::eval::{Agreement, agreements};
-use hyperinf::scoring::{Attribution, BlockReport, MethodSpec};
+use hyperinf::scoring::{Attribution, MethodSpec};
 
 use crate::agreement::top_k;
 use crate::args::CompareArgs;
@@ -154,10 +154,6 @@ fn score(settings: &Settings, pair: &GradientPair, meter: &mut Meter) -> Result<
         Err(error) if error.exit_code() == 4 => Ok(Err(error.causes())),
         Err(error) => Err(error),
     }
-}
-
-fn converged(attribution: &Attribution) -> bool {
-    attribution.blocks.iter().all(BlockReport::converged)
 }
 
 fn write(folder: &OutputFolder, comparison: &Comparison<'_>, summary: &Summary) -> Result<(), CliError> {

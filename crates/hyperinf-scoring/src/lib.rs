@@ -48,7 +48,7 @@ pub use attribute::{attribute, sweep};
 pub use checkpoints::{Checkpoint, TracIn, tracin};
 pub use curvature_from::{CurvatureFrom, curvature};
 pub use error::{ScoreError, Set};
-pub use groups::{Groups, Pool};
+pub use groups::{GroupError, Groups, Pool};
 pub use method::{Gfim, Method};
 pub use methods::{MethodInfo, methods};
 pub use options::{Normalisation, Options, QueryMode};

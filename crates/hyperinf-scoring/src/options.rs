@@ -35,6 +35,19 @@ pub enum Normalisation {
     ThetaRelatif,
 }
 
+impl Normalisation {
+    /// Its word: `none`, `l2`, `cosine`, `l-relatif` or `theta-relatif`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gradient => "l2",
+            Self::Cosine => "cosine",
+            Self::LossRelatif => "l-relatif",
+            Self::ThetaRelatif => "theta-relatif",
+        }
+    }
+}
+
 /// The choices of [`attribute`](crate::attribute).
 ///
 /// | name | default | purpose | range |
@@ -75,6 +88,23 @@ impl Default for Options {
 }
 
 impl Options {
+    /// What one unit of the scores means.
+    pub fn unit(&self) -> &'static str {
+        match (self.normalisation, &self.method) {
+            (Normalisation::None, Method::Identity) => "inner products of gradients",
+            (Normalisation::None, Method::Inverse { .. }) => {
+                "score / samples = first-order change of the query's loss if the sample is left out"
+            }
+            (Normalisation::Cosine, Method::Identity) => "cosines of gradients, from -1 to 1",
+            (Normalisation::Cosine, Method::Inverse { .. }) => {
+                "cosines of preconditioned query and training gradients, from -1 to 1"
+            }
+            (Normalisation::Gradient, _) => "scores divided by the norm of the training gradient",
+            (Normalisation::LossRelatif, _) => "scores divided by the root of the sample's self-influence",
+            (Normalisation::ThetaRelatif, _) => "scores divided by the norm of the preconditioned training gradient",
+        }
+    }
+
     /// The options of a named method, one of [`methods`](crate::methods), with everything else at its default.
     ///
     /// `gfim` matters to `hyperinf` and, but for its scale, to `hyperinf-authors`. `kfac` and `ekfac` need captures; their

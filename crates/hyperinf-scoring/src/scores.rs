@@ -1,4 +1,5 @@
 use hyperinf_gradients::Block;
+use hyperinf_solvers::Plan;
 
 use crate::{ScoreError, Set};
 
@@ -88,8 +89,8 @@ pub struct BlockReport {
     pub lambda: Option<f64>,
     /// `mean(diag F)`, in units of squared gradients.
     pub mean_square: f64,
-    /// How the block was inverted and why, in the solver's words; empty where the solver's name is enough.
-    pub chosen: String,
+    /// How the block was inverted, and why; displays as nothing if the solver's name says it all.
+    pub plan: Plan,
     /// Steps of the solver.
     pub iterations: usize,
     /// The relative residual of the preconditioned queries.
@@ -122,5 +123,28 @@ impl Attribution {
     /// The largest relative residual over the blocks; `None` for methods without curvature.
     pub fn residual(&self) -> Option<f64> {
         self.blocks.iter().map(|b| b.residual).reduce(f64::max)
+    }
+
+    /// Whether every block reached its tolerance.
+    pub fn converged(&self) -> bool {
+        self.blocks.iter().all(BlockReport::converged)
+    }
+
+    /// The blocks that did not reach their tolerance, the largest residual first.
+    pub fn not_converged(&self) -> Vec<&BlockReport> {
+        let mut blocks: Vec<&BlockReport> = self.blocks.iter().filter(|block| !block.converged()).collect();
+        blocks.sort_by(|a, b| b.residual.total_cmp(&a.residual));
+        blocks
+    }
+
+    /// Replaces each report by that of another attribution of the same blocks where that one is worse: not converged, or of
+    /// a larger residual.
+    pub fn keep_worst(&mut self, others: Vec<BlockReport>) {
+        let trust = |report: &BlockReport| (report.converged(), -report.residual);
+        for (kept, other) in self.blocks.iter_mut().zip(others) {
+            if trust(&other).partial_cmp(&trust(kept)).is_none_or(|order| order.is_lt()) {
+                *kept = other;
+            }
+        }
     }
 }

@@ -6,10 +6,10 @@ use hyperinf::eval::Agreement;
 use hyperinf::scoring::{Method, Set};
 use serde::Serialize;
 
-use super::{Comparison, JUDGE, converged};
+use super::{Comparison, JUDGE};
 use crate::args::{QueryModeArg, StructureArg};
 use crate::error::CliError;
-use crate::score::{Input, counted, input, unit};
+use crate::score::{Input, counted, input};
 use hyperinf::store::{Cells, GradientPair, Precision, ProjectionSpec, cell};
 
 /// The comparison and its settings.
@@ -198,14 +198,14 @@ fn method(outcome: &super::Outcome, exact: Option<Agreement>) -> MethodSummary {
         name: outcome.settings.method.clone(),
         computed: computed.is_some(),
         reason: outcome.result.as_ref().err().cloned(),
-        unit: unit(&outcome.settings.options),
+        unit: outcome.settings.options.unit(),
         damped: inverse,
         gfim_side,
         gfim_scale,
         exact: exact.filter(|_| computed.is_some()),
         residual: attribution.and_then(|a| a.residual()),
         tolerance: attribution.and_then(|a| a.blocks.iter().filter_map(|b| b.tolerance).reduce(f64::min)),
-        converged: attribution.map(converged),
+        converged: attribution.map(|a| a.converged()),
         iterations: attribution.map(|a| a.blocks.iter().map(|b| b.iterations).max().unwrap_or(0)),
         seconds: computed.map(|c| c.seconds),
         needed_gib: outcome.needed_gib,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Sweep, Swept};
 use crate::args::{QueryModeArg, StructureArg};
 use crate::error::CliError;
-use crate::score::{Input, counted, entries, flags, input, unit};
+use crate::score::{Input, counted, entries, flags, input};
 use hyperinf::store::{
     Cells, Column, GradientPair, IdColumn, Ids, Precision, ProjectionSpec, Staged, Table, cell, ranks,
 };
@@ -118,7 +118,7 @@ impl Summary {
                 Method::Identity => "identity",
             },
             sign: "positive = helpful",
-            unit: unit(&first.settings.options),
+            unit: first.settings.options.unit(),
             damping_kind: if args.values().1 { "absolute" } else { "relative" },
             query_mode: match args.query_mode {
                 QueryModeArg::Each => "each",
