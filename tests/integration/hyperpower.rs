@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::{Curvature, Dense};
-use hyperinf::solvers::{Hyperpower, Solver, spectral_bound};
+use hyperinf::solvers::{Hyperpower, Solver, Work, spectral_bound};
 use hyperinf_tests::compare::{assert_close, largest, matrix, tensor, values};
 use hyperinf_tests::devices;
 use hyperinf_tests::oracle::{Matrix, spectral};
@@ -82,11 +82,13 @@ fn beyond_f32_the_iteration_runs_in_f64() {
     let v = Matrix::noise(2, 40, 3);
     for (name, device) in devices().into_iter().filter(|(_, device)| device.supports_dtype(DType::F64)) {
         let curvature = Curvature::from(Dense { matrix: tensor(&h, &device, DType::F32) });
-        for (condition, dtype) in [(1e2, "F32"), (1e6, "F64"), (1e8, "F64")] {
+        for (condition, dtype) in [(1e2, DType::F32), (1e6, DType::F64), (1e8, DType::F64)] {
             let lambda = top / condition;
             let inverse = Hyperpower::default().prepare(&curvature, lambda).expect("positive definite");
-            let what = format!("{name}, condition {condition:e}: {}", inverse.describe());
-            assert!(inverse.describe().contains(&format!("products in {dtype}")), "{what}");
+            let what = format!("{name}, condition {condition:e}: {}", inverse.plan());
+            let Some(Work::Matrix { first, second: None }) = inverse.plan().work else { panic!("{what}") };
+            assert_eq!((first.dtype, first.size), (dtype, 40), "{what}");
+            assert!(inverse.plan().to_string().contains(&format!("products in {dtype:?}")), "{what}");
             let found = inverse.apply(tensor(&v, &device, DType::F64)).expect("the iteration converges");
             assert!(found.converged(), "{what}: {:e}", found.residual());
             let left = matrix(found.x.clone()).times(&h.plus(lambda, &Matrix::identity(40))).plus(-1.0, &v);

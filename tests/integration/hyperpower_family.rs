@@ -67,7 +67,7 @@ fn every_order_maps_eigenvalues_as_defined() {
 
 #[test]
 fn scaled_steps_of_order_two_are_as_many_as_documented() {
-    let steps = |solver: Hyperpower, condition| Hyperpower { tolerance: 1e-10, ..solver }.plan(condition).0;
+    let steps = |solver: Hyperpower, condition| Hyperpower { tolerance: 1e-10, ..solver }.forecast(condition).0;
     for (condition, expected) in [(1e2, 7), (1e4, 11), (1e6, 14)] {
         assert_eq!(steps(Hyperpower::default(), condition), expected, "condition {condition:e}");
     }
@@ -88,15 +88,15 @@ fn the_authors_start_takes_26_33_and_39_steps() {
         let a = tensor(&diagonal(&eigenvalues), &device, DType::F64);
         let start = HyperpowerStart::Fixed { scale: 5e-5, steps: 45, extra_damping: 0.0 };
         let mut first = None;
-        let mut watch = |iterate: &hyperinf::solvers::Iterate| {
+        let mut observer = |iterate: &hyperinf::solvers::MatrixStep| {
             let x = matrix(iterate.x.clone());
             let worst = (0..2).map(|i| (1.0 - eigenvalues[i] * x.at(i, i)).abs()).fold(0.0, f64::max);
             if worst <= 1e-10 && first.is_none() {
-                first = Some(iterate.step);
+                first = Some(iterate.number);
             }
         };
         let solver = Hyperpower { start, ..Hyperpower::default() };
-        let found = solver.invert_watched(a, eigenvalues[0], 1.0, &mut watch).expect("below 2/scale");
+        let found = solver.invert_observed(a, eigenvalues[0], 1.0, &mut observer).expect("below 2/scale");
         assert_eq!((found.steps, first), (45, Some(expected)), "condition {condition:e}");
     }
 }
@@ -109,7 +109,7 @@ fn products_are_counted_and_planned() {
         let solver = Hyperpower { order, start, tolerance: 1e-9, ..Hyperpower::default() };
         let found = solver.invert(a.clone(), 0.001, 1.0).expect("true bounds");
         let name = solver.name();
-        assert_eq!((found.steps, found.products), solver.plan(1000.0), "{name}");
+        assert_eq!((found.steps, found.products), solver.forecast(1000.0), "{name}");
         assert_eq!(found.products, order.products() * found.steps - 2, "{name}");
         assert!(found.certificate <= 1e-9 && found.error <= 1e-9, "{name}");
     }
@@ -121,12 +121,12 @@ fn products_are_counted_and_planned() {
 }
 
 #[test]
-fn a_watcher_sees_every_step() {
+fn an_observer_sees_every_step() {
     let (_, device) = precise_devices().remove(0);
     let a = tensor(&diagonal(&[0.01, 1.0]), &device, DType::F64);
     let mut seen = Vec::new();
-    let mut watch = |i: &hyperinf::solvers::Iterate| seen.push((i.step, i.products, i.certificate));
-    let found = Hyperpower::default().invert_watched(a, 0.01, 1.0, &mut watch).expect("true bounds");
+    let mut observer = |i: &hyperinf::solvers::MatrixStep| seen.push((i.number, i.products, i.certificate));
+    let found = Hyperpower::default().invert_observed(a, 0.01, 1.0, &mut observer).expect("true bounds");
     assert_eq!(seen.iter().map(|s| s.0).collect::<Vec<_>>(), (0..=found.steps).collect::<Vec<_>>());
     assert!(seen.windows(2).all(|w| w[1].2 < w[0].2 && w[1].1 >= w[0].1));
     assert_eq!(seen.last().map(|s| (s.1, s.2)), Some((found.products, found.certificate)));
@@ -231,7 +231,7 @@ fn warm_starts_take_few_steps_from_the_neighbouring_damping() {
             let lambda = 1e-2 * ratio;
             let (low, high) = (ratio.min(1.0) - 1e-7, ratio.max(1.0) + 1e-7);
             let found = solver.improve(at(lambda), known.x.clone(), low, high, upper / lambda).expect("true bounds");
-            assert!(found.steps <= 4 && found.steps < solver.plan(upper / lambda).0, "{name}: {}", found.steps);
+            assert!(found.steps <= 4 && found.steps < solver.forecast(upper / lambda).0, "{name}: {}", found.steps);
             let expected = h.plus(lambda, &Matrix::identity(20)).inverse();
             assert_close(&format!("ratio {ratio}, {name}"), &values(found.x), &expected.values, 1e-6);
         }
@@ -298,7 +298,7 @@ fn a_batch_of_three_dimensions_is_each_matrix_by_itself() {
         for (order, start) in Order::ALL.into_iter().flat_map(|order| STARTS.map(|start| (order, start))) {
             let solver = Hyperpower { order, start, tolerance: 1e-9, ..Hyperpower::default() };
             let found = solver.invert_many(Tensor::stack(matrices.clone(), 0), &bounds).expect("true bounds");
-            let steps = bounds.iter().map(|(lower, upper)| solver.plan(upper / lower).0).max();
+            let steps = bounds.iter().map(|(lower, upper)| solver.forecast(upper / lower).0).max();
             for (found, spectrum) in found.into_iter().zip(spectra) {
                 let found = found.expect("true bounds");
                 let what = format!("{} on {spectrum:?}, {name}", solver.name());

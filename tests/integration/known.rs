@@ -8,7 +8,7 @@ use hyperinf::gradients::{Block, Gradients};
 use hyperinf::scoring::{
     CurvatureFrom, Gfim, Method, Options, ScoreError, Scorer, attribute, curvature, self_influence,
 };
-use hyperinf::solvers::{Inverse, Solution, SolveError, Solver};
+use hyperinf::solvers::{Inverse, Plan, Solution, SolveError, Solver, Work};
 use hyperinf_tests::compare::{assert_close, tensor};
 use hyperinf_tests::devices;
 use hyperinf_tests::oracle::Matrix;
@@ -93,8 +93,9 @@ impl Inverse for Afterwards {
         Ok(Solution { x: v, iterations: 0, residuals, tolerance: None, products: None })
     }
 
-    fn describe(&self) -> String {
-        (if self.0.load(Ordering::Relaxed) { "it was repeated" } else { "it is prepared" }).into()
+    fn plan(&self) -> Plan {
+        let note = if self.0.load(Ordering::Relaxed) { "it was repeated" } else { "it is prepared" };
+        Plan { work: Some(Work::Note(note.into())), ..Plan::default() }
     }
 }
 
@@ -109,7 +110,8 @@ fn reports_say_how_an_inverse_went_and_not_how_it_was_prepared() {
                 self_influence(&train, CurvatureFrom::Training, &options).expect("good gradients").blocks,
             ];
             for block in found.iter().flatten() {
-                assert_eq!(block.chosen, "it was repeated", "{storage:?}, {name}");
+                assert_eq!(block.plan.work, Some(Work::Note("it was repeated".into())), "{storage:?}, {name}");
+                assert_eq!(block.plan.to_string(), "it was repeated");
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Every integration test of the workspace, as one program.
 
+mod chebyshev;
 mod conformance;
 mod curvature;
 mod decoder;
@@ -34,6 +35,7 @@ mod merge;
 mod models;
 mod names;
 mod networks;
+mod observers;
 mod ops;
 mod pages;
 mod peft;

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Tensor};
 use hyperinf::curvature::{Curvature, Dense};
-use hyperinf::solvers::{Auto, Exact, SolveError, Solver, Spectral, SpectralSolver};
+use hyperinf::solvers::{Auto, Exact, Reason, SolveError, Solver, Spectral, SpectralSolver};
 use hyperinf_tests::compare::{assert_close, tensor, values};
 use hyperinf_tests::devices;
 use hyperinf_tests::oracle::{Matrix, exact};
@@ -65,7 +65,9 @@ fn auto_is_exact_and_says_what_it_took() {
             assert_close(&what, &values(found.x.clone()), &exact(dense, 0.05, &v).values, 1e-5);
             assert!(found.converged(), "{what}");
             let choice = Auto::default().choose(h, 0.05).expect("a good problem");
-            assert!(inverse.describe().starts_with(&format!("{}: {}", choice.solver, choice.reason)), "{what}");
+            let plan = inverse.plan();
+            assert_eq!((plan.solver, plan.reason), (choice.solver, Some(choice.reason)), "{what}");
+            assert!(plan.to_string().starts_with(&format!("{}: {}", choice.solver, choice.reason)), "{what}: {plan}");
             // Two dampings are no reason to change the answer.
             for (inverse, lambda) in
                 Auto::default().prepare_sweep(h, &[0.05, 1.0]).expect("good").iter().zip([0.05, 1.0])
@@ -92,9 +94,10 @@ fn a_processor_factorises_and_long_sweeps_decompose() {
         // What is assumed is said, and weighs: each query costs Cholesky two triangular solves.
         let seconds = |queries: usize| -> f64 {
             let reason = Auto { queries, ..Auto::default() }.choose(&h, 0.1).expect("good").reason;
-            assert!(reason.contains(&format!("for {queries} queries assumed")), "{reason}");
-            let (_, behind) = reason.split_once("estimated ").expect("it tells an estimate");
-            behind.split(' ').next().and_then(|word| word.parse().ok()).expect("a number")
+            assert!(reason.to_string().contains(&format!("for {queries} queries assumed")), "{reason}");
+            let Reason::Matrix { queries: assumed, estimate, .. } = reason else { panic!("{reason}") };
+            assert_eq!(assumed, queries);
+            estimate.cholesky
         };
         assert!(seconds(6400) > 10.0 * seconds(64), "{name}: {:e} and {:e}", seconds(6400), seconds(64));
         assert_eq!(Auto::default().prepare_sweep(&h, &[]).expect("nothing to do").len(), 0, "{name}");

@@ -18,6 +18,9 @@ struct Figures;
 #[doc = include_str!("../../crates/hyperinf-gradients/README.md")]
 struct Gradients;
 
+#[doc = include_str!("../../crates/hyperinf-linalg/README.md")]
+struct Linalg;
+
 #[doc = include_str!("../../crates/hyperinf-models/README.md")]
 struct Models;
 

@@ -8,7 +8,8 @@ use crate::run::{cargo, published, root, status};
 const KEYS: [&str; 3] = ["description", "keywords", "categories"];
 
 /// Packs the workspace without compiling it, which finds path dependencies without a version and files that are not
-/// there; before that, checks that every published crate has a README and its metadata.
+/// there; before that, checks that every published crate has a README and its metadata. Offline, since cargo would ask the
+/// registry about every dependency of every crate; a build or `cargo xtask licences` must have fetched them.
 pub fn pack() -> Result<(), String> {
     for name in published()? {
         let folder = root().join("crates").join(&name);
@@ -22,5 +23,5 @@ pub fn pack() -> Result<(), String> {
             return Err(format!("{name} has no README.md"));
         }
     }
-    status(&mut cargo(&["package", "--workspace", "--no-verify", "--allow-dirty", "--quiet"]))
+    status(&mut cargo(&["package", "--workspace", "--no-verify", "--allow-dirty", "--offline", "--quiet"]))
 }

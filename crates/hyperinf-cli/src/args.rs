@@ -22,7 +22,7 @@ pub use estimate::EstimateArgs;
 pub use eval::EvalArgs;
 pub(crate) use eval::{JudgedArgs, ResultArgs, at_least, once};
 pub use finetune::FinetuneArgs;
-pub use influence::{AttributeArgs, DetectArgs, FormatArg, InfluenceArgs, SelectArgs};
+pub use influence::{AttributeArgs, DetectArgs, InfluenceArgs, SelectArgs};
 pub use scoring::{DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg};
 pub use sweep::SweepArgs;
 pub use texts::{ColumnArgs, LengthArgs, ModelArgs};
@@ -162,11 +162,11 @@ pub struct ScoreArgs {
     /// Contrasts, groups, checkpoints and error bars.
     #[command(flatten)]
     pub variants: VariantArgs,
-    /// Where to write the scores: .safetensors, .parquet or .csv.
+    /// Where to write the scores: .safetensors, .parquet, .csv or .jsonl.
     ///
-    /// safetensors: one tensor `scores` [queries, samples] of F32. parquet and csv: query_id,
-    /// train_id, score, rank; rank 1 is the most helpful. How they came about is in the
-    /// metadata; for csv in a second file, FILE.csv.json.
+    /// safetensors: one tensor `scores` [queries, samples] of F32. The others: query_id, train_id,
+    /// score, rank; rank 1 is the most helpful. The metadata say how they were computed; csv and
+    /// jsonl have them in a second file, FILE.json.
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     pub output: Option<PathBuf>,
     /// How to score.

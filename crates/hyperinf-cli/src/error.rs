@@ -2,7 +2,7 @@
 //!
 //! This module imports libraries only: every other module of the program may import it.
 
-mod told;
+mod hints;
 
 use std::io;
 use std::path::PathBuf;
@@ -21,10 +21,10 @@ use hyperinf::store::StoreError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CliError {
-    /// A method cannot be read from its word.
+    /// No method is written like this.
     #[error(transparent)]
     Spec(#[from] SpecError),
-    /// A damping that does not damp.
+    /// A damping that is not positive and finite.
     #[error("{flag} must be positive and finite, not {value}")]
     Damping {
         /// The flag.
@@ -52,7 +52,7 @@ pub enum CliError {
         /// The value given.
         value: f64,
     },
-    /// A type that the device does not have.
+    /// A type that the device lacks.
     #[error("the device {device} has no {precision}")]
     Precision {
         /// The device.
@@ -91,22 +91,22 @@ pub enum CliError {
         /// Why it could not.
         reason: String,
     },
-    /// A share of wrong labels that leaves no majority of right ones.
+    /// A share of wrong labels that is not below one half.
     #[error("--noise must be at least 0 and below 0.5, not {value}")]
     Noise {
         /// The value given.
         value: f64,
     },
-    /// The device cannot be had.
+    /// The device is not available.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// Standard output cannot be written, for another reason than that nobody reads on.
+    /// Standard output cannot be written; a closed pipe is not an error.
     #[error("standard output cannot be written")]
     Stdout(#[source] io::Error),
     /// Gradients cannot be scored from their files, or a file cannot be written.
     #[error(transparent)]
     Store(StoreError),
-    /// The numbers allow no scores.
+    /// The gradients allow no scores.
     #[error("the scores cannot be computed")]
     Score(#[source] ScoreError),
     /// With `--strict`: a solver did not reach its tolerance.
@@ -120,9 +120,9 @@ pub enum CliError {
         of: usize,
         /// The block with the largest residual.
         worst: String,
-        /// That residual.
+        /// Its relative residual.
         residual: f64,
-        /// What it should have been.
+        /// The tolerance.
         tolerance: f64,
     },
     /// The demo's data are damaged.
@@ -131,10 +131,10 @@ pub enum CliError {
     /// The model cannot be trained or run.
     #[error("the model cannot be used like this")]
     Model(#[from] ModelError),
-    /// Gradients cannot be taken.
-    #[error("the gradients cannot be taken")]
+    /// Gradients could not be computed.
+    #[error("the gradients cannot be computed")]
     Gradients(#[from] GradientError),
-    /// A device failed.
+    /// The device failed to return losses.
     #[error("the losses cannot be computed")]
     Losses(#[from] ReadError),
     /// A figure of the demo does not exist.

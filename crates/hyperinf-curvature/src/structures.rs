@@ -59,6 +59,7 @@ pub trait Structured {
 ///
 /// A structure whose core is one of these is inverted by every solver that knows this form.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "made for one match and dropped")]
 pub enum Core<'a> {
     /// `H` applies one matrix to slices of each row: `[q, D]` is seen as `[q, rows, cols]`, and `matrix` acts on the
     /// columns of each slice, or on its rows.

@@ -14,6 +14,7 @@
 //! | [`leave_one_out`], [`lds`], [`brittleness`], [`selection`] | ground truths of any [`Retrain`], for any scores |
 //! | [`Proximal`] | the proximal Bregman response function of any Burn module |
 //! | [`Ridge`], [`Logistic`] | convex models whose answers are exact |
+//! | [`convergence`] | how fast each solver approaches the inverse of a damped matrix |
 //! | [`digits`] | the built-in task: images of digits and a perceptron that is trained in a fraction of a second |
 //!
 //! The pipeline never depends on this crate.
@@ -39,6 +40,7 @@
 
 mod agreement;
 mod checksum;
+pub mod convergence;
 mod convex;
 mod correlation;
 mod damping;

@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use hyperinf_curvature::{BlockCurvature, Core, Curvature, Damping};
 use hyperinf_gradients::{Block, Gradients};
 use hyperinf_linalg::{dots, host, precise, scalars, squared_norms};
-use hyperinf_solvers::{Inverse, Solver};
+use hyperinf_solvers::{Inverse, Plan, Solver};
 
 use crate::{BlockReport, CurvatureFrom, Method, Normalisation, Options, ScoreError, Source};
 
@@ -164,7 +164,7 @@ impl Inverted {
             // A block without training gradients contributes nothing, whatever λ is.
             lambda: if own { lambda } else { lambda.or(absolute) },
             mean_square,
-            chosen: String::new(),
+            plan: Plan::default(),
             iterations: 0,
             residual: 0.0,
             tolerance: None,
@@ -258,8 +258,8 @@ impl Inverted {
             report.iterations = report.iterations.max(solution.iterations);
             report.residual = report.residual.max(solution.residual());
             report.tolerance = solution.tolerance;
-            // The description may depend on the number of steps.
-            report.chosen = inverse.describe();
+            // After `apply`: it may have needed a second attempt.
+            report.plan = inverse.plan();
         }
         Ok((solution.x, solution.products))
     }

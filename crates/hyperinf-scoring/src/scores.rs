@@ -1,4 +1,5 @@
 use hyperinf_gradients::Block;
+use hyperinf_solvers::Plan;
 
 use crate::{ScoreError, Set};
 
@@ -88,8 +89,8 @@ pub struct BlockReport {
     pub lambda: Option<f64>,
     /// `mean(diag F)`, in units of squared gradients.
     pub mean_square: f64,
-    /// How the block was inverted and why, in the solver's words; empty where the solver's name is enough.
-    pub chosen: String,
+    /// How the block was inverted, and why; displays as nothing if the solver's name says it all.
+    pub plan: Plan,
     /// Steps of the solver.
     pub iterations: usize,
     /// The relative residual of the preconditioned queries.

@@ -8,10 +8,10 @@ use hyperinf_linalg::{
 
 use crate::factor::{check_size, factorise};
 use crate::solver::{check, check_rows, finite};
-use crate::{Inverse, Solution, SolveError, Solver};
+use crate::{Inverse, Plan, Solution, SolveError, Solver};
 use rotated::Rotated;
 
-/// The residual that a factorisation in f64 is held to; near `ε·κ` for the worst condition worth solving.
+/// The residual that a factorisation in f64 must reach: near `ε·κ` for the worst condition worth solving.
 const TOLERANCE: f64 = 1e-6;
 
 /// The exact inverse by Cholesky factorisation in f64 on the host.
@@ -24,11 +24,11 @@ const TOLERANCE: f64 = 1e-6;
 ///   With `m > D`: `RᵀR/m` is formed and factorised.
 /// * Diagonal: a division.
 /// * Kronecker: `V` rotated into both eigenbases, divided by `Λ + λ` and rotated back, `2D(rows + cols)` per row.
-/// * Eigenpairs: `x = v/λ + Σ_k (1/(μ_k + λ) − 1/λ) ⟨v, q_k⟩ q_k`. Both are refined, since eigenvectors that were rounded
-///   to f32 are orthonormal to 1e-7 only, which an inverse multiplies by up to `κ`.
+/// * Eigenpairs: `x = v/λ + Σ_k (1/(μ_k + λ) − 1/λ) ⟨v, q_k⟩ q_k`.
 ///
-/// Products with samples are taken in f64 where the device has f64. The residual is that of `X` before it is
-/// rounded to the type of `V`. A matrix beyond 16 GiB in f64, of 46,340 rows, is not factorised.
+/// The last two are refined: eigenvectors rounded to f32 are orthonormal to 1e-7 only, which an inverse multiplies by
+/// up to `κ`. Products with samples are computed in f64 where the device has f64. The residual is that of `X` before it
+/// is rounded to the type of `V`. A matrix above 16 GiB in f64, of 46,340 rows, is not factorised.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Exact;
 
@@ -67,7 +67,7 @@ impl Solver for Exact {
     }
 }
 
-/// How rows of `D` parameters are cut into right-hand sides of the factor: see [`Core::Matrix`].
+/// How rows of `D` parameters split into right-hand sides of the factor: see [`Core::Matrix`].
 struct Shape {
     parameters: usize,
     rows: usize,
@@ -86,7 +86,7 @@ impl Shape {
         }
     }
 
-    /// The way back.
+    /// The inverse of [`Shape::orient`].
     fn restore(&self, v: Tensor<2>) -> Tensor<2> {
         let q = v.dims()[0];
         if self.on_rows {
@@ -121,6 +121,10 @@ impl Inverse for Primal {
         let x = self.shape.restore(tensor_from_host(x, dims, &device, dtype));
         finite("exact", Solution { x, iterations: 0, residuals, tolerance: Some(TOLERANCE), products: None })
     }
+
+    fn plan(&self) -> Plan {
+        Plan::of("exact")
+    }
 }
 
 struct Division {
@@ -151,6 +155,10 @@ impl Inverse for Division {
         let x = tensor_from_host(x, dims, &device, dtype);
         finite("exact", Solution { x, iterations: 0, residuals, tolerance: Some(TOLERANCE), products: None })
     }
+
+    fn plan(&self) -> Plan {
+        Plan::of("exact")
+    }
 }
 
 struct Dual {
@@ -169,7 +177,7 @@ impl Inverse for Dual {
         let right = host(right)?;
         let mut c = right.clone();
         self.factor.solve(&mut c);
-        // x(H + λI) − v = (c (K + mλI) − v Rᵀ) R / (mλ): what the small system leaves, carried back.
+        // x(H + λI) − v = (c (K + mλI) − v Rᵀ) R / (mλ): the residual of the small system, carried back.
         let on_device = |values| tensor_from_host(values, [q, m], &device, working);
         let left = on_device(self.factor.residual(&c, &right)).div_scalar(m as f64 * self.lambda);
         let v = precise(v);
@@ -179,6 +187,10 @@ impl Inverse for Dual {
         // X Rᵀ = (V Rᵀ − C K)/λ = m C, by the definition of C.
         let products = Some(c.mul_scalar(m as f64));
         finite("exact", Solution { x, iterations: 0, residuals, tolerance: Some(TOLERANCE), products })
+    }
+
+    fn plan(&self) -> Plan {
+        Plan::of("exact")
     }
 }
 

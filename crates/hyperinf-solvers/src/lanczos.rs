@@ -7,7 +7,7 @@ use crate::low_rank::LowRank;
 use crate::solver::check;
 use crate::{Inverse, SolveError, Solver};
 
-/// Rounding units, times `√D`, below which a row is nothing but rounding.
+/// Rounding units, times `√D`, below which a row is mere rounding.
 const ROUNDING: f64 = 10.0;
 
 /// The curvature's largest eigenpairs by Lanczos's method, inverted with the complement at `λ`.
@@ -17,14 +17,14 @@ const ROUNDING: f64 = 10.0;
 /// ```
 ///
 /// for the eigenpairs of [`lanczos_eigen`]: what Schioppa et al. 2022 (section 3, "Arnoldi") do to symmetric
-/// curvature. Exact at full rank, good where the eigenvalues beyond `rank` are below `λ`; its residual, against `H`
-/// itself, says how far it is, and it aims for none. `prepare` costs `rank + extra` products of one row with `H` and
+/// curvature. Exact at full rank, good where the eigenvalues beyond `rank` are below `λ`; its residual is against `H`
+/// itself, and it aims for none. `prepare` costs `rank + extra` products of one row with `H` and
 /// `4 D (rank + extra)²` flop, `apply` two products with `U`.
 ///
 /// | parameter | default | purpose | range |
 /// |---|---|---|---|
 /// | `rank` | 64 | eigenpairs at most; `D` if that is less | ≥ 1 |
-/// | `extra` | 64 | steps beyond the rank, which make the last pairs accurate | ≥ 0 |
+/// | `extra` | 64 | steps beyond the rank, for the accuracy of the last pairs | ≥ 0 |
 /// | `seed` | 0 | seed of the starting row | |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lanczos {
@@ -61,10 +61,10 @@ impl Solver for Lanczos {
 /// The largest eigenpairs of a curvature by Lanczos's method with full reorthogonalisation, in
 /// f64 where the device has it, and the steps taken.
 ///
-/// Of the rows `B` that span the Krylov space of a random row, `B H Bᵀ = T` is tridiagonal; with `T = S Θ Sᵀ` the pairs are
-/// the largest `θ` with the rows `sᵀB`. A space that `H` maps into itself (a breakdown) is complete, and the method
-/// goes on with a random row outside of it: without that, no eigenvalue would be found twice. It stops where `H` maps
-/// such a row to nothing, since what is left is then the null space.
+/// For orthonormal rows `B` that span the Krylov space of a random row, `B H Bᵀ = T` is tridiagonal; with `T = S Θ Sᵀ`
+/// the pairs are the largest `θ` with the rows `sᵀB`. When `H` maps the space into itself (a breakdown), the method
+/// continues with a random row outside of it; otherwise it would find no eigenvalue twice. It stops where `H` maps such
+/// a row to zero: the rest is the null space.
 ///
 /// # Errors
 ///
@@ -82,9 +82,9 @@ pub fn lanczos_eigen(h: &Curvature, rank: usize, extra: usize, seed: u64) -> Res
     let random = |seed: u64| -> Tensor<2> { tensor_from_host(seeded_normals(d, seed), [1, d], &device, dtype) };
 
     let mut basis = Tensor::<2>::zeros([steps, d], (&device, dtype));
-    let (mut diagonal, mut beside) = (Vec::new(), Vec::new());
+    let (mut diagonal, mut off_diagonal) = (Vec::new(), Vec::new());
     let mut size: f64 = 0.0;
-    // A new row has to be outside of the space so far by more than rounding.
+    // A new row must leave the space so far by more than rounding.
     let mut next = unit(random(seed), None)?.map(|(row, _)| row);
     let mut fresh = true;
     while let Some(row) = next {
@@ -95,7 +95,7 @@ pub fn lanczos_eigen(h: &Curvature, rank: usize, extra: usize, seed: u64) -> Res
             return Err(SolveError::NonFinite { solver: SOLVER, what: "a product with the curvature" });
         }
         if fresh && step > 0 && length <= rounding * size {
-            beside.pop();
+            off_diagonal.pop();
             break;
         }
         size = size.max(length);
@@ -109,11 +109,11 @@ pub fn lanczos_eigen(h: &Curvature, rank: usize, extra: usize, seed: u64) -> Res
         fresh = continued.is_none();
         next = match continued {
             Some((row, length)) => {
-                beside.push(length);
+                off_diagonal.push(length);
                 Some(row)
             }
             None => {
-                beside.push(0.0);
+                off_diagonal.push(0.0);
                 unit(random(seed.wrapping_add(step as u64 + 1)), Some(&known))?.map(|(row, _)| row)
             }
         };
@@ -123,8 +123,8 @@ pub fn lanczos_eigen(h: &Curvature, rank: usize, extra: usize, seed: u64) -> Res
     for i in 0..steps {
         projected[i * steps + i] = diagonal[i];
         if i + 1 < steps {
-            projected[i * steps + i + 1] = beside[i];
-            projected[(i + 1) * steps + i] = beside[i];
+            projected[i * steps + i + 1] = off_diagonal[i];
+            projected[(i + 1) * steps + i] = off_diagonal[i];
         }
     }
     let (values, vectors) = symmetric_eigen(SOLVER, &projected, steps)?;
@@ -138,8 +138,8 @@ pub fn lanczos_eigen(h: &Curvature, rank: usize, extra: usize, seed: u64) -> Res
     Ok((Eigenpairs { vectors, values }, steps))
 }
 
-/// The row without its part in the span of the orthonormal rows of `known`, scaled to length 1, and the length that
-/// it had; nothing if it was zero.
+/// The row without its part in the span of the orthonormal rows of `known`, scaled to length 1, and its length before;
+/// `None` if that is zero.
 fn unit(mut row: Tensor<2>, known: Option<&Tensor<2>>) -> Result<Option<(Tensor<2>, f64)>, SolveError> {
     if let Some(known) = known {
         // Twice is enough (Parlett 1980, section 6.9).

@@ -3,9 +3,9 @@ use hyperinf_curvature::{Curvature, Eigenpairs};
 use hyperinf_linalg::precise;
 
 use crate::solver::{check_rows, checked, finite};
-use crate::{Exact, Inverse, Solution, SolveError, Solver};
+use crate::{Exact, Inverse, Plan, Solution, SolveError, Solver};
 
-/// The exact inverse of eigenpairs that approximate a curvature, with its residual against the curvature itself.
+/// The exact inverse of eigenpairs that approximate a curvature; its residual is against the curvature itself.
 pub(crate) struct LowRank {
     name: &'static str,
     /// In f64 where the device has it.
@@ -16,7 +16,7 @@ pub(crate) struct LowRank {
 }
 
 impl LowRank {
-    /// For an approximation of `h` found in `steps` steps.
+    /// For an approximation of `h` that took `steps` steps.
     pub(crate) fn new(
         name: &'static str,
         h: &Curvature,
@@ -29,7 +29,7 @@ impl LowRank {
     }
 }
 
-/// The error under the name of the solver that was asked.
+/// The error, under the name of the low-rank solver.
 fn renamed(error: SolveError, solver: &'static str) -> SolveError {
     match error {
         SolveError::NotPositiveDefinite { size, lambda, .. } => {
@@ -49,5 +49,9 @@ impl Inverse for LowRank {
         let (residuals, products) = checked(&self.h, self.lambda, x.clone(), v)?;
         let solution = Solution { x: x.cast(dtype), iterations: self.steps, residuals, tolerance: None, products };
         finite(self.name, solution)
+    }
+
+    fn plan(&self) -> Plan {
+        Plan::of(self.name)
     }
 }

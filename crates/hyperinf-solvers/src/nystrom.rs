@@ -15,7 +15,7 @@ const LARGEST_SHIFT: f64 = 1e3;
 /// ```
 ///
 /// for the eigenpairs of [`nystrom_eigen`]. Exact at full rank, good where the eigenvalues beyond `rank` are below `λ`;
-/// its residual, against `H` itself, says how far it is, and it aims for none. `prepare` costs `rank` products with
+/// its residual is against `H` itself, and it aims for none. `prepare` costs `rank` products with
 /// `H` and `8 D rank²` flop on the host, `apply` two products with `U`.
 ///
 /// | parameter | default | purpose | range |

@@ -4,18 +4,16 @@ use hyperinf_linalg::{host, tensor_from_host};
 
 use crate::{SolveError, nystrom_eigen};
 
-/// What conjugate gradients multiply their residuals with, so that fewer steps are needed: `Z = R P⁻¹`.
-///
-/// It changes the number of steps, never the answer.
+/// The preconditioner `P` of conjugate gradients, `Z = R P⁻¹`: it changes the number of steps, never the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Preconditioner {
     /// None: `P = I`.
     #[default]
     None,
-    /// `P = diag(H) + λI`: for parameters of very different scales.
+    /// `P = diag(H) + λI`, for parameters of very different scales.
     Jacobi,
-    /// The largest eigenpairs of [`nystrom_eigen`] (Frangella, Tropp and Udell 2023, equation 1.3), for spectra that
-    /// fall off:
+    /// The largest eigenpairs of [`nystrom_eigen`] (Frangella, Tropp and Udell 2023, equation 1.3), for decaying
+    /// spectra:
     ///
     /// ```text
     /// P⁻¹ = (μ_k + λ) U (Λ + λI)⁻¹ Uᵀ + (I − U Uᵀ)
@@ -40,7 +38,7 @@ pub(crate) enum Preconditioned {
 }
 
 impl Preconditioned {
-    /// For `H + λI` with `h` in the type that residuals will have.
+    /// For `H + λI`, with `h` in the type of the residuals.
     pub(crate) fn new(
         solver: &'static str,
         preconditioner: Preconditioner,

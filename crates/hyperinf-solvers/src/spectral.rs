@@ -7,10 +7,10 @@ use hyperinf_linalg::{combine_precise, dots_precise, gram_precise, host, outer, 
 use crate::factor::check_size;
 use crate::krylov::symmetric_eigen;
 use crate::solver::{check, check_rows, finite};
-use crate::{Exact, Inverse, Solution, SolveError, Solver};
+use crate::{Exact, Inverse, Plan, Solution, SolveError, Solver};
 
 const NAME: &str = "spectral";
-/// The residual that an eigendecomposition in f64 is held to.
+/// The residual that an eigendecomposition in f64 must reach.
 const TOLERANCE: f64 = 1e-6;
 
 /// One eigendecomposition of a curvature, which inverts `H + λI` for every `λ`.
@@ -21,10 +21,10 @@ const TOLERANCE: f64 = 1e-6;
 ///   ```text
 ///   C = V Rᵀ U diag(1/(m(μ + λ))) Uᵀ,   X = (V − C R)/λ,   X Rᵀ = m C
 ///   ```
-///   whose products `X Rᵀ` are free of the cancellation in `X`. With `m > D`: `RᵀR/m` is formed and decomposed.
-/// * Diagonal, Kronecker, eigenpairs: known already; each `λ` is [`Exact`].
+///   whose products `X Rᵀ` avoid the cancellation in `X`. With `m > D`: `RᵀR/m` is formed and decomposed.
+/// * Diagonal, Kronecker, eigenpairs: known already; [`Exact`] inverts each `λ`.
 ///
-/// Decompositions are taken in f64 on the host, products in f64 where the device has it.
+/// Decompositions run in f64 on the host, products in f64 where the device has it.
 #[derive(Clone, Debug)]
 pub struct Spectral {
     parameters: usize,
@@ -56,7 +56,7 @@ impl Spectral {
     ///
     /// # Errors
     ///
-    /// If it holds NaN, or the matrix to be decomposed would not fit.
+    /// If it holds NaN, or the matrix to be decomposed is too large.
     pub fn new(h: &Curvature) -> Result<Self, SolveError> {
         let parameters = h.parameters();
         let decomposed = |matrix: &Tensor<2>| -> Result<(Vec<f64>, Tensor<2>), SolveError> {
@@ -88,8 +88,8 @@ impl Spectral {
         Ok(Self { parameters, form })
     }
 
-    /// The eigenvalues that were found, ascending: those of the matrix or factor, or the `m` of held samples that may
-    /// differ from zero; `None` for a structure that was not decomposed.
+    /// The eigenvalues, ascending: those of the matrix or factor, or the `m` of held samples that may differ from zero;
+    /// `None` for a structure that needs no decomposition.
     pub fn eigenvalues(&self) -> Option<&[f64]> {
         match &self.form {
             Form::Matrix { values, .. } | Form::Samples { values, .. } => Some(values),
@@ -128,7 +128,7 @@ impl Spectral {
                     let m = values.len() as f64;
                     let inverted = row(values, |mu| 1.0 / (m * (mu + lambda)), &rotated);
                     let c = (rotated.clone() * inverted).matmul(vectors.clone().transpose());
-                    // x(H + λI) − v = (c (K + mλI) − v Rᵀ) R/(mλ): what the small system leaves, carried back.
+                    // x(H + λI) − v = (c (K + mλI) − v Rᵀ) R/(mλ): the residual of the small system, carried back.
                     let left = (c.clone().matmul(gram.clone()) + c.clone().mul_scalar(lambda)).mul_scalar(m);
                     let left = (left - right.clone()).div_scalar(m * lambda);
                     let goal = precise(v.clone());
@@ -154,7 +154,7 @@ impl Spectral {
     }
 }
 
-/// One damping of a decomposed matrix, for rows that are rotated already.
+/// One damping of a decomposed matrix, for rotated rows.
 fn matrix(
     h: &Curvature,
     vectors: &Tensor<2>,
@@ -165,6 +165,7 @@ fn matrix(
 ) -> Result<Solution, SolveError> {
     let ([q, d], k) = (rotated.dims(), values.len());
     let inverted = row(values, |mu| 1.0 / (mu + lambda), rotated);
+    // The matrix acts on the columns of a block's parameters, or on their rows.
     let (shape, inverted) = match h.core() {
         Core::Matrix { rows, cols, on_rows: true, .. } => ([q, rows, cols], inverted.reshape([1, k, 1])),
         Core::Matrix { rows, cols, on_rows: false, .. } => ([q, rows, cols], inverted.reshape([1, 1, k])),
@@ -186,8 +187,8 @@ fn solution(x: Tensor<2>, residuals: Vec<f64>, products: Option<Tensor<2>>) -> R
     finite(NAME, Solution { x, iterations: 0, residuals, tolerance: Some(TOLERANCE), products })
 }
 
-/// The exact inverse by one eigendecomposition, [`Spectral`]: some twelve times the cost of a factorisation, and all
-/// dampings of a sweep for it.
+/// The exact inverse by one eigendecomposition, [`Spectral`]: some twelve times the cost of a factorisation, for all
+/// dampings of a sweep at once.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SpectralSolver;
 
@@ -224,5 +225,9 @@ struct Damped {
 impl Inverse for Damped {
     fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
         self.spectral.apply(v, self.lambda)
+    }
+
+    fn plan(&self) -> Plan {
+        Plan::of(NAME)
     }
 }

@@ -6,11 +6,11 @@ use rand::{RngExt, SeedableRng};
 
 /// Power steps at most.
 const STEPS: usize = 60;
-/// A power iteration approaches from below; this covers what it has not reached.
+/// A power iteration approaches from below; this covers the rest.
 const MARGIN: f64 = 1.05;
 
-/// The largest eigenvalue of `H` by power iteration, from below: `steps` steps at most, fewer once it gains less
-/// than 1e-3.
+/// The largest eigenvalue of `H` by power iteration, from below: at most `steps` steps, fewer once it gains less than
+/// 1e-3.
 ///
 /// Deterministic: the starting row comes from a fixed seed. `like` gives the device and the type.
 ///
@@ -38,10 +38,11 @@ pub fn largest_eigenvalue(h: &Curvature, like: &Tensor<2>, steps: usize) -> Resu
     Ok(estimate)
 }
 
-/// What `μ_max(H)` is probably below: a power estimate with a margin, cut to [`certain_bound`] where `H` has a matrix.
+/// A probable upper bound on `μ_max(H)`: a power estimate with a margin, cut to [`certain_bound`] where `H` has a
+/// matrix.
 ///
-/// It is too low if the largest eigenvalue stands out by more than the margin from a spectrum that is otherwise so
-/// flat that the power iteration stops gaining before it finds it.
+/// It is too low if the largest eigenvalue exceeds by more than the margin a spectrum so flat that the power iteration
+/// stops gaining before it finds it.
 ///
 /// # Errors
 ///
@@ -51,7 +52,7 @@ pub fn spectral_bound(h: &Curvature, like: &Tensor<2>) -> Result<f64, ReadError>
     h.matrix().map_or(Ok(bound), |matrix| Ok(bound.min(certain_bound(matrix)?)))
 }
 
-/// A true bound on the largest eigenvalue of a symmetric matrix: the smaller of its largest absolute row sum and its
+/// A certain bound on the largest eigenvalue of a symmetric matrix: the smaller of its largest absolute row sum and its
 /// Frobenius norm.
 ///
 /// # Errors

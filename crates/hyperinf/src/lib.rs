@@ -18,7 +18,7 @@
 //! | [`eval`] | figures that judge an attribution |
 //!
 //! Tensors and models carry their backend in a runtime [`burn::tensor::Device`]; nothing here is generic over a
-//! backend type. The features `flex`, `ndarray` (both on by default), `cuda`, `rocm`, `wgpu`, `vulkan` and `metal`
+//! backend type. The features `flex` (on by default), `ndarray`, `cuda`, `rocm`, `wgpu`, `vulkan` and `metal`
 //! compile backends in, and [`device`] picks one of them by name.
 
 mod device;

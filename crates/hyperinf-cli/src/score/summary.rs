@@ -211,7 +211,7 @@ fn block(report: &BlockReport) -> BlockSummary {
         cols: report.block.cols,
         lambda: report.lambda,
         mean_square: report.mean_square,
-        chosen: report.chosen.clone(),
+        chosen: report.plan.to_string(),
         iterations: report.iterations,
         residual: report.residual,
         tolerance: report.tolerance,

@@ -4,7 +4,7 @@ use hyperinf_linalg::{host, largest, precise, ratios, tensor_from_host};
 
 use super::TOLERANCE;
 use crate::solver::{check_rows, finite};
-use crate::{Inverse, Solution, SolveError};
+use crate::{Inverse, Plan, Solution, SolveError};
 
 /// The residual that refinement aims for in f64, and its rounds at most.
 const REFINED: f64 = 1e-10;
@@ -71,5 +71,9 @@ impl Inverse for Rotated {
         let solution =
             Solution { x: x.cast(dtype), iterations: 0, residuals, tolerance: Some(TOLERANCE), products: None };
         finite("exact", solution)
+    }
+
+    fn plan(&self) -> Plan {
+        Plan::of("exact")
     }
 }

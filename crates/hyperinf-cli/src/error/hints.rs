@@ -9,7 +9,8 @@ use hyperinf::store::{FileError, StoreError};
 use super::CliError;
 
 impl CliError {
-    /// 2: what was typed is wrong; 3: an input file is; 4: the numbers allow no answer.
+    /// 2: a flag, a name, the device or an output path is wrong; 3: an input file is wrong; 4: the numbers allow no
+    /// answer.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Spec(_)
@@ -47,7 +48,7 @@ impl CliError {
         }
     }
 
-    /// What to do about it.
+    /// How to fix it.
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Spec(SpecError::Unknown { what: "solver", .. }) => {
@@ -98,30 +99,30 @@ impl CliError {
         })
     }
 
-    /// What caused it, the first cause last, without the message itself.
+    /// The causes, the first cause last, without the message itself.
     pub(crate) fn causes(&self) -> String {
         let mut texts: Vec<String> = Vec::new();
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
-            let told = error.to_string();
+            let message = error.to_string();
             // Some messages end in their cause.
-            if !texts.last().is_some_and(|last| last.ends_with(&told)) {
-                texts.push(told);
+            if !texts.last().is_some_and(|last| last.ends_with(&message)) {
+                texts.push(message);
             }
             cause = error.source();
         }
         if texts.is_empty() { self.to_string() } else { texts.join(": ") }
     }
 
-    /// The message, what caused it, and what to do.
+    /// The message, its causes and a hint.
     pub fn report(&self) -> String {
         let mut text = format!("error: {self}");
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
             // Some messages end in their cause.
-            let told = error.to_string();
-            if !text.ends_with(&told) {
-                text.push_str(&format!("\n  because: {told}"));
+            let message = error.to_string();
+            if !text.ends_with(&message) {
+                text.push_str(&format!("\n  because: {message}"));
             }
             cause = error.source();
         }
@@ -132,7 +133,7 @@ impl CliError {
     }
 }
 
-/// What to do about files of gradients and outputs.
+/// The hint for gradient files and outputs.
 fn store_hint(error: &StoreError) -> Option<&'static str> {
     Some(match error {
         StoreError::Output { .. } => "choose a folder that exists and can be written",
@@ -173,7 +174,7 @@ fn run_code(error: &RunError) -> u8 {
     }
 }
 
-/// What to do about a run over rows.
+/// The hint for a run over rows.
 fn run_hint(error: &RunError) -> Option<String> {
     Some(match error {
         RunError::Dataset { source, .. } => return data_hint(source),
@@ -197,7 +198,7 @@ fn run_hint(error: &RunError) -> Option<String> {
     })
 }
 
-/// What to do about a data set.
+/// The hint for a data set.
 fn data_hint(error: &DataError) -> Option<String> {
     Some(match error {
         DataError::Rows { bad, .. } => match bad.first().map(|bad| &bad.reason) {
@@ -219,7 +220,7 @@ fn data_hint(error: &DataError) -> Option<String> {
     })
 }
 
-/// What to do about a model that cannot be loaded.
+/// The hint for a model that cannot be loaded.
 fn load_hint(error: &LoadError) -> Option<String> {
     Some(match error {
         LoadError::AdapterShape { .. } | LoadError::AdapterTensors { .. } => {

@@ -1,12 +1,11 @@
 use burn::tensor::{DType, Device, Tensor};
-use hyperinf::curvature::{Curvature, Dense};
-use hyperinf::linalg::{host, normals, outer, precise, tensor_from_host};
-use hyperinf::solvers::{Exact, Solver};
+use hyperinf_curvature::{Curvature, Dense};
+use hyperinf_linalg::{host, normals, outer, precise, tensor_from_host};
+use hyperinf_solvers::{Exact, Solver};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::Size;
-use crate::error::CliError;
+use super::{ConvergenceError, Size};
 
 /// A system `x (H + λI) = v` with its answer.
 pub(super) struct Problem {
@@ -23,7 +22,13 @@ pub(super) struct Problem {
 
 impl Problem {
     /// Samples and a right-hand side, all entries standard normal.
-    pub(super) fn draw(size: Size, lambda: f64, seed: u64, device: &Device, dtype: DType) -> Result<Self, CliError> {
+    pub(super) fn draw(
+        size: Size,
+        lambda: f64,
+        seed: u64,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Self, ConvergenceError> {
         let mut rng = StdRng::seed_from_u64(seed);
         let samples = normals(size.samples * size.dim, || rng.random());
         let samples = tensor_from_host(samples, [size.samples, size.dim], device, dtype);
