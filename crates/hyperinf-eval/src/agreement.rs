@@ -57,7 +57,7 @@ struct Sum {
 /// let exact = Scores { rows: vec![vec![3.0, 1.0, 2.0, 0.0]] };
 /// let fast = Scores { rows: vec![vec![9.0, 1.0, 4.0, 0.0]] };
 /// let found = agreements(&[&exact, &fast], 2)?;
-/// assert_eq!(found[0][1].spearman, Some(1.0));
+/// assert!(found[0][1].spearman.is_some_and(|spearman| spearman > 0.999));
 /// assert_eq!(found[0][1].overlap, 1.0);
 /// # Ok::<(), hyperinf_eval::EvalError>(())
 /// ```
