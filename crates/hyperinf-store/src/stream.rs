@@ -127,12 +127,15 @@ fn each_group(
     })
 }
 
+/// Sees training samples, queries and curvature of some blocks.
+type VisitSets<'a> = dyn FnMut(&dyn Source, &dyn Source, CurvatureFrom<'_>) -> Result<(), ScoreError> + 'a;
+
 /// Visits the sources of some blocks as training samples, queries and curvature.
 fn as_sets(
     sources: &[FileSource<'_>],
     known: Option<&[BlockCurvature]>,
     query: QueryMode,
-    visit: &mut dyn FnMut(&dyn Source, &dyn Source, CurvatureFrom<'_>) -> Result<(), ScoreError>,
+    visit: &mut VisitSets<'_>,
 ) -> Result<(), ScoreError> {
     let of = |set| sources.iter().find(|source| source.reader.set == set);
     let (train, queries) = of(Set::Train).zip(of(Set::Query)).expect("a pair has training gradients and queries");
