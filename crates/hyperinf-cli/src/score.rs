@@ -14,7 +14,7 @@ use hyperinf::eval::Spread;
 use hyperinf::scoring::{Attribution, BlockReport};
 
 use crate::args::ScoreArgs;
-use crate::error::CliError;
+use crate::error::{CliError, Numbers};
 use crate::progress;
 use crate::to_stdout;
 use hyperinf::store::{ErrorBars, ScoreFile, tracin};
@@ -75,13 +75,14 @@ pub(crate) fn bars(spread: &Spread) -> ErrorBars<'_> {
 pub(crate) fn check_converged(attribution: &Attribution) -> Result<(), CliError> {
     let blocks = attribution.not_converged();
     let Some(worst) = blocks.first() else { return Ok(()) };
-    Err(CliError::NotConverged {
+    Err(Numbers::NotConverged {
         blocks: blocks.len(),
         of: attribution.blocks.len(),
         worst: worst.block.name.clone(),
         residual: worst.residual,
         tolerance: worst.tolerance.unwrap_or_default(),
-    })
+    }
+    .into())
 }
 
 /// Tells on standard error what the scores do not show.
