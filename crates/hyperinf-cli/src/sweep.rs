@@ -73,7 +73,7 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
     let known = |path: &PathBuf| {
         known_bad(path, pair.train.samples()).map_err(|source| {
             let (what, path) = ("samples known to be bad", path.clone());
-            Input::File { what, path, source: Box::new(source) }
+            CliError::from(Input::File { what, path, source: Box::new(source) })
         })
     };
     let bad = args.known_bad.as_ref().map(known).transpose()?;

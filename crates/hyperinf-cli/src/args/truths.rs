@@ -61,9 +61,12 @@ pub enum EvalCommand {
     Subclass(SubclassArgs),
 }
 
+/// A ground truth, the shared options, and the options for retrainings where there are any.
+type EvalParts<'a> = (Box<dyn Truth>, &'a EvalSharedArgs, Option<&'a BankArgs>);
+
 impl EvalCommand {
     /// The ground truth, the shared options, and the options for retrainings where there are any.
-    pub(crate) fn parts(&self) -> Result<(Box<dyn Truth>, &EvalSharedArgs, Option<&BankArgs>), CliError> {
+    pub(crate) fn parts(&self) -> Result<EvalParts<'_>, CliError> {
         Ok(match self {
             Self::Lds(args) => (Box::new(args.truth()?), &args.shared, Some(&args.bank)),
             Self::Loo(args) => (Box::new(args.truth()?), &args.shared, Some(&args.bank)),

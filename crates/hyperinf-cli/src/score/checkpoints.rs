@@ -35,9 +35,9 @@ pub(super) fn typed<'a>(args: &'a VariantArgs) -> Result<Vec<Typed<'a>>, CliErro
         let reason = "they would be those of one moment only";
         return Err(Usage::Combination { first: "--checkpoint".into(), second, reason }.into());
     }
-    let positive = |flag, value: f64| {
+    let positive = |flag, value: f64| -> Result<f64, CliError> {
         let expected = "positive and finite";
-        if value > 0.0 && value.is_finite() { Ok(value) } else { Err(Usage::Value { flag, expected, value }) }
+        if value > 0.0 && value.is_finite() { Ok(value) } else { Err(Usage::Value { flag, expected, value }.into()) }
     };
     args.learning_rate.map(|rate| positive("--learning-rate", rate)).transpose()?;
     let one = |three: &'a [String]| {
