@@ -14,7 +14,8 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
 use faer::linalg::solvers::{DenseSolveCore, Llt};
 use faer::{Mat, MatRef, Side};
-use hyperinf::curvature::{Curvature, outer, precise, scalars};
+use hyperinf::curvature::{Curvature, Dense};
+use hyperinf::linalg::{outer, precise, scalars};
 use hyperinf::solvers::{
     Exact, Hyperpower, HyperpowerStart, MatrixInverse, Order, Solver, SpectralSolver, spectral_bound,
 };
@@ -35,7 +36,7 @@ fn damped(d: usize, condition: f64, device: &Device) -> Damped {
     let decay = Tensor::<1>::from_floats(decay.as_slice(), device).reshape([1, d]);
     let samples = Tensor::<2>::random([d / 4, d], Distribution::Normal(0.0, 1.0), device) * decay;
     let h = outer(samples).div_scalar(d as f64 / 4.0);
-    let upper = spectral_bound(&Curvature::Dense(h.clone()), &h).expect("the device works");
+    let upper = spectral_bound(&Curvature::from(Dense { matrix: h.clone() }), &h).expect("the device works");
     let lower = upper / condition;
     Damped { a: h + Tensor::eye(d, device).mul_scalar(lower), lower, upper: upper + lower }
 }
@@ -61,7 +62,7 @@ fn inverse(c: &mut Criterion) {
             hyperpower(&mut group, &problem, condition, &Hyperpower::authors());
             let named: [(&str, &dyn Solver); 2] = [("exact, f64", &Exact), ("spectral, f64", &SpectralSolver)];
             for (label, solver) in named {
-                let h = Curvature::Dense(problem.a.clone());
+                let h = Curvature::from(Dense { matrix: problem.a.clone() });
                 let prepare = || solver.prepare(&h, problem.lower).map(drop);
                 group.bench_function(BenchmarkId::new(label, format!("{condition:.0e}")), |b| b.iter(prepare));
             }
@@ -78,7 +79,7 @@ fn many(c: &mut Criterion, name: &str, d: usize, device: &Device) {
     let mut group = c.benchmark_group(format!("inverse/{name}/16x{d}"));
     group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(1));
     let problem = damped(d, 1e3, device);
-    let blocks: Vec<Curvature> = (0..16).map(|_| Curvature::Dense(problem.a.clone())).collect();
+    let blocks: Vec<Curvature> = (0..16).map(|_| Curvature::from(Dense { matrix: problem.a.clone() })).collect();
     let pairs: Vec<(&Curvature, f64)> = blocks.iter().map(|h| (h, problem.lower)).collect();
     let solver = Hyperpower::of_order(Order::Nine);
     let alone = || pairs.iter().map(|(h, lambda)| solver.prepare(h, *lambda).map(drop)).collect::<Vec<_>>();

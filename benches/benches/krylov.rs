@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use burn::tensor::{Distribution, Tensor};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use hyperinf::curvature::{Curvature, Damping, host, scalars};
+use hyperinf::curvature::{Curvature, Damping, Samples};
+use hyperinf::linalg::{host, scalars};
 use hyperinf::solvers::{BlockCg, Cg, Exact, Lissa, Preconditioner, Solution, Solver};
 use hyperinf_benches::{device, random_gradients};
 
@@ -31,7 +32,7 @@ fn krylov(c: &mut Criterion) {
         let samples: Tensor<2> = random_gradients(1, n, ROWS, d / ROWS, &device).blocks.remove(0).flatten(1, 2);
         let mean_square = norms(&samples).iter().map(|norm| norm * norm).sum::<f64>() / (n * d) as f64;
         let lambda = Damping::default().lambda(mean_square);
-        let h = Curvature::Samples(samples);
+        let h = Curvature::from(Samples { rows: samples });
         for q in QUERIES {
             let v = Tensor::<2>::random([q, d], Distribution::Normal(0.0, 1.0), &device);
             let run = |solver: &dyn Solver| -> Solution {

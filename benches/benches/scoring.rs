@@ -8,7 +8,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hyperinf::curvature::Storage;
 use hyperinf::eval::spearman;
-use hyperinf::scoring::{Gfim, Method, Options, QueryMode, attribute};
+use hyperinf::scoring::{CurvatureFrom, Gfim, Method, Options, QueryMode, attribute};
 use hyperinf::solvers::{Exact, Lissa};
 use hyperinf_benches::{device, random_gradients};
 
@@ -38,7 +38,7 @@ fn scoring(c: &mut Criterion) {
     ];
     let run = |options: &Options| {
         let options = Options { query: QueryMode::Mean, ..options.clone() };
-        attribute(&train, &query, &options).expect("random gradients are good data")
+        attribute(&train, &query, CurvatureFrom::Training, &options).expect("random gradients are good data")
     };
 
     let mut group = c.benchmark_group(format!("scoring/{name}/{BLOCKS}x{SAMPLES}x{ROWS}x{COLS}"));

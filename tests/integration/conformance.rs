@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::{DType, Tensor};
-use hyperinf::curvature::{Curvature, Structure};
+use hyperinf::curvature::{Curvature, Dense, Diagonal, Eigenpairs, Kronecker, OneSided, Samples, Structure};
 use hyperinf::solvers::{SolveError, Solver, solvers};
 use hyperinf_tests::compare::{assert_close, matrix, precisions, tensor, values};
 use hyperinf_tests::devices;
@@ -164,19 +164,25 @@ fn poisoned(h: &Curvature, bad: f64) -> Curvature {
         tensor(&values, &device, DType::F64)
     };
     match h {
-        Curvature::Dense(m) => {
+        Curvature::Dense(Dense { matrix: m }) => {
             // Symmetric, as a sum of outer products with one bad sample is.
             let m = matrix(m.clone());
             let bad = |i: usize, j: usize| if (i, j) == (0, 1) || (i, j) == (1, 0) { bad } else { m.at(i, j) };
-            Curvature::Dense(tensor(&Matrix::from_fn(12, 12, bad), &device, DType::F64))
+            Curvature::from(Dense { matrix: tensor(&Matrix::from_fn(12, 12, bad), &device, DType::F64) })
         }
-        Curvature::Samples(rows) => Curvature::Samples(poison(rows)),
-        Curvature::OneSided { factor, .. } => h.with_matrix(poison(factor)),
-        Curvature::Diagonal(values) => Curvature::Diagonal(poison(&values.clone().reshape([1, 12])).reshape([12])),
-        Curvature::Kronecker { left, right, eigenvalues } => {
-            Curvature::Kronecker { left: left.clone(), right: right.clone(), eigenvalues: poison(eigenvalues) }
+        Curvature::Samples(Samples { rows }) => Curvature::from(Samples { rows: poison(rows) }),
+        Curvature::OneSided(OneSided { factor, .. }) => h.with_core(poison(factor)),
+        Curvature::Diagonal(Diagonal { values }) => {
+            Curvature::from(Diagonal { values: poison(&values.clone().reshape([1, 12])).reshape([12]) })
         }
-        Curvature::Eigen { vectors, values } => Curvature::Eigen { vectors: poison(vectors), values: values.clone() },
+        Curvature::Kronecker(Kronecker { left, right, eigenvalues }) => Curvature::Kronecker(Kronecker {
+            left: left.clone(),
+            right: right.clone(),
+            eigenvalues: poison(eigenvalues),
+        }),
+        Curvature::Eigenpairs(Eigenpairs { vectors, values }) => {
+            Curvature::Eigenpairs(Eigenpairs { vectors: poison(vectors), values: values.clone() })
+        }
     }
 }
 

@@ -2,9 +2,10 @@
 
 use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::{
-    Accumulator, BlockCurvature, Curvature, CurvatureError, Damping, Scale, Side, Storage, Structure, gram, outer,
+    Accumulator, BlockCurvature, Curvature, CurvatureError, Damping, OneSided, Scale, Side, Storage, Structure,
 };
 use hyperinf::gradients::{Block, Gradients};
+use hyperinf::linalg::{gram, outer};
 use hyperinf_tests::compare::{assert_close, assert_within, largest, matrix, precisions, tensor, values};
 use hyperinf_tests::oracle::{Contracted, Matrix, fisher, gfim, relative_damping};
 use hyperinf_tests::strategies::{GradientSet, gradient_set, rows};
@@ -117,7 +118,7 @@ fn check_trace(set: &GradientSet) {
                 let length = match (storage, &found.curvature) {
                     (
                         Storage::OneSided { scale: Scale::Sum, .. },
-                        Curvature::OneSided { rows_contracted: true, .. },
+                        Curvature::OneSided(OneSided { rows_contracted: true, .. }),
                     ) => set.rows,
                     (Storage::OneSided { scale: Scale::Sum, .. }, _) => set.cols,
                     _ => 1,

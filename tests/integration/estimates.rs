@@ -6,7 +6,7 @@ mod models;
 use burn::nn::Linear;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use hyperinf::gradients::{Estimate, Family, GradientError, Gradients, Likelihood, Sketch, Tape, Task, estimated};
+use hyperinf::gradients::{Estimate, Family, GradientError, Likelihood, Sketch, Tape, Task, estimated};
 use hyperinf::scoring::{ScoreError, Set, Source, TaskSource};
 use hyperinf_tests::compare::{assert_close, assert_within, largest, matrix, precisions};
 use hyperinf_tests::devices;
@@ -20,8 +20,8 @@ const EXACT: Estimate = Estimate::GaussNewton { sketch: None };
 /// Everything a source gives in one pass, `[m, D]`.
 fn rows(source: &dyn Source) -> Matrix {
     let mut found = Matrix { rows: 0, cols: 0, values: Vec::new() };
-    let visit = &mut |gradients: Gradients| {
-        let part = matrix(gradients.merged().blocks[0].clone());
+    let visit = &mut |batch: hyperinf::scoring::Batch| {
+        let part = matrix(batch.into_gradients().merged().blocks[0].clone());
         found.rows += part.rows;
         found.cols = part.cols;
         found.values.extend(part.values);

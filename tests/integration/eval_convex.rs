@@ -8,7 +8,7 @@ use hyperinf::eval::{
     Bank, Logistic, Proximal, Ridge, Rows, TruthError, leave_one_out, pearson, random_scores, spearman,
 };
 use hyperinf::gradients::{Estimate, Family, Likelihood, Tape, Task};
-use hyperinf::scoring::{Method, Options, TaskSource, attribute_with};
+use hyperinf::scoring::{CurvatureFrom, Method, Options, TaskSource, attribute};
 use hyperinf::solvers::Exact;
 use hyperinf_tests::compare::{assert_close, precisions};
 use hyperinf_tests::devices;
@@ -145,7 +145,8 @@ fn scores_over_n_are_the_first_order_leave_one_out() {
                 ..Options::default()
             };
             let (train, query) = (TaskSource::train(&task, &train), TaskSource::query(&task, &query));
-            let found = attribute_with(&train, &curvature, &query, &options).expect("the model is well-formed");
+            let found = attribute(&train, &query, CurvatureFrom::Source(&curvature), &options)
+                .expect("the model is well-formed");
             for (row, expected) in found.scores.rows.iter().zip(&expected) {
                 let found: Vec<f64> = row.iter().map(|score| score / n).collect();
                 // The condition of the problem is below 100; residuals of samples cancel a little more.

@@ -7,7 +7,7 @@ use hyperinf::eval::digits::{DigitsTask, Images, Length, Optimizer, Perceptron, 
 use hyperinf::eval::digits::{Labelled, PerceptronModule};
 use hyperinf::eval::{Bank, LdsConfig, LdsTruth, Proximal, Retrain, TruthError, pearson, random_scores};
 use hyperinf::gradients::{Estimate, Tape, Target, Task, gradients};
-use hyperinf::scoring::{Gfim, Options, TaskSource, attribute, attribute_with};
+use hyperinf::scoring::{CurvatureFrom, Gfim, Options, TaskSource, attribute};
 use hyperinf_tests::compare::{assert_close, precisions, values};
 use hyperinf_tests::devices;
 
@@ -194,7 +194,8 @@ fn scores_of_a_trained_network_foretell_its_retraining() {
             (task.train.batches(64, &device, DType::F32), task.queries.batches(64, &device, DType::F32));
         let (train, query) = (TaskSource::train(&module, &train), TaskSource::query(&module, &query));
         let options = Options::named("exact", Gfim::default()).expect("it is registered");
-        let scores = attribute(&train, &query, &options).expect("the model is well-formed").scores;
+        let scores =
+            attribute(&train, &query, CurvatureFrom::Training, &options).expect("the model is well-formed").scores;
         let found = truth.lds(&scores.rows).expect("losses vary").mean;
         assert!(
             found.low.is_some_and(|low| low > 0.1) && random.high.is_some_and(|high| found.mean > high),
@@ -224,7 +225,9 @@ fn proximal_responses_of_a_network_are_those_of_its_gauss_newton_matrix() {
         let curvature = TaskSource::curvature(&module, &batches, estimate);
         let named = Options::named(name, Gfim::default()).expect("it is registered");
         let options = Options { damping: Damping::Absolute(lambda), merged: name == "exact", ..named };
-        let scores = attribute_with(&train, &curvature, &queries, &options).expect("the model is well-formed").scores;
+        let scores = attribute(&train, &queries, CurvatureFrom::Source(&curvature), &options)
+            .expect("the model is well-formed")
+            .scores;
         let pairs = scores.rows.iter().zip(&truth.effects);
         let found: Vec<f64> = pairs.map(|(s, e)| pearson(&s[27..33], e).expect("they vary")).collect();
         found.iter().sum::<f64>() / found.len() as f64

@@ -56,7 +56,7 @@ fn figures_that_do_not_exist_are_errors() {
     assert_eq!(auc(&[], &[]), Err(EvalError::OneClass { positives: 0, total: 0 }));
     assert_eq!(detection_rate(&[1.0, 2.0], &[true, false], 0.0), Err(EvalError::Share { value: 0.0 }));
     assert_eq!(pearson(&[1.0, 1.0], &[1.0, 2.0]), Err(EvalError::Constant { count: 2 }));
-    assert_eq!(spearman(&[], &[]), Err(EvalError::Constant { count: 0 }));
+    assert_eq!(spearman::<f64, f64>(&[], &[]), Err(EvalError::Constant { count: 0 }));
 }
 
 proptest! {

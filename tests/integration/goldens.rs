@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::{Accumulator, Damping, Scale, Side, Storage};
 use hyperinf::gradients::{Block, Gradients};
-use hyperinf::scoring::{Gfim, Method, Options, QueryMode, Source, TaskSource, attribute};
+use hyperinf::scoring::{CurvatureFrom, Gfim, Method, Options, QueryMode, Source, TaskSource, attribute};
 use hyperinf::solvers::Exact;
 use hyperinf_tests::compare::{assert_close, precisions, tensor, values};
 use hyperinf_tests::devices;
@@ -47,7 +47,8 @@ fn check_lora(fixture: &str, exactness: f64, expected: &str, method: &str, scale
             let (train, query) = (from_file(&file("train"), &device, dtype), from_file(&file("query"), &device, dtype));
             let method_of = named(method, scale, Side::Short);
             let options = Options { method: method_of, query: QueryMode::Mean, ..Options::default() };
-            let found = attribute(&train, &query, &options).expect("the fixture can be inverted");
+            let found =
+                attribute(&train, &query, CurvatureFrom::Training, &options).expect("the fixture can be inverted");
             let what = format!("{fixture}, {method}, {name}, {dtype:?}");
             assert_eq!(found.scores.queries(), 1, "{what}");
             assert_close(&what, &found.scores.rows[0], expected, tolerance(dtype, method).max(exactness));
@@ -141,7 +142,7 @@ fn check_digits(name: &str, method: impl Fn() -> Method, damping: Damping, merge
     let expected = expected(name);
     each_digits(|what, dtype, train, query| {
         let options = Options { method: method(), damping, query: QueryMode::Mean, merged, ..Options::default() };
-        let found = attribute(train, query, &options).expect("the fixture can be inverted");
+        let found = attribute(train, query, CurvatureFrom::Training, &options).expect("the fixture can be inverted");
         assert_close(&format!("{name}, {what}"), &found.scores.rows[0], &expected, tolerance(dtype, name));
     });
 }
@@ -204,7 +205,7 @@ fn digits_mean_cosine() {
     let expected = expected("grad_cos_mean");
     each_digits(|what, dtype, train, query| {
         let options = Options::named("cosine", Gfim::default()).expect("it has a name");
-        let found = attribute(train, query, &options).expect("no gradient is zero").scores;
+        let found = attribute(train, query, CurvatureFrom::Training, &options).expect("no gradient is zero").scores;
         let queries = found.queries() as f64;
         let mean: Vec<f64> =
             (0..found.samples()).map(|i| found.rows.iter().map(|row| row[i]).sum::<f64>() / queries).collect();
@@ -224,7 +225,12 @@ fn digits_tracin() {
             let mut total = vec![0.0; expected.len()];
             for checkpoint in 0..5 {
                 let task = Digits::new(&arrays, &format!("ckpt{checkpoint}."), &device, dtype);
-                let found = attribute(&TaskSource::train(&task, &train), &TaskSource::query(&task, &query), &options);
+                let found = attribute(
+                    &TaskSource::train(&task, &train),
+                    &TaskSource::query(&task, &query),
+                    CurvatureFrom::Training,
+                    &options,
+                );
                 let found = found.expect("the dot product always exists").scores;
                 total.iter_mut().zip(&found.rows[0]).for_each(|(sum, score)| *sum += 3e-3 * score);
             }

@@ -4,7 +4,7 @@
 use burn::tensor::DType;
 use hyperinf::curvature::{Damping, Storage};
 use hyperinf::gradients::Estimate;
-use hyperinf::scoring::{Method, Options, QueryMode, TaskSource, attribute_with};
+use hyperinf::scoring::{CurvatureFrom, Method, Options, QueryMode, TaskSource, attribute};
 use hyperinf::solvers::Exact;
 use hyperinf_tests::compare::{assert_close, precisions};
 use hyperinf_tests::devices;
@@ -33,7 +33,8 @@ fn check_scores(
                 ..Options::default()
             };
             let (train, query) = (TaskSource::train(&task, &train), TaskSource::query(&task, &query));
-            let found = attribute_with(&train, &curvature, &query, &options).expect("the fixture can be inverted");
+            let found = attribute(&train, &query, CurvatureFrom::Source(&curvature), &options)
+                .expect("the fixture can be inverted");
             let what = format!("{name}, {device_name}, {dtype:?}");
             assert_close(&what, &found.scores.rows[0], expected, tolerance(dtype));
             assert!(found.blocks.iter().all(|b| b.residual < 1e-9), "{what}: {:?}", found.blocks);

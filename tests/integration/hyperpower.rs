@@ -1,8 +1,8 @@
 //! Schulz's iteration where its arithmetic is hardest: wide blocks in f32, and a spectrum that hides its top.
 
 use burn::tensor::{DType, Device, Tensor};
-use hyperinf::curvature::Curvature;
-use hyperinf::solvers::{Hyperpower, Solver, spectral_bound};
+use hyperinf::curvature::{Curvature, Dense};
+use hyperinf::solvers::{Hyperpower, Solver, Work, spectral_bound};
 use hyperinf_tests::compare::{assert_close, largest, matrix, tensor, values};
 use hyperinf_tests::devices;
 use hyperinf_tests::oracle::{Matrix, spectral};
@@ -11,7 +11,7 @@ use crate::solvers::orthogonal;
 
 /// The residual of the rows found, by the definition, is what the solver aims for.
 fn check(name: &str, device: &Device, h: &Matrix, lambda: f64) {
-    let curvature = Curvature::Dense(tensor(h, device, DType::F32));
+    let curvature = Curvature::from(Dense { matrix: tensor(h, device, DType::F32) });
     let v = Matrix::noise(2, h.cols, 3);
     let inverse = Hyperpower::default().prepare(&curvature, lambda).expect("the matrix is positive definite");
     let solution = inverse.apply(tensor(&v, device, DType::F32)).expect("the iteration converges");
@@ -39,7 +39,7 @@ fn check_wide(width: usize, condition: f64) {
     // Rounded once, so that the definition and the solver have the same matrix.
     let h = Matrix::from_fn(width, width, |i, j| f64::from(h.at(i, j) as f32));
     for (name, device) in devices() {
-        let curvature = Curvature::Dense(tensor(&h, &device, DType::F32));
+        let curvature = Curvature::from(Dense { matrix: tensor(&h, &device, DType::F32) });
         let matrix = curvature.matrix().expect("a dense curvature has one");
         let top = spectral_bound(&curvature, matrix).expect("the device works");
         check(&format!("{name}, width {width}, condition {condition:e}"), &device, &h, top / condition);
@@ -81,12 +81,14 @@ fn beyond_f32_the_iteration_runs_in_f64() {
     let top = row_sum(&h);
     let v = Matrix::noise(2, 40, 3);
     for (name, device) in devices().into_iter().filter(|(_, device)| device.supports_dtype(DType::F64)) {
-        let curvature = Curvature::Dense(tensor(&h, &device, DType::F32));
-        for (condition, dtype) in [(1e2, "F32"), (1e6, "F64"), (1e8, "F64")] {
+        let curvature = Curvature::from(Dense { matrix: tensor(&h, &device, DType::F32) });
+        for (condition, dtype) in [(1e2, DType::F32), (1e6, DType::F64), (1e8, DType::F64)] {
             let lambda = top / condition;
             let inverse = Hyperpower::default().prepare(&curvature, lambda).expect("positive definite");
-            let what = format!("{name}, condition {condition:e}: {}", inverse.describe());
-            assert!(inverse.describe().contains(&format!("products in {dtype}")), "{what}");
+            let what = format!("{name}, condition {condition:e}: {}", inverse.plan());
+            let Some(Work::Matrix { first, second: None }) = inverse.plan().work else { panic!("{what}") };
+            assert_eq!((first.dtype, first.size), (dtype, 40), "{what}");
+            assert!(inverse.plan().to_string().contains(&format!("products in {dtype:?}")), "{what}");
             let found = inverse.apply(tensor(&v, &device, DType::F64)).expect("the iteration converges");
             assert!(found.converged(), "{what}: {:e}", found.residual());
             let left = matrix(found.x.clone()).times(&h.plus(lambda, &Matrix::identity(40))).plus(-1.0, &v);

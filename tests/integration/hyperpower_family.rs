@@ -1,7 +1,7 @@
 //! Every order of the hyperpower family against its definition: eigenvalue maps, certificates, steps and products.
 
 use burn::tensor::{DType, Device, Tensor};
-use hyperinf::curvature::Curvature;
+use hyperinf::curvature::{Curvature, Dense, Diagonal, OneSided};
 use hyperinf::solvers::{Hyperpower, HyperpowerStart, Order, SolveError, Solver};
 use hyperinf_tests::compare::{assert_close, assert_within, matrix, tensor, values};
 use hyperinf_tests::devices;
@@ -67,7 +67,7 @@ fn every_order_maps_eigenvalues_as_defined() {
 
 #[test]
 fn scaled_steps_of_order_two_are_as_many_as_documented() {
-    let steps = |solver: Hyperpower, condition| Hyperpower { tolerance: 1e-10, ..solver }.plan(condition).0;
+    let steps = |solver: Hyperpower, condition| Hyperpower { tolerance: 1e-10, ..solver }.forecast(condition).0;
     for (condition, expected) in [(1e2, 7), (1e4, 11), (1e6, 14)] {
         assert_eq!(steps(Hyperpower::default(), condition), expected, "condition {condition:e}");
     }
@@ -88,15 +88,15 @@ fn the_authors_start_takes_26_33_and_39_steps() {
         let a = tensor(&diagonal(&eigenvalues), &device, DType::F64);
         let start = HyperpowerStart::Fixed { scale: 5e-5, steps: 45, extra_damping: 0.0 };
         let mut first = None;
-        let mut watch = |iterate: &hyperinf::solvers::Iterate| {
+        let mut observer = |iterate: &hyperinf::solvers::MatrixStep| {
             let x = matrix(iterate.x.clone());
             let worst = (0..2).map(|i| (1.0 - eigenvalues[i] * x.at(i, i)).abs()).fold(0.0, f64::max);
             if worst <= 1e-10 && first.is_none() {
-                first = Some(iterate.step);
+                first = Some(iterate.number);
             }
         };
         let solver = Hyperpower { start, ..Hyperpower::default() };
-        let found = solver.invert_watched(a, eigenvalues[0], 1.0, &mut watch).expect("below 2/scale");
+        let found = solver.invert_observed(a, eigenvalues[0], 1.0, &mut observer).expect("below 2/scale");
         assert_eq!((found.steps, first), (45, Some(expected)), "condition {condition:e}");
     }
 }
@@ -109,7 +109,7 @@ fn products_are_counted_and_planned() {
         let solver = Hyperpower { order, start, tolerance: 1e-9, ..Hyperpower::default() };
         let found = solver.invert(a.clone(), 0.001, 1.0).expect("true bounds");
         let name = solver.name();
-        assert_eq!((found.steps, found.products), solver.plan(1000.0), "{name}");
+        assert_eq!((found.steps, found.products), solver.forecast(1000.0), "{name}");
         assert_eq!(found.products, order.products() * found.steps - 2, "{name}");
         assert!(found.certificate <= 1e-9 && found.error <= 1e-9, "{name}");
     }
@@ -121,12 +121,12 @@ fn products_are_counted_and_planned() {
 }
 
 #[test]
-fn a_watcher_sees_every_step() {
+fn an_observer_sees_every_step() {
     let (_, device) = precise_devices().remove(0);
     let a = tensor(&diagonal(&[0.01, 1.0]), &device, DType::F64);
     let mut seen = Vec::new();
-    let mut watch = |i: &hyperinf::solvers::Iterate| seen.push((i.step, i.products, i.certificate));
-    let found = Hyperpower::default().invert_watched(a, 0.01, 1.0, &mut watch).expect("true bounds");
+    let mut observer = |i: &hyperinf::solvers::MatrixStep| seen.push((i.number, i.products, i.certificate));
+    let found = Hyperpower::default().invert_observed(a, 0.01, 1.0, &mut observer).expect("true bounds");
     assert_eq!(seen.iter().map(|s| s.0).collect::<Vec<_>>(), (0..=found.steps).collect::<Vec<_>>());
     assert!(seen.windows(2).all(|w| w[1].2 < w[0].2 && w[1].1 >= w[0].1));
     assert_eq!(seen.last().map(|s| (s.1, s.2)), Some((found.products, found.certificate)));
@@ -136,7 +136,7 @@ fn a_watcher_sees_every_step() {
 fn damped(spd: &Spd, device: &Device, dtype: DType) -> (Curvature, f64) {
     let lambda = spd.eigenvalues[0];
     let h = spectral(&spd.basis, &spd.eigenvalues, |mu| mu - lambda);
-    (Curvature::Dense(tensor(&h, device, dtype)), lambda)
+    (Curvature::from(Dense { matrix: tensor(&h, device, dtype) }), lambda)
 }
 
 proptest! {
@@ -205,7 +205,7 @@ fn first_steps_in_a_short_type_change_nothing_in_the_end() {
     for (name, device) in devices() {
         let samples = Matrix::noise(40, 24, 5);
         let h = samples.transpose().times(&samples);
-        let curvature = Curvature::Dense(tensor(&h, &device, DType::F32));
+        let curvature = Curvature::from(Dense { matrix: tensor(&h, &device, DType::F32) });
         let v = tensor(&Matrix::noise(3, 24, 6), &device, DType::F32);
         for (order, first) in Order::ALL.into_iter().flat_map(|order| [DType::BF16, DType::F16].map(|t| (order, t))) {
             let solver = Hyperpower { first_steps: Some(first), ..Hyperpower::of_order(order) };
@@ -231,7 +231,7 @@ fn warm_starts_take_few_steps_from_the_neighbouring_damping() {
             let lambda = 1e-2 * ratio;
             let (low, high) = (ratio.min(1.0) - 1e-7, ratio.max(1.0) + 1e-7);
             let found = solver.improve(at(lambda), known.x.clone(), low, high, upper / lambda).expect("true bounds");
-            assert!(found.steps <= 4 && found.steps < solver.plan(upper / lambda).0, "{name}: {}", found.steps);
+            assert!(found.steps <= 4 && found.steps < solver.forecast(upper / lambda).0, "{name}: {}", found.steps);
             let expected = h.plus(lambda, &Matrix::identity(20)).inverse();
             assert_close(&format!("ratio {ratio}, {name}"), &values(found.x), &expected.values, 1e-6);
         }
@@ -242,7 +242,7 @@ fn warm_starts_take_few_steps_from_the_neighbouring_damping() {
 fn a_sweep_is_each_damping_by_itself() {
     for (name, device) in devices() {
         let samples = Matrix::noise(30, 12, 8);
-        let h = Curvature::Dense(tensor(&samples.transpose().times(&samples), &device, DType::F32));
+        let h = Curvature::from(Dense { matrix: tensor(&samples.transpose().times(&samples), &device, DType::F32) });
         let v = tensor(&Matrix::noise(2, 12, 9), &device, DType::F32);
         // In no order, with a repetition and a gap that a warm start does not bridge.
         let lambdas = [0.1, 10.0, 0.03, 3.0, 0.1, 1e-3];
@@ -265,10 +265,14 @@ fn many_blocks_at_once_are_each_by_itself() {
         let block = |size: usize, seed: u64, scale: f64| {
             let samples = Matrix::noise(2 * size, size, seed);
             let h = samples.transpose().times(&samples).plus(scale - 1.0, &samples.transpose().times(&samples));
-            Curvature::Dense(tensor(&h, &device, DType::F32))
+            Curvature::from(Dense { matrix: tensor(&h, &device, DType::F32) })
         };
-        let one_sided =
-            Curvature::OneSided { factor: block(8, 4, 1.0).to_dense(), rows: 2, cols: 8, rows_contracted: true };
+        let one_sided = Curvature::OneSided(OneSided {
+            factor: block(8, 4, 1.0).to_dense(),
+            rows: 2,
+            cols: 8,
+            rows_contracted: true,
+        });
         let blocks = [block(8, 1, 1.0), block(8, 2, 100.0), one_sided, block(5, 3, 1.0), block(8, 5, 0.01)];
         let lambdas = [0.1, 1e-2, 1.0, 0.1, 1e-4];
         for order in Order::ALL {
@@ -294,7 +298,7 @@ fn a_batch_of_three_dimensions_is_each_matrix_by_itself() {
         for (order, start) in Order::ALL.into_iter().flat_map(|order| STARTS.map(|start| (order, start))) {
             let solver = Hyperpower { order, start, tolerance: 1e-9, ..Hyperpower::default() };
             let found = solver.invert_many(Tensor::stack(matrices.clone(), 0), &bounds).expect("true bounds");
-            let steps = bounds.iter().map(|(lower, upper)| solver.plan(upper / lower).0).max();
+            let steps = bounds.iter().map(|(lower, upper)| solver.forecast(upper / lower).0).max();
             for (found, spectrum) in found.into_iter().zip(spectra) {
                 let found = found.expect("true bounds");
                 let what = format!("{} on {spectrum:?}, {name}", solver.name());
@@ -314,9 +318,9 @@ fn a_batch_of_three_dimensions_is_each_matrix_by_itself() {
 #[test]
 fn a_bad_block_among_many_spoils_no_other() {
     for (_, device) in devices() {
-        let good = Curvature::Dense(Tensor::eye(4, &device));
-        let bad = Curvature::Dense(Tensor::full([4, 4], f32::NAN, &device));
-        let diagonal = Curvature::Diagonal(Tensor::ones([4], &device));
+        let good = Curvature::from(Dense { matrix: Tensor::eye(4, &device) });
+        let bad = Curvature::from(Dense { matrix: Tensor::full([4, 4], f32::NAN, &device) });
+        let diagonal = Curvature::from(Diagonal { values: Tensor::ones([4], &device) });
         let found = Hyperpower::default().prepare_many(&[
             (&good, 0.5),
             (&bad, 0.5),

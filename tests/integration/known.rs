@@ -6,10 +6,9 @@ use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::{Curvature, Storage, Structure};
 use hyperinf::gradients::{Block, Gradients};
 use hyperinf::scoring::{
-    Gfim, Method, Options, ScoreError, Scorer, attribute, attribute_with, curvature, self_influence,
-    self_influence_known,
+    CurvatureFrom, Gfim, Method, Options, ScoreError, Scorer, attribute, curvature, self_influence,
 };
-use hyperinf::solvers::{Inverse, Solution, SolveError, Solver};
+use hyperinf::solvers::{Inverse, Plan, Solution, SolveError, Solver, Work};
 use hyperinf_tests::compare::{assert_close, tensor};
 use hyperinf_tests::devices;
 use hyperinf_tests::oracle::Matrix;
@@ -33,19 +32,24 @@ fn curvature_made_first_gives_the_same_scores() {
             let options = Options::named(method, Gfim::default()).expect("a method");
             let what = format!("{method} on {name}");
             for (made_of, expected) in [
-                (&train, attribute(&train, &query, &options)),
-                (&other, attribute_with(&train, &other, &query, &options)),
+                (&train, attribute(&train, &query, CurvatureFrom::Training, &options)),
+                (&other, attribute(&train, &query, CurvatureFrom::Source(&other), &options)),
             ] {
                 let known = curvature(made_of, &options).expect("good gradients");
                 let mut scorer = Scorer::new(options.clone()).expect("a damping");
-                scorer.add_known(&train, known, &query).expect("the same blocks");
+                scorer.add(&train, &query, CurvatureFrom::Known(known)).expect("the same blocks");
                 let found = scorer.finish().expect("scores").scores.rows.concat();
                 // The dual's own products and those of its rounded rows differ by rounding.
                 assert_close(&what, &found, &expected.expect("good gradients").scores.rows.concat(), 2e-5);
             }
             let known = curvature(&train, &options).expect("good gradients");
-            let found = self_influence_known(&train, known, &options).expect("good gradients").values;
-            assert_close(&what, &found, &self_influence(&train, &options).expect("good gradients").values, 1e-6);
+            let found = self_influence(&train, CurvatureFrom::Known(known), &options).expect("good gradients").values;
+            assert_close(
+                &what,
+                &found,
+                &self_influence(&train, CurvatureFrom::Training, &options).expect("good gradients").values,
+                1e-6,
+            );
         }
     }
 }
@@ -58,7 +62,8 @@ fn curvature_of_other_blocks_is_refused() {
         let mut known = curvature(&train, &options).expect("good gradients");
         known.reverse();
         let mut scorer = Scorer::new(options).expect("a damping");
-        let error = scorer.add_known(&train, known, &query).expect_err("the blocks are in another order");
+        let error =
+            scorer.add(&train, &query, CurvatureFrom::Known(known)).expect_err("the blocks are in another order");
         assert!(matches!(error, ScoreError::Gradients { .. }), "{error:?}");
     }
 }
@@ -88,8 +93,9 @@ impl Inverse for Afterwards {
         Ok(Solution { x: v, iterations: 0, residuals, tolerance: None, products: None })
     }
 
-    fn describe(&self) -> String {
-        (if self.0.load(Ordering::Relaxed) { "it was repeated" } else { "it is prepared" }).into()
+    fn plan(&self) -> Plan {
+        let note = if self.0.load(Ordering::Relaxed) { "it was repeated" } else { "it is prepared" };
+        Plan { work: Some(Work::Note(note.into())), ..Plan::default() }
     }
 }
 
@@ -100,11 +106,12 @@ fn reports_say_how_an_inverse_went_and_not_how_it_was_prepared() {
         for storage in [Storage::Samples, Storage::Diagonal] {
             let options = Options { method: Method::inverse(storage, Afterwards::default()), ..Options::default() };
             let found = [
-                attribute(&train, &query, &options).expect("good gradients").blocks,
-                self_influence(&train, &options).expect("good gradients").blocks,
+                attribute(&train, &query, CurvatureFrom::Training, &options).expect("good gradients").blocks,
+                self_influence(&train, CurvatureFrom::Training, &options).expect("good gradients").blocks,
             ];
             for block in found.iter().flatten() {
-                assert_eq!(block.chosen, "it was repeated", "{storage:?}, {name}");
+                assert_eq!(block.plan.work, Some(Work::Note("it was repeated".into())), "{storage:?}, {name}");
+                assert_eq!(block.plan.to_string(), "it was repeated");
             }
         }
     }

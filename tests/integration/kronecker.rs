@@ -1,7 +1,7 @@
 //! Kronecker structures against their definitions: K-FAC and EK-FAC from captures, the two-sided form from gradients.
 
 use burn::tensor::{DType, Device};
-use hyperinf::curvature::{Accumulator, BlockCurvature, Curvature, CurvatureError, Side, Storage};
+use hyperinf::curvature::{Accumulator, BlockCurvature, Curvature, CurvatureError, Kronecker, Side, Storage};
 use hyperinf::gradients::{Block, Capture};
 use hyperinf::solvers::{Exact, Solver};
 use hyperinf_tests::compare::{assert_close, assert_within, largest, matrix, precisions, tensor, values};
@@ -14,7 +14,7 @@ pub(crate) const EKFAC: Storage = Storage::Kronecker { corrected: true };
 pub(crate) const TWO_SIDED: Storage = Storage::TwoSided { corrected: false };
 pub(crate) const CORRECTED: Storage = Storage::TwoSided { corrected: true };
 
-/// What a layer saw and what came back, for `n` samples of `t` positions.
+/// The inputs and output gradients of a layer, for `n` samples of `t` positions.
 #[derive(Clone, Debug)]
 pub(crate) struct Layer {
     /// `[t, rows]` of each sample.
@@ -24,7 +24,7 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
-    /// Noise in which every third position of a sequence is padding: junk went in, nothing came back.
+    /// Noise in which every third position of a sequence is padding: any input, no output gradient.
     pub(crate) fn noise([n, t, rows, cols]: [usize; 4], seed: u64) -> Self {
         let padded = |s: usize, i: usize| t > 1 && (s + i) % 3 == 2;
         let inputs = (0..n).map(|s| Matrix::noise(t, rows, 1000 * seed + s as u64)).collect();
@@ -142,7 +142,9 @@ fn each(layer: &Layer, storage: Storage, batches: &[usize], check: impl Fn(&str,
 }
 
 fn parts(curvature: &Curvature) -> [Matrix; 3] {
-    let Curvature::Kronecker { left, right, eigenvalues } = curvature else { panic!("{:?}", curvature.structure()) };
+    let Curvature::Kronecker(Kronecker { left, right, eigenvalues }) = curvature else {
+        panic!("{:?}", curvature.structure())
+    };
     [matrix(left.clone()), matrix(right.clone()), matrix(eigenvalues.clone())]
 }
 
@@ -262,7 +264,7 @@ proptest! {
     }
 }
 
-/// Positions to which nothing came back change nothing, whatever went in.
+/// Positions without an output gradient change nothing, whatever their input.
 #[test]
 fn padding_does_not_matter() {
     let layer = Layer::noise([5, 4, 3, 2], 7);

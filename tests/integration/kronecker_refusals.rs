@@ -58,7 +58,7 @@ fn a_second_pass_is_asked_for_once_and_only_where_needed() {
     }
 }
 
-/// A bad value in an input or in what came back is found, under its sample's index.
+/// A bad value in an input or an output gradient is found, under its sample's index.
 #[test]
 fn values_that_are_not_finite_name_block_and_sample() {
     for (name, device) in devices() {

@@ -1,7 +1,7 @@
 //! Conjugate gradients, alone and in blocks, with preconditioners: against the definitions.
 
 use burn::tensor::{DType, Device, Tensor};
-use hyperinf::curvature::Curvature;
+use hyperinf::curvature::{Curvature, Dense, Samples};
 use hyperinf::solvers::{
     BlockCg, Cg, Hyperpower, Lanczos, Lissa, Nystrom, Preconditioner, Solution, SolveError, Solver, SpectralSolver,
     certain_bound, largest_eigenvalue,
@@ -21,7 +21,7 @@ const PRECONDITIONERS: [Preconditioner; 3] = [Preconditioner::None, Precondition
 pub(crate) fn with_spectrum(eigenvalues: &[f64], device: &Device) -> (Curvature, Matrix) {
     let basis = orthogonal(eigenvalues.len());
     let h = spectral(&basis, eigenvalues, |mu| mu);
-    (Curvature::Dense(tensor(&h, device, DType::F64)), h)
+    (Curvature::from(Dense { matrix: tensor(&h, device, DType::F64) }), h)
 }
 
 /// `count` values from `10^low` to `10^high`, evenly spaced on a logarithmic scale.
@@ -74,7 +74,7 @@ fn jacobi_preconditioning_undoes_the_scales_of_parameters() {
         let scales = logarithmic(40, -3.0, 3.0);
         let samples = Matrix::noise(400, 40, 5);
         let samples = Matrix::from_fn(400, 40, |i, j| samples.at(i, j) * scales[j]);
-        let h = Curvature::Samples(tensor(&samples, &device, DType::F64));
+        let h = Curvature::from(Samples { rows: tensor(&samples, &device, DType::F64) });
         let (_, v) = noise(2, 40, &device);
         let steps = |preconditioner| solve(&Cg { preconditioner, ..Cg::default() }, &h, 1e-9, &v).iterations;
         let (plain, with) = (steps(Preconditioner::None), steps(Preconditioner::Jacobi));
@@ -168,11 +168,13 @@ fn negative_curvature_is_named() {
     // docs/methods/pitfalls.md: an indefinite Hessian accepted in silence.
     for (name, device) in precise_devices() {
         let diagonal = Matrix::from_fn(1, 6, |_, j| if j == 5 { -2.0 } else { 1.0 + j as f64 });
-        let h = Curvature::Dense(tensor(
-            &Matrix::from_fn(6, 6, |i, j| if i == j { diagonal.at(0, j) } else { 0.0 }),
-            &device,
-            DType::F64,
-        ));
+        let h = Curvature::from(Dense {
+            matrix: tensor(
+                &Matrix::from_fn(6, 6, |i, j| if i == j { diagonal.at(0, j) } else { 0.0 }),
+                &device,
+                DType::F64,
+            ),
+        });
         // Queries 0 and 1 see nothing of the last direction; query 2 is it.
         let v = Matrix::from_fn(3, 6, |i, j| match i {
             2 => f64::from(u8::from(j == 5)),
@@ -296,8 +298,8 @@ fn check_scales(solver: &dyn Solver, dtype: DType, sizes: [(f64, f64); 3], toler
         let expected = exact(&fisher(&samples), lambda, &v).values;
         for (gradients, queries) in sizes {
             let h = tensor(&Matrix::from_fn(9, 12, |i, j| gradients * samples.at(i, j)), &device, dtype);
-            let h = Curvature::Samples(h);
-            let h = if solver.supports(h.structure()) { h } else { Curvature::Dense(h.to_dense()) };
+            let h = Curvature::from(Samples { rows: h });
+            let h = if solver.supports(h.structure()) { h } else { Curvature::from(Dense { matrix: h.to_dense() }) };
             let rows = tensor(&v, &device, dtype).mul_scalar(queries);
             let found = solve(solver, &h, lambda * gradients * gradients, &rows);
             let what = format!("{} in {dtype:?} at {gradients:e}, {queries:e}, {name}", solver.name());
@@ -335,7 +337,7 @@ fn bounds_hold_for_matrices_of_any_size() {
         let most = eigenvalues(&fisher(&samples))[0];
         for size in [1e-30, 1e-23, 1.0, 1e25] {
             let h = tensor(&fisher(&samples), &device, DType::F32).mul_scalar(size);
-            let (bound, h) = (certain_bound(&h).expect("a good device"), Curvature::Dense(h));
+            let (bound, h) = (certain_bound(&h).expect("a good device"), Curvature::from(Dense { matrix: h }));
             let found = largest_eigenvalue(&h, &h.like(), 60).expect("a good device");
             let what = format!("{size:e}, {name}: {bound:e} and {found:e} for {most}");
             assert!(bound >= most * size && bound < 10.0 * most * size, "{what}");
@@ -349,7 +351,7 @@ fn check_spd(solver: &dyn Solver, spd: &Spd, v: &Matrix, tolerance: f64) -> Resu
     let (_, device) = precise_devices().remove(0);
     let lambda = spd.eigenvalues[0];
     let h = spectral(&spd.basis, &spd.eigenvalues, |mu| mu - lambda);
-    let h = Curvature::Dense(tensor(&h, &device, DType::F64));
+    let h = Curvature::from(Dense { matrix: tensor(&h, &device, DType::F64) });
     let found = solve(solver, &h, lambda, &tensor(v, &device, DType::F64));
     let expected = v.times(&spd.inverse());
     let error = matrix(found.x.clone()).plus(-1.0, &expected);

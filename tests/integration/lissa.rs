@@ -1,8 +1,8 @@
 //! LiSSA's steps in other coordinates, its scale, its averages, and what it says of the steps it needs.
 
 use burn::tensor::DType;
-use hyperinf::curvature::Curvature;
-use hyperinf::solvers::{Hyperpower, HyperpowerStart, Lissa, LissaBatch, LissaScale, SolveError, Solver};
+use hyperinf::curvature::{Curvature, Dense, Samples};
+use hyperinf::solvers::{Hyperpower, HyperpowerStart, Lissa, LissaBatch, LissaScale, SolveError, Solver, Work};
 use hyperinf_tests::compare::{assert_close, matrix, tensor, values};
 use hyperinf_tests::oracle::{Matrix, exact, fisher, relative_damping};
 
@@ -23,8 +23,8 @@ fn check_held(tolerance: f64, max_steps: usize) {
     let solver = Lissa { tolerance, max_steps, ..Lissa::default() };
     for (name, device) in precise_devices() {
         let rows = tensor(&v, &device, DType::F64);
-        let held = Curvature::Samples(tensor(&samples, &device, DType::F64));
-        let dense = Curvature::Dense(tensor(&fisher(&samples), &device, DType::F64));
+        let held = Curvature::from(Samples { rows: tensor(&samples, &device, DType::F64) });
+        let dense = Curvature::from(Dense { matrix: tensor(&fisher(&samples), &device, DType::F64) });
         let [held, dense] = [held, dense].map(|h| solve(&solver, &h, lambda, &rows));
         let what = format!("{tolerance:e} in {max_steps} steps, {name}");
         assert_eq!(held.iterations, dense.iterations, "{what}");
@@ -55,12 +55,13 @@ fn the_steps_foretold_are_enough() {
             let (h, _) = with_spectrum(&logarithmic(12, f64::from(-exponent), 0.0), &device);
             let (_, v) = noise(2, 12, &device);
             let lambda = 10.0_f64.powi(-exponent);
-            let told = Lissa::default().prepare(&h, lambda).expect("a good problem").describe();
-            let (_, behind) = told.split_once("so ").expect("it tells the number of steps");
-            let steps: usize = behind.split(' ').next().and_then(|word| word.parse().ok()).expect("a number");
+            let told = Lissa::default().prepare(&h, lambda).expect("a good problem").plan();
+            let steps = told.steps().expect("a forecast");
             let found = solve(&Lissa { max_steps: steps, ..Lissa::default() }, &h, lambda, &v);
             assert!(found.converged(), "{name}, κ = 1e{exponent}: {told}; {:?}", found.residuals);
-            assert!(told.contains("at most 1000"), "{told}");
+            assert!(matches!(told.work, Some(Work::Series { max_steps: 1000, .. })), "{told}");
+            let words = told.to_string();
+            assert!(words.contains(&format!("so {steps} steps")) && words.contains("at most 1000"), "{words}");
         }
     }
 }
@@ -71,7 +72,7 @@ fn averages_over_the_tail_are_less_noisy() {
         let (samples, v) = (Matrix::noise(50, 6, 21), Matrix::noise(2, 6, 22));
         let lambda = 10.0 * relative_damping(&samples);
         let expected = exact(&fisher(&samples), lambda, &v);
-        let h = Curvature::Samples(tensor(&samples, &device, DType::F64));
+        let h = Curvature::from(Samples { rows: tensor(&samples, &device, DType::F64) });
         let error = |tail: usize, seed: u64| {
             let batch = LissaBatch::Random { size: 4, repeats: 1, tail, seed };
             let solver = Lissa { batch, max_steps: 300, ..Lissa::stochastic() };
@@ -111,14 +112,18 @@ fn what_is_said_of_steps_is_true_of_any_scale() {
     let h = with_spectrum(&[1.0; 4], &device).0;
     let told = |scale, tolerance| {
         let inverse = Lissa { scale, tolerance, ..Lissa::default() }.prepare(&h, 0.5).expect("a good problem");
-        inverse.describe()
+        inverse.plan()
     };
     // At 0.76 the largest eigenvalue shrinks by 0.97 a step and the smallest possible by 0.34: λ alone says nothing.
     for scale in [0.76, 0.4] {
-        let told = told(LissaScale::Fixed(scale), 1e-3);
+        let plan = told(LissaScale::Fixed(scale), 1e-3);
+        assert_eq!(plan.work, Some(Work::Series { scale, max_steps: 1000, forecast: None }));
+        let told = plan.to_string();
         assert!(told.contains("at most 1000 steps") && !told.contains("enough") && !told.contains("NaN"), "{told}");
     }
-    let told = told(LissaScale::Spectral, 2.0);
+    let plan = told(LissaScale::Spectral, 2.0);
+    assert_eq!(plan.steps(), Some(0), "{plan}");
+    let told = plan.to_string();
     assert!(told.contains("so 0 steps") && told.contains("if s ≥ μ_max/2 + λ"), "{told}");
 }
 

@@ -1,7 +1,7 @@
 //! Solvers by the largest eigenpairs, Lanczos's and the randomized Nyström approximation: against the definitions.
 
 use burn::tensor::DType;
-use hyperinf::curvature::Curvature;
+use hyperinf::curvature::{Curvature, Dense, Eigenpairs, Samples, Structured};
 use hyperinf::solvers::{Lanczos, Nystrom, Solver, lanczos_eigen, nystrom_eigen};
 use hyperinf_tests::compare::{assert_close, largest, matrix, tensor, values};
 use hyperinf_tests::oracle::{Matrix, exact, fisher, spectral};
@@ -68,7 +68,7 @@ fn eigenvectors(h: &Matrix, eigenvalues: &[f64]) -> Matrix {
 fn lanczos_stops_at_the_rank_of_the_curvature() {
     for (name, device) in precise_devices() {
         let samples = Matrix::noise(5, 40, 3);
-        let h = Curvature::Samples(tensor(&samples, &device, DType::F64));
+        let h = Curvature::from(Samples { rows: tensor(&samples, &device, DType::F64) });
         let (found, steps) = lanczos_eigen(&h, 20, 20, 0).expect("a good problem");
         assert!((5..=7).contains(&steps), "{name}: {steps} steps for a curvature of rank 5");
         assert_close(&name, &values(found.to_dense()), &fisher(&samples).values, 1e-12);
@@ -110,7 +110,7 @@ fn a_low_rank_residual_shrinks_with_the_rank_and_is_the_true_one() {
 fn approximated(spd: &Spd, rank: usize, seed: u64) -> (Matrix, Matrix) {
     let (_, device) = precise_devices().remove(0);
     let h = spd.matrix();
-    let found = nystrom_eigen(&Curvature::Dense(tensor(&h, &device, DType::F64)), rank, seed);
+    let found = nystrom_eigen(&Curvature::from(Dense { matrix: tensor(&h, &device, DType::F64) }), rank, seed);
     (matrix(found.expect("a positive definite matrix").to_dense()), h)
 }
 
@@ -142,10 +142,10 @@ proptest! {
     fn eigenvectors_found_are_orthonormal(basis in orthogonal(12), kept in 0..12_usize, rank in 1..15_usize) {
         let (_, device) = precise_devices().remove(0);
         let eigenvalues: Vec<f64> = (0..12).map(|i| if i < kept { 10.0_f64.powi(i as i32) } else { 0.0 }).collect();
-        let h = Curvature::Dense(tensor(&spectral(&basis, &eigenvalues, |mu| mu), &device, DType::F64));
+        let h = Curvature::from(Dense { matrix: tensor(&spectral(&basis, &eigenvalues, |mu| mu), &device, DType::F64) });
         let lanczos = lanczos_eigen(&h, rank, 3, 1).expect("a good problem").0;
         for found in [lanczos, nystrom_eigen(&h, rank, 1).expect("a good problem")] {
-            let Curvature::Eigen { vectors, .. } = found else { panic!("eigenpairs") };
+            let Eigenpairs { vectors, .. } = found;
             let vectors = matrix(vectors);
             let gram = vectors.times(&vectors.transpose());
             prop_assert!(largest(&gram.plus(-1.0, &Matrix::identity(vectors.rows)).values) < 1e-10);

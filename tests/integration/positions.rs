@@ -4,7 +4,7 @@ use burn::tensor::{DType, Tensor};
 use hyperinf::curvature::Storage;
 use hyperinf::gradients::{Block, Gradients};
 use hyperinf::scoring::{
-    Gfim, Method, Normalisation, Options, ScoreError, Source, TaskSource, attribute, attribute_with, methods,
+    Batch, CurvatureFrom, Gfim, Method, Normalisation, Options, ScoreError, Source, TaskSource, attribute, methods,
     position_scores,
 };
 use hyperinf::solvers::Exact;
@@ -28,12 +28,13 @@ fn stored(n: usize, seed: u64, device: &burn::tensor::Device) -> Gradients {
 struct Only<'a>(&'a dyn Source, usize);
 
 impl Source for Only<'_> {
-    fn pass(&self, visit: &mut dyn FnMut(Gradients) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
-        self.0.pass_captures(&mut |captures| {
+    fn pass(&self, visit: &mut dyn FnMut(Batch) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
+        self.0.pass(&mut |batch| {
+            let captures = batch.into_captures()?;
             let at = |t: &Tensor<3>| t.clone().narrow(1, self.1, 1);
             let layout: Vec<Block> = captures.iter().map(|c| c.block.clone()).collect();
             let blocks = captures.iter().map(|c| at(&c.input).swap_dims(1, 2).matmul(at(&c.delta)));
-            visit(Gradients { layout: layout.into(), blocks: blocks.collect() })
+            visit(Gradients { layout: layout.into(), blocks: blocks.collect() }.into())
         })
     }
 }
@@ -59,8 +60,9 @@ fn check_positions<Net: Network>(lengths: &[usize], padding: usize, positions: u
                 ] {
                     let options = Options { normalisation, merged, ..named(name) };
                     let what = format!("{name}, {normalisation:?}, merged {merged}, {device_name}, {dtype:?}");
-                    let expected = attribute(&train, &query, &options).expect("good data").scores;
-                    let found = position_scores(&train, None, &query, &options).expect("good data");
+                    let expected =
+                        attribute(&train, &query, CurvatureFrom::Training, &options).expect("good data").scores;
+                    let found = position_scores(&train, &query, CurvatureFrom::Training, &options).expect("good data");
                     assert_eq!((found.rows.len(), found.whole.len()), (2, 2), "{what}");
                     for (k, (rows, alone)) in found.rows.iter().zip(&found.whole).enumerate() {
                         assert!(rows.iter().all(|row| row.len() == positions), "{what}");
@@ -99,9 +101,10 @@ fn a_position_is_its_part_of_the_gradient() {
         let train = [Samples::new(&[3, 2, 4], 4).batch(&device, DType::F64)];
         let query = [Samples::new(&[2], 2).batch(&device, DType::F64)];
         let (train, query) = (TaskSource::train(&task, &train), TaskSource::query(&task, &query));
-        let found = position_scores(&train, None, &query, &named("exact")).expect("good data");
+        let found = position_scores(&train, &query, CurvatureFrom::Training, &named("exact")).expect("good data");
         for position in 0..4 {
-            let part = attribute_with(&Only(&train, position), &train, &query, &named("exact")).expect("good data");
+            let part = attribute(&Only(&train, position), &query, CurvatureFrom::Source(&train), &named("exact"))
+                .expect("good data");
             let expected = &part.scores.rows[0];
             let column: Vec<f64> = found.rows[0].iter().map(|row| row[position]).collect();
             let largest = found.rows[0].iter().flatten().fold(0.0_f64, |m, s| m.max(s.abs()));
@@ -114,13 +117,14 @@ fn a_position_is_its_part_of_the_gradient() {
 fn positions_that_do_not_correspond_are_refused() {
     for (_, device) in devices() {
         let [train, query] = [(20, 1), (3, 2)].map(|(n, seed)| stored(n, seed, &device));
-        let error = position_scores(&train, None, &query, &named("identity")).err();
+        let error = position_scores(&train, &query, CurvatureFrom::Training, &named("identity")).err();
         assert!(matches!(error, Some(ScoreError::NoCaptures)), "{error:?}");
         // A layer used on all positions and on their mean has one more, which is no position of a token.
         let task = Classify(Shared::new(&Make { device: device.clone(), dtype: DType::F32 }));
         let batches = [Samples::new(&[3, 2, 4], 4).batch(&device, DType::F32)];
         let (train, query) = (TaskSource::train(&task, &batches), TaskSource::query(&task, &batches));
-        let found = position_scores(&train, None, &query, &named("identity")).expect("nothing contradicts 5 positions");
+        let found = position_scores(&train, &query, CurvatureFrom::Training, &named("identity"))
+            .expect("nothing contradicts 5 positions");
         assert_eq!(found.rows[0][0].len(), 5);
     }
 }
@@ -130,7 +134,7 @@ fn methods_that_need_activations_say_so() {
     for (_, device) in devices() {
         let [train, query] = [(20, 1), (3, 2)].map(|(n, seed)| stored(n, seed, &device));
         for method in methods() {
-            let found = attribute(&train, &query, &named(method.name));
+            let found = attribute(&train, &query, CurvatureFrom::Training, &named(method.name));
             if ["kfac", "ekfac"].contains(&method.name) {
                 assert!(matches!(found, Err(ScoreError::NoCaptures)), "{}", method.name);
             } else {
@@ -141,7 +145,11 @@ fn methods_that_need_activations_say_so() {
         let task = Classify(LowRank::new(&Make { device: device.clone(), dtype: DType::F32 }));
         let batches = [Samples::new(&[3, 2, 4, 1], 4).batch(&device, DType::F32)];
         let (train, query) = (TaskSource::train(&task, &batches), TaskSource::query(&task, &batches));
-        let own = attribute(&train, &query, &Options { method, ..Options::default() }).expect("a task has captures");
-        assert_eq!(own.scores, attribute(&train, &query, &named("ekfac")).expect("the same method").scores);
+        let own = attribute(&train, &query, CurvatureFrom::Training, &Options { method, ..Options::default() })
+            .expect("a task has captures");
+        assert_eq!(
+            own.scores,
+            attribute(&train, &query, CurvatureFrom::Training, &named("ekfac")).expect("the same method").scores
+        );
     }
 }

@@ -7,8 +7,8 @@ use hyperinf::gradients::{
     Block, Capture, Entries, GradientError, Gradients, Projection, Sides, Target, capture, gradients,
 };
 use hyperinf::scoring::{
-    Gfim, Joined, Method, Moments, Options, ProjectedSource, QueryMode, ScoreError, Source, TaskSource, attribute,
-    principal,
+    Batch, CurvatureFrom, Gfim, Joined, Method, Moments, Options, ProjectedSource, QueryMode, ScoreError, Source,
+    TaskSource, attribute, principal,
 };
 use hyperinf::solvers::Exact;
 use hyperinf_tests::compare::{assert_close, assert_within, matrix, precisions, tensor, values};
@@ -16,7 +16,7 @@ use hyperinf_tests::devices;
 use hyperinf_tests::digits::per_sample_gradients;
 use hyperinf_tests::oracle::Matrix;
 
-use crate::networks::{Batch, Classify, Make, Network, Perceptron, Samples, Sequence};
+use crate::networks::{self, Classify, Make, Network, Perceptron, Samples, Sequence};
 
 const LAYOUT: [(&str, usize, usize); 2] = [("a", 6, 5), ("b", 1, 7)];
 
@@ -49,7 +49,7 @@ fn exact(damping: f64) -> Options {
 }
 
 fn scores(train: &dyn Source, query: &dyn Source, options: &Options) -> Vec<f64> {
-    attribute(train, query, options).expect("it can be inverted").scores.rows.concat()
+    attribute(train, query, CurvatureFrom::Training, options).expect("it can be inverted").scores.rows.concat()
 }
 
 /// Every device in every type.
@@ -145,7 +145,7 @@ fn a_large_rank_changes_nothing() {
 
 // ---- captures ----------------------------------------------------------------------------------------------------
 
-fn sequence(device: &Device, dtype: DType) -> (Classify<Sequence>, Batch) {
+fn sequence(device: &Device, dtype: DType) -> (Classify<Sequence>, networks::Batch) {
     let task = Classify(Sequence::new(&Make { device: device.clone(), dtype }));
     (task, Samples::new(&[3, 6, 1, 4, 2, 5], 6).batch(device, dtype))
 }
@@ -187,8 +187,8 @@ fn a_projected_source_takes_captures_where_there_are_any() {
         let both = [&model as &dyn Source, &stored].map(|source| ProjectedSource { source, projection: &projection });
         let all = |source: &dyn Source| {
             let mut found = Vec::new();
-            let visit = &mut |gradients: Gradients| {
-                found.extend(values(gradients.merged().blocks[0].clone()));
+            let visit = &mut |batch: Batch| {
+                found.extend(values(batch.into_gradients().merged().blocks[0].clone()));
                 Ok(())
             };
             source.pass(visit).expect("the projection fits");
@@ -201,9 +201,12 @@ fn a_projected_source_takes_captures_where_there_are_any() {
         assert_close(what, &all(&joined), &all(&both[1]).repeat(2), 100.0 * epsilon);
 
         let kfac = Options { method: Method::inverse(Storage::Kronecker { corrected: false }, Exact), ..exact(0.1) };
-        let found = attribute(&both[0], &both[1], &kfac).expect("there are captures");
+        let found = attribute(&both[0], &both[1], CurvatureFrom::Training, &kfac).expect("there are captures");
         assert_eq!(found.scores.samples(), 6);
-        assert!(matches!(attribute(&both[1], &both[1], &kfac), Err(ScoreError::NoCaptures)), "{what}");
+        assert!(
+            matches!(attribute(&both[1], &both[1], CurvatureFrom::Training, &kfac), Err(ScoreError::NoCaptures)),
+            "{what}"
+        );
     });
 }
 
@@ -303,7 +306,7 @@ fn principal_directions_of_captures_hold_all_where_there_are_few() {
     });
 }
 
-fn last(task: &Classify<Perceptron>, batch: &Batch) -> Vec<Capture> {
+fn last(task: &Classify<Perceptron>, batch: &networks::Batch) -> Vec<Capture> {
     capture(task, batch, Target::Loss).expect("the network is well-formed").blocks.split_off(1)
 }
 
@@ -311,15 +314,8 @@ fn last(task: &Classify<Perceptron>, batch: &Batch) -> Vec<Capture> {
 struct Last<S>(S);
 
 impl<S: Source> Source for Last<S> {
-    fn pass(&self, visit: &mut dyn FnMut(Gradients) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
-        self.pass_captures(&mut |captures| {
-            let blocks = vec![captures[0].gradients()];
-            visit(Gradients { layout: [captures[0].block.clone()].into(), blocks })
-        })
-    }
-
-    fn pass_captures(&self, visit: &mut dyn FnMut(Vec<Capture>) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
-        self.0.pass_captures(&mut |mut captures| visit(captures.split_off(1)))
+    fn pass(&self, visit: &mut dyn FnMut(Batch) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
+        self.0.pass(&mut |batch| visit(batch.into_captures()?.split_off(1).into()))
     }
 }
 
@@ -375,7 +371,7 @@ fn a_projection_that_does_not_fit_is_an_error() {
         let projection = random(2).expect("there are blocks");
         let merged = set.merged();
         let other = ProjectedSource { source: &merged, projection: &projection };
-        let error = attribute(&other, &other, &exact(0.1)).map(|_| ()).expect_err(&name);
+        let error = attribute(&other, &other, CurvatureFrom::Training, &exact(0.1)).map(|_| ()).expect_err(&name);
         let is_expected = matches!(error, ScoreError::Projection(GradientError::LayoutMismatch { .. }));
         assert!(is_expected, "{name}: {error:?}");
     }

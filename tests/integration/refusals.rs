@@ -1,7 +1,9 @@
 //! What solvers refuse, and that they say why.
 
 use burn::tensor::{DType, Tensor};
-use hyperinf::curvature::{Curvature, CurvatureError, Structure};
+use hyperinf::curvature::{
+    Curvature, CurvatureError, Dense, Diagonal, Eigenpairs, Kronecker, OneSided, Samples, Structure,
+};
 use hyperinf::solvers::{
     BlockCg, Cg, Exact, Hyperpower, Identity, Lanczos, Lissa, LissaBatch, LissaScale, Nystrom, Preconditioner,
     SolveError, Solver, SpectralSolver, solver, solvers,
@@ -15,11 +17,9 @@ use crate::solvers::{orthogonal, structures};
 #[test]
 fn an_indefinite_matrix_is_an_error() {
     for (_, device) in devices() {
-        let h = Curvature::Dense(tensor(
-            &Matrix::from_fn(2, 2, |i, j| if i == j { 0.0 } else { 1.0 }),
-            &device,
-            DType::F32,
-        ));
+        let h = Curvature::from(Dense {
+            matrix: tensor(&Matrix::from_fn(2, 2, |i, j| if i == j { 0.0 } else { 1.0 }), &device, DType::F32),
+        });
         let v = tensor(&Matrix::from_fn(1, 2, |_, j| if j == 0 { 1.0 } else { -1.0 }), &device, DType::F32);
         let exact = Exact.prepare(&h, 0.1).err();
         assert!(matches!(exact, Some(SolveError::NotPositiveDefinite { size: 2, .. })), "{exact:?}");
@@ -28,7 +28,7 @@ fn an_indefinite_matrix_is_an_error() {
         // A diagonal shows it without a factorisation; zero is no better than less.
         for (least, lambda) in [(-2.0, 0.5), (-2.0, 2.0)] {
             let values = tensor(&Matrix::from_fn(1, 2, |_, j| [least, 1.0][j]), &device, DType::F32);
-            let h = Curvature::Diagonal(values.reshape([2]));
+            let h = Curvature::from(Diagonal { values: values.reshape([2]) });
             for solver in [&Exact as &dyn Solver, &SpectralSolver] {
                 let error = solver.prepare(&h, lambda).and_then(|i| i.apply(Tensor::ones([1, 2], &device))).err();
                 assert!(matches!(error, Some(SolveError::NotPositiveDefinite { size: 2, .. })), "{error:?}");
@@ -49,15 +49,18 @@ fn an_indefinite_matrix_is_an_error_of_every_solver_that_inverts() {
             let rows = |m: &Matrix| tensor(m, &device, dtype);
             let eigenvalues = Matrix::from_fn(3, 4, |_, j| diagonal(4).at(j, j));
             let all = [
-                Curvature::Dense(rows(&dense)),
-                Curvature::OneSided { factor: rows(&factor), rows: 3, cols: 4, rows_contracted: true },
-                Curvature::Diagonal(rows(&eigenvalues).reshape([12])),
-                Curvature::Kronecker {
+                Curvature::from(Dense { matrix: rows(&dense) }),
+                Curvature::OneSided(OneSided { factor: rows(&factor), rows: 3, cols: 4, rows_contracted: true }),
+                Curvature::from(Diagonal { values: rows(&eigenvalues).reshape([12]) }),
+                Curvature::Kronecker(Kronecker {
                     left: rows(&orthogonal(3)),
                     right: rows(&orthogonal(4)),
                     eigenvalues: rows(&eigenvalues),
-                },
-                Curvature::Eigen { vectors: rows(&orthogonal(12)), values: rows(&eigenvalues).reshape([12]) },
+                }),
+                Curvature::Eigenpairs(Eigenpairs {
+                    vectors: rows(&orthogonal(12)),
+                    values: rows(&eigenvalues).reshape([12]),
+                }),
             ];
             for h in all {
                 for solver in solvers().iter().filter(|s| s.supports(h.structure()) && s.name() != "identity") {
@@ -88,7 +91,7 @@ fn nan_never_leaves_a_solver() {
                 assert!(found.is_err(), "{} on {:?}, {device_name}", solver.name(), h.structure());
             }
         }
-        let bad = Curvature::Dense(Tensor::full([12, 12], f32::NAN, &device));
+        let bad = Curvature::from(Dense { matrix: Tensor::full([12, 12], f32::NAN, &device) });
         for solver in solvers().iter().filter(|s| s.supports(Structure::Dense)) {
             let found = solver.prepare(&bad, 0.05).and_then(|inverse| inverse.apply(Tensor::ones([1, 12], &device)));
             assert!(found.is_err(), "{} on {device_name}", solver.name());
@@ -102,9 +105,9 @@ fn what_overflows_its_type_never_leaves_a_solver() {
         // Gradients of a model that has been trained to the end, and a query that has not: x is about 1e40.
         let samples = tensor(&Matrix::noise(3, 12, 5), &device, DType::F32).mul_scalar(1e-15);
         let v = tensor(&Matrix::noise(2, 12, 6), &device, DType::F32).mul_scalar(1e9);
-        let held = Curvature::Samples(samples);
-        let dense = Curvature::Dense(tensor(&matrix(held.to_dense()), &device, DType::F32));
-        let diagonal = Curvature::Diagonal(Tensor::<1>::ones([12], &device).mul_scalar(1e-31));
+        let held = Curvature::from(Samples { rows: samples });
+        let dense = Curvature::from(Dense { matrix: tensor(&matrix(held.to_dense()), &device, DType::F32) });
+        let diagonal = Curvature::from(Diagonal { values: Tensor::<1>::ones([12], &device).mul_scalar(1e-31) });
         let mut refused = Vec::new();
         for h in [held, dense, diagonal] {
             for solver in solvers().iter().filter(|solver| solver.supports(h.structure())) {
@@ -127,7 +130,7 @@ fn what_overflows_its_type_never_leaves_a_solver() {
 #[test]
 fn parameters_out_of_range_are_named() {
     let (_, device) = devices().remove(0);
-    let h = Curvature::Samples(Tensor::ones([2, 3], &device));
+    let h = Curvature::from(Samples { rows: Tensor::ones([2, 3], &device) });
     let check = |solver: &dyn Solver, expected: &str| match solver.prepare(&h, 0.1).err() {
         Some(SolveError::Parameter { parameter, .. }) => assert_eq!(parameter, expected),
         other => panic!("{expected}: {other:?}"),
@@ -149,7 +152,7 @@ fn parameters_out_of_range_are_named() {
         let batch = LissaBatch::Random { size: 1, repeats: 1, tail, seed: 0 };
         check(&Lissa { batch, ..Lissa::default() }, "tail");
     }
-    let dense = Curvature::Dense(Tensor::eye(3, &device));
+    let dense = Curvature::from(Dense { matrix: Tensor::eye(3, &device) });
     let error = Hyperpower { tolerance: 1.0, ..Hyperpower::default() }.prepare(&dense, 0.1).err();
     assert!(matches!(error, Some(SolveError::Parameter { parameter: "tolerance", .. })), "{error:?}");
     let error = Hyperpower::default().invert(Tensor::eye(3, &device), 0.0, 1.0).err();

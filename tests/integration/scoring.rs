@@ -4,8 +4,8 @@ use burn::tensor::{DType, Device};
 use hyperinf::curvature::{Damping, Side, Storage};
 use hyperinf::gradients::{Block, Gradients};
 use hyperinf::scoring::{
-    Attribution, Gfim, Method, Options, QueryMode, ScoreError, Scorer, Set, attribute, attribute_with, self_influence,
-    self_influence_with,
+    Attribution, Batch, CurvatureFrom, Gfim, Method, Options, QueryMode, ScoreError, Scorer, Set, attribute,
+    self_influence,
 };
 use hyperinf::solvers::Exact;
 use hyperinf_tests::compare::{assert_close, tensor};
@@ -34,7 +34,7 @@ fn options(name: &str) -> Options {
 }
 
 fn run(train: &Gradients, query: &Gradients, options: &Options) -> Attribution {
-    attribute(train, query, options).unwrap_or_else(|e| panic!("{e}"))
+    attribute(train, query, CurvatureFrom::Training, options).unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn flat(found: &Attribution) -> Vec<f64> {
@@ -90,8 +90,8 @@ fn cosine_is_taken_over_all_blocks_together() {
 struct Batches(Vec<Gradients>);
 
 impl hyperinf::scoring::Source for Batches {
-    fn pass(&self, visit: &mut dyn FnMut(Gradients) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
-        self.0.iter().try_for_each(|batch| visit(batch.clone()))
+    fn pass(&self, visit: &mut dyn FnMut(Batch) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
+        self.0.iter().try_for_each(|batch| visit(batch.clone().into()))
     }
 }
 
@@ -113,7 +113,8 @@ fn neither_batches_nor_the_order_of_samples_matter() {
         let shuffled: Vec<Matrix> = j.iter().map(|m| Matrix::from_fn(30, m.cols, |i, k| m.at(order[i], k))).collect();
         for name in ["identity", "cosine", "datainf", "exact", "hyperinf", "cg"] {
             let at_once = flat(&run(&train, &query, &options(name)));
-            let batched = attribute(&cut(&train, 7), &cut(&query, 2), &options(name)).expect("the same data");
+            let batched = attribute(&cut(&train, 7), &cut(&query, 2), CurvatureFrom::Training, &options(name))
+                .expect("the same data");
             // Sums in another order differ by rounding, times the conditioning.
             assert_close(&format!("{name} batched, {device_name}"), &flat(&batched), &at_once, 1e-4);
             let permuted = flat(&run(&stored(&shuffled, &device), &query, &options(name)));
@@ -184,7 +185,7 @@ fn blocks_one_at_a_time_are_all_blocks_at_once() {
         for name in ["identity", "cosine", "exact", "hyperinf"] {
             let mut scorer = Scorer::new(options(name)).expect("good options");
             for l in 0..2 {
-                scorer.add(&one(&train, l), &one(&query, l)).expect("good data");
+                scorer.add(&one(&train, l), &one(&query, l), CurvatureFrom::Training).expect("good data");
             }
             let found = scorer.finish().expect("two blocks");
             assert_close(name, &flat(&found), &flat(&run(&train, &query, &options(name))), 1e-6);
@@ -215,14 +216,14 @@ fn self_influence_is_the_diagonal() {
         for name in ["identity", "datainf", "exact", "hyperinf", "cg"] {
             let full = oracle(name, &j, &j);
             let diagonal: Vec<f64> = (0..20).map(|i| full[i * 20 + i]).collect();
-            let found = self_influence(&train, &options(name)).expect("good data");
+            let found = self_influence(&train, CurvatureFrom::Training, &options(name)).expect("good data");
             assert_close(name, &found.values, &diagonal, 1e-4);
-            let batched = self_influence(&cut(&train, 6), &options(name)).expect("good data");
+            let batched = self_influence(&cut(&train, 6), CurvatureFrom::Training, &options(name)).expect("good data");
             assert_close(name, &batched.values, &diagonal, 1e-4);
         }
         // Normalised or not.
-        let [cosine, identity] =
-            ["cosine", "identity"].map(|name| self_influence(&train, &options(name)).expect("good data").values);
+        let [cosine, identity] = ["cosine", "identity"]
+            .map(|name| self_influence(&train, CurvatureFrom::Training, &options(name)).expect("good data").values);
         assert_eq!(cosine, identity);
     }
 }
@@ -260,7 +261,7 @@ fn a_curvature_of_zero_leaves_the_damping() {
         for name in ["exact", "datainf", "hyperinf", "shampoo"] {
             let what = format!("{name} on {device_name}");
             let absolute = Options { damping: Damping::Absolute(0.5), block_scores: true, ..options(name) };
-            let found = attribute_with(&train, &other, &query, &absolute).expect("good data");
+            let found = attribute(&train, &query, CurvatureFrom::Source(&other), &absolute).expect("good data");
             assert_close(
                 &what,
                 &found.block_scores[1].1.rows.concat(),
@@ -271,14 +272,15 @@ fn a_curvature_of_zero_leaves_the_damping() {
 
             let relative = options(name);
             for error in [
-                attribute_with(&train, &other, &query, &relative).err(),
-                self_influence_with(&train, &other, &relative).err(),
+                attribute(&train, &query, CurvatureFrom::Source(&other), &relative).err(),
+                self_influence(&train, CurvatureFrom::Source(&other), &relative).err(),
             ] {
                 let named = matches!(&error, Some(ScoreError::NoCurvature { block }) if block == "layer.1");
                 assert!(named, "{what}: {error:?}");
             }
             // Nothing is missed where the training gradients are zero too.
-            let found = attribute_with(&without(&train), &other, &query, &relative).expect("good data");
+            let found =
+                attribute(&without(&train), &query, CurvatureFrom::Source(&other), &relative).expect("good data");
             assert_eq!(found.blocks[1].lambda, None, "{what}");
         }
     }
@@ -300,7 +302,8 @@ fn damping_scales_with_the_gradients_unless_it_is_absolute() {
         let expected = parts.reduce(|a, b| a.plus(1.0, &b)).expect("two blocks");
         assert_close("absolute", &flat(&found), &expected.values, 1e-5);
         for bad in [Damping::Relative(0.0), Damping::Absolute(-1.0), Damping::Relative(f64::NAN)] {
-            let error = attribute(&train, &query, &Options { damping: bad, ..options("exact") }).err();
+            let error =
+                attribute(&train, &query, CurvatureFrom::Training, &Options { damping: bad, ..options("exact") }).err();
             assert!(matches!(error, Some(ScoreError::Curvature(_))), "{error:?}");
         }
     }
@@ -321,6 +324,7 @@ fn bad_gradients_are_named() {
                 let check = |train: &Gradients, query: &Gradients, which, at| match attribute(
                     &cut(train, 4),
                     &cut(query, 2),
+                    CurvatureFrom::Training,
                     &options(name),
                 )
                 .err()
@@ -342,18 +346,18 @@ fn sets_that_do_not_fit_are_errors() {
     for (_, device) in devices() {
         let ((train, _), (query, _)) = (set(9, 1, &device), set(3, 2, &device));
         for name in ["identity", "exact"] {
-            let empty = attribute(&Batches(Vec::new()), &query, &options(name)).err();
+            let empty = attribute(&Batches(Vec::new()), &query, CurvatureFrom::Training, &options(name)).err();
             assert!(matches!(empty, Some(ScoreError::Empty { set: Set::Train, .. })), "{empty:?}");
-            let empty = attribute(&train, &Batches(Vec::new()), &options(name)).err();
+            let empty = attribute(&train, &Batches(Vec::new()), CurvatureFrom::Training, &options(name)).err();
             assert!(matches!(empty, Some(ScoreError::Empty { set: Set::Query, .. })), "{empty:?}");
             let mut renamed = query.clone();
             renamed.layout = vec![Block::new("layer.0", 3, 5), Block::new("other", 4, 2)].into();
-            let error = attribute(&train, &renamed, &options(name)).err();
+            let error = attribute(&train, &renamed, CurvatureFrom::Training, &options(name)).err();
             assert!(matches!(error, Some(ScoreError::Gradients { .. })), "{error:?}");
         }
         let mut scorer = Scorer::new(options("identity")).expect("good options");
-        scorer.add(&train, &query).expect("good data");
-        let error = scorer.add(&cut(&train, 9).0[0].clone(), &set(2, 5, &device).0).err();
+        scorer.add(&train, &query, CurvatureFrom::Training).expect("good data");
+        let error = scorer.add(&cut(&train, 9).0[0].clone(), &set(2, 5, &device).0, CurvatureFrom::Training).err();
         assert!(matches!(error, Some(ScoreError::SampleCount { set: Set::Query, found: 2, expected: 3 })), "{error:?}");
         assert!(matches!(Scorer::new(options("exact")).expect("good").finish(), Err(ScoreError::Empty { .. })));
     }

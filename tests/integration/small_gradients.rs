@@ -2,9 +2,10 @@
 
 use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::{CurvatureError, Damping, Structure};
-use hyperinf::gradients::{Block, Gradients, squared_norms};
+use hyperinf::gradients::{Block, Gradients};
+use hyperinf::linalg::squared_norms;
 use hyperinf::scoring::{
-    Gfim, Method, Normalisation, Options, ScoreError, attribute, attribute_with, methods, self_influence, sweep,
+    CurvatureFrom, Gfim, Method, Normalisation, Options, ScoreError, attribute, methods, self_influence, sweep,
 };
 use hyperinf::solvers::{DataInf, Solver};
 use hyperinf_tests::compare::{assert_close, precisions, tensor, values};
@@ -47,7 +48,7 @@ fn samples_with_much_in_common_are_scored_by_every_solver() {
         let expected = dual(&v, &j, 1e-4 * relative_damping(&j));
         for method in ["exact", "cg", "block-cg", "lanczos", "nystrom"] {
             let options = Options { damping: Damping::Relative(1e-5), ..options(method) };
-            let found = attribute(&train, &query, &options).expect("good data");
+            let found = attribute(&train, &query, CurvatureFrom::Training, &options).expect("good data");
             assert!(found.blocks[0].converged() && found.blocks[0].residual < 1e-5, "{method}, {name}");
             assert_close(&format!("{method}, {name}"), &found.scores.rows.concat(), &expected, 1e-3);
         }
@@ -70,12 +71,13 @@ fn datainf_of_samples_that_coincide_is_its_definition() {
             // Of one sample: what it has in common with itself, and noise.
             let queries = Matrix::from_fn(2, d, |q, k| queries.at(q, k) + if n == 1 { 3.0 * j.at(0, k) } else { 0.0 });
             let (query, v) = stored(&queries, &device);
-            let found = attribute(&train, &query, &options("datainf")).expect("good data");
+            let found = attribute(&train, &query, CurvatureFrom::Training, &options("datainf")).expect("good data");
             let expected = datainf_scores(&v, &j, relative_damping(&j));
             assert_close(&format!("{n} samples, {name}"), &found.scores.rows.concat(), &expected, 1e-4);
         }
         // Its answer is in the type that was asked for, and its residual the true one.
-        let h = hyperinf::curvature::Curvature::Samples(Tensor::ones([1, 50], &device));
+        let h =
+            hyperinf::curvature::Curvature::from(hyperinf::curvature::Samples { rows: Tensor::ones([1, 50], &device) });
         let found = DataInf.prepare(&h, 1e-6).and_then(|inverse| inverse.apply(Tensor::ones([1, 50], &device)));
         let found = found.expect("a good problem");
         assert!(found.x.dtype() == DType::F32 && found.residual() < 1e-6, "{name}: {found:?}");
@@ -116,7 +118,8 @@ fn the_size_of_a_sample_is_no_matter_where_it_is_divided_out() {
             for method in ["identity", "exact", "hyperinf", "cg"] {
                 let options = Options { normalisation, ..options(method) };
                 let of = |size: f64, query: &Gradients| {
-                    let found = attribute_with(&stored(&scaled(size), &device).0, &others, query, &options);
+                    let found =
+                        attribute(&stored(&scaled(size), &device).0, query, CurvatureFrom::Source(&others), &options);
                     found.expect("good data").scores.rows.concat()
                 };
                 let (expected, what) = (of(1.0, &query), format!("{method}, {normalisation:?}, {name}"));
@@ -157,21 +160,26 @@ fn gradients_too_small_for_their_type_are_one_error_in_all_methods() {
                     let what = format!("{}, {n} samples of {size:e}, {dtype:?} on {name}", info.name);
                     let (train, query) = (stored(&rows, size), stored(&queries, size));
                     if dtype == DType::F64 {
-                        attribute(&train, &query, &options).unwrap_or_else(|error| panic!("{what}: {error}"));
+                        if let Err(error) = attribute(&train, &query, CurvatureFrom::Training, &options) {
+                            panic!("{what}: {error}");
+                        }
                         continue;
                     }
-                    check_too_small(&what, attribute(&train, &query, &options));
-                    check_too_small(&what, attribute(&train, &query, &absolute));
-                    check_too_small(&what, sweep(&train, &query, &options, &[options.damping, absolute.damping]));
+                    check_too_small(&what, attribute(&train, &query, CurvatureFrom::Training, &options));
+                    check_too_small(&what, attribute(&train, &query, CurvatureFrom::Training, &absolute));
+                    check_too_small(
+                        &what,
+                        sweep(&train, &query, CurvatureFrom::Training, &options, &[options.damping, absolute.damping]),
+                    );
                     if !matches!(options.method, Method::Identity) {
-                        check_too_small(&what, self_influence(&train, &options));
+                        check_too_small(&what, self_influence(&train, CurvatureFrom::Training, &options));
                     }
                     // Zeros are no small gradients, and small queries no reason to refuse large samples.
-                    let zero =
-                        attribute(&stored(&rows, 0.0), &query, &options).unwrap_or_else(|e| panic!("{what}: {e}"));
+                    let zero = attribute(&stored(&rows, 0.0), &query, CurvatureFrom::Training, &options)
+                        .unwrap_or_else(|e| panic!("{what}: {e}"));
                     assert!(zero.scores.rows.iter().flatten().all(|score| *score == 0.0), "{what}");
-                    let found =
-                        attribute(&stored(&rows, 1.0), &query, &options).unwrap_or_else(|e| panic!("{what}: {e}"));
+                    let found = attribute(&stored(&rows, 1.0), &query, CurvatureFrom::Training, &options)
+                        .unwrap_or_else(|e| panic!("{what}: {e}"));
                     assert!(found.scores.rows.iter().flatten().all(|score| *score != 0.0), "{what}");
                 }
             }

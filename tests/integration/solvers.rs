@@ -1,7 +1,7 @@
 //! Every solver against the definition of what it solves, and what it says of its own error.
 
 use burn::tensor::{DType, Device, Tensor};
-use hyperinf::curvature::Curvature;
+use hyperinf::curvature::{Curvature, Dense, Diagonal, Eigenpairs, Kronecker, OneSided, Samples};
 use hyperinf::solvers::{
     Cg, DataInf, Exact, Hyperpower, HyperpowerStart, Lissa, LissaBatch, Solution, SolveError, Solver, solvers,
 };
@@ -30,20 +30,20 @@ pub(crate) fn structures(device: &Device) -> Vec<(Curvature, Matrix)> {
     let diagonal = Matrix::noise(1, 12, 8);
     let diagonal = Matrix::from_fn(1, 12, |_, j| diagonal.at(0, j).abs());
     let all = [
-        Curvature::Dense(rows(&fisher(&samples))),
-        Curvature::Samples(rows(&samples)),
-        Curvature::OneSided { factor: rows(&factor), rows: 3, cols: 4, rows_contracted: true },
-        Curvature::OneSided { factor: rows(&kept), rows: 3, cols: 4, rows_contracted: false },
-        Curvature::Diagonal(rows(&diagonal).reshape([12])),
-        Curvature::Kronecker {
+        Curvature::from(Dense { matrix: rows(&fisher(&samples)) }),
+        Curvature::from(Samples { rows: rows(&samples) }),
+        Curvature::OneSided(OneSided { factor: rows(&factor), rows: 3, cols: 4, rows_contracted: true }),
+        Curvature::OneSided(OneSided { factor: rows(&kept), rows: 3, cols: 4, rows_contracted: false }),
+        Curvature::from(Diagonal { values: rows(&diagonal).reshape([12]) }),
+        Curvature::Kronecker(Kronecker {
             left: rows(&orthogonal(3)),
             right: rows(&orthogonal(4)),
             eigenvalues: rows(&Matrix::from_fn(3, 4, |i, j| 0.1 * (1 + i * 4 + j) as f64)),
-        },
-        Curvature::Eigen {
+        }),
+        Curvature::Eigenpairs(Eigenpairs {
             vectors: rows(&Matrix { rows: 5, cols: 12, values: orthogonal(12).values[..60].to_vec() }),
             values: rows(&Matrix::from_fn(1, 5, |_, j| 1.0 / (1 + j) as f64)).reshape([5]),
-        },
+        }),
     ];
     all.into_iter().map(|h| (h.clone(), matrix(h.to_dense()))).collect()
 }
@@ -75,8 +75,8 @@ fn dual_is_primal() {
         // Fewer samples than parameters, as many, and more: the last takes the primal inside.
         for n in [5, 12, 40] {
             let (samples, v) = (Matrix::noise(n, 12, 1), Matrix::noise(4, 12, 2));
-            let held = Curvature::Samples(tensor(&samples, &device, DType::F64));
-            let dense = Curvature::Dense(tensor(&fisher(&samples), &device, DType::F64));
+            let held = Curvature::from(Samples { rows: tensor(&samples, &device, DType::F64) });
+            let dense = Curvature::from(Dense { matrix: tensor(&fisher(&samples), &device, DType::F64) });
             let lambda = relative_damping(&samples);
             let [dual, primal] = [held, dense].map(|h| solve(&Exact, &h, lambda, &tensor(&v, &device, DType::F64)));
             assert_close(&format!("n = {n}, {name}"), &values(dual.x.clone()), &values(primal.x), 1e-10);
@@ -95,7 +95,7 @@ fn exact_in_f32_is_exact_to_the_rounding_of_its_inputs() {
         let rows = tensor(&samples, &device, DType::F32);
         let v = tensor(&v, &device, DType::F32);
         let lambda = relative_damping(&samples);
-        let found = solve(&Exact, &Curvature::Samples(rows.clone()), lambda, &v);
+        let found = solve(&Exact, &Curvature::from(Samples { rows: rows.clone() }), lambda, &v);
         // The inputs as rounded are the problem; its solution is rounded once, to f32.
         let expected = exact(&fisher(&matrix(rows)), lambda, &matrix(v));
         assert_close(&name, &values(found.x), &expected.values, 1e-6);
@@ -110,7 +110,7 @@ fn datainf_is_the_mean_of_the_samples_inverses() {
             let lambda = relative_damping(&samples);
             let found = solve(
                 &DataInf,
-                &Curvature::Samples(tensor(&samples, &device, dtype)),
+                &Curvature::from(Samples { rows: tensor(&samples, &device, dtype) }),
                 lambda,
                 &tensor(&v, &device, dtype),
             );
@@ -128,14 +128,14 @@ fn datainf_never_underestimates_and_meets_the_inverse_when_all_samples_agree() {
         let (samples, v) = (Matrix::noise(9, 6, 13), Matrix::noise(20, 6, 14));
         let lambda = relative_damping(&samples);
         let rows = |m: &Matrix| tensor(m, &device, DType::F64);
-        let found = matrix(solve(&DataInf, &Curvature::Samples(rows(&samples)), lambda, &rows(&v)).x);
+        let found = matrix(solve(&DataInf, &Curvature::from(Samples { rows: rows(&samples) }), lambda, &rows(&v)).x);
         let reference = exact(&fisher(&samples), lambda, &v);
         let quadratic = |x: &Matrix, i: usize| x.row(i).iter().zip(v.row(i)).map(|(x, v)| x * v).sum::<f64>();
         for i in 0..v.rows {
             assert!(quadratic(&found, i) >= quadratic(&reference, i) * (1.0 - 1e-12), "query {i}");
         }
         let same = Matrix::from_fn(5, 6, |i, j| samples.at(0, j) * if i % 2 == 0 { 1.0 } else { -1.0 });
-        let solution = solve(&DataInf, &Curvature::Samples(rows(&same)), lambda, &rows(&v));
+        let solution = solve(&DataInf, &Curvature::from(Samples { rows: rows(&same) }), lambda, &rows(&v));
         assert_close(
             "identical samples",
             &values(solution.x.clone()),
@@ -157,7 +157,7 @@ fn schulz_from_a_multiple_of_the_identity_follows_its_closed_form() {
             let solver = Hyperpower { start, ..Hyperpower::default() };
             let v = Matrix::identity(6);
             let lambda = 1e-4;
-            let h = Curvature::Dense(tensor(&h, &device, DType::F64));
+            let h = Curvature::from(Dense { matrix: tensor(&h, &device, DType::F64) });
             let found = solve(&solver, &h, lambda, &tensor(&v, &device, DType::F64));
             let expected = spectral(&basis, &eigenvalues, |mu| schulz_map(5e-5, mu + lambda, steps as u32));
             assert_close(&format!("{steps} steps, {name}"), &values(found.x), &expected.values, 1e-9);
@@ -180,7 +180,7 @@ pub(crate) fn orthogonal(d: usize) -> Matrix {
 fn the_authors_start_leaves_small_eigenvalues_alone_and_says_so() {
     // docs/methods/pitfalls.md: a fixed Schulz start. 15 steps from 5e-5 do not invert an eigenvalue of 0.01.
     for (_, device) in precise_devices() {
-        let h = Curvature::Dense(Tensor::<2>::eye(3, &device).cast(DType::F64).mul_scalar(0.009));
+        let h = Curvature::from(Dense { matrix: Tensor::<2>::eye(3, &device).cast(DType::F64).mul_scalar(0.009) });
         let start = HyperpowerStart::Fixed { scale: 5e-5, steps: 15, extra_damping: 0.0 };
         let v = tensor(&Matrix::noise(1, 3, 1), &device, DType::F64);
         let found = solve(&Hyperpower { start, ..Hyperpower::default() }, &h, 0.001, &v);
@@ -193,7 +193,7 @@ fn the_authors_start_leaves_small_eigenvalues_alone_and_says_so() {
 #[test]
 fn the_authors_start_diverges_above_its_range_as_an_error() {
     for (_, device) in devices() {
-        let h = Curvature::Dense(Tensor::<2>::eye(3, &device).mul_scalar(1e5));
+        let h = Curvature::from(Dense { matrix: Tensor::<2>::eye(3, &device).mul_scalar(1e5) });
         let error = Hyperpower::authors().prepare(&h, 0.1).err();
         assert!(matches!(error, Some(SolveError::Diverged { .. })), "{error:?}");
     }
@@ -205,7 +205,7 @@ fn refinement_carries_schulz_past_the_floor_of_f32() {
     for (name, device) in precise_devices() {
         let basis = orthogonal(6);
         let h = spectral(&basis, &[0.0, 0.01, 0.1, 1.0, 10.0, 100.0], |mu| mu);
-        let h = Curvature::Dense(tensor(&h, &device, DType::F32));
+        let h = Curvature::from(Dense { matrix: tensor(&h, &device, DType::F32) });
         let v = tensor(&Matrix::noise(4, 6, 2), &device, DType::F32);
         let found = solve(&Hyperpower::default(), &h, 1e-3, &v);
         assert!(found.converged() && found.residual() <= 1e-6, "{name}: residual {}", found.residual());
@@ -222,7 +222,7 @@ fn stochastic_lissa_approaches_the_exact_answer() {
             max_steps: 300,
             ..Lissa::stochastic()
         };
-        let h = Curvature::Samples(tensor(&samples, &device, DType::F32));
+        let h = Curvature::from(Samples { rows: tensor(&samples, &device, DType::F32) });
         let v32 = tensor(&v, &device, DType::F32);
         let found = solve(&solver, &h, lambda, &v32);
         // Noise of the draws: a few per cent at this size.
@@ -260,7 +260,7 @@ fn cg_holds_every_query_to_its_own_residual() {
         let samples = Matrix::noise(30, 12, 31);
         let v = Matrix::noise(2, 12, 32);
         let v = Matrix::from_fn(2, 12, |i, j| v.at(i, j) * if i == 0 { 1e6 } else { 1e-3 });
-        let h = Curvature::Samples(tensor(&samples, &device, DType::F32));
+        let h = Curvature::from(Samples { rows: tensor(&samples, &device, DType::F32) });
         let found = matrix(solve(&Cg::default(), &h, 0.01, &tensor(&v, &device, DType::F32)).x);
         let expected = exact(&fisher(&samples), 0.01, &v);
         for i in 0..2 {
@@ -277,7 +277,7 @@ fn check_inverse(solver: &dyn Solver, spd: &Spd, tolerance: f64) -> Result<(), T
     let lambda = spd.eigenvalues[0];
     let h = spectral(&spd.basis, &spd.eigenvalues, |mu| mu - lambda);
     let v = Matrix::noise(2, d, 17);
-    let h = Curvature::Dense(tensor(&h, &device, DType::F64));
+    let h = Curvature::from(Dense { matrix: tensor(&h, &device, DType::F64) });
     let found = solve(solver, &h, lambda, &tensor(&v, &device, DType::F64));
     let expected = v.times(&spd.inverse());
     let error = matrix(found.x.clone()).plus(-1.0, &expected);

@@ -1,8 +1,8 @@
 //! One eigendecomposition against the exact solver, for every structure and many dampings.
 
 use burn::tensor::{DType, Tensor};
-use hyperinf::curvature::Curvature;
-use hyperinf::solvers::{Auto, Exact, SolveError, Solver, Spectral, SpectralSolver};
+use hyperinf::curvature::{Curvature, Dense};
+use hyperinf::solvers::{Auto, Exact, Reason, SolveError, Solver, Spectral, SpectralSolver};
 use hyperinf_tests::compare::{assert_close, tensor, values};
 use hyperinf_tests::devices;
 use hyperinf_tests::oracle::{Matrix, exact};
@@ -37,16 +37,15 @@ fn every_damping_is_exact() {
 #[test]
 fn eigenvalues_are_those_of_the_matrix() {
     for (_, device) in devices() {
-        let h = Curvature::Dense(tensor(
-            &Matrix::from_fn(2, 2, |i, j| if i == j { 2.0 } else { 1.0 }),
-            &device,
-            DType::F32,
-        ));
+        let h = Curvature::from(Dense {
+            matrix: tensor(&Matrix::from_fn(2, 2, |i, j| if i == j { 2.0 } else { 1.0 }), &device, DType::F32),
+        });
         let spectral = Spectral::new(&h).expect("a good problem");
         assert_close("2 ± 1", spectral.eigenvalues().expect("decomposed"), &[1.0, 3.0], 1e-6);
         // With an eigenvalue of −1, λ has to exceed 1.
-        let h =
-            Curvature::Dense(tensor(&Matrix::from_fn(2, 2, |i, j| f64::from(u8::from(i != j))), &device, DType::F32));
+        let h = Curvature::from(Dense {
+            matrix: tensor(&Matrix::from_fn(2, 2, |i, j| f64::from(u8::from(i != j))), &device, DType::F32),
+        });
         let error = SpectralSolver.prepare(&h, 0.5).err();
         assert!(matches!(error, Some(SolveError::NotPositiveDefinite { size: 2, .. })), "{error:?}");
         assert!(SpectralSolver.prepare(&h, 1.5).is_ok());
@@ -66,7 +65,9 @@ fn auto_is_exact_and_says_what_it_took() {
             assert_close(&what, &values(found.x.clone()), &exact(dense, 0.05, &v).values, 1e-5);
             assert!(found.converged(), "{what}");
             let choice = Auto::default().choose(h, 0.05).expect("a good problem");
-            assert!(inverse.describe().starts_with(&format!("{}: {}", choice.solver, choice.reason)), "{what}");
+            let plan = inverse.plan();
+            assert_eq!((plan.solver, plan.reason), (choice.solver, Some(choice.reason)), "{what}");
+            assert!(plan.to_string().starts_with(&format!("{}: {}", choice.solver, choice.reason)), "{what}: {plan}");
             // Two dampings are no reason to change the answer.
             for (inverse, lambda) in
                 Auto::default().prepare_sweep(h, &[0.05, 1.0]).expect("good").iter().zip([0.05, 1.0])
@@ -86,16 +87,17 @@ fn auto_is_exact_and_says_what_it_took() {
 #[test]
 fn a_processor_factorises_and_long_sweeps_decompose() {
     for (name, device) in devices().into_iter().filter(|(_, d)| d.memory_pool_usage().is_none()) {
-        let h = Curvature::Dense(Tensor::eye(300, &device));
+        let h = Curvature::from(Dense { matrix: Tensor::eye(300, &device) });
         assert_eq!(Auto::default().choose(&h, 0.1).expect("good").solver, "exact", "{name}");
         let lambdas: Vec<f64> = (0..400).map(|i| 1.0 + f64::from(i)).collect();
         assert_eq!(Auto::default().choose_sweep(&h, &lambdas).expect("good").solver, "spectral", "{name}");
         // What is assumed is said, and weighs: each query costs Cholesky two triangular solves.
         let seconds = |queries: usize| -> f64 {
             let reason = Auto { queries, ..Auto::default() }.choose(&h, 0.1).expect("good").reason;
-            assert!(reason.contains(&format!("for {queries} queries assumed")), "{reason}");
-            let (_, behind) = reason.split_once("estimated ").expect("it tells an estimate");
-            behind.split(' ').next().and_then(|word| word.parse().ok()).expect("a number")
+            assert!(reason.to_string().contains(&format!("for {queries} queries assumed")), "{reason}");
+            let Reason::Matrix { queries: assumed, estimate, .. } = reason else { panic!("{reason}") };
+            assert_eq!(assumed, queries);
+            estimate.cholesky
         };
         assert!(seconds(6400) > 10.0 * seconds(64), "{name}: {:e} and {:e}", seconds(6400), seconds(64));
         assert_eq!(Auto::default().prepare_sweep(&h, &[]).expect("nothing to do").len(), 0, "{name}");

@@ -1,8 +1,11 @@
 //! Low-rank curvature by a sketch, and what all structures have in common.
 
 use burn::tensor::{DType, Device, Tensor};
-use hyperinf::curvature::{Accumulator, BlockCurvature, Curvature, CurvatureError, Storage, Structure, rotate};
+use hyperinf::curvature::{
+    Accumulator, BlockCurvature, Curvature, CurvatureError, Dense, Eigenpairs, Kronecker, Samples, Storage, Structure,
+};
 use hyperinf::gradients::Block;
+use hyperinf::linalg::rotate;
 use hyperinf::solvers::{Exact, SolveError, Solver};
 use hyperinf_tests::compare::{assert_close, assert_within, matrix, precisions, tensor, values};
 use hyperinf_tests::devices;
@@ -30,7 +33,9 @@ fn low_rank(
 }
 
 fn pairs(curvature: &Curvature) -> (Matrix, Vec<f64>) {
-    let Curvature::Eigen { vectors, values: mu } = curvature else { panic!("{:?}", curvature.structure()) };
+    let Curvature::Eigenpairs(Eigenpairs { vectors, values: mu }) = curvature else {
+        panic!("{:?}", curvature.structure())
+    };
     (matrix(vectors.clone()), values(mu.clone()))
 }
 
@@ -160,17 +165,17 @@ fn given_bases([left, right]: [&Matrix; 2], device: &Device, dtype: DType) -> [(
     let on_device = |m: &Matrix| tensor(m, device, dtype);
     let basis = Matrix::from_fn(d, d, |i, j| left.at(i / cols, j / cols) * right.at(i % cols, j % cols));
     let all: Vec<f64> = (0..d).map(spread).collect();
-    let kronecker = Curvature::Kronecker {
+    let kronecker = Curvature::Kronecker(Kronecker {
         left: on_device(left),
         right: on_device(right),
         eigenvalues: on_device(&Matrix { rows, cols, values: all.clone() }),
-    };
+    });
     let kept = d.div_ceil(2);
     let some: Vec<f64> = (0..d).map(|i| if i < kept { spread(i) } else { 0.0 }).collect();
-    let eigen = Curvature::Eigen {
+    let eigen = Curvature::Eigenpairs(Eigenpairs {
         vectors: on_device(&Matrix::from_fn(kept, d, |i, j| basis.at(j, i))),
         values: on_device(&Matrix::from_fn(1, kept, |_, j| spread(j))).squeeze_dim(0),
-    };
+    });
     [(kronecker, spectral(&basis, &all, |mu| mu)), (eigen, spectral(&basis, &some, |mu| mu))]
 }
 
@@ -265,9 +270,9 @@ fn a_matrix_too_large_to_factorise_is_an_error_before_it_is_formed() {
     let Some(device) = with_views() else { return };
     let one = Tensor::<2>::zeros([1, 1], &device);
     for h in [
-        Curvature::Samples(one.clone().expand([200_000, 300_000])),
-        Curvature::Samples(one.clone().expand([300_000, 200_000])),
-        Curvature::Dense(one.expand([200_000, 200_000])),
+        Curvature::from(Samples { rows: one.clone().expand([200_000, 300_000]) }),
+        Curvature::from(Samples { rows: one.clone().expand([300_000, 200_000]) }),
+        Curvature::from(Dense { matrix: one.expand([200_000, 200_000]) }),
     ] {
         let error = Exact.prepare(&h, 0.1).err();
         assert!(matches!(error, Some(SolveError::TooLarge { size: 200_000, .. })), "{error:?}");
@@ -281,8 +286,12 @@ fn eigenvalues_that_are_not_finite_or_too_negative_are_errors() {
         let eye = |d: usize| Tensor::<2>::eye(d, &device);
         let with = |value: f32| {
             [
-                Curvature::Kronecker { left: eye(2), right: eye(3), eigenvalues: Tensor::full([2, 3], value, &device) },
-                Curvature::Eigen { vectors: eye(3), values: Tensor::full([3], value, &device) },
+                Curvature::Kronecker(Kronecker {
+                    left: eye(2),
+                    right: eye(3),
+                    eigenvalues: Tensor::full([2, 3], value, &device),
+                }),
+                Curvature::Eigenpairs(Eigenpairs { vectors: eye(3), values: Tensor::full([3], value, &device) }),
             ]
         };
         for value in [f32::NAN, f32::INFINITY] {
@@ -294,13 +303,13 @@ fn eigenvalues_that_are_not_finite_or_too_negative_are_errors() {
         for h in with(-0.2) {
             let error = Exact.prepare(&h, 0.1).err();
             assert!(matches!(error, Some(SolveError::NotPositiveDefinite { .. })), "{name}: {error:?}");
-            assert!([Structure::Kronecker, Structure::Eigen].contains(&h.structure()));
+            assert!([Structure::Kronecker, Structure::Eigenpairs].contains(&h.structure()));
         }
-        let nan = Curvature::Kronecker {
+        let nan = Curvature::Kronecker(Kronecker {
             left: Tensor::full([2, 2], f32::NAN, &device),
             right: eye(3),
             eigenvalues: Tensor::ones([2, 3], &device),
-        };
+        });
         let found = Exact.prepare(&nan, 0.1).and_then(|inverse| inverse.apply(Tensor::ones([1, 6], &device)));
         assert!(found.is_err(), "{name}: eigenvectors that are NaN");
     }

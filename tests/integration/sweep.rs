@@ -3,7 +3,9 @@
 use burn::tensor::{DType, Device};
 use hyperinf::curvature::Damping;
 use hyperinf::gradients::{Block, Gradients};
-use hyperinf::scoring::{Attribution, Gfim, Normalisation, Options, ScoreError, Scores, attribute, sweep};
+use hyperinf::scoring::{
+    Attribution, CurvatureFrom, Gfim, Normalisation, Options, ScoreError, Scores, attribute, sweep,
+};
 use hyperinf_tests::compare::{assert_close, tensor};
 use hyperinf_tests::devices;
 use hyperinf_tests::oracle::Matrix;
@@ -35,12 +37,14 @@ fn check(options: &Options, what: &str) {
         // Few samples are held; of many the matrix is.
         for n in [7, 40] {
             let (train, query) = (gradients(n, 1, &device), gradients(3, 2, &device));
-            let found = sweep(&train, &query, options, &DAMPINGS).expect("the gradients are fine");
+            let found =
+                sweep(&train, &query, CurvatureFrom::Training, options, &DAMPINGS).expect("the gradients are fine");
             assert_eq!(found.len(), DAMPINGS.len());
             for (found, damping) in found.iter().zip(DAMPINGS) {
                 let what = format!("{what}, {damping:?}, {n} samples on {name}");
                 let one = Options { damping, ..options.clone() };
-                let expected = attribute(&train, &query, &one).expect("the gradients are fine");
+                let expected =
+                    attribute(&train, &query, CurvatureFrom::Training, &one).expect("the gradients are fine");
                 check_scores(&what, &found.scores, &expected.scores);
                 let lambdas = |a: &Attribution| {
                     let mut all: Vec<_> = a.blocks.iter().map(|b| (b.block.name.clone(), b.lambda)).collect();
@@ -79,11 +83,17 @@ fn what_one_attribution_refuses_a_sweep_refuses() {
     for (_, device) in devices() {
         let (train, query) = (gradients(5, 1, &device), gradients(2, 2, &device));
         let options = Options::named("exact", Gfim::default()).expect("a method");
-        assert!(sweep(&train, &query, &options, &[Damping::Relative(0.1), Damping::Relative(0.0)]).is_err());
-        assert_eq!(sweep(&train, &query, &options, &[]).expect("nothing is asked for").len(), 0);
+        assert!(
+            sweep(&train, &query, CurvatureFrom::Training, &options, &[Damping::Relative(0.1), Damping::Relative(0.0)])
+                .is_err()
+        );
+        assert_eq!(
+            sweep(&train, &query, CurvatureFrom::Training, &options, &[]).expect("nothing is asked for").len(),
+            0
+        );
         let mut bad = train.clone();
         bad.blocks[1] = bad.blocks[1].clone().mul_scalar(f64::NAN);
-        let error = sweep(&bad, &query, &options, &DAMPINGS).err();
+        let error = sweep(&bad, &query, CurvatureFrom::Training, &options, &DAMPINGS).err();
         assert!(matches!(error, Some(ScoreError::NonFinite { sample: 0, .. })), "{error:?}");
     }
 }

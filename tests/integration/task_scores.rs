@@ -3,7 +3,7 @@
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{DType, Tensor};
 use hyperinf::gradients::{Gradients, Tape, Target, Task, gradients};
-use hyperinf::scoring::{Attribution, Gfim, Options, ScoreError, Set, TaskSource, attribute, baselines};
+use hyperinf::scoring::{Attribution, CurvatureFrom, Gfim, Options, ScoreError, Set, TaskSource, attribute, baselines};
 use hyperinf_tests::compare::{assert_close, tensor, values};
 use hyperinf_tests::devices;
 use hyperinf_tests::oracle::Matrix;
@@ -13,7 +13,7 @@ fn options(name: &str) -> Options {
 }
 
 fn run(train: &Gradients, query: &Gradients, options: &Options) -> Attribution {
-    attribute(train, query, options).unwrap_or_else(|e| panic!("{e}"))
+    attribute(train, query, CurvatureFrom::Training, options).unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn flat(found: &Attribution) -> Vec<f64> {
@@ -57,12 +57,12 @@ fn a_task_is_attributed_like_its_gradients() {
         };
         let (j, v) = (taken(Target::Loss, &train), taken(Target::Measure, &query));
         for name in ["identity", "datainf", "exact", "hyperinf"] {
-            let found = attribute(&sources.0, &sources.1, &options(name)).expect("good data");
+            let found = attribute(&sources.0, &sources.1, CurvatureFrom::Training, &options(name)).expect("good data");
             assert_close(name, &flat(&found), &flat(&run(&j, &v, &options(name))), 1e-5);
         }
         // A lazy iterator serves as well as a slice.
         let lazy = TaskSource::train(&model, (1..3).map(|seed| batch(if seed == 1 { 5 } else { 3 }, seed)));
-        let found = attribute(&lazy, &sources.1, &options("exact")).expect("good data");
+        let found = attribute(&lazy, &sources.1, CurvatureFrom::Training, &options("exact")).expect("good data");
         assert_close("lazy", &flat(&found), &flat(&run(&j, &v, &options("exact"))), 1e-5);
 
         let found = baselines(&model, &train).expect("good data");

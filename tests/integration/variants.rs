@@ -4,8 +4,8 @@ use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::Storage;
 use hyperinf::gradients::{Block, Gradients};
 use hyperinf::scoring::{
-    Checkpoint, Contrast, Gfim, Groups, Joined, Method, Normalisation, Options, Pool, QueryMode, ScoreError, Scorer,
-    Scores, Set, TaskSource, attribute, attribute_with, sweep, tracin,
+    Checkpoint, Contrast, CurvatureFrom, Gfim, Groups, Joined, Method, Normalisation, Options, Pool, QueryMode,
+    ScoreError, Scorer, Scores, Set, TaskSource, attribute, sweep, tracin,
 };
 use hyperinf::solvers::{Inverse, Solution, SolveError, Solver};
 use hyperinf_tests::compare::{assert_close, precisions, tensor};
@@ -106,14 +106,15 @@ fn normalised_scores_are_their_definitions() {
                     for normalisation in NORMALISATIONS {
                         let options = Options { normalisation, block_scores: true, ..named(name) };
                         let what = format!("{name}, {normalisation:?}, {device_name}, {dtype:?}, {n}");
-                        let found = attribute(&train, &query, &options).expect("good data");
+                        let found = attribute(&train, &query, CurvatureFrom::Training, &options).expect("good data");
                         let expected = normalised(name, normalisation, &j, &j, &v);
                         assert_close(&what, &found.scores.rows.concat(), &expected, tolerance(epsilon));
                         let sum: Vec<f64> = (0..Q * n)
                             .map(|k| found.block_scores.iter().map(|(_, part)| part.rows[k / n][k % n]).sum())
                             .collect();
                         assert_close(&format!("{what}, blocks"), &sum, &expected, tolerance(epsilon));
-                        let found = attribute_with(&train, &others, &query, &options).expect("good data");
+                        let found =
+                            attribute(&train, &query, CurvatureFrom::Source(&others), &options).expect("good data");
                         let expected = normalised(name, normalisation, &j, &f, &v);
                         let what = format!("{what}, curvature of others");
                         assert_close(&what, &found.scores.rows.concat(), &expected, tolerance(epsilon));
@@ -134,9 +135,12 @@ fn norms_span_all_blocks_however_they_come() {
         for normalisation in NORMALISATIONS {
             let options = Options { normalisation, ..named("exact") };
             let mut scorer = Scorer::new(options.clone()).expect("good options");
-            (0..2).for_each(|l| scorer.add(&one(&train, l), &one(&query, l)).expect("good data"));
+            (0..2).for_each(|l| {
+                scorer.add(&one(&train, l), &one(&query, l), CurvatureFrom::Training).expect("good data")
+            });
             let found = scorer.finish().expect("two blocks").scores.rows.concat();
-            let at_once = attribute(&train, &query, &options).expect("good data").scores.rows.concat();
+            let at_once =
+                attribute(&train, &query, CurvatureFrom::Training, &options).expect("good data").scores.rows.concat();
             assert_close(&format!("{normalisation:?}"), &found, &at_once, 1e-6);
         }
     }
@@ -151,7 +155,9 @@ fn what_moves_nothing_has_the_score_0() {
         for name in ["identity", "exact", "hyperinf"] {
             for normalisation in NORMALISATIONS {
                 let options = Options { normalisation, ..named(name) };
-                let found = attribute(&train, &query, &options).expect("a zero gradient is no error").scores;
+                let found = attribute(&train, &query, CurvatureFrom::Training, &options)
+                    .expect("a zero gradient is no error")
+                    .scores;
                 for row in found.rows {
                     assert_eq!(row[4], 0.0, "{name}, {normalisation:?}");
                     assert!(row.iter().all(|s| s.is_finite()) && row[3] != 0.0, "{name}, {normalisation:?}: {row:?}");
@@ -191,7 +197,7 @@ fn a_self_influence_without_a_root_is_an_error() {
         let [train, query] = [(N, 1), (Q, 2)].map(|(n, seed)| stored(&parts(n, seed), &device, DType::F32));
         let method = Method::inverse(Storage::Diagonal, Negative);
         let options = Options { method, normalisation: Normalisation::LossRelatif, ..Options::default() };
-        let error = attribute(&train, &query, &options).err();
+        let error = attribute(&train, &query, CurvatureFrom::Training, &options).err();
         let Some(ScoreError::Divisor { set: Set::Train, sample: 0, value }) = error else { panic!("{error:?}") };
         assert!(value < 0.0, "{value}");
     }
@@ -227,8 +233,8 @@ fn infinite_products_with_held_samples_are_an_error() {
     for (name, device) in devices() {
         let [train, query] = [(N, 1), (Q, 2)].map(|(n, seed)| stored(&parts(n, seed), &device, DType::F32));
         let options = Options { method: Method::inverse(Storage::Samples, Endless), ..Options::default() };
-        let swept = sweep(&train, &query, &options, &[options.damping]);
-        for error in [attribute(&train, &query, &options).err(), swept.err()] {
+        let swept = sweep(&train, &query, CurvatureFrom::Training, &options, &[options.damping]);
+        for error in [attribute(&train, &query, CurvatureFrom::Training, &options).err(), swept.err()] {
             let overflow = matches!(error, Some(ScoreError::Overflow { query: 0, sample: 0, .. }));
             assert!(overflow, "{name}: {error:?}");
         }
@@ -243,7 +249,9 @@ fn gradients_whose_norms_overflow_are_named() {
         j[1].values[6 * cols] = 1e25;
         let (train, query) = (stored(&j, &device, DType::F32), stored(&parts(Q, 2), &device, DType::F32));
         for normalisation in [Normalisation::Gradient, Normalisation::Cosine] {
-            let error = attribute(&train, &query, &Options { normalisation, ..named("identity") }).err();
+            let error =
+                attribute(&train, &query, CurvatureFrom::Training, &Options { normalisation, ..named("identity") })
+                    .err();
             let named = matches!(&error, Some(ScoreError::NonFinite { set: Set::Train, block, sample: 6, .. }) if block == "layer.1");
             assert!(named, "{error:?}");
         }
@@ -270,11 +278,14 @@ fn a_contrast_is_the_difference_of_the_mean_scores() {
                 let expected: Vec<f64> = (0..N).map(|i| mean(&of_a, i) - mean(&of_b, i)).collect();
                 let what = format!("{name}, {device_name}, {dtype:?}");
                 for query in [QueryMode::Each, QueryMode::Mean] {
-                    let found = attribute(&train, &contrast, &Options { query, ..named(name) }).expect("good data");
+                    let found =
+                        attribute(&train, &contrast, CurvatureFrom::Training, &Options { query, ..named(name) })
+                            .expect("good data");
                     assert_eq!(found.scores.queries(), 1);
                     assert_close(&what, &found.scores.rows[0], &expected, 10.0 * tolerance(epsilon));
                 }
-                let found = attribute(&train, &joined, &named(name)).expect("good data").scores;
+                let found =
+                    attribute(&train, &joined, CurvatureFrom::Training, &named(name)).expect("good data").scores;
                 let both = [of_a.values, of_b.values].concat();
                 assert_close(&format!("{what}, joined"), &found.rows.concat(), &both, tolerance(epsilon));
             }
@@ -284,7 +295,13 @@ fn a_contrast_is_the_difference_of_the_mean_scores() {
         let cols = bad[0].cols;
         bad[0].values[2 * cols] = f64::NAN;
         let [train, helped, harmed] = [&j, &a, &bad].map(|parts| stored(parts, &device, DType::F32));
-        let error = attribute(&train, &Contrast { helped: &helped, harmed: &harmed }, &named("identity")).err();
+        let error = attribute(
+            &train,
+            &Contrast { helped: &helped, harmed: &harmed },
+            CurvatureFrom::Training,
+            &named("identity"),
+        )
+        .err();
         assert!(matches!(error, Some(ScoreError::NonFinite { set: Set::Contrast, sample: 2, .. })), "{error:?}");
     }
 }
@@ -318,8 +335,15 @@ fn tracin_is_the_golden_sum_over_checkpoints() {
                 (0..5).map(|c| Digits::new(&arrays, &format!("ckpt{c}."), &device, dtype)).collect();
             let sources: Vec<_> =
                 tasks.iter().map(|task| (TaskSource::train(task, &train), TaskSource::query(task, &query))).collect();
-            let checkpoints: Vec<Checkpoint<'_>> =
-                sources.iter().map(|(train, query)| Checkpoint { learning_rate: 3e-3, train, query }).collect();
+            let checkpoints: Vec<Checkpoint<'_>> = sources
+                .iter()
+                .map(|(train, query)| Checkpoint {
+                    learning_rate: 3e-3,
+                    train,
+                    query,
+                    curvature: CurvatureFrom::Training,
+                })
+                .collect();
             let options = Options { query: QueryMode::Mean, ..named("identity") };
             let found = tracin(&checkpoints, &options).expect("the dot product always exists");
             // Sums over 2,410 parameters and 200 queries, in f32 to what the project promises.
@@ -338,13 +362,20 @@ fn tracin_weighs_each_checkpoint_by_its_learning_rate() {
         let checkpoints: Vec<Checkpoint<'_>> = sets
             .iter()
             .zip(rates)
-            .map(|((train, query), learning_rate)| Checkpoint { learning_rate, train, query })
+            .map(|((train, query), learning_rate)| Checkpoint {
+                learning_rate,
+                train,
+                query,
+                curvature: CurvatureFrom::Training,
+            })
             .collect();
         for name in ["identity", "cosine", "exact"] {
             let options = Options { block_scores: true, ..named(name) };
             let alone: Vec<Vec<f64>> = sets
                 .iter()
-                .map(|(train, query)| attribute(train, query, &options).expect("good data").scores.rows.concat())
+                .map(|(train, query)| {
+                    attribute(train, query, CurvatureFrom::Training, &options).expect("good data").scores.rows.concat()
+                })
                 .collect();
             let expected: Vec<f64> = alone[0].iter().zip(&alone[1]).map(|(a, b)| rates[0] * a + rates[1] * b).collect();
             let found = tracin(&checkpoints, &options).expect("good data");
@@ -356,16 +387,16 @@ fn tracin_weighs_each_checkpoint_by_its_learning_rate() {
         assert!(matches!(tracin(&[], &named("identity")), Err(ScoreError::NoCheckpoints)));
         for rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             let (train, query) = &sets[1];
-            let bad =
-                [Checkpoint { learning_rate: 1.0, train, query }, Checkpoint { learning_rate: rate, train, query }];
+            let at = |learning_rate| Checkpoint { learning_rate, train, query, curvature: CurvatureFrom::Training };
+            let bad = [at(1.0), at(rate)];
             let error = tracin(&bad, &named("identity")).err();
             assert!(matches!(error, Some(ScoreError::LearningRate { checkpoint: 1, .. })), "{error:?}");
         }
         let (short, query) = (set(N - 1, 5), set(Q, 6));
         let (train, first) = &sets[0];
         let uneven = [
-            Checkpoint { learning_rate: 1.0, train, query: first },
-            Checkpoint { learning_rate: 1.0, train: &short, query: &query },
+            Checkpoint { learning_rate: 1.0, train, query: first, curvature: CurvatureFrom::Training },
+            Checkpoint { learning_rate: 1.0, train: &short, query: &query, curvature: CurvatureFrom::Training },
         ];
         let error = tracin(&uneven, &named("identity")).err();
         assert!(

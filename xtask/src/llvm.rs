@@ -1,9 +1,9 @@
-//! `cargo xtask llvm`: a system LLVM in the place of Burn's own.
+//! `cargo xtask llvm`: a system LLVM in place of Burn's own.
 //!
-//! With the `cuda` feature, Burn's build wants LLVM as static libraries. The crate `tracel-llvm-bundler` fetches a
-//! bundle of them from its release page into the user's data folder, unless that folder holds a marker file. Where
-//! the page cannot be reached, an LLVM from the system's packages does as well: the bundler asks `bin/llvm-config`
-//! in that folder for everything, so a short script of that name which hands the question on is enough.
+//! With the `cuda` feature, Burn's build needs LLVM as static libraries. The crate `tracel-llvm-bundler` downloads them
+//! into the user's data folder, unless that folder has a marker file. Without access to the download page, an LLVM of
+//! the system's packages works as well: the bundler learns everything from `bin/llvm-config` in that folder, so a script
+//! of that name that forwards the questions is enough.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -12,10 +12,10 @@ use crate::run::{output, program, root, status};
 
 const BUNDLER: &str = "tracel-llvm-bundler";
 const MARKER: &str = ".tracel-llvm-installed";
-/// The oldest LLVM known to serve; the newest to look for is the bundle's own.
+/// The oldest LLVM known to work; the newest to try is the version of the bundle.
 const OLDEST: u32 = 22;
 
-/// Puts a system LLVM where the bundler looks, after installing it if need be. Does nothing where one is already.
+/// Puts a system LLVM where the bundler looks, and installs it if necessary. Does nothing if one is already there.
 pub fn prepare() -> Result<(), String> {
     let version = bundle_version()?;
     let folder = bundle_folder(&version)?;
@@ -26,14 +26,14 @@ pub fn prepare() -> Result<(), String> {
     }
     if !cfg!(target_os = "linux") {
         return Err(
-            "a system LLVM can take the bundle's place on Linux only; elsewhere the bundle must be fetched".into()
+            "a system LLVM can replace the bundle on Linux only; elsewhere the bundle must be downloaded".into()
         );
     }
     let newest = version.split('.').next().and_then(|major| major.parse().ok());
     let newest: u32 = newest.ok_or_else(|| format!("`{version}` is not a version of {BUNDLER}"))?;
     let majors: Vec<u32> = (OLDEST..=newest).rev().collect();
     let config = match installed(&majors) {
-        Some(config) if lacking(&config)?.is_empty() => config,
+        Some(config) if missing(&config)?.is_empty() => config,
         _ => install(&majors)?,
     };
     stand_in(&folder, &config)?;
@@ -41,12 +41,12 @@ pub fn prepare() -> Result<(), String> {
     Ok(())
 }
 
-/// Whether Burn has an LLVM here: its own bundle or one in its place.
+/// Whether Burn has an LLVM: the bundle or a system LLVM in its place.
 pub fn is_there() -> bool {
     bundle_version().and_then(|version| bundle_folder(&version)).is_ok_and(|folder| folder.join(MARKER).exists())
 }
 
-/// The bundle's version is that of the crate that fetches it.
+/// The version of the bundle, which is that of the crate that downloads it.
 fn bundle_version() -> Result<String, String> {
     let lock = fs::read_to_string(root().join("Cargo.lock")).map_err(|e| format!("cannot read Cargo.lock: {e}"))?;
     let mut lines = lock.lines().skip_while(|line| *line != format!("name = \"{BUNDLER}\"")).skip(1);
@@ -68,13 +68,13 @@ fn bundle_folder(version: &str) -> Result<PathBuf, String> {
     Ok(data.join("tracel").join(format!("tracel-llvm-{version}")))
 }
 
-/// The `llvm-config` of the first of these versions that is installed.
+/// The `llvm-config` of the first installed version.
 fn installed(majors: &[u32]) -> Option<String> {
     let mut names = majors.iter().map(|major| format!("llvm-config-{major}"));
     names.find(|name| output(program(name).arg("--version")).is_ok())
 }
 
-/// Installs the newest of these versions that Debian's or Ubuntu's packages offer.
+/// Installs the newest of these versions that the package lists offer.
 fn install(majors: &[u32]) -> Result<String, String> {
     let mut apt = program("apt-get");
     status(apt.args(["update", "-qq"])).map_err(|e| by_hand(majors, &e))?;
@@ -94,8 +94,8 @@ fn install(majors: &[u32]) -> Result<String, String> {
     installed(&[*major]).ok_or_else(|| format!("llvm-{major}-dev is installed, but llvm-config-{major} does not run"))
 }
 
-/// LLVM itself with Polly, which its configuration lists, what both link, and the compiler for Burn's few lines of
-/// C++ on top of them.
+/// LLVM, Polly (which LLVM's configuration lists), the libraries that both link, and a compiler for Burn's few lines of
+/// C++.
 fn packages(major: u32) -> Vec<String> {
     let own = ["llvm-N-dev", "libpolly-N-dev"].map(|name| name.replace('N', &major.to_string()));
     let linked = ["libz3-dev", "libxml2-dev", "zlib1g-dev", "libzstd-dev", "g++"];
@@ -110,8 +110,8 @@ fn by_hand(majors: &[u32], why: &str) -> String {
     )
 }
 
-/// The static libraries that this LLVM lists and does not have.
-fn lacking(config: &str) -> Result<Vec<String>, String> {
+/// The static libraries that this LLVM lists but lacks.
+fn missing(config: &str) -> Result<Vec<String>, String> {
     let ask = |what: &str| output(program(config).args(["--link-static", what]));
     let folder = PathBuf::from(ask("--libdir")?);
     let libraries = ask("--libs")?;
@@ -119,7 +119,7 @@ fn lacking(config: &str) -> Result<Vec<String>, String> {
     Ok(names.filter(|name| !folder.join(name).is_file()).collect())
 }
 
-/// Writes the script and, when this LLVM is whole, the marker.
+/// Writes the script and, if this LLVM is complete, the marker.
 fn stand_in(folder: &Path, config: &str) -> Result<(), String> {
     let bin = folder.join("bin");
     let script = bin.join("llvm-config");
@@ -128,15 +128,15 @@ fn stand_in(folder: &Path, config: &str) -> Result<(), String> {
     fs::write(&script, script_text(config)).map_err(wrong)?;
     executable(&script).map_err(wrong)?;
     output(program(&script).arg("--version"))?;
-    let lacking = lacking(config)?;
-    if !lacking.is_empty() {
-        return Err(format!("{config} lists static libraries that are not installed: {}", lacking.join(", ")));
+    let missing = missing(config)?;
+    if !missing.is_empty() {
+        return Err(format!("{config} lists static libraries that are not installed: {}", missing.join(", ")));
     }
     fs::write(folder.join(MARKER), "").map_err(wrong)
 }
 
-/// Debian's `llvm-config` gives some system libraries as full paths of shared objects, which the bundler would take
-/// for the names of static ones: they become `-lNAME`.
+/// Debian's `llvm-config` prints some system libraries as paths of shared objects, which the bundler would take for names
+/// of static libraries. The script turns them into `-lNAME`.
 fn script_text(config: &str) -> String {
     format!(
         "#!/bin/sh\n\

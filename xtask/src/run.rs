@@ -1,7 +1,16 @@
-//! Running programs from the workspace's root.
+//! Runs programs in the workspace's root.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// Why a command ended without success.
+pub enum Failure {
+    /// The command line is wrong.
+    Usage(String),
+    /// The work failed.
+    Failed(String),
+}
 
 /// The workspace's root.
 pub fn root() -> PathBuf {
@@ -9,14 +18,29 @@ pub fn root() -> PathBuf {
     here.parent().expect("xtask lies in the workspace's root").to_path_buf()
 }
 
-/// A folder for what commands fetch or build outside git, made where it is missing.
+/// The crates to be published: the folders in `crates` whose manifest does not say otherwise, in alphabetical order.
+pub fn published() -> Result<Vec<String>, String> {
+    let folder = root().join("crates");
+    let entries = fs::read_dir(&folder).map_err(|e| format!("cannot read {}: {e}", folder.display()))?;
+    let mut names = Vec::new();
+    for path in entries.filter_map(|entry| entry.ok().map(|entry| entry.path())) {
+        let manifest = fs::read_to_string(path.join("Cargo.toml")).unwrap_or_default();
+        if let (Some(name), false) = (path.file_name(), manifest.is_empty() || manifest.contains("publish = false")) {
+            names.push(name.to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// A folder under `target` for downloads and builds, created if necessary.
 pub fn cache(name: &str) -> Result<PathBuf, String> {
     let path = root().join("target").join("xtask").join(name);
-    std::fs::create_dir_all(&path).map_err(|e| format!("cannot make {}: {e}", path.display()))?;
+    fs::create_dir_all(&path).map_err(|e| format!("cannot make {}: {e}", path.display()))?;
     Ok(path)
 }
 
-/// A program, started in the workspace's root.
+/// A program to be run in the workspace's root.
 pub fn program(name: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(name);
     command.current_dir(root());
@@ -30,13 +54,13 @@ pub fn cargo(args: &[&str]) -> Command {
     command
 }
 
-/// Runs a command to its end, its output shown.
+/// Runs a command and shows its output.
 pub fn status(command: &mut Command) -> Result<(), String> {
     let outcome = command.status().map_err(|e| format!("cannot start {}: {e}", shown(command)))?;
     if outcome.success() { Ok(()) } else { Err(format!("{} ended with {outcome}", shown(command))) }
 }
 
-/// Runs a command to its end and returns what it printed.
+/// Runs a command and returns its standard output.
 pub fn output(command: &mut Command) -> Result<String, String> {
     let outcome = command.output().map_err(|e| format!("cannot start {}: {e}", shown(command)))?;
     if outcome.status.success() {

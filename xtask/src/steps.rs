@@ -1,64 +1,66 @@
-//! A row of steps: a line of progress for each, a table at the end.
+//! A series of steps: a line of progress for each, a table at the end.
 
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// How a step ended.
-pub enum Outcome {
+enum Outcome {
     Passed,
     Failed(String),
     Skipped(String),
 }
 
-impl From<Result<(), String>> for Outcome {
-    fn from(result: Result<(), String>) -> Self {
-        result.map_or_else(Self::Failed, |()| Self::Passed)
-    }
-}
-
-/// Steps run one after another. A failed step does not stop the others; it makes the whole fail.
+/// Steps that run one after another. After a failure the others still run, and the series fails.
 pub struct Steps {
-    began: Instant,
+    start: Instant,
     rows: Vec<(String, Outcome, Duration)>,
 }
 
 impl Steps {
     pub fn new() -> Self {
-        Self { began: Instant::now(), rows: Vec::new() }
+        Self { start: Instant::now(), rows: Vec::new() }
     }
 
-    /// Runs a step and notes how it ended.
-    pub fn run(&mut self, name: &str, work: impl FnOnce() -> Outcome) {
+    /// Runs a step and records its outcome.
+    pub fn run(&mut self, name: &str, work: impl FnOnce() -> Result<(), String>) {
         let start = Instant::now();
-        eprintln!("xtask [{:4.0} s] {name} …", self.began.elapsed().as_secs_f64());
-        let outcome = work();
-        let (word, why) = outcome.words();
-        let took = start.elapsed();
-        eprintln!("xtask [{:4.0} s] {name}: {word}{why}", self.began.elapsed().as_secs_f64());
-        self.rows.push((name.to_owned(), outcome, took));
+        self.log(name, "…");
+        let outcome = work().map_or_else(Outcome::Failed, |()| Outcome::Passed);
+        self.record(name, outcome, start.elapsed());
     }
 
-    /// Prints the table; fails if a step did.
-    pub fn finish(self) -> ExitCode {
+    /// Records a step that does not run.
+    pub fn skip(&mut self, name: &str, reason: String) {
+        self.record(name, Outcome::Skipped(reason), Duration::ZERO);
+    }
+
+    /// Prints the table; an error if a step failed.
+    pub fn finish(self) -> Result<(), String> {
         let width = self.rows.iter().map(|(name, ..)| name.len()).max().unwrap_or(0);
         println!("\n{:width$}  seconds  outcome", "step");
-        for (name, outcome, took) in &self.rows {
-            let (word, why) = outcome.words();
-            println!("{name:width$}  {:7.1}  {word}{why}", took.as_secs_f64());
+        for (name, outcome, duration) in &self.rows {
+            println!("{name:width$}  {:7.1}  {}", duration.as_secs_f64(), outcome.text());
         }
         let failed = self.rows.iter().filter(|(_, outcome, _)| matches!(outcome, Outcome::Failed(_))).count();
         let all = self.rows.len();
-        println!("{:width$}  {:7.1}  {failed} of {all} failed", "total", self.began.elapsed().as_secs_f64());
-        if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        println!("{:width$}  {:7.1}  {failed} of {all} failed", "total", self.start.elapsed().as_secs_f64());
+        if failed == 0 { Ok(()) } else { Err(format!("{failed} of {all} steps failed")) }
+    }
+
+    fn record(&mut self, name: &str, outcome: Outcome, duration: Duration) {
+        self.log(name, &outcome.text());
+        self.rows.push((name.to_owned(), outcome, duration));
+    }
+
+    fn log(&self, name: &str, text: &str) {
+        eprintln!("xtask [{:4.0} s] {name}: {text}", self.start.elapsed().as_secs_f64());
     }
 }
 
 impl Outcome {
-    fn words(&self) -> (&'static str, String) {
+    fn text(&self) -> String {
         match self {
-            Self::Passed => ("passed", String::new()),
-            Self::Failed(why) => ("FAILED", format!(": {why}")),
-            Self::Skipped(why) => ("skipped", format!(": {why}")),
+            Self::Passed => "passed".into(),
+            Self::Failed(reason) => format!("FAILED: {reason}"),
+            Self::Skipped(reason) => format!("skipped: {reason}"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What can be typed.
+//! The command line.
 
 mod compare;
 mod converge;
@@ -9,6 +9,7 @@ mod influence;
 mod scoring;
 mod sweep;
 mod texts;
+mod truths;
 mod variants;
 
 use std::path::PathBuf;
@@ -17,19 +18,15 @@ use clap::{Args, Parser, Subcommand};
 
 pub use compare::CompareArgs;
 pub use converge::{ConvergeArgs, PrecisionArg};
-pub use estimate::{EstimateArg, EstimateArgs};
-pub use eval::{
-    BankArgs, BrittlenessArgs, EvalArgs, EvalCommand, Hidden, JudgedArgs, LdsArgs, LooArgs, MislabelArgs, OptimizerArg,
-    PbrfArgs, ResultArgs, SelectionArgs, TaskArgs,
-};
+pub use estimate::EstimateArgs;
+pub use eval::EvalArgs;
+pub(crate) use eval::{JudgedArgs, ResultArgs, at_least, once};
 pub use finetune::FinetuneArgs;
-pub use influence::{AmountArg, AttributeArgs, DetectArgs, FormatArg, InfluenceArgs, SelectArgs};
-pub use scoring::{
-    DirectionsArg, NormaliseArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
-};
+pub use influence::{AttributeArgs, DetectArgs, InfluenceArgs, SelectArgs};
+pub use scoring::{DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg};
 pub use sweep::SweepArgs;
 pub use texts::{ColumnArgs, LengthArgs, ModelArgs};
-pub use variants::{OverArg, PoolArg, VariantArgs};
+pub use variants::{OverArg, VariantArgs};
 
 /// Training-data attribution: which training samples helped or harmed a prediction.
 ///
@@ -38,12 +35,12 @@ pub use variants::{OverArg, PoolArg, VariantArgs};
 #[derive(Debug, Parser)]
 #[command(name = "hyperinf", version, verbatim_doc_comment)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What the program does.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Score training samples from files of per-sample gradients
@@ -70,12 +67,12 @@ pub enum Command {
     /// A method that cannot be computed is left out, and the reason told.
     #[command(verbatim_doc_comment)]
     Compare(CompareArgs),
-    /// Judge methods by what retraining says, on a small task that is built in
+    /// Compare methods with ground truths by retraining, on a small built-in task
     ///
     /// The task: 1,797 images of digits, 8 × 8, and a perceptron that is trained in a fraction of a
     /// second. DIR gets methods.csv, summary.json and, where figures have intervals, methods.png as
-    /// bars. Trainings are kept in a bank: a run that was broken off goes on, and another set of
-    /// methods is judged without training anew.
+    /// bars. Results of trainings are kept in a bank: interrupted runs resume, and other methods are
+    /// compared without retraining.
     #[command(verbatim_doc_comment)]
     Eval(EvalArgs),
     /// Score at many dampings, and recommend one
@@ -149,7 +146,7 @@ pub enum Command {
     Demo(DemoArgs),
 }
 
-/// What `hyperinf score` takes.
+/// Arguments of `hyperinf score`.
 #[derive(Debug, Args)]
 pub struct ScoreArgs {
     /// Gradients of the training samples.
@@ -162,14 +159,14 @@ pub struct ScoreArgs {
     /// mean with --contrast-gradients or --uncertainty].
     #[arg(long, value_enum, verbatim_doc_comment)]
     pub query_mode: Option<QueryModeArg>,
-    /// For what else, and how sure.
+    /// Contrasts, groups, checkpoints and error bars.
     #[command(flatten)]
     pub variants: VariantArgs,
-    /// Where to write the scores: .safetensors, .parquet or .csv.
+    /// Where to write the scores: .safetensors, .parquet, .csv or .jsonl.
     ///
-    /// safetensors: one tensor `scores` [queries, samples] of F32. parquet and csv: query_id,
-    /// train_id, score, rank; rank 1 is the most helpful. How they came about is in the
-    /// metadata; for csv in a second file, FILE.csv.json.
+    /// safetensors: one tensor `scores` [queries, samples] of F32. The others: query_id, train_id,
+    /// score, rank; rank 1 is the most helpful. The metadata say how they were computed; csv and
+    /// jsonl have them in a second file, FILE.json.
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     pub output: Option<PathBuf>,
     /// How to score.
@@ -177,12 +174,15 @@ pub struct ScoreArgs {
     pub scoring: ScoringArgs,
 }
 
-/// What `hyperinf methods` takes.
+/// Arguments of `hyperinf methods`.
 #[derive(Debug, Args)]
 pub struct MethodsArgs {
     /// As JSON.
     #[arg(long)]
     pub json: bool,
+    /// As a table in Markdown.
+    #[arg(long, conflicts_with = "json")]
+    pub markdown: bool,
 }
 
 /// What `hyperinf demo` takes.

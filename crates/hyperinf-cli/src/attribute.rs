@@ -7,7 +7,7 @@ use hyperinf::data::{RankedQuery, Ranking, ScoredRow};
 use hyperinf::eval::Stability;
 use hyperinf::store::{ScoreFile, stage_json};
 
-use crate::args::{AttributeArgs, FormatArg, QueryModeArg};
+use crate::args::{AttributeArgs, QueryModeArg};
 use crate::error::CliError;
 use crate::influence::{Job, Summary};
 use crate::progress::observer;
@@ -28,10 +28,12 @@ const SHOWN: usize = 3;
 pub fn run(args: &AttributeArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let folder = &args.influence.out;
-    let scores = ScoreFile::at(&folder.join(args.format.file()))?;
-    let mut outputs = vec![args.format.file(), "topk.jsonl", "summary.json"];
-    if args.format == FormatArg::Csv {
-        outputs.push("scores.csv.json");
+    let scores_name = format!("scores.{}", args.format);
+    let scores = ScoreFile::at(&folder.join(&scores_name))?;
+    let metadata = format!("{scores_name}.json");
+    let mut outputs = vec![scores_name.as_str(), "topk.jsonl", "summary.json"];
+    if !scores.format.holds_metadata {
+        outputs.push(&metadata);
     }
     let mode = if args.uncertainty.is_some() { QueryModeArg::Mean } else { QueryModeArg::Each };
     let mode = args.query_mode.unwrap_or(mode);
@@ -69,7 +71,7 @@ pub fn run(args: &AttributeArgs) -> Result<(), CliError> {
         if queries > QUERIES {
             writeln!(out, "\n… and {}", counted(queries - QUERIES, "more query", "more queries"))?;
         }
-        writeln!(out, "\nEverything: {}, topk.jsonl, summary.json in {}", args.format.file(), folder.display())
+        writeln!(out, "\nEverything: {scores_name}, topk.jsonl, summary.json in {}", folder.display())
     })?;
     job.settle_gradients(found)
 }

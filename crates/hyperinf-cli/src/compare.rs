@@ -5,9 +5,10 @@ mod report;
 
 use std::time::Instant;
 
-use hyperinf::scoring::{Attribution, BlockReport, methods};
+use hyperinf::eval::{Agreement, agreements};
+use hyperinf::scoring::{Attribution, MethodSpec};
 
-use crate::agreement::{Agreement, agreements, top_k};
+use crate::agreement::top_k;
 use crate::args::CompareArgs;
 use crate::error::CliError;
 use crate::figure::{HeatMap, stage_heat_map};
@@ -18,13 +19,13 @@ use hyperinf::store::{self, GradientPair, OutputFolder, stage_csv, stage_json};
 use memory::{Meter, Peak};
 use report::Summary;
 
-/// By whose scores all others are judged, if they could be computed.
+/// The method that all others are compared with, if it could be computed.
 const JUDGE: &str = "exact";
 
-/// What one method gave.
+/// The result of one method.
 struct Outcome {
     settings: Settings,
-    /// The estimate by which it was admitted or not.
+    /// The memory that it was estimated to need.
     needed_gib: f64,
     result: Result<Computed, String>,
 }
@@ -32,7 +33,7 @@ struct Outcome {
 struct Computed {
     attribution: Attribution,
     seconds: f64,
-    /// `None` where the system does not count it.
+    /// `None` where the system does not report it.
     peak: Option<Peak>,
 }
 
@@ -42,7 +43,7 @@ impl Outcome {
     }
 }
 
-/// Everything that is told.
+/// The results of all methods.
 struct Comparison<'a> {
     args: &'a CompareArgs,
     top_k: usize,
@@ -54,17 +55,17 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    fn computed(&self) -> impl Iterator<Item = (&'static str, &Computed)> {
-        self.outcomes.iter().filter_map(|o| Some((o.settings.method, o.computed()?)))
+    fn computed(&self) -> impl Iterator<Item = (&str, &Computed)> {
+        self.outcomes.iter().filter_map(|o| Some((o.settings.method.as_str(), o.computed()?)))
     }
 }
 
-/// Scores with every method, compares, and writes what was found.
+/// Scores with every method, compares the scores, and writes the results.
 ///
 /// # Errors
 ///
-/// See [`CliError`]. A method that cannot be computed is told with its reason; only if none can it is an error, or with
-/// `--strict`. No output is left behind.
+/// See [`CliError`]. A method that cannot be computed is left out with its reason, unless none can or with `--strict`.
+/// No output is left behind.
 pub fn run(args: &CompareArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let settings = settings(args)?;
@@ -92,18 +93,10 @@ pub fn run(args: &CompareArgs) -> Result<(), CliError> {
     to_stdout(|out| if args.json { summary.json(out) } else { summary.text(&args.out, out) })
 }
 
-/// The methods asked for, each with what they share; a name given twice counts once.
+/// The methods, each once, with the options that they share.
 fn settings(args: &CompareArgs) -> Result<Vec<Settings>, CliError> {
-    let mut names: Vec<&str> = Vec::new();
-    for name in args.methods.iter().map(|name| name.trim()) {
-        let all = if name == "all" { methods().iter().map(|m| m.name).collect() } else { vec![name] };
-        for name in all {
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
-    }
-    names.into_iter().map(|name| Settings::new(&args.scoring(name), args.query_mode)).collect()
+    let specs = MethodSpec::list(&args.methods, &MethodSpec::all())?;
+    specs.into_iter().map(|spec| Settings::of(spec, &args.scoring(), args.query_mode)?.of_stored()).collect()
 }
 
 fn score_all(
@@ -116,7 +109,7 @@ fn score_all(
     let mut progress = Progress::new("methods", settings.len() as u64);
     let mut outcomes = Vec::with_capacity(settings.len());
     for (place, settings) in settings.into_iter().enumerate() {
-        progress.at(place as u64, || settings.method.to_owned());
+        progress.at(place as u64, || settings.method.clone());
         let needed_gib = memory::needed(&settings, pair);
         let result = match limit_gib {
             Some(limit) if needed_gib > limit => {
@@ -128,7 +121,7 @@ fn score_all(
             match &result {
                 Ok(computed) => check_converged(&computed.attribution)?,
                 Err(reason) => {
-                    return Err(CliError::LeftOut { method: settings.method, reason: reason.clone() });
+                    return Err(CliError::LeftOut { method: settings.method.clone(), reason: reason.clone() });
                 }
             }
         }
@@ -137,13 +130,17 @@ fn score_all(
     progress.finish();
     match outcomes.first() {
         Some(Outcome { settings, result: Err(reason), .. }) if outcomes.iter().all(|o| o.result.is_err()) => {
-            Err(CliError::NoneComputed { methods: outcomes.len(), first: settings.method, reason: reason.clone() })
+            Err(CliError::NoneComputed {
+                methods: outcomes.len(),
+                first: settings.method.clone(),
+                reason: reason.clone(),
+            })
         }
         _ => Ok(outcomes),
     }
 }
 
-/// One method's scores, or why there are none; an error if the input is at fault.
+/// One method's scores, or the reason why only this method has none; an error of the input is returned.
 fn score(settings: &Settings, pair: &GradientPair, meter: &mut Meter) -> Result<Result<Computed, String>, CliError> {
     meter.begin();
     let began = Instant::now();
@@ -152,15 +149,11 @@ fn score(settings: &Settings, pair: &GradientPair, meter: &mut Meter) -> Result<
             let seconds = began.elapsed().as_secs_f64();
             Ok(Ok(Computed { attribution, seconds, peak: meter.peak() }))
         }
-        // What only this method cannot do; an input at fault is at fault for all.
+        // An input at fault is at fault for every method.
         Err(error @ CliError::Score(_)) => Ok(Err(error.causes())),
         Err(error) if error.exit_code() == 4 => Ok(Err(error.causes())),
         Err(error) => Err(error),
     }
-}
-
-fn converged(attribution: &Attribution) -> bool {
-    attribution.blocks.iter().all(BlockReport::converged)
 }
 
 fn write(folder: &OutputFolder, comparison: &Comparison<'_>, summary: &Summary) -> Result<(), CliError> {

@@ -1,9 +1,8 @@
-//! `hyperinf demo`: wrong labels in real e-mails, looked for with every method.
+//! `hyperinf demo`: every method searches real e-mails for flipped labels.
 
 mod compare;
 mod data;
 mod model;
-mod noise;
 mod report;
 
 use std::fs::create_dir_all;
@@ -11,50 +10,52 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use burn::tensor::Device;
+use hyperinf::eval::flipped_labels;
 use hyperinf::gradients::{Gradients, Tape, Target, Task, gradients};
 use hyperinf::models::{EncoderClassifier, Sample, SampleModel};
+use hyperinf::store::{StoreError, check_writable};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::DemoArgs;
 use crate::device::open_device;
 use crate::error::CliError;
 use crate::to_stdout;
-use compare::Outcome;
+use compare::MethodResult;
 use data::{DemoData, Mail};
-use hyperinf::store::{StoreError, check_writable};
 
-pub use data::DataError;
-
-/// Mails of one backward pass.
+/// Mails per backward pass.
 const BATCH: usize = 50;
 
-/// What was done, and what each method made of it.
+/// The setting of a run and the result of each method.
 struct Demo<'a> {
     seed: u64,
     noise: f64,
     device: String,
     mails: &'a [Mail],
     validation: usize,
-    /// Which of the mails have the wrong label.
+    /// `true` for mails trained with the wrong label.
     flipped: Vec<bool>,
-    outcomes: Vec<Outcome>,
+    results: Vec<MethodResult>,
     /// Seconds of fine-tuning.
     training_seconds: f64,
-    /// Seconds of all per-sample gradients, which all methods but the training loss share.
+    /// Seconds of all per-sample gradients, which every method but the training loss uses.
     gradient_seconds: f64,
 }
 
-/// Fine-tunes on noisy labels, compares the methods, and writes what they found.
+/// Fine-tunes on noisy labels, compares the methods, and writes their results.
 ///
 /// # Errors
 ///
-/// If the noise is out of range, the device cannot be had, the folder cannot be written, or the numbers fail.
+/// If the noise is outside [0, 0.5), the device is not available, the folder cannot be written, or a computation
+/// fails.
 pub fn run(args: &DemoArgs) -> Result<(), CliError> {
-    noise::check(args.noise)?;
+    if !(0.0..0.5).contains(&args.noise) {
+        return Err(CliError::Noise { value: args.noise });
+    }
     let (device_name, device) = open_device(args.device.as_deref())?;
     let files = Files::new(args)?;
     let data = data::load()?;
-    let flipped = noise::flipped(data.train.len(), args.noise, args.seed);
+    let flipped = flipped_labels(data.train.len(), args.noise, args.seed);
     let (model, train, validation, training_seconds) = tuned(&data, &flipped, args.seed, &device)?;
 
     let began = Instant::now();
@@ -66,7 +67,7 @@ pub fn run(args: &DemoArgs) -> Result<(), CliError> {
 
     let bar = progress("methods", compare::NAMES.len() as u64);
     let losses = || losses(&model, &train);
-    let outcomes = compare::compare(&train_gradients, &query_gradients, losses, &flipped, || bar.inc(1))?;
+    let results = compare::compare(&train_gradients, &query_gradients, losses, &flipped, || bar.inc(1))?;
     bar.finish_and_clear();
 
     let demo = Demo {
@@ -76,7 +77,7 @@ pub fn run(args: &DemoArgs) -> Result<(), CliError> {
         mails: &data.train,
         validation: validation.len(),
         flipped,
-        outcomes,
+        results,
         training_seconds,
         gradient_seconds,
     };
@@ -84,7 +85,7 @@ pub fn run(args: &DemoArgs) -> Result<(), CliError> {
     to_stdout(|out| report::text(&demo, &files, out))
 }
 
-/// Where the results go.
+/// The output files.
 struct Files {
     folder: PathBuf,
     parquet: PathBuf,
@@ -93,7 +94,7 @@ struct Files {
 }
 
 impl Files {
-    /// The files in the folder, which is made, and found out to be writable before anything is computed.
+    /// Creates the folder and checks that every file can be written, before anything is computed.
     fn new(args: &DemoArgs) -> Result<Self, CliError> {
         let folder = args.out.clone();
         create_dir_all(&folder).map_err(|e| StoreError::output(&folder, e))?;
@@ -105,7 +106,7 @@ impl Files {
     }
 }
 
-/// The model after fine-tuning, the training samples as it saw them, the validation samples, and the time it took.
+/// The fine-tuned model, its training samples with flipped labels, the validation samples, and the seconds of tuning.
 fn tuned(
     data: &DemoData,
     flipped: &[bool],
@@ -145,12 +146,12 @@ fn losses(model: &EncoderClassifier, samples: &[Sample]) -> Result<Vec<f64>, Cli
     let mut losses = Vec::with_capacity(samples.len());
     for chunk in samples.chunks(BATCH) {
         let batch = model.collate(&chunk.iter().collect::<Vec<_>>())?;
-        losses.extend(hyperinf::curvature::host(model.loss(model.forward(&batch, &mut Tape::off()), &batch))?);
+        losses.extend(hyperinf::linalg::host(model.loss(model.forward(&batch, &mut Tape::off()), &batch))?);
     }
     Ok(losses)
 }
 
-/// A bar on standard error, drawn only if that is a terminal.
+/// A progress bar on standard error, shown only on a terminal.
 fn progress(what: &'static str, length: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{prefix:12} {bar:40} {pos}/{len}  {eta}");
     ProgressBar::new(length).with_style(style.expect("the template is well formed")).with_prefix(what)

@@ -2,18 +2,18 @@
 //!
 //! This module imports libraries only: every other module of the program may import it.
 
-mod told;
+mod hints;
 
 use std::io;
 use std::path::PathBuf;
 
 use hyperinf::DeviceError;
-use hyperinf::curvature::CurvatureError;
 use hyperinf::data::{Choice, RunError};
 use hyperinf::eval::{EvalError, TruthError};
 use hyperinf::gradients::{Estimate, GradientError};
+use hyperinf::linalg::ReadError;
 use hyperinf::models::ModelError;
-use hyperinf::scoring::ScoreError;
+use hyperinf::scoring::{ScoreError, SpecError};
 use hyperinf::solvers::SolveError;
 use hyperinf::store::StoreError;
 
@@ -21,23 +21,10 @@ use hyperinf::store::StoreError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CliError {
-    /// No method has this name.
-    #[error("there is no method `{name}`")]
-    Method {
-        /// The name given.
-        name: String,
-        /// The name most like it, if one is like it.
-        nearest: Option<&'static str>,
-    },
-    /// No solver has this name.
-    #[error("there is no solver `{name}`; there are {}", .known.join(", "))]
-    Solver {
-        /// The name given.
-        name: String,
-        /// All names.
-        known: Vec<&'static str>,
-    },
-    /// A damping that does not damp.
+    /// No method is written like this.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// A damping that is not positive and finite.
     #[error("{flag} must be positive and finite, not {value}")]
     Damping {
         /// The flag.
@@ -65,7 +52,7 @@ pub enum CliError {
         /// The value given.
         value: f64,
     },
-    /// A type that the device does not have.
+    /// A type that the device lacks.
     #[error("the device {device} has no {precision}")]
     Precision {
         /// The device.
@@ -90,7 +77,7 @@ pub enum CliError {
     #[error("the method {method} was left out: {reason}")]
     LeftOut {
         /// The method.
-        method: &'static str,
+        method: String,
         /// Why.
         reason: String,
     },
@@ -100,26 +87,26 @@ pub enum CliError {
         /// Their number.
         methods: usize,
         /// The first of them.
-        first: &'static str,
+        first: String,
         /// Why it could not.
         reason: String,
     },
-    /// A share of wrong labels that leaves no majority of right ones.
+    /// A share of wrong labels that is not below one half.
     #[error("--noise must be at least 0 and below 0.5, not {value}")]
     Noise {
         /// The value given.
         value: f64,
     },
-    /// The device cannot be had.
+    /// The device is not available.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// Standard output cannot be written, for another reason than that nobody reads on.
+    /// Standard output cannot be written; a closed pipe is not an error.
     #[error("standard output cannot be written")]
     Stdout(#[source] io::Error),
     /// Gradients cannot be scored from their files, or a file cannot be written.
     #[error(transparent)]
     Store(StoreError),
-    /// The numbers allow no scores.
+    /// The gradients allow no scores.
     #[error("the scores cannot be computed")]
     Score(#[source] ScoreError),
     /// With `--strict`: a solver did not reach its tolerance.
@@ -133,9 +120,9 @@ pub enum CliError {
         of: usize,
         /// The block with the largest residual.
         worst: String,
-        /// That residual.
+        /// Its relative residual.
         residual: f64,
-        /// What it should have been.
+        /// The tolerance.
         tolerance: f64,
     },
     /// The demo's data are damaged.
@@ -144,18 +131,18 @@ pub enum CliError {
     /// The model cannot be trained or run.
     #[error("the model cannot be used like this")]
     Model(#[from] ModelError),
-    /// Gradients cannot be taken.
-    #[error("the gradients cannot be taken")]
+    /// Gradients could not be computed.
+    #[error("the gradients cannot be computed")]
     Gradients(#[from] GradientError),
-    /// A device failed.
+    /// The device failed to return losses.
     #[error("the losses cannot be computed")]
-    Losses(#[from] CurvatureError),
+    Losses(#[from] ReadError),
     /// A figure of the demo does not exist.
     #[error("the methods cannot be compared")]
     Eval(#[from] EvalError),
-    /// A ground truth cannot be had.
-    #[error("the truth to judge by cannot be had")]
-    Truth(#[from] TruthError),
+    /// A ground truth could not be computed.
+    #[error("the ground truth could not be computed")]
+    Truth(#[source] TruthError),
     /// No rows, or more than there are.
     #[error("{flag} asks for {asked} rows of {rows}")]
     Amount {
@@ -231,5 +218,14 @@ fn flag(choice: Choice) -> &'static str {
         Choice::EachQuery => "--query-mode each",
         Choice::NothingRandom => "nothing that is drawn",
         Choice::LanguageModel => "a language model",
+    }
+}
+
+impl From<TruthError> for CliError {
+    fn from(error: TruthError) -> Self {
+        match error {
+            TruthError::Score(error) => Self::Score(error),
+            error => Self::Truth(error),
+        }
     }
 }

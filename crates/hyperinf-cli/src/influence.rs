@@ -44,7 +44,7 @@ impl Job<'_> {
             read: (&args.columns).into(),
             length: args.length.into(),
             options: settings.options.clone(),
-            estimate: args.curvature.estimate()?,
+            estimate: args.curvature.estimate(settings.spec.estimate)?,
             projection: settings.projection,
             seeds: self.seeds,
             blocks: args.blocks.clone().map(Pattern::new),

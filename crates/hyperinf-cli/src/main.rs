@@ -1,12 +1,94 @@
-//! The program `hyperinf`; see the library of the same package.
+//! The program `hyperinf`: training-data attribution from the command line.
+//!
+//! | module | content |
+//! |---|---|
+//! | [`args`] | the command line |
+//! | [`score`] | `hyperinf score`: from gradient files to scores |
+//! | [`finetune`] | `hyperinf finetune`: an adapter from rows of text |
+//! | [`attribute`] | `hyperinf attribute`: scores of training rows for query rows |
+//! | [`detect`] | `hyperinf detect`: training rows that look wrong |
+//! | [`select`] | `hyperinf select`: the training rows that help most |
+//! | [`compare`] | `hyperinf compare`: every method on the same gradients |
+//! | [`sweep`] | `hyperinf sweep`: scores at many dampings, and which to use |
+//! | [`converge`] | `hyperinf converge`: how fast solvers approach the inverse |
+//! | [`figure`] | figures as output files |
+//! | [`eval`] | `hyperinf eval`: methods compared with retraining |
+//! | [`methods`] | `hyperinf methods`: the list of methods |
+//! | [`demo`] | `hyperinf demo`: every method on real e-mails |
+//! | [`error`] | errors with their exit codes |
+//!
+//! Numbers are computed by the library crates; the program parses arguments and writes results.
 
+mod agreement;
+mod args;
+mod attribute;
+mod compare;
+mod converge;
+mod demo;
+mod detect;
+mod device;
+mod error;
+mod eval;
+mod figure;
+mod finetune;
+mod influence;
+mod methods;
+mod progress;
+mod score;
+mod select;
+mod sweep;
+mod text;
+
+use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
-// Batches of gradients are allocated and freed in a loop. glibc hands every block above 32 MiB back to the system,
-// which then clears its pages anew: ten times slower than keeping it.
+use clap::Parser;
+
+use args::{Cli, Command};
+use error::CliError;
+
+// Batches of gradients are allocated and freed in a loop. glibc returns every block above 32 MiB to the system, which
+// then clears its pages again: ten times slower than keeping them.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    hyperinf_cli::run(std::env::args_os())
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version arrive here too; a closed pipe is not a failure.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let outcome = match &cli.command {
+        Command::Score(args) => score::run(args),
+        Command::Finetune(args) => finetune::run(args),
+        Command::Attribute(args) => attribute::run(args),
+        Command::Detect(args) => detect::run(args),
+        Command::Select(args) => select::run(args),
+        Command::Compare(args) => compare::run(args),
+        Command::Converge(args) => converge::run(args),
+        Command::Sweep(args) => sweep::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Methods(args) => methods::run(args),
+        Command::Demo(args) => demo::run(args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // If standard error is closed, there is nowhere to report.
+            let _ = writeln!(io::stderr(), "{}", error.report());
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Writes to standard output. A closed pipe, as after `| head`, counts as success.
+fn to_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), CliError> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Stdout(error)),
+        _ => Ok(()),
+    }
 }

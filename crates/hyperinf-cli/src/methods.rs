@@ -1,4 +1,4 @@
-//! `hyperinf methods`.
+//! `hyperinf methods`: the table of named methods.
 
 use std::io::{self, Write};
 
@@ -11,6 +11,14 @@ use crate::to_stdout;
 
 /// The widths of the columns, two spaces between them: 118 in all.
 const WIDTHS: [usize; 4] = [16, 40, 30, 26];
+/// Below the table: the grammar of a method.
+const GRAMMAR: &str = "\
+A method is NAME[:SIDE][:SCALE][:merged][/SOLVER][@ESTIMATE], such as hyperinf:cols:merged@gauss-newton
+  SIDE      short, rows or cols: the side that is summed over (hyperinf, hyperinf-authors)
+  SCALE     mean or sum (hyperinf)
+  merged    one matrix over all blocks
+  SOLVER    another solver than the method's own
+  ESTIMATE  empirical, sampled or gauss-newton: the curvature, where the model is at hand";
 
 /// Prints every method.
 ///
@@ -18,7 +26,11 @@ const WIDTHS: [usize; 4] = [16, 40, 30, 26];
 ///
 /// If standard output cannot be written.
 pub fn run(args: &MethodsArgs) -> Result<(), CliError> {
-    to_stdout(|out| if args.json { json(out) } else { table(out) })
+    to_stdout(|out| match args {
+        MethodsArgs { json: true, .. } => json(out),
+        MethodsArgs { markdown: true, .. } => markdown(out),
+        MethodsArgs { .. } => table(out),
+    })
 }
 
 #[derive(Serialize)]
@@ -27,13 +39,44 @@ struct Entry {
     summary: &'static str,
     cost: &'static str,
     source: &'static str,
+    /// The choices that it has, as words of the grammar.
+    choices: Vec<&'static str>,
+    /// Whether it needs activations, and so the model.
+    needs_captures: bool,
+}
+
+impl From<&MethodInfo> for Entry {
+    fn from(method: &MethodInfo) -> Self {
+        let &MethodInfo { name, summary, cost, source, .. } = method;
+        Self { name, summary, cost, source, choices: choices(method), needs_captures: method.needs_captures() }
+    }
+}
+
+fn choices(method: &MethodInfo) -> Vec<&'static str> {
+    let curvature = method.has_curvature();
+    let all = [
+        (":SIDE", method.has_side()),
+        (":SCALE", method.has_scale()),
+        (":merged", curvature && !method.needs_captures()),
+        ("/SOLVER", curvature),
+        ("@ESTIMATE", curvature),
+    ];
+    all.into_iter().filter(|(_, has)| *has).map(|(word, _)| word).collect()
 }
 
 fn json(out: &mut dyn Write) -> io::Result<()> {
-    let entries =
-        methods().iter().map(|&MethodInfo { name, summary, cost, source }| Entry { name, summary, cost, source });
-    serde_json::to_writer_pretty(&mut *out, &entries.collect::<Vec<_>>())?;
+    serde_json::to_writer_pretty(&mut *out, &methods().iter().map(Entry::from).collect::<Vec<_>>())?;
     writeln!(out)
+}
+
+fn markdown(out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "| method | summary | cost | choices | source |\n|---|---|---|---|---|")?;
+    for method in methods() {
+        let choices: Vec<String> = choices(method).iter().map(|choice| format!("`{choice}`")).collect();
+        let &MethodInfo { name, summary, cost, source, .. } = method;
+        writeln!(out, "| `{name}` | {summary} | {cost} | {} | {source} |", choices.join(" "))?;
+    }
+    Ok(())
 }
 
 fn table(out: &mut dyn Write) -> io::Result<()> {
@@ -42,7 +85,7 @@ fn table(out: &mut dyn Write) -> io::Result<()> {
     for method in methods() {
         row(out, [method.name, method.summary, method.cost, method.source])?;
     }
-    Ok(())
+    writeln!(out, "\n{GRAMMAR}")
 }
 
 fn row(out: &mut dyn Write, cells: [&str; 4]) -> io::Result<()> {

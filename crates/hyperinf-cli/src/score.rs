@@ -22,8 +22,7 @@ pub(crate) use projection::{flags, note};
 pub(crate) use report::{counted, head};
 pub(crate) use settings::Settings;
 use summary::Summary;
-pub(crate) use summary::{Input, Scoring, entries, input, unit};
-pub use variants::GroupError;
+pub(crate) use summary::{Input, Scoring, entries, input};
 use variants::Variants;
 
 /// Blocks that are warned about one by one; of more only the number is told.
@@ -39,7 +38,7 @@ const WARNED: usize = 5;
 pub fn run(args: &ScoreArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let variants = Variants::new(args)?;
-    let settings = Settings::new(&args.scoring, variants.query_mode())?;
+    let settings = Settings::new(&args.scoring, variants.query_mode())?.of_stored()?;
     let options = variants.options(&settings.options)?;
     let output = args.output.as_deref().map(|path| ScoreFile::new(path, &variants.inputs())).transpose()?;
     let mut moments = variants.open()?;
@@ -53,7 +52,7 @@ pub fn run(args: &ScoreArgs) -> Result<(), CliError> {
     for other in variants.other_projections(settings.projection) {
         let found = score(Some(other))?;
         attribution.scores.rows.extend(found.scores.rows);
-        keep_worst(&mut attribution.blocks, found.blocks);
+        attribution.keep_worst(found.blocks);
     }
     let queries = moments[0].pair.query.file.samples();
     let outcome = variants.outcome(std::mem::take(&mut attribution.scores), queries, groups)?;
@@ -68,29 +67,13 @@ pub fn run(args: &ScoreArgs) -> Result<(), CliError> {
     to_stdout(|out| if args.scoring.json { report.json(out) } else { report.text(out) })
 }
 
-/// Of reports of the same blocks those that say least for the scores.
-pub(crate) fn keep_worst(blocks: &mut [BlockReport], others: Vec<BlockReport>) {
-    let trust = |report: &BlockReport| (report.converged(), -report.residual);
-    for (kept, other) in blocks.iter_mut().zip(others) {
-        if trust(&other).partial_cmp(&trust(kept)).is_none_or(|order| order.is_lt()) {
-            *kept = other;
-        }
-    }
-}
-
 /// The error bars of a spread.
 pub(crate) fn bars(spread: &Spread) -> ErrorBars<'_> {
     ErrorBars { std: &spread.std, low: &spread.low, high: &spread.high }
 }
 
-fn not_converged(attribution: &Attribution) -> Vec<&BlockReport> {
-    let mut blocks: Vec<&BlockReport> = attribution.blocks.iter().filter(|b| !b.converged()).collect();
-    blocks.sort_by(|a, b| b.residual.total_cmp(&a.residual));
-    blocks
-}
-
 pub(crate) fn check_converged(attribution: &Attribution) -> Result<(), CliError> {
-    let blocks = not_converged(attribution);
+    let blocks = attribution.not_converged();
     let Some(worst) = blocks.first() else { return Ok(()) };
     Err(CliError::NotConverged {
         blocks: blocks.len(),
@@ -104,7 +87,7 @@ pub(crate) fn check_converged(attribution: &Attribution) -> Result<(), CliError>
 /// Tells on standard error what the scores do not show.
 pub(crate) fn warn(settings: &Settings, attribution: &Attribution) {
     let mut notes = Settings::notes([settings].into_iter());
-    let blocks = not_converged(attribution);
+    let blocks = attribution.not_converged();
     for report in blocks.iter().take(WARNED) {
         notes.push(format!(
             "block `{}` did not reach the solver's tolerance: relative residual {:.2e} after {} steps, expected at most {:.2e}",

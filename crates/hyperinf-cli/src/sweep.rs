@@ -1,36 +1,31 @@
 //! `hyperinf sweep`: the same scores at many dampings, how stable their ranking is, and which damping to take.
 
-mod advice;
 mod figures;
-mod known;
 mod report;
 
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Instant;
 
-use hyperinf::curvature::{Damping, Storage, Structure};
-use hyperinf::eval::auc;
-use hyperinf::scoring::{Attribution, BlockReport, Method, Normalisation, Options, Scores};
-use hyperinf::solvers::{Solver, solver};
+use hyperinf::curvature::Damping;
+use hyperinf::eval::{Agreement, DampingConfig, DampingStudy, agreements, known_bad, study_dampings};
+use hyperinf::scoring::{Attribution, Method, Normalisation, Options, Scores};
+use hyperinf::store::{self, GradientPair, OutputFolder, Staged, check_range};
 
-use crate::agreement::{Agreement, agreements, top_k};
+use crate::agreement::top_k;
 use crate::args::{SideArg, SweepArgs};
 use crate::error::CliError;
 use crate::progress::{Progress, warn};
 use crate::score::{Settings, note};
 use crate::to_stdout;
-use advice::{Advice, Judged, advise};
-use hyperinf::store::{self, GradientPair, OutputFolder, Staged, check_range};
-pub use known::KnownError;
 use report::Summary;
 
 const FILES: [&str; 5] = ["sweep.csv", "scores.parquet", "sweep.png", "spearman.png", "summary.json"];
 
-/// What is swept besides the damping.
+/// The choices that are swept with the damping.
 #[derive(Clone, Copy)]
 struct Variant {
     side: Option<SideArg>,
-    /// Of a projection.
+    /// The rank of a projection.
     rank: Option<u32>,
 }
 
@@ -40,16 +35,11 @@ struct Swept {
     settings: Settings,
     found: Vec<Attribution>,
     seconds: f64,
-    /// Agreement with the scores at the next larger damping.
-    next: Vec<Option<Agreement>>,
-    /// Agreement with the plain dot product, of projected gradients if they are.
-    dot: Vec<Agreement>,
-    /// How well low scores find the samples known to be bad.
-    auc: Vec<Option<f64>>,
-    advice: Option<Advice>,
+    /// Agreement with neighbours and with the dot product, which is of projected gradients if they are projected.
+    study: DampingStudy,
 }
 
-/// Everything that is told.
+/// The results of all variants.
 struct Sweep<'a> {
     args: &'a SweepArgs,
     top_k: usize,
@@ -63,7 +53,7 @@ struct Sweep<'a> {
     seconds: f64,
 }
 
-/// Scores at every damping, compares, and writes what was found.
+/// Scores at every damping, compares the scores, and writes the results.
 ///
 /// # Errors
 ///
@@ -80,7 +70,14 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
     let folder = OutputFolder::new(&args.out, &FILES, &inputs)?;
     let mut pair = GradientPair::open(&args.train_gradients, &args.query_gradients)?;
     let top_k = top_k(args.top_k, pair.train.samples())?;
-    let bad = args.known_bad.as_deref().map(|path| known::read(path, pair.train.samples())).transpose()?;
+    let known = |path: &PathBuf| {
+        known_bad(path, pair.train.samples()).map_err(|source| {
+            let (what, path) = ("samples known to be bad", path.clone());
+            CliError::Input { what, path, source: Box::new(source) }
+        })
+    };
+    let bad = args.known_bad.as_ref().map(known).transpose()?;
+    let compared = DampingConfig { top: top_k, stable: args.stable, bad: bad.as_deref() };
     let mut dot = plain(&settings[0].1, &pair)?;
     let mut progress = Progress::new("variants and blocks", (settings.len() * pair.train.blocks().len()) as u64);
     let mut done = 0;
@@ -92,15 +89,16 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
             note(&pair, settings.projection).iter().for_each(|note| warn(note));
             dot = plain(&settings, &pair)?;
         }
-        let all: Vec<Damping> = dampings.iter().map(|&value| damping(args, value)).collect();
+        let all: Vec<Damping> = dampings.iter().map(|&value| damping(args.values().1, value)).collect();
         let mut tell = || {
             done += 1;
-            progress.at(done, || settings.method.to_owned());
+            progress.at(done, || settings.method.clone());
         };
         let found = store::sweep(&pair, &settings.options, &all, &settings.device, &mut tell)?;
         found.iter().try_for_each(|attribution| check_range(&attribution.scores))?;
         let seconds = began.elapsed().as_secs_f64();
-        sides.push(judge((args, top_k), &dampings, (variant, settings), (found, seconds), &dot, bad.as_deref())?);
+        let study = study_dampings(&dampings, &found, &dot, &compared)?;
+        sides.push(Swept { variant, settings, found, seconds, study });
     }
     progress.finish();
     let scores: Vec<&Scores> = sides.iter().flat_map(|side| side.found.iter().map(|a| &a.scores)).collect();
@@ -122,29 +120,31 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
     to_stdout(|out| if args.json { summary.json(out) } else { summary.text(&args.out, out) })
 }
 
-/// The dampings asked for, from small to large, each once.
+/// The dampings, from small to large, each once.
 fn dampings(args: &SweepArgs) -> Result<Vec<f64>, CliError> {
-    for &value in &args.dampings {
-        damping(args, value).validate().map_err(|_| CliError::Damping { flag: "--dampings", value })?;
+    let (values, absolute) = args.values();
+    let flag = if args.damping_absolute.is_empty() { "--damping" } else { "--damping-absolute" };
+    for &value in values {
+        damping(absolute, value).validate().map_err(|_| CliError::Damping { flag, value })?;
     }
-    let mut dampings = args.dampings.clone();
+    let mut dampings = values.to_vec();
     dampings.sort_by(f64::total_cmp);
     dampings.dedup();
     if dampings.len() < 2 {
         let value = dampings.len() as f64;
-        return Err(CliError::Value { flag: "--dampings", expected: "at least two numbers that differ", value });
+        return Err(CliError::Value { flag, expected: "at least two numbers that differ", value });
     }
     Ok(dampings)
 }
 
-fn damping(args: &SweepArgs, value: f64) -> Damping {
-    if args.absolute { Damping::Absolute(value) } else { Damping::Relative(value) }
+fn damping(absolute: bool, value: f64) -> Damping {
+    if absolute { Damping::Absolute(value) } else { Damping::Relative(value) }
 }
 
-/// What was typed, each once; `None` if it was nothing.
-fn each<T: Copy + PartialEq>(typed: &[T]) -> Vec<Option<T>> {
+/// The values, each once; `None` alone if there are none.
+fn each<T: Copy + PartialEq>(values: &[T]) -> Vec<Option<T>> {
     let mut found: Vec<Option<T>> = Vec::new();
-    for &value in typed {
+    for &value in values {
         if !found.contains(&Some(value)) {
             found.push(Some(value));
         }
@@ -152,26 +152,21 @@ fn each<T: Copy + PartialEq>(typed: &[T]) -> Vec<Option<T>> {
     if found.is_empty() { vec![None] } else { found }
 }
 
-/// The method once per side and rank, with the solver by which it is swept.
+/// The method once per side and rank, with a solver for many dampings.
 fn settings(args: &SweepArgs) -> Result<Vec<(Variant, Settings)>, CliError> {
     let one = |variant| {
         let Variant { side, rank } = variant;
-        let mut settings = Settings::new(&args.scoring(side, rank), args.query_mode)?;
-        if !matches!(settings.options.method, Method::Inverse { .. }) {
-            return Err(CliError::Combination {
-                first: format!("--method {}", settings.method),
-                second: "a sweep",
-                reason: "the method has no curvature, and so no damping",
-            });
+        let mut settings = Settings::new(&args.scoring(side, rank), args.query_mode)?.of_stored()?;
+        let refused = |second, reason| {
+            Err(CliError::Combination { first: format!("--method {}", settings.method), second, reason })
+        };
+        if !settings.spec.method.has_curvature() {
+            return refused("a sweep", "the method has no curvature, and so no damping");
         }
-        if side.is_some() && settings.gfim().is_none() {
-            return Err(CliError::Combination {
-                first: format!("--method {}", settings.method),
-                second: "--sides",
-                reason: "only a generalized Fisher matrix, as of hyperinf, sums over a side",
-            });
+        if side.is_some() && !settings.spec.method.has_side() {
+            return refused("--sides", "only a generalized Fisher matrix, as of hyperinf, sums over a side");
         }
-        settings.options.method = swept(settings.method, settings.options.method);
+        settings.options.method = settings.spec.for_sweep().options()?.method;
         Ok((variant, settings))
     };
     let ranks = each(&args.project);
@@ -180,20 +175,6 @@ fn settings(args: &SweepArgs) -> Result<Vec<(Variant, Settings)>, CliError> {
         .flat_map(|side| ranks.iter().map(move |&rank| Variant { side, rank }))
         .map(one)
         .collect()
-}
-
-/// The method by one eigendecomposition for all dampings, where it means the inverse of a matrix.
-fn swept(name: &str, method: Method) -> Method {
-    let (Method::Inverse { storage, .. }, Some(spectral)) = (&method, solver("spectral")) else { return method };
-    let structures: &[Structure] = match (name, storage) {
-        ("exact", Storage::Full) => &[Structure::Samples, Structure::Dense],
-        ("hyperinf", Storage::OneSided { .. }) => &[Structure::OneSided],
-        _ => return method,
-    };
-    if !structures.iter().all(|structure| spectral.supports(*structure)) {
-        return method;
-    }
-    Method::Inverse { storage: *storage, solver: Arc::<dyn Solver>::from(spectral) }
 }
 
 /// The scores by the plain dot product.
@@ -207,49 +188,12 @@ fn plain(settings: &Settings, pair: &GradientPair) -> Result<Scores, CliError> {
     Ok(store::score(pair, None, &options, &settings.device)?.scores)
 }
 
-fn judge(
-    (args, top_k): (&SweepArgs, usize),
-    dampings: &[f64],
-    (variant, settings): (Variant, Settings),
-    (found, seconds): (Vec<Attribution>, f64),
-    plain: &Scores,
-    bad: Option<&[bool]>,
-) -> Result<Swept, CliError> {
-    let mut sets: Vec<&Scores> = found.iter().map(|a| &a.scores).collect();
-    sets.push(plain);
-    let agreements = agreements(&sets, top_k)?;
-    let count = found.len();
-    let next: Vec<Option<Agreement>> = (0..count).map(|i| (i + 1 < count).then(|| agreements[i][i + 1])).collect();
-    let dot: Vec<Agreement> = (0..count).map(|i| agreements[i][count]).collect();
-    let auc = |scores: &Scores| -> Result<Option<f64>, CliError> {
-        Ok(bad.map(|bad| auc(&suspicion(scores), bad)).transpose()?)
-    };
-    let auc: Vec<Option<f64>> = found.iter().map(|a| auc(&a.scores)).collect::<Result<_, _>>()?;
-    let judged: Vec<Judged> = (0..count)
-        .map(|i| Judged {
-            damping: dampings[i],
-            converged: found[i].blocks.iter().all(BlockReport::converged),
-            dot: dot[i].spearman,
-            next: next[i].and_then(|agreement| agreement.spearman),
-            auc: auc[i],
-        })
-        .collect();
-    let advice = advise(&judged, args.stable);
-    Ok(Swept { variant, settings, found, seconds, next, dot, auc, advice })
-}
-
-/// The negative of each sample's score, averaged over the queries.
-fn suspicion(scores: &Scores) -> Vec<f64> {
-    let queries = scores.queries() as f64;
-    (0..scores.samples()).map(|i| -scores.rows.iter().map(|row| row[i]).sum::<f64>() / queries).collect()
-}
-
 /// The variant whose advice counts: with samples known to be bad the one of the highest AUC, else the first of those with
 /// the largest rank that has one.
 fn choose(sides: &[Swept]) -> Option<usize> {
     let value = |side: &Swept| {
-        let advice = side.advice.as_ref()?;
-        Some((side.auc[advice.place].unwrap_or(0.0), side.variant.rank))
+        let advice = side.study.advice.as_ref()?;
+        Some((side.study.auc[advice.place].unwrap_or(0.0), side.variant.rank))
     };
     let known = sides.iter().enumerate().filter_map(|(place, side)| Some((place, value(side)?)));
     let order = |a: (f64, Option<u32>), b: (f64, Option<u32>)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));

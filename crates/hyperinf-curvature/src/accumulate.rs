@@ -1,13 +1,12 @@
 use burn::tensor::{DType, Tensor, assert_shape};
-use hyperinf_gradients::{Block, Capture, squared_norms};
+use hyperinf_gradients::{Block, Capture};
+use hyperinf_linalg::{least_square, squared_norms};
 
-use crate::kronecker::{Correction, Factors, capture_squares};
-use crate::low_rank::Sketch;
-use crate::product::outer;
-use crate::storage::{check_matrix, check_samples};
-use crate::{Curvature, CurvatureError, Scale, Side, Storage, least_square};
+use crate::moments::capture_squares;
+use crate::sum::Sum;
+use crate::{Curvature, CurvatureError, Storage};
 
-/// The curvature of one block with what damping and reports need to know about it.
+/// The curvature of one block, with the numbers that damping and reports need.
 #[derive(Clone, Debug)]
 pub struct BlockCurvature {
     /// The block.
@@ -20,10 +19,12 @@ pub struct BlockCurvature {
     pub samples: usize,
 }
 
-/// Sums the curvature of one block over batches: `F = (1/n) Σ g_i g_iᵀ` in the storage asked for.
+/// Sums the curvature of one block over batches: `F = (1/n) Σ g_i g_iᵀ`, in a [`Storage`].
 ///
-/// The samples are added once; where [`Accumulator::end_pass`] then says so, once more. Memory does not grow with
-/// `n`, except for [`Storage::Samples`]. Products are taken in the gradients' type, squared norms are summed in f64.
+/// Samples are added once; if [`Accumulator::end_pass`] then returns `true`, the same ones again. Memory does not grow
+/// with `n`, except for [`Storage::Samples`]. Products are taken in the gradients' type, squared norms are summed in
+/// f64.
+#[derive(Clone)]
 pub struct Accumulator {
     block: Block,
     storage: Storage,
@@ -32,22 +33,6 @@ pub struct Accumulator {
     samples: usize,
     /// Of the gradients.
     dtype: Option<DType>,
-}
-
-/// What has been added so far.
-#[allow(clippy::large_enum_variant, reason = "one per block; how large a tensor is depends on the backends")]
-enum Sum {
-    Nothing,
-    Matrix(Tensor<2>),
-    Rows {
-        rows: Vec<Tensor<2>>,
-        collapse: bool,
-    },
-    Vector(Tensor<1>),
-    Factors(Factors),
-    Sketch(Sketch),
-    /// The second pass.
-    Correction(Correction),
 }
 
 impl Accumulator {
@@ -59,13 +44,7 @@ impl Accumulator {
     /// rank is 0.
     pub fn new(block: Block, storage: Storage) -> Result<Self, CurvatureError> {
         storage.check(&block)?;
-        let sum = match storage {
-            Storage::Samples => Sum::Rows { rows: Vec::new(), collapse: false },
-            Storage::Full => Sum::Rows { rows: Vec::new(), collapse: true },
-            Storage::Kronecker { .. } | Storage::TwoSided { .. } => Sum::Factors(Factors::default()),
-            Storage::Dense | Storage::OneSided { .. } | Storage::Diagonal | Storage::LowRank { .. } => Sum::Nothing,
-        };
-        Ok(Self { block, storage, sum, square_sum: 0.0, samples: 0, dtype: None })
+        Ok(Self { block, storage, sum: Sum::new(storage), square_sum: 0.0, samples: 0, dtype: None })
     }
 
     /// The block.
@@ -78,7 +57,8 @@ impl Accumulator {
     /// # Errors
     ///
     /// If the storage needs captures, a sample's gradient is not finite (the sample's index counts from the first
-    /// batch), held samples would exceed 64 GiB, or the dense matrix that [`Storage::Full`] turns to 16 GiB.
+    /// batch), the held samples would exceed 64 GiB, or the dense matrix that replaces them in [`Storage::Full`] 16
+    /// GiB.
     ///
     /// # Panics
     ///
@@ -86,70 +66,20 @@ impl Accumulator {
     pub fn add(&mut self, gradients: Tensor<3>) -> Result<(), CurvatureError> {
         let (rows, cols) = (self.block.rows, self.block.cols);
         assert_shape!(gradients, [_, rows, cols]);
+        let n = gradients.dims()[0];
         if self.storage.needs_captures() {
             return Err(CurvatureError::NeedsCaptures { block: self.block.name.clone() });
         }
-        if gradients.dims()[0] == 0 {
+        if n == 0 {
             return Ok(());
         }
-        if let Sum::Correction(correction) = &mut self.sum {
-            correction.add_gradients(gradients);
-            return Ok(());
+        if !self.sum.is_second_pass() {
+            self.sum.check(&self.block, self.samples + n)?;
+            self.dtype = Some(gradients.dtype());
+            self.count(squared_norms(gradients.clone().flatten(1, 2))?)?;
         }
-        let n = gradients.dims()[0];
-        if matches!(self.sum, Sum::Rows { .. }) {
-            check_samples(&self.block, self.samples + n)?;
-        }
-        let flat: Tensor<2> = gradients.clone().flatten(1, 2);
-        self.dtype = Some(flat.dtype());
-        self.count(squared_norms(flat.clone())?)?;
-
-        self.sum = match (std::mem::replace(&mut self.sum, Sum::Nothing), self.storage) {
-            (Sum::Rows { mut rows, collapse }, _) => {
-                rows.push(flat);
-                if collapse && self.samples > self.block.parameters() {
-                    check_matrix(&self.block, self.block.parameters())?;
-                    let parts = rows.into_iter().map(outer);
-                    Sum::Matrix(parts.reduce(|a, b| a + b).expect("the batch was just pushed"))
-                } else {
-                    Sum::Rows { rows, collapse }
-                }
-            }
-            (Sum::Factors(mut factors), _) => {
-                factors.add_gradients(gradients);
-                Sum::Factors(factors)
-            }
-            (sum, Storage::LowRank { rank, seed }) => {
-                let mut sketch = match sum {
-                    Sum::Sketch(sketch) => sketch,
-                    _ => Sketch::new(rank, seed, &flat).ok_or_else(|| CurvatureError::Eigen {
-                        block: self.block.name.clone(),
-                        what: "the sketch",
-                        side: rank,
-                    })?,
-                };
-                sketch.add(flat);
-                Sum::Sketch(sketch)
-            }
-            (sum, Storage::Diagonal) => {
-                let squares = flat.square().sum_dim(0).squeeze_dim(0);
-                Sum::Vector(match sum {
-                    Sum::Vector(before) => before + squares,
-                    _ => squares,
-                })
-            }
-            (sum, storage) => {
-                let product = match storage {
-                    Storage::OneSided { side, .. } => outer(contracted(gradients, side)),
-                    _ => outer(flat),
-                };
-                Sum::Matrix(match sum {
-                    Sum::Matrix(before) => before + product,
-                    _ => product,
-                })
-            }
-        };
-        Ok(())
+        self.sum.add(gradients)?;
+        self.sum.collapse(&self.block, self.samples)
     }
 
     /// Adds a batch as a capture; for storages that need gradients only, as [`Accumulator::add`].
@@ -160,7 +90,7 @@ impl Accumulator {
     ///
     /// # Panics
     ///
-    /// If the capture is another block's.
+    /// If the shapes are not the block's.
     pub fn add_capture(&mut self, capture: &Capture) -> Result<(), CurvatureError> {
         if !self.storage.needs_captures() {
             return self.add(capture.gradients());
@@ -171,16 +101,11 @@ impl Accumulator {
         if capture.input.dims()[0] == 0 {
             return Ok(());
         }
-        if let Sum::Correction(correction) = &mut self.sum {
-            correction.add_capture(capture);
-            return Ok(());
+        if !self.sum.is_second_pass() {
+            self.dtype = Some(capture.delta.dtype());
+            self.count(capture_squares(capture)?)?;
         }
-        self.dtype = Some(capture.delta.dtype());
-        self.count(capture_squares(capture)?)?;
-        if let Sum::Factors(factors) = &mut self.sum {
-            factors.add_capture(capture)?;
-        }
-        Ok(())
+        self.sum.add_capture(capture)
     }
 
     /// Adds the squared norms of a batch's samples.
@@ -192,6 +117,61 @@ impl Accumulator {
         self.samples += squares.len();
         self.square_sum += squares.iter().sum::<f64>();
         Ok(())
+    }
+
+    /// Adds another accumulator of the same block and storage: its samples follow these.
+    ///
+    /// Sums are added in f32 or f64 as they are, so that the result is that of one accumulator up to rounding, and the
+    /// same for the same cut of the samples and the same order of merges. A second pass is merged where every part
+    /// began as a clone of one accumulator after [`Accumulator::end_pass`]; its first pass is then counted once.
+    ///
+    /// ```
+    /// use burn::tensor::Tensor;
+    /// use hyperinf_curvature::{Accumulator, Storage};
+    /// use hyperinf_gradients::Block;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let device = burn::tensor::Device::flex();
+    /// let part = |gradients: [[[f32; 2]; 1]; 2]| -> Result<Accumulator, Box<dyn std::error::Error>> {
+    ///     let mut sum = Accumulator::new(Block::new("layer", 1, 2), Storage::Dense)?;
+    ///     sum.add(Tensor::from_data(gradients, &device))?;
+    ///     Ok(sum)
+    /// };
+    /// let mut all = part([[[1.0, 0.0]], [[0.0, 2.0]]])?;
+    /// all.merge(part([[[3.0, 0.0]], [[0.0, 0.0]]])?)?;
+    /// let found = all.finish()?;
+    /// assert_eq!((found.samples, found.curvature.trace()?), (4, 3.5));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the block, the storage or the pass is another, or what is held would be too large, as in
+    /// [`Accumulator::add`].
+    pub fn merge(&mut self, later: Self) -> Result<(), CurvatureError> {
+        let unlike = |what| CurvatureError::Merge { block: self.block.name.clone(), what };
+        if later.block != self.block {
+            return Err(unlike("block"));
+        }
+        if later.storage != self.storage {
+            return Err(unlike("storage"));
+        }
+        let second = self.sum.is_second_pass();
+        if later.sum.is_second_pass() != second || second && later.samples != self.samples {
+            return Err(unlike("pass"));
+        }
+        let samples = if second { self.samples } else { self.samples + later.samples };
+        self.sum.check(&self.block, samples)?;
+        if !self.sum.merge(later.sum) {
+            return Err(unlike("pass"));
+        }
+        if !second {
+            self.samples = samples;
+            self.square_sum += later.square_sum;
+            self.dtype = self.dtype.or(later.dtype);
+        }
+        self.sum.collapse(&self.block, self.samples)
     }
 
     /// `mean(diag F)`; 0 if all gradients are zero, and an error if they are not but their products would underflow.
@@ -215,74 +195,21 @@ impl Accumulator {
     /// needs cannot be computed.
     pub fn end_pass(&mut self) -> Result<bool, CurvatureError> {
         self.mean_square()?;
-        let (Storage::Kronecker { corrected: true } | Storage::TwoSided { corrected: true }) = self.storage else {
-            return Ok(false);
-        };
-        match std::mem::replace(&mut self.sum, Sum::Nothing) {
-            Sum::Factors(factors) => {
-                let bases = factors.finish(&self.block, self.samples, false)?;
-                self.sum = Correction::of(&bases).map_or(Sum::Nothing, Sum::Correction);
-                Ok(true)
-            }
-            done => {
-                self.sum = done;
-                Ok(false)
-            }
-        }
+        self.sum.end_pass(&self.block, self.samples)
     }
 
     /// The mean over all samples added.
     ///
     /// # Errors
     ///
-    /// If there were none, the second pass that [`Accumulator::end_pass`] asked for had another number of them, their
-    /// gradients are too small for their type, or eigenvalues cannot be computed.
+    /// If there were none, the second pass had another number of them, their gradients are too small for their type, or
+    /// eigenvalues cannot be computed.
     pub fn finish(self) -> Result<BlockCurvature, CurvatureError> {
         if self.samples == 0 {
             return Err(CurvatureError::Empty { block: self.block.name });
         }
         let mean_square = self.mean_square()?;
-        let Self { block, storage, sum, samples, .. } = self;
-        let n = samples as f64;
-        let second_pass = |found| CurvatureError::SecondPass { block: block.name.clone(), found, expected: samples };
-        let curvature = match (sum, storage) {
-            (Sum::Rows { rows, .. }, _) => {
-                Curvature::Samples(if rows.len() == 1 { rows[0].clone() } else { Tensor::cat(rows, 0) })
-            }
-            (Sum::Matrix(sum), Storage::OneSided { side, scale }) => {
-                let Block { rows, cols, .. } = block;
-                let rows_contracted = side.contracts_rows(rows, cols);
-                let length = match scale {
-                    Scale::Mean if rows_contracted => rows,
-                    Scale::Mean => cols,
-                    Scale::Sum => 1,
-                };
-                Curvature::OneSided { factor: sum.div_scalar(n * length as f64), rows, cols, rows_contracted }
-            }
-            (Sum::Matrix(sum), _) => Curvature::Dense(sum.div_scalar(n)),
-            (Sum::Vector(sum), _) => Curvature::Diagonal(sum.div_scalar(n)),
-            (Sum::Factors(_), Storage::Kronecker { corrected: true } | Storage::TwoSided { corrected: true }) => {
-                return Err(second_pass(0));
-            }
-            (Sum::Factors(factors), Storage::TwoSided { .. }) => factors.finish(&block, samples, true)?,
-            (Sum::Factors(factors), _) => factors.finish(&block, samples, false)?,
-            (Sum::Correction(correction), _) if correction.samples != samples => {
-                return Err(second_pass(correction.samples));
-            }
-            (Sum::Correction(correction), _) => correction.finish(&block)?,
-            (Sum::Sketch(sketch), _) => sketch.finish(&block, samples)?,
-            (Sum::Nothing, _) => return Err(CurvatureError::Empty { block: block.name }),
-        };
-        Ok(BlockCurvature { block, curvature, mean_square, samples })
-    }
-}
-
-/// All gradients with the kept side as columns: `[n·rows, cols]` or `[n·cols, rows]`.
-fn contracted(gradients: Tensor<3>, side: Side) -> Tensor<2> {
-    let [n, rows, cols] = gradients.dims();
-    if side.contracts_rows(rows, cols) {
-        gradients.reshape([n * rows, cols])
-    } else {
-        gradients.swap_dims(1, 2).reshape([n * cols, rows])
+        let curvature = self.sum.finish(&self.block, self.samples)?;
+        Ok(BlockCurvature { block: self.block, curvature, mean_square, samples: self.samples })
     }
 }

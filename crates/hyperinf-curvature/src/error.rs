@@ -1,7 +1,10 @@
 use burn::tensor::DType;
-use hyperinf_gradients::GradientError;
+use hyperinf_gradients::Block;
+use hyperinf_linalg::{MatrixError, ReadError};
 
-/// What data or settings can do wrong while curvature is accumulated.
+use crate::Structure;
+
+/// Why a curvature could not be accumulated.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CurvatureError {
@@ -43,7 +46,7 @@ pub enum CurvatureError {
         /// The value given.
         value: f64,
     },
-    /// Something would not fit.
+    /// A matrix or the samples would not fit into memory.
     #[error(
         "block `{block}`: its curvature needs {what} of {rows} × {cols}, which would take {gib:.1} GiB (at most {limit_gib:.0})"
     )]
@@ -67,7 +70,7 @@ pub enum CurvatureError {
         /// The block's name.
         block: String,
     },
-    /// The storage needs a layer's inputs and what came back to it, and was given their products.
+    /// The storage needs captures, and was given per-sample gradients.
     #[error(
         "block `{block}`: a Kronecker product of inputs and output gradients needs both, not per-sample gradients alone"
     )]
@@ -75,7 +78,7 @@ pub enum CurvatureError {
         /// The block's name.
         block: String,
     },
-    /// The samples have not been added as often, or not as many of them, as the storage needs.
+    /// The second pass over the samples is missing, or had another number of them.
     #[error("block `{block}`: {found} samples in the second pass, {expected} in the first")]
     SecondPass {
         /// The block's name.
@@ -84,6 +87,22 @@ pub enum CurvatureError {
         found: usize,
         /// Samples of the first.
         expected: usize,
+    },
+    /// A curvature has another structure than a function needs.
+    #[error("the curvature is {found:?} where {expected:?} is needed")]
+    Structure {
+        /// The structure needed.
+        expected: Structure,
+        /// The structure found.
+        found: Structure,
+    },
+    /// Two accumulators cannot be merged.
+    #[error("block `{block}`: two sums over samples have not the same {what}")]
+    Merge {
+        /// The block's name.
+        block: String,
+        /// What differs.
+        what: &'static str,
     },
     /// An eigendecomposition failed: a value is not finite, or it did not converge.
     #[error("block `{block}`: the eigenvalues of {what}, of size {side}, cannot be computed")]
@@ -96,15 +115,19 @@ pub enum CurvatureError {
         side: usize,
     },
     /// A device failed while values were read back.
-    #[error("reading values back from the device failed: {0}")]
-    Read(String),
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }
 
-impl From<GradientError> for CurvatureError {
-    fn from(error: GradientError) -> Self {
-        Self::Read(match error {
-            GradientError::Read(text) => text,
-            other => other.to_string(),
-        })
+impl CurvatureError {
+    /// Names the block and the matrix that has no eigenvalues.
+    pub(crate) fn eigen(block: &Block, what: &'static str) -> impl FnOnce(MatrixError) -> Self {
+        let block = block.name.clone();
+        move |error| match error {
+            MatrixError::Read(error) => Self::Read(error),
+            MatrixError::NonFinite { size: side }
+            | MatrixError::NotPositiveDefinite { size: side, .. }
+            | MatrixError::NotConverged { size: side } => Self::Eigen { block, what, side },
+        }
     }
 }

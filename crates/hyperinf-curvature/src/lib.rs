@@ -1,40 +1,57 @@
 //! Curvature of the loss, one damped matrix per block of parameters.
 //!
-//! Three independent choices make a method: *estimate* (what is sent back from the outputs), *structure* (how a
-//! block is stored) and *solver* (how it is inverted). This crate holds the second; it inverts nothing.
+//! Three independent choices make a method: *estimate* (which gradients are sent back from the outputs), *structure*
+//! (how a block's curvature is stored) and *solver* (how it is inverted). This crate holds the second; it inverts
+//! nothing.
 //!
 //! An [`Accumulator`] sums `F = (1/n) Σ g_i g_iᵀ` over batches into one [`Curvature`] per block: the empirical Fisher
-//! of the samples' own gradients, or whatever an estimate's pseudo-samples add up to.
+//! from the samples' own gradients, another estimate of the curvature from its pseudo-samples.
 //!
-//! | storage | made of | structure | memory |
+//! | storage | made of | structure | numbers held |
 //! |---|---|---|---|
-//! | [`Storage::Dense`] | gradients | dense | `D²` |
-//! | [`Storage::Samples`], [`Storage::Full`] | gradients | samples (or dense) | `nD` (at most `D²`) |
-//! | [`Storage::OneSided`] | gradients | one-sided | `rows²` or `cols²` |
-//! | [`Storage::Diagonal`] | gradients | diagonal | `D` |
-//! | [`Storage::Kronecker`] | captures | Kronecker | `rows² + cols² + D` |
-//! | [`Storage::TwoSided`] | gradients | Kronecker | `rows² + cols² + D` |
-//! | [`Storage::LowRank`] | gradients | eigenpairs | `2D(2·rank + 1)`, then `D·rank` |
+//! | [`Storage::Dense`] | gradients | [`Dense`] | `D²` |
+//! | [`Storage::Samples`], [`Storage::Full`] | gradients | [`Samples`] (or [`Dense`]) | `nD` (at most `D²`) |
+//! | [`Storage::OneSided`] | gradients | [`OneSided`] | `rows²` or `cols²` |
+//! | [`Storage::Diagonal`] | gradients | [`Diagonal`] | `D` |
+//! | [`Storage::Kronecker`] | captures | [`Kronecker`] | `rows² + cols² + D` |
+//! | [`Storage::TwoSided`] | gradients | [`Kronecker`] | `rows² + cols² + D` |
+//! | [`Storage::LowRank`] | gradients | [`Eigenpairs`] | `2D(2·rank + 1)`, then `D·rank` |
+//!
+//! ```
+//! use burn::tensor::Tensor;
+//! use hyperinf_curvature::{Accumulator, Damping, Storage};
+//! use hyperinf_gradients::Block;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let device = burn::tensor::Device::flex();
+//! // A layer of 2 inputs and 1 output, whose two samples arrive one by one.
+//! let mut sum = Accumulator::new(Block::new("layer", 2, 1), Storage::Diagonal)?;
+//! sum.add(Tensor::from_data([[[1.0], [2.0]]], &device))?;
+//! sum.add(Tensor::from_data([[[3.0], [0.0]]], &device))?;
+//! let found = sum.finish()?;
+//!
+//! assert_eq!(found.curvature.trace()?, 7.0);
+//! // 0.1 × the mean of the diagonal.
+//! assert!((Damping::default().lambda(found.mean_square) - 0.35).abs() < 1e-12);
+//! # Ok(())
+//! # }
+//! ```
 
 mod accumulate;
 mod curvature;
 mod damping;
-mod eigen;
 mod error;
-mod kronecker;
-mod low_rank;
-mod precision;
-mod product;
-mod rotate;
+mod moments;
+mod side;
+mod sketch;
 mod storage;
+mod structures;
+mod sum;
 
 pub use accumulate::{Accumulator, BlockCurvature};
-pub use curvature::{Curvature, Scale, Side, Structure};
+pub use curvature::{Curvature, Structure};
 pub use damping::Damping;
 pub use error::CurvatureError;
-pub use precision::{host, least_square, precise, scalars, tensor_from_host};
-pub use product::{
-    combine, combine_precise, dots, dots_precise, gram, gram_precise, normal_product, outer, squares, symmetric_product,
-};
-pub use rotate::rotate;
+pub use side::{Scale, Side};
 pub use storage::Storage;
+pub use structures::{Core, Dense, Diagonal, Eigenpairs, Kronecker, OneSided, Samples, Structured};

@@ -1,6 +1,7 @@
 use hyperinf_gradients::Block;
+use hyperinf_linalg::{TooLarge, check_size};
 
-use crate::{CurvatureError, Scale, Side};
+use crate::{CurvatureError, Scale, Side, Structure};
 
 /// The largest matrix that an accumulator starts, in bytes.
 const MATRIX_LIMIT: u64 = 16 << 30;
@@ -9,7 +10,7 @@ const SAMPLES_LIMIT: u64 = 64 << 30;
 const F32: u64 = 4;
 const F64: u64 = 8;
 
-/// How a block's curvature is to be stored.
+/// How a block's curvature is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Storage {
     /// `[D, D]`, whatever the number of samples.
@@ -27,41 +28,112 @@ pub enum Storage {
     },
     /// The diagonal, `[D]`.
     Diagonal,
-    /// The Kronecker product of the second moments of a layer's inputs and of what came back, from captures (Martens &
-    /// Grosse 2015, section 3): `H = A ⊗ S`, `A` the mean of `a aᵀ` over positions, `S = (1/n) Σ δ δᵀ` over samples and
-    /// positions. Exact if `a` and `δ` are independent and positions of a sample do not correlate.
+    /// The Kronecker product of the second moments of a layer's inputs and its output gradients, from captures (Martens
+    /// and Grosse 2015, section 3): `H = A ⊗ S`, `A` the mean of `a aᵀ` over positions, `S = (1/n) Σ δ δᵀ` over samples
+    /// and positions. Exact if `a` and `δ` are independent and positions of a sample do not correlate.
     ///
-    /// Where a sample has one position, `A` is a mean over all samples. Where it has several, positions to which
-    /// nothing came back (`δ = 0`) are taken for padding and left out of `A`.
+    /// Where a sample has one position, `A` is a mean over all samples. Where it has several, positions without an
+    /// output gradient (`δ = 0`) count as padding and are left out of `A`.
     ///
     /// Eigenvectors are in descending order of their own factor's eigenvalues.
     Kronecker {
-        /// Eigenvalues fitted in the factors' eigenbases, `Λ_ij = mean (Q_Aᵀ g Q_S)_ij²`, in a second pass: the diagonal
-        /// nearest to `F` in this basis (EK-FAC; George et al. 2018). Their trace is the Fisher's.
+        /// Fits the eigenvalues in the factors' eigenbases, `Λ_ij = mean (Q_Aᵀ g Q_S)_ij²`, in a second pass: the
+        /// diagonal nearest to `F` in this basis (EK-FAC; George et al. 2018). Their trace is the Fisher's.
         corrected: bool,
     },
-    /// The same from gradients alone: the eigenbases of `L = mean g gᵀ` and `R = mean gᵀ g` (Shampoo's statistics; Gupta
-    /// et al. 2018, algorithm 1).
+    /// The same from gradients alone: the eigenbases of `L = mean g gᵀ` and `R = mean gᵀ g` (Shampoo's statistics;
+    /// Gupta et al. 2018, algorithm 1).
     TwoSided {
-        /// Eigenvalues fitted in a second pass, as in [`Storage::Kronecker`]. Without it they are the products of the
+        /// Fits the eigenvalues in a second pass, as in [`Storage::Kronecker`]. Otherwise they are the products of the
         /// two sides' divided by `tr L = tr R`, so that the trace is the Fisher's: `H = L ⊗ R / tr L`.
         corrected: bool,
     },
-    /// The leading eigenpairs of `F` by a randomized Nyström approximation in one pass (Tropp et al. 2017, algorithm
+    /// The leading eigenpairs of `F` by a randomised Nyström approximation in one pass (Tropp et al. 2017, algorithm
     /// 3), from `min(2·rank + 1, D)` random rows: its expected error in the nuclear norm is at most twice the smallest
     /// that any matrix of this rank has. Never above `F`; exact once the rank is `F`'s.
     LowRank {
         /// Eigenpairs kept, at least 1; at most `D` of them exist.
         rank: usize,
-        /// Of the random rows.
+        /// The seed of the random rows.
         seed: u64,
     },
 }
 
 impl Storage {
-    /// Whether it is made of captures, inputs and what came back to a layer, and not of their products alone.
+    /// The structures that a curvature of this storage may have.
+    pub fn structures(self) -> &'static [Structure] {
+        match self {
+            Self::Dense => &[Structure::Dense],
+            Self::Samples => &[Structure::Samples],
+            Self::Full => &[Structure::Samples, Structure::Dense],
+            Self::OneSided { .. } => &[Structure::OneSided],
+            Self::Diagonal => &[Structure::Diagonal],
+            Self::Kronecker { .. } | Self::TwoSided { .. } => &[Structure::Kronecker],
+            Self::LowRank { .. } => &[Structure::Eigenpairs],
+        }
+    }
+
+    /// Whether it needs captures, the layers' inputs and output gradients, and not only their products.
     pub fn needs_captures(self) -> bool {
-        matches!(self, Self::Kronecker { .. })
+        match self {
+            Self::Kronecker { .. } => true,
+            Self::Dense
+            | Self::Samples
+            | Self::Full
+            | Self::OneSided { .. }
+            | Self::Diagonal
+            | Self::TwoSided { .. }
+            | Self::LowRank { .. } => false,
+        }
+    }
+
+    /// How many times the samples are added: see [`Accumulator::end_pass`](crate::Accumulator::end_pass).
+    pub fn passes(self) -> usize {
+        match self {
+            Self::Kronecker { corrected } | Self::TwoSided { corrected } => 1 + usize::from(corrected),
+            Self::Dense
+            | Self::Samples
+            | Self::Full
+            | Self::OneSided { .. }
+            | Self::Diagonal
+            | Self::LowRank { .. } => 1,
+        }
+    }
+
+    /// Whether all `samples` of a block are held when their curvature is finished.
+    pub fn holds_samples(self, block: &Block, samples: usize) -> bool {
+        match self {
+            Self::Samples => true,
+            Self::Full => samples <= block.parameters(),
+            Self::Dense
+            | Self::OneSided { .. }
+            | Self::Diagonal
+            | Self::Kronecker { .. }
+            | Self::TwoSided { .. }
+            | Self::LowRank { .. } => false,
+        }
+    }
+
+    /// About what a block's curvature of `samples` gradients and its inverse take, in bytes, in a type of `width`
+    /// bytes: the sums, a copy in f64, and a factor of it. Samples that are held are not counted; see
+    /// [`Storage::holds_samples`].
+    pub fn memory(self, block: &Block, samples: usize, width: usize) -> f64 {
+        let (n, d, width) = (samples as f64, block.parameters() as f64, width as f64);
+        let numbers = 2.0 * width + 2.0 * F64 as f64;
+        let matrix = |side: usize| (side as f64).powi(2) * numbers;
+        match self {
+            Self::Samples => 0.0,
+            // The Gram matrix and its factor.
+            Self::Full if self.holds_samples(block, samples) => 2.0 * F64 as f64 * n * n,
+            Self::Full | Self::Dense => matrix(block.parameters()),
+            Self::OneSided { side, .. } => {
+                matrix(if side.contracts_rows(block.rows, block.cols) { block.cols } else { block.rows })
+            }
+            Self::Diagonal => d * numbers,
+            Self::Kronecker { .. } | Self::TwoSided { .. } => matrix(block.rows) + matrix(block.cols) + d * numbers,
+            // The random rows and their products with F, in f64 while they are decomposed.
+            Self::LowRank { rank, .. } => test_rows(rank, block.parameters()) as f64 * d * numbers,
+        }
     }
 
     /// The same with the shorter side of this block, before it was projected, in place of [`Side::Short`].
@@ -98,7 +170,7 @@ impl Storage {
     }
 }
 
-/// The number of random rows that `rank` eigenpairs are taken from.
+/// The number of random rows that `rank` eigenpairs are computed from.
 pub(crate) fn test_rows(rank: usize, parameters: usize) -> usize {
     rank.saturating_mul(2).saturating_add(1).min(parameters)
 }
@@ -113,24 +185,9 @@ pub(crate) fn check_samples(block: &Block, samples: usize) -> Result<(), Curvatu
     check(block, "all samples", [samples, block.parameters()], F32, SAMPLES_LIMIT)
 }
 
-fn check(
-    block: &Block,
-    what: &'static str,
-    [rows, cols]: [usize; 2],
-    width: u64,
-    limit: u64,
-) -> Result<(), CurvatureError> {
-    let bytes = (rows as u64).saturating_mul(cols as u64).saturating_mul(width);
-    if bytes <= limit {
-        return Ok(());
-    }
-    let gib = |b: u64| b as f64 / f64::from(1 << 30);
-    Err(CurvatureError::TooLarge {
-        block: block.name.clone(),
-        what,
-        rows,
-        cols,
-        gib: gib(bytes),
-        limit_gib: gib(limit),
+fn check(block: &Block, what: &'static str, shape: [usize; 2], width: u64, limit: u64) -> Result<(), CurvatureError> {
+    check_size(shape, width, limit).map_err(|TooLarge { rows, cols, gib, limit_gib }| {
+        let block = block.name.clone();
+        CurvatureError::TooLarge { block, what, rows, cols, gib, limit_gib }
     })
 }

@@ -1,9 +1,9 @@
 use std::cell::{Cell, RefCell};
 
 use hyperinf_curvature::{BlockCurvature, Storage};
-use hyperinf_gradients::{Block, Capture, Estimate, Gradients, Sketch, Tape, Task};
+use hyperinf_gradients::{Estimate, Sketch, Tape, Task};
 use hyperinf_models::SampleModel;
-use hyperinf_scoring::{CurvatureSource, Method, Options, ScoreError, Source, curvature};
+use hyperinf_scoring::{Batch, CurvatureSource, Method, Options, ScoreError, Source, curvature};
 
 use crate::event::{Detail, Event, Progress, Stage};
 use crate::kind::Kind;
@@ -81,10 +81,6 @@ pub(crate) fn of_model<K: Kind>(
         .chunks(run.batch_size)
         .map(|rows| model.collate(&rows.iter().map(|&row| &set.samples[row]).collect::<Vec<_>>()))
         .collect::<Result<Vec<_>, _>>()?;
-    let passes = match storage {
-        Storage::Kronecker { corrected: true } | Storage::TwoSided { corrected: true } => 2,
-        _ => 1,
-    };
     let backward = match estimate {
         Estimate::Empirical => 1,
         Estimate::Sampled { draws, .. } => draws,
@@ -95,7 +91,7 @@ pub(crate) fn of_model<K: Kind>(
         all: CurvatureSource { task: model, batches: batches.as_slice(), estimate },
         pattern: run.blocks.as_ref(),
         done: Cell::new(0),
-        total: passes * batches.len() * backward,
+        total: storage.passes() * batches.len() * backward,
         observe: RefCell::new(observe),
     };
     Ok(Some(curvature(&source, &run.options)?))
@@ -112,18 +108,11 @@ struct Blocks<'a, 'o, T: Task> {
 }
 
 impl<T: Task> Source for Blocks<'_, '_, T> {
-    fn pass(&self, visit: &mut dyn FnMut(Gradients) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
-        self.pass_captures(&mut |captures| {
-            let blocks = captures.iter().map(Capture::gradients).collect();
-            let layout: Vec<Block> = captures.into_iter().map(|capture| capture.block).collect();
-            visit(Gradients { layout: layout.into(), blocks })
-        })
-    }
-
-    fn pass_captures(&self, visit: &mut dyn FnMut(Vec<Capture>) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
-        self.all.pass_captures(&mut |mut captures| {
+    fn pass(&self, visit: &mut dyn FnMut(Batch) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
+        self.all.pass(&mut |batch| {
+            let mut captures = batch.into_captures()?;
             captures.retain(|capture| self.pattern.is_none_or(|pattern| pattern.matches(&capture.block.name)));
-            visit(captures)?;
+            visit(captures.into())?;
             let (done, total) = (self.done.get() + 1, self.total);
             self.done.set(done);
             let detail = Detail::BackwardPasses;

@@ -157,7 +157,7 @@ impl Finetune {
         checkpoints.settings = self.settings(files);
         let wanted = self.checkpoint_every.is_some() || self.resume;
         FinetuneConfig {
-            schedule: self.schedule.clone(),
+            schedule: self.schedule,
             micro_batch: self.micro_batch,
             patience: self.patience,
             checkpoints: wanted.then_some(checkpoints),

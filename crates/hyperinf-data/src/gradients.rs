@@ -1,8 +1,8 @@
 use std::time::Instant;
 
 use burn::tensor::DType;
-use hyperinf_curvature::host;
 use hyperinf_gradients::{Block, Capture, GradientError, Target, capture};
+use hyperinf_linalg::{ReadError, host};
 use hyperinf_models::SampleModel;
 use hyperinf_store::{GradientWriter, StoreError};
 
@@ -103,5 +103,5 @@ impl<K: Kind> Extractor<'_, K> {
 
 fn numbers(captured: &Capture) -> Result<Vec<f32>, GradientError> {
     let data = captured.gradients().into_data_dtype(DType::F32);
-    data.try_into_vec::<f32>().map_err(|error| GradientError::Read(format!("{error:?}")))
+    data.try_into_vec::<f32>().map_err(|error| ReadError { reason: format!("{error:?}") }.into())
 }

@@ -153,8 +153,7 @@ impl Rows {
 }
 
 impl Described {
-    /// Any content.
-    pub fn new(content: &impl Content) -> Self {
+    pub(crate) fn new(content: &impl Content) -> Self {
         Self { text: content.text(), label: content.label().map(str::to_owned) }
     }
 }

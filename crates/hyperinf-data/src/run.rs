@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use hyperinf_gradients::{Estimate, Target};
 use hyperinf_models::Adapter;
-use hyperinf_scoring::{Amount, Attribution, BlockReport, Options, QueryMode, Set, detect, select};
+use hyperinf_scoring::{Amount, Attribution, Options, QueryMode, Set, detect, select};
 use hyperinf_store::{Directions, GradientPair, ProjectionSpec, StoreError, check_range, score, self_influence};
 
 use crate::dataset::{Dataset, ReadOptions};
@@ -267,7 +267,7 @@ pub(crate) fn influence<K: Kind>(
     for &other in &draws[1..] {
         let Attribution { scores, blocks, .. } = score(other)?.1;
         repeats.extend(scores.rows);
-        keep_worst(&mut attribution.blocks, blocks);
+        attribution.keep_worst(blocks);
     }
     if !repeats.is_empty() {
         repeats.insert(0, attribution.scores.rows[0].clone());
@@ -303,16 +303,6 @@ pub(crate) fn notify<K: Kind>(set: &Samples<K>, observe: &mut dyn FnMut(Event)) 
     if let Some(first) = set.cut.first() {
         let (path, rows, first) = (path.clone(), set.cut.len(), first.row);
         observe(Event::Notice(Notice::Cut { path, rows, first }));
-    }
-}
-
-/// Replaces reports by those of the same blocks that say less for the scores.
-fn keep_worst(blocks: &mut [BlockReport], others: Vec<BlockReport>) {
-    let trust = |report: &BlockReport| (report.converged(), -report.residual);
-    for (kept, other) in blocks.iter_mut().zip(others) {
-        if trust(&other).partial_cmp(&trust(kept)).is_none_or(|order| order.is_lt()) {
-            *kept = other;
-        }
     }
 }
 

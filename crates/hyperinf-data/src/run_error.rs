@@ -1,8 +1,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use hyperinf_curvature::CurvatureError;
 use hyperinf_gradients::{Estimate, GradientError};
+use hyperinf_linalg::ReadError;
 use hyperinf_models::{LoadError, ModelError, ModelKind};
 use hyperinf_scoring::{ScoreError, Set};
 use hyperinf_store::StoreError;
@@ -126,7 +126,7 @@ pub enum RunError {
     Gradients(#[from] GradientError),
     /// The device failed to return losses.
     #[error("the losses cannot be computed")]
-    Losses(#[from] CurvatureError),
+    Losses(#[from] ReadError),
     /// The gradients allow no scores.
     #[error("the scores cannot be computed")]
     Score(#[from] ScoreError),

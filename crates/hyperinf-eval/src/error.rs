@@ -1,3 +1,5 @@
+use hyperinf_linalg::StatisticsError;
+
 /// Why a figure does not exist for some data.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -56,6 +58,16 @@ pub enum EvalError {
         /// The value given.
         value: f64,
     },
+}
+
+impl From<StatisticsError> for EvalError {
+    fn from(error: StatisticsError) -> Self {
+        match error {
+            StatisticsError::Length { left, right } => Self::Length { left, right },
+            StatisticsError::NotANumber { index } => Self::NotANumber { index },
+            StatisticsError::Constant { count } => Self::Constant { count },
+        }
+    }
 }
 
 pub(crate) fn check(left: &[f64], right: usize) -> Result<(), EvalError> {

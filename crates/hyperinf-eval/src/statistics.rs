@@ -1,3 +1,4 @@
+use hyperinf_linalg::{mean, standard_error};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::Serialize;
@@ -74,8 +75,5 @@ impl std::fmt::Display for Interval {
 ///
 /// The mean of no values is NaN.
 pub fn mean_and_error(values: &[f64]) -> (f64, Option<f64>) {
-    let m = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / m;
-    let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-    (mean, (values.len() > 1).then(|| (squares / (m * (m - 1.0))).sqrt()))
+    (mean(values), standard_error(values))
 }

@@ -1,20 +1,21 @@
+use hyperinf_linalg::quantile;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rayon::prelude::*;
 
 use crate::{EvalError, spearman};
 
-/// How scores for a mean query are resampled.
+/// Settings of the bootstrap over queries.
 ///
 /// | name | default | purpose | range |
 /// |---|---|---|---|
 /// | `resamples` | 1000 | sets of queries drawn with replacement | 2 to [`Bootstrap::MOST`] |
-/// | `level` | 0.95 | the share of resamples within the interval | (0, 1) |
-/// | `top` | 10 | highest scores whose overlap is taken; half of the samples if that is less | ≥ 1 |
-/// | `seed` | 0 | of the draws | |
+/// | `level` | 0.95 | share of resamples within the interval | (0, 1) |
+/// | `top` | 10 | highest scores whose overlap is taken; at most half of the samples | ≥ 1 |
+/// | `seed` | 0 | seed of the draws | |
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bootstrap {
-    /// Sets of queries that are drawn.
+    /// The number of resamples.
     pub resamples: usize,
     /// The share of resamples within the interval.
     pub level: f64,
@@ -25,7 +26,7 @@ pub struct Bootstrap {
 }
 
 impl Bootstrap {
-    /// The most resamples: the weights of all draws are held at once, and a thousandth as many tell as much.
+    /// The largest number of resamples: the weights of all draws are held in memory at once.
     pub const MOST: usize = 1_000_000;
 }
 
@@ -35,7 +36,7 @@ impl Default for Bootstrap {
     }
 }
 
-/// How far each score may be off, and how far the ranking.
+/// Error bars of scores, and the stability of their ranking.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spread {
     /// The score of each training sample, `[n]`.
@@ -50,34 +51,34 @@ pub struct Spread {
     pub stability: Stability,
 }
 
-/// How much two rankings that could as well have been found have in common.
+/// How far two equally likely rankings agree.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stability {
-    /// Spearman's correlation between two of them, the mean over pairs. Pairs without one, because all scores of a ranking
-    /// are equal, are left out; `None` if no pair has one.
+    /// Spearman's correlation, the mean over pairs of rankings whose scores vary; `None` if there is no such pair.
     pub spearman: Option<f64>,
     /// The number of highest scores whose overlap is taken.
     pub top: usize,
-    /// The share of them that two have in common, the mean over pairs; of equal scores the earlier ones are the higher.
+    /// The share of these that both have in common, the mean over pairs; earlier samples win ties.
     pub overlap: f64,
 }
 
-/// Queries whose mean counts with a weight in a score.
+/// Queries whose mean enters a score with a weight.
 #[derive(Clone, Copy, Debug)]
 pub struct Stratum<'a> {
-    /// 1; of queries that a contrast takes away −1.
+    /// 1, or −1 for queries that a contrast subtracts.
     pub weight: f64,
     /// The scores for each query, `[q, n]`.
     pub rows: &'a [Vec<f64>],
 }
 
-/// The spread of scores for a mean query over which queries were asked.
+/// Error bars of scores for a mean query, over the choice of queries.
 ///
-/// A score is linear in the query's gradient, so the score for a mean query is the mean of the scores for each, exactly,
-/// and resampling queries is resampling rows: `score = Σ_s w_s mean_q rows_s`. The standard error is the closed form
-/// `√Σ_s w_s² Σ_q (row − mean)² / (q (q − 1))`; the interval holds the middle `level` of the means of `resamples` draws of `q`
-/// rows with replacement, each stratum for itself (Efron 1979; percentile intervals). It says nothing of the training: for
-/// that score several models and use [`between`].
+/// A score is linear in the query's gradient, so the score for a mean query is exactly the mean of the scores for each
+/// query, and resampling queries means resampling rows: `score = Σ_s w_s mean_q rows_s`. The standard error is
+/// `√Σ_s w_s² Σ_q (row − mean)² / (q (q − 1))`.
+/// The interval holds the middle `level` of the means of `resamples` draws of `q` rows with replacement, drawn per
+/// stratum (Efron 1979; percentile intervals). It does not cover the randomness of training: for that score several
+/// models and use [`between`].
 ///
 /// # Errors
 ///
@@ -113,7 +114,7 @@ pub fn bootstrap(strata: &[Stratum<'_>], settings: &Bootstrap) -> Result<Spread,
             (quantile(&found, (1.0 - level) / 2.0), quantile(&found, (1.0 + level) / 2.0))
         })
         .collect();
-    // Neighbours in the list of resamples are independent of each other.
+    // Neighbouring resamples are independent of each other.
     let pairs: Vec<Common> = draws
         .par_windows(2)
         .map(|pair| common(&weighted(&pair[0], &rows), &weighted(&pair[1], &rows), top))
@@ -122,8 +123,8 @@ pub fn bootstrap(strata: &[Stratum<'_>], settings: &Bootstrap) -> Result<Spread,
     Ok(Spread { mean, std, low, high, stability: stability(&pairs, top.min(n.div_ceil(2))) })
 }
 
-/// The spread of scores over several sets of them, `[n]` each: of models trained with other seeds, of projections or
-/// sampled labels with other seeds. Ends of the interval are the smallest and the largest score found.
+/// Error bars from several sets of scores, `[n]` each: from models, projections or sampled labels with other seeds. The
+/// interval ends at the smallest and the largest score.
 ///
 /// # Errors
 ///
@@ -146,7 +147,7 @@ pub fn between(sets: &[Vec<f64>], top: usize) -> Result<Spread, EvalError> {
     Ok(Spread { mean, std, low, high, stability: stability(&pairs, top.min(n.div_ceil(2))) })
 }
 
-/// The length of all rows, which are numbers.
+/// The common length of all rows, none of which holds NaN.
 fn check(rows: &[&[f64]], top: usize) -> Result<usize, EvalError> {
     if top == 0 {
         return Err(EvalError::TooFew { what: "highest scores", found: 0, needed: 1 });
@@ -181,7 +182,7 @@ fn standard_error(strata: &[Stratum<'_>], sample: usize) -> f64 {
     strata.iter().map(variance).sum::<f64>().sqrt()
 }
 
-/// Spearman's correlation of two sets of scores, if both vary, and the share of their highest that they have in common.
+/// Spearman's correlation of two sets of scores, if both vary, and the overlap of their highest scores.
 type Common = (Option<f64>, f64);
 
 fn common(left: &[f64], right: &[f64], top: usize) -> Result<Common, EvalError> {
@@ -220,12 +221,4 @@ fn weighted(weights: &[f64], rows: &[&[f64]]) -> Vec<f64> {
 
 fn dot(left: &[f64], right: &[f64]) -> f64 {
     left.iter().zip(right).map(|(a, b)| a * b).sum()
-}
-
-/// The value below which a share of sorted values lies, interpolated between the two nearest.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
-    let place = share * (sorted.len() - 1) as f64;
-    let (below, rest) = (place.floor() as usize, place.fract());
-    let above = (below + 1).min(sorted.len() - 1);
-    sorted[below] + rest * (sorted[above] - sorted[below])
 }

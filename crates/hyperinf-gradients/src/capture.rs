@@ -2,10 +2,10 @@ use burn::tensor::Tensor;
 
 use crate::Block;
 
-/// What a linear layer saw and what came back to it, for every sample of a batch.
+/// The inputs and output gradients of a linear layer, for every sample of a batch.
 ///
-/// The per-sample gradient of the block is `g_i = a_iᵀ δ_i`, summed over the `t` positions. Layers that are not
-/// linear have captures of this form too: see the methods of [`Tape`](crate::Tape).
+/// The per-sample gradient of the block is `g_i = a_iᵀ δ_i`, summed over the `t` positions. Other layers have captures
+/// of this form too: see the methods of [`Tape`](crate::Tape).
 #[derive(Clone, Debug)]
 pub struct Capture {
     /// The block.
@@ -21,14 +21,14 @@ impl Capture {
     pub fn gradients(&self) -> Tensor<3> {
         let transposed = self.input.clone().swap_dims(1, 2);
         if self.input.dims()[1] == 1 {
-            // One position: an outer product, which a broadcast writes at the memory's speed and a product does not.
+            // One position: an outer product, which a broadcast writes at the speed of memory; a product does not.
             transposed * self.delta.clone()
         } else {
             transposed.matmul(self.delta.clone())
         }
     }
 
-    /// Joins two uses of one layer: positions of both, side by side.
+    /// Joins two uses of one layer: the positions of both, one after the other.
     pub(crate) fn join(self, other: Self) -> Self {
         Self {
             block: self.block,

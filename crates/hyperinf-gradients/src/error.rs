@@ -1,11 +1,13 @@
-/// What data or a model can do wrong while gradients are taken.
+use hyperinf_linalg::ReadError;
+
+/// Why gradients could not be computed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GradientError {
     /// The forward pass called no tape method, so there is nothing to differentiate.
     #[error("the model recorded no layer: its forward pass must send its linear layers through the tape")]
     NothingRecorded,
-    /// One name was used for layers of different shapes.
+    /// One name stands for layers of different shapes.
     #[error(
         "block `{block}` was recorded as {first_rows} × {first_cols} and again as {rows} × {cols}: give the two layers different names"
     )]
@@ -21,7 +23,7 @@ pub enum GradientError {
         /// Columns at the later use.
         cols: usize,
     },
-    /// A layer saw another number of samples than there are losses.
+    /// A layer was applied to another number of samples than there are losses.
     #[error("block `{block}` was recorded with {samples} samples, but the batch has {losses} losses")]
     SampleCount {
         /// The layer's name.
@@ -32,7 +34,7 @@ pub enum GradientError {
         losses: usize,
     },
     /// A layer's output does not reach the loss.
-    #[error("block `{block}` does not influence the loss: no gradient came back to it")]
+    #[error("block `{block}` does not influence the loss: it has no output gradient")]
     Unreached {
         /// The layer's name.
         block: String,
@@ -65,15 +67,15 @@ pub enum GradientError {
         /// What is missing.
         what: &'static str,
     },
-    /// The estimate asks for the likelihood of a task that has none.
-    #[error("the task has no likelihood: only the empirical estimate of its curvature can be had")]
+    /// The estimate needs the likelihood of a task that has none.
+    #[error("the task has no likelihood: only the empirical Fisher is available")]
     NoLikelihood,
     /// The likelihood was made for another number of output rows.
     #[error("the likelihood has {found} {what}, but there are {rows} output rows")]
     OutputRows {
-        /// What there are too few or too many of.
+        /// What the likelihood has too few or too many of.
         what: &'static str,
-        /// How many.
+        /// Their number.
         found: usize,
         /// The number of output rows.
         rows: usize,
@@ -86,7 +88,7 @@ pub enum GradientError {
         /// Its weight.
         weight: f64,
     },
-    /// A projection has not one pair of matrices per block.
+    /// A projection does not have one pair of matrices per block.
     #[error("the projection has {pairs} pairs of matrices for {blocks} blocks")]
     ProjectionBlocks {
         /// Blocks.
@@ -109,6 +111,6 @@ pub enum GradientError {
         expected: usize,
     },
     /// A device failed while values were read back.
-    #[error("reading values back from the device failed: {0}")]
-    Read(String),
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }

@@ -1,12 +1,13 @@
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Int, Tensor, TensorData};
+use hyperinf_linalg::host;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
 use crate::random::{Purpose, generator, normal, sign};
 use crate::{Capture, GradientError, Tape, Target, Task, capture};
 
-/// What the outputs of a task say about a sample: the distribution whose `−log p` is the loss.
+/// The distribution that a task's outputs describe: its `−log p` is the loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// Outputs are logits of classes: `−log softmax(o)[y]`.
@@ -15,7 +16,7 @@ pub enum Family {
     Gaussian,
 }
 
-/// The loss of a task as a likelihood of its outputs: what every [`Estimate`] but the empirical one needs to know.
+/// The loss of a task as a likelihood of its outputs, which every [`Estimate`] but the empirical one needs.
 ///
 /// The loss of a sample is the sum over its output rows of `weight · −log p(row)`.
 #[derive(Clone, Debug)]
@@ -24,8 +25,7 @@ pub struct Likelihood {
     pub family: Family,
     /// The weight of each output row, `[m]`, not negative; 1 if absent.
     pub weights: Option<Tensor<1>>,
-    /// The sample of each output row, `m` values, each sample of the batch at least once; row `i` is sample `i` if
-    /// absent.
+    /// The sample of each output row, `m` values; each sample of the batch occurs. Row `i` is sample `i` if absent.
     pub samples: Option<Vec<usize>>,
 }
 
@@ -54,8 +54,7 @@ impl Likelihood {
     /// `√w` of each of `m` rows.
     fn roots(&self, m: usize) -> Result<Vec<f64>, GradientError> {
         let Some(weights) = &self.weights else { return Ok(vec![1.0; m]) };
-        let weights = weights.clone().into_data_dtype(DType::F64).try_into_vec::<f64>();
-        let weights = weights.map_err(|e| GradientError::Read(format!("{e:?}")))?;
+        let weights = host(weights.clone())?;
         if weights.len() != m {
             return Err(GradientError::OutputRows { what: "weights", found: weights.len(), rows: m });
         }
@@ -66,7 +65,7 @@ impl Likelihood {
     }
 }
 
-/// What is sent back from the outputs: which curvature the samples' outer products add up to.
+/// Which gradients are sent back from the outputs, and so which curvature the samples' outer products add up to.
 ///
 /// `J` is the Jacobian of a row's outputs, `H = diag(p) − ppᵀ` (softmax) or `I` (Gaussian) the Hessian of its
 /// `−log p` with respect to them, `w` its weight. [`Sampled`](Self::Sampled) and a [`Sketch`] converge to the exact
@@ -77,7 +76,7 @@ pub enum Estimate {
     #[default]
     Empirical,
     /// Labels `ŷ` drawn from the model: `√w (p − e_ŷ)`, or `√w z` with `z ~ N(0, I)`: the true Fisher by Monte Carlo.
-    /// Not one cotangent weighted by `p`, whose expectation is zero.
+    /// One cotangent weighted by `p` would not do: its expectation is zero.
     Sampled {
         /// Seed of the labels.
         seed: u64,
@@ -164,14 +163,14 @@ pub fn estimated<T: Task, E: From<GradientError>>(
     Ok(())
 }
 
-/// What is drawn for every row.
+/// The random part of a row's cotangent.
 #[derive(Clone, Copy)]
 enum Draw {
     Label,
     Signs,
 }
 
-/// The outputs of a batch with what their likelihood says about them.
+/// The outputs of a batch with their likelihood.
 struct Rows<'a> {
     likelihood: &'a Likelihood,
     /// `[m, C]`.
@@ -197,7 +196,7 @@ impl<'a> Rows<'a> {
     }
 
     /// `√(w p_k)(e_k − p)` or `√w e_k` for the rows of that number, 0 for the others; times the root of the number of
-    /// passes, since the mean over them is taken.
+    /// passes, since their mean is taken.
     fn exact(&self, class: usize, number: usize, row_numbers: Option<&[usize]>) -> Tensor<2> {
         let [m, classes] = self.outputs.dims();
         let scale = ((classes * self.likelihood.rows_per_sample()) as f64).sqrt();
@@ -254,12 +253,12 @@ impl<'a> Rows<'a> {
 /// The class at which the sum of the probabilities `[m, C]` passes each of `m` levels in `[0, 1)`, `[m, 1]`.
 fn below(p: Tensor<2>, levels: Vec<f64>) -> Tensor<2, Int> {
     let [m, classes] = p.dims();
-    // In a type of half the width a sum of many classes stands still, and there are few levels.
+    // In 16 bits a sum over many classes stops growing, and there are few levels.
     let dtype = if p.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
     let levels = Tensor::from_data(TensorData::new(levels, [m, 1]), (&p.device(), dtype));
     let p = p.cast(dtype);
     let sums = p.cumsum(1);
-    // Rounding may leave the whole a little below 1.
+    // Rounding may leave the total a little below 1.
     let levels = levels * sums.clone().narrow(1, classes - 1, 1);
     let passed = sums.lower_equal(levels.expand([m, classes])).int().sum_dim(1);
     passed.clamp_max(classes as i64 - 1)

@@ -1,11 +1,9 @@
 use std::sync::Arc;
 
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn::tensor::Tensor;
+use hyperinf_linalg::squared_norms;
 
 use crate::{Block, GradientError};
-
-/// Squared norms below this are taken again: what ten million squares too small for f32 sum to is 1e-6 of it.
-const SMALL: f64 = 1e-25;
 
 /// Per-sample gradients of a set of samples: row `i` of every block is sample `i`.
 #[derive(Clone, Debug)]
@@ -77,7 +75,7 @@ impl Gradients {
         Ok(Self { layout, blocks })
     }
 
-    /// All blocks side by side as one block `[n, 1, D]`: the full matrix instead of the block diagonal.
+    /// All blocks joined into one block `[n, 1, D]`, whose curvature is the full matrix instead of a block diagonal.
     pub fn merged(&self) -> Self {
         let rows = self.blocks.iter().map(|b| b.clone().flatten::<2>(1, 2)).collect();
         let all = Tensor::cat(rows, 1);
@@ -108,46 +106,6 @@ impl Gradients {
         }
         Ok(total)
     }
-}
-
-/// `||row||²` of each row of `[n, D]`, in f64; 0 of rows of zeros alone.
-///
-/// The squares are summed in the rows' type. Of a row whose sum is below 1e-25 they are taken again with the row scaled by
-/// its largest entry, so that none underflows.
-///
-/// # Errors
-///
-/// If the device fails.
-pub fn squared_norms(rows: Tensor<2>) -> Result<Vec<f64>, GradientError> {
-    let ([n, d], device) = (rows.dims(), rows.device());
-    let mut found = squares(rows.clone())?;
-    let small: Vec<usize> = (0..n).filter(|&i| found[i] < SMALL).collect();
-    if small.is_empty() || d == 0 {
-        return Ok(found);
-    }
-    let indices = TensorData::new(small.iter().map(|&i| i as i64).collect::<Vec<_>>(), [small.len()]);
-    let rows = if small.len() == n { rows } else { rows.select(0, Tensor::<1, Int>::from_data(indices, &device)) };
-    let largest = rows.clone().abs().max_dim(1);
-    let scales = read(largest.clone())?;
-    let divisors = largest.clone().mask_fill(largest.equal_elem(0.0), 1.0);
-    for ((i, square), scale) in small.into_iter().zip(squares(rows / divisors)?).zip(scales) {
-        found[i] = if scale > 0.0 { (square * scale * scale).max(f64::MIN_POSITIVE) } else { 0.0 };
-    }
-    Ok(found)
-}
-
-/// `||row||²` of each row of `[n, D]`, summed in its type.
-fn squares(rows: Tensor<2>) -> Result<Vec<f64>, GradientError> {
-    let [n, d] = rows.dims();
-    let left = rows.clone().reshape([n, 1, d]);
-    let right = rows.reshape([n, d, 1]);
-    read(left.matmul(right))
-}
-
-/// A tensor's values as f64 on the host.
-fn read<const R: usize>(tensor: Tensor<R>) -> Result<Vec<f64>, GradientError> {
-    let data = tensor.into_data_dtype(DType::F64);
-    data.try_into_vec::<f64>().map_err(|e| GradientError::Read(format!("{e:?}")))
 }
 
 /// Fails unless both have the same blocks in the same order.

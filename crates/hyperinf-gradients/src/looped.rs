@@ -5,8 +5,8 @@ use crate::{Block, GradientError, Gradients};
 
 /// Per-sample gradients of any Burn module, one forward and backward pass per sample.
 ///
-/// Works for every layer that Burn can differentiate, and is slow: the fallback for models without a tape, and
-/// the oracle that the tape is tested against. Every floating-point parameter that requires a gradient is a block
+/// Works for every layer that Burn can differentiate, and is slow: the fallback for models without a tape, and the
+/// oracle that the tape is tested against. Every floating-point parameter that requires a gradient is a block
 /// under its path (`layers.0.weight`): a vector is `[1, d]`, a matrix `[rows, cols]`, a tensor of higher rank keeps
 /// its last dimension as columns. A parameter that a sample does not use has a zero gradient.
 ///

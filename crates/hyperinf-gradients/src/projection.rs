@@ -5,12 +5,12 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use crate::random::{Purpose, generator, normal, sign};
 use crate::{Block, Capture, GradientError, Gradients, same_layout};
 
-/// Gradients made small, block by block and on two sides: `ĝ = Pᵀ g Q`, `[k, m]` for a block `[rows, cols]`.
+/// Shrinks gradients block by block, on both sides: `ĝ = Pᵀ g Q`, `[k, m]` for a block `[rows, cols]`.
 ///
 /// From a capture it is `(a P)ᵀ (δ Q)`, so that no gradient of the block's size is ever formed (LoGra; Choe et al.
 /// 2024, *What is Your Data Worth to GPT?*, section 3). Training samples, queries and the samples of a curvature must
-/// be projected alike; what is then done with them is what is done with any gradients. The Fisher of random
-/// projections is TRAK's (Park et al. 2023, *TRAK: Attributing Model Behavior at Scale*).
+/// be projected alike; the results are used like any gradients. The Fisher of random projections is TRAK's (Park et al.
+/// 2023, *TRAK: Attributing Model Behavior at Scale*).
 #[derive(Clone, Debug)]
 pub struct Projection {
     layout: Arc<[Block]>,
@@ -27,7 +27,7 @@ pub struct Sides {
     pub right: Option<Tensor<2>>,
 }
 
-/// What random matrices are made of.
+/// The distribution of the entries of random matrices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Entries {
     /// `N(0, 1/k)`.
@@ -42,7 +42,8 @@ impl Projection {
     ///
     /// # Errors
     ///
-    /// If there are no blocks, not as many pairs as blocks, or a matrix has not its block's number of rows (columns).
+    /// If there are no blocks, not as many pairs as blocks, or the number of rows of a matrix is not that of its
+    /// block's side.
     pub fn new(layout: impl Into<Arc<[Block]>>, sides: Vec<Sides>) -> Result<Self, GradientError> {
         let layout = layout.into();
         if layout.is_empty() {
@@ -105,12 +106,12 @@ impl Projection {
         Self::new(layout, sides)
     }
 
-    /// The blocks before.
+    /// The blocks before the projection.
     pub fn layout(&self) -> &Arc<[Block]> {
         &self.layout
     }
 
-    /// The blocks after: the same names, `k × m`.
+    /// The blocks after the projection: the same names, `k × m`.
     pub fn projected(&self) -> &Arc<[Block]> {
         &self.projected
     }

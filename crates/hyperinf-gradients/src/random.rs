@@ -1,9 +1,10 @@
 //! Random numbers that depend on their seeds alone, the same on every device.
 
+use hyperinf_linalg::normal_pair;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// What random numbers are for: the same seed gives each purpose its own.
+/// The use of random numbers: under one seed each has a stream of its own.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose {
     /// Entries of a projection, of a block and side.
@@ -12,7 +13,7 @@ pub(crate) enum Purpose {
     Estimate = 1,
 }
 
-/// The generator of a purpose, a seed and two numbers that say where in it.
+/// The generator of a purpose, a seed and two numbers that pick a part of it.
 pub(crate) fn generator(purpose: Purpose, seed: u64, first: usize, second: usize) -> StdRng {
     let mut key = [0; 32];
     for (part, value) in key.chunks_exact_mut(8).zip([seed, first as u64, second as u64, purpose as u64]) {
@@ -21,11 +22,10 @@ pub(crate) fn generator(purpose: Purpose, seed: u64, first: usize, second: usize
     StdRng::from_seed(key)
 }
 
-/// A draw from N(0, 1), by Box and Muller.
+/// A draw from N(0, 1).
 pub(crate) fn normal(rng: &mut StdRng) -> f64 {
-    let (radius, angle): (f64, f64) = (rng.random(), rng.random());
-    // `1 − radius` is in (0, 1].
-    (-2.0 * (1.0 - radius).ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
+    let [draw, _] = normal_pair(|| rng.random());
+    draw
 }
 
 /// 1 or −1.

@@ -7,7 +7,7 @@ use burn::tensor::{Tensor, assert_shape};
 
 use crate::{Block, Capture, GradientError};
 
-/// One use of a layer: the zero added to its output, and how `a` and `δ` follow from what comes back to the zero.
+/// One use of a layer: the zero added to its output, and how `a` and `δ` follow from the gradient of that zero.
 struct Use {
     block: Block,
     samples: usize,
@@ -18,14 +18,14 @@ struct Use {
 /// `a`, `[n, t, rows]`, and `δ`, `[n, t, cols]`.
 type Read = (Tensor<3>, Tensor<3>);
 
-/// Runs layers and, when recording, notes what went in and what came out.
+/// Applies layers and, when recording, keeps their inputs and obtains their output gradients.
 ///
 /// A zero tensor is added to each recorded layer's output. After one backward pass of the *summed* loss its
 /// gradient is exactly `δ_i = ∂L_i/∂output` of every sample, because sample `j`'s loss does not depend on sample
 /// `i`'s outputs. This holds only for models whose samples do not mix: no batch normalisation in training mode.
 ///
-/// The layer's own parameters are taken as constants, so a model from `module.valid()` or on a plain device costs
-/// no weight gradients.
+/// The layer's own parameters are constants, so a model from `module.valid()` or on a plain device costs no weight
+/// gradients.
 ///
 /// | method | layer | block, rows × cols |
 /// |---|---|---|
@@ -59,6 +59,31 @@ impl Tape {
     /// Applies a linear layer under a name.
     ///
     /// Using one name twice with the same layer (a shared layer) adds the gradients of both uses.
+    ///
+    /// ```
+    /// use burn::nn::{Linear, LinearConfig};
+    /// use burn::tensor::{Tensor, activation::relu};
+    /// use hyperinf_gradients::Tape;
+    ///
+    /// struct Network {
+    ///     first: Linear,
+    ///     second: Linear,
+    /// }
+    ///
+    /// impl Network {
+    ///     fn forward(&self, x: Tensor<2>, tape: &mut Tape) -> Tensor<2> {
+    ///         let hidden = relu(tape.linear("first", &self.first, x));
+    ///         tape.linear("second", &self.second, hidden)
+    ///     }
+    /// }
+    ///
+    /// # let device = burn::tensor::Device::flex();
+    /// let network =
+    ///     Network { first: LinearConfig::new(3, 4).init(&device), second: LinearConfig::new(4, 2).init(&device) };
+    /// // A tape that is off passes through: the same code predicts and records.
+    /// let outputs = network.forward(Tensor::ones([5, 3], &device), &mut Tape::off());
+    /// assert_eq!(outputs.dims(), [5, 2]);
+    /// ```
     ///
     /// # Shapes
     ///
@@ -95,7 +120,7 @@ impl Tape {
         output.reshape(shape)
     }
 
-    /// Adds a zero to outputs `[n, t, cols]`; `read` turns what comes back to it, of that shape, into `a` and `δ`.
+    /// Adds a zero to outputs `[n, t, cols]`; `read` turns its gradient, of that shape, into `a` and `δ`.
     fn note(
         &mut self,
         block: Block,
@@ -103,7 +128,7 @@ impl Tape {
         read: impl FnOnce(Tensor<3>) -> Read + Send + 'static,
     ) -> Tensor<3> {
         let shape = output.dims();
-        // One zero, seen as many: it is never written out.
+        // One zero, expanded: the full tensor is never written.
         let place = (&output.device().without_autodiff(), output.dtype());
         let zeros = if shape.contains(&0) {
             Tensor::zeros(shape, place)
@@ -166,8 +191,8 @@ fn with_ones(seen: Tensor<3>) -> Tensor<3> {
     Tensor::cat(vec![seen, ones], 2)
 }
 
-/// The inputs of a capture whose `δ` says for one row after the other, at `t` positions each, what is added to it:
-/// `t` times the first unit vector, `t` times the second and so on, `[n, rows · t, rows]`.
+/// The inputs of a capture whose `δ` holds the gradients of one row after the other, at `t` positions each: `t` times
+/// the first unit vector, `t` times the second and so on, `[n, rows · t, rows]`.
 fn units([n, rows, t]: [usize; 3], like: &Tensor<3>) -> Tensor<3> {
     if n * t == 0 {
         return Tensor::zeros([n, rows * t, rows], (&like.device(), like.dtype()));

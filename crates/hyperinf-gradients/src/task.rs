@@ -2,7 +2,7 @@ use burn::tensor::Tensor;
 
 use crate::{Capture, GradientError, Gradients, Likelihood, Tape};
 
-/// A model with its loss: what a user implements to have its training data attributed.
+/// A model with its loss: the trait to implement for attributing its training data.
 ///
 /// Samples of a batch must not influence each other, and positions that are padding must not influence the loss.
 pub trait Task {
@@ -15,7 +15,7 @@ pub trait Task {
     /// The training loss of each sample, `[n]`, not averaged.
     fn loss(&self, outputs: Tensor<2>, batch: &Self::Batch) -> Tensor<1>;
 
-    /// What a query measures of each sample, `[n]`: the loss, unless overridden (a logit margin, say).
+    /// The quantity that a query measures, `[n]`: the loss, unless overridden (with a logit margin, for instance).
     fn measure(&self, outputs: Tensor<2>, batch: &Self::Batch) -> Tensor<1> {
         self.loss(outputs, batch)
     }
@@ -37,7 +37,7 @@ pub enum Target {
     Measure,
 }
 
-/// The captures of one batch with the scalars that were differentiated.
+/// The captures of one batch, and the losses or measures that were differentiated.
 #[derive(Clone, Debug)]
 pub struct Captures {
     /// One per block, in order of first use.

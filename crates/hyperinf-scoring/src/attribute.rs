@@ -1,54 +1,46 @@
-use hyperinf_curvature::BlockCurvature;
+use hyperinf_curvature::Damping;
 
-use crate::passes::accumulate;
-use crate::{Attribution, Method, Options, ScoreError, Scorer, Set, Source};
+use crate::{Attribution, CurvatureFrom, Options, ScoreError, Scorer, Source, Sweep};
 
 /// Scores every training sample for every query: `score = Σ_l v_l (H_l + λ_l I)⁻¹ g_l`, positive = helpful.
 ///
-/// The queries are gone through once. Training gradients are gone through once for the curvature and once for the
-/// scores, and never all held, unless the storage is the samples themselves; then one pass is enough. With a
-/// [`Normalisation`](crate::Normalisation) every block's inverse is held through the second pass.
+/// The queries are visited once. The training samples are visited once for the curvature, if it is theirs, and once for
+/// the scores. They are never all held, unless the storage is the samples themselves; then one pass is enough. With
+/// [`Normalisation::LossRelatif`](crate::Normalisation::LossRelatif) and
+/// [`ThetaRelatif`](crate::Normalisation::ThetaRelatif) every block's inverse is held through the second pass.
 ///
 /// # Errors
 ///
-/// If the damping is not positive and finite, a set is empty, a gradient is not finite, the two sets' blocks differ,
+/// If the damping is not positive and finite, a set is empty, a gradient is not finite, the blocks of two sets differ,
 /// two passes give different numbers of samples, or a block cannot be inverted.
-pub fn attribute(train: &dyn Source, query: &dyn Source, options: &Options) -> Result<Attribution, ScoreError> {
+pub fn attribute(
+    train: &dyn Source,
+    query: &dyn Source,
+    curvature: CurvatureFrom<'_>,
+    options: &Options,
+) -> Result<Attribution, ScoreError> {
     let mut scorer = Scorer::new(options.clone())?;
-    scorer.add(train, query)?;
+    scorer.add(train, query, curvature)?;
     scorer.finish()
 }
 
-/// [`attribute`] with the curvature of other samples: another data set, or what another estimate sends back.
+/// [`attribute`] at many dampings, in their order, from one curvature; `options.damping` is not used.
 ///
-/// `score = Σ_l v_l (H_l + λ_l I)⁻¹ g_l` with `H_l` and the relative `λ_l` of `curvature`. Its blocks are those of the
-/// training samples; their numbers may differ.
+/// Every block is prepared by [`Solver::prepare_sweep`](hyperinf_solvers::Solver::prepare_sweep), which may reuse a
+/// decomposition or start from the inverse at the damping before. The preconditioned queries of all dampings,
+/// `[dampings · q, D]`, are scored in one pass.
 ///
 /// # Errors
 ///
 /// As [`attribute`].
-pub fn attribute_with(
+pub fn sweep(
     train: &dyn Source,
-    curvature: &dyn Source,
     query: &dyn Source,
+    curvature: CurvatureFrom<'_>,
     options: &Options,
-) -> Result<Attribution, ScoreError> {
-    let mut scorer = Scorer::new(options.clone())?;
-    scorer.add_with(train, curvature, query)?;
-    scorer.finish()
-}
-
-/// The curvature of each block of a source, in the storage of the options' method; none for a method without one.
-///
-/// For [`Scorer::add_known`] and [`self_influence_known`](crate::self_influence_known): the curvature of a model, say,
-/// for samples whose gradients are stored.
-///
-/// # Errors
-///
-/// If there are no samples, a gradient is not finite, or two passes differ.
-pub fn curvature(source: &dyn Source, options: &Options) -> Result<Vec<BlockCurvature>, ScoreError> {
-    match options.method {
-        Method::Identity => Ok(Vec::new()),
-        Method::Inverse { storage, .. } => accumulate(source, Set::Curvature, None, storage, options.merged),
-    }
+    dampings: &[Damping],
+) -> Result<Vec<Attribution>, ScoreError> {
+    let mut sweep = Sweep::new(options.clone(), dampings.to_vec())?;
+    sweep.add(train, query, curvature)?;
+    sweep.finish()
 }

@@ -1,5 +1,8 @@
+use std::error::Error;
+
 use hyperinf_curvature::CurvatureError;
 use hyperinf_gradients::GradientError;
+use hyperinf_linalg::ReadError;
 use hyperinf_solvers::SolveError;
 
 /// Which samples an error is about.
@@ -11,7 +14,7 @@ pub enum Set {
     Query,
     /// The samples of the curvature, where they are not the training samples.
     Curvature,
-    /// The queries that a contrast takes away.
+    /// The queries that a contrast subtracts.
     Contrast,
 }
 
@@ -26,7 +29,7 @@ impl std::fmt::Display for Set {
     }
 }
 
-/// What data or settings can do wrong while samples are scored.
+/// Why samples cannot be scored.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScoreError {
@@ -64,7 +67,7 @@ pub enum ScoreError {
         /// The score found.
         value: f64,
     },
-    /// What a normalisation divides by has no root.
+    /// The squared divisor of a normalised score is negative or not finite.
     #[error(
         "the score of {set} sample {sample} is to be divided by the root of {value}: expected a finite number that is not negative, which every accurate inverse gives"
     )]
@@ -76,7 +79,7 @@ pub enum ScoreError {
         /// The squared norm or self-influence found.
         value: f64,
     },
-    /// Two passes or parts gave another number of samples.
+    /// Two passes or parts have different numbers of samples.
     #[error("{set} samples: {found} where {expected} were seen before")]
     SampleCount {
         /// The set.
@@ -117,7 +120,10 @@ pub enum ScoreError {
         /// The value given.
         value: f64,
     },
-    /// Gradients could not be taken.
+    /// A source failed for a reason of its own: a file that cannot be read, say.
+    #[error(transparent)]
+    Source(Box<dyn Error + Send + Sync>),
+    /// Gradients could not be computed.
     #[error("gradients of {set} samples")]
     Gradients {
         /// The set.
@@ -129,16 +135,18 @@ pub enum ScoreError {
     /// A projection does not fit the gradients.
     #[error("the projection of the gradients")]
     Projection(#[source] GradientError),
+    /// A device failed while values were read back.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// Curvature could not be accumulated.
     #[error(transparent)]
     Curvature(CurvatureError),
-    /// A curvature needs activations, and the source has gradients only.
+    /// A curvature needs captures, and the source has only gradients.
     #[error(
-        "this curvature is made of a layer's inputs and what came back to it, and these are gradients alone: a structure made of gradients (`shampoo`, two-sided) is the nearest"
+        "this curvature needs layer inputs and output gradients; the source has only per-sample gradients: the nearest structure made of gradients is two-sided (`shampoo`)"
     )]
     NoCaptures,
-    /// Relative damping of a block whose curvature is zero, while its training gradients are not: the curvature is of other
-    /// samples.
+    /// A block has relative damping and zero curvature, of other samples, but its training gradients are not zero.
     #[error(
         "block `{block}` has training gradients but no curvature: its samples' gradients are all zero, and so is relative damping; give an absolute damping"
     )]
@@ -158,6 +166,11 @@ pub enum ScoreError {
 }
 
 impl ScoreError {
+    /// An error of a [`Source`](crate::Source)'s own, to be returned from its pass.
+    pub fn source(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Source(error.into())
+    }
+
     pub(crate) fn gradients(set: Set) -> impl Fn(GradientError) -> Self {
         move |source| match source {
             GradientError::NonFinite { block, sample, value } => Self::NonFinite { set, block, sample, value },

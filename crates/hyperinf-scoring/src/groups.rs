@@ -11,14 +11,44 @@ pub struct Groups {
     pub of: Vec<usize>,
 }
 
-/// How a group's scores become one.
+/// Why a text does not give the groups of samples.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GroupError {
+    /// A line without an id.
+    #[error("line {line} has no id: every line is the id of one training sample")]
+    Empty {
+        /// The line's number, from 1.
+        line: usize,
+    },
+    /// Not one id per sample.
+    #[error("{found} lines, but there are {expected} training samples: every line is the id of one training sample")]
+    Count {
+        /// Lines found.
+        found: usize,
+        /// Training samples.
+        expected: usize,
+    },
+}
+
+/// How a group's scores are combined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pool {
-    /// Their sum: to first order, what leaving the whole group out would do.
+    /// Their sum: to first order, the effect of leaving the whole group out.
     #[default]
     Sum,
     /// Their mean: groups of different sizes on one scale.
     Mean,
+}
+
+impl Pool {
+    /// Its word: `sum` or `mean`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sum => "sum",
+            Self::Mean => "mean",
+        }
+    }
 }
 
 impl Groups {
@@ -34,6 +64,22 @@ impl Groups {
             groups.of.push(place);
         }
         groups
+    }
+
+    /// Groups of `samples` samples from a text with one id per line.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError`] if a line has no id, or there are not as many lines as samples.
+    pub fn parse(text: &str, samples: usize) -> Result<Self, GroupError> {
+        if let Some(line) = text.lines().position(|line| line.trim().is_empty()) {
+            return Err(GroupError::Empty { line: line + 1 });
+        }
+        let groups = Self::new(text.lines());
+        match groups.of.len() {
+            found if found == samples => Ok(groups),
+            found => Err(GroupError::Count { found, expected: samples }),
+        }
     }
 
     /// The scores of groups of training samples, `[q, groups]`.

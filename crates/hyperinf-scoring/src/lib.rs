@@ -10,24 +10,27 @@
 //! | function | from | gives |
 //! |---|---|---|
 //! | [`attribute`] | any two [`Source`]s: a model with batches, or stored gradients | scores `[q, n]` |
-//! | [`attribute_with`] | a third source, for the curvature | the same |
+//! | [`sweep`] | the same, and many dampings | the scores at each, from one curvature |
 //! | [`self_influence`] | one source | each sample's influence on itself, `[n]` |
-//! | [`Scorer`] | stored gradients, some blocks at a time | the same as [`attribute`], for files larger than memory |
 //! | [`position_scores`] | two sources, of which the first has captures | scores of each position (token) |
-//! | [`sweep`] | any two sources, and many dampings | the scores at each, from one curvature |
 //! | [`tracin`] | sources at several checkpoints | scores summed over them |
+//! | [`Scorer`], [`Sweep`] | stored gradients, some blocks at a time | [`attribute`], [`sweep`] for files larger than memory |
+//! | [`CurvatureFrom`] | training samples, another source, or known curvature | the curvature of each of the above |
 //! | [`Contrast`], [`Joined`] | two query sources | one: what helps the first more than the second; both in a row |
 //! | [`Groups`] | scores | sums or means over groups of samples or queries |
 //! | [`CurvatureSource`] | a model with batches | the pseudo-samples of an estimate of its curvature |
 //! | [`ProjectedSource`], [`principal`] | a source | a source of smaller gradients; the matrices that shrink them |
 //! | [`baselines`] | a model with batches | training losses and gradient norms |
+//! | [`MethodSpec`] | a word such as `hyperinf:cols:merged@gauss-newton` | the [`Options`] of a named method |
 //! | [`ranking`], [`top_k`], [`detect`], [`select`] | scores | sample indices |
 
 mod attribute;
 mod checkpoints;
+mod curvature_from;
 mod error;
 mod groups;
 mod method;
+mod methods;
 mod options;
 mod part;
 mod passes;
@@ -36,20 +39,26 @@ mod precondition;
 mod queries;
 mod rank;
 mod scorer;
+mod scores;
 mod self_influence;
 mod source;
-mod sweep;
+mod spec;
 
-pub use attribute::{attribute, attribute_with, curvature};
-pub use checkpoints::{Checkpoint, tracin};
+pub use attribute::{attribute, sweep};
+pub use checkpoints::{Checkpoint, TracIn, tracin};
+pub use curvature_from::{CurvatureFrom, curvature};
 pub use error::{ScoreError, Set};
-pub use groups::{Groups, Pool};
-pub use method::{Gfim, Method, MethodInfo, methods};
+pub use groups::{GroupError, Groups, Pool};
+pub use method::{Gfim, Method};
+pub use methods::{MethodInfo, methods};
 pub use options::{Normalisation, Options, QueryMode};
 pub use positions::{PositionScores, position_scores};
 pub use queries::{Contrast, Joined};
 pub use rank::{Amount, detect, ranking, select, top_k};
-pub use scorer::{Attribution, BlockReport, Scorer, Scores};
-pub use self_influence::{SelfInfluence, self_influence, self_influence_known, self_influence_with};
-pub use source::{Baselines, CurvatureSource, Moments, ProjectedSource, Source, TaskSource, baselines, principal};
-pub use sweep::sweep;
+pub use scorer::{Scorer, Sweep};
+pub use scores::{Attribution, BlockReport, Scores};
+pub use self_influence::{SelfInfluence, self_influence};
+pub use source::{
+    Baselines, Batch, CurvatureSource, Moments, ProjectedSource, Samples, Source, TaskSource, baselines, principal,
+};
+pub use spec::{EstimateKind, MethodSpec, SpecError, scale_name, side_name};

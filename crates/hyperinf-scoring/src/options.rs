@@ -1,7 +1,7 @@
-use hyperinf_curvature::{Damping, Scale, Storage};
-use hyperinf_solvers::{BlockCg, Cg, DataInf, Exact, Hyperpower, Lanczos, Lissa, Nystrom};
+use hyperinf_curvature::Damping;
+use hyperinf_solvers::Hyperpower;
 
-use crate::{Gfim, Method};
+use crate::{Gfim, Method, methods};
 
 /// Whether queries are scored one by one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,16 +13,16 @@ pub enum QueryMode {
     Mean,
 }
 
-/// What scores are divided by, with `x = v (H + λI)⁻¹` and all norms taken over all blocks together.
+/// The divisor of scores, with `x = v (H + λI)⁻¹` and every norm over all blocks together.
 ///
-/// Large gradients, of outliers and wrong labels, have large scores for every query. Divided by a norm of the training
-/// sample's gradient they count by their direction. A sample whose divisor is 0 has the score 0: it moves nothing.
+/// Outliers and wrong labels have large gradients, and so large scores for every query. Divided by a norm of its gradient
+/// a sample counts by its direction. A sample whose divisor is 0 moves nothing and has the score 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Normalisation {
     /// Nothing: `⟨x, g⟩`.
     #[default]
     None,
-    /// `||g||`: training on each sample goes a step of the same length.
+    /// `||g||`: a training step on every sample has the same length.
     Gradient,
     /// `||x|| ||g||`, in [−1, 1]: of [`Method::Identity`] the cosine of the two gradients (Hanawa et al. 2021, section
     /// 3), of others that of the preconditioned query with the training gradient.
@@ -35,12 +35,25 @@ pub enum Normalisation {
     ThetaRelatif,
 }
 
+impl Normalisation {
+    /// Its word: `none`, `l2`, `cosine`, `l-relatif` or `theta-relatif`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gradient => "l2",
+            Self::Cosine => "cosine",
+            Self::LossRelatif => "l-relatif",
+            Self::ThetaRelatif => "theta-relatif",
+        }
+    }
+}
+
 /// The choices of [`attribute`](crate::attribute).
 ///
 /// | name | default | purpose | range |
 /// |---|---|---|---|
 /// | `method` | HyperINF | how scores are computed | see [`methods`](crate::methods) |
-/// | `normalisation` | none | what they are divided by | |
+/// | `normalisation` | none | the divisor of the scores | |
 /// | `damping` | relative 0.1 | `λ` of each block | positive, finite |
 /// | `query` | each | one row per query, or their mean | |
 /// | `merged` | false | one matrix over all blocks instead of one per block | |
@@ -49,7 +62,7 @@ pub enum Normalisation {
 pub struct Options {
     /// How scores are computed.
     pub method: Method,
-    /// What they are divided by.
+    /// The divisor of the scores.
     pub normalisation: Normalisation,
     /// The damping of each block.
     pub damping: Damping,
@@ -75,34 +88,30 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The method of that name with everything else at its default; one of [`methods`](crate::methods).
-    ///
-    /// `gfim` matters to `hyperinf` and, but for its scale, to `hyperinf-authors`. `kfac` and `ekfac` need a curvature
-    /// source with captures; their published form takes labels sampled from the model, which is a choice of that source
-    /// ([`attribute_with`](crate::attribute_with)), not of the method. All names are of a [`Method`] but
-    /// `cosine`, which is `identity` with [`Normalisation::Cosine`].
-    pub fn named(name: &str, gfim: Gfim) -> Option<Self> {
-        let method = match name {
-            "identity" => Method::Identity,
-            "cosine" => {
-                let normalisation = Normalisation::Cosine;
-                return Some(Self { method: Method::Identity, normalisation, ..Self::default() });
+    /// What one unit of the scores means.
+    pub fn unit(&self) -> &'static str {
+        match (self.normalisation, &self.method) {
+            (Normalisation::None, Method::Identity) => "inner products of gradients",
+            (Normalisation::None, Method::Inverse { .. }) => {
+                "score / samples = first-order change of the query's loss if the sample is left out"
             }
-            "datainf" => Method::inverse(Storage::Samples, DataInf),
-            "lissa" => Method::inverse(Storage::Full, Lissa::default()),
-            "cg" => Method::inverse(Storage::Full, Cg::default()),
-            "block-cg" => Method::inverse(Storage::Full, BlockCg::default()),
-            "lanczos" => Method::inverse(Storage::Full, Lanczos::default()),
-            "nystrom" => Method::inverse(Storage::Full, Nystrom::default()),
-            "exact" => Method::inverse(Storage::Full, Exact),
-            "diagonal" => Method::inverse(Storage::Diagonal, Exact),
-            "kfac" => Method::inverse(Storage::Kronecker { corrected: false }, Exact),
-            "ekfac" => Method::inverse(Storage::Kronecker { corrected: true }, Exact),
-            "shampoo" => Method::inverse(Storage::TwoSided { corrected: true }, Exact),
-            "hyperinf" => Method::inverse(gfim.storage(), Hyperpower::default()),
-            "hyperinf-authors" => Method::inverse(Gfim { scale: Scale::Sum, ..gfim }.storage(), Hyperpower::authors()),
-            _ => return None,
-        };
-        Some(Self { method, ..Self::default() })
+            (Normalisation::Cosine, Method::Identity) => "cosines of gradients, from -1 to 1",
+            (Normalisation::Cosine, Method::Inverse { .. }) => {
+                "cosines of preconditioned query and training gradients, from -1 to 1"
+            }
+            (Normalisation::Gradient, _) => "scores divided by the norm of the training gradient",
+            (Normalisation::LossRelatif, _) => "scores divided by the root of the sample's self-influence",
+            (Normalisation::ThetaRelatif, _) => "scores divided by the norm of the preconditioned training gradient",
+        }
+    }
+
+    /// The options of a named method, one of [`methods`](crate::methods), with everything else at its default.
+    ///
+    /// `gfim` matters to `hyperinf` and, but for its scale, to `hyperinf-authors`. `kfac` and `ekfac` need captures; their
+    /// published form samples labels from the model, which is a choice of the curvature's source
+    /// ([`CurvatureFrom::Source`](crate::CurvatureFrom::Source)), not of the method. [`MethodSpec`](crate::MethodSpec)
+    /// reads all of it from one word.
+    pub fn named(name: &str, gfim: Gfim) -> Option<Self> {
+        methods().iter().find(|method| method.name == name).map(|method| method.options(gfim))
     }
 }

@@ -1,10 +1,11 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{CurvatureError, dots, least_square};
-use hyperinf_gradients::{Block, Gradients, squared_norms};
+use hyperinf_curvature::{CurvatureError, Damping};
+use hyperinf_gradients::{Block, Gradients};
+use hyperinf_linalg::{dots, least_square, squared_norms};
 
 use crate::passes::{each_batch, queries, read_rows, squares};
-use crate::precondition::{Curved, Inverted, invert};
-use crate::{BlockReport, Normalisation, Options, ScoreError, Scores, Set, Source};
+use crate::precondition::{Inverted, invert_at_each};
+use crate::{Attribution, BlockReport, CurvatureFrom, Normalisation, Options, ScoreError, Scores, Set, Source};
 
 /// Scores of some blocks, before they are normalised.
 pub(crate) struct Part {
@@ -14,7 +15,16 @@ pub(crate) struct Part {
     pub(crate) divisors: Divisors,
 }
 
-/// The squares of what scores are divided by; empty where they are not.
+/// A [`Part`] whose blocks are in the order in which they were scored.
+#[derive(Default)]
+struct Unordered {
+    scores: Scores,
+    /// With their places in the layout.
+    blocks: Vec<(usize, Option<BlockReport>, Option<Scores>)>,
+    divisors: Divisors,
+}
+
+/// The squares of the scores' divisors; empty where nothing is divided.
 #[derive(Default)]
 pub(crate) struct Divisors {
     /// Of each query.
@@ -27,97 +37,87 @@ pub(crate) struct Divisors {
 struct Waiting {
     /// Its place in the layout.
     index: usize,
+    /// The preconditioned queries of all dampings, `[dampings · q, D]`.
     x: Tensor<2>,
-    inverted: Inverted,
+    /// One per damping.
+    inverses: Vec<Inverted>,
+    /// This block's part of the scores, `[dampings · q, n]`.
     scores: Scores,
-    /// For inner products without curvature, which sees to this otherwise.
+    /// For inner products without curvature; an accumulated curvature checks this itself.
     underflow: Option<Underflow>,
 }
 
-/// Whether the products of a block's gradients are all below what their type holds.
+/// Whether the products of a block's gradients are all too small for their type.
 #[derive(Default)]
 struct Underflow {
-    /// A product has been found that is not.
-    none: bool,
+    /// A larger product has been found.
+    ruled_out: bool,
     /// Training samples, and their squares.
     samples: usize,
     squares: f64,
 }
 
 impl Part {
-    pub(crate) fn of(
+    /// The scores at each damping, from one curvature.
+    pub(crate) fn at_each(
+        dampings: &[Damping],
         train: &dyn Source,
-        curvature: Curved<'_>,
+        curvature: CurvatureFrom<'_>,
         query: &dyn Source,
         options: &Options,
-    ) -> Result<Self, ScoreError> {
+    ) -> Result<Vec<Self>, ScoreError> {
         let queries = queries(query, options)?;
-        let mut part = Self::empty();
-        let mut reports = Vec::new();
-        let mut block_scores = Vec::new();
+        let mut parts: Vec<Unordered> = dampings.iter().map(|_| Unordered::default()).collect();
         let mut waiting = Vec::new();
-        let inverses = invert(train, curvature, Some(&queries), options)?;
-        for (index, (inverted, v)) in inverses.zip(&queries.blocks).enumerate() {
-            let mut inverted = inverted?;
-            let (x, products) = inverted.queries(v.clone().flatten(1, 2))?;
-            if options.normalisation == Normalisation::Cosine {
-                add(&mut part.divisors.query, squared_norms(x.clone()).map_err(CurvatureError::from)?);
+        let all = invert_at_each(dampings, train, curvature, &queries, options)?;
+        for (index, (inverses, v)) in all.zip(&queries.blocks).enumerate() {
+            let (mut inverses, mut later) = (inverses?, Vec::new());
+            let underflow = inverses.iter().any(Inverted::is_identity).then(Underflow::default);
+            for (part, inverted) in parts.iter_mut().zip(&mut inverses) {
+                let (x, products) = inverted.queries(v.clone().flatten(1, 2))?;
+                if options.normalisation == Normalisation::Cosine {
+                    add(&mut part.divisors.query, squared_norms(x.clone())?);
+                }
+                let (Some(products), Some(rows)) = (products, inverted.rows.take()) else {
+                    inverted.release(options.normalisation);
+                    later.push(x);
+                    continue;
+                };
+                inverted.check(&rows)?;
+                let scores = read_rows(products)?;
+                // The curvature has checked that the gradients are finite.
+                scores.check()?;
+                add(&mut part.divisors.train, inverted.squares(&rows, options.normalisation)?);
+                part.report(index, inverted.report.take(), &scores, options);
+                part.scores.sum(scores)?;
             }
-            let (Some(products), Some(rows)) = (products, inverted.rows.take()) else {
-                let scores = Scores { rows: vec![Vec::new(); queries.samples()] };
-                let underflow = inverted.is_identity().then(Underflow::default);
-                inverted.release(options.normalisation);
-                waiting.push(Waiting { index, x, inverted, scores, underflow });
-                continue;
-            };
-            inverted.check(&rows)?;
-            let scores = read_rows(products)?;
-            // The curvature saw that the gradients are finite.
-            scores.check()?;
-            add(&mut part.divisors.train, inverted.squares(&rows, options.normalisation)?);
-            if options.block_scores {
-                block_scores.push((index, scores.clone()));
+            if !later.is_empty() {
+                let scores = Scores { rows: vec![Vec::new(); later.len() * queries.samples()] };
+                waiting.push(Waiting { index, x: joined(later), inverses, scores, underflow });
             }
-            part.sum(scores)?;
-            reports.push((index, inverted.report));
         }
         if !waiting.is_empty() {
             let (total, squares) = score(train, &queries, &mut waiting, options)?;
-            part.sum(total)?;
-            add(&mut part.divisors.train, squares);
-            for Waiting { index, inverted, scores, .. } in waiting {
-                if options.block_scores {
-                    block_scores.push((index, scores));
+            for ((part, scores), squares) in parts.iter_mut().zip(total.split(queries.samples())).zip(squares) {
+                part.scores.sum(scores)?;
+                add(&mut part.divisors.train, squares);
+            }
+            for Waiting { index, inverses, scores, .. } in waiting {
+                let scores = scores.split(queries.samples());
+                for ((part, inverted), scores) in parts.iter_mut().zip(inverses).zip(scores) {
+                    part.report(index, inverted.report, &scores, options);
                 }
-                reports.push((index, inverted.report));
             }
         }
-        if part.scores.samples() == 0 {
+        if parts.iter().any(|part| part.scores.samples() == 0) {
             return Err(ScoreError::Empty { set: Set::Train, what: "samples" });
         }
-        reports.sort_by_key(|(index, _)| *index);
-        block_scores.sort_by_key(|(index, _)| *index);
-        part.blocks = reports.into_iter().filter_map(|(_, report)| report).collect();
-        part.block_scores =
-            block_scores.into_iter().map(|(index, scores)| (queries.layout[index].clone(), scores)).collect();
-        Ok(part)
-    }
-
-    fn empty() -> Self {
-        Self { scores: Scores::default(), blocks: Vec::new(), block_scores: Vec::new(), divisors: Divisors::default() }
-    }
-
-    fn sum(&mut self, scores: Scores) -> Result<(), ScoreError> {
-        if self.scores.queries() == 0 {
-            self.scores = scores;
-            return Ok(());
-        }
-        self.scores.add_same(&scores)
+        Ok(parts.into_iter().map(|part| part.ordered(&queries.layout)).collect())
     }
 
     /// Adds the scores of other blocks of the same samples and queries.
     pub(crate) fn merge(&mut self, other: Self) -> Result<(), ScoreError> {
-        self.scores.add_same(&other.scores)?;
+        self.scores.sum(other.scores)?;
         self.blocks.extend(other.blocks);
         self.block_scores.extend(other.block_scores);
         add(&mut self.divisors.query, other.divisors.query);
@@ -125,30 +125,50 @@ impl Part {
         Ok(())
     }
 
-    /// Divides all scores by what the normalisation asks for.
-    pub(crate) fn normalise(&mut self) -> Result<(), ScoreError> {
-        let Divisors { query, train } = std::mem::take(&mut self.divisors);
+    /// The scores over their divisors.
+    pub(crate) fn normalised(self) -> Result<Attribution, ScoreError> {
+        let Self { mut scores, blocks, mut block_scores, divisors: Divisors { query, train } } = self;
         let (query, train) = (roots(&query, Set::Query)?, roots(&train, Set::Train)?);
-        let blocks = self.block_scores.iter_mut().map(|(_, scores)| scores);
-        for scores in blocks.chain([&mut self.scores]) {
+        for scores in block_scores.iter_mut().map(|(_, scores)| scores).chain([&mut scores]) {
             for (q, row) in scores.rows.iter_mut().enumerate() {
                 for (i, score) in row.iter_mut().enumerate() {
                     *score = divided(*score, query.get(q), train.get(i));
                 }
             }
         }
-        Ok(())
+        Ok(Attribution { scores, blocks, block_scores })
     }
 }
 
-/// A score over the divisors that there are. What does not move anything, a zero gradient, helps and harms nothing.
+impl Unordered {
+    fn report(&mut self, index: usize, report: Option<BlockReport>, scores: &Scores, options: &Options) {
+        let scores = options.block_scores.then(|| scores.clone());
+        self.blocks.push((index, report, scores));
+    }
+
+    fn ordered(mut self, layout: &[Block]) -> Part {
+        self.blocks.sort_by_key(|(index, ..)| *index);
+        let (mut blocks, mut block_scores) = (Vec::new(), Vec::new());
+        for (index, report, scores) in self.blocks {
+            blocks.extend(report);
+            block_scores.extend(scores.map(|scores| (layout[index].clone(), scores)));
+        }
+        Part { scores: self.scores, blocks, block_scores, divisors: self.divisors }
+    }
+}
+
+/// Rows below each other; those of one damping are not copied.
+fn joined(mut rows: Vec<Tensor<2>>) -> Tensor<2> {
+    if rows.len() == 1 { rows.remove(0) } else { Tensor::cat(rows, 0) }
+}
+
+/// A score over its divisors. A zero gradient moves nothing and has the score 0.
 pub(crate) fn divided(score: f64, query: Option<&f64>, train: Option<&f64>) -> f64 {
     let divisor = query.unwrap_or(&1.0) * train.unwrap_or(&1.0);
     if divisor > 0.0 { score / divisor } else { 0.0 }
 }
 
-/// The roots of sums of squares, or of self-influences: finite, and not negative where the inverse is what it should
-/// be.
+/// The roots of sums of squares, or of self-influences, which an accurate inverse makes finite and not negative.
 pub(crate) fn roots(squares: &[f64], set: Set) -> Result<Vec<f64>, ScoreError> {
     let root = |(sample, &value): (usize, &f64)| {
         if value >= 0.0 && value.is_finite() {
@@ -169,28 +189,32 @@ pub(crate) fn add(sums: &mut Vec<f64>, more: Vec<f64>) {
     }
 }
 
-/// The second pass: products of the waiting queries with every training gradient, and the squares of their divisors.
+/// The second pass: products of the waiting queries with every training gradient, `[dampings · q, n]`, and the squares of
+/// their divisors at each damping.
 fn score(
     train: &dyn Source,
     queries: &Gradients,
     waiting: &mut [Waiting],
     options: &Options,
-) -> Result<(Scores, Vec<f64>), ScoreError> {
-    let mut total = Scores { rows: vec![Vec::new(); queries.samples()] };
-    let mut divisors = Vec::new();
+) -> Result<(Scores, Vec<Vec<f64>>), ScoreError> {
+    let dampings = waiting.first().map_or(0, |block| block.inverses.len());
+    let mut total = Scores { rows: vec![Vec::new(); dampings * queries.samples()] };
+    let mut divisors = vec![Vec::new(); dampings];
     each_batch(train, options.merged, Set::Train, &mut |gradients| {
         gradients.same_layout(queries).map_err(ScoreError::gradients(Set::Train))?;
         let seen = total.samples();
         let mut sum: Option<Scores> = None;
-        let mut sums = Vec::new();
-        for Waiting { index, x, inverted, scores, underflow } in waiting.iter_mut() {
+        let mut sums = vec![Vec::new(); dampings];
+        for Waiting { index, x, inverses, scores, underflow } in waiting.iter_mut() {
             let rows: Tensor<2> = gradients.blocks[*index].clone().flatten(1, 2);
-            inverted.check(&rows)?;
+            inverses.iter().try_for_each(|inverted| inverted.check(&rows))?;
             let products = read_rows(dots(x.clone(), rows.clone()))?;
             if let Some(underflow) = underflow {
                 underflow.add(&products, &rows)?;
             }
-            add(&mut sums, inverted.squares(&rows, options.normalisation)?);
+            for (sums, inverted) in sums.iter_mut().zip(inverses) {
+                add(sums, inverted.squares(&rows, options.normalisation)?);
+            }
             if options.block_scores {
                 scores.extend(&products);
             }
@@ -200,20 +224,20 @@ fn score(
             }
         }
         let sum = sum.unwrap_or_default();
-        // NaN and infinity reach every product: only then it is worth asking whose they are.
-        if let Some((query, sample, value)) = sum.first_not_finite() {
+        // NaN and infinity reach every product: only then is it worth looking for their sample.
+        if let Some((row, sample, value)) = sum.first_not_finite() {
             squares(&gradients, seen, Set::Train)?;
-            return Err(ScoreError::Overflow { query, sample: seen + sample, value });
+            return Err(ScoreError::Overflow { query: row % queries.samples(), sample: seen + sample, value });
         }
-        if sums.iter().any(|square| !square.is_finite()) {
+        if sums.iter().flatten().any(|square| !square.is_finite()) {
             squares(&gradients, seen, Set::Train)?;
         }
-        divisors.extend(sums);
+        divisors.iter_mut().zip(sums).for_each(|(all, sums)| all.extend(sums));
         total.extend(&sum);
         Ok(())
     })?;
-    for Waiting { x, inverted, underflow, .. } in waiting {
-        if let Some(underflow) = underflow {
+    for Waiting { x, inverses, underflow, .. } in waiting {
+        if let (Some(underflow), Some(inverted)) = (underflow, inverses.first()) {
             underflow.check(x, &inverted.block)?;
         }
     }
@@ -224,11 +248,11 @@ impl Underflow {
     /// Adds a batch of training gradients `[n, D]` with their products with the queries.
     fn add(&mut self, products: &Scores, rows: &Tensor<2>) -> Result<(), ScoreError> {
         let least = least_square(rows.dtype());
-        // NaN is no small product, and is told elsewhere.
-        self.none = self.none || !products.rows.iter().flatten().all(|product| product.abs() < least);
-        if !self.none {
+        // NaN is not small; the scores report it.
+        self.ruled_out = self.ruled_out || !products.rows.iter().flatten().all(|product| product.abs() < least);
+        if !self.ruled_out {
             self.samples += rows.dims()[0];
-            self.squares += squared_norms(rows.clone()).map_err(CurvatureError::from)?.iter().sum::<f64>();
+            self.squares += squared_norms(rows.clone())?.iter().sum::<f64>();
         }
         Ok(())
     }
@@ -236,10 +260,10 @@ impl Underflow {
     /// Fails if all products are small because the gradients are; those of orthogonal gradients are small as well.
     fn check(&self, x: &Tensor<2>, block: &Block) -> Result<(), ScoreError> {
         let (dtype, least) = (x.dtype(), least_square(x.dtype()));
-        let squares: f64 = squared_norms(x.clone()).map_err(CurvatureError::from)?.iter().sum();
+        let squares: f64 = squared_norms(x.clone())?.iter().sum();
         let d = block.parameters() as f64;
         let mean = (squares / (x.dims()[0] as f64 * d)).sqrt() * (self.squares / (self.samples as f64 * d)).sqrt();
-        if !self.none && mean > 0.0 && mean < least {
+        if !self.ruled_out && mean > 0.0 && mean < least {
             let block = block.name.clone();
             return Err(CurvatureError::TooSmall { block, dtype, mean_square: mean, least }.into());
         }

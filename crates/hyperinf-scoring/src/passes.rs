@@ -1,12 +1,13 @@
-//! Passes over sources: what every function of this crate does with batches.
+//! Passes over sources.
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Accumulator, BlockCurvature, Storage, host};
+use hyperinf_curvature::{Accumulator, BlockCurvature, CurvatureError, Storage};
 use hyperinf_gradients::{Block, Gradients, same_layout};
+use hyperinf_linalg::host;
 
-use crate::{Options, QueryMode, ScoreError, Scores, Set, Source};
+use crate::{Batch, Options, QueryMode, ScoreError, Scores, Set, Source};
 
-/// One curvature per block: of one pass over the source, or of as many as the storage needs.
+/// One curvature per block, from as many passes over the source as the storage needs.
 pub(crate) fn accumulate(
     source: &dyn Source,
     set: Set,
@@ -16,29 +17,26 @@ pub(crate) fn accumulate(
 ) -> Result<Vec<BlockCurvature>, ScoreError> {
     let error = ScoreError::curvature(set);
     let mut sums: Vec<Accumulator> = Vec::new();
-    // What is merged has one row, whatever its blocks were.
-    let blocks = source.unprojected().filter(|_| !merged);
-    let storages = |layout: &[Block]| match &blocks {
-        Some(blocks) => blocks.iter().map(|block| storage.by_sides_of(block)).collect(),
-        None => vec![storage; layout.len()],
-    };
     loop {
-        // Merged blocks have no captures: their gradients are put side by side.
-        if !merged && storage.needs_captures() {
-            source.pass_captures(&mut |captures| {
-                let layout: Vec<Block> = captures.iter().map(|c| c.block.clone()).collect();
-                start(&mut sums, &layout, &storages, set)?;
-                same_blocks(&sums, &layout, set)?;
-                sums.iter_mut().zip(&captures).try_for_each(|(sum, capture)| sum.add_capture(capture)).map_err(&error)
-            })?;
-        } else {
-            each_batch(source, merged, set, &mut |gradients| {
-                start(&mut sums, &gradients.layout, &storages, set)?;
-                same_blocks(&sums, &gradients.layout, set)?;
-                let mut pairs = sums.iter_mut().zip(gradients.blocks);
-                pairs.try_for_each(|(sum, block)| sum.add(block)).map_err(&error)
-            })?;
-        }
+        source.pass(&mut |batch| {
+            // A merged block has one row, whatever its blocks were.
+            let unprojected = batch.unprojected.clone().filter(|_| !merged);
+            let mut ready = |layout: &[Block]| {
+                if sums.is_empty() {
+                    sums = start(layout, unprojected.as_deref().unwrap_or(layout), storage).map_err(&error)?;
+                }
+                same_blocks(&sums, layout, set)
+            };
+            // Merged blocks have no captures: their gradients are put side by side.
+            if !merged && storage.needs_captures() {
+                ready(&batch.layout())?;
+                let captures = batch.into_captures()?;
+                return sums.iter_mut().zip(&captures).try_for_each(|(sum, c)| sum.add_capture(c)).map_err(&error);
+            }
+            let Some(gradients) = read(batch, merged, set)? else { return Ok(()) };
+            ready(&gradients.layout)?;
+            sums.iter_mut().zip(gradients.blocks).try_for_each(|(sum, block)| sum.add(block)).map_err(&error)
+        })?;
         if sums.is_empty() {
             return Err(ScoreError::Empty { set, what: "samples" });
         }
@@ -56,18 +54,10 @@ pub(crate) fn accumulate(
     sums.into_iter().map(Accumulator::finish).collect::<Result<_, _>>().map_err(error)
 }
 
-/// An empty sum per block, before the first batch.
-fn start(
-    sums: &mut Vec<Accumulator>,
-    layout: &[Block],
-    storages: &dyn Fn(&[Block]) -> Vec<Storage>,
-    set: Set,
-) -> Result<(), ScoreError> {
-    if sums.is_empty() {
-        let new = layout.iter().zip(storages(layout)).map(|(block, storage)| Accumulator::new(block.clone(), storage));
-        *sums = new.collect::<Result<_, _>>().map_err(ScoreError::curvature(set))?;
-    }
-    Ok(())
+/// An empty sum per block; the blocks before a projection decide the sides.
+fn start(layout: &[Block], unprojected: &[Block], storage: Storage) -> Result<Vec<Accumulator>, CurvatureError> {
+    let blocks = layout.iter().zip(unprojected);
+    blocks.map(|(block, before)| Accumulator::new(block.clone(), storage.by_sides_of(before))).collect()
 }
 
 /// Fails unless the blocks are those of the sums, in their order.
@@ -117,22 +107,26 @@ pub(crate) fn mean(source: &dyn Source, merged: bool, set: Set) -> Result<Gradie
     Ok(mean)
 }
 
-/// Goes through a source, with merged blocks if asked for; a batch without samples is passed over.
+/// Visits the gradients of every batch that has samples, merged on request.
 pub(crate) fn each_batch(
     source: &dyn Source,
     merged: bool,
     set: Set,
     visit: &mut dyn FnMut(Gradients) -> Result<(), ScoreError>,
 ) -> Result<(), ScoreError> {
-    source.pass(&mut |gradients| {
-        if gradients.layout.is_empty() {
-            return Err(ScoreError::Empty { set, what: "blocks" });
-        }
-        if gradients.samples() == 0 {
-            return Ok(());
-        }
-        visit(if merged { gradients.merged() } else { gradients })
-    })
+    source.pass(&mut |batch| read(batch, merged, set)?.map_or(Ok(()), &mut *visit))
+}
+
+/// The gradients of a batch, merged on request; `None` without samples.
+fn read(batch: Batch, merged: bool, set: Set) -> Result<Option<Gradients>, ScoreError> {
+    let gradients = batch.into_gradients();
+    if gradients.layout.is_empty() {
+        return Err(ScoreError::Empty { set, what: "blocks" });
+    }
+    if gradients.samples() == 0 {
+        return Ok(None);
+    }
+    Ok(Some(if merged { gradients.merged() } else { gradients }))
 }
 
 /// `||g||²` of each sample of a batch that begins at sample `seen`, or the sample whose gradient is not finite.

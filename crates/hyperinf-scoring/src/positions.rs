@@ -1,16 +1,17 @@
 use burn::tensor::{Tensor, s};
-use hyperinf_curvature::scalars;
 use hyperinf_gradients::{Block, Capture, Gradients, same_layout};
+use hyperinf_linalg::scalars;
 
 use crate::part::{add, divided, roots};
 use crate::passes::queries;
-use crate::precondition::{Curved, Inverted, invert};
-use crate::{BlockReport, Normalisation, Options, ScoreError, Set, Source};
+use crate::precondition::{Inverted, invert};
+use crate::{BlockReport, CurvatureFrom, Normalisation, Options, ScoreError, Set, Source};
 
 /// Scores of the positions (tokens) of training samples; positive = helpful.
 ///
 /// A sample's score is the sum over its positions and [`PositionScores::whole`].
 #[derive(Clone, Debug, Default)]
+#[must_use]
 pub struct PositionScores {
     /// For each query and each training sample the score of each position of its batch, padding included: `Σ_l a_t X_l
     /// δ_t`. Positions that do not reach the loss, as padding does not, have the score 0.
@@ -25,19 +26,19 @@ pub struct PositionScores {
 /// Scores the positions of every training sample for every query: `score_t = Σ_l a_t X_l δ_t` with `X_l = v_l (H_l +
 /// λ_l I)⁻¹` as a matrix `[rows, cols]`, since a sample's gradient is the sum `g = Σ_t a_t ⊗ δ_t`.
 ///
-/// Layers with one position count as a whole; all others must see the same positions, since nothing tells which of
-/// `2t` positions of a layer that is used twice, or of an image at two sizes, belong together. What a position's score says is which
-/// parts of the text the gradient is made of; attention has already mixed them, so it is no score of the token alone.
-/// Costs, per query, one product of each layer's inputs with a matrix of its weights' size.
+/// Layers with one position count as a whole. All others must see the same positions, since the `2t` positions of a
+/// layer that is used twice, or of an image at two sizes, cannot be matched. A position's score is its part of the
+/// gradient; attention has already mixed the tokens, so it is not a score of the token alone. Costs, per query, one
+/// product of each layer's inputs with a matrix of its weights' size.
 ///
 /// # Errors
 ///
-/// [`ScoreError::NoCaptures`] unless `train` has captures, [`ScoreError::Positions`] if layers of one batch have
+/// [`ScoreError::NoCaptures`] if `train` gives gradients, [`ScoreError::Positions`] if layers of one batch have
 /// different numbers of positions, and as [`attribute`](crate::attribute).
 pub fn position_scores(
     train: &dyn Source,
-    curvature: Option<&dyn Source>,
     query: &dyn Source,
+    curvature: CurvatureFrom<'_>,
     options: &Options,
 ) -> Result<PositionScores, ScoreError> {
     options.damping.validate()?;
@@ -45,9 +46,8 @@ pub fn position_scores(
     let mut inverses: Vec<Inverted> = Vec::new();
     let mut x = Vec::new();
     let mut query_squares = Vec::new();
-    for (inverted, v) in
-        invert(train, curvature.map_or(Curved::Training, Curved::Of), Some(&queries), options)?.zip(&queries.blocks)
-    {
+    let inverted = invert(train, curvature, Some(&queries), options, options.damping)?;
+    for (inverted, v) in inverted.zip(&queries.blocks) {
         let mut inverted = inverted?;
         let (found, _) = inverted.queries(v.clone().flatten(1, 2))?;
         if options.normalisation == Normalisation::Cosine {
@@ -61,7 +61,8 @@ pub fn position_scores(
     let mut result = PositionScores { rows: vec![Vec::new(); q], whole: vec![Vec::new(); q], blocks: Vec::new() };
     let mut squares = Vec::new();
     let mut layout = (!options.merged).then(|| queries.layout.to_vec());
-    train.pass_captures(&mut |captures| {
+    train.pass(&mut |found| {
+        let captures = found.into_captures()?;
         let blocks: Vec<Block> = captures.iter().map(|c| c.block.clone()).collect();
         let layout = match &mut layout {
             Some(layout) => layout,
@@ -152,8 +153,7 @@ fn batch(
     Ok((rows, whole))
 }
 
-/// The squares of what each sample's scores are divided by; nothing is divided, and blocks are only checked, without
-/// normalisation.
+/// The squares of each sample's divisors; without normalisation there are none, and blocks are only checked.
 fn divisors(captures: &[Capture], inverses: &mut [Inverted], options: &Options) -> Result<Vec<f64>, ScoreError> {
     let mut sums = Vec::new();
     if options.normalisation == Normalisation::None && !inverses.iter().any(Inverted::is_zero) {

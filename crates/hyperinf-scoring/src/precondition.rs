@@ -1,26 +1,29 @@
-//! The queries of each block after `(H + λI)⁻¹`, with the inverse for what else needs it.
+//! The inverse `(H + λI)⁻¹` of each block.
 
 use std::collections::VecDeque;
 use std::iter;
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::{BlockCurvature, Curvature, CurvatureError, Damping, dots, host, precise, scalars};
-use hyperinf_gradients::{Block, Gradients, same_layout, squared_norms};
-use hyperinf_solvers::{Inverse, Solver};
+use hyperinf_curvature::{BlockCurvature, Core, Curvature, Damping};
+use hyperinf_gradients::{Block, Gradients};
+use hyperinf_linalg::{dots, host, precise, scalars, squared_norms};
+use hyperinf_solvers::{Inverse, Plan, Solver};
 
-use crate::passes::accumulate;
-use crate::{BlockReport, Method, Normalisation, Options, ScoreError, Set, Source};
+use crate::{BlockReport, CurvatureFrom, Method, Normalisation, Options, ScoreError, Source};
 
 /// Rows that are preconditioned at once.
 const CHUNK: usize = 128;
-/// Bytes of the matrices that are inverted together, unless one alone is larger.
+/// Bytes of the matrices that are inverted together; a larger one is inverted alone.
 const TOGETHER: usize = 1 << 30;
 
-/// A block's inverse, and what is known of it.
+/// One inverse per block, in the order of the blocks.
+pub(crate) type Inverses<'a, T> = Box<dyn Iterator<Item = Result<T, ScoreError>> + 'a>;
+
+/// A block's inverse at one damping, with its report.
 pub(crate) struct Inverted {
     pub(crate) block: Block,
     operator: Operator,
-    /// Neither curvature nor damping: nothing but zeros can be scored.
+    /// Neither curvature nor damping: only zero gradients can be scored.
     zero: bool,
     /// For methods with curvature.
     pub(crate) report: Option<BlockReport>,
@@ -28,7 +31,7 @@ pub(crate) struct Inverted {
     pub(crate) rows: Option<Tensor<2>>,
 }
 
-/// What a block's gradients are multiplied by.
+/// The matrix that a block's gradients are multiplied by.
 enum Operator {
     /// `I`.
     Identity,
@@ -36,29 +39,20 @@ enum Operator {
     Inverse(Box<dyn Inverse>),
     /// `I/λ`: the curvature is zero, the damping is not.
     Damping(f64),
-    /// 0: the curvature and its relative damping are zero, or the inverse is not needed any more.
+    /// 0: the curvature and its relative damping are zero, or the inverse is no longer needed.
     Nothing,
 }
 
-/// What the curvature is made of.
-pub(crate) enum Curved<'a> {
-    /// The training samples.
-    Training,
-    /// Other samples.
-    Of(&'a dyn Source),
-    /// It is made already.
-    Known(Vec<BlockCurvature>),
-}
-
-/// One inverse per block; as many are made at once as fit together into some memory.
+/// One inverse per block; as many are prepared at once as fit into some memory.
 ///
 /// [`Inverted::rows`] are kept only of the training samples' own curvature, since these are the samples to be scored.
 pub(crate) fn invert<'a>(
     train: &dyn Source,
-    curvature: Curved<'_>,
+    curvature: CurvatureFrom<'_>,
     queries: Option<&'a Gradients>,
     options: &'a Options,
-) -> Result<Box<dyn Iterator<Item = Result<Inverted, ScoreError>> + 'a>, ScoreError> {
+    damping: Damping,
+) -> Result<Inverses<'a, Inverted>, ScoreError> {
     let Method::Inverse { storage, solver } = &options.method else {
         let layout = queries.map_or(&[][..], |queries| &queries.layout);
         let identity = |block: &Block| {
@@ -66,33 +60,42 @@ pub(crate) fn invert<'a>(
         };
         return Ok(Box::new(layout.iter().map(identity)));
     };
-    let held = matches!(curvature, Curved::Training);
-    let mut found = VecDeque::from(match curvature {
-        Curved::Training => accumulate(train, Set::Train, queries, *storage, options.merged)?,
-        Curved::Of(source) => accumulate(source, Set::Curvature, queries, *storage, options.merged)?,
-        Curved::Known(blocks) => {
-            if let Some(queries) = queries {
-                let layout: Vec<Block> = blocks.iter().map(|found| found.block.clone()).collect();
-                same_layout(&layout, &queries.layout).map_err(ScoreError::gradients(Set::Query))?;
-            }
-            blocks
-        }
-    });
+    let own = matches!(curvature, CurvatureFrom::Training);
+    let mut found = VecDeque::from(curvature.accumulate(train, queries, *storage, options.merged)?);
     let mut ready = VecDeque::new();
     Ok(Box::new(iter::from_fn(move || {
         if ready.is_empty() {
-            ready.extend(prepare(group(&mut found), solver.as_ref(), options, held));
+            ready.extend(prepare(group(&mut found), solver.as_ref(), damping, own));
         }
         ready.pop_front()
     })))
 }
 
+/// The inverses of each block, one per damping.
+pub(crate) fn invert_at_each<'a>(
+    dampings: &'a [Damping],
+    train: &dyn Source,
+    curvature: CurvatureFrom<'_>,
+    queries: &'a Gradients,
+    options: &'a Options,
+) -> Result<Inverses<'a, Vec<Inverted>>, ScoreError> {
+    match (&options.method, dampings) {
+        (Method::Inverse { storage, solver }, [_, _, ..]) => {
+            let own = matches!(curvature, CurvatureFrom::Training);
+            let found = curvature.accumulate(train, Some(queries), *storage, options.merged)?;
+            Ok(Box::new(found.into_iter().map(move |block| prepare_sweep(block, solver.as_ref(), dampings, own))))
+        }
+        (Method::Identity | Method::Inverse { .. }, _) => {
+            let damping = dampings.first().copied().unwrap_or(options.damping);
+            let inverses = invert(train, curvature, Some(queries), options, damping)?;
+            Ok(Box::new(inverses.map(|inverted| Ok(vec![inverted?]))))
+        }
+    }
+}
+
 /// The next blocks to be inverted together.
 fn group(found: &mut VecDeque<BlockCurvature>) -> Vec<BlockCurvature> {
-    let bytes = |found: &BlockCurvature| match &found.curvature {
-        Curvature::Samples(rows) => 8 * rows.dims()[0].pow(2),
-        h => h.matrix().map_or(0, |matrix| 8 * matrix.dims()[0].pow(2)),
-    };
+    let bytes = |found: &BlockCurvature| 8 * found.curvature.decomposed_side().pow(2);
     let mut taken = Vec::new();
     let mut sum = 0;
     while let Some(next) = found.pop_front_if(|next| taken.is_empty() || sum + bytes(next) <= TOGETHER) {
@@ -106,47 +109,71 @@ fn group(found: &mut VecDeque<BlockCurvature>) -> Vec<BlockCurvature> {
 fn prepare(
     blocks: Vec<BlockCurvature>,
     solver: &dyn Solver,
-    options: &Options,
-    held: bool,
+    damping: Damping,
+    own: bool,
 ) -> Vec<Result<Inverted, ScoreError>> {
-    let lambda = |block: &BlockCurvature| (block.mean_square != 0.0).then(|| options.damping.lambda(block.mean_square));
-    // Without any curvature only absolute damping is there.
-    let damping = match options.damping {
-        Damping::Absolute(lambda) => Some(lambda),
-        Damping::Relative(_) => None,
-    };
+    let lambda = |block: &BlockCurvature| (block.mean_square != 0.0).then(|| damping.lambda(block.mean_square));
     let pairs: Vec<(&Curvature, f64)> = blocks.iter().filter_map(|b| Some((&b.curvature, lambda(b)?))).collect();
     let mut inverses = solver.prepare_many(&pairs).into_iter();
     let invert = |found: BlockCurvature| {
-        let lambda = lambda(&found);
+        let inverse = lambda(&found).and_then(|_| inverses.next()).transpose();
+        let inverse = inverse.map_err(|source| ScoreError::Solve { block: found.block.name.clone(), source })?;
+        Ok(Inverted::new(found, inverse, damping, own))
+    };
+    blocks.into_iter().map(invert).collect()
+}
+
+/// The inverses of a block at every damping.
+fn prepare_sweep(
+    found: BlockCurvature,
+    solver: &dyn Solver,
+    dampings: &[Damping],
+    own: bool,
+) -> Result<Vec<Inverted>, ScoreError> {
+    let lambdas: Vec<f64> = dampings.iter().map(|damping| damping.lambda(found.mean_square)).collect();
+    let inverses = if found.mean_square == 0.0 {
+        Vec::new()
+    } else {
+        let error = |source| ScoreError::Solve { block: found.block.name.clone(), source };
+        solver.prepare_sweep(&found.curvature, &lambdas).map_err(error)?
+    };
+    let mut inverses = inverses.into_iter();
+    Ok(dampings.iter().map(|&damping| Inverted::new(found.clone(), inverses.next(), damping, own)).collect())
+}
+
+impl Inverted {
+    /// `own`: the curvature is that of the training samples.
+    fn new(found: BlockCurvature, inverse: Option<Box<dyn Inverse>>, damping: Damping, own: bool) -> Self {
         let BlockCurvature { block, curvature, mean_square, .. } = found;
-        let operator = match lambda.and_then(|_| inverses.next()) {
-            None => damping.map_or(Operator::Nothing, Operator::Damping),
-            Some(Ok(inverse)) => Operator::Inverse(inverse),
-            Some(Err(source)) => return Err(ScoreError::Solve { block: block.name, source }),
+        let lambda = inverse.as_ref().map(|_| damping.lambda(mean_square));
+        // Without curvature there is only absolute damping.
+        let absolute = match damping {
+            Damping::Absolute(lambda) => Some(lambda),
+            Damping::Relative(_) => None,
         };
-        let rows = match curvature {
-            Curvature::Samples(rows) if held => Some(rows),
-            _ => None,
+        let operator = match inverse {
+            Some(inverse) => Operator::Inverse(inverse),
+            None => absolute.map_or(Operator::Nothing, Operator::Damping),
+        };
+        let rows = match curvature.core() {
+            Core::Samples(rows) if own => Some(rows.clone()),
+            Core::Samples(_) | Core::Matrix { .. } | Core::Eigenvalues { .. } => None,
         };
         let report = BlockReport {
             block: block.clone(),
-            // No training gradient, no influence: not a matter of λ.
-            lambda: if held { lambda } else { lambda.or(damping) },
+            // A block without training gradients contributes nothing, whatever λ is.
+            lambda: if own { lambda } else { lambda.or(absolute) },
             mean_square,
-            chosen: String::new(),
+            plan: Plan::default(),
             iterations: 0,
             residual: 0.0,
             tolerance: None,
         };
         let zero = matches!(operator, Operator::Nothing);
-        Ok(Inverted { block, operator, zero, report: Some(report), rows })
-    };
-    blocks.into_iter().map(invert).collect()
-}
+        Self { block, operator, zero, report: Some(report), rows }
+    }
 
-impl Inverted {
-    /// `X` for queries `V`, `[q, D]`, and `X Jᵀ`, `[q, n]`, if the training gradients are at hand.
+    /// `X` for queries `V`, `[q, D]`, and `X Jᵀ`, `[q, n]`, if the training gradients are held.
     pub(crate) fn queries(&mut self, v: Tensor<2>) -> Result<(Tensor<2>, Option<Tensor<2>>), ScoreError> {
         let (x, products) = self.apply(v)?;
         let products = match (products, &self.rows) {
@@ -157,7 +184,7 @@ impl Inverted {
         Ok((x, products))
     }
 
-    /// Whether rows are left as they are.
+    /// Whether it leaves rows unchanged.
     pub(crate) fn is_identity(&self) -> bool {
         matches!(self.operator, Operator::Identity)
     }
@@ -172,7 +199,7 @@ impl Inverted {
         if !self.zero {
             return Ok(());
         }
-        // What is not finite is told with its sample, by the scores.
+        // The scores report NaN and infinity with their sample.
         let largest = host(rows.clone().abs().max())?;
         if largest.into_iter().any(|value| value > 0.0 && value.is_finite()) {
             return Err(ScoreError::NoCurvature { block: self.block.name.clone() });
@@ -180,20 +207,17 @@ impl Inverted {
         Ok(())
     }
 
-    /// What a normalisation adds of this block to the square of each sample's divisor, for training gradients
-    /// `[n, D]`.
+    /// This block's part of the square of each sample's divisor, for training gradients `[n, D]`.
     pub(crate) fn squares(&mut self, rows: &Tensor<2>, normalisation: Normalisation) -> Result<Vec<f64>, ScoreError> {
         match normalisation {
             Normalisation::None => Ok(Vec::new()),
-            Normalisation::Gradient | Normalisation::Cosine => {
-                Ok(squared_norms(rows.clone()).map_err(CurvatureError::from)?)
-            }
+            Normalisation::Gradient | Normalisation::Cosine => Ok(squared_norms(rows.clone())?),
             Normalisation::LossRelatif => self.self_influence(rows),
             Normalisation::ThetaRelatif => self.chunks(rows, |x, _| (x.clone(), x)),
         }
     }
 
-    /// Forgets the inverse, unless the normalisation needs it for the training gradients.
+    /// Drops the inverse, unless the normalisation needs it for the training gradients.
     pub(crate) fn release(&mut self, normalisation: Normalisation) {
         if !matches!(normalisation, Normalisation::LossRelatif | Normalisation::ThetaRelatif) {
             self.operator = Operator::Nothing;
@@ -205,7 +229,7 @@ impl Inverted {
         self.chunks(rows, |x, g| (x, g))
     }
 
-    /// The inner products of what `pair` makes of preconditioned rows and rows.
+    /// The inner products of the pairs that `pair` makes of preconditioned rows and rows.
     fn chunks(
         &mut self,
         rows: &Tensor<2>,
@@ -220,7 +244,7 @@ impl Inverted {
         Ok(all)
     }
 
-    /// The rows after the inverse, and what the solver had of products with held samples.
+    /// The preconditioned rows, and their products with held samples if the solver has computed them.
     fn apply(&mut self, v: Tensor<2>) -> Result<(Tensor<2>, Option<Tensor<2>>), ScoreError> {
         let inverse = match &self.operator {
             Operator::Identity => return Ok((v, None)),
@@ -234,8 +258,8 @@ impl Inverted {
             report.iterations = report.iterations.max(solution.iterations);
             report.residual = report.residual.max(solution.residual());
             report.tolerance = solution.tolerance;
-            // What is told may depend on what it took.
-            report.chosen = inverse.describe();
+            // After `apply`: it may have needed a second attempt.
+            report.plan = inverse.plan();
         }
         Ok((solution.x, solution.products))
     }

@@ -1,19 +1,37 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::BlockCurvature;
 use hyperinf_gradients::same_layout;
 
+use crate::part::add;
 use crate::passes::{each_batch, squares};
-use crate::precondition::{Curved, invert};
-use crate::{BlockReport, Method, Options, ScoreError, Set, Source};
+use crate::precondition::invert;
+use crate::{BlockReport, CurvatureFrom, Method, Options, ScoreError, Set, Source};
 
 /// The influence of each training sample on itself.
 #[derive(Clone, Debug, Default)]
+#[must_use]
 pub struct SelfInfluence {
     /// `Σ_l g_l (H_l + λ_l I)⁻¹ g_l` of each sample, `[n]`: never negative for an exact inverse, large for samples
     /// that the model fits against the others.
     pub values: Vec<f64>,
     /// One report per block that was inverted.
     pub blocks: Vec<BlockReport>,
+}
+
+impl SelfInfluence {
+    /// Adds the part of further blocks of the same samples.
+    ///
+    /// # Errors
+    ///
+    /// If the numbers of samples differ.
+    pub fn merge(&mut self, more: Self) -> Result<(), ScoreError> {
+        let (found, expected) = (more.values.len(), self.values.len());
+        if expected != 0 && found != expected {
+            return Err(ScoreError::SampleCount { set: Set::Train, found, expected });
+        }
+        add(&mut self.values, more.values);
+        self.blocks.extend(more.blocks);
+        Ok(())
+    }
 }
 
 /// Each training sample's influence on itself: high for outliers and wrong labels, without any query.
@@ -24,37 +42,11 @@ pub struct SelfInfluence {
 /// # Errors
 ///
 /// As [`attribute`](crate::attribute).
-pub fn self_influence(train: &dyn Source, options: &Options) -> Result<SelfInfluence, ScoreError> {
-    self_influences(train, Curved::Training, options)
-}
-
-/// [`self_influence`] with the curvature of other samples, as [`attribute_with`](crate::attribute_with).
-///
-/// # Errors
-///
-/// As [`attribute`](crate::attribute).
-pub fn self_influence_with(
+pub fn self_influence(
     train: &dyn Source,
-    curvature: &dyn Source,
+    curvature: CurvatureFrom<'_>,
     options: &Options,
 ) -> Result<SelfInfluence, ScoreError> {
-    self_influences(train, Curved::Of(curvature), options)
-}
-
-/// [`self_influence`] with a curvature that is made already, as [`Scorer::add_known`](crate::Scorer::add_known).
-///
-/// # Errors
-///
-/// As [`attribute`](crate::attribute).
-pub fn self_influence_known(
-    train: &dyn Source,
-    curvature: Vec<BlockCurvature>,
-    options: &Options,
-) -> Result<SelfInfluence, ScoreError> {
-    self_influences(train, Curved::Known(curvature), options)
-}
-
-fn self_influences(train: &dyn Source, curvature: Curved<'_>, options: &Options) -> Result<SelfInfluence, ScoreError> {
     options.damping.validate()?;
     let mut values = Vec::new();
     if matches!(options.method, Method::Identity) {
@@ -64,18 +56,18 @@ fn self_influences(train: &dyn Source, curvature: Curved<'_>, options: &Options)
         })?;
         return Ok(SelfInfluence { values, blocks: Vec::new() });
     }
-    let mut inverses = invert(train, curvature, None, options)?.collect::<Result<Vec<_>, _>>()?;
+    let inverses = invert(train, curvature, None, options, options.damping)?;
+    let mut inverses = inverses.collect::<Result<Vec<_>, _>>()?;
     let expected: Vec<_> = inverses.iter().map(|inverted| inverted.block.clone()).collect();
     each_batch(train, options.merged, Set::Train, &mut |gradients| {
         same_layout(&expected, &gradients.layout).map_err(ScoreError::gradients(Set::Train))?;
-        let start = values.len();
-        values.resize(start + gradients.samples(), 0.0);
+        let mut batch = Vec::new();
         for (inverted, rows) in inverses.iter_mut().zip(&gradients.blocks) {
             let rows: Tensor<2> = rows.clone().flatten(1, 2);
             inverted.check(&rows)?;
-            let found = inverted.self_influence(&rows)?;
-            values[start..].iter_mut().zip(found).for_each(|(sum, value)| *sum += value);
+            add(&mut batch, inverted.self_influence(&rows)?);
         }
+        values.extend(batch);
         Ok(())
     })?;
     Ok(SelfInfluence { values, blocks: inverses.into_iter().filter_map(|inverted| inverted.report).collect() })

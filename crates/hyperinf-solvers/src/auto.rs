@@ -1,31 +1,36 @@
+mod choice;
 mod cost;
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, Structure};
+use hyperinf_curvature::{Core, Curvature, Structure};
 
 use crate::solver::check;
-use crate::{Exact, Hyperpower, Inverse, Order, Solution, SolveError, Solver, SpectralSolver, certain_bound};
-use cost::{Costs, Machine};
+use crate::{
+    Exact, Hyperpower, Inverse, Order, Plan, Solution, SolveError, Solver, SpectralSolver, Step, certain_bound,
+};
+pub use choice::{Choice, Estimate, IterationEstimate, Reason};
+use cost::{Iteration, Machine, Workload, cheapest};
 
 /// Picks the cheapest way to invert a block by a measured cost model, and says which and why.
 ///
 /// * Samples: [`Exact`], by the dual where there are fewer samples than parameters. Diagonal, Kronecker, eigenpairs:
 ///   [`Exact`], which has nothing to factorise.
 /// * Dense, one-sided: Cholesky in f64 on the host, or [`Hyperpower`] of order 9 on the device, by the size, a bound on
-///   the condition, the right-hand sides assumed and the kind of device; for a sweep of dampings one eigendecomposition as well.
+///   the condition, the right-hand sides assumed and the kind of device; for a sweep of dampings one
+///   eigendecomposition as well.
 ///
 /// On a processor Cholesky needs fewer operations and wins at every size. A device with memory of its own pays for the
-/// way to the host and back and is fast at products, which win there from some hundred rows on.
+/// transfer to the host and back and is fast at products, which win there from some hundred rows on.
 ///
 /// | parameter | default | purpose | range |
 /// |---|---|---|---|
-/// | `queries` | 64 | rows that each inverse is assumed to be applied to; nothing counts them beforehand | ≥ 1 |
-/// | `tolerance` | 1e-6 | relative residual aimed for by an iteration | in (0, 1) |
+/// | `queries` | 64 | rows to which each inverse is assumed to be applied; they are not known beforehand | ≥ 1 |
+/// | `tolerance` | 1e-6 | relative residual that an iteration aims for | in (0, 1) |
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Auto {
-    /// Rows that each inverse is assumed to be applied to.
+    /// Rows to which each inverse is assumed to be applied.
     pub queries: usize,
-    /// The relative residual aimed for by an iteration.
+    /// The relative residual that an iteration aims for.
     pub tolerance: f64,
 }
 
@@ -35,13 +40,12 @@ impl Default for Auto {
     }
 }
 
-/// What [`Auto`] picked, and why.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Choice {
-    /// The name of the solver.
-    pub solver: &'static str,
-    /// Sizes, and the estimates that were compared.
-    pub reason: String,
+/// A way to invert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Cholesky,
+    Spectral,
+    Hyperpower,
 }
 
 impl Auto {
@@ -60,61 +64,67 @@ impl Auto {
     ///
     /// As [`Auto::choose`].
     pub fn choose_sweep(&self, h: &Curvature, lambdas: &[f64]) -> Result<Choice, SolveError> {
+        let (way, reason) = self.way(h, lambdas)?;
+        Ok(Choice { solver: self.solver(way).name(), reason })
+    }
+
+    fn way(&self, h: &Curvature, lambdas: &[f64]) -> Result<(Way, Reason), SolveError> {
         lambdas.iter().try_for_each(|lambda| check(self, h, *lambda))?;
         if !(self.tolerance > 0.0 && self.tolerance < 1.0) {
             let (parameter, expected) = ("tolerance", "in (0, 1)");
             return Err(SolveError::Parameter { solver: "auto", parameter, expected, value: self.tolerance });
         }
-        let exact = |reason: String| Ok(Choice { solver: "exact", reason });
         if lambdas.is_empty() {
-            return exact("no dampings".into());
+            return Ok((Way::Cholesky, Reason::NoDampings));
         }
-        let dampings = lambdas.len();
-        match h {
-            Curvature::Samples(samples) => {
-                let [m, d] = samples.dims();
-                let size = m.min(d);
-                let costs = Costs::of(Machine::of(&samples.device()), size, 0, dampings, None);
-                let side = if m <= d { "dual" } else { "primal" };
-                let what = format!("{side} of {size} × {size} for {m} samples of {d} parameters, {dampings} dampings");
-                if costs.spectral < costs.cholesky {
-                    return Ok(Choice { solver: "spectral", reason: format!("{what}: {costs}") });
-                }
-                exact(what)
-            }
-            Curvature::Diagonal(_) | Curvature::Kronecker { .. } | Curvature::Eigen { .. } => {
-                exact(format!("{:?}: nothing to factorise", h.structure()))
-            }
-            Curvature::Dense(matrix) | Curvature::OneSided { factor: matrix, .. } => {
-                let size = matrix.dims()[0];
-                let rows = self.queries * (h.parameters() / size.max(1));
-                let least = lambdas.iter().copied().fold(f64::INFINITY, f64::min);
-                let condition = (certain_bound(matrix)? + least) / least;
-                if !condition.is_finite() {
-                    return Err(SolveError::NonFinite { solver: "auto", what: "the curvature" });
-                }
-                let (_, products) = self.hyperpower().plan(condition);
-                let iteration = cost::Iteration { products, condition, dtype: matrix.dtype() };
-                let costs = Costs::of(Machine::of(&matrix.device()), size, rows, dampings, Some(iteration));
-                let reason = format!(
-                    "{size} × {size}, condition at most {condition:.0e}, {rows} right-hand sides for {} queries assumed, {dampings} dampings: {costs}",
-                    self.queries
-                );
-                Ok(Choice { solver: costs.cheapest(), reason })
-            }
+        match h.core() {
+            Core::Samples(samples) => Ok(of_samples(samples, lambdas.len())),
+            Core::Eigenvalues { .. } => Ok((Way::Cholesky, Reason::NothingToFactorise(h.structure()))),
+            Core::Matrix { matrix, .. } => self.of_matrix(matrix, h.parameters(), lambdas),
         }
+    }
+
+    /// For a matrix or factor `[k, k]` of so many parameters.
+    fn of_matrix(&self, matrix: &Tensor<2>, parameters: usize, lambdas: &[f64]) -> Result<(Way, Reason), SolveError> {
+        let size = matrix.dims()[0];
+        let (queries, dampings) = (self.queries, lambdas.len());
+        let right_hand_sides = queries * (parameters / size.max(1));
+        let least = lambdas.iter().copied().fold(f64::INFINITY, f64::min);
+        let condition = (certain_bound(matrix)? + least) / least;
+        if !condition.is_finite() {
+            return Err(SolveError::NonFinite { solver: "auto", what: "the curvature" });
+        }
+        let (_, products) = self.hyperpower().forecast(condition);
+        let iteration = Iteration { products, condition, dtype: matrix.dtype() };
+        let workload = Workload { size, right_hand_sides, dampings, iteration: Some(iteration) };
+        let estimate = workload.estimate(Machine::of(&matrix.device()));
+        let reason = Reason::Matrix { size, condition, right_hand_sides, queries, dampings, estimate };
+        Ok((cheapest(&estimate), reason))
     }
 
     fn hyperpower(&self) -> Hyperpower {
         Hyperpower { order: Order::Nine, tolerance: self.tolerance, ..Hyperpower::default() }
     }
 
-    fn solver(&self, choice: &Choice) -> Box<dyn Solver> {
-        match choice.solver {
-            "spectral" => Box::new(SpectralSolver),
-            "hyperpower-9" => Box::new(self.hyperpower()),
-            _ => Box::new(Exact),
+    fn solver(&self, way: Way) -> Box<dyn Solver> {
+        match way {
+            Way::Cholesky => Box::new(Exact),
+            Way::Spectral => Box::new(SpectralSolver),
+            Way::Hyperpower => Box::new(self.hyperpower()),
         }
+    }
+}
+
+/// For held samples `[m, D]`: Cholesky, unless a sweep is so long that one eigendecomposition is cheaper.
+fn of_samples(held: &Tensor<2>, dampings: usize) -> (Way, Reason) {
+    let [samples, parameters] = held.dims();
+    let workload = Workload { size: samples.min(parameters), right_hand_sides: 0, dampings, iteration: None };
+    let estimate = workload.estimate(Machine::of(&held.device()));
+    let reason = |estimate| Reason::Samples { samples, parameters, dampings, estimate };
+    if estimate.spectral < estimate.cholesky {
+        (Way::Spectral, reason(Some(estimate)))
+    } else {
+        (Way::Cholesky, reason(None))
     }
 }
 
@@ -128,51 +138,51 @@ impl Solver for Auto {
     }
 
     fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {
-        let choice = self.choose(h, lambda)?;
-        let inverse = self.solver(&choice).prepare(h, lambda)?;
-        Ok(Box::new(Chosen { choice, inverse }))
+        let (way, reason) = self.way(h, &[lambda])?;
+        let inverse = self.solver(way).prepare(h, lambda)?;
+        Ok(Box::new(Explained { reason, inverse }))
     }
 
     fn prepare_many(&self, blocks: &[(&Curvature, f64)]) -> Vec<Result<Box<dyn Inverse>, SolveError>> {
-        let choices: Vec<_> = blocks.iter().map(|(h, lambda)| self.choose(h, *lambda)).collect();
-        let iterated = |choice: &Result<Choice, SolveError>| choice.as_ref().is_ok_and(|c| c.solver == "hyperpower-9");
-        let together: Vec<_> =
-            blocks.iter().zip(&choices).filter(|(_, c)| iterated(c)).map(|(block, _)| *block).collect();
+        let ways: Vec<_> = blocks.iter().map(|(h, lambda)| self.way(h, &[*lambda])).collect();
+        let iterated = |way: &Result<(Way, Reason), SolveError>| matches!(way, Ok((Way::Hyperpower, _)));
+        let together: Vec<_> = blocks.iter().zip(&ways).filter(|(_, way)| iterated(way)).map(|(b, _)| *b).collect();
         let mut batched = self.hyperpower().prepare_many(&together).into_iter();
-        let inverse = |(choice, (h, lambda)): (Result<Choice, SolveError>, &(&Curvature, f64))| {
-            let batch = iterated(&choice);
-            let choice = choice?;
-            // One result of the batch for each block that was in it, in the same order.
-            let found = if batch { batched.next() } else { None };
-            let inverse = found.unwrap_or_else(|| self.solver(&choice).prepare(h, *lambda))?;
-            Ok(Box::new(Chosen { choice, inverse }) as Box<dyn Inverse>)
+        let inverse = |(way, (h, lambda)): (Result<(Way, Reason), SolveError>, &(&Curvature, f64))| {
+            let batch = iterated(&way);
+            let (way, reason) = way?;
+            // The batch has one result for each of its blocks, in their order.
+            let inverse = if batch { batched.next() } else { None };
+            let inverse = inverse.unwrap_or_else(|| self.solver(way).prepare(h, *lambda))?;
+            Ok(Box::new(Explained { reason, inverse }) as Box<dyn Inverse>)
         };
-        choices.into_iter().zip(blocks).map(inverse).collect()
+        ways.into_iter().zip(blocks).map(inverse).collect()
     }
 
     fn prepare_sweep(&self, h: &Curvature, lambdas: &[f64]) -> Result<Vec<Box<dyn Inverse>>, SolveError> {
-        let choice = self.choose_sweep(h, lambdas)?;
-        let inverses = self.solver(&choice).prepare_sweep(h, lambdas)?;
-        let chosen = |inverse| Box::new(Chosen { choice: choice.clone(), inverse }) as Box<dyn Inverse>;
-        Ok(inverses.into_iter().map(chosen).collect())
+        let (way, reason) = self.way(h, lambdas)?;
+        let inverses = self.solver(way).prepare_sweep(h, lambdas)?;
+        let explained = |inverse| Box::new(Explained { reason, inverse }) as Box<dyn Inverse>;
+        Ok(inverses.into_iter().map(explained).collect())
     }
 }
 
-/// An inverse with what was chosen for it.
-struct Chosen {
-    choice: Choice,
+/// An inverse with the reason for its solver.
+struct Explained {
+    reason: Reason,
     inverse: Box<dyn Inverse>,
 }
 
-impl Inverse for Chosen {
+impl Inverse for Explained {
     fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
         self.inverse.apply(v)
     }
 
-    fn describe(&self) -> String {
-        let Choice { solver, reason } = &self.choice;
-        let more = self.inverse.describe();
-        let more = if more.is_empty() { more } else { format!("; {more}") };
-        format!("{solver}: {reason}{more}")
+    fn apply_observed(&self, v: Tensor<2>, observer: &mut dyn FnMut(&Step)) -> Result<Solution, SolveError> {
+        self.inverse.apply_observed(v, observer)
+    }
+
+    fn plan(&self) -> Plan {
+        Plan { reason: Some(self.reason), ..self.inverse.plan() }
     }
 }

@@ -1,11 +1,12 @@
 use burn::tensor::{DType, Tensor};
-use hyperinf_curvature::{Curvature, Structure, precise, scalars, tensor_from_host};
+use hyperinf_curvature::{Curvature, Structure};
+use hyperinf_linalg::{precise, scalars, tensor_from_host};
 
 use crate::precondition::Preconditioned;
-use crate::solver::{check, check_rows, checked, finite};
-use crate::{Inverse, Preconditioner, Solution, SolveError, Solver};
+use crate::solver::{Observer, check, check_rows, checked, finite};
+use crate::{Inverse, Plan, Preconditioner, Solution, SolveError, Solver, Step};
 
-/// How far the true residual may exceed the recurrence's, which is what the stopping test sees, by rounding.
+/// The factor by which rounding may lift the true residual above the recurrence's, which the stopping test sees.
 const SLACK: f64 = 1.1;
 
 /// Preconditioned conjugate gradients (Hestenes and Stiefel 1952) on `x ↦ x (H + λI)`, all queries at once, each with
@@ -16,20 +17,20 @@ const SLACK: f64 = 1.1;
 /// ```
 ///
 /// Needs about `√κ/2 · log(2/ε)` steps, fewer if eigenvalues are clustered. Runs in f64 where the device has f64: in
-/// f32 the attainable residual is about `ε·κ`. A query whose residual `||r|| ≤ tolerance · ||v||` stops; the answer's
-/// residual is computed anew from the definition. A direction along which `H + λI` does not curve upwards is an error
-/// that names the query. [`crate::BlockCg`] needs fewer products for many queries.
+/// f32 the attainable residual is about `ε·κ`. A query whose residual `||r|| ≤ tolerance · ||v||` stops; the residual
+/// of the answer is computed from the definition. A direction of negative curvature is an error that names the query.
+/// [`crate::BlockCg`] needs fewer products for many queries.
 ///
 /// | parameter | default | purpose | range |
 /// |---|---|---|---|
 /// | `preconditioner` | none | fewer steps | see [`Preconditioner`] |
-/// | `max_steps` | 1000 | steps at most | ≥ 1 |
+/// | `max_steps` | 1000 | limit on the steps | ≥ 1 |
 /// | `tolerance` | 1e-6 | relative residual aimed for, per query | > 0 |
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cg {
-    /// What residuals are multiplied with.
+    /// The preconditioner `P`.
     pub preconditioner: Preconditioner,
-    /// Steps at most.
+    /// The limit on the steps.
     pub max_steps: usize,
     /// The relative residual at which a query stops.
     pub tolerance: f64,
@@ -59,7 +60,7 @@ impl Solver for Cg {
     }
 }
 
-/// Refuses limits that no iteration can keep.
+/// Checks the limits of an iteration.
 pub(crate) fn check_limits(solver: &'static str, max_steps: usize, tolerance: f64) -> Result<(), SolveError> {
     let parameter = |parameter, expected, value| Err(SolveError::Parameter { solver, parameter, expected, value });
     if max_steps == 0 {
@@ -71,7 +72,8 @@ pub(crate) fn check_limits(solver: &'static str, max_steps: usize, tolerance: f6
     Ok(())
 }
 
-/// A solution with its residuals by the definition, and its products with held samples before it is rounded to a type.
+/// The solution `x`, with its residuals by definition and its products with held samples, before it is rounded to a
+/// type.
 pub(crate) fn solution(
     solver: &'static str,
     h: &Curvature,
@@ -86,6 +88,11 @@ pub(crate) fn solution(
     finite(solver, Solution { x, iterations, residuals, tolerance: Some(tolerance * SLACK), products })
 }
 
+/// `||r|| / ||v||` from both squares; a query of zeros counts as `||r||`.
+pub(crate) fn relative(squares: &[f64], wholes: &[f64]) -> Vec<f64> {
+    squares.iter().zip(wholes).map(|(r, v)| (r / if *v > 0.0 { *v } else { 1.0 }).sqrt()).collect()
+}
+
 struct Prepared {
     params: Cg,
     preconditioner: Preconditioned,
@@ -95,6 +102,20 @@ struct Prepared {
 
 impl Inverse for Prepared {
     fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
+        self.solve(v, None)
+    }
+
+    fn apply_observed(&self, v: Tensor<2>, observer: &mut dyn FnMut(&Step)) -> Result<Solution, SolveError> {
+        self.solve(v, Some(observer))
+    }
+
+    fn plan(&self) -> Plan {
+        Plan::of("cg")
+    }
+}
+
+impl Prepared {
+    fn solve(&self, v: Tensor<2>, mut observer: Observer<'_>) -> Result<Solution, SolveError> {
         check_rows(&v, self.h.parameters())?;
         let dtype = v.dtype();
         let v = precise(v);
@@ -104,14 +125,22 @@ impl Inverse for Prepared {
         let mut x = v.zeros_like();
         let mut r = v.clone();
         let mut squares = scalars(r.clone(), r.clone())?;
+        let wholes = squares.clone();
         let goals: Vec<f64> = squares.iter().map(|s| s * self.params.tolerance.powi(2)).collect();
         let mut p = self.preconditioner.apply(r.clone());
         let mut inner = self.inner(&r, &p, &squares)?;
         let mut step = 0;
-        while step < self.params.max_steps && squares.iter().zip(&goals).any(|(s, goal)| s > goal) {
+        loop {
+            if let Some(observer) = &mut observer {
+                let residuals = relative(&squares, &wholes);
+                observer(&Step { number: step, rows: 0..q, x: x.clone().cast(dtype), residuals });
+            }
+            let active = |i: usize| squares[i] > goals[i];
+            if step == self.params.max_steps || !(0..q).any(active) {
+                break;
+            }
             let product = self.h.apply(p.clone()) + p.clone().mul_scalar(self.lambda);
             let curvatures = scalars(p.clone(), product.clone())?;
-            let active = |i: usize| squares[i] > goals[i];
             if let Some(i) = (0..q).find(|&i| active(i) && curvatures[i].is_nan()) {
                 return Err(SolveError::Diverged { solver: "cg", step, residual: squares[i].sqrt() });
             }
@@ -133,9 +162,7 @@ impl Inverse for Prepared {
         }
         solution("cg", &self.h, self.lambda, (x, v), step, self.params.tolerance, dtype)
     }
-}
 
-impl Prepared {
     /// `⟨r, z⟩` of each query, which is `||r||²` without a preconditioner.
     fn inner(&self, r: &Tensor<2>, z: &Tensor<2>, squares: &[f64]) -> Result<Vec<f64>, SolveError> {
         match self.preconditioner {

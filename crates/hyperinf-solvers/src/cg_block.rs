@@ -1,12 +1,13 @@
 use burn::tensor::{DType, Tensor};
 use faer::Mat;
-use hyperinf_curvature::{Curvature, Structure, combine, dots, host, precise, scalars, tensor_from_host};
+use hyperinf_curvature::{Curvature, Structure};
+use hyperinf_linalg::{combine, dots, epsilon, host, precise, scalars, tensor_from_host};
 
-use crate::cg::{check_limits, solution};
-use crate::krylov::{epsilon, orthonormal, symmetric_eigen};
+use crate::cg::{check_limits, relative, solution};
+use crate::krylov::{orthonormal, symmetric_eigen};
 use crate::precondition::Preconditioned;
-use crate::solver::{check, check_rows};
-use crate::{Inverse, Preconditioner, Solution, SolveError, Solver};
+use crate::solver::{Observer, check, check_rows};
+use crate::{Inverse, Plan, Preconditioner, Solution, SolveError, Solver, Step};
 
 /// Block conjugate gradients (O'Leary 1980) in a form without breakdowns (Ji and Li 2017): every query searches in the
 /// directions of all.
@@ -17,25 +18,25 @@ use crate::{Inverse, Preconditioner, Solution, SolveError, Solver};
 ///         Z = R P₀⁻¹,  P ← orth(Z − (G⁻¹ Q Zᵀ)ᵀ P)
 /// ```
 ///
-/// `orth` leaves out directions that duplicate and zero queries, or residuals that have become dependent, would add
-/// twice, so `G` is always well posed. With one query this is [`crate::Cg`]; with `b` it takes the steps of a problem
-/// without its `b − 1` largest eigenvalues, each a product of at most `b` rows with `H` and some `20 b² D` flop more. All in
-/// f64 where the device has f64. Residuals, tolerance and errors are those of [`crate::Cg`]; the query named with negative
-/// curvature is the one with the largest part of its residual along that direction.
+/// `orth` drops the redundant directions of duplicate queries, zero queries and dependent residuals, so `G` is always
+/// well posed. With one query this is [`crate::Cg`]; with `b` it takes the steps of a problem without its `b − 1`
+/// largest eigenvalues, each a product of at most `b` rows with `H` and some `20 b² D` flop more. All in f64 where the
+/// device has f64. Residuals, tolerance and errors are those of [`crate::Cg`]; the query named with negative curvature
+/// is the one whose residual has the largest part along that direction.
 ///
 /// | parameter | default | purpose | range |
 /// |---|---|---|---|
 /// | `preconditioner` | none | fewer steps | see [`Preconditioner`] |
-/// | `block` | 64 | queries that are taken together | ≥ 1 |
-/// | `max_steps` | 1000 | steps at most, per block of queries | ≥ 1 |
+/// | `block` | 64 | queries solved together | ≥ 1 |
+/// | `max_steps` | 1000 | limit on the steps, per block of queries | ≥ 1 |
 /// | `tolerance` | 1e-6 | relative residual aimed for, per query | > 0 |
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BlockCg {
-    /// What residuals are multiplied with.
+    /// The preconditioner `P₀`.
     pub preconditioner: Preconditioner,
-    /// Queries that are taken together.
+    /// Queries solved together.
     pub block: usize,
-    /// Steps at most, per block of queries.
+    /// The limit on the steps, per block of queries.
     pub max_steps: usize,
     /// The relative residual at which a query counts as solved.
     pub tolerance: f64,
@@ -78,30 +79,54 @@ struct Prepared {
 
 impl Inverse for Prepared {
     fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
+        self.solve(v, None)
+    }
+
+    fn apply_observed(&self, v: Tensor<2>, observer: &mut dyn FnMut(&Step)) -> Result<Solution, SolveError> {
+        self.solve(v, Some(observer))
+    }
+
+    fn plan(&self) -> Plan {
+        Plan::of("block-cg")
+    }
+}
+
+impl Prepared {
+    fn solve(&self, v: Tensor<2>, mut observer: Observer<'_>) -> Result<Solution, SolveError> {
         check_rows(&v, self.h.parameters())?;
         let (dtype, q) = (v.dtype(), v.dims()[0]);
         let v = precise(v);
         let (mut parts, mut steps) = (Vec::new(), 0);
         for start in (0..q).step_by(self.params.block) {
             let end = (start + self.params.block).min(q);
-            let (x, taken) = self.solve(v.clone().slice([start..end]), start)?;
+            let mut show = |number: usize, x: &Tensor<2>, residuals: Vec<f64>| {
+                if let Some(observer) = &mut observer {
+                    observer(&Step { number, rows: start..end, x: x.clone().cast(dtype), residuals });
+                }
+            };
+            let (x, taken) = self.solve_block(v.clone().slice([start..end]), start, &mut show)?;
             parts.push(x);
             steps = steps.max(taken);
         }
         let x = if parts.is_empty() { v.clone() } else { Tensor::cat(parts, 0) };
         solution("block-cg", &self.h, self.lambda, (x, v), steps, self.params.tolerance, dtype)
     }
-}
 
-impl Prepared {
-    /// The rows for `v`, which are the queries from `first` on, and the steps taken.
-    fn solve(&self, v: Tensor<2>, first: usize) -> Result<(Tensor<2>, usize), SolveError> {
+    /// `X` for `v`, the queries from `first` on, and the steps taken; `show` sees every iterate.
+    fn solve_block(
+        &self,
+        v: Tensor<2>,
+        first: usize,
+        show: &mut dyn FnMut(usize, &Tensor<2>, Vec<f64>),
+    ) -> Result<(Tensor<2>, usize), SolveError> {
         let mut x = v.zeros_like();
         let mut r = v;
         let mut squares = scalars(r.clone(), r.clone())?;
+        let wholes = squares.clone();
         let goals: Vec<f64> = squares.iter().map(|s| s * self.params.tolerance.powi(2)).collect();
         let mut basis = orthonormal("block-cg", self.preconditioner.apply(r.clone()))?;
         let mut step = 0;
+        show(step, &x, relative(&squares, &wholes));
         while step < self.params.max_steps && squares.iter().zip(&goals).any(|(s, goal)| s > goal) {
             let Some(p) = basis else { break };
             let product = self.h.apply(p.clone()) + p.clone().mul_scalar(self.lambda);
@@ -118,11 +143,12 @@ impl Prepared {
             let beta = inverse.matmul(dots(product, z.clone())).transpose();
             basis = orthonormal("block-cg", z - combine(beta, p))?;
             step += 1;
+            show(step, &x, relative(&squares, &wholes));
         }
         Ok((x, step))
     }
 
-    /// `G⁻¹` for `G = P Qᵀ`, `[k, k]`, without directions whose curvature is nothing but rounding.
+    /// `G⁻¹` for `G = P Qᵀ`, `[k, k]`, without directions whose curvature is mere rounding.
     fn small_inverse(
         &self,
         p: &Tensor<2>,
@@ -150,7 +176,7 @@ impl Prepared {
     }
 }
 
-/// What eigenvalues may be wrong by.
+/// The rounding error of eigenvalues.
 fn rounding(values: &[f64], dtype: DType) -> f64 {
     let largest = values.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
     epsilon(dtype) * largest * values.len() as f64

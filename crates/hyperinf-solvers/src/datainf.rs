@@ -1,8 +1,9 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, CurvatureError, Structure, host, normal_product, precise, squares};
+use hyperinf_curvature::{Curvature, Samples, Structure};
+use hyperinf_linalg::{ReadError, host, normal_product, precise, ratios, squares};
 
-use crate::solver::{check, check_rows, finite, ratios};
-use crate::{Inverse, Solution, SolveError, Solver};
+use crate::solver::{check, check_rows, finite};
+use crate::{Inverse, Plan, Solution, SolveError, Solver};
 
 /// DataInf: the mean of the samples' own inverses in place of the inverse of their mean.
 ///
@@ -12,18 +13,18 @@ use crate::{Inverse, Solution, SolveError, Solver};
 /// X = (1/n) Σ_i V (u_i u_iᵀ + λI)⁻¹ = (V − (1/n) Σ_i c_i u_i) / λ,   c_i = ⟨v, u_i⟩ / (λ + ||u_i||²)
 /// ```
 ///
-/// Two products with the samples for all queries at once. It never under-estimates the inverse and equals it only
-/// if all `u_i u_iᵀ` are the same, so its residual says how far the approximation is, not how well it was computed.
+/// Two products with the samples for all queries at once. It never underestimates the inverse and equals it only if
+/// all `u_i u_iᵀ` are the same, so its residual measures the approximation, not the arithmetic.
 ///
-/// Products are taken in the type of the samples. Where the samples nearly coincide with each other the subtraction cancels:
-/// of `⟨v, u_i⟩` it leaves `λ / (λ + ||u||²)`, about `1/(10 D)` at the usual damping. If of the largest `⟨v, u_i⟩` of a
-/// query less than a hundredth is left, everything is done again in f64, where the device has it.
+/// Products are computed in the type of the samples. Where the samples nearly coincide the subtraction cancels: of
+/// `⟨v, u_i⟩` it leaves `λ / (λ + ||u||²)`, about `1/(10 D)` at the usual damping. If it leaves less than a hundredth
+/// of a query's largest `⟨v, u_i⟩`, everything is computed again in f64, where the device has it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DataInf;
 
-/// The share of `⟨v, u_i⟩` that the subtraction has to leave for the type of the samples to do.
+/// The share of `⟨v, u_i⟩` that the subtraction has to leave for the type of the samples to suffice.
 const LEFT: f64 = 0.01;
-/// Numbers of the samples that are widened to f64 at once, 32 MiB.
+/// Values of the samples that are widened to f64 at once, 32 MiB.
 const WIDENED: usize = 1 << 22;
 
 impl Solver for DataInf {
@@ -37,8 +38,10 @@ impl Solver for DataInf {
 
     fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {
         check(self, h, lambda)?;
-        let Curvature::Samples(samples) = h else { unreachable!("check() accepts samples only") };
-        Ok(Box::new(Prepared { samples: samples.clone(), lambda }))
+        match h {
+            Curvature::Samples(Samples { rows }) => Ok(Box::new(Prepared { samples: rows.clone(), lambda })),
+            _ => Err(SolveError::unsupported(self, h.structure())),
+        }
     }
 }
 
@@ -61,13 +64,17 @@ impl Inverse for Prepared {
         }
         finite("datainf", found)
     }
+
+    fn plan(&self) -> Plan {
+        Plan::of("datainf")
+    }
 }
 
 impl Prepared {
-    /// The solution in the type of `v`, and whether too little was left by the subtraction.
-    fn solve(&self, v: Tensor<2>) -> Result<(Solution, bool), CurvatureError> {
+    /// The solution in the type of `v`, and whether the subtraction left too little.
+    fn solve(&self, v: Tensor<2>) -> Result<(Solution, bool), ReadError> {
         let n = self.samples.dims()[0] as f64;
-        // The norms are taken anew for each batch of queries: from rows in the cache they cost nearly nothing.
+        // The norms are computed for each batch of queries: from rows in the cache they cost nearly nothing.
         let (sum, before) = self.product(v.clone(), |products, rows| {
             products / squares(rows.clone()).add_scalar(self.lambda).mul_scalar(n)
         });
@@ -100,6 +107,6 @@ impl Prepared {
 }
 
 /// The largest magnitude of each row.
-fn largest(rows: &Tensor<2>) -> Result<Vec<f64>, CurvatureError> {
+fn largest(rows: &Tensor<2>) -> Result<Vec<f64>, ReadError> {
     host(rows.clone().abs().max_dim(1))
 }

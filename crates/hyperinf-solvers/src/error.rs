@@ -1,6 +1,9 @@
 use hyperinf_curvature::{CurvatureError, Structure};
+use hyperinf_linalg::{MatrixError, ReadError};
 
-/// What data or settings can do wrong while a damped system is solved.
+use crate::Solver;
+
+/// Why a damped system cannot be solved.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SolveError {
@@ -19,22 +22,22 @@ pub enum SolveError {
         solver: &'static str,
         /// The parameter's name.
         parameter: &'static str,
-        /// The range it has.
+        /// Its range.
         expected: &'static str,
         /// The value given.
         value: f64,
     },
-    /// The solver cannot invert this structure.
+    /// The solver cannot invert this structure: see [`SolveError::unsupported`].
     #[error("{solver} cannot invert a {structure:?} curvature (it can: {supported:?})")]
     Unsupported {
         /// The solver.
         solver: &'static str,
-        /// The structure given.
+        /// The structure of the curvature.
         structure: Structure,
-        /// The structures it can.
+        /// The structures that it can invert.
         supported: Vec<Structure>,
     },
-    /// A right-hand side has another length than the curvature.
+    /// The length of the right-hand sides is not the number of parameters.
     #[error("right-hand sides have {found} columns, the curvature has {expected} parameters")]
     Shape {
         /// Columns found.
@@ -42,7 +45,7 @@ pub enum SolveError {
         /// Columns expected.
         expected: usize,
     },
-    /// `H + λI` has no Cholesky factor: it is not positive definite to working precision.
+    /// `H + λI` is not positive definite to working precision.
     #[error("{solver}: H + λI of size {size} with λ = {lambda:.3e} is not positive definite")]
     NotPositiveDefinite {
         /// The solver.
@@ -52,21 +55,21 @@ pub enum SolveError {
         /// The damping.
         lambda: f64,
     },
-    /// A direction along which `H + λI` does not curve upwards: `H` has an eigenvalue of `−λ` or less.
+    /// `H + λI` has a direction of negative curvature: `H` has an eigenvalue of `−λ` or less.
     #[error(
         "{solver}: the curvature is not positive definite: query {query} met at step {step} a direction p with pᵀ(H + λI)p / pᵀp = {value:.3e}"
     )]
     NegativeCurvature {
         /// The solver.
         solver: &'static str,
-        /// The query, the row of the right-hand sides, whose search met it.
+        /// The query, a row of the right-hand sides, whose search met it.
         query: usize,
         /// The step at which it was met.
         step: usize,
         /// `pᵀ(H + λI)p / pᵀp`; `λ` must grow by more than its magnitude.
         value: f64,
     },
-    /// A matrix to be factorised would not fit.
+    /// A matrix to be factorised is too large.
     #[error(
         "{solver} would factorise a matrix of {size} × {size} in f64, {gib:.1} GiB (at most {limit_gib:.0}): another solver or structure needs less"
     )]
@@ -85,7 +88,7 @@ pub enum SolveError {
     Diverged {
         /// The solver.
         solver: &'static str,
-        /// The step at which it was seen.
+        /// The step at which it showed.
         step: usize,
         /// The relative residual there.
         residual: f64,
@@ -95,10 +98,34 @@ pub enum SolveError {
     NonFinite {
         /// The solver.
         solver: &'static str,
-        /// Where the value was found.
+        /// Where the value is.
         what: &'static str,
     },
-    /// The curvature failed.
+    /// An operation on the curvature failed.
     #[error(transparent)]
     Curvature(#[from] CurvatureError),
+    /// A device failed while values were read back.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+impl SolveError {
+    /// Names the solver, and `what` its matrix was made of.
+    pub(crate) fn matrix(solver: &'static str, what: &'static str) -> impl Fn(MatrixError) -> Self {
+        move |error| match error {
+            MatrixError::NonFinite { .. } | MatrixError::NotConverged { .. } => Self::NonFinite { solver, what },
+            MatrixError::NotPositiveDefinite { size, shift } => {
+                Self::NotPositiveDefinite { solver, size, lambda: shift }
+            }
+            MatrixError::Read(error) => Self::Read(error),
+        }
+    }
+}
+
+impl SolveError {
+    /// [`SolveError::Unsupported`], with the structures that the solver supports.
+    pub fn unsupported(solver: &dyn Solver, structure: Structure) -> Self {
+        let supported = Structure::ALL.into_iter().filter(|other| solver.supports(*other)).collect();
+        Self::Unsupported { solver: solver.name(), structure, supported }
+    }
 }

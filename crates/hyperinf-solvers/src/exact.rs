@@ -1,16 +1,17 @@
 mod rotated;
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::{
-    Curvature, Structure, combine_precise, dots_precise, gram_precise, host, outer, precise, tensor_from_host,
+use hyperinf_curvature::{Core, Curvature, Structure};
+use hyperinf_linalg::{
+    Cholesky, combine_precise, dots_precise, gram_precise, host, outer, precise, ratios, tensor_from_host,
 };
 
-use crate::factor::{Factor, check_size};
-use crate::solver::{check, check_rows, finite, ratios};
-use crate::{Inverse, Solution, SolveError, Solver};
+use crate::factor::{check_size, factorise};
+use crate::solver::{check, check_rows, finite};
+use crate::{Inverse, Plan, Solution, SolveError, Solver};
 use rotated::Rotated;
 
-/// The residual that a factorisation in f64 is held to; near `ε·κ` for the worst condition worth solving.
+/// The residual that a factorisation in f64 must reach: near `ε·κ` for the worst condition worth solving.
 const TOLERANCE: f64 = 1e-6;
 
 /// The exact inverse by Cholesky factorisation in f64 on the host.
@@ -23,11 +24,11 @@ const TOLERANCE: f64 = 1e-6;
 ///   With `m > D`: `RᵀR/m` is formed and factorised.
 /// * Diagonal: a division.
 /// * Kronecker: `V` rotated into both eigenbases, divided by `Λ + λ` and rotated back, `2D(rows + cols)` per row.
-/// * Eigenpairs: `x = v/λ + Σ_k (1/(μ_k + λ) − 1/λ) ⟨v, q_k⟩ q_k`. Both are refined, since eigenvectors that were rounded
-///   to f32 are orthonormal to 1e-7 only, which an inverse multiplies by up to `κ`.
+/// * Eigenpairs: `x = v/λ + Σ_k (1/(μ_k + λ) − 1/λ) ⟨v, q_k⟩ q_k`.
 ///
-/// Products with samples are taken in f64 where the device has f64. The residual is that of `X` before it is
-/// rounded to the type of `V`. A matrix beyond 16 GiB in f64, of 46,340 rows, is not factorised.
+/// The last two are refined: eigenvectors rounded to f32 are orthonormal to 1e-7 only, which an inverse multiplies by
+/// up to `κ`. Products with samples are computed in f64 where the device has f64. The residual is that of `X` before it
+/// is rounded to the type of `V`. A matrix above 16 GiB in f64, of 46,340 rows, is not factorised.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Exact;
 
@@ -42,72 +43,53 @@ impl Solver for Exact {
 
     fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {
         check(self, h, lambda)?;
-        let primal = |h: &Curvature, matrix: Tensor<2>| -> Result<Box<dyn Inverse>, SolveError> {
-            let size = matrix.dims()[0];
-            check_size("exact", size)?;
-            let factor = Factor::new("exact", host(matrix)?, size, lambda)?;
-            Ok(Box::new(Primal { shape: Shape::of(h), factor }))
-        };
-        match h {
-            Curvature::Dense(matrix) | Curvature::OneSided { factor: matrix, .. } => primal(h, matrix.clone()),
-            Curvature::Diagonal(diagonal) => {
-                let diagonal = host(diagonal.clone())?;
-                if diagonal.iter().any(|d| !d.is_finite()) {
-                    return Err(SolveError::NonFinite { solver: "exact", what: "the curvature" });
-                }
-                if diagonal.iter().any(|d| d + lambda <= 0.0) {
-                    return Err(SolveError::NotPositiveDefinite { solver: "exact", size: diagonal.len(), lambda });
-                }
-                Ok(Box::new(Division { diagonal: diagonal.into_iter().map(|d| d + lambda).collect() }))
+        match h.core() {
+            Core::Matrix { matrix, rows, cols, on_rows } => {
+                let shape = Shape { parameters: h.parameters(), rows, cols, on_rows };
+                Ok(Box::new(Primal::new(shape, matrix.clone(), lambda)?))
             }
-            Curvature::Samples(samples) => {
+            Core::Samples(samples) => {
                 let [m, d] = samples.dims();
                 check_size("exact", m.min(d))?;
                 if m > d {
-                    return primal(h, outer(precise(samples.clone())).div_scalar(m as f64));
+                    let matrix = outer(precise(samples.clone())).div_scalar(m as f64);
+                    let shape = Shape { parameters: d, rows: 1, cols: d, on_rows: false };
+                    return Ok(Box::new(Primal::new(shape, matrix, lambda)?));
                 }
-                let factor = Factor::new("exact", host(gram_precise(samples.clone()))?, m, m as f64 * lambda)?;
+                let factor = factorise("exact", host(gram_precise(samples.clone()))?, m, m as f64 * lambda)?;
                 Ok(Box::new(Dual { samples: samples.clone(), factor, lambda }))
             }
-            Curvature::Kronecker { .. } => Ok(Box::new(Rotated::kronecker(h, lambda)?)),
-            Curvature::Eigen { .. } => Ok(Box::new(Rotated::eigen(h, lambda)?)),
+            Core::Eigenvalues { values, complete } => match h {
+                Curvature::Diagonal(_) => Ok(Box::new(Division::new(host(values)?, lambda)?)),
+                _ => Ok(Box::new(Rotated::new(h, values, complete, lambda)?)),
+            },
         }
     }
 }
 
-/// How rows of `D` parameters are cut into right-hand sides of the factor.
+/// How rows of `D` parameters split into right-hand sides of the factor: see [`Core::Matrix`].
 struct Shape {
     parameters: usize,
     rows: usize,
     cols: usize,
-    transposed: bool,
+    on_rows: bool,
 }
 
 impl Shape {
-    fn of(h: &Curvature) -> Self {
-        let parameters = h.parameters();
-        match *h {
-            Curvature::OneSided { rows, cols, rows_contracted, .. } => {
-                Self { parameters, rows, cols, transposed: !rows_contracted }
-            }
-            _ => Self { parameters, rows: 1, cols: parameters, transposed: false },
-        }
-    }
-
-    /// `[q, rows, cols]` to `[q, cols, rows]` if the columns are contracted.
+    /// `[q, rows, cols]` to `[q, cols, rows]` if the matrix acts on rows.
     fn orient(&self, v: Tensor<2>) -> Tensor<2> {
         let q = v.dims()[0];
-        if self.transposed {
+        if self.on_rows {
             v.reshape([q, self.rows, self.cols]).swap_dims(1, 2).reshape([q, self.parameters])
         } else {
             v
         }
     }
 
-    /// The way back.
+    /// The inverse of [`Shape::orient`].
     fn restore(&self, v: Tensor<2>) -> Tensor<2> {
         let q = v.dims()[0];
-        if self.transposed {
+        if self.on_rows {
             v.reshape([q, self.cols, self.rows]).swap_dims(1, 2).reshape([q, self.parameters])
         } else {
             v
@@ -117,7 +99,15 @@ impl Shape {
 
 struct Primal {
     shape: Shape,
-    factor: Factor,
+    factor: Cholesky,
+}
+
+impl Primal {
+    fn new(shape: Shape, matrix: Tensor<2>, lambda: f64) -> Result<Self, SolveError> {
+        let size = matrix.dims()[0];
+        check_size("exact", size)?;
+        Ok(Self { shape, factor: factorise("exact", host(matrix)?, size, lambda)? })
+    }
 }
 
 impl Inverse for Primal {
@@ -131,10 +121,26 @@ impl Inverse for Primal {
         let x = self.shape.restore(tensor_from_host(x, dims, &device, dtype));
         finite("exact", Solution { x, iterations: 0, residuals, tolerance: Some(TOLERANCE), products: None })
     }
+
+    fn plan(&self) -> Plan {
+        Plan::of("exact")
+    }
 }
 
 struct Division {
     diagonal: Vec<f64>,
+}
+
+impl Division {
+    fn new(diagonal: Vec<f64>, lambda: f64) -> Result<Self, SolveError> {
+        if diagonal.iter().any(|d| !d.is_finite()) {
+            return Err(SolveError::NonFinite { solver: "exact", what: "the curvature" });
+        }
+        if diagonal.iter().any(|d| d + lambda <= 0.0) {
+            return Err(SolveError::NotPositiveDefinite { solver: "exact", size: diagonal.len(), lambda });
+        }
+        Ok(Self { diagonal: diagonal.into_iter().map(|d| d + lambda).collect() })
+    }
 }
 
 impl Inverse for Division {
@@ -149,11 +155,15 @@ impl Inverse for Division {
         let x = tensor_from_host(x, dims, &device, dtype);
         finite("exact", Solution { x, iterations: 0, residuals, tolerance: Some(TOLERANCE), products: None })
     }
+
+    fn plan(&self) -> Plan {
+        Plan::of("exact")
+    }
 }
 
 struct Dual {
     samples: Tensor<2>,
-    factor: Factor,
+    factor: Cholesky,
     lambda: f64,
 }
 
@@ -167,7 +177,7 @@ impl Inverse for Dual {
         let right = host(right)?;
         let mut c = right.clone();
         self.factor.solve(&mut c);
-        // x(H + λI) − v = (c (K + mλI) − v Rᵀ) R / (mλ): what the small system leaves, carried back.
+        // x(H + λI) − v = (c (K + mλI) − v Rᵀ) R / (mλ): the residual of the small system, carried back.
         let on_device = |values| tensor_from_host(values, [q, m], &device, working);
         let left = on_device(self.factor.residual(&c, &right)).div_scalar(m as f64 * self.lambda);
         let v = precise(v);
@@ -177,6 +187,10 @@ impl Inverse for Dual {
         // X Rᵀ = (V Rᵀ − C K)/λ = m C, by the definition of C.
         let products = Some(c.mul_scalar(m as f64));
         finite("exact", Solution { x, iterations: 0, residuals, tolerance: Some(TOLERANCE), products })
+    }
+
+    fn plan(&self) -> Plan {
+        Plan::of("exact")
     }
 }
 

@@ -2,6 +2,8 @@ mod blocks;
 mod elementwise;
 mod interval;
 mod iterate;
+mod matrix;
+mod norms;
 mod polynomial;
 mod prepared;
 
@@ -13,8 +15,8 @@ use crate::solver::check;
 use crate::{Inverse, SolveError, Solver, certain_bound};
 use blocks::{Problem, check_finite, damped, side_by_side};
 use interval::Interval;
-use iterate::{Batch, invert};
-pub use iterate::{Iterate, MatrixInverse};
+use iterate::{Batch, Iteration};
+pub use iterate::{MatrixInverse, MatrixStep};
 pub use polynomial::Order;
 use prepared::Prepared;
 
@@ -26,9 +28,8 @@ pub enum HyperpowerStart {
     Chebyshev,
     /// From `2/(u+l)·I` with the plain steps `X ← X (I + E + … + E^(p−1))`, until the certificate is met.
     Unscaled,
-    /// From `scale·I`, unscaled, a fixed number of steps, with something added to the diagonal beside `λ`: the
-    /// HyperINF authors' program. Eigenvalues below about `1/(scale·p^steps)` are not inverted, and above `2/scale`
-    /// it diverges.
+    /// From `scale·I`, unscaled, a fixed number of steps, with `extra_damping` added to `λ`: the HyperINF authors'
+    /// program. It does not invert eigenvalues below about `1/(scale·p^steps)`, and diverges above `2/scale`.
     Fixed {
         /// The start, 5e-5 in the authors' program.
         scale: f64,
@@ -50,21 +51,22 @@ pub enum HyperpowerStart {
 /// q(E) = (I − T_p(E/δ)/T_p(1/δ)) (I − E)⁻¹,  a polynomial of degree p − 1
 /// ```
 ///
-/// `T_p` is Chebyshev's polynomial: among all `q` of this degree this one leaves the smallest residual on `[−δ, δ]`. For
-/// order 2 it is `X ← 2/(2−δ²) · X (I + E)`. `δ` is a certificate: it bounds `||I − A X||₂` in exact arithmetic if `u`
-/// bounds `A`. As a solver `u` is a power estimate with a margin, which it nearly always does; where the iteration
-/// diverges, the error found contradicts `δ` or refinement misses the tolerance, it is repeated with a bound that is
-/// certain. In the matrix's own precision the floor is about `ε·κ`; so the iteration also stops there or when it no longer gains, and
-/// each right-hand side is refined with residuals in f64: `x ← x + (v − x A) X`. Where `ε·κ` is above 0.03 the iteration
-/// itself runs in f64, if the device has it. [`Hyperpower::invert`] is the iteration alone.
+/// `T_p` is Chebyshev's polynomial: among all `q` of this degree, this one leaves the smallest residual on `[−δ, δ]`.
+/// For order 2 it is `X ← 2/(2−δ²) · X (I + E)`. `δ` is a certificate: it bounds `||I − A X||₂` in exact arithmetic if
+/// `u` bounds `A`. The solver takes for `u` a power estimate with a margin, which nearly always does; if the iteration
+/// diverges, the error contradicts `δ`, or refinement misses the tolerance, it is repeated with a certain bound.
+///
+/// In the matrix's own precision the floor is about `ε·κ`. The iteration stops there, or when it gains nothing more,
+/// and each right-hand side is refined with residuals in f64: `x ← x + (v − x A) X`. Where `ε·κ` is above 0.03 the
+/// iteration itself runs in f64, if the device has it. [`Hyperpower::invert`] is the iteration alone.
 ///
 /// | parameter | default | purpose | range |
 /// |---|---|---|---|
 /// | `order` | 2 | order of a step | see [`Order`] |
 /// | `start` | Chebyshev | start, scaling and stop | see [`HyperpowerStart`] |
 /// | `tolerance` | 1e-6 | relative residual aimed for | in (0, 1) |
-/// | `max_steps` | 60 | steps at most | |
-/// | `first_steps` | none | a shorter type, such as bf16, for as many steps as its rounding allows | scaled steps only |
+/// | `max_steps` | 60 | limit on the steps | |
+/// | `first_steps` | none | a shorter type, such as bf16, as long as its rounding allows | scaled steps only |
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hyperpower {
     /// The order of a step.
@@ -73,9 +75,9 @@ pub struct Hyperpower {
     pub start: HyperpowerStart,
     /// The relative residual aimed for.
     pub tolerance: f64,
-    /// Steps at most; the fixed start has its own number.
+    /// The limit on the steps; the fixed start has its own number.
     pub max_steps: usize,
-    /// A type shorter than the matrix's for the first steps; ignored where the device does not have it.
+    /// A shorter type than the matrix's for the first steps; ignored where the device does not have it.
     pub first_steps: Option<DType>,
 }
 
@@ -91,7 +93,7 @@ impl Hyperpower {
         Self { order, ..Self::default() }
     }
 
-    /// The authors' start and step count, as a compatibility mode: 30 steps of order 2 from 5e-5·I with 0.001 more
+    /// The authors' start and number of steps, for comparisons: 30 steps of order 2 from 5e-5·I with 0.001 more
     /// damping.
     pub fn authors() -> Self {
         let start = HyperpowerStart::Fixed { scale: 5e-5, steps: 30, extra_damping: 1e-3 };
@@ -101,38 +103,38 @@ impl Hyperpower {
     /// The iteration alone on a symmetric positive definite matrix `A`, `[k, k]`, whose eigenvalues lie in
     /// `[lower, upper]`: no refinement, in the matrix's own type.
     ///
-    /// Converges for true bounds, with `δ ← 1/T_p(1/δ)` (unscaled: `δ ← δ^p`). Stops at `δ ≤ tolerance` or `δ ≤ ε·κ/8`, when
-    /// the arithmetic gains nothing more, or after `max_steps`. A product costs `2k³` flop; the first step needs two
-    /// fewer than [`Order::products`], and each of them only about `1.2 k³` by symmetry.
+    /// Converges for true bounds, with `δ ← 1/T_p(1/δ)` (unscaled: `δ ← δ^p`). Stops at `δ ≤ tolerance` or
+    /// `δ ≤ ε·κ/8`, when the arithmetic gains nothing more, or after `max_steps`. A product costs `2k³` flop; the first
+    /// step needs two fewer than [`Order::products`], and each of those only about `1.2 k³` by symmetry.
     ///
     /// # Errors
     ///
-    /// If a bound is not positive and finite or they are in the wrong order, or the iteration diverges, which it does
-    /// if an eigenvalue lies far above `upper`.
+    /// If the bounds are not positive and finite, or in the wrong order, or the iteration diverges: it does if an
+    /// eigenvalue lies far above `upper`.
     pub fn invert(&self, a: Tensor<2>, lower: f64, upper: f64) -> Result<MatrixInverse, SolveError> {
         self.run_one(a, None, Interval { lower, upper }, upper / lower, None)
     }
 
-    /// [`Hyperpower::invert`], which shows every `X` on its way, the start first.
+    /// [`Hyperpower::invert`], with every `X` shown to an observer, the start first.
     ///
     /// # Errors
     ///
     /// As [`Hyperpower::invert`].
-    pub fn invert_watched(
+    pub fn invert_observed(
         &self,
         a: Tensor<2>,
         lower: f64,
         upper: f64,
-        watch: &mut dyn FnMut(&Iterate),
+        observer: &mut dyn FnMut(&MatrixStep),
     ) -> Result<MatrixInverse, SolveError> {
-        self.run_one(a, None, Interval { lower, upper }, upper / lower, Some(watch))
+        self.run_one(a, None, Interval { lower, upper }, upper / lower, Some(observer))
     }
 
     /// [`Hyperpower::invert`] from an approximate inverse `X₀`, `[k, k]`, symmetric but for rounding, for which the
     /// eigenvalues of `A X₀` lie in `[lower, upper]`; `condition` bounds the condition of `A`.
     ///
-    /// With the inverse at another damping, `X₀ = (H + λ₀I)⁻¹`, they lie between 1 and `λ/λ₀`: the iteration starts with
-    /// `δ = |r−1|/(r+1)` for `r = λ/λ₀`. The fixed start's number of steps is not used; steps are scaled.
+    /// With the inverse at another damping, `X₀ = (H + λ₀I)⁻¹`, they lie between 1 and `λ/λ₀`: the iteration starts
+    /// with `δ = |r−1|/(r+1)` for `r = λ/λ₀`. The fixed start's number of steps is not used; steps are scaled.
     ///
     /// # Errors
     ///
@@ -151,23 +153,29 @@ impl Hyperpower {
     ) -> Result<MatrixInverse, SolveError> {
         let start = match self.start {
             HyperpowerStart::Fixed { .. } => HyperpowerStart::Chebyshev,
-            other => other,
+            HyperpowerStart::Chebyshev | HyperpowerStart::Unscaled => self.start,
         };
-        // X₀ is better than what a short type could hold.
+        // X₀ is better than a short type could hold.
         Self { start, first_steps: None, ..*self }.run_one(a, Some(x), Interval { lower, upper }, condition, None)
     }
 
-    /// The steps and products that the certificate needs in exact arithmetic from the bounds of a matrix of this
-    /// condition; those of the fixed start are given.
-    pub fn plan(&self, condition: f64) -> (usize, usize) {
-        let steps = match self.start {
-            HyperpowerStart::Fixed { steps, .. } => steps,
-            _ => self.steps_from(Interval { lower: 1.0, upper: condition.max(1.0) }),
-        };
+    /// The steps and products after which the certificate meets the tolerance, in exact arithmetic, for a matrix of
+    /// this condition with true bounds; the fixed start has its own number of steps.
+    pub fn forecast(&self, condition: f64) -> (usize, usize) {
+        let from_bounds = || self.steps_from(Interval { lower: 1.0, upper: condition.max(1.0) });
+        let steps = self.fixed_steps().unwrap_or_else(from_bounds);
         (steps, (self.order.products() * steps).saturating_sub(2))
     }
 
-    /// Steps until the certificate is met from an interval.
+    /// The number of steps of the fixed start.
+    fn fixed_steps(&self) -> Option<usize> {
+        match self.start {
+            HyperpowerStart::Fixed { steps, .. } => Some(steps),
+            HyperpowerStart::Chebyshev | HyperpowerStart::Unscaled => None,
+        }
+    }
+
+    /// Steps from an interval until the certificate meets the tolerance.
     fn steps_from(&self, interval: Interval) -> usize {
         let mut interval = interval.times(interval.centring(0.0));
         (0..self.max_steps)
@@ -175,24 +183,24 @@ impl Hyperpower {
                 let running = interval.certificate() > self.tolerance;
                 interval = match self.start {
                     HyperpowerStart::Chebyshev => interval.scaled(self.order).1,
-                    _ => interval.unscaled(self.order).1,
+                    HyperpowerStart::Unscaled | HyperpowerStart::Fixed { .. } => interval.unscaled(self.order).1,
                 };
                 running
             })
             .count()
     }
 
-    /// [`Hyperpower::invert`] for a batch of matrices of one size, `[b, k, k]`, each with its own bounds `(lower, upper)`, by
-    /// products of three dimensions: as many steps as the worst of them needs, which the others do not take part in once
-    /// they have ended.
+    /// [`Hyperpower::invert`] for a batch of matrices of one size, `[b, k, k]`, each with its own bounds
+    /// `(lower, upper)`, by products of three dimensions. It takes the steps of the slowest matrix; the others rest
+    /// once they have ended.
     ///
     /// # Errors
     ///
-    /// For all if a bound is wrong; for each by itself if it diverges.
+    /// For the batch if a bound is wrong; for each matrix that diverges.
     ///
     /// # Panics
     ///
-    /// If there are not as many bounds as matrices.
+    /// If the number of bounds is not that of the matrices.
     pub fn invert_many(
         &self,
         a: Tensor<3>,
@@ -210,17 +218,17 @@ impl Hyperpower {
         x: Option<Tensor<2>>,
         bounds: Interval,
         condition: f64,
-        watch: Option<&mut dyn FnMut(&Iterate)>,
+        observer: Option<&mut dyn FnMut(&MatrixStep)>,
     ) -> Result<MatrixInverse, SolveError> {
         let (a, x) = (a.unsqueeze_dim(0), x.map(|x| x.unsqueeze_dim(0)));
         let batch = Batch { a, x, intervals: vec![bounds], conditions: vec![condition] };
-        self.run(batch, watch)?.pop().expect("a batch of one gives one result")
+        self.run(batch, observer)?.pop().expect("a batch of one gives one result")
     }
 
     fn run(
         &self,
         batch: Batch,
-        watch: Option<&mut dyn FnMut(&Iterate)>,
+        observer: Option<&mut dyn FnMut(&MatrixStep)>,
     ) -> Result<Vec<Result<MatrixInverse, SolveError>>, SolveError> {
         self.validate()?;
         for Interval { lower, upper } in &batch.intervals {
@@ -229,7 +237,7 @@ impl Hyperpower {
                 return Err(SolveError::Parameter { solver: self.label(), parameter, expected, value: *upper });
             }
         }
-        invert(self, batch, watch)
+        Iteration::new(self, batch).run(observer)
     }
 
     fn validate(&self) -> Result<(), SolveError> {
@@ -288,20 +296,20 @@ impl Solver for Hyperpower {
                 let matrix = h.matrix().expect("check() accepts curvatures with a matrix only");
                 check_finite(self, matrix)?;
                 let a = damped(matrix, lambda + extra_damping);
-                // Bounds that are only reported: the certificate of this start promises nothing.
+                // Bounds for the report alone: the certificate of this start promises nothing.
                 let upper = certain_bound(&a)?;
                 self.invert(a, (lambda + extra_damping).min(upper), upper)?
             }
-            _ => self.inverse(&Problem::new(self, h, lambda)?)?,
+            HyperpowerStart::Chebyshev | HyperpowerStart::Unscaled => self.inverse(&Problem::new(self, h, lambda)?)?,
         };
         Ok(Box::new(Prepared::new(self, h, lambda, inverse)))
     }
 
-    /// On a device with memory of its own, blocks of equal size and type are one batch of three dimensions: fewer and
-    /// larger launches. On a processor blocks up to a size of 256 take a core each.
+    /// On a device with memory of its own, blocks of equal size and type form one batch of three dimensions: fewer and
+    /// larger launches. On a processor blocks up to a size of 256 take one core each.
     fn prepare_many(&self, blocks: &[(&Curvature, f64)]) -> Vec<Result<Box<dyn Inverse>, SolveError>> {
         let mut results: Vec<Option<Result<Box<dyn Inverse>, SolveError>>> = blocks.iter().map(|_| None).collect();
-        if !matches!(self.start, HyperpowerStart::Fixed { .. }) && self.validate().is_ok() {
+        if self.fixed_steps().is_none() && self.validate().is_ok() {
             for group in self.groups(blocks) {
                 for (i, inverse) in self.together(&group) {
                     let (h, lambda) = blocks[i];
@@ -309,7 +317,7 @@ impl Solver for Hyperpower {
                 }
             }
         }
-        // What fits no group, and what failed in one: by itself, with all its retries and its own error.
+        // Blocks that fit no group or failed in one: alone, with all retries and their own errors.
         let alone = |(h, lambda): &(&Curvature, f64)| self.prepare(h, *lambda);
         let mut small: Vec<_> = blocks.par_iter().map(|b| side_by_side(b.0).then(|| alone(b))).collect();
         for (i, result) in results.iter_mut().enumerate() {
@@ -320,9 +328,9 @@ impl Solver for Hyperpower {
         results.into_iter().map(|result| result.expect("every block was taken")).collect()
     }
 
-    /// From the largest damping down, each from the inverse at the one before where that needs fewer steps.
+    /// From the largest damping down, each from the inverse at the previous one where that needs fewer steps.
     fn prepare_sweep(&self, h: &Curvature, lambdas: &[f64]) -> Result<Vec<Box<dyn Inverse>>, SolveError> {
-        if matches!(self.start, HyperpowerStart::Fixed { .. }) {
+        if self.fixed_steps().is_some() {
             return lambdas.iter().map(|lambda| self.prepare(h, *lambda)).collect();
         }
         let mut order: Vec<usize> = (0..lambdas.len()).collect();

@@ -2,11 +2,11 @@ use burn::tensor::Tensor;
 use hyperinf_curvature::{Curvature, Structure};
 
 use crate::solver::{check, check_rows, finite};
-use crate::{Inverse, Solution, SolveError, Solver, relative_residuals};
+use crate::{Inverse, Plan, Solution, SolveError, Solver, relative_residuals};
 
 /// No curvature: `X = V`, the gradient dot product (TracIn at one checkpoint, "Hessian-free").
 ///
-/// Its residual is honest and large: that of taking `H + λI` for the identity.
+/// Its residual is that of replacing `H + λI` by the identity: honest, and large.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Identity;
 
@@ -35,5 +35,9 @@ impl Inverse for Prepared {
         check_rows(&v, self.h.parameters())?;
         let residuals = relative_residuals(&self.h, self.lambda, v.clone(), v.clone())?;
         finite("identity", Solution { x: v, iterations: 0, residuals, tolerance: None, products: None })
+    }
+
+    fn plan(&self) -> Plan {
+        Plan::of("identity")
     }
 }

@@ -1,12 +1,13 @@
 use burn::tensor::{Tensor, s};
-use hyperinf_curvature::{Curvature, Structure, combine, dots, scalars, tensor_from_host};
+use hyperinf_curvature::{Curvature, Eigenpairs, Structure};
+use hyperinf_linalg::{combine, dots, epsilon, scalars, seeded_normals, tensor_from_host};
 
-use crate::krylov::{epsilon, normals, symmetric_eigen};
+use crate::krylov::symmetric_eigen;
 use crate::low_rank::LowRank;
 use crate::solver::check;
 use crate::{Inverse, SolveError, Solver};
 
-/// Rounding units, times `√D`, below which a row is nothing but rounding.
+/// Rounding units, times `√D`, below which a row is mere rounding.
 const ROUNDING: f64 = 10.0;
 
 /// The curvature's largest eigenpairs by Lanczos's method, inverted with the complement at `λ`.
@@ -16,14 +17,14 @@ const ROUNDING: f64 = 10.0;
 /// ```
 ///
 /// for the eigenpairs of [`lanczos_eigen`]: what Schioppa et al. 2022 (section 3, "Arnoldi") do to symmetric
-/// curvature. Exact at full rank, good where the eigenvalues beyond `rank` are below `λ`; its residual, against `H`
-/// itself, says how far it is, and it aims for none. `prepare` costs `rank + extra` products of one row with `H` and
+/// curvature. Exact at full rank, good where the eigenvalues beyond `rank` are below `λ`; its residual is against `H`
+/// itself, and it aims for none. `prepare` costs `rank + extra` products of one row with `H` and
 /// `4 D (rank + extra)²` flop, `apply` two products with `U`.
 ///
 /// | parameter | default | purpose | range |
 /// |---|---|---|---|
 /// | `rank` | 64 | eigenpairs at most; `D` if that is less | ≥ 1 |
-/// | `extra` | 64 | steps beyond the rank, which make the last pairs accurate | ≥ 0 |
+/// | `extra` | 64 | steps beyond the rank, for the accuracy of the last pairs | ≥ 0 |
 /// | `seed` | 0 | seed of the starting row | |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lanczos {
@@ -53,22 +54,22 @@ impl Solver for Lanczos {
     fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {
         check(self, h, lambda)?;
         let (approximation, steps) = lanczos_eigen(h, self.rank, self.extra, self.seed)?;
-        Ok(Box::new(LowRank::new("lanczos", h, &approximation, lambda, steps)?))
+        Ok(Box::new(LowRank::new("lanczos", h, approximation, lambda, steps)?))
     }
 }
 
-/// The largest eigenpairs of a curvature by Lanczos's method with full reorthogonalisation, as `Curvature::Eigen` in
+/// The largest eigenpairs of a curvature by Lanczos's method with full reorthogonalisation, in
 /// f64 where the device has it, and the steps taken.
 ///
-/// Of the rows `B` that span the Krylov space of a random row, `B H Bᵀ = T` is tridiagonal; with `T = S Θ Sᵀ` the pairs are
-/// the largest `θ` with the rows `sᵀB`. A space that `H` maps into itself (a breakdown) is complete, and the method
-/// goes on with a random row outside of it: without that, no eigenvalue would be found twice. It stops where `H` maps
-/// such a row to nothing, since what is left is then the null space.
+/// For orthonormal rows `B` that span the Krylov space of a random row, `B H Bᵀ = T` is tridiagonal; with `T = S Θ Sᵀ`
+/// the pairs are the largest `θ` with the rows `sᵀB`. When `H` maps the space into itself (a breakdown), the method
+/// continues with a random row outside of it; otherwise it would find no eigenvalue twice. It stops where `H` maps such
+/// a row to zero: the rest is the null space.
 ///
 /// # Errors
 ///
 /// If the rank is 0 or `H` holds NaN.
-pub fn lanczos_eigen(h: &Curvature, rank: usize, extra: usize, seed: u64) -> Result<(Curvature, usize), SolveError> {
+pub fn lanczos_eigen(h: &Curvature, rank: usize, extra: usize, seed: u64) -> Result<(Eigenpairs, usize), SolveError> {
     const SOLVER: &str = "lanczos";
     if rank == 0 {
         return Err(SolveError::Parameter { solver: SOLVER, parameter: "rank", expected: "at least 1", value: 0.0 });
@@ -78,12 +79,12 @@ pub fn lanczos_eigen(h: &Curvature, rank: usize, extra: usize, seed: u64) -> Res
     let (device, dtype) = (like.device(), like.dtype());
     let steps = rank.saturating_add(extra).min(d);
     let rounding = ROUNDING * epsilon(dtype) * (d as f64).sqrt();
-    let random = |seed: u64| -> Tensor<2> { tensor_from_host(normals(d, seed), [1, d], &device, dtype) };
+    let random = |seed: u64| -> Tensor<2> { tensor_from_host(seeded_normals(d, seed), [1, d], &device, dtype) };
 
     let mut basis = Tensor::<2>::zeros([steps, d], (&device, dtype));
-    let (mut diagonal, mut beside) = (Vec::new(), Vec::new());
+    let (mut diagonal, mut off_diagonal) = (Vec::new(), Vec::new());
     let mut size: f64 = 0.0;
-    // A new row has to be outside of the space so far by more than rounding.
+    // A new row must leave the space so far by more than rounding.
     let mut next = unit(random(seed), None)?.map(|(row, _)| row);
     let mut fresh = true;
     while let Some(row) = next {
@@ -94,7 +95,7 @@ pub fn lanczos_eigen(h: &Curvature, rank: usize, extra: usize, seed: u64) -> Res
             return Err(SolveError::NonFinite { solver: SOLVER, what: "a product with the curvature" });
         }
         if fresh && step > 0 && length <= rounding * size {
-            beside.pop();
+            off_diagonal.pop();
             break;
         }
         size = size.max(length);
@@ -108,11 +109,11 @@ pub fn lanczos_eigen(h: &Curvature, rank: usize, extra: usize, seed: u64) -> Res
         fresh = continued.is_none();
         next = match continued {
             Some((row, length)) => {
-                beside.push(length);
+                off_diagonal.push(length);
                 Some(row)
             }
             None => {
-                beside.push(0.0);
+                off_diagonal.push(0.0);
                 unit(random(seed.wrapping_add(step as u64 + 1)), Some(&known))?.map(|(row, _)| row)
             }
         };
@@ -122,8 +123,8 @@ pub fn lanczos_eigen(h: &Curvature, rank: usize, extra: usize, seed: u64) -> Res
     for i in 0..steps {
         projected[i * steps + i] = diagonal[i];
         if i + 1 < steps {
-            projected[i * steps + i + 1] = beside[i];
-            projected[(i + 1) * steps + i] = beside[i];
+            projected[i * steps + i + 1] = off_diagonal[i];
+            projected[(i + 1) * steps + i] = off_diagonal[i];
         }
     }
     let (values, vectors) = symmetric_eigen(SOLVER, &projected, steps)?;
@@ -134,11 +135,11 @@ pub fn lanczos_eigen(h: &Curvature, rank: usize, extra: usize, seed: u64) -> Res
     let rows = tensor_from_host(rows, [count, steps], &device, dtype);
     let vectors = combine(rows, basis.slice([0..steps]));
     let values = tensor_from_host(values, [1, count], &device, dtype).squeeze_dim(0);
-    Ok((Curvature::Eigen { vectors, values }, steps))
+    Ok((Eigenpairs { vectors, values }, steps))
 }
 
-/// The row without its part in the span of the orthonormal rows of `known`, scaled to length 1, and the length that
-/// it had; nothing if it was zero.
+/// The row without its part in the span of the orthonormal rows of `known`, scaled to length 1, and its length before;
+/// `None` if that is zero.
 fn unit(mut row: Tensor<2>, known: Option<&Tensor<2>>) -> Result<Option<(Tensor<2>, f64)>, SolveError> {
     if let Some(known) = known {
         // Twice is enough (Parlett 1980, section 6.9).

@@ -1,11 +1,32 @@
 //! Damped inverse-curvature products: rows `X` with `X (H + λI) = V`, each with the residual it reached.
 //!
-//! A [`Solver`] is prepared once per block and then applied to every batch of right-hand sides. [`solvers`] lists
-//! those of this crate; a user's own implements the same trait.
+//! A [`Solver`] prepares an [`Inverse`] once per block, which is then applied to every batch of right-hand sides.
+//! [`solvers`] lists those of this crate; your own implements the same trait.
+//!
+//! ```
+//! use burn::tensor::Tensor;
+//! use hyperinf_curvature::{Curvature, Dense};
+//! use hyperinf_solvers::{Cg, Solver};
+//!
+//! # fn main() -> Result<(), hyperinf_solvers::SolveError> {
+//! # let device = burn::tensor::Device::flex();
+//! let h = Curvature::from(Dense { matrix: Tensor::from_data([[2.0, 1.0], [1.0, 4.0]], &device) });
+//! let inverse = Cg::default().prepare(&h, 1.0)?;
+//!
+//! let v = Tensor::<2>::from_data([[4.0, 6.0]], &device);
+//! let mut residuals = Vec::new();
+//! let solution = inverse.apply_observed(v, &mut |step| residuals.push(step.residuals[0]))?;
+//! assert!(solution.converged() && residuals.is_sorted_by(|a, b| a > b));
+//! for x in solution.x.into_data().iter::<f32>() {
+//!     assert!((x - 1.0).abs() < 1e-5);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! | solver | structures | what `prepare` costs | what `apply` costs per row |
 //! |---|---|---|---|
-//! | [`Identity`] | all | nothing | nothing |
+//! | [`Identity`] | all | none | none |
 //! | [`Exact`] | all | `D³/3`, `k³/3` (one-sided), `n²D + n³/3` (samples, dual) | two triangular solves |
 //! | [`Hyperpower`] | dense, one-sided | `2k³` per product | one product |
 //! | [`SpectralSolver`] | all | `9k³` once for every damping | two products |
@@ -14,12 +35,14 @@
 //! | [`Lissa`] | all | a spectral bound | one product with `H` per step |
 //! | [`Cg`] | all | a preconditioner, if any | one product with `H` per step |
 //! | [`BlockCg`] | all | a preconditioner, if any | one product with `H` per step, fewer steps the more rows |
+//! | [`Chebyshev`] | all | a spectral bound | one product with `H` per step, as many steps as planned |
 //! | [`Lanczos`] | all | `rank + extra` products of one row with `H` | two products with the eigenvectors |
 //! | [`Nystrom`] | all | a product of `rank` rows with `H`, `8 D rank²` | two products with the eigenvectors |
 
 mod auto;
 mod cg;
 mod cg_block;
+mod chebyshev;
 mod datainf;
 mod error;
 mod exact;
@@ -31,25 +54,28 @@ mod lanczos;
 mod lissa;
 mod low_rank;
 mod nystrom;
+mod plan;
 mod precondition;
 mod registry;
 mod solver;
 mod spectral;
 mod spectrum;
 
-pub use auto::{Auto, Choice};
+pub use auto::{Auto, Choice, Estimate, IterationEstimate, Reason};
 pub use cg::Cg;
 pub use cg_block::BlockCg;
+pub use chebyshev::Chebyshev;
 pub use datainf::DataInf;
 pub use error::SolveError;
 pub use exact::Exact;
-pub use hyperpower::{Hyperpower, HyperpowerStart, Iterate, MatrixInverse, Order};
+pub use hyperpower::{Hyperpower, HyperpowerStart, MatrixInverse, MatrixStep, Order};
 pub use identity::Identity;
 pub use lanczos::{Lanczos, lanczos_eigen};
 pub use lissa::{Lissa, LissaBatch, LissaScale};
 pub use nystrom::{Nystrom, nystrom_eigen};
+pub use plan::{Forecast, MatrixRun, Plan, Work};
 pub use precondition::Preconditioner;
 pub use registry::{solver, solvers};
-pub use solver::{Inverse, Solution, Solver, relative_residuals};
+pub use solver::{Inverse, Solution, Solver, Step, relative_residuals};
 pub use spectral::{Spectral, SpectralSolver};
 pub use spectrum::{certain_bound, largest_eigenvalue, spectral_bound};

@@ -1,10 +1,11 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, precise};
+use hyperinf_curvature::{Curvature, Eigenpairs};
+use hyperinf_linalg::precise;
 
 use crate::solver::{check_rows, checked, finite};
-use crate::{Exact, Inverse, Solution, SolveError, Solver};
+use crate::{Exact, Inverse, Plan, Solution, SolveError, Solver};
 
-/// The exact inverse of eigenpairs that approximate a curvature, with its residual against the curvature itself.
+/// The exact inverse of eigenpairs that approximate a curvature; its residual is against the curvature itself.
 pub(crate) struct LowRank {
     name: &'static str,
     /// In f64 where the device has it.
@@ -15,20 +16,20 @@ pub(crate) struct LowRank {
 }
 
 impl LowRank {
-    /// For `approximation`, `Curvature::Eigen`, of `h`, found in `steps` steps.
+    /// For an approximation of `h` that took `steps` steps.
     pub(crate) fn new(
         name: &'static str,
         h: &Curvature,
-        approximation: &Curvature,
+        approximation: Eigenpairs,
         lambda: f64,
         steps: usize,
     ) -> Result<Self, SolveError> {
-        let inverse = Exact.prepare(approximation, lambda).map_err(|error| renamed(error, name))?;
+        let inverse = Exact.prepare(&approximation.into(), lambda).map_err(|error| renamed(error, name))?;
         Ok(Self { name, h: h.precise(), lambda, inverse, steps })
     }
 }
 
-/// The error under the name of the solver that was asked.
+/// The error, under the name of the low-rank solver.
 fn renamed(error: SolveError, solver: &'static str) -> SolveError {
     match error {
         SolveError::NotPositiveDefinite { size, lambda, .. } => {
@@ -48,5 +49,9 @@ impl Inverse for LowRank {
         let (residuals, products) = checked(&self.h, self.lambda, x.clone(), v)?;
         let solution = Solution { x: x.cast(dtype), iterations: self.steps, residuals, tolerance: None, products };
         finite(self.name, solution)
+    }
+
+    fn plan(&self) -> Plan {
+        Plan::of(self.name)
     }
 }

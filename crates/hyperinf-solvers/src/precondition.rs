@@ -1,20 +1,19 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, combine, host, tensor_from_host};
+use hyperinf_curvature::{Curvature, Diagonal, Eigenpairs};
+use hyperinf_linalg::{host, tensor_from_host};
 
 use crate::{SolveError, nystrom_eigen};
 
-/// What conjugate gradients multiply their residuals with, so that fewer steps are needed: `Z = R P⁻¹`.
-///
-/// It changes the number of steps, never the answer.
+/// The preconditioner `P` of conjugate gradients, `Z = R P⁻¹`: it changes the number of steps, never the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Preconditioner {
     /// None: `P = I`.
     #[default]
     None,
-    /// `P = diag(H) + λI`: for parameters of very different scales.
+    /// `P = diag(H) + λI`, for parameters of very different scales.
     Jacobi,
-    /// The largest eigenpairs of [`nystrom_eigen`] (Frangella, Tropp and Udell 2023, equation 1.3), for spectra that
-    /// fall off:
+    /// The largest eigenpairs of [`nystrom_eigen`] (Frangella, Tropp and Udell 2023, equation 1.3), for decaying
+    /// spectra:
     ///
     /// ```text
     /// P⁻¹ = (μ_k + λ) U (Λ + λI)⁻¹ Uᵀ + (I − U Uᵀ)
@@ -39,7 +38,7 @@ pub(crate) enum Preconditioned {
 }
 
 impl Preconditioned {
-    /// For `H + λI` with `h` in the type that residuals will have.
+    /// For `H + λI`, with `h` in the type of the residuals.
     pub(crate) fn new(
         solver: &'static str,
         preconditioner: Preconditioner,
@@ -49,7 +48,7 @@ impl Preconditioned {
         match preconditioner {
             Preconditioner::None => Ok(Self::None),
             Preconditioner::Jacobi => {
-                let diagonal = diagonal(h);
+                let diagonal = h.diagonal();
                 let (dims, device, dtype) = (diagonal.dims(), diagonal.device(), diagonal.dtype());
                 let values: Vec<f64> = host(diagonal)?.into_iter().map(|h| h + lambda).collect();
                 if values.iter().any(|value| !value.is_finite()) {
@@ -59,17 +58,15 @@ impl Preconditioned {
                     return Err(SolveError::NotPositiveDefinite { solver, size: values.len(), lambda });
                 }
                 let inverse = tensor_from_host(values.into_iter().map(f64::recip).collect(), dims, &device, dtype);
-                Ok(Self::Times(Box::new(Curvature::Diagonal(inverse.squeeze_dim(0)))))
+                Ok(Self::Times(Box::new(Diagonal { values: inverse.squeeze_dim(0) }.into())))
             }
             Preconditioner::Nystrom { rank, seed } => {
-                let Curvature::Eigen { vectors, values } = nystrom_eigen(h, rank, seed)? else {
-                    unreachable!("nystrom_eigen() returns eigenpairs")
-                };
+                let Eigenpairs { vectors, values } = nystrom_eigen(h, rank, seed)?;
                 let values = host(values)?;
                 let least = values.iter().copied().fold(f64::INFINITY, f64::min);
                 let weights = values.iter().map(|value| (least + lambda) / (value + lambda) - 1.0).collect();
                 let weights = tensor_from_host(weights, [1, values.len()], &vectors.device(), vectors.dtype());
-                Ok(Self::Plus(Box::new(Curvature::Eigen { vectors, values: weights.squeeze_dim(0) })))
+                Ok(Self::Plus(Box::new(Eigenpairs { vectors, values: weights.squeeze_dim(0) }.into())))
             }
         }
     }
@@ -81,29 +78,5 @@ impl Preconditioned {
             Self::Times(matrix) => matrix.apply(r),
             Self::Plus(matrix) => r.clone() + matrix.apply(r),
         }
-    }
-}
-
-/// `diag(H)`, `[1, D]`.
-fn diagonal(h: &Curvature) -> Tensor<2> {
-    let d = h.parameters();
-    let of = |matrix: &Tensor<2>| {
-        let eye = Tensor::<2>::eye(matrix.dims()[0], &matrix.device()).cast(matrix.dtype());
-        (eye * matrix.clone()).sum_dim(0)
-    };
-    match h {
-        Curvature::Dense(matrix) => of(matrix),
-        Curvature::Samples(rows) => rows.clone().square().mean_dim(0),
-        Curvature::OneSided { factor, rows, cols, rows_contracted } => {
-            let kept = of(factor);
-            let kept = if *rows_contracted { kept } else { kept.transpose() };
-            kept.expand([*rows, *cols]).reshape([1, d])
-        }
-        Curvature::Diagonal(h) => h.clone().unsqueeze(),
-        Curvature::Kronecker { left, right, eigenvalues } => {
-            let scaled = left.clone().square().matmul(eigenvalues.clone());
-            scaled.matmul(right.clone().square().transpose()).reshape([1, d])
-        }
-        Curvature::Eigen { vectors, values } => combine(values.clone().unsqueeze(), vectors.clone().square()),
     }
 }

@@ -1,5 +1,6 @@
 use crate::{
-    Auto, BlockCg, Cg, DataInf, Exact, Hyperpower, Identity, Lanczos, Lissa, Nystrom, Order, Solver, SpectralSolver,
+    Auto, BlockCg, Cg, Chebyshev, DataInf, Exact, Hyperpower, Identity, Lanczos, Lissa, Nystrom, Order, Solver,
+    SpectralSolver,
 };
 
 /// Every solver of this crate with its defaults.
@@ -20,6 +21,7 @@ pub fn solvers() -> Vec<Box<dyn Solver>> {
         Box::new(Lissa::stochastic()),
         Box::new(Cg::default()),
         Box::new(BlockCg::default()),
+        Box::new(Chebyshev::default()),
         Box::new(Lanczos::default()),
         Box::new(Nystrom::default()),
     ]

@@ -1,17 +1,16 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::{
-    Curvature, Structure, combine_precise, dots_precise, gram_precise, host, outer, precise, tensor_from_host,
-};
+use hyperinf_curvature::{Core, Curvature, Dense, Structure};
+use hyperinf_linalg::{combine_precise, dots_precise, gram_precise, host, outer, precise, ratios, tensor_from_host};
 
 use crate::factor::check_size;
 use crate::krylov::symmetric_eigen;
-use crate::solver::{check, check_rows, finite, ratios};
-use crate::{Exact, Inverse, Solution, SolveError, Solver};
+use crate::solver::{check, check_rows, finite};
+use crate::{Exact, Inverse, Plan, Solution, SolveError, Solver};
 
 const NAME: &str = "spectral";
-/// The residual that an eigendecomposition in f64 is held to.
+/// The residual that an eigendecomposition in f64 must reach.
 const TOLERANCE: f64 = 1e-6;
 
 /// One eigendecomposition of a curvature, which inverts `H + λI` for every `λ`.
@@ -22,10 +21,10 @@ const TOLERANCE: f64 = 1e-6;
 ///   ```text
 ///   C = V Rᵀ U diag(1/(m(μ + λ))) Uᵀ,   X = (V − C R)/λ,   X Rᵀ = m C
 ///   ```
-///   whose products `X Rᵀ` are free of the cancellation in `X`. With `m > D`: `RᵀR/m` is formed and decomposed.
-/// * Diagonal, Kronecker, eigenpairs: known already; each `λ` is [`Exact`].
+///   whose products `X Rᵀ` avoid the cancellation in `X`. With `m > D`: `RᵀR/m` is formed and decomposed.
+/// * Diagonal, Kronecker, eigenpairs: known already; [`Exact`] inverts each `λ`.
 ///
-/// Decompositions are taken in f64 on the host, products in f64 where the device has it.
+/// Decompositions run in f64 on the host, products in f64 where the device has it.
 #[derive(Clone, Debug)]
 pub struct Spectral {
     parameters: usize,
@@ -57,7 +56,7 @@ impl Spectral {
     ///
     /// # Errors
     ///
-    /// If it holds NaN, or the matrix to be decomposed would not fit.
+    /// If it holds NaN, or the matrix to be decomposed is too large.
     pub fn new(h: &Curvature) -> Result<Self, SolveError> {
         let parameters = h.parameters();
         let decomposed = |matrix: &Tensor<2>| -> Result<(Vec<f64>, Tensor<2>), SolveError> {
@@ -66,30 +65,31 @@ impl Spectral {
             let entries = (0..size * size).map(|k| vectors[(k / size, k % size)]).collect();
             Ok((values, tensor_from_host(entries, [size, size], &matrix.device(), matrix.dtype())))
         };
-        let form = match h {
-            Curvature::Dense(matrix) | Curvature::OneSided { factor: matrix, .. } => {
+        let form = match h.core() {
+            Core::Matrix { matrix, .. } => {
                 check_size(NAME, matrix.dims()[0])?;
                 let matrix = precise(matrix.clone());
                 let (values, vectors) = decomposed(&matrix)?;
-                Form::Matrix { h: Box::new(h.with_matrix(matrix)), vectors, values }
+                Form::Matrix { h: Box::new(h.with_core(matrix)), vectors, values }
             }
-            Curvature::Samples(samples) => {
+            Core::Samples(samples) => {
                 let [m, d] = samples.dims();
                 check_size(NAME, m.min(d))?;
                 if m > d {
-                    return Self::new(&Curvature::Dense(outer(precise(samples.clone())).div_scalar(m as f64)));
+                    let matrix = outer(precise(samples.clone())).div_scalar(m as f64);
+                    return Self::new(&Dense { matrix }.into());
                 }
                 let gram = gram_precise(samples.clone()).div_scalar(m as f64);
                 let (values, vectors) = decomposed(&gram)?;
                 Form::Samples { samples: samples.clone(), gram, vectors, values }
             }
-            Curvature::Diagonal(_) | Curvature::Kronecker { .. } | Curvature::Eigen { .. } => Form::Known(h.clone()),
+            Core::Eigenvalues { .. } => Form::Known(h.clone()),
         };
         Ok(Self { parameters, form })
     }
 
-    /// The eigenvalues that were found, ascending: those of the matrix or factor, or the `m` of held samples that may
-    /// differ from zero; `None` for a structure that was not decomposed.
+    /// The eigenvalues, ascending: those of the matrix or factor, or the `m` of held samples that may differ from zero;
+    /// `None` for a structure that needs no decomposition.
     pub fn eigenvalues(&self) -> Option<&[f64]> {
         match &self.form {
             Form::Matrix { values, .. } | Form::Samples { values, .. } => Some(values),
@@ -118,7 +118,7 @@ impl Spectral {
         match &self.form {
             Form::Known(h) => lambdas.iter().map(|lambda| Exact.prepare(h, *lambda)?.apply(v.clone())).collect(),
             Form::Matrix { h, vectors, values } => {
-                let rotated = h.with_matrix(vectors.clone()).apply(precise(v.clone()));
+                let rotated = h.with_core(vectors.clone()).apply(precise(v.clone()));
                 lambdas.iter().map(|&lambda| matrix(h, vectors, values, lambda, &rotated, &v)).collect()
             }
             Form::Samples { samples, gram, vectors, values } => {
@@ -128,7 +128,7 @@ impl Spectral {
                     let m = values.len() as f64;
                     let inverted = row(values, |mu| 1.0 / (m * (mu + lambda)), &rotated);
                     let c = (rotated.clone() * inverted).matmul(vectors.clone().transpose());
-                    // x(H + λI) − v = (c (K + mλI) − v Rᵀ) R/(mλ): what the small system leaves, carried back.
+                    // x(H + λI) − v = (c (K + mλI) − v Rᵀ) R/(mλ): the residual of the small system, carried back.
                     let left = (c.clone().matmul(gram.clone()) + c.clone().mul_scalar(lambda)).mul_scalar(m);
                     let left = (left - right.clone()).div_scalar(m * lambda);
                     let goal = precise(v.clone());
@@ -154,7 +154,7 @@ impl Spectral {
     }
 }
 
-/// One damping of a decomposed matrix, for rows that are rotated already.
+/// One damping of a decomposed matrix, for rotated rows.
 fn matrix(
     h: &Curvature,
     vectors: &Tensor<2>,
@@ -165,17 +165,14 @@ fn matrix(
 ) -> Result<Solution, SolveError> {
     let ([q, d], k) = (rotated.dims(), values.len());
     let inverted = row(values, |mu| 1.0 / (mu + lambda), rotated);
-    // The matrix stands for the columns of each row of parameters, or for their rows.
-    let inverted = match h {
-        Curvature::OneSided { rows_contracted: false, .. } => inverted.reshape([1, k, 1]),
-        _ => inverted.reshape([1, 1, k]),
-    };
-    let shape = match h {
-        Curvature::OneSided { rows, cols, .. } => [q, *rows, *cols],
-        _ => [q, 1, d],
+    // The matrix acts on the columns of a block's parameters, or on their rows.
+    let (shape, inverted) = match h.core() {
+        Core::Matrix { rows, cols, on_rows: true, .. } => ([q, rows, cols], inverted.reshape([1, k, 1])),
+        Core::Matrix { rows, cols, on_rows: false, .. } => ([q, rows, cols], inverted.reshape([1, 1, k])),
+        Core::Samples(_) | Core::Eigenvalues { .. } => ([q, 1, d], inverted.reshape([1, 1, k])),
     };
     let divided = (rotated.clone().reshape(shape) * inverted).reshape([q, d]);
-    let x = h.with_matrix(vectors.clone().transpose()).apply(divided);
+    let x = h.with_core(vectors.clone().transpose()).apply(divided);
     let goal = precise(v.clone());
     let rest = h.apply(x.clone()) + x.clone().mul_scalar(lambda) - goal.clone();
     solution(x.cast(v.dtype()), ratios(rest, goal)?, None)
@@ -190,8 +187,8 @@ fn solution(x: Tensor<2>, residuals: Vec<f64>, products: Option<Tensor<2>>) -> R
     finite(NAME, Solution { x, iterations: 0, residuals, tolerance: Some(TOLERANCE), products })
 }
 
-/// The exact inverse by one eigendecomposition, [`Spectral`]: some twelve times the cost of a factorisation, and all
-/// dampings of a sweep for it.
+/// The exact inverse by one eigendecomposition, [`Spectral`]: some twelve times the cost of a factorisation, for all
+/// dampings of a sweep at once.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SpectralSolver;
 
@@ -228,5 +225,9 @@ struct Damped {
 impl Inverse for Damped {
     fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
         self.spectral.apply(v, self.lambda)
+    }
+
+    fn plan(&self) -> Plan {
+        Plan::of(NAME)
     }
 }

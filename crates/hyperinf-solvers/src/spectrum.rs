@@ -1,24 +1,23 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, CurvatureError, host, tensor_from_host};
+use hyperinf_curvature::Curvature;
+use hyperinf_linalg::{ReadError, host, norms, tensor_from_host};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::solver::norms;
-
 /// Power steps at most.
 const STEPS: usize = 60;
-/// A power iteration approaches from below; this covers what it has not reached.
+/// A power iteration approaches from below; this covers the rest.
 const MARGIN: f64 = 1.05;
 
-/// The largest eigenvalue of `H` by power iteration, from below: `steps` steps at most, fewer once it gains less
-/// than 1e-3.
+/// The largest eigenvalue of `H` by power iteration, from below: at most `steps` steps, fewer once it gains less than
+/// 1e-3.
 ///
 /// Deterministic: the starting row comes from a fixed seed. `like` gives the device and the type.
 ///
 /// # Errors
 ///
 /// If the device fails.
-pub fn largest_eigenvalue(h: &Curvature, like: &Tensor<2>, steps: usize) -> Result<f64, CurvatureError> {
+pub fn largest_eigenvalue(h: &Curvature, like: &Tensor<2>, steps: usize) -> Result<f64, ReadError> {
     let d = h.parameters();
     let mut rng = StdRng::seed_from_u64(0);
     let start = (0..d).map(|_| rng.random_range(-1.0..1.0)).collect();
@@ -39,26 +38,27 @@ pub fn largest_eigenvalue(h: &Curvature, like: &Tensor<2>, steps: usize) -> Resu
     Ok(estimate)
 }
 
-/// What `μ_max(H)` is probably below: a power estimate with a margin, cut to [`certain_bound`] where `H` has a matrix.
+/// A probable upper bound on `μ_max(H)`: a power estimate with a margin, cut to [`certain_bound`] where `H` has a
+/// matrix.
 ///
-/// It is too low if the largest eigenvalue stands out by more than the margin from a spectrum that is otherwise so
-/// flat that the power iteration stops gaining before it finds it.
+/// It is too low if the largest eigenvalue exceeds by more than the margin a spectrum so flat that the power iteration
+/// stops gaining before it finds it.
 ///
 /// # Errors
 ///
 /// If the device fails.
-pub fn spectral_bound(h: &Curvature, like: &Tensor<2>) -> Result<f64, CurvatureError> {
+pub fn spectral_bound(h: &Curvature, like: &Tensor<2>) -> Result<f64, ReadError> {
     let bound = largest_eigenvalue(h, like, STEPS)? * MARGIN;
     h.matrix().map_or(Ok(bound), |matrix| Ok(bound.min(certain_bound(matrix)?)))
 }
 
-/// A true bound on the largest eigenvalue of a symmetric matrix: the smaller of its largest absolute row sum and its
+/// A certain bound on the largest eigenvalue of a symmetric matrix: the smaller of its largest absolute row sum and its
 /// Frobenius norm.
 ///
 /// # Errors
 ///
 /// If the device fails.
-pub fn certain_bound(matrix: &Tensor<2>) -> Result<f64, CurvatureError> {
+pub fn certain_bound(matrix: &Tensor<2>) -> Result<f64, ReadError> {
     let row_sum = host(matrix.clone().abs().sum_dim(1))?.into_iter().fold(0.0, f64::max);
     let frobenius = norms(matrix.clone())?.iter().map(|norm| norm * norm).sum::<f64>().sqrt();
     Ok(row_sum.min(frobenius))

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use hyperinf_scoring::{Attribution, Options, ScoreError, Set};
+use hyperinf_scoring::{Attribution, Options, Set, TracIn};
 
 use crate::{GradientPair, ProjectionSpec, StoreError, score};
 
@@ -47,23 +47,12 @@ pub fn tracin<E: From<StoreError>>(
     device: &Device,
     mut check: impl FnMut(&Attribution) -> Result<(), E>,
 ) -> Result<Attribution, E> {
-    let mut total: Option<Attribution> = None;
+    let mut total = TracIn::default();
     for Checkpoint { pair, rate } in checkpoints {
         pair.project(projection, device)?;
-        let mut found = score(pair, None, options, device)?;
+        let found = score(pair, None, options, device)?;
         check(&found)?;
-        if let Some(rate) = rate {
-            found.scores.rows.iter_mut().flatten().for_each(|score| *score *= *rate);
-        }
-        match &mut total {
-            None => total = Some(found),
-            Some(total) => {
-                let scores = total.scores.rows.iter_mut().flatten();
-                scores.zip(found.scores.rows.iter().flatten()).for_each(|(sum, more)| *sum += more);
-                total.blocks.extend(found.blocks);
-            }
-        }
+        total.add(rate.unwrap_or(1.0), found).map_err(StoreError::Score)?;
     }
-    let empty = ScoreError::Empty { set: Set::Train, what: "checkpoints" };
-    total.ok_or_else(|| StoreError::Score(empty).into())
+    Ok(total.finish().map_err(StoreError::Score)?)
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use hyperinf_scoring::{ScoreError, Set};
 use safetensors::SafeTensorError;
 
-use crate::{BadValue, FileError};
+use crate::{BadValue, FileError, SCORE_FORMATS};
 
 /// Names listed in one message at most.
 const LISTED: usize = 5;
@@ -108,7 +108,7 @@ pub enum StoreError {
         value: f64,
     },
     /// The ending of an output file is not one of the formats.
-    #[error("the output `{path}` must end in .safetensors, .parquet or .csv")]
+    #[error("the output `{path}` must end in {}", endings())]
     Format {
         /// The path given.
         path: PathBuf,
@@ -169,6 +169,13 @@ impl StoreError {
     pub fn output(path: &Path, source: impl Into<WriteError>) -> Self {
         Self::Output { path: path.to_owned(), source: source.into() }
     }
+}
+
+/// The endings of all formats, as `.a, .b or .c`.
+fn endings() -> String {
+    let mut endings: Vec<String> = SCORE_FORMATS.iter().map(|format| format!(".{}", format.ending)).collect();
+    let last = endings.pop().unwrap_or_default();
+    format!("{} or {last}", endings.join(", "))
 }
 
 /// The blocks that only one of two files has.

@@ -1,6 +1,7 @@
 //! The writers of each format.
 
 pub(crate) mod csv;
+pub(crate) mod jsonl;
 pub(crate) mod parquet;
 pub(crate) mod safetensors;
 

@@ -1,11 +1,11 @@
-//! Files of per-sample gradients, as any framework can write them.
+//! Files of per-sample gradients, which any framework can write.
 //!
 //! A safetensors file with one tensor per block, `[n, rows, cols]` or `[n, D]`, of type F32, F16, BF16 or F64. Row
-//! `i` of every tensor is sample `i`. A block `[n, D]` is taken as 1 row of `D` columns: a one-sided curvature then
-//! keeps the whole `D × D` matrix, so three dimensions are better where a layer has two sides.
+//! `i` of every tensor is sample `i`. A block `[n, D]` counts as 1 row of `D` columns: a one-sided curvature of it
+//! is the whole `D × D` matrix, so write three dimensions where a layer has two sides.
 //!
-//! Only the header is held. The numbers of a block are read when they are asked for, without mapping the file, so
-//! memory stays at what was asked for and a file that shrinks meanwhile is an error like any other.
+//! Only the header stays in memory. The numbers of a block are read on demand and without mapping the file, so that a
+//! file truncated during a run is an error, not a signal.
 
 mod error;
 mod header;
@@ -48,7 +48,7 @@ pub struct StoredBlock {
     start: u64,
 }
 
-/// The type that numbers are read as.
+/// The floating-point type that numbers are read as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// `f32`.
@@ -57,19 +57,19 @@ pub enum Precision {
     Double,
 }
 
-/// A value that is NaN or infinite.
+/// A NaN or an infinity, and its place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BadValue {
     /// The block.
     pub block: String,
-    /// Where in the sample it is: an index in each of the tensor's dimensions after the first.
+    /// Its index in each of the tensor's dimensions after the first.
     pub index: Vec<usize>,
     /// The value.
     pub value: f64,
 }
 
 impl GradientFile {
-    /// Opens a file and checks all that its header says.
+    /// Opens a file and checks its whole header.
     ///
     /// The blocks are in the order in which their numbers lie in the file.
     ///
@@ -185,7 +185,7 @@ impl GradientFile {
 
     /// The XXH3 hash (128 bits, as `xxhsum -H2` prints it) of the whole file.
     ///
-    /// Bytes are hashed as they are read for the first time; what has not been read yet is read now.
+    /// Bytes are hashed when they are first read; the rest of the file is read now.
     ///
     /// # Errors
     ///

@@ -12,7 +12,7 @@
 //! | [`score`], [`sweep`], [`self_influence`] | the entry points of `hyperinf-scoring` over such a pair, block by block |
 //! | [`Checkpoint`], [`tracin`] | scores summed over several moments of a training |
 //! | [`ProjectionSpec`] | a projection of every block, applied while the gradients are read |
-//! | [`ScoreFile`] | writes scores with ids, ranks and metadata as safetensors, Parquet or CSV |
+//! | [`ScoreFile`] | writes scores with ids, ranks and metadata as safetensors, Parquet, CSV or JSON lines |
 //! | [`Staged`] | a file that is written next to its place and moved there when it is whole |
 //!
 //! ```

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use hyperinf_scoring::{Scores, ranking};
 use serde_json::{Map, Value};
 
-use crate::formats::{csv, parquet, safetensors};
+use crate::formats::{csv, jsonl, parquet, safetensors};
 use crate::{Column, Ids, Staged, StoreError, Table, WriteError, check_output, write_json};
 
 /// Rows of a table that are built and written at once, at least one query's.
@@ -24,10 +24,11 @@ pub struct ScoreFormat {
 
 /// Every format of scores: one tensor `[q, n]` of F32 in safetensors; rows of query_id, train_id, score and rank in the
 /// others.
-pub static SCORE_FORMATS: [ScoreFormat; 3] = [
+pub static SCORE_FORMATS: [ScoreFormat; 4] = [
     ScoreFormat { ending: "safetensors", holds_metadata: true, write: safetensors::write_scores },
     ScoreFormat { ending: "parquet", holds_metadata: true, write: parquet::write_scores },
     ScoreFormat { ending: "csv", holds_metadata: false, write: csv::write_scores },
+    ScoreFormat { ending: "jsonl", holds_metadata: false, write: jsonl::write_scores },
 ];
 
 /// Scores with all that is written with them.

@@ -1,12 +1,10 @@
-use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Element, Tensor, TensorData};
 use bytemuck::Zeroable;
-use hyperinf_curvature::Storage;
-use hyperinf_gradients::{Block, GradientError, Gradients, Projection};
-use hyperinf_scoring::{Method, Options, QueryMode, ScoreError, Set, Source};
+use hyperinf_gradients::{Block, Gradients, Projection};
+use hyperinf_scoring::{Batch, Method, Options, QueryMode, Samples, ScoreError, Set, Source};
 
 use crate::{FileError, GradientFile, GradientPair, Precision, StoreError, projection};
 
@@ -49,22 +47,20 @@ impl<'a> Reader<'a> {
     /// The number of samples that are held at once.
     fn batch(self, positions: &[usize]) -> usize {
         let n = self.file().samples();
-        let parameters = self.block(positions).parameters();
-        let storage = match self.options.method {
-            Method::Inverse { storage, .. } => Some(storage),
-            Method::Identity => None,
+        let block = self.block(positions);
+        let held = match self.options.method {
+            Method::Inverse { storage, .. } => storage.holds_samples(&block, n),
+            Method::Identity => false,
         };
-        let all = match (self.set, storage) {
+        let all = match self.set {
             // Projected gradients are smaller than what is read.
             _ if self.pair.projection.is_some() => false,
-            (Set::Query | Set::Contrast, _) => self.options.query == QueryMode::Each,
+            Set::Query | Set::Contrast => self.options.query == QueryMode::Each,
             // Only the samples that the curvature is made of are held by it.
-            (Set::Train, _) if self.pair.curvature.is_some() => false,
-            (_, Some(Storage::Samples)) => true,
-            (_, Some(Storage::Full)) => n <= parameters,
-            _ => false,
+            Set::Train if self.pair.curvature.is_some() => false,
+            Set::Train | Set::Curvature => held,
         };
-        let bytes = parameters * if self.precision == Precision::Double { 8 } else { 4 };
+        let bytes = block.parameters() * if self.precision == Precision::Double { 8 } else { 4 };
         if all { n } else { (BATCH / bytes).clamp(1, n) }
     }
 
@@ -104,8 +100,7 @@ impl<'a> Reader<'a> {
             None => self.block(&positions),
         };
         let (layout, batch) = ([block].into(), self.batch(&positions));
-        let failed = RefCell::new(None);
-        let mut source = FileSource { reader: self, positions, layout, projection, batch, device, whole: None, failed };
+        let mut source = FileSource { reader: self, positions, layout, projection, batch, device, whole: None };
         source.whole = loaded.map(|data| source.gradients(data)).transpose().map_err(StoreError::Score)?;
         Ok(source)
     }
@@ -125,8 +120,6 @@ pub(crate) struct FileSource<'a> {
     batch: usize,
     device: &'a Device,
     whole: Option<Gradients>,
-    /// Why reading failed; the error type of a pass has no place for it.
-    failed: RefCell<Option<FileError>>,
 }
 
 impl FileSource<'_> {
@@ -143,30 +136,24 @@ impl FileSource<'_> {
         Ok(Gradients { layout: self.layout.clone(), blocks: vec![block] })
     }
 
-    pub(crate) fn failure(self) -> Result<(), StoreError> {
-        self.failed.into_inner().map_or(Ok(()), |error| Err(self.reader.error(error)))
+    /// The gradients as a batch with the blocks before the projection.
+    fn batch(&self, gradients: Gradients) -> Batch {
+        let projection = self.projection.as_ref().filter(|_| !self.reader.options.merged);
+        Batch { samples: Samples::Gradients(gradients), unprojected: projection.map(|p| p.layout().clone()) }
     }
 }
 
 impl Source for FileSource<'_> {
-    fn unprojected(&self) -> Option<Arc<[Block]>> {
-        let projection = self.projection.as_ref().filter(|_| !self.reader.options.merged)?;
-        Some(projection.layout().clone())
-    }
-
-    fn pass(&self, visit: &mut dyn FnMut(Gradients) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
+    fn pass(&self, visit: &mut dyn FnMut(Batch) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
         if let Some(whole) = &self.whole {
-            return visit(whole.clone());
+            return visit(self.batch(whole.clone()));
         }
         let n = self.reader.file().samples();
         for start in (0..n).step_by(self.batch) {
             let samples = start..n.min(start + self.batch);
-            let data = self.reader.read(&self.positions, samples).map_err(|error| {
-                self.failed.replace(Some(error));
-                let source = GradientError::Read("the file of gradients".into());
-                ScoreError::Gradients { set: self.reader.set, source }
-            })?;
-            visit(self.gradients(data)?)?;
+            let data = self.reader.read(&self.positions, samples);
+            let data = data.map_err(|error| ScoreError::source(self.reader.error(error)))?;
+            visit(self.batch(self.gradients(data)?))?;
         }
         Ok(())
     }

@@ -3,10 +3,10 @@ use std::thread;
 
 use burn::tensor::Device;
 use hyperinf_curvature::{BlockCurvature, Damping};
-use hyperinf_gradients::{Block, Sides};
+use hyperinf_gradients::Sides;
 use hyperinf_scoring::{
-    Attribution, Contrast, Joined, Method, Moments, Options, QueryMode, ScoreError, Scorer, Set, Source,
-    self_influence_known,
+    Attribution, Contrast, CurvatureFrom, Joined, Method, Moments, Options, QueryMode, ScoreError, Scorer,
+    SelfInfluence, Set, Source, Sweep,
 };
 
 use crate::source::{FileSource, Reader};
@@ -29,11 +29,13 @@ pub fn score(
 ) -> Result<Attribution, StoreError> {
     // The blocks are merged as they are read, where only the merged block need be held.
     let mut scorer = Scorer::new(Options { merged: false, ..options.clone() }).map_err(StoreError::Score)?;
-    each_group(pair, &pair.sets(), options, device, &mut |sources| add(&mut scorer, sources, known, options.query))?;
+    each_group(pair, &pair.sets(), options, device, &mut |sources| {
+        as_sets(sources, known, options.query, &mut |train, query, curvature| scorer.add(train, query, curvature))
+    })?;
     scorer.finish().map_err(|error| explain(pair, error))
 }
 
-/// [`score`] at every damping, of a pair without a contrast or a curvature file; `done` is called after every block.
+/// [`score`] at every damping, from one curvature; `done` is called after every block.
 ///
 /// # Errors
 ///
@@ -46,18 +48,13 @@ pub fn sweep(
     done: &mut dyn FnMut(),
 ) -> Result<Vec<Attribution>, StoreError> {
     let unmerged = Options { merged: false, ..options.clone() };
-    let mut all: Option<Vec<Attribution>> = None;
-    each_group(pair, &[Set::Train, Set::Query], options, device, &mut |sources| {
-        let (train, queries) = train_and_queries(sources);
-        let found = hyperinf_scoring::sweep(train, queries, &unmerged, dampings)?;
+    let mut sweep = Sweep::new(unmerged, dampings.to_vec()).map_err(StoreError::Score)?;
+    each_group(pair, &pair.sets(), options, device, &mut |sources| {
+        as_sets(sources, None, options.query, &mut |train, query, curvature| sweep.add(train, query, curvature))?;
         done();
-        match &mut all {
-            None => all = Some(found),
-            Some(all) => all.iter_mut().zip(found).try_for_each(|(sum, more)| sum.merge(more))?,
-        }
         Ok(())
     })?;
-    Ok(all.unwrap_or_default())
+    sweep.finish().map_err(|error| explain(pair, error))
 }
 
 /// The influence of each training sample on itself, `[n]`, not normalised; without curvature its squared norm.
@@ -75,17 +72,12 @@ pub fn self_influence(
 ) -> Result<Vec<f64>, StoreError> {
     let options = Options { query: QueryMode::Mean, ..options.clone() };
     let unmerged = Options { merged: false, ..options.clone() };
-    let mut values = vec![0.0; pair.train.samples()];
+    let mut total = SelfInfluence::default();
     each_group(pair, &[Set::Train], &options, device, &mut |sources| {
-        let source = &sources[0];
-        let found = match known {
-            Some(known) => self_influence_known(source, of_blocks(known, &source.layout), &unmerged),
-            None => hyperinf_scoring::self_influence(source, &unmerged),
-        };
-        values.iter_mut().zip(found?.values).for_each(|(sum, value)| *sum += value);
-        Ok(())
+        let train = &sources[0];
+        total.merge(hyperinf_scoring::self_influence(train, curvature(train, known), &unmerged)?)
     })?;
-    Ok(values)
+    Ok(total.values)
 }
 
 /// The sides of every block's projection on the principal directions of the training gradients, from one pass.
@@ -129,30 +121,24 @@ fn each_group(
         for (group, loaded) in groups.iter().zip(receive) {
             let sources = sets.iter().zip(loaded?).map(|(&set, loaded)| reader(set).source(group, loaded, device));
             let sources: Vec<FileSource<'_>> = sources.collect::<Result<_, _>>()?;
-            let visited = visit(&sources);
-            for source in sources {
-                source.failure()?;
-            }
-            visited.map_err(|error| explain(pair, error))?;
+            visit(&sources).map_err(|error| explain(pair, error))?;
         }
         Ok(())
     })
 }
 
-fn train_and_queries<'a, 'b>(sources: &'a [FileSource<'b>]) -> (&'a FileSource<'b>, &'a FileSource<'b>) {
-    let of = |set| sources.iter().find(|source| source.reader.set == set);
-    of(Set::Train).zip(of(Set::Query)).expect("a pair has training gradients and queries")
-}
+/// What is done with the training samples, the queries and the curvature of some blocks.
+type Visit<'a> = dyn FnMut(&dyn Source, &dyn Source, CurvatureFrom<'_>) -> Result<(), ScoreError> + 'a;
 
-/// Adds the scores of some blocks.
-fn add(
-    scorer: &mut Scorer,
+/// Visits the sources of some blocks as training samples, queries and curvature.
+fn as_sets(
     sources: &[FileSource<'_>],
     known: Option<&[BlockCurvature]>,
     query: QueryMode,
+    visit: &mut Visit<'_>,
 ) -> Result<(), ScoreError> {
     let of = |set| sources.iter().find(|source| source.reader.set == set);
-    let (train, queries) = train_and_queries(sources);
+    let (train, queries) = of(Set::Train).zip(of(Set::Query)).expect("a pair has training gradients and queries");
     let contrast = of(Set::Contrast);
     let difference = contrast.map(|harmed| Contrast { helped: queries, harmed });
     let joined = contrast.map(|contrast| Joined(vec![queries, contrast]));
@@ -161,22 +147,32 @@ fn add(
         (QueryMode::Each, _, Some(joined)) => joined,
         _ => queries,
     };
-    match (known, of(Set::Curvature)) {
-        (Some(known), _) => scorer.add_known(train, of_blocks(known, &train.layout), queries),
-        (None, Some(curvature)) => scorer.add_with(train, curvature, queries),
-        (None, None) => scorer.add(train, queries),
-    }
+    let curvature = match (known, of(Set::Curvature)) {
+        (None, Some(source)) => CurvatureFrom::Source(source),
+        (known, _) => curvature(train, known),
+    };
+    visit(train, queries, curvature)
 }
 
-/// The curvature of these blocks.
-fn of_blocks(known: &[BlockCurvature], layout: &[Block]) -> Vec<BlockCurvature> {
-    layout.iter().filter_map(|block| known.iter().find(|found| found.block == *block)).cloned().collect()
+/// The known curvature of the source's blocks, or that of its samples.
+fn curvature<'a>(source: &FileSource<'_>, known: Option<&[BlockCurvature]>) -> CurvatureFrom<'a> {
+    let of = |known: &[BlockCurvature]| {
+        let blocks = source.layout.iter().filter_map(|block| known.iter().find(|found| found.block == *block));
+        CurvatureFrom::Known(blocks.cloned().collect())
+    };
+    known.map_or(CurvatureFrom::Training, of)
 }
 
 /// The error with the file it is about, and the value where a value is at fault.
 fn explain(pair: &GradientPair, error: ScoreError) -> StoreError {
-    let ScoreError::NonFinite { set, block, sample, value } = error else {
-        return StoreError::Score(error);
+    let (set, block, sample, value) = match error {
+        ScoreError::NonFinite { set, block, sample, value } => (set, block, sample, value),
+        // A file that cannot be read, wrapped for its way through a pass.
+        ScoreError::Source(source) => {
+            let other = |source| StoreError::Score(ScoreError::Source(source));
+            return source.downcast().map_or_else(other, |error| *error);
+        }
+        error => return StoreError::Score(error),
     };
     // Of joined queries the later ones are in the contrast file.
     let (set, sample) = match sample.checked_sub(pair.query.file.samples()) {

@@ -5,6 +5,7 @@
 
 use hyperinf::burn::nn::{Linear, LinearConfig};
 use hyperinf::burn::tensor::{Distribution, Tensor};
+use hyperinf::curvature::{Dense, Diagonal};
 use hyperinf::prelude::*;
 use hyperinf::solvers::{Inverse, Solution, SolveError, Solver, relative_residuals};
 
@@ -22,8 +23,8 @@ impl Solver for Jacobi {
 
     fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {
         let diagonal = match h {
-            Curvature::Diagonal(diagonal) => diagonal.clone(),
-            Curvature::Dense(matrix) => {
+            Curvature::Diagonal(Diagonal { values: diagonal }) => diagonal.clone(),
+            Curvature::Dense(Dense { matrix }) => {
                 let eye = Tensor::<2>::eye(h.parameters(), &matrix.device()).cast(matrix.dtype());
                 (matrix.clone() * eye).sum_dim(0).squeeze_dim(0)
             }
@@ -75,7 +76,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (train, query) = ([(normal(64, 8), normal(64, 2))], [(normal(4, 8), normal(4, 2))]);
     let (train, query) = (TaskSource::train(&task, &train), TaskSource::query(&task, &query));
 
-    let score = |options| attribute(&train, &query, &options);
+    let score = |options| attribute(&train, &query, CurvatureFrom::Training, &options);
     let own = score(Options { method: Method::inverse(Storage::Dense, Jacobi), ..Options::default() })?;
     let exact = score(Options::named("exact", Gfim::default()).expect("a built-in method"))?;
     for (own, exact) in own.scores.rows.iter().zip(&exact.scores.rows) {

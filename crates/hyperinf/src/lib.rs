@@ -6,6 +6,7 @@
 //!
 //! | module | what it gives |
 //! |---|---|
+//! | [`linalg`] | products of rows, decompositions, random numbers, statistics |
 //! | [`gradients`] | per-sample gradients of any Burn model from one backward pass |
 //! | [`curvature`] | the curvature of the loss, one damped matrix per block of parameters |
 //! | [`solvers`] | products with the inverse of a damped curvature, each with its residual |
@@ -17,7 +18,7 @@
 //! | [`eval`] | figures that judge an attribution |
 //!
 //! Tensors and models carry their backend in a runtime [`burn::tensor::Device`]; nothing here is generic over a
-//! backend type. The features `flex`, `ndarray` (both on by default), `cuda`, `rocm`, `wgpu`, `vulkan` and `metal`
+//! backend type. The features `flex` (on by default), `ndarray`, `cuda`, `rocm`, `wgpu`, `vulkan` and `metal`
 //! compile backends in, and [`device`] picks one of them by name.
 
 mod device;
@@ -29,6 +30,7 @@ pub use hyperinf_curvature as curvature;
 pub use hyperinf_data as data;
 pub use hyperinf_eval as eval;
 pub use hyperinf_gradients as gradients;
+pub use hyperinf_linalg as linalg;
 pub use hyperinf_models as models;
 pub use hyperinf_ops as ops;
 pub use hyperinf_scoring as scoring;
@@ -42,8 +44,8 @@ pub mod prelude {
     pub use crate::gradients::{Block, Capture, Estimate, Family, Gradients, Likelihood, Tape, Target, Task};
     pub use crate::models::{LoraConfig, LoraLinear};
     pub use crate::scoring::{
-        Amount, Attribution, Gfim, Method, Normalisation, Options, QueryMode, Scorer, Scores, Source, TaskSource,
-        attribute, baselines, detect, methods, ranking, select, self_influence, top_k,
+        Amount, Attribution, Batch, CurvatureFrom, Gfim, Method, Normalisation, Options, QueryMode, Scorer, Scores,
+        Source, TaskSource, attribute, baselines, detect, methods, ranking, select, self_influence, top_k,
     };
     pub use crate::solvers::{Inverse, Solution, SolveError, Solver};
 }
@@ -52,3 +54,8 @@ pub mod prelude {
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct ReadmeExample;
+
+/// The guide's examples, compiled as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide.md")]
+struct GuideExamples;

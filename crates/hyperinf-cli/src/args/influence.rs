@@ -1,8 +1,10 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::PossibleValuesParser;
 use hyperinf::scoring::Amount;
+use hyperinf::store::SCORE_FORMATS;
 
 use super::{ColumnArgs, EstimateArgs, LengthArgs, ModelArgs, QueryModeArg, ScoringArgs};
 
@@ -68,8 +70,8 @@ pub struct AttributeArgs {
     #[arg(long, help_heading = None::<&str>, value_name = "SEEDS", verbatim_doc_comment)]
     pub uncertainty: Option<usize>,
     /// The format of the scores.
-    #[arg(long, help_heading = None::<&str>, value_enum, default_value_t)]
-    pub format: FormatArg,
+    #[arg(long, help_heading = None::<&str>, default_value = "parquet", value_parser = formats())]
+    pub format: String,
 }
 
 /// Arguments of `hyperinf detect`.
@@ -100,27 +102,9 @@ pub struct SelectArgs {
     pub keep: AmountArg,
 }
 
-/// The format of scores.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum FormatArg {
-    /// scores.parquet.
-    #[default]
-    Parquet,
-    /// scores.safetensors.
-    Safetensors,
-    /// scores.csv.
-    Csv,
-}
-
-impl FormatArg {
-    /// The name of the file.
-    pub fn file(self) -> &'static str {
-        match self {
-            Self::Parquet => "scores.parquet",
-            Self::Safetensors => "scores.safetensors",
-            Self::Csv => "scores.csv",
-        }
-    }
+/// The formats of scores by the endings of their files.
+fn formats() -> PossibleValuesParser {
+    PossibleValuesParser::new(SCORE_FORMATS.iter().map(|format| format.ending))
 }
 
 /// An [`Amount`] of rows: `5%` or `40`.

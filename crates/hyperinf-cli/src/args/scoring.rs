@@ -5,19 +5,21 @@ use hyperinf::scoring::{Normalisation, QueryMode};
 /// How scores are computed: what all commands that score take.
 #[derive(Debug, Default, Args)]
 pub struct ScoringArgs {
-    /// How scores are computed; `hyperinf methods` lists the names.
-    #[arg(long, value_name = "NAME", default_value = "hyperinf")]
+    /// The method: NAME[:SIDE][:SCALE][:merged][/SOLVER][@ESTIMATE], such as hyperinf:cols:merged@gauss-newton.
+    ///
+    /// `hyperinf methods` lists the names and their choices; the flags below say the same.
+    #[arg(long, value_name = "METHOD", default_value = "hyperinf", verbatim_doc_comment)]
     pub method: String,
-    /// What inverts the method's curvature, if not its own solver: auto chooses by size and device.
+    /// Another solver than the method's own; auto chooses by size and device.
     #[arg(long, value_name = "NAME")]
     pub solver: Option<String>,
-    /// What scores are divided by [default: none; of the method cosine: cosine].
+    /// The divisor of the scores [default: none; cosine for the method cosine].
     #[arg(long, value_enum)]
     pub normalise: Option<NormaliseArg>,
-    /// What does not hang on the method.
+    /// Options shared by all methods.
     #[command(flatten)]
     pub shared: SharedArgs,
-    /// Print a summary that machines can read.
+    /// Print the summary as JSON.
     #[arg(long)]
     pub json: bool,
     /// Fail, without output, if a solver did not reach its tolerance.
@@ -25,7 +27,7 @@ pub struct ScoringArgs {
     pub strict: bool,
 }
 
-/// How scores are computed, but for the method.
+/// Options shared by all methods.
 #[derive(Clone, Debug, Default, Args)]
 pub struct SharedArgs {
     /// λ of each block = FACTOR × the mean square of its training gradients' entries [default: 0.1].
@@ -43,7 +45,7 @@ pub struct SharedArgs {
     /// hyperinf, hyperinf-authors: the side of a block that is summed over [default: short].
     #[arg(long, value_enum)]
     pub gfim_side: Option<SideArg>,
-    /// What is projected away first.
+    /// Optional projection, applied before scoring.
     #[command(flatten)]
     pub project: ProjectArgs,
     /// Where to compute: flex, ndarray, cuda:0, … [default: the first that was compiled in].
@@ -51,32 +53,32 @@ pub struct SharedArgs {
     pub device: Option<String>,
 }
 
-/// How gradients are made small before they are scored.
+/// Optional projection of the gradients, applied before scoring.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ProjectArgs {
-    /// Project every block's gradients on RANK directions of its rows and RANK of its columns, before anything
-    /// else: approximate, in less memory and time. Shorter sides stay as they are.
+    /// Project every block's gradients on RANK directions of its rows and RANK of its columns before scoring:
+    /// approximate, in less memory and time. Shorter sides stay as they are.
     #[arg(long, value_name = "RANK", value_parser = clap::value_parser!(u32).range(1..), verbatim_doc_comment)]
     pub project: Option<u32>,
-    /// On which directions [default: random].
+    /// The directions [default: random].
     #[arg(long, value_enum, requires = "project")]
     pub project_on: Option<DirectionsArg>,
-    /// Decides the random directions [default: 0].
+    /// The seed of the random directions [default: 0].
     #[arg(long, value_name = "SEED", requires = "project")]
     pub project_seed: Option<u64>,
 }
 
-/// The directions of a projection as typed.
+/// The directions of a projection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum DirectionsArg {
     /// Gaussian numbers: inner products are kept on average.
     #[default]
     Random,
-    /// Those of each side that hold most of the training gradients' squared norm.
+    /// The directions of each side with most of the training gradients' squared norm.
     Principal,
 }
 
-/// [`QueryMode`] as typed.
+/// The name of a [`QueryMode`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum QueryModeArg {
     /// One row of scores per query.
@@ -86,7 +88,7 @@ pub enum QueryModeArg {
     Mean,
 }
 
-/// [`Normalisation`] as typed; `x` is a query's gradient after the inverse curvature, `g` a training sample's gradient.
+/// The name of a [`Normalisation`]; `x` is a preconditioned query gradient, `g` a training gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum NormaliseArg {
     /// Nothing.
@@ -97,11 +99,11 @@ pub enum NormaliseArg {
     Cosine,
     /// The root of the sample's influence on itself (ℓ-RelatIF).
     LRelatif,
-    /// The norm of g after the inverse curvature (θ-RelatIF).
+    /// The norm of the preconditioned g (θ-RelatIF).
     ThetaRelatif,
 }
 
-/// Over what one matrix spans.
+/// Whether curvature is per block or over all blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum StructureArg {
     /// One matrix per block.
@@ -111,7 +113,7 @@ pub enum StructureArg {
     Merged,
 }
 
-/// [`Scale`] as typed.
+/// The name of a [`Scale`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ScaleArg {
     /// Divided by the length of the side that is summed over: the trace is the Fisher's.
@@ -120,7 +122,7 @@ pub enum ScaleArg {
     Sum,
 }
 
-/// [`Side`] as typed.
+/// The name of a [`Side`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SideArg {
     /// The shorter side.

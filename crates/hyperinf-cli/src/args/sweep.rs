@@ -13,31 +13,41 @@ pub struct SweepArgs {
     /// Gradients of the queries.
     #[arg(long, value_name = "FILE.safetensors")]
     pub query_gradients: PathBuf,
-    /// How scores are computed; `hyperinf methods` lists the names.
-    #[arg(long, value_name = "NAME", default_value = "hyperinf")]
+    /// The method, as for `hyperinf score --method`.
+    #[arg(long, value_name = "METHOD", default_value = "hyperinf")]
     pub method: String,
     /// The dampings, with commas between them: λ of each block = FACTOR × the mean square of its
     /// training gradients' entries.
     #[arg(
         long,
+        alias = "dampings",
         value_name = "FACTORS",
         value_delimiter = ',',
         allow_hyphen_values = true,
         default_value = "0.001,0.003,0.01,0.03,0.1,0.3,1,3,10",
         verbatim_doc_comment
     )]
-    pub dampings: Vec<f64>,
-    /// The dampings are λ of every block, in units of squared gradients.
-    #[arg(long)]
+    pub damping: Vec<f64>,
+    /// Absolute dampings, with commas between them: λ of every block, in units of squared gradients.
+    #[arg(
+        long,
+        value_name = "LAMBDAS",
+        value_delimiter = ',',
+        allow_hyphen_values = true,
+        conflicts_with_all = ["damping", "absolute"]
+    )]
+    pub damping_absolute: Vec<f64>,
+    /// The values of --damping are absolute.
+    #[arg(long, hide = true)]
     pub absolute: bool,
-    /// hyperinf, hyperinf-authors: the sides that are summed over, with commas between them.
+    /// hyperinf, hyperinf-authors: the sides to sum over, with commas between them.
     #[arg(long, value_enum, value_name = "SIDES", value_delimiter = ',')]
     pub sides: Vec<SideArg>,
     /// hyperinf: divide by the length of the side that is summed over, or not [default: mean].
     #[arg(long, value_enum)]
     pub gfim_scale: Option<ScaleArg>,
-    /// Ranks of a projection, with commas between them: of every block's gradients on so many directions of
-    /// its rows and columns, before anything else.
+    /// Ranks of a projection, with commas between them: the number of directions that the rows and the columns
+    /// of every block's gradients are projected on before scoring.
     #[arg(
         long,
         value_name = "RANKS",
@@ -46,13 +56,13 @@ pub struct SweepArgs {
         verbatim_doc_comment
     )]
     pub project: Vec<u32>,
-    /// On which directions [default: random].
+    /// The directions [default: random].
     #[arg(long, value_enum, requires = "project")]
     pub project_on: Option<DirectionsArg>,
-    /// Decides the random directions [default: 0].
+    /// The seed of the random directions [default: 0].
     #[arg(long, value_name = "SEED", requires = "project")]
     pub project_seed: Option<u64>,
-    /// Compare the scores of each query, and average, or those of the mean of the queries' gradients.
+    /// Compare the scores of each query and average, or the scores of the mean query gradient.
     #[arg(long, value_enum, default_value_t)]
     pub query_mode: QueryModeArg,
     /// One matrix per block, or one matrix over all blocks.
@@ -84,7 +94,12 @@ pub struct SweepArgs {
 }
 
 impl SweepArgs {
-    /// What `score` would take for one side and one rank of a projection.
+    /// The dampings as given, and whether they are absolute.
+    pub(crate) fn values(&self) -> (&[f64], bool) {
+        if self.damping_absolute.is_empty() { (&self.damping, self.absolute) } else { (&self.damping_absolute, true) }
+    }
+
+    /// The arguments of `score` for one side and one rank of a projection.
     pub(crate) fn scoring(&self, side: Option<SideArg>, rank: Option<u32>) -> ScoringArgs {
         let project = ProjectArgs { project: rank, project_on: self.project_on, project_seed: self.project_seed };
         let shared = SharedArgs {

@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use hyperinf::curvature::Storage;
+use hyperinf::gradients::Block;
 use hyperinf::scoring::Method;
+use hyperinf::store::{GradientPair, Precision};
 
 use crate::score::Settings;
-use hyperinf::store::{GradientPair, Precision};
 
 /// One GiB and one MiB in bytes.
 const GIB: f64 = (1_u64 << 30) as f64;
@@ -25,34 +25,27 @@ pub(super) fn limit(asked: Option<f64>) -> Option<f64> {
 /// (two blocks, since one is read while the other is scored) and the queries, the curvature, and copies of it in f64.
 /// Projected gradients are read in batches of whole ones.
 pub(super) fn needed(settings: &Settings, pair: &GradientPair) -> f64 {
-    let sizes: Vec<(f64, f64)> = pair.scored_blocks().iter().map(|b| (b.rows as f64, b.cols as f64)).collect();
-    let blocks =
-        if settings.options.merged { vec![(1.0, sizes.iter().map(|(rows, cols)| rows * cols).sum())] } else { sizes };
-    let width = if pair.precision(&settings.device) == Precision::Double { 8.0 } else { 4.0 };
-    let (n, q) = (pair.train.samples() as f64, pair.query.file.samples() as f64);
-    let of_block = |(rows, cols): (f64, f64)| {
-        let d = rows * cols;
-        let held = 2.0 * n * d * width;
+    let mut blocks = pair.scored_blocks();
+    if settings.options.merged {
+        blocks = vec![Block::new("merged", 1, blocks.iter().map(Block::parameters).sum())];
+    }
+    let width = if pair.precision(&settings.device) == Precision::Double { 8 } else { 4 };
+    let (n, q) = (pair.train.samples(), pair.query.file.samples());
+    let of_block = |block: &Block| {
+        let gradients = |samples: usize| (samples * block.parameters() * width) as f64;
+        let held = 2.0 * gradients(n);
         let streamed = held.min(2.0 * BATCH);
-        // A matrix in the gradients' type, one in f64 and a factor of it.
-        let matrix = |side: f64| side * side * (2.0 * width + 16.0);
         let training = match &settings.options.method {
-            Method::Inverse { storage, .. } => match *storage {
-                Storage::Samples => held,
-                // The dual's Gram matrix and its factor.
-                Storage::Full if n <= d => held + 16.0 * n * n,
-                Storage::Full | Storage::Dense => streamed + matrix(d),
-                Storage::OneSided { side, .. } => {
-                    streamed + matrix(if side.contracts_rows(rows as usize, cols as usize) { cols } else { rows })
-                }
-                _ => streamed + matrix(rows) + matrix(cols),
-            },
-            _ => streamed,
+            Method::Inverse { storage, .. } if storage.holds_samples(block, n) => {
+                held + storage.memory(block, n, width)
+            }
+            Method::Inverse { storage, .. } => streamed + storage.memory(block, n, width),
+            Method::Identity => streamed,
         };
-        training + 4.0 * q * d * width
+        training + 4.0 * gradients(q)
     };
     let read = if settings.projection.is_some() { 2.0 * BATCH } else { 0.0 };
-    (read + blocks.into_iter().map(of_block).fold(0.0, f64::max)) / GIB
+    (read + blocks.iter().map(of_block).fold(0.0, f64::max)) / GIB
 }
 
 /// Measures the peak of the memory that this process holds, where the system counts it.

@@ -2,17 +2,17 @@ use std::io::{Result, Write};
 use std::path::Path;
 
 use hyperinf::curvature::Damping;
+use hyperinf::eval::Agreement;
 use hyperinf::scoring::{Method, Set};
 use serde::Serialize;
 
-use super::{Comparison, JUDGE, converged};
-use crate::agreement::Agreement;
+use super::{Comparison, JUDGE};
 use crate::args::{QueryModeArg, StructureArg};
 use crate::error::CliError;
-use crate::score::{Input, counted, input, unit};
+use crate::score::{Input, counted, input};
 use hyperinf::store::{Cells, GradientPair, Precision, ProjectionSpec, cell};
 
-/// What was compared and how.
+/// The comparison and its settings.
 #[derive(Serialize)]
 pub(super) struct Summary {
     command: &'static str,
@@ -29,7 +29,7 @@ pub(super) struct Summary {
     top_k: usize,
     train_gradients: Input,
     query_gradients: Input,
-    /// Methods whose estimate is above it were left out.
+    /// Methods that were estimated to need more were left out.
     memory_limit_gib: Option<f64>,
     peak_memory: &'static str,
     seconds: f64,
@@ -45,12 +45,12 @@ struct DampingSummary {
 
 #[derive(Serialize)]
 struct MethodSummary {
-    name: &'static str,
+    name: String,
     computed: bool,
-    /// Why it was not.
+    /// Why it was not computed.
     reason: Option<String>,
     unit: &'static str,
-    /// Whether the damping plays a part.
+    /// Whether the damping matters.
     damped: bool,
     /// `null` for methods without a generalized Fisher matrix.
     gfim_side: Option<&'static str>,
@@ -61,7 +61,7 @@ struct MethodSummary {
     residual: Option<f64>,
     tolerance: Option<f64>,
     converged: Option<bool>,
-    /// The most over the blocks.
+    /// The largest over the blocks.
     iterations: Option<usize>,
     seconds: Option<f64>,
     needed_gib: f64,
@@ -71,19 +71,19 @@ struct MethodSummary {
 
 #[derive(Serialize)]
 struct PairSummary {
-    first: &'static str,
-    second: &'static str,
+    first: String,
+    second: String,
     #[serde(flatten)]
     agreement: Agreement,
 }
 
 impl Summary {
-    /// Reads what was not read yet of the files, for their fingerprints.
+    /// Reads the rest of the files, for their fingerprints.
     pub(super) fn new(comparison: &Comparison<'_>, pair: &GradientPair) -> std::result::Result<Self, CliError> {
         let first = &comparison.outcomes[0].settings;
         let (Damping::Relative(value) | Damping::Absolute(value)) = first.options.damping;
         let kind = if matches!(first.options.damping, Damping::Relative(_)) { "relative" } else { "absolute" };
-        let names: Vec<&'static str> = comparison.computed().map(|(name, _)| name).collect();
+        let names: Vec<&str> = comparison.computed().map(|(name, _)| name).collect();
         let judge = names.iter().position(|name| *name == JUDGE);
         let exact = |name: &str| {
             let place = names.iter().position(|other| *other == name)?;
@@ -92,7 +92,7 @@ impl Summary {
         let mut pairs = Vec::new();
         for (i, row) in comparison.agreements.iter().enumerate() {
             for (j, &agreement) in row.iter().enumerate().skip(i + 1) {
-                pairs.push(PairSummary { first: names[i], second: names[j], agreement });
+                pairs.push(PairSummary { first: names[i].to_owned(), second: names[j].to_owned(), agreement });
             }
         }
         let scores = comparison.computed().next().map(|(_, computed)| &computed.attribution.scores);
@@ -129,13 +129,13 @@ impl Summary {
             methods: comparison
                 .outcomes
                 .iter()
-                .map(|outcome| method(outcome, exact(outcome.settings.method)))
+                .map(|outcome| method(outcome, exact(&outcome.settings.method)))
                 .collect(),
             pairs,
         })
     }
 
-    /// The data and the damping, in a few words.
+    /// The data and the damping, for titles.
     pub(super) fn setting(&self) -> String {
         let queries =
             if self.query_mode == "mean" { "mean query".into() } else { counted(self.queries, "query", "queries") };
@@ -153,10 +153,11 @@ impl Summary {
         writeln!(out, "device    {}, {}; {:.2} s", self.device, self.precision, self.seconds)?;
         writeln!(out, "score     {}; the units are in summary.json, compare ranks only\n", self.sign)?;
         let overlap = format!("top {}", self.top_k);
-        writeln!(out, "{:<16} {:>26}", "", "agreement with exact")?;
+        let width = self.methods.iter().map(|method| method.name.len()).max().unwrap_or(0).max(16);
+        writeln!(out, "{:<width$} {:>26}", "", "agreement with exact")?;
         writeln!(
             out,
-            "{:<16} {:>8} {:>8} {overlap:>8}  {:>9} {:>6}  {:>8}  {:>12}",
+            "{:<width$} {:>8} {:>8} {overlap:>8}  {:>9} {:>6}  {:>8}  {:>12}",
             "method", "Spearman", "Pearson", "residual", "steps", "seconds", "peak MiB"
         )?;
         let number = |value: Option<f64>| value.map_or("–".into(), |v| format!("{v:.3}"));
@@ -169,7 +170,7 @@ impl Summary {
             let exact = |of: fn(&Agreement) -> Option<f64>| number(method.exact.as_ref().and_then(of));
             writeln!(
                 out,
-                "{:<16} {:>8} {:>8} {:>8}  {residual:>10} {steps:>5}  {:>8.3}  {peak:>12}",
+                "{:<width$} {:>8} {:>8} {:>8}  {residual:>10} {steps:>5}  {:>8.3}  {peak:>12}",
                 method.name,
                 exact(|a| a.spearman),
                 exact(|a| a.pearson),
@@ -194,17 +195,17 @@ fn method(outcome: &super::Outcome, exact: Option<Agreement>) -> MethodSummary {
     let inverse = matches!(outcome.settings.options.method, Method::Inverse { .. });
     let (gfim_side, gfim_scale) = outcome.settings.gfim_names().unzip();
     MethodSummary {
-        name: outcome.settings.method,
+        name: outcome.settings.method.clone(),
         computed: computed.is_some(),
         reason: outcome.result.as_ref().err().cloned(),
-        unit: unit(&outcome.settings.options),
+        unit: outcome.settings.options.unit(),
         damped: inverse,
         gfim_side,
         gfim_scale,
         exact: exact.filter(|_| computed.is_some()),
         residual: attribution.and_then(|a| a.residual()),
         tolerance: attribution.and_then(|a| a.blocks.iter().filter_map(|b| b.tolerance).reduce(f64::min)),
-        converged: attribution.map(converged),
+        converged: attribution.map(|a| a.converged()),
         iterations: attribution.map(|a| a.blocks.iter().map(|b| b.iterations).max().unwrap_or(0)),
         seconds: computed.map(|c| c.seconds),
         needed_gib: outcome.needed_gib,
@@ -238,7 +239,7 @@ impl Summary {
         let row = |m: &MethodSummary| {
             let exact = |of: fn(&Agreement) -> Option<f64>| cell(m.exact.as_ref().and_then(of));
             vec![
-                m.name.to_owned(),
+                m.name.clone(),
                 m.computed.to_string(),
                 m.reason.clone().unwrap_or_default(),
                 m.unit.to_owned(),
@@ -262,7 +263,7 @@ impl Summary {
     pub(super) fn pairs_table(&self) -> Cells {
         let row = |p: &PairSummary| {
             let Agreement { spearman, pearson, overlap, queries, .. } = p.agreement;
-            let names = [p.first.to_owned(), p.second.to_owned()];
+            let names = [p.first.clone(), p.second.clone()];
             [&names[..], &[cell(spearman), cell(pearson), overlap.to_string(), queries.to_string()]].concat()
         };
         Cells::new(&PAIRS, self.pairs.iter().map(row).collect())

@@ -1,22 +1,19 @@
 use std::io::{Result, Write};
 use std::path::Path;
 
+use burn::tensor::DType;
+use hyperinf::eval::convergence::{
+    ConvergenceConfig, Curve, GivenUp, MeanDeviation, Method, MethodCurves, MethodSummary, Point, Size, SizeCurves,
+};
 use serde::Serialize;
 
-use super::curve::{Curve, GivenUp, METHODS, Method, Step};
-use super::{Settings, Size, Sized};
-use crate::args::PrecisionArg;
-use crate::error::CliError;
-use crate::figure::{Axis, Line, Panel, Point, stage_lines};
 use crate::score::counted;
-use hyperinf::store::{Cells, Staged, cell};
+use hyperinf::store::{Cells, cell};
 
-/// The steps that are shown to people.
+/// The steps in the table.
 const SHOWN: [usize; 7] = [1, 5, 10, 15, 20, 25, 40];
-/// Where an answer counts as found.
-const FOUND: f64 = 1e-6;
 
-/// How the curves came about, and what they come to.
+/// The settings of the curves, and their means.
 #[derive(Serialize)]
 pub(super) struct Summary {
     command: &'static str,
@@ -42,96 +39,23 @@ struct SizeSummary {
     methods: Vec<MethodSummary>,
 }
 
-/// Over the draws on which it did not diverge; `null` where there is none.
-#[derive(Serialize)]
-struct MethodSummary {
-    name: &'static str,
-    /// Draws on which it diverged.
-    diverged: usize,
-    /// Absolute errors at the steps shown; of a method that has ended, or needs no steps, its last.
-    errors: Vec<At>,
-    /// Of the last iterate.
-    relative: Option<Spread>,
-    cosine: Option<Spread>,
-    /// `null` if all entries of an answer were equal, too.
-    spearman: Option<Spread>,
-    /// The first step with a relative error of at most 1e-6; `null` if a draw has none, or there are no steps.
-    steps_to_found: Option<Spread>,
-    /// Of the last attempt, where a first one was given up; products and seconds are of both.
-    steps: Option<Spread>,
-    matrix_products: Option<Spread>,
-    vector_products: Option<Spread>,
-    seconds: Option<Spread>,
-    /// Attempts that were given up and repeated from a certain bound.
-    repeated: Vec<Repeated>,
-    /// Why it diverged.
-    failures: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct Repeated {
-    /// From 0, as in the table of every step.
-    draw: usize,
-    /// Of the attempt that was given up.
-    steps: usize,
-    matrix_products: usize,
-    reason: String,
-}
-
-#[derive(Serialize)]
-struct At {
-    step: usize,
-    #[serde(flatten)]
-    error: Spread,
-}
-
-/// Over the draws.
-#[derive(Clone, Copy, Serialize)]
-struct Spread {
-    mean: f64,
-    /// The standard deviation; `null` for one draw, of which there is none.
-    deviation: Option<f64>,
-}
-
-impl Spread {
-    /// None of no values.
-    fn of(values: &[f64]) -> Option<Self> {
-        if values.is_empty() {
-            return None;
+/// Three digits of the mean and two of the deviation; only the size of rounding errors.
+fn rounded(MeanDeviation { mean, deviation }: MeanDeviation) -> String {
+    let number = |v: f64, digits: i32| {
+        if v == 0.0 || !(1e-2..1e4).contains(&v) {
+            return if v == 0.0 { "0".into() } else { format!("{v:.*e}", (digits - 2) as usize) };
         }
-        let n = values.len() as f64;
-        let mean = values.iter().sum::<f64>() / n;
-        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-        Some(Self { mean, deviation: (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt()) })
-    }
-
-    /// Three digits of the mean and two of the deviation; of rounding errors only their size.
-    fn told(self) -> String {
-        let number = |v: f64, digits: i32| {
-            if v == 0.0 || !(1e-2..1e4).contains(&v) {
-                return if v == 0.0 { "0".into() } else { format!("{v:.*e}", (digits - 2) as usize) };
-            }
-            let behind = (digits - 1 - v.log10().floor() as i32).max(0) as usize;
-            format!("{v:.behind$}")
-        };
-        let mean = number(self.mean, 3);
-        match self.deviation {
-            Some(deviation) if self.mean > 1e-10 => format!("{mean} ±{}", number(deviation, 2)),
-            _ => mean,
-        }
-    }
-}
-
-impl Curve {
-    /// The iterate at a step, or the last before it.
-    fn at(&self, step: usize) -> Option<&Step> {
-        self.points.iter().rev().find(|p| p.step <= step)
+        let decimals = (digits - 1 - v.log10().floor() as i32).max(0) as usize;
+        format!("{v:.decimals$}")
+    };
+    match deviation {
+        Some(deviation) if mean > 1e-10 => format!("{} ±{}", number(mean, 3), number(deviation, 2)),
+        _ => number(mean, 3),
     }
 }
 
 impl Summary {
-    pub(super) fn new(settings: &Settings<'_>, found: &[Sized], seconds: f64) -> Self {
-        let args = settings.args;
+    pub(super) fn new(config: &ConvergenceConfig, device: &str, all: &[SizeCurves], seconds: f64) -> Self {
         Self {
             command: "converge",
             hyperinf_version: env!("CARGO_PKG_VERSION"),
@@ -139,17 +63,14 @@ impl Summary {
             error: "euclidean norm of the difference from the answer by Cholesky and a refinement in f64",
             step: "after that many steps; 0 is the start; steps of an attempt that was given up do not count",
             draws_left_out: "those on which a method diverged are in none of its numbers but diverged and failures",
-            damping: args.damping_absolute,
-            steps: args.steps,
-            draws: args.draws,
-            seed: args.seed,
-            device: settings.device_name.clone(),
-            precision: match args.precision {
-                PrecisionArg::F32 => "f32",
-                PrecisionArg::F64 => "f64",
-            },
+            damping: config.damping,
+            steps: config.steps,
+            draws: config.draws,
+            seed: config.seed,
+            device: device.to_owned(),
+            precision: if config.dtype == DType::F64 { "f64" } else { "f32" },
             seconds,
-            sizes: found.iter().map(|sized| size_summary(sized, args.steps)).collect(),
+            sizes: all.iter().map(|curves| size_summary(curves, config.steps)).collect(),
         }
     }
 
@@ -174,47 +95,10 @@ impl Summary {
     }
 }
 
-fn size_summary(sized: &Sized, steps: usize) -> SizeSummary {
-    let summaries = METHODS.iter().zip(&sized.curves).map(|(method, curves)| summary(*method, curves, steps));
-    SizeSummary { dim: sized.size.dim, samples: sized.size.samples, methods: summaries.collect() }
-}
-
-/// The draws that did not diverge.
-fn whole(curves: &[Curve]) -> Vec<&Curve> {
-    curves.iter().filter(|curve| curve.failure.is_none()).collect()
-}
-
-/// What the draws of a method come to.
-fn summary(method: Method, all: &[Curve], steps: usize) -> MethodSummary {
-    let curves = whole(all);
-    let last: Vec<&Step> = curves.iter().filter_map(|curve| curve.points.last()).collect();
-    let spread = |of: &dyn Fn(&Step) -> f64| Spread::of(&last.iter().map(|step| of(step)).collect::<Vec<_>>());
-    let at = |step: usize| {
-        let errors: Option<Vec<f64>> = curves.iter().map(|c| Some(c.at(step)?.error.absolute)).collect();
-        Some(At { step, error: Spread::of(&errors?)? })
-    };
-    let spearman: Option<Vec<f64>> = last.iter().map(|step| step.error.spearman).collect();
-    let found = |curve: &&Curve| Some(curve.points.iter().find(|p| p.error.relative <= FOUND)?.step as f64);
-    let to_found: Option<Vec<f64>> = curves.iter().map(found).collect();
-    let repeated = |(draw, curve): (usize, &Curve)| {
-        let GivenUp { steps, matrix_products, reason } = curve.given_up.as_ref()?;
-        Some(Repeated { draw, steps: *steps, matrix_products: *matrix_products, reason: reason.clone() })
-    };
-    MethodSummary {
-        name: method.name,
-        diverged: all.len() - curves.len(),
-        errors: SHOWN.into_iter().filter(|&step| step <= steps).filter_map(at).collect(),
-        relative: spread(&|s| s.error.relative),
-        cosine: spread(&|s| s.error.cosine),
-        spearman: spearman.and_then(|values| Spread::of(&values)),
-        steps_to_found: to_found.filter(|_| !method.closed()).and_then(|values| Spread::of(&values)),
-        steps: spread(&|s| s.step as f64),
-        matrix_products: spread(&|s| s.matrix_products as f64),
-        vector_products: spread(&|s| s.vector_products as f64),
-        seconds: spread(&|s| s.seconds),
-        repeated: all.iter().enumerate().filter_map(repeated).collect(),
-        failures: all.iter().filter_map(|curve| curve.failure.clone()).collect(),
-    }
+fn size_summary(SizeCurves { size, methods }: &SizeCurves, steps: usize) -> SizeSummary {
+    let shown: Vec<usize> = SHOWN.into_iter().filter(|&step| step <= steps).collect();
+    let methods = methods.iter().map(|method| method.summary(&shown)).collect();
+    SizeSummary { dim: size.dim, samples: size.samples, methods }
 }
 
 impl SizeSummary {
@@ -233,9 +117,9 @@ impl SizeSummary {
             write!(out, "{:<15}", format!("{}{mark}", method.name))?;
             for step in &shown {
                 let error = method.errors.iter().find(|at| at.step == *step);
-                write!(out, " {:>width$}", error.map_or("–".into(), |at| at.error.told()))?;
+                write!(out, " {:>width$}", error.map_or("–".into(), |at| rounded(at.error)))?;
             }
-            let mean = |spread: Option<Spread>| spread.map_or(0.0, |spread| spread.mean);
+            let mean = |of: Option<MeanDeviation>| of.map_or(0.0, |of| of.mean);
             let products = match (mean(method.matrix_products), mean(method.vector_products)) {
                 (0.0, 0.0) => "–".into(),
                 (0.0, vectors) => format!("{vectors:.0} v"),
@@ -278,90 +162,56 @@ const COLUMNS: [&str; 14] = [
     "diverged",
 ];
 
+/// The attempts that were repeated, and the draws that diverged.
+pub(super) fn notes(SizeCurves { size, methods }: &SizeCurves) -> Vec<String> {
+    let mut notes = Vec::new();
+    for MethodCurves { method, draws } in methods {
+        for (draw, Curve { given_up, failure, .. }) in draws.iter().enumerate() {
+            let place = format!("{} on draw {} of d = {}, N = {}", method.name(), draw + 1, size.dim, size.samples);
+            if let Some(GivenUp { steps, matrix_products, reason }) = given_up {
+                let steps = counted(*steps, "step", "steps");
+                let products = counted(*matrix_products, "product", "products");
+                notes.push(format!(
+                    "{place}: {reason}; repeated after {steps} and {products} from a bound that is certain"
+                ));
+            }
+            if let Some(failure) = failure {
+                notes.push(format!("{place}: {failure}; the draw is left out of the means"));
+            }
+        }
+    }
+    notes
+}
+
 /// Every step of every method on every draw.
-pub(super) fn table(found: &[Sized]) -> Cells {
+pub(super) fn table(all: &[SizeCurves]) -> Cells {
     let mut rows = Vec::new();
-    for Sized { size, curves } in found {
-        for (method, curves) in METHODS.iter().zip(curves) {
-            for (draw, curve) in curves.iter().enumerate() {
-                rows.extend(curve.points.iter().map(|step| row(*size, *method, (draw, curve), step)));
+    for SizeCurves { size, methods } in all {
+        for curves in methods {
+            for (draw, curve) in curves.draws.iter().enumerate() {
+                rows.extend(curve.points.iter().map(|point| row(*size, curves.method, (draw, curve), point)));
             }
         }
     }
     Cells::new(&COLUMNS, rows)
 }
 
-fn row(size: Size, method: Method, (draw, curve): (usize, &Curve), step: &Step) -> Vec<String> {
-    let numbers = [step.error.absolute, step.error.relative, step.error.cosine].map(|value| value.to_string());
-    let head =
-        [size.dim.to_string(), size.samples.to_string(), method.name.into(), draw.to_string(), step.step.to_string()];
+fn row(size: Size, method: Method, (draw, curve): (usize, &Curve), point: &Point) -> Vec<String> {
+    let numbers = [point.error.absolute, point.error.relative, point.error.cosine].map(|value| value.to_string());
+    let head = [
+        size.dim.to_string(),
+        size.samples.to_string(),
+        method.name().into(),
+        draw.to_string(),
+        point.step.to_string(),
+    ];
     let tail = [
-        cell(step.error.spearman),
-        step.matrix_products.to_string(),
-        step.vector_products.to_string(),
-        step.seconds.to_string(),
+        cell(point.error.spearman),
+        point.matrix_products.to_string(),
+        point.vector_products.to_string(),
+        point.seconds.to_string(),
         curve.given_up.as_ref().map_or(0, |attempt| attempt.steps).to_string(),
         curve.failure.is_some().to_string(),
     ];
     [&head[..], &numbers, &tail].concat()
-}
-
-/// The absolute error by step, and the relative one by time.
-pub(super) fn stage_figure<'a>(
-    path: &'a Path,
-    sized: &Sized,
-    settings: &Settings<'_>,
-) -> std::result::Result<Staged<'a>, CliError> {
-    let steps = settings.args.steps;
-    let line = |(method, curves): (&Method, &Vec<Curve>), of: &dyn Fn(&[&Curve], usize) -> Option<Point>| {
-        let curves = whole(curves);
-        let points = (0..=steps).filter(|_| !curves.is_empty()).filter_map(|step| of(&curves, step)).collect();
-        Line { name: method.name.to_owned(), points, look: None }
-    };
-    let by_step: Vec<Line> = METHODS
-        .iter()
-        .zip(&sized.curves)
-        .map(|(method, curves)| {
-            line((method, curves), &|curves, step| {
-                // A closed form is a level; an iteration ends where it ends.
-                let at = |curve: &&Curve| {
-                    let point = curve.at(step)?;
-                    (method.closed() || point.step == step).then_some(point.error.absolute)
-                };
-                let errors: Vec<f64> = curves.iter().map(at).collect::<Option<_>>()?;
-                Some(between(step as f64, &errors))
-            })
-        })
-        .collect();
-    let by_time: Vec<Line> = METHODS
-        .iter()
-        .zip(&sized.curves)
-        .map(|(method, curves)| {
-            line((method, curves), &|curves, step| {
-                let at: Vec<&Step> =
-                    curves.iter().map(|c| c.points.iter().find(|p| p.step == step)).collect::<Option<_>>()?;
-                let seconds: Vec<f64> = at.iter().map(|s| s.seconds).collect();
-                let errors: Vec<f64> = at.iter().map(|s| s.error.relative).collect();
-                Some(between(Spread::of(&seconds)?.mean, &errors))
-            })
-        })
-        .collect();
-    let Size { dim, samples } = sized.size;
-    let draws = counted(settings.args.draws, "draw", "draws");
-    let title = format!("d = {dim}, N = {samples}, damping {}, {draws}", settings.args.damping_absolute);
-    let panel = |title, x, y, lines| Panel { title, x, y, lines, mark: None };
-    stage_lines(
-        path,
-        &[
-            panel(&title, Axis::linear("steps"), Axis::logarithmic("absolute error"), &by_step),
-            panel("Error by time", Axis::logarithmic("seconds"), Axis::logarithmic("relative error"), &by_time),
-        ],
-    )
-}
-
-/// The geometric mean with the range of the draws; what is no positive number is left out of a logarithmic axis.
-fn between(x: f64, values: &[f64]) -> Point {
-    let mean = values.iter().map(|v| v.ln()).sum::<f64>() / values.len() as f64;
-    let (low, high) = values.iter().fold((f64::INFINITY, 0.0_f64), |(low, high), &v| (low.min(v), high.max(v)));
-    Point { x, y: mean.exp(), low, high }
 }

@@ -1,12 +1,14 @@
+//! The methods of the demo and their figures.
+
 use std::time::Instant;
 
 use hyperinf::eval::{auc, detection_rate, spearman};
 use hyperinf::gradients::Gradients;
-use hyperinf::scoring::{BlockReport, Gfim, Options, QueryMode, attribute, methods, self_influence};
+use hyperinf::scoring::{BlockReport, CurvatureFrom, Gfim, Options, QueryMode, attribute, methods, self_influence};
 
 use crate::error::CliError;
 
-/// The methods in the order of the table; those that `hyperinf methods` lists have the same name here.
+/// The methods in the order of the table, named as by `hyperinf methods` where it lists them.
 pub(super) const NAMES: [&str; 10] = [
     "training-loss",
     "gradient-norm",
@@ -20,26 +22,26 @@ pub(super) const NAMES: [&str; 10] = [
     "self-influence",
 ];
 
-/// What one method made of the training samples.
-pub(super) struct Outcome {
+/// The scores of one method and how well they find the flipped labels.
+pub(super) struct MethodResult {
     pub(super) name: &'static str,
-    /// Positive = helpful, `[n]`. Of training loss, gradient norm and self-influence the negative.
+    /// Positive = helpful, `[n]`. Training loss, gradient norm and self-influence are negated.
     pub(super) scores: Vec<f64>,
-    /// How likely a flipped sample is more suspicious than another; none if no label was flipped.
+    /// The area under the ROC curve; `None` without flipped labels.
     pub(super) auc: Option<f64>,
-    /// The shares of the flipped samples among the first 10, 20 and 30 % of the most suspicious.
+    /// The shares of the flipped labels among the 10, 20 and 30 % most suspicious samples.
     pub(super) found: [Option<f64>; 3],
-    /// Rank correlation with the exact scores; none for what is no approximation of them.
+    /// Rank correlation with the exact scores; `None` for methods that do not approximate them.
     pub(super) spearman_exact: Option<f64>,
-    /// The largest relative residual; none without a system of equations.
+    /// The largest relative residual; `None` without a linear system.
     pub(super) residual: Option<f64>,
-    /// Whether the solver, if there is one with a tolerance, reached it.
+    /// Whether the solver reached its tolerance, if it has one.
     pub(super) converged: bool,
-    /// From the gradients to the scores; for the training loss from the model.
+    /// From gradients to scores; the training loss starts from the model.
     pub(super) seconds: f64,
 }
 
-/// Scores the training samples with every method and judges by which labels were flipped.
+/// Scores the training samples with every method and compares the scores with the flipped labels.
 ///
 /// `losses` computes the training losses; `done` is called after every method.
 pub(super) fn compare(
@@ -48,9 +50,9 @@ pub(super) fn compare(
     losses: impl Fn() -> Result<Vec<f64>, CliError>,
     flipped: &[bool],
     done: impl Fn(),
-) -> Result<Vec<Outcome>, CliError> {
+) -> Result<Vec<MethodResult>, CliError> {
     let negative = |values: Vec<f64>| values.into_iter().map(|v| -v).collect::<Vec<f64>>();
-    let mut outcomes = Vec::with_capacity(NAMES.len());
+    let mut results = Vec::with_capacity(NAMES.len());
     for name in NAMES {
         let began = Instant::now();
         let (scores, blocks) = match name {
@@ -60,23 +62,25 @@ pub(super) fn compare(
                 (squares.into_iter().map(|s| -s.sqrt()).collect(), Vec::new())
             }
             "self-influence" => {
-                let found = self_influence(train, &options("exact")).map_err(CliError::Score)?;
+                let found =
+                    self_influence(train, CurvatureFrom::Training, &options("exact")).map_err(CliError::Score)?;
                 (negative(found.values), found.blocks)
             }
             name => {
-                let mut found = attribute(train, query, &options(name)).map_err(CliError::Score)?;
+                let mut found =
+                    attribute(train, query, CurvatureFrom::Training, &options(name)).map_err(CliError::Score)?;
                 (found.scores.rows.swap_remove(0), found.blocks)
             }
         };
         let seconds = began.elapsed().as_secs_f64();
-        outcomes.push(judge(name, scores, flipped, &blocks, seconds)?);
+        results.push(judge(name, scores, flipped, &blocks, seconds)?);
         done();
     }
-    correlate(&mut outcomes)?;
-    Ok(outcomes)
+    correlate(&mut results)?;
+    Ok(results)
 }
 
-/// The named method for the mean query, everything else at its default.
+/// The named method for the mean query, with defaults.
 fn options(name: &str) -> Options {
     let named = Options::named(name, Gfim::default()).expect("the names are those of methods");
     Options { query: QueryMode::Mean, ..named }
@@ -88,7 +92,7 @@ fn judge(
     flipped: &[bool],
     blocks: &[BlockReport],
     seconds: f64,
-) -> Result<Outcome, CliError> {
+) -> Result<MethodResult, CliError> {
     let suspicion: Vec<f64> = scores.iter().map(|s| -s).collect();
     let mut found = [None; 3];
     let mut area = None;
@@ -100,15 +104,15 @@ fn judge(
     }
     let residual = blocks.iter().map(|b| b.residual).reduce(f64::max);
     let converged = blocks.iter().all(BlockReport::converged);
-    Ok(Outcome { name, scores, auc: area, found, spearman_exact: None, residual, converged, seconds })
+    Ok(MethodResult { name, scores, auc: area, found, spearman_exact: None, residual, converged, seconds })
 }
 
-/// Fills in the correlations with the exact scores, of the methods that approximate them.
-fn correlate(outcomes: &mut [Outcome]) -> Result<(), CliError> {
-    let Some(exact) = outcomes.iter().find(|o| o.name == "exact").map(|o| o.scores.clone()) else { return Ok(()) };
-    for outcome in outcomes {
-        if methods().iter().any(|method| method.name == outcome.name) {
-            outcome.spearman_exact = Some(spearman(&outcome.scores, &exact)?);
+/// Adds the correlation with the exact scores to the methods that approximate them.
+fn correlate(results: &mut [MethodResult]) -> Result<(), CliError> {
+    let Some(exact) = results.iter().find(|o| o.name == "exact").map(|o| o.scores.clone()) else { return Ok(()) };
+    for result in results {
+        if methods().iter().any(|method| method.name == result.name) {
+            result.spearman_exact = Some(spearman(&result.scores, &exact)?);
         }
     }
     Ok(())

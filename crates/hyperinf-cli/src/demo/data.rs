@@ -1,4 +1,4 @@
-//! What the demo carries inside: mails, a tokenizer and a base model (see `assets/README.md`).
+//! The embedded assets: mails, a tokenizer and a base model (see `assets/README.md`).
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -18,9 +18,9 @@ const BASE: &[u8] = include_bytes!("../../assets/base.safetensors.gz");
 
 /// The demo's data, unpacked.
 pub struct DemoData {
-    /// 1,500 mails to fine-tune on, a third of them spam.
+    /// 1,500 mails for fine-tuning, a third of them spam.
     pub train: Vec<Mail>,
-    /// 400 mails to judge by, as mixed.
+    /// 400 mails for validation, a third of them spam.
     pub validation: Vec<Mail>,
     /// Byte-pair encoding trained on other mails.
     pub tokenizer: Tokenizer,
@@ -36,15 +36,15 @@ pub struct Mail {
     pub spam: bool,
 }
 
-/// An embedded file does not have the form that this program was built for.
+/// An embedded file is damaged.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// Not gzip.
+    /// The file is not gzip.
     #[error("the embedded {file} cannot be unpacked")]
     Unpack {
-        /// Which file.
+        /// The file.
         file: &'static str,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// The mails are not the expected JSON.
@@ -56,7 +56,7 @@ pub enum DataError {
     /// The base model is not a safetensors file.
     #[error("the embedded base model cannot be read")]
     Base(#[from] safetensors::SafeTensorError),
-    /// The base model does not say how large it is.
+    /// The base model lacks its sizes.
     #[error("the embedded base model has no sizes in its metadata: {0}")]
     Sizes(String),
     /// The base model's weights do not fit its sizes.
@@ -74,7 +74,7 @@ impl From<DataError> for CliError {
 ///
 /// # Errors
 ///
-/// If the program was built with damaged assets.
+/// If the embedded assets are damaged.
 pub fn load() -> Result<DemoData, DataError> {
     #[derive(Deserialize)]
     struct Mails {
@@ -91,7 +91,7 @@ impl DemoData {
     ///
     /// # Errors
     ///
-    /// If the program was built with damaged assets.
+    /// If the embedded assets are damaged.
     pub fn base(&self, device: &Device) -> Result<Encoder, DataError> {
         let (_, header) = SafeTensors::read_metadata(&self.base)?;
         let sizes = header.metadata().as_ref().and_then(|m| m.get("encoder"));

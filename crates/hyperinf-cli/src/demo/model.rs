@@ -1,4 +1,4 @@
-//! The demo's model: the base with adapters in every linear layer, and how it is fine-tuned.
+//! The demo's model, the base with adapters in every linear layer, and its fine-tuning.
 
 use burn::tensor::Device;
 use hyperinf::models::{
@@ -8,10 +8,10 @@ use hyperinf::models::{
 
 use super::data::{DataError, DemoData, Mail};
 
-/// The most tokens read of a mail.
+/// The largest number of tokens of a mail.
 const TOKENS: usize = 128;
 
-/// A mail's tokens with a label, which may differ from the true one: 1 for spam.
+/// The tokens of a mail with a label, 1 for spam, which may differ from the true one.
 ///
 /// # Errors
 ///
@@ -23,18 +23,18 @@ pub fn sample(data: &DemoData, mail: &Mail, spam: bool) -> Result<Sample, DataEr
 
 /// The base model with new adapters and a new classification layer, both from the seed.
 ///
-/// All that will be trained is recorded: 24 factors of rank 4 and the classification layer, 7,298 parameters.
+/// Gradients cover everything trainable: 24 factors of rank 4 and the classification layer, 7,298 parameters.
 ///
 /// # Errors
 ///
-/// If the program was built with damaged assets.
+/// If the embedded assets are damaged.
 pub fn build(data: &DemoData, seed: u64, device: &Device) -> Result<EncoderClassifier, DataError> {
     let lora = LoraConfig { rank: 4, alpha: 16.0, ..LoraConfig::default() };
     let encoder = adapt(data.base(device)?, &[ALL_LINEAR], &lora, seed)?;
     Ok(EncoderClassifier::new(encoder, HeadKind::Mean, 2, RecordedLayers::AdaptersAndHead, seed.wrapping_add(1))?)
 }
 
-/// Fine-tunes what is not frozen, for so few epochs that wrong labels are not learned by heart.
+/// Fine-tunes the adapters and the head, for few epochs so that wrong labels are not memorised.
 ///
 /// # Errors
 ///

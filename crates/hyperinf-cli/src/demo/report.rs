@@ -1,19 +1,21 @@
+//! The demo's output: score files, the summary, and the table on standard output.
+
 use std::io::{Result, Write};
 
 use hyperinf::scoring::{Amount, detect};
 use serde::Serialize;
 use serde_json::{Map, json};
 
-use super::compare::Outcome;
+use super::compare::MethodResult;
 use super::{Demo, Files};
 use crate::error::CliError;
 use hyperinf::store::{Column, Table, ranks, write_json, write_table};
 
-/// Mails that are shown.
+/// The number of mails shown.
 const SHOWN: usize = 10;
-/// Characters of a mail that are shown.
+/// Characters shown of a mail.
 const EXCERPT: usize = 300;
-/// By whose scores they are chosen.
+/// The method whose scores select them.
 const JUDGE: &str = "hyperinf";
 
 #[derive(Serialize)]
@@ -43,7 +45,7 @@ struct MethodSummary {
     seconds: f64,
 }
 
-/// A mail whose label looks wrong.
+/// A suspicious mail.
 #[derive(Serialize)]
 struct Suspect<'a> {
     train_id: usize,
@@ -54,7 +56,7 @@ struct Suspect<'a> {
 }
 
 fn suspects<'a>(demo: &'a Demo<'_>) -> Vec<Suspect<'a>> {
-    let Some(judge) = demo.outcomes.iter().find(|o| o.name == JUDGE) else { return Vec::new() };
+    let Some(judge) = demo.results.iter().find(|o| o.name == JUDGE) else { return Vec::new() };
     let count = SHOWN.min(judge.scores.len());
     let order = detect(&judge.scores, Amount::Count(count)).expect("the count is at most that of the samples");
     let suspect = |train_id: usize| Suspect {
@@ -67,7 +69,7 @@ fn suspects<'a>(demo: &'a Demo<'_>) -> Vec<Suspect<'a>> {
     order.into_iter().map(suspect).collect()
 }
 
-/// The label that the model was trained with.
+/// The label used in training.
 fn label(demo: &Demo<'_>, train_id: usize) -> &'static str {
     if demo.mails[train_id].spam != demo.flipped[train_id] { "spam" } else { "ham" }
 }
@@ -75,14 +77,14 @@ fn label(demo: &Demo<'_>, train_id: usize) -> &'static str {
 /// Writes the scores of every method and the summary.
 pub(super) fn write(demo: &Demo<'_>, files: &Files) -> std::result::Result<(), CliError> {
     let n = demo.mails.len();
-    let methods = demo.outcomes.len();
+    let methods = demo.results.len();
     let labels: Vec<&str> = (0..n).map(|i| label(demo, i)).collect();
     let table = Table::new(vec![
-        ("method", Column::Text(demo.outcomes.iter().flat_map(|o| std::iter::repeat_n(o.name, n)).collect())),
+        ("method", Column::Text(demo.results.iter().flat_map(|o| std::iter::repeat_n(o.name, n)).collect())),
         ("query_id", Column::Whole(vec![0; methods * n])),
         ("train_id", Column::Whole((0..methods).flat_map(|_| 0..n as i64).collect())),
-        ("score", Column::Real(demo.outcomes.iter().flat_map(|o| o.scores.iter().map(|&s| s as f32)).collect())),
-        ("rank", Column::Whole(demo.outcomes.iter().flat_map(|o| ranks(&o.scores)).collect())),
+        ("score", Column::Real(demo.results.iter().flat_map(|o| o.scores.iter().map(|&s| s as f32)).collect())),
+        ("rank", Column::Whole(demo.results.iter().flat_map(|o| ranks(&o.scores)).collect())),
         ("given_label", Column::Text(labels.repeat(methods))),
         ("flipped", Column::Truth(demo.flipped.repeat(methods))),
     ]);
@@ -103,7 +105,7 @@ pub(super) fn write(demo: &Demo<'_>, files: &Files) -> std::result::Result<(), C
         flipped: flipped(demo),
         training_seconds: demo.training_seconds,
         gradient_seconds: demo.gradient_seconds,
-        methods: demo.outcomes.iter().map(method).collect(),
+        methods: demo.results.iter().map(method).collect(),
         most_suspicious: suspects(demo),
     };
     Ok(write_json(&files.summary, &summary)?)
@@ -113,26 +115,26 @@ fn flipped(demo: &Demo<'_>) -> usize {
     demo.flipped.iter().filter(|f| **f).count()
 }
 
-fn method(outcome: &Outcome) -> MethodSummary {
-    let [found_at_10, found_at_20, found_at_30] = outcome.found;
+fn method(result: &MethodResult) -> MethodSummary {
+    let [found_at_10, found_at_20, found_at_30] = result.found;
     MethodSummary {
-        name: outcome.name,
-        auc: outcome.auc,
+        name: result.name,
+        auc: result.auc,
         found_at_10,
         found_at_20,
         found_at_30,
-        spearman_exact: outcome.spearman_exact,
-        residual: outcome.residual,
-        converged: outcome.converged,
-        seconds: outcome.seconds,
+        spearman_exact: result.spearman_exact,
+        residual: result.residual,
+        converged: result.converged,
+        seconds: result.seconds,
     }
 }
 
-/// The table, the most suspicious mails, and where everything is.
+/// Prints the table, the most suspicious mails, and the names of the files.
 pub(super) fn text(demo: &Demo<'_>, files: &Files, out: &mut dyn Write) -> Result<()> {
     writeln!(
         out,
-        "{} e-mails, {} of them with the wrong label (seed {}); fine-tuned in {:.1} s on {}, gradients in {:.1} s.",
+        "{} e-mails, {} of them with a flipped label (seed {}). Fine-tuned in {:.1} s on {}, gradients in {:.1} s.",
         demo.mails.len(),
         flipped(demo),
         demo.seed,
@@ -142,7 +144,7 @@ pub(super) fn text(demo: &Demo<'_>, files: &Files, out: &mut dyn Write) -> Resul
     )?;
     writeln!(
         out,
-        "Who finds the wrong labels? Scores for the mean of {} clean mails; lowest first.\n",
+        "Which method finds the flipped labels? Scores for the mean of {} clean mails, lowest first.\n",
         demo.validation
     )?;
     writeln!(out, "{:<15} {:>6}  {:>20}  {:>8}  {:>8}  {:>8}", "", "", "found in the first", "Spearman", "", "")?;
@@ -151,26 +153,26 @@ pub(super) fn text(demo: &Demo<'_>, files: &Files, out: &mut dyn Write) -> Resul
         "{:<15} {:>6}  {:>6} {:>6} {:>6}  {:>8}  {:>8}  {:>8}",
         "method", "AUC", "10 %", "20 %", "30 %", "to exact", "residual", "seconds"
     )?;
-    for outcome in &demo.outcomes {
-        let [first, second, third] = outcome.found.map(percent);
+    for result in &demo.results {
+        let [first, second, third] = result.found.map(percent);
         let number = |value: Option<f64>| value.map_or("–".into(), |v| format!("{v:.3}"));
-        let star = if outcome.converged { " " } else { "*" };
-        let residual = outcome.residual.map_or("– ".into(), |r| format!("{r:.1e}{star}"));
+        let star = if result.converged { " " } else { "*" };
+        let residual = result.residual.map_or("– ".into(), |r| format!("{r:.1e}{star}"));
         writeln!(
             out,
             "{:<15} {:>6}  {first:>6} {second:>6} {third:>6}  {:>8}  {residual:>9} {:>8.3}",
-            outcome.name,
-            number(outcome.auc),
-            number(outcome.spearman_exact),
-            outcome.seconds
+            result.name,
+            number(result.auc),
+            number(result.spearman_exact),
+            result.seconds
         )?;
     }
-    if demo.outcomes.iter().any(|o| !o.converged) {
-        writeln!(out, "* the solver stopped before it reached its tolerance")?;
+    if demo.results.iter().any(|o| !o.converged) {
+        writeln!(out, "* the solver stopped before reaching its tolerance")?;
     }
     writeln!(out, "\nThe {SHOWN} most suspicious mails by {JUDGE}:")?;
     for (place, suspect) in suspects(demo).iter().enumerate() {
-        let truth = if suspect.flipped { "wrong, it was flipped" } else { "right" };
+        let truth = if suspect.flipped { "flipped" } else { "correct" };
         writeln!(
             out,
             "\n{:>2}. mail {}, score {:+.3e}, given label {}: {truth}",
@@ -179,13 +181,13 @@ pub(super) fn text(demo: &Demo<'_>, files: &Files, out: &mut dyn Write) -> Resul
             suspect.score,
             suspect.given_label
         )?;
-        // What spammers write is not sent to a terminal unseen.
+        // A mail may contain control characters, which a terminal would obey.
         let visible = suspect.text.chars().filter(|c| !c.is_control());
         let excerpt: String = visible.take(EXCERPT).collect();
         let dots = if excerpt.len() < suspect.text.len() { " …" } else { "" };
         writeln!(out, "    {excerpt}{dots}")?;
     }
-    writeln!(out, "\nEvery score and the table: scores.parquet, scores.csv, summary.json in {}", files.folder.display())
+    writeln!(out, "\nScores and summary: scores.parquet, scores.csv, summary.json in {}", files.folder.display())
 }
 
 fn percent(share: Option<f64>) -> String {

@@ -1,63 +1,22 @@
-//! Methods as they are typed for an evaluation.
+//! Methods as given on the command line.
 
-use hyperinf::curvature::{Damping, Scale, Side, Storage};
-use hyperinf::gradients::Estimate;
-use hyperinf::scoring::{Gfim, Method, Options, methods};
+use hyperinf::curvature::Damping;
+use hyperinf::eval::Candidate;
+use hyperinf::scoring::{EstimateKind, MethodSpec};
 
-use crate::args::JudgedArgs;
+use crate::args::{JudgedArgs, at_least, once};
 use crate::error::CliError;
 
-use super::setup::{at_least, once};
+/// The seed of sampled labels.
+pub(super) const LABEL_SEED: u64 = 0;
 
-/// One way to score.
-#[derive(Clone)]
-pub(crate) struct Candidate {
-    /// As typed, with the estimate if it is not the empirical one.
-    pub(crate) name: String,
-    pub(crate) options: Options,
-    pub(crate) estimate: Estimate,
-    /// The factor of the damping; `None` for what has no curvature.
-    pub(crate) damping: Option<f64>,
-}
-
-/// What `all` stands for beside the other names of the registry, as far as it has them.
-const VARIANTS: [&str; 12] = [
-    "hyperinf:rows",
-    "hyperinf:cols",
-    "hyperinf:cols@gauss-newton",
-    "exact",
-    "exact:merged",
-    "exact@gauss-newton",
-    "exact:merged@gauss-newton",
-    "kfac",
-    "ekfac",
-    "ekfac@gauss-newton",
-    "shampoo",
-    "shampoo@gauss-newton",
-];
-
-impl Candidate {
-    /// The estimate of the curvature, as it is typed; `None` for what has no curvature.
-    pub(crate) fn estimate(&self) -> Option<&'static str> {
-        let inverse = matches!(self.options.method, Method::Inverse { .. });
-        inverse.then_some(match self.estimate {
-            Estimate::Empirical => "empirical",
-            Estimate::Sampled { .. } => "sampled",
-            Estimate::GaussNewton { .. } => "gauss-newton",
-        })
-    }
-}
-
-/// The seed of drawn labels.
-pub(crate) const LABEL_SEED: u64 = 0;
-
-/// Draws of labels per image.
-pub(crate) fn draws(args: &JudgedArgs) -> usize {
+/// Label draws per image.
+pub(super) fn draws(args: &JudgedArgs) -> usize {
     args.draws.unwrap_or(16)
 }
 
-/// The factors of the damping that are asked for.
-pub(crate) fn dampings(args: &JudgedArgs, default: f64) -> Result<Vec<f64>, CliError> {
+/// The damping factors.
+pub(super) fn dampings(args: &JudgedArgs, default: f64) -> Result<Vec<f64>, CliError> {
     let dampings = if args.damping.is_empty() { vec![default] } else { once(&args.damping) };
     match dampings.iter().find(|&&factor| Damping::Relative(factor).validate().is_err()) {
         None => Ok(dampings),
@@ -65,100 +24,29 @@ pub(crate) fn dampings(args: &JudgedArgs, default: f64) -> Result<Vec<f64>, CliE
     }
 }
 
-/// Every method that is asked for, with every damping where that matters: one that matters to none is refused.
-pub(crate) fn candidates(args: &JudgedArgs) -> Result<Vec<Candidate>, CliError> {
-    let found = candidates_at(args, &dampings(args, 0.1)?)?;
-    if !args.damping.is_empty() && found.iter().all(|candidate| candidate.damping.is_none()) {
-        return Err(CliError::Combination {
-            first: "--damping".into(),
-            second: "--methods",
-            reason: "none of these methods has a curvature",
-        });
-    }
-    Ok(found)
-}
-
-/// The same with these dampings, which the truth itself may need.
-pub(crate) fn candidates_at(args: &JudgedArgs, dampings: &[f64]) -> Result<Vec<Candidate>, CliError> {
+/// The methods, each once. Options without effect are refused: `--damping` unless a method or the ground truth needs
+/// it, `--draws` unless a method samples labels.
+pub(super) fn candidates(args: &JudgedArgs, damping_needed: bool) -> Result<Vec<Candidate>, CliError> {
     at_least("--models", args.models, 1)?;
     at_least("--draws", draws(args), 1)?;
-    let expand = |spec: &str| if spec == "all" { all() } else { vec![spec.to_owned()] };
-    let specs: Vec<String> = args.methods.iter().flat_map(|spec| expand(spec.trim())).collect();
-    let specs = once(&specs);
-    let mut found = Vec::new();
-    for spec in &specs {
-        let candidate = parse(spec, args)?;
-        if !matches!(candidate.options.method, Method::Inverse { .. }) {
-            found.push(candidate);
-            continue;
-        }
-        for &factor in dampings {
-            let options = Options { damping: Damping::Relative(factor), ..candidate.options.clone() };
-            found.push(Candidate { options, damping: Some(factor), ..candidate.clone() });
-        }
-    }
-    if args.draws.is_some() && !found.iter().any(|candidate| candidate.estimate() == Some("sampled")) {
-        return Err(CliError::Combination {
-            first: "--draws".into(),
-            second: "--methods",
-            reason: "none of these methods draws labels",
-        });
-    }
-    Ok(found)
-}
-
-fn all() -> Vec<String> {
-    let base = |spec: &str| spec.split([':', '@']).next().unwrap_or_default().to_owned();
-    let mut specs = Vec::new();
-    for method in methods() {
-        let variants: Vec<String> =
-            VARIANTS.iter().filter(|spec| base(spec) == method.name).map(|spec| (*spec).to_owned()).collect();
-        specs.extend(if variants.is_empty() { vec![method.name.to_owned()] } else { variants });
-    }
-    specs
-}
-
-fn parse(spec: &str, args: &JudgedArgs) -> Result<Candidate, CliError> {
-    let (parts, estimate) = match spec.split_once('@') {
-        Some((parts, estimate)) => (parts, Some(estimate)),
-        None => (spec, None),
-    };
-    let unknown = || CliError::Method { name: spec.to_owned(), nearest: None };
-    let mut parts = parts.split(':');
-    let name = parts.next().unwrap_or_default();
-    let mut gfim = Gfim::default();
-    let (mut merged, mut sides, mut summed) = (false, 0, false);
-    for part in parts {
-        sides += usize::from(matches!(part, "rows" | "cols" | "short"));
-        match part {
-            "rows" => gfim.side = Side::Rows,
-            "cols" => gfim.side = Side::Cols,
-            "short" => gfim.side = Side::Short,
-            "sum" => (gfim.scale, summed) = (Scale::Sum, true),
-            "merged" => merged = true,
-            _ => return Err(unknown()),
-        }
-    }
-    let sampled = Estimate::Sampled { seed: LABEL_SEED, draws: draws(args) };
-    let asked = estimate.is_some();
-    let estimate = match estimate {
-        None if matches!(name, "kfac" | "ekfac") => sampled,
-        None | Some("empirical") => Estimate::Empirical,
-        Some("sampled") => sampled,
-        Some("gauss-newton") => Estimate::GaussNewton { sketch: None },
-        Some(_) => return Err(unknown()),
-    };
-    let options = Options::named(name, gfim).ok_or_else(unknown)?;
-    let one_sided = matches!(options.method, Method::Inverse { storage: Storage::OneSided { .. }, .. });
-    let refusals = [
-        (sides > 1, "one side", "there are two"),
-        (sides > 0 && !one_sided, "a side", "only hyperinf and hyperinf-authors sum over one"),
-        (summed && name != "hyperinf", "`sum`", "only hyperinf has the choice"),
-        (matches!(options.method, Method::Identity) && merged, "`merged`", "the method has no curvature"),
-        (matches!(options.method, Method::Identity) && asked, "an @ESTIMATE", "the method has no curvature"),
+    let specs = MethodSpec::list(&args.methods, &Candidate::all()?)?;
+    let candidate = |spec| Candidate::new(spec, draws(args), LABEL_SEED);
+    let found: Vec<Candidate> = specs.iter().map(candidate).collect::<Result<_, _>>()?;
+    let useless = [
+        (
+            "--damping",
+            !args.damping.is_empty() && !damping_needed && !found.iter().any(Candidate::has_curvature),
+            "none of these methods has a curvature",
+        ),
+        (
+            "--draws",
+            args.draws.is_some()
+                && !found.iter().any(|candidate| candidate.estimate_kind() == Some(EstimateKind::Sampled)),
+            "none of these methods draws labels",
+        ),
     ];
-    if let Some((_, second, reason)) = refusals.into_iter().find(|(refused, ..)| *refused) {
-        return Err(CliError::Combination { first: format!("`{spec}`"), second, reason });
+    match useless.into_iter().find(|(_, useless, _)| *useless) {
+        Some((flag, _, reason)) => Err(CliError::Combination { first: flag.to_owned(), second: "--methods", reason }),
+        None => Ok(found),
     }
-    Ok(Candidate { name: spec.to_owned(), options: Options { merged, ..options }, estimate, damping: None })
 }

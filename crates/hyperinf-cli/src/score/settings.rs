@@ -1,45 +1,57 @@
 use burn::tensor::Device;
-use hyperinf::curvature::{Damping, Scale, Side, Storage};
-use hyperinf::scoring::{Gfim, Method, Normalisation, Options, methods};
-use hyperinf::solvers::{solver, solvers};
+use hyperinf::curvature::{Damping, Storage};
+use hyperinf::scoring::{EstimateKind, Gfim, Method, MethodSpec, Normalisation, Options, scale_name, side_name};
 use hyperinf::store::ProjectionSpec;
 
 use super::projection;
-use crate::args::{QueryModeArg, ScoringArgs, StructureArg};
+use crate::args::{QueryModeArg, ScoringArgs, SharedArgs, StructureArg};
 use crate::device::open_device;
 use crate::error::CliError;
 
-/// What was typed, checked.
+/// The flags of a command that scores, checked.
 pub(crate) struct Settings {
     pub(crate) options: Options,
-    /// The method's name.
-    pub(crate) method: &'static str,
+    /// The method as given, before the other flags.
+    pub(crate) method: String,
+    /// The method with the choices of all flags.
+    pub(crate) spec: MethodSpec,
     pub(crate) structure: StructureArg,
     pub(crate) projection: Option<ProjectionSpec>,
     pub(crate) device: Device,
     pub(crate) device_name: String,
-    /// Flags that were given and mean nothing here.
+    /// Flags without effect on this method.
     pub(crate) unused: Vec<&'static str>,
 }
 
 impl Settings {
     pub(crate) fn new(args: &ScoringArgs, query_mode: QueryModeArg) -> Result<Self, CliError> {
-        let gfim = Gfim {
-            side: args.shared.gfim_side.map_or_else(Default::default, Into::into),
-            scale: args.shared.gfim_scale.map_or_else(Default::default, Into::into),
-        };
-        let (name, named) = named(&args.method, gfim)?;
+        Self::of(args.method.trim().parse()?, args, query_mode)
+    }
+
+    /// [`Settings::new`] for another method than that of the flags.
+    pub(crate) fn of(given: MethodSpec, args: &ScoringArgs, query_mode: QueryModeArg) -> Result<Self, CliError> {
+        let spec = with_flags(given, args)?;
+        let named = spec.options()?;
         let projection = projection::projection(&args.shared.project)?;
-        let normalisation = normalisation(args, name, named.normalisation)?;
-        let method = solved(args, named.method)?;
-        let damping = damping(args)?;
+        let normalisation = normalisation(args, &given, named.normalisation)?;
+        let damping = damping(&args.shared)?;
         let (device_name, device) = open_device(args.shared.device.as_deref())?;
-        let unused = unused(args, name, &method);
-        // Without a curvature nothing spans the blocks, and they can be read one by one.
-        let merged = args.shared.structure == StructureArg::Merged && matches!(method, Method::Inverse { .. });
-        let query = query_mode.into();
-        let options = Options { method, normalisation, damping, query, merged, block_scores: false };
-        Ok(Self { options, method: name, structure: args.shared.structure, projection, device, device_name, unused })
+        let structure = if spec.merged { StructureArg::Merged } else { args.shared.structure };
+        let options = Options { normalisation, damping, query: query_mode.into(), ..named };
+        let (method, unused) = (given.to_string(), unused(args, &spec));
+        Ok(Self { options, method, spec, structure, projection, device, device_name, unused })
+    }
+
+    /// Fails if the method names an estimate that needs the model, where there are only stored gradients.
+    pub(crate) fn of_stored(self) -> Result<Self, CliError> {
+        match self.spec.estimate {
+            None | Some(EstimateKind::Empirical) => Ok(self),
+            Some(EstimateKind::Sampled | EstimateKind::GaussNewton) => Err(CliError::Combination {
+                first: format!("the estimate of `{}`", self.method),
+                second: "stored gradients",
+                reason: "it needs the model: hyperinf attribute, detect and select compute it",
+            }),
+        }
     }
 
     /// The choices of the generalized Fisher matrix, for the methods that have one.
@@ -50,22 +62,12 @@ impl Settings {
         }
     }
 
-    /// Its side and its scale, as they are typed.
+    /// The words of its side and scale.
     pub(crate) fn gfim_names(&self) -> Option<(&'static str, &'static str)> {
-        let Gfim { side, scale } = self.gfim()?;
-        let side = match side {
-            Side::Short => "short",
-            Side::Rows => "rows",
-            Side::Cols => "cols",
-        };
-        let scale = match scale {
-            Scale::Mean => "mean",
-            Scale::Sum => "sum",
-        };
-        Some((side, scale))
+        self.gfim().map(|Gfim { side, scale }| (side_name(side), scale_name(scale)))
     }
 
-    /// What is to be told of flags that none of these uses.
+    /// Notes about flags without effect on any of these methods.
     pub(crate) fn notes<'a>(mut all: impl Iterator<Item = &'a Self>) -> Vec<String> {
         let Some(first) = all.next() else { return Vec::new() };
         let (mut unused, mut whom) = (first.unused.clone(), format!("the method {}", first.method));
@@ -79,34 +81,40 @@ impl Settings {
     }
 }
 
-fn named(name: &str, gfim: Gfim) -> Result<(&'static str, Options), CliError> {
-    let found = methods().iter().find(|m| m.name == name).and_then(|m| Some((m.name, Options::named(m.name, gfim)?)));
-    found.ok_or_else(|| {
-        let likeness = |other: &str| strsim::jaro_winkler(&name.to_lowercase(), other);
-        let nearest = methods().iter().map(|m| m.name).max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-        CliError::Method { name: name.to_owned(), nearest: nearest.filter(|other| likeness(other) > 0.7) }
+/// The method with the choices of the flags that it has.
+fn with_flags(given: MethodSpec, args: &ScoringArgs) -> Result<MethodSpec, CliError> {
+    let (method, shared) = (given.method, &args.shared);
+    let solver = args.solver.as_deref().map(MethodSpec::solver_named).transpose()?;
+    let refused = |second| {
+        let reason = "the method already says otherwise";
+        CliError::Combination { first: format!("--method {given}"), second, reason }
+    };
+    Ok(MethodSpec {
+        side: either(given.side, shared.gfim_side.map(Into::into), method.has_side())
+            .ok_or_else(|| refused("--gfim-side"))?,
+        scale: either(given.scale, shared.gfim_scale.map(Into::into), method.has_scale())
+            .ok_or_else(|| refused("--gfim-scale"))?,
+        solver: either(given.solver, solver, method.has_curvature()).ok_or_else(|| refused("--solver"))?,
+        // Without a curvature no matrix spans the blocks, and they can be read one by one.
+        merged: given.merged || shared.structure == StructureArg::Merged && method.has_curvature(),
+        ..given
     })
 }
 
-/// The method with the solver that was asked for.
-fn solved(args: &ScoringArgs, method: Method) -> Result<Method, CliError> {
-    match (&args.solver, method) {
-        (Some(name), Method::Inverse { storage, .. }) => {
-            let found = solver(name).ok_or_else(|| CliError::Solver {
-                name: name.clone(),
-                known: solvers().iter().map(|solver| solver.name()).collect(),
-            })?;
-            Ok(Method::Inverse { storage, solver: found.into() })
-        }
-        (_, method) => Ok(method),
+/// The choice of the method or of the flag; `None` if they differ. A flag that the method does not have is not taken.
+fn either<T: PartialEq>(given: Option<T>, flag: Option<T>, has: bool) -> Option<Option<T>> {
+    match (given, flag.filter(|_| has)) {
+        (Some(given), Some(flag)) if given != flag => None,
+        (Some(choice), _) | (None, Some(choice)) => Some(Some(choice)),
+        (None, None) => Some(None),
     }
 }
 
-fn normalisation(args: &ScoringArgs, name: &str, own: Normalisation) -> Result<Normalisation, CliError> {
+fn normalisation(args: &ScoringArgs, given: &MethodSpec, own: Normalisation) -> Result<Normalisation, CliError> {
     let asked: Option<Normalisation> = args.normalise.map(Into::into);
     match asked {
         Some(asked) if own != Normalisation::None && asked != own => Err(CliError::Combination {
-            first: format!("--method {name}"),
+            first: format!("--method {given}"),
             second: "another --normalise",
             reason: "the method is the dot product with a normalisation of its own; use --method identity",
         }),
@@ -114,8 +122,8 @@ fn normalisation(args: &ScoringArgs, name: &str, own: Normalisation) -> Result<N
     }
 }
 
-fn damping(args: &ScoringArgs) -> Result<Damping, CliError> {
-    let (flag, damping) = match (args.shared.damping, args.shared.damping_absolute) {
+fn damping(args: &SharedArgs) -> Result<Damping, CliError> {
+    let (flag, damping) = match (args.damping, args.damping_absolute) {
         (_, Some(value)) => ("--damping-absolute", Damping::Absolute(value)),
         (Some(factor), None) => ("--damping", Damping::Relative(factor)),
         (None, None) => ("--damping", Damping::default()),
@@ -124,15 +132,14 @@ fn damping(args: &ScoringArgs) -> Result<Damping, CliError> {
     damping.validate().map_err(|_| CliError::Damping { flag, value })
 }
 
-fn unused(args: &ScoringArgs, name: &str, method: &Method) -> Vec<&'static str> {
-    let inverse = matches!(method, Method::Inverse { .. });
-    let one_sided = matches!(method, Method::Inverse { storage: Storage::OneSided { .. }, .. });
+fn unused(args: &ScoringArgs, spec: &MethodSpec) -> Vec<&'static str> {
+    let (shared, method) = (&args.shared, spec.method);
     let flags = [
-        ("--solver", args.solver.is_some() && !inverse),
-        ("--damping", args.shared.damping.is_some() && !inverse),
-        ("--damping-absolute", args.shared.damping_absolute.is_some() && !inverse),
-        ("--gfim-side", args.shared.gfim_side.is_some() && !one_sided),
-        ("--gfim-scale", args.shared.gfim_scale.is_some() && (!one_sided || name == "hyperinf-authors")),
+        ("--solver", args.solver.is_some() && !method.has_curvature()),
+        ("--damping", shared.damping.is_some() && !method.has_curvature()),
+        ("--damping-absolute", shared.damping_absolute.is_some() && !method.has_curvature()),
+        ("--gfim-side", shared.gfim_side.is_some() && !method.has_side()),
+        ("--gfim-scale", shared.gfim_scale.is_some() && !method.has_scale()),
     ];
     flags.into_iter().filter(|(_, unused)| *unused).map(|(flag, _)| flag).collect()
 }

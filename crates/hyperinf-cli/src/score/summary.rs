@@ -1,5 +1,5 @@
 use hyperinf::curvature::Damping;
-use hyperinf::scoring::{Attribution, BlockReport, Method, Normalisation, Options, QueryMode, Set};
+use hyperinf::scoring::{Attribution, BlockReport, Method, QueryMode, Set};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -33,7 +33,9 @@ pub(super) struct Summary {
 #[derive(Serialize)]
 pub(crate) struct Scoring {
     pub(crate) hyperinf_version: &'static str,
-    pub(crate) method: &'static str,
+    pub(crate) method: String,
+    /// The method with the choices of all flags, in one word.
+    pub(crate) spec: String,
     /// What inverted the curvature; `null` for methods without one.
     pub(crate) solver: Option<&'static str>,
     pub(crate) sign: &'static str,
@@ -153,14 +155,15 @@ impl Scoring {
         let (gfim_side, gfim_scale) = settings.gfim_names().unzip();
         Self {
             hyperinf_version: env!("CARGO_PKG_VERSION"),
-            method: settings.method,
+            method: settings.method.clone(),
+            spec: settings.spec.to_string(),
             solver: match &settings.options.method {
                 Method::Inverse { solver, .. } => Some(solver.name()),
                 Method::Identity => None,
             },
             sign: "positive = helpful",
-            unit: unit(&settings.options).into(),
-            normalisation: normalisation(settings.options.normalisation),
+            unit: settings.options.unit().into(),
+            normalisation: settings.options.normalisation.name(),
             damping: inverse.then_some(DampingSummary { kind, value }),
             query_mode: match settings.options.query {
                 QueryMode::Each => "each",
@@ -181,37 +184,9 @@ impl Scoring {
             queries: attribution.scores.queries(),
             samples: pair.train.samples(),
             residual: attribution.residual(),
-            converged: attribution.blocks.iter().all(BlockReport::converged),
+            converged: attribution.converged(),
             blocks: attribution.blocks.iter().map(block).collect(),
         }
-    }
-}
-
-/// What one unit of a method's scores means.
-pub(crate) fn unit(options: &Options) -> &'static str {
-    match (options.normalisation, &options.method) {
-        (Normalisation::None, Method::Identity) => "inner products of gradients",
-        (Normalisation::None, Method::Inverse { .. }) => {
-            "score / samples = first-order change of the query's loss if the sample is left out"
-        }
-        (Normalisation::Cosine, Method::Identity) => "cosines of gradients, from -1 to 1",
-        (Normalisation::Cosine, Method::Inverse { .. }) => {
-            "cosines of preconditioned query and training gradients, from -1 to 1"
-        }
-        (Normalisation::Gradient, _) => "scores divided by the norm of the training gradient",
-        (Normalisation::LossRelatif, _) => "scores divided by the root of the sample's self-influence",
-        (Normalisation::ThetaRelatif, _) => "scores divided by the norm of the preconditioned training gradient",
-    }
-}
-
-/// The normalisation as it is typed.
-fn normalisation(normalisation: Normalisation) -> &'static str {
-    match normalisation {
-        Normalisation::None => "none",
-        Normalisation::Gradient => "l2",
-        Normalisation::Cosine => "cosine",
-        Normalisation::LossRelatif => "l-relatif",
-        Normalisation::ThetaRelatif => "theta-relatif",
     }
 }
 
@@ -236,7 +211,7 @@ fn block(report: &BlockReport) -> BlockSummary {
         cols: report.block.cols,
         lambda: report.lambda,
         mean_square: report.mean_square,
-        chosen: report.chosen.clone(),
+        chosen: report.plan.to_string(),
         iterations: report.iterations,
         residual: report.residual,
         tolerance: report.tolerance,

@@ -1,4 +1,4 @@
-//! What `hyperinf score` does beyond one score per sample and query.
+//! Contrasts, groups, checkpoints and error bars of `hyperinf score`.
 
 use std::fs;
 use std::path::Path;
@@ -9,51 +9,27 @@ use serde::Serialize;
 use twox_hash::XxHash3_128;
 
 use super::checkpoints::{self, Typed};
-use super::summary::unit;
 use crate::args::{DirectionsArg, OverArg, QueryModeArg, ScoreArgs};
 use crate::error::CliError;
 use hyperinf::store::{Checkpoint, GradientPair, IdColumn, Ids, ProjectionSpec};
 
 /// The fewest resamples whose interval means something: its ends are the second and the last but one of 40.
 const RESAMPLES: usize = 40;
-/// The highest scores whose overlap between projections is told.
+/// The highest scores whose overlap between projections is reported.
 pub(crate) const TOP: usize = 10;
 
-/// Why a file of groups cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum GroupError {
-    /// It cannot be read.
-    #[error("it cannot be read as text")]
-    Read(#[source] std::io::Error),
-    /// A line without an id.
-    #[error("line {line} has no id: every line is the id of one training sample")]
-    Empty {
-        /// The line's number, from 1.
-        line: usize,
-    },
-    /// Not one id per sample.
-    #[error("{found} lines, but there are {expected} training samples: every line is the id of one training sample")]
-    Count {
-        /// Lines found.
-        found: usize,
-        /// Training samples.
-        expected: usize,
-    },
-}
-
-/// What was typed of it, checked.
+/// The flags of variants, checked.
 pub(super) struct Variants<'a> {
     args: &'a ScoreArgs,
     checkpoints: Vec<Typed<'a>>,
     repeats: Option<Repeats>,
 }
 
-/// What scores are computed anew with, to tell how far they may be off.
+/// What is resampled, for error bars.
 #[derive(Clone, Copy)]
 enum Repeats {
     Queries(Bootstrap),
-    /// So many projections, with seeds that count on.
+    /// This many projections, with consecutive seeds.
     Projections(usize),
 }
 
@@ -64,7 +40,7 @@ pub(super) struct Grouped {
     summary: GroupSummary,
 }
 
-/// What is made of the scores.
+/// The scores with everything that was derived from them.
 pub(super) struct Outcome {
     pub(super) scores: Scores,
     pub(super) spread: Option<Spread>,
@@ -102,7 +78,7 @@ impl Outcome {
     pub(super) fn unit(&self, options: &Options, contrast: bool) -> String {
         let first_order =
             matches!((options.normalisation, &options.method), (Normalisation::None, Method::Inverse { .. }));
-        let base = unit(options);
+        let base = options.unit();
         let base = match (contrast, first_order) {
             (false, _) => base.to_owned(),
             (true, true) => {
@@ -136,7 +112,7 @@ impl<'a> Variants<'a> {
 
     /// # Errors
     ///
-    /// If error bars are asked for over projections that project nothing.
+    /// If error bars over projections are asked for, and nothing is projected.
     pub(super) fn check_projection(&self, pair: &GradientPair, how: Option<ProjectionSpec>) -> Result<(), CliError> {
         match (self.repeats, how) {
             (Some(Repeats::Projections(_)), Some(how)) if pair.is_within(how.rank) => Err(nothing_projected()),
@@ -157,11 +133,11 @@ impl<'a> Variants<'a> {
         self.args.query_mode.unwrap_or(if mean { QueryModeArg::Mean } else { QueryModeArg::Each })
     }
 
-    /// The options to score with: resampling takes the scores of each query, of which theirs are the means.
+    /// The options to score with: queries are resampled from the scores of each.
     ///
     /// # Errors
     ///
-    /// If they are not.
+    /// If the scores of the mean query are not the means of these.
     pub(super) fn options(&self, options: &Options) -> Result<Options, CliError> {
         let Some(Repeats::Queries(_)) = self.repeats else { return Ok(options.clone()) };
         if options.normalisation == Normalisation::Cosine {
@@ -174,7 +150,7 @@ impl<'a> Variants<'a> {
         Ok(Options { query: QueryMode::Each, ..options.clone() })
     }
 
-    /// Every file that is read.
+    /// The input files.
     pub(super) fn inputs(&self) -> Vec<&'a Path> {
         let ScoreArgs { train_gradients, query_gradients, variants, .. } = self.args;
         let others = [&variants.curvature_gradients, &variants.contrast_gradients, &variants.groups];
@@ -183,7 +159,7 @@ impl<'a> Variants<'a> {
         [train_gradients.as_path(), query_gradients.as_path()].into_iter().chain(others).chain(moments).collect()
     }
 
-    /// The gradients of every moment, the first one first.
+    /// The gradients of every checkpoint, the first one first.
     pub(super) fn open(&self) -> Result<Vec<Checkpoint>, CliError> {
         let ScoreArgs { train_gradients, query_gradients, variants, .. } = self.args;
         let (curvature, contrast) = (&variants.curvature_gradients, &variants.contrast_gradients);
@@ -192,34 +168,23 @@ impl<'a> Variants<'a> {
         checkpoints::open(first, &self.checkpoints, variants.learning_rate)
     }
 
-    /// The groups of this many samples, if they are asked for.
+    /// The groups of the training samples, with `--groups`.
     pub(super) fn groups(&self, samples: usize) -> Result<Option<Grouped>, CliError> {
         let Some(path) = &self.args.variants.groups else { return Ok(None) };
-        let error =
-            |source| CliError::Input { what: "groups", path: path.clone(), source: Box::<GroupError>::new(source) };
-        let text = fs::read_to_string(path).map_err(|e| error(GroupError::Read(e)))?;
-        if let Some(line) = text.lines().position(|line| line.trim().is_empty()) {
-            return Err(error(GroupError::Empty { line: line + 1 }));
-        }
-        let groups = Groups::new(text.lines());
-        if groups.of.len() != samples {
-            return Err(error(GroupError::Count { found: groups.of.len(), expected: samples }));
-        }
+        let error = |source| CliError::Input { what: "groups", path: path.clone(), source };
+        let text = fs::read_to_string(path).map_err(|e| error(format!("it cannot be read as text: {e}").into()))?;
+        let groups = Groups::parse(&text, samples).map_err(|e| error(e.into()))?;
         let pool: Pool = self.args.variants.group_scores.unwrap_or_default().into();
         let summary = GroupSummary {
             file: path.display().to_string(),
             xxh3_128: format!("{:032x}", XxHash3_128::oneshot(text.as_bytes())),
             groups: groups.ids.len(),
-            scores: match pool {
-                Pool::Sum => "sum",
-                Pool::Mean => "mean",
-            },
+            scores: pool.name(),
         };
         Ok(Some(Grouped { groups, pool, summary }))
     }
 
-    /// What is told of scores: those for each query if they are to be resampled, those of each projection if there are
-    /// several.
+    /// The result, from the scores of each query to be resampled, or of each projection.
     pub(super) fn outcome(&self, scores: Scores, queries: usize, groups: Option<Grouped>) -> Result<Outcome, CliError> {
         let (scores, ids, groups) = match groups {
             None => {
@@ -257,7 +222,7 @@ impl<'a> Variants<'a> {
     }
 }
 
-/// Error bars over what is no chance.
+/// `--uncertainty` over projections was given, but nothing is projected.
 fn nothing_projected() -> CliError {
     CliError::Combination {
         first: "--uncertainty over projections".into(),
@@ -266,7 +231,7 @@ fn nothing_projected() -> CliError {
     }
 }
 
-/// How often what is repeated.
+/// What is resampled, and how many times.
 fn repeats(args: &ScoreArgs, count: Option<usize>) -> Result<Repeats, CliError> {
     let flag = "--uncertainty";
     if args.variants.uncertainty_over.unwrap_or_default() == OverArg::Queries {
@@ -292,7 +257,7 @@ fn repeats(args: &ScoreArgs, count: Option<usize>) -> Result<Repeats, CliError> 
     }
 }
 
-/// The spread of the mean of queries that are drawn anew.
+/// The spread of the mean over resampled queries.
 fn resampled(scores: &Scores, queries: usize, settings: &Bootstrap) -> Result<Spread, CliError> {
     let (helped, harmed) = scores.rows.split_at(queries);
     let mut strata = vec![Stratum { weight: 1.0, rows: helped }];

@@ -1,8 +1,9 @@
 use std::path::Path;
 
+use hyperinf::eval::Agreement;
+
 use super::report::told;
 use super::{Sweep, Swept};
-use crate::agreement::Agreement;
 use crate::error::CliError;
 use crate::figure::{self, Axis, HeatMap, Line, Panel, Point};
 use hyperinf::store::Staged;
@@ -27,7 +28,7 @@ pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> Result<Stage
         };
         // Between the two that are compared.
         let between = |of: &dyn Fn(&Agreement) -> Option<f64>| -> Vec<Point> {
-            let points = side.next.iter().zip(sweep.dampings.windows(2));
+            let points = side.study.next.iter().zip(sweep.dampings.windows(2));
             points.filter_map(|(next, d)| Some(Point::new((d[0] * d[1]).sqrt(), of(next.as_ref()?)?))).collect()
         };
         let at = |values: &mut dyn Iterator<Item = Option<f64>>| -> Vec<Point> {
@@ -35,16 +36,16 @@ pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> Result<Stage
         };
         stability.push(line(0, "Spearman", between(&|a| a.spearman)));
         stability.push(line(1, "top-k overlap", between(&|a| Some(a.overlap))));
-        against.push(line(2, "Spearman with dot product", at(&mut side.dot.iter().map(|a| a.spearman))));
-        against.push(line(3, "explained by dot product", at(&mut side.dot.iter().map(|a| a.explained))));
-        if side.auc.iter().any(Option::is_some) {
-            against.push(line(4, "AUC of known bad", at(&mut side.auc.iter().copied())));
+        against.push(line(2, "Spearman with dot product", at(&mut side.study.dot.iter().map(|a| a.spearman))));
+        against.push(line(3, "explained by dot product", at(&mut side.study.dot.iter().map(|a| a.explained))));
+        if side.study.auc.iter().any(Option::is_some) {
+            against.push(line(4, "AUC of known bad", at(&mut side.study.auc.iter().copied())));
         }
     }
     let chosen = sweep.chosen.map(|place| &sweep.sides[place]);
-    let mark = chosen.and_then(|side| Some(side.advice.as_ref()?.damping));
+    let mark = chosen.and_then(|side| Some(side.study.advice.as_ref()?.damping));
     let of = chosen.and_then(told).map(|of| format!(", {of}")).unwrap_or_default();
-    let kind = if sweep.args.absolute { "damping, absolute" } else { "damping, relative" };
+    let kind = if sweep.args.values().1 { "damping, absolute" } else { "damping, relative" };
     let kind = mark.map_or_else(|| kind.to_owned(), |damping| format!("{kind} (line: recommended, {damping}{of})"));
     let (low, high) = (sweep.dampings[0], sweep.dampings[sweep.dampings.len() - 1]);
     let lowest = |lines: &[Line]| lines.iter().flat_map(|l| &l.points).map(|p| p.y).fold(0.9, f64::min);
@@ -55,7 +56,7 @@ pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> Result<Stage
         lines,
         mark,
     };
-    let method = sweep.sides[0].settings.method;
+    let method = &sweep.sides[0].settings.method;
     let title = format!("{method}: agreement with the next damping");
     figure::stage_lines(path, &[panel(&title, &stability), panel("Agreement with what needs no damping", &against)])
 }

@@ -2,24 +2,25 @@ use std::io::{Result, Write};
 use std::path::Path;
 
 use clap::ValueEnum;
+use hyperinf::eval::Advice;
 use hyperinf::scoring::{BlockReport, Method, Set};
 use serde::Serialize;
 
-use super::{Advice, Sweep, Swept};
+use super::{Sweep, Swept};
 use crate::args::{QueryModeArg, StructureArg};
 use crate::error::CliError;
-use crate::score::{Input, counted, entries, flags, input, unit};
+use crate::score::{Input, counted, entries, flags, input};
 use hyperinf::store::{
     Cells, Column, GradientPair, IdColumn, Ids, Precision, ProjectionSpec, Staged, Table, cell, ranks,
 };
 
-/// What was swept and how.
+/// The sweep and its settings.
 #[derive(Serialize)]
 pub(super) struct Summary {
     command: &'static str,
     hyperinf_version: &'static str,
-    method: &'static str,
-    /// By which the equations were solved at all dampings.
+    method: String,
+    /// The solver of the equations at all dampings.
     solver: &'static str,
     sign: &'static str,
     unit: &'static str,
@@ -44,7 +45,7 @@ pub(super) struct Summary {
 #[derive(Serialize)]
 struct Recommended {
     side: Option<String>,
-    /// The largest that was tried: which rank to take is not judged.
+    /// The largest rank that was tried.
     projection: Option<ProjectionSpec>,
     #[serde(flatten)]
     advice: Advice,
@@ -84,12 +85,12 @@ struct DampingSummary {
     recommended: bool,
 }
 
-/// A side as it is typed.
+/// The name of the side.
 fn side_of(side: &Swept) -> Option<String> {
     side.variant.side.and_then(|side| Some(side.to_possible_value()?.get_name().to_owned()))
 }
 
-/// What tells a variant from the others.
+/// The name of a variant among the others.
 pub(super) fn told(side: &Swept) -> Option<String> {
     label(side_of(side).as_deref(), side.variant.rank.map(|rank| rank as usize))
 }
@@ -104,21 +105,21 @@ fn label(side: Option<&str>, rank: Option<usize>) -> Option<String> {
 }
 
 impl Summary {
-    /// Reads what was not read yet of the files, for their fingerprints.
+    /// Reads the rest of the files, for their fingerprints.
     pub(super) fn new(sweep: &Sweep<'_>, pair: &GradientPair) -> std::result::Result<Self, CliError> {
         let (args, first) = (sweep.args, &sweep.sides[0]);
         let chosen = sweep.chosen.map(|place| &sweep.sides[place]);
         Ok(Self {
             command: "sweep",
             hyperinf_version: env!("CARGO_PKG_VERSION"),
-            method: first.settings.method,
+            method: first.settings.method.clone(),
             solver: match &first.settings.options.method {
                 Method::Inverse { solver, .. } => solver.name(),
                 Method::Identity => "identity",
             },
             sign: "positive = helpful",
-            unit: unit(&first.settings.options),
-            damping_kind: if args.absolute { "absolute" } else { "relative" },
+            unit: first.settings.options.unit(),
+            damping_kind: if args.values().1 { "absolute" } else { "relative" },
             query_mode: match args.query_mode {
                 QueryModeArg::Each => "each",
                 QueryModeArg::Mean => "mean",
@@ -144,7 +145,7 @@ impl Summary {
                 Some(Recommended {
                     side: side_of(side),
                     projection: side.settings.projection,
-                    advice: side.advice.clone()?,
+                    advice: side.study.advice.clone()?,
                 })
             }),
             sides: (0..sweep.sides.len()).map(|place| side_summary(sweep, place)).collect(),
@@ -172,7 +173,7 @@ impl Summary {
                 let project = projection.map(flags).unwrap_or_default();
                 let flag = if self.damping_kind == "absolute" { "--damping-absolute" } else { "--damping" };
                 writeln!(out, "\nrecommended, by rule of thumb: {side}{project}{flag} {}", advice.damping)?;
-                writeln!(out, "  because it is {}", advice.reason)?;
+                writeln!(out, "  because {}", advice.reason)?;
                 if self.sides.iter().any(|other| other.projection != *projection) {
                     writeln!(out, "  at the largest rank tried: which rank to take is not judged")?;
                 }
@@ -243,16 +244,16 @@ fn side_summary(sweep: &Sweep<'_>, variant: usize) -> SideSummary {
             lambda_max: lambdas().reduce(f64::max),
             residual: found.residual(),
             converged: found.blocks.iter().all(BlockReport::converged),
-            spearman_next: side.next[place].and_then(|a| a.spearman),
-            overlap_next: side.next[place].map(|a| a.overlap),
+            spearman_next: side.study.next[place].and_then(|a| a.spearman),
+            overlap_next: side.study.next[place].map(|a| a.overlap),
             spearman_next_rank: next_rank.and_then(|next| {
                 let of = |variant: usize| variant * dampings.len() + place;
                 sweep.all[of(variant)][of(next)].spearman
             }),
-            spearman_dot: side.dot[place].spearman,
-            explained_by_dot: side.dot[place].explained,
-            auc: side.auc[place],
-            recommended: side.advice.as_ref().is_some_and(|advice| advice.place == place),
+            spearman_dot: side.study.dot[place].spearman,
+            explained_by_dot: side.study.dot[place].explained,
+            auc: side.study.auc[place],
+            recommended: side.study.advice.as_ref().is_some_and(|advice| advice.place == place),
         }
     };
     let (gfim_side, gfim_scale) = side.settings.gfim_names().unzip();
@@ -262,7 +263,7 @@ fn side_summary(sweep: &Sweep<'_>, variant: usize) -> SideSummary {
         gfim_side,
         gfim_scale,
         seconds: side.seconds,
-        recommended: side.advice.clone(),
+        recommended: side.study.advice.clone(),
         dampings: (0..dampings.len()).map(row).collect(),
     }
 }

@@ -90,6 +90,18 @@ fn the_same_seed_draws_the_same() {
     assert_eq!(next.iter().filter(|error| !two.contains(error)).count(), 0, "draw 1 of seed 7 is draw 0 of seed 8");
 }
 
+/// The authors' last step is in f64, whatever the type of the rest.
+#[test]
+fn in_f32_the_curves_end_near_its_rounding() {
+    let folder = Folder::new();
+    let args = ["--dims", "16", "--samples", "40", "--draws", "1", "--precision", "f32"];
+    let rows = curves(&folder, &args);
+    for method in ["schulz-authors", "schulz", "hyperpower-9", "cg", "cholesky"] {
+        let error = curve(&rows, method, "40", "0", "relative_error").last().expect("every method has points").1;
+        assert!((1e-9..1e-3).contains(&error), "{method}: {error}");
+    }
+}
+
 #[test]
 fn files_and_table_say_what_was_computed() {
     let folder = Folder::new();

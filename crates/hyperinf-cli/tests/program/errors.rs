@@ -97,7 +97,7 @@ fn devices_that_are_not_there() {
 fn outputs_that_cannot_be_written() {
     let folder = Folder::with_gradients();
     for name in ["scores.npy", "scores", "scores.safetensors.gz"] {
-        check(&folder, &["--output", name], 2, &[name, ".safetensors, .parquet or .csv"]);
+        check(&folder, &["--output", name], 2, &[name, ".safetensors, .parquet, .csv or .jsonl"]);
     }
     for name in ["absent/scores.csv", "train.safetensors/scores.parquet"] {
         check(&folder, &["--output", name], 2, &[name, "cannot be written"]);

@@ -71,12 +71,13 @@ fn lds_is_written_and_the_bank_is_used_again() {
 #[test]
 fn every_truth_has_its_figures() {
     let two = ["--methods", "identity,exact"];
-    let cases: [(&[&str], &[&str]); 5] = [
+    let cases: [(&[&str], &[&str]); 6] = [
         (&["loo", "--leave-out", "2", "--seeds", "2"], &["spearman", "low", "high"]),
         (&["mislabel", "--seeds", "2"], &["auc", "auc_error", "found_10", "found_20", "found_30"]),
         (&["pbrf", "--samples", "2"], &["spearman", "low", "high", "pearson"]),
         (&["brittleness", "--remove", "5,20,5", "--look-at", "2", "--seeds", "1"], &["growth_5", "flipped_20"]),
         (&["selection", "--keep", "0.5,0.50", "--seeds", "2", "--test", "20"], &["loss_0.5", "loss_0.5_low"]),
+        (&["subclass", "--classes", "3"], &["top_1", "low", "high", "top_10"]),
     ];
     for (args, figures) in cases {
         let folder = Folder::new();
@@ -124,7 +125,7 @@ fn what_cannot_be_done_is_said() {
     let first = eval(&folder, &["lds", "--methods", "identity", "--subsets", "2", "--seeds", "1"]);
     assert_eq!(first.code, Some(0), "{first:?}");
     let before = fs::read(folder.file("hyperinf-eval-lds/summary.json")).expect("the program wrote it");
-    let cases: [(&[&str], i32, &[&str]); 29] = [
+    let cases: [(&[&str], i32, &[&str]); 30] = [
         (&["mislabel", "--seeds", "0"], 2, &["--seeds", "not 0"]),
         (&["mislabel", "--noise", "0"], 2, &["--noise", "not 0"]),
         (&["lds", "--models", "0"], 2, &["--models", "not 0"]),
@@ -135,11 +136,11 @@ fn what_cannot_be_done_is_said() {
         (&["pbrf", "--samples", "61"], 2, &["--samples", "not 61"]),
         (&["pbrf", "--models", "2"], 2, &["--models", "not 2"]),
         (&["selection", "--test", "0"], 2, &["--test", "not 0"]),
-        (&["lds", "--methods", "exact:rows"], 2, &["`exact:rows`", "a side"]),
-        (&["lds", "--methods", "hyperinf:rows:cols"], 2, &["one side"]),
+        (&["lds", "--methods", "exact:rows"], 2, &["`exact:rows`", "exact has no side"]),
+        (&["lds", "--methods", "hyperinf:rows:cols"], 2, &["side is given twice"]),
         (&["lds", "--methods", "hyperinf-authors:sum"], 2, &["`sum`"]),
         (&["lds", "--methods", "cosine:merged"], 2, &["`merged`"]),
-        (&["lds", "--methods", "identity@sampled"], 2, &["an @ESTIMATE"]),
+        (&["lds", "--methods", "identity@sampled"], 2, &["identity has no estimate"]),
         (&["lds", "--methods", "exact", "--draws", "4"], 2, &["--draws", "--methods"]),
         (&["lds", "--methods", "identity,cosine", "--damping", "1"], 2, &["--damping", "--methods"]),
         (&["selection", "--methods", "cosine", "--damping", "0.1"], 2, &["--damping", "--methods"]),
@@ -154,6 +155,7 @@ fn what_cannot_be_done_is_said() {
         (&["lds", "--learning-rate", "-1"], 2, &["learning_rate", "-1"]),
         (&["lds", "--batch-size", "16"], 3, &["belongs to another task", "batches of 32", "batches of 16", "--bank"]),
         (&["loo", "--leave-out", "61"], 2, &["below 60"]),
+        (&["subclass", "--classes", "6"], 2, &["classes", "from 2 to 5, not 6"]),
     ];
     for (args, code, needles) in cases {
         let run = eval(&folder, args);
@@ -262,6 +264,9 @@ fn scores_have_the_sign_of_the_truth() {
     let selected = run(&selected, &task);
     let (best, random) = (selected("hyperinf", "loss_0.6"), selected("random", "loss_0.6"));
     assert!(best < random, "{best}, at random {random}");
+    let same = run(&["subclass", "--methods", "cosine"], &task);
+    let (best, random) = (same("cosine", "top_1"), same("random", "top_1"));
+    assert!(best > random + 0.3, "{best}, at random {random}");
 }
 
 /// Student's interval of two trainings would begin far below 0.

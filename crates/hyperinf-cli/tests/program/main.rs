@@ -8,6 +8,7 @@ mod errors;
 mod estimates;
 mod eval;
 mod formats;
+mod guide;
 mod labels;
 mod outputs;
 mod pipeline;

@@ -116,6 +116,28 @@ fn csv_holds_the_long_form_and_a_second_file_the_metadata() {
 }
 
 #[test]
+fn json_lines_hold_the_rows_of_csv() {
+    let folder = Folder::with_gradients();
+    let expected = long(&folder.scores(&["--method", "hyperinf"]));
+    let run = folder.score(&["--method", "hyperinf", "--output", "scores.jsonl"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let text = fs::read_to_string(folder.file("scores.jsonl")).expect("the program wrote it");
+    let rows = text.lines().map(|line| {
+        let row: Value = serde_json::from_str(line).expect("every line is an object");
+        let whole = |key: &str| row[key].as_i64().expect("a whole number");
+        // The digits are those of the f32 itself, as in CSV.
+        let score = row["score"].to_string().parse::<f32>().expect("a real number");
+        (whole("query_id"), whole("train_id"), score, whole("rank"))
+    });
+    assert_eq!(rows.collect::<Vec<_>>(), expected);
+    let json = fs::read_to_string(folder.file("scores.jsonl.json")).expect("the program wrote it, too");
+    let json: Value = serde_json::from_str(&json).expect("it is JSON");
+    check_metadata(&folder, "hyperinf", |key| {
+        json.get(key).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+    });
+}
+
+#[test]
 fn json_is_all_of_standard_output() {
     let folder = Folder::with_gradients();
     let scores = folder.scores(&["--method", "exact"]);

@@ -273,10 +273,10 @@ fn errors_have_their_codes_and_leave_nothing() {
     check(&["--method", "identity"], 2, &["identity", "no curvature"]);
     check(&["--method", "exakt"], 2, &["did you mean `exact`"]);
     check(&["--method", "exact", "--sides", "rows"], 2, &["--sides", "generalized Fisher"]);
-    check(&["--dampings", "0.1"], 2, &["--dampings must be at least two numbers that differ, not 1"]);
+    check(&["--dampings", "0.1"], 2, &["--damping must be at least two numbers that differ, not 1"]);
     check(&["--dampings", "0.1,0.1"], 2, &["at least two"]);
     for value in ["0.1,0", "0.1,-1", "inf,1", "nan,1"] {
-        check(&["--dampings", value], 2, &["--dampings must be positive and finite"]);
+        check(&["--dampings", value], 2, &["--damping must be positive and finite"]);
     }
     check(&["--stable", "0"], 2, &["--stable must be above 0"]);
     check(&["--stable", "1.5"], 2, &["--stable must be above 0 and at most 1, not 1.5"]);

@@ -1,13 +1,13 @@
 use super::rows::{Hessian, Rows, dot};
 use crate::{Outcome, Retrain, TruthError};
 
-/// The gradient's norm, over the number of samples, at which Newton's method ends.
+/// The norm of the gradient, over the number of samples, at which Newton's method ends.
 const TOLERANCE: f64 = 1e-10;
-/// Its steps at most; ten are usual.
+/// Maximum number of steps; ten are usual.
 const STEPS: usize = 100;
 
-/// Logistic regression: `Σ_i log(1 + exp(−s_i x_i θ)) + α/2 ||θ||²`, `s_i = ±1` for the targets 1 and 0, polished by
-/// Newton's method until the gradient's norm is `1e-10 · n`: trained so far, leaving a sample out has one answer.
+/// Logistic regression: `Σ_i log(1 + exp(−s_i x_i θ)) + α/2 ||θ||²`, `s_i = ±1` for the targets 1 and 0, minimised by
+/// Newton's method until the norm of the gradient is `1e-10 · n`, so that leaving a sample out has one answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Logistic {
     /// Training samples; targets are 0 or 1.
@@ -30,11 +30,11 @@ fn loss(z: f64, target: f64) -> f64 {
 }
 
 impl Logistic {
-    /// `θ` for some samples.
+    /// `θ` for a subset of the samples.
     ///
     /// # Errors
     ///
-    /// If the Hessian is not positive definite, or 100 steps do not do.
+    /// If the Hessian is not positive definite, or 100 steps are not enough.
     pub fn fit(&self, subset: &[usize]) -> Result<Vec<f64>, TruthError> {
         let mut theta = vec![0.0; self.train.width];
         let tolerance = TOLERANCE * subset.len() as f64;
@@ -50,7 +50,7 @@ impl Logistic {
             let mut length = 1.0;
             loop {
                 let next: Vec<f64> = theta.iter().zip(&step).map(|(t, s)| t - length * s).collect();
-                // Near the minimum the objective is flat to rounding, and the full step is right.
+                // Near the minimum the objective is flat to rounding, and the full step is correct.
                 let down = self.objective(subset, &next) <= value - 1e-4 * length * slope + 1e-12 * value.abs();
                 if down || length < 1e-9 {
                     theta = next;
@@ -84,8 +84,8 @@ impl Logistic {
         Hessian::new(&self.train, subset, weight, self.penalty)
     }
 
-    /// What leaving each sample out does to each query's loss, to first order: `v H⁻¹ g_i` with the exact Hessian,
-    /// `[q][n]`; positive = the sample helped.
+    /// The first-order effect of leaving each sample out on each query's loss: `v H⁻¹ g_i` with the exact Hessian,
+    /// `[q][n]`; positive = helpful.
     ///
     /// # Errors
     ///

@@ -13,7 +13,7 @@ pub struct Ridge {
 }
 
 impl Ridge {
-    /// `θ` for some samples: `(XᵀX + αI)⁻¹ Xᵀy`.
+    /// `θ` for a subset of the samples: `(XᵀX + αI)⁻¹ Xᵀy`.
     ///
     /// # Errors
     ///
@@ -27,8 +27,8 @@ impl Ridge {
         Ok(hessian.solve(&right))
     }
 
-    /// What leaving each sample out does to each query's loss `½ (x θ − y)²`, exactly and without training anew, `[q][n]`;
-    /// positive = the sample helped.
+    /// The effect of leaving each sample out on each query's loss `½ (x θ − y)²`, exactly and without retraining,
+    /// `[q][n]`; positive = helpful.
     ///
     /// From one factorisation (Cook 1977): `θ_{−i} = θ + H⁻¹ x_i r_i / (1 − h_i)` with `r_i = x_i θ − y_i` and the
     /// leverage `h_i = x_i H⁻¹ x_i`.
@@ -43,7 +43,7 @@ impl Ridge {
         })
     }
 
-    /// The same to first order: `v H⁻¹ g_i` with the exact Hessian `H = XᵀX + αI`, the gradients `g_i = x_i r_i` and
+    /// The first-order effect: `v H⁻¹ g_i` with the exact Hessian `H = XᵀX + αI`, the gradients `g_i = x_i r_i` and
     /// `v` of the query, `[q][n]`. An influence score with damping `α/n`, over n.
     ///
     /// # Errors

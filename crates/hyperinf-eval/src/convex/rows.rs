@@ -2,11 +2,12 @@ use faer::linalg::solvers::{Llt, Solve};
 use faer::{Mat, MatMut, MatRef, Side};
 
 use crate::TruthError;
+use crate::checksum::fnv1a;
 
 /// Samples with their targets.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rows {
-    /// The number of features, `d`; a constant feature makes an intercept.
+    /// The number of features, `d`; a constant feature gives an intercept.
     pub width: usize,
     /// Features, `[n, d]` row by row.
     pub features: Vec<f64>,
@@ -20,7 +21,7 @@ impl Rows {
         self.targets.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no samples.
     pub fn is_empty(&self) -> bool {
         self.targets.is_empty()
     }
@@ -29,7 +30,7 @@ impl Rows {
     ///
     /// # Panics
     ///
-    /// If there are not so many samples.
+    /// If the index is out of range.
     pub fn row(&self, sample: usize) -> &[f64] {
         &self.features[sample * self.width..(sample + 1) * self.width]
     }
@@ -39,10 +40,9 @@ impl Rows {
         dot(self.row(sample), theta)
     }
 
-    /// FNV-1a over all numbers.
+    /// A checksum of features and targets.
     pub(super) fn checksum(&self) -> u64 {
-        let bytes = self.features.iter().chain(&self.targets).flat_map(|v| v.to_bits().to_le_bytes());
-        bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+        fnv1a(self.features.iter().chain(&self.targets).map(|v| v.to_bits()))
     }
 }
 
@@ -50,7 +50,7 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// `Σ_i w_i x_i x_iᵀ + penalty · I` over some samples, factorised.
+/// The Cholesky factor of `Σ_i w_i x_i x_iᵀ + penalty · I` over a subset of the samples.
 pub(super) struct Hessian {
     factor: Llt<f64>,
 }
@@ -66,7 +66,7 @@ impl Hessian {
         let chosen: Vec<f64> = subset.iter().flat_map(|&i| rows.row(i)).copied().collect();
         let weighted: Vec<f64> =
             subset.iter().flat_map(|&i| rows.row(i).iter().map(move |x| (x, i))).map(|(x, i)| x * weight(i)).collect();
-        // Columns are samples here, because faer stores columns.
+        // faer is column-major: samples are columns here.
         let view = |values| MatRef::from_column_major_slice(values, d, subset.len());
         let mut matrix: Mat<f64> = view(&weighted) * view(&chosen).transpose();
         for i in 0..d {
@@ -74,7 +74,7 @@ impl Hessian {
         }
         let singular = || TruthError::NotPositiveDefinite { parameters: d, penalty };
         let factor = Llt::new(matrix.as_ref(), Side::Lower).map_err(|_| singular())?;
-        // Rounding makes a pivot of 0 a little positive as often as negative.
+        // A pivot that is 0 in exact arithmetic may round to a small positive number.
         let largest = (0..d).map(|i| matrix[(i, i)]).fold(0.0, f64::max);
         let smallest = (0..d).map(|i| factor.L()[(i, i)].powi(2)).fold(f64::INFINITY, f64::min);
         if smallest > d as f64 * f64::EPSILON * largest { Ok(Self { factor }) } else { Err(singular()) }

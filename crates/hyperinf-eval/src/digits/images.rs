@@ -7,9 +7,9 @@ use rand::seq::{IndexedRandom, SliceRandom};
 
 use crate::TruthError;
 
-/// Pixels of an image.
+/// Pixels per image.
 pub const PIXELS: usize = 64;
-/// Digits.
+/// Classes: the ten digits.
 pub const CLASSES: usize = 10;
 
 /// The packed file; see `assets/README.md`.
@@ -18,9 +18,9 @@ const PACKED: &[u8] = include_bytes!("../../assets/digits.bin.gz");
 /// Images with their labels.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Images {
-    /// The pixels row by row, `[n, 64]`, 0 (white) to 1 (black): the file's value over 16.
+    /// Pixels row by row, `[n, 64]`, from 0 (white) to 1 (black): the file's value over 16.
     pub pixels: Vec<f64>,
-    /// The digit that each image is taken for, `[n]`.
+    /// The label of each image, 0 to 9, `[n]`.
     pub labels: Vec<usize>,
 }
 
@@ -28,7 +28,7 @@ pub struct Images {
 ///
 /// # Errors
 ///
-/// If the data were damaged when the program was built.
+/// If the built-in data are damaged.
 pub fn digits() -> Result<Images, TruthError> {
     let mut bytes = Vec::new();
     GzDecoder::new(PACKED).read_to_end(&mut bytes).map_err(TruthError::Digits)?;
@@ -46,7 +46,7 @@ impl Images {
         self.labels.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no images.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
@@ -55,26 +55,26 @@ impl Images {
     ///
     /// # Panics
     ///
-    /// If there are not so many images.
+    /// If an index is out of range.
     pub fn image(&self, index: usize) -> &[f64] {
         &self.pixels[index * PIXELS..(index + 1) * PIXELS]
     }
 
-    /// These images, in this order.
+    /// The images at these indices, in this order.
     ///
     /// # Panics
     ///
-    /// If there are not so many images.
+    /// If an index is out of range.
     pub fn of(&self, indices: &[usize]) -> Self {
         let pixels = indices.iter().flat_map(|&i| self.image(i)).copied().collect();
         Self { pixels, labels: indices.iter().map(|&i| self.labels[i]).collect() }
     }
 
-    /// Random images to train on, and others as queries.
+    /// Random training images, and other random images as queries.
     ///
     /// # Errors
     ///
-    /// If either has none, or both together are more than there are.
+    /// If either set is empty, or both together exceed the number of images.
     pub fn split(&self, train: usize, queries: usize, seed: u64) -> Result<(Self, Self), TruthError> {
         for (name, value) in [("training images", train), ("queries", queries)] {
             if value == 0 || train + queries > self.len() {
@@ -87,7 +87,7 @@ impl Images {
         Ok((self.of(&order[..train]), self.of(&order[train..train + queries])))
     }
 
-    /// Gives `round(share · n)` random images one of the nine wrong labels, and says which.
+    /// Gives `round(share · n)` random images one of the nine wrong labels and returns which, `[n]`.
     ///
     /// # Errors
     ///

@@ -9,7 +9,7 @@ use super::{CLASSES, Images, PIXELS, Perceptron};
 /// A perceptron as a Burn module, whose gradients can be taken.
 #[derive(Module, Debug)]
 pub struct PerceptronModule {
-    /// The layers, first to last; their blocks are named by their place, `"0"` first.
+    /// The layers, first to last; their blocks are named by index, from `"0"`.
     pub layers: Vec<Linear>,
 }
 
@@ -23,7 +23,7 @@ pub struct Labelled {
 }
 
 impl Perceptron {
-    /// The same function as a Burn module.
+    /// The same model as a Burn module.
     pub fn module(&self, device: &Device, dtype: DType) -> PerceptronModule {
         let layers = self.layers.iter().map(|layer| {
             let (rows, cols) = (layer.inputs, layer.outputs);
@@ -40,7 +40,7 @@ impl Perceptron {
 }
 
 impl Images {
-    /// The images on a device, in batches of `size` and a last one of the rest.
+    /// The images on a device, in batches of `size`; the last one may be smaller.
     ///
     /// # Panics
     ///

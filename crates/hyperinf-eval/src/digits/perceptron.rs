@@ -25,8 +25,8 @@ pub struct Layer {
     pub weights: Vec<f64>,
 }
 
-/// The values of a batch at the inputs of each layer (their last value is 1, for the bias) and at the outputs of the
-/// last, sample by sample.
+/// The inputs of each layer for a batch (the last value of a sample is 1, for the bias) and the outputs of the last
+/// layer, sample by sample.
 struct Forward {
     inputs: Vec<Vec<f64>>,
     outputs: Vec<f64>,
@@ -49,13 +49,14 @@ impl Perceptron {
         Self { layers: sizes.windows(2).map(|pair| layer(pair[0], pair[1])).collect() }
     }
 
-    /// Trains a new perceptron on some of the images; the seed decides its start and the order of the samples.
+    /// Trains a new perceptron on a subset of the images; the seed sets its initial weights and the order of the
+    /// samples.
     ///
     /// The batches of an epoch are consecutive pieces of a random order of the subset.
     ///
     /// # Errors
     ///
-    /// If the recipe is out of its range, the subset is empty, or a weight is not finite in the end.
+    /// If the recipe is out of range, the subset is empty, or a trained weight is not finite.
     pub fn trained(
         images: &Images,
         subset: &[usize],
@@ -93,7 +94,7 @@ impl Perceptron {
         }
     }
 
-    /// The gradient of the mean loss over the images, in each layer as its weights and bias are laid out.
+    /// The gradient of the mean loss over the images, for each layer in the layout of its weights.
     pub fn gradients(&self, images: &Images) -> Vec<Vec<f64>> {
         let n = images.len();
         let Forward { inputs, mut outputs } = self.forward(images);
@@ -113,7 +114,7 @@ impl Perceptron {
                 let mut below = vec![0.0; n * (rows + 1)];
                 let transposed = MatRef::from_column_major_slice(weights, *cols, rows + 1).transpose();
                 product(&mut below, (rows + 1, n), transposed, by_sample(&delta, *cols));
-                // The bias has nothing below it, and neither has a unit that ReLU cut off.
+                // No gradient flows below the bias, nor through a unit that ReLU cuts off.
                 delta = Vec::with_capacity(n * rows);
                 for (back, seen) in below.chunks(rows + 1).zip(input.chunks(rows + 1)) {
                     delta.extend(back[..*rows].iter().zip(seen).map(|(&b, &s)| if s > 0.0 { b } else { 0.0 }));
@@ -124,7 +125,7 @@ impl Perceptron {
         gradients
     }
 
-    /// The loss of each image, in nats, and the class that is predicted.
+    /// The loss of each image, in nats, and its predicted class.
     pub fn losses(&self, images: &Images) -> (Vec<f64>, Vec<usize>) {
         let outputs = self.forward(images).outputs;
         let judge = |(row, &label): (&[f64], &usize)| {
@@ -171,7 +172,7 @@ fn softmax(row: &mut [f64]) {
     row.iter_mut().for_each(|z| *z /= sum);
 }
 
-/// What an optimiser remembers of a layer.
+/// An optimiser's state for a layer.
 struct Update {
     first: Vec<f64>,
     second: Vec<f64>,

@@ -28,7 +28,7 @@ pub struct Recipe {
 pub enum Optimizer {
     /// `m ← momentum · m + g; w ← w − rate · m`.
     Sgd {
-        /// What is left of the last step, in [0, 1).
+        /// The share of the last step that is kept, in [0, 1).
         momentum: f64,
     },
     /// AdamW with the rates .9 and .999, ε = 1e-8 (Loshchilov and Hutter 2019).
@@ -57,7 +57,7 @@ impl Default for Recipe {
 }
 
 impl Recipe {
-    /// The steps on so many samples.
+    /// The number of steps when training on that many samples.
     pub fn steps(&self, samples: usize) -> usize {
         match self.length {
             Length::Steps(steps) => steps,
@@ -65,11 +65,11 @@ impl Recipe {
         }
     }
 
-    /// Fails if a field is out of its range.
+    /// Fails if a field is out of range.
     ///
     /// # Errors
     ///
-    /// Names the field with its range.
+    /// [`TruthError::Setting`] with the field and its range.
     pub fn validate(&self) -> Result<(), TruthError> {
         let Self { optimizer, learning_rate, weight_decay, batch_size, length } = *self;
         let length = match length {

@@ -1,7 +1,8 @@
 use super::{Images, Perceptron, Recipe};
+use crate::checksum::fnv1a;
 use crate::{Outcome, Retrain, TruthError};
 
-/// A perceptron on images of digits, to be trained on any part of them.
+/// A perceptron on images of digits that can be trained on any subset of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DigitsTask {
     /// Training images.
@@ -15,7 +16,7 @@ pub struct DigitsTask {
 }
 
 impl DigitsTask {
-    /// The model trained on some of the training images.
+    /// Trains a model on a subset of the training images.
     ///
     /// # Errors
     ///
@@ -53,10 +54,7 @@ impl Retrain for DigitsTask {
     }
 }
 
-/// FNV-1a over pixels and labels: tells sets apart, and is the same in every version and on every machine.
 fn checksum(images: &Images) -> u64 {
     let pixels = images.pixels.iter().map(|p| p.to_bits());
-    let labels = images.labels.iter().map(|&label| label as u64);
-    let bytes = pixels.chain(labels).flat_map(u64::to_le_bytes);
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    fnv1a(pixels.chain(images.labels.iter().map(|&label| label as u64)))
 }

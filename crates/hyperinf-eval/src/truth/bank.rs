@@ -10,15 +10,15 @@ use serde::{Deserialize, Serialize};
 use super::retrain::count;
 use crate::{Outcome, Retrain, TruthError};
 
-/// A training: the samples, ascending and each once, and the seed.
+/// A training: its samples, ascending without repetition, and its seed.
 pub type Job = (Vec<usize>, u64);
 
-/// The results of retrainings, so that none is done twice: in memory, or in a file that grows by a line per result.
+/// The results of retrainings, so that none is repeated: in memory, or in a file that grows by one line per result.
 ///
-/// The file is JSON lines: a header with the task's fingerprint, then
-/// `{"seed": 0, "subset": [0, 3, …], "losses": [0.1, …], "predictions": [4, …]}`. A result is appended when its training
-/// ends, so a run that breaks off loses only the trainings that it was at. A last line without its end is such a
-/// one, and is cut off when the file is opened; a file that is no bank of the task is left as it is.
+/// The file is JSON lines: a header with the task's fingerprint, then per training
+/// `{"seed": 0, "subset": [0, 3, …], "losses": [0.1, …], "predictions": [4, …]}`.
+/// A result is appended when its training ends, so an interrupted run loses only the trainings in progress. An
+/// incomplete last line is removed when the file is opened. A file that is not a bank of the task is never changed.
 pub struct Bank {
     fingerprint: String,
     queries: usize,
@@ -44,18 +44,18 @@ struct Line {
 }
 
 impl Bank {
-    /// An empty bank that is not kept.
+    /// An empty bank in memory.
     pub fn memory(task: &dyn Retrain) -> Self {
         let results = HashMap::new();
         Self { fingerprint: task.fingerprint(), queries: task.queries(), file: None, results }
     }
 
-    /// The bank in that file, which is made if it is not there.
+    /// The bank in a file, which is created if absent.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read or written, is not empty and no bank, belongs to another task, or has a line that is
-    /// no result.
+    /// If the file cannot be read or written, holds something other than a bank, belongs to another task, or has a line
+    /// that is not a result.
     pub fn open(path: &Path, task: &dyn Retrain) -> Result<Self, TruthError> {
         let error = |source| TruthError::Bank { path: path.to_owned(), source };
         let mut bank = Self::memory(task);
@@ -84,7 +84,7 @@ impl Bank {
             bank.results.insert((subset, seed), Outcome { losses, predictions });
         }
         if whole == 0 && !text.is_empty() {
-            // The header is whole but for its end.
+            // Only the newline of the header is missing.
             file.write_all(b"\n").map_err(error)?;
         } else if whole < text.len() {
             file.set_len(whole as u64).map_err(error)?;
@@ -113,18 +113,18 @@ impl Bank {
         self.results.len()
     }
 
-    /// Whether there is no result.
+    /// Whether the bank is empty.
     pub fn is_empty(&self) -> bool {
         self.results.is_empty()
     }
 
-    /// The outcomes of these trainings, in their order. Those that are not in the bank are done, on all of rayon's
-    /// threads, and kept; `progress(done, of)` is called after each.
+    /// The outcomes of these trainings, in order. Trainings missing from the bank run on all of rayon's threads and are
+    /// kept; `progress(done, of)` is called after each.
     ///
     /// # Errors
     ///
-    /// If the task is not the bank's, a subset is not one of the task, a training fails or gives a loss that is not
-    /// finite, or the file cannot be written. What was done before is kept.
+    /// If the task is not the bank's, a subset does not fit the task, a training fails or gives a loss that is not
+    /// finite, or the file cannot be written. Results of finished trainings are kept.
     pub fn outcomes(
         &mut self,
         task: &dyn Retrain,
@@ -148,7 +148,7 @@ impl Bank {
         let shared = Mutex::new((&mut *self, 0));
         missing.into_iter().par_bridge().try_for_each(|job| {
             let outcome = run(task, job)?;
-            // A thread that panicked while it held the lock ends the whole run: there is no half-kept state to read.
+            // A thread that panics while holding the lock ends the whole run, so nobody reads a half-written state.
             let mut guard = shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             let (bank, done) = &mut *guard;
             bank.keep(job, outcome)?;
@@ -174,7 +174,7 @@ impl Bank {
     }
 }
 
-/// One line in one write, so that no reader and no other writer sees a half of it.
+/// Appends a line in one write, so that no other process sees half of it.
 fn append(file: &mut File, line: &impl Serialize) -> io::Result<()> {
     let mut text = serde_json::to_string(line)?;
     text.push('\n');

@@ -2,10 +2,11 @@ use std::io;
 use std::path::PathBuf;
 
 use hyperinf_gradients::GradientError;
+use hyperinf_scoring::ScoreError;
 
 use crate::EvalError;
 
-/// Why a ground truth cannot be had.
+/// Why a ground truth could not be computed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TruthError {
@@ -16,7 +17,7 @@ pub enum TruthError {
         samples: usize,
         /// The seed.
         seed: u64,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -32,17 +33,17 @@ pub enum TruthError {
         /// The seed.
         seed: u64,
     },
-    /// There are more or fewer of something than there must be.
+    /// A count differs from the one expected.
     #[error("{found} {what} where {expected} are expected")]
     Count {
-        /// What was counted.
+        /// The things counted.
         what: &'static str,
         /// The number found.
         found: usize,
         /// The number expected.
         expected: usize,
     },
-    /// A setting is out of its range.
+    /// A setting is out of range.
     #[error("{name} must be {expected}, not {value}")]
     Setting {
         /// The setting.
@@ -52,7 +53,7 @@ pub enum TruthError {
         /// The value given.
         value: f64,
     },
-    /// A subset is not a set of samples of the task.
+    /// A subset is not an ascending list of the task's samples.
     #[error("a subset must name samples below {samples} in ascending order, each once; entry {index} is {value}")]
     Subset {
         /// The entry.
@@ -62,7 +63,7 @@ pub enum TruthError {
         /// The samples of the task.
         samples: usize,
     },
-    /// Trainings that are to be compared take different numbers of steps.
+    /// Trainings to be compared take different numbers of steps.
     #[error("training on {samples} samples takes {steps} steps, on all of them {full}: train for equal steps")]
     Steps {
         /// Samples trained on.
@@ -72,16 +73,16 @@ pub enum TruthError {
         /// The steps on all samples.
         full: usize,
     },
-    /// A bank's file cannot be read or written.
-    #[error("the bank `{path}`")]
+    /// A bank's file could not be read or written.
+    #[error("the bank `{path}` could not be read or written")]
     Bank {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// A line of a bank is not a result, or the first one not its header.
+    /// A line of a bank is not a result, or the first line is not its header.
     #[error("line {line} of `{path}` is no line of a bank for {queries} queries")]
     BankLine {
         /// The file.
@@ -90,7 +91,7 @@ pub enum TruthError {
         line: usize,
         /// Queries of the task.
         queries: usize,
-        /// What is wrong with it as JSON, if that is what is wrong.
+        /// The JSON error, if the line is not JSON of the right form.
         #[source]
         source: Option<serde_json::Error>,
     },
@@ -104,32 +105,35 @@ pub enum TruthError {
         /// The fingerprint of the task.
         expected: String,
     },
-    /// A query has no figure.
+    /// A query's figure is undefined.
     #[error("query {query}")]
     Query {
         /// The query.
         query: usize,
-        /// Why.
+        /// The cause.
         #[source]
         source: EvalError,
     },
-    /// A figure does not exist.
+    /// A figure is undefined.
     #[error(transparent)]
     Figure(#[from] EvalError),
-    /// The model gives no gradients.
+    /// The model's gradients could not be taken.
     #[error(transparent)]
     Gradients(#[from] GradientError),
-    /// A minimisation did not end.
+    /// A candidate's scores could not be computed.
+    #[error(transparent)]
+    Score(#[from] ScoreError),
+    /// A minimisation did not converge.
     #[error("after {steps} steps the gradient's norm is {norm:.2e}, above {tolerance:.2e}")]
     NotMinimised {
         /// Steps taken.
         steps: usize,
         /// The norm of the gradient.
         norm: f64,
-        /// What it should be.
+        /// The norm required.
         tolerance: f64,
     },
-    /// A proximal response went away from the trained model instead of to a minimum.
+    /// A proximal response moved away from the trained model instead of towards a minimum.
     #[error(
         "the response to sample {sample} at λ = {lambda:.2e} has no minimum near the trained model: the gradient ended at {residual:.1e} of its first norm, expected below 1"
     )]
@@ -149,7 +153,7 @@ pub enum TruthError {
         /// The penalty on squared parameters.
         penalty: f64,
     },
-    /// The built-in data were damaged when the program was built.
+    /// The built-in images are damaged.
     #[error("the built-in digits cannot be unpacked")]
     Digits(#[source] io::Error),
 }

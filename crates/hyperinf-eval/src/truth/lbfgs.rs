@@ -1,30 +1,30 @@
 use crate::TruthError;
 
-/// Pairs of steps and gradient changes that are remembered.
+/// Pairs of steps and gradient changes kept.
 const MEMORY: usize = 20;
-/// Halvings of a step before it counts as no step.
+/// Halvings of a step before it is given up.
 const HALVINGS: usize = 40;
 
 /// Differences of values below this share of the whole descent count as rounding.
 const ROUNDING: f64 = 1e-6;
 
-/// The share of the whole descent that is a good step down.
+/// The share of the whole descent that counts as progress.
 const PROGRESS: f64 = 1e-3;
-/// Steps without one, and without a smaller gradient, after which there is none to be found: the minimum lies on a kink
-/// (ReLU), or the gradient is all rounding.
+/// Steps without progress and without a smaller gradient before the minimisation stops: the minimum lies on a kink
+/// (ReLU), or only rounding is left of the gradient.
 const PATIENCE: usize = 50;
 
-/// Where a minimisation ended.
+/// The end of a minimisation.
 pub(super) struct Minimum {
     pub(super) point: Vec<f64>,
     pub(super) steps: usize,
-    /// The norm of the gradient, over that at the start.
+    /// The norm of the gradient over that at the start.
     pub(super) residual: f64,
 }
 
-/// Minimises a smooth function by L-BFGS (Nocedal and Wright 2006, algorithm 7.5) with backtracking until the gradient's
-/// norm is `tolerance` times that at the start, at most `max_steps` steps, or until it gets no smaller: as close as a kink
-/// or the function's rounding allow.
+/// Minimises a smooth function by L-BFGS (Nocedal and Wright 2006, algorithm 7.5) with backtracking until the
+/// gradient's norm is `tolerance` times that at the start, for at most `max_steps` steps, or until it no longer
+/// decreases: as close as a kink or rounding allow.
 ///
 /// `f(x)` gives the value and the gradient.
 pub(super) fn minimise(
@@ -38,19 +38,19 @@ pub(super) fn minimise(
     let (highest, first) = (value, norm(&gradient));
     let mut pairs: Vec<(Vec<f64>, Vec<f64>)> = Vec::new();
     let mut steps = 0;
-    // The smallest norm, the value that was last a good step down, and when there was one of either.
+    // The smallest norm, the value at the last progress, and the step of the last improvement of either.
     let (mut smallest, mut mark, mut progress) = (first, value, 0);
     while steps < max_steps && norm(&gradient) > tolerance * first && steps < progress + PATIENCE {
         let direction = direction(&gradient, &pairs);
         let slope = dot(&direction, &gradient);
         let mut found = None;
-        // Without any curvature known, a step of the gradient's own length would be in the wrong unit.
+        // Before any curvature is known, the gradient's own length has the wrong unit for a step.
         let mut length = if pairs.is_empty() { 1.0 / first.max(1.0) } else { 1.0 };
         for _ in 0..HALVINGS {
             let next: Vec<f64> = point.iter().zip(&direction).map(|(x, d)| x + length * d).collect();
             let (next_value, next_gradient) = f(&next)?;
-            // Close to the minimum values differ by their rounding only; there the slope decides (approximate Wolfe
-            // condition, Hager and Zhang 2005).
+            // Close to the minimum, values differ by rounding only, and the slope decides (approximate Wolfe condition,
+            // Hager and Zhang 2005).
             let flat = next_value <= value + ROUNDING * (highest - value)
                 && dot(&next_gradient, &direction).abs() <= 0.9 * slope.abs();
             if next_value <= value + 1e-4 * length * slope || flat {
@@ -63,7 +63,7 @@ pub(super) fn minimise(
             if pairs.is_empty() {
                 break;
             }
-            // What was remembered no longer fits; the gradient alone may still lead down.
+            // The pairs no longer describe the function here; the gradient alone may still lead down.
             pairs.clear();
             continue;
         };
@@ -86,12 +86,12 @@ pub(super) fn minimise(
             progress = steps;
         }
     }
-    // Not finite from the start is no minimum either.
+    // NaN at the start stays NaN here, which callers refuse.
     let residual = if first == 0.0 { 0.0 } else { norm(&gradient) / first };
     Ok(Minimum { point, steps, residual })
 }
 
-/// `−H g` for the inverse Hessian that the pairs stand for, by the two loops.
+/// `−H g` with the inverse Hessian H that the pairs approximate, by the two-loop recursion.
 fn direction(gradient: &[f64], pairs: &[(Vec<f64>, Vec<f64>)]) -> Vec<f64> {
     let mut r: Vec<f64> = gradient.iter().map(|g| -g).collect();
     let mut factors = Vec::with_capacity(pairs.len());

@@ -1,12 +1,15 @@
+use hyperinf_scoring::QueryMode;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use serde::Serialize;
+use serde_json::json;
 
+use super::Truth;
 use super::retrain::{check_scores, count, some};
-use crate::{Bank, EvalError, Interval, Job, Retrain, TruthError, spearman};
+use crate::{Bank, Bench, EvalError, Figure, Findings, Interval, Job, Retrain, TruthError, spearman};
 
-/// Which subsets are drawn, and how often each is trained on.
+/// The linear datamodelling score: the subsets, and the trainings on each.
 ///
 /// | field | default | purpose | range |
 /// |---|---|---|---|
@@ -32,11 +35,56 @@ impl Default for LdsConfig {
     }
 }
 
+impl Truth for LdsConfig {
+    fn name(&self) -> &'static str {
+        "lds"
+    }
+
+    fn figure(&self) -> &'static str {
+        "Spearman's correlation over subsets of the summed scores with the negative loss, mean over queries, in [-1, 1]; higher = better"
+    }
+
+    fn evaluate(&self, bench: &mut Bench<'_>) -> Result<Findings, TruthError> {
+        let task = bench.config().task.task()?;
+        let (kept, truth) =
+            bench.retrain(&task, |bank, progress| Ok((bank.len(), LdsTruth::retrain(&task, self, bank, progress)?)))?;
+        let seconds = bench.seconds();
+        let agreement = truth.agreement()?.map(|agreement| agreement.mean);
+        let ensemble = bench.train(&task, bench.seeds())?;
+        bench.judge(&ensemble, QueryMode::Each, |_, scores| {
+            let found = truth.lds(&scores.rows)?;
+            let mut figures = Figure::interval(["lds", "low", "high"], Some(found.mean)).to_vec();
+            figures.push(Figure::new("constant", found.constant as f64));
+            Ok(figures)
+        })?;
+        let half = agreement.map_or("–".into(), |mean| mean.to_string());
+        let about = format!(
+            "Linear datamodelling score over {} queries: {} subsets of {} of {} training images, {} seeds each, scores of \
+             {} trained model(s).\nHalf of the seeds predicts the other half with {half}.",
+            task.queries.len(),
+            self.subsets,
+            truth.subsets.first().map_or(0, Vec::len),
+            task.train.len(),
+            self.seeds.len(),
+            bench.config().models,
+        );
+        let details = [
+            ("subsets", json!(self.subsets)),
+            ("share", json!(self.share)),
+            ("seeds", json!(self.seeds.len())),
+            ("results_found_in_the_bank", json!(kept)),
+            ("retraining_seconds", json!(seconds)),
+            ("agreement_of_halves_of_the_seeds", json!(agreement)),
+        ];
+        Ok(Findings::new(&task, about, details))
+    }
+}
+
 /// Random subsets of `round(share · samples)` samples each, ascending.
 ///
 /// # Errors
 ///
-/// If the share leaves no sample in or none out.
+/// If the share keeps no sample or all of them.
 pub fn random_subsets(samples: usize, share: f64, subsets: usize, draw: u64) -> Result<Vec<Vec<usize>>, TruthError> {
     let size = (share * samples as f64).round();
     if !(size >= 1.0 && size < samples as f64) {
@@ -54,7 +102,7 @@ pub fn random_subsets(samples: usize, share: f64, subsets: usize, draw: u64) -> 
     Ok((0..subsets).map(|_| subset()).collect())
 }
 
-/// What retraining on random subsets gives: the truth of the linear datamodelling score.
+/// Losses after retraining on random subsets: the truth of the linear datamodelling score.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LdsTruth {
     /// The number of training samples, `n`.
@@ -65,23 +113,23 @@ pub struct LdsTruth {
     pub losses: Vec<Vec<Vec<f64>>>,
 }
 
-/// How well scores predict what retraining does.
+/// How well scores predict the losses after retraining.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Lds {
     /// Spearman's correlation of each query.
     pub queries: Vec<f64>,
     /// Their mean with an interval over the queries, cut to `[-1, 1]`.
     pub mean: Interval,
-    /// Queries whose predictions are the same for all subsets: they say nothing, and count as 0.
+    /// Queries whose predictions are the same for all subsets; they count as 0.
     pub constant: usize,
 }
 
 impl LdsTruth {
-    /// Retrains on random subsets, as far as the bank does not have them.
+    /// Retrains on random subsets, unless the bank has the results.
     ///
     /// # Errors
     ///
-    /// If a setting is out of its range or a training fails.
+    /// If a setting is out of range or a training fails.
     pub fn retrain(
         task: &dyn Retrain,
         config: &LdsConfig,
@@ -101,13 +149,13 @@ impl LdsTruth {
     /// The linear datamodelling score (Park et al. 2023, section 2): for each query Spearman's correlation, over the
     /// subsets, of the summed scores of a subset with the *negative* mean loss after training on it.
     ///
-    /// `scores` are `[q, n]`, positive = helpful: samples of high scores make the loss low. 1 is a perfect
-    /// prediction of the order, 0 none.
+    /// `scores` are `[q, n]`, positive = helpful: training on samples with high scores lowers the loss. 1 means that
+    /// the order is predicted perfectly, 0 not at all.
     ///
     /// # Errors
     ///
-    /// If the scores are not `[q, n]` or NaN, there are fewer than two subsets, or a query has the same loss after
-    /// all of them.
+    /// If the scores are not `[q, n]`, a score is NaN, there are fewer than two subsets, or a query has the same loss
+    /// after all of them.
     pub fn lds(&self, scores: &[Vec<f64>]) -> Result<Lds, TruthError> {
         let truth = self.truth(0, 1);
         count("rows of scores", scores.len(), truth.len())?;
@@ -119,11 +167,11 @@ impl LdsTruth {
         correlate(&predictions, &truth)
     }
 
-    /// How well half of the seeds predicts the other half: what noise of training leaves to be predicted. `None` with
-    /// fewer than two seeds.
+    /// How well half of the seeds predicts the other half: the ceiling that training noise sets. `None` with fewer than
+    /// two seeds.
     ///
-    /// Scores that predicted the expected loss perfectly would reach about the root of this with as many seeds as a
-    /// half has.
+    /// Scores that predict the expected loss perfectly reach about the root of this value, with as many seeds as a half
+    /// has.
     ///
     /// # Errors
     ///

@@ -1,10 +1,83 @@
-use super::retrain::{some, without};
-use crate::{Bank, Job, Retrain, TruthError, mean_and_error};
+use hyperinf_scoring::QueryMode;
+use serde_json::json;
 
-/// What leaving samples out does.
+use super::Truth;
+use super::retrain::{some, without};
+use crate::{Bank, Bench, Figure, Findings, Interval, Job, Retrain, TruthError, mean_and_error, spearman};
+
+/// Leave-one-out retraining as a ground truth.
+///
+/// | field | default | purpose | range |
+/// |---|---|---|---|
+/// | `samples` | 0 to 39 | training images left out, one at a time | at least 2, of the task |
+/// | `seeds` | 0 to 4 | trainings without each image, and on all of them | at least one |
+#[derive(Clone, Debug, PartialEq)]
+pub struct LooConfig {
+    /// The training images.
+    pub samples: Vec<usize>,
+    /// The seeds of the trainings.
+    pub seeds: Vec<u64>,
+}
+
+impl Default for LooConfig {
+    fn default() -> Self {
+        Self { samples: (0..40).collect(), seeds: (0..5).collect() }
+    }
+}
+
+impl Truth for LooConfig {
+    fn name(&self) -> &'static str {
+        "loo"
+    }
+
+    fn figure(&self) -> &'static str {
+        "Spearman's correlation over samples of the scores with the growth of the loss, mean over queries, in [-1, 1]; higher = better"
+    }
+
+    fn evaluate(&self, bench: &mut Bench<'_>) -> Result<Findings, TruthError> {
+        let task = bench.config().task.task()?;
+        let truth =
+            bench.retrain(&task, |bank, progress| leave_one_out(&task, &self.samples, &self.seeds, bank, progress))?;
+        let ensemble = bench.train(&task, bench.seeds())?;
+        bench.judge(&ensemble, QueryMode::Each, |_, scores| {
+            let correlation = |(scores, effects): (&Vec<f64>, &Vec<f64>)| {
+                spearman(&self.samples.iter().map(|&sample| scores[sample]).collect::<Vec<_>>(), effects)
+            };
+            let found: Vec<f64> = scores.rows.iter().zip(&truth.effects).map(correlation).collect::<Result<_, _>>()?;
+            let mean = Interval::of(&found).map(|mean| mean.within(-1.0, 1.0));
+            Ok(Figure::interval(["spearman", "low", "high"], mean).to_vec())
+        })?;
+        let size = |values: &[Vec<f64>]| {
+            let all: Vec<f64> = values.iter().flatten().map(|v| v.abs()).collect();
+            all.iter().sum::<f64>() / all.len() as f64
+        };
+        let sizes = truth.errors.as_ref().map(|errors| (size(&truth.effects), size(errors)));
+        let noise = sizes.map_or_else(String::new, |(effect, error)| {
+            format!("\nMean size of an effect {effect:.2e}, of its standard error over seeds {error:.2e}.")
+        });
+        let about = format!(
+            "Leave-one-out: {} of {} training images left out in turn, {} seeds each, for {} queries; scores of {} trained \
+             model(s).{noise}",
+            self.samples.len(),
+            task.train.len(),
+            self.seeds.len(),
+            task.queries.len(),
+            bench.config().models,
+        );
+        let details = [
+            ("left_out", json!(self.samples.len())),
+            ("seeds", json!(self.seeds.len())),
+            ("mean_effect", json!(sizes.map(|sizes| sizes.0))),
+            ("mean_standard_error", json!(sizes.map(|sizes| sizes.1))),
+        ];
+        Ok(Findings::new(&task, about, details))
+    }
+}
+
+/// The effects of leaving samples out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LeaveOneOut {
-    /// The samples left out, one at a time.
+    /// The samples left out, `[m]`.
     pub samples: Vec<usize>,
     /// The mean over seeds of `loss(without the sample) − loss(with all)`, `[q][m]`: positive = the sample helped. An
     /// influence score over `n` is its first-order prediction.
@@ -13,12 +86,12 @@ pub struct LeaveOneOut {
     pub errors: Option<Vec<Vec<f64>>>,
 }
 
-/// Leaves each of `left_out` out in turn and trains on the others, with every seed; the difference is taken to the
+/// Leaves out each of `left_out` in turn, trains on the others with every seed, and subtracts the losses after
 /// training on all samples with the *same* seed.
 ///
 /// # Errors
 ///
-/// If there are no seeds or samples to leave out, one of them is not of the task, or a training fails.
+/// If there are no seeds or no samples to leave out, a sample is not in the task, or a training fails.
 pub fn leave_one_out(
     task: &dyn Retrain,
     left_out: &[usize],

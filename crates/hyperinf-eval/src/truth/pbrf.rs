@@ -1,259 +1,126 @@
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{DType, Gradients as Backward, Tensor, TensorData};
-use hyperinf_gradients::{GradientError, Tape, Task};
+use burn::module::Module;
+use burn::tensor::{DType, Device};
+use hyperinf_curvature::Damping;
+use hyperinf_scoring::{Options, baselines};
+use serde_json::json;
 
-use super::lbfgs::minimise;
-use crate::TruthError;
+use super::{DampingRule, Proximal, Responses, Truth};
+use crate::{Bench, Figure, Findings, Interval, Row, Stage, TruthError, pearson, spearman};
 
-/// The proximal Bregman response function: what becomes of a trained model that moves as little as possible while one
-/// sample loses weight.
+/// Proximal Bregman responses as a ground truth: how the queries' losses respond when the trained model itself moves.
+///
+/// For each damping factor, λ is the factor times the mean square of all gradients' entries, the same for all blocks:
+/// the proximity of the responses and the absolute damping of the scores. Candidates without curvature are compared
+/// at every λ. Everything is computed in f64 where the device supports it.
 ///
 /// | field | default | purpose | range |
 /// |---|---|---|---|
-/// | `lambda` | – | λ of the proximity, the *absolute* damping of the scores held against it | finite, > 0 |
-/// | `weight` | 1 | the share of its weight 1/n that the sample loses; negative to give it more | finite, not 0 |
-/// | `tolerance` | 1e-6 | the gradient's norm over that at the start, at which the minimisation ends | > 0 |
-/// | `max_steps` | 1000 | its steps at most | ≥ 1 |
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Proximal {
-    /// λ, in units of squared gradients, the same for all parameters.
-    pub lambda: f64,
-    /// The share of its weight that a sample loses.
-    pub weight: f64,
-    /// When the minimisation ends.
-    pub tolerance: f64,
-    /// Its steps at most.
-    pub max_steps: usize,
-}
-
-/// The responses to some samples.
+/// | `samples` | 0 to 29 | training images that lose weight, one at a time | at least 2, of the task |
+/// | `weight` | 1 | the share of its weight 1/n that an image loses | finite, not 0 |
 #[derive(Clone, Debug, PartialEq)]
-pub struct Responses {
-    /// `measure(θ*) − measure(θ_s)` for each query and sample over the weight taken, times n, `[q][m]`: on the scale of an
-    /// influence score, positive = helpful.
-    pub effects: Vec<Vec<f64>>,
-    /// For each sample the norm of the gradient where its minimisation ended, over that at the start; above the
-    /// tolerance where rounding or the limit of steps stopped it.
-    pub residuals: Vec<f64>,
-    /// The steps of each minimisation.
-    pub steps: Vec<usize>,
+pub struct PbrfConfig {
+    /// The training images.
+    pub samples: Vec<usize>,
+    /// The share of its weight that an image loses; negative to add weight.
+    pub weight: f64,
 }
 
-impl Proximal {
-    /// With this λ and all else at its default.
-    pub fn new(lambda: f64) -> Self {
-        Self { lambda, weight: 1.0, tolerance: 1e-6, max_steps: 1000 }
+impl Default for PbrfConfig {
+    fn default() -> Self {
+        Self { samples: (0..30).collect(), weight: 1.0 }
+    }
+}
+
+impl Truth for PbrfConfig {
+    fn name(&self) -> &'static str {
+        "pbrf"
     }
 
-    /// The responses of every query to each of some training samples (Bae et al. 2022, section 4): from the trained
-    /// `θ_s`,
-    ///
-    /// ```text
-    /// θ* = argmin (1/n) Σ_i D_i(o_i(θ), o_i(θ_s)) − (w/n) L_z(θ) + λ/2 ||θ − θ_s||²
-    /// D(o, o_s) = L(o) − L(o_s) − ⟨∇L(o_s), o − o_s⟩
-    /// ```
-    ///
-    /// over all parameters that are trained. The Bregman distance D of the outputs is 0 at `θ_s` and has there the
-    /// Gauss-Newton matrix for a Hessian, so that to first order in `w` the response is the influence with that matrix and
-    /// damping λ, whether or not the model was trained to the end.
-    ///
-    /// `samples` are counted over the batches, in their order. The model is taken in its own type: in f32 small
-    /// responses drown in rounding.
-    ///
-    /// # Errors
-    ///
-    /// If a setting is out of its range, there are no batches, a sample is not in them, no parameter is trained or
-    /// reaches the loss, or a minimisation ends where the gradient is not finite or no smaller than at the start: λ is
-    /// then too small to keep the model near.
-    pub fn responses<M: Module + Task>(
-        &self,
-        model: &M,
-        train: &[<M as Task>::Batch],
-        queries: &[<M as Task>::Batch],
-        samples: &[usize],
-    ) -> Result<Responses, TruthError> {
-        self.validate()?;
-        let model = model.clone().train();
-        let anchors = train.iter().map(|batch| Anchor::new(&model, batch)).collect::<Result<Vec<_>, _>>()?;
-        let n: usize = anchors.iter().map(|anchor| anchor.samples).sum();
-        if let Some(index) = samples.iter().position(|&sample| sample >= n) {
-            return Err(TruthError::Subset { index, value: samples[index], samples: n });
-        }
-        let start = read(&model, None)?;
-        let before = measures(&model, queries)?;
-        let mut found = Responses { effects: vec![Vec::new(); before.len()], residuals: Vec::new(), steps: Vec::new() };
-        for &sample in samples {
-            let minimum = minimise(start.clone(), self.tolerance, self.max_steps, |point| {
-                self.objective(&model, train, &anchors, sample, &start, point)
-            })?;
-            if minimum.residual.is_nan() || minimum.residual >= 1.0 {
-                return Err(TruthError::Diverged { sample, lambda: self.lambda, residual: minimum.residual });
-            }
-            found.residuals.push(minimum.residual);
-            found.steps.push(minimum.steps);
-            let after = measures(&write(&model, &minimum.point), queries)?;
-            let scale = n as f64 / self.weight;
-            for ((effects, after), before) in found.effects.iter_mut().zip(after).zip(&before) {
-                effects.push((after - before) * scale);
-            }
-        }
-        Ok(found)
+    fn figure(&self) -> &'static str {
+        "correlation over samples of the scores with the growth of the loss, mean over queries, in [-1, 1]; higher = better"
     }
 
-    fn validate(&self) -> Result<(), TruthError> {
-        let Self { lambda, weight, tolerance, max_steps } = *self;
-        let checks = [
-            ("lambda", lambda, lambda > 0.0 && lambda.is_finite(), "positive and finite"),
-            ("weight", weight, weight != 0.0 && weight.is_finite(), "finite and not 0"),
-            ("tolerance", tolerance, tolerance > 0.0, "positive"),
-            ("max_steps", max_steps as f64, max_steps > 0, "at least 1"),
+    fn damping(&self) -> DampingRule {
+        let kind = "absolute: factor × mean square of all gradients' entries, the same for all blocks";
+        DampingRule { default: 100.0, kind, needed: true }
+    }
+
+    fn precision(&self, device: &Device) -> DType {
+        if device.supports_dtype(DType::F64) { DType::F64 } else { DType::F32 }
+    }
+
+    fn evaluate(&self, bench: &mut Bench<'_>) -> Result<Findings, TruthError> {
+        let models = bench.config().models;
+        if models != 1 {
+            let expected = "1: the response is one model's".into();
+            return Err(TruthError::Setting { name: "models", expected, value: models as f64 });
+        }
+        let task = bench.config().task.task()?;
+        let ensemble = bench.train(&task, [0])?;
+        let model = &ensemble.models[0];
+        let norms = baselines(model, &ensemble.train)?.gradient_norms;
+        let mean_square = norms.iter().map(|norm| norm * norm).sum::<f64>() / (norms.len() * model.num_params()) as f64;
+
+        let dampings = bench.dampings().to_vec();
+        let steps = dampings.len() * self.samples.len();
+        let mut truths: Vec<(f64, Responses)> = Vec::new();
+        for (place, factor) in dampings.iter().enumerate() {
+            let proximal = Proximal { weight: self.weight, ..Proximal::new(factor * mean_square) };
+            let mut responses =
+                Responses { effects: vec![Vec::new(); task.queries.len()], residuals: Vec::new(), steps: Vec::new() };
+            for (index, &sample) in self.samples.iter().enumerate() {
+                let done = place * self.samples.len() + index;
+                bench.report(Stage::Responses, done, steps, &format!("λ {:.1e}", proximal.lambda));
+                let one = proximal.responses(model, &ensemble.train, &ensemble.queries, &[sample])?;
+                responses.effects.iter_mut().zip(one.effects).for_each(|(all, own)| all.extend(own));
+                responses.residuals.extend(one.residuals);
+                responses.steps.extend(one.steps);
+            }
+            truths.push((*factor, responses));
+        }
+
+        for candidate in bench.candidates().to_vec() {
+            let own = candidate.damping();
+            for (factor, truth) in truths.iter().filter(|(factor, _)| own.is_none_or(|own| own == *factor)) {
+                let options = Options { damping: Damping::Absolute(factor * mean_square), ..candidate.options.clone() };
+                let found = ensemble.score(candidate.estimate, &options)?;
+                let figures = self.figures(&found.scores.rows, truth)?;
+                bench.add(Row { damping: Some(*factor), ..Row::of(&candidate, &found, figures) });
+            }
+        }
+        let worst = truths.iter().flat_map(|(_, truth)| &truth.residuals).copied().fold(0.0, f64::max);
+        let about = format!(
+            "Proximal Bregman responses of {} queries to {} of {} training images that lose {} of their weight; \
+             correlation over the images, the mean over queries.\nThe minimisations ended at {worst:.1e} of their first \
+             gradient or below.",
+            task.queries.len(),
+            self.samples.len(),
+            task.train.len(),
+            self.weight,
+        );
+        let lambdas: Vec<f64> = dampings.iter().map(|factor| factor * mean_square).collect();
+        let details = [
+            ("samples", json!(self.samples.len())),
+            ("weight", json!(self.weight)),
+            ("lambda", json!(lambdas)),
+            ("largest_residual", json!(worst)),
         ];
-        match checks.into_iter().find(|(_, _, valid, _)| !valid) {
-            None => Ok(()),
-            Some((name, value, _, expected)) => Err(TruthError::Setting { name, expected: expected.into(), value }),
-        }
-    }
-
-    /// The value and gradient of what is minimised, at a point.
-    fn objective<M: Module + Task>(
-        &self,
-        model: &M,
-        train: &[<M as Task>::Batch],
-        anchors: &[Anchor],
-        sample: usize,
-        start: &[f64],
-        point: &[f64],
-    ) -> Result<(f64, Vec<f64>), TruthError> {
-        let model = write(model, point);
-        let n: usize = anchors.iter().map(|anchor| anchor.samples).sum();
-        let (mut value, mut gradient, mut seen) = (0.0, vec![0.0; point.len()], 0);
-        for (batch, anchor) in train.iter().zip(anchors) {
-            let outputs = Task::forward(&model, batch, &mut Tape::off());
-            let losses = model.loss(outputs.clone(), batch);
-            let change = losses.clone() - anchor.losses.clone();
-            let linear = (anchor.slopes.clone() * (outputs - anchor.outputs.clone())).sum();
-            let mut total = change.sum() - linear;
-            if (seen..seen + anchor.samples).contains(&sample) {
-                let own = losses.narrow(0, sample - seen, 1);
-                total = total - own.mul_scalar(self.weight);
-            }
-            seen += anchor.samples;
-            let total = total.div_scalar(n as f64);
-            value += scalar(total.clone())?;
-            let mut backward = total.backward();
-            let part = read(&model, Some(&mut backward))?;
-            gradient.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
-        }
-        for ((gradient, x), s) in gradient.iter_mut().zip(point).zip(start) {
-            *gradient += self.lambda * (x - s);
-            value += 0.5 * self.lambda * (x - s).powi(2);
-        }
-        match value.is_finite() {
-            true => Ok((value, gradient)),
-            // A step too far: the search along the line goes back.
-            false => Ok((f64::INFINITY, gradient)),
-        }
+        Ok(Findings::new(&task, about, details))
     }
 }
 
-/// The trained model's outputs of a batch, with the loss and its slope there.
-struct Anchor {
-    samples: usize,
-    outputs: Tensor<2>,
-    losses: Tensor<1>,
-    slopes: Tensor<2>,
-}
-
-impl Anchor {
-    fn new<M: Module + Task>(model: &M, batch: &<M as Task>::Batch) -> Result<Self, TruthError> {
-        let outputs = Task::forward(model, batch, &mut Tape::off()).without_autodiff();
-        let leaf = outputs.clone().autodiff().require_grad();
-        let losses = model.loss(leaf.clone(), batch);
-        if !losses.is_tracked() {
-            return Err(GradientError::Empty { what: "outputs that reach the loss" }.into());
+impl PbrfConfig {
+    /// Mean correlations over the queries, the interval cut to the range of a correlation.
+    fn figures(&self, scores: &[Vec<f64>], truth: &Responses) -> Result<Vec<Figure>, TruthError> {
+        let (mut ranks, mut linear) = (Vec::new(), Vec::new());
+        for (scores, effects) in scores.iter().zip(&truth.effects) {
+            let scores: Vec<f64> = self.samples.iter().map(|&sample| scores[sample]).collect();
+            ranks.push(spearman(&scores, effects)?);
+            linear.push(pearson(&scores, effects)?);
         }
-        let mut backward = losses.clone().sum().backward();
-        let slopes =
-            leaf.grad_remove(&mut backward).ok_or(GradientError::Empty { what: "outputs that reach the loss" })?;
-        let samples = losses.dims()[0];
-        Ok(Self { samples, outputs, losses: losses.without_autodiff(), slopes })
+        let [ranks, linear] = [ranks, linear].map(|values| Interval::of(&values).map(|mean| mean.within(-1.0, 1.0)));
+        let mut figures = Figure::interval(["spearman", "low", "high"], ranks).to_vec();
+        figures.push(Figure::new("pearson", linear.map(|mean| mean.mean)));
+        Ok(figures)
     }
-}
-
-fn measures<M: Module + Task>(model: &M, queries: &[<M as Task>::Batch]) -> Result<Vec<f64>, TruthError> {
-    let mut found = Vec::new();
-    for batch in queries {
-        let outputs = Task::forward(model, batch, &mut Tape::off()).without_autodiff();
-        found.extend(host(model.measure(outputs, batch))?);
-    }
-    Ok(found)
-}
-
-/// All trained parameters, or the gradients of all of them, one after the other.
-fn read<M: Module>(model: &M, from: Option<&mut Backward>) -> Result<Vec<f64>, TruthError> {
-    let mut reader = Reader { from, values: Ok(Vec::new()) };
-    model.visit(&mut reader);
-    let values = reader.values?;
-    if values.is_empty() {
-        return Err(GradientError::Empty { what: "parameters that require a gradient" }.into());
-    }
-    Ok(values)
-}
-
-struct Reader<'a> {
-    from: Option<&'a mut Backward>,
-    values: Result<Vec<f64>, TruthError>,
-}
-
-impl ModuleVisitor for Reader<'_> {
-    fn visit_float<const R: usize>(&mut self, param: &Param<Tensor<R>>) {
-        let value = param.val();
-        if !value.is_require_grad() {
-            return;
-        }
-        let wanted = match &mut self.from {
-            None => value.without_autodiff(),
-            Some(from) => value.grad_remove(from).unwrap_or_else(|| value.without_autodiff().zeros_like()),
-        };
-        if let Ok(values) = &mut self.values {
-            match host(wanted) {
-                Ok(more) => values.extend(more),
-                Err(error) => self.values = Err(error),
-            }
-        }
-    }
-}
-
-/// The model with its trained parameters replaced.
-fn write<M: Module>(model: &M, values: &[f64]) -> M {
-    model.clone().map(&mut Writer { values })
-}
-
-struct Writer<'a> {
-    values: &'a [f64],
-}
-
-impl ModuleMapper for Writer<'_> {
-    fn map_float<const R: usize>(&mut self, param: Param<Tensor<R>>) -> Param<Tensor<R>> {
-        if !param.val().is_require_grad() {
-            return param;
-        }
-        param.map(|value| {
-            let value = value.inner();
-            let (own, rest) = self.values.split_at(value.shape().num_elements());
-            self.values = rest;
-            let data = TensorData::new(own.to_vec(), value.shape());
-            Tensor::from_inner(Tensor::from_data(data, (&value.device(), value.dtype()))).require_grad()
-        })
-    }
-}
-
-fn scalar(value: Tensor<1>) -> Result<f64, TruthError> {
-    let values = host(value.without_autodiff())?;
-    values.first().copied().ok_or_else(|| GradientError::Empty { what: "losses in a batch" }.into())
-}
-
-fn host<const R: usize>(value: Tensor<R>) -> Result<Vec<f64>, TruthError> {
-    let read = value.into_data_dtype(DType::F64).try_into_vec::<f64>();
-    read.map_err(|e| GradientError::Read(format!("{e:?}")).into())
 }

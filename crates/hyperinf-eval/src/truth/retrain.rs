@@ -1,9 +1,9 @@
 use crate::TruthError;
 
-/// A model that can be trained anew on any part of its training samples: what every ground truth is made of.
+/// A model that can be retrained on any subset of its training samples: the basis of most ground truths.
 ///
-/// A training must depend on nothing but the subset and the seed, which decides the starting point and the order of
-/// the samples. Retrainings are done on all threads at once.
+/// A training must depend on the subset and the seed alone; the seed sets the initial parameters and the order of the
+/// samples. Retrainings run on all threads at once.
 pub trait Retrain: Sync {
     /// The number of training samples, `n`.
     fn samples(&self) -> usize;
@@ -11,18 +11,18 @@ pub trait Retrain: Sync {
     /// The number of queries, `q`.
     fn queries(&self) -> usize;
 
-    /// The task in one line: data, model, how it is trained. Two tasks that can give different losses must have
-    /// different fingerprints; a [`Bank`](crate::Bank) belongs to one.
+    /// The task in one line: data, model, training. Tasks that can give different losses must have different
+    /// fingerprints; a [`Bank`](crate::Bank) belongs to one.
     fn fingerprint(&self) -> String;
 
-    /// The loss of each query, `[q]`, after training on the samples of `subset` (ascending, each once) with `seed`.
+    /// The loss of each query, `[q]`, after training on `subset` (ascending, without repetition) with `seed`.
     ///
     /// # Errors
     ///
-    /// If training fails: [`TruthError::Retrain`] takes any error.
+    /// If training fails; [`TruthError::Retrain`] wraps any error.
     fn query_losses(&self, subset: &[usize], seed: u64) -> Result<Vec<f64>, TruthError>;
 
-    /// The losses with what the model predicts for each query, where the task has predictions.
+    /// The losses, and the predicted class of each query for tasks with classes.
     ///
     /// # Errors
     ///
@@ -31,15 +31,15 @@ pub trait Retrain: Sync {
         Ok(Outcome { losses: self.query_losses(subset, seed)?, predictions: None })
     }
 
-    /// The optimiser's steps when training on so many samples, where that is known: [`selection`](crate::selection)
-    /// refuses a task that takes fewer steps on fewer samples.
+    /// The optimiser's steps when training on that many samples, if known: [`selection`](crate::selection) refuses a
+    /// task that takes fewer steps on fewer samples.
     fn steps(&self, samples: usize) -> Option<usize> {
         let _ = samples;
         None
     }
 }
 
-/// What a training gave.
+/// The result of a training.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// The loss of each query, `[q]`.
@@ -58,7 +58,7 @@ pub(crate) fn count(what: &'static str, found: usize, expected: usize) -> Result
     if found == expected { Ok(()) } else { Err(TruthError::Count { what, found, expected }) }
 }
 
-/// Fails if there are none.
+/// Fails if the count is 0.
 pub(crate) fn some(name: &'static str, count: usize) -> Result<(), TruthError> {
     if count > 0 { Ok(()) } else { Err(TruthError::Setting { name, expected: "at least one".into(), value: 0.0 }) }
 }

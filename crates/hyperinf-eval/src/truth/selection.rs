@@ -1,25 +1,29 @@
+use hyperinf_scoring::QueryMode;
 use serde::Serialize;
+use serde_json::json;
 
+use super::Truth;
 use super::retrain::{best_first, check_scores, some};
-use crate::{Bank, Interval, Job, Retrain, TruthError, random_subsets};
+use crate::digits::{DigitsTask, Length, digits};
+use crate::{Bank, Bench, Figure, Findings, Interval, Job, Retrain, Row, TruthError, random_scores, random_subsets};
 
-/// How much is kept, and how often it is trained on.
+/// Data selection: the shares kept, and the trainings on them.
 ///
 /// | field | default | purpose | range |
 /// |---|---|---|---|
 /// | `keep` | 0.05, 0.2, 0.4, 0.7 | shares of the samples to keep | 0 < share < 1 |
-/// | `seeds` | 0 to 4 | trainings on each choice | at least one |
-/// | `draws` | 5 | random choices of the same size, each trained with one seed in turn | ≥ 1 |
-/// | `draw` | 0 | the seed of the random choices | |
+/// | `seeds` | 0 to 4 | trainings on each selection | at least one |
+/// | `draws` | 5 | random selections of the same size, each trained with one seed in turn | ≥ 1 |
+/// | `draw` | 0 | the seed of the random selections | |
 #[derive(Clone, Debug, PartialEq)]
 pub struct SelectionConfig {
     /// The shares to keep.
     pub keep: Vec<f64>,
     /// The seeds of the trainings.
     pub seeds: Vec<u64>,
-    /// Random choices beside.
+    /// The number of random selections of each size.
     pub draws: usize,
-    /// The seed of the random choices.
+    /// The seed of the random selections.
     pub draw: u64,
 }
 
@@ -29,8 +33,92 @@ impl Default for SelectionConfig {
     }
 }
 
-/// What training on a choice of the samples gave; each value is the mean over queries of one training, the interval is
-/// over trainings.
+/// Data selection as a ground truth: the loss on other images after training on the best ones.
+///
+/// The images that judge the trained models are neither training images nor the queries that scores are computed for.
+/// Scores are for the mean of the queries; every training takes as many steps as one on all images.
+///
+/// | field | default | purpose | range |
+/// |---|---|---|---|
+/// | `selection` | see [`SelectionConfig`] | shares and trainings | |
+/// | `test` | 300 | images that judge the trained models | ≥ 1 |
+/// | `noise` | 0 | share of the training images that get a wrong label first | [0, 1] |
+#[derive(Clone, Debug, PartialEq)]
+pub struct SelectionTrial {
+    /// Shares and trainings.
+    pub selection: SelectionConfig,
+    /// The number of images that judge the trained models.
+    pub test: usize,
+    /// The share of the training images that get a wrong label first.
+    pub noise: f64,
+}
+
+impl Default for SelectionTrial {
+    fn default() -> Self {
+        Self { selection: SelectionConfig::default(), test: 300, noise: 0.0 }
+    }
+}
+
+impl Truth for SelectionTrial {
+    fn name(&self) -> &'static str {
+        "selection"
+    }
+
+    fn figure(&self) -> &'static str {
+        "loss in nats of images not trained on, mean over trainings; lower = better"
+    }
+
+    fn evaluate(&self, bench: &mut Bench<'_>) -> Result<Findings, TruthError> {
+        let (scored, judged) = self.tasks(bench)?;
+        let run = |bench: &mut Bench<'_>, scores: &[Vec<f64>]| {
+            bench.retrain(&judged, |bank, progress| selection(&judged, scores, &self.selection, bank, progress))
+        };
+        let random = run(bench, &random_scores(1, judged.train.len(), 0))?;
+        bench.add(Row::baseline("all images", Selection::figures(&random, |selection| selection.full)));
+        bench.add(Row::baseline("random", Selection::figures(&random, |selection| selection.random)));
+        let ensemble = bench.train(&scored, bench.seeds())?;
+        bench.judge(&ensemble, QueryMode::Mean, |bench, scores| {
+            Ok(Selection::figures(&run(bench, &scores.rows)?, |selection| selection.best))
+        })?;
+        let about = format!(
+            "Selection: training on a part of {} images ({:.0} % wrong labels) for {} steps, {} seeds each; mean loss of \
+             {} other images.",
+            judged.train.len(),
+            100.0 * self.noise,
+            judged.recipe.steps(judged.train.len()),
+            self.selection.seeds.len(),
+            judged.queries.len(),
+        );
+        let details = [
+            ("keep", json!(self.selection.keep)),
+            ("noise", json!(self.noise)),
+            ("random_draws", json!(self.selection.draws)),
+            ("seeds", json!(self.selection.seeds.len())),
+        ];
+        Ok(Findings::new(&judged, about, details))
+    }
+}
+
+impl SelectionTrial {
+    /// The task with the queries that scores are for, and the one with the images that judge the trained models.
+    fn tasks(&self, bench: &Bench<'_>) -> Result<(DigitsTask, DigitsTask), TruthError> {
+        let config = &bench.config().task;
+        let mut recipe = config.recipe;
+        recipe.validate()?;
+        some("test images", self.test)?;
+        some("queries", config.queries)?;
+        let (mut train, rest) = digits()?.split(config.train, config.queries + self.test, config.data_seed)?;
+        train.mislabel(self.noise, config.data_seed)?;
+        recipe.length = Length::Steps(recipe.steps(train.len()));
+        let own: Vec<usize> = (0..config.queries).collect();
+        let test: Vec<usize> = (config.queries..rest.len()).collect();
+        let scored = DigitsTask { train, queries: rest.of(&own), hidden: config.hidden.clone(), recipe };
+        let judged = DigitsTask { queries: rest.of(&test), ..scored.clone() };
+        Ok((scored, judged))
+    }
+}
+
+/// Losses after training on selected samples: of each training the mean over queries, with an interval over trainings.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Selection {
     /// The share kept.
@@ -39,21 +127,33 @@ pub struct Selection {
     pub kept: usize,
     /// Loss after training on the best.
     pub best: Interval,
-    /// Loss after training on random choices.
+    /// Loss after training on random selections.
     pub random: Interval,
     /// Loss after training on all samples.
     pub full: Interval,
 }
 
-/// Keeps the samples of the highest mean scores over the queries, trains on them from scratch, and beside on random
-/// choices of the same size and on everything: one result per share.
+impl Selection {
+    /// The mean losses with their intervals, cut at 0: no cross-entropy is below.
+    fn figures(all: &[Self], loss: impl Fn(&Self) -> Interval) -> Vec<Figure> {
+        let figures = |selection: &Self| {
+            let name = format!("loss_{}", selection.share);
+            let (low, high) = (format!("{name}_low"), format!("{name}_high"));
+            Figure::interval([&name, &low, &high], Some(loss(selection).within(0.0, f64::INFINITY)))
+        };
+        all.iter().flat_map(figures).collect()
+    }
+}
+
+/// Keeps the samples with the highest mean scores over the queries and trains on them from scratch, on random
+/// selections of the same size, and on all samples: one result per share.
 ///
-/// `scores` are `[q, n]`, or one row for all queries; positive = helpful. Every training must take equally many steps, or
-/// fewer samples would also mean less training: a task whose [`Retrain::steps`] differ is refused.
+/// `scores` are `[q, n]`, or one row for all queries; positive = helpful. Every training must take the same number of
+/// steps, or fewer samples would also mean less training: a task whose [`Retrain::steps`] differ is refused.
 ///
 /// # Errors
 ///
-/// If the scores have another shape, a setting is out of its range, steps differ, or a training fails.
+/// If the scores have another shape, a setting is out of range, steps differ, or a training fails.
 pub fn selection(
     task: &dyn Retrain,
     scores: &[Vec<f64>],

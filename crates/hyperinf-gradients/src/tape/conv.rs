@@ -45,13 +45,13 @@ impl Tape {
     /// Applies a convolution over two dimensions, with any stride, padding, dilation and groups.
     ///
     /// The block is `[channels_in / groups · height · width, channels_out]` in the order of Burn's weight with its
-    /// first dimension last; a bias is the last row. Positions are those of the output, and `a` the patch of the
-    /// input that each of them saw: as many times the input as the kernel has entries, over the strides.
+    /// first dimension last; a bias is the last row. Positions are those of the output, and `a` is the input
+    /// patch of each: as many times the input as the kernel has entries, over the strides.
     ///
-    /// With groups an output channel sees the inputs of its group alone, which one `a` per position does not say. The
-    /// positions are then gone through once for each group, with `δ` of that group's outputs only; or, where there are
-    /// more groups than rows (depthwise), once for each row, with that entry of the patch times `δ` as `δ` and a unit
-    /// vector as `a`.
+    /// With groups an output channel depends on the inputs of its group only, which one `a` per position cannot
+    /// express. Each position then occurs once per group, with the `δ` of that group's outputs; or, where there are
+    /// more groups than rows (depthwise), once per row, with that entry of the patch times `δ` as `δ` and a unit vector
+    /// as `a`.
     ///
     /// # Shapes
     ///
@@ -114,7 +114,7 @@ impl Form {
         self.inputs * self.kernel[0] * self.kernel[1] + usize::from(self.bias)
     }
 
-    /// `a` and `δ` from the input and what came back, `[n, t, cols]`, for `t` outputs of that height and width.
+    /// `a` and `δ` from the input and the output gradient `[n, t, cols]`, for `t` outputs of that height and width.
     fn read(self, input: Tensor<4>, delta: Tensor<3>, outputs: [usize; 2]) -> Read {
         let ([n, t, cols], groups, rows) = (delta.dims(), self.groups, self.rows());
         let entries = self.inputs * self.kernel[0] * self.kernel[1];
@@ -136,7 +136,7 @@ impl Form {
         (units([n, rows, t], &scaled), scaled)
     }
 
-    /// What each output saw, `[n, channels_in, kernel entries, t]`.
+    /// The input patch of each output, `[n, channels_in, kernel entries, t]`.
     fn patches(&self, input: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
         let [n, channels, _, _] = input.dims();
         let padded = if self.padding == [(0, 0); 2] { input } else { input.pad(self.padding, PadMode::Constant(0.0)) };
@@ -151,7 +151,7 @@ impl Form {
     }
 }
 
-/// Burn's padding for as many outputs as inputs over the stride: what is odd comes after.
+/// Burn's padding for as many outputs as inputs over the stride; an odd remainder goes to the end.
 fn same(length: usize, kernel: usize, stride: usize) -> (usize, usize) {
     let needed = (length.div_ceil(stride).max(1) - 1) * stride + kernel;
     let total = needed.saturating_sub(length);

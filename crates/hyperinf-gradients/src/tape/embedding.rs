@@ -9,10 +9,10 @@ impl Tape {
     /// Looks up token vectors. The block is `[vocabulary, d]`, one row per token.
     ///
     /// Per-sample gradients of a whole vocabulary are large: `n · vocabulary · d` numbers, of which at most
-    /// `n · t · d` are not zero, and the capture holds `n · t · vocabulary` more. Where that is too much, record
+    /// `n · t · d` are not zero, and the capture holds `n · t · vocabulary` more. Where that is too much, use
     /// [`embedding_rows`](Self::embedding_rows).
     ///
-    /// A table that is also the output layer has a second gradient there, which is not part of this.
+    /// A table that is also the output layer has a second gradient there, which is not recorded.
     ///
     /// # Shapes
     ///
@@ -30,7 +30,7 @@ impl Tape {
         self.embedding_rows(name, layer, tokens, all)
     }
 
-    /// Looks up token vectors and notes those of some tokens only. The block is `[k, d]`: row `j` is token `rows[j]`.
+    /// Looks up token vectors and records those of some tokens only. The block is `[k, d]`: row `j` is token `rows[j]`.
     ///
     /// The rows must be the same in every batch, of training samples and of queries. Dot products are complete if
     /// they hold the tokens of all queries; a curvature is then that of these rows.

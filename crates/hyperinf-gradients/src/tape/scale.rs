@@ -6,10 +6,10 @@ use super::{Tape, units};
 use crate::Block;
 
 impl Tape {
-    /// Notes a vector that a layer added to its outputs: the bias alone of a linear layer, as BitFit trains it.
+    /// Records a vector that a layer added to its outputs: the bias alone of a linear layer, as BitFit trains it.
     ///
-    /// The block is `[1, d]`. The layer's weights are whatever the caller made of them: take a model from
-    /// `module.valid()` to spare their gradients.
+    /// The block is `[1, d]`. Take a model from `module.valid()`, so that no gradients of the layer's weights are
+    /// computed.
     ///
     /// ```
     /// # use hyperinf_gradients::Tape;
@@ -21,7 +21,7 @@ impl Tape {
     ///
     /// # Shapes
     ///
-    /// `output`: `[n, .., d]`, which is also what is returned.
+    /// `output`: `[n, .., d]`, which is also the shape returned.
     pub fn bias<const R: usize>(&mut self, name: &str, output: Tensor<R>) -> Tensor<R> {
         if !self.recording {
             return output;

@@ -1,8 +1,8 @@
 use std::borrow::Borrow;
 
-use hyperinf_gradients::{Capture, Estimate, GradientError, Gradients, Tape, Task, estimated};
+use hyperinf_gradients::{Capture, Estimate, GradientError, Tape, Task, estimated};
 
-use crate::{ScoreError, Set, Source};
+use crate::{Batch, ScoreError, Set, Source};
 
 /// The pseudo-samples of an [`Estimate`] of a task's curvature: the mean of their outer products is the curvature.
 ///
@@ -12,9 +12,9 @@ use crate::{ScoreError, Set, Source};
 pub struct CurvatureSource<'a, T, I> {
     /// The model with its loss; anything but [`Estimate::Empirical`] needs its [`Task::likelihood`].
     pub task: &'a T,
-    /// The batches: a slice of them, or a lazy iterator that can be cloned.
+    /// The batches: a slice, or a lazy iterator that can be cloned.
     pub batches: I,
-    /// What is sent back from the outputs.
+    /// What is backpropagated from the outputs.
     pub estimate: Estimate,
 }
 
@@ -24,11 +24,11 @@ where
     I: IntoIterator + Clone,
     I::Item: Borrow<T::Batch>,
 {
-    /// The factor of each batch's pseudo-samples that makes their mean over batches that of all samples; `None` if all
-    /// are 1.
+    /// The factor of each batch's pseudo-samples that turns the mean over batches into the mean over all samples;
+    /// `None` if all factors are 1.
     ///
-    /// The exact Gauss-Newton matrix takes as many passes over a batch as its longest sample has rows, so that a
-    /// batch of `r` passes (per class) would weigh `r` times in the mean: its share is `r / mean(r)` too large.
+    /// The exact Gauss-Newton matrix takes as many passes over a batch as its longest sample has rows. A batch of `r`
+    /// passes (per class) would weigh `r / mean(r)` times too much in the mean.
     fn factors(&self) -> Option<Vec<f64>> {
         let Estimate::GaussNewton { sketch: None } = self.estimate else { return None };
         let likelihoods =
@@ -55,25 +55,14 @@ where
     I: IntoIterator + Clone,
     I::Item: Borrow<T::Batch>,
 {
-    fn pass(&self, visit: &mut dyn FnMut(Gradients) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
-        self.pass_captures(&mut |captures| {
-            let blocks = captures.iter().map(Capture::gradients).collect();
-            visit(Gradients { layout: captures.into_iter().map(|c| c.block).collect(), blocks })
-        })
-    }
-
-    fn has_captures(&self) -> bool {
-        true
-    }
-
-    fn pass_captures(&self, visit: &mut dyn FnMut(Vec<Capture>) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
+    fn pass(&self, visit: &mut dyn FnMut(Batch) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
         let factors = self.factors();
         for (index, batch) in self.batches.clone().into_iter().enumerate() {
             let factor = factors.as_ref().map_or(1.0, |factors| factors[index]);
             let scaled = |capture: Capture| Capture { delta: capture.delta.mul_scalar(factor), ..capture };
             estimated(self.task, batch.borrow(), index, self.estimate, |captures| {
                 let captures = if factor == 1.0 { captures } else { captures.into_iter().map(scaled).collect() };
-                visit(captures).map_err(Stop)
+                visit(captures.into()).map_err(Stop)
             })
             .map_err(|Stop(error)| error)?;
         }
@@ -81,7 +70,7 @@ where
     }
 }
 
-/// A [`ScoreError`] that gradients of the curvature's samples turn into.
+/// A [`ScoreError`] that an error of the curvature's gradients becomes.
 struct Stop(ScoreError);
 
 impl From<GradientError> for Stop {

@@ -1,45 +1,33 @@
-use std::sync::Arc;
-
 use burn::tensor::{Tensor, s};
-use hyperinf_curvature::{Curvature, Storage};
-use hyperinf_gradients::{Block, Capture, GradientError, Gradients, Projection, Sides};
+use hyperinf_curvature::{Kronecker, Storage};
+use hyperinf_gradients::{Block, GradientError, Projection, Sides};
 
 use crate::passes::accumulate;
-use crate::{ScoreError, Set, Source};
+use crate::{Batch, Samples, ScoreError, Set, Source};
 
-/// A source whose gradients are projected: every other function takes it for a source of smaller gradients.
+/// A source whose gradients are projected. Every other function treats it as a source of smaller gradients.
 ///
-/// Captures are projected before they are multiplied out, so that no gradient of a block's full size is formed;
-/// gradients of a source without captures are projected themselves.
+/// Captures are projected before they are multiplied out, so that no gradient of a block's full size is formed.
 #[derive(Clone, Copy)]
 pub struct ProjectedSource<'a> {
-    /// What is projected.
+    /// The source to project.
     pub source: &'a dyn Source,
-    /// How: alike for training samples, queries and the samples of a curvature.
+    /// The same projection for training samples, queries and the samples of a curvature.
     pub projection: &'a Projection,
 }
 
 impl Source for ProjectedSource<'_> {
-    fn pass(&self, visit: &mut dyn FnMut(Gradients) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
-        if !self.source.has_captures() {
-            return self.source.pass(&mut |gradients| visit(self.projection.gradients(&gradients).map_err(unfit)?));
-        }
-        self.pass_captures(&mut |captures| {
-            let blocks = captures.iter().map(Capture::gradients).collect();
-            visit(Gradients { layout: self.projection.projected().clone(), blocks })
+    fn pass(&self, visit: &mut dyn FnMut(Batch) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
+        self.source.pass(&mut |Batch { samples, unprojected }| {
+            let samples = match samples {
+                Samples::Gradients(gradients) => {
+                    Samples::Gradients(self.projection.gradients(&gradients).map_err(unfit)?)
+                }
+                Samples::Captures(captures) => Samples::Captures(self.projection.captures(captures).map_err(unfit)?),
+            };
+            let unprojected = unprojected.unwrap_or_else(|| self.projection.layout().clone());
+            visit(Batch { samples, unprojected: Some(unprojected) })
         })
-    }
-
-    fn has_captures(&self) -> bool {
-        self.source.has_captures()
-    }
-
-    fn unprojected(&self) -> Option<Arc<[Block]>> {
-        self.source.unprojected().or_else(|| Some(self.projection.layout().clone()))
-    }
-
-    fn pass_captures(&self, visit: &mut dyn FnMut(Vec<Capture>) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
-        self.source.pass_captures(&mut |captures| visit(self.projection.captures(captures).map_err(unfit)?))
     }
 }
 
@@ -50,8 +38,8 @@ fn unfit(error: GradientError) -> ScoreError {
 /// The projection onto the leading principal directions of both sides of every block: the eigenvectors of the `rank`
 /// largest eigenvalues of `A` and `S` ([`Moments::Captures`]) or of `L` and `R` ([`Moments::Gradients`]).
 ///
-/// Sides not longer than `rank` stay as they are. An orthogonal change of basis that leaves out what varies least:
-/// exact where the gradients have no part in what is left out. One pass over the source, in errors the training samples.
+/// Sides not longer than `rank` stay as they are. The result is exact where the gradients have no component in the
+/// directions left out. Takes one pass; errors call the source's samples training samples.
 ///
 /// # Errors
 ///
@@ -72,21 +60,17 @@ pub fn principal(source: &dyn Source, moments: Moments, rank: usize) -> Result<P
             (length > rank).then(|| vectors.slice(s![.., 0..rank]))
         };
         layout.push(found.block);
-        sides.push(match found.curvature {
-            Curvature::Kronecker { left, right, .. } => {
-                Sides { left: leading(left, rows), right: leading(right, cols) }
-            }
-            other => unreachable!("the storage asked for gives two eigenbases, not {:?}", other.structure()),
-        });
+        let Kronecker { left, right, .. } = found.curvature.try_into()?;
+        sides.push(Sides { left: leading(left, rows), right: leading(right, cols) });
     }
     Projection::new(layout, sides).map_err(unfit)
 }
 
-/// Of which second moments [`principal`] takes the eigenvectors.
+/// The second moments whose eigenvectors [`principal`] takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moments {
     /// `A = mean a aᵀ` and `S = mean δ δᵀ` over positions: LoGra's initialisation (Choe et al. 2024, section 3).
     Captures,
-    /// `L = mean g gᵀ` and `R = mean gᵀ g`: those directions that hold most of the gradients' squared norm.
+    /// `L = mean g gᵀ` and `R = mean gᵀ g`: the directions with most of the gradients' squared norm.
     Gradients,
 }

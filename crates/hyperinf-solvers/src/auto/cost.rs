@@ -1,17 +1,16 @@
-//! What each way to invert costs, in seconds: the one place for measured constants.
-
-use std::fmt;
+//! The estimated seconds of each way to invert: the one place for measured constants.
 
 use burn::tensor::{DType, Device};
+use hyperinf_linalg::{epsilon, has_own_memory};
 
-use crate::krylov::epsilon;
+use super::{Estimate, IterationEstimate, Way};
 
 /// Above this product of rounding and condition an iteration runs in f64.
 const ROUNDING: f64 = 0.03;
 /// Refinement rounds that a right-hand side usually takes after an iteration.
 const ROUNDS: f64 = 2.0;
 
-/// Flop and bytes per second, and seconds per launch.
+/// Rates of a machine: flop and bytes per second, seconds per launch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Machine {
     /// Products of matrices in f32 and f64, on the device.
@@ -30,7 +29,8 @@ pub(super) struct Machine {
     latency: f64,
 }
 
-/// Measured on two cores of a Zen 4 processor on 22 November 2026 at sizes from 256 to 2048; see `docs/benchmarks.md`, "Inverses".
+/// Measured on two cores of a Zen 4 processor on 22 November 2026 at sizes from 256 to 2048; see
+/// `docs/benchmarks.md`, "Inverses".
 const PROCESSOR: Machine = Machine {
     product_f32: 175e9,
     product_f64: 87e9,
@@ -50,12 +50,11 @@ const CARD: Machine =
 impl Machine {
     /// The rates of a device.
     pub(super) fn of(device: &Device) -> Self {
-        // Only a device with memory of its own reports a pool.
-        if device.memory_pool_usage().is_some() { CARD } else { PROCESSOR }
+        if has_own_memory(device) { CARD } else { PROCESSOR }
     }
 }
 
-/// The iteration that could be taken.
+/// A hyperpower iteration on one matrix.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Iteration {
     pub(super) products: usize,
@@ -63,34 +62,31 @@ pub(super) struct Iteration {
     pub(super) dtype: DType,
 }
 
-/// Seconds of each way for all dampings and right-hand sides.
+/// A block to be inverted.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Costs {
-    pub(super) cholesky: f64,
-    pub(super) spectral: f64,
-    /// With its products; none where there is no matrix to iterate on.
-    hyperpower: Option<(f64, usize)>,
+pub(super) struct Workload {
+    /// The side of the matrix.
+    pub(super) size: usize,
+    /// Rows of this length.
+    pub(super) right_hand_sides: usize,
+    pub(super) dampings: usize,
+    /// `None` where there is no matrix to iterate on.
+    pub(super) iteration: Option<Iteration>,
 }
 
-impl Costs {
-    /// For a matrix of a size, right-hand sides of its length and a number of dampings.
-    pub(super) fn of(
-        machine: Machine,
-        size: usize,
-        rows: usize,
-        dampings: usize,
-        iteration: Option<Iteration>,
-    ) -> Self {
-        let (k, rows, dampings) = (size as f64, rows as f64, dampings as f64);
+impl Workload {
+    /// Seconds of each way for all dampings and right-hand sides.
+    pub(super) fn estimate(self, machine: Machine) -> Estimate {
+        let (k, rows, dampings) = (self.size as f64, self.right_hand_sides as f64, self.dampings as f64);
         let square = k * k;
-        // The matrix once, right-hand sides there and back for every damping.
-        let ways = (4.0 * square + 8.0 * rows * k * dampings) / machine.transfer;
+        // The matrix once, right-hand sides to the host and back for every damping.
+        let transfers = (4.0 * square + 8.0 * rows * k * dampings) / machine.transfer;
         // Two triangular solves and the residual.
         let solves = rows * 4.0 * square / machine.solve;
-        let cholesky = ways + dampings * (square * k / 3.0 / machine.factor + solves);
+        let cholesky = transfers + dampings * (square * k / 3.0 / machine.factor + solves);
         let rotations = rows * 6.0 * square / machine.product_f64;
-        let spectral = ways + 9.0 * square * k / machine.eigen + dampings * rotations;
-        let hyperpower = iteration.map(|iteration| {
+        let spectral = transfers + 9.0 * square * k / machine.eigen + dampings * rotations;
+        let hyperpower = self.iteration.map(|iteration| {
             let long = iteration.dtype == DType::F64 || epsilon(iteration.dtype) * iteration.condition > ROUNDING;
             let rate = if long { machine.product_f64 } else { machine.product_f32 };
             let products = iteration.products as f64;
@@ -99,30 +95,20 @@ impl Costs {
             let launches = products * 6.0 * machine.latency;
             let refined = rows * (1.0 + ROUNDS) * 4.0 * square / machine.product_f64;
             let seconds = products * 2.0 * square * k / rate + passes + launches + refined;
-            (dampings * seconds, iteration.products)
+            IterationEstimate { seconds: dampings * seconds, products: iteration.products }
         });
-        Self { cholesky, spectral, hyperpower }
-    }
-
-    /// The name of the cheapest.
-    pub(super) fn cheapest(&self) -> &'static str {
-        let iteration = self.hyperpower.map_or(f64::INFINITY, |(seconds, _)| seconds);
-        if iteration < self.cholesky.min(self.spectral) {
-            "hyperpower-9"
-        } else if self.spectral < self.cholesky {
-            "spectral"
-        } else {
-            "exact"
-        }
+        Estimate { cholesky, spectral, hyperpower }
     }
 }
 
-impl fmt::Display for Costs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "estimated {:.1e} s by Cholesky, {:.1e} s by eigenvectors", self.cholesky, self.spectral)?;
-        match self.hyperpower {
-            Some((seconds, products)) => write!(f, ", {seconds:.1e} s by {products} products (hyperpower-9)"),
-            None => Ok(()),
-        }
+/// The way with the lowest estimate.
+pub(super) fn cheapest(estimate: &Estimate) -> Way {
+    let iteration = estimate.hyperpower.map_or(f64::INFINITY, |iteration| iteration.seconds);
+    if iteration < estimate.cholesky.min(estimate.spectral) {
+        Way::Hyperpower
+    } else if estimate.spectral < estimate.cholesky {
+        Way::Spectral
+    } else {
+        Way::Cholesky
     }
 }

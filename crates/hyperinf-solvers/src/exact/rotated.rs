@@ -1,9 +1,10 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, host, precise, tensor_from_host};
+use hyperinf_curvature::Curvature;
+use hyperinf_linalg::{host, largest, precise, ratios, tensor_from_host};
 
 use super::TOLERANCE;
-use crate::solver::{check_rows, finite, largest, ratios};
-use crate::{Inverse, Solution, SolveError};
+use crate::solver::{check_rows, finite};
+use crate::{Inverse, Plan, Solution, SolveError};
 
 /// The residual that refinement aims for in f64, and its rounds at most.
 const REFINED: f64 = 1e-10;
@@ -18,21 +19,12 @@ pub(super) struct Rotated {
 }
 
 impl Rotated {
-    /// The inverse of a Kronecker curvature: a division in its eigenbasis.
-    pub(super) fn kronecker(h: &Curvature, lambda: f64) -> Result<Self, SolveError> {
+    /// The inverse of a curvature with known eigenvalues, complete or not: a division in its eigenbasis. Without a
+    /// complete basis `x = v/λ + Σ_k (1/(μ_k + λ) − 1/λ) ⟨v, q_k⟩ q_k`.
+    pub(super) fn new(h: &Curvature, values: Tensor<2>, complete: bool, lambda: f64) -> Result<Self, SolveError> {
         let h = h.precise();
-        let Curvature::Kronecker { left, right, eigenvalues } = &h else { unreachable!("the caller matched it") };
-        let eigenvalues = reciprocals(eigenvalues.clone(), lambda, 0.0)?;
-        let inverse = Curvature::Kronecker { left: left.clone(), right: right.clone(), eigenvalues };
-        Ok(Self { h, lambda, inverse, complement: 0.0 })
-    }
-
-    /// The inverse of eigenpairs: `x = v/λ + Σ_k (1/(μ_k + λ) − 1/λ) ⟨v, q_k⟩ q_k`.
-    pub(super) fn eigen(h: &Curvature, lambda: f64) -> Result<Self, SolveError> {
-        let (h, complement) = (h.precise(), 1.0 / lambda);
-        let Curvature::Eigen { vectors, values } = &h else { unreachable!("the caller matched it") };
-        let values = reciprocals(values.clone().unsqueeze(), lambda, complement)?.squeeze_dim(0);
-        let inverse = Curvature::Eigen { vectors: vectors.clone(), values };
+        let complement = if complete { 0.0 } else { 1.0 / lambda };
+        let inverse = h.with_core(reciprocals(precise(values), lambda, complement)?);
         Ok(Self { h, lambda, inverse, complement })
     }
 }
@@ -79,5 +71,9 @@ impl Inverse for Rotated {
         let solution =
             Solution { x: x.cast(dtype), iterations: 0, residuals, tolerance: Some(TOLERANCE), products: None };
         finite("exact", solution)
+    }
+
+    fn plan(&self) -> Plan {
+        Plan::of("exact")
     }
 }

@@ -1,12 +1,12 @@
-//! Blocks of a model, one by one and together: bounds, types, retries, warm starts.
+//! Blocks of a model, one by one and in batches: bounds, types, retries, warm starts.
 
 use burn::tensor::{DType, Device, Tensor};
-use hyperinf_curvature::{Curvature, host};
+use hyperinf_curvature::{Curvature, Dense};
+use hyperinf_linalg::{epsilon, has_own_memory, host};
 
 use super::Hyperpower;
 use super::interval::Interval;
 use super::iterate::MatrixInverse;
-use crate::krylov::epsilon;
 use crate::solver::check;
 use crate::{SolveError, certain_bound, spectral_bound};
 
@@ -14,12 +14,12 @@ use crate::{SolveError, certain_bound, spectral_bound};
 const ROUNDING: f64 = 0.03;
 /// Sizes up to this are inverted side by side on a processor, a core each.
 const SMALL: usize = 256;
-/// Numbers in one batch of matrices, 64 MiB in f32; an iteration holds up to eight such batches.
+/// Values in one batch of matrices, 64 MiB in f32; an iteration holds up to eight such batches.
 const BATCH: usize = 1 << 24;
 
 impl Hyperpower {
     /// The inverse of one block, from the estimated bound, the certain one, and in f64, until one neither diverges nor
-    /// contradicts its certificate; the best, if none does.
+    /// contradicts its certificate; otherwise the best of them.
     pub(super) fn inverse(&self, problem: &Problem<'_>) -> Result<MatrixInverse, SolveError> {
         let attempt = |dtype, upper: f64| {
             let a = problem.damped(dtype);
@@ -29,7 +29,7 @@ impl Hyperpower {
         if !again(&first) {
             return first;
         }
-        // An eigenvalue above the estimated bound: the certain one costs a few steps more.
+        // An eigenvalue lies above the estimated bound: the certain one costs a few more steps.
         let certain = certain_bound(problem.matrix)? + problem.lambda;
         let found = better(first, attempt(problem.dtype, certain));
         if again(&found) && problem.dtype != DType::F64 && problem.has_f64() {
@@ -38,7 +38,7 @@ impl Hyperpower {
         found
     }
 
-    /// The inverse from the one at another damping; none if that would not be shorter or did not work.
+    /// The inverse from the one at another damping; `None` if that would not be shorter or did not converge.
     pub(super) fn warm(&self, problem: &Problem<'_>, lambda: f64, known: &MatrixInverse) -> Option<MatrixInverse> {
         let ratio = problem.lambda / lambda;
         // Rounding of the known inverse widens the interval, in single directions by more than its mean.
@@ -55,11 +55,11 @@ impl Hyperpower {
         found.ok().filter(|found| found.error < 1.0 && !found.is_doubtful())
     }
 
-    /// Groups of blocks that are inverted together, by their places.
+    /// Groups of blocks that are inverted together, each with its index.
     pub(super) fn groups<'a>(&self, blocks: &[(&'a Curvature, f64)]) -> Vec<Vec<(usize, Problem<'a>)>> {
         let mut groups: Vec<Vec<(usize, Problem<'a>)>> = Vec::new();
         for (i, (h, lambda)) in blocks.iter().enumerate() {
-            // An unsuitable block gets its error when it is prepared alone.
+            // An unsuitable block fails when it is prepared alone.
             let Some(matrix) = h.matrix() else { continue };
             let size = matrix.dims()[0];
             if check(self, h, *lambda).is_err() || !batches(&matrix.device()) {
@@ -83,7 +83,7 @@ impl Hyperpower {
         groups
     }
 
-    /// The inverses of a group, but for those that failed.
+    /// The inverses of a group, except those that failed.
     pub(super) fn together(&self, group: &[(usize, Problem<'_>)]) -> Vec<(usize, MatrixInverse)> {
         let a = Tensor::stack(group.iter().map(|(_, problem)| problem.damped(problem.dtype)).collect(), 0);
         let bounds: Vec<(f64, f64)> = group.iter().map(|(_, problem)| (problem.lambda, problem.upper)).collect();
@@ -116,19 +116,18 @@ fn better(
     }
 }
 
-/// Whether matrices are inverted together on this device: not on a processor, where a batch no longer fits the caches
-/// (measured: up to 2.6 times slower for 16 of size 64 to 256).
+/// Whether this device inverts matrices in batches. A processor does not: a batch no longer fits its caches (measured:
+/// up to 2.6 times slower for 16 matrices of size 64 to 256).
 fn batches(device: &Device) -> bool {
-    // Only a device with memory of its own reports a pool.
-    device.memory_pool_usage().is_some()
+    has_own_memory(device)
 }
 
-/// Whether blocks are worth a core each: one product of their size cannot use all.
+/// Whether blocks take one core each: a product of their size cannot use all cores.
 pub(super) fn side_by_side(h: &Curvature) -> bool {
     h.matrix().is_some_and(|matrix| matrix.dims()[0] <= SMALL && !batches(&matrix.device()))
 }
 
-/// A block with the bound on its eigenvalues and the type to iterate in.
+/// A block, with the bound on its eigenvalues and the type of its iteration.
 pub(super) struct Problem<'a> {
     matrix: &'a Tensor<2>,
     lambda: f64,
@@ -141,7 +140,7 @@ impl<'a> Problem<'a> {
     pub(super) fn new(solver: &Hyperpower, h: &'a Curvature, lambda: f64) -> Result<Self, SolveError> {
         let matrix = h.matrix().expect("check() accepts curvatures with a matrix only");
         check_finite(solver, matrix)?;
-        let upper = spectral_bound(&Curvature::Dense(matrix.clone()), matrix)? + lambda;
+        let upper = spectral_bound(&Dense { matrix: matrix.clone() }.into(), matrix)? + lambda;
         let mut problem = Self { matrix, lambda, upper, dtype: matrix.dtype() };
         if epsilon(problem.dtype) * upper / lambda > ROUNDING && problem.has_f64() {
             problem.dtype = DType::F64;

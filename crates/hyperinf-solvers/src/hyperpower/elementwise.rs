@@ -1,10 +1,10 @@
-//! What happens between the products, where memory is the limit.
+//! The operations between the products, bound by memory.
 
 use burn::tensor::{Tensor, s};
-use hyperinf_curvature::tensor_from_host;
+use hyperinf_linalg::{has_own_memory, tensor_from_host};
 use rayon::prelude::*;
 
-/// Numbers in a chunk of rows: 256 KiB of f32, so that all chunks of a sum stay in a core's second cache.
+/// Values in a chunk of rows: 256 KiB of f32, so that all chunks of a sum stay in a core's second-level cache.
 const CHUNK: usize = 1 << 16;
 
 /// Each matrix of a batch `[b, k, k]` times its own number.
@@ -20,9 +20,9 @@ pub(super) fn weighted(matrices: Tensor<3>, weights: &[f64]) -> Tensor<3> {
 pub(super) fn sum(terms: &[(Vec<f64>, &Tensor<3>)]) -> Tensor<3> {
     let [b, k, _] = terms[0].1.dims();
     let step = (CHUNK / k).max(1);
-    // On a processor a pass over the memory of every term and result costs as much as a good part of a product: rows
-    // are taken in chunks that stay in the cache from the first term to the last, on all cores.
-    if b > 1 || k <= step || terms[0].1.device().memory_pool_usage().is_some() {
+    // On a processor a pass over every term and result costs as much as a good part of a product: chunks of rows stay
+    // in the cache from the first term to the last, on all cores.
+    if b > 1 || k <= step || has_own_memory(&terms[0].1.device()) {
         return added(terms.iter().map(|(weights, term)| weighted((*term).clone(), weights)));
     }
     let chunk = |start: usize| {

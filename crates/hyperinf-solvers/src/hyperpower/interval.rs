@@ -1,4 +1,4 @@
-//! Where the eigenvalues of `A X` lie, step by step: the certificate.
+//! Bounds on the eigenvalues of `A X`, step by step: the certificate.
 
 use super::polynomial::{Order, Polynomial};
 
@@ -22,8 +22,8 @@ impl Interval {
 
     /// The factor of `X` that centres the interval on 1, or its part above `cushion · upper`.
     ///
-    /// The cushion keeps the small eigenvalues, which rounding in a low precision would push below zero, out of the
-    /// part on which the polynomial oscillates; they grow a little slower for it.
+    /// Rounding in a low precision would push small eigenvalues below zero. The cushion keeps them out of the part on
+    /// which the polynomial oscillates, at the price of slower growth.
     pub(super) fn centring(self, cushion: f64) -> f64 {
         2.0 / (self.lower.max(cushion * self.upper) + self.upper)
     }
@@ -31,7 +31,7 @@ impl Interval {
     /// The scaled step of a centred interval.
     pub(super) fn scaled(self, order: Order) -> (Polynomial, Self) {
         let polynomial = Polynomial::new(order, (self.upper - 1.0).max(0.0));
-        // Below the interval that the polynomial is made for, T grows towards 1 and never beyond.
+        // Below the polynomial's own interval, T grows towards 1 and never beyond.
         let lowest = 1.0 - polynomial.residual(1.0 - self.lower).max(polynomial.bound);
         let next = Self { lower: lowest, upper: 1.0 + polynomial.bound };
         (polynomial, next)
@@ -41,7 +41,7 @@ impl Interval {
     pub(super) fn unscaled(self, order: Order) -> (Polynomial, Self) {
         let polynomial = Polynomial::new(order, 0.0);
         let ends = [1.0 - self.lower, 1.0 - self.upper].map(|e| polynomial.residual(e));
-        // E^p of an even order is smallest at 0, of an odd one at an end.
+        // E^p is smallest at 0 for an even order, at an end for an odd one.
         let inside = if self.lower < 1.0 && self.upper > 1.0 { 0.0 } else { ends[0] };
         let [low, high] =
             [ends[0].min(ends[1]).min(inside), ends[0].max(ends[1]).max(inside)].map(|residual| 1.0 - residual);

@@ -1,27 +1,22 @@
 //! The iteration itself, on a batch of matrices of one size.
 
 use burn::tensor::{DType, Tensor};
-use hyperinf_curvature::{precise, scalars, symmetric_product, tensor_from_host};
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use hyperinf_linalg::{epsilon, precise, symmetric_product};
 
 use super::elementwise::{sum, weighted};
 use super::interval::Interval;
+use super::matrix::Matrix;
+use super::norms::{mean_norms, probed};
 use super::polynomial::{Polynomial, correction};
 use super::{Hyperpower, HyperpowerStart};
 use crate::SolveError;
-use crate::krylov::epsilon;
 
-/// Rows with which the error of the last `X` is estimated.
-const PROBES: usize = 8;
-/// Below `ε·κ` times this a residual is rounding.
-const FLOOR: f64 = 0.125;
 /// What `ε · ||A|| · ||X||` may reach in the type of the first steps.
 const LOW_LIMIT: f64 = 0.25;
 /// Eigenvalues of `A X` below `ε` times this are kept out of the polynomial's interval in that type.
 const LOW_CUSHION: f64 = 8.0;
 
-/// An approximate inverse of a matrix with what is known of its error.
+/// An approximate inverse of a matrix, with bounds and estimates of its error.
 #[derive(Clone, Debug)]
 pub struct MatrixInverse {
     /// `X ≈ A⁻¹`, `[k, k]`.
@@ -32,25 +27,25 @@ pub struct MatrixInverse {
     pub products: usize,
     /// The a-priori bound `δ ≥ ||I − A X||₂`, in exact arithmetic and if the bounds given are true.
     pub certificate: f64,
-    /// `||I − A X||_F / √k` with the rounding of the matrix's own type in it, estimated from eight random rows.
+    /// `||I − A X||_F / √k`, estimated from eight random rows, with the rounding of the matrix's own type in it.
     pub error: f64,
 }
 
 impl MatrixInverse {
-    /// Whether the error found contradicts the certificate: the bound that it is made from is none.
+    /// Whether the error contradicts the certificate: the upper bound on the eigenvalues was too low.
     pub fn is_doubtful(&self) -> bool {
         self.error.is_nan() || self.error > (100.0 * self.certificate).max(1e-3)
     }
 }
 
-/// One `X` of an iteration, as a watcher sees it.
+/// One `X` of a matrix iteration, as an observer of [`Hyperpower::invert_observed`] sees it.
 #[derive(Clone, Debug)]
-pub struct Iterate {
-    /// Steps taken so far; 0 for the start.
-    pub step: usize,
+pub struct MatrixStep {
+    /// The steps taken so far; 0 for the start.
+    pub number: usize,
     /// `X`, `[k, k]`.
     pub x: Tensor<2>,
-    /// Products spent on it.
+    /// Products spent so far.
     pub products: usize,
     /// The a-priori bound `δ ≥ ||I − A X||₂`.
     pub certificate: f64,
@@ -60,204 +55,262 @@ pub struct Iterate {
 pub(super) struct Batch {
     /// `A`, `[b, k, k]`.
     pub(super) a: Tensor<3>,
-    /// `X₀`, `[b, k, k]`; none for multiples of `I`.
+    /// `X₀`, `[b, k, k]`; `None` for multiples of `I`.
     pub(super) x: Option<Tensor<3>>,
-    /// Of the eigenvalues of each `A X₀`, or of `A` where there is none.
+    /// Of the eigenvalues of each `A X₀`, or of `A` where there is no `X₀`.
     pub(super) intervals: Vec<Interval>,
     /// A bound on the condition of each `A`.
     pub(super) conditions: Vec<f64>,
 }
 
-/// What one matrix of the batch has come to.
-#[derive(Clone, Copy, PartialEq)]
-enum State {
-    Running,
-    Done,
-    Diverged { step: usize, error: f64 },
+/// `X` of each matrix.
+enum Approximation {
+    /// The start, multiples of `I`: products with it need no matrix.
+    Multiples(Vec<f64>),
+    /// `[b, k, k]`.
+    Matrices(Tensor<3>),
 }
 
-/// Inverts every matrix of the batch, or says which diverged. `watch` sees each `X` of the first of them.
-pub(super) fn invert(
-    params: &Hyperpower,
-    batch: Batch,
-    mut watch: Option<&mut dyn FnMut(&Iterate)>,
-) -> Result<Vec<Result<MatrixInverse, SolveError>>, SolveError> {
-    let Batch { a, x, mut intervals, conditions } = batch;
-    let ([b, k, _], dtype, device) = (a.dims(), a.dtype(), a.device());
-    let low = params.first_steps.filter(|low| epsilon(*low) > epsilon(dtype) && device.supports_dtype(*low));
-    let mut work = Work::new(&a, low.unwrap_or(dtype));
-    let fixed = match params.start {
-        HyperpowerStart::Fixed { steps, .. } => Some(steps),
-        HyperpowerStart::Chebyshev | HyperpowerStart::Unscaled => None,
-    };
-    let floors: Vec<f64> =
-        conditions.iter().map(|c| params.tolerance.max((FLOOR * epsilon(dtype) * c).min(1e-2))).collect();
-    // X E is symmetric but for rounding, so half of it may be mirrored: only while the matrix is well conditioned.
-    // Rounding η in A X reaches X as X η, which the next A X shows as η; its mirror image ηᵀ X would show as A ηᵀ X, up
-    // to κ times larger. In f32 the iteration then diverges from κ = 1e4 on, and from 1e3 with A X mirrored as well.
-    let mirror = conditions.iter().all(|c| epsilon(dtype) * c * c < 0.01);
+/// A batch on its way.
+pub(super) struct Iteration<'a> {
+    params: &'a Hyperpower,
+    /// `A` as given, `[b, k, k]`.
+    a: Tensor<3>,
+    /// `A` in the type of the steps.
+    work: Work,
+    x: Approximation,
+    matrices: Vec<Matrix>,
+    /// The type of the first steps, where there is one.
+    low: Option<DType>,
+    /// Whether `X E` is mirrored.
+    mirrored: bool,
+    step: usize,
+    products: usize,
+}
 
-    // The numbers of which X are multiples of I, before it is a matrix.
-    let mut multiples = Some(vec![1.0; b]).filter(|_| x.is_none());
-    let mut x = x.map_or_else(|| work.eye.clone().repeat_dim(0, b), |x| x.cast(work.a.dtype()));
-    let mut before = vec![f64::INFINITY; b];
-    let mut states = vec![State::Running; b];
-    // Matrices whose X is not changed any more, whatever the others of the batch need.
-    let mut ended = vec![false; b];
-    let (mut step, mut products) = (0, 0);
-    let mut error = loop {
-        let is_low = low.is_some_and(|low| work.a.dtype() == low);
-        let cushion = if is_low { LOW_CUSHION * epsilon(work.a.dtype()) } else { 0.0 };
-        centre(params, cushion, &mut intervals, &ended, multiples.as_mut(), &mut x, step);
-        if let Some(multiples) = multiples.as_ref().filter(|_| step == 0) {
-            x = weighted(work.eye.clone().repeat_dim(0, b), multiples);
-        }
-        if let Some(watch) = &mut watch {
-            let first = x.clone().slice([0..1]).reshape([k, k]);
-            watch(&Iterate { step, x: first, products, certificate: intervals[0].certificate() });
-        }
-        let last = fixed.unwrap_or(params.max_steps);
-        for i in 0..b {
-            ended[i] |= fixed.is_none() && intervals[i].certificate() <= floors[i];
-        }
-        if step >= last || ended.iter().all(|ended| *ended) {
-            break probed(&a, &x)?;
-        }
-        if fixed == Some(step + 1) {
-            // The steps cannot get below their rounding, about ε·κ and above 1e-4 for f32 on LoRA gradients. The last
-            // one squares what is left, if it is itself more precise.
-            work = Work::new(&precise(a.clone()), precise(a.clone()).dtype());
-            x = x.cast(work.a.dtype());
-        }
-        let rest = match &multiples {
-            Some(multiples) => work.rest(&work.a, multiples),
-            None => {
-                products += 1;
-                work.rest(&work.a.clone().matmul(x.clone()), &vec![1.0; b])
-            }
+impl<'a> Iteration<'a> {
+    pub(super) fn new(params: &'a Hyperpower, batch: Batch) -> Self {
+        let Batch { a, x, intervals, conditions } = batch;
+        let (b, dtype) = (a.dims()[0], a.dtype());
+        let low = params.first_steps.filter(|low| epsilon(*low) > epsilon(dtype) && a.device().supports_dtype(*low));
+        let work = Work::new(&a, low.unwrap_or(dtype));
+        let x = match x {
+            Some(x) => Approximation::Matrices(x.cast(work.a.dtype())),
+            None => Approximation::Multiples(vec![1.0; b]),
         };
-        let errors = mean_norms(&rest)?;
-        for i in 0..b {
-            let (error, before) = (errors[i], std::mem::replace(&mut before[i], errors[i]));
-            if states[i] != State::Running {
-                continue;
-            }
-            if !error.is_finite() || (error > 2.0 * before && error > 1.0) {
-                states[i] = State::Diverged { step, error };
-            } else if fixed.is_none() && error < 1e-2 && error > 0.5 * before {
-                // Convergence squares the error; a small one that no longer halves is rounding.
-                states[i] = State::Done;
-            }
-            ended[i] |= states[i] != State::Running;
-        }
-        if ended.iter().all(|ended| *ended) {
-            break errors;
-        }
+        // X E is symmetric but for rounding, so half of it may be mirrored: only while the matrix is well conditioned.
+        // Rounding η in A X reaches X as X η, which the next A X shows as η; its mirror image ηᵀ X would show as
+        // A ηᵀ X, up to κ times larger. In f32 the iteration then diverges from κ = 1e4 on, and from 1e3 with A X
+        // mirrored as well.
+        let mirrored = conditions.iter().all(|c| epsilon(dtype) * c * c < 0.01);
+        let matrix = |(interval, condition)| Matrix::new(interval, condition, params.tolerance, epsilon(dtype));
+        let matrices = intervals.into_iter().zip(conditions).map(matrix).collect();
+        Self { params, a, work, x, matrices, low, mirrored, step: 0, products: 0 }
+    }
 
-        let (polynomials, next): (Vec<Polynomial>, Vec<Interval>) = intervals
-            .iter()
-            .map(|interval| match params.start {
-                HyperpowerStart::Chebyshev => interval.scaled(params.order),
-                HyperpowerStart::Unscaled | HyperpowerStart::Fixed { .. } => interval.unscaled(params.order),
-            })
-            .unzip();
+    /// Inverts every matrix, or says which diverged. The observer sees each `X` of the first of them.
+    pub(super) fn run(
+        mut self,
+        mut observer: Option<&mut dyn FnMut(&MatrixStep)>,
+    ) -> Result<Vec<Result<MatrixInverse, SolveError>>, SolveError> {
+        let errors = loop {
+            let is_low = self.is_low();
+            self.centre(is_low);
+            if let Some(observer) = &mut observer {
+                observer(&self.first());
+            }
+            if self.is_finished() {
+                break probed(&self.a, &self.x())?;
+            }
+            if self.params.fixed_steps() == Some(self.step + 1) {
+                self.lengthen_last_step();
+            }
+            let rest = self.rest();
+            let errors = mean_norms(&rest)?;
+            self.judge(&errors);
+            if self.has_ended() {
+                break errors;
+            }
+            self.advance(rest, is_low);
+        };
+        Ok(self.inverses(&errors))
+    }
+
+    fn x(&self) -> Tensor<3> {
+        match &self.x {
+            Approximation::Multiples(multiples) => weighted(self.work.identities(multiples.len()), multiples),
+            Approximation::Matrices(x) => x.clone(),
+        }
+    }
+
+    /// The first matrix, for the observer.
+    fn first(&self) -> MatrixStep {
+        let k = self.a.dims()[1];
+        let x = self.x().slice([0..1]).reshape([k, k]);
+        let certificate = self.matrices[0].interval.certificate();
+        MatrixStep { number: self.step, x, products: self.products, certificate }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.matrices.iter().all(Matrix::has_ended)
+    }
+
+    /// Whether the steps are used up or no matrix needs another.
+    fn is_finished(&mut self) -> bool {
+        let fixed = self.params.fixed_steps();
+        if fixed.is_none() {
+            self.matrices.iter_mut().for_each(Matrix::certify);
+        }
+        self.step >= fixed.unwrap_or(self.params.max_steps) || self.has_ended()
+    }
+
+    /// Whether steps run in the short type.
+    fn is_low(&self) -> bool {
+        self.low == Some(self.work.a.dtype())
+    }
+
+    /// Scales every `X` that has not ended so that the eigenvalues of `A X` lie around 1.
+    fn centre(&mut self, is_low: bool) {
+        let cushion = if is_low { LOW_CUSHION * epsilon(self.work.a.dtype()) } else { 0.0 };
+        let factors: Vec<f64> = match self.params.start {
+            HyperpowerStart::Chebyshev => {
+                let factor = |m: &Matrix| if m.has_ended() { 1.0 } else { m.interval.centring(cushion) };
+                self.matrices.iter().map(factor).collect()
+            }
+            HyperpowerStart::Unscaled if self.step == 0 => {
+                self.matrices.iter().map(|matrix| matrix.interval.centring(0.0)).collect()
+            }
+            HyperpowerStart::Fixed { scale, .. } if self.step == 0 => vec![scale; self.matrices.len()],
+            HyperpowerStart::Unscaled | HyperpowerStart::Fixed { .. } => return,
+        };
+        for (matrix, factor) in self.matrices.iter_mut().zip(&factors) {
+            matrix.interval = matrix.interval.times(*factor);
+        }
+        match &mut self.x {
+            Approximation::Multiples(multiples) => {
+                multiples.iter_mut().zip(&factors).for_each(|(multiple, factor)| *multiple *= factor);
+            }
+            // A scaled step leaves the interval centred, but for the last bits.
+            Approximation::Matrices(_) if factors.iter().all(|factor| (factor - 1.0).abs() < 1e-12) => {}
+            Approximation::Matrices(x) => *x = weighted(x.clone(), &factors),
+        }
+    }
+
+    /// Takes the last of a fixed number of steps in f64, where the device has it.
+    ///
+    /// The steps cannot get below their rounding, about `ε·κ` and above 1e-4 for f32 on LoRA gradients. The last one
+    /// squares that error, if it is itself more precise.
+    fn lengthen_last_step(&mut self) {
+        let a = precise(self.a.clone());
+        self.work = Work::new(&a, a.dtype());
+        if let Approximation::Matrices(x) = &mut self.x {
+            *x = x.clone().cast(a.dtype());
+        }
+    }
+
+    /// `E = I − A X`.
+    fn rest(&mut self) -> Tensor<3> {
+        match &self.x {
+            Approximation::Multiples(multiples) => self.work.rest(&self.work.a, multiples),
+            Approximation::Matrices(x) => {
+                self.products += 1;
+                self.work.rest(&self.work.a.clone().matmul(x.clone()), &vec![1.0; self.matrices.len()])
+            }
+        }
+    }
+
+    /// Notes the error of each `X`.
+    fn judge(&mut self, errors: &[f64]) {
+        let stops_at_rounding = self.params.fixed_steps().is_none();
+        for (matrix, error) in self.matrices.iter_mut().zip(errors) {
+            matrix.judge(self.step, *error, stops_at_rounding);
+        }
+    }
+
+    /// `X ← X q(E)` for all that have not ended.
+    fn advance(&mut self, rest: Tensor<3>, is_low: bool) {
+        let (order, b) = (self.params.order, self.matrices.len());
+        let (polynomials, next): (Vec<Polynomial>, Vec<Interval>) = self.polynomials().into_iter().unzip();
         let constants: Vec<f64> = polynomials.iter().map(|p| p.coefficients[0]).collect();
-        let stepped = match multiples.take() {
-            Some(multiples) => {
+        let mut x = match &self.x {
+            Approximation::Multiples(multiples) => {
                 // A multiple of I: every product is one of symmetric functions of A, exactly symmetric if mirrored.
-                products += params.order.products() - 2;
+                self.products += order.products() - 2;
                 let added = correction(&polynomials, rest, |l, r| product(l, r, true));
-                let eye = work.eye.clone().repeat_dim(0, b);
-                let constants = constants.iter().zip(&multiples).map(|(c, m)| c * m).collect();
-                sum(&[(constants, &eye), (multiples, &added)])
+                let constants = constants.iter().zip(multiples).map(|(c, m)| c * m).collect();
+                sum(&[(constants, &self.work.identities(b)), (multiples.clone(), &added)])
             }
-            None => {
-                products += params.order.products() - 1;
+            Approximation::Matrices(x) => {
+                self.products += order.products() - 1;
                 let added = correction(&polynomials, rest, |l, r| product(l, r, false));
-                let added = product(x.clone(), added, mirror && !is_low);
-                sum(&[(constants, &x), (vec![1.0; b], &added)])
+                let added = product(x.clone(), added, self.mirrored && !is_low);
+                sum(&[(constants, x), (vec![1.0; b], &added)])
             }
         };
-        let moving = (0..b).filter(|&i| !ended[i]);
-        moving.clone().for_each(|i| intervals[i] = next[i]);
-        x = if moving.count() == b { stepped } else { unless(&ended, x, stepped) };
-        step += 1;
-        if is_low && widened(&mut intervals, &conditions, epsilon(work.a.dtype()), params.order.power()) {
-            work = Work::new(&a, dtype);
-            x = x.cast(dtype);
-            x = (x.clone() + x.swap_dims(1, 2)).mul_scalar(0.5);
-            // What was good enough for the short type.
-            ended = states.iter().map(|state| *state != State::Running).collect();
+        let ended: Vec<bool> = self.matrices.iter().map(Matrix::has_ended).collect();
+        if ended.contains(&true) {
+            x = unless(&ended, self.x(), x);
         }
-    };
-
-    let x = x.cast(dtype);
-    for (i, error) in error.iter_mut().enumerate() {
-        let diverged = matches!(states[i], State::Diverged { .. });
-        if !diverged && (!error.is_finite() || (*error > 2.0 * before[i] && *error > 1.0)) {
-            states[i] = State::Diverged { step, error: *error };
+        for (matrix, next) in self.matrices.iter_mut().zip(next).filter(|(matrix, _)| !matrix.has_ended()) {
+            matrix.interval = next;
+        }
+        self.step += 1;
+        self.x = Approximation::Matrices(x);
+        if is_low && self.widen() {
+            self.leave_low();
         }
     }
-    let found = x.split(1, 0).into_iter().zip(states).zip(&intervals).zip(&error);
-    let result = found.map(|(((x, state), interval), &error)| match state {
-        State::Diverged { step, error } => Err(SolveError::Diverged { solver: params.label(), step, residual: error }),
-        State::Running | State::Done => {
-            let (x, certificate) = (x.reshape([k, k]), interval.certificate());
-            Ok(MatrixInverse { x, steps: step, products, certificate, error })
-        }
-    });
-    Ok(result.collect())
-}
 
-/// Whether another step in a type of this rounding would be one too many; the intervals then have its rounding added.
-fn widened(intervals: &mut [Interval], conditions: &[f64], epsilon: f64, power: usize) -> bool {
-    // The largest eigenvalue of X belongs to the smallest of A: ||A|| ||X|| = κ · lower.
-    let growths: Vec<f64> = intervals.iter().zip(conditions).map(|(i, c)| epsilon * i.lower * c).collect();
-    // A step multiplies small eigenvalues by p².
-    let enough = growths.iter().any(|growth| growth * (power * power) as f64 > LOW_LIMIT);
-    if enough {
-        for (interval, growth) in intervals.iter_mut().zip(growths) {
-            let slack = growth.min(0.5);
-            *interval = Interval { lower: interval.lower * (1.0 - slack), upper: interval.upper + slack };
-        }
+    /// The polynomial of each matrix's step, and the interval after it.
+    fn polynomials(&self) -> Vec<(Polynomial, Interval)> {
+        let order = self.params.order;
+        let step = |matrix: &Matrix| match self.params.start {
+            HyperpowerStart::Chebyshev => matrix.interval.scaled(order),
+            HyperpowerStart::Unscaled | HyperpowerStart::Fixed { .. } => matrix.interval.unscaled(order),
+        };
+        self.matrices.iter().map(step).collect()
     }
-    enough
+
+    /// Whether another step in the short type would be one too many; the intervals then have its rounding added.
+    fn widen(&mut self) -> bool {
+        let epsilon = epsilon(self.work.a.dtype());
+        // A step multiplies small eigenvalues by p².
+        let growth = (self.params.order.power() * self.params.order.power()) as f64;
+        let enough = self.matrices.iter().any(|matrix| matrix.rounding(epsilon) * growth > LOW_LIMIT);
+        if enough {
+            self.matrices.iter_mut().for_each(|matrix| matrix.widen(epsilon));
+        }
+        enough
+    }
+
+    /// Goes on in the type of `A`, from the symmetric part of `X`.
+    fn leave_low(&mut self) {
+        let dtype = self.a.dtype();
+        let x = self.x().cast(dtype);
+        self.work = Work::new(&self.a, dtype);
+        self.x = Approximation::Matrices((x.clone() + x.swap_dims(1, 2)).mul_scalar(0.5));
+        self.matrices.iter_mut().for_each(Matrix::resume);
+    }
+
+    fn inverses(self, errors: &[f64]) -> Vec<Result<MatrixInverse, SolveError>> {
+        let k = self.a.dims()[1];
+        let x = self.x().cast(self.a.dtype()).split(1, 0);
+        let Self { params, step: steps, products, .. } = self;
+        let inverse = |((x, matrix), error): ((Tensor<3>, &Matrix), &f64)| match matrix.divergence(steps, *error) {
+            Some((step, residual)) => Err(SolveError::Diverged { solver: params.label(), step, residual }),
+            None => {
+                let (x, certificate) = (x.reshape([k, k]), matrix.interval.certificate());
+                Ok(MatrixInverse { x, steps, products, certificate, error: *error })
+            }
+        };
+        x.into_iter().zip(&self.matrices).zip(errors).map(inverse).collect()
+    }
 }
 
-/// The matrices of `stepped`, but where it has `ended` those before the step.
+/// The matrices of `stepped`, or those before the step where it has `ended`.
 fn unless(ended: &[bool], before: Tensor<3>, stepped: Tensor<3>) -> Tensor<3> {
     let pairs = before.split(1, 0).into_iter().zip(stepped.split(1, 0)).zip(ended);
     Tensor::cat(pairs.map(|((before, stepped), ended)| if *ended { before } else { stepped }).collect(), 0)
-}
-
-/// Scales every `X` that has not ended so that the eigenvalues of `A X` lie around 1.
-fn centre(
-    params: &Hyperpower,
-    cushion: f64,
-    intervals: &mut [Interval],
-    ended: &[bool],
-    multiples: Option<&mut Vec<f64>>,
-    x: &mut Tensor<3>,
-    step: usize,
-) {
-    let factors: Vec<f64> = match params.start {
-        HyperpowerStart::Chebyshev => {
-            let factor = |(interval, ended): (&Interval, &bool)| if *ended { 1.0 } else { interval.centring(cushion) };
-            intervals.iter().zip(ended).map(factor).collect()
-        }
-        HyperpowerStart::Unscaled if step == 0 => intervals.iter().map(|interval| interval.centring(0.0)).collect(),
-        HyperpowerStart::Fixed { scale, .. } if step == 0 => vec![scale; intervals.len()],
-        HyperpowerStart::Unscaled | HyperpowerStart::Fixed { .. } => return,
-    };
-    for (interval, factor) in intervals.iter_mut().zip(&factors) {
-        *interval = interval.times(*factor);
-    }
-    match multiples {
-        Some(multiples) => multiples.iter_mut().zip(&factors).for_each(|(multiple, factor)| *multiple *= factor),
-        // A scaled step leaves the interval centred, but for the last bits.
-        None if factors.iter().all(|factor| (factor - 1.0).abs() < 1e-12) => {}
-        None => *x = weighted(x.clone(), &factors),
-    }
 }
 
 /// `A` and `I` in the type of the steps.
@@ -273,11 +326,15 @@ impl Work {
         Self { a: a.clone().cast(dtype), eye }
     }
 
+    /// `I` for each of `b` matrices, `[b, k, k]`.
+    fn identities(&self, b: usize) -> Tensor<3> {
+        if b == 1 { self.eye.clone() } else { self.eye.clone().repeat_dim(0, b) }
+    }
+
     /// `I − weight · M` for a batch of matrices.
     fn rest(&self, matrices: &Tensor<3>, weights: &[f64]) -> Tensor<3> {
         let b = weights.len();
-        let eye = if b == 1 { self.eye.clone() } else { self.eye.clone().repeat_dim(0, b) };
-        sum(&[(vec![1.0; b], &eye), (weights.iter().map(|w| -w).collect(), matrices)])
+        sum(&[(vec![1.0; b], &self.identities(b)), (weights.iter().map(|w| -w).collect(), matrices)])
     }
 }
 
@@ -288,25 +345,4 @@ fn product(left: Tensor<3>, right: Tensor<3>, mirrored: bool) -> Tensor<3> {
         return left.matmul(right);
     }
     symmetric_product(left.reshape([k, k]), right.reshape([k, k])).unsqueeze_dim(0)
-}
-
-/// `||M||_F / √k` of each matrix: the root mean square of the eigenvalues of a symmetric one.
-fn mean_norms(matrices: &Tensor<3>) -> Result<Vec<f64>, SolveError> {
-    let [b, k, _] = matrices.dims();
-    let rows = matrices.clone().reshape([b * k, k]);
-    let squares = scalars(rows.clone(), rows)?;
-    Ok(squares.chunks(k).map(|rows| (rows.iter().sum::<f64>() / k as f64).sqrt()).collect())
-}
-
-/// [`mean_norms`] of `I − A X` without the product: the mean over random rows `z` of signs, for which
-/// `E ||z (I − A X)||² = ||I − A X||_F²`.
-fn probed(a: &Tensor<3>, x: &Tensor<3>) -> Result<Vec<f64>, SolveError> {
-    let ([b, k, _], device, dtype) = (a.dims(), a.device(), x.dtype());
-    let mut rng = StdRng::seed_from_u64(0);
-    let signs = (0..PROBES * k).map(|_| if rng.random::<bool>() { 1.0 } else { -1.0 }).collect();
-    let z: Tensor<3> = tensor_from_host(signs, [PROBES, k], &device, dtype).unsqueeze_dim::<3>(0).repeat_dim(0, b);
-    let rest = z.clone() - z.matmul(a.clone().cast(dtype)).matmul(x.clone());
-    let rows = rest.reshape([b * PROBES, k]);
-    let squares = scalars(rows.clone(), rows)?;
-    Ok(squares.chunks(PROBES).map(|rows| (rows.iter().sum::<f64>() / (PROBES * k) as f64).sqrt()).collect())
 }

@@ -1,5 +1,5 @@
-//! The polynomials of one hyperpower step: their coefficients, what they make of a residual, and how they are
-//! evaluated on matrices with the fewest products.
+//! The polynomials of one hyperpower step: their coefficients, their residuals, and their evaluation on matrices with
+//! the fewest products.
 
 use burn::tensor::Tensor;
 
@@ -7,7 +7,7 @@ use super::elementwise::{sum, weighted};
 
 /// The order `p` of a hyperpower step: an unscaled one takes the residual `E` to `E^p`.
 ///
-/// | order | products of a step | growth of the smallest eigenvalues of `A X`, scaled, per product |
+/// | order | products per step | growth of the smallest eigenvalues of `A X`, scaled, per product |
 /// |---|---|---|
 /// | 2 | 2 | 2.00 |
 /// | 3 | 3 | 2.08 |
@@ -25,7 +25,7 @@ pub enum Order {
     Five,
     /// Five products.
     Seven,
-    /// Five products as well: the cheapest per step taken.
+    /// Five products as well: the fewest for a given accuracy.
     Nine,
 }
 
@@ -44,7 +44,7 @@ impl Order {
         }
     }
 
-    /// Products of two matrices in one step, `A X` among them; the first step needs two less.
+    /// Products of two matrices in one step, including `A X`; the first step needs two fewer.
     pub fn products(self) -> usize {
         match self {
             Self::Two => 2,
@@ -88,7 +88,7 @@ pub(super) struct Polynomial {
 impl Polynomial {
     pub(super) fn new(order: Order, delta: f64) -> Self {
         let p = order.power();
-        // δ^p T_p(e/δ): no power of δ is divided by.
+        // δ^p T_p(e/δ): nothing is divided by a power of δ.
         let terms: Vec<f64> =
             order.chebyshev().iter().enumerate().map(|(k, t)| t * delta.powi((p - k) as i32)).collect();
         let total: f64 = terms.iter().sum();
@@ -98,12 +98,12 @@ impl Polynomial {
         Self { order, residual, coefficients, bound: delta.powi(p as i32) / total }
     }
 
-    /// `T(e)`: what the step makes of an eigenvalue `e` of the residual.
+    /// `T(e)`: the residual after the step, for an eigenvalue `e` of the residual before it.
     pub(super) fn residual(&self, e: f64) -> f64 {
         self.residual.iter().rev().fold(0.0, |sum, t| sum * e + t)
     }
 
-    /// The numbers that evaluate a polynomial of degree 8 with three products (J. Sastre 2018, section 3):
+    /// The coefficients that evaluate a polynomial of degree 8 with three products (J. Sastre 2018, section 3):
     ///
     /// ```text
     /// Y = E² (c₄ E² + c₃ E),   q = (Y + d₂ E² + d₁ E)(Y + e₂ E²) + e₀ Y + q₂ E² + q₁ E + q₀
@@ -124,8 +124,8 @@ impl Polynomial {
     }
 }
 
-/// `q_1 E + … + q_(p−1) E^(p−1)` for a batch `E`, `[b, k, k]`, and one polynomial of the same order for each matrix: all of
-/// `q(E)` but its multiple of `I`.
+/// `q_1 E + … + q_(p−1) E^(p−1)` for a batch `E`, `[b, k, k]`, and one polynomial of the same order for each matrix:
+/// all of `q(E)` but its multiple of `I`.
 ///
 /// Paterson and Stockmeyer's scheme, for order 9 the nested form: 0, 1, 2, 3, 3 products for the orders 2, 3, 5, 7, 9.
 pub(super) fn correction(

@@ -1,12 +1,13 @@
 use std::sync::OnceLock;
 
-use burn::tensor::{DType, Tensor};
-use hyperinf_curvature::{Curvature, precise};
+use burn::tensor::Tensor;
+use hyperinf_curvature::Curvature;
+use hyperinf_linalg::{largest, precise, ratios};
 
 use super::blocks::damped;
-use super::{Hyperpower, HyperpowerStart, MatrixInverse};
-use crate::solver::{check_rows, finite, largest, ratios};
-use crate::{Inverse, Solution, SolveError, certain_bound};
+use super::{Hyperpower, MatrixInverse};
+use crate::solver::{check_rows, finite};
+use crate::{Inverse, MatrixRun, Plan, Solution, SolveError, Work, certain_bound};
 
 /// Refinement rounds at most, each one product with `H` in f64.
 const REFINEMENTS: usize = 8;
@@ -18,62 +19,58 @@ pub(super) struct Prepared {
     target: Curvature,
     /// A lower bound on its eigenvalues.
     lambda: f64,
-    first: Found,
-    /// Made from a certain bound, in the type of `target`, once `first` has missed the tolerance.
-    second: OnceLock<Option<Found>>,
+    first: Attempt,
+    /// Made from a certain bound, in the type of `target`, once `first` has missed the tolerance; `None` if it does not
+    /// converge.
+    second: OnceLock<Option<Attempt>>,
 }
 
-/// Rows found, their residuals and the steps behind them.
+/// Refined rows, their residuals and the steps behind them.
 struct Refined {
     x: Tensor<2>,
     residuals: Vec<f64>,
     steps: usize,
 }
 
-/// An inverse, and what is told of it.
-struct Found {
-    /// `X ≈ A⁻¹`.
+/// `X ≈ A⁻¹`, with the iteration behind it.
+struct Attempt {
     inverse: Curvature,
-    dtype: DType,
-    steps: usize,
-    products: usize,
-    certificate: f64,
-    error: f64,
+    run: MatrixRun,
 }
 
 impl Prepared {
     pub(super) fn new(params: &Hyperpower, h: &Curvature, lambda: f64, inverse: MatrixInverse) -> Self {
         let matrix = h.matrix().expect("check() accepts curvatures with a matrix only");
-        let target = h.with_matrix(damped(&precise(matrix.clone()), lambda));
-        Self { params: *params, target, lambda, first: Found::new(h, inverse), second: OnceLock::new() }
+        let target = h.with_core(damped(&precise(matrix.clone()), lambda));
+        Self { params: *params, target, lambda, first: Attempt::new(h, inverse), second: OnceLock::new() }
     }
 
-    /// The inverse from a bound that is certain; none if it does not converge.
-    fn second(&self) -> Option<&Found> {
+    /// The inverse from a certain bound; `None` if it does not converge.
+    fn second(&self) -> Option<&Attempt> {
         let made = || {
             let a = self.target.matrix()?;
             let upper = certain_bound(a).ok()?.max(self.lambda);
             let inverse = self.params.invert(a.clone(), self.lambda, upper).ok()?;
-            Some(Found::new(&self.target, inverse))
+            Some(Attempt::new(&self.target, inverse))
         };
         self.second.get_or_init(made).as_ref()
     }
 
     fn tolerance(&self) -> Option<f64> {
-        let fixed = matches!(self.params.start, HyperpowerStart::Fixed { .. });
-        (!fixed).then_some(self.params.tolerance)
+        self.params.fixed_steps().is_none().then_some(self.params.tolerance)
     }
 }
 
-impl Found {
+impl Attempt {
     fn new(h: &Curvature, inverse: MatrixInverse) -> Self {
         let MatrixInverse { x, steps, products, certificate, error } = inverse;
-        Self { dtype: x.dtype(), inverse: h.with_matrix(x), steps, products, certificate, error }
+        let run = MatrixRun { size: x.dims()[0], steps, products, dtype: x.dtype(), certificate, error };
+        Self { inverse: h.with_core(x), run }
     }
 
     /// `X` for a goal, refined against `A` to the tolerance where there is one.
     fn refined(&self, target: &Curvature, goal: &Tensor<2>, tolerance: Option<f64>) -> Result<Refined, SolveError> {
-        let correct = |rest: Tensor<2>| self.inverse.apply(rest.cast(self.dtype)).cast(goal.dtype());
+        let correct = |rest: Tensor<2>| self.inverse.apply(rest.cast(self.run.dtype)).cast(goal.dtype());
 
         let mut x = correct(goal.clone());
         let mut rest = goal.clone() - target.apply(x.clone());
@@ -92,7 +89,7 @@ impl Found {
                 (x, rest, residuals) = (better, next, after);
             }
         }
-        Ok(Refined { x, residuals, steps: self.steps })
+        Ok(Refined { x, residuals, steps: self.run.steps })
     }
 }
 
@@ -103,8 +100,8 @@ impl Inverse for Prepared {
         let goal = precise(v);
         let mut refined = self.first.refined(&self.target, &goal, tolerance)?;
         let residual = largest(&refined.residuals);
-        // NaN is in the rows; and a larger bound needs more steps yet.
-        let hopeless = residual.is_nan() || self.first.steps >= self.params.max_steps;
+        // NaN is in the rows; and a larger bound needs even more steps.
+        let hopeless = residual.is_nan() || self.first.run.steps >= self.params.max_steps;
         if tolerance.is_some_and(|tolerance| residual > tolerance)
             && !hopeless
             && let Some(second) = self.second()
@@ -119,19 +116,9 @@ impl Inverse for Prepared {
         finite(self.params.label(), Solution { x, iterations: steps, residuals, tolerance, products: None })
     }
 
-    fn describe(&self) -> String {
-        let told = |found: &Found| {
-            let Found { inverse, dtype, steps, products, certificate, error } = found;
-            let size = inverse.matrix().map_or(0, |x| x.dims()[0]);
-            format!(
-                "on {size} × {size}: {steps} steps, {products} products in {dtype:?}, ||I − AX|| ≤ {certificate:.1e} by \
-                 certificate, {error:.1e} as computed"
-            )
-        };
-        let (name, first) = (self.params.label(), told(&self.first));
-        match self.second.get().and_then(Option::as_ref) {
-            Some(second) => format!("{name} {first}; it missed the tolerance and was repeated {}", told(second)),
-            None => format!("{name} {first}"),
-        }
+    fn plan(&self) -> Plan {
+        let second = self.second.get().and_then(Option::as_ref);
+        let (first, second) = (self.first.run.clone(), second.map(|attempt| attempt.run.clone()));
+        Plan { work: Some(Work::Matrix { first, second }), ..Plan::of(self.params.label()) }
     }
 }

@@ -1,10 +1,9 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{combine_precise, dots_precise, gram_precise, precise, scalars};
+use hyperinf_linalg::{combine_precise, dots_precise, epsilon, gram_precise, largest, norms, precise, scalars};
 
-use super::{GROWN, Lissa, Run};
+use super::series::{Run, Show};
+use super::{GROWN, Lissa};
 use crate::SolveError;
-use crate::krylov::epsilon;
-use crate::solver::{largest, norms};
 
 /// LiSSA on held samples `R` `[m, D]`, in their coordinates.
 ///
@@ -15,8 +14,8 @@ use crate::solver::{largest, norms};
 /// ||δ||² = a² ||e||² + 2 a ⟨C, e Rᵀ⟩ + ⟨C R Rᵀ, C⟩
 /// ```
 ///
-/// and `r` is the sum of increments, `(Σ a) e + (Σ C) R`. When the norm has shrunk so far that it is lost to
-/// cancellation, the increment is written out and is the next `e`.
+/// and `r` is the sum of increments, `(Σ a) e + (Σ C) R`. When the norm has shrunk so far that cancellation would
+/// destroy it, the increment is computed in full and becomes the next `e`.
 pub(super) struct Held<'a> {
     pub(super) rows: &'a Tensor<2>,
     /// `f`.
@@ -27,20 +26,24 @@ pub(super) struct Held<'a> {
 }
 
 impl Held<'_> {
-    /// Goes on from `r` and the increment that is to be added to it, after `step` steps.
+    /// Continues from `r` and its next increment, after `step` steps; `show` has seen that `r`.
     pub(super) fn run(
         &self,
         r: Tensor<2>,
         increment: Tensor<2>,
         mut step: usize,
         params: &Lissa,
+        mut show: Show<'_>,
     ) -> Result<Run, SolveError> {
         let gram = gram_precise(self.rows.clone());
         let (m, dtype) = (self.rows.dims()[0] as f64, r.dtype());
         let (mut r, mut e) = (precise(r), precise(increment));
         // An increment smaller than this against e would lose its norm to cancellation.
         let least = epsilon(r.dtype()).cbrt();
-        let mut last = f64::INFINITY;
+        let (mut last, mut shown) = (f64::INFINITY, step);
+        let sum = |r: &Tensor<2>, e: &Tensor<2>, a_sum: f64, c_sum: &Tensor<2>| {
+            r.clone() + e.clone().mul_scalar(a_sum) + combine_precise(c_sum.clone(), self.rows.clone())
+        };
         loop {
             let along = dots_precise(e.clone(), self.rows.clone());
             let bases = self.residuals(&e)?;
@@ -53,6 +56,10 @@ impl Held<'_> {
                 let squares = squares.map(|((base, crossed), norm)| a * a * base * base + crossed / (norm * norm));
                 let residuals: Vec<f64> =
                     squares.map(|square| if square < 0.0 { 0.0 } else { square.sqrt() }).collect();
+                if let Some(show) = show.as_mut().filter(|_| step > shown) {
+                    shown = step;
+                    show(step, sum(&r, &e, a_sum, &c_sum).cast(dtype), &residuals);
+                }
                 let residual = largest(&residuals);
                 if residual.is_nan() || residual > GROWN * last.max(1.0) {
                     return Ok(Run { r, steps: step, residuals, grew: true });
@@ -69,7 +76,7 @@ impl Held<'_> {
                 a *= self.shrink;
                 step += 1;
             };
-            r = r + e.clone().mul_scalar(a_sum) + combine_precise(c_sum, self.rows.clone());
+            r = sum(&r, &e, a_sum, &c_sum);
             e = e.mul_scalar(a) + combine_precise(c, self.rows.clone());
             if ended {
                 return Ok(Run { r: r.cast(dtype), steps: step, residuals: self.residuals(&e)?, grew: false });
@@ -77,7 +84,7 @@ impl Held<'_> {
         }
     }
 
-    /// What increments leave of each right-hand side.
+    /// The norm of each increment, relative to its right-hand side.
     fn residuals(&self, increment: &Tensor<2>) -> Result<Vec<f64>, SolveError> {
         Ok(norms(increment.clone())?.iter().zip(self.norms).map(|(length, norm)| length / norm).collect())
     }

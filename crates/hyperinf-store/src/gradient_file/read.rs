@@ -10,10 +10,10 @@ use twox_hash::XxHash3_128;
 
 use super::Precision;
 
-/// Bytes that are read at once: few enough to be still in the processor's cache when they are hashed and converted.
+/// Bytes that are read at once: few enough to stay in the processor's cache while they are hashed and converted.
 const PIECE: usize = 1 << 18;
 
-/// An open file, with the hash of what was read of it from the beginning without a gap.
+/// An open file, with the hash of its contiguous part, from the first byte, that has been read.
 pub(super) struct Contents {
     file: File,
     hasher: XxHash3_128,
@@ -104,7 +104,7 @@ impl Contents {
         Ok(end)
     }
 
-    /// The hash of the first `length` bytes, of which those not hashed yet are read.
+    /// The hash of the first `length` bytes; those not hashed yet are read.
     pub(super) fn hash_to(&mut self, length: u64) -> Result<u128> {
         self.file.seek(SeekFrom::Start(self.hashed))?;
         let mut buffer = vec![0_u8; PIECE];

@@ -6,13 +6,12 @@ use hyperinf_gradients::Block;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// Bytes that a header is a multiple of, so that numbers lie where any reader can take them from.
+/// The header's length is a multiple of this many bytes, so that the numbers are aligned for any reader.
 const ALIGNMENT: usize = 8;
 
-/// A file of gradients that is being written, sample by sample in any order, and can be taken up after an
-/// interruption.
+/// A file of gradients being written, sample by sample in any order, and resumable after an interruption.
 ///
-/// The file has its final size from the beginning; a journal beside it says which samples are there. Both are hidden
+/// The file has its final size from the start; a journal next to it records which samples it holds. Both are hidden
 /// files until [`GradientWriter::place`] or [`GradientWriter::discard`].
 pub struct GradientWriter {
     part: PathBuf,
@@ -41,11 +40,11 @@ struct Done {
 }
 
 impl GradientWriter {
-    /// Takes up what a run with the same key, samples and blocks left in the folder, or begins anew.
+    /// Resumes what a run with the same key, samples and blocks left in the folder, or starts from nothing.
     ///
     /// # Errors
     ///
-    /// If the files cannot be made or read, or another process is writing them.
+    /// If the files cannot be created or read, or another process is writing them.
     pub fn open(folder: &Path, name: &str, key: &str, samples: usize, blocks: &[Block]) -> io::Result<Self> {
         let part = folder.join(format!(".{name}.part"));
         let journal = folder.join(format!(".{name}.journal"));
@@ -68,19 +67,19 @@ impl GradientWriter {
             file.set_len(0)?;
             file.write_all(&header)?;
             file.set_len(length)?;
-            // A journal that was begun vouches for the header.
+            // The first line of the journal vouches for the header.
             file.sync_all()?;
             append(&mut log, &begin)?;
         }
         Ok(Self { part, journal, file, log, blocks: blocks.to_vec(), starts, losses })
     }
 
-    /// Where the file is while it is written.
+    /// The path of the file while it is written.
     pub fn path(&self) -> &Path {
         &self.part
     }
 
-    /// Whether a sample's gradients are there.
+    /// Whether the file holds a sample's gradients.
     ///
     /// # Panics
     ///
@@ -89,7 +88,7 @@ impl GradientWriter {
         self.losses[sample].is_some()
     }
 
-    /// The samples' losses; `None` where the gradients are not there yet.
+    /// The samples' losses; `None` where the gradients are missing.
     pub fn losses(&self) -> &[Option<f64>] {
         &self.losses
     }
@@ -132,7 +131,7 @@ impl GradientWriter {
         fs::remove_file(&self.journal)
     }
 
-    /// Takes the file away.
+    /// Removes the file and its journal.
     ///
     /// # Errors
     ///
@@ -143,10 +142,10 @@ impl GradientWriter {
     }
 }
 
-/// Reads what is there, if it is of the same run, and returns the length of the journal's whole lines.
+/// Reads the journal, if it is of the same run, and returns the length of its complete lines.
 fn read_journal(log: &mut File, begin: &Begin, losses: &mut [Option<f64>]) -> io::Result<u64> {
     let mut lines = BufReader::new(log);
-    // Bytes, for what a machine leaves that stopped may be no text.
+    // Bytes, not text: a machine that stopped may leave anything.
     let mut line = Vec::new();
     let mut whole = lines.read_until(b'\n', &mut line)? as u64;
     if serde_json::from_slice::<Begin>(&line).ok().as_ref() != Some(begin) {

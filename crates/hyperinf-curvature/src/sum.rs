@@ -1,0 +1,244 @@
+//! What is added up for each storage.
+
+use burn::tensor::Tensor;
+use hyperinf_gradients::{Block, Capture};
+use hyperinf_linalg::outer;
+
+use crate::moments::{Fit, Moments};
+use crate::sketch::Sketch;
+use crate::storage::{check_matrix, check_samples};
+use crate::{Curvature, CurvatureError, Dense, Diagonal, OneSided, Samples, Scale, Side, Storage};
+
+/// A sum of tensors of one shape, in the order in which they are added.
+#[derive(Clone, Default)]
+pub(crate) struct Running<const R: usize>(Option<Tensor<R>>);
+
+impl<const R: usize> Running<R> {
+    pub(crate) fn add(&mut self, more: Tensor<R>) {
+        self.0 = Some(match self.0.take() {
+            Some(sum) => sum + more,
+            None => more,
+        });
+    }
+
+    pub(crate) fn merge(&mut self, later: Self) {
+        if let Some(later) = later.0 {
+            self.add(later);
+        }
+    }
+
+    pub(crate) fn sum(self, block: &Block) -> Result<Tensor<R>, CurvatureError> {
+        self.0.ok_or_else(|| CurvatureError::Empty { block: block.name.clone() })
+    }
+
+    pub(crate) fn mean(self, block: &Block, samples: usize) -> Result<Tensor<R>, CurvatureError> {
+        Ok(self.sum(block)?.div_scalar(samples as f64))
+    }
+}
+
+/// What has been added so far.
+#[derive(Clone)]
+pub(crate) enum Sum {
+    /// All samples, `[n, D]` each; `collapse` to their outer products once that is smaller.
+    Samples {
+        rows: Vec<Tensor<2>>,
+        collapse: bool,
+    },
+    /// `Σ g gᵀ`.
+    Dense(Running<2>),
+    /// `Σ g gᵀ` or `Σ gᵀg`.
+    OneSided {
+        sum: Running<2>,
+        side: Side,
+        scale: Scale,
+    },
+    /// `Σ g²`.
+    Diagonal(Running<1>),
+    /// Both sides' second moments. `fit` asks for a second pass; `shared` says that each has the whole trace.
+    Moments {
+        moments: Moments,
+        fit: bool,
+        shared: bool,
+    },
+    /// The second pass.
+    Fit(Fit),
+    Sketch(Sketch),
+}
+
+impl Sum {
+    pub(crate) fn new(storage: Storage) -> Self {
+        let moments = |fit, shared| Self::Moments { moments: Moments::default(), fit, shared };
+        match storage {
+            Storage::Dense => Self::Dense(Running::default()),
+            Storage::Samples => Self::Samples { rows: Vec::new(), collapse: false },
+            Storage::Full => Self::Samples { rows: Vec::new(), collapse: true },
+            Storage::OneSided { side, scale } => Self::OneSided { sum: Running::default(), side, scale },
+            Storage::Diagonal => Self::Diagonal(Running::default()),
+            Storage::Kronecker { corrected } => moments(corrected, false),
+            Storage::TwoSided { corrected } => moments(corrected, true),
+            Storage::LowRank { rank, seed } => Self::Sketch(Sketch::new(rank, seed)),
+        }
+    }
+
+    /// Whether samples are added for the second time.
+    pub(crate) fn is_second_pass(&self) -> bool {
+        matches!(self, Self::Fit(_))
+    }
+
+    /// Fails if the samples would be too large to be held, together with more of them.
+    pub(crate) fn check(&self, block: &Block, samples: usize) -> Result<(), CurvatureError> {
+        match self {
+            Self::Samples { .. } => check_samples(block, samples),
+            Self::Dense(_)
+            | Self::OneSided { .. }
+            | Self::Diagonal(_)
+            | Self::Moments { .. }
+            | Self::Fit(_)
+            | Self::Sketch(_) => Ok(()),
+        }
+    }
+
+    /// Adds a batch of gradients `[n, rows, cols]`.
+    pub(crate) fn add(&mut self, gradients: Tensor<3>) -> Result<(), CurvatureError> {
+        match self {
+            Self::Samples { rows, .. } => rows.push(gradients.flatten(1, 2)),
+            Self::Dense(sum) => sum.add(outer(gradients.flatten(1, 2))),
+            Self::OneSided { sum, side, .. } => sum.add(outer(contracted(gradients, *side))),
+            Self::Diagonal(sum) => sum.add(gradients.flatten::<2>(1, 2).square().sum_dim(0).squeeze_dim(0)),
+            Self::Moments { moments, .. } => moments.add_gradients(gradients),
+            Self::Fit(fit) => fit.add_gradients(gradients),
+            Self::Sketch(sketch) => sketch.add(gradients.flatten(1, 2))?,
+        }
+        Ok(())
+    }
+
+    /// Adds a batch of captures, from which gradients are multiplied out where they are needed.
+    pub(crate) fn add_capture(&mut self, capture: &Capture) -> Result<(), CurvatureError> {
+        match self {
+            Self::Moments { moments, .. } => moments.add_capture(capture),
+            Self::Fit(fit) => {
+                fit.add_capture(capture);
+                Ok(())
+            }
+            Self::Samples { .. } | Self::Dense(_) | Self::OneSided { .. } | Self::Diagonal(_) | Self::Sketch(_) => {
+                self.add(capture.gradients())
+            }
+        }
+    }
+
+    /// Replaces samples by the sum of their outer products where that is smaller and wanted.
+    pub(crate) fn collapse(&mut self, block: &Block, samples: usize) -> Result<(), CurvatureError> {
+        if let Self::Samples { rows, collapse: true } = self
+            && samples > block.parameters()
+        {
+            check_matrix(block, block.parameters())?;
+            *self = Self::Dense(outer_products(std::mem::take(rows)));
+        }
+        Ok(())
+    }
+
+    /// Adds the sum over later samples; `false` if it is a sum of another kind.
+    pub(crate) fn merge(&mut self, later: Self) -> bool {
+        match self {
+            Self::Samples { rows, .. } => match later {
+                Self::Samples { rows: later, .. } => rows.extend(later),
+                Self::Dense(later) => {
+                    let mut sum = outer_products(std::mem::take(rows));
+                    sum.merge(later);
+                    *self = Self::Dense(sum);
+                }
+                _ => return false,
+            },
+            Self::Dense(sum) => match later {
+                Self::Samples { rows: later, .. } => sum.merge(outer_products(later)),
+                Self::Dense(later) => sum.merge(later),
+                _ => return false,
+            },
+            Self::OneSided { sum, .. } => {
+                let Self::OneSided { sum: later, .. } = later else { return false };
+                sum.merge(later);
+            }
+            Self::Diagonal(sum) => {
+                let Self::Diagonal(later) = later else { return false };
+                sum.merge(later);
+            }
+            Self::Moments { moments, .. } => {
+                let Self::Moments { moments: later, .. } = later else { return false };
+                moments.merge(later);
+            }
+            Self::Fit(fit) => {
+                let Self::Fit(later) = later else { return false };
+                fit.merge(later);
+            }
+            Self::Sketch(sketch) => {
+                let Self::Sketch(later) = later else { return false };
+                sketch.merge(later);
+            }
+        }
+        true
+    }
+
+    /// Whether the samples must be added once more, for which the sum is prepared.
+    pub(crate) fn end_pass(&mut self, block: &Block, samples: usize) -> Result<bool, CurvatureError> {
+        match self {
+            Self::Moments { moments, fit: true, .. } => {
+                let bases = std::mem::take(moments).finish(block, samples, false)?;
+                *self = Self::Fit(Fit::new(bases));
+                Ok(true)
+            }
+            Self::Moments { fit: false, .. }
+            | Self::Samples { .. }
+            | Self::Dense(_)
+            | Self::OneSided { .. }
+            | Self::Diagonal(_)
+            | Self::Fit(_)
+            | Self::Sketch(_) => Ok(false),
+        }
+    }
+
+    /// The mean over all samples added.
+    pub(crate) fn finish(self, block: &Block, samples: usize) -> Result<Curvature, CurvatureError> {
+        Ok(match self {
+            Self::Samples { rows, .. } => {
+                Samples { rows: if rows.len() == 1 { rows[0].clone() } else { Tensor::cat(rows, 0) } }.into()
+            }
+            Self::Dense(sum) => Dense { matrix: sum.mean(block, samples)? }.into(),
+            Self::OneSided { sum, side, scale } => {
+                let (rows, cols) = (block.rows, block.cols);
+                let rows_contracted = side.contracts_rows(rows, cols);
+                let length = match scale {
+                    Scale::Mean if rows_contracted => rows,
+                    Scale::Mean => cols,
+                    Scale::Sum => 1,
+                };
+                let factor = sum.sum(block)?.div_scalar(samples as f64 * length as f64);
+                OneSided { factor, rows, cols, rows_contracted }.into()
+            }
+            Self::Diagonal(sum) => Diagonal { values: sum.mean(block, samples)? }.into(),
+            Self::Moments { fit: true, .. } => {
+                let block = block.name.clone();
+                return Err(CurvatureError::SecondPass { block, found: 0, expected: samples });
+            }
+            Self::Moments { moments, shared, fit: false } => moments.finish(block, samples, shared)?.into(),
+            Self::Fit(fit) => fit.finish(block, samples)?.into(),
+            Self::Sketch(sketch) => sketch.finish(block, samples)?.into(),
+        })
+    }
+}
+
+/// `Σ JᵀJ` over batches of rows `J`, `[D, D]`.
+fn outer_products(batches: Vec<Tensor<2>>) -> Running<2> {
+    let mut sum = Running::default();
+    batches.into_iter().for_each(|rows| sum.add(outer(rows)));
+    sum
+}
+
+/// All gradients with the kept side as columns: `[n·rows, cols]` or `[n·cols, rows]`.
+fn contracted(gradients: Tensor<3>, side: Side) -> Tensor<2> {
+    let [n, rows, cols] = gradients.dims();
+    if side.contracts_rows(rows, cols) {
+        gradients.reshape([n * rows, cols])
+    } else {
+        gradients.swap_dims(1, 2).reshape([n * cols, rows])
+    }
+}

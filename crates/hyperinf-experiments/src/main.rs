@@ -1,0 +1,92 @@
+//! The published experiments on text, and the maker of the demo's assets: `cargo xtask experiments`,
+//! `cargo xtask demo-assets`.
+//!
+//! Results are JSON lines, one per finished unit of work (a data set, a rank, a seed). Finished units are skipped, so an
+//! interrupted run resumes.
+
+mod checks;
+mod data;
+mod demo_assets;
+mod detection;
+mod figures;
+mod gradients;
+mod influential;
+mod judge;
+mod mail;
+mod results;
+mod tables;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Any failure: people run this program by hand and need only the message.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Repeats the published experiments on text and makes the demo's assets.
+#[derive(Parser)]
+struct Options {
+    #[command(subcommand)]
+    experiment: Experiment,
+}
+
+#[derive(Subcommand)]
+enum Experiment {
+    /// Compares real weights (MiniLM, SmolLM2, stories260K) with known outputs.
+    Checks(Places),
+    /// Finds wrong labels by influence on clean validation samples.
+    Detection(detection::Settings),
+    /// Finds training samples of the query's own class by influence on it.
+    Influential(influential::Settings),
+    /// Prints tables and draws figures of the results.
+    Report(Report),
+    /// Makes the mails, the tokenizer and the base model of `hyperinf demo`.
+    DemoAssets(demo_assets::Settings),
+}
+
+/// The folders of models, data and results, and the device.
+#[derive(Args, Clone)]
+pub struct Places {
+    /// The folder of `cargo xtask assets`; `cargo xtask experiments` passes it.
+    #[arg(long)]
+    pub assets: PathBuf,
+    /// A folder with those of `glue/*.jsonl`, `datainf/*.jsonl` and `tinystories` that the experiment reads.
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// The folder of results.
+    #[arg(long, default_value = "target/experiments")]
+    pub out: PathBuf,
+    /// The name of the device.
+    #[arg(long, default_value = "flex")]
+    pub device: String,
+}
+
+impl Places {
+    /// The data folder, an error if it was not given.
+    pub fn data(&self) -> Result<&std::path::Path, Failure> {
+        self.data.as_deref().ok_or_else(|| "this experiment needs its data: --data DIR".into())
+    }
+}
+
+#[derive(Args)]
+struct Report {
+    /// The folder of results.
+    #[arg(long, default_value = "target/experiments")]
+    out: PathBuf,
+    /// The folder of figures.
+    #[arg(long, default_value = "docs/figures")]
+    figures: PathBuf,
+}
+
+fn main() -> Result<(), Failure> {
+    match Options::parse().experiment {
+        Experiment::Checks(places) => checks::run(&places),
+        Experiment::Detection(settings) => detection::run(&settings),
+        Experiment::Influential(settings) => influential::run(&settings),
+        Experiment::Report(Report { out, figures }) => {
+            tables::print(&out)?;
+            figures::draw(&out, &figures)
+        }
+        Experiment::DemoAssets(settings) => demo_assets::make(&settings),
+    }
+}

@@ -1,0 +1,63 @@
+//! Linear algebra on rows: products, decompositions, random numbers and statistics.
+//!
+//! Rows are vectors, everywhere: `[n, D]` is `n` vectors of length `D`, and a matrix acts on them from the right.
+//! Tensors carry their backend in a runtime [`Device`](burn::tensor::Device); decompositions run on the host, in f64,
+//! by [faer](https://docs.rs/faer). The crate knows neither samples nor models.
+//!
+//! | items | for |
+//! |---|---|
+//! | [`dots`], [`combine`], [`gram`], [`outer`], [`normal_product`] | products of rows, in their type or in f64 |
+//! | [`squared_norms`], [`norms`], [`scalars`], [`squares`], [`ratios`] | one number per row |
+//! | [`host`], [`tensor_from_host`], [`precise`], [`epsilon`] | the way to the host and back; types |
+//! | [`Cholesky`], [`symmetric_eigen`], [`EigenDecomposition`], [`orthonormal`] | decompositions |
+//! | [`RandomRows`] | the randomised Nyström approximation |
+//! | [`rotate`], [`kronecker`] | Kronecker products |
+//! | [`normals`], [`normal_pair`], [`seeded_normals`] | normal random numbers |
+//! | [`mean`], [`standard_error`], [`quantile`], [`ranks`], [`pearson`], [`spearman`] | statistics of plain slices |
+//!
+//! ```
+//! use burn::tensor::Tensor;
+//! use hyperinf_linalg::{Cholesky, dots, gram, host};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let device = burn::tensor::Device::flex();
+//! let rows = Tensor::<2>::from_data([[1.0, 0.0, 2.0], [0.0, 3.0, 1.0]], &device);
+//! let x = Tensor::<2>::from_data([[1.0, 1.0, 1.0]], &device);
+//! assert_eq!(host(dots(x, rows.clone()))?, [3.0, 4.0]);
+//!
+//! // b (R Rᵀ + I)⁻¹ for b = (6, 0): the matrix is [[6, 2], [2, 11]].
+//! let mut b = vec![62.0, 0.0];
+//! Cholesky::new(host(gram(rows))?, 2, 1.0)?.solve(&mut b);
+//! assert!((b[0] - 11.0).abs() < 1e-6 && (b[1] + 2.0).abs() < 1e-6);
+//! # Ok(())
+//! # }
+//! ```
+
+mod cholesky;
+mod eigen;
+mod error;
+mod kronecker;
+mod norms;
+mod nystrom;
+mod orthonormal;
+mod precision;
+mod product;
+mod random;
+mod size;
+mod statistics;
+
+pub use cholesky::Cholesky;
+pub use eigen::{EigenDecomposition, symmetric_eigen};
+pub use error::{MatrixError, ReadError, StatisticsError};
+pub use kronecker::{kronecker, rotate};
+pub use norms::{largest, norms, ratios, scalars, squared_norms, squares};
+pub use nystrom::{NystromPairs, RandomRows};
+pub use orthonormal::orthonormal;
+pub use precision::{epsilon, has_own_memory, host, least_square, precise, precise_type, tensor_from_host};
+pub use product::{
+    combine, combine_precise, diagonal, dots, dots_precise, gram, gram_precise, normal_product, outer,
+    symmetric_product,
+};
+pub use random::{normal_pair, normals, seeded_normals};
+pub use size::{TooLarge, check_size};
+pub use statistics::{check_pair, mean, pearson, quantile, ranks, spearman, standard_error};
