@@ -25,12 +25,12 @@ use summary::Summary;
 pub(crate) use summary::{Input, Scoring, entries, input};
 use variants::Variants;
 
-/// Blocks that are warned about one by one; of more only the number is told.
+/// Blocks with a warning of their own; the others are only counted.
 const WARNED: usize = 5;
 
 /// Scores, writes what was asked for, and prints a summary.
 ///
-/// What was typed is checked before any file is read, and the files' headers before any number of theirs.
+/// Flags are checked before any file is read, and headers of files before their numbers.
 ///
 /// # Errors
 ///
