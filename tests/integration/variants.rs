@@ -5,7 +5,7 @@ use hyperinf::curvature::Storage;
 use hyperinf::gradients::{Block, Gradients};
 use hyperinf::scoring::{
     Checkpoint, Contrast, CurvatureFrom, Gfim, Groups, Joined, Method, Normalisation, Options, Pool, QueryMode,
-    ScoreError, Scorer, Scores, Set, TaskSource, attribute, sweep, tracin,
+    ScoreError, Scorer, Scores, Set, Source, TaskSource, attribute, sweep, tracin,
 };
 use hyperinf::solvers::{Inverse, Solution, SolveError, Solver};
 use hyperinf_tests::compare::{assert_close, precisions, tensor};
@@ -324,6 +324,11 @@ fn groups_are_sums_or_means() {
     assert!(matches!(error, Some(ScoreError::SampleCount { set: Set::Query, found: 2, expected: 4 })), "{error:?}");
 }
 
+/// A checkpoint with the curvature of its training samples.
+fn moment<'a>(learning_rate: f64, train: &'a dyn Source, query: &'a dyn Source) -> Checkpoint<'a> {
+    Checkpoint { learning_rate, train, query, curvature: CurvatureFrom::Training }
+}
+
 #[test]
 fn tracin_is_the_golden_sum_over_checkpoints() {
     let expected = expected("tracin_5ckpt");
@@ -335,15 +340,7 @@ fn tracin_is_the_golden_sum_over_checkpoints() {
                 (0..5).map(|c| Digits::new(&arrays, &format!("ckpt{c}."), &device, dtype)).collect();
             let sources: Vec<_> =
                 tasks.iter().map(|task| (TaskSource::train(task, &train), TaskSource::query(task, &query))).collect();
-            let checkpoints: Vec<Checkpoint<'_>> = sources
-                .iter()
-                .map(|(train, query)| Checkpoint {
-                    learning_rate: 3e-3,
-                    train,
-                    query,
-                    curvature: CurvatureFrom::Training,
-                })
-                .collect();
+            let checkpoints: Vec<_> = sources.iter().map(|(train, query)| moment(3e-3, train, query)).collect();
             let options = Options { query: QueryMode::Mean, ..named("identity") };
             let found = tracin(&checkpoints, &options).expect("the dot product always exists");
             // Sums over 2,410 parameters and 200 queries, in f32 to what the project promises.
@@ -359,16 +356,8 @@ fn tracin_weighs_each_checkpoint_by_its_learning_rate() {
         let set = |n, seed| stored(&parts(n, seed), &device, DType::F32);
         let sets = [(set(N, 1), set(Q, 2)), (set(N, 3), set(Q, 4))];
         let rates = [0.5, 2.0];
-        let checkpoints: Vec<Checkpoint<'_>> = sets
-            .iter()
-            .zip(rates)
-            .map(|((train, query), learning_rate)| Checkpoint {
-                learning_rate,
-                train,
-                query,
-                curvature: CurvatureFrom::Training,
-            })
-            .collect();
+        let checkpoints: Vec<_> =
+            sets.iter().zip(rates).map(|((train, query), rate)| moment(rate, train, query)).collect();
         for name in ["identity", "cosine", "exact"] {
             let options = Options { block_scores: true, ..named(name) };
             let alone: Vec<Vec<f64>> = sets
@@ -387,17 +376,13 @@ fn tracin_weighs_each_checkpoint_by_its_learning_rate() {
         assert!(matches!(tracin(&[], &named("identity")), Err(ScoreError::NoCheckpoints)));
         for rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             let (train, query) = &sets[1];
-            let at = |learning_rate| Checkpoint { learning_rate, train, query, curvature: CurvatureFrom::Training };
-            let bad = [at(1.0), at(rate)];
+            let bad = [moment(1.0, train, query), moment(rate, train, query)];
             let error = tracin(&bad, &named("identity")).err();
             assert!(matches!(error, Some(ScoreError::LearningRate { checkpoint: 1, .. })), "{error:?}");
         }
         let (short, query) = (set(N - 1, 5), set(Q, 6));
         let (train, first) = &sets[0];
-        let uneven = [
-            Checkpoint { learning_rate: 1.0, train, query: first, curvature: CurvatureFrom::Training },
-            Checkpoint { learning_rate: 1.0, train: &short, query: &query, curvature: CurvatureFrom::Training },
-        ];
+        let uneven = [moment(1.0, train, first), moment(1.0, &short, &query)];
         let error = tracin(&uneven, &named("identity")).err();
         assert!(
             matches!(error, Some(ScoreError::SampleCount { set: Set::Train, found: 19, expected: 20 })),

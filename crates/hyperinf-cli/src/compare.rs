@@ -10,12 +10,12 @@ use hyperinf::scoring::{Attribution, MethodSpec};
 
 use crate::agreement::top_k;
 use crate::args::CompareArgs;
-use crate::error::CliError;
+use crate::error::{CliError, Numbers, Usage};
 use crate::figure::{HeatMap, stage_heat_map};
 use crate::progress::{Progress, warn};
 use crate::score::{Settings, check_converged, note};
 use crate::to_stdout;
-use hyperinf::store::{self, GradientPair, OutputFolder, stage_csv, stage_json};
+use hyperinf::store::{self, GradientPair, OutputFolder, StoreError, stage_csv, stage_json};
 use memory::{Meter, Peak};
 use report::Summary;
 
@@ -71,7 +71,7 @@ pub fn run(args: &CompareArgs) -> Result<(), CliError> {
     let settings = settings(args)?;
     if args.memory.is_some_and(|gib| gib.is_nan() || gib <= 0.0) {
         let value = args.memory.unwrap_or_default();
-        return Err(CliError::Value { flag: "--memory", expected: "positive", value });
+        return Err(Usage::Value { flag: "--memory", expected: "positive", value }.into());
     }
     let inputs = [args.train_gradients.as_path(), args.query_gradients.as_path()];
     let folder = OutputFolder::new(&args.out, &["methods.csv", "pairs.csv", "spearman.png", "summary.json"], &inputs)?;
@@ -121,7 +121,7 @@ fn score_all(
             match &result {
                 Ok(computed) => check_converged(&computed.attribution)?,
                 Err(reason) => {
-                    return Err(CliError::LeftOut { method: settings.method.clone(), reason: reason.clone() });
+                    return Err(Numbers::LeftOut { method: settings.method.clone(), reason: reason.clone() }.into());
                 }
             }
         }
@@ -130,11 +130,12 @@ fn score_all(
     progress.finish();
     match outcomes.first() {
         Some(Outcome { settings, result: Err(reason), .. }) if outcomes.iter().all(|o| o.result.is_err()) => {
-            Err(CliError::NoneComputed {
+            Err(Numbers::NoneComputed {
                 methods: outcomes.len(),
                 first: settings.method.clone(),
                 reason: reason.clone(),
-            })
+            }
+            .into())
         }
         _ => Ok(outcomes),
     }
@@ -144,15 +145,17 @@ fn score_all(
 fn score(settings: &Settings, pair: &GradientPair, meter: &mut Meter) -> Result<Result<Computed, String>, CliError> {
     meter.begin();
     let began = Instant::now();
-    match store::score(pair, None, &settings.options, &settings.device).map_err(CliError::from) {
+    match store::score(pair, None, &settings.options, &settings.device) {
         Ok(attribution) => {
             let seconds = began.elapsed().as_secs_f64();
             Ok(Ok(Computed { attribution, seconds, peak: meter.peak() }))
         }
-        // An input at fault is at fault for every method.
-        Err(error @ CliError::Score(_)) => Ok(Err(error.causes())),
-        Err(error) if error.exit_code() == 4 => Ok(Err(error.causes())),
-        Err(error) => Err(error),
+        // An input at fault is at fault for every method; what else goes wrong is this method's.
+        Err(StoreError::Score(error)) => Ok(Err(CliError::from(error).causes())),
+        Err(error) => match CliError::from(error) {
+            error @ CliError::Numbers(_) => Ok(Err(error.causes())),
+            error => Err(error),
+        },
     }
 }
 

@@ -10,7 +10,7 @@ use hyperinf::eval::convergence::{ConvergenceConfig, ConvergenceError, curves};
 
 use crate::args::{ConvergeArgs, PrecisionArg};
 use crate::device::open_device;
-use crate::error::CliError;
+use crate::error::{CliError, Usage};
 use crate::progress::{Progress, warn};
 use crate::to_stdout;
 use hyperinf::store::{OutputFolder, Staged, stage_csv, stage_json};
@@ -27,7 +27,7 @@ pub fn run(args: &ConvergeArgs) -> Result<(), CliError> {
     config.check().map_err(|error| cli_error(error, ""))?;
     let (device_name, device) = open_device(args.device.as_deref())?;
     if !device.supports_dtype(config.dtype) {
-        return Err(CliError::Precision { device: device_name, precision: "f64" });
+        return Err(Usage::Precision { device: device_name, precision: "f64" }.into());
     }
     let sizes = config.sizes();
     let pictures: Vec<String> = sizes.iter().map(|s| format!("converge-d{}-n{}.png", s.dim, s.samples)).collect();
@@ -77,14 +77,14 @@ fn config(args: &ConvergeArgs) -> ConvergenceConfig {
 fn cli_error(error: ConvergenceError, device: &str) -> CliError {
     match error {
         ConvergenceError::Setting { setting: "damping", value, .. } => {
-            CliError::Damping { flag: "--damping-absolute", value }
+            Usage::Damping { flag: "--damping-absolute", value }.into()
         }
         ConvergenceError::Setting { setting, expected, value } => {
             let flags = ["--dims", "--samples", "--steps", "--draws"];
             let flag = flags.into_iter().find(|flag| flag[2..] == *setting).unwrap_or(setting);
-            CliError::Value { flag, expected, value }
+            Usage::Value { flag, expected, value }.into()
         }
-        ConvergenceError::Precision { .. } => CliError::Precision { device: device.to_owned(), precision: "f64" },
+        ConvergenceError::Precision { .. } => Usage::Precision { device: device.to_owned(), precision: "f64" }.into(),
         ConvergenceError::Solve(error) => error.into(),
         ConvergenceError::Read(error) => error.into(),
         ConvergenceError::Errors(error) => error.into(),

@@ -18,7 +18,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::DemoArgs;
 use crate::device::open_device;
-use crate::error::CliError;
+use crate::error::{CliError, Usage};
 use crate::to_stdout;
 use compare::MethodResult;
 use data::{DemoData, Mail};
@@ -50,7 +50,7 @@ struct Demo<'a> {
 /// fails.
 pub fn run(args: &DemoArgs) -> Result<(), CliError> {
     if !(0.0..0.5).contains(&args.noise) {
-        return Err(CliError::Noise { value: args.noise });
+        return Err(Usage::Noise { value: args.noise }.into());
     }
     let (device_name, device) = open_device(args.device.as_deref())?;
     let files = Files::new(args)?;

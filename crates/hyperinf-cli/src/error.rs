@@ -3,27 +3,37 @@
 //! This module imports libraries only: every other module of the program may import it.
 
 mod hints;
+mod library;
 
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
 use hyperinf::DeviceError;
-use hyperinf::data::{Choice, RunError};
-use hyperinf::eval::{EvalError, TruthError};
-use hyperinf::gradients::{Estimate, GradientError};
-use hyperinf::linalg::ReadError;
-use hyperinf::models::ModelError;
-use hyperinf::scoring::{ScoreError, SpecError};
-use hyperinf::solvers::SolveError;
-use hyperinf::store::StoreError;
+use hyperinf::scoring::SpecError;
 
-/// Why the program ended without a result.
+pub(crate) use library::Library;
+
+/// Why the program ended without a result. The variant is the exit code.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum CliError {
+    /// 2: a flag, a name, the device or an output path is wrong.
+    #[error(transparent)]
+    Usage(Box<Usage>),
+    /// 3: an input file is wrong.
+    #[error(transparent)]
+    Input(Box<Input>),
+    /// 4: the numbers allow no answer.
+    #[error(transparent)]
+    Numbers(Box<Numbers>),
+}
+
+/// A flag, a name, the device or an output path is wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Usage {
     /// No method is written like this.
     #[error(transparent)]
-    Spec(#[from] SpecError),
+    Spec(SpecError),
     /// A damping that is not positive and finite.
     #[error("{flag} must be positive and finite, not {value}")]
     Damping {
@@ -52,6 +62,16 @@ pub enum CliError {
         /// The value given.
         value: f64,
     },
+    /// No rows, or more than there are.
+    #[error("{flag} asks for {asked} rows of {rows}")]
+    Amount {
+        /// The flag.
+        flag: &'static str,
+        /// The rows asked for.
+        asked: usize,
+        /// The rows that can be used.
+        rows: usize,
+    },
     /// A type that the device lacks.
     #[error("the device {device} has no {precision}")]
     Precision {
@@ -60,19 +80,44 @@ pub enum CliError {
         /// The type.
         precision: &'static str,
     },
-    /// A system of equations cannot be solved.
-    #[error("the equations cannot be solved")]
-    Solve(#[from] SolveError),
-    /// An input file cannot be used.
+    /// A share of wrong labels that is not below one half.
+    #[error("--noise must be at least 0 and below 0.5, not {value}")]
+    Noise {
+        /// The value given.
+        value: f64,
+    },
+    /// The device is not available.
+    #[error(transparent)]
+    Device(DeviceError),
+    /// Standard output cannot be written; a closed pipe is not an error.
+    #[error("standard output cannot be written")]
+    Stdout(#[source] io::Error),
+    /// A library refused a choice or an output path.
+    #[error(transparent)]
+    Library(Library),
+}
+
+/// An input file is wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Input {
+    /// A small file cannot be used.
     #[error("the {what} in `{path}` cannot be used")]
-    Input {
+    File {
         /// What it holds.
         what: &'static str,
         /// The file.
         path: PathBuf,
         /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Box<dyn Error + Send + Sync>,
     },
+    /// A library refused a file.
+    #[error(transparent)]
+    Library(Library),
+}
+
+/// The numbers allow no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Numbers {
     /// With `--strict`: a method of a comparison could not be computed.
     #[error("the method {method} was left out: {reason}")]
     LeftOut {
@@ -91,24 +136,6 @@ pub enum CliError {
         /// Why it could not.
         reason: String,
     },
-    /// A share of wrong labels that is not below one half.
-    #[error("--noise must be at least 0 and below 0.5, not {value}")]
-    Noise {
-        /// The value given.
-        value: f64,
-    },
-    /// The device is not available.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// Standard output cannot be written; a closed pipe is not an error.
-    #[error("standard output cannot be written")]
-    Stdout(#[source] io::Error),
-    /// Gradients cannot be scored from their files, or a file cannot be written.
-    #[error(transparent)]
-    Store(StoreError),
-    /// The gradients allow no scores.
-    #[error("the scores cannot be computed")]
-    Score(#[source] ScoreError),
     /// With `--strict`: a solver did not reach its tolerance.
     #[error(
         "{blocks} of {of} blocks did not reach the solver's tolerance: the largest relative residual is {residual:.2e}, in block `{worst}`; expected at most {tolerance:.2e}"
@@ -125,107 +152,79 @@ pub enum CliError {
         /// The tolerance.
         tolerance: f64,
     },
-    /// The demo's data are damaged.
-    #[error("the demo's data cannot be used")]
-    Data(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The model cannot be trained or run.
-    #[error("the model cannot be used like this")]
-    Model(#[from] ModelError),
-    /// Gradients could not be computed.
-    #[error("the gradients cannot be computed")]
-    Gradients(#[from] GradientError),
-    /// The device failed to return losses.
-    #[error("the losses cannot be computed")]
-    Losses(#[from] ReadError),
-    /// A figure of the demo does not exist.
-    #[error("the methods cannot be compared")]
-    Eval(#[from] EvalError),
-    /// A ground truth could not be computed.
-    #[error("the ground truth could not be computed")]
-    Truth(#[source] TruthError),
-    /// No rows, or more than there are.
-    #[error("{flag} asks for {asked} rows of {rows}")]
-    Amount {
-        /// The flag.
-        flag: &'static str,
-        /// The rows asked for.
-        asked: usize,
-        /// The rows that can be used.
-        rows: usize,
-    },
-    /// A run over rows, or a fine-tuning, ended without a result.
+    /// A library found no answer.
     #[error(transparent)]
-    Run(RunError),
-}
-
-impl From<StoreError> for CliError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Score(error) => Self::Score(error),
-            other => Self::Store(other),
-        }
-    }
-}
-
-impl From<RunError> for CliError {
-    fn from(error: RunError) -> Self {
-        match error {
-            RunError::Store(error) => error.into(),
-            RunError::Score(error) => Self::Score(error),
-            RunError::Model(error) => Self::Model(error),
-            RunError::Gradients(error) => Self::Gradients(error),
-            RunError::Losses(error) => Self::Losses(error),
-            RunError::Seeds { count, .. } => {
-                let expected = "at least 2 seeds and at most 1,000,000";
-                Self::Value { flag: "--uncertainty", expected, value: count as f64 }
-            }
-            RunError::Conflict { first, second, reason } => {
-                let reason = match second {
-                    Choice::LanguageModel => {
-                        "it is a backward pass per scored token and word of the vocabulary; --draws sketches it"
-                    }
-                    Choice::NothingRandom => "take --estimate sampled, gauss-newton with --draws, or --project",
-                    _ => reason,
-                };
-                Self::Combination { first: flag(first).into(), second: flag(second), reason }
-            }
-            other => Self::Run(other),
-        }
-    }
+    Library(Library),
 }
 
 impl CliError {
-    /// The error of a run whose number of rows was given by a flag.
-    pub(crate) fn amount(flag: &'static str, error: RunError) -> Self {
-        match error {
-            RunError::Amount { asked, rows } => Self::Amount { flag, asked, rows },
-            other => other.into(),
+    /// The exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Input(_) => 3,
+            Self::Numbers(_) => 4,
         }
+    }
+
+    /// The causes, the first cause last, without the message itself.
+    pub(crate) fn causes(&self) -> String {
+        let mut texts: Vec<String> = Vec::new();
+        for message in causes(self) {
+            // Some messages end in their cause.
+            if !texts.last().is_some_and(|last| last.ends_with(&message)) {
+                texts.push(message);
+            }
+        }
+        if texts.is_empty() { self.to_string() } else { texts.join(": ") }
+    }
+
+    /// The message, its causes and a hint.
+    pub fn report(&self) -> String {
+        let mut text = format!("error: {self}");
+        for message in causes(self) {
+            if !text.ends_with(&message) {
+                text.push_str(&format!("\n  because: {message}"));
+            }
+        }
+        if let Some(hint) = self.hint() {
+            text.push_str(&format!("\n  hint: {hint}"));
+        }
+        text
     }
 }
 
-/// The flag that makes a choice.
-fn flag(choice: Choice) -> &'static str {
-    match choice {
-        Choice::Estimate(Estimate::Empirical) => "--estimate empirical",
-        Choice::Estimate(Estimate::Sampled { .. }) => "--estimate sampled",
-        Choice::Estimate(Estimate::GaussNewton { sketch: Some(_) }) => "--estimate gauss-newton",
-        Choice::Estimate(Estimate::GaussNewton { sketch: None }) => "--estimate gauss-newton without --draws",
-        Choice::Method => "--method",
-        Choice::Merged => "--structure merged",
-        Choice::Projection => "--project",
-        Choice::ErrorBars => "--uncertainty",
-        Choice::EachQuery => "--query-mode each",
-        Choice::NothingRandom => "nothing that is drawn",
-        Choice::LanguageModel => "a language model",
+/// The messages of an error's causes, the first cause last.
+fn causes(error: &CliError) -> impl Iterator<Item = String> {
+    std::iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string)
+}
+
+impl From<Usage> for CliError {
+    fn from(error: Usage) -> Self {
+        Self::Usage(Box::new(error))
     }
 }
 
-impl From<TruthError> for CliError {
-    fn from(error: TruthError) -> Self {
-        match error {
-            TruthError::Score(error) => Self::Score(error),
-            error => Self::Truth(error),
-        }
+impl From<SpecError> for CliError {
+    fn from(error: SpecError) -> Self {
+        Usage::Spec(error).into()
+    }
+}
+
+impl From<DeviceError> for CliError {
+    fn from(error: DeviceError) -> Self {
+        Usage::Device(error).into()
+    }
+}
+
+impl From<Input> for CliError {
+    fn from(error: Input) -> Self {
+        Self::Input(Box::new(error))
+    }
+}
+
+impl From<Numbers> for CliError {
+    fn from(error: Numbers) -> Self {
+        Self::Numbers(Box::new(error))
     }
 }

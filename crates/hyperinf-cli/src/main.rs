@@ -45,7 +45,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Command};
-use error::CliError;
+use error::{CliError, Usage};
 
 // Batches of gradients are allocated and freed in a loop. glibc returns every block above 32 MiB to the system, which
 // then clears its pages again: ten times slower than keeping them.
@@ -88,7 +88,7 @@ fn main() -> ExitCode {
 fn to_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), CliError> {
     let mut out = BufWriter::new(io::stdout().lock());
     match write(&mut out).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Stdout(error)),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Usage::Stdout(error).into()),
         _ => Ok(()),
     }
 }

@@ -14,7 +14,7 @@ use hyperinf::eval::Spread;
 use hyperinf::scoring::{Attribution, BlockReport};
 
 use crate::args::ScoreArgs;
-use crate::error::CliError;
+use crate::error::{CliError, Numbers};
 use crate::progress;
 use crate::to_stdout;
 use hyperinf::store::{ErrorBars, ScoreFile, tracin};
@@ -25,12 +25,12 @@ use summary::Summary;
 pub(crate) use summary::{Input, Scoring, entries, input};
 use variants::Variants;
 
-/// Blocks that are warned about one by one; of more only the number is told.
+/// Blocks with a warning of their own; the others are only counted.
 const WARNED: usize = 5;
 
 /// Scores, writes what was asked for, and prints a summary.
 ///
-/// What was typed is checked before any file is read, and the files' headers before any number of theirs.
+/// Flags are checked before any file is read, and headers of files before their numbers.
 ///
 /// # Errors
 ///
@@ -75,13 +75,14 @@ pub(crate) fn bars(spread: &Spread) -> ErrorBars<'_> {
 pub(crate) fn check_converged(attribution: &Attribution) -> Result<(), CliError> {
     let blocks = attribution.not_converged();
     let Some(worst) = blocks.first() else { return Ok(()) };
-    Err(CliError::NotConverged {
+    Err(Numbers::NotConverged {
         blocks: blocks.len(),
         of: attribution.blocks.len(),
         worst: worst.block.name.clone(),
         residual: worst.residual,
         tolerance: worst.tolerance.unwrap_or_default(),
-    })
+    }
+    .into())
 }
 
 /// Tells on standard error what the scores do not show.

@@ -13,7 +13,7 @@ use hyperinf::store::{self, GradientPair, OutputFolder, Staged, check_range};
 
 use crate::agreement::top_k;
 use crate::args::{SideArg, SweepArgs};
-use crate::error::CliError;
+use crate::error::{CliError, Input, Usage};
 use crate::progress::{Progress, warn};
 use crate::score::{Settings, note};
 use crate::to_stdout;
@@ -62,7 +62,7 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let dampings = dampings(args)?;
     if !(args.stable > 0.0 && args.stable <= 1.0) {
-        return Err(CliError::Value { flag: "--stable", expected: "above 0 and at most 1", value: args.stable });
+        return Err(Usage::Value { flag: "--stable", expected: "above 0 and at most 1", value: args.stable }.into());
     }
     let settings = settings(args)?;
     let mut inputs = vec![args.train_gradients.as_path(), args.query_gradients.as_path()];
@@ -73,7 +73,7 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
     let known = |path: &PathBuf| {
         known_bad(path, pair.train.samples()).map_err(|source| {
             let (what, path) = ("samples known to be bad", path.clone());
-            CliError::Input { what, path, source: Box::new(source) }
+            CliError::from(Input::File { what, path, source: Box::new(source) })
         })
     };
     let bad = args.known_bad.as_ref().map(known).transpose()?;
@@ -125,14 +125,14 @@ fn dampings(args: &SweepArgs) -> Result<Vec<f64>, CliError> {
     let (values, absolute) = args.values();
     let flag = if args.damping_absolute.is_empty() { "--damping" } else { "--damping-absolute" };
     for &value in values {
-        damping(absolute, value).validate().map_err(|_| CliError::Damping { flag, value })?;
+        damping(absolute, value).validate().map_err(|_| Usage::Damping { flag, value })?;
     }
     let mut dampings = values.to_vec();
     dampings.sort_by(f64::total_cmp);
     dampings.dedup();
     if dampings.len() < 2 {
         let value = dampings.len() as f64;
-        return Err(CliError::Value { flag, expected: "at least two numbers that differ", value });
+        return Err(Usage::Value { flag, expected: "at least two numbers that differ", value }.into());
     }
     Ok(dampings)
 }
@@ -158,7 +158,7 @@ fn settings(args: &SweepArgs) -> Result<Vec<(Variant, Settings)>, CliError> {
         let Variant { side, rank } = variant;
         let mut settings = Settings::new(&args.scoring(side, rank), args.query_mode)?.of_stored()?;
         let refused = |second, reason| {
-            Err(CliError::Combination { first: format!("--method {}", settings.method), second, reason })
+            Err(Usage::Combination { first: format!("--method {}", settings.method), second, reason }.into())
         };
         if !settings.spec.method.has_curvature() {
             return refused("a sweep", "the method has no curvature, and so no damping");

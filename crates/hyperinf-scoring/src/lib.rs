@@ -7,6 +7,18 @@
 //! **Positive = helpful**: training on `z` lowered the query's loss. Removing `z` changes the query's loss by about
 //! `+score/n`. Mislabelled samples are the most negative.
 //!
+//! ```
+//! use hyperinf_gradients::Gradients;
+//! use hyperinf_scoring::{Amount, CurvatureFrom, MethodSpec, attribute, detect};
+//!
+//! /// The ten samples that harm the first query most.
+//! fn most_harmful(train: &Gradients, query: &Gradients) -> Result<Vec<usize>, Box<dyn std::error::Error>> {
+//!     let method: MethodSpec = "hyperinf:cols".parse()?;
+//!     let found = attribute(train, query, CurvatureFrom::Training, &method.options()?)?;
+//!     Ok(detect(&found.scores.rows[0], Amount::Count(10))?)
+//! }
+//! ```
+//!
 //! | function | from | gives |
 //! |---|---|---|
 //! | [`attribute`] | any two [`Source`]s: a model with batches, or stored gradients | scores `[q, n]` |
@@ -14,7 +26,7 @@
 //! | [`self_influence`] | one source | each sample's influence on itself, `[n]` |
 //! | [`position_scores`] | two sources, of which the first has captures | scores of each position (token) |
 //! | [`tracin`] | sources at several checkpoints | scores summed over them |
-//! | [`Scorer`], [`Sweep`] | stored gradients, some blocks at a time | [`attribute`], [`sweep`] for files larger than memory |
+//! | [`Scorer`], [`Sweep`] | stored gradients, some blocks at a time | [`attribute`] and [`sweep`], in less memory |
 //! | [`CurvatureFrom`] | training samples, another source, or known curvature | the curvature of each of the above |
 //! | [`Contrast`], [`Joined`] | two query sources | one: what helps the first more than the second; both in a row |
 //! | [`Groups`] | scores | sums or means over groups of samples or queries |

@@ -15,8 +15,8 @@ pub enum QueryMode {
 
 /// The divisor of scores, with `x = v (H + λI)⁻¹` and every norm over all blocks together.
 ///
-/// Outliers and wrong labels have large gradients, and so large scores for every query. Divided by a norm of its gradient
-/// a sample counts by its direction. A sample whose divisor is 0 moves nothing and has the score 0.
+/// Outliers and wrong labels have large gradients, and so large scores for every query. Divided by a norm of its
+/// gradient a sample counts by its direction. A sample whose divisor is 0 moves nothing and has the score 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Normalisation {
     /// Nothing: `⟨x, g⟩`.
@@ -107,10 +107,10 @@ impl Options {
 
     /// The options of a named method, one of [`methods`](crate::methods), with everything else at its default.
     ///
-    /// `gfim` matters to `hyperinf` and, but for its scale, to `hyperinf-authors`. `kfac` and `ekfac` need captures; their
-    /// published form samples labels from the model, which is a choice of the curvature's source
-    /// ([`CurvatureFrom::Source`](crate::CurvatureFrom::Source)), not of the method. [`MethodSpec`](crate::MethodSpec)
-    /// reads all of it from one word.
+    /// `gfim` matters to `hyperinf` and, but for its scale, to `hyperinf-authors`. `kfac` and `ekfac` need captures;
+    /// their published form samples labels from the model, which is a choice of the curvature's source
+    /// ([`CurvatureFrom::Source`](crate::CurvatureFrom::Source)), not of the method.
+    /// [`MethodSpec`](crate::MethodSpec) reads all of it from one word.
     pub fn named(name: &str, gfim: Gfim) -> Option<Self> {
         methods().iter().find(|method| method.name == name).map(|method| method.options(gfim))
     }

@@ -189,8 +189,8 @@ pub(crate) fn add(sums: &mut Vec<f64>, more: Vec<f64>) {
     }
 }
 
-/// The second pass: products of the waiting queries with every training gradient, `[dampings · q, n]`, and the squares of
-/// their divisors at each damping.
+/// The second pass: products of the waiting queries with every training gradient, `[dampings · q, n]`, and the squares
+/// of their divisors at each damping.
 fn score(
     train: &dyn Source,
     queries: &Gradients,

@@ -5,8 +5,8 @@ use crate::{Attribution, CurvatureFrom, Method, Options, ScoreError, Set, Source
 
 /// Scores some blocks at a time, for files of gradients larger than memory.
 ///
-/// Every call of [`Scorer::add`] brings *all* samples of its blocks. With [`Options::merged`] all blocks must come in one
-/// call, since the merged matrix spans them.
+/// Every call of [`Scorer::add`] brings *all* samples of its blocks. With [`Options::merged`] all blocks must come in
+/// one call, since the merged matrix spans them.
 pub struct Scorer(Sweep);
 
 impl Scorer {

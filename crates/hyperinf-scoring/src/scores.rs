@@ -137,8 +137,8 @@ impl Attribution {
         blocks
     }
 
-    /// Replaces each report by that of another attribution of the same blocks where that one is worse: not converged, or of
-    /// a larger residual.
+    /// Replaces each report by that of another attribution of the same blocks where that one is worse: not converged,
+    /// or of a larger residual.
     pub fn keep_worst(&mut self, others: Vec<BlockReport>) {
         let trust = |report: &BlockReport| (report.converged(), -report.residual);
         for (kept, other) in self.blocks.iter_mut().zip(others) {

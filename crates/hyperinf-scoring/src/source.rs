@@ -35,13 +35,13 @@ use crate::ScoreError;
 ///     }
 /// }
 ///
-/// # fn main() -> Result<(), ScoreError> {
-/// # let device = Device::default();
-/// let source = Lazy(device);
-/// let found = attribute(&source, &source, CurvatureFrom::Training, &Options::default())?;
-/// assert_eq!((found.scores.queries(), found.scores.samples()), (4, 4));
-/// # Ok(())
-/// # }
+/// /// Scores the four samples for themselves.
+/// fn run(device: Device) -> Result<(), ScoreError> {
+///     let source = Lazy(device);
+///     let found = attribute(&source, &source, CurvatureFrom::Training, &Options::default())?;
+///     assert_eq!((found.scores.queries(), found.scores.samples()), (4, 4));
+///     Ok(())
+/// }
 /// ```
 pub trait Source {
     /// Calls `visit` with each batch in turn and stops at its first error, which it returns.

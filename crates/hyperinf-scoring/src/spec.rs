@@ -19,14 +19,14 @@ use crate::{Gfim, Method, MethodInfo, Options, methods};
 /// | part | words | purpose | for |
 /// |---|---|---|---|
 /// | name | see [`methods`] | structure of the curvature and its solver | |
-/// | side | `short`, `rows`, `cols` | the side of a block that is summed over | `hyperinf`, `hyperinf-authors` |
+/// | side | `short`, `rows`, `cols` | the side that is summed over | `hyperinf`, `hyperinf-authors` |
 /// | scale | `mean`, `sum` | whether the sum is divided by the side's length | `hyperinf` |
-/// | merged | `merged` | one matrix over all blocks instead of one per block | methods with curvature |
-/// | solver | see [`solvers`](hyperinf_solvers::solvers) | another solver than the method's own | methods with curvature |
-/// | estimate | `empirical`, `sampled`, `gauss-newton` | the samples that the curvature is made of | methods with curvature |
+/// | merged | `merged` | one matrix over all blocks | methods with curvature |
+/// | solver | see [`solvers`](hyperinf_solvers::solvers) | replaces the method's solver | methods with curvature |
+/// | estimate | `empirical`, `sampled`, `gauss-newton` | the curvature's samples | methods with curvature |
 ///
-/// The words after the name may come in any order. A part that is left out is at its default; it is not printed either, so
-/// that parsing what [`Display`](fmt::Display) prints gives the same specification.
+/// The words after the name may come in any order. A part that is left out has its default and is not printed: parsing
+/// what [`Display`](fmt::Display) prints gives the same specification.
 ///
 /// ```
 /// use hyperinf_curvature::Side;

@@ -68,7 +68,7 @@ impl Auto {
         Ok(Choice { solver: self.solver(way).name(), reason })
     }
 
-    fn way(&self, h: &Curvature, lambdas: &[f64]) -> Result<(Way, Reason), SolveError> {
+    fn way(&self, h: &Curvature, lambdas: &[f64]) -> Decision {
         lambdas.iter().try_for_each(|lambda| check(self, h, *lambda))?;
         if !(self.tolerance > 0.0 && self.tolerance < 1.0) {
             let (parameter, expected) = ("tolerance", "in (0, 1)");
@@ -85,7 +85,7 @@ impl Auto {
     }
 
     /// For a matrix or factor `[k, k]` of so many parameters.
-    fn of_matrix(&self, matrix: &Tensor<2>, parameters: usize, lambdas: &[f64]) -> Result<(Way, Reason), SolveError> {
+    fn of_matrix(&self, matrix: &Tensor<2>, parameters: usize, lambdas: &[f64]) -> Decision {
         let size = matrix.dims()[0];
         let (queries, dampings) = (self.queries, lambdas.len());
         let right_hand_sides = queries * (parameters / size.max(1));
@@ -145,10 +145,10 @@ impl Solver for Auto {
 
     fn prepare_many(&self, blocks: &[(&Curvature, f64)]) -> Vec<Result<Box<dyn Inverse>, SolveError>> {
         let ways: Vec<_> = blocks.iter().map(|(h, lambda)| self.way(h, &[*lambda])).collect();
-        let iterated = |way: &Result<(Way, Reason), SolveError>| matches!(way, Ok((Way::Hyperpower, _)));
+        let iterated = |way: &Decision| matches!(way, Ok((Way::Hyperpower, _)));
         let together: Vec<_> = blocks.iter().zip(&ways).filter(|(_, way)| iterated(way)).map(|(b, _)| *b).collect();
         let mut batched = self.hyperpower().prepare_many(&together).into_iter();
-        let inverse = |(way, (h, lambda)): (Result<(Way, Reason), SolveError>, &(&Curvature, f64))| {
+        let inverse = |(way, (h, lambda)): (Decision, &(&Curvature, f64))| {
             let batch = iterated(&way);
             let (way, reason) = way?;
             // The batch has one result for each of its blocks, in their order.
@@ -166,6 +166,9 @@ impl Solver for Auto {
         Ok(inverses.into_iter().map(explained).collect())
     }
 }
+
+/// The solver of a block with the reason for it.
+type Decision = Result<(Way, Reason), SolveError>;
 
 /// An inverse with the reason for its solver.
 struct Explained {

@@ -19,8 +19,11 @@ pub struct ScoreFormat {
     pub ending: &'static str,
     /// Whether the file itself holds the metadata; else they are in a second file, `FILE.json`.
     pub holds_metadata: bool,
-    write: fn(&mut File, &ScoreTable<'_>, &Map<String, Value>) -> Result<(), WriteError>,
+    write: WriteScores,
 }
+
+/// Writes scores with their metadata.
+type WriteScores = fn(&mut File, &ScoreTable<'_>, &Map<String, Value>) -> Result<(), WriteError>;
 
 /// Every format of scores: one tensor `[q, n]` of F32 in safetensors; rows of query_id, train_id, score and rank in the
 /// others.

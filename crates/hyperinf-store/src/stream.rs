@@ -127,15 +127,15 @@ fn each_group(
     })
 }
 
-/// What is done with the training samples, the queries and the curvature of some blocks.
-type Visit<'a> = dyn FnMut(&dyn Source, &dyn Source, CurvatureFrom<'_>) -> Result<(), ScoreError> + 'a;
+/// Sees training samples, queries and curvature of some blocks.
+type VisitSets<'a> = dyn FnMut(&dyn Source, &dyn Source, CurvatureFrom<'_>) -> Result<(), ScoreError> + 'a;
 
 /// Visits the sources of some blocks as training samples, queries and curvature.
 fn as_sets(
     sources: &[FileSource<'_>],
     known: Option<&[BlockCurvature]>,
     query: QueryMode,
-    visit: &mut Visit<'_>,
+    visit: &mut VisitSets<'_>,
 ) -> Result<(), ScoreError> {
     let of = |set| sources.iter().find(|source| source.reader.set == set);
     let (train, queries) = of(Set::Train).zip(of(Set::Query)).expect("a pair has training gradients and queries");

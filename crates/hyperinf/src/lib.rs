@@ -44,8 +44,8 @@ pub mod prelude {
     pub use crate::gradients::{Block, Capture, Estimate, Family, Gradients, Likelihood, Tape, Target, Task};
     pub use crate::models::{LoraConfig, LoraLinear};
     pub use crate::scoring::{
-        Amount, Attribution, Batch, CurvatureFrom, Gfim, Method, Normalisation, Options, QueryMode, Scorer, Scores,
-        Source, TaskSource, attribute, baselines, detect, methods, ranking, select, self_influence, top_k,
+        Amount, Attribution, Batch, CurvatureFrom, Gfim, Method, MethodSpec, Normalisation, Options, QueryMode, Scorer,
+        Scores, Source, TaskSource, attribute, baselines, detect, methods, ranking, select, self_influence, top_k,
     };
     pub use crate::solvers::{Inverse, Solution, SolveError, Solver};
 }

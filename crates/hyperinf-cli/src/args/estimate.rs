@@ -2,7 +2,7 @@ use clap::{Args, ValueEnum};
 use hyperinf::gradients::Estimate;
 use hyperinf::scoring::EstimateKind;
 
-use crate::error::CliError;
+use crate::error::{CliError, Usage};
 
 /// The estimate of the curvature.
 #[derive(Debug, Args)]
@@ -38,7 +38,7 @@ impl EstimateArgs {
     ///
     /// If the method names another kind, or draws or a seed are given and nothing is drawn.
     pub(crate) fn estimate(&self, of_method: Option<EstimateKind>) -> Result<Estimate, CliError> {
-        let refused = |first: String, second, reason| Err(CliError::Combination { first, second, reason });
+        let refused = |first: String, second, reason| Err(Usage::Combination { first, second, reason }.into());
         let kind = match (of_method, self.estimate.map(EstimateKind::from)) {
             (Some(named), Some(asked)) if named != asked => {
                 return refused(format!("--estimate {asked}"), "--method", "the method names another estimate");

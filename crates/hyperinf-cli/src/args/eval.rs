@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use hyperinf::eval::digits::{DigitsConfig, Length, Optimizer, Recipe};
 
 use super::truths::EvalCommand;
-use crate::error::CliError;
+use crate::error::{CliError, Usage};
 
 /// Arguments of `hyperinf eval`.
 #[derive(Debug, Args)]
@@ -102,7 +102,7 @@ impl TaskArgs {
     fn recipe(&self) -> Result<Recipe, CliError> {
         if let (OptimizerArg::Adamw, Some(_)) = (self.optimizer, self.momentum) {
             let reason = "its rates are .9 and .999";
-            return Err(CliError::Combination { first: "--momentum".into(), second: "--optimizer adamw", reason });
+            return Err(Usage::Combination { first: "--momentum".into(), second: "--optimizer adamw", reason }.into());
         }
         let (optimizer, rate) = match self.optimizer {
             OptimizerArg::Sgd => (Optimizer::Sgd { momentum: self.momentum.unwrap_or(0.9) }, 0.05),
@@ -200,7 +200,11 @@ pub(crate) fn at_least(flag: &'static str, value: usize, least: usize) -> Result
         1 => "at least 1",
         _ => "at least 2",
     };
-    if value < least || value > MOST { Err(CliError::Value { flag, expected, value: value as f64 }) } else { Ok(()) }
+    if value < least || value > MOST {
+        Err(Usage::Value { flag, expected, value: value as f64 }.into())
+    } else {
+        Ok(())
+    }
 }
 
 /// Each value once, in order of first appearance.

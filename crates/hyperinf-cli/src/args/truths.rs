@@ -7,7 +7,7 @@ use hyperinf::eval::{
 };
 
 use super::eval::{BankArgs, EvalSharedArgs, at_least, once};
-use crate::error::CliError;
+use crate::error::{CliError, Usage};
 
 /// The ground truths.
 #[derive(Debug, Subcommand)]
@@ -62,11 +62,11 @@ pub enum EvalCommand {
 }
 
 /// A ground truth, the shared options, and the options for retrainings where there are any.
-pub(crate) type Parts<'a> = (Box<dyn Truth>, &'a EvalSharedArgs, Option<&'a BankArgs>);
+type EvalParts<'a> = (Box<dyn Truth>, &'a EvalSharedArgs, Option<&'a BankArgs>);
 
 impl EvalCommand {
     /// The settings that the arguments stand for.
-    pub(crate) fn parts(&self) -> Result<Parts<'_>, CliError> {
+    pub(crate) fn parts(&self) -> Result<EvalParts<'_>, CliError> {
         Ok(match self {
             Self::Lds(args) => (Box::new(args.truth()?), &args.shared, Some(&args.bank)),
             Self::Loo(args) => (Box::new(args.truth()?), &args.shared, Some(&args.bank)),
@@ -143,7 +143,7 @@ impl MislabelArgs {
         at_least("--seeds", self.seeds as usize, 1)?;
         let truth = MislabelConfig { noise: self.noise, seeds: (0..self.seeds).collect() };
         let expected = "a share that gives some images a wrong label and not all";
-        let refused = |_| CliError::Value { flag: "--noise", expected, value: self.noise };
+        let refused = |_| Usage::Value { flag: "--noise", expected, value: self.noise };
         truth.validate(self.shared.task.train).map_err(refused)?;
         Ok(truth)
     }
@@ -169,11 +169,11 @@ impl PbrfArgs {
         let (samples, models) = (self.samples, self.shared.judged.models);
         if models != 1 {
             let (expected, value) = ("1: the response is one model's", models as f64);
-            return Err(CliError::Value { flag: "--models", expected, value });
+            return Err(Usage::Value { flag: "--models", expected, value }.into());
         }
         if samples > self.shared.task.train {
             let (expected, value) = ("at most the number of training images", samples as f64);
-            return Err(CliError::Value { flag: "--samples", expected, value });
+            return Err(Usage::Value { flag: "--samples", expected, value }.into());
         }
         Ok(PbrfConfig { samples: (0..samples).collect(), weight: self.weight })
     }

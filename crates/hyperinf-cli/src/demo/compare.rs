@@ -62,13 +62,11 @@ pub(super) fn compare(
                 (squares.into_iter().map(|s| -s.sqrt()).collect(), Vec::new())
             }
             "self-influence" => {
-                let found =
-                    self_influence(train, CurvatureFrom::Training, &options("exact")).map_err(CliError::Score)?;
+                let found = self_influence(train, CurvatureFrom::Training, &options("exact"))?;
                 (negative(found.values), found.blocks)
             }
             name => {
-                let mut found =
-                    attribute(train, query, CurvatureFrom::Training, &options(name)).map_err(CliError::Score)?;
+                let mut found = attribute(train, query, CurvatureFrom::Training, &options(name))?;
                 (found.scores.rows.swap_remove(0), found.blocks)
             }
         };

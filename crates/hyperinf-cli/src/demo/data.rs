@@ -10,7 +10,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use tokenizers::Tokenizer;
 
-use crate::error::CliError;
+use crate::error::{CliError, Library};
 
 const MAILS: &[u8] = include_bytes!("../../assets/mails.json.gz");
 const TOKENIZER: &[u8] = include_bytes!("../../assets/tokenizer.json.gz");
@@ -66,7 +66,7 @@ pub enum DataError {
 
 impl From<DataError> for CliError {
     fn from(error: DataError) -> Self {
-        Self::Data(Box::new(error))
+        Library::Demo(Box::new(error)).into()
     }
 }
 

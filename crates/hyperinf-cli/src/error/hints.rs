@@ -1,136 +1,82 @@
 use hyperinf::curvature::CurvatureError;
 use hyperinf::data::{DataError, Existing, Reason, RunError};
 use hyperinf::eval::TruthError;
-use hyperinf::models::{LoadError, ModelError};
+use hyperinf::models::LoadError;
 use hyperinf::scoring::{ScoreError, SpecError};
 use hyperinf::solvers::{SolveError, solvers};
 use hyperinf::store::{FileError, StoreError};
 
-use super::CliError;
+use super::{CliError, Input, Library, Numbers, Usage};
+
+/// The hint for most failures of an inverse.
+const LARGER_DAMPING: &str = "a larger --damping makes the inverse easier";
 
 impl CliError {
-    /// 2: a flag, a name, the device or an output path is wrong; 3: an input file is wrong; 4: the numbers allow no
-    /// answer.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Spec(_)
-            | Self::Score(ScoreError::Solve { source: SolveError::Unsupported { .. }, .. })
-            | Self::Damping { .. }
-            | Self::Combination { .. }
-            | Self::Noise { .. }
-            | Self::Value { .. }
-            | Self::Precision { .. }
-            | Self::Device(_)
-            | Self::Store(StoreError::Format { .. } | StoreError::OutputIsInput { .. } | StoreError::Output { .. })
-            | Self::Stdout(_)
-            | Self::Amount { .. }
-            | Self::Truth(TruthError::Setting { .. } | TruthError::Bank { .. } | TruthError::Subset { .. })
-            | Self::Model(ModelError::Setting { .. } | ModelError::Target { .. })
-            | Self::Model(ModelError::Checkpoint { .. })
-            | Self::Model(ModelError::CheckpointExists { .. } | ModelError::CheckpointDiffers { .. }) => 2,
-            Self::Score(ScoreError::NoCaptures) => 2,
-            Self::Store(StoreError::Score(_) | StoreError::Range { .. }) => 4,
-            Self::Store(_)
-            | Self::Input { .. }
-            | Self::Truth(TruthError::OtherTask { .. } | TruthError::BankLine { .. }) => 3,
-            Self::Run(error) => run_code(error),
-            Self::Score(_)
-            | Self::LeftOut { .. }
-            | Self::NoneComputed { .. }
-            | Self::Solve(_)
-            | Self::NotConverged { .. }
-            | Self::Data(_)
-            | Self::Model(_)
-            | Self::Gradients(_)
-            | Self::Losses(_)
-            | Self::Eval(_)
-            | Self::Truth(_) => 4,
-        }
-    }
-
     /// How to fix it.
-    fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::Spec(SpecError::Unknown { what: "solver", .. }) => {
-                let names: Vec<&str> = solvers().iter().map(|solver| solver.name()).collect();
-                format!("there are {}", names.join(", "))
-            }
-            Self::Spec(_) => "`hyperinf methods` lists all methods and their choices".into(),
-            Self::Damping { flag: "--damping", .. } => "0.1 is the usual factor, and the default".into(),
-            Self::Damping { .. } => "leave it out for 0.1 × the mean square of each block's gradients".into(),
-            Self::Noise { .. } => "0.2 gives every fifth mail the wrong label".into(),
-            Self::Store(error) => return store_hint(error).map(Into::into),
-            Self::Score(ScoreError::Solve { source: SolveError::Unsupported { .. }, .. }) => {
-                "leave --solver out for the method's own, or take exact, auto or cg, which invert every curvature"
-                    .into()
-            }
-            Self::Score(ScoreError::NoCaptures) => {
-                "`hyperinf methods` lists what needs no activations; of these shampoo is the most like it".into()
-            }
-            Self::Score(ScoreError::Curvature(CurvatureError::TooSmall { .. })) => {
-                "scale all gradients of both files up by the same factor".into()
-            }
-            Self::Score(ScoreError::Curvature(_)) => {
-                "give the block two sides, take --structure per-block, or another method".into()
-            }
-            Self::Score(_) | Self::NotConverged { .. } => "a larger --damping makes the inverse easier".into(),
-            Self::Run(error) => return run_hint(error),
-            Self::Amount { .. } => "ask for at least one row and at most all of them".into(),
-            Self::Truth(TruthError::OtherTask { .. }) => "give this task a bank of its own: --bank FILE.jsonl".into(),
-            Self::Truth(TruthError::Diverged { .. }) => {
-                "give a larger --damping, which keeps the model nearer to the trained one".into()
-            }
-            Self::LeftOut { .. } | Self::NoneComputed { .. } => {
-                "allow more with --memory, or name the methods that fit: --methods hyperinf,datainf".into()
-            }
-            Self::Precision { .. } => "compute in f32: --precision f32".into(),
-            Self::Value { .. }
-            | Self::Solve(_)
-            | Self::Combination { .. }
-            | Self::Input { .. }
-            | Self::Truth(_)
-            | Self::Device(_)
-            | Self::Stdout(_)
-            | Self::Data(_)
-            | Self::Model(_)
-            | Self::Gradients(_)
-            | Self::Losses(_)
-            | Self::Eval(_) => return None,
-        })
+    pub(super) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Usage(error) => usage_hint(error),
+            Self::Input(error) => match &**error {
+                Input::File { .. } => None,
+                Input::Library(error) => library_hint(error),
+            },
+            Self::Numbers(error) => match &**error {
+                Numbers::LeftOut { .. } | Numbers::NoneComputed { .. } => {
+                    Some("allow more with --memory, or name the methods that fit: --methods hyperinf,datainf".into())
+                }
+                Numbers::NotConverged { .. } => Some(LARGER_DAMPING.into()),
+                Numbers::Library(error) => library_hint(error),
+            },
+        }
     }
+}
 
-    /// The causes, the first cause last, without the message itself.
-    pub(crate) fn causes(&self) -> String {
-        let mut texts: Vec<String> = Vec::new();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            let message = error.to_string();
-            // Some messages end in their cause.
-            if !texts.last().is_some_and(|last| last.ends_with(&message)) {
-                texts.push(message);
-            }
-            cause = error.source();
+fn usage_hint(error: &Usage) -> Option<String> {
+    Some(match error {
+        Usage::Spec(SpecError::Unknown { what: "solver", .. }) => {
+            let names: Vec<&str> = solvers().iter().map(|solver| solver.name()).collect();
+            format!("there are {}", names.join(", "))
         }
-        if texts.is_empty() { self.to_string() } else { texts.join(": ") }
-    }
+        Usage::Spec(_) => "`hyperinf methods` lists all methods and their choices".into(),
+        Usage::Damping { flag: "--damping", .. } => "0.1 is the usual factor, and the default".into(),
+        Usage::Damping { .. } => "leave it out for 0.1 × the mean square of each block's gradients".into(),
+        Usage::Noise { .. } => "0.2 gives every fifth mail the wrong label".into(),
+        Usage::Amount { .. } => "ask for at least one row and at most all of them".into(),
+        Usage::Precision { .. } => "compute in f32: --precision f32".into(),
+        Usage::Library(error) => return library_hint(error),
+        Usage::Value { .. } | Usage::Combination { .. } | Usage::Device(_) | Usage::Stdout(_) => return None,
+    })
+}
 
-    /// The message, its causes and a hint.
-    pub fn report(&self) -> String {
-        let mut text = format!("error: {self}");
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            // Some messages end in their cause.
-            let message = error.to_string();
-            if !text.ends_with(&message) {
-                text.push_str(&format!("\n  because: {message}"));
-            }
-            cause = error.source();
+fn library_hint(error: &Library) -> Option<String> {
+    Some(match error {
+        Library::Store(error) => return store_hint(error).map(Into::into),
+        Library::Run(error) => return run_hint(error),
+        Library::Score(ScoreError::Solve { source: SolveError::Unsupported { .. }, .. }) => {
+            "leave --solver out for the method's own, or take exact, auto or cg, which invert every curvature".into()
         }
-        if let Some(hint) = self.hint() {
-            text.push_str(&format!("\n  hint: {hint}"));
+        Library::Score(ScoreError::NoCaptures) => {
+            "`hyperinf methods` lists what needs no activations; of these shampoo is the most like it".into()
         }
-        text
-    }
+        Library::Score(ScoreError::Curvature(CurvatureError::TooSmall { .. })) => {
+            "scale all gradients of both files up by the same factor".into()
+        }
+        Library::Score(ScoreError::Curvature(_)) => {
+            "give the block two sides, take --structure per-block, or another method".into()
+        }
+        Library::Score(_) => LARGER_DAMPING.into(),
+        Library::Truth(TruthError::OtherTask { .. }) => "give this task a bank of its own: --bank FILE.jsonl".into(),
+        Library::Truth(TruthError::Diverged { .. }) => {
+            "give a larger --damping, which keeps the model nearer to the trained one".into()
+        }
+        Library::Truth(_)
+        | Library::Model(_)
+        | Library::Gradients(_)
+        | Library::Losses(_)
+        | Library::Solve(_)
+        | Library::Eval(_)
+        | Library::Demo(_) => return None,
+    })
 }
 
 /// The hint for gradient files and outputs.
@@ -155,23 +101,6 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
         StoreError::Range { .. } => "a larger damping or smaller gradients give smaller scores",
         _ => return None,
     })
-}
-
-/// The exit code of a run over rows.
-fn run_code(error: &RunError) -> u8 {
-    match error {
-        RunError::Dataset { source: DataError::Ending, .. }
-        | RunError::NoAdapter { .. }
-        | RunError::NoBlock { .. }
-        | RunError::Amount { .. }
-        | RunError::Exists { .. }
-        | RunError::MaxLength { .. }
-        | RunError::Seeds { .. }
-        | RunError::Conflict { .. }
-        | RunError::NoTokenizer { .. } => 2,
-        RunError::Dataset { .. } | RunError::NoKind { .. } | RunError::Load { .. } => 3,
-        _ => 4,
-    }
 }
 
 /// The hint for a run over rows.

@@ -5,7 +5,7 @@ use hyperinf::eval::Candidate;
 use hyperinf::scoring::{EstimateKind, MethodSpec};
 
 use crate::args::{JudgedArgs, at_least, once};
-use crate::error::CliError;
+use crate::error::{CliError, Usage};
 
 /// The seed of sampled labels.
 pub(super) const LABEL_SEED: u64 = 0;
@@ -20,7 +20,7 @@ pub(super) fn dampings(args: &JudgedArgs, default: f64) -> Result<Vec<f64>, CliE
     let dampings = if args.damping.is_empty() { vec![default] } else { once(&args.damping) };
     match dampings.iter().find(|&&factor| Damping::Relative(factor).validate().is_err()) {
         None => Ok(dampings),
-        Some(&value) => Err(CliError::Damping { flag: "--damping", value }),
+        Some(&value) => Err(Usage::Damping { flag: "--damping", value }.into()),
     }
 }
 
@@ -46,7 +46,9 @@ pub(super) fn candidates(args: &JudgedArgs, damping_needed: bool) -> Result<Vec<
         ),
     ];
     match useless.into_iter().find(|(_, useless, _)| *useless) {
-        Some((flag, _, reason)) => Err(CliError::Combination { first: flag.to_owned(), second: "--methods", reason }),
+        Some((flag, _, reason)) => {
+            Err(Usage::Combination { first: flag.to_owned(), second: "--methods", reason }.into())
+        }
         None => Ok(found),
     }
 }

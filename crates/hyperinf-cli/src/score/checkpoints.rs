@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::summary::{Input, input};
 use crate::args::VariantArgs;
-use crate::error::CliError;
+use crate::error::{CliError, Usage};
 
 /// The gradients of one checkpoint, for a summary.
 #[derive(Serialize)]
@@ -33,11 +33,11 @@ pub(super) fn typed<'a>(args: &'a VariantArgs) -> Result<Vec<Typed<'a>>, CliErro
     ];
     if let Some((second, _)) = other.into_iter().find(|(_, given)| *given && !args.checkpoint.is_empty()) {
         let reason = "they would be those of one moment only";
-        return Err(CliError::Combination { first: "--checkpoint".into(), second, reason });
+        return Err(Usage::Combination { first: "--checkpoint".into(), second, reason }.into());
     }
-    let positive = |flag, value: f64| {
+    let positive = |flag, value: f64| -> Result<f64, CliError> {
         let expected = "positive and finite";
-        if value > 0.0 && value.is_finite() { Ok(value) } else { Err(CliError::Value { flag, expected, value }) }
+        if value > 0.0 && value.is_finite() { Ok(value) } else { Err(Usage::Value { flag, expected, value }.into()) }
     };
     args.learning_rate.map(|rate| positive("--learning-rate", rate)).transpose()?;
     let one = |three: &'a [String]| {

@@ -3,7 +3,7 @@
 use hyperinf::store::{Directions, GradientPair, ProjectionSpec};
 
 use crate::args::{DirectionsArg, ProjectArgs};
-use crate::error::CliError;
+use crate::error::{CliError, Usage};
 
 /// The projection that was asked for.
 ///
@@ -17,7 +17,7 @@ pub(super) fn projection(args: &ProjectArgs) -> Result<Option<ProjectionSpec>, C
         (DirectionsArg::Principal, None) => Directions::Principal,
         (DirectionsArg::Principal, Some(_)) => {
             let (first, second) = ("--project-on principal".into(), "--project-seed");
-            return Err(CliError::Combination { first, second, reason: "nothing is drawn for it" });
+            return Err(Usage::Combination { first, second, reason: "nothing is drawn for it" }.into());
         }
     };
     Ok(Some(ProjectionSpec { rank: rank as usize, directions }))

@@ -12,12 +12,12 @@ use hyperinf::store::IdColumn;
 
 /// Samples shown at either end of a ranking.
 const SHOWN: usize = 10;
-/// Ways in which blocks were inverted that are told to people.
+/// Ways of inverting blocks that are shown as text.
 const CHOICES: usize = 3;
-/// Queries whose ranking is shown to people.
+/// Queries whose ranking is shown as text.
 const QUERIES: usize = 3;
 
-/// What is told of scores on standard output.
+/// The scores on standard output.
 pub(super) struct Report<'a> {
     pub(super) summary: &'a Summary,
     pub(super) outcome: &'a Outcome,
@@ -53,7 +53,7 @@ struct Scored {
     spread: Option<Off>,
 }
 
-/// How far a score may be off.
+/// The error bar of a score.
 #[derive(Serialize)]
 struct Off {
     score_std: f64,
@@ -174,7 +174,7 @@ impl Report<'_> {
     }
 }
 
-/// What is told first of any scores: the method, and how far to trust it.
+/// The header of a result: the method, its settings and its residual.
 pub(crate) fn head(out: &mut dyn Write, scoring: &Scoring, blocks: usize, seconds: f64) -> Result<()> {
     let Scoring { method, samples, queries, device, precision, query_mode, .. } = scoring;
     let queries = if *query_mode == "mean" { "the mean query".into() } else { counted(*queries, "query", "queries") };
@@ -214,7 +214,7 @@ pub(crate) fn head(out: &mut dyn Write, scoring: &Scoring, blocks: usize, second
     Ok(())
 }
 
-/// How blocks were inverted, as solvers with more to tell than their names tell it, and how many blocks so.
+/// How blocks were inverted, where the solver's name is not enough, with the numbers of blocks.
 fn chosen(scoring: &Scoring) -> Vec<(&str, usize)> {
     let mut found: Vec<(&str, usize)> = Vec::new();
     for chosen in scoring.blocks.iter().map(|block| block.chosen.as_str()).filter(|chosen| !chosen.is_empty()) {

@@ -6,7 +6,7 @@ use hyperinf::store::ProjectionSpec;
 use super::projection;
 use crate::args::{QueryModeArg, ScoringArgs, SharedArgs, StructureArg};
 use crate::device::open_device;
-use crate::error::CliError;
+use crate::error::{CliError, Usage};
 
 /// The flags of a command that scores, checked.
 pub(crate) struct Settings {
@@ -46,11 +46,12 @@ impl Settings {
     pub(crate) fn of_stored(self) -> Result<Self, CliError> {
         match self.spec.estimate {
             None | Some(EstimateKind::Empirical) => Ok(self),
-            Some(EstimateKind::Sampled | EstimateKind::GaussNewton) => Err(CliError::Combination {
+            Some(EstimateKind::Sampled | EstimateKind::GaussNewton) => Err(Usage::Combination {
                 first: format!("the estimate of `{}`", self.method),
                 second: "stored gradients",
                 reason: "it needs the model: hyperinf attribute, detect and select compute it",
-            }),
+            }
+            .into()),
         }
     }
 
@@ -87,7 +88,7 @@ fn with_flags(given: MethodSpec, args: &ScoringArgs) -> Result<MethodSpec, CliEr
     let solver = args.solver.as_deref().map(MethodSpec::solver_named).transpose()?;
     let refused = |second| {
         let reason = "the method already says otherwise";
-        CliError::Combination { first: format!("--method {given}"), second, reason }
+        Usage::Combination { first: format!("--method {given}"), second, reason }
     };
     Ok(MethodSpec {
         side: either(given.side, shared.gfim_side.map(Into::into), method.has_side())
@@ -113,11 +114,12 @@ fn either<T: PartialEq>(given: Option<T>, flag: Option<T>, has: bool) -> Option<
 fn normalisation(args: &ScoringArgs, given: &MethodSpec, own: Normalisation) -> Result<Normalisation, CliError> {
     let asked: Option<Normalisation> = args.normalise.map(Into::into);
     match asked {
-        Some(asked) if own != Normalisation::None && asked != own => Err(CliError::Combination {
+        Some(asked) if own != Normalisation::None && asked != own => Err(Usage::Combination {
             first: format!("--method {given}"),
             second: "another --normalise",
             reason: "the method is the dot product with a normalisation of its own; use --method identity",
-        }),
+        }
+        .into()),
         asked => Ok(asked.unwrap_or(own)),
     }
 }
@@ -129,7 +131,7 @@ fn damping(args: &SharedArgs) -> Result<Damping, CliError> {
         (None, None) => ("--damping", Damping::default()),
     };
     let (Damping::Relative(value) | Damping::Absolute(value)) = damping;
-    damping.validate().map_err(|_| CliError::Damping { flag, value })
+    damping.validate().map_err(|_| Usage::Damping { flag, value }.into())
 }
 
 fn unused(args: &ScoringArgs, spec: &MethodSpec) -> Vec<&'static str> {

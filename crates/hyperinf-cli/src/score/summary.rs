@@ -10,33 +10,33 @@ use crate::args::StructureArg;
 use crate::error::CliError;
 use hyperinf::store::{Checkpoint, GradientPair, Precision, ProjectionSpec, StoreError};
 
-/// How scores came about: what a file of them and a program that reads them need to know.
+/// The settings and reports of scores, for their file and for programs.
 #[derive(Serialize)]
 pub(super) struct Summary {
     #[serde(flatten)]
     pub(super) scoring: Scoring,
     pub(super) train_gradients: Input,
     pub(super) query_gradients: Input,
-    /// All moments of the training, the first one too, if there are several.
+    /// All checkpoints, the first one included, if there are several.
     pub(super) checkpoints: Option<Vec<CheckpointSummary>>,
-    /// Of other samples than the training samples; else `null`.
+    /// `null` if the curvature is that of the training samples.
     pub(super) curvature_gradients: Option<Input>,
-    /// Of the queries that count the other way, if there are any.
+    /// The contrast queries, if there are any.
     pub(super) contrast_gradients: Option<Input>,
-    /// If groups are scored instead of samples.
+    /// The groups, if they are scored instead of samples.
     pub(super) groups: Option<GroupSummary>,
-    /// How far the scores may be off, if it was asked for.
+    /// The error bars, with `--uncertainty`.
     pub(super) uncertainty: Option<UncertaintySummary>,
 }
 
-/// How scores came about, but for their inputs.
+/// The settings and reports of scores, without their inputs.
 #[derive(Serialize)]
 pub(crate) struct Scoring {
     pub(crate) hyperinf_version: &'static str,
     pub(crate) method: String,
     /// The method with the choices of all flags, in one word.
     pub(crate) spec: String,
-    /// What inverted the curvature; `null` for methods without one.
+    /// The solver; `null` for methods without curvature.
     pub(crate) solver: Option<&'static str>,
     pub(crate) sign: &'static str,
     pub(crate) unit: String,
@@ -48,7 +48,7 @@ pub(crate) struct Scoring {
     /// `null` for methods without a generalized Fisher matrix.
     pub(crate) gfim_side: Option<&'static str>,
     pub(crate) gfim_scale: Option<&'static str>,
-    /// What gradients were projected on before all else, if they were.
+    /// The projection, if there is one.
     pub(crate) projection: Option<ProjectionSpec>,
     pub(crate) device: String,
     pub(crate) precision: &'static str,
@@ -88,7 +88,7 @@ pub(crate) struct BlockSummary {
     /// `null` if all training gradients are zero.
     pub(crate) lambda: Option<f64>,
     pub(crate) mean_square: f64,
-    /// How it was inverted, where the solver's name does not say it all.
+    /// How it was inverted, where the solver's name is not enough.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) chosen: String,
     pub(crate) iterations: usize,
@@ -99,7 +99,7 @@ pub(crate) struct BlockSummary {
 }
 
 impl Summary {
-    /// Reads what was not read yet of the files, for their fingerprints.
+    /// Reads the rest of the files, for their fingerprints.
     pub(super) fn new(
         settings: &Settings,
         moments: &[Checkpoint],

@@ -10,7 +10,7 @@ use twox_hash::XxHash3_128;
 
 use super::checkpoints::{self, Typed};
 use crate::args::{DirectionsArg, OverArg, QueryModeArg, ScoreArgs};
-use crate::error::CliError;
+use crate::error::{CliError, Input, Usage};
 use hyperinf::store::{Checkpoint, GradientPair, IdColumn, Ids, ProjectionSpec};
 
 /// The fewest resamples whose interval means something: its ends are the second and the last but one of 40.
@@ -104,7 +104,7 @@ impl<'a> Variants<'a> {
         let flag = flag.or(variants.contrast_gradients.as_ref().map(|_| "--contrast-gradients"));
         if let (Some(first), Some(QueryModeArg::Each)) = (flag, args.query_mode) {
             let (first, second) = (first.to_owned(), "--query-mode each");
-            return Err(CliError::Combination { first, second, reason: "they are about the mean of the queries" });
+            return Err(Usage::Combination { first, second, reason: "they are about the mean of the queries" }.into());
         }
         let repeats = variants.uncertainty.map(|count| repeats(args, count)).transpose()?;
         Ok(Self { args, checkpoints: checkpoints::typed(variants)?, repeats })
@@ -141,11 +141,11 @@ impl<'a> Variants<'a> {
     pub(super) fn options(&self, options: &Options) -> Result<Options, CliError> {
         let Some(Repeats::Queries(_)) = self.repeats else { return Ok(options.clone()) };
         if options.normalisation == Normalisation::Cosine {
-            return Err(CliError::Combination {
+            return Err(Usage::Combination {
                 first: "--uncertainty".into(),
                 second: "a cosine",
                 reason: "the cosine with a mean is no mean of cosines; --normalise l2 divides by the training gradients alone",
-            });
+            }.into());
         }
         Ok(Options { query: QueryMode::Each, ..options.clone() })
     }
@@ -171,7 +171,7 @@ impl<'a> Variants<'a> {
     /// The groups of the training samples, with `--groups`.
     pub(super) fn groups(&self, samples: usize) -> Result<Option<Grouped>, CliError> {
         let Some(path) = &self.args.variants.groups else { return Ok(None) };
-        let error = |source| CliError::Input { what: "groups", path: path.clone(), source };
+        let error = |source| Input::File { what: "groups", path: path.clone(), source };
         let text = fs::read_to_string(path).map_err(|e| error(format!("it cannot be read as text: {e}").into()))?;
         let groups = Groups::parse(&text, samples).map_err(|e| error(e.into()))?;
         let pool: Pool = self.args.variants.group_scores.unwrap_or_default().into();
@@ -192,7 +192,7 @@ impl<'a> Variants<'a> {
                 (scores, ids, None)
             }
             Some(Grouped { groups, pool, summary }) => {
-                let scores = groups.of_train(&scores, pool).map_err(CliError::Score)?;
+                let scores = groups.of_train(&scores, pool)?;
                 (scores, IdColumn::Names(groups.ids), Some(summary))
             }
         };
@@ -224,11 +224,12 @@ impl<'a> Variants<'a> {
 
 /// `--uncertainty` over projections was given, but nothing is projected.
 fn nothing_projected() -> CliError {
-    CliError::Combination {
+    Usage::Combination {
         first: "--uncertainty over projections".into(),
         second: "this --project",
         reason: "no side of any block is longer than the rank, so that nothing is projected",
     }
+    .into()
 }
 
 /// What is resampled, and how many times.
@@ -238,20 +239,21 @@ fn repeats(args: &ScoreArgs, count: Option<usize>) -> Result<Repeats, CliError> 
         let resamples = count.unwrap_or(1000);
         if !(RESAMPLES..=Bootstrap::MOST).contains(&resamples) {
             let expected = "at least 40 resamples and at most 1000000";
-            return Err(CliError::Value { flag, expected, value: resamples as f64 });
+            return Err(Usage::Value { flag, expected, value: resamples as f64 }.into());
         }
         let seed = args.variants.seed.unwrap_or_default();
         return Ok(Repeats::Queries(Bootstrap { resamples, seed, ..Bootstrap::default() }));
     }
-    let refused =
-        |second, reason| Err(CliError::Combination { first: "--uncertainty-over projections".into(), second, reason });
+    let refused = |second, reason| {
+        Err(Usage::Combination { first: "--uncertainty-over projections".into(), second, reason }.into())
+    };
     let drawn = args.scoring.shared.project.project_on.unwrap_or_default() == DirectionsArg::Random;
     match (args.scoring.shared.project.project.filter(|_| drawn), args.variants.seed, count.unwrap_or(10)) {
         (None, ..) => refused("no random --project", "nothing else is projected by chance"),
         (_, Some(_), _) => refused("--seed", "the seed of projections is --project-seed"),
         (_, _, count) if !(2..=Bootstrap::MOST).contains(&count) => {
             let expected = "at least 2 projections and at most 1000000";
-            Err(CliError::Value { flag, expected, value: count as f64 })
+            Err(Usage::Value { flag, expected, value: count as f64 }.into())
         }
         (_, _, count) => Ok(Repeats::Projections(count)),
     }

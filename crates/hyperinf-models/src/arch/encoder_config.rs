@@ -110,7 +110,7 @@ pub enum EncoderFamily {
 
 impl EncoderFamily {
     /// The name of the encoder within a classifier: `bert` or `roberta`.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Bert => "bert",
             Self::Roberta => "roberta",

@@ -174,10 +174,10 @@ impl Adapter {
     /// Whether the settings name this layer.
     fn names_layer(&self, name: &str) -> bool {
         match &self.config.target_modules {
-            TargetModules::Names(names) if !self.config.excludes => {
-                names.iter().any(|end| ends_in(without_prefix(name), end))
+            TargetModules::Names(names) => {
+                !self.config.excludes && names.iter().any(|end| ends_in(without_prefix(name), end))
             }
-            _ => false,
+            TargetModules::Pattern(_) => false,
         }
     }
 }

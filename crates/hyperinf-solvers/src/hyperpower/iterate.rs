@@ -64,6 +64,7 @@ pub(super) struct Batch {
 }
 
 /// `X` of each matrix.
+#[expect(clippy::large_enum_variant, reason = "there is one per batch, and it soon is the large one")]
 enum Approximation {
     /// The start, multiples of `I`: products with it need no matrix.
     Multiples(Vec<f64>),

@@ -1,0 +1,199 @@
+//! Errors of the libraries, and which of them are the user's, a file's or the numbers'.
+
+use std::error::Error;
+
+use hyperinf::data::{Choice, DataError, RunError};
+use hyperinf::eval::{EvalError, TruthError};
+use hyperinf::gradients::{Estimate, GradientError};
+use hyperinf::linalg::ReadError;
+use hyperinf::models::ModelError;
+use hyperinf::scoring::ScoreError;
+use hyperinf::solvers::SolveError;
+use hyperinf::store::StoreError;
+
+use super::{CliError, Input, Numbers, Usage};
+
+/// An error of a library.
+#[derive(Debug, thiserror::Error)]
+pub enum Library {
+    /// Gradients cannot be scored from their files, or a file cannot be written.
+    #[error(transparent)]
+    Store(StoreError),
+    /// The gradients allow no scores.
+    #[error("the scores cannot be computed")]
+    Score(#[from] ScoreError),
+    /// A run over rows, or a fine-tuning, ended without a result.
+    #[error(transparent)]
+    Run(RunError),
+    /// The model cannot be trained or run.
+    #[error("the model cannot be used like this")]
+    Model(#[from] ModelError),
+    /// Gradients could not be computed.
+    #[error("the gradients cannot be computed")]
+    Gradients(#[from] GradientError),
+    /// The device failed to return losses.
+    #[error("the losses cannot be computed")]
+    Losses(#[from] ReadError),
+    /// A system of equations cannot be solved.
+    #[error("the equations cannot be solved")]
+    Solve(#[from] SolveError),
+    /// A figure of the demo does not exist.
+    #[error("the methods cannot be compared")]
+    Eval(#[from] EvalError),
+    /// A ground truth could not be computed.
+    #[error("the ground truth could not be computed")]
+    Truth(#[source] TruthError),
+    /// The demo's data are damaged.
+    #[error("the demo's data cannot be used")]
+    Demo(#[source] Box<dyn Error + Send + Sync>),
+}
+
+/// Whose error it is.
+enum Class {
+    Usage,
+    Input,
+    Numbers,
+}
+
+impl Library {
+    fn class(&self) -> Class {
+        match self {
+            Self::Store(error) => match error {
+                StoreError::Format { .. } | StoreError::OutputIsInput { .. } | StoreError::Output { .. } => {
+                    Class::Usage
+                }
+                StoreError::Score(_) | StoreError::Range { .. } => Class::Numbers,
+                _ => Class::Input,
+            },
+            Self::Score(ScoreError::NoCaptures)
+            | Self::Score(ScoreError::Solve { source: SolveError::Unsupported { .. }, .. }) => Class::Usage,
+            Self::Run(error) => match error {
+                RunError::Dataset { source: DataError::Ending, .. }
+                | RunError::NoAdapter { .. }
+                | RunError::NoBlock { .. }
+                | RunError::Amount { .. }
+                | RunError::Exists { .. }
+                | RunError::MaxLength { .. }
+                | RunError::Seeds { .. }
+                | RunError::Conflict { .. }
+                | RunError::NoTokenizer { .. } => Class::Usage,
+                RunError::Dataset { .. } | RunError::NoKind { .. } | RunError::Load { .. } => Class::Input,
+                _ => Class::Numbers,
+            },
+            Self::Model(
+                ModelError::Setting { .. }
+                | ModelError::Target { .. }
+                | ModelError::Checkpoint { .. }
+                | ModelError::CheckpointExists { .. }
+                | ModelError::CheckpointDiffers { .. },
+            )
+            | Self::Truth(TruthError::Setting { .. } | TruthError::Bank { .. } | TruthError::Subset { .. }) => {
+                Class::Usage
+            }
+            Self::Truth(TruthError::OtherTask { .. } | TruthError::BankLine { .. }) => Class::Input,
+            Self::Score(_)
+            | Self::Model(_)
+            | Self::Gradients(_)
+            | Self::Losses(_)
+            | Self::Solve(_)
+            | Self::Eval(_)
+            | Self::Truth(_)
+            | Self::Demo(_) => Class::Numbers,
+        }
+    }
+}
+
+impl From<Library> for CliError {
+    fn from(error: Library) -> Self {
+        match error.class() {
+            Class::Usage => Self::Usage(Box::new(Usage::Library(error))),
+            Class::Input => Self::Input(Box::new(Input::Library(error))),
+            Class::Numbers => Self::Numbers(Box::new(Numbers::Library(error))),
+        }
+    }
+}
+
+impl From<StoreError> for Library {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Score(error) => Self::Score(error),
+            other => Self::Store(other),
+        }
+    }
+}
+
+impl From<TruthError> for Library {
+    fn from(error: TruthError) -> Self {
+        match error {
+            TruthError::Score(error) => Self::Score(error),
+            other => Self::Truth(other),
+        }
+    }
+}
+
+/// `From` for errors that are one of [`Library`]'s.
+macro_rules! from_library {
+    ($($error:ty),*) => {
+        $(impl From<$error> for CliError {
+            fn from(error: $error) -> Self {
+                Library::from(error).into()
+            }
+        })*
+    };
+}
+
+from_library!(StoreError, ScoreError, ModelError, GradientError, ReadError, SolveError, EvalError, TruthError);
+
+impl From<RunError> for CliError {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Store(error) => error.into(),
+            RunError::Score(error) => error.into(),
+            RunError::Model(error) => error.into(),
+            RunError::Gradients(error) => error.into(),
+            RunError::Losses(error) => error.into(),
+            RunError::Seeds { count, .. } => {
+                let expected = "at least 2 seeds and at most 1,000,000";
+                Usage::Value { flag: "--uncertainty", expected, value: count as f64 }.into()
+            }
+            RunError::Conflict { first, second, reason } => {
+                let reason = match second {
+                    Choice::LanguageModel => {
+                        "it is a backward pass per scored token and word of the vocabulary; --draws sketches it"
+                    }
+                    Choice::NothingRandom => "take --estimate sampled, gauss-newton with --draws, or --project",
+                    _ => reason,
+                };
+                Usage::Combination { first: flag(first).into(), second: flag(second), reason }.into()
+            }
+            other => Library::Run(other).into(),
+        }
+    }
+}
+
+impl CliError {
+    /// The error of a run whose number of rows was given by a flag.
+    pub(crate) fn amount(flag: &'static str, error: RunError) -> Self {
+        match error {
+            RunError::Amount { asked, rows } => Usage::Amount { flag, asked, rows }.into(),
+            other => other.into(),
+        }
+    }
+}
+
+/// The flag that makes a choice.
+fn flag(choice: Choice) -> &'static str {
+    match choice {
+        Choice::Estimate(Estimate::Empirical) => "--estimate empirical",
+        Choice::Estimate(Estimate::Sampled { .. }) => "--estimate sampled",
+        Choice::Estimate(Estimate::GaussNewton { sketch: Some(_) }) => "--estimate gauss-newton",
+        Choice::Estimate(Estimate::GaussNewton { sketch: None }) => "--estimate gauss-newton without --draws",
+        Choice::Method => "--method",
+        Choice::Merged => "--structure merged",
+        Choice::Projection => "--project",
+        Choice::ErrorBars => "--uncertainty",
+        Choice::EachQuery => "--query-mode each",
+        Choice::NothingRandom => "nothing that is drawn",
+        Choice::LanguageModel => "a language model",
+    }
+}
