@@ -1,5 +1,5 @@
 //! Per-sample gradients of a perceptron 784-512-256-10, batches of 128; the loop, one backward pass per sample,
-//! beside it on the first 16 of them.
+//! next to it on the first 16 of them.
 
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};

@@ -150,7 +150,7 @@ fn score(settings: &Settings, pair: &GradientPair, meter: &mut Meter) -> Result<
             let seconds = began.elapsed().as_secs_f64();
             Ok(Ok(Computed { attribution, seconds, peak: meter.peak() }))
         }
-        // An input at fault is at fault for every method; what else goes wrong is this method's.
+        // A bad input fails every method; any other error concerns this method alone.
         Err(StoreError::Score(error)) => Ok(Err(CliError::from(error).causes())),
         Err(error) => match CliError::from(error) {
             error @ CliError::Numbers(_) => Ok(Err(error.causes())),

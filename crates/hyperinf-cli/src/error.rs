@@ -31,7 +31,7 @@ pub enum CliError {
 /// A flag, a name, the device or an output path is wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Usage {
-    /// No method is written like this.
+    /// The method cannot be parsed.
     #[error(transparent)]
     Spec(SpecError),
     /// A damping that is not positive and finite.

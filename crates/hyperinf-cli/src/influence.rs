@@ -1,4 +1,4 @@
-//! What `attribute`, `detect` and `select` share: from arguments to a run, and the summary of its result.
+//! Shared by `attribute`, `detect` and `select`: from arguments to a run, and the summary of its result.
 
 mod earlier;
 mod summary;

@@ -25,7 +25,7 @@ use summary::Summary;
 pub(crate) use summary::{Input, Scoring, entries, input};
 use variants::Variants;
 
-/// Blocks with a warning of their own; the others are only counted.
+/// The number of blocks that are warned about by name; the others are only counted.
 const WARNED: usize = 5;
 
 /// Scores, writes what was asked for, and prints a summary.

@@ -141,7 +141,7 @@ fn damping(absolute: bool, value: f64) -> Damping {
     if absolute { Damping::Absolute(value) } else { Damping::Relative(value) }
 }
 
-/// The values, each once; `None` alone if there are none.
+/// Each value once; a single `None` for an empty list.
 fn each<T: Copy + PartialEq>(values: &[T]) -> Vec<Option<T>> {
     let mut found: Vec<Option<T>> = Vec::new();
     for &value in values {

@@ -55,7 +55,7 @@ pub trait Structured {
     fn cast(&self, dtype: DType) -> Curvature;
 }
 
-/// What an inverse or another function of a curvature is computed from.
+/// The form of a curvature that an inverse or another function is computed from.
 ///
 /// A structure whose core is one of these is inverted by every solver that knows this form.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use crate::columns::{Cells, ColumnOptions, Columns, Header, Role};
 use crate::table::{Format, Table};
 use crate::{BadRow, DataError, Reason};
 
-/// How rows are read.
+/// Options for reading rows.
 ///
 /// | field | default | purpose |
 /// |---|---|---|

@@ -14,7 +14,7 @@ use crate::model_files::ModelFiles;
 use crate::run::GRADIENT_FILES;
 use crate::samples::{CutRow, Samples};
 
-/// The scores of training rows for query rows, and how they came about.
+/// The scores of training rows for query rows, with their settings and residuals.
 ///
 /// The gradients stay in hidden files of the run's folder, from which the same run resumes, until
 /// [`Influence::keep_gradients`] or [`Influence::discard_gradients`].

@@ -22,7 +22,7 @@ pub trait Kind: Send + Sync + Sized + 'static {
     type Model: SampleModel + Adaptable + CheckpointNames;
     /// The content of a row.
     type Content: Content;
-    /// What turns content into samples besides the model: a tokenizer, the labels of the classes, an image processor.
+    /// Turns content into samples: a tokenizer, the labels of the classes, an image processor.
     type Processor;
 
     /// The name in summaries.

@@ -18,7 +18,7 @@ const NOTE: &str = "hyperinf.json";
 /// Files of a folder that decide what a model computes.
 const DECISIVE: [&str; 4] = [".safetensors", ".json", ".jinja", ".bin"];
 
-/// What an adapter's folder says besides PEFT's files: `hyperinf.json`.
+/// `hyperinf.json`, which an adapter's folder contains next to PEFT's files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
     /// The version that wrote it.
@@ -98,7 +98,7 @@ impl ModelFiles {
         &self.path
     }
 
-    /// What the adapter's folder says.
+    /// The adapter folder's `hyperinf.json`.
     pub fn note(&self) -> Option<&Note> {
         self.note.as_ref()
     }
@@ -107,7 +107,7 @@ impl ModelFiles {
     ///
     /// # Errors
     ///
-    /// If there is none or it cannot be read.
+    /// If the file is missing or cannot be read.
     pub fn tokenizer(&self) -> Result<TextTokenizer, RunError> {
         // llama2.c keeps it in a file next to the model, whose name does not follow from the model's.
         if self.tokenizer.is_none() && self.path.is_file() && self.path.extension().is_some_and(|e| e == "bin") {

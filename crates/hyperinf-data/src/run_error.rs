@@ -115,11 +115,11 @@ pub enum RunError {
     Exists {
         /// The folder.
         path: PathBuf,
-        /// What is there.
+        /// What the folder contains.
         what: Existing,
     },
     /// The model cannot be trained or run.
-    #[error("the model cannot be used like this")]
+    #[error("the model does not support this use")]
     Model(#[from] ModelError),
     /// Gradients could not be computed.
     #[error("the gradients cannot be computed")]
@@ -156,7 +156,7 @@ pub enum Choice {
     LanguageModel,
 }
 
-/// What a folder has that must not be lost.
+/// Contents of a folder that must not be overwritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
     /// An adapter.

@@ -59,10 +59,10 @@ pub trait Truth {
     fn evaluate(&self, bench: &mut Bench<'_>) -> Result<Findings, TruthError>;
 }
 
-/// How a ground truth uses damping factors.
+/// The rule by which a ground truth uses damping factors.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DampingRule {
-    /// The factor used if none is given.
+    /// The default factor.
     pub default: f64,
     /// What a factor multiplies, in words.
     pub kind: &'static str,

@@ -24,7 +24,7 @@ struct Unordered {
     divisors: Divisors,
 }
 
-/// The squares of the scores' divisors; empty where nothing is divided.
+/// The squares of the scores' divisors; empty without normalisation.
 #[derive(Default)]
 pub(crate) struct Divisors {
     /// Of each query.

@@ -153,7 +153,7 @@ fn batch(
     Ok((rows, whole))
 }
 
-/// The squares of each sample's divisors; without normalisation there are none, and blocks are only checked.
+/// The squares of each sample's divisors; without normalisation the list is empty, and blocks are only checked.
 fn divisors(captures: &[Capture], inverses: &mut [Inverted], options: &Options) -> Result<Vec<f64>, ScoreError> {
     let mut sums = Vec::new();
     if options.normalisation == Normalisation::None && !inverses.iter().any(Inverted::is_zero) {

@@ -19,7 +19,7 @@ use cost::{Iteration, Machine, Workload, cheapest};
 ///   the condition, the right-hand sides assumed and the kind of device; for a sweep of dampings one
 ///   eigendecomposition as well.
 ///
-/// On a processor Cholesky needs fewer operations and wins at every size. A device with memory of its own pays for the
+/// On a processor Cholesky needs fewer operations and wins at every size. A device with separate memory pays for the
 /// transfer to the host and back and is fast at products, which win there from some hundred rows on.
 ///
 /// | parameter | default | purpose | range |
@@ -84,7 +84,7 @@ impl Auto {
         }
     }
 
-    /// For a matrix or factor `[k, k]` of so many parameters.
+    /// For a matrix or factor `[k, k]` of this many parameters.
     fn of_matrix(&self, matrix: &Tensor<2>, parameters: usize, lambdas: &[f64]) -> Decision {
         let size = matrix.dims()[0];
         let (queries, dampings) = (self.queries, lambdas.len());

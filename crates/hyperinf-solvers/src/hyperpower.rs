@@ -305,7 +305,7 @@ impl Solver for Hyperpower {
         Ok(Box::new(Prepared::new(self, h, lambda, inverse)))
     }
 
-    /// On a device with memory of its own, blocks of equal size and type form one batch of three dimensions: fewer and
+    /// On a device with separate memory, blocks of equal size and type form one batch of three dimensions: fewer and
     /// larger launches. On a processor blocks up to a size of 256 take one core each.
     fn prepare_many(&self, blocks: &[(&Curvature, f64)]) -> Vec<Result<Box<dyn Inverse>, SolveError>> {
         let mut results: Vec<Option<Result<Box<dyn Inverse>, SolveError>>> = blocks.iter().map(|_| None).collect();

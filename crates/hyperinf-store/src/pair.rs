@@ -21,7 +21,7 @@ pub struct GradientPair {
     pub(crate) projection: Option<Projection>,
 }
 
-/// A file with the same blocks as the training gradients, in an order of its own.
+/// A file with the same blocks as the training gradients, possibly in another order.
 pub struct Matched {
     /// The file.
     pub file: GradientFile,

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 use crate::stream::principal;
 use crate::{GradientPair, Precision, StoreError};
 
-/// How the gradients of every block are projected before they are scored (LoGra, TRAK).
+/// A projection of every block's gradients before scoring (LoGra, TRAK).
 ///
 /// | field | default | purpose |
 /// |---|---|---|

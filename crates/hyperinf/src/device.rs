@@ -11,7 +11,7 @@ const KINDS: [(&str, bool); 7] = [
     ("metal", cfg!(feature = "metal")),
 ];
 
-/// Why a device cannot be had.
+/// Why a device is not available.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeviceError {
@@ -80,7 +80,7 @@ pub fn compiled_devices() -> Vec<&'static str> {
 
 /// A device by its name, without autodiff (call `.autodiff()` on it to train).
 ///
-/// | name | what it is |
+/// | name | device |
 /// |---|---|
 /// | `flex` | the processor, Burn's own backend: the default and the fastest one |
 /// | `ndarray` | the processor, an independent backend: results to compare with |
@@ -177,7 +177,7 @@ mod gpu {
         let index = index.map(|text| text.parse::<usize>().map_err(|_| wrong(text))).transpose()?;
         let unusable = |cause: String| DeviceError::Unusable { name, missing: missing(name, &cause), cause };
         let found = quietly(|| Ok(Device::enumerate(kind(name)).into_vec())).map_err(unusable)?;
-        // A device that fails to start spoils the others of the process: none is touched where none was found.
+        // A device that fails to start spoils the others of the process, so devices are opened only if some are listed.
         if found.is_empty() {
             return Err(unusable(String::new()));
         }
@@ -230,12 +230,12 @@ mod gpu {
         let data = sum.try_into_data().map_err(|e| format!("{e:?}"))?;
         device.sync().map_err(|e| e.to_string())?;
         let values = data.convert::<f32>().try_into_vec::<f32>().map_err(|e| format!("{e:?}"))?;
-        if values == [2.0; 4] { Ok(()) } else { Err(format!("1 + 1 came back as {values:?}")) }
+        if values == [2.0; 4] { Ok(()) } else { Err(format!("1 + 1 gave {values:?}")) }
     }
 
     /// Runs `work` with the panic hook silenced; what fails or panics gives its reason, the first panic's if any.
     ///
-    /// The hook belongs to the whole process and the libraries panic on threads of their own, so the message is
+    /// The hook belongs to the whole process and the libraries panic on their own threads, so the message is
     /// taken from the hook, and one call at a time may exchange it.
     fn quietly<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
         static HOOK: Mutex<()> = Mutex::new(());

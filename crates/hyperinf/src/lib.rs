@@ -37,7 +37,7 @@ pub use hyperinf_scoring as scoring;
 pub use hyperinf_solvers as solvers;
 pub use hyperinf_store as store;
 
-/// What most programs need: `use hyperinf::prelude::*;`.
+/// The imports that most programs need: `use hyperinf::prelude::*;`.
 pub mod prelude {
     pub use crate::curvature::{Curvature, Damping, Scale, Side, Storage, Structure};
     pub use crate::device;

@@ -7,8 +7,8 @@ use crate::error::{CliError, Usage};
 /// The estimate of the curvature.
 #[derive(Debug, Args)]
 pub struct EstimateArgs {
-    /// What the curvature is made of: the gradients of the labels, the gradients of labels sampled from
-    /// the model, or the Gauss-Newton matrix [default: empirical]
+    /// The estimate of the curvature: from the gradients of the labels, from the gradients of labels
+    /// sampled from the model, or the Gauss-Newton matrix [default: empirical]
     #[arg(long, value_enum, verbatim_doc_comment)]
     pub estimate: Option<EstimateArg>,
     /// sampled: draws of labels per row [default: 1]. gauss-newton: draws of a random sketch [default: exact].

@@ -154,7 +154,7 @@ pub struct JudgedArgs {
 /// The outputs.
 #[derive(Clone, Debug, Args)]
 pub struct ResultArgs {
-    /// Folder for summary.json, methods.csv and methods.png; created if absent
+    /// Folder for summary.json, methods.csv and methods.png; created if missing
     /// [default: hyperinf-eval-TRUTH, such as hyperinf-eval-lds].
     #[arg(long, value_name = "DIR", verbatim_doc_comment)]
     pub out: Option<PathBuf>,
@@ -173,7 +173,7 @@ impl ResultArgs {
 /// Retrainings and their file.
 #[derive(Clone, Debug, Args)]
 pub struct BankArgs {
-    /// File that keeps the results of all trainings, so that none is repeated
+    /// File that keeps the results of all trainings; training is never repeated
     /// [default: bank.jsonl in the folder of --out].
     #[arg(long, value_name = "FILE.jsonl", verbatim_doc_comment)]
     pub bank: Option<PathBuf>,

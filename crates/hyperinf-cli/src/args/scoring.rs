@@ -2,7 +2,7 @@ use clap::{Args, ValueEnum};
 use hyperinf::curvature::{Scale, Side};
 use hyperinf::scoring::{Normalisation, QueryMode};
 
-/// How scores are computed: what all commands that score take.
+/// Arguments shared by all commands that score.
 #[derive(Debug, Default, Args)]
 pub struct ScoringArgs {
     /// The method: NAME[:SIDE][:SCALE][:merged][/SOLVER][@ESTIMATE], such as hyperinf:cols:merged@gauss-newton.
@@ -39,10 +39,10 @@ pub struct SharedArgs {
     /// One matrix per block, or one matrix over all blocks.
     #[arg(long, value_enum, default_value_t)]
     pub structure: StructureArg,
-    /// hyperinf: divide by the length of the side that is summed over, or not [default: mean].
+    /// hyperinf: divide by the length of the summed side, or not [default: mean].
     #[arg(long, value_enum)]
     pub gfim_scale: Option<ScaleArg>,
-    /// hyperinf, hyperinf-authors: the side of a block that is summed over [default: short].
+    /// hyperinf, hyperinf-authors: the side of a block to sum over [default: short].
     #[arg(long, value_enum)]
     pub gfim_side: Option<SideArg>,
     /// Optional projection, applied before scoring.
@@ -84,16 +84,16 @@ pub enum QueryModeArg {
     /// One row of scores per query.
     #[default]
     Each,
-    /// One row for the mean of the queries' gradients.
+    /// One row for the mean query gradient.
     Mean,
 }
 
 /// The name of a [`Normalisation`]; `x` is a preconditioned query gradient, `g` a training gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum NormaliseArg {
-    /// Nothing.
+    /// No normalisation.
     None,
-    /// The norm of g: samples with large gradients count no more than others.
+    /// The norm of g: samples with large gradients do not dominate.
     L2,
     /// The norms of x and g: from -1 to 1.
     Cosine,
@@ -116,7 +116,7 @@ pub enum StructureArg {
 /// The name of a [`Scale`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ScaleArg {
-    /// Divided by the length of the side that is summed over: the trace is the Fisher's.
+    /// Divided by the length of the summed side: the trace equals the Fisher's.
     Mean,
     /// Not divided, as in the authors' program.
     Sum,

@@ -14,7 +14,7 @@ pub struct ModelArgs {
     pub tokenizer: Option<PathBuf>,
 }
 
-/// How rows are read.
+/// Columns of the data sets.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Data")]
 pub struct ColumnArgs {
@@ -44,7 +44,7 @@ pub struct ColumnArgs {
     pub skip_bad_rows: bool,
 }
 
-/// How long texts may be.
+/// Limits on the length of texts.
 #[derive(Clone, Copy, Debug, Default, Args)]
 #[command(next_help_heading = "Data")]
 pub struct LengthArgs {

@@ -43,7 +43,7 @@ pub struct VariantArgs {
     /// (10) the standard deviation, the smallest and the largest.
     #[arg(long, value_name = "REPEATS", num_args = 0..=1, verbatim_doc_comment)]
     pub uncertainty: Option<Option<usize>>,
-    /// What is resampled [default: queries].
+    /// The source of the uncertainty [default: queries].
     #[arg(long, value_enum, value_name = "WHAT", requires = "uncertainty")]
     pub uncertainty_over: Option<OverArg>,
     /// The seed of the resampled queries [default: 0].
@@ -51,7 +51,7 @@ pub struct VariantArgs {
     pub seed: Option<u64>,
 }
 
-/// What is resampled for error bars.
+/// The source of the uncertainty behind error bars.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum OverArg {
     /// Queries, with replacement: the uncertainty from the choice of queries.

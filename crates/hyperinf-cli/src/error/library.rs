@@ -26,7 +26,7 @@ pub enum Library {
     #[error(transparent)]
     Run(RunError),
     /// The model cannot be trained or run.
-    #[error("the model cannot be used like this")]
+    #[error("the model does not support this use")]
     Model(#[from] ModelError),
     /// Gradients could not be computed.
     #[error("the gradients cannot be computed")]

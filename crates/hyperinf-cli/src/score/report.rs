@@ -93,7 +93,7 @@ impl Report<'_> {
         if let Some(input) = contrast_gradients {
             writeln!(
                 out,
-                "contrast  less the mean of {} in {}",
+                "contrast  minus the mean of {} in {}",
                 counted(input.samples, "query", "queries"),
                 input.file
             )?;

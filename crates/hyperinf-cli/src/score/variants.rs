@@ -25,7 +25,7 @@ pub(super) struct Variants<'a> {
     repeats: Option<Repeats>,
 }
 
-/// What is resampled, for error bars.
+/// Repetitions for error bars, by the source of the uncertainty.
 #[derive(Clone, Copy)]
 enum Repeats {
     Queries(Bootstrap),
@@ -84,7 +84,7 @@ impl Outcome {
             (true, true) => {
                 base.replace("the query's loss", "the queries' mean loss less the contrast queries' mean loss")
             }
-            (true, false) => format!("{base}, of the mean of the queries less the mean of the contrast queries"),
+            (true, false) => format!("{base}, of the mean of the queries minus the mean of the contrast queries"),
         };
         match self.groups.as_ref().map(|groups| groups.scores) {
             None => base,
@@ -227,12 +227,12 @@ fn nothing_projected() -> CliError {
     Usage::Combination {
         first: "--uncertainty over projections".into(),
         second: "this --project",
-        reason: "no side of any block is longer than the rank, so that nothing is projected",
+        reason: "no side of any block is longer than the rank, so nothing is projected",
     }
     .into()
 }
 
-/// What is resampled, and how many times.
+/// The repetitions that the arguments ask for.
 fn repeats(args: &ScoreArgs, count: Option<usize>) -> Result<Repeats, CliError> {
     let flag = "--uncertainty";
     if args.variants.uncertainty_over.unwrap_or_default() == OverArg::Queries {

@@ -8,10 +8,10 @@ use crate::error::CliError;
 use crate::figure::{self, Axis, HeatMap, Line, Panel, Point};
 use hyperinf::store::Staged;
 
-/// The agreement of neighbours, and what else is known, by damping.
+/// The agreement of neighbouring dampings and, where known, the AUC, by damping.
 pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> Result<Staged<'a>, CliError> {
     let several = sweep.sides.len() > 1;
-    // With more variants than patterns every line gets a look of its own.
+    // With more variants than patterns every line gets its own style.
     let patterns = (2..=figure::PATTERNS).contains(&sweep.sides.len());
     let named = |name: &str, side: &Swept| match told(side).filter(|_| several) {
         Some(side) => format!("{name}, {side}"),

@@ -28,7 +28,7 @@ pub struct LoadedModel<M> {
     pub report: LoadReport,
 }
 
-/// What loading did beyond assigning every tensor to its parameter.
+/// The tensors and parameters that loading did not match one to one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadReport {
     /// Tensors that were not used: tables that can be computed, and heads for other tasks.
