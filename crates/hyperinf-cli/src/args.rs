@@ -102,6 +102,12 @@ pub enum Command {
     ///   summary.json          means and spreads over the draws
     #[command(verbatim_doc_comment)]
     Converge(ConvergeArgs),
+    /// Show what a file of gradients holds, and whether `score` can use it
+    ///
+    /// Reads the header alone; with --numbers every number too, and fails at the first NaN or
+    /// infinity. Exit code 0: `hyperinf score` accepts the file.
+    #[command(verbatim_doc_comment)]
+    Inspect(InspectArgs),
     /// List the methods: what each computes, what it costs, where it comes from.
     Methods(MethodsArgs),
     /// Fine-tune a model with LoRA adapters
@@ -184,6 +190,20 @@ pub struct MethodsArgs {
     /// Print the list as a Markdown table.
     #[arg(long, conflicts_with = "json")]
     pub markdown: bool,
+}
+
+/// Arguments of `hyperinf inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// A safetensors file of per-sample gradients.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Read every number: look for NaN and infinities, and compute the file's fingerprint.
+    #[arg(long)]
+    pub numbers: bool,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `hyperinf demo`.

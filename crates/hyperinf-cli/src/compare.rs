@@ -95,6 +95,7 @@ pub fn run(args: &CompareArgs) -> Result<(), CliError> {
 
 /// The methods, each once, with the options that they share.
 fn settings(args: &CompareArgs) -> Result<Vec<Settings>, CliError> {
+    args.scoring().shared.project.check_seed(false)?;
     let specs = MethodSpec::list(&args.methods, &MethodSpec::all())?;
     specs.into_iter().map(|spec| Settings::of(spec, &args.scoring(), args.query_mode)?.of_stored()).collect()
 }

@@ -35,6 +35,9 @@ impl Job<'_> {
     pub(crate) fn run(&self) -> Result<(Settings, Run), CliError> {
         let args = self.args;
         let settings = Settings::new(&args.scoring, self.mode)?;
+        let project = &args.scoring.shared.project;
+        let estimate = args.curvature.estimate(settings.spec.estimate, project.seed)?;
+        project.check_seed(estimate.seed().is_some())?;
         let run = Run {
             model: args.model.model.clone(),
             adapter: args.adapter.clone(),
@@ -44,7 +47,7 @@ impl Job<'_> {
             read: (&args.columns).into(),
             length: args.length.into(),
             options: settings.options.clone(),
-            estimate: args.curvature.estimate(settings.spec.estimate)?,
+            estimate,
             projection: settings.projection,
             seeds: self.seeds,
             blocks: args.blocks.clone().map(Pattern::new),

@@ -40,17 +40,9 @@ pub(crate) fn check(estimate: Estimate, options: &Options, projected: bool) -> R
     }
 }
 
-/// The seed of an estimate's draws, if it draws anything.
-pub(crate) fn seed(estimate: Estimate) -> Option<u64> {
-    match estimate {
-        Estimate::Sampled { seed, .. } | Estimate::GaussNewton { sketch: Some(Sketch { seed, .. }) } => Some(seed),
-        Estimate::Empirical | Estimate::GaussNewton { sketch: None } => None,
-    }
-}
-
 /// The next `count` estimates, with consecutive seeds; none if nothing is drawn.
 pub(crate) fn further(estimate: Estimate, count: usize) -> Vec<Estimate> {
-    let Some(first) = seed(estimate) else { return Vec::new() };
+    let Some(first) = estimate.seed() else { return Vec::new() };
     let with = |more| {
         let seed = first.wrapping_add(more);
         match estimate {

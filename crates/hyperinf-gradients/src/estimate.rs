@@ -92,6 +92,16 @@ pub enum Estimate {
     },
 }
 
+impl Estimate {
+    /// The seed of its draws, if it draws anything.
+    pub fn seed(self) -> Option<u64> {
+        match self {
+            Self::Sampled { seed, .. } | Self::GaussNewton { sketch: Some(Sketch { seed, .. }) } => Some(seed),
+            Self::Empirical | Self::GaussNewton { sketch: None } => None,
+        }
+    }
+}
+
 /// The Gauss-Newton matrix by few random cotangents, for large vocabularies: `√w (√p∘z − p⟨√p, z⟩)` with independent
 /// signs `z`, or `√w z`, whose outer products have the expectation `wH`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

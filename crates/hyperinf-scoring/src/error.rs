@@ -143,7 +143,7 @@ pub enum ScoreError {
     Curvature(CurvatureError),
     /// A curvature needs captures, and the source has only gradients.
     #[error(
-        "this curvature needs layer inputs and output gradients; the source has only per-sample gradients: the nearest structure that they suffice for is two-sided (`shampoo`)"
+        "this curvature needs layer inputs and output gradients; the source has only per-sample gradients, for which the nearest structure is two-sided (`shampoo`)"
     )]
     NoCaptures,
     /// A block has relative damping and zero curvature, of other samples, but its training gradients are not zero.

@@ -14,8 +14,8 @@ pub struct EstimateArgs {
     /// sampled: draws of labels per row [default: 1]. gauss-newton: draws of a random sketch [default: exact].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub draws: Option<u32>,
-    /// The seed of the draws [default: 0].
-    #[arg(long, value_name = "SEED")]
+    /// The seed of the draws alone.
+    #[arg(long, value_name = "SEED", hide = true)]
     pub estimate_seed: Option<u64>,
 }
 
@@ -32,12 +32,12 @@ pub enum EstimateArg {
 }
 
 impl EstimateArgs {
-    /// The estimate, of which the method may name the kind.
+    /// The estimate, of which the method may name the kind; `seed` is that of all draws.
     ///
     /// # Errors
     ///
     /// If the method names another kind, or draws or a seed are given and nothing is drawn.
-    pub(crate) fn estimate(&self, of_method: Option<EstimateKind>) -> Result<Estimate, CliError> {
+    pub(crate) fn estimate(&self, of_method: Option<EstimateKind>, seed: Option<u64>) -> Result<Estimate, CliError> {
         let refused = |first: String, second, reason| Err(Usage::Combination { first, second, reason }.into());
         let kind = match (of_method, self.estimate.map(EstimateKind::from)) {
             (Some(named), Some(asked)) if named != asked => {
@@ -57,7 +57,7 @@ impl EstimateArgs {
                 let reason = "without --draws it is exact and nothing is drawn";
                 refused(format!("--estimate {kind}"), "--estimate-seed", reason)
             }
-            (_, draws, seed) => Ok(kind.estimate(draws, seed.unwrap_or(0))),
+            (_, draws, own) => Ok(kind.estimate(draws, own.or(seed).unwrap_or(0))),
         }
     }
 }

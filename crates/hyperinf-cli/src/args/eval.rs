@@ -38,7 +38,7 @@ pub struct TaskArgs {
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub queries: usize,
     /// Seed that draws the images.
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    #[arg(long = "seed", alias = "data-seed", value_name = "SEED", default_value_t = 0)]
     pub data_seed: u64,
     /// Units of the hidden layers, separated by commas; `none` for softmax regression.
     #[arg(long, value_name = "SIZES", default_value = "64,64", value_parser = hidden)]

@@ -2,6 +2,8 @@ use clap::{Args, ValueEnum};
 use hyperinf::curvature::{Scale, Side};
 use hyperinf::scoring::{Normalisation, QueryMode};
 
+use crate::error::{CliError, Usage};
+
 /// Arguments shared by all commands that score.
 #[derive(Debug, Default, Args)]
 pub struct ScoringArgs {
@@ -63,9 +65,24 @@ pub struct ProjectArgs {
     /// The directions [default: random].
     #[arg(long, value_enum, requires = "project")]
     pub project_on: Option<DirectionsArg>,
-    /// The seed of the random directions [default: 0].
-    #[arg(long, value_name = "SEED", requires = "project")]
+    /// The seed of everything that is drawn: directions, draws of the estimate, queries [default: 0].
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<u64>,
+    /// The seed of the random directions alone.
+    #[arg(long, value_name = "SEED", requires = "project", hide = true)]
     pub project_seed: Option<u64>,
+}
+
+impl ProjectArgs {
+    /// Fails if `--seed` is given but neither the directions nor anything else is drawn.
+    pub(crate) fn check_seed(&self, other_draws: bool) -> Result<(), CliError> {
+        let random = self.project.is_some() && self.project_on.unwrap_or_default() == DirectionsArg::Random;
+        if self.seed.is_none() || random || other_draws {
+            return Ok(());
+        }
+        let reason = "give --uncertainty, a random --project, or --estimate sampled";
+        Err(Usage::Combination { first: "--seed".into(), second: "nothing that is drawn", reason }.into())
+    }
 }
 
 /// The directions of a projection.

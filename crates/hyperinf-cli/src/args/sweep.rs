@@ -60,8 +60,8 @@ pub struct SweepArgs {
     #[arg(long, value_enum, requires = "project")]
     pub project_on: Option<DirectionsArg>,
     /// The seed of the random directions [default: 0].
-    #[arg(long, value_name = "SEED", requires = "project")]
-    pub project_seed: Option<u64>,
+    #[arg(long, alias = "project-seed", value_name = "SEED", requires = "project")]
+    pub seed: Option<u64>,
     /// Compare the scores of each query and average, or the scores of the mean query gradient.
     #[arg(long, value_enum, default_value_t)]
     pub query_mode: QueryModeArg,
@@ -101,7 +101,8 @@ impl SweepArgs {
 
     /// The arguments of `score` for one side and one rank of a projection.
     pub(crate) fn scoring(&self, side: Option<SideArg>, rank: Option<u32>) -> ScoringArgs {
-        let project = ProjectArgs { project: rank, project_on: self.project_on, project_seed: self.project_seed };
+        let (project_on, project_seed) = (self.project_on, self.seed);
+        let project = ProjectArgs { project: rank, project_on, seed: None, project_seed };
         let shared = SharedArgs {
             structure: self.structure,
             gfim_scale: self.gfim_scale,

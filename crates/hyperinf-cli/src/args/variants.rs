@@ -46,9 +46,6 @@ pub struct VariantArgs {
     /// The source of the uncertainty [default: queries].
     #[arg(long, value_enum, value_name = "WHAT", requires = "uncertainty")]
     pub uncertainty_over: Option<OverArg>,
-    /// The seed of the resampled queries [default: 0].
-    #[arg(long, requires = "uncertainty")]
-    pub seed: Option<u64>,
 }
 
 /// The source of the uncertainty behind error bars.

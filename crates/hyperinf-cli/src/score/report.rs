@@ -144,7 +144,7 @@ impl Report<'_> {
         if left > 0 {
             writeln!(out, "\n… and {}", counted(left, "more query", "more queries"))?;
         }
-        writeln!(out, "\nAll scores: --output FILE.parquet, .safetensors or .csv")
+        writeln!(out, "\nAll scores: --output FILE.parquet, .safetensors, .csv or .jsonl")
     }
 
     fn rankings(&self, queries: usize) -> Vec<Ranking> {

@@ -82,7 +82,7 @@ impl Outcome {
         let base = match (contrast, first_order) {
             (false, _) => base.to_owned(),
             (true, true) => {
-                base.replace("the query's loss", "the queries' mean loss less the contrast queries' mean loss")
+                base.replace("the query's loss", "the queries' mean loss minus the contrast queries' mean loss")
             }
             (true, false) => format!("{base}, of the mean of the queries minus the mean of the contrast queries"),
         };
@@ -107,6 +107,7 @@ impl<'a> Variants<'a> {
             return Err(Usage::Combination { first, second, reason: "they are about the mean of the queries" }.into());
         }
         let repeats = variants.uncertainty.map(|count| repeats(args, count)).transpose()?;
+        args.scoring.shared.project.check_seed(matches!(repeats, Some(Repeats::Queries(_))))?;
         Ok(Self { args, checkpoints: checkpoints::typed(variants)?, repeats })
     }
 
@@ -206,7 +207,8 @@ impl<'a> Variants<'a> {
                 (resampled(&scores, queries, settings)?, over, settings.resamples, settings.seed, Some(settings.level))
             }
             Some(Repeats::Projections(count)) => {
-                let seed = self.args.scoring.shared.project.project_seed.unwrap_or_default();
+                let project = &self.args.scoring.shared.project;
+                let seed = project.project_seed.or(project.seed).unwrap_or_default();
                 (between(&scores.rows, TOP)?, "random projections", *count, seed, None)
             }
         };
@@ -241,21 +243,20 @@ fn repeats(args: &ScoreArgs, count: Option<usize>) -> Result<Repeats, CliError> 
             let expected = "at least 40 resamples and at most 1000000";
             return Err(Usage::Value { flag, expected, value: resamples as f64 }.into());
         }
-        let seed = args.variants.seed.unwrap_or_default();
+        let seed = args.scoring.shared.project.seed.unwrap_or_default();
         return Ok(Repeats::Queries(Bootstrap { resamples, seed, ..Bootstrap::default() }));
     }
     let refused = |second, reason| {
         Err(Usage::Combination { first: "--uncertainty-over projections".into(), second, reason }.into())
     };
     let drawn = args.scoring.shared.project.project_on.unwrap_or_default() == DirectionsArg::Random;
-    match (args.scoring.shared.project.project.filter(|_| drawn), args.variants.seed, count.unwrap_or(10)) {
-        (None, ..) => refused("no random --project", "nothing else is projected by chance"),
-        (_, Some(_), _) => refused("--seed", "the seed of projections is --project-seed"),
-        (_, _, count) if !(2..=Bootstrap::MOST).contains(&count) => {
+    match (args.scoring.shared.project.project.filter(|_| drawn), count.unwrap_or(10)) {
+        (None, _) => refused("no random --project", "nothing else is projected by chance"),
+        (_, count) if !(2..=Bootstrap::MOST).contains(&count) => {
             let expected = "at least 2 projections and at most 1000000";
             Err(Usage::Value { flag, expected, value: count as f64 }.into())
         }
-        (_, _, count) => Ok(Repeats::Projections(count)),
+        (_, count) => Ok(Repeats::Projections(count)),
     }
 }
 

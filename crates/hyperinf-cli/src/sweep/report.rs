@@ -302,7 +302,7 @@ impl SideSummary {
             )?;
         }
         if self.dampings.iter().any(|row| !row.converged) {
-            writeln!(out, "* a solver stopped before it reached its tolerance")?;
+            writeln!(out, "* a solver stopped before reaching its tolerance")?;
         }
         Ok(())
     }

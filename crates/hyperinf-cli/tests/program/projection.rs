@@ -164,6 +164,22 @@ fn error_bars_over_projections() {
 }
 
 #[test]
+fn one_seed_is_that_of_everything_drawn() {
+    let folder = Folder::with_gradients();
+    let projected = |flags: &[&str]| folder.scores(&[&["--project", "2", "--query-mode", "mean"][..], flags].concat());
+    assert_eq!(projected(&["--seed", "5"]), projected(&["--project-seed", "5"]));
+    assert_ne!(projected(&["--seed", "5"]), projected(&["--seed", "6"]));
+    let over = ["--uncertainty", "3", "--uncertainty-over", "projections"];
+    assert_eq!(
+        projected(&[&over[..], &["--seed", "5"]].concat()),
+        projected(&[&over[..], &["--project-seed", "5"]].concat())
+    );
+    let run = folder.score(&["--project", "2", "--project-on", "principal", "--seed", "1"]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stderr.contains("nothing that is drawn"), "{}", run.stderr);
+}
+
+#[test]
 fn what_contradicts_itself_is_refused() {
     let folder = Folder::with_gradients();
     let over = ["--uncertainty", "3", "--uncertainty-over", "projections"];
@@ -173,7 +189,6 @@ fn what_contradicts_itself_is_refused() {
         (&["--project", "2", "--project-on", "principal", "--project-seed", "1"], "nothing is drawn"),
         (&over, "no random --project"),
         (&[&over[..], &["--project", "2", "--project-on", "principal"]].concat(), "no random --project"),
-        (&[&over[..], &["--project", "2", "--seed", "1"]].concat(), "--project-seed"),
         (&["--project", "2", "--uncertainty", "1", "--uncertainty-over", "projections"], "at least 2 projections"),
         (&[&over[..], &["--project", "5"]].concat(), "nothing is projected"),
     ] {

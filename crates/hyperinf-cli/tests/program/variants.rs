@@ -134,7 +134,7 @@ fn a_contrast_is_the_difference_of_two_means() {
     let end = "of the mean of the queries minus the mean of the contrast queries";
     assert!(unit(&told).ends_with(end), "{}", unit(&told));
     let told = json(&folder, &["--method", "exact", "--contrast-gradients", "contrast.safetensors"]);
-    let needle = "the queries' mean loss less the contrast queries' mean loss if the sample is left out";
+    let needle = "the queries' mean loss minus the contrast queries' mean loss if the sample is left out";
     assert!(unit(&told).contains(needle), "{}", unit(&told));
     // Resampled, it is the same number.
     let sure = folder.scores(&[&args[..], &["--uncertainty"]].concat());
