@@ -20,7 +20,7 @@ pub use compare::CompareArgs;
 pub use converge::{ConvergeArgs, PrecisionArg};
 pub use estimate::EstimateArgs;
 pub use eval::EvalArgs;
-pub(crate) use eval::{JudgedArgs, ResultArgs, at_least, once};
+pub(crate) use eval::{CandidateArgs, ResultArgs, at_least, once};
 pub use finetune::FinetuneArgs;
 pub use influence::{AttributeArgs, DetectArgs, InfluenceArgs, SelectArgs};
 pub use scoring::{DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg};
@@ -102,9 +102,9 @@ pub enum Command {
     ///   summary.json          means and spreads over the draws
     #[command(verbatim_doc_comment)]
     Converge(ConvergeArgs),
-    /// Show what a file of gradients holds, and whether `score` can use it
+    /// Show the contents of a file of gradients, and whether `score` can use it
     ///
-    /// Reads the header alone; with --numbers every number too, and fails at the first NaN or
+    /// Reads only the header; with --numbers also every number, and fails at the first NaN or
     /// infinity. Exit code 0: `hyperinf score` accepts the file.
     #[command(verbatim_doc_comment)]
     Inspect(InspectArgs),

@@ -25,7 +25,7 @@ const JUDGE: &str = "exact";
 /// The result of one method.
 struct Outcome {
     settings: Settings,
-    /// The memory that it was estimated to need.
+    /// The estimated memory.
     needed_gib: f64,
     result: Result<Computed, String>,
 }
@@ -162,7 +162,7 @@ fn score(settings: &Settings, pair: &GradientPair, meter: &mut Meter) -> Result<
 
 fn write(folder: &OutputFolder, comparison: &Comparison<'_>, summary: &Summary) -> Result<(), CliError> {
     let (of_methods, of_pairs) = (summary.methods_table(), summary.pairs_table());
-    let [methods, pairs, picture, told] =
+    let [methods, pairs, picture, json] =
         ["methods.csv", "pairs.csv", "spearman.png", "summary.json"].map(|n| folder.file(n));
     let methods = stage_csv(&methods, &of_methods.table())?;
     let pairs = stage_csv(&pairs, &of_pairs.table())?;
@@ -171,8 +171,8 @@ fn write(folder: &OutputFolder, comparison: &Comparison<'_>, summary: &Summary) 
         comparison.agreements.iter().map(|row| row.iter().map(|a| a.spearman).collect()).collect();
     let title = format!("Rank correlation (Spearman) between methods, {}", summary.setting());
     let picture = stage_heat_map(&picture, &HeatMap { title: &title, names: &names, cells: &cells })?;
-    let told = stage_json(&told, summary)?;
-    for file in [methods, pairs, picture, told] {
+    let json = stage_json(&json, summary)?;
+    for file in [methods, pairs, picture, json] {
         file.place()?;
     }
     Ok(())

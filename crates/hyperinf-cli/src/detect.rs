@@ -46,13 +46,13 @@ pub fn run(args: &DetectArgs) -> Result<(), CliError> {
         more.insert("removed".into(), json!(removed));
     }
     let summary = Summary::new("detect", &settings, &found.influence, None, seconds, more);
-    let (table, told, cleaned) = (folder.join("suspicious.csv"), folder.join("summary.json"), folder.join(&cleaned));
-    let (table, told, kept) = (found.stage_table(&table)?, stage_json(&told, &summary)?, found.kept());
+    let (table, json, cleaned) = (folder.join("suspicious.csv"), folder.join("summary.json"), folder.join(&cleaned));
+    let (table, json, kept) = (found.stage_table(&table)?, stage_json(&json, &summary)?, found.kept());
     if args.remove.is_some() {
         train.stage(&kept, &cleaned)?.place()?;
     }
     table.place()?;
-    told.place()?;
+    json.place()?;
     earlier.remove()?;
     to_stdout(|out| {
         if args.influence.scoring.json {

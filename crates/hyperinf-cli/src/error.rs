@@ -45,9 +45,9 @@ pub enum Usage {
     /// Two choices that contradict each other.
     #[error("{first} and {second} do not go together: {reason}")]
     Combination {
-        /// The one.
+        /// The first choice.
         first: String,
-        /// The other.
+        /// The second choice.
         second: &'static str,
         /// Why.
         reason: &'static str,

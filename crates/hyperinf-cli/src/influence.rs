@@ -31,7 +31,7 @@ pub(crate) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// The run that was asked for. Arguments and outputs are checked before any input is read.
+    /// The run that the arguments describe. Arguments and outputs are checked before any input is read.
     pub(crate) fn run(&self) -> Result<(Settings, Run), CliError> {
         let args = self.args;
         let settings = Settings::new(&args.scoring, self.mode)?;

@@ -28,7 +28,7 @@ use variants::Variants;
 /// The number of blocks that are warned about by name; the others are only counted.
 const WARNED: usize = 5;
 
-/// Scores, writes what was asked for, and prints a summary.
+/// Scores, writes the output, and prints a summary.
 ///
 /// Flags are checked before any file is read, and headers of files before their numbers.
 ///
@@ -85,7 +85,7 @@ pub(crate) fn check_converged(attribution: &Attribution) -> Result<(), CliError>
     .into())
 }
 
-/// Tells on standard error what the scores do not show.
+/// Warns on standard error about problems that the scores do not show.
 pub(crate) fn warn(settings: &Settings, attribution: &Attribution) {
     let mut notes = Settings::notes([settings].into_iter());
     let blocks = attribution.not_converged();

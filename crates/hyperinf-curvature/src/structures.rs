@@ -19,11 +19,11 @@ pub use kronecker::Kronecker;
 pub use one_sided::OneSided;
 pub use samples::Samples;
 
-/// A symmetric positive semi-definite `[D, D]` matrix in some structure: what every variant of [`Curvature`] is.
+/// A symmetric positive semi-definite `[D, D]` matrix in some structure, as every variant of [`Curvature`].
 ///
 /// [`Curvature`] has the same methods, with their contracts.
 pub trait Structured {
-    /// Which structure it is.
+    /// Its structure.
     fn structure(&self) -> Structure;
 
     /// `D`.

@@ -12,7 +12,7 @@ use crate::kind::AnyKind;
 use crate::kinds::KINDS;
 use crate::labels::Labels;
 
-/// The file in an adapter's folder with what PEFT's format has no place for.
+/// The file in an adapter's folder with settings that PEFT's format has no place for.
 const NOTE: &str = "hyperinf.json";
 
 /// Files of a folder that decide what a model computes.
@@ -48,7 +48,7 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// Finds a model by its path or its name on the hub, and reads what its adapter's folder says about it.
+    /// Finds a model by its path or its name on the hub, and reads the `hyperinf.json` of its adapter's folder.
     ///
     /// # Errors
     ///

@@ -185,7 +185,7 @@ impl Run {
         files.kind().influence(self, files, amount, device, observe)
     }
 
-    /// All scorings: the one asked for and, for error bars, those with further seeds.
+    /// All scorings: the requested one and, for error bars, those with further seeds.
     fn draws(&self) -> Result<Vec<Draws>, RunError> {
         let first = Draws { estimate: self.estimate, projection: self.projection };
         let Some(count) = self.seeds else { return Ok(vec![first]) };
@@ -306,7 +306,7 @@ pub(crate) fn notify<K: Kind>(set: &Samples<K>, observe: &mut dyn FnMut(Event)) 
     }
 }
 
-/// Fails if no rows are asked for, or more than there are.
+/// Fails if the amount is no rows, or more than there are.
 fn check_amount(amount: Option<Amount>, rows: usize) -> Result<(), RunError> {
     let asked = match amount {
         None => return Ok(()),

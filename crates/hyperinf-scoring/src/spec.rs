@@ -26,7 +26,7 @@ use crate::{Gfim, Method, MethodInfo, Options, methods};
 /// | estimate | `empirical`, `sampled`, `gauss-newton` | the curvature's samples | methods with curvature |
 ///
 /// The words after the name may come in any order. A part that is left out has its default and is not printed: parsing
-/// what [`Display`](fmt::Display) prints gives the same specification.
+/// parsing the output of [`Display`](fmt::Display) gives the same specification.
 ///
 /// ```
 /// use hyperinf_curvature::Side;

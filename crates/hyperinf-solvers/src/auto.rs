@@ -11,7 +11,7 @@ use crate::{
 pub use choice::{Choice, Estimate, IterationEstimate, Reason};
 use cost::{Iteration, Machine, Workload, cheapest};
 
-/// Picks the cheapest way to invert a block by a measured cost model, and says which and why.
+/// Picks the cheapest way to invert a block by a measured cost model, and reports its choice with the reason.
 ///
 /// * Samples: [`Exact`], by the dual where there are fewer samples than parameters. Diagonal, Kronecker, eigenpairs:
 ///   [`Exact`], which has nothing to factorise.

@@ -130,7 +130,7 @@ impl Hyperpower {
         self.run_one(a, None, Interval { lower, upper }, upper / lower, Some(observer))
     }
 
-    /// [`Hyperpower::invert`] from an approximate inverse `X₀`, `[k, k]`, symmetric but for rounding, for which the
+    /// [`Hyperpower::invert`] from an approximate inverse `X₀`, `[k, k]`, symmetric up to rounding, for which the
     /// eigenvalues of `A X₀` lie in `[lower, upper]`; `condition` bounds the condition of `A`.
     ///
     /// With the inverse at another damping, `X₀ = (H + λ₀I)⁻¹`, they lie between 1 and `λ/λ₀`: the iteration starts

@@ -11,7 +11,7 @@ use crate::{GradientPair, Precision, StoreError};
 /// | field | default | purpose |
 /// |---|---|---|
 /// | `rank` | 64 | the length of a block's sides after the projection; shorter sides stay as they are |
-/// | `directions` | random, seed 0 | what the sides are projected on |
+/// | `directions` | random, seed 0 | directions that the sides are projected on |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProjectionSpec {
     /// The length of a block's sides after the projection; shorter sides stay as they are.

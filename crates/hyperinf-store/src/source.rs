@@ -53,7 +53,7 @@ impl<'a> Reader<'a> {
             Method::Identity => false,
         };
         let all = match self.set {
-            // Projected gradients are smaller than what is read.
+            // Projected gradients are smaller than the gradients that are read.
             _ if self.pair.projection.is_some() => false,
             Set::Query | Set::Contrast => self.options.query == QueryMode::Each,
             // The curvature holds only the samples it is computed from.

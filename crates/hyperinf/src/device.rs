@@ -1,6 +1,6 @@
 use burn::tensor::Device;
 
-/// Every name [`device`] knows, which is also the cargo feature that compiles it in, and whether it was.
+/// Every name that [`device`] accepts, which is also its cargo feature, and whether it is compiled in.
 const KINDS: [(&str, bool); 7] = [
     ("flex", cfg!(feature = "flex")),
     ("ndarray", cfg!(feature = "ndarray")),
@@ -38,9 +38,9 @@ pub enum DeviceError {
     Index {
         /// The device's name.
         name: &'static str,
-        /// What stood after the colon.
+        /// The text after the colon.
         index: String,
-        /// What may stand there.
+        /// The accepted values.
         expected: &'static str,
     },
     /// The machine has fewer devices of this kind.
@@ -48,9 +48,9 @@ pub enum DeviceError {
     OutOfRange {
         /// The device's name.
         name: &'static str,
-        /// The index asked for.
+        /// The requested index.
         index: usize,
-        /// How many there are.
+        /// The number of devices.
         found: usize,
     },
     /// The device's library, driver or hardware is missing or failed at its first use.
@@ -58,9 +58,9 @@ pub enum DeviceError {
     Unusable {
         /// The device's name.
         name: &'static str,
-        /// What is probably missing and where it comes from.
+        /// The part that is probably missing, and its source.
         missing: &'static str,
-        /// What the device's library said, if it said anything.
+        /// The message of the device's library, if any.
         cause: String,
     },
 }
@@ -254,7 +254,7 @@ mod gpu {
         outcome.map_err(|reason| first.unwrap_or(reason))
     }
 
-    /// What is probably missing, with the way to find out. Without a reason, no device was listed.
+    /// The part that is probably missing, with the way to find out. Without a reason, no device was listed.
     fn missing(name: &str, reason: &str) -> &'static str {
         match name {
             "cuda" if reason.is_empty() => "the NVIDIA driver is missing or finds no card: `nvidia-smi` must list one",

@@ -43,7 +43,7 @@ pub struct CompareArgs {
 }
 
 impl CompareArgs {
-    /// The arguments of `score`, but for the method.
+    /// The arguments of `score`, except the method.
     pub(crate) fn scoring(&self) -> ScoringArgs {
         ScoringArgs { shared: self.shared.clone(), ..ScoringArgs::default() }
     }

@@ -22,7 +22,7 @@ pub struct EvalSharedArgs {
     pub task: TaskArgs,
     /// The scores to compare.
     #[command(flatten)]
-    pub judged: JudgedArgs,
+    pub judged: CandidateArgs,
     /// The outputs.
     #[command(flatten)]
     pub result: ResultArgs,
@@ -126,7 +126,7 @@ impl TaskArgs {
 
 /// The scores to compare.
 #[derive(Clone, Debug, Args)]
-pub struct JudgedArgs {
+pub struct CandidateArgs {
     /// Methods, separated by commas: `NAME[:PART…][/SOLVER][@ESTIMATE]`, or `all`
     ///
     /// NAME is one that `hyperinf methods` lists. PART is `rows` or `cols`, the side that hyperinf

@@ -65,7 +65,7 @@ pub struct ProjectArgs {
     /// The directions [default: random].
     #[arg(long, value_enum, requires = "project")]
     pub project_on: Option<DirectionsArg>,
-    /// The seed of everything that is drawn: directions, draws of the estimate, queries [default: 0].
+    /// The seed of all random choices: directions, draws of the estimate, queries [default: 0].
     #[arg(long, value_name = "SEED")]
     pub seed: Option<u64>,
     /// The seed of the random directions alone.
@@ -74,14 +74,14 @@ pub struct ProjectArgs {
 }
 
 impl ProjectArgs {
-    /// Fails if `--seed` is given but neither the directions nor anything else is drawn.
+    /// Fails if `--seed` is given but nothing is drawn.
     pub(crate) fn check_seed(&self, other_draws: bool) -> Result<(), CliError> {
         let random = self.project.is_some() && self.project_on.unwrap_or_default() == DirectionsArg::Random;
         if self.seed.is_none() || random || other_draws {
             return Ok(());
         }
         let reason = "give --uncertainty, a random --project, or --estimate sampled";
-        Err(Usage::Combination { first: "--seed".into(), second: "nothing that is drawn", reason }.into())
+        Err(Usage::Combination { first: "--seed".into(), second: "a run without random choices", reason }.into())
     }
 }
 

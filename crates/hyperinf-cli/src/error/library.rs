@@ -193,7 +193,7 @@ fn flag(choice: Choice) -> &'static str {
         Choice::Projection => "--project",
         Choice::ErrorBars => "--uncertainty",
         Choice::EachQuery => "--query-mode each",
-        Choice::NothingRandom => "nothing that is drawn",
+        Choice::NothingRandom => "a run without random choices",
         Choice::LanguageModel => "a language model",
     }
 }

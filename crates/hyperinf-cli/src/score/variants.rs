@@ -113,7 +113,7 @@ impl<'a> Variants<'a> {
 
     /// # Errors
     ///
-    /// If error bars over projections are asked for, and nothing is projected.
+    /// If `--uncertainty-over projections` is given but nothing is projected.
     pub(super) fn check_projection(&self, pair: &GradientPair, how: Option<ProjectionSpec>) -> Result<(), CliError> {
         match (self.repeats, how) {
             (Some(Repeats::Projections(_)), Some(how)) if pair.is_within(how.rank) => Err(nothing_projected()),

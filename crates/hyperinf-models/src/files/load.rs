@@ -24,7 +24,7 @@ use crate::{
 pub struct LoadedModel<M> {
     /// The model.
     pub model: M,
-    /// What was ignored and what was created.
+    /// The tensors that were ignored and the parameters that were created.
     pub report: LoadReport,
 }
 
