@@ -16,17 +16,19 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use compare::CompareArgs;
-pub use converge::{ConvergeArgs, PrecisionArg};
-pub use estimate::EstimateArgs;
-pub use eval::EvalArgs;
+pub(crate) use compare::CompareArgs;
+pub(crate) use converge::{ConvergeArgs, PrecisionArg};
+pub(crate) use estimate::EstimateArgs;
+pub(crate) use eval::EvalArgs;
 pub(crate) use eval::{CandidateArgs, ResultArgs, at_least, once};
-pub use finetune::FinetuneArgs;
-pub use influence::{AttributeArgs, DetectArgs, InfluenceArgs, SelectArgs};
-pub use scoring::{DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg};
-pub use sweep::SweepArgs;
-pub use texts::{ColumnArgs, LengthArgs, ModelArgs};
-pub use variants::{OverArg, VariantArgs};
+pub(crate) use finetune::FinetuneArgs;
+pub(crate) use influence::{AttributeArgs, DetectArgs, InfluenceArgs, SelectArgs};
+pub(crate) use scoring::{
+    DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
+};
+pub(crate) use sweep::SweepArgs;
+pub(crate) use texts::{ColumnArgs, LengthArgs, ModelArgs};
+pub(crate) use variants::{OverArg, VariantArgs};
 
 /// Training-data attribution: which training samples helped or harmed a prediction.
 ///
@@ -34,7 +36,7 @@ pub use variants::{OverArg, VariantArgs};
 /// 3 bad input; 4 numerical failure.
 #[derive(Debug, Parser)]
 #[command(name = "hyperinf", version, verbatim_doc_comment)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// The command.
     #[command(subcommand)]
     pub command: Command,
@@ -42,7 +44,7 @@ pub struct Cli {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Score training samples from files of per-sample gradients
     ///
     /// Every training sample gets a score for every query: Σ v (H + λI)⁻¹ g over all blocks, where
@@ -155,7 +157,7 @@ pub enum Command {
 
 /// Arguments of `hyperinf score`.
 #[derive(Debug, Args)]
-pub struct ScoreArgs {
+pub(crate) struct ScoreArgs {
     /// Gradients of the training samples.
     #[arg(long, value_name = "FILE.safetensors")]
     pub train_gradients: PathBuf,
@@ -183,7 +185,7 @@ pub struct ScoreArgs {
 
 /// Arguments of `hyperinf methods`.
 #[derive(Debug, Args)]
-pub struct MethodsArgs {
+pub(crate) struct MethodsArgs {
     /// Print the list as JSON.
     #[arg(long)]
     pub json: bool,
@@ -194,7 +196,7 @@ pub struct MethodsArgs {
 
 /// Arguments of `hyperinf inspect`.
 #[derive(Debug, Args)]
-pub struct InspectArgs {
+pub(crate) struct InspectArgs {
     /// A safetensors file of per-sample gradients.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
@@ -208,7 +210,7 @@ pub struct InspectArgs {
 
 /// Arguments of `hyperinf demo`.
 #[derive(Debug, Args)]
-pub struct DemoArgs {
+pub(crate) struct DemoArgs {
     /// The seed of the flipped labels and of the training.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,

@@ -25,7 +25,7 @@ const SHOWN: usize = 3;
 /// # Errors
 ///
 /// See [`CliError`]. No output is left behind, only hidden files from which the same run resumes.
-pub fn run(args: &AttributeArgs) -> Result<(), CliError> {
+pub(crate) fn run(args: &AttributeArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let folder = &args.influence.out;
     let scores_name = format!("scores.{}", args.format);

@@ -66,7 +66,7 @@ impl Comparison<'_> {
 ///
 /// See [`CliError`]. A method that cannot be computed is left out with its reason, unless none can or with `--strict`.
 /// No output is left behind.
-pub fn run(args: &CompareArgs) -> Result<(), CliError> {
+pub(crate) fn run(args: &CompareArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let settings = settings(args)?;
     if args.memory.is_some_and(|gib| gib.is_nan() || gib <= 0.0) {

@@ -23,7 +23,7 @@ const SHOWN: usize = 10;
 /// # Errors
 ///
 /// See [`CliError`]. No output is left behind, only hidden files from which the same run resumes.
-pub fn run(args: &DetectArgs) -> Result<(), CliError> {
+pub(crate) fn run(args: &DetectArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let folder = &args.influence.out;
     let cleaned = with_ending_of("cleaned", &args.influence.train);

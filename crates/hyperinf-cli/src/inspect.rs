@@ -33,7 +33,7 @@ struct Block {
 /// # Errors
 ///
 /// If the file is not a file of gradients or, with `--numbers`, holds a NaN or an infinity.
-pub fn run(args: &InspectArgs) -> Result<(), CliError> {
+pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
     let unusable = |source| Input::File { what: "gradients", path: args.file.clone(), source };
     let file = GradientFile::open(&args.file).map_err(|e| unusable(e.into()))?;
     let mut xxh3_128 = None;

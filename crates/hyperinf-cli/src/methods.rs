@@ -25,7 +25,7 @@ A method is NAME[:SIDE][:SCALE][:merged][/SOLVER][@ESTIMATE], such as hyperinf:c
 /// # Errors
 ///
 /// If standard output cannot be written.
-pub fn run(args: &MethodsArgs) -> Result<(), CliError> {
+pub(crate) fn run(args: &MethodsArgs) -> Result<(), CliError> {
     to_stdout(|out| match args {
         MethodsArgs { json: true, .. } => json(out),
         MethodsArgs { markdown: true, .. } => markdown(out),

@@ -35,7 +35,7 @@ const WARNED: usize = 5;
 /// # Errors
 ///
 /// See [`CliError`]. No output is left behind.
-pub fn run(args: &ScoreArgs) -> Result<(), CliError> {
+pub(crate) fn run(args: &ScoreArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let variants = Variants::new(args)?;
     let settings = Settings::new(&args.scoring, variants.query_mode())?.of_stored()?;

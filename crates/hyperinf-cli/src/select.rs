@@ -17,7 +17,7 @@ use crate::to_stdout;
 /// # Errors
 ///
 /// See [`CliError`]. No output is left behind, only hidden files from which the same run resumes.
-pub fn run(args: &SelectArgs) -> Result<(), CliError> {
+pub(crate) fn run(args: &SelectArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let folder = &args.influence.out;
     let name = with_ending_of("selected", &args.influence.train);

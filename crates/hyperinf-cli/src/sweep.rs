@@ -58,7 +58,7 @@ struct Sweep<'a> {
 /// # Errors
 ///
 /// See [`CliError`]. No output is left behind.
-pub fn run(args: &SweepArgs) -> Result<(), CliError> {
+pub(crate) fn run(args: &SweepArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let dampings = dampings(args)?;
     if !(args.stable > 0.0 && args.stable <= 1.0) {

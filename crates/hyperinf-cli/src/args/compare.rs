@@ -6,7 +6,7 @@ use super::{QueryModeArg, ScoringArgs, SharedArgs};
 
 /// Arguments of `hyperinf compare`.
 #[derive(Debug, Args)]
-pub struct CompareArgs {
+pub(crate) struct CompareArgs {
     /// Gradients of the training samples.
     #[arg(long, value_name = "FILE.safetensors")]
     pub train_gradients: PathBuf,

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 
 /// Arguments of `hyperinf converge`.
 #[derive(Debug, Args)]
-pub struct ConvergeArgs {
+pub(crate) struct ConvergeArgs {
     /// The sizes d of the matrix, separated by commas.
     #[arg(long, value_name = "SIZES", default_value = "512", value_delimiter = ',')]
     pub dims: Vec<usize>,
@@ -39,7 +39,7 @@ pub struct ConvergeArgs {
 
 /// The name of a floating-point type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum PrecisionArg {
+pub(crate) enum PrecisionArg {
     /// 32 bits.
     F32,
     /// 64 bits.

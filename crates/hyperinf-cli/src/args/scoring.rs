@@ -6,7 +6,7 @@ use crate::error::{CliError, Usage};
 
 /// Arguments shared by all commands that score.
 #[derive(Debug, Default, Args)]
-pub struct ScoringArgs {
+pub(crate) struct ScoringArgs {
     /// The method: NAME[:SIDE][:SCALE][:merged][/SOLVER][@ESTIMATE], such as hyperinf:cols:merged@gauss-newton.
     ///
     /// `hyperinf methods` lists the names and their choices; the flags below say the same.
@@ -31,7 +31,7 @@ pub struct ScoringArgs {
 
 /// Options shared by all methods.
 #[derive(Clone, Debug, Default, Args)]
-pub struct SharedArgs {
+pub(crate) struct SharedArgs {
     /// λ of each block = FACTOR × the mean square of its training gradients' entries [default: 0.1].
     #[arg(long, value_name = "FACTOR", allow_hyphen_values = true)]
     pub damping: Option<f64>,
@@ -57,7 +57,7 @@ pub struct SharedArgs {
 
 /// Optional projection of the gradients, applied before scoring.
 #[derive(Clone, Debug, Default, Args)]
-pub struct ProjectArgs {
+pub(crate) struct ProjectArgs {
     /// Project every block's gradients on RANK directions of its rows and RANK of its columns before scoring:
     /// approximate, in less memory and time. Shorter sides stay as they are.
     #[arg(long, value_name = "RANK", value_parser = clap::value_parser!(u32).range(1..), verbatim_doc_comment)]
@@ -87,7 +87,7 @@ impl ProjectArgs {
 
 /// The directions of a projection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum DirectionsArg {
+pub(crate) enum DirectionsArg {
     /// Gaussian numbers: inner products are kept on average.
     #[default]
     Random,
@@ -97,7 +97,7 @@ pub enum DirectionsArg {
 
 /// The name of a [`QueryMode`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum QueryModeArg {
+pub(crate) enum QueryModeArg {
     /// One row of scores per query.
     #[default]
     Each,
@@ -107,7 +107,7 @@ pub enum QueryModeArg {
 
 /// The name of a [`Normalisation`]; `x` is a preconditioned query gradient, `g` a training gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum NormaliseArg {
+pub(crate) enum NormaliseArg {
     /// No normalisation.
     None,
     /// The norm of g: samples with large gradients do not dominate.
@@ -122,7 +122,7 @@ pub enum NormaliseArg {
 
 /// Whether curvature is per block or over all blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum StructureArg {
+pub(crate) enum StructureArg {
     /// One matrix per block.
     #[default]
     PerBlock,
@@ -132,7 +132,7 @@ pub enum StructureArg {
 
 /// The name of a [`Scale`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ScaleArg {
+pub(crate) enum ScaleArg {
     /// Divided by the length of the summed side: the trace equals the Fisher's.
     Mean,
     /// Not divided, as in the authors' program.
@@ -141,7 +141,7 @@ pub enum ScaleArg {
 
 /// The name of a [`Side`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum SideArg {
+pub(crate) enum SideArg {
     /// The shorter side.
     Short,
     /// The rows.

@@ -6,7 +6,7 @@ use super::{DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, Sha
 
 /// Arguments of `hyperinf sweep`.
 #[derive(Debug, Args)]
-pub struct SweepArgs {
+pub(crate) struct SweepArgs {
     /// Gradients of the training samples.
     #[arg(long, value_name = "FILE.safetensors")]
     pub train_gradients: PathBuf,

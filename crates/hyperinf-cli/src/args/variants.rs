@@ -5,7 +5,7 @@ use hyperinf::scoring::Pool;
 
 /// Contrasts, groups, checkpoints and error bars.
 #[derive(Debug, Args)]
-pub struct VariantArgs {
+pub(crate) struct VariantArgs {
     /// Gradients of other samples, for the curvature.
     #[arg(long, value_name = "FILE.safetensors")]
     pub curvature_gradients: Option<PathBuf>,
@@ -50,7 +50,7 @@ pub struct VariantArgs {
 
 /// The source of the uncertainty behind error bars.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum OverArg {
+pub(crate) enum OverArg {
     /// Queries, with replacement: the uncertainty from the choice of queries.
     #[default]
     Queries,
@@ -60,7 +60,7 @@ pub enum OverArg {
 
 /// The name of a [`Pool`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum PoolArg {
+pub(crate) enum PoolArg {
     /// The effect of leaving the whole group out.
     #[default]
     Sum,

@@ -15,7 +15,7 @@ use super::{CliError, Input, Numbers, Usage};
 
 /// An error of a library.
 #[derive(Debug, thiserror::Error)]
-pub enum Library {
+pub(crate) enum Library {
     /// Gradients cannot be scored from their files, or a file cannot be written.
     #[error(transparent)]
     Store(StoreError),
