@@ -1,4 +1,4 @@
-//! What `attribute`, `detect` and `select` share: from arguments to a run, and the summary of its result.
+//! Shared by `attribute`, `detect` and `select`: from arguments to a run, and the summary of its result.
 
 mod earlier;
 mod summary;
@@ -31,10 +31,13 @@ pub(crate) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// The run that was asked for. Arguments and outputs are checked before any input is read.
+    /// The run that the arguments describe. Arguments and outputs are checked before any input is read.
     pub(crate) fn run(&self) -> Result<(Settings, Run), CliError> {
         let args = self.args;
         let settings = Settings::new(&args.scoring, self.mode)?;
+        let project = &args.scoring.shared.project;
+        let estimate = args.curvature.estimate(settings.spec.estimate, project.seed)?;
+        project.check_seed(estimate.seed().is_some())?;
         let run = Run {
             model: args.model.model.clone(),
             adapter: args.adapter.clone(),
@@ -44,7 +47,7 @@ impl Job<'_> {
             read: (&args.columns).into(),
             length: args.length.into(),
             options: settings.options.clone(),
-            estimate: args.curvature.estimate(settings.spec.estimate)?,
+            estimate,
             projection: settings.projection,
             seeds: self.seeds,
             blocks: args.blocks.clone().map(Pattern::new),

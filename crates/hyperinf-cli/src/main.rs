@@ -13,6 +13,7 @@
 //! | [`converge`] | `hyperinf converge`: how fast solvers approach the inverse |
 //! | [`figure`] | figures as output files |
 //! | [`eval`] | `hyperinf eval`: methods compared with retraining |
+//! | [`inspect`] | `hyperinf inspect`: the contents of a file of gradients |
 //! | [`methods`] | `hyperinf methods`: the list of methods |
 //! | [`demo`] | `hyperinf demo`: every method on real e-mails |
 //! | [`error`] | errors with their exit codes |
@@ -32,6 +33,7 @@ mod eval;
 mod figure;
 mod finetune;
 mod influence;
+mod inspect;
 mod methods;
 mod progress;
 mod score;
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         Command::Converge(args) => converge::run(args),
         Command::Sweep(args) => sweep::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Inspect(args) => inspect::run(args),
         Command::Methods(args) => methods::run(args),
         Command::Demo(args) => demo::run(args),
     };

@@ -65,7 +65,7 @@ impl Likelihood {
     }
 }
 
-/// Which gradients are sent back from the outputs, and so which curvature the samples' outer products add up to.
+/// The gradients that are propagated back from the outputs, and so the curvature that their outer products sum to.
 ///
 /// `J` is the Jacobian of a row's outputs, `H = diag(p) − ppᵀ` (softmax) or `I` (Gaussian) the Hessian of its
 /// `−log p` with respect to them, `w` its weight. [`Sampled`](Self::Sampled) and a [`Sketch`] converge to the exact
@@ -90,6 +90,16 @@ pub enum Estimate {
         /// `√(w p_k)(e_k − p)`, or `√w e_k`.
         sketch: Option<Sketch>,
     },
+}
+
+impl Estimate {
+    /// The seed of its draws, if it draws anything.
+    pub fn seed(self) -> Option<u64> {
+        match self {
+            Self::Sampled { seed, .. } | Self::GaussNewton { sketch: Some(Sketch { seed, .. }) } => Some(seed),
+            Self::Empirical | Self::GaussNewton { sketch: None } => None,
+        }
+    }
 }
 
 /// The Gauss-Newton matrix by few random cotangents, for large vocabularies: `√w (√p∘z − p⟨√p, z⟩)` with independent

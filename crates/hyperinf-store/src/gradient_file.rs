@@ -26,6 +26,9 @@ use header::Tensor;
 use read::Contents;
 pub use write::GradientWriter;
 
+/// Numbers that are scanned at once, 32 MiB of f64.
+const SCANNED: usize = 1 << 22;
+
 /// A file of per-sample gradients, open for reading.
 pub struct GradientFile {
     path: PathBuf,
@@ -181,6 +184,27 @@ impl GradientFile {
             },
             value: values[at],
         }))
+    }
+
+    /// The first NaN or infinity of the file, block by block, with its sample.
+    ///
+    /// # Errors
+    ///
+    /// As [`GradientFile::read`].
+    pub fn first_non_finite(&self) -> Result<Option<(usize, BadValue)>, FileError> {
+        for (block, stored) in self.blocks.iter().enumerate() {
+            let parameters = stored.block.parameters();
+            let step = (SCANNED / parameters).max(1);
+            for start in (0..self.samples).step_by(step) {
+                let data = self.read(block, start..self.samples.min(start + step), Precision::Double)?;
+                let values = data.as_slice::<f64>().expect("the values were read as f64");
+                if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+                    let sample = start + at / parameters;
+                    return Ok(self.first_bad_value(block, sample)?.map(|bad| (sample, bad)));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// The XXH3 hash (128 bits, as `xxhsum -H2` prints it) of the whole file.

@@ -6,22 +6,22 @@ use crate::error::{CliError, Usage};
 
 /// The estimate of the curvature.
 #[derive(Debug, Args)]
-pub struct EstimateArgs {
-    /// What the curvature is made of: the gradients of the labels, the gradients of labels sampled from
-    /// the model, or the Gauss-Newton matrix [default: empirical]
+pub(crate) struct EstimateArgs {
+    /// The estimate of the curvature: from the gradients of the labels, from the gradients of labels
+    /// sampled from the model, or the Gauss-Newton matrix [default: empirical]
     #[arg(long, value_enum, verbatim_doc_comment)]
     pub estimate: Option<EstimateArg>,
     /// sampled: draws of labels per row [default: 1]. gauss-newton: draws of a random sketch [default: exact].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub draws: Option<u32>,
-    /// The seed of the draws [default: 0].
-    #[arg(long, value_name = "SEED")]
+    /// The seed of the draws alone.
+    #[arg(long, value_name = "SEED", hide = true)]
     pub estimate_seed: Option<u64>,
 }
 
 /// The name of an [`Estimate`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum EstimateArg {
+pub(crate) enum EstimateArg {
     /// The gradients of the losses.
     #[default]
     Empirical,
@@ -32,12 +32,12 @@ pub enum EstimateArg {
 }
 
 impl EstimateArgs {
-    /// The estimate, of which the method may name the kind.
+    /// The estimate, of which the method may name the kind; `seed` is that of all draws.
     ///
     /// # Errors
     ///
     /// If the method names another kind, or draws or a seed are given and nothing is drawn.
-    pub(crate) fn estimate(&self, of_method: Option<EstimateKind>) -> Result<Estimate, CliError> {
+    pub(crate) fn estimate(&self, of_method: Option<EstimateKind>, seed: Option<u64>) -> Result<Estimate, CliError> {
         let refused = |first: String, second, reason| Err(Usage::Combination { first, second, reason }.into());
         let kind = match (of_method, self.estimate.map(EstimateKind::from)) {
             (Some(named), Some(asked)) if named != asked => {
@@ -57,7 +57,7 @@ impl EstimateArgs {
                 let reason = "without --draws it is exact and nothing is drawn";
                 refused(format!("--estimate {kind}"), "--estimate-seed", reason)
             }
-            (_, draws, seed) => Ok(kind.estimate(draws, seed.unwrap_or(0))),
+            (_, draws, own) => Ok(kind.estimate(draws, own.or(seed).unwrap_or(0))),
         }
     }
 }

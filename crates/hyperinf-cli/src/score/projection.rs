@@ -5,7 +5,7 @@ use hyperinf::store::{Directions, GradientPair, ProjectionSpec};
 use crate::args::{DirectionsArg, ProjectArgs};
 use crate::error::{CliError, Usage};
 
-/// The projection that was asked for.
+/// The projection that the arguments describe.
 ///
 /// # Errors
 ///
@@ -13,7 +13,7 @@ use crate::error::{CliError, Usage};
 pub(super) fn projection(args: &ProjectArgs) -> Result<Option<ProjectionSpec>, CliError> {
     let Some(rank) = args.project else { return Ok(None) };
     let directions = match (args.project_on.unwrap_or_default(), args.project_seed) {
-        (DirectionsArg::Random, seed) => Directions::Random { seed: seed.unwrap_or(0) },
+        (DirectionsArg::Random, own) => Directions::Random { seed: own.or(args.seed).unwrap_or(0) },
         (DirectionsArg::Principal, None) => Directions::Principal,
         (DirectionsArg::Principal, Some(_)) => {
             let (first, second) = ("--project-on principal".into(), "--project-seed");
@@ -23,11 +23,11 @@ pub(super) fn projection(args: &ProjectArgs) -> Result<Option<ProjectionSpec>, C
     Ok(Some(ProjectionSpec { rank: rank as usize, directions }))
 }
 
-/// The flags that ask for a projection.
+/// The flags of a projection.
 pub(crate) fn flags(projection: ProjectionSpec) -> String {
     let directions = match projection.directions {
         Directions::Random { seed: 0 } => String::new(),
-        Directions::Random { seed } => format!("--project-seed {seed} "),
+        Directions::Random { seed } => format!("--seed {seed} "),
         Directions::Principal => "--project-on principal ".into(),
     };
     format!("--project {} {directions}", projection.rank)

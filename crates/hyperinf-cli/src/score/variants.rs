@@ -25,7 +25,7 @@ pub(super) struct Variants<'a> {
     repeats: Option<Repeats>,
 }
 
-/// What is resampled, for error bars.
+/// Repetitions for error bars, by the source of the uncertainty.
 #[derive(Clone, Copy)]
 enum Repeats {
     Queries(Bootstrap),
@@ -82,9 +82,9 @@ impl Outcome {
         let base = match (contrast, first_order) {
             (false, _) => base.to_owned(),
             (true, true) => {
-                base.replace("the query's loss", "the queries' mean loss less the contrast queries' mean loss")
+                base.replace("the query's loss", "the queries' mean loss minus the contrast queries' mean loss")
             }
-            (true, false) => format!("{base}, of the mean of the queries less the mean of the contrast queries"),
+            (true, false) => format!("{base}, of the mean of the queries minus the mean of the contrast queries"),
         };
         match self.groups.as_ref().map(|groups| groups.scores) {
             None => base,
@@ -107,12 +107,13 @@ impl<'a> Variants<'a> {
             return Err(Usage::Combination { first, second, reason: "they are about the mean of the queries" }.into());
         }
         let repeats = variants.uncertainty.map(|count| repeats(args, count)).transpose()?;
+        args.scoring.shared.project.check_seed(matches!(repeats, Some(Repeats::Queries(_))))?;
         Ok(Self { args, checkpoints: checkpoints::typed(variants)?, repeats })
     }
 
     /// # Errors
     ///
-    /// If error bars over projections are asked for, and nothing is projected.
+    /// If `--uncertainty-over projections` is given but nothing is projected.
     pub(super) fn check_projection(&self, pair: &GradientPair, how: Option<ProjectionSpec>) -> Result<(), CliError> {
         match (self.repeats, how) {
             (Some(Repeats::Projections(_)), Some(how)) if pair.is_within(how.rank) => Err(nothing_projected()),
@@ -206,7 +207,8 @@ impl<'a> Variants<'a> {
                 (resampled(&scores, queries, settings)?, over, settings.resamples, settings.seed, Some(settings.level))
             }
             Some(Repeats::Projections(count)) => {
-                let seed = self.args.scoring.shared.project.project_seed.unwrap_or_default();
+                let project = &self.args.scoring.shared.project;
+                let seed = project.project_seed.or(project.seed).unwrap_or_default();
                 (between(&scores.rows, TOP)?, "random projections", *count, seed, None)
             }
         };
@@ -227,12 +229,12 @@ fn nothing_projected() -> CliError {
     Usage::Combination {
         first: "--uncertainty over projections".into(),
         second: "this --project",
-        reason: "no side of any block is longer than the rank, so that nothing is projected",
+        reason: "no side of any block is longer than the rank, so nothing is projected",
     }
     .into()
 }
 
-/// What is resampled, and how many times.
+/// The repetitions that the arguments ask for.
 fn repeats(args: &ScoreArgs, count: Option<usize>) -> Result<Repeats, CliError> {
     let flag = "--uncertainty";
     if args.variants.uncertainty_over.unwrap_or_default() == OverArg::Queries {
@@ -241,21 +243,20 @@ fn repeats(args: &ScoreArgs, count: Option<usize>) -> Result<Repeats, CliError> 
             let expected = "at least 40 resamples and at most 1000000";
             return Err(Usage::Value { flag, expected, value: resamples as f64 }.into());
         }
-        let seed = args.variants.seed.unwrap_or_default();
+        let seed = args.scoring.shared.project.seed.unwrap_or_default();
         return Ok(Repeats::Queries(Bootstrap { resamples, seed, ..Bootstrap::default() }));
     }
     let refused = |second, reason| {
         Err(Usage::Combination { first: "--uncertainty-over projections".into(), second, reason }.into())
     };
     let drawn = args.scoring.shared.project.project_on.unwrap_or_default() == DirectionsArg::Random;
-    match (args.scoring.shared.project.project.filter(|_| drawn), args.variants.seed, count.unwrap_or(10)) {
-        (None, ..) => refused("no random --project", "nothing else is projected by chance"),
-        (_, Some(_), _) => refused("--seed", "the seed of projections is --project-seed"),
-        (_, _, count) if !(2..=Bootstrap::MOST).contains(&count) => {
+    match (args.scoring.shared.project.project.filter(|_| drawn), count.unwrap_or(10)) {
+        (None, _) => refused("no random --project", "nothing else is projected by chance"),
+        (_, count) if !(2..=Bootstrap::MOST).contains(&count) => {
             let expected = "at least 2 projections and at most 1000000";
             Err(Usage::Value { flag, expected, value: count as f64 }.into())
         }
-        (_, _, count) => Ok(Repeats::Projections(count)),
+        (_, count) => Ok(Repeats::Projections(count)),
     }
 }
 

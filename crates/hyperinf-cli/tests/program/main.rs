@@ -9,6 +9,7 @@ mod estimates;
 mod eval;
 mod formats;
 mod guide;
+mod inspect;
 mod labels;
 mod outputs;
 mod pipeline;

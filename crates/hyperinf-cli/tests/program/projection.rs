@@ -153,7 +153,7 @@ fn error_bars_over_projections() {
         let found = ["score_std", "low", "high"].map(|name| ranked[name].as_f64().expect("a number"));
         assert_close("the spread over projections", &found, &expected, 1e-4);
     }
-    // What is told of the equations is the worst of all projections.
+    // The reported residual is the worst of all projections.
     let iterative = ["--method", "cg", "--query-mode", "mean", "--project", "2", "--project-seed"];
     let residual = |args: &[&str]| json_of(&folder, &[&iterative[..], args].concat())["residual"].as_f64();
     let alone = ["4", "5", "6"].map(|seed| residual(&[seed]).expect("a number"));
@@ -161,6 +161,22 @@ fn error_bars_over_projections() {
 
     let ten = json_of(&folder, &["--project", "2", "--uncertainty", "--uncertainty-over", "projections"]);
     assert_eq!(ten["uncertainty"]["resamples"], 10);
+}
+
+#[test]
+fn one_seed_is_that_of_everything_drawn() {
+    let folder = Folder::with_gradients();
+    let projected = |flags: &[&str]| folder.scores(&[&["--project", "2", "--query-mode", "mean"][..], flags].concat());
+    assert_eq!(projected(&["--seed", "5"]), projected(&["--project-seed", "5"]));
+    assert_ne!(projected(&["--seed", "5"]), projected(&["--seed", "6"]));
+    let over = ["--uncertainty", "3", "--uncertainty-over", "projections"];
+    assert_eq!(
+        projected(&[&over[..], &["--seed", "5"]].concat()),
+        projected(&[&over[..], &["--project-seed", "5"]].concat())
+    );
+    let run = folder.score(&["--project", "2", "--project-on", "principal", "--seed", "1"]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stderr.contains("a run without random choices"), "{}", run.stderr);
 }
 
 #[test]
@@ -173,7 +189,6 @@ fn what_contradicts_itself_is_refused() {
         (&["--project", "2", "--project-on", "principal", "--project-seed", "1"], "nothing is drawn"),
         (&over, "no random --project"),
         (&[&over[..], &["--project", "2", "--project-on", "principal"]].concat(), "no random --project"),
-        (&[&over[..], &["--project", "2", "--seed", "1"]].concat(), "--project-seed"),
         (&["--project", "2", "--uncertainty", "1", "--uncertainty-over", "projections"], "at least 2 projections"),
         (&[&over[..], &["--project", "5"]].concat(), "nothing is projected"),
     ] {
