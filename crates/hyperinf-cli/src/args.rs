@@ -104,7 +104,7 @@ pub enum Command {
     /// Show what a file of gradients holds, and whether `score` can use it
     ///
     /// Reads the header alone; with --numbers every number too, and fails at the first NaN or
-    /// infinity. Exit code 0: `hyperinf score` accepts the file.
+    /// infinity. Exit code 3: `hyperinf score` refuses the file, too.
     #[command(verbatim_doc_comment)]
     Inspect(InspectArgs),
     /// List the methods: what each computes, what it costs, where it comes from.
