@@ -101,8 +101,8 @@ impl GradientWriter {
     ///
     /// # Panics
     ///
-    /// If there are not as many losses as samples, or numbers as the blocks have, or there is no such sample; nothing is
-    /// written then.
+    /// If there are not as many losses as samples, or numbers as the blocks have, or there is no such sample; then
+    /// nothing is written.
     pub fn write(&mut self, samples: &[usize], losses: &[f64], blocks: &[Vec<f32>]) -> io::Result<()> {
         assert_eq!((samples.len(), self.blocks.len()), (losses.len(), blocks.len()), "one loss per sample, all blocks");
         // A sample too many would overwrite the first one of the next block.
@@ -130,7 +130,7 @@ impl GradientWriter {
     ///
     /// # Errors
     ///
-    /// If a sample is missing, whose gradients would read as zeros, or the file cannot be moved. The hidden files remain.
+    /// If a sample is missing, whose gradients would read as zeros, or the file cannot be moved. The hidden files stay.
     pub fn place(self, path: &Path) -> io::Result<()> {
         let missing = self.losses.iter().filter(|loss| loss.is_none()).count();
         if missing > 0 {
