@@ -95,7 +95,7 @@ fn check_apply(set: &GradientSet, v: &Matrix) {
                 let found = accumulate(set, storage, (&device, dtype), &[]).expect("the gradients are finite");
                 let product = found.curvature.apply(tensor(v, &device, dtype));
                 let h = oracle(set, storage);
-                // v·H can cancel to nothing, so the error is measured by what was summed.
+                // v·H can cancel to nothing, so the error is relative to the sum of absolute values.
                 let bound = (set.samples.cols as f64) * largest(&v.values) * largest(&h.values);
                 let tolerance = rounding(set, epsilon) + set.samples.cols as f64 * epsilon;
                 let what = format!("{name}, {dtype:?}, {storage:?}");

@@ -1,4 +1,4 @@
-//! Every solver against the definition of what it solves, and what it says of its own error.
+//! Every solver against the definition of its problem, and the error that it reports.
 
 use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::{Curvature, Dense, Diagonal, Eigenpairs, Kronecker, OneSided, Samples};

@@ -7,7 +7,7 @@
 //! An [`Accumulator`] sums `F = (1/n) Σ g_i g_iᵀ` over batches into one [`Curvature`] per block: the empirical Fisher
 //! from the samples' own gradients, another estimate of the curvature from its pseudo-samples.
 //!
-//! | storage | made of | structure | numbers held |
+//! | storage | computed from | structure | numbers held |
 //! |---|---|---|---|
 //! | [`Storage::Dense`] | gradients | [`Dense`] | `D²` |
 //! | [`Storage::Samples`], [`Storage::Full`] | gradients | [`Samples`] (or [`Dense`]) | `nD` (at most `D²`) |

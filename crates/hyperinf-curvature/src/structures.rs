@@ -19,11 +19,11 @@ pub use kronecker::Kronecker;
 pub use one_sided::OneSided;
 pub use samples::Samples;
 
-/// A symmetric positive semi-definite `[D, D]` matrix in some structure: what every variant of [`Curvature`] is.
+/// A symmetric positive semi-definite `[D, D]` matrix in some structure, as every variant of [`Curvature`].
 ///
 /// [`Curvature`] has the same methods, with their contracts.
 pub trait Structured {
-    /// Which structure it is.
+    /// Its structure.
     fn structure(&self) -> Structure;
 
     /// `D`.
@@ -55,7 +55,7 @@ pub trait Structured {
     fn cast(&self, dtype: DType) -> Curvature;
 }
 
-/// What an inverse or another function of a curvature is computed from.
+/// The form of a curvature that an inverse or another function is computed from.
 ///
 /// A structure whose core is one of these is inverted by every solver that knows this form.
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! What is added up for each storage.
+//! The sums behind each storage.
 
 use burn::tensor::Tensor;
 use hyperinf_gradients::{Block, Capture};
@@ -36,7 +36,7 @@ impl<const R: usize> Running<R> {
     }
 }
 
-/// What has been added so far.
+/// The sum of the batches so far.
 #[derive(Clone)]
 pub(crate) enum Sum {
     /// All samples, `[n, D]` each; `collapse` to their outer products once that is smaller.

@@ -136,7 +136,7 @@ impl Prepared {
         }
     }
 
-    /// `X` after so many steps; `show` sees every `X` with its residual rows.
+    /// `X` after `steps` steps; `show` sees every `X` with its residual rows.
     fn run(
         &self,
         v: &Tensor<2>,

@@ -97,7 +97,7 @@ impl ScoreFile {
     ///
     /// # Errors
     ///
-    /// If a score does not fit `f32`, or the file cannot be written; then there is none.
+    /// If a score does not fit `f32`, or the file cannot be written; no file is then left behind.
     ///
     /// # Panics
     ///

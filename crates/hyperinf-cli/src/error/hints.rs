@@ -56,7 +56,7 @@ fn library_hint(error: &Library) -> Option<String> {
             "leave --solver out for the method's own, or take exact, auto or cg, which invert every curvature".into()
         }
         Library::Score(ScoreError::NoCaptures) => {
-            "`hyperinf methods` lists what needs no activations; of these shampoo is the most like it".into()
+            "`hyperinf methods` lists the methods that need no activations; shampoo is the nearest".into()
         }
         Library::Score(ScoreError::Curvature(CurvatureError::TooSmall { .. })) => {
             "scale all gradients of both files up by the same factor".into()
