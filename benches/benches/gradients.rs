@@ -1,5 +1,5 @@
 //! Per-sample gradients of a perceptron 784-512-256-10, batches of 128; the loop, one backward pass per sample,
-//! beside it on the first 16 of them.
+//! next to it on the first 16 of them.
 
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
@@ -15,11 +15,11 @@ const WIDTHS: [usize; 4] = [784, 512, 256, 10];
 
 /// The same perceptron as a module, for the loop.
 #[derive(Module, Debug)]
-struct Looped {
+struct PerSampleLoop {
     layers: Vec<Linear>,
 }
 
-impl Looped {
+impl PerSampleLoop {
     fn loss(&self, x: Tensor<2>, label: Tensor<2, Int>) -> Tensor<1> {
         let last = self.layers.len() - 1;
         let outputs = self.layers.iter().enumerate().fold(x, |x, (i, layer)| {
@@ -51,11 +51,12 @@ fn per_sample(c: &mut Criterion) {
     });
 
     let trained = device.autodiff();
-    let looped = Looped { layers: WIDTHS.windows(2).map(|w| LinearConfig::new(w[0], w[1]).init(&trained)).collect() };
+    let looped =
+        PerSampleLoop { layers: WIDTHS.windows(2).map(|w| LinearConfig::new(w[0], w[1]).init(&trained)).collect() };
     group.throughput(Throughput::Elements(LOOPED as u64)).sample_size(10);
     group.bench_function("loop, 16 samples", |b| {
         b.iter(|| {
-            let loss = |module: &Looped, i: usize| {
+            let loss = |module: &PerSampleLoop, i: usize| {
                 let x = x.clone().slice([i..i + 1]).autodiff();
                 module.loss(x, labels.clone().slice([i..i + 1]).reshape([1, 1]))
             };

@@ -88,7 +88,7 @@ fn many(c: &mut Criterion, name: &str, d: usize, device: &Device) {
     group.finish();
 }
 
-/// Factorisation and inversion in f32 by faer on the host; for a device with memory of its own both ways are counted.
+/// Factorisation and inversion in f32 by faer on the host; for a device with separate memory both transfers are counted.
 fn cholesky(group: &mut BenchmarkGroup<'_, WallTime>, problem: &Damped, condition: f64) {
     let (d, device) = (problem.a.dims()[0], problem.a.device());
     let copied = device.memory_pool_usage().is_some();

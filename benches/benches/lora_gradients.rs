@@ -3,7 +3,7 @@
 //! * an encoder of MiniLM's shape (6 layers × 384, 12 heads, inner width 1536, normalisation after each part, exact
 //!   GELU), adapters on query and value, 16 samples of 64 tokens;
 //! * a decoder of SmolLM2-135M's shape (30 layers × 576, 9 query and 3 key heads of 64, inner width 1536, 49,152
-//!   tokens), adapters on `q_proj` and `v_proj`, 8 samples of 100 tokens of which 25 are scored; beside the gradients
+//!   tokens), adapters on `q_proj` and `v_proj`, 8 samples of 100 tokens of which 25 are scored; next to the gradients
 //!   one step of fine-tuning without the optimizer.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the benchmarks share: the device, and the gradients and models that they measure on.
+//! Shared by the benchmarks: the device, gradients and models.
 //!
 //! The device is `flex` unless the environment variable `HYPERINF_BENCH_DEVICE` names another. Every timed region
 //! ends with a read-back of its result, which waits for the device.
@@ -16,7 +16,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 ///
 /// # Panics
 ///
-/// If it cannot be had: there is nothing to measure.
+/// If the device is not available: there is nothing to measure.
 pub fn device() -> (String, Device) {
     let name = std::env::var("HYPERINF_BENCH_DEVICE").unwrap_or_else(|_| "flex".into());
     let device = hyperinf::device(&name).unwrap_or_else(|error| panic!("{error}"));

@@ -1,4 +1,4 @@
-//! What every solver of the registry owes for every structure, and the table of them in the documentation.
+//! The contract of every solver in the registry for every structure, and their table in the documentation.
 
 use std::fs;
 use std::path::Path;
@@ -98,9 +98,9 @@ fn asked_twice_or_in_parts_the_answer_is_the_same() {
         let solve = |v: Tensor<2>| values(inverse.apply(v).expect("a good problem").x);
         let first = solve(v.clone());
         assert_eq!(first, solve(v.clone()), "{what}");
-        // Prepared anew, from the same curvature.
-        let anew = solver.prepare(h, LAMBDA).and_then(|inverse| inverse.apply(v.clone()));
-        assert_eq!(first, values(anew.expect("a good problem").x), "{what}");
+        // Prepared again, from the same curvature.
+        let again = solver.prepare(h, LAMBDA).and_then(|inverse| inverse.apply(v.clone()));
+        assert_eq!(first, values(again.expect("a good problem").x), "{what}");
         // One by one: within the tolerance of the loosest, LiSSA's 1e-3.
         let one_by_one: Vec<f64> = (0..3).flat_map(|i| solve(v.clone().slice([i..i + 1]))).collect();
         assert_close(what, &one_by_one, &first, 1e-2);
@@ -175,6 +175,7 @@ fn poisoned(h: &Curvature, bad: f64) -> Curvature {
         Curvature::Diagonal(Diagonal { values }) => {
             Curvature::from(Diagonal { values: poison(&values.clone().reshape([1, 12])).reshape([12]) })
         }
+        Curvature::Isotropic(_) => h.with_core(tensor(&Matrix::from_fn(1, 1, |_, _| bad), &device, DType::F64)),
         Curvature::Kronecker(Kronecker { left, right, eigenvalues }) => Curvature::Kronecker(Kronecker {
             left: left.clone(),
             right: right.clone(),

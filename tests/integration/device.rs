@@ -2,7 +2,7 @@ use burn::tensor::Tensor;
 use hyperinf::{DeviceError, compiled_devices, device};
 
 fn error(name: &str) -> DeviceError {
-    device(name).expect_err("no such device can be had here")
+    device(name).expect_err("no such device is available here")
 }
 
 #[test]

@@ -12,7 +12,7 @@ use hyperinf_tests::compare::{assert_close, assert_within, largest, matrix, prec
 use hyperinf_tests::devices;
 use hyperinf_tests::oracle::{Matrix, fisher};
 
-use self::case::{Batch, Data, Judged, Net, gauss_newton};
+use self::case::{Batch, Data, Net, NetTask, gauss_newton};
 use crate::networks::Make;
 
 const EXACT: Estimate = Estimate::GaussNewton { sketch: None };
@@ -32,13 +32,13 @@ fn rows(source: &dyn Source) -> Matrix {
 }
 
 /// Every device in every type, with each kind of data, its task and batches of these samples.
-fn each_case(groups: &[&[usize]], check: impl Fn(&str, f64, &Data, &Device, DType, &Judged, &[Batch])) {
+fn each_case(groups: &[&[usize]], check: impl Fn(&str, f64, &Data, &Device, DType, &NetTask, &[Batch])) {
     for (name, device) in devices() {
         for (dtype, epsilon) in precisions(&device) {
             for data in Data::all() {
                 let what = format!("{name}, {dtype:?}, {:?}, several rows {}", data.family, data.named);
                 let batches: Vec<Batch> = groups.iter().map(|group| data.batch(group, &device, dtype)).collect();
-                check(&what, epsilon, &data, &device, dtype, &Judged(Net::new(&device, dtype)), &batches);
+                check(&what, epsilon, &data, &device, dtype, &NetTask(Net::new(&device, dtype)), &batches);
             }
         }
     }
@@ -73,7 +73,7 @@ fn check_rate(estimate: impl Fn(u64, usize) -> Estimate) {
         let (dtype, _) = precisions(&device)[0];
         for data in Data::all() {
             let exact = gauss_newton(&data, &device, dtype);
-            let task = Judged(Net::new(&device, dtype));
+            let task = NetTask(Net::new(&device, dtype));
             let batch = data.batch(&[0, 1, 2, 3, 4], &device, dtype);
             let mut errors = [0.0; 4];
             for seed in 0..8 {
@@ -221,9 +221,9 @@ fn randomness_is_that_of_seed_batch_and_draw() {
 // ---- what can go wrong -------------------------------------------------------------------------------------------
 
 /// A likelihood that does not fit.
-struct Misjudged(Net, Option<Likelihood>);
+struct WrongLikelihood(Net, Option<Likelihood>);
 
-impl Task for Misjudged {
+impl Task for WrongLikelihood {
     type Batch = Batch;
 
     fn forward(&self, batch: &Batch, tape: &mut Tape) -> Tensor<2> {
@@ -246,7 +246,7 @@ fn a_likelihood_that_does_not_fit_is_an_error() {
         let plain = Likelihood::new(Family::Softmax);
         let weights = |values: [f64; 3]| Some(Tensor::from_data(TensorData::new(values.to_vec(), [3]), &device));
         let error = |likelihood: Option<Likelihood>, estimate| {
-            let task = Misjudged(Net::new(&device, DType::F32), likelihood);
+            let task = WrongLikelihood(Net::new(&device, DType::F32), likelihood);
             let visited = estimated::<_, GradientError>(&task, &batch, 0, estimate, |_| Ok(()));
             visited.expect_err(&name).to_string()
         };
@@ -263,7 +263,7 @@ fn a_likelihood_that_does_not_fit_is_an_error() {
         assert_eq!(error(Some(short), EXACT), "the likelihood has 2 samples, but there are 3 output rows");
         let more = Likelihood { samples: Some(vec![0, 1, 3]), ..plain.clone() };
         assert!(error(Some(more), EXACT).contains("recorded with 3 samples, but the batch has 4 losses"));
-        let source = Misjudged(Net::new(&device, DType::F32), None);
+        let source = WrongLikelihood(Net::new(&device, DType::F32), None);
         let refused = TaskSource::curvature(&source, [&batch], EXACT).pass(&mut |_| Ok(()));
         let is_expected =
             matches!(refused, Err(ScoreError::Gradients { set: Set::Curvature, source: GradientError::NoLikelihood }));

@@ -157,7 +157,7 @@ fn a_training_depends_on_subset_and_seed_alone() {
     assert_eq!(run(&subset, 1), run(&subset, 1));
     assert_ne!(run(&subset, 1).losses, run(&subset, 2).losses);
     assert_ne!(run(&subset, 1).losses, run(&subset[1..], 1).losses);
-    // What is not in the subset does not matter: the same images alone.
+    // Images outside the subset do not matter: the same with the subset's images alone.
     let alone = DigitsTask { train: task.train.of(&subset), ..task.clone() };
     assert_eq!(run(&subset, 1), alone.outcome(&subset, 1).expect("the recipe is sound"));
     assert_eq!((task.steps(50), task.steps(100)), (Some(6), Some(12)));

@@ -48,7 +48,7 @@ fn rows_are_candidates_at_each_damping_with_the_truths_figures() {
         assert_eq!(stages.iter().filter(|(stage, _)| *stage == Stage::Trainings).count(), 12);
         assert!(stages.contains(&(Stage::Methods, "exact".into())));
 
-        // The same by the parts that the driver is made of.
+        // The same from the driver's parts.
         let task = config.task.task().expect("enough images");
         let mut bank = Bank::memory(&task);
         let retrained = LdsTruth::retrain(&task, &truth, &mut bank, &|_, _| {}).expect("it trains");

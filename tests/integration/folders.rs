@@ -50,7 +50,7 @@ impl Model {
         model
     }
 
-    /// A Llama of two layers of width 8, four heads over two of keys, vocabulary 11, with a head of its own.
+    /// A Llama of two layers of width 8, four heads over two of keys, vocabulary 11, with an untied head.
     pub(crate) fn llama() -> Self {
         let config = json!({
             "model_type": "llama", "vocab_size": 11, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -80,7 +80,7 @@ impl Model {
         model
     }
 
-    /// Adds a tensor with numbers of its own.
+    /// Adds a tensor with different numbers.
     pub(crate) fn add(&mut self, name: &str, shape: &[usize]) {
         add(&mut self.tensors, name, shape);
     }

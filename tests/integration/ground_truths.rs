@@ -88,7 +88,7 @@ fn the_weights_of_an_additive_loss_have_lds_one() {
         "{}",
         random.mean
     );
-    // What does not tell subsets apart says nothing, and is counted.
+    // Scores that do not separate subsets are counted as undefined.
     let same = score(&vec![vec![1.0; SAMPLES]; QUERIES], &mut bank);
     assert_eq!((same.mean.mean, same.constant), (0.0, QUERIES));
     assert_eq!(task.trainings(), 100, "all else came from the bank");
@@ -268,7 +268,7 @@ fn a_bank_refuses_what_is_not_its_own() {
         let error = refused(Bank::open(&path, &task));
         assert!(matches!(error, TruthError::BankLine { line: 3, queries: QUERIES, .. }), "{error}");
     }
-    // What is refused is left as it is, its last line without an end too.
+    // A refused file stays as it is, even an unterminated last line.
     let header = text.lines().next().expect("a bank has a header");
     let (torn, others) = (format!("{text}{{\"seed\":3,"), format!("{}\n{{\"s", header.replace("additive", "third")));
     for (content, owner) in [

@@ -1,4 +1,4 @@
-//! Curvature that is made first and used later, and what is told of its inverse by then.
+//! Curvature computed first and used later, and the report of its inverse.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,4 +1,4 @@
-//! What the accumulation of Kronecker structures refuses.
+//! Inputs that the accumulation of Kronecker structures refuses.
 
 use burn::tensor::{DType, Tensor};
 use hyperinf::curvature::{Accumulator, CurvatureError};
@@ -78,7 +78,7 @@ fn values_that_are_not_finite_name_block_and_sample() {
     }
 }
 
-/// Gradients of size 1 from inputs of size 1e25: `A` overflows, and nothing is made of it.
+/// Gradients of size 1 from inputs of size 1e25: `A` overflows and is refused.
 #[test]
 fn a_factor_that_overflows_is_an_error() {
     let (_, device) = devices().remove(0);

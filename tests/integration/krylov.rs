@@ -165,7 +165,7 @@ fn block_cg_bears_queries_that_depend_on_each_other() {
 
 #[test]
 fn negative_curvature_is_named() {
-    // docs/methods/pitfalls.md: an indefinite Hessian accepted in silence.
+    // docs/methods/pitfalls.md: an indefinite Hessian accepted silently.
     for (name, device) in precise_devices() {
         let diagonal = Matrix::from_fn(1, 6, |_, j| if j == 5 { -2.0 } else { 1.0 + j as f64 });
         let h = Curvature::from(Dense {
@@ -260,7 +260,7 @@ fn conditions_from_1_to_1e8() {
 #[test]
 fn conditions_beyond_f32_are_told() {
     for (name, device) in devices() {
-        // The curvature is rounded to f32, vectors are f64 where there is one; what is reached is told either way.
+        // The curvature is rounded to f32, vectors are f64 where the device has it; residuals are reported either way.
         for exponent in [0, 4, 8] {
             let lambda = 10.0_f64.powi(-exponent);
             let (h, _) = with_spectrum(&logarithmic(20, f64::from(-exponent), 0.0), &device);

@@ -13,7 +13,7 @@ use crate::solvers::{precise_devices, solve};
 fn check_held(tolerance: f64, max_steps: usize) {
     let samples = Matrix::noise(6, 30, 3);
     let v = Matrix::noise(3, 30, 4);
-    // Queries that lie in the samples' span, beside it, and both: they shrink at different rates.
+    // Queries that lie in the samples' span, outside it, and both: they shrink at different rates.
     let v = Matrix::from_fn(3, 30, |i, j| match i {
         0 => 1e3 * samples.at(2, j),
         1 => samples.at(0, j) + 1e-3 * v.at(1, j),

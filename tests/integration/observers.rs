@@ -1,4 +1,4 @@
-//! What an observer sees of a solver's steps.
+//! The steps that an observer of a solver sees.
 
 use burn::tensor::{DType, Tensor};
 use hyperinf::curvature::{Curvature, Samples};
@@ -46,7 +46,7 @@ fn answers_are_the_same_bit_for_bit_and_the_last_step() {
     }
 }
 
-/// Every iterate is the answer of a run with so many steps.
+/// Every iterate is the answer of a run with that many steps.
 #[test]
 fn iterates_are_the_answers_of_shorter_runs() {
     for (name, device) in precise_devices() {

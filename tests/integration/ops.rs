@@ -191,7 +191,7 @@ fn layer_norm_that_is_trained() {
     let (rows, d) = (4, 9);
     let inputs = [noise(rows * d, 2.0, 8), noise(d, 1.0, 9), noise(d, 1.0, 10)];
     let fast = |x: &[Tensor<1>]| {
-        // Not `Param`s: those would be leaves of their own.
+        // Not `Param`s: those would be separate leaves.
         let normal = layer(Tensor::ones_like(&x[1]).detach(), Tensor::zeros_like(&x[2]).detach(), 1e-5).no_grad();
         let z = ops::layer_norm(&normal, 1e-5, x[0].clone().reshape([1, rows, d]));
         (z * x[1].clone().unsqueeze() + x[2].clone().unsqueeze()).flatten(0, 2)
@@ -290,7 +290,7 @@ fn cross_entropy_of_large_logits_keeps_its_digits() {
         let targets = Tensor::from_ints([0, 1], &device);
         let logits = Tensor::<2>::from_floats([[1000.0, 991.0, 980.0], [-3000.0, -2990.0, -3001.0]], &device);
         let expected = [(-9.0_f64).exp() + (-20.0_f64).exp(), (-10.0_f64).exp() + (-11.0_f64).exp()].map(f64::ln_1p);
-        // The sum of the exponentials is beside 1, so its logarithm has an error of 6e-8.
+        // The sum of the exponentials is close to 1, so its logarithm has an error of 6e-8.
         for (found, expected) in values(ops::cross_entropy(logits, targets)).into_iter().zip(expected) {
             assert!((found - expected).abs() <= 1.3e-7, "{name}: {found}, not {expected}");
         }

@@ -1,4 +1,4 @@
-//! What solvers refuse, and that they say why.
+//! Inputs that solvers refuse, with the reason.
 
 use burn::tensor::{DType, Tensor};
 use hyperinf::curvature::{

@@ -1,4 +1,4 @@
-//! What the settings in `config.json` mean: each is followed or refused.
+//! The settings in `config.json`: each is followed or refused.
 
 use hyperinf::models::{
     Activation, AttentionBias, ClassifierOptions, DecoderConfig, EncoderConfig, LmHead, RotaryConfig, RotaryPairing,

@@ -91,7 +91,7 @@ fn a_processor_factorises_and_long_sweeps_decompose() {
         assert_eq!(Auto::default().choose(&h, 0.1).expect("good").solver, "exact", "{name}");
         let lambdas: Vec<f64> = (0..400).map(|i| 1.0 + f64::from(i)).collect();
         assert_eq!(Auto::default().choose_sweep(&h, &lambdas).expect("good").solver, "spectral", "{name}");
-        // What is assumed is said, and weighs: each query costs Cholesky two triangular solves.
+        // The assumption is stated, and matters: each query costs Cholesky two triangular solves.
         let seconds = |queries: usize| -> f64 {
             let reason = Auto { queries, ..Auto::default() }.choose(&h, 0.1).expect("good").reason;
             assert!(reason.to_string().contains(&format!("for {queries} queries assumed")), "{reason}");

@@ -283,7 +283,7 @@ fn the_best_parameters_are_returned_and_the_run_stops() {
     }
 }
 
-/// A folder of its own, empty.
+/// A new, empty folder.
 fn folder(name: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("hyperinf-training-{}-{name}", std::process::id()));
     if folder.exists() {

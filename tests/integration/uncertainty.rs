@@ -111,7 +111,7 @@ fn seeds_are_compared_pair_by_pair() {
     assert_close("stability", &[correlation, found.stability.overlap], &[sum / 6.0, overlap / 6.0], 1e-12);
 }
 
-/// Equal scores have no ranking; what else is told of them exists.
+/// Equal scores have no ranking; their other figures exist.
 #[test]
 fn pairs_without_a_correlation_are_left_out() {
     let varied = rows(2, 20, 10);

@@ -290,7 +290,7 @@ fn a_contrast_is_the_difference_of_the_mean_scores() {
                 assert_close(&format!("{what}, joined"), &found.rows.concat(), &both, tolerance(epsilon));
             }
         }
-        // Whose numbers are at fault is told.
+        // The error names the set with the bad numbers.
         let mut bad = b.clone();
         let cols = bad[0].cols;
         bad[0].values[2 * cols] = f64::NAN;

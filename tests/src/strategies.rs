@@ -1,4 +1,4 @@
-//! What proptest draws from: matrices of a chosen condition, sets of gradients, good and broken files.
+//! Strategies for proptest: matrices of a chosen condition, sets of gradients, good and broken files.
 
 use std::ops::{Range, RangeInclusive};
 

@@ -39,7 +39,7 @@ pub fn check() -> Result<(), String> {
     Err(problems.join("; "))
 }
 
-/// What `deny.toml` says of licences.
+/// The licence policy of `deny.toml`.
 struct Policy {
     allowed: Vec<String>,
     /// Packages whose licence is only in a file.

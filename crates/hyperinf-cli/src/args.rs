@@ -16,25 +16,27 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use compare::CompareArgs;
-pub use converge::{ConvergeArgs, PrecisionArg};
-pub use estimate::EstimateArgs;
-pub use eval::EvalArgs;
-pub(crate) use eval::{JudgedArgs, ResultArgs, at_least, once};
-pub use finetune::FinetuneArgs;
-pub use influence::{AttributeArgs, DetectArgs, InfluenceArgs, SelectArgs};
-pub use scoring::{DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg};
-pub use sweep::SweepArgs;
-pub use texts::{ColumnArgs, LengthArgs, ModelArgs};
-pub use variants::{OverArg, VariantArgs};
+pub(crate) use compare::CompareArgs;
+pub(crate) use converge::{ConvergeArgs, PrecisionArg};
+pub(crate) use estimate::EstimateArgs;
+pub(crate) use eval::EvalArgs;
+pub(crate) use eval::{CandidateArgs, ResultArgs, at_least, once};
+pub(crate) use finetune::FinetuneArgs;
+pub(crate) use influence::{AttributeArgs, DetectArgs, InfluenceArgs, SelectArgs};
+pub(crate) use scoring::{
+    DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
+};
+pub(crate) use sweep::SweepArgs;
+pub(crate) use texts::{ColumnArgs, LengthArgs, ModelArgs};
+pub(crate) use variants::{OverArg, VariantArgs};
 
 /// Training-data attribution: which training samples helped or harmed a prediction.
 ///
-/// Exit codes: 0 success; 2 a flag, a method, a device or the output path is wrong;
-/// 3 an input file is wrong; 4 the numbers allow no answer.
+/// Exit codes: 0 success; 2 wrong usage (a flag, a method, a device, the output path);
+/// 3 bad input; 4 numerical failure.
 #[derive(Debug, Parser)]
 #[command(name = "hyperinf", version, verbatim_doc_comment)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// The command.
     #[command(subcommand)]
     pub command: Command,
@@ -42,7 +44,7 @@ pub struct Cli {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Score training samples from files of per-sample gradients
     ///
     /// Every training sample gets a score for every query: Σ v (H + λI)⁻¹ g over all blocks, where
@@ -51,25 +53,26 @@ pub enum Command {
     ///
     /// A file of gradients is a safetensors file with one tensor per block, [samples, rows, cols]
     /// or [samples, parameters], of F32, F16, BF16 or F64; names and sides are the same in both
-    /// files. A block without two sides counts as one row: hyperinf then inverts the whole
-    /// parameters × parameters matrix, so write [samples, rows, cols] where a layer has two sides.
+    /// files. A block without two sides counts as one row: the method hyperinf then inverts the
+    /// whole parameters × parameters matrix, so write [samples, rows, cols] where a layer has two
+    /// sides.
     #[command(verbatim_doc_comment)]
     Score(ScoreArgs),
     /// Compare all methods on the same gradients
     ///
-    /// Scores as `hyperinf score` does, with every method, and tells how far their rankings agree with
-    /// each other and with the exact inverse (rank correlation, correlation, overlap of the most
-    /// helpful samples), how exactly each solved its equations, and what it took. DIR gets
+    /// Scores as `hyperinf score` does, with every method, and reports how far their rankings agree
+    /// with each other and with the exact inverse (rank correlation, correlation, overlap of the most
+    /// helpful samples), how exactly each solved its equations, and what it cost. DIR gets
     ///   methods.csv   per method: agreement with exact, residual, seconds, peak memory
     ///   pairs.csv     the agreement of each pair of methods
     ///   spearman.png  the rank correlations as a heat map
-    ///   summary.json  all of it, and how it came about
-    /// A method that cannot be computed is left out, and the reason told.
+    ///   summary.json  all of it, with the settings and inputs
+    /// A method that cannot be computed is left out, and the reason reported.
     #[command(verbatim_doc_comment)]
     Compare(CompareArgs),
     /// Compare methods with ground truths by retraining, on a small built-in task
     ///
-    /// The task: 1,797 images of digits, 8 × 8, and a perceptron that is trained in a fraction of a
+    /// The task: 1,797 images of digits, 8 × 8, and a perceptron that trains in a fraction of a
     /// second. DIR gets methods.csv, summary.json and, where figures have intervals, methods.png as
     /// bars. Results of trainings are kept in a bank: interrupted runs resume, and other methods are
     /// compared without retraining.
@@ -77,14 +80,14 @@ pub enum Command {
     Eval(EvalArgs),
     /// Score at many dampings, and recommend one
     ///
-    /// Scores as `hyperinf score` does, at every damping, from one curvature, and tells how far the
-    /// ranking changes from one to the next, how far it is from that of the plain dot product, and
-    /// with --known-bad how well low scores find bad samples. DIR gets
+    /// Scores as `hyperinf score` does, at every damping, from one curvature, and reports how much
+    /// the ranking changes from one damping to the next, how much it differs from that of the dot
+    /// product, and with --known-bad how well low scores find bad samples. DIR gets
     ///   sweep.csv       per damping: residual, agreement with the next, with the dot product, AUC
     ///   scores.parquet  the scores at every damping
-    ///   sweep.png       the same as lines
+    ///   sweep.png       the agreements as lines
     ///   spearman.png    the rank correlations between all dampings
-    ///   summary.json    all but the scores, and how it came about
+    ///   summary.json    all but the scores, with the settings and inputs
     /// The recommendation is a rule of thumb: of the dampings at which the solver converged and the
     /// ranking is not yet the dot product's, the middle of the widest run whose neighbours agree.
     #[command(verbatim_doc_comment)]
@@ -94,28 +97,28 @@ pub enum Command {
     /// The experiment of HyperINF's figure 1: A = (1/N) Σ s sᵀ + λI of N normal samples of length d, a
     /// normal v, and the error ‖x̂ − A⁻¹v‖₂ after every step of Schulz's iteration from the authors'
     /// start, of hyperpower iterations of order 2 to 9 with Chebyshev scaling, of LiSSA with the
-    /// authors' scale and ours, and of conjugate gradients; beside them DataInf and Cholesky, which
-    /// take no steps. DIR gets
+    /// authors' scale and ours, and of conjugate gradients; and DataInf and Cholesky, which take
+    /// no steps. DIR gets
     ///   converge.csv          every step: errors, cosine, Spearman, products, seconds
     ///   converge-dD-nN.png    the errors by step and by time
     ///   summary.json          means and spreads over the draws
     #[command(verbatim_doc_comment)]
     Converge(ConvergeArgs),
-    /// Show what a file of gradients holds, and whether `score` can use it
+    /// Show the contents of a file of gradients, and whether `score` can use it
     ///
-    /// Reads the header alone; with --numbers every number too, and fails at the first NaN or
-    /// infinity. Exit code 0: `hyperinf score` accepts the file.
+    /// Reads only the header; with --numbers also every number, and fails at the first NaN or
+    /// infinity. Exit code 3: `hyperinf score` refuses the file, too.
     #[command(verbatim_doc_comment)]
     Inspect(InspectArgs),
     /// List the methods: what each computes, what it costs, where it comes from.
     Methods(MethodsArgs),
     /// Fine-tune a model with LoRA adapters
     ///
-    /// MODEL is a folder as Hugging Face's libraries write it (config.json, model.safetensors,
+    /// MODEL is a Hugging Face folder (config.json, model.safetensors,
     /// tokenizer.json), a .gguf file, a llama2.c .bin file, or a name on the hub. Encoders (BERT,
     /// RoBERTa, MiniLM) are trained as classifiers, decoders (Llama, Mistral, Qwen2, SmolLM2) as
-    /// language models whose loss is over completions alone. The adapter is a folder that PEFT
-    /// loads, with the log of the training in it.
+    /// language models whose loss is over completions only. The adapter is a folder that PEFT
+    /// loads; it also contains the training log.
     #[command(verbatim_doc_comment)]
     Finetune(FinetuneArgs),
     /// Score the rows of a training file for the rows of a query file
@@ -124,16 +127,16 @@ pub enum Command {
     /// `hyperinf score` does: positive = helpful. DIR gets
     ///   scores.parquet  query_id, train_id, score, rank of every pair
     ///   topk.jsonl      per query the most helpful and the most harmful training rows
-    ///   summary.json    how the scores came about, and rows left out or cut
-    /// A run that was interrupted takes up its gradients where it stopped.
+    ///   summary.json    the settings, and rows left out or cut
+    /// An interrupted run resumes its gradients where it stopped.
     #[command(verbatim_doc_comment)]
     Attribute(AttributeArgs),
     /// Find the training rows that look wrong, and write the data without them
     ///
     /// Scores the training rows for the mean of the validation rows: wrong labels have the most
-    /// negative scores. DIR gets suspicious.csv (the most suspicious row first, with its training
-    /// loss and its influence on itself beside), summary.json and, with --remove, the data set
-    /// without the most suspicious rows, in its own format, order and columns.
+    /// negative scores. DIR gets suspicious.csv (the most suspicious row first, with its score,
+    /// training loss and self-influence), summary.json and, with --remove, the data set without the
+    /// most suspicious rows, in its own format, order and columns.
     #[command(verbatim_doc_comment)]
     Detect(DetectArgs),
     /// Choose the training rows that help the validation rows most
@@ -145,8 +148,8 @@ pub enum Command {
     Select(SelectArgs),
     /// Find wrong labels in real e-mails with every method, and compare them
     ///
-    /// Gives some of 1,500 e-mails the wrong label (spam or ham), fine-tunes a small transformer
-    /// on them with LoRA, and looks for the wrong labels with every method. Takes less than two
+    /// Flips the labels (spam or ham) of some of 1,500 e-mails, fine-tunes a small transformer on
+    /// them with LoRA, and looks for the flipped labels with every method. Takes less than two
     /// minutes on two cores.
     #[command(verbatim_doc_comment)]
     Demo(DemoArgs),
@@ -154,15 +157,15 @@ pub enum Command {
 
 /// Arguments of `hyperinf score`.
 #[derive(Debug, Args)]
-pub struct ScoreArgs {
+pub(crate) struct ScoreArgs {
     /// Gradients of the training samples.
     #[arg(long, value_name = "FILE.safetensors")]
     pub train_gradients: PathBuf,
     /// Gradients of the queries.
     #[arg(long, value_name = "FILE.safetensors")]
     pub query_gradients: PathBuf,
-    /// One row of scores per query, or one row for the mean of the queries' gradients [default: each;
-    /// mean with --contrast-gradients or --uncertainty].
+    /// One row of scores per query, or one row for the mean query gradient [default: each; mean with
+    /// --contrast-gradients or --uncertainty].
     #[arg(long, value_enum, verbatim_doc_comment)]
     pub query_mode: Option<QueryModeArg>,
     /// Contrasts, groups, checkpoints and error bars.
@@ -182,42 +185,42 @@ pub struct ScoreArgs {
 
 /// Arguments of `hyperinf methods`.
 #[derive(Debug, Args)]
-pub struct MethodsArgs {
-    /// As JSON.
+pub(crate) struct MethodsArgs {
+    /// Print the list as JSON.
     #[arg(long)]
     pub json: bool,
-    /// As a table in Markdown.
+    /// Print the list as a Markdown table.
     #[arg(long, conflicts_with = "json")]
     pub markdown: bool,
 }
 
 /// Arguments of `hyperinf inspect`.
 #[derive(Debug, Args)]
-pub struct InspectArgs {
+pub(crate) struct InspectArgs {
     /// A safetensors file of per-sample gradients.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Read every number, for NaN and infinities and for the file's fingerprint.
+    /// Read every number: look for NaN and infinities, and compute the file's fingerprint.
     #[arg(long)]
     pub numbers: bool,
-    /// As JSON.
+    /// Print the summary as JSON.
     #[arg(long)]
     pub json: bool,
 }
 
-/// What `hyperinf demo` takes.
+/// Arguments of `hyperinf demo`.
 #[derive(Debug, Args)]
-pub struct DemoArgs {
-    /// Decides which labels are wrong and how the model is trained.
+pub(crate) struct DemoArgs {
+    /// The seed of the flipped labels and of the training.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// The share of training mails that get the wrong label.
+    /// The share of training mails whose label is flipped.
     #[arg(long, default_value_t = 0.2, allow_hyphen_values = true)]
     pub noise: f64,
     /// Where to compute: flex, ndarray, cuda:0, … [default: the first that was compiled in].
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
-    /// The folder for scores.parquet, scores.csv and summary.json; made if it is not there.
+    /// The folder for scores.parquet, scores.csv and summary.json; created if missing.
     #[arg(long, value_name = "DIR", default_value = "hyperinf-demo")]
     pub out: PathBuf,
 }

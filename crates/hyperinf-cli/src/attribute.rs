@@ -25,7 +25,7 @@ const SHOWN: usize = 3;
 /// # Errors
 ///
 /// See [`CliError`]. No output is left behind, only hidden files from which the same run resumes.
-pub fn run(args: &AttributeArgs) -> Result<(), CliError> {
+pub(crate) fn run(args: &AttributeArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let folder = &args.influence.out;
     let scores_name = format!("scores.{}", args.format);
@@ -44,12 +44,12 @@ pub fn run(args: &AttributeArgs) -> Result<(), CliError> {
     let spread = job.judge(&settings, &mut found)?;
     let seconds = began.elapsed().as_secs_f64();
     let summary = Summary::new("attribute", &settings, &found, spread.as_ref(), seconds, job.outputs());
-    let (topk, told) = (folder.join("topk.jsonl"), folder.join("summary.json"));
-    let (topk, told) = (found.stage_rankings(&topk, args.top_k)?, stage_json(&told, &summary)?);
+    let (topk, json) = (folder.join("topk.jsonl"), folder.join("summary.json"));
+    let (topk, json) = (found.stage_rankings(&topk, args.top_k)?, stage_json(&json, &summary)?);
     let (found_scores, bars) = (&found.attribution.scores, spread.as_ref().map(bars));
     scores.write(found_scores, bars, &found.ids(), &summary.metadata())?;
     topk.place()?;
-    told.place()?;
+    json.place()?;
     earlier.remove()?;
     to_stdout(|out| {
         if args.influence.scoring.json {

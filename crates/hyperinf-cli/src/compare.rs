@@ -25,7 +25,7 @@ const JUDGE: &str = "exact";
 /// The result of one method.
 struct Outcome {
     settings: Settings,
-    /// The memory that it was estimated to need.
+    /// The estimated memory.
     needed_gib: f64,
     result: Result<Computed, String>,
 }
@@ -66,7 +66,7 @@ impl Comparison<'_> {
 ///
 /// See [`CliError`]. A method that cannot be computed is left out with its reason, unless none can or with `--strict`.
 /// No output is left behind.
-pub fn run(args: &CompareArgs) -> Result<(), CliError> {
+pub(crate) fn run(args: &CompareArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let settings = settings(args)?;
     if args.memory.is_some_and(|gib| gib.is_nan() || gib <= 0.0) {
@@ -151,7 +151,7 @@ fn score(settings: &Settings, pair: &GradientPair, meter: &mut Meter) -> Result<
             let seconds = began.elapsed().as_secs_f64();
             Ok(Ok(Computed { attribution, seconds, peak: meter.peak() }))
         }
-        // An input at fault is at fault for every method; what else goes wrong is this method's.
+        // A bad input fails every method; any other error concerns this method alone.
         Err(StoreError::Score(error)) => Ok(Err(CliError::from(error).causes())),
         Err(error) => match CliError::from(error) {
             error @ CliError::Numbers(_) => Ok(Err(error.causes())),
@@ -162,7 +162,7 @@ fn score(settings: &Settings, pair: &GradientPair, meter: &mut Meter) -> Result<
 
 fn write(folder: &OutputFolder, comparison: &Comparison<'_>, summary: &Summary) -> Result<(), CliError> {
     let (of_methods, of_pairs) = (summary.methods_table(), summary.pairs_table());
-    let [methods, pairs, picture, told] =
+    let [methods, pairs, picture, json] =
         ["methods.csv", "pairs.csv", "spearman.png", "summary.json"].map(|n| folder.file(n));
     let methods = stage_csv(&methods, &of_methods.table())?;
     let pairs = stage_csv(&pairs, &of_pairs.table())?;
@@ -171,8 +171,8 @@ fn write(folder: &OutputFolder, comparison: &Comparison<'_>, summary: &Summary) 
         comparison.agreements.iter().map(|row| row.iter().map(|a| a.spearman).collect()).collect();
     let title = format!("Rank correlation (Spearman) between methods, {}", summary.setting());
     let picture = stage_heat_map(&picture, &HeatMap { title: &title, names: &names, cells: &cells })?;
-    let told = stage_json(&told, summary)?;
-    for file in [methods, pairs, picture, told] {
+    let json = stage_json(&json, summary)?;
+    for file in [methods, pairs, picture, json] {
         file.place()?;
     }
     Ok(())

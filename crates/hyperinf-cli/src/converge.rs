@@ -21,7 +21,7 @@ use report::Summary;
 /// # Errors
 ///
 /// See [`CliError`]. No output is left behind.
-pub fn run(args: &ConvergeArgs) -> Result<(), CliError> {
+pub(crate) fn run(args: &ConvergeArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let config = config(args);
     config.check().map_err(|error| cli_error(error, ""))?;

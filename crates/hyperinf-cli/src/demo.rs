@@ -48,7 +48,7 @@ struct Demo<'a> {
 ///
 /// If the noise is outside [0, 0.5), the device is not available, the folder cannot be written, or a computation
 /// fails.
-pub fn run(args: &DemoArgs) -> Result<(), CliError> {
+pub(crate) fn run(args: &DemoArgs) -> Result<(), CliError> {
     if !(0.0..0.5).contains(&args.noise) {
         return Err(Usage::Noise { value: args.noise }.into());
     }

@@ -23,7 +23,7 @@ const SHOWN: usize = 10;
 /// # Errors
 ///
 /// See [`CliError`]. No output is left behind, only hidden files from which the same run resumes.
-pub fn run(args: &DetectArgs) -> Result<(), CliError> {
+pub(crate) fn run(args: &DetectArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let folder = &args.influence.out;
     let cleaned = with_ending_of("cleaned", &args.influence.train);
@@ -46,13 +46,13 @@ pub fn run(args: &DetectArgs) -> Result<(), CliError> {
         more.insert("removed".into(), json!(removed));
     }
     let summary = Summary::new("detect", &settings, &found.influence, None, seconds, more);
-    let (table, told, cleaned) = (folder.join("suspicious.csv"), folder.join("summary.json"), folder.join(&cleaned));
-    let (table, told, kept) = (found.stage_table(&table)?, stage_json(&told, &summary)?, found.kept());
+    let (table, json, cleaned) = (folder.join("suspicious.csv"), folder.join("summary.json"), folder.join(&cleaned));
+    let (table, json, kept) = (found.stage_table(&table)?, stage_json(&json, &summary)?, found.kept());
     if args.remove.is_some() {
         train.stage(&kept, &cleaned)?.place()?;
     }
     table.place()?;
-    told.place()?;
+    json.place()?;
     earlier.remove()?;
     to_stdout(|out| {
         if args.influence.scoring.json {

@@ -16,7 +16,7 @@ pub(crate) use library::Library;
 
 /// Why the program ended without a result. The variant is the exit code.
 #[derive(Debug, thiserror::Error)]
-pub enum CliError {
+pub(crate) enum CliError {
     /// 2: a flag, a name, the device or an output path is wrong.
     #[error(transparent)]
     Usage(Box<Usage>),
@@ -30,8 +30,8 @@ pub enum CliError {
 
 /// A flag, a name, the device or an output path is wrong.
 #[derive(Debug, thiserror::Error)]
-pub enum Usage {
-    /// No method is written like this.
+pub(crate) enum Usage {
+    /// The method cannot be parsed.
     #[error(transparent)]
     Spec(SpecError),
     /// A damping that is not positive and finite.
@@ -45,9 +45,9 @@ pub enum Usage {
     /// Two choices that contradict each other.
     #[error("{first} and {second} do not go together: {reason}")]
     Combination {
-        /// The one.
+        /// The first choice.
         first: String,
-        /// The other.
+        /// The second choice.
         second: &'static str,
         /// Why.
         reason: &'static str,
@@ -99,7 +99,7 @@ pub enum Usage {
 
 /// An input file is wrong.
 #[derive(Debug, thiserror::Error)]
-pub enum Input {
+pub(crate) enum Input {
     /// A small file cannot be used.
     #[error("the {what} in `{path}` cannot be used")]
     File {
@@ -117,7 +117,7 @@ pub enum Input {
 
 /// The numbers allow no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum Numbers {
+pub(crate) enum Numbers {
     /// With `--strict`: a method of a comparison could not be computed.
     #[error("the method {method} was left out: {reason}")]
     LeftOut {
@@ -159,7 +159,7 @@ pub enum Numbers {
 
 impl CliError {
     /// The exit code.
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
             Self::Input(_) => 3,
@@ -180,7 +180,7 @@ impl CliError {
     }
 
     /// The message, its causes and a hint.
-    pub fn report(&self) -> String {
+    pub(crate) fn report(&self) -> String {
         let mut text = format!("error: {self}");
         for message in causes(self) {
             if !text.ends_with(&message) {

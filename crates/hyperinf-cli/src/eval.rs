@@ -23,7 +23,7 @@ use report::{OUTPUTS, Report};
 /// # Errors
 ///
 /// See [`CliError`]. Finished trainings stay in the bank; other outputs are written whole or not at all.
-pub fn run(args: &EvalArgs) -> Result<(), CliError> {
+pub(crate) fn run(args: &EvalArgs) -> Result<(), CliError> {
     let (truth, shared, bank) = args.truth.parts()?;
     let (judged, result) = (&shared.judged, &shared.result);
     let rule = truth.damping();

@@ -18,7 +18,7 @@ use crate::to_stdout;
 /// # Errors
 ///
 /// See [`CliError`]. No adapter is left behind, only checkpoints from which the same run resumes.
-pub fn run(args: &FinetuneArgs) -> Result<(), CliError> {
+pub(crate) fn run(args: &FinetuneArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let run = plan(args);
     run.validate()?;

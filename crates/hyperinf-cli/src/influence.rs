@@ -1,4 +1,4 @@
-//! What `attribute`, `detect` and `select` share: from arguments to a run, and the summary of its result.
+//! Shared by `attribute`, `detect` and `select`: from arguments to a run, and the summary of its result.
 
 mod earlier;
 mod summary;
@@ -31,7 +31,7 @@ pub(crate) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// The run that was asked for. Arguments and outputs are checked before any input is read.
+    /// The run that the arguments describe. Arguments and outputs are checked before any input is read.
     pub(crate) fn run(&self) -> Result<(Settings, Run), CliError> {
         let args = self.args;
         let settings = Settings::new(&args.scoring, self.mode)?;

@@ -1,4 +1,4 @@
-//! `hyperinf inspect`: what a file of gradients holds.
+//! `hyperinf inspect`: the contents of a file of gradients.
 
 use hyperinf::store::GradientFile;
 use serde::Serialize;
@@ -28,12 +28,12 @@ struct Block {
     dtype: String,
 }
 
-/// Reads the header, and the numbers where that is asked for.
+/// Reads the header and, with `--numbers`, the numbers.
 ///
 /// # Errors
 ///
 /// If the file is not a file of gradients or, with `--numbers`, holds a NaN or an infinity.
-pub fn run(args: &InspectArgs) -> Result<(), CliError> {
+pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
     let unusable = |source| Input::File { what: "gradients", path: args.file.clone(), source };
     let file = GradientFile::open(&args.file).map_err(|e| unusable(e.into()))?;
     let mut xxh3_128 = None;

@@ -13,7 +13,7 @@
 //! | [`converge`] | `hyperinf converge`: how fast solvers approach the inverse |
 //! | [`figure`] | figures as output files |
 //! | [`eval`] | `hyperinf eval`: methods compared with retraining |
-//! | [`inspect`] | `hyperinf inspect`: what a file of gradients holds |
+//! | [`inspect`] | `hyperinf inspect`: the contents of a file of gradients |
 //! | [`methods`] | `hyperinf methods`: the list of methods |
 //! | [`demo`] | `hyperinf demo`: every method on real e-mails |
 //! | [`error`] | errors with their exit codes |

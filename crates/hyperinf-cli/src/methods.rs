@@ -18,14 +18,14 @@ A method is NAME[:SIDE][:SCALE][:merged][/SOLVER][@ESTIMATE], such as hyperinf:c
   SCALE     mean or sum (hyperinf)
   merged    one matrix over all blocks
   SOLVER    another solver than the method's own
-  ESTIMATE  empirical, sampled or gauss-newton: the curvature, where the model is at hand";
+  ESTIMATE  empirical, sampled or gauss-newton: the curvature, for commands that have the model";
 
 /// Prints every method.
 ///
 /// # Errors
 ///
 /// If standard output cannot be written.
-pub fn run(args: &MethodsArgs) -> Result<(), CliError> {
+pub(crate) fn run(args: &MethodsArgs) -> Result<(), CliError> {
     to_stdout(|out| match args {
         MethodsArgs { json: true, .. } => json(out),
         MethodsArgs { markdown: true, .. } => markdown(out),

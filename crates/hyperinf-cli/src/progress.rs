@@ -71,7 +71,7 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
-/// Warns on standard error about what the results do not show.
+/// Warns on standard error about notices that the results do not show.
 pub(crate) fn warn(note: &str) {
     // Without standard error nobody reads it.
     let _ = writeln!(stderr(), "warning: {note}");

@@ -25,17 +25,17 @@ use summary::Summary;
 pub(crate) use summary::{Input, Scoring, entries, input};
 use variants::Variants;
 
-/// Blocks with a warning of their own; the others are only counted.
+/// The number of blocks that are warned about by name; the others are only counted.
 const WARNED: usize = 5;
 
-/// Scores, writes what was asked for, and prints a summary.
+/// Scores, writes the output, and prints a summary.
 ///
 /// Flags are checked before any file is read, and headers of files before their numbers.
 ///
 /// # Errors
 ///
 /// See [`CliError`]. No output is left behind.
-pub fn run(args: &ScoreArgs) -> Result<(), CliError> {
+pub(crate) fn run(args: &ScoreArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let variants = Variants::new(args)?;
     let settings = Settings::new(&args.scoring, variants.query_mode())?.of_stored()?;
@@ -85,7 +85,7 @@ pub(crate) fn check_converged(attribution: &Attribution) -> Result<(), CliError>
     .into())
 }
 
-/// Tells on standard error what the scores do not show.
+/// Warns on standard error about problems that the scores do not show.
 pub(crate) fn warn(settings: &Settings, attribution: &Attribution) {
     let mut notes = Settings::notes([settings].into_iter());
     let blocks = attribution.not_converged();

@@ -17,7 +17,7 @@ use crate::to_stdout;
 /// # Errors
 ///
 /// See [`CliError`]. No output is left behind, only hidden files from which the same run resumes.
-pub fn run(args: &SelectArgs) -> Result<(), CliError> {
+pub(crate) fn run(args: &SelectArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let folder = &args.influence.out;
     let name = with_ending_of("selected", &args.influence.train);
@@ -34,10 +34,10 @@ pub fn run(args: &SelectArgs) -> Result<(), CliError> {
     let selected: Vec<String> = found.selected.iter().map(|&sample| train.id(sample).to_string()).collect();
     more.insert("selected".into(), json!(selected));
     let summary = Summary::new("select", &settings, &found.influence, None, seconds, more);
-    let (path, told, kept) = (folder.join(&name), folder.join("summary.json"), found.kept());
-    let (selected, told) = (train.stage(&kept, &path)?, stage_json(&told, &summary)?);
+    let (path, json, kept) = (folder.join(&name), folder.join("summary.json"), found.kept());
+    let (selected, json) = (train.stage(&kept, &path)?, stage_json(&json, &summary)?);
     selected.place()?;
-    told.place()?;
+    json.place()?;
     earlier.remove()?;
     to_stdout(|out| {
         if args.influence.scoring.json {

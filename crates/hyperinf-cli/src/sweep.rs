@@ -30,7 +30,7 @@ struct Variant {
 }
 
 /// The scores of one variant at every damping.
-struct Swept {
+struct SideSweep {
     variant: Variant,
     settings: Settings,
     found: Vec<Attribution>,
@@ -45,7 +45,7 @@ struct Sweep<'a> {
     top_k: usize,
     /// From small to large.
     dampings: &'a [f64],
-    sides: Vec<Swept>,
+    sides: Vec<SideSweep>,
     /// Rank correlations of all scores with all, side by side.
     all: Vec<Vec<Agreement>>,
     /// The side of the recommended damping.
@@ -58,7 +58,7 @@ struct Sweep<'a> {
 /// # Errors
 ///
 /// See [`CliError`]. No output is left behind.
-pub fn run(args: &SweepArgs) -> Result<(), CliError> {
+pub(crate) fn run(args: &SweepArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let dampings = dampings(args)?;
     if !(args.stable > 0.0 && args.stable <= 1.0) {
@@ -90,15 +90,15 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
             dot = plain(&settings, &pair)?;
         }
         let all: Vec<Damping> = dampings.iter().map(|&value| damping(args.values().1, value)).collect();
-        let mut tell = || {
+        let mut count = || {
             done += 1;
             progress.at(done, || settings.method.clone());
         };
-        let found = store::sweep(&pair, &settings.options, &all, &settings.device, &mut tell)?;
+        let found = store::sweep(&pair, &settings.options, &all, &settings.device, &mut count)?;
         found.iter().try_for_each(|attribution| check_range(&attribution.scores))?;
         let seconds = began.elapsed().as_secs_f64();
         let study = study_dampings(&dampings, &found, &dot, &compared)?;
-        sides.push(Swept { variant, settings, found, seconds, study });
+        sides.push(SideSweep { variant, settings, found, seconds, study });
     }
     progress.finish();
     let scores: Vec<&Scores> = sides.iter().flat_map(|side| side.found.iter().map(|a| &a.scores)).collect();
@@ -106,14 +106,14 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
     let chosen = choose(&sides);
     let sweep = Sweep { args, top_k, dampings: &dampings, sides, all, chosen, seconds: began.elapsed().as_secs_f64() };
     let summary = Summary::new(&sweep, &pair)?;
-    let [csv, scores, lines, map, told] = FILES.map(|name| folder.file(name));
+    let [csv, scores, lines, map, json] = FILES.map(|name| folder.file(name));
     let cells = summary.table();
     let staged: [Staged<'_>; 5] = [
         hyperinf::store::stage_csv(&csv, &cells.table())?,
         report::stage_scores(&scores, &sweep, &summary)?,
         figures::stage_lines(&lines, &sweep)?,
         figures::stage_map(&map, &sweep)?,
-        hyperinf::store::stage_json(&told, &summary)?,
+        hyperinf::store::stage_json(&json, &summary)?,
     ];
     staged.into_iter().try_for_each(Staged::place)?;
     Settings::notes(sweep.sides.iter().map(|side| &side.settings)).iter().for_each(|note| warn(note));
@@ -141,7 +141,7 @@ fn damping(absolute: bool, value: f64) -> Damping {
     if absolute { Damping::Absolute(value) } else { Damping::Relative(value) }
 }
 
-/// The values, each once; `None` alone if there are none.
+/// Each value once; a single `None` for an empty list.
 fn each<T: Copy + PartialEq>(values: &[T]) -> Vec<Option<T>> {
     let mut found: Vec<Option<T>> = Vec::new();
     for &value in values {
@@ -156,7 +156,9 @@ fn each<T: Copy + PartialEq>(values: &[T]) -> Vec<Option<T>> {
 fn settings(args: &SweepArgs) -> Result<Vec<(Variant, Settings)>, CliError> {
     let one = |variant| {
         let Variant { side, rank } = variant;
-        let mut settings = Settings::new(&args.scoring(side, rank), args.query_mode)?.of_stored()?;
+        let scoring = args.scoring(side, rank);
+        scoring.shared.project.check_seed(false)?;
+        let mut settings = Settings::new(&scoring, args.query_mode)?.of_stored()?;
         let refused = |second, reason| {
             Err(Usage::Combination { first: format!("--method {}", settings.method), second, reason }.into())
         };
@@ -190,8 +192,8 @@ fn plain(settings: &Settings, pair: &GradientPair) -> Result<Scores, CliError> {
 
 /// The variant whose advice counts: with samples known to be bad the one of the highest AUC, else the first of those with
 /// the largest rank that has one.
-fn choose(sides: &[Swept]) -> Option<usize> {
-    let value = |side: &Swept| {
+fn choose(sides: &[SideSweep]) -> Option<usize> {
+    let value = |side: &SideSweep| {
         let advice = side.study.advice.as_ref()?;
         Some((side.study.auc[advice.place].unwrap_or(0.0), side.variant.rank))
     };

@@ -13,7 +13,7 @@ pub struct BlockCurvature {
     pub block: Block,
     /// Its curvature.
     pub curvature: Curvature,
-    /// `mean(diag F) = (nD)⁻¹ Σ_i ||g_i||²`: what relative damping multiplies, the same for every structure.
+    /// `mean(diag F) = (nD)⁻¹ Σ_i ||g_i||²`, which relative damping multiplies; the same for every structure.
     pub mean_square: f64,
     /// `n`.
     pub samples: usize,

@@ -7,12 +7,13 @@
 //! An [`Accumulator`] sums `F = (1/n) Σ g_i g_iᵀ` over batches into one [`Curvature`] per block: the empirical Fisher
 //! from the samples' own gradients, another estimate of the curvature from its pseudo-samples.
 //!
-//! | storage | made of | structure | numbers held |
+//! | storage | computed from | structure | numbers held |
 //! |---|---|---|---|
 //! | [`Storage::Dense`] | gradients | [`Dense`] | `D²` |
 //! | [`Storage::Samples`], [`Storage::Full`] | gradients | [`Samples`] (or [`Dense`]) | `nD` (at most `D²`) |
 //! | [`Storage::OneSided`] | gradients | [`OneSided`] | `rows²` or `cols²` |
 //! | [`Storage::Diagonal`] | gradients | [`Diagonal`] | `D` |
+//! | [`Storage::Isotropic`] | gradients | [`Isotropic`] | 1 |
 //! | [`Storage::Kronecker`] | captures | [`Kronecker`] | `rows² + cols² + D` |
 //! | [`Storage::TwoSided`] | gradients | [`Kronecker`] | `rows² + cols² + D` |
 //! | [`Storage::LowRank`] | gradients | [`Eigenpairs`] | `2D(2·rank + 1)`, then `D·rank` |
@@ -54,4 +55,4 @@ pub use damping::Damping;
 pub use error::CurvatureError;
 pub use side::{Scale, Side};
 pub use storage::Storage;
-pub use structures::{Core, Dense, Diagonal, Eigenpairs, Kronecker, OneSided, Samples, Structured};
+pub use structures::{Core, Dense, Diagonal, Eigenpairs, Isotropic, Kronecker, OneSided, Samples, Structured};

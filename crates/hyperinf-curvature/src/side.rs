@@ -1,4 +1,4 @@
-/// Which side of a block the GFIM sums over (contracts); the factor keeps the other side.
+/// The side of a block that the GFIM sums over (contracts); the factor keeps the other side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Side {
     /// The shorter side, as the HyperINF paper orients LoRA matrices; the columns if both are equal.

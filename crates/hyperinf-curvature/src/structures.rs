@@ -3,6 +3,7 @@
 mod dense;
 mod diagonal;
 mod eigenpairs;
+mod isotropic;
 mod kronecker;
 mod one_sided;
 mod samples;
@@ -15,15 +16,16 @@ use crate::{Curvature, Structure};
 pub use dense::Dense;
 pub use diagonal::Diagonal;
 pub use eigenpairs::Eigenpairs;
+pub use isotropic::Isotropic;
 pub use kronecker::Kronecker;
 pub use one_sided::OneSided;
 pub use samples::Samples;
 
-/// A symmetric positive semi-definite `[D, D]` matrix in some structure: what every variant of [`Curvature`] is.
+/// A symmetric positive semi-definite `[D, D]` matrix in some structure, as every variant of [`Curvature`].
 ///
 /// [`Curvature`] has the same methods, with their contracts.
 pub trait Structured {
-    /// Which structure it is.
+    /// Its structure.
     fn structure(&self) -> Structure;
 
     /// `D`.
@@ -55,7 +57,7 @@ pub trait Structured {
     fn cast(&self, dtype: DType) -> Curvature;
 }
 
-/// What an inverse or another function of a curvature is computed from.
+/// The form of a curvature that an inverse or another function is computed from.
 ///
 /// A structure whose core is one of these is inverted by every solver that knows this form.
 #[derive(Clone, Debug)]

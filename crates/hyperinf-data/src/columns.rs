@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::table::Table;
 use crate::{DataError, Reason};
 
-/// The columns of a data set by name; what is `None` is found by its usual names.
+/// The columns of a data set by name; a `None` is found by its usual names.
 ///
 /// | field | usual names | used by |
 /// |---|---|---|
@@ -55,7 +55,7 @@ pub struct Role {
     pub expected: &'static str,
 }
 
-/// Which column holds what; serialised as a map from part to column.
+/// The column of each part; serialised as a map from part to column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Columns {
     /// The parts of the content.

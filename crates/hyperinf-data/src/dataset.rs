@@ -8,11 +8,11 @@ use crate::columns::{Cells, ColumnOptions, Columns, Header, Role};
 use crate::table::{Format, Table};
 use crate::{BadRow, DataError, Reason};
 
-/// How rows are read.
+/// Options for reading rows.
 ///
 /// | field | default | purpose |
 /// |---|---|---|
-/// | `columns` | all `None` | which column holds what, where the usual names do not say it |
+/// | `columns` | all `None` | columns whose names are not the usual ones |
 /// | `skip_bad_rows` | `false` | rows that cannot be used are listed in [`Dataset::bad`] instead of being an error |
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadOptions {

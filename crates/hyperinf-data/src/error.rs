@@ -224,7 +224,7 @@ pub enum Reason {
         prompt: String,
     },
     /// A label that is not one of the classes.
-    #[error("label `{label}` is none of {}", listed(.known))]
+    #[error("label `{label}` is not one of {}", listed(.known))]
     Label {
         /// The label.
         label: String,

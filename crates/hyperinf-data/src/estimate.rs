@@ -20,10 +20,10 @@ pub(crate) fn check(estimate: Estimate, options: &Options, projected: bool) -> R
     match &options.method {
         Method::Inverse { storage, .. } if storage.needs_captures() => {
             if merged {
-                return refused(Choice::Merged, "the method is made of each layer's inputs");
+                return refused(Choice::Merged, "the method needs each layer's inputs");
             }
             if projected {
-                return refused(Choice::Projection, "the method is made of each layer's inputs, which lie in no file");
+                return refused(Choice::Projection, "the method needs each layer's inputs, which no gradient file has");
             }
         }
         Method::Inverse { .. } | Method::Identity => {}
@@ -33,7 +33,7 @@ pub(crate) fn check(estimate: Estimate, options: &Options, projected: bool) -> R
         _ if projected => refused(Choice::Projection, "only gradients that lie in a file are projected"),
         Method::Identity => refused(Choice::Method, "the method has no curvature"),
         Method::Inverse { storage: Storage::Samples, .. } => {
-            refused(Choice::Method, "the method is made of the training gradients themselves")
+            refused(Choice::Method, "the method needs the training gradients themselves")
         }
         Method::Inverse { .. } if merged => refused(Choice::Merged, "the model's curvature is taken block by block"),
         Method::Inverse { .. } => Ok(()),
@@ -56,7 +56,7 @@ pub(crate) fn further(estimate: Estimate, count: usize) -> Vec<Estimate> {
     (1..=count as u64).map(with).collect()
 }
 
-/// The curvature of each block of the model over all samples; `None` where it is made of the stored gradients.
+/// The curvature of each block of the model over all samples; `None` where it is computed from the stored gradients.
 pub(crate) fn of_model<K: Kind>(
     run: &Run,
     estimate: Estimate,

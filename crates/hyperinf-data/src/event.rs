@@ -6,16 +6,16 @@ use crate::error::{BadRow, listed};
 /// Bad rows that are listed in one notice; of more only the number is given.
 const LISTED: usize = 5;
 
-/// What a run reports while it works: how far it is, and what its results do not show.
+/// A report of a run while it works: its progress, or a notice.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// How far it is.
+    /// The progress of a stage.
     Progress(Progress),
     /// What the user should know about the input or the result.
     Notice(Notice),
 }
 
-/// How far one stage of a run is.
+/// The progress of one stage of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress {
     /// The stage.
@@ -59,7 +59,7 @@ pub enum Detail {
     },
 }
 
-/// What the results of a run do not show.
+/// A warning or remark that the results of a run do not show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Notice {

@@ -14,7 +14,7 @@ use crate::model_files::ModelFiles;
 use crate::run::GRADIENT_FILES;
 use crate::samples::{CutRow, Samples};
 
-/// The scores of training rows for query rows, and how they came about.
+/// The scores of training rows for query rows, with their settings and residuals.
 ///
 /// The gradients stay in hidden files of the run's folder, from which the same run resumes, until
 /// [`Influence::keep_gradients`] or [`Influence::discard_gradients`].
@@ -57,7 +57,7 @@ pub struct Detection {
     pub order: Vec<usize>,
     /// The influence of each training row on itself.
     pub self_influence: Vec<f64>,
-    /// The rows to remove, the most suspicious first; empty if none were asked for.
+    /// The rows to remove, the most suspicious first; empty if no removal was requested.
     pub removed: Vec<usize>,
 }
 
@@ -73,7 +73,7 @@ pub struct Selection {
 /// The rows of a file that were used.
 pub struct Rows {
     /// The rows.
-    pub data: Dataset<Described>,
+    pub data: Dataset<RowText>,
     /// Those that were cut.
     pub cut: Vec<CutRow>,
     /// The loss of each row.
@@ -82,7 +82,7 @@ pub struct Rows {
 
 /// The content of a row for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Described {
+pub struct RowText {
     /// All of it as one text.
     pub text: String,
     /// The label, if it has one.
@@ -148,11 +148,11 @@ impl Selection {
 impl Rows {
     pub(crate) fn new<K: Kind>(set: Samples<K>, gradients: &GradientWriter) -> Self {
         let losses = gradients.losses().iter().copied().flatten().collect();
-        Self { data: set.data.map(|content| Described::new(&content)), cut: set.cut, losses }
+        Self { data: set.data.map(|content| RowText::new(&content)), cut: set.cut, losses }
     }
 }
 
-impl Described {
+impl RowText {
     pub(crate) fn new(content: &impl Content) -> Self {
         Self { text: content.text(), label: content.label().map(str::to_owned) }
     }

@@ -45,7 +45,7 @@ fn parse(line: &[u8]) -> Result<Value, Reason> {
         return Err(Reason::Blank);
     }
     serde_json::from_str(text).map_err(|error| {
-        // The parser sees one line only, so its line number says nothing.
+        // The parser sees one line only, so its line number is meaningless.
         let message = error.to_string();
         let message = message.split(" at line ").next().unwrap_or_default();
         Reason::Json(format!("{message} at column {}", error.column()))

@@ -22,12 +22,12 @@ pub trait Kind: Send + Sync + Sized + 'static {
     type Model: SampleModel + Adaptable + CheckpointNames;
     /// The content of a row.
     type Content: Content;
-    /// What turns content into samples besides the model: a tokenizer, the labels of the classes, an image processor.
+    /// Turns content into samples: a tokenizer, the labels of the classes, an image processor.
     type Processor;
 
     /// The name in summaries.
     const NAME: &'static str;
-    /// The most tokens of a sample where neither the user nor the adapter says it; never more than the model's own.
+    /// The default limit on a sample's tokens, without one from the user or the adapter; at most the model's own limit.
     const USUAL_LENGTH: usize;
     /// The layers that fine-tuning adapts by default, by the ends of their names.
     const ADAPTED: &'static [&'static str];

@@ -1,6 +1,6 @@
 //! From rows to scores: data sets, samples, and the runs over them.
 //!
-//! | item | what it does |
+//! | item | purpose |
 //! |---|---|
 //! | [`Run`] | rows, a model and an adapter → gradients → scores: [`attribute`](Run::attribute), `detect`, `select` |
 //! | [`Finetune`] | rows and a model → an adapter |
@@ -57,7 +57,7 @@ pub use dataset::{Content, Dataset, ReadOptions, Row};
 pub use error::{BadRow, DataError, Reason, SubsetError, listed};
 pub use event::{Detail, Event, Notice, Progress, Stage};
 pub use finetune::{Finetune, Finetuned};
-pub use influence::{Described, Detection, Influence, Rows, Selection};
+pub use influence::{Detection, Influence, RowText, Rows, Selection};
 pub use kind::{Kind, Prepared};
 pub use kinds::{
     LabelledColumns, LabelledProcessor, LabelledText, LanguageModel, Passage, PassageColumns, TextClassification,

@@ -12,13 +12,13 @@ use crate::kind::AnyKind;
 use crate::kinds::KINDS;
 use crate::labels::Labels;
 
-/// The file in an adapter's folder with what PEFT's format has no place for.
+/// The file in an adapter's folder with settings that PEFT's format has no place for.
 const NOTE: &str = "hyperinf.json";
 
 /// Files of a folder that decide what a model computes.
 const DECISIVE: [&str; 4] = [".safetensors", ".json", ".jinja", ".bin"];
 
-/// What an adapter's folder says besides PEFT's files: `hyperinf.json`.
+/// `hyperinf.json`, which an adapter's folder contains next to PEFT's files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
     /// The version that wrote it.
@@ -48,7 +48,7 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// Finds a model by its path or its name on the hub, and reads what its adapter's folder says about it.
+    /// Finds a model by its path or its name on the hub, and reads the `hyperinf.json` of its adapter's folder.
     ///
     /// # Errors
     ///
@@ -98,7 +98,7 @@ impl ModelFiles {
         &self.path
     }
 
-    /// What the adapter's folder says.
+    /// The adapter folder's `hyperinf.json`.
     pub fn note(&self) -> Option<&Note> {
         self.note.as_ref()
     }
@@ -107,7 +107,7 @@ impl ModelFiles {
     ///
     /// # Errors
     ///
-    /// If there is none or it cannot be read.
+    /// If the file is missing or cannot be read.
     pub fn tokenizer(&self) -> Result<TextTokenizer, RunError> {
         // llama2.c keeps it in a file next to the model, whose name does not follow from the model's.
         if self.tokenizer.is_none() && self.path.is_file() && self.path.extension().is_some_and(|e| e == "bin") {

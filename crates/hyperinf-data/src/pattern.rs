@@ -18,7 +18,7 @@ impl Pattern {
         Self { text: text.into() }
     }
 
-    /// The pattern as it was given.
+    /// The pattern as given.
     pub fn text(&self) -> &str {
         &self.text
     }

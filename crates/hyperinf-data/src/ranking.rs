@@ -22,7 +22,7 @@ pub struct Ranking<'a> {
     pub most_harmful: Vec<ScoredRow<'a>>,
 }
 
-/// What training rows are ranked for.
+/// The query that training rows are ranked for.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum RankedQuery<'a> {

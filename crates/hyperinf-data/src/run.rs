@@ -40,11 +40,11 @@ const MOST_SEEDS: usize = 1_000_000;
 /// | `options` | HyperINF, each query | method, damping, normalisation, partition | see [`Options`] |
 /// | `estimate` | empirical | the estimate of the curvature | |
 /// | `projection` | `None` | a projection of every block's gradients | |
-/// | `seeds` | `None` | error bars: the mean query is scored with this many seeds of what is random | 2 to 1,000,000 |
+/// | `seeds` | `None` | error bars: the mean query is scored with this many random seeds | 2 to 1,000,000 |
 /// | `blocks` | all | the blocks whose gradients are scored, by name | at least one |
 /// | `batch_size` | 16 | rows of a backward pass | ≥ 1 |
 /// | `out` | `hyperinf-out` | the folder of the gradients; created if missing | |
-/// | `device_name` | empty | the device's name: gradients of another device are not reused | |
+/// | `device_name` | the device itself | the device's name: gradients of another device are not reused | |
 #[derive(Clone)]
 pub struct Run {
     /// The model.
@@ -79,7 +79,7 @@ pub struct Run {
     pub device_name: String,
 }
 
-/// What is random in a scoring.
+/// The random choices of a scoring.
 #[derive(Clone, Copy)]
 struct Draws {
     estimate: Estimate,
@@ -185,7 +185,7 @@ impl Run {
         files.kind().influence(self, files, amount, device, observe)
     }
 
-    /// All scorings: the one asked for and, for error bars, those with further seeds.
+    /// All scorings: the requested one and, for error bars, those with further seeds.
     fn draws(&self) -> Result<Vec<Draws>, RunError> {
         let first = Draws { estimate: self.estimate, projection: self.projection };
         let Some(count) = self.seeds else { return Ok(vec![first]) };
@@ -238,7 +238,8 @@ pub(crate) fn influence<K: Kind>(
     notify(&train, observe);
     notify(&query, observe);
     let Prepared { model, processor } = &prepared;
-    let key = format!("{} {} {}", env!("CARGO_PKG_VERSION"), files.fingerprint(), run.device_name);
+    let device_name = if run.device_name.is_empty() { format!("{device:?}") } else { run.device_name.clone() };
+    let key = format!("{} {} {device_name}", env!("CARGO_PKG_VERSION"), files.fingerprint());
     let extractor = Extractor::<K> { run, model, key };
     let gradients = [
         extractor.write(GRADIENT_FILES[0], Target::Loss, &train, observe)?,
@@ -250,7 +251,7 @@ pub(crate) fn influence<K: Kind>(
             return Err(RunError::Conflict {
                 first: Choice::ErrorBars,
                 second: Choice::Projection,
-                reason: "no side of any block is longer than the rank, so that nothing is projected",
+                reason: "no side of any block is longer than the rank, so nothing is projected",
             });
         }
         observe(Event::Notice(Notice::IdleProjection { rank: spec.rank }));
@@ -306,7 +307,7 @@ pub(crate) fn notify<K: Kind>(set: &Samples<K>, observe: &mut dyn FnMut(Event)) 
     }
 }
 
-/// Fails if no rows are asked for, or more than there are.
+/// Fails if the amount is no rows, or more than there are.
 fn check_amount(amount: Option<Amount>, rows: usize) -> Result<(), RunError> {
     let asked = match amount {
         None => return Ok(()),

@@ -17,7 +17,7 @@ pub enum RunError {
     /// A data set cannot be used.
     #[error("the {set} data in `{path}` cannot be used")]
     Dataset {
-        /// Which of the inputs.
+        /// The input.
         set: Set,
         /// The file.
         path: PathBuf,
@@ -27,7 +27,7 @@ pub enum RunError {
     /// A model, an adapter or a tokenizer cannot be loaded.
     #[error("the {what} `{path}` cannot be used")]
     Load {
-        /// What it is.
+        /// The kind of file.
         what: &'static str,
         /// The path or name given.
         path: String,
@@ -99,7 +99,7 @@ pub enum RunError {
     /// The loss or gradient of a row is NaN or infinite.
     #[error("the {what} of row {row} of the {set} data in `{path}` is {value}, expected a finite number")]
     NotFinite {
-        /// Which of the inputs.
+        /// The input.
         set: Set,
         /// The file.
         path: PathBuf,
@@ -115,11 +115,11 @@ pub enum RunError {
     Exists {
         /// The folder.
         path: PathBuf,
-        /// What is there.
+        /// What the folder contains.
         what: Existing,
     },
     /// The model cannot be trained or run.
-    #[error("the model cannot be used like this")]
+    #[error("the model does not support this use")]
     Model(#[from] ModelError),
     /// Gradients could not be computed.
     #[error("the gradients cannot be computed")]
@@ -156,7 +156,7 @@ pub enum Choice {
     LanguageModel,
 }
 
-/// What a folder has that must not be lost.
+/// Contents of a folder that must not be overwritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
     /// An adapter.

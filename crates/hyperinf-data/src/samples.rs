@@ -6,7 +6,7 @@ use crate::dataset::Dataset;
 use crate::kind::{Kind, Prepared};
 use crate::{Row, RunError};
 
-/// How long samples may be.
+/// Limits on the length of samples.
 ///
 /// | field | default | purpose | range |
 /// |---|---|---|---|

@@ -8,7 +8,7 @@ use crate::{EvalError, pearson, ranks};
 /// Samples in the overlap of two rankings by default, where there are at least twice as many.
 const TOP: usize = 10;
 
-/// How well two sets of scores of the same samples agree: means over the queries.
+/// The agreement of two sets of scores of the same samples: means over the queries.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Agreement {
     /// Spearman's rank correlation, in [−1, 1]; `None` if no query has scores that vary in both sets.

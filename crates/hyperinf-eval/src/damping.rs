@@ -10,7 +10,7 @@ pub use self::known::{KnownError, known_bad};
 
 use crate::{Agreement, EvalError, agreements, auc};
 
-/// What [`study_dampings`] compares the scores with.
+/// Settings of [`study_dampings`].
 ///
 /// | field | default | purpose | range |
 /// |---|---|---|---|

@@ -9,7 +9,7 @@
 //! | [`agreements`] | how far rankings by several methods agree |
 //! | [`study_dampings`], [`advise`] | how stable scores are over dampings, and which damping to take |
 //! | [`Retrain`] | the trait to implement for a model that can be trained on any part of its samples |
-//! | [`Bank`] | results of retrainings in a file, so that none is repeated |
+//! | [`Bank`] | results of retrainings in a file; no training is repeated |
 //! | [`Truth`], [`evaluate`] | a ground truth, and the driver that compares methods with it |
 //! | [`leave_one_out`], [`lds`], [`brittleness`], [`selection`] | ground truths of any [`Retrain`], for any scores |
 //! | [`Proximal`] | the proximal Bregman response function of any Burn module |

@@ -1,4 +1,4 @@
-//! Ground truths: what retraining says about samples, and scores compared with it.
+//! Ground truths: the effect of samples by retraining, and scores compared with it.
 
 mod bank;
 mod brittle;
@@ -29,7 +29,7 @@ pub use subclass::SubclassConfig;
 
 use crate::{Bench, Findings};
 
-/// A ground truth: what is known about samples without attribution, and how scores are compared with it.
+/// A ground truth: knowledge about samples without attribution, and the comparison of scores with it.
 ///
 /// Its implementors are plain settings. [`evaluate`](crate::evaluate) does everything that ground truths share. To add
 /// one, write a file in `src/truth/` and export it here.
@@ -51,7 +51,7 @@ pub trait Truth {
         DType::F32
     }
 
-    /// Computes the truth, adds a row for each baseline and candidate, and reports what was found.
+    /// Computes the truth, adds a row for each baseline and candidate, and reports the findings.
     ///
     /// # Errors
     ///
@@ -59,10 +59,10 @@ pub trait Truth {
     fn evaluate(&self, bench: &mut Bench<'_>) -> Result<Findings, TruthError>;
 }
 
-/// How a ground truth uses damping factors.
+/// The rule by which a ground truth uses damping factors.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DampingRule {
-    /// The factor used if none is given.
+    /// The default factor.
     pub default: f64,
     /// What a factor multiplies, in words.
     pub kind: &'static str,

@@ -51,7 +51,7 @@ pub struct Spread {
     pub stability: Stability,
 }
 
-/// How far two equally likely rankings agree.
+/// The agreement of two equally likely rankings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stability {
     /// Spearman's correlation, the mean over pairs of rankings whose scores vary; `None` if there is no such pair.

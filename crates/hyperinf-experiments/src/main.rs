@@ -62,7 +62,7 @@ pub struct Places {
 }
 
 impl Places {
-    /// The data folder, an error if it was not given.
+    /// The data folder, or an error if it is not given.
     pub fn data(&self) -> Result<&std::path::Path, Failure> {
         self.data.as_deref().ok_or_else(|| "this experiment needs its data: --data DIR".into())
     }

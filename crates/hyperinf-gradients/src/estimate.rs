@@ -65,7 +65,7 @@ impl Likelihood {
     }
 }
 
-/// Which gradients are sent back from the outputs, and so which curvature the samples' outer products add up to.
+/// The gradients that are propagated back from the outputs, and so the curvature that their outer products sum to.
 ///
 /// `J` is the Jacobian of a row's outputs, `H = diag(p) − ppᵀ` (softmax) or `I` (Gaussian) the Hessian of its
 /// `−log p` with respect to them, `w` its weight. [`Sampled`](Self::Sampled) and a [`Sketch`] converge to the exact

@@ -4,7 +4,7 @@ use hyperinf_linalg::normal_pair;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// The use of random numbers: under one seed each has a stream of its own.
+/// The use of random numbers: under one seed each use has a separate stream.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose {
     /// Entries of a projection, of a block and side.

@@ -28,7 +28,7 @@ pub trait Task {
     }
 }
 
-/// Which scalar of a sample is differentiated.
+/// The scalar of a sample that is differentiated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// [`Task::loss`]: for training samples.

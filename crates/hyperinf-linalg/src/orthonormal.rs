@@ -2,12 +2,12 @@ use burn::tensor::Tensor;
 
 use crate::{MatrixError, dots, epsilon, host, symmetric_eigen, tensor_from_host};
 
-/// Rounding units in an eigenvalue of a Gram matrix below which a direction cannot be told from rounding.
+/// Rounding units in an eigenvalue of a Gram matrix below which a direction cannot be distinguished from rounding.
 const ROUNDING: f64 = 100.0;
 
 /// An orthonormal basis of the span of the rows, `[k, D]` for `[q, D]`, `k ≤ q`; `None` if all rows are zero.
 ///
-/// Rank-revealing: rows are scaled to length 1, and directions of their Gram matrix that cannot be told from rounding,
+/// Rank-revealing: rows are scaled to length 1, and directions of their Gram matrix that are mere rounding,
 /// those of duplicates and zeros, are left out. A second round removes the rounding of the first. (The singular-value
 /// QR of Stathopoulos and Wu 2002, section 3.)
 ///

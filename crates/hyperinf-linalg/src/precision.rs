@@ -23,7 +23,7 @@ pub fn least_square(dtype: DType) -> f64 {
     if dtype == DType::F64 { 1e-290 } else { 1e-30 }
 }
 
-/// Whether a device has memory of its own, as a graphics card has: kernels then use the whole device, and values
+/// Whether a device has separate memory, as a graphics card does: kernels then use the whole device, and values
 /// travel to the host and back.
 pub fn has_own_memory(device: &Device) -> bool {
     // Only such a device reports a memory pool.

@@ -5,7 +5,7 @@ use std::f64::consts::TAU;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// Two independent numbers from N(0, 1), made of two uniform ones in [0, 1) by the Box–Muller transform.
+/// Two independent numbers from N(0, 1) from two uniform ones in [0, 1) by the Box–Muller transform.
 #[inline]
 pub fn normal_pair(mut uniform: impl FnMut() -> f64) -> [f64; 2] {
     // `1 − u` is in (0, 1], so its logarithm is finite.
@@ -14,7 +14,7 @@ pub fn normal_pair(mut uniform: impl FnMut() -> f64) -> [f64; 2] {
     [radius * angle.cos(), radius * angle.sin()]
 }
 
-/// `count` numbers from N(0, 1), made of uniform ones in [0, 1): see [`normal_pair`].
+/// `count` numbers from N(0, 1) from uniform ones in [0, 1): see [`normal_pair`].
 pub fn normals(count: usize, mut uniform: impl FnMut() -> f64) -> Vec<f64> {
     let mut values = Vec::with_capacity(count + 1);
     while values.len() < count {

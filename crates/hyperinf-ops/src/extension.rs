@@ -263,7 +263,7 @@ pub(super) mod apply {
 
     use super::Fused;
 
-    pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
         let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
         Tensor::from_dispatch(match bias {
             Some(bias) => Dispatch::fused_linear(x, weight, bias.into_dispatch()),
@@ -271,28 +271,33 @@ pub(super) mod apply {
         })
     }
 
-    pub fn gelu<const R: usize>(x: Tensor<R>) -> Tensor<R> {
+    pub(crate) fn gelu<const R: usize>(x: Tensor<R>) -> Tensor<R> {
         Tensor::from_dispatch(Dispatch::fused_gelu(x.into_dispatch()))
     }
 
-    pub fn layer_norm<const R: usize>(x: Tensor<R>, gain: Tensor<1>, bias: Tensor<1>, epsilon: f64) -> Tensor<R> {
+    pub(crate) fn layer_norm<const R: usize>(
+        x: Tensor<R>,
+        gain: Tensor<1>,
+        bias: Tensor<1>,
+        epsilon: f64,
+    ) -> Tensor<R> {
         let (x, gain, bias) = (x.into_dispatch(), gain.into_dispatch(), bias.into_dispatch());
         Tensor::from_dispatch(Dispatch::fused_layer_norm(x, gain, bias, epsilon))
     }
 
-    pub fn rms_norm<const R: usize>(x: Tensor<R>, gain: Tensor<1>, epsilon: f64) -> Tensor<R> {
+    pub(crate) fn rms_norm<const R: usize>(x: Tensor<R>, gain: Tensor<1>, epsilon: f64) -> Tensor<R> {
         Tensor::from_dispatch(Dispatch::fused_rms_norm(x.into_dispatch(), gain.into_dispatch(), epsilon))
     }
 
-    pub fn swiglu<const R: usize>(gate: Tensor<R>, up: Tensor<R>) -> Tensor<R> {
+    pub(crate) fn swiglu<const R: usize>(gate: Tensor<R>, up: Tensor<R>) -> Tensor<R> {
         Tensor::from_dispatch(Dispatch::fused_swiglu(gate.into_dispatch(), up.into_dispatch()))
     }
 
-    pub fn attention_weights(scores: Tensor<4>, hidden: Tensor<4, Bool>, scale: f64) -> Tensor<4> {
+    pub(crate) fn attention_weights(scores: Tensor<4>, hidden: Tensor<4, Bool>, scale: f64) -> Tensor<4> {
         Tensor::from_dispatch(Dispatch::fused_attention_weights(scores.into_dispatch(), hidden.into_dispatch(), scale))
     }
 
-    pub fn attention(
+    pub(crate) fn attention(
         query: Tensor<4>,
         key: Tensor<4>,
         value: Tensor<4>,
@@ -303,7 +308,7 @@ pub(super) mod apply {
         Tensor::from_dispatch(Dispatch::fused_attention(query, key, value, hidden.into_dispatch(), scale))
     }
 
-    pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    pub(crate) fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
         Tensor::from_dispatch(Dispatch::fused_cross_entropy(logits.into_dispatch(), targets.into_dispatch()))
     }
 }

@@ -1,6 +1,6 @@
 //! The operations of transformers, fused on the processor.
 //!
-//! | function | what it computes |
+//! | function | computes |
 //! |---|---|
 //! | [`linear`] | `x W + b` |
 //! | [`gelu`], [`swiglu`] | activations |

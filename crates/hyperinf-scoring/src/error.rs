@@ -5,7 +5,7 @@ use hyperinf_gradients::GradientError;
 use hyperinf_linalg::ReadError;
 use hyperinf_solvers::SolveError;
 
-/// Which samples an error is about.
+/// The set of samples that an error concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Set {
     /// The training samples.
@@ -120,7 +120,7 @@ pub enum ScoreError {
         /// The value given.
         value: f64,
     },
-    /// A source failed for a reason of its own: a file that cannot be read, say.
+    /// A source failed, because its file cannot be read, for example.
     #[error(transparent)]
     Source(Box<dyn Error + Send + Sync>),
     /// Gradients could not be computed.
@@ -143,7 +143,7 @@ pub enum ScoreError {
     Curvature(CurvatureError),
     /// A curvature needs captures, and the source has only gradients.
     #[error(
-        "this curvature needs layer inputs and output gradients; the source has only per-sample gradients: the nearest structure made of gradients is two-sided (`shampoo`)"
+        "this curvature needs layer inputs and output gradients; the source has only per-sample gradients, for which the nearest structure is two-sided (`shampoo`)"
     )]
     NoCaptures,
     /// A block has relative damping and zero curvature, of other samples, but its training gradients are not zero.

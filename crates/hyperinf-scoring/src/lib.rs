@@ -28,7 +28,7 @@
 //! | [`tracin`] | sources at several checkpoints | scores summed over them |
 //! | [`Scorer`], [`Sweep`] | stored gradients, some blocks at a time | [`attribute`] and [`sweep`], in less memory |
 //! | [`CurvatureFrom`] | training samples, another source, or known curvature | the curvature of each of the above |
-//! | [`Contrast`], [`Joined`] | two query sources | one: what helps the first more than the second; both in a row |
+//! | [`Contrast`], [`Joined`] | two query sources | one: their difference; one after the other |
 //! | [`Groups`] | scores | sums or means over groups of samples or queries |
 //! | [`CurvatureSource`] | a model with batches | the pseudo-samples of an estimate of its curvature |
 //! | [`ProjectedSource`], [`principal`] | a source | a source of smaller gradients; the matrices that shrink them |

@@ -30,7 +30,7 @@ impl Eq for MethodInfo {}
 impl MethodInfo {
     /// The options of the method, everything else at its default.
     ///
-    /// `gfim` matters to `hyperinf` and, but for its scale, to `hyperinf-authors`.
+    /// `gfim` matters to `hyperinf` and, except its scale, to `hyperinf-authors`.
     pub fn options(&self, gfim: Gfim) -> Options {
         (self.make)(gfim)
     }

@@ -107,7 +107,7 @@ impl Options {
 
     /// The options of a named method, one of [`methods`](crate::methods), with everything else at its default.
     ///
-    /// `gfim` matters to `hyperinf` and, but for its scale, to `hyperinf-authors`. `kfac` and `ekfac` need captures;
+    /// `gfim` matters to `hyperinf` and, except its scale, to `hyperinf-authors`. `kfac` and `ekfac` need captures;
     /// their published form samples labels from the model, which is a choice of the curvature's source
     /// ([`CurvatureFrom::Source`](crate::CurvatureFrom::Source)), not of the method.
     /// [`MethodSpec`](crate::MethodSpec) reads all of it from one word.

@@ -4,7 +4,7 @@ use hyperinf_gradients::{Block, Gradients};
 use hyperinf_linalg::{dots, least_square, squared_norms};
 
 use crate::passes::{each_batch, queries, read_rows, squares};
-use crate::precondition::{Inverted, invert_at_each};
+use crate::precondition::{BlockInverse, invert_at_each};
 use crate::{Attribution, BlockReport, CurvatureFrom, Normalisation, Options, ScoreError, Scores, Set, Source};
 
 /// Scores of some blocks, before they are normalised.
@@ -24,7 +24,7 @@ struct Unordered {
     divisors: Divisors,
 }
 
-/// The squares of the scores' divisors; empty where nothing is divided.
+/// The squares of the scores' divisors; empty without normalisation.
 #[derive(Default)]
 pub(crate) struct Divisors {
     /// Of each query.
@@ -40,7 +40,7 @@ struct Waiting {
     /// The preconditioned queries of all dampings, `[dampings · q, D]`.
     x: Tensor<2>,
     /// One per damping.
-    inverses: Vec<Inverted>,
+    inverses: Vec<BlockInverse>,
     /// This block's part of the scores, `[dampings · q, n]`.
     scores: Scores,
     /// For inner products without curvature; an accumulated curvature checks this itself.
@@ -72,7 +72,7 @@ impl Part {
         let all = invert_at_each(dampings, train, curvature, &queries, options)?;
         for (index, (inverses, v)) in all.zip(&queries.blocks).enumerate() {
             let (mut inverses, mut later) = (inverses?, Vec::new());
-            let underflow = inverses.iter().any(Inverted::is_identity).then(Underflow::default);
+            let underflow = inverses.iter().any(BlockInverse::is_identity).then(Underflow::default);
             for (part, inverted) in parts.iter_mut().zip(&mut inverses) {
                 let (x, products) = inverted.queries(v.clone().flatten(1, 2))?;
                 if options.normalisation == Normalisation::Cosine {

@@ -4,7 +4,7 @@ use hyperinf_linalg::scalars;
 
 use crate::part::{add, divided, roots};
 use crate::passes::queries;
-use crate::precondition::{Inverted, invert};
+use crate::precondition::{BlockInverse, invert};
 use crate::{BlockReport, CurvatureFrom, Normalisation, Options, ScoreError, Set, Source};
 
 /// Scores of the positions (tokens) of training samples; positive = helpful.
@@ -43,7 +43,7 @@ pub fn position_scores(
 ) -> Result<PositionScores, ScoreError> {
     options.damping.validate()?;
     let queries = queries(query, options)?;
-    let mut inverses: Vec<Inverted> = Vec::new();
+    let mut inverses: Vec<BlockInverse> = Vec::new();
     let mut x = Vec::new();
     let mut query_squares = Vec::new();
     let inverted = invert(train, curvature, Some(&queries), options, options.damping)?;
@@ -153,10 +153,10 @@ fn batch(
     Ok((rows, whole))
 }
 
-/// The squares of each sample's divisors; without normalisation there are none, and blocks are only checked.
-fn divisors(captures: &[Capture], inverses: &mut [Inverted], options: &Options) -> Result<Vec<f64>, ScoreError> {
+/// The squares of each sample's divisors; without normalisation the list is empty, and blocks are only checked.
+fn divisors(captures: &[Capture], inverses: &mut [BlockInverse], options: &Options) -> Result<Vec<f64>, ScoreError> {
     let mut sums = Vec::new();
-    if options.normalisation == Normalisation::None && !inverses.iter().any(Inverted::is_zero) {
+    if options.normalisation == Normalisation::None && !inverses.iter().any(BlockInverse::is_zero) {
         return Ok(sums);
     }
     let gradients = captures.iter().map(|c| c.gradients().flatten::<2>(1, 2));

@@ -20,7 +20,7 @@ const TOGETHER: usize = 1 << 30;
 pub(crate) type Inverses<'a, T> = Box<dyn Iterator<Item = Result<T, ScoreError>> + 'a>;
 
 /// A block's inverse at one damping, with its report.
-pub(crate) struct Inverted {
+pub(crate) struct BlockInverse {
     pub(crate) block: Block,
     operator: Operator,
     /// Neither curvature nor damping: only zero gradients can be scored.
@@ -45,18 +45,24 @@ enum Operator {
 
 /// One inverse per block; as many are prepared at once as fit into some memory.
 ///
-/// [`Inverted::rows`] are kept only of the training samples' own curvature, since these are the samples to be scored.
+/// [`BlockInverse::rows`] are kept only of the training samples' own curvature, since these are the samples to be scored.
 pub(crate) fn invert<'a>(
     train: &dyn Source,
     curvature: CurvatureFrom<'_>,
     queries: Option<&'a Gradients>,
     options: &'a Options,
     damping: Damping,
-) -> Result<Inverses<'a, Inverted>, ScoreError> {
+) -> Result<Inverses<'a, BlockInverse>, ScoreError> {
     let Method::Inverse { storage, solver } = &options.method else {
         let layout = queries.map_or(&[][..], |queries| &queries.layout);
         let identity = |block: &Block| {
-            Ok(Inverted { block: block.clone(), operator: Operator::Identity, zero: false, report: None, rows: None })
+            Ok(BlockInverse {
+                block: block.clone(),
+                operator: Operator::Identity,
+                zero: false,
+                report: None,
+                rows: None,
+            })
         };
         return Ok(Box::new(layout.iter().map(identity)));
     };
@@ -78,7 +84,7 @@ pub(crate) fn invert_at_each<'a>(
     curvature: CurvatureFrom<'_>,
     queries: &'a Gradients,
     options: &'a Options,
-) -> Result<Inverses<'a, Vec<Inverted>>, ScoreError> {
+) -> Result<Inverses<'a, Vec<BlockInverse>>, ScoreError> {
     match (&options.method, dampings) {
         (Method::Inverse { storage, solver }, [_, _, ..]) => {
             let own = matches!(curvature, CurvatureFrom::Training);
@@ -111,14 +117,14 @@ fn prepare(
     solver: &dyn Solver,
     damping: Damping,
     own: bool,
-) -> Vec<Result<Inverted, ScoreError>> {
+) -> Vec<Result<BlockInverse, ScoreError>> {
     let lambda = |block: &BlockCurvature| (block.mean_square != 0.0).then(|| damping.lambda(block.mean_square));
     let pairs: Vec<(&Curvature, f64)> = blocks.iter().filter_map(|b| Some((&b.curvature, lambda(b)?))).collect();
     let mut inverses = solver.prepare_many(&pairs).into_iter();
     let invert = |found: BlockCurvature| {
         let inverse = lambda(&found).and_then(|_| inverses.next()).transpose();
         let inverse = inverse.map_err(|source| ScoreError::Solve { block: found.block.name.clone(), source })?;
-        Ok(Inverted::new(found, inverse, damping, own))
+        Ok(BlockInverse::new(found, inverse, damping, own))
     };
     blocks.into_iter().map(invert).collect()
 }
@@ -129,7 +135,7 @@ fn prepare_sweep(
     solver: &dyn Solver,
     dampings: &[Damping],
     own: bool,
-) -> Result<Vec<Inverted>, ScoreError> {
+) -> Result<Vec<BlockInverse>, ScoreError> {
     let lambdas: Vec<f64> = dampings.iter().map(|damping| damping.lambda(found.mean_square)).collect();
     let inverses = if found.mean_square == 0.0 {
         Vec::new()
@@ -138,10 +144,10 @@ fn prepare_sweep(
         solver.prepare_sweep(&found.curvature, &lambdas).map_err(error)?
     };
     let mut inverses = inverses.into_iter();
-    Ok(dampings.iter().map(|&damping| Inverted::new(found.clone(), inverses.next(), damping, own)).collect())
+    Ok(dampings.iter().map(|&damping| BlockInverse::new(found.clone(), inverses.next(), damping, own)).collect())
 }
 
-impl Inverted {
+impl BlockInverse {
     /// `own`: the curvature is that of the training samples.
     fn new(found: BlockCurvature, inverse: Option<Box<dyn Inverse>>, damping: Damping, own: bool) -> Self {
         let BlockCurvature { block, curvature, mean_square, .. } = found;

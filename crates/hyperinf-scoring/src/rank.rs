@@ -1,6 +1,6 @@
 use crate::ScoreError;
 
-/// How many samples are meant: a share of all, or a number.
+/// An amount of samples: a share of all, or a number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Amount {
     /// A share in [0, 1], rounded to the nearest whole number of samples.

@@ -45,7 +45,7 @@ impl Scorer {
     }
 }
 
-/// A [`Scorer`] at many dampings: what [`sweep`](crate::sweep) is to [`attribute`](crate::attribute).
+/// A [`Scorer`] at many dampings, as [`sweep`](crate::sweep) is an [`attribute`](crate::attribute) at many.
 pub struct Sweep {
     options: Options,
     dampings: Vec<Damping>,

@@ -80,7 +80,7 @@ impl Scores {
     }
 }
 
-/// How the inversion of one block went.
+/// The inversion of one block: its plan, damping and residuals.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BlockReport {
     /// The block.

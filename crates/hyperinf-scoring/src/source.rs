@@ -21,7 +21,7 @@ use crate::ScoreError;
 /// use hyperinf_gradients::{Block, Gradients};
 /// use hyperinf_scoring::{Batch, CurvatureFrom, Options, ScoreError, Source, attribute};
 ///
-/// /// Gradients that are computed when they are asked for: here `[1, 2, 2]` of each of four samples.
+/// /// Gradients that are computed on demand: here `[1, 2, 2]` of each of four samples.
 /// struct Lazy(Device);
 ///
 /// impl Source for Lazy {

@@ -26,7 +26,7 @@ use crate::{Gfim, Method, MethodInfo, Options, methods};
 /// | estimate | `empirical`, `sampled`, `gauss-newton` | the curvature's samples | methods with curvature |
 ///
 /// The words after the name may come in any order. A part that is left out has its default and is not printed: parsing
-/// what [`Display`](fmt::Display) prints gives the same specification.
+/// parsing the output of [`Display`](fmt::Display) gives the same specification.
 ///
 /// ```
 /// use hyperinf_curvature::Side;
@@ -57,7 +57,7 @@ pub struct MethodSpec {
     pub merged: bool,
     /// The name of a solver, one of [`solvers`](hyperinf_solvers::solvers); the method's own by default.
     pub solver: Option<&'static str>,
-    /// The samples that the curvature is made of; the caller decides what the default is.
+    /// The estimate of the curvature; the caller chooses the default.
     pub estimate: Option<EstimateKind>,
 }
 
@@ -95,7 +95,7 @@ impl MethodSpec {
     ///
     /// # Errors
     ///
-    /// [`SpecError::Unknown`] if there is none.
+    /// [`SpecError::Unknown`] if no method has this name.
     pub fn solver_named(name: &str) -> Result<&'static str, SpecError> {
         let word = Word { spec: name, start: 0, word: name };
         Part::Solver.words().into_iter().find(|known| *known == name).ok_or_else(|| word.unknown(&[Part::Solver]))

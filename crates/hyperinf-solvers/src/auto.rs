@@ -11,7 +11,7 @@ use crate::{
 pub use choice::{Choice, Estimate, IterationEstimate, Reason};
 use cost::{Iteration, Machine, Workload, cheapest};
 
-/// Picks the cheapest way to invert a block by a measured cost model, and says which and why.
+/// Picks the cheapest way to invert a block by a measured cost model, and reports its choice with the reason.
 ///
 /// * Samples: [`Exact`], by the dual where there are fewer samples than parameters. Diagonal, Kronecker, eigenpairs:
 ///   [`Exact`], which has nothing to factorise.
@@ -19,7 +19,7 @@ use cost::{Iteration, Machine, Workload, cheapest};
 ///   the condition, the right-hand sides assumed and the kind of device; for a sweep of dampings one
 ///   eigendecomposition as well.
 ///
-/// On a processor Cholesky needs fewer operations and wins at every size. A device with memory of its own pays for the
+/// On a processor Cholesky needs fewer operations and wins at every size. A device with separate memory pays for the
 /// transfer to the host and back and is fast at products, which win there from some hundred rows on.
 ///
 /// | parameter | default | purpose | range |
@@ -84,7 +84,7 @@ impl Auto {
         }
     }
 
-    /// For a matrix or factor `[k, k]` of so many parameters.
+    /// For a matrix or factor `[k, k]` of this many parameters.
     fn of_matrix(&self, matrix: &Tensor<2>, parameters: usize, lambdas: &[f64]) -> Decision {
         let size = matrix.dims()[0];
         let (queries, dampings) = (self.queries, lambdas.len());

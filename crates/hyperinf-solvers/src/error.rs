@@ -110,7 +110,7 @@ pub enum SolveError {
 }
 
 impl SolveError {
-    /// Names the solver, and `what` its matrix was made of.
+    /// Names the solver and, by `what`, its matrix.
     pub(crate) fn matrix(solver: &'static str, what: &'static str) -> impl Fn(MatrixError) -> Self {
         move |error| match error {
             MatrixError::NonFinite { .. } | MatrixError::NotConverged { .. } => Self::NonFinite { solver, what },

@@ -130,7 +130,7 @@ impl Hyperpower {
         self.run_one(a, None, Interval { lower, upper }, upper / lower, Some(observer))
     }
 
-    /// [`Hyperpower::invert`] from an approximate inverse `X₀`, `[k, k]`, symmetric but for rounding, for which the
+    /// [`Hyperpower::invert`] from an approximate inverse `X₀`, `[k, k]`, symmetric up to rounding, for which the
     /// eigenvalues of `A X₀` lie in `[lower, upper]`; `condition` bounds the condition of `A`.
     ///
     /// With the inverse at another damping, `X₀ = (H + λ₀I)⁻¹`, they lie between 1 and `λ/λ₀`: the iteration starts
@@ -305,7 +305,7 @@ impl Solver for Hyperpower {
         Ok(Box::new(Prepared::new(self, h, lambda, inverse)))
     }
 
-    /// On a device with memory of its own, blocks of equal size and type form one batch of three dimensions: fewer and
+    /// On a device with separate memory, blocks of equal size and type form one batch of three dimensions: fewer and
     /// larger launches. On a processor blocks up to a size of 256 take one core each.
     fn prepare_many(&self, blocks: &[(&Curvature, f64)]) -> Vec<Result<Box<dyn Inverse>, SolveError>> {
         let mut results: Vec<Option<Result<Box<dyn Inverse>, SolveError>>> = blocks.iter().map(|_| None).collect();

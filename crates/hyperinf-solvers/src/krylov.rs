@@ -3,7 +3,7 @@ use faer::Mat;
 
 use crate::SolveError;
 
-/// What matrices of these methods are made of, for errors.
+/// The name of these methods' matrices in errors.
 const WHAT: &str = "a product with the curvature";
 
 /// [`hyperinf_linalg::symmetric_eigen`], with the solver's name in errors.

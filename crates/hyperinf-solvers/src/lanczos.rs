@@ -16,9 +16,9 @@ const ROUNDING: f64 = 10.0;
 /// X = V U (Θ + λI)⁻¹ Uᵀ + (V − V U Uᵀ) / λ
 /// ```
 ///
-/// for the eigenpairs of [`lanczos_eigen`]: what Schioppa et al. 2022 (section 3, "Arnoldi") do to symmetric
+/// for the eigenpairs of [`lanczos_eigen`], as Schioppa et al. 2022 (section 3, "Arnoldi") do for symmetric
 /// curvature. Exact at full rank, good where the eigenvalues beyond `rank` are below `λ`; its residual is against `H`
-/// itself, and it aims for none. `prepare` costs `rank + extra` products of one row with `H` and
+/// itself, and has no tolerance. `prepare` costs `rank + extra` products of one row with `H` and
 /// `4 D (rank + extra)²` flop, `apply` two products with `U`.
 ///
 /// | parameter | default | purpose | range |

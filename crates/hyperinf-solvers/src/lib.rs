@@ -24,7 +24,7 @@
 //! # }
 //! ```
 //!
-//! | solver | structures | what `prepare` costs | what `apply` costs per row |
+//! | solver | structures | cost of `prepare` | cost of `apply` per row |
 //! |---|---|---|---|
 //! | [`Identity`] | all | none | none |
 //! | [`Exact`] | all | `D³/3`, `k³/3` (one-sided), `n²D + n³/3` (samples, dual) | two triangular solves |

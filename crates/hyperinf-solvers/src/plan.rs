@@ -18,7 +18,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A plan that names the solver and nothing else.
+    /// A plan that names only the solver.
     pub fn of(solver: &'static str) -> Self {
         Self { solver, ..Self::default() }
     }

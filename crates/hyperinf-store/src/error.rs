@@ -16,7 +16,7 @@ pub enum StoreError {
     /// A file of gradients cannot be used.
     #[error("the {set} gradients in `{path}` cannot be used")]
     File {
-        /// Which of the inputs.
+        /// The input.
         set: Set,
         /// The file.
         path: PathBuf,
@@ -54,7 +54,7 @@ pub enum StoreError {
     /// A checkpoint has other samples than the first one.
     #[error("the {set} gradients of a checkpoint in `{path}` are of {found} samples, those of the first of {expected}")]
     Checkpoint {
-        /// Which gradients.
+        /// The set of gradients.
         set: Set,
         /// The file.
         path: PathBuf,
@@ -69,7 +69,7 @@ pub enum StoreError {
         .bad.value, .bad.block, .bad.index
     )]
     NonFinite {
-        /// Which of the inputs.
+        /// The input.
         set: Set,
         /// The file.
         path: PathBuf,
@@ -83,7 +83,7 @@ pub enum StoreError {
         "the {set} gradients in `{path}` are too large in block `{block}`, sample {sample}: their squared norm is {square}; expected a finite one"
     )]
     TooLarge {
-        /// Which of the inputs.
+        /// The input.
         set: Set,
         /// The file.
         path: PathBuf,
@@ -157,7 +157,7 @@ pub enum WriteError {
     /// The content of the file could not be produced.
     #[error("{what}")]
     Content {
-        /// Which part failed, as a sentence.
+        /// The failed part, as a sentence.
         what: &'static str,
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,

@@ -4,7 +4,7 @@
 //! gradients is the transposition between the two. Everything here reads one block at a time, so files larger than
 //! memory work, and nothing under a final name is ever partial.
 //!
-//! | item | what it does |
+//! | item | purpose |
 //! |---|---|
 //! | [`GradientFile`] | reads a safetensors file with one tensor per block, `[n, rows, cols]` or `[n, D]` |
 //! | [`GradientWriter`] | writes one, batch by batch, with a journal from which an interrupted run resumes |
@@ -60,7 +60,7 @@ pub use error::{StoreError, WriteError};
 pub use folder::OutputFolder;
 pub use gradient_file::{BadValue, FileError, GradientFile, GradientWriter, Precision, StoredBlock};
 pub use ids::{IdColumn, Ids};
-pub use pair::{GradientPair, Matched};
+pub use pair::{GradientPair, MatchedFile};
 pub use projection::{Directions, ProjectionSpec};
 pub use scores::{ErrorBars, SCORE_FORMATS, ScoreFile, ScoreFormat, check_range, ranks};
 pub use staged::{Staged, check_output, check_writable, stage_csv, stage_json, stage_parquet, write_json, write_table};

@@ -12,17 +12,17 @@ pub struct GradientPair {
     /// The training samples; the pair's blocks are in the order of this file.
     pub train: GradientFile,
     /// The queries.
-    pub query: Matched,
+    pub query: MatchedFile,
     /// The samples that the curvature is taken from, if they are not the training samples.
-    pub curvature: Option<Matched>,
+    pub curvature: Option<MatchedFile>,
     /// Queries whose mean is subtracted from that of the others.
-    pub contrast: Option<Matched>,
+    pub contrast: Option<MatchedFile>,
     /// The projection of every block's gradients before they are scored; see [`GradientPair::project`].
     pub(crate) projection: Option<Projection>,
 }
 
-/// A file with the same blocks as the training gradients, in an order of its own.
-pub struct Matched {
+/// A file with the same blocks as the training gradients, possibly in another order.
+pub struct MatchedFile {
     /// The file.
     pub file: GradientFile,
     /// The position in it of each block of the training file.
@@ -38,7 +38,7 @@ impl GradientPair {
     /// [`StoreError::Sides`]).
     pub fn open(train: &Path, query: &Path) -> Result<Self, StoreError> {
         let train = open(Set::Train, train)?;
-        let query = Matched::open(Set::Query, query, &train)?;
+        let query = MatchedFile::open(Set::Query, query, &train)?;
         Ok(Self { train, query, curvature: None, contrast: None, projection: None })
     }
 
@@ -48,7 +48,7 @@ impl GradientPair {
     ///
     /// As [`GradientPair::open`].
     pub fn with(mut self, curvature: Option<&Path>, contrast: Option<&Path>) -> Result<Self, StoreError> {
-        let matched = |set, path: Option<&Path>| path.map(|path| Matched::open(set, path, &self.train)).transpose();
+        let matched = |set, path: Option<&Path>| path.map(|path| MatchedFile::open(set, path, &self.train)).transpose();
         let (curvature, contrast) = (matched(Set::Curvature, curvature)?, matched(Set::Contrast, contrast)?);
         (self.curvature, self.contrast) = (curvature, contrast);
         Ok(self)
@@ -74,7 +74,7 @@ impl GradientPair {
 
     /// The position in a set's file of a block of the training file.
     pub(crate) fn position(&self, set: Set, block: usize) -> usize {
-        let of = |matched: &Option<Matched>| matched.as_ref().map_or(block, |matched| matched.positions[block]);
+        let of = |matched: &Option<MatchedFile>| matched.as_ref().map_or(block, |matched| matched.positions[block]);
         match set {
             Set::Train => block,
             Set::Query => self.query.positions[block],
@@ -83,7 +83,7 @@ impl GradientPair {
         }
     }
 
-    /// The blocks that are scored: those of the training file, or what a projection leaves of them.
+    /// The blocks that are scored: those of the training file, projected if there is a projection.
     pub fn scored_blocks(&self) -> Vec<Block> {
         match &self.projection {
             Some(projection) => projection.projected().to_vec(),
@@ -113,7 +113,7 @@ fn open(set: Set, path: &Path) -> Result<GradientFile, StoreError> {
     GradientFile::open(path).map_err(|source| StoreError::File { set, path: path.to_owned(), source })
 }
 
-impl Matched {
+impl MatchedFile {
     fn open(set: Set, path: &Path, train: &GradientFile) -> Result<Self, StoreError> {
         let file = open(set, path)?;
         let absent = |here: &GradientFile, there: &GradientFile| -> Vec<String> {

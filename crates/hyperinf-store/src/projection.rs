@@ -6,12 +6,12 @@ use serde::{Serialize, Serializer};
 use crate::stream::principal;
 use crate::{GradientPair, Precision, StoreError};
 
-/// How the gradients of every block are projected before they are scored (LoGra, TRAK).
+/// A projection of every block's gradients before scoring (LoGra, TRAK).
 ///
 /// | field | default | purpose |
 /// |---|---|---|
 /// | `rank` | 64 | the length of a block's sides after the projection; shorter sides stay as they are |
-/// | `directions` | random, seed 0 | what the sides are projected on |
+/// | `directions` | random, seed 0 | directions that the sides are projected on |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProjectionSpec {
     /// The length of a block's sides after the projection; shorter sides stay as they are.

@@ -97,11 +97,11 @@ impl ScoreFile {
     ///
     /// # Errors
     ///
-    /// If a score does not fit `f32`, or the file cannot be written; then there is none.
+    /// If a score does not fit `f32`, or the file cannot be written; no file is then left behind.
     ///
     /// # Panics
     ///
-    /// If there are fewer ids than samples, or error bars for another number of samples.
+    /// If there are fewer ids than samples, rows of unequal length, or error bars for another number of samples.
     pub fn write(
         &self,
         scores: &Scores,
@@ -110,8 +110,8 @@ impl ScoreFile {
         metadata: &Map<String, Value>,
     ) -> Result<(), StoreError> {
         check_range(scores)?;
-        if let Some(ErrorBars { low, high, .. }) = bars {
-            check_range(&Scores { rows: vec![low.to_vec(), high.to_vec()] })?;
+        if let Some(ErrorBars { std, low, high }) = bars {
+            check_range(&Scores { rows: vec![std.to_vec(), low.to_vec(), high.to_vec()] })?;
         }
         let table = ScoreTable { scores, bars, ids };
         let staged = Staged::new(&self.path, |file| (self.format.write)(file, &table, metadata))?;

@@ -11,7 +11,7 @@ use crate::{FileError, GradientFile, GradientPair, Precision, StoreError, projec
 /// Bytes of a batch of samples, for methods that do not need all samples at once.
 const BATCH: usize = 256 << 20;
 
-/// How the blocks of one set are read for a method.
+/// Reads the blocks of one set for a method.
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'a> {
     pub(crate) pair: &'a GradientPair,
@@ -53,10 +53,10 @@ impl<'a> Reader<'a> {
             Method::Identity => false,
         };
         let all = match self.set {
-            // Projected gradients are smaller than what is read.
+            // Projected gradients are smaller than the gradients that are read.
             _ if self.pair.projection.is_some() => false,
             Set::Query | Set::Contrast => self.options.query == QueryMode::Each,
-            // Only the samples that the curvature is made of are held by it.
+            // The curvature holds only the samples it is computed from.
             Set::Train if self.pair.curvature.is_some() => false,
             Set::Train | Set::Curvature => held,
         };

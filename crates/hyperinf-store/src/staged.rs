@@ -145,7 +145,7 @@ fn temporary(path: &Path, ending: &str) -> io::Result<NamedTempFile> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = Builder::new();
     builder.prefix(".hyperinf-").suffix(ending);
-    // As any new file, less what the user's umask takes away; temporary files are private otherwise.
+    // As any new file, minus the permissions that the user's umask removes; temporary files are private otherwise.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     builder.tempfile_in(folder)

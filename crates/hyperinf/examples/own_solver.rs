@@ -1,4 +1,4 @@
-//! A solver of one's own, used like the built-in ones: `cargo run --release -p hyperinf --example own_solver`.
+//! A user-defined solver, used like the built-in ones: `cargo run --release -p hyperinf --example own_solver`.
 //!
 //! It inverts only the diagonal of the damped curvature (a Jacobi approximation), says so in its residual, and is
 //! compared with the exact inverse on the gradients of a small regression.

@@ -42,7 +42,7 @@ pub fn write(folder: &Path, layers: usize, side: usize, samples: usize) -> Resul
     Ok(GradientPair::open(&folder.join("train"), &folder.join("query"))?)
 }
 
-/// The most memory that this process had at once, in kB, where the system tells.
+/// The peak memory of this process in kB, where the system reports it.
 fn peak() -> Option<u64> {
     let status = read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;

@@ -1,6 +1,6 @@
 use burn::tensor::Device;
 
-/// Every name [`device`] knows, which is also the cargo feature that compiles it in, and whether it was.
+/// Every name that [`device`] accepts, which is also its cargo feature, and whether it is compiled in.
 const KINDS: [(&str, bool); 7] = [
     ("flex", cfg!(feature = "flex")),
     ("ndarray", cfg!(feature = "ndarray")),
@@ -11,7 +11,7 @@ const KINDS: [(&str, bool); 7] = [
     ("metal", cfg!(feature = "metal")),
 ];
 
-/// Why a device cannot be had.
+/// Why a device is not available.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeviceError {
@@ -38,9 +38,9 @@ pub enum DeviceError {
     Index {
         /// The device's name.
         name: &'static str,
-        /// What stood after the colon.
+        /// The text after the colon.
         index: String,
-        /// What may stand there.
+        /// The accepted values.
         expected: &'static str,
     },
     /// The machine has fewer devices of this kind.
@@ -48,9 +48,9 @@ pub enum DeviceError {
     OutOfRange {
         /// The device's name.
         name: &'static str,
-        /// The index asked for.
+        /// The requested index.
         index: usize,
-        /// How many there are.
+        /// The number of devices.
         found: usize,
     },
     /// The device's library, driver or hardware is missing or failed at its first use.
@@ -58,9 +58,9 @@ pub enum DeviceError {
     Unusable {
         /// The device's name.
         name: &'static str,
-        /// What is probably missing and where it comes from.
+        /// The part that is probably missing, and its source.
         missing: &'static str,
-        /// What the device's library said, if it said anything.
+        /// The message of the device's library, if any.
         cause: String,
     },
 }
@@ -80,7 +80,7 @@ pub fn compiled_devices() -> Vec<&'static str> {
 
 /// A device by its name, without autodiff (call `.autodiff()` on it to train).
 ///
-/// | name | what it is |
+/// | name | device |
 /// |---|---|
 /// | `flex` | the processor, Burn's own backend: the default and the fastest one |
 /// | `ndarray` | the processor, an independent backend: results to compare with |
@@ -177,7 +177,7 @@ mod gpu {
         let index = index.map(|text| text.parse::<usize>().map_err(|_| wrong(text))).transpose()?;
         let unusable = |cause: String| DeviceError::Unusable { name, missing: missing(name, &cause), cause };
         let found = quietly(|| Ok(Device::enumerate(kind(name)).into_vec())).map_err(unusable)?;
-        // A device that fails to start spoils the others of the process: none is touched where none was found.
+        // A device that fails to start spoils the others of the process, so devices are opened only if some are listed.
         if found.is_empty() {
             return Err(unusable(String::new()));
         }
@@ -230,12 +230,12 @@ mod gpu {
         let data = sum.try_into_data().map_err(|e| format!("{e:?}"))?;
         device.sync().map_err(|e| e.to_string())?;
         let values = data.convert::<f32>().try_into_vec::<f32>().map_err(|e| format!("{e:?}"))?;
-        if values == [2.0; 4] { Ok(()) } else { Err(format!("1 + 1 came back as {values:?}")) }
+        if values == [2.0; 4] { Ok(()) } else { Err(format!("1 + 1 gave {values:?}")) }
     }
 
     /// Runs `work` with the panic hook silenced; what fails or panics gives its reason, the first panic's if any.
     ///
-    /// The hook belongs to the whole process and the libraries panic on threads of their own, so the message is
+    /// The hook belongs to the whole process and the libraries panic on their own threads, so the message is
     /// taken from the hook, and one call at a time may exchange it.
     fn quietly<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
         static HOOK: Mutex<()> = Mutex::new(());
@@ -254,7 +254,7 @@ mod gpu {
         outcome.map_err(|reason| first.unwrap_or(reason))
     }
 
-    /// What is probably missing, with the way to find out. Without a reason, no device was listed.
+    /// The part that is probably missing, with the way to find out. Without a reason, no device was listed.
     fn missing(name: &str, reason: &str) -> &'static str {
         match name {
             "cuda" if reason.is_empty() => "the NVIDIA driver is missing or finds no card: `nvidia-smi` must list one",

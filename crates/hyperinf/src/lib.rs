@@ -4,7 +4,7 @@
 //! This crate is the front door: every library crate of the workspace as a module, a [`prelude`], and the device
 //! choice ([`device`]). Each crate also stands alone, for programs that need only a part.
 //!
-//! | module | what it gives |
+//! | module | content |
 //! |---|---|
 //! | [`linalg`] | products of rows, decompositions, random numbers, statistics |
 //! | [`gradients`] | per-sample gradients of any Burn model from one backward pass |
@@ -37,7 +37,7 @@ pub use hyperinf_scoring as scoring;
 pub use hyperinf_solvers as solvers;
 pub use hyperinf_store as store;
 
-/// What most programs need: `use hyperinf::prelude::*;`.
+/// The imports that most programs need: `use hyperinf::prelude::*;`.
 pub mod prelude {
     pub use crate::curvature::{Curvature, Damping, Scale, Side, Storage, Structure};
     pub use crate::device;

@@ -103,9 +103,9 @@ impl Data {
 }
 
 /// The network with the losses of its data.
-pub struct Judged(pub Net);
+pub struct NetTask(pub Net);
 
-impl Task for Judged {
+impl Task for NetTask {
     type Batch = Batch;
 
     fn forward(&self, batch: &Batch, tape: &mut Tape) -> Tensor<2> {

@@ -12,23 +12,23 @@ use super::case::{Case, causal_lm, classifier};
 const TOLERANCE: f64 = 1e-5;
 
 /// Logits, losses and gradients of all samples in one padded batch, or of each alone.
-struct Found {
+struct Results {
     logits: Vec<f64>,
     losses: Vec<f64>,
     gradients: Gradients,
 }
 
-fn together<M: SampleModel>(model: &M, samples: &[M::Sample]) -> Found {
+fn together<M: SampleModel>(model: &M, samples: &[M::Sample]) -> Results {
     let batch = model.collate(&samples.iter().collect::<Vec<_>>()).expect("the samples fit the model");
     let outputs = model.forward(&batch, &mut Tape::off());
     let gradients = gradients(model, &batch, Target::Loss).expect("every adapter is used");
     let losses = values(capture(model, &batch, Target::Loss).expect("every adapter is used").values);
-    Found { logits: values(outputs), losses, gradients }
+    Results { logits: values(outputs), losses, gradients }
 }
 
-fn alone<M: SampleModel>(model: &M, samples: &[M::Sample]) -> Found {
-    let each: Vec<Found> = samples.iter().map(|sample| together(model, std::slice::from_ref(sample))).collect();
-    Found {
+fn alone<M: SampleModel>(model: &M, samples: &[M::Sample]) -> Results {
+    let each: Vec<Results> = samples.iter().map(|sample| together(model, std::slice::from_ref(sample))).collect();
+    Results {
         logits: each.iter().flat_map(|found| found.logits.clone()).collect(),
         losses: each.iter().flat_map(|found| found.losses.clone()).collect(),
         gradients: Gradients::concat(each.into_iter().map(|found| found.gradients).collect()).expect("one model"),

@@ -4,16 +4,16 @@ use clap::Args;
 
 use super::{QueryModeArg, ScoringArgs, SharedArgs};
 
-/// What `hyperinf compare` takes.
+/// Arguments of `hyperinf compare`.
 #[derive(Debug, Args)]
-pub struct CompareArgs {
+pub(crate) struct CompareArgs {
     /// Gradients of the training samples.
     #[arg(long, value_name = "FILE.safetensors")]
     pub train_gradients: PathBuf,
     /// Gradients of the queries.
     #[arg(long, value_name = "FILE.safetensors")]
     pub query_gradients: PathBuf,
-    /// The methods, with commas between them, each as for `hyperinf score --method`; `all` for every one that
+    /// The methods, separated by commas, each as for `hyperinf score --method`; `all` for every one that
     /// `hyperinf methods` lists.
     #[arg(long, value_name = "METHODS", default_value = "all", value_delimiter = ',', verbatim_doc_comment)]
     pub methods: Vec<String>,
@@ -43,7 +43,7 @@ pub struct CompareArgs {
 }
 
 impl CompareArgs {
-    /// The arguments of `score`, but for the method.
+    /// The arguments of `score`, except the method.
     pub(crate) fn scoring(&self) -> ScoringArgs {
         ScoringArgs { shared: self.shared.clone(), ..ScoringArgs::default() }
     }

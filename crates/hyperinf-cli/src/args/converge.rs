@@ -2,34 +2,34 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-/// What `hyperinf converge` takes.
+/// Arguments of `hyperinf converge`.
 #[derive(Debug, Args)]
-pub struct ConvergeArgs {
-    /// The sizes d of the matrix, with commas between them.
+pub(crate) struct ConvergeArgs {
+    /// The sizes d of the matrix, separated by commas.
     #[arg(long, value_name = "SIZES", default_value = "512", value_delimiter = ',')]
     pub dims: Vec<usize>,
-    /// The numbers N of samples that it is made of, with commas between them; every one with every d.
+    /// The numbers N of samples, separated by commas; each is combined with every d.
     #[arg(long, value_name = "NUMBERS", default_value = "800", value_delimiter = ',')]
     pub samples: Vec<usize>,
     /// Steps of each iteration.
     #[arg(long, value_name = "STEPS", default_value_t = 40)]
     pub steps: usize,
-    /// What is added to the diagonal.
+    /// λ, added to the diagonal.
     #[arg(long, value_name = "LAMBDA", default_value_t = 0.01, allow_hyphen_values = true)]
     pub damping_absolute: f64,
-    /// Repetitions with other samples; curves are means, with the spread of the draws.
+    /// Repetitions with other samples; curves show the mean and the spread.
     #[arg(long, value_name = "DRAWS", default_value_t = 3)]
     pub draws: usize,
-    /// Decides what is drawn.
+    /// The seed of the samples and of v.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// The type that is computed in.
+    /// The floating-point type.
     #[arg(long, value_enum, default_value_t)]
     pub precision: PrecisionArg,
     /// Where to compute: flex, ndarray, cuda:0, … [default: the first that was compiled in].
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
-    /// The folder for converge.csv, summary.json and one converge-dD-nN.png per size; made if it is not there.
+    /// The folder for converge.csv, summary.json and one converge-dD-nN.png per size; created if missing.
     #[arg(long, value_name = "DIR", default_value = "hyperinf-converge")]
     pub out: PathBuf,
     /// Print the summary as JSON.
@@ -37,9 +37,9 @@ pub struct ConvergeArgs {
     pub json: bool,
 }
 
-/// A type as typed.
+/// The name of a floating-point type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum PrecisionArg {
+pub(crate) enum PrecisionArg {
     /// 32 bits.
     F32,
     /// 64 bits.

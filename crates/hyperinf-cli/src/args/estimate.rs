@@ -6,9 +6,9 @@ use crate::error::{CliError, Usage};
 
 /// The estimate of the curvature.
 #[derive(Debug, Args)]
-pub struct EstimateArgs {
-    /// What the curvature is made of: the gradients of the labels, the gradients of labels sampled from
-    /// the model, or the Gauss-Newton matrix [default: empirical]
+pub(crate) struct EstimateArgs {
+    /// The estimate of the curvature: from the gradients of the labels, from the gradients of labels
+    /// sampled from the model, or the Gauss-Newton matrix [default: empirical]
     #[arg(long, value_enum, verbatim_doc_comment)]
     pub estimate: Option<EstimateArg>,
     /// sampled: draws of labels per row [default: 1]. gauss-newton: draws of a random sketch [default: exact].
@@ -21,7 +21,7 @@ pub struct EstimateArgs {
 
 /// The name of an [`Estimate`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum EstimateArg {
+pub(crate) enum EstimateArg {
     /// The gradients of the losses.
     #[default]
     Empirical,

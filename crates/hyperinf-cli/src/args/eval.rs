@@ -8,7 +8,7 @@ use crate::error::{CliError, Usage};
 
 /// Arguments of `hyperinf eval`.
 #[derive(Debug, Args)]
-pub struct EvalArgs {
+pub(crate) struct EvalArgs {
     /// The ground truth to compare scores with.
     #[command(subcommand)]
     pub truth: EvalCommand,
@@ -16,13 +16,13 @@ pub struct EvalArgs {
 
 /// Options shared by all ground truths.
 #[derive(Clone, Debug, Args)]
-pub struct EvalSharedArgs {
+pub(crate) struct EvalSharedArgs {
     /// The model and its data.
     #[command(flatten)]
     pub task: TaskArgs,
     /// The scores to compare.
     #[command(flatten)]
-    pub judged: JudgedArgs,
+    pub judged: CandidateArgs,
     /// The outputs.
     #[command(flatten)]
     pub result: ResultArgs,
@@ -30,7 +30,7 @@ pub struct EvalSharedArgs {
 
 /// The model and its data: images of digits and a perceptron.
 #[derive(Clone, Debug, Args)]
-pub struct TaskArgs {
+pub(crate) struct TaskArgs {
     /// Training images; the set has 1,797 images.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub train: usize,
@@ -68,7 +68,7 @@ pub struct TaskArgs {
 
 /// Units of hidden layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hidden(pub Vec<usize>);
+pub(crate) struct Hidden(pub Vec<usize>);
 
 fn hidden(text: &str) -> Result<Hidden, String> {
     if text == "none" {
@@ -81,7 +81,7 @@ fn hidden(text: &str) -> Result<Hidden, String> {
 
 /// The optimiser.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum OptimizerArg {
+pub(crate) enum OptimizerArg {
     /// Stochastic gradient descent with momentum.
     #[default]
     Sgd,
@@ -126,7 +126,7 @@ impl TaskArgs {
 
 /// The scores to compare.
 #[derive(Clone, Debug, Args)]
-pub struct JudgedArgs {
+pub(crate) struct CandidateArgs {
     /// Methods, separated by commas: `NAME[:PART…][/SOLVER][@ESTIMATE]`, or `all`
     ///
     /// NAME is one that `hyperinf methods` lists. PART is `rows` or `cols`, the side that hyperinf
@@ -153,8 +153,8 @@ pub struct JudgedArgs {
 
 /// The outputs.
 #[derive(Clone, Debug, Args)]
-pub struct ResultArgs {
-    /// Folder for summary.json, methods.csv and methods.png; created if absent
+pub(crate) struct ResultArgs {
+    /// Folder for summary.json, methods.csv and methods.png; created if missing
     /// [default: hyperinf-eval-TRUTH, such as hyperinf-eval-lds].
     #[arg(long, value_name = "DIR", verbatim_doc_comment)]
     pub out: Option<PathBuf>,
@@ -165,15 +165,15 @@ pub struct ResultArgs {
 
 impl ResultArgs {
     /// The output folder for a ground truth.
-    pub fn folder(&self, truth: &str) -> PathBuf {
+    pub(crate) fn folder(&self, truth: &str) -> PathBuf {
         self.out.clone().unwrap_or_else(|| format!("hyperinf-eval-{truth}").into())
     }
 }
 
 /// Retrainings and their file.
 #[derive(Clone, Debug, Args)]
-pub struct BankArgs {
-    /// File that keeps the results of all trainings, so that none is repeated
+pub(crate) struct BankArgs {
+    /// File that keeps the results of all trainings; training is never repeated
     /// [default: bank.jsonl in the folder of --out].
     #[arg(long, value_name = "FILE.jsonl", verbatim_doc_comment)]
     pub bank: Option<PathBuf>,

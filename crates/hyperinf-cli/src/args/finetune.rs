@@ -6,7 +6,7 @@ use super::{ColumnArgs, LengthArgs, ModelArgs};
 
 /// Arguments of `hyperinf finetune`.
 #[derive(Debug, Args)]
-pub struct FinetuneArgs {
+pub(crate) struct FinetuneArgs {
     /// The model.
     #[command(flatten)]
     pub model: ModelArgs,

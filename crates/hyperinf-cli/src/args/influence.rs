@@ -10,7 +10,7 @@ use super::{ColumnArgs, EstimateArgs, LengthArgs, ModelArgs, QueryModeArg, Scori
 
 /// Arguments of all commands that score rows.
 #[derive(Debug, Args)]
-pub struct InfluenceArgs {
+pub(crate) struct InfluenceArgs {
     /// The model.
     #[command(flatten)]
     pub model: ModelArgs,
@@ -48,7 +48,7 @@ pub struct InfluenceArgs {
 
 /// Arguments of `hyperinf attribute`.
 #[derive(Debug, Args)]
-pub struct AttributeArgs {
+pub(crate) struct AttributeArgs {
     /// Arguments shared with other commands.
     #[command(flatten)]
     pub influence: InfluenceArgs,
@@ -76,7 +76,7 @@ pub struct AttributeArgs {
 
 /// Arguments of `hyperinf detect`.
 #[derive(Debug, Args)]
-pub struct DetectArgs {
+pub(crate) struct DetectArgs {
     /// Arguments shared with other commands.
     #[command(flatten)]
     pub influence: InfluenceArgs,
@@ -90,7 +90,7 @@ pub struct DetectArgs {
 
 /// Arguments of `hyperinf select`.
 #[derive(Debug, Args)]
-pub struct SelectArgs {
+pub(crate) struct SelectArgs {
     /// Arguments shared with other commands.
     #[command(flatten)]
     pub influence: InfluenceArgs,
@@ -109,7 +109,7 @@ fn formats() -> PossibleValuesParser {
 
 /// An [`Amount`] of rows: `5%` or `40`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AmountArg(pub Amount);
+pub(crate) struct AmountArg(pub Amount);
 
 impl FromStr for AmountArg {
     type Err = String;

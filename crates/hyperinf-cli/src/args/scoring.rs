@@ -4,9 +4,9 @@ use hyperinf::scoring::{Normalisation, QueryMode};
 
 use crate::error::{CliError, Usage};
 
-/// How scores are computed: what all commands that score take.
+/// Arguments shared by all commands that score.
 #[derive(Debug, Default, Args)]
-pub struct ScoringArgs {
+pub(crate) struct ScoringArgs {
     /// The method: NAME[:SIDE][:SCALE][:merged][/SOLVER][@ESTIMATE], such as hyperinf:cols:merged@gauss-newton.
     ///
     /// `hyperinf methods` lists the names and their choices; the flags below say the same.
@@ -31,7 +31,7 @@ pub struct ScoringArgs {
 
 /// Options shared by all methods.
 #[derive(Clone, Debug, Default, Args)]
-pub struct SharedArgs {
+pub(crate) struct SharedArgs {
     /// λ of each block = FACTOR × the mean square of its training gradients' entries [default: 0.1].
     #[arg(long, value_name = "FACTOR", allow_hyphen_values = true)]
     pub damping: Option<f64>,
@@ -41,10 +41,10 @@ pub struct SharedArgs {
     /// One matrix per block, or one matrix over all blocks.
     #[arg(long, value_enum, default_value_t)]
     pub structure: StructureArg,
-    /// hyperinf: divide by the length of the side that is summed over, or not [default: mean].
+    /// hyperinf: divide by the length of the summed side, or not [default: mean].
     #[arg(long, value_enum)]
     pub gfim_scale: Option<ScaleArg>,
-    /// hyperinf, hyperinf-authors: the side of a block that is summed over [default: short].
+    /// hyperinf, hyperinf-authors: the side of a block to sum over [default: short].
     #[arg(long, value_enum)]
     pub gfim_side: Option<SideArg>,
     /// Optional projection, applied before scoring.
@@ -57,7 +57,7 @@ pub struct SharedArgs {
 
 /// Optional projection of the gradients, applied before scoring.
 #[derive(Clone, Debug, Default, Args)]
-pub struct ProjectArgs {
+pub(crate) struct ProjectArgs {
     /// Project every block's gradients on RANK directions of its rows and RANK of its columns before scoring:
     /// approximate, in less memory and time. Shorter sides stay as they are.
     #[arg(long, value_name = "RANK", value_parser = clap::value_parser!(u32).range(1..), verbatim_doc_comment)]
@@ -65,7 +65,7 @@ pub struct ProjectArgs {
     /// The directions [default: random].
     #[arg(long, value_enum, requires = "project")]
     pub project_on: Option<DirectionsArg>,
-    /// The seed of everything that is drawn: directions, draws of the estimate, queries [default: 0].
+    /// The seed of all random choices: directions, draws of the estimate, queries [default: 0].
     #[arg(long, value_name = "SEED")]
     pub seed: Option<u64>,
     /// The seed of the random directions alone.
@@ -74,20 +74,21 @@ pub struct ProjectArgs {
 }
 
 impl ProjectArgs {
-    /// Fails if `--seed` is given but neither the directions nor anything else is drawn.
+    /// Fails if `--seed` is given but nothing is drawn.
     pub(crate) fn check_seed(&self, other_draws: bool) -> Result<(), CliError> {
         let random = self.project.is_some() && self.project_on.unwrap_or_default() == DirectionsArg::Random;
         if self.seed.is_none() || random || other_draws {
             return Ok(());
         }
-        let reason = "give --uncertainty, a random --project, or --estimate sampled";
-        Err(Usage::Combination { first: "--seed".into(), second: "nothing that is drawn", reason }.into())
+        let reason =
+            "neither a random --project, nor draws of an estimate, nor --uncertainty over queries is asked for";
+        Err(Usage::Combination { first: "--seed".into(), second: "a run without random choices", reason }.into())
     }
 }
 
 /// The directions of a projection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum DirectionsArg {
+pub(crate) enum DirectionsArg {
     /// Gaussian numbers: inner products are kept on average.
     #[default]
     Random,
@@ -97,20 +98,20 @@ pub enum DirectionsArg {
 
 /// The name of a [`QueryMode`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum QueryModeArg {
+pub(crate) enum QueryModeArg {
     /// One row of scores per query.
     #[default]
     Each,
-    /// One row for the mean of the queries' gradients.
+    /// One row for the mean query gradient.
     Mean,
 }
 
 /// The name of a [`Normalisation`]; `x` is a preconditioned query gradient, `g` a training gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum NormaliseArg {
-    /// Nothing.
+pub(crate) enum NormaliseArg {
+    /// No normalisation.
     None,
-    /// The norm of g: samples with large gradients count no more than others.
+    /// The norm of g: samples with large gradients do not dominate.
     L2,
     /// The norms of x and g: from -1 to 1.
     Cosine,
@@ -122,7 +123,7 @@ pub enum NormaliseArg {
 
 /// Whether curvature is per block or over all blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum StructureArg {
+pub(crate) enum StructureArg {
     /// One matrix per block.
     #[default]
     PerBlock,
@@ -132,8 +133,8 @@ pub enum StructureArg {
 
 /// The name of a [`Scale`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ScaleArg {
-    /// Divided by the length of the side that is summed over: the trace is the Fisher's.
+pub(crate) enum ScaleArg {
+    /// Divided by the length of the summed side: the trace equals the Fisher's.
     Mean,
     /// Not divided, as in the authors' program.
     Sum,
@@ -141,7 +142,7 @@ pub enum ScaleArg {
 
 /// The name of a [`Side`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum SideArg {
+pub(crate) enum SideArg {
     /// The shorter side.
     Short,
     /// The rows.

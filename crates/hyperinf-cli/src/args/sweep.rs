@@ -4,9 +4,9 @@ use clap::Args;
 
 use super::{DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg};
 
-/// What `hyperinf sweep` takes.
+/// Arguments of `hyperinf sweep`.
 #[derive(Debug, Args)]
-pub struct SweepArgs {
+pub(crate) struct SweepArgs {
     /// Gradients of the training samples.
     #[arg(long, value_name = "FILE.safetensors")]
     pub train_gradients: PathBuf,
@@ -16,7 +16,7 @@ pub struct SweepArgs {
     /// The method, as for `hyperinf score --method`.
     #[arg(long, value_name = "METHOD", default_value = "hyperinf")]
     pub method: String,
-    /// The dampings, with commas between them: λ of each block = FACTOR × the mean square of its
+    /// The dampings, separated by commas: λ of each block = FACTOR × the mean square of its
     /// training gradients' entries.
     #[arg(
         long,
@@ -28,7 +28,7 @@ pub struct SweepArgs {
         verbatim_doc_comment
     )]
     pub damping: Vec<f64>,
-    /// Absolute dampings, with commas between them: λ of every block, in units of squared gradients.
+    /// Absolute dampings, separated by commas: λ of every block, in units of squared gradients.
     #[arg(
         long,
         value_name = "LAMBDAS",
@@ -40,14 +40,14 @@ pub struct SweepArgs {
     /// The values of --damping are absolute.
     #[arg(long, hide = true)]
     pub absolute: bool,
-    /// hyperinf, hyperinf-authors: the sides to sum over, with commas between them.
+    /// hyperinf, hyperinf-authors: the sides to sum over, separated by commas.
     #[arg(long, value_enum, value_name = "SIDES", value_delimiter = ',')]
     pub sides: Vec<SideArg>,
-    /// hyperinf: divide by the length of the side that is summed over, or not [default: mean].
+    /// hyperinf: divide by the length of the summed side, or not [default: mean].
     #[arg(long, value_enum)]
     pub gfim_scale: Option<ScaleArg>,
-    /// Ranks of a projection, with commas between them: the number of directions that the rows and the columns
-    /// of every block's gradients are projected on before scoring.
+    /// Ranks of a projection, separated by commas: the number of directions that the rows and the columns of
+    /// every block's gradients are projected on before scoring.
     #[arg(
         long,
         value_name = "RANKS",
@@ -84,8 +84,8 @@ pub struct SweepArgs {
     /// Where to compute: flex, ndarray, cuda:0, … [default: the first that was compiled in].
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
-    /// The folder for sweep.csv, scores.parquet, sweep.png, spearman.png and summary.json; made if it is
-    /// not there.
+    /// The folder for sweep.csv, scores.parquet, sweep.png, spearman.png and summary.json; created if
+    /// missing.
     #[arg(long, value_name = "DIR", default_value = "hyperinf-sweep", verbatim_doc_comment)]
     pub out: PathBuf,
     /// Print the summary as JSON.
@@ -101,8 +101,8 @@ impl SweepArgs {
 
     /// The arguments of `score` for one side and one rank of a projection.
     pub(crate) fn scoring(&self, side: Option<SideArg>, rank: Option<u32>) -> ScoringArgs {
-        let (project_on, project_seed) = (self.project_on, self.seed);
-        let project = ProjectArgs { project: rank, project_on, seed: None, project_seed };
+        let (project_on, seed) = (self.project_on, self.seed);
+        let project = ProjectArgs { project: rank, project_on, seed, project_seed: None };
         let shared = SharedArgs {
             structure: self.structure,
             gfim_scale: self.gfim_scale,

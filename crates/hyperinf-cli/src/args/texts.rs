@@ -5,7 +5,7 @@ use hyperinf::data::{ColumnOptions, LengthOptions, ReadOptions};
 
 /// The model and its tokenizer.
 #[derive(Clone, Debug, Args)]
-pub struct ModelArgs {
+pub(crate) struct ModelArgs {
     /// The model: a folder, a .gguf or llama2.c .bin file, or a name on the hub.
     #[arg(long, value_name = "MODEL")]
     pub model: String,
@@ -14,10 +14,10 @@ pub struct ModelArgs {
     pub tokenizer: Option<PathBuf>,
 }
 
-/// How rows are read.
+/// Columns of the data sets.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Data")]
-pub struct ColumnArgs {
+pub(crate) struct ColumnArgs {
     /// The column of the text [default: text, or the first of a usual pair].
     #[arg(long, value_name = "COLUMN")]
     pub text_column: Option<String>,
@@ -44,10 +44,10 @@ pub struct ColumnArgs {
     pub skip_bad_rows: bool,
 }
 
-/// How long texts may be.
+/// Limits on the length of texts.
 #[derive(Clone, Copy, Debug, Default, Args)]
 #[command(next_help_heading = "Data")]
-pub struct LengthArgs {
+pub(crate) struct LengthArgs {
     /// The most tokens of a row [default: as the adapter was trained, or else what the model accepts, at most 512
     /// for encoders and 2048 for decoders].
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]

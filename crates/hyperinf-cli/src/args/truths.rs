@@ -11,7 +11,7 @@ use crate::error::{CliError, Usage};
 
 /// The ground truths.
 #[derive(Debug, Subcommand)]
-pub enum EvalCommand {
+pub(crate) enum EvalCommand {
     /// Linear datamodelling score: do summed scores predict the losses after retraining on random subsets?
     ///
     /// Draws random halves of the training images, trains on each with several seeds, and correlates
@@ -81,7 +81,7 @@ impl EvalCommand {
 
 /// Arguments of `hyperinf eval lds`.
 #[derive(Debug, Args)]
-pub struct LdsArgs {
+pub(crate) struct LdsArgs {
     /// Random subsets.
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub subsets: usize,
@@ -105,7 +105,7 @@ impl LdsArgs {
 
 /// Arguments of `hyperinf eval loo`.
 #[derive(Debug, Args)]
-pub struct LooArgs {
+pub(crate) struct LooArgs {
     /// Training images to leave out, one at a time: the first ones, which are random.
     #[arg(long, value_name = "N", default_value_t = 40)]
     pub leave_out: usize,
@@ -126,7 +126,7 @@ impl LooArgs {
 
 /// Arguments of `hyperinf eval mislabel`.
 #[derive(Debug, Args)]
-pub struct MislabelArgs {
+pub(crate) struct MislabelArgs {
     /// Share of the training images that get a wrong label.
     #[arg(long, value_name = "SHARE", default_value_t = 0.2, allow_hyphen_values = true)]
     pub noise: f64,
@@ -151,7 +151,7 @@ impl MislabelArgs {
 
 /// Arguments of `hyperinf eval pbrf`.
 #[derive(Debug, Args)]
-pub struct PbrfArgs {
+pub(crate) struct PbrfArgs {
     /// Training images that lose weight, one at a time: the first ones, which are random.
     #[arg(long, value_name = "N", default_value_t = 30)]
     pub samples: usize,
@@ -181,7 +181,7 @@ impl PbrfArgs {
 
 /// Arguments of `hyperinf eval brittleness`.
 #[derive(Debug, Args)]
-pub struct BrittlenessArgs {
+pub(crate) struct BrittlenessArgs {
     /// Numbers of most helpful images to remove for each query.
     #[arg(long, value_name = "COUNTS", default_value = "20,40,80", value_delimiter = ',')]
     pub remove: Vec<usize>,
@@ -206,7 +206,7 @@ impl BrittlenessArgs {
 
 /// Arguments of `hyperinf eval selection`.
 #[derive(Debug, Args)]
-pub struct SelectionArgs {
+pub(crate) struct SelectionArgs {
     /// Shares of the training images to keep.
     #[arg(long, value_name = "SHARES", default_value = "0.05,0.2,0.4,0.7", value_delimiter = ',')]
     pub keep: Vec<f64>,
@@ -239,7 +239,7 @@ impl SelectionArgs {
 
 /// Arguments of `hyperinf eval subclass`.
 #[derive(Debug, Args)]
-pub struct SubclassArgs {
+pub(crate) struct SubclassArgs {
     /// Superclasses that the model learns: a digit's is the digit modulo N, 2 for even and odd; at most 5.
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub classes: usize,

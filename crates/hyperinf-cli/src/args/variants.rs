@@ -5,7 +5,7 @@ use hyperinf::scoring::Pool;
 
 /// Contrasts, groups, checkpoints and error bars.
 #[derive(Debug, Args)]
-pub struct VariantArgs {
+pub(crate) struct VariantArgs {
     /// Gradients of other samples, for the curvature.
     #[arg(long, value_name = "FILE.safetensors")]
     pub curvature_gradients: Option<PathBuf>,
@@ -43,14 +43,14 @@ pub struct VariantArgs {
     /// (10) the standard deviation, the smallest and the largest.
     #[arg(long, value_name = "REPEATS", num_args = 0..=1, verbatim_doc_comment)]
     pub uncertainty: Option<Option<usize>>,
-    /// What is resampled [default: queries].
+    /// The source of the uncertainty [default: queries].
     #[arg(long, value_enum, value_name = "WHAT", requires = "uncertainty")]
     pub uncertainty_over: Option<OverArg>,
 }
 
-/// What is resampled for error bars.
+/// The source of the uncertainty behind error bars.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum OverArg {
+pub(crate) enum OverArg {
     /// Queries, with replacement: the uncertainty from the choice of queries.
     #[default]
     Queries,
@@ -60,7 +60,7 @@ pub enum OverArg {
 
 /// The name of a [`Pool`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum PoolArg {
+pub(crate) enum PoolArg {
     /// The effect of leaving the whole group out.
     #[default]
     Sum,

@@ -1,4 +1,4 @@
-//! Memory: what a method will need, what is free, and what was used.
+//! Memory: needed by a method, free, and used.
 
 use std::fs;
 
@@ -16,13 +16,14 @@ const SHARE: f64 = 0.8;
 /// Bytes of gradients that are read at once, where not all samples are held.
 const BATCH: f64 = (256_u64 << 20) as f64;
 
-/// The memory that methods may take, in GiB; `None` where the system does not say what is free.
+/// The memory that methods may take, in GiB; `None` where the system does not report free memory.
 pub(super) fn limit(asked: Option<f64>) -> Option<f64> {
     asked.or_else(|| Some(field("/proc/meminfo", "MemAvailable")? / GIB * SHARE))
 }
 
-/// About what the largest block, or all blocks merged, takes with a method, in GiB: gradients of the training samples
-/// (two blocks, since one is read while the other is scored) and the queries, the curvature, and copies of it in f64.
+/// The approximate memory that a method needs for the largest block, or for all blocks merged, in GiB: gradients of
+/// the training samples (two blocks, since one is read while the other is scored) and of the queries, the curvature,
+/// and its copies in f64.
 /// Projected gradients are read in batches of whole ones.
 pub(super) fn needed(settings: &Settings, pair: &GradientPair) -> f64 {
     let mut blocks = pair.scored_blocks();
@@ -59,9 +60,9 @@ pub(super) struct Meter {
 /// The highest resident memory while a method ran, in MiB.
 #[derive(Clone, Copy)]
 pub(super) struct Peak {
-    /// Above what was held when it began: too little by freed memory that it used again.
+    /// Above the memory held when it began: too low if it reused freed memory.
     pub(super) rise: f64,
-    /// Above what was held before the first method: too much by freed memory of others that the program kept.
+    /// Above the memory held before the first method: too high if the program kept memory that other methods freed.
     pub(super) total: f64,
 }
 

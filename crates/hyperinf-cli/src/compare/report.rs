@@ -179,7 +179,7 @@ impl Summary {
             )?;
         }
         if self.methods.iter().any(|m| m.converged == Some(false)) {
-            writeln!(out, "* the solver stopped before it reached its tolerance")?;
+            writeln!(out, "* the solver stopped before reaching its tolerance")?;
         }
         for method in self.methods.iter().filter(|m| !m.computed) {
             writeln!(out, "{} was left out: {}", method.name, method.reason.as_deref().unwrap_or("unknown"))?;

@@ -61,7 +61,7 @@ impl Summary {
             hyperinf_version: env!("CARGO_PKG_VERSION"),
             problem: "x A = v, A = (1/N) sum of s sT + damping I, entries of s and v standard normal",
             error: "euclidean norm of the difference from the answer by Cholesky and a refinement in f64",
-            step: "after that many steps; 0 is the start; steps of an attempt that was given up do not count",
+            step: "number of steps so far; 0 is the start; steps of an abandoned attempt do not count",
             draws_left_out: "those on which a method diverged are in none of its numbers but diverged and failures",
             damping: config.damping,
             steps: config.steps,
@@ -87,7 +87,7 @@ impl Summary {
             self.damping, self.seed
         )?;
         writeln!(out, "device    {}, {}; {:.1} s", self.device, self.precision, self.seconds)?;
-        writeln!(out, "error     ‖x̂ − A⁻¹v‖₂ after so many steps, mean ± standard deviation of the draws")?;
+        writeln!(out, "error     ‖x̂ − A⁻¹v‖₂ after each number of steps, mean ± standard deviation of the draws")?;
         for size in &self.sizes {
             size.text(self.draws, out)?;
         }

@@ -17,7 +17,7 @@ const TOKENIZER: &[u8] = include_bytes!("../../assets/tokenizer.json.gz");
 const BASE: &[u8] = include_bytes!("../../assets/base.safetensors.gz");
 
 /// The demo's data, unpacked.
-pub struct DemoData {
+pub(crate) struct DemoData {
     /// 1,500 mails for fine-tuning, a third of them spam.
     pub train: Vec<Mail>,
     /// 400 mails for validation, a third of them spam.
@@ -29,7 +29,7 @@ pub struct DemoData {
 
 /// An e-mail without its headers.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Mail {
+pub(crate) struct Mail {
     /// The first 700 characters that its reader sees, on one line.
     pub text: String,
     /// The true label.
@@ -38,7 +38,7 @@ pub struct Mail {
 
 /// An embedded file is damaged.
 #[derive(Debug, thiserror::Error)]
-pub enum DataError {
+pub(crate) enum DataError {
     /// The file is not gzip.
     #[error("the embedded {file} cannot be unpacked")]
     Unpack {
@@ -75,7 +75,7 @@ impl From<DataError> for CliError {
 /// # Errors
 ///
 /// If the embedded assets are damaged.
-pub fn load() -> Result<DemoData, DataError> {
+pub(crate) fn load() -> Result<DemoData, DataError> {
     #[derive(Deserialize)]
     struct Mails {
         train: Vec<Mail>,
@@ -92,7 +92,7 @@ impl DemoData {
     /// # Errors
     ///
     /// If the embedded assets are damaged.
-    pub fn base(&self, device: &Device) -> Result<Encoder, DataError> {
+    pub(crate) fn base(&self, device: &Device) -> Result<Encoder, DataError> {
         let (_, header) = SafeTensors::read_metadata(&self.base)?;
         let sizes = header.metadata().as_ref().and_then(|m| m.get("encoder"));
         let sizes = sizes.ok_or_else(|| DataError::Sizes("the key `encoder` is missing".into()))?;
@@ -114,7 +114,7 @@ impl DemoData {
     /// # Errors
     ///
     /// If the tokenizer fails.
-    pub fn tokens(&self, text: &str, longest: usize) -> Result<Vec<u32>, DataError> {
+    pub(crate) fn tokens(&self, text: &str, longest: usize) -> Result<Vec<u32>, DataError> {
         let encoding = self.tokenizer.encode_fast(text, false).map_err(DataError::Tokenizer)?;
         let ids = encoding.get_ids();
         Ok(ids[..ids.len().min(longest)].to_vec())

@@ -16,7 +16,7 @@ const TOKENS: usize = 128;
 /// # Errors
 ///
 /// If the tokenizer fails.
-pub fn sample(data: &DemoData, mail: &Mail, spam: bool) -> Result<Sample, DataError> {
+pub(crate) fn sample(data: &DemoData, mail: &Mail, spam: bool) -> Result<Sample, DataError> {
     let tokens = data.tokens(&mail.text, TOKENS)?;
     Ok(Sample { tokens, label: usize::from(spam), ..Sample::default() })
 }
@@ -28,7 +28,7 @@ pub fn sample(data: &DemoData, mail: &Mail, spam: bool) -> Result<Sample, DataEr
 /// # Errors
 ///
 /// If the embedded assets are damaged.
-pub fn build(data: &DemoData, seed: u64, device: &Device) -> Result<EncoderClassifier, DataError> {
+pub(crate) fn build(data: &DemoData, seed: u64, device: &Device) -> Result<EncoderClassifier, DataError> {
     let lora = LoraConfig { rank: 4, alpha: 16.0, ..LoraConfig::default() };
     let encoder = adapt(data.base(device)?, &[ALL_LINEAR], &lora, seed)?;
     Ok(EncoderClassifier::new(encoder, HeadKind::Mean, 2, RecordedLayers::AdaptersAndHead, seed.wrapping_add(1))?)
@@ -39,7 +39,7 @@ pub fn build(data: &DemoData, seed: u64, device: &Device) -> Result<EncoderClass
 /// # Errors
 ///
 /// If training diverges.
-pub fn tune(
+pub(crate) fn tune(
     model: EncoderClassifier,
     samples: &[Sample],
     seed: u64,

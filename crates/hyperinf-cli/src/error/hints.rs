@@ -38,7 +38,7 @@ fn usage_hint(error: &Usage) -> Option<String> {
             format!("there are {}", names.join(", "))
         }
         Usage::Spec(_) => "`hyperinf methods` lists all methods and their choices".into(),
-        Usage::Damping { flag: "--damping", .. } => "0.1 is the usual factor, and the default".into(),
+        Usage::Damping { flag: "--damping", .. } => "0.1 is the usual factor".into(),
         Usage::Damping { .. } => "leave it out for 0.1 × the mean square of each block's gradients".into(),
         Usage::Noise { .. } => "0.2 gives every fifth mail the wrong label".into(),
         Usage::Amount { .. } => "ask for at least one row and at most all of them".into(),
@@ -56,7 +56,7 @@ fn library_hint(error: &Library) -> Option<String> {
             "leave --solver out for the method's own, or take exact, auto or cg, which invert every curvature".into()
         }
         Library::Score(ScoreError::NoCaptures) => {
-            "`hyperinf methods` lists what needs no activations; of these shampoo is the most like it".into()
+            "`hyperinf methods` lists the methods that need no activations; shampoo is the nearest".into()
         }
         Library::Score(ScoreError::Curvature(CurvatureError::TooSmall { .. })) => {
             "scale all gradients of both files up by the same factor".into()

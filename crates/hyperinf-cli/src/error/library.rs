@@ -15,7 +15,7 @@ use super::{CliError, Input, Numbers, Usage};
 
 /// An error of a library.
 #[derive(Debug, thiserror::Error)]
-pub enum Library {
+pub(crate) enum Library {
     /// Gradients cannot be scored from their files, or a file cannot be written.
     #[error(transparent)]
     Store(StoreError),
@@ -26,7 +26,7 @@ pub enum Library {
     #[error(transparent)]
     Run(RunError),
     /// The model cannot be trained or run.
-    #[error("the model cannot be used like this")]
+    #[error("the model does not support this use")]
     Model(#[from] ModelError),
     /// Gradients could not be computed.
     #[error("the gradients cannot be computed")]
@@ -193,7 +193,7 @@ fn flag(choice: Choice) -> &'static str {
         Choice::Projection => "--project",
         Choice::ErrorBars => "--uncertainty",
         Choice::EachQuery => "--query-mode each",
-        Choice::NothingRandom => "nothing that is drawn",
+        Choice::NothingRandom => "a run without random choices",
         Choice::LanguageModel => "a language model",
     }
 }

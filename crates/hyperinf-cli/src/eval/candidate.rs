@@ -4,19 +4,19 @@ use hyperinf::curvature::Damping;
 use hyperinf::eval::Candidate;
 use hyperinf::scoring::{EstimateKind, MethodSpec};
 
-use crate::args::{JudgedArgs, at_least, once};
+use crate::args::{CandidateArgs, at_least, once};
 use crate::error::{CliError, Usage};
 
 /// The seed of sampled labels.
 pub(super) const LABEL_SEED: u64 = 0;
 
 /// Label draws per image.
-pub(super) fn draws(args: &JudgedArgs) -> usize {
+pub(super) fn draws(args: &CandidateArgs) -> usize {
     args.draws.unwrap_or(16)
 }
 
 /// The damping factors.
-pub(super) fn dampings(args: &JudgedArgs, default: f64) -> Result<Vec<f64>, CliError> {
+pub(super) fn dampings(args: &CandidateArgs, default: f64) -> Result<Vec<f64>, CliError> {
     let dampings = if args.damping.is_empty() { vec![default] } else { once(&args.damping) };
     match dampings.iter().find(|&&factor| Damping::Relative(factor).validate().is_err()) {
         None => Ok(dampings),
@@ -26,7 +26,7 @@ pub(super) fn dampings(args: &JudgedArgs, default: f64) -> Result<Vec<f64>, CliE
 
 /// The methods, each once. Options without effect are refused: `--damping` unless a method or the ground truth needs
 /// it, `--draws` unless a method samples labels.
-pub(super) fn candidates(args: &JudgedArgs, damping_needed: bool) -> Result<Vec<Candidate>, CliError> {
+pub(super) fn candidates(args: &CandidateArgs, damping_needed: bool) -> Result<Vec<Candidate>, CliError> {
     at_least("--models", args.models, 1)?;
     at_least("--draws", draws(args), 1)?;
     let specs = MethodSpec::list(&args.methods, &Candidate::all()?)?;

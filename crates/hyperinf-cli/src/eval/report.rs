@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::candidate::{LABEL_SEED, draws};
-use crate::args::{JudgedArgs, ResultArgs};
+use crate::args::{CandidateArgs, ResultArgs};
 use crate::error::CliError;
 use crate::figure::{Bar, Bars, stage_bars};
 use crate::to_stdout;
@@ -39,7 +39,7 @@ pub(super) struct Report<'a> {
     pub(super) found: &'a Evaluation,
     /// The device's name.
     pub(super) device: &'a str,
-    pub(super) judged: &'a JudgedArgs,
+    pub(super) judged: &'a CandidateArgs,
 }
 
 #[derive(Serialize)]
@@ -68,16 +68,16 @@ impl Report<'_> {
     pub(super) fn write(&self, folder: &OutputFolder, args: &ResultArgs) -> Result<(), CliError> {
         let summary = self.summary();
         let cells = self.cells();
-        let [csv, told] = FILES.map(|name| folder.file(name));
+        let [csv, json] = FILES.map(|name| folder.file(name));
         let column = |place: usize| Column::Text(cells.iter().map(|row| row[place].as_str()).collect());
         let names = self.names();
         let columns = names.iter().enumerate().map(|(place, name)| (name.as_str(), column(place)));
         let csv = stage_csv(&csv, &Table::new(columns.collect()))?;
-        let told = stage_json(&told, &summary)?;
+        let json = stage_json(&json, &summary)?;
         let picture = folder.file(PICTURE);
         let picture = self.picture(&picture)?;
         csv.place()?;
-        told.place()?;
+        json.place()?;
         match picture {
             Some(picture) => picture.place()?,
             None => remove(&folder.file(PICTURE))?,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::score::{Scoring, Settings, entries};
 
-/// `summary.json` of a run over rows: how its scores came about.
+/// `summary.json` of a run over rows: its settings, inputs and residuals.
 #[derive(Serialize)]
 pub(crate) struct Summary<'a> {
     command: &'static str,

@@ -5,7 +5,7 @@ use hyperinf::store::{Directions, GradientPair, ProjectionSpec};
 use crate::args::{DirectionsArg, ProjectArgs};
 use crate::error::{CliError, Usage};
 
-/// The projection that was asked for.
+/// The projection that the arguments describe.
 ///
 /// # Errors
 ///
@@ -23,7 +23,7 @@ pub(super) fn projection(args: &ProjectArgs) -> Result<Option<ProjectionSpec>, C
     Ok(Some(ProjectionSpec { rank: rank as usize, directions }))
 }
 
-/// The flags that ask for a projection.
+/// The flags of a projection.
 pub(crate) fn flags(projection: ProjectionSpec) -> String {
     let directions = match projection.directions {
         Directions::Random { seed: 0 } => String::new(),

@@ -93,14 +93,14 @@ impl Report<'_> {
         if let Some(input) = contrast_gradients {
             writeln!(
                 out,
-                "contrast  less the mean of {} in {}",
+                "contrast  minus the mean of {} in {}",
                 counted(input.samples, "query", "queries"),
                 input.file
             )?;
         }
         if let Some(groups) = groups {
-            let told = counted(groups.groups, "group", "groups");
-            writeln!(out, "groups    {told} of {}, the {} of each", groups.file, groups.scores)?;
+            let count = counted(groups.groups, "group", "groups");
+            writeln!(out, "groups    {count} of {}, the {} of each", groups.file, groups.scores)?;
         }
         if let Some(UncertaintySummary { resamples, spearman, top, top_overlap, over, .. }) = uncertainty {
             let sets = if *over == "random projections" { "" } else { "sets of " };
@@ -119,7 +119,7 @@ impl Report<'_> {
         let what = if self.outcome.groups.is_some() { "group" } else { "sample" };
         let score = match &self.summary.uncertainty {
             None => "score",
-            Some(told) if told.level.is_some() => "score ± std. error",
+            Some(spread) if spread.level.is_some() => "score ± std. error",
             Some(_) => "score ± deviation ",
         };
         let width = if self.outcome.spread.is_some() { 39 } else { 26 };
@@ -144,7 +144,7 @@ impl Report<'_> {
         if left > 0 {
             writeln!(out, "\n… and {}", counted(left, "more query", "more queries"))?;
         }
-        writeln!(out, "\nAll scores: --output FILE.parquet, .safetensors or .csv")
+        writeln!(out, "\nAll scores: --output FILE.parquet, .safetensors, .csv or .jsonl")
     }
 
     fn rankings(&self, queries: usize) -> Vec<Ranking> {
@@ -204,12 +204,12 @@ pub(crate) fn head(out: &mut dyn Write, scoring: &Scoring, blocks: usize, second
     }
     if let Some(residual) = scoring.residual {
         let tolerance = scoring.blocks.iter().filter_map(|b| b.tolerance).reduce(f64::min);
-        let told = match tolerance {
+        let reached = match tolerance {
             Some(tolerance) if scoring.converged => format!("tolerance {tolerance:.1e}, reached"),
             Some(tolerance) => format!("tolerance {tolerance:.1e}, NOT reached"),
             None => "by design not the inverse".into(),
         };
-        writeln!(out, "residual  {residual:.2e}, the largest of a block, relative ({told})")?;
+        writeln!(out, "residual  {residual:.2e}, the largest of a block, relative ({reached})")?;
     }
     Ok(())
 }

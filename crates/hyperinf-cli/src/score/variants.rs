@@ -25,7 +25,7 @@ pub(super) struct Variants<'a> {
     repeats: Option<Repeats>,
 }
 
-/// What is resampled, for error bars.
+/// Repetitions for error bars, by the source of the uncertainty.
 #[derive(Clone, Copy)]
 enum Repeats {
     Queries(Bootstrap),
@@ -82,9 +82,9 @@ impl Outcome {
         let base = match (contrast, first_order) {
             (false, _) => base.to_owned(),
             (true, true) => {
-                base.replace("the query's loss", "the queries' mean loss less the contrast queries' mean loss")
+                base.replace("the query's loss", "the queries' mean loss minus the contrast queries' mean loss")
             }
-            (true, false) => format!("{base}, of the mean of the queries less the mean of the contrast queries"),
+            (true, false) => format!("{base}, of the mean of the queries minus the mean of the contrast queries"),
         };
         match self.groups.as_ref().map(|groups| groups.scores) {
             None => base,
@@ -113,7 +113,7 @@ impl<'a> Variants<'a> {
 
     /// # Errors
     ///
-    /// If error bars over projections are asked for, and nothing is projected.
+    /// If `--uncertainty-over projections` is given but nothing is projected.
     pub(super) fn check_projection(&self, pair: &GradientPair, how: Option<ProjectionSpec>) -> Result<(), CliError> {
         match (self.repeats, how) {
             (Some(Repeats::Projections(_)), Some(how)) if pair.is_within(how.rank) => Err(nothing_projected()),
@@ -229,12 +229,12 @@ fn nothing_projected() -> CliError {
     Usage::Combination {
         first: "--uncertainty over projections".into(),
         second: "this --project",
-        reason: "no side of any block is longer than the rank, so that nothing is projected",
+        reason: "no side of any block is longer than the rank, so nothing is projected",
     }
     .into()
 }
 
-/// What is resampled, and how many times.
+/// The repetitions that the arguments ask for.
 fn repeats(args: &ScoreArgs, count: Option<usize>) -> Result<Repeats, CliError> {
     let flag = "--uncertainty";
     if args.variants.uncertainty_over.unwrap_or_default() == OverArg::Queries {

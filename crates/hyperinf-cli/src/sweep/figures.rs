@@ -2,18 +2,18 @@ use std::path::Path;
 
 use hyperinf::eval::Agreement;
 
-use super::report::told;
-use super::{Sweep, Swept};
+use super::report::variant_label;
+use super::{SideSweep, Sweep};
 use crate::error::CliError;
 use crate::figure::{self, Axis, HeatMap, Line, Panel, Point};
 use hyperinf::store::Staged;
 
-/// The agreement of neighbours, and what else is known, by damping.
+/// The agreement of neighbouring dampings and, where known, the AUC, by damping.
 pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> Result<Staged<'a>, CliError> {
     let several = sweep.sides.len() > 1;
-    // With more variants than patterns every line gets a look of its own.
+    // With more variants than patterns every line gets its own style.
     let patterns = (2..=figure::PATTERNS).contains(&sweep.sides.len());
-    let named = |name: &str, side: &Swept| match told(side).filter(|_| several) {
+    let named = |name: &str, side: &SideSweep| match variant_label(side).filter(|_| several) {
         Some(side) => format!("{name}, {side}"),
         None => name.to_owned(),
     };
@@ -44,7 +44,7 @@ pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> Result<Stage
     }
     let chosen = sweep.chosen.map(|place| &sweep.sides[place]);
     let mark = chosen.and_then(|side| Some(side.study.advice.as_ref()?.damping));
-    let of = chosen.and_then(told).map(|of| format!(", {of}")).unwrap_or_default();
+    let of = chosen.and_then(variant_label).map(|of| format!(", {of}")).unwrap_or_default();
     let kind = if sweep.args.values().1 { "damping, absolute" } else { "damping, relative" };
     let kind = mark.map_or_else(|| kind.to_owned(), |damping| format!("{kind} (line: recommended, {damping}{of})"));
     let (low, high) = (sweep.dampings[0], sweep.dampings[sweep.dampings.len() - 1]);
@@ -63,7 +63,7 @@ pub(super) fn stage_lines<'a>(path: &'a Path, sweep: &Sweep<'_>) -> Result<Stage
 
 /// The rank correlations of all dampings with all.
 pub(super) fn stage_map<'a>(path: &'a Path, sweep: &Sweep<'_>) -> Result<Staged<'a>, CliError> {
-    let name = |side: &Swept, damping: f64| match told(side) {
+    let name = |side: &SideSweep, damping: f64| match variant_label(side) {
         Some(of) => format!("{of}, {damping}"),
         None => damping.to_string(),
     };

@@ -6,7 +6,7 @@ use hyperinf::eval::Advice;
 use hyperinf::scoring::{BlockReport, Method, Set};
 use serde::Serialize;
 
-use super::{Sweep, Swept};
+use super::{SideSweep, Sweep};
 use crate::args::{QueryModeArg, StructureArg};
 use crate::error::CliError;
 use crate::score::{Input, counted, entries, flags, input};
@@ -86,12 +86,12 @@ struct DampingSummary {
 }
 
 /// The name of the side.
-fn side_of(side: &Swept) -> Option<String> {
+fn side_of(side: &SideSweep) -> Option<String> {
     side.variant.side.and_then(|side| Some(side.to_possible_value()?.get_name().to_owned()))
 }
 
 /// The name of a variant among the others.
-pub(super) fn told(side: &Swept) -> Option<String> {
+pub(super) fn variant_label(side: &SideSweep) -> Option<String> {
     label(side_of(side).as_deref(), side.variant.rank.map(|rank| rank as usize))
 }
 
@@ -276,7 +276,7 @@ impl SideSummary {
         let top = format!("top {}", summary.top_k);
         // Only where there is another.
         let ranked = self.dampings.iter().any(|row| row.spearman_next_rank.is_some());
-        let next_rank = |told: &str| if ranked { format!("  {told:>9}") } else { String::new() };
+        let next_rank = |header: &str| if ranked { format!("  {header:>9}") } else { String::new() };
         let (with, of) = (next_rank("next rank"), next_rank("Spearman"));
         writeln!(out, "{:>10} {:>10}  {:>18}{with}  {:>18}", "", "", "agreement with next", "with dot product")?;
         writeln!(
@@ -302,7 +302,7 @@ impl SideSummary {
             )?;
         }
         if self.dampings.iter().any(|row| !row.converged) {
-            writeln!(out, "* a solver stopped before it reached its tolerance")?;
+            writeln!(out, "* a solver stopped before reaching its tolerance")?;
         }
         Ok(())
     }
@@ -316,7 +316,7 @@ pub(super) fn stage_scores<'a>(
 ) -> std::result::Result<Staged<'a>, CliError> {
     let scores = &sweep.sides[0].found[0].scores;
     let ids = Ids { queries: IdColumn::numbered(scores.queries()), train: IdColumn::numbered(scores.samples()) };
-    let rank = |side: &Swept| side.variant.rank.map(|rank| rank.to_string()).unwrap_or_default();
+    let rank = |side: &SideSweep| side.variant.rank.map(|rank| rank.to_string()).unwrap_or_default();
     let names: Vec<[String; 2]> = sweep.sides.iter().map(|s| [side_of(s).unwrap_or_default(), rank(s)]).collect();
     let tables = sweep.sides.iter().zip(&names).flat_map(|(side, [name, rank])| {
         let ids = &ids;

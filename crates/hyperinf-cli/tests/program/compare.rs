@@ -1,4 +1,4 @@
-//! `hyperinf compare`: what it tells is what the scores of `hyperinf score` say.
+//! `hyperinf compare`: its figures follow from the scores of `hyperinf score`.
 
 use std::collections::BTreeSet;
 use std::fs;

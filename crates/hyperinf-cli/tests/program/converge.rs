@@ -142,7 +142,7 @@ fn method<'a>(told: &'a Value, name: &str) -> &'a Value {
     methods.iter().find(|method| method["name"] == name).expect("every method is there")
 }
 
-/// Of one draw of these the power estimate is too low, from which the iterations diverge.
+/// On one of these draws the power estimate is too low, and the iterations diverge.
 #[test]
 fn a_bound_that_is_none_is_replaced_as_by_the_solver() {
     for device in device_names() {

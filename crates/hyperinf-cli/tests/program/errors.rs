@@ -36,7 +36,7 @@ fn good(n: usize) -> [Tensor; 2] {
     [f32s("a", &[n, 2, 5], &whole(n * 10, 1)), f32s("b", &[n, 3, 4], &whole(n * 12, 11))]
 }
 
-// ---- 2: what was typed ------------------------------------------------------------------------------------------
+// ---- 2: the arguments --------------------------------------------------------------------------------------------
 
 #[test]
 fn unknown_flags_and_missing_arguments() {
@@ -125,7 +125,7 @@ fn a_full_device_is_no_success() {
     assert_eq!(status.expect("the program was built with the tests").code(), Some(2));
 }
 
-/// What was typed is checked first: before files are read, and long before anything is computed.
+/// Arguments are checked first: before files are read, and long before anything is computed.
 #[test]
 fn usage_comes_before_input() {
     let folder = Folder::with_gradients();

@@ -146,7 +146,7 @@ fn error_bars_over_the_seeds_of_what_is_drawn() {
 
     for (args, said) in [
         (&["--estimate", "sampled", "--query-mode", "each", "--uncertainty", "3"][..], "--query-mode each"),
-        (&["--uncertainty", "3"], "nothing that is drawn"),
+        (&["--uncertainty", "3"], "a run without random choices"),
         (&["--method", "kfac", "--project", "2"], "layer's inputs"),
         (&["--estimate", "gauss-newton", "--project", "2"], "lie in a file"),
         (&["--estimate", "sampled", "--uncertainty", "1"], "at least 2 seeds"),

@@ -57,7 +57,7 @@ fn lds_is_written_and_the_bank_is_used_again() {
         let bank = fs::read_to_string(folder.file("hyperinf-eval-lds/bank.jsonl")).expect("the program wrote it");
         assert_eq!(bank.lines().count(), 1 + 24);
 
-        // Other methods and two dampings, without training anew.
+        // Other methods and two dampings, without retraining.
         let more = ["lds", "--methods", "cosine,hyperinf:rows,ekfac", "--damping", "0.1,1"];
         let run = eval(&folder, &[&more[..], &trainings].concat());
         assert_eq!(run.code, Some(0), "{run:?}");

@@ -1,4 +1,4 @@
-//! Data sets: every format gives the same scores, ids never shift, and subsets keep what they are made of.
+//! Data sets: every format gives the same scores, ids never shift, and subsets keep format, order and columns.
 
 use std::fs;
 use std::sync::Arc;
@@ -162,7 +162,7 @@ fn conversations_are_read_from_json_and_parquet() {
     let expected = attribute(&folder, &llama3, "rows.jsonl", "rows.jsonl", &long);
     assert_eq!((expected.len(), expected[0].len()), (5, 5));
     assert_eq!(attribute(&folder, &llama3, "rows.parquet", "rows.jsonl", &long), expected);
-    // What is asked counts in no loss, but changes what is answered.
+    // The prompt does not count in the loss, but it changes the answer's loss.
     let mut other = rows.clone();
     other[2]["messages"][0]["content"] = json!("Fox?");
     folder.write_rows("other.jsonl", &other);

@@ -1,4 +1,4 @@
-//! What a label is: a name or a number, of the model, of the adapter or of the data.
+//! Labels: names or numbers, from the model, the adapter or the data.
 
 use std::fs;
 
@@ -70,7 +70,7 @@ fn labels_of_the_data_are_kept_with_the_adapter() {
         let all: Vec<&str> = adapter.iter().map(String::as_str).chain(args).collect();
         let run = folder.run("attribute", &all);
         assert_eq!(run.code, Some(3), "{run:?}");
-        assert!(run.stderr.contains("label `animal` is none of"), "{}", run.stderr);
+        assert!(run.stderr.contains("label `animal` is not one of"), "{}", run.stderr);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::texts::{bert, completions, jsonl, llama, model, three_classes, two_ki
 const TRAINED: [&str; 9] =
     ["--train", "train.jsonl", "--validation", "validation.jsonl", "--lora-rank", "4", "--seed", "3", "--truncate"];
 
-/// A folder with 60 rows of two kinds, some of them with the other kind's label, and a few others to judge by.
+/// A folder with 60 rows of two kinds, some of them with the other kind's label, and a few rows for validation.
 fn mislabelled(wrong: &[usize]) -> (Folder, Vec<Value>) {
     let folder = Folder::new();
     let mut rows = two_kinds(60, 0);
@@ -144,7 +144,7 @@ fn a_decoder_from_rows_to_scores() {
     }
 }
 
-/// What `attribute` writes is what `score` makes of the gradients that it leaves.
+/// `attribute` writes the scores that `score` computes from the gradients it keeps.
 #[test]
 fn kept_gradients_give_the_same_scores() {
     for (adapter, train, query) in

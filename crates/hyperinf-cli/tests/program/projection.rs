@@ -153,7 +153,7 @@ fn error_bars_over_projections() {
         let found = ["score_std", "low", "high"].map(|name| ranked[name].as_f64().expect("a number"));
         assert_close("the spread over projections", &found, &expected, 1e-4);
     }
-    // What is told of the equations is the worst of all projections.
+    // The reported residual is the worst of all projections.
     let iterative = ["--method", "cg", "--query-mode", "mean", "--project", "2", "--project-seed"];
     let residual = |args: &[&str]| json_of(&folder, &[&iterative[..], args].concat())["residual"].as_f64();
     let alone = ["4", "5", "6"].map(|seed| residual(&[seed]).expect("a number"));
@@ -176,7 +176,7 @@ fn one_seed_is_that_of_everything_drawn() {
     );
     let run = folder.score(&["--project", "2", "--project-on", "principal", "--seed", "1"]);
     assert_eq!(run.code, Some(2), "{run:?}");
-    assert!(run.stderr.contains("nothing that is drawn"), "{}", run.stderr);
+    assert!(run.stderr.contains("a run without random choices"), "{}", run.stderr);
 }
 
 #[test]

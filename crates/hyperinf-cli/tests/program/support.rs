@@ -9,7 +9,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors, serialize};
 use tempfile::TempDir;
 
-/// What a run left.
+/// The exit code and output of a run.
 #[derive(Debug)]
 pub struct Run {
     pub code: Option<i32>,

@@ -136,7 +136,7 @@ fn ranks_are_compared_and_the_largest_is_recommended() {
         let mean = mine.iter().zip(next).map(|(a, b)| spearman(a, b).expect("they differ")).sum::<f64>() / 4.0;
         assert!((number(row, "spearman_next_rank").expect("there is one") - mean).abs() < 1e-6, "{row:?}");
     }
-    // A damping so large that the curvature plays no part leaves the dot product of what is projected.
+    // A damping so large that the curvature has no effect leaves the dot product of the projected gradients.
     let args = ["--method", "exact", "--dampings", "1,100000", "--project", "2", "--project-on", "principal"];
     let plain = sweep(&folder, &args);
     assert!(number(&csv_rows(&folder.file("hyperinf-sweep/sweep.csv"))[1], "spearman_dot") > Some(0.99));

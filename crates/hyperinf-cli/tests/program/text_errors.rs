@@ -74,7 +74,7 @@ fn check_text_row(line: &str, args: &[&str], needles: &[&str]) {
     check_attribute(&folder, &llama(), args, 3, &[&["query.jsonl", "line 1 (row 0)"], needles].concat());
 }
 
-// ---- 2: what was typed ------------------------------------------------------------------------------------------
+// ---- 2: the arguments --------------------------------------------------------------------------------------------
 
 #[test]
 fn flags_that_are_wrong() {
@@ -212,7 +212,7 @@ fn adapters_of_another_model_or_rank() {
 
 #[test]
 fn labels_that_are_not_in_the_head() {
-    check_row(r#"{"text": "fox", "label": 3}"#, &["label `3` is none of `0`, `1`, `2`"]);
+    check_row(r#"{"text": "fox", "label": 3}"#, &["label `3` is not one of `0`, `1`, `2`"]);
     // Neither the model nor the adapter has names for its classes.
     let folder = classified();
     folder.write_rows("train.jsonl", &[json!({ "text": "fox", "label": "fish" })]);
@@ -223,7 +223,7 @@ fn labels_that_are_not_in_the_head() {
     folder.write_rows("train.jsonl", &[named("good"), named("bad"), named("good")]);
     folder.write_rows("query.jsonl", &[named("good"), named("ugly")]);
     let base = ["--model", &model("bert"), "--train", "train.jsonl", "--validation", "query.jsonl", "--out", "out"];
-    check(&folder, "finetune", &base, 3, &["query.jsonl", "line 2 (row 1)", "`ugly` is none of `bad`, `good`"]);
+    check(&folder, "finetune", &base, 3, &["query.jsonl", "line 2 (row 1)", "`ugly` is not one of `bad`, `good`"]);
     folder.write_rows("train.jsonl", &[named("good"), named("good")]);
     check(&folder, "finetune", &base, 3, &["all 2 rows have the label `good`", "two labels"]);
 }

@@ -37,7 +37,7 @@ fn tensor(folder: &Folder, name: &str) -> Vec<f64> {
     view.data().as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect()
 }
 
-/// What `--json` prints of a run that must succeed.
+/// The output of `--json`, from a run that must succeed.
 fn json(folder: &Folder, args: &[&str]) -> Value {
     let run = folder.score(&[args, &["--json"]].concat());
     assert_eq!(run.code, Some(0), "{args:?}: {run:?}");
@@ -131,10 +131,10 @@ fn a_contrast_is_the_difference_of_two_means() {
     let told = json(&folder, &args);
     assert_eq!((&told["query_mode"], &told["contrast_gradients"]["samples"]), (&"mean".into(), &2.into()));
     let unit = |told: &Value| told["unit"].as_str().expect("a text").to_owned();
-    let end = "of the mean of the queries less the mean of the contrast queries";
+    let end = "of the mean of the queries minus the mean of the contrast queries";
     assert!(unit(&told).ends_with(end), "{}", unit(&told));
     let told = json(&folder, &["--method", "exact", "--contrast-gradients", "contrast.safetensors"]);
-    let needle = "the queries' mean loss less the contrast queries' mean loss if the sample is left out";
+    let needle = "the queries' mean loss minus the contrast queries' mean loss if the sample is left out";
     assert!(unit(&told).contains(needle), "{}", unit(&told));
     // Resampled, it is the same number.
     let sure = folder.scores(&[&args[..], &["--uncertainty"]].concat());

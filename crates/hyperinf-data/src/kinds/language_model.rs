@@ -14,7 +14,7 @@ use crate::{Choice, DataError, Notice, Reason, RunError};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LanguageModel;
 
-/// What a language model learns from one row.
+/// The content of one row for a language model.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Passage {
     /// A prompt, which may be empty, and the text that follows it.

@@ -6,7 +6,7 @@ use super::{Method, MethodCurves};
 /// The relative error at which an answer counts as found.
 pub const FOUND: f64 = 1e-6;
 
-/// Means over the draws on which a method did not diverge; `None` where there are none.
+/// Means over the draws on which a method did not diverge; `None` if it always diverged.
 #[derive(Clone, Debug, Serialize)]
 pub struct MethodSummary {
     /// The name of the method.

@@ -1,6 +1,6 @@
 use serde::Serialize;
 
-/// Above this rank correlation with the dot product the curvature plays no part.
+/// Above this rank correlation with the dot product the curvature has no effect.
 const PLAIN: f64 = 0.98;
 
 /// The evidence about one damping.
@@ -44,7 +44,7 @@ pub struct Advice {
     pub reason: String,
 }
 
-/// Recommends one of the dampings, which increase; `None` if none is usable.
+/// Recommends one of the dampings, which increase; `None` if no damping is usable.
 ///
 /// * Samples are known to be bad: the damping with the highest AUC, the largest of equals.
 /// * Otherwise a damping is *usable* if every solver reached its tolerance and the ranking differs from that of the

@@ -1,7 +1,7 @@
 use super::{DigitsTask, Recipe, digits};
 use crate::TruthError;
 
-/// Which images are used, and the perceptron that is trained on them.
+/// The images and the perceptron that is trained on them.
 ///
 /// | field | default | purpose | range |
 /// |---|---|---|---|

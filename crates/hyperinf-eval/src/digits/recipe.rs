@@ -1,6 +1,6 @@
 use crate::TruthError;
 
-/// How the perceptron is trained.
+/// The training of the perceptron.
 ///
 /// | field | default | purpose | range |
 /// |---|---|---|---|
@@ -35,7 +35,7 @@ pub enum Optimizer {
     AdamW,
 }
 
-/// How long training lasts.
+/// The length of the training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
     /// Passes over the samples: fewer samples, fewer steps.

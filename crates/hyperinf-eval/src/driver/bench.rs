@@ -19,7 +19,7 @@ pub enum Stage {
     Methods,
 }
 
-/// How far a stage is.
+/// The progress of a stage.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress<'a> {
     /// The stage.
@@ -32,7 +32,7 @@ pub struct Progress<'a> {
     pub step: &'a str,
 }
 
-/// What a [`Truth`] works with: settings, candidates, retraining, scoring, and the rows so far.
+/// The workbench of a [`Truth`]: settings, candidates, retraining, scoring, and the rows so far.
 pub struct Bench<'a> {
     config: &'a EvalConfig,
     dampings: Vec<f64>,

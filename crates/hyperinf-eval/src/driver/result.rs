@@ -87,7 +87,7 @@ pub struct Findings {
     pub samples: usize,
     /// Queries that the truth is about.
     pub queries: usize,
-    /// The truth's settings, and what was found beyond single methods.
+    /// The truth's settings, and findings that concern no single method.
     pub details: Map<String, Value>,
 }
 

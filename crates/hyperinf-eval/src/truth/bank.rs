@@ -13,7 +13,7 @@ use crate::{Outcome, Retrain, TruthError};
 /// A training: its samples, ascending without repetition, and its seed.
 pub type Job = (Vec<usize>, u64);
 
-/// The results of retrainings, so that none is repeated: in memory, or in a file that grows by one line per result.
+/// The results of retrainings, so that no training is repeated: in memory, or in a file with one line per result.
 ///
 /// The file is JSON lines: a header with the task's fingerprint, then per training
 /// `{"seed": 0, "subset": [0, 3, …], "losses": [0.1, …], "predictions": [4, …]}`.

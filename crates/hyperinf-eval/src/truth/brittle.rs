@@ -8,7 +8,7 @@ use super::Truth;
 use super::retrain::{best_first, check_scores, some, without};
 use crate::{Bank, Bench, Figure, Findings, Interval, Job, Outcome, Retrain, Row, TruthError};
 
-/// Brittleness: what is removed, for which queries, and the trainings on the rest.
+/// Brittleness: the numbers of samples to remove, the queries, and the trainings on the rest.
 ///
 /// | field | default | purpose | range |
 /// |---|---|---|---|

@@ -9,7 +9,7 @@ use crate::ModelError;
 /// Returns the weight with a name and shape; linear weights are `[d_input, d_output]`.
 pub(crate) type WeightSource<'a> = dyn FnMut(&str, &[usize]) -> Result<TensorData, ModelError> + 'a;
 
-/// Builds the parts of a model, one weight after the other, so that none is held twice.
+/// Builds the parts of a model, one weight after the other, so that no weight is held twice.
 pub(crate) struct Builder<'a> {
     source: &'a mut WeightSource<'a>,
     device: &'a Device,

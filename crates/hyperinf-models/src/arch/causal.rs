@@ -40,7 +40,7 @@ impl CausalLm {
         Self::from_weights(config, head, device, builder::untrained(seed))
     }
 
-    /// A model with given weights, requested one after the other so that none is held twice.
+    /// A model with given weights, requested one after the other so that no weight is held twice.
     ///
     /// `weights(name, shape)` returns the weight with this name in Hugging Face's checkpoints
     /// (`model.layers.0.self_attn.q_proj.weight`), in this crate's shape: linear weights are `[d_input, d_output]`.

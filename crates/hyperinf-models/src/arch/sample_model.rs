@@ -4,7 +4,7 @@ use hyperinf_gradients::Task;
 
 use crate::ModelError;
 
-/// A model that makes batches of samples: what fine-tuning and attribution need beyond the [`Task`].
+/// A model that makes batches of samples, which fine-tuning and attribution need beyond the [`Task`].
 ///
 /// Nothing here is about text: the samples of a new kind of model may hold images.
 pub trait SampleModel: Task + Module {

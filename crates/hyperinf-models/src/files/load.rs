@@ -24,11 +24,11 @@ use crate::{
 pub struct LoadedModel<M> {
     /// The model.
     pub model: M,
-    /// What was ignored and what was created.
+    /// The tensors that were ignored and the parameters that were created.
     pub report: LoadReport,
 }
 
-/// What loading did beyond assigning every tensor to its parameter.
+/// The tensors and parameters that loading did not match one to one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadReport {
     /// Tensors that were not used: tables that can be computed, and heads for other tasks.

@@ -13,7 +13,7 @@ use crate::TokenizeError;
 /// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
-    /// Who speaks: `system`, `user`, `assistant` or another role that the chat template knows.
+    /// The speaker: `system`, `user`, `assistant` or another role that the chat template knows.
     pub role: String,
     /// The text; `None` (`null` in JSON) if the message holds only something else, such as `tool_calls`.
     #[serde(deserialize_with = "Option::deserialize")]

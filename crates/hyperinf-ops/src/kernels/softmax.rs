@@ -11,7 +11,7 @@ pub(crate) struct Hidden<'a> {
 
 impl<'a> Hidden<'a> {
     /// A mask of shape `dims`, 1 where hidden, for scores of shape `scores`.
-    pub fn new(marks: &'a [u8], dims: [usize; 4], scores: [usize; 4]) -> Self {
+    pub(crate) fn new(marks: &'a [u8], dims: [usize; 4], scores: [usize; 4]) -> Self {
         let full = [dims[1] * dims[2] * dims[3], dims[2] * dims[3], dims[3], 1];
         let mut strides = [0; 4];
         for side in 0..4 {

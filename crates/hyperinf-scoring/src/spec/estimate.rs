@@ -2,7 +2,7 @@ use std::fmt;
 
 use hyperinf_gradients::{Estimate, Sketch};
 
-/// The kind of an [`Estimate`]: what a [`MethodSpec`](crate::MethodSpec) says of it, without draws and seed.
+/// The kind of an [`Estimate`], without draws and seed, as in a [`MethodSpec`](crate::MethodSpec).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum EstimateKind {
     /// The gradients of the losses themselves: the empirical Fisher.

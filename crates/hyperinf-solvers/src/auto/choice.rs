@@ -1,4 +1,4 @@
-//! Which solver [`crate::Auto`] picks for a block, and why.
+//! The solver that [`crate::Auto`] picks for a block, and the reason.
 
 use std::fmt;
 

@@ -42,7 +42,7 @@ const PROCESSOR: Machine = Machine {
     latency: 0.0,
 };
 
-/// A device with memory of its own: rates that a card of any recent kind exceeds, not measured. The host's are those
+/// A device with separate memory: rates that a card of any recent kind exceeds, not measured. The host's are those
 /// of the processor.
 const CARD: Machine =
     Machine { product_f32: 5e12, product_f64: 150e9, memory: 300e9, transfer: 5e9, latency: 20e-6, ..PROCESSOR };

@@ -99,7 +99,7 @@ impl<'a> Iteration<'a> {
             Some(x) => Approximation::Matrices(x.cast(work.a.dtype())),
             None => Approximation::Multiples(vec![1.0; b]),
         };
-        // X E is symmetric but for rounding, so half of it may be mirrored: only while the matrix is well conditioned.
+        // X E is symmetric up to rounding, so half of it may be mirrored: only while the matrix is well conditioned.
         // Rounding η in A X reaches X as X η, which the next A X shows as η; its mirror image ηᵀ X would show as
         // A ηᵀ X, up to κ times larger. In f32 the iteration then diverges from κ = 1e4 on, and from 1e3 with A X
         // mirrored as well.
@@ -109,7 +109,7 @@ impl<'a> Iteration<'a> {
         Self { params, a, work, x, matrices, low, mirrored, step: 0, products: 0 }
     }
 
-    /// Inverts every matrix, or says which diverged. The observer sees each `X` of the first of them.
+    /// Inverts every matrix, or reports which diverged. The observer sees each `X` of the first of them.
     pub(super) fn run(
         mut self,
         mut observer: Option<&mut dyn FnMut(&MatrixStep)>,
@@ -191,7 +191,7 @@ impl<'a> Iteration<'a> {
             Approximation::Multiples(multiples) => {
                 multiples.iter_mut().zip(&factors).for_each(|(multiple, factor)| *multiple *= factor);
             }
-            // A scaled step leaves the interval centred, but for the last bits.
+            // A scaled step leaves the interval centred, up to the last bits.
             Approximation::Matrices(_) if factors.iter().all(|factor| (factor - 1.0).abs() < 1e-12) => {}
             Approximation::Matrices(x) => *x = weighted(x.clone(), &factors),
         }

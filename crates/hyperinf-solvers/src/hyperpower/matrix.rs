@@ -45,7 +45,7 @@ impl Matrix {
         self.certified = false;
     }
 
-    /// Notes the error of `X` after so many steps.
+    /// Notes the error of `X` after a number of steps.
     pub(super) fn judge(&mut self, step: usize, error: f64, stops_at_rounding: bool) {
         let grown = self.has_grown(error);
         let before = std::mem::replace(&mut self.before, error);

@@ -1,4 +1,4 @@
-//! How far `X` is from the inverse.
+//! Norms of `I − A X`: the distance of `X` from the inverse.
 
 use burn::tensor::Tensor;
 use hyperinf_linalg::{scalars, tensor_from_host};

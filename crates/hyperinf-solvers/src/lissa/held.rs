@@ -16,7 +16,7 @@ use crate::SolveError;
 ///
 /// and `r` is the sum of increments, `(Σ a) e + (Σ C) R`. When the norm has shrunk so far that cancellation would
 /// destroy it, the increment is computed in full and becomes the next `e`.
-pub(super) struct Held<'a> {
+pub(super) struct HeldSeries<'a> {
     pub(super) rows: &'a Tensor<2>,
     /// `f`.
     pub(super) shrink: f64,
@@ -25,7 +25,7 @@ pub(super) struct Held<'a> {
     pub(super) norms: &'a [f64],
 }
 
-impl Held<'_> {
+impl HeldSeries<'_> {
     /// Continues from `r` and its next increment, after `step` steps; `show` has seen that `r`.
     pub(super) fn run(
         &self,

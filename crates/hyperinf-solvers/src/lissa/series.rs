@@ -2,7 +2,7 @@ use burn::tensor::Tensor;
 use hyperinf_curvature::{Curvature, Samples};
 use hyperinf_linalg::{host, largest, norms as lengths, tensor_from_host};
 
-use super::held::Held;
+use super::held::HeldSeries;
 use super::{GROWN, LissaScale, Prepared};
 use crate::solver::Observer;
 use crate::{Solution, SolveError, Step};
@@ -103,7 +103,7 @@ impl<'a> Series<'a> {
                 && step == STEPS_BEFORE_HELD
                 && HELD_FROM * rows.dims()[0] <= rows.dims()[1]
             {
-                let held = Held { rows, shrink: 1.0 - lambda / scale, scale, norms: &self.norms };
+                let held = HeldSeries { rows, shrink: 1.0 - lambda / scale, scale, norms: &self.norms };
                 return held.run(r, change, step, params, show);
             }
             r = r + change;

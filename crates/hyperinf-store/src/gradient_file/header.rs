@@ -8,7 +8,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::FileError;
 
-/// The bytes that say how long the header is.
+/// The bytes of the header's length.
 const PREFIX: u64 = 8;
 /// The longest header that the format allows.
 const LONGEST: u64 = 100_000_000;
@@ -60,7 +60,7 @@ pub(super) fn read(file: &mut File, length: u64) -> Result<Vec<Tensor>, FileErro
     Ok(tensors.collect())
 }
 
-/// The header's entries in order. A map would keep the last of two tensors of one name and say nothing.
+/// The header's entries in order. A map would silently keep the last of two tensors of one name.
 struct Header {
     tensors: Vec<(String, TensorInfo)>,
     twice: Option<String>,
