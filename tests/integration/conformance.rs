@@ -175,6 +175,7 @@ fn poisoned(h: &Curvature, bad: f64) -> Curvature {
         Curvature::Diagonal(Diagonal { values }) => {
             Curvature::from(Diagonal { values: poison(&values.clone().reshape([1, 12])).reshape([12]) })
         }
+        Curvature::Isotropic(_) => h.with_core(tensor(&Matrix::from_fn(1, 1, |_, _| bad), &device, DType::F64)),
         Curvature::Kronecker(Kronecker { left, right, eigenvalues }) => Curvature::Kronecker(Kronecker {
             left: left.clone(),
             right: right.clone(),

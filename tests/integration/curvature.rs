@@ -17,7 +17,8 @@ use hyperinf_tests::devices;
 fn storages() -> Vec<Storage> {
     let gfim = |side| [Scale::Mean, Scale::Sum].map(|scale| Storage::OneSided { side, scale });
     let sides = [Side::Short, Side::Rows, Side::Cols].into_iter().flat_map(gfim);
-    [Storage::Dense, Storage::Samples, Storage::Full, Storage::Diagonal].into_iter().chain(sides).collect()
+    let plain = [Storage::Dense, Storage::Samples, Storage::Full, Storage::Diagonal, Storage::Isotropic];
+    plain.into_iter().chain(sides).collect()
 }
 
 /// The same matrix by the definition, `[D, D]`.
@@ -27,6 +28,11 @@ fn oracle(set: &GradientSet, storage: Storage) -> Matrix {
         Storage::Diagonal => {
             let full = fisher(&set.samples);
             Matrix::from_fn(full.rows, full.cols, |i, j| if i == j { full.at(i, j) } else { 0.0 })
+        }
+        Storage::Isotropic => {
+            let full = fisher(&set.samples);
+            let mean = full.trace() / full.rows as f64;
+            Matrix::from_fn(full.rows, full.cols, |i, j| if i == j { mean } else { 0.0 })
         }
         Storage::OneSided { side, scale } => {
             let contracted = match side {
@@ -219,6 +225,7 @@ fn other_storages_keep_their_structure() {
         assert_eq!(structure(Storage::Dense), Structure::Dense, "{name}");
         assert_eq!(structure(Storage::Samples), Structure::Samples, "{name}");
         assert_eq!(structure(Storage::Diagonal), Structure::Diagonal, "{name}");
+        assert_eq!(structure(Storage::Isotropic), Structure::Isotropic, "{name}");
         let gfim = Storage::OneSided { side: Side::Short, scale: Scale::Mean };
         assert_eq!(structure(gfim), Structure::OneSided, "{name}");
     }

@@ -16,6 +16,7 @@ mod folders;
 mod gguf;
 mod goldens;
 mod goldens_structures;
+mod gradient_writer;
 mod gradients;
 mod ground_truths;
 mod hub;

@@ -12,12 +12,13 @@ const ROWS: usize = 3;
 const COLS: usize = 4;
 
 /// Every storage; the last ones need a second pass.
-const STORAGES: [Storage; 9] = [
+const STORAGES: [Storage; 10] = [
     Storage::Dense,
     Storage::Samples,
     Storage::Full,
     Storage::OneSided { side: Side::Cols, scale: Scale::Mean },
     Storage::Diagonal,
+    Storage::Isotropic,
     Storage::LowRank { rank: 5, seed: 3 },
     Storage::Kronecker { corrected: false },
     Storage::Kronecker { corrected: true },

@@ -1,7 +1,7 @@
 //! Every solver against the definition of its problem, and the error that it reports.
 
 use burn::tensor::{DType, Device, Tensor};
-use hyperinf::curvature::{Curvature, Dense, Diagonal, Eigenpairs, Kronecker, OneSided, Samples};
+use hyperinf::curvature::{Curvature, Dense, Diagonal, Eigenpairs, Isotropic, Kronecker, OneSided, Samples};
 use hyperinf::solvers::{
     Cg, DataInf, Exact, Hyperpower, HyperpowerStart, Lissa, LissaBatch, Solution, SolveError, Solver, solvers,
 };
@@ -35,6 +35,7 @@ pub(crate) fn structures(device: &Device) -> Vec<(Curvature, Matrix)> {
         Curvature::OneSided(OneSided { factor: rows(&factor), rows: 3, cols: 4, rows_contracted: true }),
         Curvature::OneSided(OneSided { factor: rows(&kept), rows: 3, cols: 4, rows_contracted: false }),
         Curvature::from(Diagonal { values: rows(&diagonal).reshape([12]) }),
+        Curvature::from(Isotropic { value: rows(&Matrix::from_fn(1, 1, |_, _| 0.7)), parameters: 12 }),
         Curvature::Kronecker(Kronecker {
             left: rows(&orthogonal(3)),
             right: rows(&orthogonal(4)),

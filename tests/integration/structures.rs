@@ -2,10 +2,12 @@
 
 use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::{
-    Accumulator, BlockCurvature, Curvature, CurvatureError, Dense, Eigenpairs, Kronecker, Samples, Storage, Structure,
+    Accumulator, BlockCurvature, Curvature, CurvatureError, Damping, Dense, Eigenpairs, Kronecker, Samples, Storage,
+    Structure,
 };
-use hyperinf::gradients::Block;
+use hyperinf::gradients::{Block, Gradients};
 use hyperinf::linalg::rotate;
+use hyperinf::scoring::{CurvatureFrom, Method, Options, attribute};
 use hyperinf::solvers::{Exact, SolveError, Solver};
 use hyperinf_tests::compare::{assert_close, assert_within, matrix, precisions, tensor, values};
 use hyperinf_tests::devices;
@@ -152,6 +154,57 @@ fn nothing_sketched_is_nothing() {
         let found = low_rank(&Matrix::from_fn(3, 6, |_, _| 0.0), 2, 0, (&device, DType::F32), 3);
         assert_eq!(values(found.curvature.to_dense()), vec![0.0; 36], "{name}");
         assert_eq!(found.curvature.trace().expect("the device works"), 0.0, "{name}");
+    }
+}
+
+// ---- isotropic ---------------------------------------------------------------------------------------------------
+
+/// `Σ_b ⟨q_b, g_b⟩/(μ_b + λ_b)`, and what follows: relative damping scales all scores alike, and of one block (or all
+/// of them merged) they are those of the identity, scaled.
+#[test]
+fn isotropic_scores_weigh_each_block_by_its_mean_square() {
+    // Gradients of the second block are a hundred times smaller.
+    let shapes = [(3, 5, 1.0), (4, 2, 0.01)];
+    let of = |n, seed| {
+        shapes.map(|(r, c, size)| Matrix::from_fn(n, r * c, |i, j| size * Matrix::noise(n, r * c, seed).at(i, j)))
+    };
+    let (train, query) = (of(9, 21), of(2, 22));
+    let expected = |weight: &dyn Fn(f64) -> f64| -> Vec<f64> {
+        let score = |q: usize, i: usize| -> f64 {
+            let blocks = train.iter().zip(&query).map(|(g, v)| {
+                let mu = g.values.iter().map(|g| g * g).sum::<f64>() / g.values.len() as f64;
+                v.row(q).iter().zip(g.row(i)).map(|(v, g)| v * g).sum::<f64>() * weight(mu)
+            });
+            blocks.sum()
+        };
+        (0..2).flat_map(|q| (0..9).map(move |i| (q, i))).map(|(q, i)| score(q, i)).collect()
+    };
+    for (name, device) in devices() {
+        for (dtype, epsilon) in precisions(&device) {
+            let stored = |parts: &[Matrix; 2]| {
+                let layout = shapes.iter().enumerate().map(|(b, (r, c, _))| Block::new(format!("b{b}"), *r, *c));
+                let blocks = parts.iter().zip(shapes);
+                let blocks = blocks.map(|(m, (r, c, _))| tensor(m, &device, dtype).reshape([m.rows, r, c]));
+                Gradients::new(layout.collect::<Vec<_>>(), blocks.collect()).expect("shapes agree")
+            };
+            let check = |damping, merged, expected: Vec<f64>| {
+                let method = Method::inverse(Storage::Isotropic, Exact);
+                let options = Options { method, damping, merged, ..Options::default() };
+                let found =
+                    attribute(&stored(&train), &stored(&query), CurvatureFrom::Training, &options).expect("a division");
+                let what = format!("{name}, {dtype:?}, {damping:?}, merged: {merged}");
+                assert_close(&what, &found.scores.rows.concat(), &expected, 100.0 * epsilon);
+                assert!(found.blocks.iter().all(|block| block.residual < 1e-9), "{what}: {:?}", found.blocks);
+            };
+            check(Damping::Absolute(1e-3), false, expected(&|mu| 1.0 / (mu + 1e-3)));
+            for relative in [0.1, 10.0] {
+                check(Damping::Relative(relative), false, expected(&|mu| 1.0 / (mu * (1.0 + relative))));
+            }
+            let numbers: usize = train.iter().map(|g| g.cols).sum();
+            let squares: f64 = train.iter().flat_map(|g| &g.values).map(|g| g * g).sum();
+            let mu = squares / (9 * numbers) as f64;
+            check(Damping::Relative(0.1), true, expected(&|_| 1.0 / (1.1 * mu)));
+        }
     }
 }
 

@@ -107,7 +107,7 @@ pub(crate) enum Command {
     /// Show the contents of a file of gradients, and whether `score` can use it
     ///
     /// Reads only the header; with --numbers also every number, and fails at the first NaN or
-    /// infinity. Exit code 0: `hyperinf score` accepts the file.
+    /// infinity. Exit code 3: `hyperinf score` refuses the file, too.
     #[command(verbatim_doc_comment)]
     Inspect(InspectArgs),
     /// List the methods: what each computes, what it costs, where it comes from.

@@ -1,7 +1,7 @@
 use burn::tensor::{DType, Tensor, assert_shape};
 use hyperinf_linalg::{ReadError, precise_type};
 
-use crate::{Core, CurvatureError, Dense, Diagonal, Eigenpairs, Kronecker, OneSided, Samples, Structured};
+use crate::{Core, CurvatureError, Dense, Diagonal, Eigenpairs, Isotropic, Kronecker, OneSided, Samples, Structured};
 
 /// The kind of a [`Curvature`], without its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,6 +14,8 @@ pub enum Structure {
     OneSided,
     /// The diagonal.
     Diagonal,
+    /// A multiple of the identity.
+    Isotropic,
     /// Eigenvalues in a basis of Kronecker products (K-FAC, EK-FAC, two-sided).
     Kronecker,
     /// Some eigenpairs; zero on the complement.
@@ -22,8 +24,15 @@ pub enum Structure {
 
 impl Structure {
     /// All structures.
-    pub const ALL: [Self; 6] =
-        [Self::Dense, Self::Samples, Self::OneSided, Self::Diagonal, Self::Kronecker, Self::Eigenpairs];
+    pub const ALL: [Self; 7] = [
+        Self::Dense,
+        Self::Samples,
+        Self::OneSided,
+        Self::Diagonal,
+        Self::Isotropic,
+        Self::Kronecker,
+        Self::Eigenpairs,
+    ];
 }
 
 /// The curvature of one block: a symmetric positive semi-definite `[D, D]` matrix in some structure.
@@ -61,6 +70,8 @@ pub enum Curvature {
     OneSided(OneSided),
     /// `H = diag(h)`.
     Diagonal(Diagonal),
+    /// `H = μI`.
+    Isotropic(Isotropic),
     /// Eigenvalues in a basis of Kronecker products.
     Kronecker(Kronecker),
     /// Some eigenpairs.
@@ -75,6 +86,7 @@ impl Curvature {
             Self::Samples(h) => h,
             Self::OneSided(h) => h,
             Self::Diagonal(h) => h,
+            Self::Isotropic(h) => h,
             Self::Kronecker(h) => h,
             Self::Eigenpairs(h) => h,
         }
@@ -195,4 +207,4 @@ macro_rules! variants {
     };
 }
 
-variants!(Dense, Samples, OneSided, Diagonal, Kronecker, Eigenpairs);
+variants!(Dense, Samples, OneSided, Diagonal, Isotropic, Kronecker, Eigenpairs);

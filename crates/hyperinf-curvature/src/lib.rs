@@ -13,6 +13,7 @@
 //! | [`Storage::Samples`], [`Storage::Full`] | gradients | [`Samples`] (or [`Dense`]) | `nD` (at most `D²`) |
 //! | [`Storage::OneSided`] | gradients | [`OneSided`] | `rows²` or `cols²` |
 //! | [`Storage::Diagonal`] | gradients | [`Diagonal`] | `D` |
+//! | [`Storage::Isotropic`] | gradients | [`Isotropic`] | 1 |
 //! | [`Storage::Kronecker`] | captures | [`Kronecker`] | `rows² + cols² + D` |
 //! | [`Storage::TwoSided`] | gradients | [`Kronecker`] | `rows² + cols² + D` |
 //! | [`Storage::LowRank`] | gradients | [`Eigenpairs`] | `2D(2·rank + 1)`, then `D·rank` |
@@ -54,4 +55,4 @@ pub use damping::Damping;
 pub use error::CurvatureError;
 pub use side::{Scale, Side};
 pub use storage::Storage;
-pub use structures::{Core, Dense, Diagonal, Eigenpairs, Kronecker, OneSided, Samples, Structured};
+pub use structures::{Core, Dense, Diagonal, Eigenpairs, Isotropic, Kronecker, OneSided, Samples, Structured};

@@ -28,6 +28,9 @@ pub enum Storage {
     },
     /// The diagonal, `[D]`.
     Diagonal,
+    /// One number, the mean of the diagonal: `H = (tr F/D)·I`, of all multiples of the identity the one nearest to `F`
+    /// in the Frobenius norm. Its trace is the Fisher's.
+    Isotropic,
     /// The Kronecker product of the second moments of a layer's inputs and its output gradients, from captures (Martens
     /// and Grosse 2015, section 3): `H = A ⊗ S`, `A` the mean of `a aᵀ` over positions, `S = (1/n) Σ δ δᵀ` over samples
     /// and positions. Exact if `a` and `δ` are independent and positions of a sample do not correlate.
@@ -68,6 +71,7 @@ impl Storage {
             Self::Full => &[Structure::Samples, Structure::Dense],
             Self::OneSided { .. } => &[Structure::OneSided],
             Self::Diagonal => &[Structure::Diagonal],
+            Self::Isotropic => &[Structure::Isotropic],
             Self::Kronecker { .. } | Self::TwoSided { .. } => &[Structure::Kronecker],
             Self::LowRank { .. } => &[Structure::Eigenpairs],
         }
@@ -82,6 +86,7 @@ impl Storage {
             | Self::Full
             | Self::OneSided { .. }
             | Self::Diagonal
+            | Self::Isotropic
             | Self::TwoSided { .. }
             | Self::LowRank { .. } => false,
         }
@@ -96,6 +101,7 @@ impl Storage {
             | Self::Full
             | Self::OneSided { .. }
             | Self::Diagonal
+            | Self::Isotropic
             | Self::LowRank { .. } => 1,
         }
     }
@@ -108,6 +114,7 @@ impl Storage {
             Self::Dense
             | Self::OneSided { .. }
             | Self::Diagonal
+            | Self::Isotropic
             | Self::Kronecker { .. }
             | Self::TwoSided { .. }
             | Self::LowRank { .. } => false,
@@ -130,6 +137,7 @@ impl Storage {
                 matrix(if side.contracts_rows(block.rows, block.cols) { block.cols } else { block.rows })
             }
             Self::Diagonal => d * numbers,
+            Self::Isotropic => numbers,
             Self::Kronecker { .. } | Self::TwoSided { .. } => matrix(block.rows) + matrix(block.cols) + d * numbers,
             // The random rows and their products with F, in f64 while they are decomposed.
             Self::LowRank { rank, .. } => test_rows(rank, block.parameters()) as f64 * d * numbers,
@@ -165,7 +173,7 @@ impl Storage {
                 let shape = [test_rows(rank, block.parameters()), block.parameters()];
                 check(block, "a sketch in f64", shape, F64, MATRIX_LIMIT)
             }
-            Self::Samples | Self::Full | Self::Diagonal => Ok(()),
+            Self::Samples | Self::Full | Self::Diagonal | Self::Isotropic => Ok(()),
         }
     }
 }

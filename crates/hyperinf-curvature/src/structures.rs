@@ -3,6 +3,7 @@
 mod dense;
 mod diagonal;
 mod eigenpairs;
+mod isotropic;
 mod kronecker;
 mod one_sided;
 mod samples;
@@ -15,6 +16,7 @@ use crate::{Curvature, Structure};
 pub use dense::Dense;
 pub use diagonal::Diagonal;
 pub use eigenpairs::Eigenpairs;
+pub use isotropic::Isotropic;
 pub use kronecker::Kronecker;
 pub use one_sided::OneSided;
 pub use samples::Samples;

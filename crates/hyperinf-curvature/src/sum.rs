@@ -2,12 +2,12 @@
 
 use burn::tensor::Tensor;
 use hyperinf_gradients::{Block, Capture};
-use hyperinf_linalg::outer;
+use hyperinf_linalg::{outer, squares};
 
 use crate::moments::{Fit, Moments};
 use crate::sketch::Sketch;
 use crate::storage::{check_matrix, check_samples};
-use crate::{Curvature, CurvatureError, Dense, Diagonal, OneSided, Samples, Scale, Side, Storage};
+use crate::{Curvature, CurvatureError, Dense, Diagonal, Isotropic, OneSided, Samples, Scale, Side, Storage};
 
 /// A sum of tensors of one shape, in the order in which they are added.
 #[derive(Clone, Default)]
@@ -54,6 +54,8 @@ pub(crate) enum Sum {
     },
     /// `Σ g²`.
     Diagonal(Running<1>),
+    /// `Σ ||g||²`, `[1, 1]`.
+    Isotropic(Running<2>),
     /// Both sides' second moments. `fit` asks for a second pass; `shared` says that each has the whole trace.
     Moments {
         moments: Moments,
@@ -74,6 +76,7 @@ impl Sum {
             Storage::Full => Self::Samples { rows: Vec::new(), collapse: true },
             Storage::OneSided { side, scale } => Self::OneSided { sum: Running::default(), side, scale },
             Storage::Diagonal => Self::Diagonal(Running::default()),
+            Storage::Isotropic => Self::Isotropic(Running::default()),
             Storage::Kronecker { corrected } => moments(corrected, false),
             Storage::TwoSided { corrected } => moments(corrected, true),
             Storage::LowRank { rank, seed } => Self::Sketch(Sketch::new(rank, seed)),
@@ -92,6 +95,7 @@ impl Sum {
             Self::Dense(_)
             | Self::OneSided { .. }
             | Self::Diagonal(_)
+            | Self::Isotropic(_)
             | Self::Moments { .. }
             | Self::Fit(_)
             | Self::Sketch(_) => Ok(()),
@@ -105,6 +109,7 @@ impl Sum {
             Self::Dense(sum) => sum.add(outer(gradients.flatten(1, 2))),
             Self::OneSided { sum, side, .. } => sum.add(outer(contracted(gradients, *side))),
             Self::Diagonal(sum) => sum.add(gradients.flatten::<2>(1, 2).square().sum_dim(0).squeeze_dim(0)),
+            Self::Isotropic(sum) => sum.add(squares(gradients.flatten(1, 2)).sum_dim(1)),
             Self::Moments { moments, .. } => moments.add_gradients(gradients),
             Self::Fit(fit) => fit.add_gradients(gradients),
             Self::Sketch(sketch) => sketch.add(gradients.flatten(1, 2))?,
@@ -120,9 +125,12 @@ impl Sum {
                 fit.add_capture(capture);
                 Ok(())
             }
-            Self::Samples { .. } | Self::Dense(_) | Self::OneSided { .. } | Self::Diagonal(_) | Self::Sketch(_) => {
-                self.add(capture.gradients())
-            }
+            Self::Samples { .. }
+            | Self::Dense(_)
+            | Self::OneSided { .. }
+            | Self::Diagonal(_)
+            | Self::Isotropic(_)
+            | Self::Sketch(_) => self.add(capture.gradients()),
         }
     }
 
@@ -162,6 +170,10 @@ impl Sum {
                 let Self::Diagonal(later) = later else { return false };
                 sum.merge(later);
             }
+            Self::Isotropic(sum) => {
+                let Self::Isotropic(later) = later else { return false };
+                sum.merge(later);
+            }
             Self::Moments { moments, .. } => {
                 let Self::Moments { moments: later, .. } = later else { return false };
                 moments.merge(later);
@@ -191,6 +203,7 @@ impl Sum {
             | Self::Dense(_)
             | Self::OneSided { .. }
             | Self::Diagonal(_)
+            | Self::Isotropic(_)
             | Self::Fit(_)
             | Self::Sketch(_) => Ok(false),
         }
@@ -215,6 +228,10 @@ impl Sum {
                 OneSided { factor, rows, cols, rows_contracted }.into()
             }
             Self::Diagonal(sum) => Diagonal { values: sum.mean(block, samples)? }.into(),
+            Self::Isotropic(sum) => {
+                let parameters = block.parameters();
+                Isotropic { value: sum.mean(block, samples)?.div_scalar(parameters as f64), parameters }.into()
+            }
             Self::Moments { fit: true, .. } => {
                 let block = block.name.clone();
                 return Err(CurvatureError::SecondPass { block, found: 0, expected: samples });

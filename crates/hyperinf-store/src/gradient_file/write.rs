@@ -101,12 +101,17 @@ impl GradientWriter {
     ///
     /// # Panics
     ///
-    /// If there are not as many losses as samples, or numbers as the blocks have.
+    /// If there are not as many losses as samples, or numbers as the blocks have, or there is no such sample; then
+    /// nothing is written.
     pub fn write(&mut self, samples: &[usize], losses: &[f64], blocks: &[Vec<f32>]) -> io::Result<()> {
         assert_eq!((samples.len(), self.blocks.len()), (losses.len(), blocks.len()), "one loss per sample, all blocks");
+        // A sample too many would overwrite the first one of the next block.
+        let total = self.losses.len();
+        assert!(samples.iter().all(|&sample| sample < total), "samples {samples:?} of {total}");
+        let expected = self.blocks.iter().map(|block| samples.len() * block.parameters());
+        assert!(expected.eq(blocks.iter().map(Vec::len)), "one number per parameter and sample");
         for ((block, start), values) in self.blocks.iter().zip(&self.starts).zip(blocks) {
             let parameters = block.parameters();
-            assert_eq!(values.len(), samples.len() * parameters, "one number per parameter and sample");
             for (sample, values) in samples.iter().zip(values.chunks(parameters)) {
                 self.file.seek(SeekFrom::Start(start + (sample * parameters * size_of::<f32>()) as u64))?;
                 self.file.write_all(&little_endian(values))?;
@@ -125,8 +130,13 @@ impl GradientWriter {
     ///
     /// # Errors
     ///
-    /// If it cannot be moved.
+    /// If a sample is missing, whose gradients would read as zeros, or the file cannot be moved. The hidden files stay.
     pub fn place(self, path: &Path) -> io::Result<()> {
+        let missing = self.losses.iter().filter(|loss| loss.is_none()).count();
+        if missing > 0 {
+            let message = format!("the gradients of {missing} of {} samples are missing", self.losses.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
         fs::rename(&self.part, path)?;
         fs::remove_file(&self.journal)
     }
