@@ -54,8 +54,8 @@ use crate::{Plan, SolveError};
 /// # let device = burn::tensor::Device::flex();
 /// let h = Curvature::from(Diagonal { values: Tensor::from_data([1.0, 3.0], &device) });
 /// let solution = Scaled.prepare(&h, 1.0)?.apply(Tensor::from_data([[3.0, 3.0]], &device))?;
-/// assert_eq!(solution.x.into_data().iter::<f32>().collect::<Vec<_>>(), [1.0, 1.0]);
 /// assert!((solution.residual() - (2.0_f64 / 18.0).sqrt()).abs() < 1e-6);
+/// assert_eq!(solution.x.into_data().iter::<f32>().collect::<Vec<_>>(), [1.0, 1.0]);
 /// # Ok(())
 /// # }
 /// ```
