@@ -1,5 +1,6 @@
 //! Every integration test of the workspace, as one program.
 
+mod architecture;
 mod chebyshev;
 mod conformance;
 mod curvature;

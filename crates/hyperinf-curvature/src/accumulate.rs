@@ -131,7 +131,7 @@ impl Accumulator {
     /// use hyperinf_gradients::Block;
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let device = burn::tensor::Device::flex();
+    /// # let (_, device) = hyperinf_tests::devices().remove(0);
     /// let part = |gradients: [[[f32; 2]; 1]; 2]| -> Result<Accumulator, Box<dyn std::error::Error>> {
     ///     let mut sum = Accumulator::new(Block::new("layer", 1, 2), Storage::Dense)?;
     ///     sum.add(Tensor::from_data(gradients, &device))?;

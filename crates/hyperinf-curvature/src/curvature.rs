@@ -46,7 +46,7 @@ impl Structure {
 /// use hyperinf_linalg::host;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let device = burn::tensor::Device::flex();
+/// # let (_, device) = hyperinf_tests::devices().remove(0);
 /// // Two samples of a block with three parameters: H = (g₁g₁ᵀ + g₂g₂ᵀ) / 2.
 /// let rows = Tensor::<2>::from_data([[1.0, 0.0, 2.0], [0.0, 3.0, 1.0]], &device);
 /// let held = Curvature::from(Samples { rows });

@@ -24,7 +24,7 @@
 //! use hyperinf_gradients::Block;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let device = burn::tensor::Device::flex();
+//! # let (_, device) = hyperinf_tests::devices().remove(0);
 //! // A layer of 2 inputs and 1 output, whose two samples arrive one by one.
 //! let mut sum = Accumulator::new(Block::new("layer", 2, 1), Storage::Diagonal)?;
 //! sum.add(Tensor::from_data([[[1.0], [2.0]]], &device))?;

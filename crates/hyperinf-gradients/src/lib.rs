@@ -35,7 +35,7 @@
 //! }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let device = burn::tensor::Device::flex();
+//! # let (_, device) = hyperinf_tests::devices().remove(0);
 //! let model = Regression(LinearConfig::new(2, 1).with_bias(false).init(&device));
 //! let x = Tensor::from_data([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], &device);
 //! let y = Tensor::from_data([[0.0], [1.0], [0.0]], &device);

@@ -77,7 +77,7 @@ impl Tape {
     ///     }
     /// }
     ///
-    /// # let device = burn::tensor::Device::flex();
+    /// # let (_, device) = hyperinf_tests::devices().remove(0);
     /// let network =
     ///     Network { first: LinearConfig::new(3, 4).init(&device), second: LinearConfig::new(4, 2).init(&device) };
     /// // A tape that is off passes through: the same code predicts and records.

@@ -20,7 +20,7 @@
 //! use hyperinf_linalg::{Cholesky, dots, gram, host};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let device = burn::tensor::Device::flex();
+//! # let (_, device) = hyperinf_tests::devices().remove(0);
 //! let rows = Tensor::<2>::from_data([[1.0, 0.0, 2.0], [0.0, 3.0, 1.0]], &device);
 //! let x = Tensor::<2>::from_data([[1.0, 1.0, 1.0]], &device);
 //! assert_eq!(host(dots(x, rows.clone()))?, [3.0, 4.0]);

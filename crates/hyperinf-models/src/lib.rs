@@ -18,7 +18,7 @@
 //! plain device; [`train`] and [`finetune`] turn autodiff on and off.
 //!
 //! ```
-//! use burn::tensor::Device;
+//! # let (_, device) = hyperinf_tests::devices().remove(0);
 //! use hyperinf_gradients::{Tape, Task};
 //! use hyperinf_models::{
 //!     Encoder, EncoderClassifier, EncoderConfig, HeadKind, LoraConfig, RecordedLayers, Sample, SampleModel, adapt,
@@ -28,7 +28,7 @@
 //! let config = EncoderConfig {
 //!     vocabulary: 50, max_tokens: 8, width: 16, layers: 2, heads: 2, feed_forward: 32, ..EncoderConfig::default()
 //! };
-//! let encoder = Encoder::new(config, 1, &Device::flex())?;
+//! let encoder = Encoder::new(config, 1, &device)?;
 //! let model = EncoderClassifier::new(encoder, HeadKind::Mean, 2, RecordedLayers::default(), 1)?;
 //! // LoRA on the query and value layers; everything else but the head is frozen.
 //! let model = adapt(model, &["query", "value"], &LoraConfig::default(), 1)?;

@@ -17,10 +17,11 @@
 //! [`gelu`], a few units in the last place elsewhere. Nothing depends on the fused path for correctness.
 //!
 //! ```
-//! use burn::tensor::{Device, Tensor};
+//! use burn::tensor::Tensor;
 //!
-//! let x = Tensor::<2>::from_floats([[3.0, 4.0]], &Device::flex());
-//! let gain = Tensor::<1>::from_floats([1.0, 1.0], &Device::flex());
+//! # let (_, device) = hyperinf_tests::devices().remove(0);
+//! let x = Tensor::<2>::from_floats([[3.0, 4.0]], &device);
+//! let gain = Tensor::<1>::from_floats([1.0, 1.0], &device);
 //! // The root mean square of 3 and 4 is 3.5355.
 //! let y = hyperinf_ops::rms_norm(x, gain, 1e-6).into_data();
 //! let y: Vec<f32> = y.iter().collect();

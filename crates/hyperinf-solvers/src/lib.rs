@@ -9,7 +9,7 @@
 //! use hyperinf_solvers::{Cg, Solver};
 //!
 //! # fn main() -> Result<(), hyperinf_solvers::SolveError> {
-//! # let device = burn::tensor::Device::flex();
+//! # let (_, device) = hyperinf_tests::devices().remove(0);
 //! let h = Curvature::from(Dense { matrix: Tensor::from_data([[2.0, 1.0], [1.0, 4.0]], &device) });
 //! let inverse = Cg::default().prepare(&h, 1.0)?;
 //!

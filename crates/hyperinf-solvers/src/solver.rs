@@ -51,7 +51,7 @@ use crate::{Plan, SolveError};
 /// }
 ///
 /// # fn main() -> Result<(), SolveError> {
-/// # let device = burn::tensor::Device::flex();
+/// # let (_, device) = hyperinf_tests::devices().remove(0);
 /// let h = Curvature::from(Diagonal { values: Tensor::from_data([1.0, 3.0], &device) });
 /// let solution = Scaled.prepare(&h, 1.0)?.apply(Tensor::from_data([[3.0, 3.0]], &device))?;
 /// assert!((solution.residual() - (2.0_f64 / 18.0).sqrt()).abs() < 1e-6);
