@@ -7,7 +7,6 @@ mod settings;
 mod summary;
 mod variants;
 
-use std::io::{Write, stderr};
 use std::time::Instant;
 
 use hyperinf::eval::Spread;
@@ -110,9 +109,5 @@ pub(crate) fn warn(settings: &Settings, attribution: &Attribution) {
             first.block.name
         ));
     }
-    let mut err = stderr().lock();
-    for note in notes {
-        // Without standard error there is nobody left to warn.
-        let _ = writeln!(err, "warning: {note}");
-    }
+    notes.iter().for_each(|note| progress::warn(note));
 }

@@ -1,8 +1,10 @@
 use std::fmt;
 use std::io;
+use std::str::Utf8Error;
 
 use hyperinf_models::TokenizeError;
 
+use crate::CsvError;
 use crate::table::ENDINGS;
 
 /// Names listed in one message at most.
@@ -24,11 +26,48 @@ pub enum DataError {
     /// No rows at all.
     #[error("it has no rows")]
     Empty,
-    /// The header of a CSV file cannot be read.
-    #[error("its first line is not a header of column names")]
-    Header(#[source] csv::Error),
-    /// Two columns with the same name.
-    #[error("it has the column `{column}` twice")]
+    /// A text file in UTF-16.
+    #[error("it is UTF-16, expected UTF-8")]
+    Utf16,
+    /// The header of a CSV file or a whole JSON array is not UTF-8.
+    #[error("line {line}: it is not UTF-8: byte {byte} of the file is 0x{value:02X}")]
+    Utf8 {
+        /// The line, from 1.
+        line: usize,
+        /// The place of the first such byte in the file, from 0.
+        byte: usize,
+        /// Its value.
+        value: u8,
+    },
+    /// Quotes of a CSV file that make the ends of its fields uncertain.
+    #[error("it is not CSV as in RFC 4180: {0}")]
+    Csv(CsvError),
+    /// A TSV file whose quotes are those of CSV.
+    #[error(
+        "line {line}: all quotes in it are written as in CSV, but a .tsv file has no quotes, only characters; write it as .csv or .jsonl"
+    )]
+    QuotedTsv {
+        /// The first line with a doubled quote, from 1.
+        line: usize,
+    },
+    /// An array in a file that should have one object per line.
+    #[error("it is one JSON array, not one object per line: rename it to end in .json, where an array of rows is read")]
+    ArrayOfLines,
+    /// One object over several lines.
+    #[error("it is one JSON object, expected one object per line, or in a .json file an array of objects")]
+    OneObject,
+    /// A JSON array that is not JSON.
+    #[error("it is one JSON array, and not JSON: {detail} at line {line}, column {column}")]
+    Json {
+        /// The line, from 1.
+        line: usize,
+        /// The byte in the line, from 1.
+        column: usize,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Several columns with the name of one that is read.
+    #[error("it has several columns named `{column}`, which is read")]
     DuplicateColumn {
         /// The column's name.
         column: String,
@@ -52,6 +91,51 @@ pub enum DataError {
         column: String,
         /// The compression.
         codec: String,
+    },
+    /// A Parquet schema that is nested too deeply.
+    #[error("its columns are nested more than {limit} deep")]
+    Schema {
+        /// The deepest that is read.
+        limit: usize,
+    },
+    /// A Parquet schema that claims more columns than it has.
+    #[error("it is damaged: its schema claims more columns than it has")]
+    SchemaClaims,
+    /// The rows of a Parquet file and those of its row groups.
+    #[error("it is damaged: it claims {claimed} rows, and its row groups {}", .groups.map_or("more than can be counted, or fewer than none".into(), |rows| rows.to_string()))]
+    FileRows {
+        /// The rows of the file.
+        claimed: i64,
+        /// The sum over the row groups; `None` if it overflows.
+        groups: Option<i64>,
+    },
+    /// A row group of a Parquet file has other rows than it claims.
+    #[error("it is damaged: row group {row_group} claims {claimed} rows and has {found}")]
+    RowCount {
+        /// The row group, from 0.
+        row_group: usize,
+        /// The rows that it claims.
+        claimed: i64,
+        /// Those that were read.
+        found: usize,
+    },
+    /// A Parquet file unpacks to more than the limit.
+    #[error(
+        "row group {row_group}{} unpacks to {} or more, from a file of {}: the limit is {}",
+        .column.as_ref().map_or(String::new(), |column| format!(", column `{column}`")),
+        size(*.unpacked), size(*.packed), size(*.limit)
+    )]
+    Unpacked {
+        /// The row group, from 0.
+        row_group: usize,
+        /// The column, if it is one alone.
+        column: Option<String>,
+        /// What was unpacked, or is claimed, in bytes.
+        unpacked: u64,
+        /// The file's length.
+        packed: u64,
+        /// The limit.
+        limit: u64,
     },
     /// A column named in [`ColumnOptions`](crate::ColumnOptions) is missing.
     #[error("it has no column `{column}` for the {role}; its columns are {}", listed(.found))]
@@ -173,9 +257,23 @@ pub enum Reason {
     /// A blank line between rows.
     #[error("it is blank")]
     Blank,
+    /// JSON, but with a faulty object in it.
+    #[error("{0}")]
+    Content(String),
+    /// A column that occurs twice in a JSON object.
+    #[error("it has the key `{column}` twice")]
+    RepeatedKey {
+        /// The column's name.
+        column: String,
+    },
     /// Not UTF-8.
-    #[error("it is not UTF-8")]
-    Utf8,
+    #[error("it is not UTF-8: its byte {byte} is 0x{value:02X}")]
+    Utf8 {
+        /// The place of the first such byte in the row, from 0.
+        byte: usize,
+        /// Its value.
+        value: u8,
+    },
     /// A CSV record with more or fewer fields than the header.
     #[error("it has {found} fields, the header has {expected}")]
     Fields {
@@ -184,9 +282,6 @@ pub enum Reason {
         /// Fields of the header.
         expected: usize,
     },
-    /// A CSV record with a quoted field that runs into the next rows.
-    #[error("a quote in it is not closed: everything up to the next quote becomes one field")]
-    OpenQuote,
     /// A column without a value.
     #[error("column `{column}` is missing")]
     Missing {
@@ -202,6 +297,18 @@ pub enum Reason {
         found: &'static str,
         /// The type expected.
         expected: &'static str,
+    },
+    /// A value that is not a list of messages.
+    #[error(
+        "column `{column}` holds {found}, expected a list of messages, each with the texts `role` and `content`: {detail}"
+    )]
+    Messages {
+        /// The column's name.
+        column: String,
+        /// The type found.
+        found: &'static str,
+        /// What is wrong.
+        detail: String,
     },
     /// An empty text, or only white space.
     #[error("column `{column}` is empty")]
@@ -260,6 +367,40 @@ pub enum Reason {
     },
 }
 
+impl Reason {
+    pub(crate) fn utf8(row: &[u8], error: &Utf8Error) -> Self {
+        let byte = error.valid_up_to();
+        Self::Utf8 { byte, value: row.get(byte).copied().unwrap_or_default() }
+    }
+
+    /// Why a row cannot be parsed.
+    pub(crate) fn json(error: &serde_json::Error, text: &str) -> Self {
+        // The parser sees one row only, so its line number is meaningless.
+        let detail = Self::detail(error, text);
+        if error.is_data() {
+            Self::Content(detail)
+        } else {
+            Self::Json(format!("{detail} at column {}", error.column()))
+        }
+    }
+
+    /// The parser's words without the place; numbers that JSON does not have are named.
+    pub(crate) fn detail(error: &serde_json::Error, text: &str) -> String {
+        let line = text.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
+        let rest = line.get(error.column().saturating_sub(1)..).unwrap_or_default();
+        match ["NaN", "Infinity"].into_iter().find(|word| rest.starts_with(word)) {
+            Some(word) => format!("{word} is not a JSON number"),
+            None => error.to_string().split(" at line ").next().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+impl From<CsvError> for DataError {
+    fn from(error: CsvError) -> Self {
+        Self::Csv(error)
+    }
+}
+
 impl From<TokenizeError> for Reason {
     fn from(error: TokenizeError) -> Self {
         match error {
@@ -281,6 +422,17 @@ pub fn listed(names: &[String]) -> String {
     let shown: Vec<String> = names.iter().take(LISTED).map(|name| format!("`{name}`")).collect();
     let more = if names.len() > LISTED { format!(" and {} more", names.len() - LISTED) } else { String::new() };
     if shown.is_empty() { "none".into() } else { shown.join(", ") + &more }
+}
+
+/// A number of bytes in its largest unit.
+fn size(bytes: u64) -> String {
+    let of = |unit: u32| bytes as f64 / f64::from(unit);
+    match bytes {
+        0..1_000 => format!("{bytes} bytes"),
+        1_000..1_000_000 => format!("{:.0} kB", of(1_000)),
+        1_000_000..1_000_000_000 => format!("{:.0} MB", of(1_000_000)),
+        _ => format!("{:.1} GB", of(1_000_000_000)),
+    }
 }
 
 fn rows(bad: &[BadRow], of: usize) -> String {

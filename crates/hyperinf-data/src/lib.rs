@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`Run`] | rows, a model and an adapter → gradients → scores: [`attribute`](Run::attribute), `detect`, `select` |
 //! | [`Finetune`] | rows and a model → an adapter |
-//! | [`Dataset`] | reads JSON lines, CSV and Parquet, with stable row ids and no silent loss |
+//! | [`Dataset`] | reads JSON lines, JSON arrays, CSV, TSV and Parquet, with stable row ids and no silent loss |
 //! | [`Subset`] | writes a part of a data set in its own format |
 //! | [`Kind`] | a kind of model: how it is loaded and how rows become its samples |
 //! | [`TextClassification`], [`LanguageModel`] | the kinds |
@@ -36,7 +36,9 @@ mod estimate;
 mod event;
 mod finetune;
 mod gradients;
+mod ids;
 mod influence;
+mod json_array;
 mod jsonl;
 mod kind;
 mod kinds;
@@ -54,9 +56,11 @@ mod training_log;
 
 pub use columns::{Cells, ColumnOptions, Columns, Header, Role};
 pub use dataset::{Content, Dataset, ReadOptions, Row};
+pub use delimited::{CsvError, CsvFault};
 pub use error::{BadRow, DataError, Reason, SubsetError, listed};
 pub use event::{Detail, Event, Notice, Progress, Stage};
 pub use finetune::{Finetune, Finetuned};
+pub use ids::{IdError, sample_ids};
 pub use influence::{Detection, Influence, RowText, Rows, Selection};
 pub use kind::{Kind, Prepared};
 pub use kinds::{

@@ -130,6 +130,8 @@ fn run_hint(error: &RunError) -> Option<String> {
 /// The hint for a data set.
 fn data_hint(error: &DataError) -> Option<String> {
     Some(match error {
+        // Leaving all rows out would leave nothing.
+        DataError::Rows { bad, of } if bad.len() == *of => return None,
         DataError::Rows { bad, .. } => match bad.first().map(|bad| &bad.reason) {
             Some(Reason::TooLong { .. }) => "cut long texts with --truncate, take a larger --max-length, or leave \
                                              such rows out with --skip-bad-rows"
@@ -144,6 +146,7 @@ fn data_hint(error: &DataError) -> Option<String> {
             format!("write labels as class numbers, 0 to {}", classes.saturating_sub(1))
         }
         DataError::Codec { .. } => "write the file again with another compression".into(),
+        DataError::Unpacked { .. } => "allow more with --unpack-limit if you trust the file".into(),
         DataError::Changed => "run again once nothing writes to the file".into(),
         _ => return None,
     })

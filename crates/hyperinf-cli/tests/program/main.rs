@@ -17,6 +17,8 @@ mod projection;
 mod reader;
 mod resume;
 mod rows;
+mod rows_parquet;
+mod rows_text;
 mod score;
 mod support;
 mod sweep;

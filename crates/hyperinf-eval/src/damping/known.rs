@@ -39,6 +39,10 @@ pub enum KnownError {
 ///
 /// If the file cannot be read, a line is not an index below `samples`, or no sample or every sample is named.
 pub fn known_bad(path: &Path, samples: usize) -> Result<Vec<bool>, KnownError> {
+    if !fs::metadata(path)?.is_file() {
+        // Reading a named pipe would wait for its other end.
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file").into());
+    }
     let text = fs::read_to_string(path)?;
     let mut bad = vec![false; samples];
     for (place, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
