@@ -21,7 +21,7 @@ pub(crate) fn run(args: &SelectArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let folder = &args.influence.out;
     let name = with_ending_of("selected", &args.influence.train);
-    let outputs = [name.as_str(), "summary.json"];
+    let outputs = [name.as_str(), "ranking.csv", "summary.json"];
     let (query, mode) = (&args.validation, QueryModeArg::Mean);
     let job = Job { args: &args.influence, query, mode, seeds: None, outputs: &outputs };
     let earlier = job.earlier("select", "selected.");
@@ -35,8 +35,11 @@ pub(crate) fn run(args: &SelectArgs) -> Result<(), CliError> {
     more.insert("selected".into(), json!(selected));
     let summary = Summary::new("select", &settings, &found.influence, None, seconds, more);
     let (path, json, kept) = (folder.join(&name), folder.join("summary.json"), found.kept());
-    let (selected, json) = (train.stage(&kept, &path)?, stage_json(&json, &summary)?);
+    let table = folder.join("ranking.csv");
+    let (selected, json, table) =
+        (train.stage(&kept, &path)?, stage_json(&json, &summary)?, found.stage_table(&table)?);
     selected.place()?;
+    table.place()?;
     json.place()?;
     earlier.remove()?;
     to_stdout(|out| {
@@ -45,7 +48,8 @@ pub(crate) fn run(args: &SelectArgs) -> Result<(), CliError> {
             return writeln!(out);
         }
         head(out, &summary.scoring, summary.blocks(), summary.seconds)?;
-        writeln!(out, "selected  {} of {} rows: {}", kept.len(), train.data.total, path.display())
+        writeln!(out, "selected  {} of {} rows: {}", kept.len(), train.data.total, path.display())?;
+        writeln!(out, "scores    of every row: ranking.csv")
     })?;
     job.settle_gradients(found.influence)
 }

@@ -32,6 +32,11 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// A name, such as a label or an id, on one line.
+pub(crate) fn name(text: &str) -> String {
+    visible(text).replace('\n', "\\u000a").replace('\t', "\\u0009")
+}
+
 /// A message whose lines after the first are indented, so that none looks like another message.
 pub(crate) fn message(text: &str) -> String {
     let short = match text.char_indices().nth(LONGEST) {

@@ -130,9 +130,12 @@ fn run_hint(error: &RunError) -> Option<String> {
 /// The hint for a data set.
 fn data_hint(error: &DataError) -> Option<String> {
     Some(match error {
-        // Leaving all rows out would leave nothing.
-        DataError::Rows { bad, of } if bad.len() == *of => return None,
-        DataError::Rows { bad, .. } => match bad.first().map(|bad| &bad.reason) {
+        DataError::Rows { bad, of } => match bad.first().map(|bad| &bad.reason) {
+            // Leaving all rows out would leave nothing.
+            Some(Reason::TooLong { .. }) if bad.len() == *of => {
+                "cut long texts with --truncate, or take a larger --max-length".into()
+            }
+            _ if bad.len() == *of => return None,
             Some(Reason::TooLong { .. }) => "cut long texts with --truncate, take a larger --max-length, or leave \
                                              such rows out with --skip-bad-rows"
                 .into(),

@@ -1,5 +1,5 @@
-use std::fs;
 use std::path::Path;
+use std::{fs, io};
 
 /// Characters of a wrong line that an error repeats.
 const SHOWN: usize = 40;
