@@ -56,7 +56,7 @@ pub(crate) enum Command {
     /// parameters], of F32, F16, BF16 or F64; names and sides are the same in both files. A block without two sides
     /// counts as one row: the method hyperinf then inverts the whole parameters × parameters matrix, so write
     /// [samples, rows, cols] where a layer has two sides.
-    #[command(after_help = examples::SCORE)]
+    #[command(after_help = examples::SCORE, override_usage = examples::SCORE_USAGE)]
     Score(ScoreArgs),
     /// Compare all methods on the same gradients
     ///
@@ -69,7 +69,7 @@ pub(crate) enum Command {
     ///   spearman.png  the rank correlations as a heat map
     ///   summary.json  all of it, with the settings and inputs
     /// A method that cannot be computed is left out, and the reason reported.
-    #[command(verbatim_doc_comment, after_help = examples::COMPARE)]
+    #[command(verbatim_doc_comment, after_help = examples::COMPARE, override_usage = examples::COMPARE_USAGE)]
     Compare(CompareArgs),
     /// Compare methods with ground truths by retraining, on a small built-in task
     ///
@@ -92,7 +92,7 @@ pub(crate) enum Command {
     /// The recommendation is a rule of thumb: of the dampings at which the solver
     /// converged and the ranking is not yet the dot product's, the middle of the
     /// widest run whose neighbours agree.
-    #[command(verbatim_doc_comment, after_help = examples::SWEEP)]
+    #[command(verbatim_doc_comment, after_help = examples::SWEEP, override_usage = examples::SWEEP_USAGE)]
     Sweep(SweepArgs),
     /// Show how fast each solver approaches the inverse of a matrix
     ///
@@ -133,7 +133,7 @@ pub(crate) enum Command {
     ///   summary.json    the settings, and rows left out or cut
     /// With several methods each has its own folder, DIR/METHOD. An interrupted run
     /// resumes its gradients where it stopped; gradients that are kept are reused.
-    #[command(verbatim_doc_comment, after_help = examples::ATTRIBUTE)]
+    #[command(verbatim_doc_comment, after_help = examples::ATTRIBUTE, override_usage = examples::ATTRIBUTE_USAGE)]
     Attribute(AttributeArgs),
     /// Find the training rows that look wrong, and write the data without them
     ///
@@ -141,14 +141,14 @@ pub(crate) enum Command {
     /// gets suspicious.csv (the most suspicious row first, with its score, training loss and self-influence),
     /// summary.json and, with --remove, the data set without the most suspicious rows, in its own format, order and
     /// columns. With several methods each has its own folder, DIR/METHOD.
-    #[command(after_help = examples::DETECT)]
+    #[command(after_help = examples::DETECT, override_usage = examples::DETECT_USAGE)]
     Detect(DetectArgs),
     /// Choose the training rows that help the validation rows most
     ///
     /// Scores the training rows for the mean of the validation rows. DIR gets the best of them as selected.jsonl,
     /// .csv or .parquet, in the data set's own format, order and columns, and summary.json. With several methods each
     /// has its own folder, DIR/METHOD.
-    #[command(after_help = examples::SELECT)]
+    #[command(after_help = examples::SELECT, override_usage = examples::SELECT_USAGE)]
     Select(SelectArgs),
     /// Find wrong labels in real e-mails with every method, and compare them
     ///

@@ -1,4 +1,5 @@
-//! The examples at the end of `--help`. A test runs the program's parser on each.
+//! The examples at the end of `--help`, and usages that would be wider than 80 columns in one line. A test runs the
+//! program's parser on each example.
 
 pub(super) const PROGRAM: &str = "\
 Examples:
@@ -85,3 +86,27 @@ pub(super) const DEMO: &str = "\
 Examples:
   hyperinf demo
   hyperinf demo --noise 0.1 --seed 1 --out demo";
+
+pub(super) const SCORE_USAGE: &str = "\
+hyperinf score [OPTIONS] --train-gradients <FILE>
+                     --query-gradients <FILE>";
+
+pub(super) const COMPARE_USAGE: &str = "\
+hyperinf compare [OPTIONS] --train-gradients <FILE>
+                       --query-gradients <FILE>";
+
+pub(super) const SWEEP_USAGE: &str = "\
+hyperinf sweep [OPTIONS] --train-gradients <FILE>
+                     --query-gradients <FILE>";
+
+pub(super) const ATTRIBUTE_USAGE: &str = "\
+hyperinf attribute [OPTIONS] --model <MODEL> --adapter <DIR>
+                         --train <FILE> --query <FILE> --out <DIR>";
+
+pub(super) const DETECT_USAGE: &str = "\
+hyperinf detect [OPTIONS] --model <MODEL> --adapter <DIR>
+                      --train <FILE> --validation <FILE> --out <DIR>";
+
+pub(super) const SELECT_USAGE: &str = "\
+hyperinf select [OPTIONS] --model <MODEL> --adapter <DIR>
+                      --train <FILE> --validation <FILE> --out <DIR> --keep <AMOUNT>";

@@ -4,27 +4,23 @@ use std::process::{Command, Stdio};
 
 use crate::support::{Folder, Run, hyperinf};
 
-const COMMANDS: [&[&str]; 19] = [
-    &[],
-    &["score"],
-    &["compare"],
-    &["eval"],
-    &["eval", "lds"],
-    &["eval", "loo"],
-    &["eval", "mislabel"],
-    &["eval", "pbrf"],
-    &["eval", "brittleness"],
-    &["eval", "selection"],
-    &["eval", "subclass"],
-    &["sweep"],
-    &["converge"],
-    &["inspect"],
-    &["methods"],
-    &["finetune"],
-    &["attribute"],
-    &["detect"],
-    &["select"],
-];
+/// The program, its commands and their own, each as arguments.
+fn commands(folder: &Folder) -> Vec<Vec<String>> {
+    let mut found = vec![Vec::new()];
+    let mut next = 0;
+    while let Some(command) = found.get(next).cloned() {
+        next += 1;
+        let args: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
+        let help = hyperinf(folder.path(), &args).stdout;
+        let Some((_, list)) = help.split_once("\nCommands:\n") else { continue };
+        // A description that is broken continues further to the right.
+        let names = list.lines().take_while(|line| !line.is_empty()).filter(|line| !line.starts_with("   "));
+        let names = names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+        found.extend(names.map(|name| [command.as_slice(), &[name.to_owned()]].concat()));
+    }
+    assert!(found.len() >= 20, "{found:?}");
+    found
+}
 
 /// Runs the program as in a terminal of so many columns.
 fn in_columns(folder: &Folder, columns: &str, args: &[&str]) -> Run {
@@ -46,10 +42,11 @@ fn widest(text: &str) -> usize {
 #[test]
 fn help_fits_the_terminal() {
     let folder = Folder::new();
-    for command in COMMANDS {
+    for command in commands(&folder) {
         for flag in ["--help", "-h"] {
             for columns in ["80", "60", "200"] {
-                let run = in_columns(&folder, columns, &[command, &[flag]].concat());
+                let args: Vec<&str> = command.iter().map(String::as_str).chain([flag]).collect();
+                let run = in_columns(&folder, columns, &args);
                 assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{command:?} {flag}");
                 let most = columns.parse::<usize>().expect("a number").clamp(80, 100);
                 assert!(widest(&run.stdout) <= most, "{command:?} {flag} in {columns} columns:\n{}", run.stdout);
@@ -101,8 +98,9 @@ fn what_matters_comes_first_and_the_rest_has_headings() {
 fn examples_are_understood() {
     let folder = Folder::new();
     let mut seen = 0;
-    for command in COMMANDS {
-        let help = hyperinf(folder.path(), &[command, &["--help"]].concat()).stdout;
+    for command in commands(&folder) {
+        let args: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
+        let help = hyperinf(folder.path(), &args).stdout;
         let Some((_, examples)) = help.split_once("\nExamples:\n") else { continue };
         for example in examples.replace("\\\n", " ").lines().filter(|line| line.starts_with("  hyperinf ")) {
             let args: Vec<&str> = example.split_whitespace().skip(1).chain(["--help"]).collect();
