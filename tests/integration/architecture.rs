@@ -61,7 +61,8 @@ fn each_crate_stands_alone() {
         seen += 1;
         let read = |file: &str| fs::read_to_string(entry.path().join(file)).expect("every crate has it");
         let (manifest, library) = (read("Cargo.toml"), read("src/lib.rs"));
-        let exported: String = library.split("\npub use ").skip(1).filter_map(|rest| rest.split(';').next()).collect();
+        let exported: String =
+            library.split("\npub use ").skip(1).filter_map(|rest| rest.split_inclusive(';').next()).collect();
         let named = section(&manifest, "dependencies").into_iter().filter_map(|line| line.split(['.', ' ']).next());
         for dependency in named.filter(|name| *name == "burn" || name.starts_with("hyperinf-")) {
             let dependency = dependency.replace('-', "_");

@@ -131,5 +131,6 @@ fn broken(text: &str, width: usize) -> Vec<String> {
             }
         }
     }
+    lines.iter_mut().for_each(|line| line.truncate(line.trim_end().len()));
     lines
 }
