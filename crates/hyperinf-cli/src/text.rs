@@ -1,4 +1,4 @@
-//! Texts of strangers on a terminal.
+//! Texts of strangers on a terminal, and sizes.
 
 /// Characters of a long text that are shown of its beginning and of its end.
 const SHOWN: [usize; 2] = [60, 30];
@@ -48,4 +48,13 @@ fn around(line: &[char], at: usize) -> String {
     let parts = [0..begin, from..(from + length).min(line.len()), line.len() - end..line.len()];
     let parts = parts.map(|part| line[part].iter().collect::<String>());
     parts.join(" … ")
+}
+
+/// A number of bytes in the largest unit of which there are some.
+pub(crate) fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{:.0} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.0} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
 }

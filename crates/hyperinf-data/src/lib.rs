@@ -51,10 +51,16 @@ mod reason;
 mod run;
 mod run_error;
 mod samples;
+mod scored;
 mod selected;
 mod subset;
 mod table;
 mod training_log;
+
+// The crates whose types are in signatures, so that a manifest need not name them.
+pub use {
+    burn, hyperinf_curvature, hyperinf_gradients, hyperinf_linalg, hyperinf_models, hyperinf_scoring, hyperinf_store,
+};
 
 pub use columns::{Cells, ColumnOptions, Columns, Header, Role};
 pub use dataset::{Content, Dataset, ReadOptions, Row};
