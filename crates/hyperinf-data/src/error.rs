@@ -187,6 +187,14 @@ pub enum DataError {
         /// The number of rows.
         rows: usize,
     },
+    /// Two labels that are one truth value in different spellings.
+    #[error("its labels `{one}` and `{other}` are one truth value in two spellings")]
+    AlikeLabels {
+        /// The first.
+        one: String,
+        /// The second.
+        other: String,
+    },
     /// Labels are names, and neither the model nor the adapter maps names to classes.
     #[error(
         "label `{label}` is a name, but neither the model nor the adapter says which of the {classes} classes it is"

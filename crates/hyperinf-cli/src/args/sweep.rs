@@ -2,7 +2,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg};
+use super::{
+    DirectionsArg, IdArgs, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
+};
 
 /// Arguments of `hyperinf sweep`.
 #[derive(Debug, Args)]
@@ -88,6 +90,9 @@ pub(crate) struct SweepArgs {
     /// recommended, in place of the middle of the widest plateau.
     #[arg(long, value_name = "FILE", display_order = 6)]
     pub known_bad: Option<PathBuf>,
+    /// Ids for the rows of gradient files.
+    #[command(flatten)]
+    pub ids: IdArgs,
     /// Where to compute: cpu, gpu, flex, cuda:0, … [default: the first that was compiled in].
     #[arg(long, value_name = "DEVICE", display_order = 8)]
     pub device: Option<String>,
