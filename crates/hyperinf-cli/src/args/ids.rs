@@ -2,13 +2,12 @@ use clap::Args;
 
 /// Ids for the rows of gradient files.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Ids")]
 pub(crate) struct IdArgs {
     /// The ids of the training samples: a text file with one per line, or the column `id` of a data set, or another
     /// of its columns, as in train.jsonl:name.
-    #[arg(long, value_name = "FILE[:COLUMN]")]
+    #[arg(long, value_name = "FILE[:COLUMN]", help_heading = "Ids")]
     pub train_ids: Option<String>,
     /// The ids of the queries, in the same way.
-    #[arg(long, value_name = "FILE[:COLUMN]")]
+    #[arg(long, value_name = "FILE[:COLUMN]", help_heading = "Ids")]
     pub query_ids: Option<String>,
 }
