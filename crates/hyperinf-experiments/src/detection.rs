@@ -122,7 +122,8 @@ fn unit(
     let noisy = train.iter().zip(&flipped).map(|(row, &wrong)| sample(row, wrong)).collect::<Result<Vec<_>, _>>()?;
     let clean = validation.iter().map(|row| sample(row, false)).collect::<Result<Vec<_>, _>>()?;
 
-    let options = ClassifierOptions { classes: Some(2), head: Some(HeadKind::Mean), seed };
+    let options =
+        ClassifierOptions { classes: Some(2), head: Some(HeadKind::Mean), seed, ..ClassifierOptions::default() };
     let mut model = load_classifier(&places.assets.join("minilm"), &options, device)?.model;
     model.recorded = RecordedLayers::Adapters;
     let lora = LoraConfig { rank, alpha: 2.0 * rank as f64, ..LoraConfig::default() };

@@ -54,9 +54,10 @@ pub use arch::{
 };
 pub use error::ModelError;
 pub use files::{
-    Adapter, AdapterConfig, AdapterTask, CheckpointNames, ClassifierOptions, FormatError, GgufVocabulary, Hub,
-    LoadError, LoadReport, LoadedModel, ModelKind, TargetModules, gguf_tokenizer, llama2c_tokenizer, load_causal_lm,
-    load_classifier, load_encoder, load_gguf, load_llama2c, load_weights, model_kind, weights,
+    ADAPTER_SETTINGS, Adapter, AdapterConfig, AdapterSetting, AdapterTask, CheckpointNames, ClassifierOptions,
+    FormatError, GgufVocabulary, Hub, LoadError, LoadReport, LoadedModel, ModelKind, OwnHead, TargetModules,
+    TrainedTokens, Treatment, gguf_tokenizer, llama2c_tokenizer, load_causal_lm, load_classifier, load_encoder,
+    load_gguf, load_llama2c, load_weights, model_kind, open_regular, read_regular, weights,
 };
 pub use text::{
     LabelledBatch, Limit, LmBatch, LmSample, Message, Sample, SpecialTokens, TextTokenizer, TokenBatch, TokenizeError,

@@ -152,10 +152,18 @@ fn data_hint(error: &DataError) -> Option<String> {
 /// The hint for a model that cannot be loaded.
 fn load_hint(error: &LoadError) -> Option<String> {
     Some(match error {
-        LoadError::AdapterShape { .. } | LoadError::AdapterTensors { .. } => {
+        LoadError::AdapterShape { .. } => {
             "give the model that the adapter was trained on: `base_model_name_or_path` in its adapter_config.json"
                 .into()
         }
+        LoadError::AdapterTensors { unused, .. } if unused.iter().any(|name| name.contains(".lora_")) => {
+            "give the model that the adapter was trained on: `base_model_name_or_path` in its adapter_config.json"
+                .into()
+        }
+        LoadError::AdapterPart { .. } | LoadError::AdapterFeature { .. } => {
+            "merge the adapter into its base with PEFT (`merge_and_unload`), and train an adapter without it".into()
+        }
+        LoadError::OwnHead(_) => "train a head: hyperinf finetune --model … --train … --out ADAPTER".into(),
         LoadError::NoHead { .. } => "train one: hyperinf finetune --model … --train … --out ADAPTER".into(),
         LoadError::IsAdapter { .. } => "give the adapter's folder as --adapter, and its base as --model".into(),
         LoadError::Missing { what: "tokenizer", .. } => {

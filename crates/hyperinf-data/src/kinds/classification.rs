@@ -1,7 +1,7 @@
 use burn::tensor::Device;
 use hyperinf_models::{
-    Adapter, ClassifierOptions, EncoderClassifier, Limit, LoadError, LoadedModel, ModelKind, Sample, TextTokenizer,
-    TokenizedSample, load_classifier,
+    Adapter, ClassifierOptions, EncoderClassifier, Limit, LoadError, LoadedModel, ModelKind, OwnHead, Sample,
+    TextTokenizer, TokenizedSample, load_classifier,
 };
 
 use crate::columns::{Cells, Header, Role};
@@ -126,7 +126,8 @@ impl Kind for TextClassification {
         train: &Dataset<LabelledText>,
         device: &Device,
     ) -> Result<Prepared<Self>, RunError> {
-        let options = ClassifierOptions { classes: adapter.classes(), ..ClassifierOptions::default() };
+        let own_head = if adapter.has_head() { OwnHead::Replaced } else { OwnHead::Used };
+        let options = ClassifierOptions { classes: adapter.classes(), own_head, ..ClassifierOptions::default() };
         let loaded = load_classifier(files.path(), &options, device).map_err(files.of_model())?;
         let model = adapter.apply(loaded.model).map_err(files.of_adapter())?;
         let labels = labels(files, model.classes(), loaded.report.labels);
@@ -147,10 +148,13 @@ impl Kind for TextClassification {
             let source = DataError::OneLabel { label: label.clone(), rows: train.rows.len() };
             return Err(RunError::data(train)(source));
         }
-        let load = |classes| load_classifier(files.path(), &ClassifierOptions { classes, head: None, seed }, device);
+        let load = |classes, own_head| {
+            load_classifier(files.path(), &ClassifierOptions { classes, head: None, seed, own_head }, device)
+        };
         let processor = |labels| Ok::<_, RunError>(LabelledProcessor { tokenizer: files.tokenizer()?, labels });
-        match load(None) {
-            Err(LoadError::NoHead { .. }) => {}
+        match load(None, OwnHead::Used) {
+            // A head that is about to be replaced keeps nobody from the encoder.
+            Err(LoadError::NoHead { .. } | LoadError::OwnHead(_)) => {}
             loaded => {
                 let LoadedModel { model, report } = loaded.map_err(files.of_model())?;
                 let own = report.labels.map_or_else(|| Labels::numbered(model.classes()), Labels::of_model);
@@ -160,7 +164,7 @@ impl Kind for TextClassification {
                 notify(Notice::NewHead { data: found.names.clone(), model: own.names });
             }
         }
-        let model = load(Some(found.names.len())).map_err(files.of_model())?.model;
+        let model = load(Some(found.names.len()), OwnHead::Replaced).map_err(files.of_model())?.model;
         Ok(Prepared { model, processor: processor(found)? })
     }
 

@@ -18,6 +18,18 @@ pub trait Adaptable: Module {
     fn freeze_base(self) -> Self {
         self.no_grad()
     }
+
+    /// Whether the output layer is the token embedding.
+    fn is_tied(&self) -> bool {
+        false
+    }
+
+    /// The model with an output layer of its own, which starts as a copy of the token embedding that it was tied to. A
+    /// model that is not tied stays as it is.
+    #[must_use]
+    fn untied(self) -> Self {
+        self
+    }
 }
 
 /// The target that matches every linear layer, as PEFT's `target_modules = "all-linear"`.

@@ -1,4 +1,4 @@
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use hyperinf_gradients::{Family, Likelihood, Tape, Task};
@@ -138,6 +138,16 @@ impl SampleModel for CausalLm {
 impl Adaptable for CausalLm {
     fn visit_layers(&mut self, visit: &mut dyn FnMut(&str, &mut AdaptableLinear)) {
         self.decoder.visit_layers("base_model.model.model.", visit);
+    }
+
+    fn is_tied(&self) -> bool {
+        self.head() == LmHead::Tied
+    }
+
+    fn untied(self) -> Self {
+        let head = || Linear { weight: Param::from_tensor(self.decoder.embedding().transpose()), bias: None };
+        let lm_head = self.lm_head.clone().unwrap_or_else(head);
+        Self { lm_head: Some(lm_head), ..self }
     }
 }
 

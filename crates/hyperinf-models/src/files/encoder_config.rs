@@ -20,13 +20,13 @@ pub(super) fn encoder_config(fields: &Fields, family: EncoderFamily, pooler: boo
     // RoBERTa's first position is the padding token's id plus 1.
     let first_position = match family {
         EncoderFamily::Bert => 0,
-        EncoderFamily::Roberta => fields.optional_size("pad_token_id")?.unwrap_or(1) + 1,
+        EncoderFamily::Roberta => fields.optional_size("pad_token_id")?.unwrap_or(1).saturating_add(1),
     };
     let Some(max_tokens) = positions.checked_sub(first_position).filter(|&tokens| tokens > 0) else {
         let expected = format!("more than {first_position}");
         return Err(fields.refuse("max_position_embeddings", &json!(positions), &expected));
     };
-    Ok(EncoderConfig {
+    let config = EncoderConfig {
         family,
         vocabulary: fields.size("vocab_size")?,
         max_tokens,
@@ -40,5 +40,7 @@ pub(super) fn encoder_config(fields: &Fields, family: EncoderFamily, pooler: boo
         norm_epsilon: fields.number("layer_norm_eps")?.unwrap_or(1e-12),
         activation,
         pooler,
-    })
+    };
+    fields.checked(config.validate())?;
+    Ok(config)
 }
