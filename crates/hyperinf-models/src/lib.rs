@@ -60,8 +60,8 @@ pub use files::{
     load_gguf, load_llama2c, load_weights, model_kind, open_regular, read_regular, weights,
 };
 pub use text::{
-    LabelledBatch, Limit, LmBatch, LmSample, Message, Sample, SpecialTokens, TextTokenizer, TokenBatch, TokenizeError,
-    TokenizedSample, TokenizerSettings,
+    Json, LabelledBatch, Limit, LmBatch, LmSample, Message, Sample, SpecialTokens, TextTokenizer, TokenBatch,
+    TokenizeError, TokenizedSample, TokenizerSettings,
 };
 pub use training::{
     Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, Progress, RunDifference, TrainConfig, finetune,
