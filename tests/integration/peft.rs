@@ -5,8 +5,8 @@ use std::path::Path;
 use burn::tensor::TensorData;
 use hyperinf::gradients::{Tape, Task};
 use hyperinf::models::{
-    ADAPTER_SETTINGS, Adaptable, Adapter, AdapterTask, CausalLm, EncoderClassifier, LmSample, LoadError, LoraConfig,
-    LoraScaling, Sample, SampleModel, TargetModules, Treatment, adapt,
+    ADAPTER_SETTINGS, Adaptable, Adapter, AdapterSetting, AdapterTask, CausalLm, EncoderClassifier, LmSample,
+    LoadError, LoraConfig, LoraScaling, Sample, SampleModel, TargetModules, Treatment, adapt,
 };
 use hyperinf_tests::compare::{assert_close, values};
 use serde_json::{Value, json};
@@ -356,4 +356,21 @@ fn another_adapter_takes_the_place_of_the_first() {
     let direct = other.apply(base.clone()).expect("it fits");
     let after = other.apply(adapter.apply(base).expect("it fits")).expect("it fits");
     assert_eq!(lm_logits(&after), lm_logits(&direct));
+}
+
+#[test]
+fn the_page_lists_every_setting() {
+    let treatment = |treatment| match treatment {
+        Treatment::Followed(how) => ("followed", how),
+        Treatment::NoEffect(why) => ("no effect", why),
+        Treatment::Refused(why) => ("refused", why),
+    };
+    let row = |setting: &AdapterSetting| {
+        let (what, why) = treatment(setting.treatment);
+        format!("| `{}` | {what} | {why} |\n", setting.name)
+    };
+    let table: String = ADAPTER_SETTINGS.iter().map(row).collect();
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/methods/models.md");
+    let page = std::fs::read_to_string(page).expect("a page of the project");
+    assert!(page.contains(&table), "docs/methods/models.md lacks this table:\n{table}");
 }

@@ -281,11 +281,10 @@ fn other_spellings_of_names_are_the_same_tensors() {
 #[test]
 fn tensors_of_other_methods_are_named_for_what_they_are() {
     for (name, what) in [
-        ("model.embed_tokens.lora_embedding_A", "LoRA on an embedding"),
+        ("model.position.lora_embedding_A", "LoRA on an embedding"),
         ("model.layers.0.self_attn.q_proj.lora_magnitude_vector", "DoRA"),
         ("model.layers.0.self_attn.q_proj.lora_B.bias", "`lora_bias`"),
-        ("model.embed_tokens.base_layer.weight", "weights of the base model"),
-        ("lm_head.lora_A.weight", "LoRA on the output layer"),
+        ("model.embed_tokens.original_module.weight", "weights of the base model"),
         ("score.lora_A.weight", "LoRA on the classification head"),
     ] {
         let (config, mut tensors) = llama_adapter();
@@ -293,6 +292,74 @@ fn tensors_of_other_methods_are_named_for_what_they_are() {
         let error = applied(&config, &tensors).expect_err(what).to_string();
         assert!(error.contains(what) && error.contains(name), "{error}");
     }
+}
+
+/// The factors of a table or an output layer, and what they add to its rows, `[11, 8]`.
+fn update(module: &str, ends: [&str; 2], shapes: [[usize; 2]; 2]) -> (Tensors, Vec<f32>) {
+    let mut tensors = Tensors::new();
+    for (end, shape) in ends.into_iter().zip(shapes) {
+        add(&mut tensors, &format!("{PREFIX}{module}{end}"), &shape);
+    }
+    let [a, b] = ends.map(|end| &tensors[&format!("{PREFIX}{module}{end}")].1);
+    let product = |out: usize, input: usize, inputs: usize| -> f32 {
+        (0..2).map(|r| 3.0 * b[out * 2 + r] * a[r * inputs + input]).sum()
+    };
+    let rows = match shapes[0][1] {
+        // Tokens are the inputs of a table, and the outputs of an output layer.
+        11 => (0..88).map(|at| product(at % 8, at / 8, 11)).collect(),
+        _ => (0..88).map(|at| product(at / 8, at % 8, 8)).collect(),
+    };
+    (tensors, rows)
+}
+
+#[test]
+fn embeddings_and_output_layers_may_be_adapted() {
+    let table = update("model.embed_tokens", [".lora_embedding_A", ".lora_embedding_B"], [[2, 11], [8, 2]]);
+    let head = update("lm_head", [".lora_A.weight", ".lora_B.weight"], [[2, 8], [11, 2]]);
+    for (targets, parts) in [
+        (json!(["q_proj", "v_proj", "embed_tokens"]), [true, false]),
+        (json!(["q_proj", "v_proj", "lm_head"]), [false, true]),
+        (json!(r".*(\.[qv]_proj|embed_tokens|lm_head)"), [true, true]),
+    ] {
+        for base in [Model::llama as fn() -> Model, tied_llama] {
+            let (mut config, factors) = llama_adapter();
+            config["target_modules"] = targets.clone();
+            let mut tensors = factors.clone();
+            // The same two tables in a model that was never tied.
+            let mut expected = Model::llama();
+            let own = base().tensors;
+            let own_head = own.get(HEAD).unwrap_or(&own[EMBEDDING]).clone();
+            expected.tensors.insert(HEAD.to_owned(), own_head.clone());
+            for (name, update, part) in [(EMBEDDING, &table, parts[0]), (HEAD, &head, parts[1])] {
+                if part {
+                    tensors.extend(update.0.clone());
+                    let (_, values) = expected.tensors.get_mut(name).expect("a table");
+                    values.iter_mut().zip(&update.1).for_each(|(value, more)| *value += more);
+                }
+            }
+            if parts[1] {
+                // PEFT saves the base of an adapted output layer along.
+                tensors.insert(format!("{PREFIX}lm_head.base_layer.weight"), own_head);
+            }
+            let expected = causal(merged(expected, &factors, |_| 3.0).write().path());
+            let adapter = read(write(&config, &tensors).path());
+            let found = adapter.apply(causal(base().write().path())).unwrap_or_else(|e| panic!("{targets}: {e}"));
+            assert_close(&targets.to_string(), &lm_logits(&found), &lm_logits(&expected), 1e-5);
+            let again = Adapter::from_model(&found, &adapter.config.lora, Some("tiny")).expect("an adapted model");
+            let lora = |adapter: &Adapter| -> Vec<String> {
+                adapter.tensors.keys().filter(|name| name.contains(".lora_")).cloned().collect()
+            };
+            assert_eq!(lora(&again), lora(&adapter));
+        }
+    }
+    let (mut config, mut tensors) = llama_adapter();
+    config["target_modules"] = json!(["q_proj", "v_proj", "embed_tokens"]);
+    config["ensure_weight_tying"] = json!(true);
+    tensors.extend(table.0);
+    let adapter = read(write(&config, &tensors).path());
+    adapter.apply(causal(Model::llama().write().path())).expect("nothing to tie");
+    let error = adapter.apply(causal(tied_llama().write().path())).expect_err("tied factors").to_string();
+    assert!(error.contains("`ensure_weight_tying`"), "{error}");
 }
 
 #[test]

@@ -47,10 +47,10 @@ mod text;
 mod training;
 
 pub use arch::{
-    ALL_LINEAR, Activation, Adaptable, AdaptableLinear, AttentionBias, CausalLm, Decoder, DecoderConfig, DenseHead,
-    Encoder, EncoderClassifier, EncoderConfig, EncoderFamily, Head, HeadKind, LmHead, LoraConfig, LoraLinear,
-    LoraScaling, MergedLora, NormPlacement, RecordedLayers, RotaryConfig, RotaryPairing, RotaryScaling, SampleModel,
-    SlidingWindow, adapt, generate,
+    ALL_LINEAR, Activation, Adaptable, AdaptableEmbedding, AdaptableLinear, AttentionBias, CausalLm, Decoder,
+    DecoderConfig, DenseHead, Encoder, EncoderClassifier, EncoderConfig, EncoderFamily, Head, HeadKind, LmHead,
+    LoraConfig, LoraEmbedding, LoraLinear, LoraScaling, MergedLora, NormPlacement, RecordedLayers, RotaryConfig,
+    RotaryPairing, RotaryScaling, SampleModel, SlidingWindow, adapt, generate,
 };
 pub use error::ModelError;
 pub use files::{

@@ -210,7 +210,7 @@ pub fn load_causal_lm(path: &Path, device: &Device) -> Result<LoadedModel<Causal
     let (config, head) = decoder_config(&fields, family)?;
     let mut shards = Shards::of_folder(path)?;
     check_layers(&fields, config.layers, &shards)?;
-    let prefixes: &[&str] = if head == LmHead::Tied { &["lm_head."] } else { &[] };
+    let prefixes: &[&str] = if head == LmHead::Tied { &["lm_head.", "score."] } else { &["score."] };
     let ignored = IgnoredTensors { prefixes, suffixes: &["rotary_emb.inv_freq"] };
     check(&shards, path, &sizes::of_decoder(&config, head), &ignored)?;
     let mut report = LoadReport::default();

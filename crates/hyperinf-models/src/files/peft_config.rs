@@ -159,10 +159,12 @@ impl AdapterConfig {
             list.ok_or_else(|| refuse(setting, value, "a list of names"))
         };
         let names = |setting: &str| fields.get(setting).map_or(Ok(Vec::new()), |value| list(setting, value));
-        let choice = |setting: &str| match fields.get(setting) {
-            None => Ok(None),
-            Some(Value::String(pattern)) => Ok(Some(TargetModules::Pattern(pattern.clone()))),
-            Some(value) => Ok(Some(TargetModules::Names(list(setting, value)?))),
+        let choice = |setting: &str| -> Result<Option<TargetModules>, LoadError> {
+            match fields.get(setting) {
+                None => Ok(None),
+                Some(Value::String(pattern)) => Ok(Some(TargetModules::Pattern(pattern.clone()))),
+                Some(value) => Ok(Some(TargetModules::Names(list(setting, value)?))),
+            }
         };
         let target_modules = match choice("target_modules")?.unwrap_or(TargetModules::Usual) {
             TargetModules::Pattern(name) if name.eq_ignore_ascii_case(ALL_LINEAR) => TargetModules::AllLinear,

@@ -11,6 +11,10 @@ pub(super) fn standard(name: &str) -> String {
     if let Some((module, rest)) = name.split_once(".modules_to_save.") {
         name = format!("{module}.{}", rest.strip_prefix("default.").unwrap_or(rest));
     }
+    // PEFT keeps the base's weights of an adapted embedding or output layer with the adapter.
+    if let Some((module, rest)) = name.split_once(".base_layer.") {
+        name = format!("{module}.{rest}");
+    }
     for (start, end) in [(".lora_A.", A), (".lora_B.", B)] {
         if let Some((layer, rest)) = name.rsplit_once(start)
             && rest.strip_suffix(".weight").is_some_and(|adapter| !adapter.contains('.'))
@@ -27,12 +31,11 @@ pub(super) fn feature(name: &str) -> Option<&'static str> {
         (".lora_embedding_", "LoRA on an embedding"),
         (".lora_magnitude_vector", "the magnitudes of DoRA"),
         (".token_adapter.", "rows of an embedding that its settings do not name (`trainable_token_indices`)"),
-        (".base_layer.", "weights of the base model"),
         (".original_module.", "weights of the base model"),
         (".lora_B.bias", "biases of LoRA (`lora_bias`)"),
         (".lora_diag", "the singular values of KaSA"),
         (".experts.", "layers of experts"),
-        ("lm_head.lora_", "LoRA on the output layer"),
+        ("lm_head.lora_", "LoRA on an output layer that the model lacks or its settings leave out"),
         ("classifier.lora_", "LoRA on the classification head"),
         ("out_proj.lora_", "LoRA on the classification head"),
         ("score.lora_", "LoRA on the classification head"),

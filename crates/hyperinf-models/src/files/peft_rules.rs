@@ -85,6 +85,11 @@ impl<'a> Rules<'a> {
         self.targets.include(layer) && (self.targets.has(layer) || self.has_index(layer))
     }
 
+    /// Whether the settings name an output layer or an embedding, which `all-linear` leaves out.
+    pub(super) fn name_apart(&self, module: &str) -> bool {
+        !matches!(self.targets, Names::All) && self.name(module)
+    }
+
     /// Rank, scale and dropout of a layer.
     pub(super) fn of(&self, layer: &str) -> LoraConfig {
         let rank = self.ranks.iter().find(|(pattern, _)| pattern.matches(layer)).map(|(_, rank)| *rank);
