@@ -43,20 +43,20 @@ pub(crate) fn run(args: &AttributeArgs) -> Result<(), CliError> {
     let mut found = run.attribute(&settings.device, &mut observer())?;
     let spread = job.judge(&settings, &mut found)?;
     let seconds = began.elapsed().as_secs_f64();
-    let summary = Summary::new("attribute", &settings, &found, spread.as_ref(), seconds, job.outputs());
+    let summary = Summary::new("attribute", &settings, &found, spread.as_ref(), job.outputs());
     let (topk, json) = (folder.join("topk.jsonl"), folder.join("summary.json"));
-    let (topk, json) = (found.stage_rankings(&topk, args.top_k)?, stage_json(&json, &summary)?);
     let (found_scores, bars) = (&found.attribution.scores, spread.as_ref().map(bars));
-    scores.write(found_scores, bars, &found.ids(), &summary.metadata())?;
-    topk.place()?;
-    json.place()?;
-    earlier.remove()?;
+    let beside = scores.metadata_file();
+    let mut results = scores.stage(&beside, found_scores, bars, &found.ids(), &summary.metadata())?;
+    results.push(found.stage_rankings(&topk, args.top_k)?);
+    results.push(stage_json(&json, &summary)?);
+    earlier.replace(results)?;
     to_stdout(|out| {
         if args.influence.scoring.json {
             serde_json::to_writer_pretty(&mut *out, &summary)?;
             return writeln!(out);
         }
-        head(out, &summary.scoring, summary.blocks(), summary.seconds)?;
+        head(out, &summary.scoring, summary.blocks(), seconds)?;
         if let Some(spread) = &spread {
             let Stability { spearman, top, overlap } = spread.stability;
             let seeds = found.repeats.len();

@@ -45,21 +45,20 @@ pub(crate) fn run(args: &DetectArgs) -> Result<(), CliError> {
         let removed: Vec<String> = found.removed.iter().map(|&sample| train.id(sample).to_string()).collect();
         more.insert("removed".into(), json!(removed));
     }
-    let summary = Summary::new("detect", &settings, &found.influence, None, seconds, more);
+    let summary = Summary::new("detect", &settings, &found.influence, None, more);
     let (table, json, cleaned) = (folder.join("suspicious.csv"), folder.join("summary.json"), folder.join(&cleaned));
-    let (table, json, kept) = (found.stage_table(&table)?, stage_json(&json, &summary)?, found.kept());
+    let (mut results, kept) = (vec![found.stage_table(&table)?], found.kept());
     if args.remove.is_some() {
-        train.stage(&kept, &cleaned)?.place()?;
+        results.push(train.stage(&kept, &cleaned)?);
     }
-    table.place()?;
-    json.place()?;
-    earlier.remove()?;
+    results.push(stage_json(&json, &summary)?);
+    earlier.replace(results)?;
     to_stdout(|out| {
         if args.influence.scoring.json {
             serde_json::to_writer_pretty(&mut *out, &summary)?;
             return writeln!(out);
         }
-        head(out, &summary.scoring, summary.blocks(), summary.seconds)?;
+        head(out, &summary.scoring, summary.blocks(), seconds)?;
         print(out, &found)?;
         if args.remove.is_some() {
             let (kept, total) = (kept.len(), train.data.total);

@@ -3,15 +3,15 @@
 mod earlier;
 mod summary;
 
-use std::fs::create_dir_all;
 use std::path::Path;
 
 use hyperinf::data::{GRADIENT_FILES, Influence, Pattern, Run};
 use hyperinf::eval::{Spread, between};
-use hyperinf::store::{StoreError, check_output};
+use hyperinf::store::OutputFolder;
 
 use crate::args::{InfluenceArgs, QueryModeArg};
 use crate::error::CliError;
+use crate::interrupt;
 use crate::score::{self, Settings};
 pub(crate) use summary::Summary;
 
@@ -54,12 +54,18 @@ impl Job<'_> {
             batch_size: args.batch_size as usize,
             out: args.out.clone(),
             device_name: settings.device_name.clone(),
+            stop: interrupt::stop(),
         };
         run.validate()?;
-        create_dir_all(&args.out).map_err(|e| StoreError::output(&args.out, e))?;
         let inputs = [args.train.as_path(), self.query];
         let gradients = if args.keep_gradients { &GRADIENT_FILES[..] } else { &[] };
-        self.outputs.iter().chain(gradients).try_for_each(|name| check_output(&args.out.join(name), &inputs))?;
+        let outputs: Vec<&str> = self.outputs.iter().chain(gradients).copied().collect();
+        // The run locks the folder itself; if it fails, a folder that is not needed is gone again.
+        drop(OutputFolder::new(&args.out, &outputs, &inputs)?);
+        let folder = args.out.display();
+        interrupt::set_hint(format!(
+            "interrupted: no results were written; the same command resumes from finished gradients in {folder}"
+        ));
         Ok((settings, run))
     }
 

@@ -16,6 +16,7 @@
 //! | [`inspect`] | `hyperinf inspect`: the contents of a file of gradients |
 //! | [`methods`] | `hyperinf methods`: the list of methods |
 //! | [`demo`] | `hyperinf demo`: every method on real e-mails |
+//! | [`interrupt`] | signals: how an interrupted run ends |
 //! | [`error`] | errors with their exit codes |
 //!
 //! Numbers are computed by the library crates; the program parses arguments and writes results.
@@ -34,6 +35,7 @@ mod figure;
 mod finetune;
 mod influence;
 mod inspect;
+mod interrupt;
 mod methods;
 mod progress;
 mod score;
@@ -55,6 +57,7 @@ use error::{CliError, Usage};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    interrupt::install();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -82,7 +85,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // If standard error is closed, there is nowhere to report.
             let _ = writeln!(io::stderr(), "{}", error.report());
-            ExitCode::from(error.exit_code())
+            ExitCode::from(if error.is_stopped() { interrupt::exit_code() } else { error.exit_code() })
         }
     }
 }

@@ -33,18 +33,15 @@ pub(crate) fn run(args: &SelectArgs) -> Result<(), CliError> {
     let mut more = job.outputs();
     let selected: Vec<String> = found.selected.iter().map(|&sample| train.id(sample).to_string()).collect();
     more.insert("selected".into(), json!(selected));
-    let summary = Summary::new("select", &settings, &found.influence, None, seconds, more);
+    let summary = Summary::new("select", &settings, &found.influence, None, more);
     let (path, json, kept) = (folder.join(&name), folder.join("summary.json"), found.kept());
-    let (selected, json) = (train.stage(&kept, &path)?, stage_json(&json, &summary)?);
-    selected.place()?;
-    json.place()?;
-    earlier.remove()?;
+    earlier.replace(vec![train.stage(&kept, &path)?, stage_json(&json, &summary)?])?;
     to_stdout(|out| {
         if args.influence.scoring.json {
             serde_json::to_writer_pretty(&mut *out, &summary)?;
             return writeln!(out);
         }
-        head(out, &summary.scoring, summary.blocks(), summary.seconds)?;
+        head(out, &summary.scoring, summary.blocks(), seconds)?;
         writeln!(out, "selected  {} of {} rows: {}", kept.len(), train.data.total, path.display())
     })?;
     job.settle_gradients(found.influence)

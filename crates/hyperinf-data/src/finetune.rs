@@ -1,22 +1,25 @@
 use std::collections::BTreeMap;
-use std::fs::{canonicalize, create_dir_all, read_dir, remove_dir_all};
-use std::io::ErrorKind;
+use std::fs::{canonicalize, read_dir, remove_dir_all, symlink_metadata};
+use std::io::{self, ErrorKind, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use hyperinf_models::{
-    Adapter, Checkpoints, Evaluation, FinetuneConfig, LoraConfig, LoraScaling, TrainConfig, adapt, finetune as train,
+    Adapter, Checkpoints, Evaluation, FinetuneConfig, FoundCheckpoints, LoraConfig, LoraScaling, ModelError,
+    TrainConfig, adapt, finetune_until as train, training_digest,
 };
 use hyperinf_scoring::Set;
-use hyperinf_store::{StoreError, check_output, stage_json};
+use hyperinf_store::{OutputFolder, Staged, StoreError, WriteError, publish, stage_json};
 
 use crate::dataset::{Dataset, ReadOptions};
-use crate::event::{Detail, Event, Progress, Stage};
+use crate::event::{Detail, Event, Notice, Progress, Stage};
 use crate::kind::{Kind, Prepared};
 use crate::labels::Labels;
 use crate::model_files::{ModelFiles, Note, load_error};
-use crate::run::notify;
+use crate::run::{notify, unchanged};
 use crate::samples::{LengthOptions, Samples};
+use crate::stop::Stop;
 use crate::training_log::{self, TrainingLog};
 use crate::{Existing, RunError};
 
@@ -46,6 +49,7 @@ const CHECKPOINTS: &str = "checkpoints";
 /// | `patience` | `None` | epochs without a lower validation loss after which the training stops |
 /// | `checkpoint_every` | `None` | steps between two checkpoints, from which an interrupted run resumes |
 /// | `resume` | `false` | resume from the checkpoints in the folder |
+/// | `stop` | never | a request to stop between two steps, with a checkpoint |
 ///
 /// A value outside its range is a [`RunError::Model`].
 #[derive(Clone, Debug)]
@@ -80,6 +84,8 @@ pub struct Finetune {
     pub checkpoint_every: Option<usize>,
     /// Whether checkpoints in the folder are resumed from.
     pub resume: bool,
+    /// A request to stop between two steps.
+    pub stop: Stop,
 }
 
 /// An adapter that was trained and written.
@@ -123,6 +129,7 @@ impl Default for Finetune {
             patience: None,
             checkpoint_every: None,
             resume: false,
+            stop: Stop::default(),
         }
     }
 }
@@ -145,22 +152,22 @@ impl Finetune {
     /// See [`RunError`]. No adapter is left behind, only checkpoints from which the same run resumes.
     pub fn run(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Finetuned, RunError> {
         self.validate()?;
-        self.prepare_folder()?;
+        let _folder = self.prepare_folder()?;
         let files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), None)?;
         files.kind().finetune(self, &files, device, observe)
     }
 
     fn config(&self, files: &ModelFiles) -> FinetuneConfig {
         let mut checkpoints = Checkpoints::new(self.out.join(CHECKPOINTS));
-        checkpoints.every = self.checkpoint_every.unwrap_or(checkpoints.every);
+        // A run that is stopped writes a checkpoint whether or not others were asked for.
+        checkpoints.every = self.checkpoint_every.unwrap_or(if self.resume { checkpoints.every } else { usize::MAX });
         checkpoints.resume = self.resume;
         checkpoints.settings = self.settings(files);
-        let wanted = self.checkpoint_every.is_some() || self.resume;
         FinetuneConfig {
             schedule: self.schedule,
             micro_batch: self.micro_batch,
             patience: self.patience,
-            checkpoints: wanted.then_some(checkpoints),
+            checkpoints: Some(checkpoints),
             ..FinetuneConfig::default()
         }
     }
@@ -180,13 +187,12 @@ impl Finetune {
     }
 
     /// Creates the folder, and makes sure that no input and nothing in it is lost.
-    fn prepare_folder(&self) -> Result<(), RunError> {
+    fn prepare_folder(&self) -> Result<OutputFolder, RunError> {
         let folder = &self.out;
-        create_dir_all(folder).map_err(|e| StoreError::output(folder, e))?;
         let optional = [self.validation.as_deref(), self.tokenizer.as_deref()];
         let inputs: Vec<&Path> =
             [self.train.as_path(), Path::new(&self.model)].into_iter().chain(optional.into_iter().flatten()).collect();
-        OUTPUTS.iter().try_for_each(|name| check_output(&folder.join(name), &inputs))?;
+        let locked = OutputFolder::new(folder, &OUTPUTS, &inputs)?;
         let checkpoints = folder.join(CHECKPOINTS);
         // The folder is removed at the end with everything in it.
         if let Ok(real) = canonicalize(&checkpoints)
@@ -194,17 +200,54 @@ impl Finetune {
         {
             return Err(StoreError::OutputIsInput { path: checkpoints }.into());
         }
+        if symlink_metadata(&checkpoints).is_ok_and(|found| found.is_symlink()) {
+            let link =
+                io::Error::new(ErrorKind::InvalidInput, "it is a symbolic link, and the folder is removed at the end");
+            return Err(StoreError::output(&checkpoints, link).into());
+        }
         let exists = |what| Err(RunError::Exists { path: folder.clone(), what });
-        if self.overwrite {
-            return Ok(());
+        // Whether an adapter is that of the run to resume is known when the rows are.
+        if self.overwrite || self.resume {
+            return Ok(locked);
         }
         if folder.join(ADAPTER).exists() {
             return exists(Existing::Adapter);
         }
-        if !self.resume && read_dir(checkpoints).is_ok_and(|mut files| files.next().is_some()) {
+        if read_dir(checkpoints).is_ok_and(|mut files| files.next().is_some()) {
             return exists(Existing::Checkpoints);
         }
-        Ok(())
+        Ok(locked)
+    }
+
+    /// What there is to resume from, reported; an adapter that this training has written already is returned.
+    fn resumption(
+        &self,
+        config: &FinetuneConfig,
+        digest: impl FnOnce() -> Result<String, ModelError>,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Option<Adapter>, RunError> {
+        let Some(checkpoints) = config.checkpoints.as_ref().filter(|_| self.resume) else { return Ok(None) };
+        let FoundCheckpoints { newest, damaged } = checkpoints.find()?;
+        for (path, reason) in damaged {
+            observe(Event::Notice(Notice::DamagedCheckpoint { path, reason }));
+        }
+        if let Some((step, path)) = newest {
+            observe(Event::Notice(Notice::ResumedTraining { step, path }));
+            return Ok(None);
+        }
+        let folder = self.out.clone();
+        if !folder.join(ADAPTER).exists() {
+            observe(Event::Notice(Notice::NoCheckpoint { folder: checkpoints.folder.clone() }));
+            return Ok(None);
+        }
+        let failed = load_error("adapter", self.out.display());
+        let earlier = Note::read(&folder).map_err(&failed)?.and_then(|note| note.training);
+        if earlier != Some(digest()?) {
+            return Err(RunError::Exists { path: folder, what: Existing::Adapter });
+        }
+        let adapter = Adapter::read(&folder).map_err(&failed)?;
+        observe(Event::Notice(Notice::AlreadyTrained { folder }));
+        Ok(Some(adapter))
     }
 
     fn remove_checkpoints(&self) -> Result<(), RunError> {
@@ -225,12 +268,13 @@ pub(crate) fn finetune<K: Kind>(
 ) -> Result<Finetuned, RunError> {
     let read = |set, path: &PathBuf| {
         let failed = |source| RunError::Dataset { set, path: path.clone(), source };
-        Dataset::<K::Content>::read(set, path, &run.read).map_err(failed)
+        unchanged(path, || Dataset::<K::Content>::read(set, path, &run.read).map_err(failed))
     };
     let rows = read(Set::Train, &run.train)?;
     let validation = run.validation.as_ref().map(|path| read(Set::Query, path)).transpose()?;
     let seed = run.schedule.seed;
     let prepared = K::load_base(files, &rows, seed, device, &mut |notice| observe(Event::Notice(notice)))?;
+    files.check_unchanged()?;
     let limit = run.length.limit::<K>(&prepared.model, None)?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
     let rows = samples(rows)?;
@@ -246,12 +290,22 @@ pub(crate) fn finetune<K: Kind>(
     let config = run.config(files);
     let evaluated = validation.as_ref().map(|set| set.samples.as_slice());
     config.validate(evaluated.map(<[_]>::len))?;
-    let mut log = TrainingLog::new(&run.out, run.resume)?;
+    let digest = training_digest(&model, &rows.samples, evaluated, &config)?;
+    let labels = K::labels(&processor).cloned();
+    let total = config.schedule.steps(rows.samples.len());
+    if let Some(adapter) = run.resumption(&config, || Ok(digest.clone()), observe)? {
+        run.remove_checkpoints()?;
+        let (parameters, tensors) = size(&adapter);
+        let (rows, loss, best) = (rows.samples.len(), None, None);
+        let (steps, resumed_at, stopped_early) = (total, Some(total), false);
+        return Ok(Finetuned { parameters, tensors, rows, labels, steps, resumed_at, stopped_early, loss, best });
+    }
+    let mut log = TrainingLog::new(&run.out, run.resume);
     if run.overwrite {
         run.remove_checkpoints()?;
     }
-    let total = config.schedule.steps(rows.samples.len());
     let mut unwritten = None;
+    let listening = run.stop.listen();
     let tuned = train(model, &rows.samples, evaluated, &config, |step| {
         if let Err(error) = log.step(step) {
             unwritten.get_or_insert(error);
@@ -259,25 +313,46 @@ pub(crate) fn finetune<K: Kind>(
         let (loss, speed) = (log.mean().unwrap_or(step.loss), log.speed(step));
         let detail = Detail::Training { loss, validation: step.validation, speed };
         observe(Event::Progress(Progress { stage: Stage::Finetuning, done: step.step + 1, total, detail }));
-    })?;
+        if run.stop.is_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    drop(listening);
+    let tuned = match tuned {
+        Ok(tuned) => tuned,
+        Err(error) => {
+            let checkpoints = read_dir(run.out.join(CHECKPOINTS));
+            if !checkpoints.is_ok_and(|mut files| files.next().is_some()) {
+                // There is nothing that its lines would be continued from.
+                log.discard();
+            }
+            return Err(match error {
+                ModelError::Stopped { step: done, steps: total, checkpoint: kept } => {
+                    RunError::Stopped { stage: Stage::Finetuning, done, total, kept }
+                }
+                error => error.into(),
+            });
+        }
+    };
     unwritten.map_or(Ok(()), Err)?;
 
     let failed = load_error("adapter", run.out.display());
     let adapter = Adapter::from_model(&tuned.model, &run.lora, Some(&files.name)).map_err(&failed)?;
     let hyperinf_version = env!("CARGO_PKG_VERSION").to_owned();
-    let labels = K::labels(&processor).cloned();
-    let note = Note { hyperinf_version, labels: labels.clone(), max_length: limit.tokens() };
-    let path = Note::path(&run.out);
-    let note = stage_json(&path, &note)?;
+    let training = Some(digest);
+    let note = Note { hyperinf_version, labels: labels.clone(), max_length: limit.tokens(), training };
+    let (note_path, log_path) = (Note::path(&run.out), log.path());
+    let files = adapter.files(&run.out).map_err(&failed)?;
+    let mut staged = vec![stage_json(&note_path, &note)?, log.stage(&log_path)?];
+    for (path, bytes) in &files {
+        staged.push(Staged::new(path, |file| file.write_all(bytes).map_err(WriteError::Io))?);
+    }
     let loss = log.mean();
-    // The adapter comes last: it makes the folder an adapter, and then its labels must be there.
-    note.place()?;
-    log.place()?;
-    adapter.write(&run.out).map_err(&failed)?;
+    publish(staged, &[])?;
+    log.discard();
     run.remove_checkpoints()?;
+    let (parameters, tensors) = size(&adapter);
     Ok(Finetuned {
-        parameters: adapter.tensors.values().map(|tensor| tensor.num_elements()).sum(),
-        tensors: adapter.tensors.len(),
+        parameters,
+        tensors,
         rows: rows.samples.len(),
         labels,
         steps: tuned.steps,
@@ -286,4 +361,9 @@ pub(crate) fn finetune<K: Kind>(
         loss,
         best: tuned.best,
     })
+}
+
+/// The numbers of an adapter's parameters and tensors.
+fn size(adapter: &Adapter) -> (usize, usize) {
+    (adapter.tensors.values().map(|tensor| tensor.num_elements()).sum(), adapter.tensors.len())
 }

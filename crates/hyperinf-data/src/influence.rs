@@ -4,7 +4,7 @@ use std::path::Path;
 use hyperinf_curvature::BlockCurvature;
 use hyperinf_gradients::Estimate;
 use hyperinf_scoring::{Attribution, QueryMode};
-use hyperinf_store::{GradientPair, GradientWriter, IdColumn, Ids, StoreError};
+use hyperinf_store::{GradientPair, GradientWriter, IdColumn, Ids, OutputFolder, StoreError};
 
 use crate::RunError;
 use crate::dataset::{Content, Dataset};
@@ -46,6 +46,8 @@ pub struct Influence {
     /// Whether queries were scored one by one.
     pub query_mode: QueryMode,
     pub(crate) gradients: [GradientWriter; 2],
+    /// The run's folder: no other run writes it as long as this result is there.
+    pub(crate) _folder: OutputFolder,
 }
 
 /// The training rows, the most suspicious first.

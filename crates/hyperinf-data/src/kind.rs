@@ -2,6 +2,7 @@ use burn::tensor::Device;
 use hyperinf_gradients::Estimate;
 use hyperinf_models::{Adaptable, Adapter, CheckpointNames, Limit, ModelKind, SampleModel, TokenizedSample};
 use hyperinf_scoring::Amount;
+use hyperinf_store::OutputFolder;
 
 use crate::dataset::{Content, Dataset};
 use crate::event::Event;
@@ -110,6 +111,7 @@ pub(crate) trait AnyKind: Sync {
         &self,
         run: &Run,
         files: ModelFiles,
+        folder: OutputFolder,
         amount: Option<Amount>,
         device: &Device,
         observe: &mut dyn FnMut(Event),
@@ -133,11 +135,12 @@ impl<K: Kind> AnyKind for K {
         &self,
         run: &Run,
         files: ModelFiles,
+        folder: OutputFolder,
         amount: Option<Amount>,
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Influence, RunError> {
-        run::influence::<K>(run, files, amount, device, observe)
+        run::influence::<K>(run, files, folder, amount, device, observe)
     }
 
     fn finetune(

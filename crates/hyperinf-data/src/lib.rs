@@ -9,6 +9,7 @@
 //! | [`Kind`] | a kind of model: how it is loaded and how rows become its samples |
 //! | [`TextClassification`], [`LanguageModel`] | the kinds |
 //! | [`ModelFiles`] | the files of a model and its adapter, with hashes |
+//! | [`Stop`] | a request to stop a run between two batches; what is finished is kept |
 //! | [`Event`] | progress and notices, which a run reports to a callback |
 //!
 //! ```
@@ -48,6 +49,7 @@ mod ranking;
 mod run;
 mod run_error;
 mod samples;
+mod stop;
 mod subset;
 mod table;
 mod training_log;
@@ -69,5 +71,6 @@ pub use ranking::{RankedQuery, Ranking, RowId, ScoredRow};
 pub use run::{GRADIENT_FILES, Run};
 pub use run_error::{Choice, Existing, RunError};
 pub use samples::{CutRow, LengthOptions, Samples};
+pub use stop::Stop;
 pub use subset::Subset;
 pub use table::Format;

@@ -1,11 +1,12 @@
-use std::fs::create_dir_all;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use hyperinf_gradients::{Estimate, Target};
-use hyperinf_models::Adapter;
+use hyperinf_models::{Adapter, ModelError};
 use hyperinf_scoring::{Amount, Attribution, Options, QueryMode, Set, detect, select};
-use hyperinf_store::{Directions, GradientPair, ProjectionSpec, StoreError, check_range, score, self_influence};
+use hyperinf_store::{
+    Directions, FileStamp, GradientPair, OutputFolder, ProjectionSpec, RunKey, check_range, score, self_influence,
+};
 
 use crate::dataset::{Dataset, ReadOptions};
 use crate::event::{Event, Notice};
@@ -15,10 +16,14 @@ use crate::kind::{Kind, Prepared};
 use crate::model_files::ModelFiles;
 use crate::pattern::Pattern;
 use crate::samples::{LengthOptions, Samples};
+use crate::stop::Stop;
 use crate::{Choice, RunError, estimate};
 
 /// The names of the files of gradients in [`Run::out`].
 pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gradients.safetensors"];
+
+/// The generation of per-sample gradients: another one where the same program version would write other numbers.
+const GENERATION: &str = "1";
 
 /// The most seeds of error bars.
 const MOST_SEEDS: usize = 1_000_000;
@@ -45,6 +50,7 @@ const MOST_SEEDS: usize = 1_000_000;
 /// | `batch_size` | 16 | rows of a backward pass | ≥ 1 |
 /// | `out` | `hyperinf-out` | the folder of the gradients; created if missing | |
 /// | `device_name` | the device itself | the device's name: gradients of another device are not reused | |
+/// | `stop` | never | a request to stop between two batches | |
 #[derive(Clone)]
 pub struct Run {
     /// The model.
@@ -77,6 +83,8 @@ pub struct Run {
     pub out: PathBuf,
     /// The name of the device, a part of the key under which gradients are reused.
     pub device_name: String,
+    /// A request to stop between two batches.
+    pub stop: Stop,
 }
 
 /// The random choices of a scoring.
@@ -104,6 +112,7 @@ impl Default for Run {
             batch_size: 16,
             out: PathBuf::from("hyperinf-out"),
             device_name: String::new(),
+            stop: Stop::default(),
         }
     }
 }
@@ -113,8 +122,11 @@ impl Run {
     ///
     /// # Errors
     ///
-    /// [`RunError::Conflict`] or [`RunError::Seeds`].
+    /// [`RunError::Conflict`], [`RunError::Seeds`], or [`RunError::Model`] for a batch of no rows.
     pub fn validate(&self) -> Result<(), RunError> {
+        if self.batch_size == 0 {
+            return Err(ModelError::Setting { name: "batch_size", value: 0.0, expected: "at least 1" }.into());
+        }
         estimate::check(self.estimate, &self.options, self.projection.is_some())?;
         self.draws().map(drop)
     }
@@ -126,10 +138,6 @@ impl Run {
     /// # Errors
     ///
     /// See [`RunError`]. Gradients that were computed remain in hidden files, from which the same run resumes.
-    ///
-    /// # Panics
-    ///
-    /// If `batch_size` is 0.
     pub fn attribute(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Influence, RunError> {
         self.influence(device, None, observe)
     }
@@ -180,9 +188,9 @@ impl Run {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Influence, RunError> {
         self.validate()?;
-        create_dir_all(&self.out).map_err(|e| StoreError::output(&self.out, e))?;
+        let folder = OutputFolder::new(&self.out, &[], &[])?;
         let files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
-        files.kind().influence(self, files, amount, device, observe)
+        files.kind().influence(self, files, folder, amount, device, observe)
     }
 
     /// All scorings: the requested one and, for error bars, those with further seeds.
@@ -216,6 +224,7 @@ impl Run {
 pub(crate) fn influence<K: Kind>(
     run: &Run,
     files: ModelFiles,
+    folder: OutputFolder,
     amount: Option<Amount>,
     device: &Device,
     observe: &mut dyn FnMut(Event),
@@ -223,15 +232,16 @@ pub(crate) fn influence<K: Kind>(
     K::check_estimate(run.estimate)?;
     let read = |set, path: &PathBuf| {
         let failed = |source| RunError::Dataset { set, path: path.clone(), source };
-        Dataset::<K::Content>::read(set, path, &run.read).map_err(failed)
+        unchanged(path, || Dataset::<K::Content>::read(set, path, &run.read).map_err(failed))
     };
     let (train, query) = (read(Set::Train, &run.train)?, read(Set::Query, &run.query)?);
     check_amount(amount, train.rows.len())?;
-    let folder = files.adapter.as_ref().ok_or_else(|| RunError::NoAdapter { model: run.model.clone() })?;
-    let mut adapter = Adapter::read(folder).map_err(files.of_adapter())?;
+    let from = files.adapter.as_ref().ok_or_else(|| RunError::NoAdapter { model: run.model.clone() })?;
+    let mut adapter = Adapter::read(from).map_err(files.of_adapter())?;
     // Nothing is trained any more.
     adapter.config.lora.dropout = 0.0;
     let prepared = K::load(&files, &adapter, &train, device)?;
+    files.check_unchanged()?;
     let limit = run.length.limit::<K>(&prepared.model, files.note().map(|note| note.max_length))?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
     let (train, query) = (samples(train)?, samples(query)?);
@@ -239,7 +249,13 @@ pub(crate) fn influence<K: Kind>(
     notify(&query, observe);
     let Prepared { model, processor } = &prepared;
     let device_name = if run.device_name.is_empty() { format!("{device:?}") } else { run.device_name.clone() };
-    let key = format!("{} {} {device_name}", env!("CARGO_PKG_VERSION"), files.fingerprint());
+    let key = RunKey::from([
+        ("program", format!("{}/{GENERATION}", env!("CARGO_PKG_VERSION"))),
+        ("model, adapter and tokenizer", files.fingerprint()),
+        ("device", device_name),
+        ("batch size", run.batch_size.to_string()),
+        ("maximum length", limit.tokens().to_string()),
+    ]);
     let extractor = Extractor::<K> { run, model, key };
     let gradients = [
         extractor.write(GRADIENT_FILES[0], Target::Loss, &train, observe)?,
@@ -291,7 +307,16 @@ pub(crate) fn influence<K: Kind>(
         files,
         query_mode: run.options.query,
         gradients,
+        _folder: folder,
     })
+}
+
+/// Reads a file, and fails if it was changed in the meantime.
+pub(crate) fn unchanged<T>(path: &Path, read: impl FnOnce() -> Result<T, RunError>) -> Result<T, RunError> {
+    let stamp = || path.is_file().then(|| FileStamp::at(path).ok()).flatten();
+    let before = stamp();
+    let read = read()?;
+    if before == stamp() { Ok(read) } else { Err(RunError::Changed { path: path.to_owned() }) }
 }
 
 /// Reports rows that were left out or cut.

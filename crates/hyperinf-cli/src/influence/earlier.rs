@@ -1,9 +1,8 @@
-use std::fs::{canonicalize, read, remove_file};
-use std::io::ErrorKind;
+use std::fs::{canonicalize, read};
 use std::path::{Path, PathBuf};
 
 use hyperinf::data::listed;
-use hyperinf::store::StoreError;
+use hyperinf::store::{Staged, publish};
 use serde_json::{Map, Value, json};
 
 use super::Job;
@@ -53,17 +52,10 @@ impl Job<'_> {
 }
 
 impl Earlier {
-    /// Removes the stale outputs.
-    pub(crate) fn remove(self) -> Result<(), CliError> {
-        for name in &self.names {
-            let path = self.folder.join(name);
-            match remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(StoreError::output(&path, error).into());
-                }
-                _ => {}
-            }
-        }
+    /// Places the results together, in place of those of the earlier run, and removes its stale outputs.
+    pub(crate) fn replace(self, results: Vec<Staged<'_>>) -> Result<(), CliError> {
+        let stale: Vec<PathBuf> = self.names.iter().map(|name| self.folder.join(name)).collect();
+        publish(results, &stale)?;
         if !self.names.is_empty() {
             let (names, folder) = (listed(&self.names), self.folder.display());
             warn(&format!("results of an earlier run are removed: {names} in {folder}"));

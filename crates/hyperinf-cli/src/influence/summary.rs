@@ -29,7 +29,6 @@ pub(crate) struct Summary<'a> {
     query: Input<'a>,
     /// The number of blocks whose gradients were taken.
     gradient_blocks: usize,
-    pub(crate) seconds: f64,
     /// The outputs, and results of the command beyond scores.
     #[serde(flatten)]
     more: Map<String, Value>,
@@ -86,7 +85,6 @@ impl<'a> Summary<'a> {
         settings: &Settings,
         found: &'a Influence,
         spread: Option<&Spread>,
-        seconds: f64,
         more: Map<String, Value>,
     ) -> Self {
         let files = &found.files;
@@ -113,7 +111,6 @@ impl<'a> Summary<'a> {
             train: Input::new(&found.train),
             query: Input::new(&found.query),
             gradient_blocks: found.pair.train.blocks().len(),
-            seconds,
             more,
         }
     }
