@@ -9,7 +9,7 @@ use hyperinf::store::{ScoreFile, stage_json};
 
 use crate::args::{AttributeArgs, QueryModeArg};
 use crate::error::CliError;
-use crate::influence::{Job, Summary};
+use crate::influence::{Job, Summary, summary_name};
 use crate::progress::observer;
 use crate::score::{bars, counted, head};
 use crate::text::excerpt;
@@ -31,7 +31,8 @@ pub(crate) fn run(args: &AttributeArgs) -> Result<(), CliError> {
     let scores_name = format!("scores.{}", args.format);
     let scores = ScoreFile::at(&folder.join(&scores_name))?;
     let metadata = format!("{scores_name}.json");
-    let mut outputs = vec![scores_name.as_str(), "topk.jsonl", "summary.json"];
+    let summary_name = summary_name(folder, "attribute");
+    let mut outputs = vec![scores_name.as_str(), "topk.jsonl", &summary_name];
     if !scores.format.holds_metadata {
         outputs.push(&metadata);
     }
@@ -44,7 +45,7 @@ pub(crate) fn run(args: &AttributeArgs) -> Result<(), CliError> {
     let spread = job.judge(&settings, &mut found)?;
     let seconds = began.elapsed().as_secs_f64();
     let summary = Summary::new("attribute", &settings, &found, spread.as_ref(), job.outputs());
-    let (topk, json) = (folder.join("topk.jsonl"), folder.join("summary.json"));
+    let (topk, json) = (folder.join("topk.jsonl"), folder.join(&summary_name));
     let (found_scores, bars) = (&found.attribution.scores, spread.as_ref().map(bars));
     let beside = scores.metadata_file();
     let mut results = scores.stage(&beside, found_scores, bars, &found.ids(), &summary.metadata())?;
@@ -71,7 +72,7 @@ pub(crate) fn run(args: &AttributeArgs) -> Result<(), CliError> {
         if queries > QUERIES {
             writeln!(out, "\n… and {}", counted(queries - QUERIES, "more query", "more queries"))?;
         }
-        writeln!(out, "\nEverything: {scores_name}, topk.jsonl, summary.json in {}", folder.display())
+        writeln!(out, "\nEverything: {scores_name}, topk.jsonl, {summary_name} in {}", folder.display())
     })?;
     job.settle_gradients(found)
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::args::{DetectArgs, QueryModeArg};
 use crate::error::CliError;
-use crate::influence::{Job, Summary, with_ending_of};
+use crate::influence::{Job, Summary, summary_name, with_ending_of};
 use crate::progress::observer;
 use crate::score::head;
 use crate::text::excerpt;
@@ -27,7 +27,8 @@ pub(crate) fn run(args: &DetectArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let folder = &args.influence.out;
     let cleaned = with_ending_of("cleaned", &args.influence.train);
-    let mut outputs = vec!["suspicious.csv", "summary.json"];
+    let summary_name = summary_name(folder, "detect");
+    let mut outputs = vec!["suspicious.csv", &summary_name];
     if args.remove.is_some() {
         outputs.push(&cleaned);
     }
@@ -46,7 +47,7 @@ pub(crate) fn run(args: &DetectArgs) -> Result<(), CliError> {
         more.insert("removed".into(), json!(removed));
     }
     let summary = Summary::new("detect", &settings, &found.influence, None, more);
-    let (table, json, cleaned) = (folder.join("suspicious.csv"), folder.join("summary.json"), folder.join(&cleaned));
+    let (table, json, cleaned) = (folder.join("suspicious.csv"), folder.join(&summary_name), folder.join(&cleaned));
     let (mut results, kept) = (vec![found.stage_table(&table)?], found.kept());
     if args.remove.is_some() {
         results.push(train.stage(&kept, &cleaned)?);
@@ -64,7 +65,7 @@ pub(crate) fn run(args: &DetectArgs) -> Result<(), CliError> {
             let (kept, total) = (kept.len(), train.data.total);
             writeln!(out, "\n{kept} of {total} rows are kept in {}", cleaned.display())?;
         }
-        writeln!(out, "\nEvery row: suspicious.csv; how: summary.json; in {}", folder.display())
+        writeln!(out, "\nEvery row: suspicious.csv; how: {summary_name}; in {}", folder.display())
     })?;
     job.settle_gradients(found.influence)
 }

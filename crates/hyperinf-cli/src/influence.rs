@@ -13,6 +13,7 @@ use crate::args::{InfluenceArgs, QueryModeArg};
 use crate::error::CliError;
 use crate::interrupt;
 use crate::score::{self, Settings};
+pub(crate) use earlier::summary_name;
 pub(crate) use summary::Summary;
 
 /// The highest scores whose overlap between seeds is reported.

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::args::{QueryModeArg, SelectArgs};
 use crate::error::CliError;
-use crate::influence::{Job, Summary, with_ending_of};
+use crate::influence::{Job, Summary, summary_name, with_ending_of};
 use crate::progress::observer;
 use crate::score::head;
 use crate::to_stdout;
@@ -21,7 +21,8 @@ pub(crate) fn run(args: &SelectArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let folder = &args.influence.out;
     let name = with_ending_of("selected", &args.influence.train);
-    let outputs = [name.as_str(), "summary.json"];
+    let summary_name = summary_name(folder, "select");
+    let outputs = [name.as_str(), &summary_name];
     let (query, mode) = (&args.validation, QueryModeArg::Mean);
     let job = Job { args: &args.influence, query, mode, seeds: None, outputs: &outputs };
     let earlier = job.earlier("select", "selected.");
@@ -34,7 +35,7 @@ pub(crate) fn run(args: &SelectArgs) -> Result<(), CliError> {
     let selected: Vec<String> = found.selected.iter().map(|&sample| train.id(sample).to_string()).collect();
     more.insert("selected".into(), json!(selected));
     let summary = Summary::new("select", &settings, &found.influence, None, more);
-    let (path, json, kept) = (folder.join(&name), folder.join("summary.json"), found.kept());
+    let (path, json, kept) = (folder.join(&name), folder.join(&summary_name), found.kept());
     earlier.replace(vec![train.stage(&kept, &path)?, stage_json(&json, &summary)?])?;
     to_stdout(|out| {
         if args.influence.scoring.json {

@@ -12,6 +12,19 @@ use crate::progress::warn;
 /// The entry of a summary that names all files that were written.
 const OUTPUTS: &str = "outputs";
 
+/// The name of a command's summary in a folder: `summary.json`, unless that is another command's.
+pub(crate) fn summary_name(folder: &Path, command: &str) -> String {
+    let usual = "summary.json";
+    let others = folder.join(usual).exists() && read_summary(folder, usual)["command"] != command;
+    if others { format!("{command}-{usual}") } else { usual.to_owned() }
+}
+
+/// A summary; `null` if it cannot be read.
+fn read_summary(folder: &Path, name: &str) -> Value {
+    let bytes = read(folder.join(name)).ok();
+    bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
 /// Outputs of an earlier run of the same command, by its summary, that this run does not write.
 pub(crate) struct Earlier {
     folder: PathBuf,
@@ -23,8 +36,7 @@ impl Job<'_> {
     pub(crate) fn earlier(&self, command: &str, prefix: &str) -> Earlier {
         let folder = self.args.out.clone();
         // Without a summary of this program nothing is known about the files next to it.
-        let summary = read(folder.join("summary.json")).ok();
-        let summary: Value = summary.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let summary = read_summary(&folder, &summary_name(&folder, command));
         let outputs = summary[OUTPUTS].as_array().filter(|_| summary["command"] == command);
         let args = self.args;
         let optional = [args.adapter.as_deref(), args.model.tokenizer.as_deref()].into_iter().flatten();

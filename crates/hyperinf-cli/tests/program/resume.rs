@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{Folder, hyperinf};
+use crate::support::Folder;
 use crate::texts::{bert, completions, three_classes};
 
 const ARGS: [&str; 10] = [

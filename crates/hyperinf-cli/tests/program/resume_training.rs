@@ -24,8 +24,7 @@ fn training_goes_on_from_a_checkpoint_with_the_same_adapter() {
     let base = ["--model".to_owned(), model("llama")];
     let args = ["--train", "train.jsonl", "--epochs", "200", "--batch-size", "8", "--checkpoint-every", "7"];
     folder.succeed("finetune", &base, &[&args[..], &["--out", "whole"]].concat());
-    let files = ["adapter_config.json", "adapter_model.safetensors", "hyperinf.json", "training_log.jsonl"];
-    assert_eq!(folder.files_in("whole"), files);
+    assert_eq!(folder.files_in("whole"), FILES);
 
     let mut child = Command::new(env!("CARGO_BIN_EXE_hyperinf"))
         .args(["finetune", &base[0], &base[1], "--out", "parts"])
@@ -42,7 +41,7 @@ fn training_goes_on_from_a_checkpoint_with_the_same_adapter() {
     child.kill().expect("it runs");
     child.wait().expect("it was started");
     let left = folder.files_in("parts");
-    assert!(!left.iter().any(|name| files.contains(&name.as_str())), "no adapter yet: {left:?}");
+    assert!(!left.iter().any(|name| FILES.contains(&name.as_str())), "no adapter yet: {left:?}");
 
     let all = [&["finetune", &base[0], &base[1], "--out", "parts"], &args[..]].concat();
     let run = hyperinf(folder.path(), &all);
@@ -71,7 +70,7 @@ fn training_goes_on_from_a_checkpoint_with_the_same_adapter() {
         lines.iter().map(|line| (line["step"].as_u64(), line["loss"].as_f64())).collect()
     };
     assert_eq!(steps("parts"), steps("whole"));
-    assert_eq!(folder.files_in("parts"), files);
+    assert_eq!(folder.files_in("parts"), FILES);
 }
 
 #[test]
