@@ -12,7 +12,7 @@ use crate::error::CliError;
 use crate::interrupt;
 use crate::progress::{duration, observer};
 use crate::score::counted;
-use crate::to_stdout;
+use crate::{terminal, to_stdout};
 
 /// Trains an adapter and writes it.
 ///
@@ -67,7 +67,7 @@ fn print(out: &mut dyn Write, found: &Finetuned, seconds: f64) -> io::Result<()>
     let rows = counted(*rows, "row", "rows");
     writeln!(out, "trained   {parameters} parameters in {tensors} tensors on {rows}")?;
     if let Some(labels) = labels {
-        let named = labels.names.iter().enumerate().map(|(class, name)| format!("{class} = {name}"));
+        let named = labels.names.iter().enumerate().map(|(class, name)| format!("{class} = {}", terminal::name(name)));
         writeln!(out, "labels    {}", named.collect::<Vec<_>>().join(", "))?;
     }
     let early = if *stopped_early { ", stopped early" } else { "" };

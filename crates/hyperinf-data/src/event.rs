@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use hyperinf_store::{Restart, Resumption};
 
-use crate::error::{BadRow, listed};
+use crate::{BadRow, listed};
 
 /// Bad rows that are listed in one notice; of more only the number is given.
 const LISTED: usize = 5;

@@ -59,6 +59,9 @@ mod stream;
 mod table;
 mod temporary;
 
+// The crates whose types are in signatures, so that a manifest need not name them.
+pub use {burn, hyperinf_curvature, hyperinf_gradients, hyperinf_scoring};
+
 pub use cells::{Cells, cell};
 pub use checkpoints::{Checkpoint, tracin};
 pub use error::{StoreError, WriteError};
@@ -67,7 +70,7 @@ pub use gradient_file::{
     BadValue, FileError, GradientFile, GradientWriter, KeyDifference, Precision, Restart, Resumption, RunKey,
     StoredBlock,
 };
-pub use ids::{IdColumn, Ids};
+pub use ids::{IdColumn, Ids, Unit};
 pub use own_file::{FileStamp, open_own, sync_folder};
 pub use pair::{GradientPair, MatchedFile};
 pub use projection::{Directions, ProjectionSpec};

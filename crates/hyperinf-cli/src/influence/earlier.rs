@@ -5,19 +5,12 @@ use hyperinf::data::listed;
 use hyperinf::store::{Staged, publish};
 use serde_json::{Map, Value, json};
 
-use super::Job;
+use super::{Each, Job};
 use crate::error::CliError;
 use crate::progress::warn;
 
 /// The entry of a summary that names all files that were written.
 const OUTPUTS: &str = "outputs";
-
-/// The name of a command's summary in a folder: `summary.json`, unless that is another command's.
-pub(crate) fn summary_name(folder: &Path, command: &str) -> String {
-    let usual = "summary.json";
-    let others = folder.join(usual).exists() && read_summary(folder, usual)["command"] != command;
-    if others { format!("{command}-{usual}") } else { usual.to_owned() }
-}
 
 /// A summary; `null` if it cannot be read.
 fn read_summary(folder: &Path, name: &str) -> Value {
@@ -31,16 +24,16 @@ pub(crate) struct Earlier {
     names: Vec<String>,
 }
 
-impl Job<'_> {
+impl Each<'_> {
     /// Lists stale outputs with this prefix, before the summary is replaced. Inputs are never listed.
-    pub(crate) fn earlier(&self, command: &str, prefix: &str) -> Earlier {
-        let folder = self.args.out.clone();
+    pub(crate) fn earlier(&self, prefix: &str) -> Earlier {
+        let folder = self.folder.clone();
+        let Job { command, args, query, outputs: written, .. } = self.job;
         // Without a summary of this program nothing is known about the files next to it.
-        let summary = read_summary(&folder, &summary_name(&folder, command));
-        let outputs = summary[OUTPUTS].as_array().filter(|_| summary["command"] == command);
-        let args = self.args;
+        let summary = read_summary(&folder, &self.summary_name());
+        let outputs = summary[OUTPUTS].as_array().filter(|_| summary["command"] == *command);
         let optional = [args.adapter.as_deref(), args.model.tokenizer.as_deref()].into_iter().flatten();
-        let inputs: Vec<PathBuf> = [args.train.as_path(), self.query, Path::new(&args.model.model)]
+        let inputs: Vec<PathBuf> = [args.train.as_path(), *query, Path::new(&args.model.model)]
             .into_iter()
             .chain(optional)
             .filter_map(|input| canonicalize(input).ok())
@@ -49,7 +42,7 @@ impl Job<'_> {
             let path = folder.join(name);
             name.starts_with(prefix)
                 && Path::new(name).file_name().is_some_and(|plain| plain == *name)
-                && !self.outputs.iter().any(|output| output.eq_ignore_ascii_case(name))
+                && !written.iter().any(|output| output.eq_ignore_ascii_case(name))
                 && path.is_file()
                 && canonicalize(path).is_ok_and(|real| !inputs.contains(&real))
         };
@@ -57,9 +50,18 @@ impl Job<'_> {
         Earlier { folder, names }
     }
 
+    /// The name of the summary: `summary.json`, unless that is another command's in this folder.
+    pub(crate) fn summary_name(&self) -> String {
+        let (usual, command) = ("summary.json", self.job.command);
+        let others = self.folder.join(usual).exists() && read_summary(&self.folder, usual)["command"] != command;
+        if others { format!("{command}-{usual}") } else { usual.to_owned() }
+    }
+
     /// The summary's entry of this run's outputs.
     pub(crate) fn outputs(&self) -> Map<String, Value> {
-        Map::from_iter([(OUTPUTS.to_owned(), json!(self.outputs))])
+        let summary = self.summary_name();
+        let outputs: Vec<&str> = self.job.outputs.iter().copied().chain([&*summary]).collect();
+        Map::from_iter([(OUTPUTS.to_owned(), json!(outputs))])
     }
 }
 

@@ -87,6 +87,7 @@ impl GradientWriter {
             return Ok(false);
         }
         self.verify(batches);
+        self.found.samples = self.losses.iter().flatten().count();
         Ok(self.losses.iter().all(Option::is_some))
     }
 
