@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Instant;
 
-use hyperinf::data::{Detection, ScoredRow};
+use hyperinf::data::{Detection, Influence, Prediction, ScoredRow};
 use hyperinf::store::stage_json;
 use serde_json::json;
 
@@ -41,6 +41,7 @@ pub(crate) fn run(args: &DetectArgs) -> Result<(), CliError> {
     job.judge(&settings, &mut found.influence)?;
     let (train, seconds) = (&found.influence.train, began.elapsed().as_secs_f64());
     let mut more = job.outputs();
+    more.insert("cross_check".into(), json!(found.cross_check));
     if args.remove.is_some() {
         let removed: Vec<String> = found.removed.iter().map(|&sample| train.id(sample).to_string()).collect();
         more.insert("removed".into(), json!(removed));
@@ -71,10 +72,13 @@ pub(crate) fn run(args: &DetectArgs) -> Result<(), CliError> {
 }
 
 fn print(out: &mut dyn Write, found: &Detection) -> io::Result<()> {
+    let Influence { train, labels, .. } = &found.influence;
+    writeln!(out, "model     {}, on the training rows", train.quality(labels.as_ref()))?;
     writeln!(out, "\nthe most suspicious rows\n{:>4}  {:>10}  {:>8}  row", "rank", "score", "loss")?;
     for place in 0..found.order.len().min(SHOWN) {
-        let (ScoredRow { train_id, score, text, label }, loss) = found.suspect(place);
-        let label = label.map_or_else(String::new, |label| format!(" ({label})"));
+        let (ScoredRow { train_id, score, text, label }, Prediction { loss, .. }) = found.suspect(place);
+        let guess = found.guess(place).map(|(named, probability)| format!("; model: {named} {probability:.2}"));
+        let label = label.map_or_else(String::new, |label| format!(" ({label}{})", guess.unwrap_or_default()));
         let (rank, text) = (place + 1, excerpt(text));
         writeln!(out, "{rank:>4}  {score:>+10.3e}  {loss:>8.3}  {train_id}{label}: {text}")?;
     }

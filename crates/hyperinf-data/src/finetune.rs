@@ -15,15 +15,22 @@ use crate::event::{Detail, Event, Progress, Stage};
 use crate::kind::{Kind, Prepared};
 use crate::labels::Labels;
 use crate::model_files::{ModelFiles, Note, load_error};
+use crate::prediction::measure;
+use crate::recipe::Recipe;
 use crate::run::notify;
 use crate::samples::{LengthOptions, Samples};
 use crate::training_log::{self, TrainingLog};
+use crate::tuning::{TuningQuality, TuningSummary};
 use crate::{Existing, RunError};
 
 /// The file that makes a folder an adapter.
 const ADAPTER: &str = "adapter_config.json";
+/// The file of settings and figures.
+const SUMMARY: &str = "summary.json";
 /// All files that are written.
-const OUTPUTS: [&str; 4] = [ADAPTER, "adapter_model.safetensors", "hyperinf.json", training_log::NAME];
+const OUTPUTS: [&str; 5] = [ADAPTER, "adapter_model.safetensors", "hyperinf.json", SUMMARY, training_log::NAME];
+/// The most training rows on which the trained model is measured.
+const MEASURED: usize = 1000;
 /// The folder of checkpoints in that of the adapter.
 const CHECKPOINTS: &str = "checkpoints";
 
@@ -41,7 +48,7 @@ const CHECKPOINTS: &str = "checkpoints";
 /// | `length` | the model's | how long rows may be |
 /// | `lora` | see [`LoraConfig`] | rank and scaling of the adapters |
 /// | `targets` | the kind's | the adapted layers, by the ends of their names |
-/// | `schedule` | see [`TrainConfig`] | steps and learning rates, and the seed of everything random |
+/// | `recipe` | the kind's | steps and learning rates, and the seed of everything random, see [`Recipe`] |
 /// | `micro_batch` | the batch | rows of a forward and backward pass |
 /// | `patience` | `None` | epochs without a lower validation loss after which the training stops |
 /// | `checkpoint_every` | `None` | steps between two checkpoints, from which an interrupted run resumes |
@@ -71,7 +78,7 @@ pub struct Finetune {
     /// The adapted layers; the kind's own if empty.
     pub targets: Vec<String>,
     /// Steps and learning rates.
-    pub schedule: TrainConfig,
+    pub recipe: Recipe,
     /// Rows of a forward and backward pass.
     pub micro_batch: Option<usize>,
     /// Epochs without a lower validation loss after which the training stops.
@@ -103,6 +110,8 @@ pub struct Finetuned {
     pub loss: Option<f64>,
     /// The best evaluation.
     pub best: Option<Evaluation>,
+    /// How well the model predicts.
+    pub quality: TuningQuality,
 }
 
 impl Default for Finetune {
@@ -118,7 +127,7 @@ impl Default for Finetune {
             length: LengthOptions::default(),
             lora: LoraConfig::default(),
             targets: Vec::new(),
-            schedule: TrainConfig::default(),
+            recipe: Recipe::default(),
             micro_batch: None,
             patience: None,
             checkpoint_every: None,
@@ -134,7 +143,7 @@ impl Finetune {
     ///
     /// [`RunError::Model`].
     pub fn validate(&self) -> Result<(), RunError> {
-        self.schedule.validate()?;
+        self.recipe.schedule(&TrainConfig::default()).validate()?;
         Ok(self.lora.validate()?)
     }
 
@@ -150,14 +159,14 @@ impl Finetune {
         files.kind().finetune(self, &files, device, observe)
     }
 
-    fn config(&self, files: &ModelFiles) -> FinetuneConfig {
+    fn config(&self, files: &ModelFiles, usual: &TrainConfig) -> FinetuneConfig {
         let mut checkpoints = Checkpoints::new(self.out.join(CHECKPOINTS));
         checkpoints.every = self.checkpoint_every.unwrap_or(checkpoints.every);
         checkpoints.resume = self.resume;
         checkpoints.settings = self.settings(files);
         let wanted = self.checkpoint_every.is_some() || self.resume;
         FinetuneConfig {
-            schedule: self.schedule,
+            schedule: self.recipe.schedule(usual),
             micro_batch: self.micro_batch,
             patience: self.patience,
             checkpoints: wanted.then_some(checkpoints),
@@ -229,7 +238,7 @@ pub(crate) fn finetune<K: Kind>(
     };
     let rows = read(Set::Train, &run.train)?;
     let validation = run.validation.as_ref().map(|path| read(Set::Query, path)).transpose()?;
-    let seed = run.schedule.seed;
+    let seed = run.recipe.seed;
     let prepared = K::load_base(files, &rows, seed, device, &mut |notice| observe(Event::Notice(notice)))?;
     let limit = run.length.limit::<K>(&prepared.model, None)?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
@@ -242,14 +251,21 @@ pub(crate) fn finetune<K: Kind>(
     let given: Vec<&str> = run.targets.iter().map(String::as_str).collect();
     let targets = if given.is_empty() { K::ADAPTED } else { &given };
     let model = adapt(model, targets, &run.lora, seed)?;
+    let labels = K::labels(&processor).cloned();
 
-    let config = run.config(files);
+    let config = run.config(files, &K::training());
     let evaluated = validation.as_ref().map(|set| set.samples.as_slice());
     config.validate(evaluated.map(<[_]>::len))?;
     let mut log = TrainingLog::new(&run.out, run.resume)?;
     if run.overwrite {
         run.remove_checkpoints()?;
     }
+    let batch = run.micro_batch.unwrap_or(config.schedule.batch_size);
+    let before = match &labels {
+        // A language model can be good before; a new head knows nothing.
+        None => Some(measure(&model, &rows, None, MEASURED, batch, observe)?),
+        Some(_) => None,
+    };
     let total = config.schedule.steps(rows.samples.len());
     let mut unwritten = None;
     let tuned = train(model, &rows.samples, evaluated, &config, |step| {
@@ -261,22 +277,47 @@ pub(crate) fn finetune<K: Kind>(
         observe(Event::Progress(Progress { stage: Stage::Finetuning, done: step.step + 1, total, detail }));
     })?;
     unwritten.map_or(Ok(()), Err)?;
+    let mut quality = |set, most| measure(&tuned.model, set, labels.as_ref(), most, batch, observe);
+    let quality = TuningQuality {
+        train_before: before,
+        train: quality(&rows, MEASURED)?,
+        validation: validation.as_ref().map(|set| quality(set, usize::MAX)).transpose()?,
+    };
+    quality.warn(run, observe);
 
     let failed = load_error("adapter", run.out.display());
     let adapter = Adapter::from_model(&tuned.model, &run.lora, Some(&files.name)).map_err(&failed)?;
     let hyperinf_version = env!("CARGO_PKG_VERSION").to_owned();
-    let labels = K::labels(&processor).cloned();
     let note = Note { hyperinf_version, labels: labels.clone(), max_length: limit.tokens() };
     let path = Note::path(&run.out);
     let note = stage_json(&path, &note)?;
     let loss = log.mean();
+    let parameters = adapter.tensors.values().map(|tensor| tensor.num_elements()).sum();
+    let (model, xxh3_128) = TuningSummary::model(files);
+    let summary = TuningSummary {
+        command: "finetune",
+        hyperinf_version: env!("CARGO_PKG_VERSION"),
+        task: K::NAME,
+        model,
+        xxh3_128,
+        train: TuningSummary::rows(&rows.data),
+        validation: validation.as_ref().map(|set| TuningSummary::rows(&set.data)),
+        lora: TuningSummary::lora(&run.lora, targets),
+        training: TuningSummary::training(&config.schedule, config.micro_batch),
+        parameters,
+        steps: tuned.steps,
+        quality: &quality,
+    };
+    let summary_path = run.out.join(SUMMARY);
+    let summary = stage_json(&summary_path, &summary)?;
     // The adapter comes last: it makes the folder an adapter, and then its labels must be there.
     note.place()?;
+    summary.place()?;
     log.place()?;
     adapter.write(&run.out).map_err(&failed)?;
     run.remove_checkpoints()?;
     Ok(Finetuned {
-        parameters: adapter.tensors.values().map(|tensor| tensor.num_elements()).sum(),
+        parameters,
         tensors: adapter.tensors.len(),
         rows: rows.samples.len(),
         labels,
@@ -285,5 +326,6 @@ pub(crate) fn finetune<K: Kind>(
         stopped_early: tuned.stopped_early,
         loss,
         best: tuned.best,
+        quality,
     })
 }

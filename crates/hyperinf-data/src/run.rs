@@ -5,15 +5,19 @@ use burn::tensor::Device;
 use hyperinf_gradients::{Estimate, Target};
 use hyperinf_models::Adapter;
 use hyperinf_scoring::{Amount, Attribution, Options, QueryMode, Set, detect, select};
-use hyperinf_store::{Directions, GradientPair, ProjectionSpec, StoreError, check_range, score, self_influence};
+use hyperinf_store::{
+    Directions, GradientPair, GradientWriter, ProjectionSpec, StoreError, check_range, score, self_influence,
+};
 
+use crate::cross_check::{CrossCheck, Scoring};
 use crate::dataset::{Dataset, ReadOptions};
-use crate::event::{Event, Notice};
+use crate::event::{Event, Notice, Purpose, warn_of};
 use crate::gradients::Extractor;
 use crate::influence::{Detection, Influence, Rows, Selection};
 use crate::kind::{Kind, Prepared};
 use crate::model_files::ModelFiles;
 use crate::pattern::Pattern;
+use crate::prediction::predict;
 use crate::samples::{LengthOptions, Samples};
 use crate::{Choice, RunError, estimate};
 
@@ -154,7 +158,11 @@ impl Run {
         let scores = &influence.attribution.scores.rows[0];
         let order = detect(scores, Amount::Share(1.0))?;
         let removed = remove.map_or(Ok(Vec::new()), |amount| detect(scores, amount))?;
-        Ok(Detection { influence, order, self_influence, removed })
+        let cross_check = run.cross_check(&influence, device)?;
+        if let Some(check) = cross_check.filter(CrossCheck::prefers_loss) {
+            observe(Event::Notice(Notice::LossFindsMore { path: run.query.clone(), check }));
+        }
+        Ok(Detection { influence, order, self_influence, removed, cross_check })
     }
 
     /// Scores the training rows for the mean query, and selects those that help it most.
@@ -166,6 +174,22 @@ impl Run {
         let influence = self.of_mean().influence(device, Some(keep), observe)?;
         let selected = select(&influence.attribution.scores.rows[0], keep)?;
         Ok(Selection { influence, selected })
+    }
+
+    /// Whether scores or losses find wrong labels among the validation rows.
+    fn cross_check(&self, influence: &Influence, device: &Device) -> Result<Option<CrossCheck>, RunError> {
+        if influence.labels.as_ref().is_none_or(|labels| labels.names.len() != 2) {
+            return Ok(None);
+        }
+        let [train, query] = &influence.gradients;
+        let scoring = Scoring {
+            train: train.path(),
+            query: query.path(),
+            known: influence.known.as_deref(),
+            options: &self.options,
+            projection: self.projection,
+        };
+        Ok(scoring.cross_check(&influence.query.predictions, device)?)
     }
 
     /// The same run for the mean query.
@@ -231,7 +255,7 @@ pub(crate) fn influence<K: Kind>(
     let mut adapter = Adapter::read(folder).map_err(files.of_adapter())?;
     // Nothing is trained any more.
     adapter.config.lora.dropout = 0.0;
-    let prepared = K::load(&files, &adapter, &train, device)?;
+    let prepared = K::load(&files, Some(&adapter), &train, device)?;
     let limit = run.length.limit::<K>(&prepared.model, files.note().map(|note| note.max_length))?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
     let (train, query) = (samples(train)?, samples(query)?);
@@ -276,7 +300,10 @@ pub(crate) fn influence<K: Kind>(
         pair.project(run.projection, device)?;
     }
     let [train_writer, query_writer] = &gradients;
-    let (train, query) = (Rows::new(train, train_writer), Rows::new(query, query_writer));
+    let train = rows::<K>(run, model, train, train_writer, observe)?;
+    let query = rows::<K>(run, model, query, query_writer, observe)?;
+    let labels = K::labels(processor).cloned();
+    warn_of(&train.quality(labels.as_ref()), &train.data.path, Purpose::Scores, observe);
     Ok(Influence {
         kind: K::NAME,
         train,
@@ -285,13 +312,30 @@ pub(crate) fn influence<K: Kind>(
         repeats,
         estimate: run.estimate,
         known,
-        labels: K::labels(processor).cloned(),
+        labels,
         max_length: limit.tokens(),
         pair,
         files,
         query_mode: run.options.query,
         gradients,
     })
+}
+
+/// Rows with what the model predicts for them; where the losses do not say it, the model runs again, without gradients.
+fn rows<K: Kind>(
+    run: &Run,
+    model: &K::Model,
+    set: Samples<K>,
+    gradients: &GradientWriter,
+    observe: &mut dyn FnMut(Event),
+) -> Result<Rows, RunError> {
+    let losses = gradients.losses().iter().copied().flatten();
+    let of_losses = set.samples.iter().zip(losses).map(|(sample, loss)| K::prediction_of_loss(model, sample, loss));
+    let predictions = match of_losses.collect::<Option<Vec<_>>>() {
+        Some(predictions) => predictions,
+        None => predict(model, &set, &(0..set.samples.len()).collect::<Vec<_>>(), run.batch_size, observe)?,
+    };
+    Ok(Rows::new(set, predictions))
 }
 
 /// Reports rows that were left out or cut.

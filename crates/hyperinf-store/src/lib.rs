@@ -63,6 +63,9 @@ pub use ids::{IdColumn, Ids};
 pub use pair::{GradientPair, MatchedFile};
 pub use projection::{Directions, ProjectionSpec};
 pub use scores::{ErrorBars, SCORE_FORMATS, ScoreFile, ScoreFormat, check_range, ranks};
-pub use staged::{Staged, check_output, check_writable, stage_csv, stage_json, stage_parquet, write_json, write_table};
+pub use staged::{
+    Staged, check_output, check_writable, stage_csv, stage_json, stage_parquet, stage_table, table_ending, write_json,
+    write_table,
+};
 pub use stream::{score, self_influence, sweep};
 pub use table::{Column, Table};
