@@ -217,9 +217,10 @@ pub fn print(out: &std::path::Path) -> Result<(), Failure> {
             shown(group.iter().map(|result| result.accuracy_test).collect())
         );
         for name in group.iter().take(1).flat_map(|result| &result.methods).map(|method| &method.name) {
+            let place = |result: &Cleaning| result.methods.iter().position(|method| method.name == *name);
             let found =
-                |result: &&&Cleaning| Some((result.accuracy_test, result.methods.iter().find(|m| m.name == *name)?));
-            let found: Vec<(f64, &CleaningMethod)> = group.iter().filter_map(|result| found(&result)).collect();
+                group.iter().filter_map(|&result| Some((result.accuracy_test, &result.methods[place(result)?])));
+            let found: Vec<(f64, &CleaningMethod)> = found.collect();
             let of = |figure: fn(&(f64, &CleaningMethod)) -> f64| shown(found.iter().map(figure).collect());
             println!(
                 "| {name} | {} | {} | {} | {} |",
