@@ -127,7 +127,6 @@ impl Evaluated {
     /// If no format has this ending, or the file cannot be written.
     pub fn stage_predictions<'a>(&self, path: &'a Path, metadata: &Map<String, Value>) -> Result<Staged<'a>, RunError> {
         let (Rows { predictions, .. }, ids) = (&self.rows, self.rows.ids());
-        let losses = predictions.iter().map(|prediction| prediction.loss).collect();
         let mut columns = vec![("id", ids.column(0..predictions.len()))];
         if let Some(labels) = &self.labels {
             let guesses: Vec<Guess> = predictions.iter().filter_map(|prediction| prediction.guess()).collect();
@@ -144,7 +143,7 @@ impl Evaluated {
             };
             columns.push(("tokens", Column::Whole(predictions.iter().map(|p| count(p.target)).collect())));
         }
-        columns.push(("loss", Column::Double(losses)));
+        columns.push(("loss", Column::Double(self.rows.losses())));
         Ok(stage_table(path, &Table::new(columns), metadata)?)
     }
 }

@@ -1,9 +1,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::CrossCheck;
-use crate::error::{BadRow, listed};
 use crate::quality::{ClassQuality, Quality, TokenQuality, Verdict};
+use crate::{BadRow, CrossCheck, listed};
 
 /// Bad rows that are listed in one notice; of more only the number is given.
 const LISTED: usize = 5;

@@ -3,8 +3,8 @@ use std::path::Path;
 
 use hyperinf_curvature::BlockCurvature;
 use hyperinf_gradients::Estimate;
-use hyperinf_scoring::{Attribution, QueryMode};
-use hyperinf_store::{GradientPair, GradientWriter, IdColumn, Ids, StoreError};
+use hyperinf_scoring::{Amount, Attribution, QueryMode, select};
+use hyperinf_store::{GradientPair, GradientWriter, IdColumn, Ids, StoreError, Unit};
 
 use crate::dataset::{Content, Dataset};
 use crate::kind::Kind;
@@ -14,6 +14,7 @@ use crate::prediction::Prediction;
 use crate::quality::Quality;
 use crate::run::GRADIENT_FILES;
 use crate::samples::{CutRow, Samples};
+use crate::scored::OfModel;
 use crate::{CrossCheck, RunError};
 
 /// The scores of training rows for query rows, with their settings and residuals.
@@ -48,6 +49,7 @@ pub struct Influence {
     /// Whether queries were scored one by one.
     pub query_mode: QueryMode,
     pub(crate) gradients: [GradientWriter; 2],
+    pub(crate) model: Box<dyn OfModel>,
 }
 
 /// The training rows, the most suspicious first.
@@ -100,7 +102,7 @@ impl Influence {
             QueryMode::Each => self.query.ids(),
             QueryMode::Mean => IdColumn::numbered(1),
         };
-        Ids { queries, train: self.train.ids() }
+        Ids { queries, train: self.train.ids(), unit: Unit::Sample }
     }
 
     /// Moves the gradients to [`GRADIENT_FILES`] in a folder, for [`hyperinf_store::score`].
@@ -143,6 +145,11 @@ impl Detection {
 }
 
 impl Selection {
+    pub(crate) fn new(influence: Influence, keep: Amount) -> Result<Self, RunError> {
+        let selected = select(&influence.attribution.scores.rows[0], keep)?;
+        Ok(Self { influence, selected })
+    }
+
     /// The selected rows by their numbers in the file.
     pub fn kept(&self) -> BTreeSet<usize> {
         self.selected.iter().map(|&sample| self.influence.train.data.rows[sample].row).collect()
@@ -150,6 +157,11 @@ impl Selection {
 }
 
 impl Rows {
+    /// The loss of each row.
+    pub fn losses(&self) -> Vec<f64> {
+        self.predictions.iter().map(|prediction| prediction.loss).collect()
+    }
+
     /// How well the model predicts the rows; `labels` are those of a classifier.
     ///
     /// # Panics

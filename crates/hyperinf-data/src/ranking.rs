@@ -183,8 +183,7 @@ impl Detection {
             columns.push(("probability", Column::Real(probabilities.collect())));
         }
         columns.push(("score", real(&attribution.scores.rows[0])));
-        let losses: Vec<f64> = train.predictions.iter().map(|prediction| prediction.loss).collect();
-        columns.push(("training_loss", real(&losses)));
+        columns.push(("training_loss", real(&train.losses())));
         columns.push(("self_influence", real(&self.self_influence)));
         Ok(stage_csv(path, &Table::new(columns))?)
     }
@@ -211,7 +210,7 @@ impl Rows {
     }
 
     /// The text and label of a row.
-    fn content(&self, position: usize) -> (&str, Option<&str>) {
+    pub(crate) fn content(&self, position: usize) -> (&str, Option<&str>) {
         let content = &self.data.rows[position].content;
         (&content.text, content.label.as_deref())
     }
