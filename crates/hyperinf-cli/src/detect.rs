@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use hyperinf::data::{Detection, Influence, ScoredRow};
+use hyperinf::data::{Detection, Influence, Prediction, ScoredRow};
 use hyperinf::store::stage_json;
 use serde_json::json;
 
@@ -45,6 +45,7 @@ fn detect(args: &DetectArgs, each: &Each<'_>, before: Option<Influence>, cleaned
     each.judge(&mut found.influence)?;
     let train = &found.influence.train;
     let mut more = each.outputs();
+    more.insert("cross_check".into(), json!(found.cross_check));
     if args.remove.is_some() {
         let removed: Vec<String> = found.removed.iter().map(|&sample| train.id(sample).to_string()).collect();
         more.insert("removed".into(), json!(removed));
@@ -71,11 +72,16 @@ fn detect(args: &DetectArgs, each: &Each<'_>, before: Option<Influence>, cleaned
 }
 
 fn print(out: &mut dyn Write, found: &Detection) -> io::Result<()> {
+    let Influence { train, labels, .. } = &found.influence;
+    writeln!(out, "model     {}, on the training rows", train.quality(labels.as_ref()))?;
     writeln!(out, "\nthe most suspicious rows\n{:>4}  {:>10}  {:>8}  row", "rank", "score", "loss")?;
     let suspects: Vec<_> = (0..found.order.len().min(SHOWN)).map(|place| found.suspect(place)).collect();
     let texts = excerpts(&suspects.iter().map(|(row, _)| row.text).collect::<Vec<_>>());
-    for (place, ((ScoredRow { train_id, score, label, .. }, loss), text)) in suspects.iter().zip(texts).enumerate() {
-        let label = label.map_or_else(String::new, |label| format!(" ({})", name(label)));
+    for (place, ((row, Prediction { loss, .. }), text)) in suspects.iter().zip(texts).enumerate() {
+        let ScoredRow { train_id, score, label, .. } = row;
+        let guess = found.guess(place).map(|(label, probability)| format!("; model: {} {probability:.2}", name(label)));
+        let guess = guess.unwrap_or_default();
+        let label = label.map_or_else(String::new, |label| format!(" ({}{guess})", name(label)));
         let (rank, train_id) = (place + 1, name(&train_id.to_string()));
         writeln!(out, "{rank:>4}  {score:>+10.3e}  {loss:>8.3}  {train_id}{label}: {text}")?;
     }

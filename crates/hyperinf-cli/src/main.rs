@@ -5,6 +5,7 @@
 //! | [`args`] | the command line |
 //! | [`score`] | `hyperinf score`: from gradient files to scores |
 //! | [`finetune`] | `hyperinf finetune`: an adapter from rows of text |
+//! | [`evaluate`] | `hyperinf evaluate`: how well a model predicts rows |
 //! | [`attribute`] | `hyperinf attribute`: scores of training rows for query rows |
 //! | [`detect`] | `hyperinf detect`: training rows that look wrong |
 //! | [`select`] | `hyperinf select`: the training rows that help most |
@@ -34,6 +35,7 @@ mod detect;
 mod device;
 mod error;
 mod eval;
+mod evaluate;
 mod figure;
 mod finetune;
 mod grid;
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
     let outcome = match &cli.command {
         Command::Score(args) => score::run(args),
         Command::Finetune(args) => finetune::run(args),
+        Command::Evaluate(args) => evaluate::run(args),
         Command::Attribute(args) => attribute::run(args),
         Command::Detect(args) => detect::run(args),
         Command::Select(args) => select::run(args),

@@ -1,34 +1,42 @@
 use std::collections::BTreeMap;
-use std::fs::{canonicalize, read_dir, remove_dir_all, symlink_metadata};
-use std::io::{self, ErrorKind, Write};
+use std::fs::read_dir;
+use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use burn::tensor::Device;
 use hyperinf_models::{
-    Adapter, Checkpoints, Evaluation, FinetuneConfig, FoundCheckpoints, LoraConfig, LoraScaling, ModelError,
-    TrainConfig, adapt, finetune_until as train, training_digest,
+    Adapter, Checkpoints, Evaluation, FinetuneConfig, LoraConfig, LoraScaling, ModelError, TrainConfig, adapt,
+    finetune_until as train, training_digest,
 };
 use hyperinf_scoring::Set;
-use hyperinf_store::{OutputFolder, Staged, StoreError, WriteError, publish, stage_json};
+use hyperinf_store::{Staged, WriteError, publish, stage_json};
 
+use crate::RunError;
 use crate::dataset::{Dataset, ReadOptions};
-use crate::event::{Detail, Event, Notice, Progress, Stage};
+use crate::event::{Detail, Event, Progress, Stage};
 use crate::kind::{Kind, Prepared};
 use crate::labels::Labels;
 use crate::model_files::{ModelFiles, Note, load_error};
+use crate::prediction::measure;
+use crate::recipe::Recipe;
 use crate::run::{notify, unchanged};
 use crate::samples::{LengthOptions, Samples};
 use crate::stop::Stop;
 use crate::training_log::{self, TrainingLog};
-use crate::{Existing, RunError};
+use crate::tuning::{TuningQuality, TuningSummary};
 
 /// The file that makes a folder an adapter.
-const ADAPTER: &str = "adapter_config.json";
+pub(crate) const ADAPTER: &str = "adapter_config.json";
+/// The file of settings and figures.
+const SUMMARY: &str = "summary.json";
 /// All files that are written.
-const OUTPUTS: [&str; 4] = [ADAPTER, "adapter_model.safetensors", "hyperinf.json", training_log::NAME];
+pub(crate) const OUTPUTS: [&str; 5] =
+    [ADAPTER, "adapter_model.safetensors", "hyperinf.json", SUMMARY, training_log::NAME];
+/// The most training rows on which the trained model is measured.
+const MEASURED: usize = 1000;
 /// The folder of checkpoints in that of the adapter.
-const CHECKPOINTS: &str = "checkpoints";
+pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
 /// Fine-tuning of a model on rows: a LoRA adapter that PEFT loads, with the log of its training.
 ///
@@ -44,7 +52,7 @@ const CHECKPOINTS: &str = "checkpoints";
 /// | `length` | the model's | how long rows may be |
 /// | `lora` | see [`LoraConfig`] | rank and scaling of the adapters |
 /// | `targets` | the kind's | the adapted layers, by the ends of their names |
-/// | `schedule` | see [`TrainConfig`] | steps and learning rates, and the seed of everything random |
+/// | `recipe` | the kind's | steps and learning rates, and the seed of everything random, see [`Recipe`] |
 /// | `micro_batch` | the batch | rows of a forward and backward pass |
 /// | `patience` | `None` | epochs without a lower validation loss after which the training stops |
 /// | `checkpoint_every` | `None` | steps between two checkpoints, from which an interrupted run resumes |
@@ -75,7 +83,7 @@ pub struct Finetune {
     /// The adapted layers; the kind's own if empty.
     pub targets: Vec<String>,
     /// Steps and learning rates.
-    pub schedule: TrainConfig,
+    pub recipe: Recipe,
     /// Rows of a forward and backward pass.
     pub micro_batch: Option<usize>,
     /// Epochs without a lower validation loss after which the training stops.
@@ -109,6 +117,8 @@ pub struct Finetuned {
     pub loss: Option<f64>,
     /// The best evaluation.
     pub best: Option<Evaluation>,
+    /// How well the model predicts.
+    pub quality: TuningQuality,
 }
 
 impl Default for Finetune {
@@ -124,7 +134,7 @@ impl Default for Finetune {
             length: LengthOptions::default(),
             lora: LoraConfig::default(),
             targets: Vec::new(),
-            schedule: TrainConfig::default(),
+            recipe: Recipe::default(),
             micro_batch: None,
             patience: None,
             checkpoint_every: None,
@@ -141,7 +151,7 @@ impl Finetune {
     ///
     /// [`RunError::Model`].
     pub fn validate(&self) -> Result<(), RunError> {
-        self.schedule.validate()?;
+        self.recipe.schedule(&TrainConfig::default()).validate()?;
         Ok(self.lora.validate()?)
     }
 
@@ -157,14 +167,14 @@ impl Finetune {
         files.kind().finetune(self, &files, device, observe)
     }
 
-    fn config(&self, files: &ModelFiles) -> FinetuneConfig {
+    fn config(&self, files: &ModelFiles, usual: &TrainConfig) -> FinetuneConfig {
         let mut checkpoints = Checkpoints::new(self.out.join(CHECKPOINTS));
         // A run that is stopped writes a checkpoint whether or not others were asked for.
         checkpoints.every = self.checkpoint_every.unwrap_or(if self.resume { checkpoints.every } else { usize::MAX });
         checkpoints.resume = self.resume;
         checkpoints.settings = self.settings(files);
         FinetuneConfig {
-            schedule: self.schedule,
+            schedule: self.recipe.schedule(usual),
             micro_batch: self.micro_batch,
             patience: self.patience,
             checkpoints: Some(checkpoints),
@@ -185,78 +195,6 @@ impl Finetune {
         ];
         settings.map(|(name, value)| (name.to_owned(), value)).into()
     }
-
-    /// Creates the folder, and makes sure that no input and nothing in it is lost.
-    fn prepare_folder(&self) -> Result<OutputFolder, RunError> {
-        let folder = &self.out;
-        let optional = [self.validation.as_deref(), self.tokenizer.as_deref()];
-        let inputs: Vec<&Path> =
-            [self.train.as_path(), Path::new(&self.model)].into_iter().chain(optional.into_iter().flatten()).collect();
-        let locked = OutputFolder::new(folder, &OUTPUTS, &inputs)?;
-        let checkpoints = folder.join(CHECKPOINTS);
-        // The folder is removed at the end with everything in it.
-        if let Ok(real) = canonicalize(&checkpoints)
-            && inputs.iter().any(|input| canonicalize(input).is_ok_and(|input| input.starts_with(&real)))
-        {
-            return Err(StoreError::OutputIsInput { path: checkpoints }.into());
-        }
-        if symlink_metadata(&checkpoints).is_ok_and(|found| found.is_symlink()) {
-            let link =
-                io::Error::new(ErrorKind::InvalidInput, "it is a symbolic link, and the folder is removed at the end");
-            return Err(StoreError::output(&checkpoints, link).into());
-        }
-        let exists = |what| Err(RunError::Exists { path: folder.clone(), what });
-        // Whether an adapter is that of the run to resume is known when the rows are.
-        if self.overwrite || self.resume {
-            return Ok(locked);
-        }
-        if folder.join(ADAPTER).exists() {
-            return exists(Existing::Adapter);
-        }
-        if read_dir(checkpoints).is_ok_and(|mut files| files.next().is_some()) {
-            return exists(Existing::Checkpoints);
-        }
-        Ok(locked)
-    }
-
-    /// What there is to resume from, reported; an adapter that this training has written already is returned.
-    fn resumption(
-        &self,
-        config: &FinetuneConfig,
-        digest: impl FnOnce() -> Result<String, ModelError>,
-        observe: &mut dyn FnMut(Event),
-    ) -> Result<Option<Adapter>, RunError> {
-        let Some(checkpoints) = config.checkpoints.as_ref().filter(|_| self.resume) else { return Ok(None) };
-        let FoundCheckpoints { newest, damaged } = checkpoints.find()?;
-        for (path, reason) in damaged {
-            observe(Event::Notice(Notice::DamagedCheckpoint { path, reason }));
-        }
-        if let Some((step, path)) = newest {
-            observe(Event::Notice(Notice::ResumedTraining { step, path }));
-            return Ok(None);
-        }
-        let folder = self.out.clone();
-        if !folder.join(ADAPTER).exists() {
-            observe(Event::Notice(Notice::NoCheckpoint { folder: checkpoints.folder.clone() }));
-            return Ok(None);
-        }
-        let failed = load_error("adapter", self.out.display());
-        let earlier = Note::read(&folder).map_err(&failed)?.and_then(|note| note.training);
-        if earlier != Some(digest()?) {
-            return Err(RunError::Exists { path: folder, what: Existing::Adapter });
-        }
-        let adapter = Adapter::read(&folder).map_err(&failed)?;
-        observe(Event::Notice(Notice::AlreadyTrained { folder }));
-        Ok(Some(adapter))
-    }
-
-    fn remove_checkpoints(&self) -> Result<(), RunError> {
-        let path = self.out.join(CHECKPOINTS);
-        match remove_dir_all(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::output(&path, error).into()),
-            _ => Ok(()),
-        }
-    }
 }
 
 /// [`Finetune::run`] of one kind of model.
@@ -272,7 +210,7 @@ pub(crate) fn finetune<K: Kind>(
     };
     let rows = read(Set::Train, &run.train)?;
     let validation = run.validation.as_ref().map(|path| read(Set::Query, path)).transpose()?;
-    let seed = run.schedule.seed;
+    let seed = run.recipe.seed;
     let prepared = K::load_base(files, &rows, seed, device, &mut |notice| observe(Event::Notice(notice)))?;
     files.check_unchanged()?;
     let limit = run.length.limit::<K>(&prepared.model, None)?;
@@ -286,24 +224,43 @@ pub(crate) fn finetune<K: Kind>(
     let given: Vec<&str> = run.targets.iter().map(String::as_str).collect();
     let targets = if given.is_empty() { K::ADAPTED } else { &given };
     let model = adapt(model, targets, &run.lora, seed)?;
+    let labels = K::labels(&processor).cloned();
 
-    let config = run.config(files);
+    let config = run.config(files, &K::training());
     let evaluated = validation.as_ref().map(|set| set.samples.as_slice());
     config.validate(evaluated.map(<[_]>::len))?;
     let digest = training_digest(&model, &rows.samples, evaluated, &config)?;
-    let labels = K::labels(&processor).cloned();
     let total = config.schedule.steps(rows.samples.len());
+    let batch = run.micro_batch.unwrap_or(config.schedule.batch_size);
     if let Some(adapter) = run.resumption(&config, || Ok(digest.clone()), observe)? {
         run.remove_checkpoints()?;
         let (parameters, tensors) = size(&adapter);
-        let (rows, loss, best) = (rows.samples.len(), None, None);
-        let (steps, resumed_at, stopped_early) = (total, Some(total), false);
-        return Ok(Finetuned { parameters, tensors, rows, labels, steps, resumed_at, stopped_early, loss, best });
+        let model = adapter.apply(model).map_err(load_error("adapter", run.out.display()))?;
+        let mut quality = |set, most| measure(&model, set, labels.as_ref(), most, batch, observe);
+        let train = quality(&rows, MEASURED)?;
+        let validation = validation.as_ref().map(|set| quality(set, usize::MAX)).transpose()?;
+        return Ok(Finetuned {
+            parameters,
+            tensors,
+            rows: rows.samples.len(),
+            labels,
+            steps: total,
+            resumed_at: Some(total),
+            stopped_early: false,
+            loss: None,
+            best: None,
+            quality: TuningQuality { train_before: None, train, validation },
+        });
     }
     let mut log = TrainingLog::new(&run.out, run.resume);
     if run.overwrite {
         run.remove_checkpoints()?;
     }
+    let before = match &labels {
+        // A language model can be good before; a new head knows nothing.
+        None => Some(measure(&model, &rows, None, MEASURED, batch, observe)?),
+        Some(_) => None,
+    };
     let mut unwritten = None;
     let listening = run.stop.listen();
     let tuned = train(model, &rows.samples, evaluated, &config, |step| {
@@ -333,15 +290,39 @@ pub(crate) fn finetune<K: Kind>(
         }
     };
     unwritten.map_or(Ok(()), Err)?;
+    let mut quality = |set, most| measure(&tuned.model, set, labels.as_ref(), most, batch, observe);
+    let quality = TuningQuality {
+        train_before: before,
+        train: quality(&rows, MEASURED)?,
+        validation: validation.as_ref().map(|set| quality(set, usize::MAX)).transpose()?,
+    };
+    quality.warn(run, observe);
 
     let failed = load_error("adapter", run.out.display());
     let adapter = Adapter::from_model(&tuned.model, &run.lora, Some(&files.name)).map_err(&failed)?;
     let hyperinf_version = env!("CARGO_PKG_VERSION").to_owned();
     let training = Some(digest);
     let note = Note { hyperinf_version, labels: labels.clone(), max_length: limit.tokens(), training };
-    let (note_path, log_path) = (Note::path(&run.out), log.path());
+    let (parameters, tensors) = size(&adapter);
+    let (model, xxh3_128) = TuningSummary::model(files);
+    let summary = TuningSummary {
+        command: "finetune",
+        hyperinf_version: env!("CARGO_PKG_VERSION"),
+        task: K::NAME,
+        model,
+        xxh3_128,
+        train: TuningSummary::rows(&rows.data),
+        validation: validation.as_ref().map(|set| TuningSummary::rows(&set.data)),
+        lora: TuningSummary::lora(&run.lora, targets),
+        training: TuningSummary::training(&config.schedule, config.micro_batch),
+        parameters,
+        steps: tuned.steps,
+        quality: &quality,
+    };
+    let (note_path, summary_path, log_path) = (Note::path(&run.out), run.out.join(SUMMARY), log.path());
     let files = adapter.files(&run.out).map_err(&failed)?;
-    let mut staged = vec![stage_json(&note_path, &note)?, log.stage(&log_path)?];
+    let mut staged = vec![stage_json(&note_path, &note)?, stage_json(&summary_path, &summary)?, log.stage(&log_path)?];
+    // The adapter comes last: it makes the folder an adapter.
     for (path, bytes) in &files {
         staged.push(Staged::new(path, |file| file.write_all(bytes).map_err(WriteError::Io))?);
     }
@@ -349,7 +330,6 @@ pub(crate) fn finetune<K: Kind>(
     publish(staged, &[])?;
     log.discard();
     run.remove_checkpoints()?;
-    let (parameters, tensors) = size(&adapter);
     Ok(Finetuned {
         parameters,
         tensors,
@@ -360,6 +340,7 @@ pub(crate) fn finetune<K: Kind>(
         stopped_early: tuned.stopped_early,
         loss,
         best: tuned.best,
+        quality,
     })
 }
 

@@ -4,15 +4,19 @@ use burn::tensor::Device;
 use hyperinf_gradients::{Estimate, Target};
 use hyperinf_models::{Adapter, ModelError};
 use hyperinf_scoring::{Amount, Options, QueryMode, Set, detect};
-use hyperinf_store::{FileStamp, GradientPair, OutputFolder, ProjectionSpec, RunKey, check_range, self_influence};
+use hyperinf_store::{
+    FileStamp, GradientPair, GradientWriter, OutputFolder, ProjectionSpec, RunKey, check_range, self_influence,
+};
 
+use crate::cross_check::{CrossCheck, Scoring};
 use crate::dataset::{Dataset, ReadOptions};
-use crate::event::{Event, Notice};
+use crate::event::{Event, Notice, Purpose, warn_of};
 use crate::gradients::Extractor;
 use crate::influence::{Detection, Influence, Rows, Selection};
 use crate::kind::{Kind, Prepared};
 use crate::model_files::ModelFiles;
 use crate::pattern::Pattern;
+use crate::prediction::{Prediction, predict};
 use crate::samples::{LengthOptions, Samples};
 use crate::scored::{ModelSamples, Scored};
 use crate::stop::Stop;
@@ -159,7 +163,7 @@ impl Run {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Detection, RunError> {
         let influence = self.of_mean().influence(device, remove, observe)?;
-        self.detect_in(influence, remove, device)
+        self.detect_in(influence, remove, device, observe)
     }
 
     /// [`Run::detect`] by another method, from the gradients of an earlier run: the model runs only where the method's
@@ -176,10 +180,16 @@ impl Run {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Detection, RunError> {
         self.of_mean().score_again(&mut earlier, device, observe)?;
-        self.detect_in(earlier, remove, device)
+        self.detect_in(earlier, remove, device, observe)
     }
 
-    fn detect_in(&self, influence: Influence, remove: Option<Amount>, device: &Device) -> Result<Detection, RunError> {
+    fn detect_in(
+        &self,
+        influence: Influence,
+        remove: Option<Amount>,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Detection, RunError> {
         let run = self.of_mean();
         let (pair, known) = (&influence.pair, influence.known.as_deref());
         let self_influence = self_influence(pair, known, &run.options, device)?;
@@ -187,7 +197,11 @@ impl Run {
         let scores = &influence.attribution.scores.rows[0];
         let order = detect(scores, Amount::Share(1.0))?;
         let removed = remove.map_or(Ok(Vec::new()), |amount| detect(scores, amount))?;
-        Ok(Detection { influence, order, self_influence, removed })
+        let cross_check = run.cross_check(&influence, device)?;
+        if let Some(check) = cross_check.filter(CrossCheck::prefers_loss) {
+            observe(Event::Notice(Notice::LossFindsMore { path: run.query.clone(), check }));
+        }
+        Ok(Detection { influence, order, self_influence, removed, cross_check })
     }
 
     /// Scores the training rows for the mean query, and selects those that help it most.
@@ -230,6 +244,22 @@ impl Run {
         Ok(())
     }
 
+    /// Whether scores or losses find wrong labels among the validation rows.
+    fn cross_check(&self, influence: &Influence, device: &Device) -> Result<Option<CrossCheck>, RunError> {
+        if influence.labels.as_ref().is_none_or(|labels| labels.names.len() != 2) {
+            return Ok(None);
+        }
+        let [train, query] = &influence.gradients;
+        let scoring = Scoring {
+            train: train.path(),
+            query: query.path(),
+            known: influence.known.as_deref(),
+            options: &self.options,
+            projection: self.projection,
+        };
+        Ok(scoring.cross_check(&influence.query.predictions, device)?)
+    }
+
     /// The same run for the mean query.
     fn of_mean(&self) -> Self {
         Self { options: Options { query: QueryMode::Mean, ..self.options.clone() }, ..self.clone() }
@@ -268,7 +298,7 @@ pub(crate) fn influence<K: Kind>(
     let mut adapter = Adapter::read(from).map_err(files.of_adapter())?;
     // Nothing is trained any more.
     adapter.config.lora.dropout = 0.0;
-    let prepared = K::load(&files, &adapter, &train, device)?;
+    let prepared = K::load(&files, Some(&adapter), &train, device)?;
     files.check_unchanged()?;
     let limit = run.length.limit::<K>(&prepared.model, files.note().map(|note| note.max_length))?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
@@ -291,10 +321,13 @@ pub(crate) fn influence<K: Kind>(
     ];
     let mut pair = GradientPair::open(gradients[0].path(), gradients[1].path())?;
     let labels = K::labels(&processor).cloned();
+    let [train_writer, query_writer] = &gradients;
+    let of_train = predictions::<K>(run, &model, &train, train_writer, observe)?;
+    let of_query = predictions::<K>(run, &model, &query, query_writer, observe)?;
     let model = ModelSamples::<K> { model, samples: std::mem::take(&mut train.samples) };
     let Scored { attribution, repeats, known } = Scored::new(run, &mut pair, &model, device, observe)?;
-    let [train_writer, query_writer] = &gradients;
-    let (train, query) = (Rows::new(train, train_writer), Rows::new(query, query_writer));
+    let (train, query) = (Rows::new(train, of_train), Rows::new(query, of_query));
+    warn_of(&train.quality(labels.as_ref()), &train.data.path, Purpose::Scores, observe);
     Ok(Influence {
         kind: K::NAME,
         train,
@@ -320,6 +353,22 @@ pub(crate) fn unchanged<T>(path: &Path, read: impl FnOnce() -> Result<T, RunErro
     let before = stamp();
     let read = read()?;
     if before == stamp() { Ok(read) } else { Err(RunError::Changed { path: path.to_owned() }) }
+}
+
+/// What the model predicts for samples; where the losses do not say it, the model runs again, without gradients.
+fn predictions<K: Kind>(
+    run: &Run,
+    model: &K::Model,
+    set: &Samples<K>,
+    gradients: &GradientWriter,
+    observe: &mut dyn FnMut(Event),
+) -> Result<Vec<Prediction>, RunError> {
+    let losses = gradients.losses().iter().copied().flatten();
+    let of_losses = set.samples.iter().zip(losses).map(|(sample, loss)| K::prediction_of_loss(model, sample, loss));
+    match of_losses.collect::<Option<Vec<_>>>() {
+        Some(predictions) => Ok(predictions),
+        None => predict(model, set, &(0..set.samples.len()).collect::<Vec<_>>(), run.batch_size, observe),
+    }
 }
 
 /// Reports rows that were left out or cut.

@@ -76,7 +76,9 @@ pub use pair::{GradientPair, MatchedFile};
 pub use projection::{Directions, ProjectionSpec};
 pub use publish::publish;
 pub use scores::{ErrorBars, SCORE_FORMATS, ScoreFile, ScoreFormat, check_range, ranks};
-pub use staged::{Staged, check_output, check_writable, stage_csv, stage_json, stage_parquet, write_json};
+pub use staged::{
+    Staged, check_output, check_writable, stage_csv, stage_json, stage_parquet, stage_table, table_ending, write_json,
+};
 pub use stream::{score, self_influence, sweep};
 pub use table::{Column, Table};
 pub use temporary::abandon;

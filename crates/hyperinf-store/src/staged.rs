@@ -6,10 +6,13 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::formats::{csv, parquet};
+use crate::formats::{csv, jsonl, parquet};
 use crate::own_file::{folder_of, sync_folder};
 use crate::temporary::Temporary;
 use crate::{StoreError, Table, WriteError};
+
+/// The endings of files of [`stage_table`].
+pub(crate) const TABLE_FORMATS: [&str; 3] = ["csv", "jsonl", "parquet"];
 
 /// A whole file next to its place, on disk: [`Staged::place`] moves it there, dropping it removes it.
 ///
@@ -109,6 +112,39 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StoreError>
 /// As [`Staged::new`].
 pub fn stage_csv<'a>(path: &'a Path, table: &Table<'_>) -> Result<Staged<'a>, StoreError> {
     Staged::new(path, |file| csv::write(file, once(table)))
+}
+
+/// Stages a table in the format that the file's ending names: `.csv`, `.jsonl` or `.parquet`, which alone holds the
+/// metadata.
+///
+/// # Errors
+///
+/// [`StoreError::TableFormat`] for another ending, or as [`Staged::new`].
+pub fn stage_table<'a>(
+    path: &'a Path,
+    table: &Table<'_>,
+    metadata: &Map<String, Value>,
+) -> Result<Staged<'a>, StoreError> {
+    match table_ending(path)? {
+        "parquet" => Staged::new(path, |file| parquet::write(file, once(table), metadata)),
+        "jsonl" => Staged::new(path, |file| {
+            let mut out = BufWriter::new(file);
+            jsonl::write(&mut out, table)?;
+            Ok(out.flush()?)
+        }),
+        _ => stage_csv(path, table),
+    }
+}
+
+/// The ending of a file of [`stage_table`].
+///
+/// # Errors
+///
+/// [`StoreError::TableFormat`].
+pub fn table_ending(path: &Path) -> Result<&'static str, StoreError> {
+    let ending = path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase);
+    let known = TABLE_FORMATS.into_iter().find(|known| ending.as_deref() == Some(known));
+    known.ok_or_else(|| StoreError::TableFormat { path: path.to_owned() })
 }
 
 /// Stages tables with the same columns, one below the other, as one Parquet file.

@@ -60,9 +60,10 @@ impl Library {
     fn class(&self) -> Class {
         match self {
             Self::Store(error) => match error {
-                StoreError::Format { .. } | StoreError::OutputIsInput { .. } | StoreError::Output { .. } => {
-                    Class::Usage
-                }
+                StoreError::Format { .. }
+                | StoreError::TableFormat { .. }
+                | StoreError::OutputIsInput { .. }
+                | StoreError::Output { .. } => Class::Usage,
                 StoreError::Score(_) | StoreError::Range { .. } => Class::Numbers,
                 _ => Class::Input,
             },

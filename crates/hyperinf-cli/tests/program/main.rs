@@ -2,11 +2,13 @@
 
 mod compare;
 mod converge;
+mod cross_check;
 mod demo;
 mod digits;
 mod errors;
 mod estimates;
 mod eval;
+mod evaluate;
 mod formats;
 mod guide;
 mod help;
