@@ -1,7 +1,9 @@
 //! Every integration test of the workspace, as one program.
 
 mod architecture;
+mod changed_files;
 mod chebyshev;
+mod checkpoints;
 mod conformance;
 mod curvature;
 mod damaged;
@@ -45,6 +47,7 @@ mod peft;
 mod peft_rules;
 mod positions;
 mod projection;
+mod publication;
 mod ranking;
 mod reference;
 mod refusals;

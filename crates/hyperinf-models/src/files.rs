@@ -31,6 +31,7 @@ mod sizes;
 mod tensors;
 mod tokenizer_files;
 pub(crate) mod weights;
+pub(crate) mod whole;
 
 pub use error::LoadError;
 pub use format_error::FormatError;
