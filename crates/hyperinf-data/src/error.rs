@@ -13,9 +13,6 @@ pub enum DataError {
     /// The file cannot be opened or read.
     #[error("it cannot be read")]
     Open(#[source] io::Error),
-    /// A folder, a pipe or a device.
-    #[error("it is not a regular file")]
-    NotRegular,
     /// No format has this ending.
     #[error("its name must end in {}", ENDINGS.join(", "))]
     Ending,

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use hyperinf::eval::{Bootstrap, Spread, Stability, Stratum, between, bootstrap};
+use hyperinf::models::read_regular;
 use hyperinf::scoring::{Groups, Method, Normalisation, Options, Pool, QueryMode, Scores};
 use serde::Serialize;
 use twox_hash::XxHash3_128;
@@ -172,7 +173,7 @@ impl<'a> Variants<'a> {
     pub(super) fn groups(&self, samples: usize) -> Result<Option<Grouped>, CliError> {
         let Some(path) = &self.args.variants.groups else { return Ok(None) };
         let error = |source| Input::File { what: "groups", path: path.clone(), source };
-        let text = regular(path).map_err(|e| error(e.into()))?;
+        let text = read_regular(path).map_err(|e| error(e.into()))?;
         let text = String::from_utf8(text)
             .map_err(|e| error(format!("it cannot be read as text: {}", e.utf8_error()).into()))?;
         let groups = Groups::parse(&text, samples).map_err(|e| error(e.into()))?;
@@ -230,14 +231,6 @@ impl<'a> Variants<'a> {
             groups,
             uncertainty: Some(uncertainty),
         })
-    }
-}
-
-/// The bytes of a file; reading a named pipe would wait for its other end.
-fn regular(path: &Path) -> std::io::Result<Vec<u8>> {
-    match std::fs::metadata(path)?.is_file() {
-        true => std::fs::read(path),
-        false => Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a regular file")),
     }
 }
 
