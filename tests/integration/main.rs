@@ -46,6 +46,7 @@ mod projection;
 mod ranking;
 mod reference;
 mod refusals;
+mod scales;
 mod scoring;
 mod settings;
 mod small_gradients;

@@ -24,7 +24,7 @@ pub(crate) use eval::{CandidateArgs, ResultArgs, at_least, once};
 pub(crate) use finetune::FinetuneArgs;
 pub(crate) use influence::{AttributeArgs, DetectArgs, InfluenceArgs, SelectArgs};
 pub(crate) use scoring::{
-    DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
+    DirectionsArg, GIB, ProjectArgs, QueryModeArg, RankByArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
 };
 pub(crate) use sweep::SweepArgs;
 pub(crate) use texts::{ColumnArgs, LengthArgs, ModelArgs};
@@ -78,7 +78,7 @@ pub(crate) enum Command {
     /// compared without retraining.
     #[command(verbatim_doc_comment)]
     Eval(EvalArgs),
-    /// Score at many dampings, and recommend one
+    /// Score at many dampings, and compare the rankings
     ///
     /// Scores as `hyperinf score` does, at every damping, from one curvature, and reports how much
     /// the ranking changes from one damping to the next, how much it differs from that of the dot
@@ -88,8 +88,8 @@ pub(crate) enum Command {
     ///   sweep.png       the agreements as lines
     ///   spearman.png    the rank correlations between all dampings
     ///   summary.json    all but the scores, with the settings and inputs
-    /// The recommendation is a rule of thumb: of the dampings at which the solver converged and the
-    /// ranking is not yet the dot product's, the middle of the widest run whose neighbours agree.
+    /// With --known-bad the damping that finds these samples best is recommended; without it none is,
+    /// because a ranking that is stable need not be right.
     #[command(verbatim_doc_comment)]
     Sweep(SweepArgs),
     /// Show how fast each solver approaches the inverse of a matrix

@@ -29,7 +29,7 @@ pub(crate) fn run(args: &AttributeArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let folder = &args.influence.out;
     let scores_name = format!("scores.{}", args.format);
-    let scores = ScoreFile::at(&folder.join(&scores_name))?;
+    let mut scores = ScoreFile::at(&folder.join(&scores_name))?;
     let metadata = format!("{scores_name}.json");
     let mut outputs = vec![scores_name.as_str(), "topk.jsonl", "summary.json"];
     if !scores.format.holds_metadata {
@@ -40,6 +40,7 @@ pub(crate) fn run(args: &AttributeArgs) -> Result<(), CliError> {
     let job = Job { args: &args.influence, query: &args.query, mode, seeds: args.uncertainty, outputs: &outputs };
     let earlier = job.earlier("attribute", "scores.");
     let (settings, run) = job.run()?;
+    scores.rank_by = settings.rank_by;
     let mut found = run.attribute(&settings.device, &mut observer())?;
     let spread = job.judge(&settings, &mut found)?;
     let seconds = began.elapsed().as_secs_f64();
@@ -86,7 +87,13 @@ fn print(out: &mut dyn Write, ranking: &Ranking<'_>) -> io::Result<()> {
             writeln!(out, "\nthe mean of {}", counted(*mean_of, "query", "queries"))?;
         }
     }
-    for (title, rows) in [("most helpful", &ranking.most_helpful), ("most harmful", &ranking.most_harmful)] {
+    let lists = [
+        ("most influential", &ranking.most_influential),
+        ("most helpful", &ranking.most_helpful),
+        ("most harmful", &ranking.most_harmful),
+        ("least helpful", &ranking.least_helpful),
+    ];
+    for (title, rows) in lists.into_iter().filter(|(_, rows)| !rows.is_empty()) {
         writeln!(out, "  {title}")?;
         for ScoredRow { train_id, score, text, label } in rows {
             writeln!(out, "  {score:>+10.3e}  {train_id}{}: {}", named(label), excerpt(text))?;

@@ -146,6 +146,21 @@ impl Curvature {
         self.structured().with_core(core)
     }
 
+    /// `4^exponent H`, exactly, unless a value leaves the range of its type: held samples are multiplied by
+    /// `2^exponent`, any other core by its square.
+    pub fn scaled(&self, exponent: i32) -> Self {
+        // In two halves: the whole factor may not fit the type.
+        let times = |core: Tensor<2>, exponent: i32| {
+            let power = |exponent: i32| f64::from(exponent).exp2();
+            core.mul_scalar(power(exponent / 2)).mul_scalar(power(exponent - exponent / 2))
+        };
+        match self.core() {
+            Core::Samples(rows) => self.with_core(times(rows.clone(), exponent)),
+            Core::Matrix { matrix, .. } => self.with_core(times(matrix.clone(), 2 * exponent)),
+            Core::Eigenvalues { values, .. } => self.with_core(times(values, 2 * exponent)),
+        }
+    }
+
     /// The one matrix of a dense or one-sided curvature: `[D, D]`, or the factor.
     pub fn matrix(&self) -> Option<&Tensor<2>> {
         match self.core() {

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use hyperinf_curvature::BlockCurvature;
 use hyperinf_gradients::Estimate;
-use hyperinf_scoring::{Attribution, QueryMode};
+use hyperinf_scoring::{Attribution, QueryMode, RankBy};
 use hyperinf_store::{GradientPair, GradientWriter, IdColumn, Ids, StoreError};
 
 use crate::RunError;
@@ -45,6 +45,8 @@ pub struct Influence {
     pub files: ModelFiles,
     /// Whether queries were scored one by one.
     pub query_mode: QueryMode,
+    /// What rankings are by.
+    pub rank_by: RankBy,
     pub(crate) gradients: [GradientWriter; 2],
 }
 

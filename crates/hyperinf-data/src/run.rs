@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use hyperinf_gradients::{Estimate, Target};
 use hyperinf_models::Adapter;
-use hyperinf_scoring::{Amount, Attribution, Options, QueryMode, Set, detect, select};
+use hyperinf_scoring::{Amount, Attribution, Options, QueryMode, RankBy, Set, detect};
 use hyperinf_store::{Directions, GradientPair, ProjectionSpec, StoreError, check_range, score, self_influence};
 
 use crate::dataset::{Dataset, ReadOptions};
@@ -73,6 +73,10 @@ pub struct Run {
     pub blocks: Option<Pattern>,
     /// Rows of a backward pass.
     pub batch_size: usize,
+    /// What rankings and selections are by.
+    pub rank_by: RankBy,
+    /// The memory in bytes that scoring may take; `None` for what the system grants.
+    pub memory: Option<f64>,
     /// The folder of the gradients.
     pub out: PathBuf,
     /// The name of the device, a part of the key under which gradients are reused.
@@ -102,6 +106,8 @@ impl Default for Run {
             seeds: None,
             blocks: None,
             batch_size: 16,
+            rank_by: RankBy::default(),
+            memory: None,
             out: PathBuf::from("hyperinf-out"),
             device_name: String::new(),
         }
@@ -113,8 +119,11 @@ impl Run {
     ///
     /// # Errors
     ///
-    /// [`RunError::Conflict`] or [`RunError::Seeds`].
+    /// [`RunError::Conflict`], [`RunError::Seeds`] or [`RunError::BatchSize`].
     pub fn validate(&self) -> Result<(), RunError> {
+        if self.batch_size == 0 {
+            return Err(RunError::BatchSize);
+        }
         estimate::check(self.estimate, &self.options, self.projection.is_some())?;
         self.draws().map(drop)
     }
@@ -126,10 +135,6 @@ impl Run {
     /// # Errors
     ///
     /// See [`RunError`]. Gradients that were computed remain in hidden files, from which the same run resumes.
-    ///
-    /// # Panics
-    ///
-    /// If `batch_size` is 0.
     pub fn attribute(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Influence, RunError> {
         self.influence(device, None, observe)
     }
@@ -157,14 +162,15 @@ impl Run {
         Ok(Detection { influence, order, self_influence, removed })
     }
 
-    /// Scores the training rows for the mean query, and selects those that help it most.
+    /// Scores the training rows for the mean query, and selects those that help it most; by magnitude those that matter
+    /// most to it, helpful or harmful.
     ///
     /// # Errors
     ///
     /// As [`Run::attribute`], or [`RunError::Amount`].
     pub fn select(&self, keep: Amount, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Selection, RunError> {
         let influence = self.of_mean().influence(device, Some(keep), observe)?;
-        let selected = select(&influence.attribution.scores.rows[0], keep)?;
+        let selected = self.rank_by.select(&influence.attribution.scores.rows[0], keep)?;
         Ok(Selection { influence, selected })
     }
 
@@ -241,11 +247,13 @@ pub(crate) fn influence<K: Kind>(
     let device_name = if run.device_name.is_empty() { format!("{device:?}") } else { run.device_name.clone() };
     let key = format!("{} {} {device_name}", env!("CARGO_PKG_VERSION"), files.fingerprint());
     let extractor = Extractor::<K> { run, model, key };
+    extractor.check_memory(&train, &query, device)?;
     let gradients = [
         extractor.write(GRADIENT_FILES[0], Target::Loss, &train, observe)?,
         extractor.write(GRADIENT_FILES[1], Target::Measure, &query, observe)?,
     ];
     let mut pair = GradientPair::open(gradients[0].path(), gradients[1].path())?;
+    pair.memory = run.memory;
     if let Some(spec) = run.projection.filter(|spec| pair.is_within(spec.rank)) {
         if run.seeds.is_some() && spec.directions != Directions::Principal {
             return Err(RunError::Conflict {
@@ -290,6 +298,7 @@ pub(crate) fn influence<K: Kind>(
         pair,
         files,
         query_mode: run.options.query,
+        rank_by: run.rank_by,
         gradients,
     })
 }

@@ -70,6 +70,9 @@ pub enum RunError {
         /// The tokens that the model accepts.
         positions: usize,
     },
+    /// Batches without rows.
+    #[error("a batch must have at least 1 row, not 0")]
+    BatchSize,
     /// No rows, or more than there are.
     #[error("{asked} rows of {rows} were asked for")]
     Amount {

@@ -12,6 +12,7 @@
 //! | [`score`], [`sweep`], [`self_influence`] | the entry points of `hyperinf-scoring` over such a pair, block by block |
 //! | [`Checkpoint`], [`tracin`] | scores summed over several moments of a training |
 //! | [`ProjectionSpec`] | a projection of every block, applied while the gradients are read |
+//! | [`Sizes`], [`available`] | the memory that a scoring needs, and what the system grants; scoring refuses before work |
 //! | [`ScoreFile`] | writes scores with ids, ranks and metadata as safetensors, Parquet, CSV or JSON lines |
 //! | [`Staged`] | a file that is written next to its place and moved there when it is whole |
 //!
@@ -46,6 +47,7 @@ mod folder;
 mod formats;
 mod gradient_file;
 mod ids;
+mod memory;
 mod pair;
 mod projection;
 mod scores;
@@ -60,6 +62,7 @@ pub use error::{StoreError, WriteError};
 pub use folder::OutputFolder;
 pub use gradient_file::{BadValue, FileError, GradientFile, GradientWriter, Precision, StoredBlock};
 pub use ids::{IdColumn, Ids};
+pub use memory::{Need, Sizes, available};
 pub use pair::{GradientPair, MatchedFile};
 pub use projection::{Directions, ProjectionSpec};
 pub use scores::{ErrorBars, SCORE_FORMATS, ScoreFile, ScoreFormat, check_range, ranks};

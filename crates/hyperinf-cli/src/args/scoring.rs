@@ -1,6 +1,6 @@
 use clap::{Args, ValueEnum};
 use hyperinf::curvature::{Scale, Side};
-use hyperinf::scoring::{Normalisation, QueryMode};
+use hyperinf::scoring::{Normalisation, QueryMode, RankBy};
 
 use crate::error::{CliError, Usage};
 
@@ -18,6 +18,12 @@ pub(crate) struct ScoringArgs {
     /// The divisor of the scores [default: none; cosine for the method cosine].
     #[arg(long, value_enum)]
     pub normalise: Option<NormaliseArg>,
+    /// What ranks are by: the score, or its size, which finds what a query is about.
+    #[arg(long, value_enum, default_value_t)]
+    pub rank_by: RankByArg,
+    /// Scores may take this much memory, estimated from the sizes [default: what the system grants].
+    #[arg(long, value_name = "GIB", value_parser = gib)]
+    pub memory: Option<f64>,
     /// Options shared by all methods.
     #[command(flatten)]
     pub shared: SharedArgs,
@@ -29,10 +35,29 @@ pub(crate) struct ScoringArgs {
     pub strict: bool,
 }
 
+impl ScoringArgs {
+    /// The memory that scores may take, in bytes.
+    pub(crate) fn memory(&self) -> Option<f64> {
+        self.memory.map(|gib| gib * GIB)
+    }
+}
+
+/// One GiB in bytes.
+pub(crate) const GIB: f64 = (1_u64 << 30) as f64;
+
+/// A positive number of GiB.
+pub(crate) fn gib(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(gib) if gib > 0.0 => Ok(gib),
+        _ => Err("expected a positive number of GiB".into()),
+    }
+}
+
 /// Options shared by all methods.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct SharedArgs {
-    /// λ of each block = FACTOR × the mean square of its training gradients' entries [default: 0.1].
+    /// λ of each block = FACTOR × the mean square of the entries of its gradients, those that the curvature is
+    /// computed from [default: 0.1].
     #[arg(long, value_name = "FACTOR", allow_hyphen_values = true)]
     pub damping: Option<f64>,
     /// λ of every block, in units of squared gradients.
@@ -44,7 +69,7 @@ pub(crate) struct SharedArgs {
     /// hyperinf: divide by the length of the summed side, or not [default: mean].
     #[arg(long, value_enum)]
     pub gfim_scale: Option<ScaleArg>,
-    /// hyperinf, hyperinf-authors: the side of a block to sum over [default: short].
+    /// hyperinf, hyperinf-authors: the side of a block to sum over [default: short; of a square block the rows].
     #[arg(long, value_enum)]
     pub gfim_side: Option<SideArg>,
     /// Optional projection, applied before scoring.
@@ -94,6 +119,25 @@ pub(crate) enum DirectionsArg {
     Random,
     /// The directions of each side with most of the training gradients' squared norm.
     Principal,
+}
+
+/// The name of a [`RankBy`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RankByArg {
+    /// The most helpful first.
+    #[default]
+    Score,
+    /// The most influential first, helpful or harmful.
+    Magnitude,
+}
+
+impl From<RankByArg> for RankBy {
+    fn from(arg: RankByArg) -> Self {
+        match arg {
+            RankByArg::Score => Self::Score,
+            RankByArg::Magnitude => Self::Magnitude,
+        }
+    }
 }
 
 /// The name of a [`QueryMode`].

@@ -72,15 +72,18 @@ pub(crate) struct SweepArgs {
     /// [default: 10, or half of them if there are fewer than 20].
     #[arg(long, value_name = "K", verbatim_doc_comment)]
     pub top_k: Option<usize>,
-    /// Neighbouring dampings whose rank correlation is at least this belong to one plateau.
+    /// Neighbouring dampings whose rank correlation is at least this have one ranking.
     #[arg(long, value_name = "CORRELATION", default_value_t = 0.95, allow_hyphen_values = true)]
     pub stable: f64,
     /// A text file with the numbers of training samples that are known to be bad, from 0, one per line.
     ///
     /// The damping whose scores, averaged over the queries, are lowest on these samples (by AUC) is
-    /// recommended, in place of the middle of the widest plateau.
+    /// recommended; without them none is.
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     pub known_bad: Option<PathBuf>,
+    /// Scores may take this much memory, estimated from the sizes [default: what the system grants].
+    #[arg(long, value_name = "GIB", value_parser = super::scoring::gib)]
+    pub memory: Option<f64>,
     /// Where to compute: flex, ndarray, cuda:0, … [default: the first that was compiled in].
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,

@@ -62,7 +62,10 @@ impl Library {
                 StoreError::Format { .. } | StoreError::OutputIsInput { .. } | StoreError::Output { .. } => {
                     Class::Usage
                 }
-                StoreError::Score(_) | StoreError::Range { .. } => Class::Numbers,
+                StoreError::Score(_)
+                | StoreError::Range { .. }
+                | StoreError::TooSmall { .. }
+                | StoreError::Memory { .. } => Class::Numbers,
                 _ => Class::Input,
             },
             Self::Score(ScoreError::NoCaptures)
@@ -72,6 +75,7 @@ impl Library {
                 | RunError::NoAdapter { .. }
                 | RunError::NoBlock { .. }
                 | RunError::Amount { .. }
+                | RunError::BatchSize
                 | RunError::Exists { .. }
                 | RunError::MaxLength { .. }
                 | RunError::Seeds { .. }

@@ -1,7 +1,7 @@
 use std::io::{Result, Write};
 use std::path::Path;
 
-use hyperinf::scoring::ranking;
+use hyperinf::scoring::{RankBy, ranking};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -40,8 +40,14 @@ struct Ranking {
     query_id: usize,
     /// The highest scores, the highest first.
     most_helpful: Vec<Scored>,
-    /// The lowest scores, the lowest first.
+    /// The lowest scores, the lowest first: those below 0.
     most_harmful: Vec<Scored>,
+    /// The lowest scores where none is below 0, the lowest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    least_helpful: Vec<Scored>,
+    /// The largest scores of either sign, where ranks are by magnitude.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    most_influential: Vec<Scored>,
 }
 
 #[derive(Serialize)]
@@ -123,21 +129,37 @@ impl Report<'_> {
             Some(_) => "score ± deviation ",
         };
         let width = if self.outcome.spread.is_some() { 39 } else { 26 };
-        for Ranking { query_id, most_helpful, most_harmful } in self.rankings(QUERIES) {
+        for Ranking { query_id, most_helpful, most_harmful, least_helpful, most_influential } in self.rankings(QUERIES)
+        {
             let title = if self.summary.scoring.query_mode == "mean" {
                 "mean query".into()
             } else {
                 format!("query {query_id}")
             };
-            let [good, bad] = ["helpful", "harmful"].map(|end| format!("most {end} {what}  {score}"));
-            writeln!(out, "\n{title}\n{good:>width$}    {bad:>width$}")?;
-            for (good, bad) in most_helpful.iter().zip(&most_harmful) {
+            let named = [
+                ("most influential", most_influential),
+                ("most helpful", most_helpful),
+                ("most harmful", most_harmful),
+                ("least helpful", least_helpful),
+            ];
+            // By magnitude the first list says it all.
+            let shown = if self.summary.scoring.rank_by == RankBy::Magnitude.name() { 1 } else { usize::MAX };
+            let lists: Vec<_> = named.iter().filter(|(_, list)| !list.is_empty()).take(shown).collect();
+            let heads: Vec<String> =
+                lists.iter().map(|(end, _)| format!("{:>width$}", format!("{end} {what}  {score}"))).collect();
+            writeln!(out, "\n{title}\n{}", heads.join("    "))?;
+            for place in 0..lists.iter().map(|(_, list)| list.len()).max().unwrap_or(0) {
                 let cell = |Scored { train_id, score, spread }: &Scored| {
                     let id = train_id.as_str().map_or_else(|| train_id.to_string(), excerpt);
                     let off = spread.as_ref().map_or_else(String::new, |off| format!(" ± {:>9.3e}", off.score_std));
                     format!("{:>width$}", format!("{id:>14}  {score:>+10.3e}{off}"))
                 };
-                writeln!(out, "{}    {}", cell(good), cell(bad))?;
+                let cells = lists.iter().map(|(_, list)| list.get(place).map_or_else(String::new, cell));
+                writeln!(
+                    out,
+                    "{}",
+                    cells.map(|cell| format!("{cell:>width$}")).collect::<Vec<_>>().join("    ").trim_end()
+                )?;
             }
         }
         let left = self.summary.scoring.queries.saturating_sub(QUERIES);
@@ -164,10 +186,23 @@ impl Report<'_> {
                 });
                 Scored { train_id, score: row[sample], spread }
             };
+            let lowest: Vec<Scored> = order.iter().rev().take(SHOWN).map(scored).collect();
+            let harms = lowest.first().is_some_and(|lowest| lowest.score < 0.0);
+            let (most_harmful, least_helpful) = if harms {
+                (lowest.into_iter().filter(|found| found.score < 0.0).collect(), Vec::new())
+            } else {
+                (Vec::new(), lowest)
+            };
+            let influential = match RankBy::Magnitude.name() == self.summary.scoring.rank_by {
+                true => RankBy::Magnitude.ranking(row),
+                false => Vec::new(),
+            };
             Ranking {
                 query_id,
                 most_helpful: order.iter().take(SHOWN).map(scored).collect(),
-                most_harmful: order.iter().rev().take(SHOWN).map(scored).collect(),
+                most_harmful,
+                least_helpful,
+                most_influential: influential.iter().take(SHOWN).map(scored).collect(),
             }
         })
         .collect()
