@@ -185,7 +185,7 @@ fn a_correlation_that_is_no_correlation_is_refused() {
     for wrong in [f64::NAN, 0.0, -0.5, 1.01, f64::INFINITY] {
         assert!(matches!(study(wrong), Err(EvalError::Share { value }) if value.to_bits() == wrong.to_bits()));
     }
-    assert_eq!(study(1.0).expect("a correlation").plateaus, [(0, 1)]);
+    assert_eq!(study(0.99).expect("a correlation").plateaus, [(0, 1)]);
 }
 
 #[test]

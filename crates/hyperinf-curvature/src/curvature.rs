@@ -102,15 +102,15 @@ impl Curvature {
         self.structured().parameters()
     }
 
-    /// `V H`, `[q, D]` for rows `V` `[q, D]`.
+    /// `V H`, `[q, D]` for rows `V` `[q, D]` of any type, computed in the type of the curvature.
     ///
     /// # Panics
     ///
     /// If `V` has not `D` columns.
     pub fn apply(&self, v: Tensor<2>) -> Tensor<2> {
-        let d = self.parameters();
+        let (d, given, own) = (self.parameters(), v.dtype(), self.like().dtype());
         assert_shape!(v, [_, d]);
-        self.structured().apply(v)
+        if given == own { self.structured().apply(v) } else { self.structured().apply(v.cast(own)).cast(given) }
     }
 
     /// The diagonal of `H`, `[1, D]`.

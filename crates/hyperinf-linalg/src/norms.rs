@@ -48,7 +48,12 @@ pub fn squared_norms(rows: Tensor<2>) -> Result<Vec<f64>, ReadError> {
     let divisors = largest.clone().mask_fill(largest.equal_elem(0.0), 1.0);
     let scaled = rows / divisors;
     for ((i, square), scale) in small.into_iter().zip(scalars(scaled.clone(), scaled)?).zip(scales) {
-        found[i] = if scale > 0.0 { (square * scale * scale).max(f64::MIN_POSITIVE) } else { 0.0 };
+        found[i] = match scale {
+            0.0 => 0.0,
+            scale if scale.is_finite() => (square * scale * scale).max(f64::MIN_POSITIVE),
+            // A row that holds infinity stays infinite, and NaN stays NaN.
+            scale => scale,
+        };
     }
     Ok(found)
 }

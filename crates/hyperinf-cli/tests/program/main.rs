@@ -11,6 +11,7 @@ mod formats;
 mod guide;
 mod inspect;
 mod labels;
+mod numbers;
 mod outputs;
 mod pipeline;
 mod projection;
