@@ -59,8 +59,8 @@ pub use files::{
     load_classifier, load_encoder, load_gguf, load_llama2c, load_weights, model_kind, weights,
 };
 pub use text::{
-    LabelledBatch, Limit, LmBatch, LmSample, Message, Sample, SpecialTokens, TextTokenizer, TokenBatch, TokenizeError,
-    TokenizedSample, TokenizerSettings,
+    Json, LabelledBatch, Limit, LmBatch, LmSample, Message, Sample, SpecialTokens, TextTokenizer, TokenBatch,
+    TokenizeError, TokenizedSample, TokenizerSettings,
 };
 pub use training::{
     Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, Progress, RunDifference, TrainConfig, finetune,
