@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device};
 use hyperinf::curvature::{CurvatureError, Damping};
 use hyperinf::gradients::{Block, Gradients};
-use hyperinf::scoring::{Attribution, CurvatureFrom, Gfim, Normalisation, Options, ScoreError, attribute, methods};
+use hyperinf::scoring::{Attribution, CurvatureFrom, Normalisation, Options, ScoreError, attribute, methods};
 use hyperinf_tests::compare::{tensor, values};
 use hyperinf_tests::oracle::{Contracted, Matrix, exact, fisher, gfim, scores};
 
@@ -127,7 +127,7 @@ impl Case<'_> {
         let (g, v) = (power_near(g), power_near(v));
         // The largest eigenvalue is at most the trace.
         let factor = D as f64 / condition;
-        let options = Options::named(name, Gfim::default()).expect("a method");
+        let options = Options::named(name).expect("a method");
         let options = Options { damping: Damping::Relative(factor), ..options };
         let of = |scale: [f64; 2], dtype| {
             let (train, query) = (stored(&j, scale[0], dtype, device), stored(&queries, scale[1], dtype, device));
@@ -228,7 +228,7 @@ fn the_type_of_the_gradients_changes_nothing_that_f32_holds() {
         for (n, spectrum) in [(40, Spectrum::Few), (7, Spectrum::Falling)] {
             let (j, v) = (rows(n, 3, spectrum), rows(2, 4, Spectrum::Few));
             for info in methods().iter().filter(|info| !info.needs_captures()) {
-                let options = Options::named(info.name, Gfim::default()).expect("a method");
+                let options = Options::named(info.name).expect("a method");
                 let options = Options { damping: Damping::Relative(1e-5), ..options };
                 let of = |dtype| {
                     let (train, query) = (stored(&j, 1.0, dtype, &device), stored(&v, 1.0, dtype, &device));
@@ -286,7 +286,7 @@ fn damping_below_rounding_is_refused() {
             let (train, query) = (rows(n, 1, Spectrum::Few), rows(2, 2, Spectrum::Few));
             let (train, query) = (stored(&train, 1.0, DType::F32, &device), stored(&query, 1.0, DType::F32, &device));
             for info in methods().iter().filter(|info| info.has_curvature() && !info.needs_captures()) {
-                let options = Options::named(info.name, Gfim::default()).expect("a method");
+                let options = Options::named(info.name).expect("a method");
                 let options = Options { damping: Damping::Absolute(lambda), ..options };
                 let found = attribute(&train, &query, CurvatureFrom::Training, &options);
                 let lost = matches!(&found, Err(ScoreError::DampingLost { lambda: told, least, .. })
@@ -302,7 +302,7 @@ fn normalised_scores_know_no_scale() {
     let device = device();
     for normalisation in [Normalisation::Gradient, Normalisation::Cosine, Normalisation::ThetaRelatif] {
         for name in ["exact", "hyperinf", "diagonal", "identity"] {
-            let options = Options { normalisation, ..Options::named(name, Gfim::default()).expect("a method") };
+            let options = Options { normalisation, ..Options::named(name).expect("a method") };
             let of = |g: f64, v: f64, dtype| {
                 let (train, query) = (rows(40, 1, Spectrum::Few), rows(2, 2, Spectrum::Few));
                 let (g, v) = (power_near(g), power_near(v));

@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::{CurvatureError, Damping, Structure};
 use hyperinf::gradients::{Block, Gradients};
 use hyperinf::linalg::squared_norms;
-use hyperinf::scoring::{CurvatureFrom, Gfim, Normalisation, Options, ScoreError, attribute, methods};
+use hyperinf::scoring::{CurvatureFrom, Normalisation, Options, ScoreError, attribute, methods};
 use hyperinf::solvers::{DataInf, Solver};
 use hyperinf_tests::compare::{assert_close, precisions, tensor, values};
 use hyperinf_tests::devices;
@@ -27,7 +27,7 @@ fn alike(n: usize, d: usize, weight: f64, seed: u64) -> Matrix {
 }
 
 fn options(name: &str) -> Options {
-    Options::named(name, Gfim::default()).expect("a method")
+    Options::named(name).expect("a method")
 }
 
 /// `V Jᵀ (J Jᵀ/n + λI)⁻¹`: the scores by the inverse of the small matrix.

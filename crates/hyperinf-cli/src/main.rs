@@ -12,11 +12,14 @@
 //! | [`sweep`] | `hyperinf sweep`: scores at many dampings, and which to use |
 //! | [`converge`] | `hyperinf converge`: how fast solvers approach the inverse |
 //! | [`figure`] | figures as output files |
+//! | [`grid`] | tables that fit the terminal |
 //! | [`eval`] | `hyperinf eval`: methods compared with retraining |
 //! | [`inspect`] | `hyperinf inspect`: the contents of a file of gradients |
 //! | [`methods`] | `hyperinf methods`: the list of methods |
+//! | [`models`] | short names of models |
 //! | [`demo`] | `hyperinf demo`: every method on real e-mails |
 //! | [`error`] | errors with their exit codes |
+//! | [`terminal`] | text of strangers on a terminal |
 //!
 //! Numbers are computed by the library crates; the program parses arguments and writes results.
 
@@ -32,19 +35,22 @@ mod error;
 mod eval;
 mod figure;
 mod finetune;
+mod grid;
 mod influence;
 mod inspect;
 mod methods;
+mod models;
 mod progress;
 mod score;
 mod select;
 mod sweep;
+mod terminal;
 mod text;
 
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
 use error::{CliError, Usage};
@@ -54,8 +60,13 @@ use error::{CliError, Usage};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The most columns of `--help`: longer lines are hard to read.
+const WIDEST_HELP: usize = 100;
+
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let width = grid::width().min(WIDEST_HELP);
+    let matches = Cli::command().term_width(width).try_get_matches();
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version arrive here too; a closed pipe is not a failure.
@@ -80,8 +91,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // If standard error is closed, there is nowhere to report.
-            let _ = writeln!(io::stderr(), "{}", error.report());
+            terminal::tell(&error.report(terminal::message));
             ExitCode::from(error.exit_code())
         }
     }
@@ -89,7 +99,7 @@ fn main() -> ExitCode {
 
 /// Writes to standard output. A closed pipe, as after `| head`, counts as success.
 fn to_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), CliError> {
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = terminal::Visible::new(BufWriter::new(io::stdout().lock()));
     match write(&mut out).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Usage::Stdout(error).into()),
         _ => Ok(()),

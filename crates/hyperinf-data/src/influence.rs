@@ -3,8 +3,8 @@ use std::path::Path;
 
 use hyperinf_curvature::BlockCurvature;
 use hyperinf_gradients::Estimate;
-use hyperinf_scoring::{Attribution, QueryMode, RankBy};
-use hyperinf_store::{GradientPair, GradientWriter, IdColumn, Ids, StoreError};
+use hyperinf_scoring::{Amount, Attribution, QueryMode, RankBy};
+use hyperinf_store::{GradientPair, GradientWriter, IdColumn, Ids, StoreError, Unit};
 
 use crate::RunError;
 use crate::dataset::{Content, Dataset};
@@ -13,6 +13,7 @@ use crate::labels::Labels;
 use crate::model_files::ModelFiles;
 use crate::run::GRADIENT_FILES;
 use crate::samples::{CutRow, Samples};
+use crate::scored::OfModel;
 
 /// The scores of training rows for query rows, with their settings and residuals.
 ///
@@ -48,6 +49,7 @@ pub struct Influence {
     /// What rankings are by.
     pub rank_by: RankBy,
     pub(crate) gradients: [GradientWriter; 2],
+    pub(crate) model: Box<dyn OfModel>,
 }
 
 /// The training rows, the most suspicious first.
@@ -98,7 +100,7 @@ impl Influence {
             QueryMode::Each => self.query.ids(),
             QueryMode::Mean => IdColumn::numbered(1),
         };
-        Ids { queries, train: self.train.ids() }
+        Ids { queries, train: self.train.ids(), unit: Unit::Sample }
     }
 
     /// Moves the gradients to [`GRADIENT_FILES`] in a folder, for [`hyperinf_store::score`].
@@ -141,6 +143,11 @@ impl Detection {
 }
 
 impl Selection {
+    pub(crate) fn new(influence: Influence, keep: Amount) -> Result<Self, RunError> {
+        let selected = influence.rank_by.select(&influence.attribution.scores.rows[0], keep)?;
+        Ok(Self { influence, selected })
+    }
+
     /// The selected rows by their numbers in the file.
     pub fn kept(&self) -> BTreeSet<usize> {
         self.selected.iter().map(|&sample| self.influence.train.data.rows[sample].row).collect()

@@ -10,7 +10,7 @@ const LANCZOS: usize = 12;
 /// The largest eigenvalue of `H` by power iteration, from below: at most `steps` steps, fewer once it gains less than
 /// 1e-3.
 ///
-/// Deterministic: the starting row comes from a fixed seed. `like` gives the device and the type.
+/// Deterministic: the starting row comes from a fixed seed. `like`, any `[_, _]`, gives the device and the type.
 ///
 /// # Errors
 ///
@@ -39,6 +39,24 @@ pub fn largest_eigenvalue(h: &Curvature, like: &Tensor<2>, steps: usize) -> Resu
 /// `θ + β` for the largest Ritz value `θ` and the norm `β` of the residual of the whole Krylov space (Zhou and Li 2011,
 /// equation 2.6): above `μ_max` for nearly every start, and above it by at most half of what the certain bounds cost. A
 /// power iteration stops gaining on a flat spectrum long before it is there, which no margin covers.
+///
+/// `like` is any tensor, `[_, _]`: it gives the device and the type in which the bound is computed, and none of its
+/// numbers matter. Take the right-hand sides, whose type the solver works in.
+///
+/// ```
+/// use burn::tensor::Tensor;
+/// use hyperinf_curvature::{Curvature, Diagonal};
+/// use hyperinf_solvers::spectral_bound;
+///
+/// # fn main() -> Result<(), hyperinf_linalg::ReadError> {
+/// # let (_, device) = hyperinf_tests::devices().remove(0);
+/// let h = Curvature::from(Diagonal { values: Tensor::from_data([1.0, 3.0], &device) });
+/// let v = Tensor::<2>::from_data([[0.0, 1.0]], &device);
+/// let bound = spectral_bound(&h, &v)?;
+/// assert!((3.0..3.3).contains(&bound));
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 ///

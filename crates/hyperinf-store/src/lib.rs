@@ -56,12 +56,15 @@ mod staged;
 mod stream;
 mod table;
 
+// The crates whose types are in signatures, so that a manifest need not name them.
+pub use {burn, hyperinf_curvature, hyperinf_gradients, hyperinf_scoring};
+
 pub use cells::{Cells, cell};
 pub use checkpoints::{Checkpoint, tracin};
 pub use error::{StoreError, WriteError};
 pub use folder::OutputFolder;
 pub use gradient_file::{BadValue, FileError, GradientFile, GradientWriter, Precision, StoredBlock};
-pub use ids::{IdColumn, Ids};
+pub use ids::{IdColumn, Ids, Unit};
 pub use memory::{Need, Sizes, available};
 pub use pair::{GradientPair, MatchedFile};
 pub use projection::{Directions, ProjectionSpec};

@@ -6,6 +6,8 @@ use hyperinf::scoring::{ScoreError, SpecError};
 use hyperinf::solvers::{SolveError, solvers};
 use hyperinf::store::{FileError, StoreError};
 
+use crate::models;
+
 use super::{CliError, Input, Library, Numbers, Usage};
 
 /// The hint for most failures of an inverse.
@@ -135,7 +137,12 @@ fn run_hint(error: &RunError) -> Option<String> {
 /// The hint for a data set.
 fn data_hint(error: &DataError) -> Option<String> {
     Some(match error {
-        DataError::Rows { bad, .. } => match bad.first().map(|bad| &bad.reason) {
+        DataError::Rows { bad, of } => match bad.first().map(|bad| &bad.reason) {
+            // Leaving all rows out would leave nothing.
+            Some(Reason::TooLong { .. }) if bad.len() == *of => {
+                "cut long texts with --truncate, or take a larger --max-length".into()
+            }
+            _ if bad.len() == *of => return None,
             Some(Reason::TooLong { .. }) => "cut long texts with --truncate, take a larger --max-length, or leave \
                                              such rows out with --skip-bad-rows"
                 .into(),
@@ -149,6 +156,7 @@ fn data_hint(error: &DataError) -> Option<String> {
             format!("write labels as class numbers, 0 to {}", classes.saturating_sub(1))
         }
         DataError::Codec { .. } => "write the file again with another compression".into(),
+        DataError::Unpacked { .. } => "allow more with --unpack-limit if you trust the file".into(),
         DataError::Changed => "run again once nothing writes to the file".into(),
         _ => return None,
     })
@@ -161,6 +169,7 @@ fn load_hint(error: &LoadError) -> Option<String> {
             "give the model that the adapter was trained on: `base_model_name_or_path` in its adapter_config.json"
                 .into()
         }
+        LoadError::Hub { name, .. } => return models::hint(name),
         LoadError::NoHead { .. } => "train one: hyperinf finetune --model … --train … --out ADAPTER".into(),
         LoadError::IsAdapter { .. } => "give the adapter's folder as --adapter, and its base as --model".into(),
         LoadError::Missing { what: "tokenizer", .. } => {
