@@ -108,7 +108,7 @@ fn check_apply(set: &GradientSet, v: &Matrix) {
                 let tolerance = rounding(set, epsilon) + set.samples.cols as f64 * epsilon;
                 let what = format!("{name}, {dtype:?}, {storage:?}");
                 assert_within(&what, &values(product.clone()), &v.times(&h).values, tolerance * bound);
-                let dense = tensor(v, &device, dtype).matmul(found.curvature.to_dense());
+                let dense = tensor(v, &device, dtype).matmul(found.curvature.to_dense().cast(dtype));
                 assert_within(&what, &values(product), &values(dense), tolerance * bound);
             }
         }

@@ -60,7 +60,7 @@ fn a_damping_that_rounding_swallows_is_refused() {
 fn scores_that_a_file_cannot_hold_are_refused() {
     let folder = Folder::new();
     let times = |values: Vec<f32>, factor: f32| values.into_iter().map(|v| v * factor).collect::<Vec<f32>>();
-    for (g, v, fits) in [(1e15, 1e-15, false), (1e-15, 1e-15, true), (1e-20, 1e20, false), (1e18, 1e18, true)] {
+    for (g, v, fits) in [(1e18, 1e-18, false), (1e-15, 1e-15, true), (1e-20, 1e20, false), (1e18, 1e18, true)] {
         folder.write("train.safetensors", &[f32s("a", &[9, 2, 3], &times(whole(54, 1), g))]);
         folder.write("query.safetensors", &[f32s("a", &[2, 2, 3], &times(whole(12, 2), v))]);
         for method in ["exact", "hyperinf", "diagonal", "datainf"] {
@@ -79,7 +79,7 @@ fn scores_that_a_file_cannot_hold_are_refused() {
 
 fn check_refused(run: &Run, what: &str) {
     assert_eq!(run.code, Some(4), "{what}: {run:?}");
-    for needle in ["block `a`", "GiB of memory", "are available", "these methods fit: identity", "--project RANK"] {
+    for needle in ["block `", "GiB of memory", "are available", "these methods fit: identity", "--project RANK"] {
         assert!(run.stderr.contains(needle), "{what}: no {needle:?} in {}", run.stderr);
     }
     assert_eq!(run.stdout, "", "{what}");
