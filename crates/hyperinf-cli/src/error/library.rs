@@ -53,15 +53,17 @@ enum Class {
     Usage,
     Input,
     Numbers,
+    Stopped,
 }
 
 impl Library {
     fn class(&self) -> Class {
         match self {
             Self::Store(error) => match error {
-                StoreError::Format { .. } | StoreError::OutputIsInput { .. } | StoreError::Output { .. } => {
-                    Class::Usage
-                }
+                StoreError::Format { .. }
+                | StoreError::TableFormat { .. }
+                | StoreError::OutputIsInput { .. }
+                | StoreError::Output { .. } => Class::Usage,
                 StoreError::Score(_)
                 | StoreError::Range { .. }
                 | StoreError::TooSmall { .. }
@@ -75,13 +77,16 @@ impl Library {
                 | RunError::NoAdapter { .. }
                 | RunError::NoBlock { .. }
                 | RunError::Amount { .. }
-                | RunError::BatchSize
                 | RunError::Exists { .. }
                 | RunError::MaxLength { .. }
                 | RunError::Seeds { .. }
                 | RunError::Conflict { .. }
                 | RunError::NoTokenizer { .. } => Class::Usage,
-                RunError::Dataset { .. } | RunError::NoKind { .. } | RunError::Load { .. } => Class::Input,
+                RunError::Stopped { .. } => Class::Stopped,
+                RunError::Dataset { .. }
+                | RunError::NoKind { .. }
+                | RunError::Load { .. }
+                | RunError::Changed { .. } => Class::Input,
                 _ => Class::Numbers,
             },
             Self::Model(
@@ -113,6 +118,7 @@ impl From<Library> for CliError {
             Class::Usage => Self::Usage(Box::new(Usage::Library(error))),
             Class::Input => Self::Input(Box::new(Input::Library(error))),
             Class::Numbers => Self::Numbers(Box::new(Numbers::Library(error))),
+            Class::Stopped => Self::Stopped(Box::new(error)),
         }
     }
 }
