@@ -42,9 +42,11 @@ mod sweep;
 mod text;
 
 use std::io::{self, BufWriter, Write};
+use std::panic::{set_hook, take_hook};
 use std::process::ExitCode;
 
 use clap::Parser;
+use hyperinf::models::panics_are_errors;
 
 use args::{Cli, Command};
 use error::{CliError, Usage};
@@ -55,6 +57,13 @@ use error::{CliError, Usage};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // A panic that becomes an error is reported as one.
+    let usual = take_hook();
+    set_hook(Box::new(move |info| {
+        if !panics_are_errors() {
+            usual(info);
+        }
+    }));
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

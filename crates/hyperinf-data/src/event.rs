@@ -1,6 +1,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use hyperinf_models::TokenizerNotice;
+
 use crate::error::{BadRow, listed};
 
 /// Bad rows that are listed in one notice; of more only the number is given.
@@ -88,6 +90,8 @@ pub enum Notice {
         /// The labels of the head.
         model: Vec<String>,
     },
+    /// How the tokenizer's files were read.
+    Tokenizer(TokenizerNotice),
     /// No side of any block is longer than the projection's rank.
     IdleProjection {
         /// The rank.
@@ -160,6 +164,7 @@ impl fmt::Display for Notice {
                 listed(data),
                 listed(model)
             ),
+            Self::Tokenizer(notice) => notice.fmt(f),
             Self::IdleProjection { rank } => {
                 write!(f, "the projection to rank {rank} has no effect: no side of any block is longer")
             }

@@ -1,21 +1,22 @@
 use std::collections::BTreeMap;
-use std::fs::{canonicalize, create_dir_all, read_dir, remove_dir_all};
-use std::io::ErrorKind;
+use std::fs::{canonicalize, create_dir_all, read_dir, remove_dir_all, remove_file};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use hyperinf_models::{
-    Adapter, Checkpoints, Evaluation, FinetuneConfig, LoraConfig, LoraScaling, TrainConfig, adapt, finetune as train,
+    Adapter, Checkpoints, Evaluation, FinetuneConfig, LoraConfig, LoraScaling, TOKENIZER_FILES, TextTokenizer,
+    TrainConfig, adapt, finetune as train,
 };
 use hyperinf_scoring::Set;
-use hyperinf_store::{StoreError, check_output, stage_json};
+use hyperinf_store::{Staged, StoreError, check_output, stage_json};
 
 use crate::dataset::{Dataset, ReadOptions};
 use crate::event::{Detail, Event, Progress, Stage};
 use crate::kind::{Kind, Prepared};
 use crate::labels::Labels;
 use crate::model_files::{ModelFiles, Note, load_error};
-use crate::run::notify;
+use crate::run::{notify, notify_of_tokenizer};
 use crate::samples::{LengthOptions, Samples};
 use crate::training_log::{self, TrainingLog};
 use crate::{Existing, RunError};
@@ -23,7 +24,15 @@ use crate::{Existing, RunError};
 /// The file that makes a folder an adapter.
 const ADAPTER: &str = "adapter_config.json";
 /// All files that are written.
-const OUTPUTS: [&str; 4] = [ADAPTER, "adapter_model.safetensors", "hyperinf.json", training_log::NAME];
+const OUTPUTS: [&str; 7] = [
+    ADAPTER,
+    "adapter_model.safetensors",
+    "hyperinf.json",
+    training_log::NAME,
+    TOKENIZER_FILES[0],
+    TOKENIZER_FILES[1],
+    TOKENIZER_FILES[2],
+];
 /// The folder of checkpoints in that of the adapter.
 const CHECKPOINTS: &str = "checkpoints";
 
@@ -187,6 +196,10 @@ impl Finetune {
         let inputs: Vec<&Path> =
             [self.train.as_path(), Path::new(&self.model)].into_iter().chain(optional.into_iter().flatten()).collect();
         OUTPUTS.iter().try_for_each(|name| check_output(&folder.join(name), &inputs))?;
+        for name in TOKENIZER_FILES {
+            let read: Vec<PathBuf> = inputs.iter().map(|input| input.join(name)).collect();
+            check_output(&folder.join(name), &read.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+        }
         let checkpoints = folder.join(CHECKPOINTS);
         // The folder is removed at the end with everything in it.
         if let Ok(real) = canonicalize(&checkpoints)
@@ -231,6 +244,7 @@ pub(crate) fn finetune<K: Kind>(
     let validation = run.validation.as_ref().map(|path| read(Set::Query, path)).transpose()?;
     let seed = run.schedule.seed;
     let prepared = K::load_base(files, &rows, seed, device, &mut |notice| observe(Event::Notice(notice)))?;
+    notify_of_tokenizer::<K>(&prepared, observe);
     let limit = run.length.limit::<K>(&prepared.model, None)?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
     let rows = samples(rows)?;
@@ -269,9 +283,13 @@ pub(crate) fn finetune<K: Kind>(
     let note = Note { hyperinf_version, labels: labels.clone(), max_length: limit.tokens() };
     let path = Note::path(&run.out);
     let note = stage_json(&path, &note)?;
+    // The rows were tokenized with it, and later ones must be too.
+    let tokenizer = K::tokenizer(&processor).map(TextTokenizer::to_files).transpose();
+    let tokenizer = tokenizer.map_err(|source| failed(source.into()))?.unwrap_or_default();
     let loss = log.mean();
     // The adapter comes last: it makes the folder an adapter, and then its labels must be there.
     note.place()?;
+    place_tokenizer(&run.out, &tokenizer)?;
     log.place()?;
     adapter.write(&run.out).map_err(&failed)?;
     run.remove_checkpoints()?;
@@ -286,4 +304,22 @@ pub(crate) fn finetune<K: Kind>(
         loss,
         best: tuned.best,
     })
+}
+
+/// Writes a tokenizer's files into an adapter's folder, and removes those of an earlier one.
+fn place_tokenizer(folder: &Path, files: &[(&'static str, Vec<u8>)]) -> Result<(), RunError> {
+    let paths: Vec<PathBuf> = files.iter().map(|(name, _)| folder.join(name)).collect();
+    let write = |bytes: &[u8], path| Staged::new(path, |file| Ok(file.write_all(bytes)?));
+    let staged =
+        files.iter().zip(&paths).map(|((_, bytes), path)| write(bytes, path)).collect::<Result<Vec<_>, _>>()?;
+    staged.into_iter().try_for_each(Staged::place)?;
+    let earlier = ["chat_template.jinja", "chat_template.json", "special_tokens_map.json", "added_tokens.json"];
+    for name in earlier.into_iter().filter(|name| files.iter().all(|(written, _)| written != name)) {
+        let path = folder.join(name);
+        match remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(StoreError::output(&path, error).into()),
+            _ => {}
+        }
+    }
+    Ok(())
 }

@@ -1,6 +1,8 @@
 use burn::tensor::Device;
 use hyperinf_gradients::Estimate;
-use hyperinf_models::{Adaptable, Adapter, CheckpointNames, Limit, ModelKind, SampleModel, TokenizedSample};
+use hyperinf_models::{
+    Adaptable, Adapter, CheckpointNames, Limit, ModelKind, SampleModel, TextTokenizer, TokenizedSample,
+};
 use hyperinf_scoring::Amount;
 
 use crate::dataset::{Content, Dataset};
@@ -62,6 +64,12 @@ pub trait Kind: Send + Sync + Sized + 'static {
 
     /// The labels of a classifier.
     fn labels(processor: &Self::Processor) -> Option<&Labels> {
+        let _ = processor;
+        None
+    }
+
+    /// The tokenizer of a kind that reads text.
+    fn tokenizer(processor: &Self::Processor) -> Option<&TextTokenizer> {
         let _ = processor;
         None
     }

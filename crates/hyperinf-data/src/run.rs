@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use hyperinf_gradients::{Estimate, Target};
-use hyperinf_models::Adapter;
+use hyperinf_models::{Adapter, TextTokenizer};
 use hyperinf_scoring::{Amount, Attribution, Options, QueryMode, Set, detect, select};
 use hyperinf_store::{Directions, GradientPair, ProjectionSpec, StoreError, check_range, score, self_influence};
 
@@ -33,7 +33,7 @@ const MOST_SEEDS: usize = 1_000_000;
 /// |---|---|---|---|
 /// | `model` | empty | a folder, a `.gguf` or llama2.c `.bin` file, or a name on the hub | |
 /// | `adapter` | `None` | the folder of the adapter whose gradients are scored | needed |
-/// | `tokenizer` | the model's | a folder with `tokenizer.json`, or a llama2.c vocabulary | |
+/// | `tokenizer` | the adapter's or model's | a folder with `tokenizer.json`, or a llama2.c vocabulary | |
 /// | `train`, `query` | empty | the rows: `.jsonl`, `.csv`, `.tsv` or `.parquet` | |
 /// | `read` | usual names | columns, and whether bad rows are skipped | |
 /// | `length` | the adapter's | how long rows may be | |
@@ -232,6 +232,7 @@ pub(crate) fn influence<K: Kind>(
     // Nothing is trained any more.
     adapter.config.lora.dropout = 0.0;
     let prepared = K::load(&files, &adapter, &train, device)?;
+    notify_of_tokenizer::<K>(&prepared, observe);
     let limit = run.length.limit::<K>(&prepared.model, files.note().map(|note| note.max_length))?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
     let (train, query) = (samples(train)?, samples(query)?);
@@ -305,6 +306,12 @@ pub(crate) fn notify<K: Kind>(set: &Samples<K>, observe: &mut dyn FnMut(Event)) 
         let (path, rows, first) = (path.clone(), set.cut.len(), first.row);
         observe(Event::Notice(Notice::Cut { path, rows, first }));
     }
+}
+
+/// Reports how the tokenizer's files were read.
+pub(crate) fn notify_of_tokenizer<K: Kind>(prepared: &Prepared<K>, observe: &mut dyn FnMut(Event)) {
+    let notices = K::tokenizer(&prepared.processor).map_or(&[][..], TextTokenizer::notices);
+    notices.iter().for_each(|notice| observe(Event::Notice(Notice::Tokenizer(notice.clone()))));
 }
 
 /// Fails if the amount is no rows, or more than there are.

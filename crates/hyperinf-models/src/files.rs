@@ -14,6 +14,7 @@ mod hub;
 mod layout;
 mod llama2c;
 mod load;
+pub(crate) mod panics;
 mod peft;
 mod peft_config;
 mod peft_files;
@@ -21,7 +22,10 @@ mod peft_modules;
 mod pieces;
 mod shards;
 mod tensors;
+mod tokenizer_class;
 mod tokenizer_files;
+mod tokenizer_limits;
+mod tokenizer_outside;
 pub(crate) mod weights;
 
 pub use error::LoadError;
@@ -32,6 +36,7 @@ pub use llama2c::{llama2c_tokenizer, load_llama2c};
 pub use load::{
     ClassifierOptions, LoadReport, LoadedModel, ModelKind, load_causal_lm, load_classifier, load_encoder, model_kind,
 };
+pub use panics::{Panicked, panics_are_errors};
 pub use peft::Adapter;
 pub use peft_config::{AdapterConfig, AdapterTask, TargetModules};
 pub use weights::{CheckpointNames, load_weights, weights};

@@ -55,12 +55,13 @@ pub use arch::{
 pub use error::ModelError;
 pub use files::{
     Adapter, AdapterConfig, AdapterTask, CheckpointNames, ClassifierOptions, FormatError, GgufVocabulary, Hub,
-    LoadError, LoadReport, LoadedModel, ModelKind, TargetModules, gguf_tokenizer, llama2c_tokenizer, load_causal_lm,
-    load_classifier, load_encoder, load_gguf, load_llama2c, load_weights, model_kind, weights,
+    LoadError, LoadReport, LoadedModel, ModelKind, Panicked, TargetModules, gguf_tokenizer, llama2c_tokenizer,
+    load_causal_lm, load_classifier, load_encoder, load_gguf, load_llama2c, load_weights, model_kind,
+    panics_are_errors, weights,
 };
 pub use text::{
-    LabelledBatch, Limit, LmBatch, LmSample, Message, Sample, SpecialTokens, TextTokenizer, TokenBatch, TokenizeError,
-    TokenizedSample, TokenizerSettings,
+    LabelledBatch, Limit, LmBatch, LmSample, Message, Sample, SpecialTokens, TOKENIZER_FILES, TextTokenizer,
+    TokenBatch, TokenizeError, TokenizedSample, TokenizerNotice, TokenizerSettings,
 };
 pub use training::{
     Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, Progress, RunDifference, TrainConfig, finetune,

@@ -9,7 +9,8 @@ pub(crate) struct ModelArgs {
     /// The model: a folder, a .gguf or llama2.c .bin file, or a name on the hub.
     #[arg(long, value_name = "MODEL")]
     pub model: String,
-    /// The tokenizer: a folder with tokenizer.json, or a llama2.c vocabulary (.bin) [default: the model's own].
+    /// The tokenizer: a folder with tokenizer.json, or a llama2.c vocabulary (.bin) [default: that in the adapter's
+    /// folder, else the model's].
     #[arg(long, value_name = "PATH")]
     pub tokenizer: Option<PathBuf>,
 }

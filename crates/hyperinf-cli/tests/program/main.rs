@@ -22,4 +22,5 @@ mod support;
 mod sweep;
 mod text_errors;
 mod texts;
+mod tokenizers;
 mod variants;

@@ -168,7 +168,14 @@ fn training_goes_on_from_a_checkpoint_with_the_same_adapter() {
     let base = ["--model".to_owned(), model("llama")];
     let args = ["--train", "train.jsonl", "--epochs", "200", "--batch-size", "8", "--checkpoint-every", "7"];
     folder.succeed("finetune", &base, &[&args[..], &["--out", "whole"]].concat());
-    let files = ["adapter_config.json", "adapter_model.safetensors", "hyperinf.json", "training_log.jsonl"];
+    let files = [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "hyperinf.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "training_log.jsonl",
+    ];
     assert_eq!(folder.files_in("whole"), files);
 
     let mut child = Command::new(env!("CARGO_BIN_EXE_hyperinf"))
