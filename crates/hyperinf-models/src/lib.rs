@@ -60,7 +60,7 @@ pub use files::{
     panics_are_errors, weights,
 };
 pub use text::{
-    LabelledBatch, Limit, LmBatch, LmSample, Message, Sample, SpecialTokens, TOKENIZER_FILES, TextTokenizer,
+    Json, LabelledBatch, Limit, LmBatch, LmSample, Message, Sample, SpecialTokens, TOKENIZER_FILES, TextTokenizer,
     TokenBatch, TokenizeError, TokenizedSample, TokenizerNotice, TokenizerSettings,
 };
 pub use training::{

@@ -2,6 +2,7 @@
 
 mod chat;
 mod chat_functions;
+mod json;
 mod lm_batch;
 mod token_batch;
 mod tokenizer;
@@ -11,6 +12,7 @@ mod tokenizer_notice;
 mod tokenizer_saved;
 
 pub use chat::Message;
+pub use json::Json;
 pub use lm_batch::{LmBatch, LmSample};
 pub use token_batch::{LabelledBatch, Sample, TokenBatch};
 pub(crate) use tokenizer::around;
