@@ -123,10 +123,13 @@ fn build(mut file: Map<String, Value>, own: &[(u32, AddedToken)], added: &[Added
     if version != "1.0" {
         return Err(format!("its `version` is {version}, but only \"1.0\" can be read").into());
     }
-    let model = take("model");
+    let mut model = take("model");
     let model = match model.get("type").and_then(Value::as_str) {
-        // Without the copies of `ModelWrapper`.
-        Some("BPE") => ModelWrapper::BPE(serde_json::from_value(model)?),
+        // Without the copies that `ModelWrapper` makes of a large vocabulary.
+        Some("BPE") => {
+            model.as_object_mut().map(|model| model.remove("type"));
+            ModelWrapper::BPE(serde_json::from_value(model)?)
+        }
         _ => serde_json::from_value(model)?,
     };
     let mut tokenizer = Tokenizer::new(model);
