@@ -27,6 +27,7 @@ mod tokenizer_files;
 mod tokenizer_limits;
 mod tokenizer_outside;
 pub(crate) mod weights;
+pub(crate) mod whole;
 
 pub use error::LoadError;
 pub use format_error::FormatError;

@@ -46,6 +46,9 @@ mod files;
 mod text;
 mod training;
 
+// The crates whose types are in signatures, so that a manifest need not name them.
+pub use {burn, hyperinf_gradients, hyperinf_ops};
+
 pub use arch::{
     ALL_LINEAR, Activation, Adaptable, AdaptableLinear, AttentionBias, CausalLm, Decoder, DecoderConfig, DenseHead,
     Encoder, EncoderClassifier, EncoderConfig, EncoderFamily, Head, HeadKind, LmHead, LoraConfig, LoraLinear,
@@ -64,6 +67,6 @@ pub use text::{
     TokenBatch, TokenizeError, TokenizedSample, TokenizerNotice, TokenizerSettings,
 };
 pub use training::{
-    Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, Progress, RunDifference, TrainConfig, finetune,
-    pretrain_masked, train,
+    Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, FoundCheckpoints, Progress, RunDifference, TrainConfig,
+    finetune, finetune_until, pretrain_masked, train, training_digest,
 };
