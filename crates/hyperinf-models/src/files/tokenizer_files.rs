@@ -80,6 +80,7 @@ impl TextTokenizer {
         if let Some(dropout) = dropout.filter(|dropout| !dropout.is_null() && dropout.as_f64() != Some(0.0)) {
             notices.push(TokenizerNotice::Dropout { path: path.clone(), dropout: dropout.to_string() });
         }
+        let padding = file.get("padding").and_then(|padding| padding["pad_token"].as_str()).map(str::to_owned);
         class.rebuild(&path, &mut file, &outside, &mut notices)?;
         let own = added_tokens(&path, file.remove("added_tokens").unwrap_or_default())?;
         let added = outside.added(&own, class)?;
@@ -99,7 +100,9 @@ impl TextTokenizer {
             let number = || outside.model.get(&format!("{name}_token_id")).and_then(token_number);
             text.and_then(|text| tokenizer.token_to_id(text)).or_else(number)
         };
-        let special = SpecialTokens { bos: token("bos"), eos: token("eos"), pad: token("pad") };
+        let padding = padding.and_then(|text| tokenizer.token_to_id(&text));
+        let pad = if added.named.contains_key("pad_token") { token("pad") } else { padding.or_else(|| token("pad")) };
+        let special = SpecialTokens { bos: token("bos"), eos: token("eos"), pad };
         ignored(&tokenizer, &outside, class, special, &mut notices)?;
         let inputs = config.get("model_input_names").and_then(Value::as_array);
         let segments = inputs.map_or(class.segments(), |names| names.iter().any(|name| name == "token_type_ids"));

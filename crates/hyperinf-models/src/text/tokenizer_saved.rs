@@ -17,8 +17,19 @@ pub(super) struct Saved {
 pub const TOKENIZER_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
 
 /// Settings that a written tokenizer no longer needs: the files have their effect in them.
-const DROPPED: [&str; 6] =
-    ["add_bos_token", "add_eos_token", "auto_map", "backend", "chat_template", "fast_tokenizer_files"];
+const DROPPED: [&str; 11] = [
+    "add_bos_token",
+    "add_eos_token",
+    "add_prefix_space",
+    "auto_map",
+    "backend",
+    "chat_template",
+    "do_lower_case",
+    "fast_tokenizer_files",
+    "legacy",
+    "strip_accents",
+    "tokenize_chinese_chars",
+];
 
 impl TextTokenizer {
     /// The tokenizer as the files of a folder, by name: [`TextTokenizer::read`] and transformers make the same tokens
