@@ -1,3 +1,4 @@
+use std::io;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -7,6 +8,7 @@ use tokenizers::{
 
 use super::fields::Fields;
 use super::load::{is_gguf, is_llama2c, read_json};
+use super::open::read_regular;
 use super::panics::guarded;
 use super::tokenizer_class::Class;
 use super::tokenizer_limits;
@@ -233,7 +235,10 @@ fn token_number(value: &Value) -> Option<u32> {
 fn chat_template(folder: &Path, config: Option<&Fields>) -> Result<Option<String>, LoadError> {
     let path = folder.join("chat_template.jinja");
     if path.exists() {
-        return std::fs::read_to_string(&path).map(Some).map_err(|source| LoadError::File { path, source });
+        return read_regular(&path)
+            .and_then(|bytes| String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)))
+            .map(Some)
+            .map_err(|source| LoadError::File { path, source });
     }
     let Some(value) = config.and_then(|config| config.get("chat_template")) else {
         let path = folder.join("chat_template.json");
