@@ -1,7 +1,7 @@
 use std::fmt;
 use std::io;
 
-use hyperinf_models::TokenizeError;
+use hyperinf_models::{MessageError, TokenizeError};
 
 use crate::table::ENDINGS;
 
@@ -202,6 +202,24 @@ pub enum Reason {
         found: &'static str,
         /// The type expected.
         expected: &'static str,
+    },
+    /// An entry of a conversation that is no message.
+    #[error("message {message} of column `{column}`: {error}")]
+    Message {
+        /// The column's name.
+        column: String,
+        /// The message, from 0.
+        message: usize,
+        /// Why.
+        error: MessageError,
+    },
+    /// A text that should hold JSON.
+    #[error("column `{column}` holds a text that is not JSON: {error}")]
+    NotJson {
+        /// The column's name.
+        column: String,
+        /// Why.
+        error: String,
     },
     /// An empty text, or only white space.
     #[error("column `{column}` is empty")]

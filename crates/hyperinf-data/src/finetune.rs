@@ -236,7 +236,7 @@ pub(crate) fn finetune<K: Kind>(
     let rows = samples(rows)?;
     let validation = validation.map(samples).transpose()?;
     for set in std::iter::once(&rows).chain(&validation) {
-        notify(set, observe);
+        notify(&prepared.processor, set, observe);
     }
     let Prepared { model, processor } = prepared;
     let given: Vec<&str> = run.targets.iter().map(String::as_str).collect();

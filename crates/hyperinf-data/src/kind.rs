@@ -80,6 +80,12 @@ pub trait Kind: Send + Sync + Sized + 'static {
         limit: Limit,
     ) -> Result<TokenizedSample<<Self::Model as SampleModel>::Sample>, Reason>;
 
+    /// What the user should know about how these rows are read.
+    fn notices(processor: &Self::Processor, data: &Dataset<Self::Content>) -> Vec<Notice> {
+        let _ = (processor, data);
+        Vec::new()
+    }
+
     /// Everything in a sample that its gradient depends on. Journals of gradients are keyed by it: it must not change.
     fn bytes(sample: &<Self::Model as SampleModel>::Sample) -> Vec<u8>;
 

@@ -29,6 +29,7 @@
 //! ```
 
 mod columns;
+mod conversations;
 mod dataset;
 mod delimited;
 mod error;
@@ -53,6 +54,7 @@ mod table;
 mod training_log;
 
 pub use columns::{Cells, ColumnOptions, Columns, Header, Role};
+pub use conversations::ChatColumns;
 pub use dataset::{Content, Dataset, ReadOptions, Row};
 pub use error::{BadRow, DataError, Reason, SubsetError, listed};
 pub use event::{Detail, Event, Notice, Progress, Stage};

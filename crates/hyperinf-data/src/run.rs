@@ -235,8 +235,8 @@ pub(crate) fn influence<K: Kind>(
     let limit = run.length.limit::<K>(&prepared.model, files.note().map(|note| note.max_length))?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
     let (train, query) = (samples(train)?, samples(query)?);
-    notify(&train, observe);
-    notify(&query, observe);
+    notify(&prepared.processor, &train, observe);
+    notify(&prepared.processor, &query, observe);
     let Prepared { model, processor } = &prepared;
     let device_name = if run.device_name.is_empty() { format!("{device:?}") } else { run.device_name.clone() };
     let key = format!("{} {} {device_name}", env!("CARGO_PKG_VERSION"), files.fingerprint());
@@ -294,9 +294,12 @@ pub(crate) fn influence<K: Kind>(
     })
 }
 
-/// Reports rows that were left out or cut.
-pub(crate) fn notify<K: Kind>(set: &Samples<K>, observe: &mut dyn FnMut(Event)) {
+/// Reports rows that were left out or cut, and how the others are read.
+pub(crate) fn notify<K: Kind>(processor: &K::Processor, set: &Samples<K>, observe: &mut dyn FnMut(Event)) {
     let path = &set.data.path;
+    for notice in K::notices(processor, &set.data) {
+        observe(Event::Notice(notice));
+    }
     if !set.data.bad.is_empty() {
         let (path, bad, total) = (path.clone(), set.data.bad.clone(), set.data.total);
         observe(Event::Notice(Notice::LeftOut { path, bad, total }));

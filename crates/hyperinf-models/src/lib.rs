@@ -43,6 +43,7 @@
 mod arch;
 mod error;
 mod files;
+mod template;
 mod text;
 mod training;
 
@@ -58,9 +59,10 @@ pub use files::{
     LoadError, LoadReport, LoadedModel, ModelKind, TargetModules, gguf_tokenizer, llama2c_tokenizer, load_causal_lm,
     load_classifier, load_encoder, load_gguf, load_llama2c, load_weights, model_kind, weights,
 };
+pub use template::TemplateError;
 pub use text::{
-    Json, LabelledBatch, Limit, LmBatch, LmSample, Message, Sample, SpecialTokens, TextTokenizer, TokenBatch,
-    TokenizeError, TokenizedSample, TokenizerSettings,
+    ChatSource, Conversation, Json, LabelledBatch, Limit, LmBatch, LmSample, Message, MessageError, Sample,
+    SpecialTokens, TextTokenizer, TokenBatch, TokenizeError, TokenizedSample, TokenizerSettings,
 };
 pub use training::{
     Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, Progress, RunDifference, TrainConfig, finetune,

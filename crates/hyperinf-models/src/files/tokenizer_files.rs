@@ -6,7 +6,8 @@ use tokenizers::Tokenizer;
 use super::fields::Fields;
 use super::load::{is_gguf, is_llama2c, read_json};
 use crate::{
-    GgufVocabulary, LoadError, SpecialTokens, TextTokenizer, TokenizerSettings, gguf_tokenizer, llama2c_tokenizer,
+    ChatSource, GgufVocabulary, LoadError, SpecialTokens, TextTokenizer, TokenizerSettings, gguf_tokenizer,
+    llama2c_tokenizer,
 };
 
 impl TextTokenizer {
@@ -23,6 +24,8 @@ impl TextTokenizer {
         if is_gguf(path) {
             let GgufVocabulary { tokenizer, bos, eos, add_bos, chat_template, .. } = gguf_tokenizer(path)?;
             let special = SpecialTokens { bos, eos, pad: None };
+            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let chat_template = chat_template.map(|default| ChatSource { file, ..default.into() });
             let settings = TokenizerSettings { special, add_bos: Some(add_bos), chat_template, no_segments: false };
             return Ok(Self::new(tokenizer, settings)?);
         }
@@ -81,23 +84,37 @@ fn token_number(value: &Value) -> Option<u32> {
     value.as_u64().and_then(|number| u32::try_from(number).ok())
 }
 
-fn chat_template(folder: &Path, config: Option<&Fields>) -> Result<Option<String>, LoadError> {
-    let path = folder.join("chat_template.jinja");
+fn chat_template(folder: &Path, config: Option<&Fields>) -> Result<Option<ChatSource>, LoadError> {
+    let source = |file: &str, default: &str| Some(ChatSource { file: file.to_owned(), ..default.to_owned().into() });
+    let file = "chat_template.jinja";
+    let path = folder.join(file);
     if path.exists() {
-        return std::fs::read_to_string(&path).map(Some).map_err(|source| LoadError::File { path, source });
+        let default = std::fs::read_to_string(&path).map_err(|source| LoadError::File { path, source })?;
+        let path = folder.join("additional_chat_templates/tool_use.jinja");
+        let tool_use = match path.exists() {
+            true => Some(std::fs::read_to_string(&path).map_err(|source| LoadError::File { path, source })?),
+            false => None,
+        };
+        return Ok(Some(ChatSource { file: file.to_owned(), default, tool_use }));
     }
-    let path = folder.join("chat_template.json");
+    let file = "chat_template.json";
+    let path = folder.join(file);
     if path.exists() {
         let value: Value = read_json(&path)?;
-        return Ok(value.get("chat_template").and_then(Value::as_str).map(str::to_owned));
+        return Ok(value.get("chat_template").and_then(Value::as_str).and_then(|text| source(file, text)));
     }
+    let file = "tokenizer_config.json";
     let Some(value) = config.and_then(|config| config.get("chat_template")) else {
         return Ok(None);
     };
     // A list holds named templates; the one for conversations is `default`.
-    let named = |list: &Vec<Value>| {
-        let default = list.iter().find(|entry| entry.get("name").and_then(Value::as_str) == Some("default"))?;
-        default.get("template").and_then(Value::as_str).map(str::to_owned)
+    let Some(list) = value.as_array() else {
+        return Ok(value.as_str().and_then(|text| source(file, text)));
     };
-    Ok(value.as_str().map(str::to_owned).or_else(|| value.as_array().and_then(named)))
+    let named = |name: &str| {
+        let entry = list.iter().find(|entry| entry.get("name").and_then(Value::as_str) == Some(name))?;
+        entry.get("template").and_then(Value::as_str).map(str::to_owned)
+    };
+    let tool_use = named("tool_use");
+    Ok(named("default").map(|default| ChatSource { file: file.to_owned(), default, tool_use }))
 }
