@@ -1,8 +1,10 @@
 //! Every integration test of the workspace, as one program.
 
 mod architecture;
+mod chat_templates;
 mod chebyshev;
 mod conformance;
+mod conversations;
 mod curvature;
 mod decoder;
 mod device;

@@ -1,19 +1,17 @@
 //! `hyperinf attribute`: scores of training rows for query rows.
 
 use std::io::{self, Write};
-use std::time::Instant;
 
-use hyperinf::data::{RankedQuery, Ranking, ScoredRow};
+use hyperinf::data::{Influence, RankedQuery, Ranking, ScoredRow};
 use hyperinf::eval::Stability;
 use hyperinf::store::{ScoreFile, stage_json};
 
 use crate::args::{AttributeArgs, QueryModeArg};
 use crate::error::CliError;
-use crate::influence::{Job, Summary};
+use crate::influence::{Each, Job, Summary};
 use crate::progress::observer;
-use crate::score::{bars, counted, head};
+use crate::score::{Settings, bars, counted, head};
 use crate::text::excerpt;
-use crate::to_stdout;
 
 /// Queries in the printed summary.
 const QUERIES: usize = 3;
@@ -26,24 +24,33 @@ const SHOWN: usize = 3;
 ///
 /// See [`CliError`]. No output is left behind, only hidden files from which the same run resumes.
 pub(crate) fn run(args: &AttributeArgs) -> Result<(), CliError> {
-    let began = Instant::now();
-    let folder = &args.influence.out;
     let scores_name = format!("scores.{}", args.format);
-    let scores = ScoreFile::at(&folder.join(&scores_name))?;
     let metadata = format!("{scores_name}.json");
     let mut outputs = vec![scores_name.as_str(), "topk.jsonl", "summary.json"];
-    if !scores.format.holds_metadata {
+    if !ScoreFile::at(&args.influence.out.join(&scores_name))?.format.holds_metadata {
         outputs.push(&metadata);
     }
     let mode = if args.uncertainty.is_some() { QueryModeArg::Mean } else { QueryModeArg::Each };
     let mode = args.query_mode.unwrap_or(mode);
     let job = Job { args: &args.influence, query: &args.query, mode, seeds: args.uncertainty, outputs: &outputs };
-    let earlier = job.earlier("attribute", "scores.");
-    let (settings, run) = job.run()?;
-    let mut found = run.attribute(&settings.device, &mut observer())?;
-    let spread = job.judge(&settings, &mut found)?;
-    let seconds = began.elapsed().as_secs_f64();
-    let summary = Summary::new("attribute", &settings, &found, spread.as_ref(), seconds, job.outputs());
+    job.each(|each, before| attribute(args, each, before, &scores_name))
+}
+
+fn attribute(
+    args: &AttributeArgs,
+    each: &Each<'_>,
+    before: Option<Influence>,
+    scores_name: &str,
+) -> Result<Influence, CliError> {
+    let (folder, Settings { device, .. }) = (&each.folder, &each.settings);
+    let scores = ScoreFile::at(&folder.join(scores_name))?;
+    let earlier = each.earlier("attribute", "scores.");
+    let mut found = match before {
+        None => each.run.attribute(device, &mut observer())?,
+        Some(before) => each.run.attribute_again(before, device, &mut observer())?,
+    };
+    let spread = each.judge(&mut found)?;
+    let summary = Summary::new("attribute", &each.settings, &found, spread.as_ref(), each.seconds(), each.outputs());
     let (topk, json) = (folder.join("topk.jsonl"), folder.join("summary.json"));
     let (topk, json) = (found.stage_rankings(&topk, args.top_k)?, stage_json(&json, &summary)?);
     let (found_scores, bars) = (&found.attribution.scores, spread.as_ref().map(bars));
@@ -51,11 +58,7 @@ pub(crate) fn run(args: &AttributeArgs) -> Result<(), CliError> {
     topk.place()?;
     json.place()?;
     earlier.remove()?;
-    to_stdout(|out| {
-        if args.influence.scoring.json {
-            serde_json::to_writer_pretty(&mut *out, &summary)?;
-            return writeln!(out);
-        }
+    each.tell(&summary, |out| {
         head(out, &summary.scoring, summary.blocks(), summary.seconds)?;
         if let Some(spread) = &spread {
             let Stability { spearman, top, overlap } = spread.stability;
@@ -73,7 +76,7 @@ pub(crate) fn run(args: &AttributeArgs) -> Result<(), CliError> {
         }
         writeln!(out, "\nEverything: {scores_name}, topk.jsonl, summary.json in {}", folder.display())
     })?;
-    job.settle_gradients(found)
+    Ok(found)
 }
 
 fn print(out: &mut dyn Write, ranking: &Ranking<'_>) -> io::Result<()> {

@@ -1,19 +1,17 @@
 //! `hyperinf detect`: training rows that look wrong.
 
 use std::io::{self, Write};
-use std::time::Instant;
 
-use hyperinf::data::{Detection, ScoredRow};
+use hyperinf::data::{Detection, Influence, ScoredRow};
 use hyperinf::store::stage_json;
 use serde_json::json;
 
 use crate::args::{DetectArgs, QueryModeArg};
 use crate::error::CliError;
-use crate::influence::{Job, Summary, with_ending_of};
+use crate::influence::{Each, Job, Summary, with_ending_of};
 use crate::progress::observer;
-use crate::score::head;
+use crate::score::{Settings, head};
 use crate::text::excerpt;
-use crate::to_stdout;
 
 /// Rows that are printed.
 const SHOWN: usize = 10;
@@ -24,8 +22,6 @@ const SHOWN: usize = 10;
 ///
 /// See [`CliError`]. No output is left behind, only hidden files from which the same run resumes.
 pub(crate) fn run(args: &DetectArgs) -> Result<(), CliError> {
-    let began = Instant::now();
-    let folder = &args.influence.out;
     let cleaned = with_ending_of("cleaned", &args.influence.train);
     let mut outputs = vec!["suspicious.csv", "summary.json"];
     if args.remove.is_some() {
@@ -33,20 +29,27 @@ pub(crate) fn run(args: &DetectArgs) -> Result<(), CliError> {
     }
     let (query, mode) = (&args.validation, QueryModeArg::Mean);
     let job = Job { args: &args.influence, query, mode, seeds: None, outputs: &outputs };
-    let earlier = job.earlier("detect", "cleaned.");
-    let (settings, run) = job.run()?;
+    job.each(|each, before| detect(args, each, before, &cleaned))
+}
+
+fn detect(args: &DetectArgs, each: &Each<'_>, before: Option<Influence>, cleaned: &str) -> Result<Influence, CliError> {
+    let (folder, Settings { device, .. }) = (&each.folder, &each.settings);
+    let earlier = each.earlier("detect", "cleaned.");
     let amount = args.remove.map(|remove| remove.0);
-    let found = run.detect(amount, &settings.device, &mut observer());
+    let found = match before {
+        None => each.run.detect(amount, device, &mut observer()),
+        Some(before) => each.run.detect_again(before, amount, device, &mut observer()),
+    };
     let mut found = found.map_err(|error| CliError::amount("--remove", error))?;
-    job.judge(&settings, &mut found.influence)?;
-    let (train, seconds) = (&found.influence.train, began.elapsed().as_secs_f64());
-    let mut more = job.outputs();
+    each.judge(&mut found.influence)?;
+    let train = &found.influence.train;
+    let mut more = each.outputs();
     if args.remove.is_some() {
         let removed: Vec<String> = found.removed.iter().map(|&sample| train.id(sample).to_string()).collect();
         more.insert("removed".into(), json!(removed));
     }
-    let summary = Summary::new("detect", &settings, &found.influence, None, seconds, more);
-    let (table, json, cleaned) = (folder.join("suspicious.csv"), folder.join("summary.json"), folder.join(&cleaned));
+    let summary = Summary::new("detect", &each.settings, &found.influence, None, each.seconds(), more);
+    let (table, json, cleaned) = (folder.join("suspicious.csv"), folder.join("summary.json"), folder.join(cleaned));
     let (table, json, kept) = (found.stage_table(&table)?, stage_json(&json, &summary)?, found.kept());
     if args.remove.is_some() {
         train.stage(&kept, &cleaned)?.place()?;
@@ -54,11 +57,7 @@ pub(crate) fn run(args: &DetectArgs) -> Result<(), CliError> {
     table.place()?;
     json.place()?;
     earlier.remove()?;
-    to_stdout(|out| {
-        if args.influence.scoring.json {
-            serde_json::to_writer_pretty(&mut *out, &summary)?;
-            return writeln!(out);
-        }
+    each.tell(&summary, |out| {
         head(out, &summary.scoring, summary.blocks(), summary.seconds)?;
         print(out, &found)?;
         if args.remove.is_some() {
@@ -67,7 +66,7 @@ pub(crate) fn run(args: &DetectArgs) -> Result<(), CliError> {
         }
         writeln!(out, "\nEvery row: suspicious.csv; how: summary.json; in {}", folder.display())
     })?;
-    job.settle_gradients(found.influence)
+    Ok(found.influence)
 }
 
 fn print(out: &mut dyn Write, found: &Detection) -> io::Result<()> {

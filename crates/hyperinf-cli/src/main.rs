@@ -12,9 +12,12 @@
 //! | [`sweep`] | `hyperinf sweep`: scores at many dampings, and which to use |
 //! | [`converge`] | `hyperinf converge`: how fast solvers approach the inverse |
 //! | [`figure`] | figures as output files |
+//! | [`grid`] | tables that fit the terminal |
 //! | [`eval`] | `hyperinf eval`: methods compared with retraining |
+//! | [`check`] | `hyperinf check`: rows as a model gets them |
 //! | [`inspect`] | `hyperinf inspect`: the contents of a file of gradients |
 //! | [`methods`] | `hyperinf methods`: the list of methods |
+//! | [`models`] | short names of models |
 //! | [`demo`] | `hyperinf demo`: every method on real e-mails |
 //! | [`error`] | errors with their exit codes |
 //!
@@ -23,6 +26,7 @@
 mod agreement;
 mod args;
 mod attribute;
+mod check;
 mod compare;
 mod converge;
 mod demo;
@@ -32,9 +36,11 @@ mod error;
 mod eval;
 mod figure;
 mod finetune;
+mod grid;
 mod influence;
 mod inspect;
 mod methods;
+mod models;
 mod progress;
 mod score;
 mod select;
@@ -44,7 +50,7 @@ mod text;
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
 use error::{CliError, Usage};
@@ -54,8 +60,13 @@ use error::{CliError, Usage};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The most columns of `--help`: longer lines are hard to read.
+const WIDEST_HELP: usize = 100;
+
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let width = grid::width().min(WIDEST_HELP);
+    let matches = Cli::command().term_width(width).try_get_matches();
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version arrive here too; a closed pipe is not a failure.
@@ -73,6 +84,7 @@ fn main() -> ExitCode {
         Command::Converge(args) => converge::run(args),
         Command::Sweep(args) => sweep::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Check(args) => check::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Methods(args) => methods::run(args),
         Command::Demo(args) => demo::run(args),

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use hyperinf_curvature::BlockCurvature;
 use hyperinf_gradients::Estimate;
-use hyperinf_scoring::{Attribution, QueryMode};
+use hyperinf_scoring::{Amount, Attribution, QueryMode, select};
 use hyperinf_store::{GradientPair, GradientWriter, IdColumn, Ids, StoreError};
 
 use crate::RunError;
@@ -13,6 +13,7 @@ use crate::labels::Labels;
 use crate::model_files::ModelFiles;
 use crate::run::GRADIENT_FILES;
 use crate::samples::{CutRow, Samples};
+use crate::scored::OfModel;
 
 /// The scores of training rows for query rows, with their settings and residuals.
 ///
@@ -46,6 +47,7 @@ pub struct Influence {
     /// Whether queries were scored one by one.
     pub query_mode: QueryMode,
     pub(crate) gradients: [GradientWriter; 2],
+    pub(crate) model: Box<dyn OfModel>,
 }
 
 /// The training rows, the most suspicious first.
@@ -139,6 +141,11 @@ impl Detection {
 }
 
 impl Selection {
+    pub(crate) fn new(influence: Influence, keep: Amount) -> Result<Self, RunError> {
+        let selected = select(&influence.attribution.scores.rows[0], keep)?;
+        Ok(Self { influence, selected })
+    }
+
     /// The selected rows by their numbers in the file.
     pub fn kept(&self) -> BTreeSet<usize> {
         self.selected.iter().map(|&sample| self.influence.train.data.rows[sample].row).collect()

@@ -1,8 +1,11 @@
 use burn::tensor::Device;
 use hyperinf_gradients::Estimate;
-use hyperinf_models::{Adaptable, Adapter, CheckpointNames, Limit, ModelKind, SampleModel, TokenizedSample};
+use hyperinf_models::{
+    Adaptable, Adapter, CheckpointNames, Limit, ModelKind, SampleModel, TextTokenizer, TokenizedSample,
+};
 use hyperinf_scoring::Amount;
 
+use crate::check::{self, Check, Checked};
 use crate::dataset::{Content, Dataset};
 use crate::event::Event;
 use crate::finetune::{self, Finetune, Finetuned};
@@ -80,9 +83,23 @@ pub trait Kind: Send + Sync + Sized + 'static {
         limit: Limit,
     ) -> Result<TokenizedSample<<Self::Model as SampleModel>::Sample>, Reason>;
 
+    /// The tokens of a row, and whether each is part of the loss; without the model.
+    ///
+    /// # Errors
+    ///
+    /// If the row makes no sample.
+    fn tokens(
+        tokenizer: &TextTokenizer,
+        content: &Self::Content,
+        limit: Limit,
+    ) -> Result<TokenizedSample<Vec<(u32, bool)>>, Reason>;
+
+    /// The tokenizer of a processor.
+    fn tokenizer(processor: &Self::Processor) -> &TextTokenizer;
+
     /// What the user should know about how these rows are read.
-    fn notices(processor: &Self::Processor, data: &Dataset<Self::Content>) -> Vec<Notice> {
-        let _ = (processor, data);
+    fn row_notices(tokenizer: &TextTokenizer, data: &Dataset<Self::Content>) -> Vec<Notice> {
+        let _ = (tokenizer, data);
         Vec::new()
     }
 
@@ -128,6 +145,8 @@ pub(crate) trait AnyKind: Sync {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Finetuned, RunError>;
+
+    fn check(&self, check: &Check, files: &ModelFiles, observe: &mut dyn FnMut(Event)) -> Result<Checked, RunError>;
 }
 
 impl<K: Kind> AnyKind for K {
@@ -154,6 +173,10 @@ impl<K: Kind> AnyKind for K {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Finetuned, RunError> {
         finetune::finetune::<K>(run, files, device, observe)
+    }
+
+    fn check(&self, check: &Check, files: &ModelFiles, observe: &mut dyn FnMut(Event)) -> Result<Checked, RunError> {
+        check::check::<K>(check, files, observe)
     }
 }
 

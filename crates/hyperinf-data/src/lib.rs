@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`Run`] | rows, a model and an adapter → gradients → scores: [`attribute`](Run::attribute), `detect`, `select` |
 //! | [`Finetune`] | rows and a model → an adapter |
+//! | [`Check`] | rows as a model gets them: tokens, and which of them are scored |
 //! | [`Dataset`] | reads JSON lines, CSV and Parquet, with stable row ids and no silent loss |
 //! | [`Subset`] | writes a part of a data set in its own format |
 //! | [`Kind`] | a kind of model: how it is loaded and how rows become its samples |
@@ -28,6 +29,7 @@
 //! # }
 //! ```
 
+mod check;
 mod columns;
 mod conversations;
 mod dataset;
@@ -49,10 +51,17 @@ mod ranking;
 mod run;
 mod run_error;
 mod samples;
+mod scored;
 mod subset;
 mod table;
 mod training_log;
 
+// The crates whose types are in signatures, so that a manifest need not name them.
+pub use {
+    burn, hyperinf_curvature, hyperinf_gradients, hyperinf_linalg, hyperinf_models, hyperinf_scoring, hyperinf_store,
+};
+
+pub use check::{Check, Checked, CheckedRow, Piece};
 pub use columns::{Cells, ColumnOptions, Columns, Header, Role};
 pub use conversations::ChatColumns;
 pub use dataset::{Content, Dataset, ReadOptions, Row};

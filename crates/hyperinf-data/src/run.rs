@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use hyperinf_gradients::{Estimate, Target};
 use hyperinf_models::Adapter;
-use hyperinf_scoring::{Amount, Attribution, Options, QueryMode, Set, detect, select};
-use hyperinf_store::{Directions, GradientPair, ProjectionSpec, StoreError, check_range, score, self_influence};
+use hyperinf_scoring::{Amount, Options, QueryMode, Set, detect};
+use hyperinf_store::{GradientPair, ProjectionSpec, StoreError, check_range, self_influence};
 
 use crate::dataset::{Dataset, ReadOptions};
 use crate::event::{Event, Notice};
@@ -15,13 +15,11 @@ use crate::kind::{Kind, Prepared};
 use crate::model_files::ModelFiles;
 use crate::pattern::Pattern;
 use crate::samples::{LengthOptions, Samples};
-use crate::{Choice, RunError, estimate};
+use crate::scored::{ModelSamples, Scored};
+use crate::{RunError, estimate};
 
 /// The names of the files of gradients in [`Run::out`].
 pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gradients.safetensors"];
-
-/// The most seeds of error bars.
-const MOST_SEEDS: usize = 1_000_000;
 
 /// A run from rows to scores: which training rows helped or harmed the predictions on the query rows.
 ///
@@ -79,13 +77,6 @@ pub struct Run {
     pub device_name: String,
 }
 
-/// The random choices of a scoring.
-#[derive(Clone, Copy)]
-struct Draws {
-    estimate: Estimate,
-    projection: Option<ProjectionSpec>,
-}
-
 impl Default for Run {
     fn default() -> Self {
         Self {
@@ -116,7 +107,7 @@ impl Run {
     /// [`RunError::Conflict`] or [`RunError::Seeds`].
     pub fn validate(&self) -> Result<(), RunError> {
         estimate::check(self.estimate, &self.options, self.projection.is_some())?;
-        self.draws().map(drop)
+        self.check_draws()
     }
 
     /// Scores every training row for every query row, or for their mean.
@@ -134,6 +125,21 @@ impl Run {
         self.influence(device, None, observe)
     }
 
+    /// [`Run::attribute`] by another method, as [`Run::detect_again`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::attribute`].
+    pub fn attribute_again(
+        &self,
+        mut earlier: Influence,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Influence, RunError> {
+        self.score_again(&mut earlier, device, observe)?;
+        Ok(earlier)
+    }
+
     /// Scores the training rows for the mean query, the most suspicious first: wrong labels have the most negative
     /// scores. `remove` is how many of them to remove.
     ///
@@ -146,8 +152,29 @@ impl Run {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Detection, RunError> {
+        let influence = self.of_mean().influence(device, remove, observe)?;
+        self.detect_in(influence, remove, device)
+    }
+
+    /// [`Run::detect`] by another method, from the gradients of an earlier run: the model runs only where the method's
+    /// curvature needs it. Of this run only `options`, `estimate`, `projection` and `seeds` may differ.
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::detect`].
+    pub fn detect_again(
+        &self,
+        mut earlier: Influence,
+        remove: Option<Amount>,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Detection, RunError> {
+        self.of_mean().score_again(&mut earlier, device, observe)?;
+        self.detect_in(earlier, remove, device)
+    }
+
+    fn detect_in(&self, influence: Influence, remove: Option<Amount>, device: &Device) -> Result<Detection, RunError> {
         let run = self.of_mean();
-        let influence = run.influence(device, remove, observe)?;
         let (pair, known) = (&influence.pair, influence.known.as_deref());
         let self_influence = self_influence(pair, known, &run.options, device)?;
         check_range(&influence.attribution.scores)?;
@@ -164,8 +191,37 @@ impl Run {
     /// As [`Run::attribute`], or [`RunError::Amount`].
     pub fn select(&self, keep: Amount, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Selection, RunError> {
         let influence = self.of_mean().influence(device, Some(keep), observe)?;
-        let selected = select(&influence.attribution.scores.rows[0], keep)?;
-        Ok(Selection { influence, selected })
+        Selection::new(influence, keep)
+    }
+
+    /// [`Run::select`] by another method, as [`Run::detect_again`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::select`].
+    pub fn select_again(
+        &self,
+        mut earlier: Influence,
+        keep: Amount,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Selection, RunError> {
+        self.of_mean().score_again(&mut earlier, device, observe)?;
+        Selection::new(earlier, keep)
+    }
+
+    fn score_again(
+        &self,
+        earlier: &mut Influence,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<(), RunError> {
+        self.validate()?;
+        let Scored { attribution, repeats, known } =
+            Scored::new(self, &mut earlier.pair, earlier.model.as_ref(), device, observe)?;
+        (earlier.attribution, earlier.repeats, earlier.known) = (attribution, repeats, known);
+        (earlier.estimate, earlier.query_mode) = (self.estimate, self.options.query);
+        Ok(())
     }
 
     /// The same run for the mean query.
@@ -183,32 +239,6 @@ impl Run {
         create_dir_all(&self.out).map_err(|e| StoreError::output(&self.out, e))?;
         let files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
         files.kind().influence(self, files, amount, device, observe)
-    }
-
-    /// All scorings: the requested one and, for error bars, those with further seeds.
-    fn draws(&self) -> Result<Vec<Draws>, RunError> {
-        let first = Draws { estimate: self.estimate, projection: self.projection };
-        let Some(count) = self.seeds else { return Ok(vec![first]) };
-        let refused = |second, reason| Err(RunError::Conflict { first: Choice::ErrorBars, second, reason });
-        if self.options.query != QueryMode::Mean {
-            return refused(Choice::EachQuery, "error bars are for the mean of the queries");
-        }
-        if !(2..=MOST_SEEDS).contains(&count) {
-            return Err(RunError::Seeds { count, most: MOST_SEEDS });
-        }
-        let projections = self.projection.map(|first| first.further(count - 1)).unwrap_or_default();
-        let mut draws = vec![first];
-        draws.extend(projections.into_iter().map(|other| Draws { projection: Some(other), ..first }));
-        if draws.len() == 1 {
-            draws.extend(
-                estimate::further(self.estimate, count - 1).into_iter().map(|estimate| Draws { estimate, ..first }),
-            );
-        }
-        if draws.len() == 1 {
-            let reason = "only a random projection and a sampled or sketched estimate depend on a seed";
-            return refused(Choice::NothingRandom, reason);
-        }
-        Ok(draws)
     }
 }
 
@@ -234,47 +264,21 @@ pub(crate) fn influence<K: Kind>(
     let prepared = K::load(&files, &adapter, &train, device)?;
     let limit = run.length.limit::<K>(&prepared.model, files.note().map(|note| note.max_length))?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
-    let (train, query) = (samples(train)?, samples(query)?);
+    let (mut train, query) = (samples(train)?, samples(query)?);
     notify(&prepared.processor, &train, observe);
     notify(&prepared.processor, &query, observe);
-    let Prepared { model, processor } = &prepared;
+    let Prepared { model, processor } = prepared;
     let device_name = if run.device_name.is_empty() { format!("{device:?}") } else { run.device_name.clone() };
     let key = format!("{} {} {device_name}", env!("CARGO_PKG_VERSION"), files.fingerprint());
-    let extractor = Extractor::<K> { run, model, key };
+    let extractor = Extractor::<K> { run, model: &model, key };
     let gradients = [
         extractor.write(GRADIENT_FILES[0], Target::Loss, &train, observe)?,
         extractor.write(GRADIENT_FILES[1], Target::Measure, &query, observe)?,
     ];
     let mut pair = GradientPair::open(gradients[0].path(), gradients[1].path())?;
-    if let Some(spec) = run.projection.filter(|spec| pair.is_within(spec.rank)) {
-        if run.seeds.is_some() && spec.directions != Directions::Principal {
-            return Err(RunError::Conflict {
-                first: Choice::ErrorBars,
-                second: Choice::Projection,
-                reason: "no side of any block is longer than the rank, so nothing is projected",
-            });
-        }
-        observe(Event::Notice(Notice::IdleProjection { rank: spec.rank }));
-    }
-    let draws = run.draws()?;
-    let mut score = |Draws { estimate, projection }| -> Result<_, RunError> {
-        pair.project(projection, device)?;
-        let known = estimate::of_model::<K>(run, estimate, model, &train, observe)?;
-        let found = score(&pair, known.as_deref(), &run.options, device)?;
-        Ok((known, found))
-    };
-    let (known, mut attribution) = score(draws[0])?;
-    let mut repeats = Vec::new();
-    for &other in &draws[1..] {
-        let Attribution { scores, blocks, .. } = score(other)?.1;
-        repeats.extend(scores.rows);
-        attribution.keep_worst(blocks);
-    }
-    if !repeats.is_empty() {
-        repeats.insert(0, attribution.scores.rows[0].clone());
-        // Everything else in the result is that of the first seed.
-        pair.project(run.projection, device)?;
-    }
+    let labels = K::labels(&processor).cloned();
+    let model = ModelSamples::<K> { model, samples: std::mem::take(&mut train.samples) };
+    let Scored { attribution, repeats, known } = Scored::new(run, &mut pair, &model, device, observe)?;
     let [train_writer, query_writer] = &gradients;
     let (train, query) = (Rows::new(train, train_writer), Rows::new(query, query_writer));
     Ok(Influence {
@@ -285,19 +289,20 @@ pub(crate) fn influence<K: Kind>(
         repeats,
         estimate: run.estimate,
         known,
-        labels: K::labels(processor).cloned(),
+        labels,
         max_length: limit.tokens(),
         pair,
         files,
         query_mode: run.options.query,
         gradients,
+        model: Box::new(model),
     })
 }
 
 /// Reports rows that were left out or cut, and how the others are read.
 pub(crate) fn notify<K: Kind>(processor: &K::Processor, set: &Samples<K>, observe: &mut dyn FnMut(Event)) {
     let path = &set.data.path;
-    for notice in K::notices(processor, &set.data) {
+    for notice in K::row_notices(K::tokenizer(processor), &set.data) {
         observe(Event::Notice(notice));
     }
     if !set.data.bad.is_empty() {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use hyperinf::curvature::{Damping, Storage};
 use hyperinf::gradients::Gradients;
-use hyperinf::scoring::{BlockReport, CurvatureFrom, Gfim, Method, Options, QueryMode, attribute, self_influence};
+use hyperinf::scoring::{BlockReport, CurvatureFrom, Method, Options, QueryMode, attribute, self_influence};
 use hyperinf::solvers::Lissa;
 
 use crate::Failure;
@@ -66,7 +66,7 @@ pub fn self_influences(train: &Gradients) -> Result<(Vec<f64>, f64), Failure> {
 }
 
 fn options(name: &str, query: QueryMode) -> Result<Options, Failure> {
-    let mut options = Options::named(name, Gfim::default()).ok_or_else(|| format!("there is no method `{name}`"))?;
+    let mut options = Options::named(name)?;
     if name == "lissa" {
         options.method = Method::inverse(Storage::Full, Lissa { max_steps: LISSA_STEPS, ..Lissa::default() });
     }

@@ -47,6 +47,9 @@ mod template;
 mod text;
 mod training;
 
+// The crates whose types are in signatures, so that a manifest need not name them.
+pub use {burn, hyperinf_gradients, hyperinf_ops};
+
 pub use arch::{
     ALL_LINEAR, Activation, Adaptable, AdaptableLinear, AttentionBias, CausalLm, Decoder, DecoderConfig, DenseHead,
     Encoder, EncoderClassifier, EncoderConfig, EncoderFamily, Head, HeadKind, LmHead, LoraConfig, LoraLinear,

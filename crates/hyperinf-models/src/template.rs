@@ -4,6 +4,7 @@
 //! with Python's types and methods: its text is the text that `transformers` makes, or an error. Every rendering has a
 //! budget of steps, bytes and depth, so that no template takes long or much memory.
 
+mod access;
 mod budget;
 mod calls;
 mod checks;
@@ -23,7 +24,7 @@ mod syntax;
 mod text;
 mod value;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::thread;
 use std::time::SystemTime;
@@ -91,7 +92,8 @@ impl Template {
         let tree = machinery::parse(&source, "template", config.map_err(refused)?).map_err(refused)?;
         let mut lowering = Lowering::default();
         let body = lowering.template(&tree)?;
-        let known = |name: &String| lowering.assigned.contains(name) || GLOBALS.contains(&name.as_str());
+        let assigned: HashSet<&String> = lowering.assigned.iter().collect();
+        let known = |name: &String| assigned.contains(name) || GLOBALS.contains(&name.as_str());
         let variables = lowering.read.iter().filter(|name| !known(name)).cloned().collect();
         Ok(Self { body, today: Date::of(SystemTime::now()), has_marks: marks > 0, variables })
     }

@@ -54,6 +54,9 @@ mod staged;
 mod stream;
 mod table;
 
+// The crates whose types are in signatures, so that a manifest need not name them.
+pub use {burn, hyperinf_curvature, hyperinf_gradients, hyperinf_scoring};
+
 pub use cells::{Cells, cell};
 pub use checkpoints::{Checkpoint, tracin};
 pub use error::{StoreError, WriteError};

@@ -6,6 +6,8 @@ use hyperinf::scoring::{ScoreError, SpecError};
 use hyperinf::solvers::{SolveError, solvers};
 use hyperinf::store::{FileError, StoreError};
 
+use crate::models;
+
 use super::{CliError, Input, Library, Numbers, Usage};
 
 /// The hint for most failures of an inverse.
@@ -156,6 +158,7 @@ fn load_hint(error: &LoadError) -> Option<String> {
             "give the model that the adapter was trained on: `base_model_name_or_path` in its adapter_config.json"
                 .into()
         }
+        LoadError::Hub { name, .. } => return models::hint(name),
         LoadError::NoHead { .. } => "train one: hyperinf finetune --model … --train … --out ADAPTER".into(),
         LoadError::IsAdapter { .. } => "give the adapter's folder as --adapter, and its base as --model".into(),
         LoadError::Missing { what: "tokenizer", .. } => {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Result as Io, Write};
+use std::iter::{once, repeat};
 use std::path::Path;
 
 use hyperinf::eval::{Evaluation, Row};
@@ -14,6 +15,7 @@ use super::candidate::{LABEL_SEED, draws};
 use crate::args::{CandidateArgs, ResultArgs};
 use crate::error::CliError;
 use crate::figure::{Bar, Bars, stage_bars};
+use crate::grid::{Align, Grid};
 use crate::to_stdout;
 
 const FILES: [&str; 2] = ["methods.csv", "summary.json"];
@@ -165,25 +167,18 @@ impl Report<'_> {
     fn text(&self, out_folder: &Path, out: &mut dyn Write) -> Io<()> {
         writeln!(out, "{}\n{}\n", self.found.findings.about, self.found.findings.task)?;
         let names = self.names();
-        let width = self.found.rows.iter().map(|row| row.method.chars().count()).max().unwrap_or(0).max(6);
-        write!(out, "{:<width$}  {:>7}", "method", "damping")?;
-        let shown = |name: &str| name.chars().count().max(7);
-        let figures = &names[2..names.len() - 3];
-        for name in figures {
-            write!(out, "  {name:>w$}", w = shown(name))?;
-        }
-        writeln!(out, "  {:>7}  {:>8}", "seconds", "residual")?;
+        let shown = names[..names.len() - 1].iter().map(String::as_str);
+        let mut table = Grid::new(shown.zip(once(Align::Left).chain(repeat(Align::Right))));
         for row in &self.found.rows {
-            write!(out, "{:<width$}  {:>7}", row.method, row.damping.map_or("–".into(), |d| d.to_string()))?;
-            for figure in &row.figures {
-                let text = figure.value.map_or("–".into(), |v| format!("{v:.3}"));
-                write!(out, "  {text:>w$}", w = shown(&figure.name))?;
-            }
+            let mut cells = vec![row.method.clone(), row.damping.map_or("–".into(), |d| d.to_string())];
+            cells.extend(row.figures.iter().map(|figure| figure.value.map_or("–".into(), |v| format!("{v:.3}"))));
             let seconds = row.seconds.map_or("–".into(), |s| format!("{s:.2}"));
             let star = if row.converged { "" } else { "*" };
             let residual = row.residual.map_or("–".into(), |r| format!("{r:.1e}{star}"));
-            writeln!(out, "  {seconds:>7}  {residual:>8}")?;
+            cells.extend([seconds, residual]);
+            table.row(cells);
         }
+        table.write(out)?;
         if self.found.rows.iter().any(|row| !row.converged) {
             writeln!(out, "* the solver stopped before reaching its tolerance")?;
         }

@@ -6,7 +6,7 @@ use hyperinf::data::listed;
 use hyperinf::store::StoreError;
 use serde_json::{Map, Value, json};
 
-use super::Job;
+use super::{Each, Job};
 use crate::error::CliError;
 use crate::progress::warn;
 
@@ -19,17 +19,17 @@ pub(crate) struct Earlier {
     names: Vec<String>,
 }
 
-impl Job<'_> {
+impl Each<'_> {
     /// Lists stale outputs with this prefix, before the summary is replaced. Inputs are never listed.
     pub(crate) fn earlier(&self, command: &str, prefix: &str) -> Earlier {
-        let folder = self.args.out.clone();
+        let folder = self.folder.clone();
         // Without a summary of this program nothing is known about the files next to it.
         let summary = read(folder.join("summary.json")).ok();
         let summary: Value = summary.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         let outputs = summary[OUTPUTS].as_array().filter(|_| summary["command"] == command);
-        let args = self.args;
+        let Job { args, query, outputs: written, .. } = self.job;
         let optional = [args.adapter.as_deref(), args.model.tokenizer.as_deref()].into_iter().flatten();
-        let inputs: Vec<PathBuf> = [args.train.as_path(), self.query, Path::new(&args.model.model)]
+        let inputs: Vec<PathBuf> = [args.train.as_path(), *query, Path::new(&args.model.model)]
             .into_iter()
             .chain(optional)
             .filter_map(|input| canonicalize(input).ok())
@@ -38,7 +38,7 @@ impl Job<'_> {
             let path = folder.join(name);
             name.starts_with(prefix)
                 && Path::new(name).file_name().is_some_and(|plain| plain == *name)
-                && !self.outputs.iter().any(|output| output.eq_ignore_ascii_case(name))
+                && !written.iter().any(|output| output.eq_ignore_ascii_case(name))
                 && path.is_file()
                 && canonicalize(path).is_ok_and(|real| !inputs.contains(&real))
         };
@@ -48,7 +48,7 @@ impl Job<'_> {
 
     /// The summary's entry of this run's outputs.
     pub(crate) fn outputs(&self) -> Map<String, Value> {
-        Map::from_iter([(OUTPUTS.to_owned(), json!(self.outputs))])
+        Map::from_iter([(OUTPUTS.to_owned(), json!(self.job.outputs))])
     }
 }
 

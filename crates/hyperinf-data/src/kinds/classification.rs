@@ -184,6 +184,20 @@ impl Kind for TextClassification {
         Ok(found)
     }
 
+    fn tokens(
+        tokenizer: &TextTokenizer,
+        content: &LabelledText,
+        limit: Limit,
+    ) -> Result<TokenizedSample<Vec<(u32, bool)>>, Reason> {
+        let found = tokenizer.classification(&content.text, content.pair.as_deref(), 0, limit)?;
+        let tokens = found.sample.tokens.into_iter().map(|token| (token, false)).collect();
+        Ok(TokenizedSample { sample: tokens, cut: found.cut })
+    }
+
+    fn tokenizer(processor: &LabelledProcessor) -> &TextTokenizer {
+        &processor.tokenizer
+    }
+
     fn bytes(sample: &Sample) -> Vec<u8> {
         let numbers = sample.tokens.iter().chain(&sample.segments).copied();
         numbers.chain([sample.label as u32]).flat_map(u32::to_le_bytes).collect()

@@ -158,6 +158,14 @@ impl Content for Passage {
     }
 }
 
+fn tokenize(tokenizer: &TextTokenizer, content: &Passage, limit: Limit) -> Result<TokenizedSample<LmSample>, Reason> {
+    Ok(match content {
+        Passage::Completion { prompt, completion } => tokenizer.completion(prompt, completion, limit),
+        Passage::Text(text) => tokenizer.text(text, limit),
+        Passage::Conversation(conversation) => tokenizer.chat(conversation, limit),
+    }?)
+}
+
 /// TRL's conversations in two columns.
 fn is_list(cells: Cells<'_>, column: &str) -> bool {
     matches!(cells.json(column), Some(Json::Array(_)))
@@ -207,16 +215,25 @@ impl Kind for LanguageModel {
 
     fn sample(prepared: &Prepared<Self>, content: &Passage, limit: Limit) -> Result<TokenizedSample<LmSample>, Reason> {
         let Prepared { model, processor: tokenizer } = prepared;
-        let found = match content {
-            Passage::Completion { prompt, completion } => tokenizer.completion(prompt, completion, limit),
-            Passage::Text(text) => tokenizer.text(text, limit),
-            Passage::Conversation(conversation) => tokenizer.chat(conversation, limit),
-        }?;
+        let found = tokenize(tokenizer, content, limit)?;
         known_tokens(&found.sample.tokens, model.decoder().config().vocabulary)?;
         Ok(found)
     }
 
-    fn notices(tokenizer: &TextTokenizer, data: &Dataset<Passage>) -> Vec<Notice> {
+    fn tokens(
+        tokenizer: &TextTokenizer,
+        content: &Passage,
+        limit: Limit,
+    ) -> Result<TokenizedSample<Vec<(u32, bool)>>, Reason> {
+        let TokenizedSample { sample, cut } = tokenize(tokenizer, content, limit)?;
+        Ok(TokenizedSample { sample: sample.tokens.into_iter().zip(sample.scored).collect(), cut })
+    }
+
+    fn tokenizer(processor: &TextTokenizer) -> &TextTokenizer {
+        processor
+    }
+
+    fn row_notices(tokenizer: &TextTokenizer, data: &Dataset<Passage>) -> Vec<Notice> {
         let is_chat = data.rows.iter().any(|row| matches!(row.content, Passage::Conversation(_)));
         let Some(variables) = tokenizer.chat_variables().filter(|_| is_chat) else {
             return Vec::new();

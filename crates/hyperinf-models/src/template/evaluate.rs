@@ -2,12 +2,13 @@
 
 use std::rc::Rc;
 
+use super::access::{attribute, item, slice};
 use super::calls::Arguments;
 use super::checks;
 use super::error::{Outcome, fail};
 use super::filters;
 use super::machine::{Machine, Scope};
-use super::operators::{attribute, binary, compare, item, negative, slice};
+use super::operators::{binary, compare, negative};
 use super::syntax::{Argument, Binary, Expr};
 use super::value::Value;
 
@@ -106,6 +107,8 @@ impl Machine {
     pub(super) fn arguments(&self, arguments: &[Argument], scope: &Rc<Scope>) -> Outcome<Arguments> {
         let mut found = Arguments::default();
         for argument in arguments {
+            // Names are compared with all before.
+            self.budget.steps(found.named.len() as u64)?;
             match argument {
                 Argument::Positional(expr) => found.positional.push(self.evaluate(expr, scope)?),
                 Argument::Named(name, expr) => found.add_named(name, self.evaluate(expr, scope)?)?,
@@ -113,6 +116,7 @@ impl Machine {
                 Argument::NamedSplat(expr) => match self.evaluate(expr, scope)? {
                     Value::Dict(dict) => {
                         for (key, value) in dict.entries() {
+                            self.budget.steps(found.named.len() as u64)?;
                             let Some(name) = key.as_text() else {
                                 return fail("TypeError: keywords must be strings");
                             };

@@ -1,12 +1,13 @@
 //! The filters of Jinja and transformers.
 
+use super::access::own_attribute;
 use super::calls::Arguments;
 use super::error::{Outcome, fail};
 use super::filters_list as list;
 use super::format::percent;
 use super::machine::Machine;
 use super::methods::{is_attribute, replace, soft_text};
-use super::operators::{escape, own_attribute, undefined_used};
+use super::operators::{escape, undefined_used};
 use super::repr::{JsonStyle, to_json, to_text};
 use super::text;
 use super::value::Value;

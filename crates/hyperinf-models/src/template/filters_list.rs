@@ -2,12 +2,13 @@
 
 use std::cmp::Ordering;
 
+use super::access::item;
 use super::calls::Arguments;
 use super::checks;
 use super::error::{Outcome, fail};
 use super::filters::{self, number};
 use super::machine::Machine;
-use super::operators::{binary, item, order};
+use super::operators::{binary, order};
 use super::repr::to_text;
 use super::syntax::Binary;
 use super::value::{Key, Value, View};

@@ -1,9 +1,9 @@
 //! Python's two formats of text: `%` and `str.format`.
 
+use super::access::{attribute, item};
 use super::budget::Budget;
 use super::calls::Arguments;
 use super::error::{Outcome, fail};
-use super::operators::{attribute, item};
 use super::repr::{float, to_repr, to_text};
 use super::value::{Key, Value};
 

@@ -139,8 +139,19 @@ impl Dict {
     }
 }
 
+/// The most values in one key: tuples of tuples double with every level.
+const KEY_VALUES: u64 = 10_000;
+
 impl Key {
     pub(super) fn of(value: &Value) -> Outcome<Self> {
+        Self::counted(value, &mut 0)
+    }
+
+    fn counted(value: &Value, count: &mut u64) -> Outcome<Self> {
+        *count += 1;
+        if *count > KEY_VALUES {
+            return Err(Fail::Limit { limit: KEY_VALUES, what: "values in a key" });
+        }
         Ok(match value {
             Value::None => Self::None,
             Value::Bool(value) => Self::Int((*value).into()),
@@ -148,7 +159,9 @@ impl Key {
             Value::Float(value) if value.fract() == 0.0 && value.abs() < 1e30 => Self::Int(*value as i128),
             Value::Float(value) => Self::Float(value.to_bits()),
             Value::Text(text) | Value::Markup(text) => Self::Text(text.clone()),
-            Value::Tuple(list) => Self::Tuple(list.entries.iter().map(Self::of).collect::<Outcome<_>>()?),
+            Value::Tuple(list) => {
+                Self::Tuple(list.entries.iter().map(|entry| Self::counted(entry, count)).collect::<Outcome<_>>()?)
+            }
             other => return fail(format!("TypeError: unhashable type: '{}'", other.type_name())),
         })
     }

@@ -264,6 +264,15 @@ impl TextTokenizer {
         self.tokenizer.decode(tokens, true).map_err(TokenizeError::Tokenizer)
     }
 
+    /// The text of tokens, with special tokens.
+    ///
+    /// # Errors
+    ///
+    /// If the tokenizer fails.
+    pub fn spell(&self, tokens: &[u32]) -> Result<String, TokenizeError> {
+        self.tokenizer.decode(tokens, false).map_err(TokenizeError::Tokenizer)
+    }
+
     /// The special tokens.
     pub fn special(&self) -> SpecialTokens {
         self.special
