@@ -1,11 +1,14 @@
 //! Every integration test of the workspace, as one program.
 
 mod architecture;
+mod changed_files;
 mod chat_templates;
 mod chebyshev;
+mod checkpoints;
 mod conformance;
 mod conversations;
 mod curvature;
+mod damaged;
 mod decoder;
 mod device;
 mod encoder;
@@ -43,11 +46,14 @@ mod observers;
 mod ops;
 mod pages;
 mod peft;
+mod peft_rules;
 mod positions;
 mod projection;
+mod publication;
 mod ranking;
 mod reference;
 mod refusals;
+mod scales;
 mod scoring;
 mod settings;
 mod small_gradients;

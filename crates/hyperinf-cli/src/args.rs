@@ -5,6 +5,7 @@ mod compare;
 mod converge;
 mod estimate;
 mod eval;
+mod evaluate;
 mod examples;
 mod finetune;
 mod influence;
@@ -24,10 +25,11 @@ pub(crate) use converge::{ConvergeArgs, PrecisionArg};
 pub(crate) use estimate::EstimateArgs;
 pub(crate) use eval::EvalArgs;
 pub(crate) use eval::{CandidateArgs, ResultArgs, at_least, once};
+pub(crate) use evaluate::EvaluateArgs;
 pub(crate) use finetune::FinetuneArgs;
 pub(crate) use influence::{AttributeArgs, DetectArgs, InfluenceArgs, SelectArgs};
 pub(crate) use scoring::{
-    DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
+    DirectionsArg, GIB, ProjectArgs, QueryModeArg, RankByArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
 };
 pub(crate) use sweep::SweepArgs;
 pub(crate) use texts::{ColumnArgs, LengthArgs, ModelArgs};
@@ -80,7 +82,7 @@ pub(crate) enum Command {
     /// in a bank: interrupted runs resume, and other methods are compared without retraining.
     #[command(after_help = examples::EVAL)]
     Eval(EvalArgs),
-    /// Score at many dampings, and recommend one
+    /// Score at many dampings, and compare the rankings
     ///
     /// Scores as `hyperinf score` does, at every damping, from one curvature, and
     /// reports how much the ranking changes from one damping to the next, how much
@@ -91,9 +93,9 @@ pub(crate) enum Command {
     ///   sweep.png       the agreements as lines
     ///   spearman.png    the rank correlations between all dampings
     ///   summary.json    all but the scores, with the settings and inputs
-    /// The recommendation is a rule of thumb: of the dampings at which the solver
-    /// converged and the ranking is not yet the dot product's, the middle of the
-    /// widest run whose neighbours agree.
+    /// With --known-bad the damping that finds these samples best is
+    /// recommended; without it none is, because a ranking that is stable need not
+    /// be right.
     #[command(verbatim_doc_comment, after_help = examples::SWEEP, override_usage = examples::SWEEP_USAGE)]
     Sweep(SweepArgs),
     /// Show how fast each solver approaches the inverse of a matrix
@@ -133,6 +135,12 @@ pub(crate) enum Command {
     /// PEFT loads; it also contains the training log.
     #[command(after_help = examples::FINETUNE)]
     Finetune(FinetuneArgs),
+    /// Evaluate a model on rows: loss, accuracy or perplexity, and what it predicts for each row
+    ///
+    /// A classifier's accuracy is compared with the share of the most frequent label, its loss with
+    /// the entropy of the labels' shares: what a guess achieves. Exit code 0 also for a bad model.
+    #[command(verbatim_doc_comment)]
+    Evaluate(EvaluateArgs),
     /// Score the rows of a training file for the rows of a query file
     ///
     /// Takes each row's gradients with respect to the model's adapters and scores
@@ -147,16 +155,16 @@ pub(crate) enum Command {
     /// Find the training rows that look wrong, and write the data without them
     ///
     /// Scores the training rows for the mean of the validation rows: wrong labels have the most negative scores. DIR
-    /// gets suspicious.csv (the most suspicious row first, with its score, training loss and self-influence),
-    /// summary.json and, with --remove, the data set without the most suspicious rows, in its own format, order and
-    /// columns. With several methods each has its own folder, DIR/METHOD.
+    /// gets suspicious.csv (the most suspicious row first, with the model's label and its probability, the score,
+    /// training loss and self-influence), summary.json and, with --remove, the data set without the most suspicious
+    /// rows, in its own format, order and columns. With several methods each has its own folder, DIR/METHOD.
     #[command(after_help = examples::DETECT, override_usage = examples::DETECT_USAGE)]
     Detect(DetectArgs),
     /// Choose the training rows that help the validation rows most
     ///
     /// Scores the training rows for the mean of the validation rows. DIR gets the best of them as selected.jsonl,
-    /// .csv or .parquet, in the data set's own format, order and columns, and summary.json. With several methods each
-    /// has its own folder, DIR/METHOD.
+    /// .csv or .parquet, in the data set's own format, order and columns, ranking.csv (every row with its score, the
+    /// best first), and summary.json. With several methods each has its own folder, DIR/METHOD.
     #[command(after_help = examples::SELECT, override_usage = examples::SELECT_USAGE)]
     Select(SelectArgs),
     /// Find wrong labels in real e-mails with every method, and compare them

@@ -3,12 +3,12 @@ use std::fmt;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use hyperinf_scoring::{QueryMode, ranking};
+use hyperinf_scoring::{QueryMode, RankBy, ranking};
 use hyperinf_store::{Column, IdColumn, Staged, Table, WriteError, stage_csv};
 use serde::Serialize;
 
 use crate::influence::{Detection, Influence, Rows};
-use crate::{RunError, SubsetError};
+use crate::{Guess, Prediction, RunError, SubsetError};
 
 /// The ends of one query's ranking of the training rows.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -18,8 +18,14 @@ pub struct Ranking<'a> {
     pub query: RankedQuery<'a>,
     /// The highest scores, the highest first.
     pub most_helpful: Vec<ScoredRow<'a>>,
-    /// The lowest scores, the lowest first.
+    /// The lowest scores, the lowest first: those below 0.
     pub most_harmful: Vec<ScoredRow<'a>>,
+    /// The lowest scores where none is below 0, the lowest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub least_helpful: Vec<ScoredRow<'a>>,
+    /// The largest scores of either sign, the largest first: where ranks are by magnitude.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub most_influential: Vec<ScoredRow<'a>>,
 }
 
 /// The query that training rows are ranked for.
@@ -70,7 +76,8 @@ pub enum RowId {
 }
 
 impl Influence {
-    /// The `k` most helpful and the `k` most harmful training rows for a query.
+    /// The `k` most helpful and the `k` most harmful training rows for a query; with ranks by magnitude also the `k` most
+    /// influential.
     ///
     /// # Panics
     ///
@@ -85,10 +92,20 @@ impl Influence {
             QueryMode::Mean => RankedQuery::Mean { query_id: RowId::Number(0), mean_of: self.query.data.rows.len() },
         };
         let scored = |sample| self.scored(query, sample);
+        let lowest: Vec<ScoredRow<'_>> = order.iter().rev().copied().take(k).map(scored).collect();
+        let harms = lowest.first().is_some_and(|lowest| lowest.score < 0.0);
+        let (most_harmful, least_helpful) =
+            if harms { (lowest.into_iter().filter(|row| row.score < 0.0).collect(), vec![]) } else { (vec![], lowest) };
+        let influential = match self.rank_by {
+            RankBy::Score => Vec::new(),
+            RankBy::Magnitude => self.rank_by.ranking(&self.attribution.scores.rows[query]),
+        };
         Ranking {
             query: query_row,
             most_helpful: order.iter().copied().take(k).map(scored).collect(),
-            most_harmful: order.iter().rev().copied().take(k).map(scored).collect(),
+            most_harmful,
+            least_helpful,
+            most_influential: influential.into_iter().take(k).map(scored).collect(),
         }
     }
 
@@ -101,7 +118,7 @@ impl Influence {
         self.ranking(query, k).most_helpful
     }
 
-    /// The `k` training rows with the lowest scores for a query, the lowest first.
+    /// The `k` training rows with the lowest scores for a query, those below 0, the lowest first.
     ///
     /// # Panics
     ///
@@ -135,18 +152,29 @@ impl Influence {
 }
 
 impl Detection {
-    /// The training row at a place of the ranking, 0 for the most suspicious, with its training loss.
+    /// The training row at a place of the ranking, 0 for the most suspicious, with what the model predicts for it.
     ///
     /// # Panics
     ///
     /// If there is no such place.
-    pub fn suspect(&self, place: usize) -> (ScoredRow<'_>, f64) {
+    pub fn suspect(&self, place: usize) -> (ScoredRow<'_>, Prediction) {
         let sample = self.order[place];
-        (self.influence.scored(0, sample), self.influence.train.losses[sample])
+        (self.influence.scored(0, sample), self.influence.train.predictions[sample])
     }
 
-    /// Stages all training rows as CSV, the most suspicious first: rank, id, text, label, score, training loss and
-    /// self-influence.
+    /// A classifier's label for the training row at a place of the ranking, with its probability.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such place.
+    pub fn guess(&self, place: usize) -> Option<(&str, f64)> {
+        let Influence { train, labels, .. } = &self.influence;
+        let (labels, guess) = (labels.as_ref()?, train.predictions[self.order[place]].guess()?);
+        Some((&labels.names[guess.class], guess.probability))
+    }
+
+    /// Stages all training rows as CSV, the most suspicious first: rank, id, text, label, the model's label and its
+    /// probability (of classifiers), score, training loss and self-influence.
     ///
     /// # Errors
     ///
@@ -164,8 +192,15 @@ impl Detection {
             let labels = order.iter().map(|&sample| train.content(sample).1.unwrap_or_default());
             columns.push(("label", Column::Text(labels.collect())));
         }
+        let guesses: Option<Vec<Guess>> = order.iter().map(|&sample| train.predictions[sample].guess()).collect();
+        if let (Some(labels), Some(guesses)) = (labels, &guesses) {
+            let predicted = guesses.iter().map(|guess| labels.names[guess.class].as_str());
+            columns.push(("predicted", Column::Text(predicted.collect())));
+            let probabilities = guesses.iter().map(|guess| guess.probability as f32);
+            columns.push(("probability", Column::Real(probabilities.collect())));
+        }
         columns.push(("score", real(&attribution.scores.rows[0])));
-        columns.push(("training_loss", real(&train.losses)));
+        columns.push(("training_loss", real(&train.losses())));
         columns.push(("self_influence", real(&self.self_influence)));
         Ok(stage_csv(path, &Table::new(columns))?)
     }
@@ -192,7 +227,7 @@ impl Rows {
     }
 
     /// The text and label of a row.
-    fn content(&self, position: usize) -> (&str, Option<&str>) {
+    pub(crate) fn content(&self, position: usize) -> (&str, Option<&str>) {
         let content = &self.data.rows[position].content;
         (&content.text, content.label.as_deref())
     }

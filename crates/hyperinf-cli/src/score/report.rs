@@ -1,12 +1,13 @@
 use std::io::{Result, Write};
 use std::path::Path;
 
-use hyperinf::scoring::ranking;
+use hyperinf::scoring::{RankBy, ranking};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::summary::{Scoring, Summary};
 use super::variants::{Outcome, UncertaintySummary};
+use crate::terminal::name;
 use crate::text::excerpt;
 use hyperinf::store::IdColumn;
 
@@ -37,17 +38,24 @@ struct Json<'a> {
 /// The ends of one query's ranking.
 #[derive(Serialize)]
 struct Ranking {
-    query_id: usize,
+    query_id: Value,
     /// The highest scores, the highest first.
     most_helpful: Vec<Scored>,
-    /// The lowest scores, the lowest first.
+    /// The lowest scores, the lowest first: those below 0.
     most_harmful: Vec<Scored>,
+    /// The lowest scores where none is below 0, the lowest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    least_helpful: Vec<Scored>,
+    /// The largest scores of either sign, where ranks are by magnitude.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    most_influential: Vec<Scored>,
 }
 
 #[derive(Serialize)]
 struct Scored {
-    /// A sample's number or a group's name.
-    train_id: Value,
+    /// `train_id` or `group_id`.
+    #[serde(flatten)]
+    id: Map<String, Value>,
     score: f64,
     #[serde(flatten)]
     spread: Option<Off>,
@@ -123,21 +131,37 @@ impl Report<'_> {
             Some(_) => "score ± deviation ",
         };
         let width = if self.outcome.spread.is_some() { 39 } else { 26 };
-        for Ranking { query_id, most_helpful, most_harmful } in self.rankings(QUERIES) {
+        for Ranking { query_id, most_helpful, most_harmful, least_helpful, most_influential } in self.rankings(QUERIES)
+        {
             let title = if self.summary.scoring.query_mode == "mean" {
                 "mean query".into()
             } else {
-                format!("query {query_id}")
+                format!("query {}", plain(&query_id))
             };
-            let [good, bad] = ["helpful", "harmful"].map(|end| format!("most {end} {what}  {score}"));
-            writeln!(out, "\n{title}\n{good:>width$}    {bad:>width$}")?;
-            for (good, bad) in most_helpful.iter().zip(&most_harmful) {
-                let cell = |Scored { train_id, score, spread }: &Scored| {
-                    let id = train_id.as_str().map_or_else(|| train_id.to_string(), excerpt);
+            let named = [
+                ("most influential", most_influential),
+                ("most helpful", most_helpful),
+                ("most harmful", most_harmful),
+                ("least helpful", least_helpful),
+            ];
+            // By magnitude the first list says it all.
+            let shown = if self.summary.scoring.rank_by == RankBy::Magnitude.name() { 1 } else { usize::MAX };
+            let lists: Vec<_> = named.iter().filter(|(_, list)| !list.is_empty()).take(shown).collect();
+            let heads: Vec<String> =
+                lists.iter().map(|(end, _)| format!("{:>width$}", format!("{end} {what}  {score}"))).collect();
+            writeln!(out, "\n{title}\n{}", heads.join("    "))?;
+            for place in 0..lists.iter().map(|(_, list)| list.len()).max().unwrap_or(0) {
+                let cell = |Scored { id, score, spread }: &Scored| {
+                    let id = id.values().map(plain).collect::<String>();
                     let off = spread.as_ref().map_or_else(String::new, |off| format!(" ± {:>9.3e}", off.score_std));
                     format!("{:>width$}", format!("{id:>14}  {score:>+10.3e}{off}"))
                 };
-                writeln!(out, "{}    {}", cell(good), cell(bad))?;
+                let cells = lists.iter().map(|(_, list)| list.get(place).map_or_else(String::new, cell));
+                writeln!(
+                    out,
+                    "{}",
+                    cells.map(|cell| format!("{cell:>width$}")).collect::<Vec<_>>().join("    ").trim_end()
+                )?;
             }
         }
         let left = self.summary.scoring.queries.saturating_sub(QUERIES);
@@ -150,28 +174,51 @@ impl Report<'_> {
     fn rankings(&self, queries: usize) -> Vec<Ranking> {
         let Outcome { scores, spread, ids, .. } = self.outcome;
         let rows = scores.rows.iter().take(queries).enumerate();
-        rows.map(|(query_id, row)| {
+        rows.map(|(query, row)| {
             let order = ranking(row);
+            let id = |ids: &IdColumn, place: usize| -> Value {
+                match ids {
+                    IdColumn::Numbers(numbers) => numbers[place].into(),
+                    IdColumn::Names(names) => names[place].clone().into(),
+                }
+            };
             let scored = |&sample: &usize| {
-                let train_id = match &ids.train {
-                    IdColumn::Numbers(numbers) => numbers[sample].into(),
-                    IdColumn::Names(names) => names[sample].clone().into(),
-                };
+                let id = Map::from_iter([(ids.unit.column().to_owned(), id(&ids.train, sample))]);
                 let spread = spread.as_ref().map(|spread| Off {
                     score_std: spread.std[sample],
                     low: spread.low[sample],
                     high: spread.high[sample],
                 });
-                Scored { train_id, score: row[sample], spread }
+                Scored { id, score: row[sample], spread }
+            };
+            // Nothing is at both ends of a short ranking.
+            let (helpful, harmful) = (SHOWN.min(order.len().div_ceil(2)), SHOWN.min(order.len() / 2));
+            let lowest: Vec<Scored> = order.iter().rev().take(harmful).map(scored).collect();
+            let harms = lowest.first().is_some_and(|lowest| lowest.score < 0.0);
+            let (most_harmful, least_helpful) = if harms {
+                (lowest.into_iter().filter(|found| found.score < 0.0).collect(), Vec::new())
+            } else {
+                (Vec::new(), lowest)
+            };
+            let influential = match RankBy::Magnitude.name() == self.summary.scoring.rank_by {
+                true => RankBy::Magnitude.ranking(row),
+                false => Vec::new(),
             };
             Ranking {
-                query_id,
-                most_helpful: order.iter().take(SHOWN).map(scored).collect(),
-                most_harmful: order.iter().rev().take(SHOWN).map(scored).collect(),
+                query_id: id(&ids.queries, query),
+                most_helpful: order.iter().take(helpful).map(scored).collect(),
+                most_harmful,
+                least_helpful,
+                most_influential: influential.iter().take(SHOWN).map(scored).collect(),
             }
         })
         .collect()
     }
+}
+
+/// An id on one line.
+fn plain(id: &Value) -> String {
+    id.as_str().map_or_else(|| id.to_string(), |id| excerpt(&name(id)))
 }
 
 /// The header of a result: the method, its settings and its residual.

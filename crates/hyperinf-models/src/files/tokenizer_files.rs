@@ -1,10 +1,12 @@
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use super::fields::Fields;
 use super::load::{is_gguf, is_llama2c, read_json};
+use super::open::read_regular;
 use crate::{
     ChatSource, GgufVocabulary, LoadError, SpecialTokens, TextTokenizer, TokenizerSettings, gguf_tokenizer,
     llama2c_tokenizer,
@@ -48,8 +50,9 @@ impl TextTokenizer {
                 "`tokenizer.json` (a vocabulary alone, as in `vocab.txt` or `tokenizer.model`, is not enough)";
             return Err(LoadError::Missing { path: folder.to_owned(), what: "tokenizer", looked_for });
         }
+        let bytes = read_regular(&path).map_err(|source| LoadError::File { path: path.clone(), source })?;
         let tokenizer =
-            Tokenizer::from_file(&path).map_err(|source| LoadError::Tokenizer { path: path.clone(), source })?;
+            Tokenizer::from_bytes(bytes).map_err(|source| LoadError::Tokenizer { path: path.clone(), source })?;
         let read = |name: &str| -> Result<Option<Fields>, LoadError> {
             let path = folder.join(name);
             if path.exists() { Fields::read(&path).map(Some) } else { Ok(None) }
@@ -89,12 +92,14 @@ fn chat_template(folder: &Path, config: Option<&Fields>) -> Result<Option<ChatSo
     let file = "chat_template.jinja";
     let path = folder.join(file);
     if path.exists() {
-        let default = std::fs::read_to_string(&path).map_err(|source| LoadError::File { path, source })?;
-        let path = folder.join("additional_chat_templates/tool_use.jinja");
-        let tool_use = match path.exists() {
-            true => Some(std::fs::read_to_string(&path).map_err(|source| LoadError::File { path, source })?),
-            false => None,
+        let read = |path: PathBuf| {
+            read_regular(&path)
+                .and_then(|bytes| String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)))
+                .map_err(|source| LoadError::File { path, source })
         };
+        let default = read(path)?;
+        let path = folder.join("additional_chat_templates/tool_use.jinja");
+        let tool_use = if path.exists() { Some(read(path)?) } else { None };
         return Ok(Some(ChatSource { file: file.to_owned(), default, tool_use }));
     }
     let file = "chat_template.json";
