@@ -1,6 +1,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use hyperinf_models::TokenizerNotice;
 use hyperinf_store::{Restart, Resumption};
 
 use crate::quality::{ClassQuality, Quality, TokenQuality, Verdict};
@@ -107,6 +108,8 @@ pub enum Notice {
         /// The column.
         column: String,
     },
+    /// How the tokenizer's files were read.
+    Tokenizer(TokenizerNotice),
     /// No side of any block is longer than the projection's rank.
     IdleProjection {
         /// The rank.
@@ -288,6 +291,7 @@ impl fmt::Display for Notice {
             Self::IdleColumn { path, column } => {
                 write!(f, "column `{column}` of `{}` has no effect: the chat template does not read it", path.display())
             }
+            Self::Tokenizer(notice) => notice.fmt(f),
             Self::IdleProjection { rank } => {
                 write!(f, "the projection to rank {rank} has no effect: no side of any block is longer")
             }

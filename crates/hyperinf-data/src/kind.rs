@@ -75,6 +75,12 @@ pub trait Kind: Send + Sync + Sized + 'static {
         None
     }
 
+    /// The tokenizer of a kind that reads text.
+    fn tokenizer(processor: &Self::Processor) -> Option<&TextTokenizer> {
+        let _ = processor;
+        None
+    }
+
     /// The most tokens that the model accepts.
     fn positions(model: &Self::Model) -> usize;
 
@@ -99,9 +105,6 @@ pub trait Kind: Send + Sync + Sized + 'static {
         content: &Self::Content,
         limit: Limit,
     ) -> Result<TokenizedSample<Vec<(u32, bool)>>, Reason>;
-
-    /// The tokenizer of a processor.
-    fn tokenizer(processor: &Self::Processor) -> &TextTokenizer;
 
     /// What the user should know about how these rows are read.
     fn row_notices(tokenizer: &TextTokenizer, data: &Dataset<Self::Content>) -> Vec<Notice> {
@@ -146,6 +149,14 @@ pub struct Prepared<K: Kind> {
     pub model: K::Model,
     /// Turns content into samples.
     pub processor: K::Processor,
+}
+
+impl<K: Kind> Prepared<K> {
+    /// Reports how the tokenizer's files were read.
+    pub(crate) fn notify_of_tokenizer(&self, observe: &mut dyn FnMut(Event)) {
+        let notices = K::tokenizer(&self.processor).map_or(&[][..], TextTokenizer::notices);
+        notices.iter().for_each(|notice| observe(Event::Notice(Notice::Tokenizer(notice.clone()))));
+    }
 }
 
 /// A [`Kind`] without its types, for the list of all kinds.

@@ -108,7 +108,8 @@ pub(crate) fn by_length<M: SampleModel>(samples: &[M::Sample]) -> Vec<usize> {
 /// Reports rows that were left out or cut, and how the others are read.
 pub(crate) fn notify<K: Kind>(processor: &K::Processor, set: &Samples<K>, observe: &mut dyn FnMut(Event)) {
     let path = &set.data.path;
-    for notice in K::row_notices(K::tokenizer(processor), &set.data) {
+    let tokenizer = K::tokenizer(processor);
+    for notice in tokenizer.map(|tokenizer| K::row_notices(tokenizer, &set.data)).unwrap_or_default() {
         observe(Event::Notice(notice));
     }
     if !set.data.bad.is_empty() {

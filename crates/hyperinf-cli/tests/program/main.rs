@@ -35,4 +35,5 @@ mod sweep;
 mod terminal;
 mod text_errors;
 mod texts;
+mod tokenizers;
 mod variants;

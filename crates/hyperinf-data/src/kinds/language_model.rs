@@ -217,6 +217,10 @@ impl Kind for LanguageModel {
         Ok(Prepared { model, processor: files.tokenizer()? })
     }
 
+    fn tokenizer(processor: &TextTokenizer) -> Option<&TextTokenizer> {
+        Some(processor)
+    }
+
     fn positions(model: &CausalLm) -> usize {
         model.decoder().config().max_tokens
     }
@@ -235,10 +239,6 @@ impl Kind for LanguageModel {
     ) -> Result<TokenizedSample<Vec<(u32, bool)>>, Reason> {
         let TokenizedSample { sample, cut } = tokenize(tokenizer, content, limit)?;
         Ok(TokenizedSample { sample: sample.tokens.into_iter().zip(sample.scored).collect(), cut })
-    }
-
-    fn tokenizer(processor: &TextTokenizer) -> &TextTokenizer {
-        processor
     }
 
     fn row_notices(tokenizer: &TextTokenizer, data: &Dataset<Passage>) -> Vec<Notice> {
