@@ -43,6 +43,7 @@ mod pages;
 mod peft;
 mod positions;
 mod projection;
+mod quality;
 mod ranking;
 mod reference;
 mod refusals;
