@@ -6,8 +6,8 @@ use hyperinf::data::{Detection, Influence, Prediction, ScoredRow};
 use hyperinf::store::stage_json;
 use serde_json::json;
 
-use crate::args::{DetectArgs, QueryModeArg};
-use crate::error::CliError;
+use crate::args::{DetectArgs, QueryModeArg, RankByArg};
+use crate::error::{CliError, Usage};
 use crate::influence::{Each, Job, Summary, with_ending_of};
 use crate::progress::observer;
 use crate::score::{Settings, head};
@@ -23,19 +23,24 @@ const SHOWN: usize = 10;
 ///
 /// See [`CliError`]. No output is left behind, only hidden files from which the same run resumes.
 pub(crate) fn run(args: &DetectArgs) -> Result<(), CliError> {
+    if args.influence.scoring.rank_by == RankByArg::Magnitude {
+        let (first, second) = ("detect".into(), "--rank-by magnitude");
+        let reason = "wrong labels have the most negative scores, not the largest";
+        return Err(Usage::Combination { first, second, reason }.into());
+    }
     let cleaned = with_ending_of("cleaned", &args.influence.train);
-    let mut outputs = vec!["suspicious.csv", "summary.json"];
+    let mut outputs = vec!["suspicious.csv"];
     if args.remove.is_some() {
         outputs.push(&cleaned);
     }
     let (query, mode) = (&args.validation, QueryModeArg::Mean);
-    let job = Job { args: &args.influence, query, mode, seeds: None, outputs: &outputs };
+    let job = Job { command: "detect", args: &args.influence, query, mode, seeds: None, outputs: &outputs };
     job.each(|each, before| detect(args, each, before, &cleaned))
 }
 
 fn detect(args: &DetectArgs, each: &Each<'_>, before: Option<Influence>, cleaned: &str) -> Result<Influence, CliError> {
     let (folder, Settings { device, .. }) = (&each.folder, &each.settings);
-    let earlier = each.earlier("detect", "cleaned.");
+    let earlier = each.earlier("cleaned.");
     let amount = args.remove.map(|remove| remove.0);
     let found = match before {
         None => each.run.detect(amount, device, &mut observer()),
@@ -50,23 +55,23 @@ fn detect(args: &DetectArgs, each: &Each<'_>, before: Option<Influence>, cleaned
         let removed: Vec<String> = found.removed.iter().map(|&sample| train.id(sample).to_string()).collect();
         more.insert("removed".into(), json!(removed));
     }
-    let summary = Summary::new("detect", &each.settings, &found.influence, None, each.seconds(), more);
-    let (table, json, cleaned) = (folder.join("suspicious.csv"), folder.join("summary.json"), folder.join(cleaned));
-    let (table, json, kept) = (found.stage_table(&table)?, stage_json(&json, &summary)?, found.kept());
+    let summary = Summary::new("detect", &each.settings, &found.influence, None, more);
+    let summary_name = each.summary_name();
+    let (table, json, cleaned) = (folder.join("suspicious.csv"), folder.join(&summary_name), folder.join(cleaned));
+    let (mut results, kept) = (vec![found.stage_table(&table)?], found.kept());
     if args.remove.is_some() {
-        train.stage(&kept, &cleaned)?.place()?;
+        results.push(train.stage(&kept, &cleaned)?);
     }
-    table.place()?;
-    json.place()?;
-    earlier.remove()?;
+    results.push(stage_json(&json, &summary)?);
+    earlier.replace(results)?;
     each.tell(&summary, |out| {
-        head(out, &summary.scoring, summary.blocks(), summary.seconds)?;
+        head(out, &summary.scoring, summary.blocks(), each.seconds())?;
         print(out, &found)?;
         if args.remove.is_some() {
             let (kept, total) = (kept.len(), train.data.total);
             writeln!(out, "\n{kept} of {total} rows are kept in {}", cleaned.display())?;
         }
-        writeln!(out, "\nEvery row: suspicious.csv; how: summary.json; in {}", folder.display())
+        writeln!(out, "\nEvery row: suspicious.csv; how: {summary_name}; in {}", folder.display())
     })?;
     Ok(found.influence)
 }

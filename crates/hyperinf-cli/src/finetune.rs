@@ -9,6 +9,7 @@ use hyperinf::models::{LoraConfig, LoraScaling};
 use crate::args::FinetuneArgs;
 use crate::device::open_device;
 use crate::error::CliError;
+use crate::interrupt;
 use crate::progress::{duration, observer};
 use crate::score::counted;
 use crate::{terminal, to_stdout};
@@ -57,6 +58,7 @@ fn plan(args: &FinetuneArgs) -> Finetune {
         patience: args.patience,
         checkpoint_every: args.checkpoint_every,
         resume: args.resume,
+        stop: interrupt::stop(),
     }
 }
 

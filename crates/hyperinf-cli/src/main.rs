@@ -19,6 +19,7 @@
 //! | [`methods`] | `hyperinf methods`: the list of methods |
 //! | [`models`] | short names of models |
 //! | [`demo`] | `hyperinf demo`: every method on real e-mails |
+//! | [`interrupt`] | signals: how an interrupted run ends |
 //! | [`error`] | errors with their exit codes |
 //! | [`terminal`] | text of strangers on a terminal |
 //!
@@ -40,6 +41,7 @@ mod finetune;
 mod grid;
 mod influence;
 mod inspect;
+mod interrupt;
 mod methods;
 mod models;
 mod progress;
@@ -66,6 +68,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const WIDEST_HELP: usize = 100;
 
 fn main() -> ExitCode {
+    interrupt::install();
     let width = grid::width().min(WIDEST_HELP);
     let matches = Cli::command().term_width(width).try_get_matches();
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
@@ -95,7 +98,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             terminal::tell(&error.report(terminal::message));
-            ExitCode::from(error.exit_code())
+            ExitCode::from(if error.is_stopped() { interrupt::exit_code() } else { error.exit_code() })
         }
     }
 }

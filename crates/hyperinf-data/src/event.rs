@@ -1,6 +1,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use hyperinf_store::{Restart, Resumption};
+
 use crate::quality::{ClassQuality, Quality, TokenQuality, Verdict};
 use crate::{BadRow, CrossCheck, listed};
 
@@ -96,6 +98,39 @@ pub enum Notice {
         /// The rank.
         rank: usize,
     },
+    /// Gradients of an earlier run in the folder, and whether they are used.
+    Earlier {
+        /// The stage that they belong to.
+        stage: Stage,
+        /// What was found.
+        found: Resumption,
+        /// All rows.
+        total: usize,
+    },
+    /// A checkpoint that cannot be used; it is set aside.
+    DamagedCheckpoint {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Training resumes from a checkpoint.
+    ResumedTraining {
+        /// Steps taken before.
+        step: usize,
+        /// The checkpoint.
+        path: PathBuf,
+    },
+    /// A run was to resume, but there is nothing to resume from.
+    NoCheckpoint {
+        /// The folder without checkpoints.
+        folder: PathBuf,
+    },
+    /// A run was to resume that has ended already: its adapter is there.
+    AlreadyTrained {
+        /// The adapter's folder.
+        folder: PathBuf,
+    },
     /// A classifier predicts the labels of rows no better than a guess, or hardly better.
     NotLearned {
         /// The data set.
@@ -164,6 +199,17 @@ impl Stage {
             Self::Evaluation => "evaluation",
         }
     }
+
+    /// What the stage counts.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::TrainGradients => "training rows, whose gradients are kept",
+            Self::QueryGradients => "query rows, whose gradients are kept",
+            Self::Curvature => "backward passes",
+            Self::Finetuning => "steps",
+            Self::Evaluation => "rows",
+        }
+    }
 }
 
 impl fmt::Display for Event {
@@ -222,6 +268,19 @@ impl fmt::Display for Notice {
             Self::IdleProjection { rank } => {
                 write!(f, "the projection to rank {rank} has no effect: no side of any block is longer")
             }
+            Self::Earlier { stage, found, total } => earlier(f, stage.name(), found, *total),
+            Self::DamagedCheckpoint { path, reason } => {
+                write!(f, "the checkpoint `{}` is damaged and set aside: {reason}", path.display())
+            }
+            Self::ResumedTraining { step, path } => {
+                write!(f, "training resumes after step {step}, from `{}`", path.display())
+            }
+            Self::NoCheckpoint { folder } => {
+                write!(f, "there is no checkpoint in `{}` to resume from: training starts at step 0", folder.display())
+            }
+            Self::AlreadyTrained { folder } => {
+                write!(f, "this training has ended already: its adapter in `{}` stays as it is", folder.display())
+            }
             Self::NotLearned { path, quality, verdict, purpose } => {
                 let guess = match verdict {
                     Verdict::Guessing => "is no better than guessing",
@@ -259,4 +318,28 @@ impl fmt::Display for Notice {
             ),
         }
     }
+}
+
+/// What an earlier run left, line by line.
+fn earlier(f: &mut fmt::Formatter<'_>, what: &str, found: &Resumption, total: usize) -> fmt::Result {
+    let Resumption { samples, damaged, header, restarted } = found;
+    let mut lines = Vec::new();
+    match restarted {
+        Some(Restart::Differs(differences)) => {
+            let differences: Vec<String> = differences.iter().map(ToString::to_string).collect();
+            lines.push(format!("{what} of an earlier run are not used: {}", differences.join("; ")));
+        }
+        Some(Restart::Damaged) => {
+            lines.push(format!("{what} of an earlier run are not used: their journal is damaged"))
+        }
+        None if *samples > 0 => lines.push(format!("{what}: {samples} of {total} rows are there from an earlier run")),
+        None => {}
+    }
+    if *header {
+        lines.push(format!("{what}: the header of the earlier run's file was damaged and is written again"));
+    }
+    if *damaged > 0 {
+        lines.push(format!("{what}: {damaged} damaged batches of an earlier run are computed again"));
+    }
+    f.write_str(&lines.join("\n"))
 }

@@ -1,15 +1,18 @@
 use std::collections::BTreeMap;
-use std::fs::{canonicalize, create_dir_all, read_dir, remove_dir_all};
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::fs::read_dir;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 use burn::tensor::Device;
 use hyperinf_models::{
-    Adapter, Checkpoints, Evaluation, FinetuneConfig, LoraConfig, LoraScaling, TrainConfig, adapt, finetune as train,
+    Adapter, Checkpoints, Evaluation, FinetuneConfig, LoraConfig, LoraScaling, ModelError, TrainConfig, adapt,
+    finetune_until as train, training_digest,
 };
 use hyperinf_scoring::Set;
-use hyperinf_store::{StoreError, check_output, stage_json};
+use hyperinf_store::{Staged, WriteError, publish, stage_json};
 
+use crate::RunError;
 use crate::dataset::{Dataset, ReadOptions};
 use crate::event::{Detail, Event, Progress, Stage};
 use crate::kind::{Kind, Prepared};
@@ -17,22 +20,23 @@ use crate::labels::Labels;
 use crate::model_files::{ModelFiles, Note, load_error};
 use crate::prediction::measure;
 use crate::recipe::Recipe;
-use crate::run::notify;
+use crate::run::{notify, unchanged};
 use crate::samples::{LengthOptions, Samples};
+use crate::stop::Stop;
 use crate::training_log::{self, TrainingLog};
 use crate::tuning::{TuningQuality, TuningSummary};
-use crate::{Existing, RunError};
 
 /// The file that makes a folder an adapter.
-const ADAPTER: &str = "adapter_config.json";
+pub(crate) const ADAPTER: &str = "adapter_config.json";
 /// The file of settings and figures.
 const SUMMARY: &str = "summary.json";
 /// All files that are written.
-const OUTPUTS: [&str; 5] = [ADAPTER, "adapter_model.safetensors", "hyperinf.json", SUMMARY, training_log::NAME];
+pub(crate) const OUTPUTS: [&str; 5] =
+    [ADAPTER, "adapter_model.safetensors", "hyperinf.json", SUMMARY, training_log::NAME];
 /// The most training rows on which the trained model is measured.
 const MEASURED: usize = 1000;
 /// The folder of checkpoints in that of the adapter.
-const CHECKPOINTS: &str = "checkpoints";
+pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
 /// Fine-tuning of a model on rows: a LoRA adapter that PEFT loads, with the log of its training.
 ///
@@ -53,6 +57,7 @@ const CHECKPOINTS: &str = "checkpoints";
 /// | `patience` | `None` | epochs without a lower validation loss after which the training stops |
 /// | `checkpoint_every` | `None` | steps between two checkpoints, from which an interrupted run resumes |
 /// | `resume` | `false` | resume from the checkpoints in the folder |
+/// | `stop` | never | a request to stop between two steps, with a checkpoint |
 ///
 /// A value outside its range is a [`RunError::Model`].
 #[derive(Clone, Debug)]
@@ -87,6 +92,8 @@ pub struct Finetune {
     pub checkpoint_every: Option<usize>,
     /// Whether checkpoints in the folder are resumed from.
     pub resume: bool,
+    /// A request to stop between two steps.
+    pub stop: Stop,
 }
 
 /// An adapter that was trained and written.
@@ -132,6 +139,7 @@ impl Default for Finetune {
             patience: None,
             checkpoint_every: None,
             resume: false,
+            stop: Stop::default(),
         }
     }
 }
@@ -154,22 +162,22 @@ impl Finetune {
     /// See [`RunError`]. No adapter is left behind, only checkpoints from which the same run resumes.
     pub fn run(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Finetuned, RunError> {
         self.validate()?;
-        self.prepare_folder()?;
+        let _folder = self.prepare_folder()?;
         let files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), None)?;
         files.kind().finetune(self, &files, device, observe)
     }
 
     fn config(&self, files: &ModelFiles, usual: &TrainConfig) -> FinetuneConfig {
         let mut checkpoints = Checkpoints::new(self.out.join(CHECKPOINTS));
-        checkpoints.every = self.checkpoint_every.unwrap_or(checkpoints.every);
+        // A run that is stopped writes a checkpoint whether or not others were asked for.
+        checkpoints.every = self.checkpoint_every.unwrap_or(if self.resume { checkpoints.every } else { usize::MAX });
         checkpoints.resume = self.resume;
         checkpoints.settings = self.settings(files);
-        let wanted = self.checkpoint_every.is_some() || self.resume;
         FinetuneConfig {
             schedule: self.recipe.schedule(usual),
             micro_batch: self.micro_batch,
             patience: self.patience,
-            checkpoints: wanted.then_some(checkpoints),
+            checkpoints: Some(checkpoints),
             ..FinetuneConfig::default()
         }
     }
@@ -187,42 +195,6 @@ impl Finetune {
         ];
         settings.map(|(name, value)| (name.to_owned(), value)).into()
     }
-
-    /// Creates the folder, and makes sure that no input and nothing in it is lost.
-    fn prepare_folder(&self) -> Result<(), RunError> {
-        let folder = &self.out;
-        create_dir_all(folder).map_err(|e| StoreError::output(folder, e))?;
-        let optional = [self.validation.as_deref(), self.tokenizer.as_deref()];
-        let inputs: Vec<&Path> =
-            [self.train.as_path(), Path::new(&self.model)].into_iter().chain(optional.into_iter().flatten()).collect();
-        OUTPUTS.iter().try_for_each(|name| check_output(&folder.join(name), &inputs))?;
-        let checkpoints = folder.join(CHECKPOINTS);
-        // The folder is removed at the end with everything in it.
-        if let Ok(real) = canonicalize(&checkpoints)
-            && inputs.iter().any(|input| canonicalize(input).is_ok_and(|input| input.starts_with(&real)))
-        {
-            return Err(StoreError::OutputIsInput { path: checkpoints }.into());
-        }
-        let exists = |what| Err(RunError::Exists { path: folder.clone(), what });
-        if self.overwrite {
-            return Ok(());
-        }
-        if folder.join(ADAPTER).exists() {
-            return exists(Existing::Adapter);
-        }
-        if !self.resume && read_dir(checkpoints).is_ok_and(|mut files| files.next().is_some()) {
-            return exists(Existing::Checkpoints);
-        }
-        Ok(())
-    }
-
-    fn remove_checkpoints(&self) -> Result<(), RunError> {
-        let path = self.out.join(CHECKPOINTS);
-        match remove_dir_all(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::output(&path, error).into()),
-            _ => Ok(()),
-        }
-    }
 }
 
 /// [`Finetune::run`] of one kind of model.
@@ -234,12 +206,13 @@ pub(crate) fn finetune<K: Kind>(
 ) -> Result<Finetuned, RunError> {
     let read = |set, path: &PathBuf| {
         let failed = |source| RunError::Dataset { set, path: path.clone(), source };
-        Dataset::<K::Content>::read(set, path, &run.read).map_err(failed)
+        unchanged(path, || Dataset::<K::Content>::read(set, path, &run.read).map_err(failed))
     };
     let rows = read(Set::Train, &run.train)?;
     let validation = run.validation.as_ref().map(|path| read(Set::Query, path)).transpose()?;
     let seed = run.recipe.seed;
     let prepared = K::load_base(files, &rows, seed, device, &mut |notice| observe(Event::Notice(notice)))?;
+    files.check_unchanged()?;
     let limit = run.length.limit::<K>(&prepared.model, None)?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
     let rows = samples(rows)?;
@@ -256,18 +229,40 @@ pub(crate) fn finetune<K: Kind>(
     let config = run.config(files, &K::training());
     let evaluated = validation.as_ref().map(|set| set.samples.as_slice());
     config.validate(evaluated.map(<[_]>::len))?;
-    let mut log = TrainingLog::new(&run.out, run.resume)?;
+    let digest = training_digest(&model, &rows.samples, evaluated, &config)?;
+    let total = config.schedule.steps(rows.samples.len());
+    let batch = run.micro_batch.unwrap_or(config.schedule.batch_size);
+    if let Some(adapter) = run.resumption(&config, || Ok(digest.clone()), observe)? {
+        run.remove_checkpoints()?;
+        let (parameters, tensors) = size(&adapter);
+        let model = adapter.apply(model).map_err(load_error("adapter", run.out.display()))?;
+        let mut quality = |set, most| measure(&model, set, labels.as_ref(), most, batch, observe);
+        let train = quality(&rows, MEASURED)?;
+        let validation = validation.as_ref().map(|set| quality(set, usize::MAX)).transpose()?;
+        return Ok(Finetuned {
+            parameters,
+            tensors,
+            rows: rows.samples.len(),
+            labels,
+            steps: total,
+            resumed_at: Some(total),
+            stopped_early: false,
+            loss: None,
+            best: None,
+            quality: TuningQuality { train_before: None, train, validation },
+        });
+    }
+    let mut log = TrainingLog::new(&run.out, run.resume);
     if run.overwrite {
         run.remove_checkpoints()?;
     }
-    let batch = run.micro_batch.unwrap_or(config.schedule.batch_size);
     let before = match &labels {
         // A language model can be good before; a new head knows nothing.
         None => Some(measure(&model, &rows, None, MEASURED, batch, observe)?),
         Some(_) => None,
     };
-    let total = config.schedule.steps(rows.samples.len());
     let mut unwritten = None;
+    let listening = run.stop.listen();
     let tuned = train(model, &rows.samples, evaluated, &config, |step| {
         if let Err(error) = log.step(step) {
             unwritten.get_or_insert(error);
@@ -275,7 +270,25 @@ pub(crate) fn finetune<K: Kind>(
         let (loss, speed) = (log.mean().unwrap_or(step.loss), log.speed(step));
         let detail = Detail::Training { loss, validation: step.validation, speed };
         observe(Event::Progress(Progress { stage: Stage::Finetuning, done: step.step + 1, total, detail }));
-    })?;
+        if run.stop.is_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    drop(listening);
+    let tuned = match tuned {
+        Ok(tuned) => tuned,
+        Err(error) => {
+            let checkpoints = read_dir(run.out.join(CHECKPOINTS));
+            if !checkpoints.is_ok_and(|mut files| files.next().is_some()) {
+                // There is nothing that its lines would be continued from.
+                log.discard();
+            }
+            return Err(match error {
+                ModelError::Stopped { step: done, steps: total, checkpoint: kept } => {
+                    RunError::Stopped { stage: Stage::Finetuning, done, total, kept }
+                }
+                error => error.into(),
+            });
+        }
+    };
     unwritten.map_or(Ok(()), Err)?;
     let mut quality = |set, most| measure(&tuned.model, set, labels.as_ref(), most, batch, observe);
     let quality = TuningQuality {
@@ -288,11 +301,9 @@ pub(crate) fn finetune<K: Kind>(
     let failed = load_error("adapter", run.out.display());
     let adapter = Adapter::from_model(&tuned.model, &run.lora, Some(&files.name)).map_err(&failed)?;
     let hyperinf_version = env!("CARGO_PKG_VERSION").to_owned();
-    let note = Note { hyperinf_version, labels: labels.clone(), max_length: limit.tokens() };
-    let path = Note::path(&run.out);
-    let note = stage_json(&path, &note)?;
-    let loss = log.mean();
-    let parameters = adapter.tensors.values().map(|tensor| tensor.num_elements()).sum();
+    let training = Some(digest);
+    let note = Note { hyperinf_version, labels: labels.clone(), max_length: limit.tokens(), training };
+    let (parameters, tensors) = size(&adapter);
     let (model, xxh3_128) = TuningSummary::model(files);
     let summary = TuningSummary {
         command: "finetune",
@@ -308,17 +319,20 @@ pub(crate) fn finetune<K: Kind>(
         steps: tuned.steps,
         quality: &quality,
     };
-    let summary_path = run.out.join(SUMMARY);
-    let summary = stage_json(&summary_path, &summary)?;
-    // The adapter comes last: it makes the folder an adapter, and then its labels must be there.
-    note.place()?;
-    summary.place()?;
-    log.place()?;
-    adapter.write(&run.out).map_err(&failed)?;
+    let (note_path, summary_path, log_path) = (Note::path(&run.out), run.out.join(SUMMARY), log.path());
+    let files = adapter.files(&run.out).map_err(&failed)?;
+    let mut staged = vec![stage_json(&note_path, &note)?, stage_json(&summary_path, &summary)?, log.stage(&log_path)?];
+    // The adapter comes last: it makes the folder an adapter.
+    for (path, bytes) in &files {
+        staged.push(Staged::new(path, |file| file.write_all(bytes).map_err(WriteError::Io))?);
+    }
+    let loss = log.mean();
+    publish(staged, &[])?;
+    log.discard();
     run.remove_checkpoints()?;
     Ok(Finetuned {
         parameters,
-        tensors: adapter.tensors.len(),
+        tensors,
         rows: rows.samples.len(),
         labels,
         steps: tuned.steps,
@@ -328,4 +342,9 @@ pub(crate) fn finetune<K: Kind>(
         best: tuned.best,
         quality,
     })
+}
+
+/// The numbers of an adapter's parameters and tensors.
+fn size(adapter: &Adapter) -> (usize, usize) {
+    (adapter.tensors.values().map(|tensor| tensor.num_elements()).sum(), adapter.tensors.len())
 }

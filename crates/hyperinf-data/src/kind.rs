@@ -4,6 +4,7 @@ use hyperinf_models::{
     Adaptable, Adapter, CheckpointNames, Limit, ModelKind, SampleModel, TokenizedSample, TrainConfig,
 };
 use hyperinf_scoring::Amount;
+use hyperinf_store::OutputFolder;
 
 use crate::dataset::{Content, Dataset};
 use crate::evaluate::{self, Evaluate, Evaluated};
@@ -134,6 +135,7 @@ pub(crate) trait AnyKind: Sync {
         &self,
         run: &Run,
         files: ModelFiles,
+        folder: OutputFolder,
         amount: Option<Amount>,
         device: &Device,
         observe: &mut dyn FnMut(Event),
@@ -165,11 +167,12 @@ impl<K: Kind> AnyKind for K {
         &self,
         run: &Run,
         files: ModelFiles,
+        folder: OutputFolder,
         amount: Option<Amount>,
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Influence, RunError> {
-        run::influence::<K>(run, files, amount, device, observe)
+        run::influence::<K>(run, files, folder, amount, device, observe)
     }
 
     fn finetune(

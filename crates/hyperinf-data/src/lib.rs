@@ -10,6 +10,7 @@
 //! | [`Kind`] | a kind of model: how it is loaded and how rows become its samples |
 //! | [`TextClassification`], [`LanguageModel`] | the kinds |
 //! | [`ModelFiles`] | the files of a model and its adapter, with hashes |
+//! | [`Stop`] | a request to stop a run between two batches; what is finished is kept |
 //! | [`Event`] | progress and notices, which a run reports to a callback |
 //!
 //! ```
@@ -54,11 +55,13 @@ mod quality;
 mod ranking;
 mod reason;
 mod recipe;
+mod resumption;
 mod run;
 mod run_error;
 mod samples;
 mod scored;
 mod selected;
+mod stop;
 mod subset;
 mod table;
 mod training_log;
@@ -94,6 +97,7 @@ pub use recipe::Recipe;
 pub use run::{GRADIENT_FILES, Run};
 pub use run_error::{Choice, Existing, RunError};
 pub use samples::{CutRow, LengthOptions, Samples};
+pub use stop::Stop;
 pub use subset::Subset;
 pub use table::Format;
 pub use tuning::TuningQuality;

@@ -1,11 +1,12 @@
-use std::fs::create_dir_all;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use hyperinf_gradients::{Estimate, Target};
-use hyperinf_models::Adapter;
-use hyperinf_scoring::{Amount, Options, QueryMode, Set, detect};
-use hyperinf_store::{GradientPair, GradientWriter, ProjectionSpec, StoreError, check_range, self_influence};
+use hyperinf_models::{Adapter, ModelError};
+use hyperinf_scoring::{Amount, Options, QueryMode, RankBy, Set, detect};
+use hyperinf_store::{
+    FileStamp, GradientPair, GradientWriter, OutputFolder, ProjectionSpec, RunKey, check_range, self_influence,
+};
 
 use crate::cross_check::{CrossCheck, Scoring};
 use crate::dataset::{Dataset, ReadOptions};
@@ -18,10 +19,14 @@ use crate::pattern::Pattern;
 use crate::prediction::{Prediction, predict};
 use crate::samples::{LengthOptions, Samples};
 use crate::scored::{ModelSamples, Scored};
+use crate::stop::Stop;
 use crate::{RunError, estimate};
 
 /// The names of the files of gradients in [`Run::out`].
 pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gradients.safetensors"];
+
+/// The generation of per-sample gradients: another one where the same program version would write other numbers.
+const GENERATION: &str = "1";
 
 /// A run from rows to scores: which training rows helped or harmed the predictions on the query rows.
 ///
@@ -45,6 +50,7 @@ pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gra
 /// | `batch_size` | 16 | rows of a backward pass | ≥ 1 |
 /// | `out` | `hyperinf-out` | the folder of the gradients; created if missing | |
 /// | `device_name` | the device itself | the device's name: gradients of another device are not reused | |
+/// | `stop` | never | a request to stop between two batches | |
 #[derive(Clone)]
 pub struct Run {
     /// The model.
@@ -73,10 +79,16 @@ pub struct Run {
     pub blocks: Option<Pattern>,
     /// Rows of a backward pass.
     pub batch_size: usize,
+    /// What rankings and selections are by.
+    pub rank_by: RankBy,
+    /// The memory in bytes that scoring may take; `None` for what the system grants.
+    pub memory: Option<f64>,
     /// The folder of the gradients.
     pub out: PathBuf,
     /// The name of the device, a part of the key under which gradients are reused.
     pub device_name: String,
+    /// A request to stop between two batches.
+    pub stop: Stop,
 }
 
 impl Default for Run {
@@ -95,8 +107,11 @@ impl Default for Run {
             seeds: None,
             blocks: None,
             batch_size: 16,
+            rank_by: RankBy::default(),
+            memory: None,
             out: PathBuf::from("hyperinf-out"),
             device_name: String::new(),
+            stop: Stop::default(),
         }
     }
 }
@@ -106,8 +121,11 @@ impl Run {
     ///
     /// # Errors
     ///
-    /// [`RunError::Conflict`] or [`RunError::Seeds`].
+    /// [`RunError::Conflict`], [`RunError::Seeds`], or [`RunError::Model`] for a batch of no rows.
     pub fn validate(&self) -> Result<(), RunError> {
+        if self.batch_size == 0 {
+            return Err(ModelError::Setting { name: "batch_size", value: 0.0, expected: "at least 1" }.into());
+        }
         estimate::check(self.estimate, &self.options, self.projection.is_some())?;
         self.check_draws()
     }
@@ -119,10 +137,6 @@ impl Run {
     /// # Errors
     ///
     /// See [`RunError`]. Gradients that were computed remain in hidden files, from which the same run resumes.
-    ///
-    /// # Panics
-    ///
-    /// If `batch_size` is 0.
     pub fn attribute(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Influence, RunError> {
         self.influence(device, None, observe)
     }
@@ -196,7 +210,8 @@ impl Run {
         Ok(Detection { influence, order, self_influence, removed, cross_check })
     }
 
-    /// Scores the training rows for the mean query, and selects those that help it most.
+    /// Scores the training rows for the mean query, and selects those that help it most; by magnitude those that matter
+    /// most to it, helpful or harmful.
     ///
     /// # Errors
     ///
@@ -229,10 +244,11 @@ impl Run {
         observe: &mut dyn FnMut(Event),
     ) -> Result<(), RunError> {
         self.validate()?;
+        earlier.pair.memory = self.memory;
         let Scored { attribution, repeats, known } =
             Scored::new(self, &mut earlier.pair, earlier.model.as_ref(), device, observe)?;
         (earlier.attribution, earlier.repeats, earlier.known) = (attribution, repeats, known);
-        (earlier.estimate, earlier.query_mode) = (self.estimate, self.options.query);
+        (earlier.estimate, earlier.query_mode, earlier.rank_by) = (self.estimate, self.options.query, self.rank_by);
         Ok(())
     }
 
@@ -264,9 +280,9 @@ impl Run {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Influence, RunError> {
         self.validate()?;
-        create_dir_all(&self.out).map_err(|e| StoreError::output(&self.out, e))?;
+        let folder = OutputFolder::new(&self.out, &[], &[])?;
         let files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
-        files.kind().influence(self, files, amount, device, observe)
+        files.kind().influence(self, files, folder, amount, device, observe)
     }
 }
 
@@ -274,6 +290,7 @@ impl Run {
 pub(crate) fn influence<K: Kind>(
     run: &Run,
     files: ModelFiles,
+    folder: OutputFolder,
     amount: Option<Amount>,
     device: &Device,
     observe: &mut dyn FnMut(Event),
@@ -281,15 +298,16 @@ pub(crate) fn influence<K: Kind>(
     K::check_estimate(run.estimate)?;
     let read = |set, path: &PathBuf| {
         let failed = |source| RunError::Dataset { set, path: path.clone(), source };
-        Dataset::<K::Content>::read(set, path, &run.read).map_err(failed)
+        unchanged(path, || Dataset::<K::Content>::read(set, path, &run.read).map_err(failed))
     };
     let (train, query) = (read(Set::Train, &run.train)?, read(Set::Query, &run.query)?);
     check_amount(amount, train.rows.len())?;
-    let folder = files.adapter.as_ref().ok_or_else(|| RunError::NoAdapter { model: run.model.clone() })?;
-    let mut adapter = Adapter::read(folder).map_err(files.of_adapter())?;
+    let from = files.adapter.as_ref().ok_or_else(|| RunError::NoAdapter { model: run.model.clone() })?;
+    let mut adapter = Adapter::read(from).map_err(files.of_adapter())?;
     // Nothing is trained any more.
     adapter.config.lora.dropout = 0.0;
     let prepared = K::load(&files, Some(&adapter), &train, device)?;
+    files.check_unchanged()?;
     let limit = run.length.limit::<K>(&prepared.model, files.note().map(|note| note.max_length))?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
     let (mut train, query) = (samples(train)?, samples(query)?);
@@ -297,13 +315,21 @@ pub(crate) fn influence<K: Kind>(
     notify(&query, observe);
     let Prepared { model, processor } = prepared;
     let device_name = if run.device_name.is_empty() { format!("{device:?}") } else { run.device_name.clone() };
-    let key = format!("{} {} {device_name}", env!("CARGO_PKG_VERSION"), files.fingerprint());
+    let key = RunKey::from([
+        ("program", format!("{}/{GENERATION}", env!("CARGO_PKG_VERSION"))),
+        ("model, adapter and tokenizer", files.fingerprint()),
+        ("device", device_name),
+        ("batch size", run.batch_size.to_string()),
+        ("maximum length", limit.tokens().to_string()),
+    ]);
     let extractor = Extractor::<K> { run, model: &model, key };
+    extractor.check_memory(&train, &query, device)?;
     let gradients = [
         extractor.write(GRADIENT_FILES[0], Target::Loss, &train, observe)?,
         extractor.write(GRADIENT_FILES[1], Target::Measure, &query, observe)?,
     ];
     let mut pair = GradientPair::open(gradients[0].path(), gradients[1].path())?;
+    pair.memory = run.memory;
     let labels = K::labels(&processor).cloned();
     let [train_writer, query_writer] = &gradients;
     let of_train = predictions::<K>(run, &model, &train, train_writer, observe)?;
@@ -325,9 +351,19 @@ pub(crate) fn influence<K: Kind>(
         pair,
         files,
         query_mode: run.options.query,
+        rank_by: run.rank_by,
         gradients,
+        _folder: folder,
         model: Box::new(model),
     })
+}
+
+/// Reads a file, and fails if it was changed in the meantime.
+pub(crate) fn unchanged<T>(path: &Path, read: impl FnOnce() -> Result<T, RunError>) -> Result<T, RunError> {
+    let stamp = || path.is_file().then(|| FileStamp::at(path).ok()).flatten();
+    let before = stamp();
+    let read = read()?;
+    if before == stamp() { Ok(read) } else { Err(RunError::Changed { path: path.to_owned() }) }
 }
 
 /// What the model predicts for samples; where the losses do not say it, the model runs again, without gradients.

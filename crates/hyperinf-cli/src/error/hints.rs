@@ -1,5 +1,5 @@
 use hyperinf::curvature::CurvatureError;
-use hyperinf::data::{DataError, Existing, Reason, RunError};
+use hyperinf::data::{DataError, Existing, Reason, RunError, Stage};
 use hyperinf::eval::TruthError;
 use hyperinf::models::LoadError;
 use hyperinf::scoring::{ScoreError, SpecError};
@@ -29,6 +29,7 @@ impl CliError {
                 Numbers::NotConverged { .. } => Some(LARGER_DAMPING.into()),
                 Numbers::Library(error) => library_hint(error),
             },
+            Self::Stopped(error) => library_hint(error),
         }
     }
 }
@@ -66,6 +67,7 @@ fn library_hint(error: &Library) -> Option<String> {
         Library::Score(ScoreError::Curvature(_)) => {
             "give the block two sides, take --structure per-block, or another method".into()
         }
+        Library::Score(ScoreError::Underflow { .. }) => return None,
         Library::Score(_) => LARGER_DAMPING.into(),
         Library::Truth(TruthError::OtherTask { .. }) => "give this task a bank of its own: --bank FILE.jsonl".into(),
         Library::Truth(TruthError::Diverged { .. }) => {
@@ -90,6 +92,7 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
             FileError::Type { .. } => "leave out tensors that are not gradients, convert those that are",
             FileError::Rank { .. } => "write one tensor per layer, its first dimension the samples",
             FileError::SampleCount { .. } => "row i of every block must be sample i",
+            FileError::Changed => "run again once nothing writes to the file",
             FileError::Truncated { .. } | FileError::Read { .. } => "write or copy the file again",
             FileError::NoSamples { .. } | FileError::NoBlocks => "check the program that wrote the file",
             _ => return None,
@@ -100,6 +103,10 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
         StoreError::Checkpoint { .. } => "write the same samples in the same order at every checkpoint",
         StoreError::NonFinite { .. } => "leave the sample out, or find out why its loss overflowed",
         StoreError::TooLarge { .. } => "scale all gradients of both files down by the same factor",
+        StoreError::Memory { .. } => {
+            "take one of these with --method, shrink the gradients with --project RANK, or allow more with --memory GIB"
+        }
+        StoreError::TooSmall { .. } => "a smaller damping or larger gradients give larger scores",
         StoreError::Range { .. } => "a larger damping or smaller gradients give smaller scores",
         _ => return None,
     })
@@ -114,6 +121,14 @@ fn run_hint(error: &RunError) -> Option<String> {
             "give --adapter, or train one first: hyperinf finetune --model … --train … --out ADAPTER".into()
         }
         RunError::NoBlock { .. } => "`*` stands for any characters: --blocks '*lora_B*'".into(),
+        RunError::Stopped { kept: None, .. } => "the same command starts again".into(),
+        RunError::Stopped { stage: Stage::Finetuning, kept: Some(path), .. } => {
+            format!("the same command with --resume continues from {}", path.display())
+        }
+        RunError::Stopped { kept: Some(path), .. } => {
+            format!("the same command resumes from the gradients in {}", path.display())
+        }
+        RunError::Changed { .. } => "run again once nothing writes to the file".into(),
         RunError::NotFinite { .. } => "leave the row out, or look for a damaged model".into(),
         RunError::NoTokenizer { .. } => "give its vocabulary: --tokenizer tokenizer.bin".into(),
         RunError::MaxLength { asked, .. } => {
@@ -160,10 +175,18 @@ fn data_hint(error: &DataError) -> Option<String> {
 /// The hint for a model that cannot be loaded.
 fn load_hint(error: &LoadError) -> Option<String> {
     Some(match error {
-        LoadError::AdapterShape { .. } | LoadError::AdapterTensors { .. } => {
+        LoadError::AdapterShape { .. } => {
             "give the model that the adapter was trained on: `base_model_name_or_path` in its adapter_config.json"
                 .into()
         }
+        LoadError::AdapterTensors { unused, .. } if unused.iter().any(|name| name.contains(".lora_")) => {
+            "give the model that the adapter was trained on: `base_model_name_or_path` in its adapter_config.json"
+                .into()
+        }
+        LoadError::AdapterPart { .. } | LoadError::AdapterFeature { .. } => {
+            "merge the adapter into its base with PEFT (`merge_and_unload`), and train an adapter without it".into()
+        }
+        LoadError::OwnHead(_) => "train a head: hyperinf finetune --model … --train … --out ADAPTER".into(),
         LoadError::Hub { name, .. } => return models::hint(name),
         LoadError::NoHead { .. } => "train one: hyperinf finetune --model … --train … --out ADAPTER".into(),
         LoadError::IsAdapter { .. } => "give the adapter's folder as --adapter, and its base as --model".into(),

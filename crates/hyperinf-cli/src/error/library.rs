@@ -53,6 +53,7 @@ enum Class {
     Usage,
     Input,
     Numbers,
+    Stopped,
 }
 
 impl Library {
@@ -63,7 +64,10 @@ impl Library {
                 | StoreError::TableFormat { .. }
                 | StoreError::OutputIsInput { .. }
                 | StoreError::Output { .. } => Class::Usage,
-                StoreError::Score(_) | StoreError::Range { .. } => Class::Numbers,
+                StoreError::Score(_)
+                | StoreError::Range { .. }
+                | StoreError::TooSmall { .. }
+                | StoreError::Memory { .. } => Class::Numbers,
                 _ => Class::Input,
             },
             Self::Score(ScoreError::NoCaptures)
@@ -78,7 +82,11 @@ impl Library {
                 | RunError::Seeds { .. }
                 | RunError::Conflict { .. }
                 | RunError::NoTokenizer { .. } => Class::Usage,
-                RunError::Dataset { .. } | RunError::NoKind { .. } | RunError::Load { .. } => Class::Input,
+                RunError::Stopped { .. } => Class::Stopped,
+                RunError::Dataset { .. }
+                | RunError::NoKind { .. }
+                | RunError::Load { .. }
+                | RunError::Changed { .. } => Class::Input,
                 _ => Class::Numbers,
             },
             Self::Model(
@@ -110,6 +118,7 @@ impl From<Library> for CliError {
             Class::Usage => Self::Usage(Box::new(Usage::Library(error))),
             Class::Input => Self::Input(Box::new(Input::Library(error))),
             Class::Numbers => Self::Numbers(Box::new(Numbers::Library(error))),
+            Class::Stopped => Self::Stopped(Box::new(error)),
         }
     }
 }

@@ -32,7 +32,6 @@ pub(crate) struct Summary<'a> {
     query_quality: Quality,
     /// The number of blocks whose gradients were taken.
     gradient_blocks: usize,
-    pub(crate) seconds: f64,
     /// The outputs, and results of the command beyond scores.
     #[serde(flatten)]
     more: Map<String, Value>,
@@ -89,7 +88,6 @@ impl<'a> Summary<'a> {
         settings: &Settings,
         found: &'a Influence,
         spread: Option<&Spread>,
-        seconds: f64,
         more: Map<String, Value>,
     ) -> Self {
         let files = &found.files;
@@ -118,7 +116,6 @@ impl<'a> Summary<'a> {
             train_quality: found.train.quality(found.labels.as_ref()),
             query_quality: found.query.quality(found.labels.as_ref()),
             gradient_blocks: found.pair.train.blocks().len(),
-            seconds,
             more,
         }
     }
