@@ -30,9 +30,9 @@ use crate::tuning::{TuningQuality, TuningSummary};
 pub(crate) const ADAPTER: &str = "adapter_config.json";
 /// The file of settings and figures.
 const SUMMARY: &str = "summary.json";
-/// All files that are written.
+/// All files that are written, the summary last.
 pub(crate) const OUTPUTS: [&str; 5] =
-    [ADAPTER, "adapter_model.safetensors", "hyperinf.json", SUMMARY, training_log::NAME];
+    [ADAPTER, "adapter_model.safetensors", "hyperinf.json", training_log::NAME, SUMMARY];
 /// The most training rows on which the trained model is measured.
 const MEASURED: usize = 1000;
 /// The folder of checkpoints in that of the adapter.
@@ -234,6 +234,7 @@ pub(crate) fn finetune<K: Kind>(
     let batch = run.micro_batch.unwrap_or(config.schedule.batch_size);
     if let Some(adapter) = run.resumption(&config, || Ok(digest.clone()), observe)? {
         run.remove_checkpoints()?;
+        TrainingLog::new(&run.out, false).discard();
         let (parameters, tensors) = size(&adapter);
         let model = adapter.apply(model).map_err(load_error("adapter", run.out.display()))?;
         let mut quality = |set, most| measure(&model, set, labels.as_ref(), most, batch, observe);
@@ -328,8 +329,9 @@ pub(crate) fn finetune<K: Kind>(
     }
     let loss = log.mean();
     publish(staged, &[])?;
-    log.discard();
+    // As long as there are checkpoints to resume from, the lines before them are needed.
     run.remove_checkpoints()?;
+    log.discard();
     Ok(Finetuned {
         parameters,
         tensors,

@@ -19,7 +19,7 @@ impl Finetune {
         let optional = [self.validation.as_deref(), self.tokenizer.as_deref()];
         let inputs: Vec<&Path> =
             [self.train.as_path(), Path::new(&self.model)].into_iter().chain(optional.into_iter().flatten()).collect();
-        let locked = OutputFolder::new(folder, &OUTPUTS, &inputs)?;
+        let locked = OutputFolder::of_command("finetune", folder, &OUTPUTS, &inputs)?;
         let checkpoints = folder.join(CHECKPOINTS);
         // The folder is removed at the end with everything in it.
         if let Ok(real) = canonicalize(&checkpoints)
