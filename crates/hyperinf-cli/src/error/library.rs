@@ -65,7 +65,10 @@ impl Library {
                 | StoreError::OutputIsInput { .. }
                 | StoreError::OtherSummary { .. }
                 | StoreError::Output { .. } => Class::Usage,
-                StoreError::Score(_) | StoreError::Range { .. } => Class::Numbers,
+                StoreError::Score(_)
+                | StoreError::Range { .. }
+                | StoreError::TooSmall { .. }
+                | StoreError::Memory { .. } => Class::Numbers,
                 _ => Class::Input,
             },
             Self::Score(ScoreError::NoCaptures)
