@@ -168,8 +168,7 @@ fn score(settings: &Settings, pair: &GradientPair, meter: &mut Meter) -> Result<
 
 fn write(folder: &OutputFolder, comparison: &Comparison<'_>, summary: &Summary) -> Result<(), CliError> {
     let (of_methods, of_pairs) = (summary.methods_table(), summary.pairs_table());
-    let [methods, pairs, picture, json] =
-        FILES.map(|n| folder.file(n));
+    let [methods, pairs, picture, json] = FILES.map(|n| folder.file(n));
     let methods = stage_csv(&methods, &of_methods.table())?;
     let pairs = stage_csv(&pairs, &of_pairs.table())?;
     let names: Vec<String> = comparison.computed().map(|(name, _)| name.to_owned()).collect();
