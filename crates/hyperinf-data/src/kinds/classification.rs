@@ -192,6 +192,10 @@ impl Kind for TextClassification {
         Some(&processor.labels)
     }
 
+    fn tokenizer(processor: &LabelledProcessor) -> Option<&TextTokenizer> {
+        Some(&processor.tokenizer)
+    }
+
     fn positions(model: &EncoderClassifier) -> usize {
         model.encoder.config().max_tokens
     }
