@@ -50,6 +50,7 @@ mod peft_rules;
 mod positions;
 mod projection;
 mod publication;
+mod quality;
 mod ranking;
 mod reference;
 mod refusals;
