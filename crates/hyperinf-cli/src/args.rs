@@ -146,8 +146,8 @@ pub(crate) enum Command {
     /// Choose the training rows that help the validation rows most
     ///
     /// Scores the training rows for the mean of the validation rows. DIR gets the best of them as selected.jsonl,
-    /// .csv or .parquet, in the data set's own format, order and columns, and summary.json. With several methods each
-    /// has its own folder, DIR/METHOD.
+    /// .csv or .parquet, in the data set's own format, order and columns, ranking.csv (every row with its score, the
+    /// best first), and summary.json. With several methods each has its own folder, DIR/METHOD.
     #[command(after_help = examples::SELECT, override_usage = examples::SELECT_USAGE)]
     Select(SelectArgs),
     /// Find wrong labels in real e-mails with every method, and compare them

@@ -11,7 +11,8 @@ use crate::error::CliError;
 use crate::influence::{Each, Job, Summary};
 use crate::progress::observer;
 use crate::score::{Settings, bars, counted, head};
-use crate::text::excerpt;
+use crate::terminal::name;
+use crate::text::{excerpt, excerpts};
 
 /// Queries in the printed summary.
 const QUERIES: usize = 3;
@@ -80,19 +81,21 @@ fn attribute(
 }
 
 fn print(out: &mut dyn Write, ranking: &Ranking<'_>) -> io::Result<()> {
-    let named = |label: &Option<&str>| label.map_or_else(String::new, |label| format!(" ({label})"));
+    let named = |label: &Option<&str>| label.map_or_else(String::new, |label| format!(" ({})", name(label)));
     match &ranking.query {
         RankedQuery::Each { query_id, text, label } => {
-            writeln!(out, "\nquery {query_id}{}: {}", named(label), excerpt(text))?;
+            writeln!(out, "\nquery {}{}: {}", name(&query_id.to_string()), named(label), excerpt(text))?;
         }
         RankedQuery::Mean { mean_of, .. } => {
             writeln!(out, "\nthe mean of {}", counted(*mean_of, "query", "queries"))?;
         }
     }
+    let rows = ranking.most_helpful.iter().chain(&ranking.most_harmful);
+    let mut texts = excerpts(&rows.map(|row| row.text).collect::<Vec<_>>()).into_iter();
     for (title, rows) in [("most helpful", &ranking.most_helpful), ("most harmful", &ranking.most_harmful)] {
         writeln!(out, "  {title}")?;
-        for ScoredRow { train_id, score, text, label } in rows {
-            writeln!(out, "  {score:>+10.3e}  {train_id}{}: {}", named(label), excerpt(text))?;
+        for (ScoredRow { train_id, score, label, .. }, text) in rows.iter().zip(&mut texts) {
+            writeln!(out, "  {score:>+10.3e}  {}{}: {text}", name(&train_id.to_string()), named(label))?;
         }
     }
     Ok(())

@@ -11,7 +11,8 @@ use crate::error::CliError;
 use crate::influence::{Each, Job, Summary, with_ending_of};
 use crate::progress::observer;
 use crate::score::{Settings, head};
-use crate::text::excerpt;
+use crate::terminal::name;
+use crate::text::excerpts;
 
 /// Rows that are printed.
 const SHOWN: usize = 10;
@@ -71,10 +72,11 @@ fn detect(args: &DetectArgs, each: &Each<'_>, before: Option<Influence>, cleaned
 
 fn print(out: &mut dyn Write, found: &Detection) -> io::Result<()> {
     writeln!(out, "\nthe most suspicious rows\n{:>4}  {:>10}  {:>8}  row", "rank", "score", "loss")?;
-    for place in 0..found.order.len().min(SHOWN) {
-        let (ScoredRow { train_id, score, text, label }, loss) = found.suspect(place);
-        let label = label.map_or_else(String::new, |label| format!(" ({label})"));
-        let (rank, text) = (place + 1, excerpt(text));
+    let suspects: Vec<_> = (0..found.order.len().min(SHOWN)).map(|place| found.suspect(place)).collect();
+    let texts = excerpts(&suspects.iter().map(|(row, _)| row.text).collect::<Vec<_>>());
+    for (place, ((ScoredRow { train_id, score, label, .. }, loss), text)) in suspects.iter().zip(texts).enumerate() {
+        let label = label.map_or_else(String::new, |label| format!(" ({})", name(label)));
+        let (rank, train_id) = (place + 1, name(&train_id.to_string()));
         writeln!(out, "{rank:>4}  {score:>+10.3e}  {loss:>8.3}  {train_id}{label}: {text}")?;
     }
     Ok(())

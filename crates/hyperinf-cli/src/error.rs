@@ -179,12 +179,12 @@ impl CliError {
         if texts.is_empty() { self.to_string() } else { texts.join(": ") }
     }
 
-    /// The message, its causes and a hint.
-    pub(crate) fn report(&self) -> String {
-        let mut text = format!("error: {self}");
-        for message in causes(self) {
-            if !text.ends_with(&message) {
-                text.push_str(&format!("\n  because: {message}"));
+    /// The message, its causes and a hint; `message` prepares each for its reader.
+    pub(crate) fn report(&self, message: impl Fn(&str) -> String) -> String {
+        let mut text = format!("error: {}", message(&self.to_string()));
+        for cause in causes(self).map(|cause| message(&cause)) {
+            if !text.ends_with(&cause) {
+                text.push_str(&format!("\n  because: {cause}"));
             }
         }
         if let Some(hint) = self.hint() {

@@ -11,7 +11,7 @@ use crate::device::open_device;
 use crate::error::CliError;
 use crate::progress::{duration, observer};
 use crate::score::counted;
-use crate::to_stdout;
+use crate::{terminal, to_stdout};
 
 /// Trains an adapter and writes it.
 ///
@@ -65,7 +65,7 @@ fn print(out: &mut dyn Write, found: &Finetuned, seconds: f64) -> io::Result<()>
     let rows = counted(*rows, "row", "rows");
     writeln!(out, "trained   {parameters} parameters in {tensors} tensors on {rows}")?;
     if let Some(labels) = labels {
-        let named = labels.names.iter().enumerate().map(|(class, name)| format!("{class} = {name}"));
+        let named = labels.names.iter().enumerate().map(|(class, name)| format!("{class} = {}", terminal::name(name)));
         writeln!(out, "labels    {}", named.collect::<Vec<_>>().join(", "))?;
     }
     let early = if *stopped_early { ", stopped early" } else { "" };

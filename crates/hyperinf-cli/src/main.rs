@@ -19,6 +19,7 @@
 //! | [`models`] | short names of models |
 //! | [`demo`] | `hyperinf demo`: every method on real e-mails |
 //! | [`error`] | errors with their exit codes |
+//! | [`terminal`] | text of strangers on a terminal |
 //!
 //! Numbers are computed by the library crates; the program parses arguments and writes results.
 
@@ -43,6 +44,7 @@ mod progress;
 mod score;
 mod select;
 mod sweep;
+mod terminal;
 mod text;
 
 use std::io::{self, BufWriter, Write};
@@ -89,8 +91,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // If standard error is closed, there is nowhere to report.
-            let _ = writeln!(io::stderr(), "{}", error.report());
+            terminal::tell(&error.report(terminal::message));
             ExitCode::from(error.exit_code())
         }
     }
@@ -98,7 +99,7 @@ fn main() -> ExitCode {
 
 /// Writes to standard output. A closed pipe, as after `| head`, counts as success.
 fn to_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), CliError> {
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = terminal::Visible::new(BufWriter::new(io::stdout().lock()));
     match write(&mut out).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Usage::Stdout(error).into()),
         _ => Ok(()),

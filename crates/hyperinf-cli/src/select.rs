@@ -17,7 +17,7 @@ use crate::score::{Settings, head};
 /// See [`CliError`]. No output is left behind, only hidden files from which the same run resumes.
 pub(crate) fn run(args: &SelectArgs) -> Result<(), CliError> {
     let name = with_ending_of("selected", &args.influence.train);
-    let outputs = [name.as_str(), "summary.json"];
+    let outputs = [name.as_str(), "ranking.csv", "summary.json"];
     let (query, mode) = (&args.validation, QueryModeArg::Mean);
     let job = Job { args: &args.influence, query, mode, seeds: None, outputs: &outputs };
     job.each(|each, before| select(args, each, before, &name))
@@ -38,13 +38,17 @@ fn select(args: &SelectArgs, each: &Each<'_>, before: Option<Influence>, name: &
     more.insert("selected".into(), json!(selected));
     let summary = Summary::new("select", &each.settings, &found.influence, None, each.seconds(), more);
     let (path, json, kept) = (folder.join(name), folder.join("summary.json"), found.kept());
-    let (selected, json) = (train.stage(&kept, &path)?, stage_json(&json, &summary)?);
+    let table = folder.join("ranking.csv");
+    let (selected, json, table) =
+        (train.stage(&kept, &path)?, stage_json(&json, &summary)?, found.stage_table(&table)?);
     selected.place()?;
+    table.place()?;
     json.place()?;
     earlier.remove()?;
     each.tell(&summary, |out| {
         head(out, &summary.scoring, summary.blocks(), summary.seconds)?;
-        writeln!(out, "selected  {} of {} rows: {}", kept.len(), train.data.total, path.display())
+        writeln!(out, "selected  {} of {} rows: {}", kept.len(), train.data.total, path.display())?;
+        writeln!(out, "scores    of every row: ranking.csv")
     })?;
     Ok(found.influence)
 }

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::error::{BadRow, listed};
+use crate::{BadRow, listed};
 
 /// Bad rows that are listed in one notice; of more only the number is given.
 const LISTED: usize = 5;

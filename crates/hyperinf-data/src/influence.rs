@@ -4,7 +4,7 @@ use std::path::Path;
 use hyperinf_curvature::BlockCurvature;
 use hyperinf_gradients::Estimate;
 use hyperinf_scoring::{Amount, Attribution, QueryMode, select};
-use hyperinf_store::{GradientPair, GradientWriter, IdColumn, Ids, StoreError};
+use hyperinf_store::{GradientPair, GradientWriter, IdColumn, Ids, StoreError, Unit};
 
 use crate::RunError;
 use crate::dataset::{Content, Dataset};
@@ -98,7 +98,7 @@ impl Influence {
             QueryMode::Each => self.query.ids(),
             QueryMode::Mean => IdColumn::numbered(1),
         };
-        Ids { queries, train: self.train.ids() }
+        Ids { queries, train: self.train.ids(), unit: Unit::Sample }
     }
 
     /// Moves the gradients to [`GRADIENT_FILES`] in a folder, for [`hyperinf_store::score`].

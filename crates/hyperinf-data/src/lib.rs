@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`Run`] | rows, a model and an adapter → gradients → scores: [`attribute`](Run::attribute), `detect`, `select` |
 //! | [`Finetune`] | rows and a model → an adapter |
-//! | [`Dataset`] | reads JSON lines, CSV and Parquet, with stable row ids and no silent loss |
+//! | [`Dataset`] | reads JSON lines, JSON arrays, CSV, TSV and Parquet, with stable row ids and no silent loss |
 //! | [`Subset`] | writes a part of a data set in its own format |
 //! | [`Kind`] | a kind of model: how it is loaded and how rows become its samples |
 //! | [`TextClassification`], [`LanguageModel`] | the kinds |
@@ -36,7 +36,9 @@ mod estimate;
 mod event;
 mod finetune;
 mod gradients;
+mod ids;
 mod influence;
+mod json_array;
 mod jsonl;
 mod kind;
 mod kinds;
@@ -45,10 +47,12 @@ mod model_files;
 mod parquet;
 mod pattern;
 mod ranking;
+mod reason;
 mod run;
 mod run_error;
 mod samples;
 mod scored;
+mod selected;
 mod subset;
 mod table;
 mod training_log;
@@ -60,9 +64,11 @@ pub use {
 
 pub use columns::{Cells, ColumnOptions, Columns, Header, Role};
 pub use dataset::{Content, Dataset, ReadOptions, Row};
-pub use error::{BadRow, DataError, Reason, SubsetError, listed};
+pub use delimited::{CsvError, CsvFault};
+pub use error::{DataError, SubsetError, listed};
 pub use event::{Detail, Event, Notice, Progress, Stage};
 pub use finetune::{Finetune, Finetuned};
+pub use ids::{IdError, sample_ids};
 pub use influence::{Detection, Influence, RowText, Rows, Selection};
 pub use kind::{Kind, Prepared};
 pub use kinds::{
@@ -72,6 +78,7 @@ pub use labels::Labels;
 pub use model_files::{ModelFiles, Note};
 pub use pattern::Pattern;
 pub use ranking::{RankedQuery, Ranking, RowId, ScoredRow};
+pub use reason::{BadRow, Reason};
 pub use run::{GRADIENT_FILES, Run};
 pub use run_error::{Choice, Existing, RunError};
 pub use samples::{CutRow, LengthOptions, Samples};

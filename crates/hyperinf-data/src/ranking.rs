@@ -192,7 +192,7 @@ impl Rows {
     }
 
     /// The text and label of a row.
-    fn content(&self, position: usize) -> (&str, Option<&str>) {
+    pub(crate) fn content(&self, position: usize) -> (&str, Option<&str>) {
         let content = &self.data.rows[position].content;
         (&content.text, content.label.as_deref())
     }

@@ -62,7 +62,7 @@ pub use checkpoints::{Checkpoint, tracin};
 pub use error::{StoreError, WriteError};
 pub use folder::OutputFolder;
 pub use gradient_file::{BadValue, FileError, GradientFile, GradientWriter, Precision, StoredBlock};
-pub use ids::{IdColumn, Ids};
+pub use ids::{IdColumn, Ids, Unit};
 pub use pair::{GradientPair, MatchedFile};
 pub use projection::{Directions, ProjectionSpec};
 pub use scores::{ErrorBars, SCORE_FORMATS, ScoreFile, ScoreFormat, check_range, ranks};

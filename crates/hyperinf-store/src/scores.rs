@@ -25,8 +25,8 @@ pub struct ScoreFormat {
 /// Writes scores with their metadata.
 type WriteScores = fn(&mut File, &ScoreTable<'_>, &Map<String, Value>) -> Result<(), WriteError>;
 
-/// Every format of scores: one tensor `[q, n]` of F32 in safetensors; rows of query_id, train_id, score and rank in the
-/// others.
+/// Every format of scores: one tensor `[q, n]` of F32 in safetensors; rows of query_id, train_id (of groups group_id),
+/// score and rank in the others.
 pub static SCORE_FORMATS: [ScoreFormat; 4] = [
     ScoreFormat { ending: "safetensors", holds_metadata: true, write: safetensors::write_scores },
     ScoreFormat { ending: "parquet", holds_metadata: true, write: parquet::write_scores },
@@ -161,7 +161,7 @@ impl<'a> ScoreTable<'a> {
             let query = |place: usize| chunk * queries + place / n;
             let mut columns = vec![
                 ("query_id", ids.queries.column((0..rows.len() * n).map(query))),
-                ("train_id", ids.train.column((0..rows.len()).flat_map(|_| 0..n))),
+                (ids.unit.column(), ids.train.column((0..rows.len()).flat_map(|_| 0..n))),
                 ("score", Column::Real(rows.iter().flatten().map(|&s| s as f32).collect())),
                 ("rank", Column::Whole(rows.iter().flat_map(|row| ranks(row)).collect())),
             ];

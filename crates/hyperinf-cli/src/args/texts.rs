@@ -44,6 +44,18 @@ pub(crate) struct ColumnArgs {
     /// Leave out rows that cannot be used, and list them; otherwise they are an error.
     #[arg(long, help_heading = "Data")]
     pub skip_bad_rows: bool,
+    /// What the columns in use of a Parquet file may unpack to
+    /// [default: 0.19 and 10 times its size].
+    #[arg(long, value_name = "GIB", value_parser = gib, verbatim_doc_comment)]
+    pub unpack_limit: Option<u64>,
+}
+
+/// Bytes of a positive number of GiB.
+fn gib(text: &str) -> Result<u64, String> {
+    match text.parse::<f64>() {
+        Ok(gib) if gib > 0.0 && gib.is_finite() => Ok((gib * f64::from(1 << 30)) as u64),
+        _ => Err("expected a positive number of GiB".into()),
+    }
 }
 
 /// Limits on the length of texts.
@@ -73,7 +85,7 @@ impl From<&ColumnArgs> for ReadOptions {
             messages: args.messages_column.clone(),
             id: args.id_column.clone(),
         };
-        Self { columns, skip_bad_rows: args.skip_bad_rows }
+        Self { columns, skip_bad_rows: args.skip_bad_rows, unpacked: args.unpack_limit }
     }
 }
 

@@ -132,7 +132,12 @@ fn run_hint(error: &RunError) -> Option<String> {
 /// The hint for a data set.
 fn data_hint(error: &DataError) -> Option<String> {
     Some(match error {
-        DataError::Rows { bad, .. } => match bad.first().map(|bad| &bad.reason) {
+        DataError::Rows { bad, of } => match bad.first().map(|bad| &bad.reason) {
+            // Leaving all rows out would leave nothing.
+            Some(Reason::TooLong { .. }) if bad.len() == *of => {
+                "cut long texts with --truncate, or take a larger --max-length".into()
+            }
+            _ if bad.len() == *of => return None,
             Some(Reason::TooLong { .. }) => "cut long texts with --truncate, take a larger --max-length, or leave \
                                              such rows out with --skip-bad-rows"
                 .into(),
@@ -146,6 +151,7 @@ fn data_hint(error: &DataError) -> Option<String> {
             format!("write labels as class numbers, 0 to {}", classes.saturating_sub(1))
         }
         DataError::Codec { .. } => "write the file again with another compression".into(),
+        DataError::Unpacked { .. } => "allow more with --unpack-limit if you trust the file".into(),
         DataError::Changed => "run again once nothing writes to the file".into(),
         _ => return None,
     })

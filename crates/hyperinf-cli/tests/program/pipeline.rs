@@ -3,7 +3,7 @@
 use hyperinf_tests::compare::assert_close;
 use serde_json::{Value, json};
 
-use crate::support::{Folder, device_names, read_scores};
+use crate::support::{Folder, csv_rows, device_names, read_scores};
 use crate::texts::{bert, completions, jsonl, llama, model, three_classes, two_kinds};
 
 const TRAINED: [&str; 9] =
@@ -82,7 +82,14 @@ fn an_encoder_from_rows_to_clean_rows() {
         let kept: Vec<usize> = found[40..].iter().map(|cells| cells[1].parse().expect("a row's number")).collect();
         let expected: Vec<Value> = (0..60).filter(|row| kept.contains(row)).map(|row| rows[row].clone()).collect();
         assert_eq!(chosen, jsonl(&expected), "the best, in the order of the file");
-        assert_eq!(folder.files_in("chosen"), ["selected.jsonl", "summary.json"]);
+        assert_eq!(folder.files_in("chosen"), ["ranking.csv", "selected.jsonl", "summary.json"]);
+        let ranking = csv_rows(&folder.file("chosen/ranking.csv"));
+        let best: Vec<bool> = ranking.iter().map(|row| row["selected"] == "true").collect();
+        assert_eq!(best, (0..60).map(|place| place < 20).collect::<Vec<_>>());
+        // The same scores as those of `detect`, from the other end.
+        for (row, cells) in ranking.iter().zip(found.iter().rev()) {
+            assert_eq!(row["score"], cells[4], "{row:?}");
+        }
     }
 }
 
@@ -298,7 +305,7 @@ fn results_of_an_earlier_run_do_not_stay_beside_new_ones() {
     let select = |train| run("select", train, "--validation", "chosen", &["--keep", "1"]);
     assert_eq!(select("train.jsonl"), "");
     assert_eq!(select("train.csv"), told("`selected.jsonl`", "chosen"));
-    assert_eq!(folder.files_in("chosen"), ["selected.csv", "summary.json"]);
+    assert_eq!(folder.files_in("chosen"), ["ranking.csv", "selected.csv", "summary.json"]);
 }
 
 #[test]

@@ -73,7 +73,11 @@ impl Content for LabelledText {
                          question1 and question2",
                     )
                 })?;
-                (usual.0.to_owned(), pair.or_else(|| usual.1.map(str::to_owned)))
+                // A second text that no row has is none: GLUE's single texts come with an empty `text_b`.
+                let second =
+                    usual.1.map(|second| header.holds_values(second).map(|holds| (second, holds))).transpose()?;
+                let second = second.filter(|&(_, holds)| holds).map(|(second, _)| second.to_owned());
+                (usual.0.to_owned(), pair.or(second))
             }
         };
         let label = header.find("label", &options.label, &["label", "labels"])?;
@@ -92,7 +96,7 @@ impl Content for LabelledText {
 
     fn read(columns: &LabelledColumns, cells: Cells<'_>) -> Result<Self, Reason> {
         let pair = columns.pair.as_ref().map(|column| cells.text(column)).transpose()?;
-        Ok(Self { text: cells.text(&columns.text)?, pair, label: cells.name(&columns.label)? })
+        Ok(Self { text: cells.text(&columns.text)?, pair, label: cells.label(&columns.label)? })
     }
 
     fn text(&self) -> String {

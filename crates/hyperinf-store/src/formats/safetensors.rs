@@ -30,7 +30,9 @@ pub(crate) fn write_scores(
     let mut metadata: HashMap<String, String> =
         metadata.iter().map(|(key, value)| (key.clone(), plain(value))).collect();
     let numbered = Ids::numbered(scores.queries(), scores.samples());
-    for (key, ids, places) in [("query_ids", &ids.queries, numbered.queries), ("train_ids", &ids.train, numbered.train)]
+    let train = format!("{}s", ids.unit.column());
+    for (key, ids, places) in
+        [("query_ids", &ids.queries, numbered.queries), (train.as_str(), &ids.train, numbered.train)]
     {
         if *ids != places {
             metadata.insert(key.to_owned(), serde_json::to_string(ids)?);
