@@ -46,7 +46,7 @@ pub(crate) struct ColumnArgs {
     pub skip_bad_rows: bool,
     /// What the columns in use of a Parquet file may unpack to
     /// [default: 0.19 and 10 times its size].
-    #[arg(long, value_name = "GIB", value_parser = gib, verbatim_doc_comment)]
+    #[arg(long, value_name = "GIB", value_parser = gib, help_heading = "Data")]
     pub unpack_limit: Option<u64>,
 }
 
