@@ -1,7 +1,9 @@
 //! Every integration test of the workspace, as one program.
 
 mod architecture;
+mod changed_files;
 mod chebyshev;
+mod checkpoints;
 mod conformance;
 mod curvature;
 mod decoder;
@@ -43,6 +45,7 @@ mod pages;
 mod peft;
 mod positions;
 mod projection;
+mod publication;
 mod ranking;
 mod reference;
 mod refusals;

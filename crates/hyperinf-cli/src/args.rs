@@ -4,6 +4,7 @@ mod compare;
 mod converge;
 mod estimate;
 mod eval;
+mod evaluate;
 mod examples;
 mod finetune;
 mod influence;
@@ -22,6 +23,7 @@ pub(crate) use converge::{ConvergeArgs, PrecisionArg};
 pub(crate) use estimate::EstimateArgs;
 pub(crate) use eval::EvalArgs;
 pub(crate) use eval::{CandidateArgs, ResultArgs, at_least, once};
+pub(crate) use evaluate::EvaluateArgs;
 pub(crate) use finetune::FinetuneArgs;
 pub(crate) use influence::{AttributeArgs, DetectArgs, InfluenceArgs, SelectArgs};
 pub(crate) use scoring::{
@@ -124,6 +126,12 @@ pub(crate) enum Command {
     /// PEFT loads; it also contains the training log.
     #[command(after_help = examples::FINETUNE)]
     Finetune(FinetuneArgs),
+    /// Evaluate a model on rows: loss, accuracy or perplexity, and what it predicts for each row
+    ///
+    /// A classifier's accuracy is compared with the share of the most frequent label, its loss with
+    /// the entropy of the labels' shares: what a guess achieves. Exit code 0 also for a bad model.
+    #[command(verbatim_doc_comment)]
+    Evaluate(EvaluateArgs),
     /// Score the rows of a training file for the rows of a query file
     ///
     /// Takes each row's gradients with respect to the model's adapters and scores
@@ -138,9 +146,9 @@ pub(crate) enum Command {
     /// Find the training rows that look wrong, and write the data without them
     ///
     /// Scores the training rows for the mean of the validation rows: wrong labels have the most negative scores. DIR
-    /// gets suspicious.csv (the most suspicious row first, with its score, training loss and self-influence),
-    /// summary.json and, with --remove, the data set without the most suspicious rows, in its own format, order and
-    /// columns. With several methods each has its own folder, DIR/METHOD.
+    /// gets suspicious.csv (the most suspicious row first, with the model's label and its probability, the score,
+    /// training loss and self-influence), summary.json and, with --remove, the data set without the most suspicious
+    /// rows, in its own format, order and columns. With several methods each has its own folder, DIR/METHOD.
     #[command(after_help = examples::DETECT, override_usage = examples::DETECT_USAGE)]
     Detect(DetectArgs),
     /// Choose the training rows that help the validation rows most

@@ -27,13 +27,14 @@ const SHOWN: usize = 3;
 pub(crate) fn run(args: &AttributeArgs) -> Result<(), CliError> {
     let scores_name = format!("scores.{}", args.format);
     let metadata = format!("{scores_name}.json");
-    let mut outputs = vec![scores_name.as_str(), "topk.jsonl", "summary.json"];
+    let mut outputs = vec![scores_name.as_str(), "topk.jsonl"];
     if !ScoreFile::at(&args.influence.out.join(&scores_name))?.format.holds_metadata {
         outputs.push(&metadata);
     }
     let mode = if args.uncertainty.is_some() { QueryModeArg::Mean } else { QueryModeArg::Each };
     let mode = args.query_mode.unwrap_or(mode);
-    let job = Job { args: &args.influence, query: &args.query, mode, seeds: args.uncertainty, outputs: &outputs };
+    let (command, seeds) = ("attribute", args.uncertainty);
+    let job = Job { command, args: &args.influence, query: &args.query, mode, seeds, outputs: &outputs };
     job.each(|each, before| attribute(args, each, before, &scores_name))
 }
 
@@ -45,22 +46,22 @@ fn attribute(
 ) -> Result<Influence, CliError> {
     let (folder, Settings { device, .. }) = (&each.folder, &each.settings);
     let scores = ScoreFile::at(&folder.join(scores_name))?;
-    let earlier = each.earlier("attribute", "scores.");
+    let earlier = each.earlier("scores.");
     let mut found = match before {
         None => each.run.attribute(device, &mut observer())?,
         Some(before) => each.run.attribute_again(before, device, &mut observer())?,
     };
     let spread = each.judge(&mut found)?;
-    let summary = Summary::new("attribute", &each.settings, &found, spread.as_ref(), each.seconds(), each.outputs());
-    let (topk, json) = (folder.join("topk.jsonl"), folder.join("summary.json"));
-    let (topk, json) = (found.stage_rankings(&topk, args.top_k)?, stage_json(&json, &summary)?);
+    let summary = Summary::new("attribute", &each.settings, &found, spread.as_ref(), each.outputs());
+    let summary_name = each.summary_name();
+    let (topk, json, beside) = (folder.join("topk.jsonl"), folder.join(&summary_name), scores.metadata_file());
     let (found_scores, bars) = (&found.attribution.scores, spread.as_ref().map(bars));
-    scores.write(found_scores, bars, &found.ids(), &summary.metadata())?;
-    topk.place()?;
-    json.place()?;
-    earlier.remove()?;
+    let mut results = scores.stage(&beside, found_scores, bars, &found.ids(), &summary.metadata())?;
+    results.push(found.stage_rankings(&topk, args.top_k)?);
+    results.push(stage_json(&json, &summary)?);
+    earlier.replace(results)?;
     each.tell(&summary, |out| {
-        head(out, &summary.scoring, summary.blocks(), summary.seconds)?;
+        head(out, &summary.scoring, summary.blocks(), each.seconds())?;
         if let Some(spread) = &spread {
             let Stability { spearman, top, overlap } = spread.stability;
             let seeds = found.repeats.len();
@@ -75,7 +76,7 @@ fn attribute(
         if queries > QUERIES {
             writeln!(out, "\n… and {}", counted(queries - QUERIES, "more query", "more queries"))?;
         }
-        writeln!(out, "\nEverything: {scores_name}, topk.jsonl, summary.json in {}", folder.display())
+        writeln!(out, "\nEverything: {scores_name}, topk.jsonl, {summary_name} in {}", folder.display())
     })?;
     Ok(found)
 }

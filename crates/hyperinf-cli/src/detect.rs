@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use hyperinf::data::{Detection, Influence, ScoredRow};
+use hyperinf::data::{Detection, Influence, Prediction, ScoredRow};
 use hyperinf::store::stage_json;
 use serde_json::json;
 
@@ -24,18 +24,18 @@ const SHOWN: usize = 10;
 /// See [`CliError`]. No output is left behind, only hidden files from which the same run resumes.
 pub(crate) fn run(args: &DetectArgs) -> Result<(), CliError> {
     let cleaned = with_ending_of("cleaned", &args.influence.train);
-    let mut outputs = vec!["suspicious.csv", "summary.json"];
+    let mut outputs = vec!["suspicious.csv"];
     if args.remove.is_some() {
         outputs.push(&cleaned);
     }
     let (query, mode) = (&args.validation, QueryModeArg::Mean);
-    let job = Job { args: &args.influence, query, mode, seeds: None, outputs: &outputs };
+    let job = Job { command: "detect", args: &args.influence, query, mode, seeds: None, outputs: &outputs };
     job.each(|each, before| detect(args, each, before, &cleaned))
 }
 
 fn detect(args: &DetectArgs, each: &Each<'_>, before: Option<Influence>, cleaned: &str) -> Result<Influence, CliError> {
     let (folder, Settings { device, .. }) = (&each.folder, &each.settings);
-    let earlier = each.earlier("detect", "cleaned.");
+    let earlier = each.earlier("cleaned.");
     let amount = args.remove.map(|remove| remove.0);
     let found = match before {
         None => each.run.detect(amount, device, &mut observer()),
@@ -45,37 +45,43 @@ fn detect(args: &DetectArgs, each: &Each<'_>, before: Option<Influence>, cleaned
     each.judge(&mut found.influence)?;
     let train = &found.influence.train;
     let mut more = each.outputs();
+    more.insert("cross_check".into(), json!(found.cross_check));
     if args.remove.is_some() {
         let removed: Vec<String> = found.removed.iter().map(|&sample| train.id(sample).to_string()).collect();
         more.insert("removed".into(), json!(removed));
     }
-    let summary = Summary::new("detect", &each.settings, &found.influence, None, each.seconds(), more);
-    let (table, json, cleaned) = (folder.join("suspicious.csv"), folder.join("summary.json"), folder.join(cleaned));
-    let (table, json, kept) = (found.stage_table(&table)?, stage_json(&json, &summary)?, found.kept());
+    let summary = Summary::new("detect", &each.settings, &found.influence, None, more);
+    let summary_name = each.summary_name();
+    let (table, json, cleaned) = (folder.join("suspicious.csv"), folder.join(&summary_name), folder.join(cleaned));
+    let (mut results, kept) = (vec![found.stage_table(&table)?], found.kept());
     if args.remove.is_some() {
-        train.stage(&kept, &cleaned)?.place()?;
+        results.push(train.stage(&kept, &cleaned)?);
     }
-    table.place()?;
-    json.place()?;
-    earlier.remove()?;
+    results.push(stage_json(&json, &summary)?);
+    earlier.replace(results)?;
     each.tell(&summary, |out| {
-        head(out, &summary.scoring, summary.blocks(), summary.seconds)?;
+        head(out, &summary.scoring, summary.blocks(), each.seconds())?;
         print(out, &found)?;
         if args.remove.is_some() {
             let (kept, total) = (kept.len(), train.data.total);
             writeln!(out, "\n{kept} of {total} rows are kept in {}", cleaned.display())?;
         }
-        writeln!(out, "\nEvery row: suspicious.csv; how: summary.json; in {}", folder.display())
+        writeln!(out, "\nEvery row: suspicious.csv; how: {summary_name}; in {}", folder.display())
     })?;
     Ok(found.influence)
 }
 
 fn print(out: &mut dyn Write, found: &Detection) -> io::Result<()> {
+    let Influence { train, labels, .. } = &found.influence;
+    writeln!(out, "model     {}, on the training rows", train.quality(labels.as_ref()))?;
     writeln!(out, "\nthe most suspicious rows\n{:>4}  {:>10}  {:>8}  row", "rank", "score", "loss")?;
     let suspects: Vec<_> = (0..found.order.len().min(SHOWN)).map(|place| found.suspect(place)).collect();
     let texts = excerpts(&suspects.iter().map(|(row, _)| row.text).collect::<Vec<_>>());
-    for (place, ((ScoredRow { train_id, score, label, .. }, loss), text)) in suspects.iter().zip(texts).enumerate() {
-        let label = label.map_or_else(String::new, |label| format!(" ({})", name(label)));
+    for (place, ((row, Prediction { loss, .. }), text)) in suspects.iter().zip(texts).enumerate() {
+        let ScoredRow { train_id, score, label, .. } = row;
+        let guess = found.guess(place).map(|(label, probability)| format!("; model: {} {probability:.2}", name(label)));
+        let guess = guess.unwrap_or_default();
+        let label = label.map_or_else(String::new, |label| format!(" ({}{guess})", name(label)));
         let (rank, train_id) = (place + 1, name(&train_id.to_string()));
         writeln!(out, "{rank:>4}  {score:>+10.3e}  {loss:>8.3}  {train_id}{label}: {text}")?;
     }

@@ -26,6 +26,9 @@ pub(crate) enum CliError {
     /// 4: the numbers allow no answer.
     #[error(transparent)]
     Numbers(Box<Numbers>),
+    /// 128 and the signal's number: a signal stopped the run, and what is finished is kept.
+    #[error(transparent)]
+    Stopped(Box<Library>),
 }
 
 /// A flag, a name, the device or an output path is wrong.
@@ -164,7 +167,13 @@ impl CliError {
             Self::Usage(_) => 2,
             Self::Input(_) => 3,
             Self::Numbers(_) => 4,
+            Self::Stopped(_) => 128,
         }
+    }
+
+    /// Whether a signal stopped the run.
+    pub(crate) fn is_stopped(&self) -> bool {
+        matches!(self, Self::Stopped(_))
     }
 
     /// The causes, the first cause last, without the message itself.

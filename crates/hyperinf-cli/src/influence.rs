@@ -4,7 +4,6 @@ mod earlier;
 mod summary;
 
 use std::cell::RefCell;
-use std::fs::create_dir_all;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -12,10 +11,11 @@ use std::time::Instant;
 use hyperinf::data::{GRADIENT_FILES, Influence, Pattern, Run};
 use hyperinf::eval::{Spread, between};
 use hyperinf::scoring::MethodSpec;
-use hyperinf::store::{StoreError, check_output};
+use hyperinf::store::{OutputFolder, check_output};
 
 use crate::args::{InfluenceArgs, QueryModeArg};
 use crate::error::CliError;
+use crate::interrupt;
 use crate::score::{self, Settings};
 use crate::text::size;
 use crate::to_stdout;
@@ -26,13 +26,14 @@ const TOP: usize = 10;
 
 /// The choices of one command, whatever its methods.
 pub(crate) struct Job<'a> {
+    pub(crate) command: &'static str,
     pub(crate) args: &'a InfluenceArgs,
     /// The query rows.
     pub(crate) query: &'a Path,
     pub(crate) mode: QueryModeArg,
     /// Seeds for error bars.
     pub(crate) seeds: Option<usize>,
-    /// The names of the files that will be written.
+    /// The names of the files that will be written, but for the summary.
     pub(crate) outputs: &'a [&'a str],
 }
 
@@ -65,10 +66,16 @@ impl Job<'_> {
             Ok(Each { job: self, settings, run, folder, began: Instant::now(), json: several.then_some(&summaries) })
         };
         let methods = methods.iter().map(each).collect::<Result<Vec<_>, _>>()?;
-        methods.iter().try_for_each(|each| self.check_outputs(&each.folder))?;
+        methods.iter().try_for_each(|each| self.check_outputs(each))?;
+        let folder = args.out.display();
+        interrupt::set_hint(format!(
+            "interrupted: no results were written; the same command resumes from finished gradients in {folder}"
+        ));
         let mut found = None;
         for mut each in methods {
             each.began = Instant::now();
+            // `--out` itself is the run's, which keeps gradients there.
+            let _own = if several { Some(OutputFolder::new(&each.folder, &[], &[])?) } else { None };
             found = Some(run(&each, found)?);
         }
         if several && args.scoring.json {
@@ -101,16 +108,19 @@ impl Job<'_> {
             batch_size: args.batch_size as usize,
             out: args.out.clone(),
             device_name: settings.device_name.clone(),
+            stop: interrupt::stop(),
         };
         run.validate()?;
         Ok((settings, run))
     }
 
-    fn check_outputs(&self, folder: &Path) -> Result<(), CliError> {
-        create_dir_all(folder).map_err(|e| StoreError::output(folder, e))?;
+    /// Fails if an output cannot be written. Folders that are created for that are gone again.
+    fn check_outputs(&self, each: &Each<'_>) -> Result<(), CliError> {
         let (args, inputs) = (self.args, [self.args.train.as_path(), self.query]);
+        let summary = each.summary_name();
+        let outputs: Vec<&str> = self.outputs.iter().copied().chain([&*summary]).collect();
+        let _folder = OutputFolder::new(&each.folder, &outputs, &inputs)?;
         let gradients = if args.keep_gradients { &GRADIENT_FILES[..] } else { &[] };
-        self.outputs.iter().try_for_each(|name| check_output(&folder.join(name), &inputs))?;
         Ok(gradients.iter().try_for_each(|name| check_output(&args.out.join(name), &inputs))?)
     }
 

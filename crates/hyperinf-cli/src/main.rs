@@ -5,6 +5,7 @@
 //! | [`args`] | the command line |
 //! | [`score`] | `hyperinf score`: from gradient files to scores |
 //! | [`finetune`] | `hyperinf finetune`: an adapter from rows of text |
+//! | [`evaluate`] | `hyperinf evaluate`: how well a model predicts rows |
 //! | [`attribute`] | `hyperinf attribute`: scores of training rows for query rows |
 //! | [`detect`] | `hyperinf detect`: training rows that look wrong |
 //! | [`select`] | `hyperinf select`: the training rows that help most |
@@ -18,6 +19,7 @@
 //! | [`methods`] | `hyperinf methods`: the list of methods |
 //! | [`models`] | short names of models |
 //! | [`demo`] | `hyperinf demo`: every method on real e-mails |
+//! | [`interrupt`] | signals: how an interrupted run ends |
 //! | [`error`] | errors with their exit codes |
 //! | [`terminal`] | text of strangers on a terminal |
 //!
@@ -33,11 +35,13 @@ mod detect;
 mod device;
 mod error;
 mod eval;
+mod evaluate;
 mod figure;
 mod finetune;
 mod grid;
 mod influence;
 mod inspect;
+mod interrupt;
 mod methods;
 mod models;
 mod progress;
@@ -64,6 +68,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const WIDEST_HELP: usize = 100;
 
 fn main() -> ExitCode {
+    interrupt::install();
     let width = grid::width().min(WIDEST_HELP);
     let matches = Cli::command().term_width(width).try_get_matches();
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
@@ -77,6 +82,7 @@ fn main() -> ExitCode {
     let outcome = match &cli.command {
         Command::Score(args) => score::run(args),
         Command::Finetune(args) => finetune::run(args),
+        Command::Evaluate(args) => evaluate::run(args),
         Command::Attribute(args) => attribute::run(args),
         Command::Detect(args) => detect::run(args),
         Command::Select(args) => select::run(args),
@@ -92,7 +98,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             terminal::tell(&error.report(terminal::message));
-            ExitCode::from(error.exit_code())
+            ExitCode::from(if error.is_stopped() { interrupt::exit_code() } else { error.exit_code() })
         }
     }
 }

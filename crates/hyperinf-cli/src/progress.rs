@@ -78,12 +78,23 @@ pub(crate) fn warn(note: &str) {
     tell(&format!("warning: {}", message(note)));
 }
 
+/// Tells on standard error what is no problem.
+fn note(note: &str) {
+    // Without standard error nobody reads it.
+    let _ = writeln!(stderr(), "note: {note}");
+}
+
 /// Shows the progress and the notices of a run.
 pub(crate) fn observer() -> impl FnMut(Event) {
     let mut current: Option<(Stage, Progress)> = None;
     move |event| match event {
         Event::Notice(Notice::IdleProjection { rank }) => {
             warn(&format!("--project {rank} has no effect: no side of any block is longer"));
+        }
+        Event::Notice(
+            notice @ (Notice::Earlier { .. } | Notice::ResumedTraining { .. } | Notice::AlreadyTrained { .. }),
+        ) => {
+            notice.to_string().lines().for_each(note);
         }
         Event::Notice(notice) => notice.to_string().lines().for_each(warn),
         Event::Progress(at) => {

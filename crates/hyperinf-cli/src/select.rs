@@ -17,15 +17,15 @@ use crate::score::{Settings, head};
 /// See [`CliError`]. No output is left behind, only hidden files from which the same run resumes.
 pub(crate) fn run(args: &SelectArgs) -> Result<(), CliError> {
     let name = with_ending_of("selected", &args.influence.train);
-    let outputs = [name.as_str(), "ranking.csv", "summary.json"];
+    let outputs = [name.as_str(), "ranking.csv"];
     let (query, mode) = (&args.validation, QueryModeArg::Mean);
-    let job = Job { args: &args.influence, query, mode, seeds: None, outputs: &outputs };
+    let job = Job { command: "select", args: &args.influence, query, mode, seeds: None, outputs: &outputs };
     job.each(|each, before| select(args, each, before, &name))
 }
 
 fn select(args: &SelectArgs, each: &Each<'_>, before: Option<Influence>, name: &str) -> Result<Influence, CliError> {
     let (folder, Settings { device, .. }) = (&each.folder, &each.settings);
-    let earlier = each.earlier("select", "selected.");
+    let earlier = each.earlier("selected.");
     let found = match before {
         None => each.run.select(args.keep.0, device, &mut observer()),
         Some(before) => each.run.select_again(before, args.keep.0, device, &mut observer()),
@@ -36,17 +36,12 @@ fn select(args: &SelectArgs, each: &Each<'_>, before: Option<Influence>, name: &
     let mut more = each.outputs();
     let selected: Vec<String> = found.selected.iter().map(|&sample| train.id(sample).to_string()).collect();
     more.insert("selected".into(), json!(selected));
-    let summary = Summary::new("select", &each.settings, &found.influence, None, each.seconds(), more);
-    let (path, json, kept) = (folder.join(name), folder.join("summary.json"), found.kept());
+    let summary = Summary::new("select", &each.settings, &found.influence, None, more);
+    let (path, json, kept) = (folder.join(name), folder.join(each.summary_name()), found.kept());
     let table = folder.join("ranking.csv");
-    let (selected, json, table) =
-        (train.stage(&kept, &path)?, stage_json(&json, &summary)?, found.stage_table(&table)?);
-    selected.place()?;
-    table.place()?;
-    json.place()?;
-    earlier.remove()?;
+    earlier.replace(vec![train.stage(&kept, &path)?, found.stage_table(&table)?, stage_json(&json, &summary)?])?;
     each.tell(&summary, |out| {
-        head(out, &summary.scoring, summary.blocks(), summary.seconds)?;
+        head(out, &summary.scoring, summary.blocks(), each.seconds())?;
         writeln!(out, "selected  {} of {} rows: {}", kept.len(), train.data.total, path.display())?;
         writeln!(out, "scores    of every row: ranking.csv")
     })?;

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | [`Run`] | rows, a model and an adapter → gradients → scores: [`attribute`](Run::attribute), `detect`, `select` |
 //! | [`Finetune`] | rows and a model → an adapter |
+//! | [`Evaluate`] | rows and a model → predictions and a [`Quality`] |
 //! | [`Dataset`] | reads JSON lines, JSON arrays, CSV, TSV and Parquet, with stable row ids and no silent loss |
 //! | [`Subset`] | writes a part of a data set in its own format |
 //! | [`Kind`] | a kind of model: how it is loaded and how rows become its samples |
 //! | [`TextClassification`], [`LanguageModel`] | the kinds |
 //! | [`ModelFiles`] | the files of a model and its adapter, with hashes |
+//! | [`Stop`] | a request to stop a run between two batches; what is finished is kept |
 //! | [`Event`] | progress and notices, which a run reports to a callback |
 //!
 //! ```
@@ -29,10 +31,12 @@
 //! ```
 
 mod columns;
+mod cross_check;
 mod dataset;
 mod delimited;
 mod error;
 mod estimate;
+mod evaluate;
 mod event;
 mod finetune;
 mod gradients;
@@ -46,16 +50,22 @@ mod labels;
 mod model_files;
 mod parquet;
 mod pattern;
+mod prediction;
+mod quality;
 mod ranking;
 mod reason;
+mod recipe;
+mod resumption;
 mod run;
 mod run_error;
 mod samples;
 mod scored;
 mod selected;
+mod stop;
 mod subset;
 mod table;
 mod training_log;
+mod tuning;
 
 // The crates whose types are in signatures, so that a manifest need not name them.
 pub use {
@@ -63,10 +73,12 @@ pub use {
 };
 
 pub use columns::{Cells, ColumnOptions, Columns, Header, Role};
+pub use cross_check::CrossCheck;
 pub use dataset::{Content, Dataset, ReadOptions, Row};
 pub use delimited::{CsvError, CsvFault};
 pub use error::{DataError, SubsetError, listed};
-pub use event::{Detail, Event, Notice, Progress, Stage};
+pub use evaluate::{Evaluate, Evaluated};
+pub use event::{Detail, Event, Notice, Progress, Purpose, Stage};
 pub use finetune::{Finetune, Finetuned};
 pub use ids::{IdError, sample_ids};
 pub use influence::{Detection, Influence, RowText, Rows, Selection};
@@ -77,10 +89,15 @@ pub use kinds::{
 pub use labels::Labels;
 pub use model_files::{ModelFiles, Note};
 pub use pattern::Pattern;
+pub use prediction::{Guess, Predicted, Prediction};
+pub use quality::{ClassCounts, ClassQuality, Quality, TokenQuality, Verdict};
 pub use ranking::{RankedQuery, Ranking, RowId, ScoredRow};
 pub use reason::{BadRow, Reason};
+pub use recipe::Recipe;
 pub use run::{GRADIENT_FILES, Run};
 pub use run_error::{Choice, Existing, RunError};
 pub use samples::{CutRow, LengthOptions, Samples};
+pub use stop::Stop;
 pub use subset::Subset;
 pub use table::Format;
+pub use tuning::TuningQuality;

@@ -1,25 +1,32 @@
-use std::fs::create_dir_all;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use hyperinf_gradients::{Estimate, Target};
-use hyperinf_models::Adapter;
+use hyperinf_models::{Adapter, ModelError};
 use hyperinf_scoring::{Amount, Options, QueryMode, Set, detect};
-use hyperinf_store::{GradientPair, ProjectionSpec, StoreError, check_range, self_influence};
+use hyperinf_store::{
+    FileStamp, GradientPair, GradientWriter, OutputFolder, ProjectionSpec, RunKey, check_range, self_influence,
+};
 
+use crate::cross_check::{CrossCheck, Scoring};
 use crate::dataset::{Dataset, ReadOptions};
-use crate::event::{Event, Notice};
+use crate::event::{Event, Notice, Purpose, warn_of};
 use crate::gradients::Extractor;
 use crate::influence::{Detection, Influence, Rows, Selection};
 use crate::kind::{Kind, Prepared};
 use crate::model_files::ModelFiles;
 use crate::pattern::Pattern;
+use crate::prediction::{Prediction, predict};
 use crate::samples::{LengthOptions, Samples};
 use crate::scored::{ModelSamples, Scored};
+use crate::stop::Stop;
 use crate::{RunError, estimate};
 
 /// The names of the files of gradients in [`Run::out`].
 pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gradients.safetensors"];
+
+/// The generation of per-sample gradients: another one where the same program version would write other numbers.
+const GENERATION: &str = "1";
 
 /// A run from rows to scores: which training rows helped or harmed the predictions on the query rows.
 ///
@@ -43,6 +50,7 @@ pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gra
 /// | `batch_size` | 16 | rows of a backward pass | ≥ 1 |
 /// | `out` | `hyperinf-out` | the folder of the gradients; created if missing | |
 /// | `device_name` | the device itself | the device's name: gradients of another device are not reused | |
+/// | `stop` | never | a request to stop between two batches | |
 #[derive(Clone)]
 pub struct Run {
     /// The model.
@@ -75,6 +83,8 @@ pub struct Run {
     pub out: PathBuf,
     /// The name of the device, a part of the key under which gradients are reused.
     pub device_name: String,
+    /// A request to stop between two batches.
+    pub stop: Stop,
 }
 
 impl Default for Run {
@@ -95,6 +105,7 @@ impl Default for Run {
             batch_size: 16,
             out: PathBuf::from("hyperinf-out"),
             device_name: String::new(),
+            stop: Stop::default(),
         }
     }
 }
@@ -104,8 +115,11 @@ impl Run {
     ///
     /// # Errors
     ///
-    /// [`RunError::Conflict`] or [`RunError::Seeds`].
+    /// [`RunError::Conflict`], [`RunError::Seeds`], or [`RunError::Model`] for a batch of no rows.
     pub fn validate(&self) -> Result<(), RunError> {
+        if self.batch_size == 0 {
+            return Err(ModelError::Setting { name: "batch_size", value: 0.0, expected: "at least 1" }.into());
+        }
         estimate::check(self.estimate, &self.options, self.projection.is_some())?;
         self.check_draws()
     }
@@ -117,10 +131,6 @@ impl Run {
     /// # Errors
     ///
     /// See [`RunError`]. Gradients that were computed remain in hidden files, from which the same run resumes.
-    ///
-    /// # Panics
-    ///
-    /// If `batch_size` is 0.
     pub fn attribute(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Influence, RunError> {
         self.influence(device, None, observe)
     }
@@ -153,7 +163,7 @@ impl Run {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Detection, RunError> {
         let influence = self.of_mean().influence(device, remove, observe)?;
-        self.detect_in(influence, remove, device)
+        self.detect_in(influence, remove, device, observe)
     }
 
     /// [`Run::detect`] by another method, from the gradients of an earlier run: the model runs only where the method's
@@ -170,10 +180,16 @@ impl Run {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Detection, RunError> {
         self.of_mean().score_again(&mut earlier, device, observe)?;
-        self.detect_in(earlier, remove, device)
+        self.detect_in(earlier, remove, device, observe)
     }
 
-    fn detect_in(&self, influence: Influence, remove: Option<Amount>, device: &Device) -> Result<Detection, RunError> {
+    fn detect_in(
+        &self,
+        influence: Influence,
+        remove: Option<Amount>,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Detection, RunError> {
         let run = self.of_mean();
         let (pair, known) = (&influence.pair, influence.known.as_deref());
         let self_influence = self_influence(pair, known, &run.options, device)?;
@@ -181,7 +197,11 @@ impl Run {
         let scores = &influence.attribution.scores.rows[0];
         let order = detect(scores, Amount::Share(1.0))?;
         let removed = remove.map_or(Ok(Vec::new()), |amount| detect(scores, amount))?;
-        Ok(Detection { influence, order, self_influence, removed })
+        let cross_check = run.cross_check(&influence, device)?;
+        if let Some(check) = cross_check.filter(CrossCheck::prefers_loss) {
+            observe(Event::Notice(Notice::LossFindsMore { path: run.query.clone(), check }));
+        }
+        Ok(Detection { influence, order, self_influence, removed, cross_check })
     }
 
     /// Scores the training rows for the mean query, and selects those that help it most.
@@ -224,6 +244,22 @@ impl Run {
         Ok(())
     }
 
+    /// Whether scores or losses find wrong labels among the validation rows.
+    fn cross_check(&self, influence: &Influence, device: &Device) -> Result<Option<CrossCheck>, RunError> {
+        if influence.labels.as_ref().is_none_or(|labels| labels.names.len() != 2) {
+            return Ok(None);
+        }
+        let [train, query] = &influence.gradients;
+        let scoring = Scoring {
+            train: train.path(),
+            query: query.path(),
+            known: influence.known.as_deref(),
+            options: &self.options,
+            projection: self.projection,
+        };
+        Ok(scoring.cross_check(&influence.query.predictions, device)?)
+    }
+
     /// The same run for the mean query.
     fn of_mean(&self) -> Self {
         Self { options: Options { query: QueryMode::Mean, ..self.options.clone() }, ..self.clone() }
@@ -236,9 +272,9 @@ impl Run {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Influence, RunError> {
         self.validate()?;
-        create_dir_all(&self.out).map_err(|e| StoreError::output(&self.out, e))?;
+        let folder = OutputFolder::new(&self.out, &[], &[])?;
         let files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
-        files.kind().influence(self, files, amount, device, observe)
+        files.kind().influence(self, files, folder, amount, device, observe)
     }
 }
 
@@ -246,6 +282,7 @@ impl Run {
 pub(crate) fn influence<K: Kind>(
     run: &Run,
     files: ModelFiles,
+    folder: OutputFolder,
     amount: Option<Amount>,
     device: &Device,
     observe: &mut dyn FnMut(Event),
@@ -253,15 +290,16 @@ pub(crate) fn influence<K: Kind>(
     K::check_estimate(run.estimate)?;
     let read = |set, path: &PathBuf| {
         let failed = |source| RunError::Dataset { set, path: path.clone(), source };
-        Dataset::<K::Content>::read(set, path, &run.read).map_err(failed)
+        unchanged(path, || Dataset::<K::Content>::read(set, path, &run.read).map_err(failed))
     };
     let (train, query) = (read(Set::Train, &run.train)?, read(Set::Query, &run.query)?);
     check_amount(amount, train.rows.len())?;
-    let folder = files.adapter.as_ref().ok_or_else(|| RunError::NoAdapter { model: run.model.clone() })?;
-    let mut adapter = Adapter::read(folder).map_err(files.of_adapter())?;
+    let from = files.adapter.as_ref().ok_or_else(|| RunError::NoAdapter { model: run.model.clone() })?;
+    let mut adapter = Adapter::read(from).map_err(files.of_adapter())?;
     // Nothing is trained any more.
     adapter.config.lora.dropout = 0.0;
-    let prepared = K::load(&files, &adapter, &train, device)?;
+    let prepared = K::load(&files, Some(&adapter), &train, device)?;
+    files.check_unchanged()?;
     let limit = run.length.limit::<K>(&prepared.model, files.note().map(|note| note.max_length))?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
     let (mut train, query) = (samples(train)?, samples(query)?);
@@ -269,7 +307,13 @@ pub(crate) fn influence<K: Kind>(
     notify(&query, observe);
     let Prepared { model, processor } = prepared;
     let device_name = if run.device_name.is_empty() { format!("{device:?}") } else { run.device_name.clone() };
-    let key = format!("{} {} {device_name}", env!("CARGO_PKG_VERSION"), files.fingerprint());
+    let key = RunKey::from([
+        ("program", format!("{}/{GENERATION}", env!("CARGO_PKG_VERSION"))),
+        ("model, adapter and tokenizer", files.fingerprint()),
+        ("device", device_name),
+        ("batch size", run.batch_size.to_string()),
+        ("maximum length", limit.tokens().to_string()),
+    ]);
     let extractor = Extractor::<K> { run, model: &model, key };
     let gradients = [
         extractor.write(GRADIENT_FILES[0], Target::Loss, &train, observe)?,
@@ -277,10 +321,13 @@ pub(crate) fn influence<K: Kind>(
     ];
     let mut pair = GradientPair::open(gradients[0].path(), gradients[1].path())?;
     let labels = K::labels(&processor).cloned();
+    let [train_writer, query_writer] = &gradients;
+    let of_train = predictions::<K>(run, &model, &train, train_writer, observe)?;
+    let of_query = predictions::<K>(run, &model, &query, query_writer, observe)?;
     let model = ModelSamples::<K> { model, samples: std::mem::take(&mut train.samples) };
     let Scored { attribution, repeats, known } = Scored::new(run, &mut pair, &model, device, observe)?;
-    let [train_writer, query_writer] = &gradients;
-    let (train, query) = (Rows::new(train, train_writer), Rows::new(query, query_writer));
+    let (train, query) = (Rows::new(train, of_train), Rows::new(query, of_query));
+    warn_of(&train.quality(labels.as_ref()), &train.data.path, Purpose::Scores, observe);
     Ok(Influence {
         kind: K::NAME,
         train,
@@ -295,8 +342,33 @@ pub(crate) fn influence<K: Kind>(
         files,
         query_mode: run.options.query,
         gradients,
+        _folder: folder,
         model: Box::new(model),
     })
+}
+
+/// Reads a file, and fails if it was changed in the meantime.
+pub(crate) fn unchanged<T>(path: &Path, read: impl FnOnce() -> Result<T, RunError>) -> Result<T, RunError> {
+    let stamp = || path.is_file().then(|| FileStamp::at(path).ok()).flatten();
+    let before = stamp();
+    let read = read()?;
+    if before == stamp() { Ok(read) } else { Err(RunError::Changed { path: path.to_owned() }) }
+}
+
+/// What the model predicts for samples; where the losses do not say it, the model runs again, without gradients.
+fn predictions<K: Kind>(
+    run: &Run,
+    model: &K::Model,
+    set: &Samples<K>,
+    gradients: &GradientWriter,
+    observe: &mut dyn FnMut(Event),
+) -> Result<Vec<Prediction>, RunError> {
+    let losses = gradients.losses().iter().copied().flatten();
+    let of_losses = set.samples.iter().zip(losses).map(|(sample, loss)| K::prediction_of_loss(model, sample, loss));
+    match of_losses.collect::<Option<Vec<_>>>() {
+        Some(predictions) => Ok(predictions),
+        None => predict(model, set, &(0..set.samples.len()).collect::<Vec<_>>(), run.batch_size, observe),
+    }
 }
 
 /// Reports rows that were left out or cut.

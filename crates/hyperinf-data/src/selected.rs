@@ -25,7 +25,7 @@ impl Selection {
             ("id", ids.column(order.iter().copied())),
             ("selected", Column::Truth(order.iter().map(|sample| selected.contains(sample)).collect())),
             ("score", real(scores)),
-            ("training_loss", real(&train.losses)),
+            ("training_loss", real(&train.losses())),
         ];
         if labels.is_some() {
             let labels = order.iter().map(|&sample| train.content(sample).1.unwrap_or_default());

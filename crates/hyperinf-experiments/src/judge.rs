@@ -50,6 +50,12 @@ pub fn score_all(train: &Gradients, query: &Gradients, mode: QueryMode) -> Resul
     plain.chain(swept).collect()
 }
 
+/// The scores of the training samples for the mean query by one method.
+pub fn score_mean(name: &'static str, train: &Gradients, query: &Gradients) -> Result<Vec<f64>, Failure> {
+    let mut found = score(name, options(name, QueryMode::Mean)?, train, query)?;
+    Ok(found.rows.swap_remove(0))
+}
+
 fn score(name: &'static str, options: Options, train: &Gradients, query: &Gradients) -> Result<MethodScores, Failure> {
     let began = Instant::now();
     let found = attribute(train, query, CurvatureFrom::Training, &options)?;

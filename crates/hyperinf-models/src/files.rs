@@ -23,6 +23,7 @@ mod shards;
 mod tensors;
 mod tokenizer_files;
 pub(crate) mod weights;
+pub(crate) mod whole;
 
 pub use error::LoadError;
 pub use format_error::FormatError;

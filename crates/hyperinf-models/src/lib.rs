@@ -66,6 +66,6 @@ pub use text::{
     TokenizeError, TokenizedSample, TokenizerSettings,
 };
 pub use training::{
-    Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, Progress, RunDifference, TrainConfig, finetune,
-    pretrain_masked, train,
+    Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, FoundCheckpoints, Progress, RunDifference, TrainConfig,
+    finetune, finetune_until, pretrain_masked, train, training_digest,
 };

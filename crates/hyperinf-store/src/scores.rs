@@ -7,7 +7,7 @@ use hyperinf_scoring::{Scores, ranking};
 use serde_json::{Map, Value};
 
 use crate::formats::{csv, jsonl, parquet, safetensors};
-use crate::{Column, Ids, Staged, StoreError, Table, WriteError, check_output, write_json};
+use crate::{Column, Ids, Staged, StoreError, Table, WriteError, check_output, publish, stage_json};
 
 /// Rows of a table that are built and written at once, at least one query's.
 const CHUNK: usize = 1 << 20;
@@ -109,16 +109,42 @@ impl ScoreFile {
         ids: &Ids,
         metadata: &Map<String, Value>,
     ) -> Result<(), StoreError> {
+        let beside = self.metadata_file();
+        publish(self.stage(&beside, scores, bars, ids, metadata)?, &[])
+    }
+
+    /// The file for the metadata, where the format has no place for them: `FILE.json` for `FILE`.
+    pub fn metadata_file(&self) -> PathBuf {
+        metadata_file(&self.path)
+    }
+
+    /// The files of [`ScoreFile::write`], not placed yet: the scores and, where needed, their metadata at `beside`.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScoreFile::write`].
+    ///
+    /// # Panics
+    ///
+    /// As [`ScoreFile::write`].
+    pub fn stage<'a>(
+        &'a self,
+        beside: &'a Path,
+        scores: &Scores,
+        bars: Option<ErrorBars<'_>>,
+        ids: &Ids,
+        metadata: &Map<String, Value>,
+    ) -> Result<Vec<Staged<'a>>, StoreError> {
         check_range(scores)?;
         if let Some(ErrorBars { std, low, high }) = bars {
             check_range(&Scores { rows: vec![std.to_vec(), low.to_vec(), high.to_vec()] })?;
         }
         let table = ScoreTable { scores, bars, ids };
-        let staged = Staged::new(&self.path, |file| (self.format.write)(file, &table, metadata))?;
+        let mut staged = vec![Staged::new(&self.path, |file| (self.format.write)(file, &table, metadata))?];
         if !self.format.holds_metadata {
-            write_json(&metadata_file(&self.path), metadata)?;
+            staged.push(stage_json(beside, metadata)?);
         }
-        staged.place()
+        Ok(staged)
     }
 }
 

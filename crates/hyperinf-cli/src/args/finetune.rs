@@ -40,15 +40,15 @@ pub(crate) struct FinetuneArgs {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "LoRA")]
     pub lora_target: Vec<String>,
 
-    /// Passes over the training rows.
-    #[arg(long, default_value_t = 3, display_order = 5)]
-    pub epochs: usize,
-    /// The peak learning rate.
-    #[arg(long, value_name = "RATE", default_value_t = 2e-4, display_order = 6)]
-    pub learning_rate: f64,
-    /// Rows per step.
-    #[arg(long, value_name = "ROWS", default_value_t = 32, help_heading = "Training")]
-    pub batch_size: usize,
+    /// Passes over the training rows [default: 3].
+    #[arg(long, display_order = 5)]
+    pub epochs: Option<usize>,
+    /// The peak learning rate [default: 2e-3 for encoders, 2e-4 for decoders].
+    #[arg(long, value_name = "RATE", display_order = 6)]
+    pub learning_rate: Option<f64>,
+    /// Rows per step [default: 16 for encoders, 32 for decoders].
+    #[arg(long, value_name = "ROWS", help_heading = "Training")]
+    pub batch_size: Option<usize>,
     /// Batch rows of any length together: more padding, but no batches of one kind of row.
     #[arg(long, help_heading = "Training")]
     pub any_length: bool,

@@ -1,5 +1,5 @@
 use hyperinf::curvature::CurvatureError;
-use hyperinf::data::{DataError, Existing, Reason, RunError};
+use hyperinf::data::{DataError, Existing, Reason, RunError, Stage};
 use hyperinf::eval::TruthError;
 use hyperinf::models::LoadError;
 use hyperinf::scoring::{ScoreError, SpecError};
@@ -29,6 +29,7 @@ impl CliError {
                 Numbers::NotConverged { .. } => Some(LARGER_DAMPING.into()),
                 Numbers::Library(error) => library_hint(error),
             },
+            Self::Stopped(error) => library_hint(error),
         }
     }
 }
@@ -90,6 +91,7 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
             FileError::Type { .. } => "leave out tensors that are not gradients, convert those that are",
             FileError::Rank { .. } => "write one tensor per layer, its first dimension the samples",
             FileError::SampleCount { .. } => "row i of every block must be sample i",
+            FileError::Changed => "run again once nothing writes to the file",
             FileError::Truncated { .. } | FileError::Read { .. } => "write or copy the file again",
             FileError::NoSamples { .. } | FileError::NoBlocks => "check the program that wrote the file",
             _ => return None,
@@ -114,6 +116,14 @@ fn run_hint(error: &RunError) -> Option<String> {
             "give --adapter, or train one first: hyperinf finetune --model … --train … --out ADAPTER".into()
         }
         RunError::NoBlock { .. } => "`*` stands for any characters: --blocks '*lora_B*'".into(),
+        RunError::Stopped { kept: None, .. } => "the same command starts again".into(),
+        RunError::Stopped { stage: Stage::Finetuning, kept: Some(path), .. } => {
+            format!("the same command with --resume continues from {}", path.display())
+        }
+        RunError::Stopped { kept: Some(path), .. } => {
+            format!("the same command resumes from the gradients in {}", path.display())
+        }
+        RunError::Changed { .. } => "run again once nothing writes to the file".into(),
         RunError::NotFinite { .. } => "leave the row out, or look for a damaged model".into(),
         RunError::NoTokenizer { .. } => "give its vocabulary: --tokenizer tokenizer.bin".into(),
         RunError::MaxLength { asked, .. } => {

@@ -1,13 +1,12 @@
 //! The result of an evaluation as JSON, CSV, text and a picture.
 
-use std::fs;
-use std::io::{ErrorKind, Result as Io, Write};
+use std::io::{Result as Io, Write};
 use std::iter::{once, repeat};
 use std::path::Path;
 
 use hyperinf::eval::{Evaluation, Row};
 use hyperinf::scoring::EstimateKind;
-use hyperinf::store::{Column, OutputFolder, Staged, StoreError, Table, cell, stage_csv, stage_json};
+use hyperinf::store::{Column, OutputFolder, Staged, Table, cell, publish, stage_csv, stage_json};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -26,14 +25,6 @@ pub(super) const OUTPUTS: [&str; 3] = [FILES[0], FILES[1], PICTURE];
 /// The output folder, checked to be writable before anything is computed.
 pub(super) fn folder(args: &ResultArgs, truth: &str) -> Result<OutputFolder, CliError> {
     Ok(OutputFolder::new(&args.folder(truth), &OUTPUTS, &[])?)
-}
-
-/// Removes the picture of an earlier result.
-fn remove(path: &Path) -> Result<(), CliError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::output(path, error).into()),
-        _ => Ok(()),
-    }
 }
 
 /// A result and what the program knows about it.
@@ -78,12 +69,9 @@ impl Report<'_> {
         let json = stage_json(&json, &summary)?;
         let picture = folder.file(PICTURE);
         let picture = self.picture(&picture)?;
-        csv.place()?;
-        json.place()?;
-        match picture {
-            Some(picture) => picture.place()?,
-            None => remove(&folder.file(PICTURE))?,
-        }
+        let stale = picture.is_none().then(|| folder.file(PICTURE));
+        let results: Vec<Staged<'_>> = std::iter::once(csv).chain(picture).chain([json]).collect();
+        publish(results, stale.as_slice())?;
         to_stdout(|out| {
             if args.json {
                 serde_json::to_writer_pretty(&mut *out, &summary)?;

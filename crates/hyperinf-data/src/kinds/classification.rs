@@ -1,7 +1,9 @@
 use burn::tensor::Device;
+use hyperinf_gradients::{Tape, Task};
+use hyperinf_linalg::host;
 use hyperinf_models::{
-    Adapter, ClassifierOptions, EncoderClassifier, Limit, LoadError, LoadedModel, ModelKind, Sample, TextTokenizer,
-    TokenizedSample, load_classifier,
+    Adapter, ClassifierOptions, EncoderClassifier, Limit, LoadError, LoadedModel, ModelKind, Sample, SampleModel,
+    TextTokenizer, TokenizedSample, TrainConfig, load_classifier,
 };
 
 use crate::columns::{Cells, Header, Role};
@@ -9,6 +11,7 @@ use crate::dataset::{Content, Dataset};
 use crate::kind::{Kind, Prepared, known_tokens};
 use crate::labels::Labels;
 use crate::model_files::ModelFiles;
+use crate::prediction::Prediction;
 use crate::{DataError, Notice, Reason, RunError};
 
 /// Names of a text with the name of its second text, if it has one.
@@ -120,21 +123,29 @@ impl Kind for TextClassification {
     const USUAL_LENGTH: usize = 512;
     const ADAPTED: &'static [&'static str] = &["query", "value"];
 
+    /// 2e-3 in batches of 16: a new head, and adapters whose gradients it passes on, learn from a few hundred rows.
+    fn training() -> TrainConfig {
+        TrainConfig { learning_rate: 2e-3, batch_size: 16, ..TrainConfig::default() }
+    }
+
     fn matches(kind: ModelKind) -> bool {
         kind == ModelKind::Encoder
     }
 
     fn load(
         files: &ModelFiles,
-        adapter: &Adapter,
-        train: &Dataset<LabelledText>,
+        adapter: Option<&Adapter>,
+        rows: &Dataset<LabelledText>,
         device: &Device,
     ) -> Result<Prepared<Self>, RunError> {
-        let options = ClassifierOptions { classes: adapter.classes(), ..ClassifierOptions::default() };
-        let loaded = load_classifier(files.path(), &options, device).map_err(files.of_model())?;
-        let model = adapter.apply(loaded.model).map_err(files.of_adapter())?;
-        let labels = labels(files, model.classes(), loaded.report.labels);
-        labels.check(&train.rows).map_err(RunError::data(train))?;
+        let options = ClassifierOptions { classes: adapter.and_then(Adapter::classes), ..ClassifierOptions::default() };
+        let LoadedModel { mut model, report } =
+            load_classifier(files.path(), &options, device).map_err(files.of_model())?;
+        if let Some(adapter) = adapter {
+            model = adapter.apply(model).map_err(files.of_adapter())?;
+        }
+        let labels = labels(files, model.classes(), report.labels);
+        labels.check(&rows.rows).map_err(RunError::data(rows))?;
         Ok(Prepared { model, processor: LabelledProcessor { tokenizer: files.tokenizer()?, labels } })
     }
 
@@ -186,6 +197,20 @@ impl Kind for TextClassification {
         let found = tokenizer.classification(&content.text, content.pair.as_deref(), class, limit)?;
         known_tokens(&found.sample.tokens, model.encoder.config().vocabulary)?;
         Ok(found)
+    }
+
+    fn predict(model: &EncoderClassifier, samples: &[&Sample]) -> Result<Vec<Prediction>, RunError> {
+        let batch = model.collate(samples)?;
+        let logits = model.forward(&batch, &mut Tape::off());
+        let losses = host(model.loss(logits.clone(), &batch))?;
+        let logits = host(logits)?;
+        let rows = samples.iter().zip(losses).zip(logits.chunks(model.classes()));
+        Ok(rows.map(|((sample, loss), logits)| Prediction::of_class(loss, sample.label, logits)).collect())
+    }
+
+    /// The losses of two classes say everything, those of more do not.
+    fn prediction_of_loss(model: &EncoderClassifier, sample: &Sample, loss: f64) -> Option<Prediction> {
+        (model.classes() == 2).then(|| Prediction::of_two_classes(loss, sample.label))
     }
 
     fn bytes(sample: &Sample) -> Vec<u8> {
