@@ -159,6 +159,10 @@ fn gradients_of_another_run_are_computed_again() {
             "{more:?}"
         );
     }
+    let args = ["--train", "train.jsonl", "--truncate", "--out", "found", "--batch-size", "5"];
+    let told = folder.succeed("detect", &bert(), &[&args[..], &detect].concat()).stderr;
+    let reason = "note: training gradients of an earlier run are not used: batch size was 16, is 5";
+    assert!(told.contains(reason), "{told}");
     // Those that were kept are still there.
     assert_eq!(taken(&folder, "detect", &detect, "suspicious.csv"), [true, true]);
     let mut bytes = std::fs::read(folder.file(KEPT[0])).expect("the program kept it");
