@@ -59,6 +59,11 @@ Examples:
   hyperinf finetune --model ./SmolLM2 --train chats.jsonl --epochs 1 \\
       --lora-target all-linear --checkpoint-every 100 --out adapter";
 
+pub(super) const EVALUATE: &str = "\
+Examples:
+  hyperinf evaluate --model MODEL --adapter adapter --data validation.jsonl
+  hyperinf evaluate --model MODEL --data test.csv --output predictions.csv";
+
 pub(super) const ATTRIBUTE: &str = "\
 Examples:
   hyperinf attribute --model MODEL --adapter adapter --train train.jsonl \\
