@@ -3,7 +3,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use hyperinf_models::{Hub, LoadError, TextTokenizer, model_kind};
+use hyperinf_models::{Hub, LoadError, TextTokenizer, model_kind, read_regular};
 use hyperinf_store::FileStamp;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
@@ -166,7 +166,7 @@ impl Note {
 
     pub(crate) fn read(folder: &Path) -> Result<Option<Self>, LoadError> {
         let path = Self::path(folder);
-        match fs::read(&path) {
+        match read_regular(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|source| LoadError::Json { path, source }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(LoadError::File { path, source }),

@@ -157,7 +157,8 @@ pub fn tune(
     device: &Device,
 ) -> Result<EncoderClassifier, Failure> {
     let seed = schedule.seed;
-    let options = ClassifierOptions { classes: Some(2), head: Some(HeadKind::Mean), seed };
+    let options =
+        ClassifierOptions { classes: Some(2), head: Some(HeadKind::Mean), seed, ..ClassifierOptions::default() };
     let mut model = load_classifier(&places.assets.join("minilm"), &options, device)?.model;
     model.recorded = RecordedLayers::Adapters;
     let lora = LoraConfig { rank, alpha: 2.0 * rank as f64, ..LoraConfig::default() };

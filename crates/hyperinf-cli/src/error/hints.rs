@@ -67,6 +67,7 @@ fn library_hint(error: &Library) -> Option<String> {
         Library::Score(ScoreError::Curvature(_)) => {
             "give the block two sides, take --structure per-block, or another method".into()
         }
+        Library::Score(ScoreError::Underflow { .. }) => return None,
         Library::Score(_) => LARGER_DAMPING.into(),
         Library::Truth(TruthError::OtherTask { .. }) => "give this task a bank of its own: --bank FILE.jsonl".into(),
         Library::Truth(TruthError::Diverged { .. }) => {
@@ -102,6 +103,10 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
         StoreError::Checkpoint { .. } => "write the same samples in the same order at every checkpoint",
         StoreError::NonFinite { .. } => "leave the sample out, or find out why its loss overflowed",
         StoreError::TooLarge { .. } => "scale all gradients of both files down by the same factor",
+        StoreError::Memory { .. } => {
+            "take one of these with --method, shrink the gradients with --project RANK, or allow more with --memory GIB"
+        }
+        StoreError::TooSmall { .. } => "a smaller damping or larger gradients give larger scores",
         StoreError::Range { .. } => "a larger damping or smaller gradients give smaller scores",
         _ => return None,
     })
@@ -170,10 +175,18 @@ fn data_hint(error: &DataError) -> Option<String> {
 /// The hint for a model that cannot be loaded.
 fn load_hint(error: &LoadError) -> Option<String> {
     Some(match error {
-        LoadError::AdapterShape { .. } | LoadError::AdapterTensors { .. } => {
+        LoadError::AdapterShape { .. } => {
             "give the model that the adapter was trained on: `base_model_name_or_path` in its adapter_config.json"
                 .into()
         }
+        LoadError::AdapterTensors { unused, .. } if unused.iter().any(|name| name.contains(".lora_")) => {
+            "give the model that the adapter was trained on: `base_model_name_or_path` in its adapter_config.json"
+                .into()
+        }
+        LoadError::AdapterPart { .. } | LoadError::AdapterFeature { .. } => {
+            "merge the adapter into its base with PEFT (`merge_and_unload`), and train an adapter without it".into()
+        }
+        LoadError::OwnHead(_) => "train a head: hyperinf finetune --model … --train … --out ADAPTER".into(),
         LoadError::Hub { name, .. } => return models::hint(name),
         LoadError::NoHead { .. } => "train one: hyperinf finetune --model … --train … --out ADAPTER".into(),
         LoadError::IsAdapter { .. } => "give the adapter's folder as --adapter, and its base as --model".into(),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use hyperinf::data::sample_ids;
 use hyperinf::eval::{Bootstrap, Spread, Stability, Stratum, between, bootstrap};
-use hyperinf::scoring::{Groups, Method, Normalisation, Options, Pool, QueryMode, Scores};
+use hyperinf::scoring::{Groups, Normalisation, Options, Pool, QueryMode, Scores};
 use serde::Serialize;
 use twox_hash::XxHash3_128;
 
@@ -76,8 +76,7 @@ pub(super) struct UncertaintySummary {
 impl Outcome {
     /// What one unit of the scores means.
     pub(super) fn unit(&self, options: &Options, contrast: bool) -> String {
-        let first_order =
-            matches!((options.normalisation, &options.method), (Normalisation::None, Method::Inverse { .. }));
+        let first_order = options.is_first_order();
         let base = options.unit();
         let base = match (contrast, first_order) {
             (false, _) => base.to_owned(),

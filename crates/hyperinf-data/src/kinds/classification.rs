@@ -2,8 +2,8 @@ use burn::tensor::Device;
 use hyperinf_gradients::{Tape, Task};
 use hyperinf_linalg::host;
 use hyperinf_models::{
-    Adapter, ClassifierOptions, EncoderClassifier, Limit, LoadError, LoadedModel, ModelKind, Sample, SampleModel,
-    TextTokenizer, TokenizedSample, TrainConfig, load_classifier,
+    Adapter, ClassifierOptions, EncoderClassifier, Limit, LoadError, LoadedModel, ModelKind, OwnHead, Sample,
+    SampleModel, TextTokenizer, TokenizedSample, TrainConfig, load_classifier,
 };
 
 use crate::columns::{Cells, Header, Role};
@@ -138,7 +138,9 @@ impl Kind for TextClassification {
         rows: &Dataset<LabelledText>,
         device: &Device,
     ) -> Result<Prepared<Self>, RunError> {
-        let options = ClassifierOptions { classes: adapter.and_then(Adapter::classes), ..ClassifierOptions::default() };
+        let own_head = if adapter.is_some_and(Adapter::has_head) { OwnHead::Replaced } else { OwnHead::Used };
+        let classes = adapter.and_then(Adapter::classes);
+        let options = ClassifierOptions { classes, own_head, ..ClassifierOptions::default() };
         let LoadedModel { mut model, report } =
             load_classifier(files.path(), &options, device).map_err(files.of_model())?;
         if let Some(adapter) = adapter {
@@ -162,10 +164,13 @@ impl Kind for TextClassification {
             let source = DataError::OneLabel { label: label.clone(), rows: train.rows.len() };
             return Err(RunError::data(train)(source));
         }
-        let load = |classes| load_classifier(files.path(), &ClassifierOptions { classes, head: None, seed }, device);
+        let load = |classes, own_head| {
+            load_classifier(files.path(), &ClassifierOptions { classes, head: None, seed, own_head }, device)
+        };
         let processor = |labels| Ok::<_, RunError>(LabelledProcessor { tokenizer: files.tokenizer()?, labels });
-        match load(None) {
-            Err(LoadError::NoHead { .. }) => {}
+        match load(None, OwnHead::Used) {
+            // A head that is about to be replaced keeps nobody from the encoder.
+            Err(LoadError::NoHead { .. } | LoadError::OwnHead(_)) => {}
             loaded => {
                 let LoadedModel { model, report } = loaded.map_err(files.of_model())?;
                 let own = report.labels.map_or_else(|| Labels::numbered(model.classes()), Labels::of_model);
@@ -175,7 +180,7 @@ impl Kind for TextClassification {
                 notify(Notice::NewHead { data: found.names.clone(), model: own.names });
             }
         }
-        let model = load(Some(found.names.len())).map_err(files.of_model())?.model;
+        let model = load(Some(found.names.len()), OwnHead::Replaced).map_err(files.of_model())?.model;
         Ok(Prepared { model, processor: processor(found)? })
     }
 

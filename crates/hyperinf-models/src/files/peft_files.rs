@@ -5,12 +5,13 @@ use burn::tensor::TensorData;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
+use super::peft_names::standard;
 use super::shards::Shards;
 use super::whole::write_whole;
 use crate::{Adapter, AdapterConfig, LoadError};
 
 const TENSORS: &str = "adapter_model.safetensors";
-const CONFIG: &str = "adapter_config.json";
+pub(super) const CONFIG: &str = "adapter_config.json";
 
 impl Adapter {
     /// The adapter in a folder: `adapter_config.json` and `adapter_model.safetensors`, as PEFT writes them.
@@ -25,12 +26,16 @@ impl Adapter {
             let looked_for = "`adapter_model.safetensors`";
             return Err(LoadError::Missing { path: folder.to_owned(), what: "adapter's tensors", looked_for });
         }
-        let mut shards = Shards::open(&[path])?;
+        let mut shards = Shards::open(std::slice::from_ref(&path))?;
         let names: Vec<String> = shards.names().map(str::to_owned).collect();
         let mut tensors = BTreeMap::new();
         for name in names {
             let shape = shards.shape(&name).unwrap_or_default().to_vec();
             if let Some(values) = shards.read(&name)? {
+                let name = standard(&name);
+                if tensors.contains_key(&name) {
+                    return Err(LoadError::Twice { name, first: path.clone(), second: path });
+                }
                 tensors.insert(name, TensorData::new(values, shape));
             }
         }
