@@ -63,6 +63,7 @@ mod sweep;
 mod tape;
 mod task_scores;
 mod tokenizer;
+mod tokenizer_files;
 mod training;
 mod uncertainty;
 mod variants;

@@ -176,8 +176,9 @@ fn texts_begin_as_the_model_takes_them() {
     for (begins, config, expected) in [
         (true, json!({}), true),
         (false, json!({}), false),
-        (true, json!({ "add_bos_token": false }), false),
-        (false, json!({ "add_bos_token": true }), true),
+        // The post-processor decides, as in transformers 5.
+        (true, json!({ "add_bos_token": false }), true),
+        (false, json!({ "add_bos_token": true }), false),
         (true, json!({ "add_bos_token": true }), true),
     ] {
         let tokenizer = lm_tokenizer(begins, config.clone());

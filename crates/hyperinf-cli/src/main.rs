@@ -52,9 +52,11 @@ mod terminal;
 mod text;
 
 use std::io::{self, BufWriter, Write};
+use std::panic::{set_hook, take_hook};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
+use hyperinf::models::panics_are_errors;
 
 use args::{Cli, Command};
 use error::{CliError, Usage};
@@ -68,6 +70,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const WIDEST_HELP: usize = 100;
 
 fn main() -> ExitCode {
+    // A panic that becomes an error is reported as one.
+    let usual = take_hook();
+    set_hook(Box::new(move |info| {
+        if !panics_are_errors() {
+            usual(info);
+        }
+    }));
     interrupt::install();
     let width = grid::width().min(WIDEST_HELP);
     let matches = Cli::command().term_width(width).try_get_matches();

@@ -104,6 +104,7 @@ pub(crate) fn evaluate<K: Kind>(
     let rows = Dataset::<K::Content>::read(Set::Query, &run.rows, &run.read).map_err(failed)?;
     let adapter = files.adapter.as_deref().map(Adapter::read).transpose().map_err(files.of_adapter())?;
     let prepared = K::load(&files, adapter.as_ref(), &rows, device)?;
+    prepared.notify_of_tokenizer(observe);
     let limit = run.length.limit::<K>(&prepared.model, files.note().map(|note| note.max_length))?;
     let set = Samples::<K>::new(&prepared, rows, limit, run.read.skip_bad_rows)?;
     notify(&set, observe);

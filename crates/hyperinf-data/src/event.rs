@@ -1,6 +1,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use hyperinf_models::TokenizerNotice;
 use hyperinf_store::{Restart, Resumption};
 
 use crate::quality::{ClassQuality, Quality, TokenQuality, Verdict};
@@ -93,6 +94,8 @@ pub enum Notice {
         /// The labels of the head.
         model: Vec<String>,
     },
+    /// How the tokenizer's files were read.
+    Tokenizer(TokenizerNotice),
     /// No side of any block is longer than the projection's rank.
     IdleProjection {
         /// The rank.
@@ -265,6 +268,7 @@ impl fmt::Display for Notice {
                 listed(data),
                 listed(model)
             ),
+            Self::Tokenizer(notice) => notice.fmt(f),
             Self::IdleProjection { rank } => {
                 write!(f, "the projection to rank {rank} has no effect: no side of any block is longer")
             }

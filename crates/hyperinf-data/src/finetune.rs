@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use hyperinf_models::{
-    Adapter, Checkpoints, Evaluation, FinetuneConfig, LoraConfig, LoraScaling, ModelError, TrainConfig, adapt,
-    finetune_until as train, training_digest,
+    Adapter, Checkpoints, Evaluation, FinetuneConfig, LoraConfig, LoraScaling, ModelError, TOKENIZER_FILES,
+    TextTokenizer, TrainConfig, adapt, finetune_until as train, training_digest,
 };
 use hyperinf_scoring::Set;
 use hyperinf_store::{Staged, WriteError, publish, stage_json};
@@ -31,8 +31,19 @@ pub(crate) const ADAPTER: &str = "adapter_config.json";
 /// The file of settings and figures.
 const SUMMARY: &str = "summary.json";
 /// All files that are written.
-pub(crate) const OUTPUTS: [&str; 5] =
-    [ADAPTER, "adapter_model.safetensors", "hyperinf.json", SUMMARY, training_log::NAME];
+pub(crate) const OUTPUTS: [&str; 8] = [
+    ADAPTER,
+    "adapter_model.safetensors",
+    "hyperinf.json",
+    SUMMARY,
+    training_log::NAME,
+    TOKENIZER_FILES[0],
+    TOKENIZER_FILES[1],
+    TOKENIZER_FILES[2],
+];
+/// Files of an earlier tokenizer, which the new one may lack.
+const EARLIER: [&str; 4] =
+    ["chat_template.jinja", "chat_template.json", "special_tokens_map.json", "added_tokens.json"];
 /// The most training rows on which the trained model is measured.
 const MEASURED: usize = 1000;
 /// The folder of checkpoints in that of the adapter.
@@ -213,6 +224,7 @@ pub(crate) fn finetune<K: Kind>(
     let seed = run.recipe.seed;
     let prepared = K::load_base(files, &rows, seed, device, &mut |notice| observe(Event::Notice(notice)))?;
     files.check_unchanged()?;
+    prepared.notify_of_tokenizer(observe);
     let limit = run.length.limit::<K>(&prepared.model, None)?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
     let rows = samples(rows)?;
@@ -319,6 +331,11 @@ pub(crate) fn finetune<K: Kind>(
         steps: tuned.steps,
         quality: &quality,
     };
+    // The rows were tokenized with it, and later ones must be too.
+    let tokenizer = K::tokenizer(&processor).map(TextTokenizer::to_files).transpose();
+    let tokenizer = tokenizer.map_err(|source| failed(source.into()))?.unwrap_or_default();
+    let tokenizer: Vec<(PathBuf, Vec<u8>)> =
+        tokenizer.into_iter().map(|(name, bytes)| (run.out.join(name), bytes)).collect();
     let (note_path, summary_path, log_path) = (Note::path(&run.out), run.out.join(SUMMARY), log.path());
     let files = adapter.files(&run.out).map_err(&failed)?;
     let mut staged = vec![stage_json(&note_path, &note)?, stage_json(&summary_path, &summary)?, log.stage(&log_path)?];
@@ -326,8 +343,13 @@ pub(crate) fn finetune<K: Kind>(
     for (path, bytes) in &files {
         staged.push(Staged::new(path, |file| file.write_all(bytes).map_err(WriteError::Io))?);
     }
+    for (path, bytes) in &tokenizer {
+        staged.insert(0, Staged::new(path, |file| file.write_all(bytes).map_err(WriteError::Io))?);
+    }
+    let stale =
+        EARLIER.iter().map(|name| run.out.join(name)).filter(|path| tokenizer.iter().all(|(new, _)| new != path));
     let loss = log.mean();
-    publish(staged, &[])?;
+    publish(staged, &stale.collect::<Vec<_>>())?;
     log.discard();
     run.remove_checkpoints()?;
     Ok(Finetuned {

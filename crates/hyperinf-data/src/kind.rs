@@ -1,7 +1,7 @@
 use burn::tensor::Device;
 use hyperinf_gradients::Estimate;
 use hyperinf_models::{
-    Adaptable, Adapter, CheckpointNames, Limit, ModelKind, SampleModel, TokenizedSample, TrainConfig,
+    Adaptable, Adapter, CheckpointNames, Limit, ModelKind, SampleModel, TextTokenizer, TokenizedSample, TrainConfig,
 };
 use hyperinf_scoring::Amount;
 use hyperinf_store::OutputFolder;
@@ -74,6 +74,12 @@ pub trait Kind: Send + Sync + Sized + 'static {
         None
     }
 
+    /// The tokenizer of a kind that reads text.
+    fn tokenizer(processor: &Self::Processor) -> Option<&TextTokenizer> {
+        let _ = processor;
+        None
+    }
+
     /// The most tokens that the model accepts.
     fn positions(model: &Self::Model) -> usize;
 
@@ -125,6 +131,14 @@ pub struct Prepared<K: Kind> {
     pub model: K::Model,
     /// Turns content into samples.
     pub processor: K::Processor,
+}
+
+impl<K: Kind> Prepared<K> {
+    /// Reports how the tokenizer's files were read.
+    pub(crate) fn notify_of_tokenizer(&self, observe: &mut dyn FnMut(Event)) {
+        let notices = K::tokenizer(&self.processor).map_or(&[][..], TextTokenizer::notices);
+        notices.iter().for_each(|notice| observe(Event::Notice(Notice::Tokenizer(notice.clone()))));
+    }
 }
 
 /// A [`Kind`] without its types, for the list of all kinds.

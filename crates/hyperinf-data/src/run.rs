@@ -38,7 +38,7 @@ const GENERATION: &str = "1";
 /// |---|---|---|---|
 /// | `model` | empty | a folder, a `.gguf` or llama2.c `.bin` file, or a name on the hub | |
 /// | `adapter` | `None` | the folder of the adapter whose gradients are scored | needed |
-/// | `tokenizer` | the model's | a folder with `tokenizer.json`, or a llama2.c vocabulary | |
+/// | `tokenizer` | the adapter's or model's | a folder with `tokenizer.json`, or a llama2.c vocabulary | |
 /// | `train`, `query` | empty | the rows: `.jsonl`, `.csv`, `.tsv` or `.parquet` | |
 /// | `read` | usual names | columns, and whether bad rows are skipped | |
 /// | `length` | the adapter's | how long rows may be | |
@@ -308,6 +308,7 @@ pub(crate) fn influence<K: Kind>(
     adapter.config.lora.dropout = 0.0;
     let prepared = K::load(&files, Some(&adapter), &train, device)?;
     files.check_unchanged()?;
+    prepared.notify_of_tokenizer(observe);
     let limit = run.length.limit::<K>(&prepared.model, files.note().map(|note| note.max_length))?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
     let (mut train, query) = (samples(train)?, samples(query)?);

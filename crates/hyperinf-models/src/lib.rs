@@ -58,13 +58,13 @@ pub use arch::{
 pub use error::ModelError;
 pub use files::{
     ADAPTER_SETTINGS, Adapter, AdapterConfig, AdapterSetting, AdapterTask, CheckpointNames, ClassifierOptions,
-    FormatError, GgufVocabulary, Hub, LoadError, LoadReport, LoadedModel, ModelKind, OwnHead, TargetModules,
+    FormatError, GgufVocabulary, Hub, LoadError, LoadReport, LoadedModel, ModelKind, OwnHead, Panicked, TargetModules,
     TrainedTokens, Treatment, gguf_tokenizer, llama2c_tokenizer, load_causal_lm, load_classifier, load_encoder,
-    load_gguf, load_llama2c, load_weights, model_kind, open_regular, read_regular, weights,
+    load_gguf, load_llama2c, load_weights, model_kind, open_regular, panics_are_errors, read_regular, weights,
 };
 pub use text::{
-    Json, LabelledBatch, Limit, LmBatch, LmSample, Message, Sample, SpecialTokens, TextTokenizer, TokenBatch,
-    TokenizeError, TokenizedSample, TokenizerSettings,
+    Json, LabelledBatch, Limit, LmBatch, LmSample, Message, Sample, SpecialTokens, TOKENIZER_FILES, TextTokenizer,
+    TokenBatch, TokenizeError, TokenizedSample, TokenizerNotice, TokenizerSettings,
 };
 pub use training::{
     Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, FoundCheckpoints, Progress, RunDifference, TrainConfig,

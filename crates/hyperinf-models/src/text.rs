@@ -7,10 +7,17 @@ mod lm_batch;
 mod token_batch;
 mod tokenizer;
 mod tokenizer_error;
+mod tokenizer_growth;
+mod tokenizer_notice;
+mod tokenizer_saved;
 
 pub use chat::Message;
 pub use json::Json;
 pub use lm_batch::{LmBatch, LmSample};
 pub use token_batch::{LabelledBatch, Sample, TokenBatch};
+pub(crate) use tokenizer::around;
 pub use tokenizer::{Limit, SpecialTokens, TextTokenizer, TokenizedSample, TokenizerSettings};
 pub use tokenizer_error::TokenizeError;
+pub(crate) use tokenizer_growth::Growth;
+pub use tokenizer_notice::TokenizerNotice;
+pub use tokenizer_saved::TOKENIZER_FILES;

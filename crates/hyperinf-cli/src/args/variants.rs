@@ -37,33 +37,20 @@ pub(crate) struct VariantArgs {
     )]
     pub learning_rate: Option<f64>,
     /// The group of each training sample, one id per line: groups are scored instead of samples.
-    #[arg(long, value_name = "FILE", help_heading = "Ids, groups and error bars")]
+    #[arg(long, value_name = "FILE", conflicts_with = "train_ids", help_heading = "Groups and error bars")]
     pub groups: Option<PathBuf>,
-    /// The ids of the training samples: a text file with one per line, or the column `id` of a data set, or another
-    /// of its columns, as in train.jsonl:name.
-    #[arg(long, value_name = "FILE[:COLUMN]", conflicts_with = "groups", help_heading = "Ids, groups and error bars")]
-    pub train_ids: Option<String>,
-    /// The ids of the queries, in the same way.
-    #[arg(long, value_name = "FILE[:COLUMN]", help_heading = "Ids, groups and error bars")]
-    pub query_ids: Option<String>,
     /// How the scores of a group are combined [default: sum].
-    #[arg(long, value_enum, requires = "groups", help_heading = "Ids, groups and error bars")]
+    #[arg(long, value_enum, requires = "groups", help_heading = "Groups and error bars")]
     pub group_scores: Option<PoolArg>,
     /// Error bars from REPEATS sets of queries, drawn with replacement, or REPEATS random projections.
     ///
     /// For the mean query. Outputs get the columns score_std, low and high: for queries (1000 sets if left
     /// out) the standard error and the ends of the interval that holds 95 % of the sets; for projections
     /// (10) the standard deviation, the smallest and the largest.
-    #[arg(long, value_name = "REPEATS", num_args = 0..=1, help_heading = "Ids, groups and error bars")]
+    #[arg(long, value_name = "REPEATS", num_args = 0..=1, help_heading = "Groups and error bars")]
     pub uncertainty: Option<Option<usize>>,
     /// The source of the uncertainty [default: queries].
-    #[arg(
-        long,
-        value_enum,
-        value_name = "WHAT",
-        requires = "uncertainty",
-        help_heading = "Ids, groups and error bars"
-    )]
+    #[arg(long, value_enum, value_name = "WHAT", requires = "uncertainty", help_heading = "Groups and error bars")]
     pub uncertainty_over: Option<OverArg>,
 }
 

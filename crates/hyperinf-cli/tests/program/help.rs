@@ -76,7 +76,7 @@ fn what_matters_comes_first_and_the_rest_has_headings() {
         (
             "score",
             &["--train-gradients", "--query-gradients", "--output"],
-            &["Method:", "Other gradients:", "Ids, groups and error bars:", "Examples:"],
+            &["Method:", "Other gradients:", "Groups and error bars:", "Examples:"],
         ),
         ("sweep", &["--train-gradients", "--query-gradients", "--method"], &["Method:", "Comparison:", "Examples:"]),
     ];

@@ -34,4 +34,5 @@ mod sweep;
 mod terminal;
 mod text_errors;
 mod texts;
+mod tokenizers;
 mod variants;

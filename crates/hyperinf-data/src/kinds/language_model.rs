@@ -182,6 +182,10 @@ impl Kind for LanguageModel {
         Ok(Prepared { model, processor: files.tokenizer()? })
     }
 
+    fn tokenizer(processor: &TextTokenizer) -> Option<&TextTokenizer> {
+        Some(processor)
+    }
+
     fn positions(model: &CausalLm) -> usize {
         model.decoder().config().max_tokens
     }

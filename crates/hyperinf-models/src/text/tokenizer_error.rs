@@ -65,6 +65,24 @@ pub enum TokenizeError {
         /// The number of messages.
         messages: usize,
     },
+    /// The tokenizer's normalizer makes a text too long.
+    #[error(
+        "the tokenizer's normalizer makes a text of {bytes} bytes longer than {limit}, more than any real one does"
+    )]
+    Growth {
+        /// The length of the text.
+        bytes: usize,
+        /// The limit on the normalized text.
+        limit: u64,
+    },
+    /// An error of a tokenizer that was read from a file.
+    #[error("`{}`: {source}", path.display())]
+    InFile {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The error.
+        source: Box<TokenizeError>,
+    },
     /// The tokenizer itself failed.
     #[error("the tokenizer failed: {0}")]
     Tokenizer(#[source] Box<dyn std::error::Error + Send + Sync>),
