@@ -139,9 +139,9 @@ pub(crate) enum Command {
     Finetune(FinetuneArgs),
     /// Evaluate a model on rows: loss, accuracy or perplexity, and what it predicts for each row
     ///
-    /// A classifier's accuracy is compared with the share of the most frequent label, its loss with
-    /// the entropy of the labels' shares: what a guess achieves. Exit code 0 also for a bad model.
-    #[command(verbatim_doc_comment)]
+    /// A classifier's accuracy is compared with the share of the most frequent label, its loss with the entropy of the
+    /// labels' shares: what a guess achieves. Exit code 0 also for a bad model.
+    #[command(after_help = examples::EVALUATE)]
     Evaluate(EvaluateArgs),
     /// Score the rows of a training file for the rows of a query file
     ///

@@ -64,6 +64,11 @@ Examples:
   hyperinf finetune --model ./SmolLM2 --train chats.jsonl --epochs 1 \\
       --lora-target all-linear --checkpoint-every 100 --out adapter";
 
+pub(super) const EVALUATE: &str = "\
+Examples:
+  hyperinf evaluate --model MODEL --adapter adapter --data validation.jsonl
+  hyperinf evaluate --model MODEL --data test.csv --output predictions.csv";
+
 pub(super) const ATTRIBUTE: &str = "\
 Examples:
   hyperinf attribute --model MODEL --adapter adapter --train train.jsonl \\
@@ -94,25 +99,24 @@ Examples:
 
 pub(super) const SCORE_USAGE: &str = "\
 hyperinf score [OPTIONS] --train-gradients <FILE>
-                     --query-gradients <FILE>";
+         --query-gradients <FILE>";
 
 pub(super) const COMPARE_USAGE: &str = "\
 hyperinf compare [OPTIONS] --train-gradients <FILE>
-                       --query-gradients <FILE>";
+         --query-gradients <FILE>";
 
 pub(super) const SWEEP_USAGE: &str = "\
 hyperinf sweep [OPTIONS] --train-gradients <FILE>
-                     --query-gradients <FILE>";
+         --query-gradients <FILE>";
 
 pub(super) const ATTRIBUTE_USAGE: &str = "\
 hyperinf attribute [OPTIONS] --model <MODEL> --adapter <DIR>
-                         --train <FILE> --query <FILE> --out <DIR>";
+         --train <FILE> --query <FILE> --out <DIR>";
 
 pub(super) const DETECT_USAGE: &str = "\
 hyperinf detect [OPTIONS] --model <MODEL> --adapter <DIR>
-                      --train <FILE> --validation <FILE> --out <DIR>";
+         --train <FILE> --validation <FILE> --out <DIR>";
 
 pub(super) const SELECT_USAGE: &str = "\
 hyperinf select [OPTIONS] --model <MODEL> --adapter <DIR>
-                      --train <FILE> --validation <FILE> --out <DIR>
-                      --keep <AMOUNT>";
+         --train <FILE> --validation <FILE> --out <DIR> --keep <AMOUNT>";
