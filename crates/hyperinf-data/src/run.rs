@@ -19,6 +19,7 @@ use crate::pattern::Pattern;
 use crate::prediction::{Prediction, predict};
 use crate::samples::{LengthOptions, Samples};
 use crate::scored::{ModelSamples, Scored};
+use crate::selected::check_amount;
 use crate::stop::Stop;
 use crate::{RunError, estimate};
 
@@ -393,14 +394,4 @@ pub(crate) fn notify<K: Kind>(set: &Samples<K>, observe: &mut dyn FnMut(Event)) 
         let (path, rows, first) = (path.clone(), set.cut.len(), first.row);
         observe(Event::Notice(Notice::Cut { path, rows, first }));
     }
-}
-
-/// Fails if the amount is no rows, or more than there are.
-fn check_amount(amount: Option<Amount>, rows: usize) -> Result<(), RunError> {
-    let asked = match amount {
-        None => return Ok(()),
-        Some(Amount::Count(count)) => count,
-        Some(Amount::Share(share)) => (share * rows as f64).round() as usize,
-    };
-    if (1..=rows).contains(&asked) { Ok(()) } else { Err(RunError::Amount { asked, rows }) }
 }
