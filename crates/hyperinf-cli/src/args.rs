@@ -7,6 +7,7 @@ mod eval;
 mod evaluate;
 mod examples;
 mod finetune;
+mod ids;
 mod influence;
 mod scoring;
 mod sweep;
@@ -25,6 +26,7 @@ pub(crate) use eval::EvalArgs;
 pub(crate) use eval::{CandidateArgs, ResultArgs, at_least, once};
 pub(crate) use evaluate::EvaluateArgs;
 pub(crate) use finetune::FinetuneArgs;
+pub(crate) use ids::IdArgs;
 pub(crate) use influence::{AttributeArgs, DetectArgs, InfluenceArgs, SelectArgs};
 pub(crate) use scoring::{
     DirectionsArg, GIB, ProjectArgs, QueryModeArg, RankByArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
@@ -182,6 +184,9 @@ pub(crate) struct ScoreArgs {
     /// Contrasts, groups, checkpoints and error bars.
     #[command(flatten)]
     pub variants: VariantArgs,
+    /// Ids for the rows of gradient files.
+    #[command(flatten)]
+    pub ids: IdArgs,
     /// Where to write the scores: .safetensors, .parquet, .csv or .jsonl.
     ///
     /// safetensors: one tensor `scores` [queries, samples] of F32. The others: query_id, train_id,

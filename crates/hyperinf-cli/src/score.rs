@@ -1,6 +1,7 @@
 //! `hyperinf score`: from files of per-sample gradients to scores.
 
 mod checkpoints;
+mod ids;
 mod projection;
 mod report;
 mod settings;
@@ -50,7 +51,7 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), CliError> {
     note(first, settings.projection).iter().for_each(|note| progress::warn(note));
     flat(first, [&settings].into_iter()).iter().for_each(|note| progress::warn(note));
     let groups = variants.groups(first.train.samples())?;
-    let ids = variants.ids(first.train.samples(), first.query.file.samples())?;
+    let ids = args.ids.read(first.train.samples(), first.query.file.samples(), variants.query_mode())?;
     let check = |found: &Attribution| if args.scoring.strict { check_converged(found) } else { Ok(()) };
     let mut score = |projection| tracin(&mut moments, projection, &options, &settings.device, check);
     let mut attribution = score(settings.projection)?;

@@ -67,10 +67,12 @@ pub(crate) fn run(args: &SweepArgs) -> Result<(), CliError> {
     let settings = settings(args)?;
     let mut inputs = vec![args.train_gradients.as_path(), args.query_gradients.as_path()];
     inputs.extend(args.known_bad.as_deref());
+    inputs.extend(args.ids.inputs());
     let folder = OutputFolder::new(&args.out, &FILES, &inputs)?;
     let mut pair = GradientPair::open(&args.train_gradients, &args.query_gradients)?;
     pair.memory = args.memory.map(|gib| gib * GIB);
     let top_k = top_k(args.top_k, pair.train.samples())?;
+    let ids = args.ids.read(pair.train.samples(), pair.query.file.samples(), args.query_mode)?;
     let known = |path: &PathBuf| {
         known_bad(path, pair.train.samples()).map_err(|source| {
             let (what, path) = ("samples known to be bad", path.clone());
@@ -111,7 +113,7 @@ pub(crate) fn run(args: &SweepArgs) -> Result<(), CliError> {
     let cells = summary.table();
     let staged: [Staged<'_>; 5] = [
         hyperinf::store::stage_csv(&csv, &cells.table())?,
-        report::stage_scores(&scores, &sweep, &summary)?,
+        report::stage_scores(&scores, &sweep, &summary, &ids)?,
         figures::stage_lines(&lines, &sweep)?,
         figures::stage_map(&map, &sweep)?,
         hyperinf::store::stage_json(&json, &summary)?,

@@ -2,7 +2,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg};
+use super::{
+    DirectionsArg, IdArgs, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
+};
 
 /// Arguments of `hyperinf sweep`.
 #[derive(Debug, Args)]
@@ -88,6 +90,9 @@ pub(crate) struct SweepArgs {
     /// recommended; without them none is.
     #[arg(long, value_name = "FILE", display_order = 6)]
     pub known_bad: Option<PathBuf>,
+    /// Ids for the rows of gradient files.
+    #[command(flatten)]
+    pub ids: IdArgs,
     /// Scores may take this much memory, estimated from the sizes [default: what the system grants].
     #[arg(long, value_name = "GIB", value_parser = super::scoring::gib, help_heading = "Method")]
     pub memory: Option<f64>,

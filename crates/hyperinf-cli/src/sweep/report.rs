@@ -317,13 +317,11 @@ pub(super) fn stage_scores<'a>(
     path: &'a Path,
     sweep: &Sweep<'_>,
     summary: &Summary,
+    ids: &Ids,
 ) -> std::result::Result<Staged<'a>, CliError> {
-    let scores = &sweep.sides[0].found[0].scores;
-    let ids = Ids::numbered(scores.queries(), scores.samples());
     let rank = |side: &SideSweep| side.variant.rank.map(|rank| rank.to_string()).unwrap_or_default();
     let names: Vec<[String; 2]> = sweep.sides.iter().map(|s| [side_of(s).unwrap_or_default(), rank(s)]).collect();
     let tables = sweep.sides.iter().zip(&names).flat_map(|(side, [name, rank])| {
-        let ids = &ids;
         side.found.iter().zip(sweep.dampings).flat_map(move |(found, &damping)| {
             found.scores.rows.iter().enumerate().map(move |(query, row)| {
                 let n = row.len();
