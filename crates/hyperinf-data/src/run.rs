@@ -19,6 +19,7 @@ use crate::pattern::Pattern;
 use crate::prediction::{Prediction, predict};
 use crate::samples::{LengthOptions, Samples, notify};
 use crate::scored::{ModelSamples, Scored};
+use crate::selected::check_amount;
 use crate::stop::Stop;
 use crate::{RunError, estimate};
 
@@ -381,14 +382,4 @@ fn predictions<K: Kind>(
         Some(predictions) => Ok(predictions),
         None => predict(model, set, &(0..set.samples.len()).collect::<Vec<_>>(), run.batch_size, observe),
     }
-}
-
-/// Fails if the amount is no rows, or more than there are.
-fn check_amount(amount: Option<Amount>, rows: usize) -> Result<(), RunError> {
-    let asked = match amount {
-        None => return Ok(()),
-        Some(Amount::Count(count)) => count,
-        Some(Amount::Share(share)) => (share * rows as f64).round() as usize,
-    };
-    if (1..=rows).contains(&asked) { Ok(()) } else { Err(RunError::Amount { asked, rows }) }
 }
