@@ -20,6 +20,7 @@ mod labels;
 mod methods;
 mod numbers;
 mod outputs;
+mod parquet_claims;
 mod pipeline;
 mod projection;
 mod reader;
