@@ -3,7 +3,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use hyperinf_models::{Hub, LoadError, TextTokenizer, model_kind, read_regular};
+use hyperinf_models::{Hub, LoadError, TextTokenizer, model_kind, open_regular, read_regular};
 use hyperinf_store::FileStamp;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
@@ -192,7 +192,8 @@ fn hashes(path: &Path, stamps: &mut Vec<(PathBuf, FileStamp)>) -> Result<BTreeMa
         hashes.insert(name, hash(path).map_err(error(path))?);
         Ok(())
     };
-    if path.is_file() {
+    if !path.is_dir() {
+        open_regular(path).map_err(error(path))?;
         add(path)?;
         return Ok(hashes);
     }
