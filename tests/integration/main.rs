@@ -51,6 +51,7 @@ mod publication;
 mod ranking;
 mod reference;
 mod refusals;
+mod scales;
 mod scoring;
 mod settings;
 mod small_gradients;

@@ -7,6 +7,7 @@ mod eval;
 mod evaluate;
 mod examples;
 mod finetune;
+mod ids;
 mod influence;
 mod scoring;
 mod sweep;
@@ -25,9 +26,10 @@ pub(crate) use eval::EvalArgs;
 pub(crate) use eval::{CandidateArgs, ResultArgs, at_least, once};
 pub(crate) use evaluate::EvaluateArgs;
 pub(crate) use finetune::FinetuneArgs;
+pub(crate) use ids::IdArgs;
 pub(crate) use influence::{AttributeArgs, DetectArgs, InfluenceArgs, SelectArgs};
 pub(crate) use scoring::{
-    DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
+    DirectionsArg, GIB, ProjectArgs, QueryModeArg, RankByArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
 };
 pub(crate) use sweep::SweepArgs;
 pub(crate) use texts::{ColumnArgs, LengthArgs, ModelArgs};
@@ -80,7 +82,7 @@ pub(crate) enum Command {
     /// in a bank: interrupted runs resume, and other methods are compared without retraining.
     #[command(after_help = examples::EVAL)]
     Eval(EvalArgs),
-    /// Score at many dampings, and recommend one
+    /// Score at many dampings, and compare the rankings
     ///
     /// Scores as `hyperinf score` does, at every damping, from one curvature, and
     /// reports how much the ranking changes from one damping to the next, how much
@@ -91,9 +93,9 @@ pub(crate) enum Command {
     ///   sweep.png       the agreements as lines
     ///   spearman.png    the rank correlations between all dampings
     ///   summary.json    all but the scores, with the settings and inputs
-    /// The recommendation is a rule of thumb: of the dampings at which the solver
-    /// converged and the ranking is not yet the dot product's, the middle of the
-    /// widest run whose neighbours agree.
+    /// With --known-bad the damping that finds these samples best is
+    /// recommended; without it none is, because a ranking that is stable need not
+    /// be right.
     #[command(verbatim_doc_comment, after_help = examples::SWEEP, override_usage = examples::SWEEP_USAGE)]
     Sweep(SweepArgs),
     /// Show how fast each solver approaches the inverse of a matrix
@@ -182,6 +184,9 @@ pub(crate) struct ScoreArgs {
     /// Contrasts, groups, checkpoints and error bars.
     #[command(flatten)]
     pub variants: VariantArgs,
+    /// Ids for the rows of gradient files.
+    #[command(flatten)]
+    pub ids: IdArgs,
     /// Where to write the scores: .safetensors, .parquet, .csv or .jsonl.
     ///
     /// safetensors: one tensor `scores` [queries, samples] of F32. The others: query_id, train_id,

@@ -3,6 +3,7 @@ mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use arrow_array::{BooleanArray, RecordBatch};
 use arrow_schema::{Schema, SchemaRef};
 use arrow_select::filter::filter_record_batch;
 use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
 use hyperinf_models::Json;
 
 use crate::table::{RawRow, Visit};
@@ -79,9 +81,14 @@ impl Source {
             budget.row_group = number;
             for (_, column) in group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf)) {
                 let (start, length) = range(column).unwrap_or_default();
-                let pages = footer::pages(&self.contents, start, length);
-                let unpacked = pages.map(|page| page.unpacked).fold(0, u64::saturating_add);
-                budget.check_pages(&column.column_path().string(), unpacked)?;
+                let gzip = matches!(column.compression(), Compression::GZIP(_));
+                let mut unpacked: u64 = 0;
+                for page in footer::pages(&self.contents, start, length) {
+                    // The library believes what a page claims, and unpacks gzip until it ends.
+                    let found = if gzip { inflated(page.packed, self.limit) } else { 0 };
+                    unpacked = unpacked.saturating_add(page.unpacked.max(found));
+                    budget.check_pages(&column.column_path().string(), unpacked)?;
+                }
             }
             let mut found = 0;
             let batches =
@@ -206,6 +213,12 @@ fn batches(
         over = !matches!(batch, Some(Ok(_)));
         batch
     }))
+}
+
+/// The size of what gzip unpacks to, counted no further than just above a limit; 0 if it is damaged.
+fn inflated(packed: &[u8], limit: u64) -> u64 {
+    let mut unpacked = MultiGzDecoder::new(packed).take(limit.saturating_add(1));
+    io::copy(&mut unpacked, &mut io::sink()).unwrap_or(0)
 }
 
 /// Runs code of the Parquet library, which panics at some damaged files.

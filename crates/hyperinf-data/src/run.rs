@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use hyperinf_gradients::{Estimate, Target};
 use hyperinf_models::{Adapter, ModelError};
-use hyperinf_scoring::{Amount, Options, QueryMode, Set, detect};
+use hyperinf_scoring::{Amount, Options, QueryMode, RankBy, Set, detect};
 use hyperinf_store::{
     FileStamp, GradientPair, GradientWriter, OutputFolder, ProjectionSpec, RunKey, check_range, self_influence,
 };
@@ -79,6 +79,10 @@ pub struct Run {
     pub blocks: Option<Pattern>,
     /// Rows of a backward pass.
     pub batch_size: usize,
+    /// What rankings and selections are by.
+    pub rank_by: RankBy,
+    /// The memory in bytes that scoring may take; `None` for what the system grants.
+    pub memory: Option<f64>,
     /// The folder of the gradients.
     pub out: PathBuf,
     /// The name of the device, a part of the key under which gradients are reused.
@@ -103,6 +107,8 @@ impl Default for Run {
             seeds: None,
             blocks: None,
             batch_size: 16,
+            rank_by: RankBy::default(),
+            memory: None,
             out: PathBuf::from("hyperinf-out"),
             device_name: String::new(),
             stop: Stop::default(),
@@ -204,7 +210,8 @@ impl Run {
         Ok(Detection { influence, order, self_influence, removed, cross_check })
     }
 
-    /// Scores the training rows for the mean query, and selects those that help it most.
+    /// Scores the training rows for the mean query, and selects those that help it most; by magnitude those that matter
+    /// most to it, helpful or harmful.
     ///
     /// # Errors
     ///
@@ -237,10 +244,11 @@ impl Run {
         observe: &mut dyn FnMut(Event),
     ) -> Result<(), RunError> {
         self.validate()?;
+        earlier.pair.memory = self.memory;
         let Scored { attribution, repeats, known } =
             Scored::new(self, &mut earlier.pair, earlier.model.as_ref(), device, observe)?;
         (earlier.attribution, earlier.repeats, earlier.known) = (attribution, repeats, known);
-        (earlier.estimate, earlier.query_mode) = (self.estimate, self.options.query);
+        (earlier.estimate, earlier.query_mode, earlier.rank_by) = (self.estimate, self.options.query, self.rank_by);
         Ok(())
     }
 
@@ -315,11 +323,13 @@ pub(crate) fn influence<K: Kind>(
         ("maximum length", limit.tokens().to_string()),
     ]);
     let extractor = Extractor::<K> { run, model: &model, key };
+    extractor.check_memory(&train, &query, device)?;
     let gradients = [
         extractor.write(GRADIENT_FILES[0], Target::Loss, &train, observe)?,
         extractor.write(GRADIENT_FILES[1], Target::Measure, &query, observe)?,
     ];
     let mut pair = GradientPair::open(gradients[0].path(), gradients[1].path())?;
+    pair.memory = run.memory;
     let labels = K::labels(&processor).cloned();
     let [train_writer, query_writer] = &gradients;
     let of_train = predictions::<K>(run, &model, &train, train_writer, observe)?;
@@ -341,6 +351,7 @@ pub(crate) fn influence<K: Kind>(
         pair,
         files,
         query_mode: run.options.query,
+        rank_by: run.rank_by,
         gradients,
         _folder: folder,
         model: Box::new(model),

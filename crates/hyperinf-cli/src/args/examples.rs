@@ -109,4 +109,5 @@ hyperinf detect [OPTIONS] --model <MODEL> --adapter <DIR>
 
 pub(super) const SELECT_USAGE: &str = "\
 hyperinf select [OPTIONS] --model <MODEL> --adapter <DIR>
-                      --train <FILE> --validation <FILE> --out <DIR> --keep <AMOUNT>";
+                      --train <FILE> --validation <FILE> --out <DIR>
+                      --keep <AMOUNT>";

@@ -44,9 +44,8 @@ pub(crate) struct ColumnArgs {
     /// Leave out rows that cannot be used, and list them; otherwise they are an error.
     #[arg(long, help_heading = "Data")]
     pub skip_bad_rows: bool,
-    /// What the columns in use of a Parquet file may unpack to
-    /// [default: 0.19 and 10 times its size].
-    #[arg(long, value_name = "GIB", value_parser = gib, verbatim_doc_comment)]
+    /// What the columns in use of a Parquet file may unpack to [default: 0.19 and 10 times its size].
+    #[arg(long, value_name = "GIB", value_parser = gib, help_heading = "Data")]
     pub unpack_limit: Option<u64>,
 }
 

@@ -64,7 +64,10 @@ impl Library {
                 | StoreError::TableFormat { .. }
                 | StoreError::OutputIsInput { .. }
                 | StoreError::Output { .. } => Class::Usage,
-                StoreError::Score(_) | StoreError::Range { .. } => Class::Numbers,
+                StoreError::Score(_)
+                | StoreError::Range { .. }
+                | StoreError::TooSmall { .. }
+                | StoreError::Memory { .. } => Class::Numbers,
                 _ => Class::Input,
             },
             Self::Score(ScoreError::NoCaptures)

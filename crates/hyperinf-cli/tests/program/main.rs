@@ -17,6 +17,7 @@ mod inspect;
 mod kills;
 mod labels;
 mod methods;
+mod numbers;
 mod outputs;
 mod pipeline;
 mod projection;

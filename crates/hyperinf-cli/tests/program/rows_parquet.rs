@@ -287,6 +287,32 @@ fn files_that_unpack_to_too_much() {
     refused(&folder, None, &["row group", "the limit is 2"]);
 }
 
+/// Gzip goes on after what the page's header claims.
+#[test]
+fn pages_that_claim_less_than_they_unpack_to() {
+    let long = "fox ".repeat(1_000_000);
+    let columns = batch(vec![("text", texts(&[&long, &long])), ("label", texts(&["0", "1"]))]);
+    let properties = WriterProperties::builder().set_compression(Compression::GZIP(GzipLevel::default()));
+    let bytes = written(&columns, properties.set_dictionary_enabled(false).build());
+    // The type of the first page, 0 for data, and its unpacked size, a number of four bytes: 8 MB become 1.
+    let at = bytes.windows(3).position(|window| window == b"\x15\x00\x15").expect("a page begins like that") + 3;
+    let claims = [&bytes[..at], b"\x82\x80\x80\x00", &bytes[at + 4..]].concat();
+    let folder = Folder::new();
+    folder.write_bytes("rows.parquet", &claims);
+    refused(&folder, Some(1 << 20), &["row group 0, column `text` unpacks to 1 MB or more", "the limit is 1 MB"]);
+    assert!(read::<LabelledText>(&folder, "rows.parquet", None).is_err());
+}
+
+#[test]
+fn many_columns() {
+    let one: ArrayRef = Arc::new(Int8Array::from(vec![1, 2]));
+    let names: Vec<String> = (0..30_000).map(|column| format!("c{column}")).collect();
+    let mut columns: Vec<(&str, ArrayRef)> = names.iter().map(|name| (name.as_str(), one.clone())).collect();
+    columns.extend([("text", texts(&["a", "b"])), ("label", one.clone())]);
+    let folder = folder(columns);
+    assert_eq!(read::<LabelledText>(&folder, "rows.parquet", None).expect("it can be read").rows.len(), 2);
+}
+
 fn two_rows() -> Vec<u8> {
     written(&batch(vec![("text", texts(&["a", "b"])), ("label", texts(&["0", "1"]))]), WriterProperties::default())
 }

@@ -164,6 +164,10 @@ impl Kind for TextClassification {
             let source = DataError::OneLabel { label: label.clone(), rows: train.rows.len() };
             return Err(RunError::data(train)(source));
         }
+        if let Some([one, other]) = found.alike() {
+            let source = DataError::AlikeLabels { one: one.clone(), other: other.clone() };
+            return Err(RunError::data(train)(source));
+        }
         let load = |classes, own_head| {
             load_classifier(files.path(), &ClassifierOptions { classes, head: None, seed, own_head }, device)
         };
