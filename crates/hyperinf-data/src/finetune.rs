@@ -20,8 +20,8 @@ use crate::labels::Labels;
 use crate::model_files::{ModelFiles, Note, load_error};
 use crate::prediction::measure;
 use crate::recipe::Recipe;
-use crate::run::{notify, unchanged};
-use crate::samples::{LengthOptions, Samples};
+use crate::run::unchanged;
+use crate::samples::{LengthOptions, Samples, notify};
 use crate::stop::Stop;
 use crate::training_log::{self, TrainingLog};
 use crate::tuning::{TuningQuality, TuningSummary};
@@ -30,16 +30,16 @@ use crate::tuning::{TuningQuality, TuningSummary};
 pub(crate) const ADAPTER: &str = "adapter_config.json";
 /// The file of settings and figures.
 const SUMMARY: &str = "summary.json";
-/// All files that are written.
+/// All files that are written, the summary last.
 pub(crate) const OUTPUTS: [&str; 8] = [
     ADAPTER,
     "adapter_model.safetensors",
     "hyperinf.json",
-    SUMMARY,
     training_log::NAME,
     TOKENIZER_FILES[0],
     TOKENIZER_FILES[1],
     TOKENIZER_FILES[2],
+    SUMMARY,
 ];
 /// Files of an earlier tokenizer, which the new one may lack.
 const EARLIER: [&str; 4] =
@@ -230,7 +230,7 @@ pub(crate) fn finetune<K: Kind>(
     let rows = samples(rows)?;
     let validation = validation.map(samples).transpose()?;
     for set in std::iter::once(&rows).chain(&validation) {
-        notify(set, observe);
+        notify(&prepared.processor, set, observe);
     }
     let Prepared { model, processor } = prepared;
     let given: Vec<&str> = run.targets.iter().map(String::as_str).collect();
@@ -246,6 +246,7 @@ pub(crate) fn finetune<K: Kind>(
     let batch = run.micro_batch.unwrap_or(config.schedule.batch_size);
     if let Some(adapter) = run.resumption(&config, || Ok(digest.clone()), observe)? {
         run.remove_checkpoints()?;
+        TrainingLog::new(&run.out, false).discard();
         let (parameters, tensors) = size(&adapter);
         let model = adapter.apply(model).map_err(load_error("adapter", run.out.display()))?;
         let mut quality = |set, most| measure(&model, set, labels.as_ref(), most, batch, observe);
@@ -350,8 +351,9 @@ pub(crate) fn finetune<K: Kind>(
         EARLIER.iter().map(|name| run.out.join(name)).filter(|path| tokenizer.iter().all(|(new, _)| new != path));
     let loss = log.mean();
     publish(staged, &stale.collect::<Vec<_>>())?;
-    log.discard();
+    // As long as there are checkpoints to resume from, the lines before them are needed.
     run.remove_checkpoints()?;
+    log.discard();
     Ok(Finetuned {
         parameters,
         tensors,

@@ -21,7 +21,7 @@ impl Finetune {
             [self.train.as_path(), Path::new(&self.model)].into_iter().chain(optional.into_iter().flatten()).collect();
         let read: Vec<PathBuf> = inputs.iter().flat_map(|input| TOKENIZER_FILES.map(|name| input.join(name))).collect();
         let all: Vec<&Path> = inputs.iter().copied().chain(read.iter().map(PathBuf::as_path)).collect();
-        let locked = OutputFolder::new(folder, &OUTPUTS, &all)?;
+        let locked = OutputFolder::of_command("finetune", folder, &OUTPUTS, &all)?;
         let checkpoints = folder.join(CHECKPOINTS);
         // The folder is removed at the end with everything in it.
         if let Ok(real) = canonicalize(&checkpoints)

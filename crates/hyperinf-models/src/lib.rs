@@ -43,6 +43,7 @@
 mod arch;
 mod error;
 mod files;
+mod template;
 mod text;
 mod training;
 
@@ -63,9 +64,11 @@ pub use files::{
     load_encoder, load_gguf, load_llama2c, load_weights, model_kind, open_regular, panics_are_errors, read_regular,
     weights,
 };
+pub use template::TemplateError;
 pub use text::{
-    Json, LabelledBatch, Limit, LmBatch, LmSample, Message, Sample, SpecialTokens, TOKENIZER_FILES, TextTokenizer,
-    TokenBatch, TokenizeError, TokenizedSample, TokenizerNotice, TokenizerSettings,
+    ChatSource, Conversation, Json, LabelledBatch, Limit, LmBatch, LmSample, Message, MessageError, Sample,
+    SpecialTokens, TOKENIZER_FILES, TextTokenizer, TokenBatch, TokenizeError, TokenizedSample, TokenizerNotice,
+    TokenizerSettings,
 };
 pub use training::{
     Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, FoundCheckpoints, Progress, RunDifference, TrainConfig,

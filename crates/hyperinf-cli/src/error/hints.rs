@@ -26,6 +26,7 @@ impl CliError {
                 Numbers::LeftOut { .. } | Numbers::NoneComputed { .. } => {
                     Some("allow more with --memory, or name the methods that fit: --methods hyperinf,datainf".into())
                 }
+                Numbers::Converge(_) => None,
                 Numbers::NotConverged { .. } => Some(LARGER_DAMPING.into()),
                 Numbers::Library(error) => library_hint(error),
             },
@@ -88,6 +89,7 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
     Some(match error {
         StoreError::Output { .. } => "choose a folder that exists and can be written",
         StoreError::OutputIsInput { .. } => "choose another name",
+        StoreError::OtherSummary { .. } => "choose another folder",
         StoreError::File { source, .. } => match source {
             FileError::Type { .. } => "leave out tensors that are not gradients, convert those that are",
             FileError::Rank { .. } => "write one tensor per layer, its first dimension the samples",
