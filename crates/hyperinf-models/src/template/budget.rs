@@ -2,8 +2,11 @@ use std::cell::Cell;
 
 use super::error::{Fail, Outcome};
 
-/// The most steps of one rendering: expressions, statements, entries of lists, and 64 bytes of text that are read.
-pub(super) const STEPS: u64 = 10_000_000;
+/// The most steps of one rendering, on top of [`STEPS_PER_BYTE`] times the conversation: expressions, statements,
+/// entries of lists, and 64 bytes of text that are read.
+pub(super) const STEPS: u64 = 1_000_000;
+/// See [`STEPS`].
+pub(super) const STEPS_PER_BYTE: u64 = 100;
 /// The most bytes of values that one rendering makes, on top of [`BYTES_PER_BYTE`] times the conversation.
 pub(super) const BYTES: u64 = 1 << 26;
 /// See [`BYTES`].
@@ -18,6 +21,7 @@ pub(super) const RUN_DEPTH: usize = 4_000;
 #[derive(Debug)]
 pub(super) struct Budget {
     steps: Cell<u64>,
+    all_steps: u64,
     bytes: Cell<u64>,
     all_bytes: u64,
     depth: Cell<usize>,
@@ -26,12 +30,13 @@ pub(super) struct Budget {
 impl Budget {
     pub(super) fn new(input: usize) -> Self {
         let all_bytes = BYTES + BYTES_PER_BYTE * input as u64;
-        Self { steps: Cell::new(STEPS), bytes: Cell::new(all_bytes), all_bytes, depth: Cell::new(0) }
+        let all_steps = STEPS + STEPS_PER_BYTE * input as u64;
+        Self { steps: Cell::new(all_steps), all_steps, bytes: Cell::new(all_bytes), all_bytes, depth: Cell::new(0) }
     }
 
     /// Pays for a number of steps.
     pub(super) fn steps(&self, count: u64) -> Outcome<()> {
-        let left = self.steps.get().checked_sub(count).ok_or(Fail::Limit { limit: STEPS, what: "steps" })?;
+        let left = self.steps.get().checked_sub(count).ok_or(Fail::Limit { limit: self.all_steps, what: "steps" })?;
         self.steps.set(left);
         Ok(())
     }
