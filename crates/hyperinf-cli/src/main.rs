@@ -15,6 +15,7 @@
 //! | [`figure`] | figures as output files |
 //! | [`grid`] | tables that fit the terminal |
 //! | [`eval`] | `hyperinf eval`: methods compared with retraining |
+//! | [`check`] | `hyperinf check`: rows as a model gets them |
 //! | [`inspect`] | `hyperinf inspect`: the contents of a file of gradients |
 //! | [`methods`] | `hyperinf methods`: the list of methods |
 //! | [`models`] | short names of models |
@@ -28,6 +29,7 @@
 mod agreement;
 mod args;
 mod attribute;
+mod check;
 mod compare;
 mod converge;
 mod demo;
@@ -99,6 +101,7 @@ fn main() -> ExitCode {
         Command::Converge(args) => converge::run(args),
         Command::Sweep(args) => sweep::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Check(args) => check::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Methods(args) => methods::run(args),
         Command::Demo(args) => demo::run(args),

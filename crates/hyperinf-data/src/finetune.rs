@@ -19,8 +19,8 @@ use crate::labels::Labels;
 use crate::model_files::{ModelFiles, Note, load_error};
 use crate::prediction::measure;
 use crate::recipe::Recipe;
-use crate::run::{notify, unchanged};
-use crate::samples::{LengthOptions, Samples};
+use crate::run::unchanged;
+use crate::samples::{LengthOptions, Samples, notify};
 use crate::stop::Stop;
 use crate::training_log::{self, TrainingLog};
 use crate::tuning::{TuningQuality, TuningSummary};
@@ -229,7 +229,7 @@ pub(crate) fn finetune<K: Kind>(
     let rows = samples(rows)?;
     let validation = validation.map(samples).transpose()?;
     for set in std::iter::once(&rows).chain(&validation) {
-        notify(set, observe);
+        notify(&prepared.processor, set, observe);
     }
     let Prepared { model, processor } = prepared;
     let given: Vec<&str> = run.targets.iter().map(String::as_str).collect();

@@ -6,6 +6,7 @@ use hyperinf_models::{
 use hyperinf_scoring::Amount;
 use hyperinf_store::OutputFolder;
 
+use crate::check::{self, Check, Checked};
 use crate::dataset::{Content, Dataset};
 use crate::evaluate::{self, Evaluate, Evaluated};
 use crate::event::Event;
@@ -94,6 +95,23 @@ pub trait Kind: Send + Sync + Sized + 'static {
         limit: Limit,
     ) -> Result<TokenizedSample<<Self::Model as SampleModel>::Sample>, Reason>;
 
+    /// The tokens of a row, and whether each is part of the loss; without the model.
+    ///
+    /// # Errors
+    ///
+    /// If the row makes no sample.
+    fn tokens(
+        tokenizer: &TextTokenizer,
+        content: &Self::Content,
+        limit: Limit,
+    ) -> Result<TokenizedSample<Vec<(u32, bool)>>, Reason>;
+
+    /// What the user should know about how these rows are read.
+    fn row_notices(tokenizer: &TextTokenizer, data: &Dataset<Self::Content>) -> Vec<Notice> {
+        let _ = (tokenizer, data);
+        Vec::new()
+    }
+
     /// What the model predicts for samples, in one forward pass.
     ///
     /// # Errors
@@ -163,6 +181,8 @@ pub(crate) trait AnyKind: Sync {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Finetuned, RunError>;
 
+    fn check(&self, check: &Check, files: &ModelFiles, observe: &mut dyn FnMut(Event)) -> Result<Checked, RunError>;
+
     fn evaluate(
         &self,
         run: &Evaluate,
@@ -197,6 +217,10 @@ impl<K: Kind> AnyKind for K {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Finetuned, RunError> {
         finetune::finetune::<K>(run, files, device, observe)
+    }
+
+    fn check(&self, check: &Check, files: &ModelFiles, observe: &mut dyn FnMut(Event)) -> Result<Checked, RunError> {
+        check::check::<K>(check, files, observe)
     }
 
     fn evaluate(

@@ -3,7 +3,9 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use hyperinf_models::{Hub, LoadError, TOKENIZER_FILES, TextTokenizer, TokenizerNotice, model_kind, read_regular};
+use hyperinf_models::{
+    Hub, LoadError, TOKENIZER_FILES, TextTokenizer, TokenizerNotice, model_kind, open_regular, read_regular,
+};
 use hyperinf_store::FileStamp;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
@@ -223,7 +225,8 @@ fn hashes(path: &Path, stamps: &mut Vec<(PathBuf, FileStamp)>) -> Result<BTreeMa
         hashes.insert(name, hash(path).map_err(error(path))?);
         Ok(())
     };
-    if path.is_file() {
+    if !path.is_dir() {
+        open_regular(path).map_err(error(path))?;
         add(path)?;
         return Ok(hashes);
     }

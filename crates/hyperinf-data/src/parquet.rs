@@ -4,7 +4,6 @@ mod values;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -18,7 +17,7 @@ use arrow_schema::{Schema, SchemaRef};
 use arrow_select::filter::filter_record_batch;
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
-use hyperinf_models::Json;
+use hyperinf_models::{Json, Panicked};
 
 use crate::table::{RawRow, Visit};
 use crate::{DataError, SubsetError};
@@ -223,11 +222,13 @@ fn inflated(packed: &[u8], limit: u64) -> u64 {
 
 /// Runs code of the Parquet library, which panics at some damaged files.
 fn guarded<T>(run: impl FnOnce() -> Result<T, DataError>) -> Result<T, DataError> {
-    let contradiction = |_| Err(ParquetError::General("its parts contradict each other".into()).into());
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(contradiction)
+    hyperinf_models::guarded(run).unwrap_or_else(|panicked| Err(contradiction(&panicked).into()))
 }
 
 fn guarded_write<T>(run: impl FnOnce() -> Result<T, SubsetError>) -> Result<T, SubsetError> {
-    let contradiction = |_| Err(SubsetError::Parquet(ParquetError::General("its parts contradict each other".into())));
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(contradiction)
+    hyperinf_models::guarded(run).unwrap_or_else(|panicked| Err(SubsetError::Parquet(contradiction(&panicked))))
+}
+
+fn contradiction(panicked: &Panicked) -> ParquetError {
+    ParquetError::General(format!("its parts contradict each other ({})", panicked.message))
 }

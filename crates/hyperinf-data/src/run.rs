@@ -17,8 +17,9 @@ use crate::kind::{Kind, Prepared};
 use crate::model_files::ModelFiles;
 use crate::pattern::Pattern;
 use crate::prediction::{Prediction, predict};
-use crate::samples::{LengthOptions, Samples};
+use crate::samples::{LengthOptions, Samples, notify};
 use crate::scored::{ModelSamples, Scored};
+use crate::selected::check_amount;
 use crate::stop::Stop;
 use crate::{RunError, estimate};
 
@@ -312,8 +313,8 @@ pub(crate) fn influence<K: Kind>(
     let limit = run.length.limit::<K>(&prepared.model, files.note().map(|note| note.max_length))?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
     let (mut train, query) = (samples(train)?, samples(query)?);
-    notify(&train, observe);
-    notify(&query, observe);
+    notify(&prepared.processor, &train, observe);
+    notify(&prepared.processor, &query, observe);
     let Prepared { model, processor } = prepared;
     let device_name = if run.device_name.is_empty() { format!("{device:?}") } else { run.device_name.clone() };
     let key = RunKey::from([
@@ -381,27 +382,4 @@ fn predictions<K: Kind>(
         Some(predictions) => Ok(predictions),
         None => predict(model, set, &(0..set.samples.len()).collect::<Vec<_>>(), run.batch_size, observe),
     }
-}
-
-/// Reports rows that were left out or cut.
-pub(crate) fn notify<K: Kind>(set: &Samples<K>, observe: &mut dyn FnMut(Event)) {
-    let path = &set.data.path;
-    if !set.data.bad.is_empty() {
-        let (path, bad, total) = (path.clone(), set.data.bad.clone(), set.data.total);
-        observe(Event::Notice(Notice::LeftOut { path, bad, total }));
-    }
-    if let Some(first) = set.cut.first() {
-        let (path, rows, first) = (path.clone(), set.cut.len(), first.row);
-        observe(Event::Notice(Notice::Cut { path, rows, first }));
-    }
-}
-
-/// Fails if the amount is no rows, or more than there are.
-fn check_amount(amount: Option<Amount>, rows: usize) -> Result<(), RunError> {
-    let asked = match amount {
-        None => return Ok(()),
-        Some(Amount::Count(count)) => count,
-        Some(Amount::Share(share)) => (share * rows as f64).round() as usize,
-    };
-    if (1..=rows).contains(&asked) { Ok(()) } else { Err(RunError::Amount { asked, rows }) }
 }

@@ -47,7 +47,7 @@ pub use load::{
 };
 pub use open::{open_regular, read_regular};
 pub use own_head::OwnHead;
-pub use panics::{Panicked, panics_are_errors};
+pub use panics::{Panicked, guarded, panics_are_errors};
 pub use peft::Adapter;
 pub use peft_config::{AdapterConfig, AdapterTask, TargetModules, TrainedTokens};
 pub use peft_settings::{ADAPTER_SETTINGS, AdapterSetting, Treatment};

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! **Positive = helpful**: training on `z` lowered the query's loss. Removing `z` changes the query's loss by about
-//! `+score/n`. Mislabelled samples are the most negative.
+//! `+score/n` as far as the curvature is the Hessian at the end of the training ([`Options::unit`]); ranks need neither.
+//! Mislabelled samples are the most negative.
 //!
 //! ```
 //! use hyperinf_gradients::Gradients;

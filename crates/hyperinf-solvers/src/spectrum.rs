@@ -6,6 +6,8 @@ use rand::{RngExt, SeedableRng};
 
 /// Lanczos steps of an upper bound.
 const LANCZOS: usize = 12;
+/// Rounding units in a Ritz value.
+const ROUNDING: f64 = 16.0;
 
 /// The largest eigenvalue of `H` by power iteration, from below: at most `steps` steps, fewer once it gains less than
 /// 1e-3.
@@ -100,7 +102,9 @@ fn lanczos_bound(h: &Curvature, like: &Tensor<2>) -> Result<f64, ReadError> {
     let projected: Vec<f64> = (0..steps * steps).map(|at| entry(at / steps, at % steps)).collect();
     // What is not finite has no decomposition.
     let Ok((values, _)) = symmetric_eigen(&projected, steps) else { return Ok(f64::NAN) };
-    Ok(values.last().copied().unwrap_or(0.0).max(0.0) + off_diagonal.last().copied().unwrap_or(0.0))
+    let bound = values.last().copied().unwrap_or(0.0).max(0.0) + off_diagonal.last().copied().unwrap_or(0.0);
+    // A complete Krylov space gives the eigenvalue itself, rounded.
+    Ok(bound * (1.0 + ROUNDING * epsilon(like.dtype())))
 }
 
 /// The fixed start of both estimates, `[1, D]`.

@@ -20,7 +20,7 @@ pub(crate) struct ScoringArgs {
     #[arg(long, value_enum, help_heading = "Method")]
     pub normalise: Option<NormaliseArg>,
     /// What ranks are by: the score, or its size, which finds what a query is about.
-    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
+    #[arg(long, value_enum, default_value_t, help_heading = "Method")]
     pub rank_by: RankByArg,
     /// Scores may take this much memory, estimated from the sizes [default: what the system grants].
     #[arg(long, value_name = "GIB", value_parser = gib, help_heading = "Method")]

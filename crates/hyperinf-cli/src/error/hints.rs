@@ -26,6 +26,7 @@ impl CliError {
                 Numbers::LeftOut { .. } | Numbers::NoneComputed { .. } => {
                     Some("allow more with --memory, or name the methods that fit: --methods hyperinf,datainf".into())
                 }
+                Numbers::Converge(_) => None,
                 Numbers::NotConverged { .. } => Some(LARGER_DAMPING.into()),
                 Numbers::Library(error) => library_hint(error),
             },

@@ -142,6 +142,17 @@ fn method<'a>(told: &'a Value, name: &str) -> &'a Value {
     methods.iter().find(|method| method["name"] == name).expect("every method is there")
 }
 
+#[test]
+fn matrices_that_do_not_fit_are_refused_before_work() {
+    let folder = Folder::new();
+    for (dims, samples) in [("300000", "10"), ("16,400000", "10"), ("100000", "100000")] {
+        let run = hyperinf(folder.path(), &["converge", "--dims", dims, "--samples", samples]);
+        assert_eq!(run.code, Some(4), "{dims}: {run:?}");
+        assert!(run.stderr.contains("GiB are available: at most d = "), "{dims}: {}", run.stderr);
+    }
+    assert_eq!(folder.files(), Vec::<String>::new());
+}
+
 /// Draws on which a power iteration stops too early, flat spectra and low ranks: the bound holds at the first try.
 #[test]
 fn no_draw_is_inverted_twice() {

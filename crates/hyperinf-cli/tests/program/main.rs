@@ -1,5 +1,6 @@
 //! The program `hyperinf` as a user meets it, on every device of the tests, and its reader of gradient files.
 
+mod check;
 mod compare;
 mod converge;
 mod cross_check;
@@ -19,6 +20,7 @@ mod labels;
 mod methods;
 mod numbers;
 mod outputs;
+mod parquet_claims;
 mod pipeline;
 mod projection;
 mod reader;

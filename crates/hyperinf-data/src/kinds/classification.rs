@@ -212,6 +212,16 @@ impl Kind for TextClassification {
         Ok(found)
     }
 
+    fn tokens(
+        tokenizer: &TextTokenizer,
+        content: &LabelledText,
+        limit: Limit,
+    ) -> Result<TokenizedSample<Vec<(u32, bool)>>, Reason> {
+        let found = tokenizer.classification(&content.text, content.pair.as_deref(), 0, limit)?;
+        let tokens = found.sample.tokens.into_iter().map(|token| (token, false)).collect();
+        Ok(TokenizedSample { sample: tokens, cut: found.cut })
+    }
+
     fn predict(model: &EncoderClassifier, samples: &[&Sample]) -> Result<Vec<Prediction>, RunError> {
         let batch = model.collate(samples)?;
         let logits = model.forward(&batch, &mut Tape::off());

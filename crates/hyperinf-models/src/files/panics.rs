@@ -33,7 +33,11 @@ pub fn panics_are_errors() -> bool {
 /// Runs code of a library that may panic on bad input.
 ///
 /// What `work` changes must not be used again after an error.
-pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+///
+/// # Errors
+///
+/// If it panics.
+pub fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     let outside = GUARDED.replace(true);
     let outcome = catch_unwind(AssertUnwindSafe(work));
     GUARDED.set(outside);

@@ -1,5 +1,5 @@
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 use tokenizers::{
@@ -15,8 +15,8 @@ use super::tokenizer_limits;
 use super::tokenizer_outside::{Added, Outside, added_tokens, document};
 use crate::text::{Growth, around};
 use crate::{
-    GgufVocabulary, LoadError, SpecialTokens, TextTokenizer, TokenizerNotice, TokenizerSettings, gguf_tokenizer,
-    llama2c_tokenizer,
+    ChatSource, GgufVocabulary, LoadError, SpecialTokens, TextTokenizer, TokenizerNotice, TokenizerSettings,
+    gguf_tokenizer, llama2c_tokenizer,
 };
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -42,6 +42,8 @@ impl TextTokenizer {
             let read = guarded(|| gguf_tokenizer(path)).map_err(|error| failed(Box::new(error)))??;
             let GgufVocabulary { tokenizer, bos, eos, add_bos, chat_template, .. } = read;
             let special = SpecialTokens { bos, eos, pad: None };
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let chat_template = chat_template.map(|default| ChatSource { file: name, ..default.into() });
             let settings = TokenizerSettings {
                 special,
                 add_bos: Some(add_bos),
@@ -232,26 +234,39 @@ fn token_number(value: &Value) -> Option<u32> {
     value.as_u64().and_then(|number| u32::try_from(number).ok())
 }
 
-fn chat_template(folder: &Path, config: Option<&Fields>) -> Result<Option<String>, LoadError> {
-    let path = folder.join("chat_template.jinja");
+fn chat_template(folder: &Path, config: Option<&Fields>) -> Result<Option<ChatSource>, LoadError> {
+    let source = |file: &str, default: &str| Some(ChatSource { file: file.to_owned(), ..default.to_owned().into() });
+    let file = "chat_template.jinja";
+    let path = folder.join(file);
     if path.exists() {
-        return read_regular(&path)
-            .and_then(|bytes| String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)))
-            .map(Some)
-            .map_err(|source| LoadError::File { path, source });
+        let read = |path: PathBuf| {
+            read_regular(&path)
+                .and_then(|bytes| String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)))
+                .map_err(|source| LoadError::File { path, source })
+        };
+        let default = read(path)?;
+        let path = folder.join("additional_chat_templates/tool_use.jinja");
+        let tool_use = if path.exists() { Some(read(path)?) } else { None };
+        return Ok(Some(ChatSource { file: file.to_owned(), default, tool_use }));
     }
+    let file = "tokenizer_config.json";
     let Some(value) = config.and_then(|config| config.get("chat_template")) else {
-        let path = folder.join("chat_template.json");
+        let file = "chat_template.json";
+        let path = folder.join(file);
         if path.exists() {
             let value: Value = read_json(&path)?;
-            return Ok(value.get("chat_template").and_then(Value::as_str).map(str::to_owned));
+            return Ok(value.get("chat_template").and_then(Value::as_str).and_then(|text| source(file, text)));
         }
         return Ok(None);
     };
     // A list holds named templates; the one for conversations is `default`.
-    let named = |list: &Vec<Value>| {
-        let default = list.iter().find(|entry| entry.get("name").and_then(Value::as_str) == Some("default"))?;
-        default.get("template").and_then(Value::as_str).map(str::to_owned)
+    let Some(list) = value.as_array() else {
+        return Ok(value.as_str().and_then(|text| source(file, text)));
     };
-    Ok(value.as_str().map(str::to_owned).or_else(|| value.as_array().and_then(named)))
+    let named = |name: &str| {
+        let entry = list.iter().find(|entry| entry.get("name").and_then(Value::as_str) == Some(name))?;
+        entry.get("template").and_then(Value::as_str).map(str::to_owned)
+    };
+    let tool_use = named("tool_use");
+    Ok(named("default").map(|default| ChatSource { file: file.to_owned(), default, tool_use }))
 }

@@ -1,14 +1,15 @@
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::PathBuf;
 
 use tokenizers::utils::truncation::{TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings};
 use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, Token, Tokenizer};
 
-use super::chat::ChatTemplate;
+use super::chat::{ChatSource, ChatTemplate, Conversation};
 use super::tokenizer_growth::Growth;
 use super::tokenizer_saved::Saved;
 use crate::files::panics::guarded;
-use crate::{LmSample, Message, Sample, TokenizeError, TokenizerNotice};
+use crate::{Json, LmSample, Sample, TokenizeError, TokenizerNotice};
 
 /// The most tokens of a sample, including special tokens, and what happens to longer ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +88,8 @@ pub struct TokenizerSettings {
     pub add_bos: Option<bool>,
     /// Whether all segments are 0, as for models without a segment embedding.
     pub no_segments: bool,
-    /// The chat template in Jinja.
-    pub chat_template: Option<String>,
+    /// The chat templates.
+    pub chat_template: Option<ChatSource>,
     /// The file to name in errors.
     pub file: Option<PathBuf>,
     /// What was noticed when the files were read.
@@ -116,11 +117,13 @@ impl TextTokenizer {
             (Some(false), _) => prefix.clear(),
             _ => {}
         }
-        let saved = Saved { config, template: chat_template.clone() };
-        let text_of = |token: Option<u32>| token.and_then(|token| tokenizer.id_to_token(token));
-        let chat = chat_template
-            .map(|source| ChatTemplate::new(&source, text_of(special.bos), text_of(special.eos), text_of(special.pad)))
-            .transpose()?;
+        let template = chat_template.as_ref().map(|source| source.default.clone());
+        let tool_use = chat_template.as_ref().and_then(|source| source.tool_use.clone());
+        let saved = Saved { config, template, tool_use };
+        let tokens = [("bos_token", special.bos), ("eos_token", special.eos), ("pad_token", special.pad)];
+        let text_of = |(name, token): (_, Option<u32>)| Some((name, Json::String(tokenizer.id_to_token(token?)?)));
+        let texts = tokens.into_iter().filter_map(text_of).collect();
+        let chat = chat_template.map(|source| ChatTemplate::new(&source, texts)).transpose()?;
         let growth = Growth::new(tokenizer.get_normalizer());
         let segments = !no_segments;
         Ok(Self { tokenizer, post_processor, special, prefix, suffix, segments, chat, growth, file, notices, saved })
@@ -224,20 +227,36 @@ impl TextTokenizer {
 
     /// The sample of a conversation, written by the chat template; the loss is over the assistant's messages.
     ///
-    /// An assistant's message is the text between its prompt (`add_generation_prompt`) and the next message, including
-    /// the marks that end it but not those that begin it. No special tokens are added to the template's text.
+    /// An assistant's message is what the template marks with `generation`. Without such marks it is the text between
+    /// its prompt (`add_generation_prompt`) and the next message, including the marks that end it but not those that
+    /// begin it. Messages of weight 0 are left out. Of a conversation with a prompt, all after the prompt is scored.
+    /// No special tokens are added to the template's text.
     ///
     /// # Errors
     ///
-    /// If there is no template, it fails, or it writes a message differently depending on later ones; if no message is
-    /// the assistant's; if there are too many tokens, or cutting leaves nothing to predict.
-    pub fn chat(&self, messages: &[Message], limit: Limit) -> Result<TokenizedSample<LmSample>, TokenizeError> {
+    /// If there is no template, it fails, or it is not clear what it writes for a message; if no message is scored; if
+    /// there are too many tokens, or cutting leaves nothing to predict.
+    pub fn chat(&self, conversation: &Conversation, limit: Limit) -> Result<TokenizedSample<LmSample>, TokenizeError> {
         let template = self.chat.as_ref().ok_or(TokenizeError::NoChatTemplate)?;
-        let (text, spans) = template.conversation(messages)?;
+        let (text, spans) = template.conversation(conversation)?;
         let encoding = self.encode(&text)?;
         let covers = |span: &Range<usize>, (start, end): (usize, usize)| end > span.start && start < span.end;
         let scored = encoding.get_offsets().iter().map(|&offsets| spans.iter().any(|span| covers(span, offsets)));
         finish(encoding.get_ids().to_vec(), scored.collect(), limit)
+    }
+
+    /// A conversation as the chat template writes it; with `prompt`, up to where an answer would begin.
+    ///
+    /// # Errors
+    ///
+    /// If there is no template, or it fails.
+    pub fn chat_text(&self, conversation: &Conversation, prompt: bool) -> Result<String, TokenizeError> {
+        self.chat.as_ref().ok_or(TokenizeError::NoChatTemplate)?.text(conversation, prompt)
+    }
+
+    /// The variables that the chat template reads and does not set; `None` without a template.
+    pub fn chat_variables(&self) -> Option<BTreeSet<String>> {
+        self.chat.as_ref().map(ChatTemplate::variables)
     }
 
     /// The tokens of a text, without special tokens.
@@ -267,6 +286,15 @@ impl TextTokenizer {
     /// If the tokenizer fails.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, TokenizeError> {
         self.run(|| self.tokenizer.decode(tokens, true).map_err(TokenizeError::Tokenizer))
+    }
+
+    /// The text of tokens, with special tokens.
+    ///
+    /// # Errors
+    ///
+    /// If the tokenizer fails.
+    pub fn spell(&self, tokens: &[u32]) -> Result<String, TokenizeError> {
+        self.run(|| self.tokenizer.decode(tokens, false).map_err(TokenizeError::Tokenizer))
     }
 
     /// The special tokens.

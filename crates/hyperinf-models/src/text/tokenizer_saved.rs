@@ -11,6 +11,8 @@ pub(super) struct Saved {
     pub(super) config: Map<String, Value>,
     /// The chat template.
     pub(super) template: Option<String>,
+    /// The chat template of conversations with tools, if it is another.
+    pub(super) tool_use: Option<String>,
 }
 
 /// The files of a tokenizer's folder, in the order in which [`TextTokenizer::to_files`] gives them.
@@ -50,12 +52,19 @@ impl TextTokenizer {
         if !self.segments {
             config.insert("model_input_names".to_owned(), json!(["input_ids", "attention_mask"]));
         }
+        // Several templates are a list of the settings.
+        let named = |name: &str, template: &Option<String>| json!({ "name": name, "template": template });
+        if self.saved.tool_use.is_some() {
+            let list = [named("default", &self.saved.template), named("tool_use", &self.saved.tool_use)];
+            config.insert("chat_template".to_owned(), json!(list));
+        }
         let failed = |error: serde_json::Error| TokenizeError::Tokenizer(Box::new(error));
         let mut config = serde_json::to_vec_pretty(&config).map_err(failed)?;
         config.push(b'\n');
         let [tokenizer, settings, chat] = TOKENIZER_FILES;
         let mut files = vec![(tokenizer, self.json()?.into_bytes()), (settings, config)];
-        files.extend(self.saved.template.as_ref().map(|template| (chat, template.clone().into_bytes())));
+        let alone = self.saved.template.as_ref().filter(|_| self.saved.tool_use.is_none());
+        files.extend(alone.map(|template| (chat, template.clone().into_bytes())));
         Ok(files)
     }
 
@@ -71,7 +80,7 @@ impl TextTokenizer {
             || self.suffix != other.suffix
             || self.tokenizer.get_encode_special_tokens() != other.tokenizer.get_encode_special_tokens()
             || self.json()? != other.json()?;
-        let template = self.saved.template != other.saved.template;
+        let template = (&self.saved.template, &self.saved.tool_use) != (&other.saved.template, &other.saved.tool_use);
         if tokens || template {
             let path = |tokenizer: &Self| tokenizer.file.clone().unwrap_or_default();
             let (used, other) = (path(self), path(other));

@@ -144,10 +144,11 @@ impl<'a> Problem<'a> {
         let mut problem = Self { matrix, lambda, upper, dtype: matrix.dtype() };
         // Refinement makes up for what a shorter iteration loses, at the cost of products with the queries alone.
         let short = if problem.dtype == DType::F64 { DType::F32 } else { problem.dtype };
-        if !(epsilon(short) * upper / lambda > ROUNDING) {
-            problem.dtype = short;
-        } else if problem.has_f64() {
-            problem.dtype = DType::F64;
+        let coarse = epsilon(short) * upper / lambda > ROUNDING;
+        match (coarse, problem.has_f64()) {
+            (false, _) => problem.dtype = short,
+            (true, true) => problem.dtype = DType::F64,
+            (true, false) => {}
         }
         Ok(problem)
     }
