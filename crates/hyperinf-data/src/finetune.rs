@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::fs::read_dir;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -246,7 +245,7 @@ pub(crate) fn finetune<K: Kind>(
     let batch = run.micro_batch.unwrap_or(config.schedule.batch_size);
     if let Some(adapter) = run.resumption(&config, || Ok(digest.clone()), observe)? {
         run.remove_checkpoints()?;
-        TrainingLog::new(&run.out, false).discard();
+        drop(TrainingLog::new(&run.out, false));
         let (parameters, tensors) = size(&adapter);
         let model = adapter.apply(model).map_err(load_error("adapter", run.out.display()))?;
         let mut quality = |set, most| measure(&model, set, labels.as_ref(), most, batch, observe);
@@ -289,11 +288,6 @@ pub(crate) fn finetune<K: Kind>(
     let tuned = match tuned {
         Ok(tuned) => tuned,
         Err(error) => {
-            let checkpoints = read_dir(run.out.join(CHECKPOINTS));
-            if !checkpoints.is_ok_and(|mut files| files.next().is_some()) {
-                // There is nothing that its lines would be continued from.
-                log.discard();
-            }
             return Err(match error {
                 ModelError::Stopped { step: done, steps: total, checkpoint: kept } => {
                     RunError::Stopped { stage: Stage::Finetuning, done, total, kept }
@@ -351,9 +345,9 @@ pub(crate) fn finetune<K: Kind>(
         EARLIER.iter().map(|name| run.out.join(name)).filter(|path| tokenizer.iter().all(|(new, _)| new != path));
     let loss = log.mean();
     publish(staged, &stale.collect::<Vec<_>>())?;
-    // As long as there are checkpoints to resume from, the lines before them are needed.
+    // The log's hidden file goes last: as long as there are checkpoints, the lines before them are needed.
     run.remove_checkpoints()?;
-    log.discard();
+    drop(log);
     Ok(Finetuned {
         parameters,
         tensors,
