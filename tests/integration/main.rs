@@ -44,6 +44,7 @@ mod peft;
 mod positions;
 mod projection;
 mod ranking;
+mod readers;
 mod reference;
 mod refusals;
 mod scoring;
