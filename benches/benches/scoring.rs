@@ -22,7 +22,7 @@ fn scoring(c: &mut Criterion) {
     device.seed(0);
     let train = random_gradients(BLOCKS, SAMPLES, ROWS, COLS, &device);
     let query = random_gradients(BLOCKS, 1, ROWS, COLS, &device);
-    let named = |name| (name, Options::named(name, Gfim::default()).expect("a named method"));
+    let named = |name| (name, Options::named(name).expect("a named method"));
     let ten_steps = Lissa { max_steps: 10, ..Lissa::default() };
     let own = |method| Options { method, ..Options::default() };
     let cases = [

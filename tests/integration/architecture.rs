@@ -39,3 +39,41 @@ fn library_crates_name_no_device_not_even_in_examples() {
     }
     assert!(seen > 100, "{seen} files are not those of the library crates");
 }
+
+/// The lines of a section of a manifest.
+fn section<'a>(manifest: &'a str, name: &str) -> Vec<&'a str> {
+    let lines = manifest.lines().skip_while(|line| *line != format!("[{name}]")).skip(1);
+    lines.take_while(|line| !line.starts_with('[')).collect()
+}
+
+/// A program that takes one crate needs no other in its manifest, and turns its backend on with that crate's feature.
+#[test]
+fn each_crate_stands_alone() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
+    let no_library = ["hyperinf", "hyperinf-cli", "hyperinf-experiments", "hyperinf-figures"];
+    let mut seen = 0;
+    for entry in fs::read_dir(&crates).expect("the crates are there") {
+        let entry = entry.expect("the folder can be read");
+        let name = entry.file_name().into_string().expect("names are UTF-8");
+        if no_library.contains(&name.as_str()) {
+            continue;
+        }
+        seen += 1;
+        let read = |file: &str| fs::read_to_string(entry.path().join(file)).expect("every crate has it");
+        let (manifest, library) = (read("Cargo.toml"), read("src/lib.rs"));
+        let exported: String =
+            library.split("\npub use ").skip(1).filter_map(|rest| rest.split_inclusive(';').next()).collect();
+        let named = section(&manifest, "dependencies").into_iter().filter_map(|line| line.split(['.', ' ']).next());
+        for dependency in named.filter(|name| *name == "burn" || name.starts_with("hyperinf-")) {
+            let dependency = dependency.replace('-', "_");
+            let words = exported.split(|c: char| !c.is_alphanumeric() && c != '_');
+            assert!(words.into_iter().any(|word| word == dependency), "{name} does not re-export {dependency}");
+        }
+        let features = section(&manifest, "features");
+        for backend in ["flex", "ndarray", "cuda", "rocm", "wgpu", "metal", "vulkan"] {
+            let has = features.iter().any(|line| line.starts_with(&format!("{backend} = [")));
+            assert!(has || name == "hyperinf-ops", "{name} has no feature {backend}");
+        }
+    }
+    assert!(seen >= 10, "{seen} crates");
+}

@@ -1,5 +1,5 @@
 use burn::tensor::Tensor;
-use hyperinf::{DeviceError, compiled_devices, device};
+use hyperinf::{DeviceError, compiled_devices, device, device_name};
 
 fn error(name: &str) -> DeviceError {
     device(name).expect_err("no such device is available here")
@@ -17,9 +17,16 @@ fn every_compiled_processor_backend_computes() {
 
 #[test]
 fn an_unknown_name_gets_the_nearest_and_what_there_is() {
-    for (name, meant) in
-        [("fleks", "flex"), ("CUDA", "cuda"), ("nd-array", "ndarray"), ("wgpu2:0", "wgpu"), ("", "flex")]
-    {
+    for (name, meant) in [
+        ("fleks", "flex"),
+        ("CUDA", "cuda"),
+        ("nd-array", "ndarray"),
+        ("wgpu2:0", "wgpu"),
+        ("", "flex"),
+        ("nvidia", "cuda"),
+        ("MPS", "metal"),
+        ("amdgpu", "rocm"),
+    ] {
         match error(name) {
             DeviceError::Unknown { nearest, compiled, .. } => {
                 assert_eq!(nearest, meant, "{name}");
@@ -33,6 +40,28 @@ fn an_unknown_name_gets_the_nearest_and_what_there_is() {
         message.contains("`fleks`") && message.contains("`flex`") && message.contains("flex, ndarray"),
         "{message}"
     );
+}
+
+#[test]
+fn a_kind_of_device_stands_for_the_first_that_is_compiled_in() {
+    assert_eq!(device_name("cpu"), Ok("flex".to_owned()));
+    assert_eq!(device_name("flex"), Ok("flex".to_owned()));
+    assert_eq!(device_name("abacus:2"), Ok("abacus:2".to_owned()), "`device` refuses it");
+    assert!(device("cpu").is_ok());
+    assert!(matches!(error("cpu:1"), DeviceError::Index { name: "flex", .. }));
+    let cards: Vec<&str> = compiled_devices().into_iter().filter(|name| !["flex", "ndarray"].contains(name)).collect();
+    for word in ["gpu", "gpu:1"] {
+        match device_name(word) {
+            Ok(name) => assert!(cards.iter().any(|card| name.starts_with(card)), "{name}"),
+            Err(found) => {
+                let message = found.to_string();
+                assert!(cards.is_empty(), "{message}");
+                for needle in ["`gpu`", "`--features cuda`", "`--features wgpu`", "this build has flex, ndarray"] {
+                    assert!(message.contains(needle), "{message}");
+                }
+            }
+        }
+    }
 }
 
 #[test]

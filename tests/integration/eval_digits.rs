@@ -7,7 +7,7 @@ use hyperinf::eval::digits::{DigitsTask, Images, Length, Optimizer, Perceptron, 
 use hyperinf::eval::digits::{Labelled, PerceptronModule};
 use hyperinf::eval::{Bank, LdsConfig, LdsTruth, Proximal, Retrain, TruthError, pearson, random_scores};
 use hyperinf::gradients::{Estimate, Tape, Target, Task, gradients};
-use hyperinf::scoring::{CurvatureFrom, Gfim, Options, TaskSource, attribute};
+use hyperinf::scoring::{CurvatureFrom, Options, TaskSource, attribute};
 use hyperinf_tests::compare::{assert_close, precisions, values};
 use hyperinf_tests::devices;
 
@@ -193,7 +193,7 @@ fn scores_of_a_trained_network_foretell_its_retraining() {
         let (train, query) =
             (task.train.batches(64, &device, DType::F32), task.queries.batches(64, &device, DType::F32));
         let (train, query) = (TaskSource::train(&module, &train), TaskSource::query(&module, &query));
-        let options = Options::named("exact", Gfim::default()).expect("it is registered");
+        let options = Options::named("exact").expect("it is registered");
         let scores =
             attribute(&train, &query, CurvatureFrom::Training, &options).expect("the model is well-formed").scores;
         let found = truth.lds(&scores.rows).expect("losses vary").mean;
@@ -223,7 +223,7 @@ fn proximal_responses_of_a_network_are_those_of_its_gauss_newton_matrix() {
     let (train, queries) = (TaskSource::train(&module, &batches), TaskSource::query(&module, &query));
     let correlation = |name: &str, estimate: Estimate| {
         let curvature = TaskSource::curvature(&module, &batches, estimate);
-        let named = Options::named(name, Gfim::default()).expect("it is registered");
+        let named = Options::named(name).expect("it is registered");
         let options = Options { damping: Damping::Absolute(lambda), merged: name == "exact", ..named };
         let scores = attribute(&train, &queries, CurvatureFrom::Source(&curvature), &options)
             .expect("the model is well-formed")

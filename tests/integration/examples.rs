@@ -1,11 +1,20 @@
 //! The examples of the library, run on fixtures.
 
+#[path = "../../crates/hyperinf/examples/convolution.rs"]
+#[allow(dead_code)]
+mod convolution;
 #[path = "../../crates/hyperinf/examples/from_files.rs"]
 #[allow(dead_code)]
 mod from_files;
+#[path = "../../crates/hyperinf/examples/lora.rs"]
+#[allow(dead_code)]
+mod lora;
 #[path = "../../crates/hyperinf/examples/stream.rs"]
 #[allow(dead_code)]
 mod stream;
+#[path = "../../crates/hyperinf/examples/training.rs"]
+#[allow(dead_code)]
+mod training;
 
 use std::fs;
 
@@ -43,5 +52,34 @@ fn streamed_files_are_scored() {
         let found = score(&pair, None, &Options::default(), &device).expect("the gradients are good").scores;
         assert_eq!((found.queries(), found.samples()), (3, 6), "{name}");
         assert!(found.rows.iter().flatten().all(|score| score.is_finite() && *score != 0.0), "{name}: {found:?}");
+    }
+}
+
+#[test]
+fn a_convolution_is_attributed() {
+    for (name, device) in devices() {
+        let (found, blocks) = convolution::score(&device).expect("the example works");
+        assert_eq!((found.scores.queries(), found.scores.samples()), (2, 24), "{name}");
+        // 9 weights of the kernel or 4 features, and the bias.
+        assert_eq!(blocks, [("conv".to_owned(), 10, 4), ("output".to_owned(), 5, 3)], "{name}");
+    }
+}
+
+#[test]
+fn an_adapter_of_ones_own_is_attributed() {
+    for (name, device) in devices() {
+        let found = lora::score(&device).expect("the example works");
+        let blocks: Vec<_> = found.blocks.iter().map(|report| (report.block.rows, report.block.cols)).collect();
+        assert_eq!((found.scores.samples(), blocks), (32, vec![(16, 2), (2, 8)]), "{name}");
+        assert!(found.blocks.iter().all(|report| report.lambda.is_some()), "{name}: training moved both factors");
+    }
+}
+
+#[test]
+fn a_training_loop_of_ones_own_finds_its_wrong_labels() {
+    for (name, device) in devices() {
+        let mut found = training::wrong_labels(&device).expect("the example works");
+        found.sort_unstable();
+        assert_eq!(found, [0, 1, 40, 41], "{name}");
     }
 }

@@ -15,6 +15,7 @@ use rlx_gguf::{GgmlType, GgufWriter, MetaValue, bytes_for_public, dequant_typed,
 
 use crate::decoder::{logits, sizes};
 
+mod header;
 mod llama2c;
 mod vocabulary;
 
@@ -296,7 +297,7 @@ fn files_of_other_models_are_errors() {
     refused(|entries, _| drop(entries.remove("llama.block_count")), "`llama.block_count` is absent");
     refused(
         set("llama.block_count", MetaValue::String("2".into())),
-        "`llama.block_count` is `2`, but must be a number",
+        "`llama.block_count` is `2`, but must be a whole number",
     );
     refused(set("llama.block_count", number(1_000_000)), "1000000 in a file of 20 tensors");
     refused(set("llama.attention.head_count", number(0)), "`llama.attention.head_count` is 0");
@@ -309,7 +310,10 @@ fn files_of_other_models_are_errors() {
         },
         "`token_embd.weight` is [32, 64], but the model needs [48, 64]",
     );
-    refused(set("llama.feed_forward_length", number(96)), "is [32, 64], but the model needs [32, 96]");
+    refused(
+        set("llama.feed_forward_length", number(96)),
+        "is [32, 64], but `llama.feed_forward_length` = 96 asks for [32, 96]",
+    );
     refused(set("split.count", number(3)), "one of 3 parts");
     refused(
         |_, tensors| {

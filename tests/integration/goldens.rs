@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::{Accumulator, Damping, Scale, Side, Storage};
 use hyperinf::gradients::{Block, Gradients};
-use hyperinf::scoring::{CurvatureFrom, Gfim, Method, Options, QueryMode, Source, TaskSource, attribute};
+use hyperinf::scoring::{CurvatureFrom, Gfim, Method, MethodInfo, Options, QueryMode, Source, TaskSource, attribute};
 use hyperinf::solvers::Exact;
 use hyperinf_tests::compare::{assert_close, precisions, tensor, values};
 use hyperinf_tests::devices;
@@ -21,7 +21,8 @@ fn tolerance(dtype: DType, method: &str) -> f64 {
 }
 
 fn named(name: &str, scale: Scale, side: Side) -> Method {
-    Options::named(name, Gfim { side, scale }).expect("the tests name methods that exist").method
+    let method = MethodInfo::named(name).expect("the tests name methods that exist");
+    method.options(Gfim { side, scale }).method
 }
 
 // ---- gradients given: lora_tiny, lora_small ----------------------------------------------------------------------
@@ -204,7 +205,7 @@ fn digits_diagonal() {
 fn digits_mean_cosine() {
     let expected = expected("grad_cos_mean");
     each_digits(|what, dtype, train, query| {
-        let options = Options::named("cosine", Gfim::default()).expect("it has a name");
+        let options = Options::named("cosine").expect("it has a name");
         let found = attribute(train, query, CurvatureFrom::Training, &options).expect("no gradient is zero").scores;
         let queries = found.queries() as f64;
         let mean: Vec<f64> =

@@ -1,6 +1,7 @@
 //! Models by their names on a hub, from a server of the test's own.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -200,4 +201,78 @@ fn paths_come_first_and_what_is_neither_is_an_error() {
         let error = hub.resolve(name).expect_err("neither");
         assert!(matches!(error, LoadError::NoSuchModel { .. }), "{name}: {error}");
     }
+}
+
+#[test]
+fn the_cache_is_where_hugging_faces_programs_have_it() {
+    let check = |variables: &[(&str, &str)], expected: &str| {
+        let find = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+        let cache = Hub::from_variables(find).cache.map(|path| path.to_string_lossy().into_owned());
+        assert_eq!(cache.as_deref(), Some(expected), "{variables:?}");
+    };
+    let home = ("HOME", "/home/me");
+    check(&[home], "/home/me/.cache/huggingface/hub");
+    check(&[home, ("XDG_CACHE_HOME", "/cache")], "/cache/huggingface/hub");
+    check(&[home, ("XDG_CACHE_HOME", "/cache"), ("HF_HOME", "/hf")], "/hf/hub");
+    check(&[home, ("HF_HOME", "~/hf")], "/home/me/hf/hub");
+    check(&[home, ("HF_HOME", "/hf"), ("HUGGINGFACE_HUB_CACHE", "/old")], "/old");
+    check(&[home, ("HF_HUB_CACHE", "/new"), ("HUGGINGFACE_HUB_CACHE", "/old"), ("HF_HOME", "/hf")], "/new");
+    check(&[home, ("HF_HUB_CACHE", ""), ("HF_HOME", "")], "/home/me/.cache/huggingface/hub");
+    check(&[("HF_HUB_CACHE", "relative/cache")], "relative/cache");
+}
+
+#[test]
+fn only_the_words_for_yes_forbid_the_network() {
+    let offline = |variables: &[(&str, &str)]| {
+        let find = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+        Hub::from_variables(find).offline
+    };
+    for yes in ["1", "true", "True", "TRUE", "yes", "YES", "on", "On"] {
+        assert!(offline(&[("HF_HUB_OFFLINE", yes)]), "{yes}");
+        assert!(offline(&[("TRANSFORMERS_OFFLINE", yes)]), "{yes}");
+    }
+    for no in ["0", "false", "False", "no", "off", "", "2"] {
+        assert!(!offline(&[("HF_HUB_OFFLINE", no)]), "{no}");
+    }
+    assert!(!offline(&[("HF_HUB_OFFLINE", "0"), ("TRANSFORMERS_OFFLINE", "1")]));
+    assert!(!offline(&[]));
+}
+
+#[test]
+fn a_token_comes_from_its_variables_or_the_file_of_a_login() {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let home = folder.path().to_string_lossy().into_owned();
+    std::fs::write(folder.path().join("token"), "left\n").expect("a writable folder");
+    std::fs::write(folder.path().join("other"), "other\n").expect("a writable folder");
+    let other = folder.path().join("other").to_string_lossy().into_owned();
+    let token = |variables: &[(&str, &str)]| {
+        let find = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+        Hub::from_variables(find).token
+    };
+    assert_eq!(token(&[("HF_TOKEN", "given"), ("HF_HOME", &home)]).as_deref(), Some("given"));
+    assert_eq!(token(&[("HUGGING_FACE_HUB_TOKEN", "old"), ("HF_HOME", &home)]).as_deref(), Some("old"));
+    assert_eq!(token(&[("HF_TOKEN_PATH", &other), ("HF_HOME", &home)]).as_deref(), Some("other"));
+    assert_eq!(token(&[("HF_HUB_CACHE", "/elsewhere"), ("HF_HOME", &home)]).as_deref(), Some("left"));
+    assert_eq!(token(&[("HF_HOME", "/no/such/folder")]), None);
+}
+
+#[test]
+fn a_copy_of_a_cache_without_links_is_a_cache() {
+    let folder = Model::llama().write();
+    let server = Server::of(folder.path());
+    let cache = tempfile::tempdir().expect("a folder for temporary files");
+    let path = hub(&server, cache.path()).resolve("someone/tiny").expect("it is served");
+    // What a copy leaves of a link: a file with its target.
+    for file in std::fs::read_dir(&path).expect("a folder").map(|file| file.expect("a file").path()) {
+        let target = std::fs::read_link(&file).expect("a link to the content");
+        let name = target.file_name().expect("a file").to_string_lossy().into_owned();
+        std::fs::remove_file(&file).expect("a writable folder");
+        std::fs::write(&file, format!("../../blobs/{name}")).expect("a writable folder");
+    }
+    let main = path.ancestors().nth(2).expect("the model's folder").join("refs/main");
+    let version = std::fs::read_to_string(&main).expect("the main version");
+    std::fs::write(&main, format!("{version}\n")).expect("a writable folder");
+    let offline = Hub { offline: true, ..hub(&server, cache.path()) };
+    assert_eq!(offline.resolve("someone/tiny").expect("it is in the cache"), path);
+    causal(&path);
 }

@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::{Curvature, Storage, Structure};
 use hyperinf::gradients::{Block, Gradients};
-use hyperinf::scoring::{
-    CurvatureFrom, Gfim, Method, Options, ScoreError, Scorer, attribute, curvature, self_influence,
-};
+use hyperinf::scoring::{CurvatureFrom, Method, Options, ScoreError, Scorer, attribute, curvature, self_influence};
 use hyperinf::solvers::{Inverse, Plan, Solution, SolveError, Solver, Work};
 use hyperinf_tests::compare::{assert_close, tensor};
 use hyperinf_tests::devices;
@@ -29,7 +27,7 @@ fn curvature_made_first_gives_the_same_scores() {
     for (name, device) in devices() {
         let (train, other, query) = (set(14, 1, &device), set(9, 20, &device), set(3, 40, &device));
         for method in ["identity", "datainf", "exact", "hyperinf", "shampoo", "diagonal"] {
-            let options = Options::named(method, Gfim::default()).expect("a method");
+            let options = Options::named(method).expect("a method");
             let what = format!("{method} on {name}");
             for (made_of, expected) in [
                 (&train, attribute(&train, &query, CurvatureFrom::Training, &options)),
@@ -58,7 +56,7 @@ fn curvature_made_first_gives_the_same_scores() {
 fn curvature_of_other_blocks_is_refused() {
     for (_, device) in devices() {
         let (train, query) = (set(14, 1, &device), set(3, 40, &device));
-        let options = Options::named("exact", Gfim::default()).expect("a method");
+        let options = Options::named("exact").expect("a method");
         let mut known = curvature(&train, &options).expect("good gradients");
         known.reverse();
         let mut scorer = Scorer::new(options).expect("a damping");

@@ -146,16 +146,16 @@ fn a_tensor_of_another_shape_is_an_error_with_both() {
     for (mut model, name) in
         [(Model::llama(), "model.layers.1.mlp.up_proj.weight"), (Model::bert_classifier(), "bert.pooler.dense.weight")]
     {
-        let expected = model.tensors[name].0.clone();
+        let needed = format!("{:?}", model.tensors[name].0);
         model.add(name, &[7, 8]);
         let error = refused(model.write().path());
-        let LoadError::TensorShape { name: found_name, found, expected: needed, .. } = error else { panic!("{error}") };
-        assert_eq!((found_name.as_str(), found, needed), (name, vec![7, 8], expected));
+        let LoadError::Size { name: found_name, found, expected, .. } = error else { panic!("{error}") };
+        assert_eq!((found_name.as_str(), found, expected), (name, vec![7, 8], needed));
     }
 }
 
 /// Loads what is in the folder, whatever it is, which must fail.
-fn refused(folder: &Path) -> LoadError {
+pub(crate) fn refused(folder: &Path) -> LoadError {
     match model_kind(folder) {
         Ok(ModelKind::CausalLm) => load_causal_lm(folder, &device()).expect_err("not a valid folder"),
         Ok(ModelKind::Encoder) => {
@@ -166,7 +166,7 @@ fn refused(folder: &Path) -> LoadError {
     }
 }
 
-fn refusal(folder: &Path) -> String {
+pub(crate) fn refusal(folder: &Path) -> String {
     refused(folder).to_string()
 }
 
@@ -268,7 +268,7 @@ fn kind(model: &EncoderClassifier) -> HeadKind {
 #[test]
 fn heads_have_the_form_of_their_family() {
     let form = |model: &Model, head: Option<HeadKind>| {
-        let options = ClassifierOptions { classes: Some(5), head, seed: 1 };
+        let options = ClassifierOptions { classes: Some(5), head, seed: 1, ..ClassifierOptions::default() };
         let model = load_classifier(model.write().path(), &options, &device()).expect("a valid folder").model;
         kind(&model)
     };

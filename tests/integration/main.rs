@@ -1,9 +1,12 @@
 //! Every integration test of the workspace, as one program.
 
 mod architecture;
+mod changed_files;
 mod chebyshev;
+mod checkpoints;
 mod conformance;
 mod curvature;
+mod damaged;
 mod decoder;
 mod device;
 mod encoder;
@@ -41,8 +44,10 @@ mod observers;
 mod ops;
 mod pages;
 mod peft;
+mod peft_rules;
 mod positions;
 mod projection;
+mod publication;
 mod ranking;
 mod readers;
 mod reference;

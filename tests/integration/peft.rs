@@ -5,8 +5,8 @@ use std::path::Path;
 use burn::tensor::TensorData;
 use hyperinf::gradients::{Tape, Task};
 use hyperinf::models::{
-    Adaptable, Adapter, AdapterTask, CausalLm, EncoderClassifier, LmSample, LoadError, LoraConfig, LoraScaling, Sample,
-    SampleModel, TargetModules, adapt,
+    ADAPTER_SETTINGS, Adaptable, Adapter, AdapterSetting, AdapterTask, CausalLm, EncoderClassifier, LmSample,
+    LoadError, LoraConfig, LoraScaling, Sample, SampleModel, TargetModules, Treatment, adapt,
 };
 use hyperinf_tests::compare::{assert_close, values};
 use serde_json::{Value, json};
@@ -18,20 +18,20 @@ use crate::loading::{causal, classifier};
 const LORA: LoraConfig = LoraConfig { rank: 2, alpha: 6.0, scaling: LoraScaling::Standard, dropout: 0.0 };
 const QUERY: &str = "base_model.model.model.layers.0.self_attn.q_proj";
 
-fn lm_logits(model: &CausalLm) -> Vec<f64> {
+pub(crate) fn lm_logits(model: &CausalLm) -> Vec<f64> {
     let sample = LmSample { tokens: vec![1, 5, 2, 9, 3], scored: vec![false, true, true, true, true] };
     let batch = model.collate(&[&sample]).expect("a valid sample");
     values(model.forward(&batch, &mut Tape::off()))
 }
 
-fn class_logits(model: &EncoderClassifier) -> Vec<f64> {
+pub(crate) fn class_logits(model: &EncoderClassifier) -> Vec<f64> {
     let sample = Sample { tokens: vec![1, 5, 2, 9], segments: vec![0, 0, 1, 1], label: 0 };
     let batch = model.collate(&[&sample]).expect("a valid sample");
     values(model.forward(&batch, &mut Tape::off()))
 }
 
 /// The settings and tensors of an adapter of `Model::llama`: query and value of both layers, rank 2.
-fn llama_adapter() -> (Value, Tensors) {
+pub(crate) fn llama_adapter() -> (Value, Tensors) {
     let config = json!({
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "tiny", "r": 2, "lora_alpha": 6,
         "lora_dropout": 0.0, "bias": "none", "target_modules": ["q_proj", "v_proj"], "use_dora": false,
@@ -48,19 +48,19 @@ fn llama_adapter() -> (Value, Tensors) {
     (config, tensors)
 }
 
-fn write(config: &Value, tensors: &Tensors) -> TempDir {
+pub(crate) fn write(config: &Value, tensors: &Tensors) -> TempDir {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     write_json(&folder.path().join("adapter_config.json"), config);
     write_tensors(&folder.path().join("adapter_model.safetensors"), tensors, Number::F32);
     folder
 }
 
-fn read(folder: &Path) -> Adapter {
+pub(crate) fn read(folder: &Path) -> Adapter {
     Adapter::read(folder).expect("a valid adapter")
 }
 
 /// The model with `W + scale · B A` in place of `W`, computed from the files' own layout.
-fn merged(mut model: Model, adapter: &Tensors, scale: impl Fn(&str) -> f32) -> Model {
+pub(crate) fn merged(mut model: Model, adapter: &Tensors, scale: impl Fn(&str) -> f32) -> Model {
     for (name, (a_shape, a)) in adapter.iter().filter(|(name, _)| name.ends_with(".lora_A.weight")) {
         let stem = name.trim_end_matches(".lora_A.weight");
         let (b_shape, b) = &adapter[&format!("{stem}.lora_B.weight")];
@@ -113,21 +113,6 @@ fn layers_may_have_ranks_of_their_own() {
     assert_close("logits", &lm_logits(&adapted), &lm_logits(&expected), 1e-5);
     let again = Adapter::from_model(&adapted, &LORA, Some("tiny")).expect("an adapted model");
     assert_eq!(again, read(folder.path()));
-}
-
-#[test]
-fn entries_of_one_layer_must_agree() {
-    let apply = |pattern: Value| {
-        let (mut config, tensors) = llama_adapter();
-        config["alpha_pattern"] = pattern;
-        read(write(&config, &tensors).path()).apply(causal(Model::llama().write().path()))
-    };
-    let error = apply(json!({ "v_proj": 1.0, "layers.1.self_attn.v_proj": 2.0 })).expect_err("two values");
-    let expected =
-        "layer `base_model.model.model.layers.1.self_attn.v_proj` two values, by `layers.1.self_attn.v_proj`";
-    assert!(error.to_string().contains(expected), "{error}");
-    assert!(error.to_string().contains("`alpha_pattern`") && error.to_string().ends_with("`v_proj`"), "{error}");
-    apply(json!({ "v_proj": 1.0, "layers.1.self_attn.v_proj": 1.0 })).expect("one value");
 }
 
 #[test]
@@ -272,9 +257,9 @@ fn adapters_that_do_not_fit_say_why() {
     check(
         &|_, tensors| {
             add(tensors, "base_model.model.model.layers.7.self_attn.q_proj.lora_A.weight", &[2, 8]);
-            add(tensors, "base_model.model.model.embed_tokens.lora_embedding_A", &[2, 11]);
+            add(tensors, "base_model.model.model.rotary.weight", &[2, 11]);
         },
-        &["not used", "layers.7.self_attn.q_proj.lora_A.weight", "embed_tokens.lora_embedding_A"],
+        &["not used", "layers.7.self_attn.q_proj.lora_A.weight", "model.rotary.weight"],
     );
     check(&|config, _| config["modules_to_save"] = json!(["lm_head"]), &["missing", "base_model.model.lm_head.weight"]);
 }
@@ -285,20 +270,61 @@ fn settings_that_are_not_computed_are_refused_by_name() {
         let (mut config, tensors) = llama_adapter();
         config[setting] = value;
         let error = Adapter::read(write(&config, &tensors).path()).expect_err("not computed here");
-        let LoadError::AdapterSetting { setting: found, .. } = error else { panic!("{error}") };
+        let (LoadError::AdapterSetting { setting: found, .. } | LoadError::AdapterFeature { setting: found, .. }) =
+            error
+        else {
+            panic!("{error}")
+        };
         assert_eq!(found, setting);
     };
     check("peft_type", json!("IA3"));
     check("bias", json!("all"));
-    check("use_dora", json!(true));
-    check("fan_in_fan_out", json!(true));
-    check("layers_to_transform", json!([1]));
-    check("trainable_token_indices", json!([1, 2]));
-    check("target_parameters", json!(["experts"]));
-    check("lora_bias", json!(true));
-    check("init_lora_weights", json!("pissa"));
-    check("rank_pattern", json!({ "^model.*q_proj": 3 }));
+    check("bias", json!("lora_only"));
+    for start in ["pissa", "pissa_niter_4", "olora", "corda", "loftq", "lora_ga", "a new one"] {
+        check("init_lora_weights", json!(start));
+    }
+    for setting in ADAPTER_SETTINGS.iter().filter(|setting| matches!(setting.treatment, Treatment::Refused(_))) {
+        for value in [json!(true), json!([1]), json!({ "a": 1 })] {
+            check(setting.name, value);
+        }
+    }
+    check("layers_to_transform", json!("1"));
+    check("layers_to_transform", json!([0.5]));
+    check("trainable_token_indices", json!({ "embed_tokens": [1], "lm_head": [1] }));
+    check("rank_pattern", json!({ "q_proj": 0.5 }));
+    check("rank_pattern", json!({ "(q_proj": 3 }));
+    check("alpha_pattern", json!({ "q_proj": "16" }));
+    check("target_modules", json!("(q_proj"));
+    check("target_modules", json!(1));
+    check("exclude_modules", json!("*"));
     check("something_new", json!("on"));
+}
+
+#[test]
+fn settings_without_effect_are_taken() {
+    let base = causal(Model::llama().write().path());
+    let (plain, tensors) = llama_adapter();
+    let expected = lm_logits(&read(write(&plain, &tensors).path()).apply(base.clone()).expect("it fits"));
+    let check = |setting: &str, value: Value| {
+        let mut config = plain.clone();
+        config[setting] = value;
+        let adapted = read(write(&config, &tensors).path()).apply(base.clone()).expect("it fits");
+        assert_eq!(lm_logits(&adapted), expected, "{setting}");
+    };
+    for setting in ADAPTER_SETTINGS {
+        match setting.treatment {
+            Treatment::NoEffect(_) => check(setting.name, json!("anything")),
+            Treatment::Refused(_) => check(setting.name, json!([])),
+            Treatment::Followed(_) => {}
+        }
+    }
+    for start in [json!(false), json!("gaussian"), json!("eva"), json!("orthogonal"), json!("mica")] {
+        check("init_lora_weights", start);
+    }
+    check("something_new", json!(null));
+    check("something_new", json!(false));
+    check("lora_dropout", json!(0.5));
+    check("ensure_weight_tying", json!(true));
 }
 
 #[test]
@@ -330,4 +356,21 @@ fn another_adapter_takes_the_place_of_the_first() {
     let direct = other.apply(base.clone()).expect("it fits");
     let after = other.apply(adapter.apply(base).expect("it fits")).expect("it fits");
     assert_eq!(lm_logits(&after), lm_logits(&direct));
+}
+
+#[test]
+fn the_page_lists_every_setting() {
+    let treatment = |treatment| match treatment {
+        Treatment::Followed(how) => ("followed", how),
+        Treatment::NoEffect(why) => ("no effect", why),
+        Treatment::Refused(why) => ("refused", why),
+    };
+    let row = |setting: &AdapterSetting| {
+        let (what, why) = treatment(setting.treatment);
+        format!("| `{}` | {what} | {why} |\n", setting.name)
+    };
+    let table: String = ADAPTER_SETTINGS.iter().map(row).collect();
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/methods/models.md");
+    let page = std::fs::read_to_string(page).expect("a page of the project");
+    assert!(page.contains(&table), "docs/methods/models.md lacks this table:\n{table}");
 }

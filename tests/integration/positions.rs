@@ -4,7 +4,7 @@ use burn::tensor::{DType, Tensor};
 use hyperinf::curvature::Storage;
 use hyperinf::gradients::{Block, Gradients};
 use hyperinf::scoring::{
-    Batch, CurvatureFrom, Gfim, Method, Normalisation, Options, ScoreError, Source, TaskSource, attribute, methods,
+    Batch, CurvatureFrom, Method, Normalisation, Options, ScoreError, Source, TaskSource, attribute, methods,
     position_scores,
 };
 use hyperinf::solvers::Exact;
@@ -15,7 +15,7 @@ use hyperinf_tests::oracle::Matrix;
 use crate::networks::{Classify, LowRank, Make, Network, Perceptron, Samples, Sequence, Shared};
 
 fn named(name: &str) -> Options {
-    Options::named(name, Gfim::default()).expect("a method")
+    Options::named(name).expect("a method")
 }
 
 /// Gradients of one block that are no task's.

@@ -1,14 +1,14 @@
 //! Gradients made small: by the definition, from captures, and what it does to scores.
 
 use burn::tensor::{DType, Device, Tensor};
-use hyperinf::curvature::{Damping, Scale, Storage};
+use hyperinf::curvature::{Damping, Storage};
 use hyperinf::eval::spearman;
 use hyperinf::gradients::{
     Block, Capture, Entries, GradientError, Gradients, Projection, Sides, Target, capture, gradients,
 };
 use hyperinf::scoring::{
-    Batch, CurvatureFrom, Gfim, Joined, Method, Moments, Options, ProjectedSource, QueryMode, ScoreError, Source,
-    TaskSource, attribute, principal,
+    Batch, CurvatureFrom, Joined, Method, Moments, Options, ProjectedSource, QueryMode, ScoreError, Source, TaskSource,
+    attribute, principal,
 };
 use hyperinf::solvers::Exact;
 use hyperinf_tests::compare::{assert_close, assert_within, matrix, precisions, tensor, values};
@@ -276,8 +276,7 @@ fn the_shorter_side_is_that_before_the_projection() {
             Gradients::new([Block::new("wide", 3, 8)], vec![block]).expect("the shapes fit the layout")
         };
         let (train, query) = (set(30, 100), set(4, 200));
-        let gfim = Gfim { scale: Scale::Sum, ..Gfim::default() };
-        let options = Options::named("hyperinf", gfim).expect("the method is known");
+        let options = Options::named("hyperinf:sum").expect("the method is known");
         let options = Options { damping: Damping::Absolute(0.5), ..options };
         let projection = principal(&train, Moments::Gradients, 2).expect("the gradients are numbers");
         let project = |source| ProjectedSource { source, projection: &projection };

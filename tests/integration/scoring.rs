@@ -30,7 +30,7 @@ fn stored(parts: &[Matrix], device: &Device) -> Gradients {
 }
 
 fn options(name: &str) -> Options {
-    Options::named(name, Gfim::default()).expect("a method")
+    Options::named(name).expect("a method")
 }
 
 fn run(train: &Gradients, query: &Gradients, options: &Options) -> Attribution {

@@ -201,7 +201,10 @@ fn settings_of_decoders_that_are_not_computed_are_refused() {
         json!({ "rope_scaling": yarn, "original_max_position_embeddings": 16 }),
         "`original_max_position_embeddings` = 16, but only 8",
     );
-    check(json!({ "num_key_value_heads": 3 }), "`key_value_heads` is 3, but must be a divisor of `heads`");
+    check(
+        json!({ "num_key_value_heads": 3 }),
+        "`num_key_value_heads` = 3, but only a divisor of `num_attention_heads`",
+    );
 }
 
 #[test]
@@ -224,6 +227,6 @@ fn settings_of_encoders_are_followed_or_refused() {
     check(json!({ "position_embedding_type": "relative_key" }), "`position_embedding_type` = \"relative_key\"");
     check(json!({ "is_decoder": true }), "`is_decoder` = true");
     check(json!({ "pruned_heads": { "0": [1] } }), "`pruned_heads`");
-    check(json!({ "num_attention_heads": 3 }), "`heads` is 3, but must be a divisor of `width`");
+    check(json!({ "num_attention_heads": 3 }), "`num_attention_heads` = 3, but only a divisor of `hidden_size`");
     check(json!({ "num_hidden_layers": 3 }), "missing [\"bert.encoder.layer.2.");
 }

@@ -5,7 +5,7 @@ use hyperinf::curvature::{CurvatureError, Damping, Structure};
 use hyperinf::gradients::{Block, Gradients};
 use hyperinf::linalg::squared_norms;
 use hyperinf::scoring::{
-    CurvatureFrom, Gfim, Method, Normalisation, Options, ScoreError, attribute, methods, self_influence, sweep,
+    CurvatureFrom, Method, Normalisation, Options, ScoreError, attribute, methods, self_influence, sweep,
 };
 use hyperinf::solvers::{DataInf, Solver};
 use hyperinf_tests::compare::{assert_close, precisions, tensor, values};
@@ -29,7 +29,7 @@ fn alike(n: usize, d: usize, weight: f64, seed: u64) -> Matrix {
 }
 
 fn options(name: &str) -> Options {
-    Options::named(name, Gfim::default()).expect("a method")
+    Options::named(name).expect("a method")
 }
 
 /// `V Jᵀ (J Jᵀ/n + λI)⁻¹`: the scores by the inverse of the small matrix.

@@ -3,9 +3,7 @@
 use burn::tensor::{DType, Device};
 use hyperinf::curvature::Damping;
 use hyperinf::gradients::{Block, Gradients};
-use hyperinf::scoring::{
-    Attribution, CurvatureFrom, Gfim, Normalisation, Options, ScoreError, Scores, attribute, sweep,
-};
+use hyperinf::scoring::{Attribution, CurvatureFrom, Normalisation, Options, ScoreError, Scores, attribute, sweep};
 use hyperinf_tests::compare::{assert_close, tensor};
 use hyperinf_tests::devices;
 use hyperinf_tests::oracle::Matrix;
@@ -65,7 +63,7 @@ fn check(options: &Options, what: &str) {
 #[test]
 fn a_sweep_is_one_attribution_per_damping() {
     for name in ["exact", "hyperinf", "datainf", "diagonal", "shampoo", "identity"] {
-        let named = Options::named(name, Gfim::default()).expect("a method");
+        let named = Options::named(name).expect("a method");
         check(&named, name);
         check(&Options { block_scores: true, ..named.clone() }, name);
         check(&Options { merged: true, ..named }, name);
@@ -74,7 +72,7 @@ fn a_sweep_is_one_attribution_per_damping() {
 
 #[test]
 fn normalised_scores_are_swept_as_well() {
-    let named = Options::named("exact", Gfim::default()).expect("a method");
+    let named = Options::named("exact").expect("a method");
     check(&Options { normalisation: Normalisation::LossRelatif, ..named }, "relatif");
 }
 
@@ -82,7 +80,7 @@ fn normalised_scores_are_swept_as_well() {
 fn what_one_attribution_refuses_a_sweep_refuses() {
     for (_, device) in devices() {
         let (train, query) = (gradients(5, 1, &device), gradients(2, 2, &device));
-        let options = Options::named("exact", Gfim::default()).expect("a method");
+        let options = Options::named("exact").expect("a method");
         assert!(
             sweep(&train, &query, CurvatureFrom::Training, &options, &[Damping::Relative(0.1), Damping::Relative(0.0)])
                 .is_err()

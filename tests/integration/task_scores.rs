@@ -3,13 +3,13 @@
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{DType, Tensor};
 use hyperinf::gradients::{Gradients, Tape, Target, Task, gradients};
-use hyperinf::scoring::{Attribution, CurvatureFrom, Gfim, Options, ScoreError, Set, TaskSource, attribute, baselines};
+use hyperinf::scoring::{Attribution, CurvatureFrom, Options, ScoreError, Set, TaskSource, attribute, baselines};
 use hyperinf_tests::compare::{assert_close, tensor, values};
 use hyperinf_tests::devices;
 use hyperinf_tests::oracle::Matrix;
 
 fn options(name: &str) -> Options {
-    Options::named(name, Gfim::default()).expect("a method")
+    Options::named(name).expect("a method")
 }
 
 fn run(train: &Gradients, query: &Gradients, options: &Options) -> Attribution {

@@ -373,13 +373,6 @@ fn checkpoints_of_another_run_are_errors() {
         other => panic!("{other:?}"),
     }
 
-    let path = folder.join("step-00000006.safetensors");
-    let bytes = std::fs::read(&path).expect("the checkpoint is there");
-    std::fs::write(&path, &bytes[..bytes.len() - 9]).expect("it is the test's own");
-    match run(1, &samples, true) {
-        Err(ModelError::Checkpoint { path: named, .. }) => assert_eq!(named, path),
-        other => panic!("{other:?}"),
-    }
     std::fs::remove_dir_all(&folder).expect("it is the test's own");
 }
 

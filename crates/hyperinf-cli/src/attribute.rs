@@ -1,19 +1,18 @@
 //! `hyperinf attribute`: scores of training rows for query rows.
 
 use std::io::{self, Write};
-use std::time::Instant;
 
-use hyperinf::data::{RankedQuery, Ranking, ScoredRow};
+use hyperinf::data::{Influence, RankedQuery, Ranking, ScoredRow};
 use hyperinf::eval::Stability;
 use hyperinf::store::{ScoreFile, stage_json};
 
 use crate::args::{AttributeArgs, QueryModeArg};
 use crate::error::CliError;
-use crate::influence::{Job, Summary};
+use crate::influence::{Each, Job, Summary};
 use crate::progress::observer;
-use crate::score::{bars, counted, head};
-use crate::text::excerpt;
-use crate::to_stdout;
+use crate::score::{Settings, bars, counted, head};
+use crate::terminal::name;
+use crate::text::{excerpt, excerpts};
 
 /// Queries in the printed summary.
 const QUERIES: usize = 3;
@@ -26,37 +25,43 @@ const SHOWN: usize = 3;
 ///
 /// See [`CliError`]. No output is left behind, only hidden files from which the same run resumes.
 pub(crate) fn run(args: &AttributeArgs) -> Result<(), CliError> {
-    let began = Instant::now();
-    let folder = &args.influence.out;
     let scores_name = format!("scores.{}", args.format);
-    let scores = ScoreFile::at(&folder.join(&scores_name))?;
     let metadata = format!("{scores_name}.json");
-    let mut outputs = vec![scores_name.as_str(), "topk.jsonl", "summary.json"];
-    if !scores.format.holds_metadata {
+    let mut outputs = vec![scores_name.as_str(), "topk.jsonl"];
+    if !ScoreFile::at(&args.influence.out.join(&scores_name))?.format.holds_metadata {
         outputs.push(&metadata);
     }
     let mode = if args.uncertainty.is_some() { QueryModeArg::Mean } else { QueryModeArg::Each };
     let mode = args.query_mode.unwrap_or(mode);
-    let job = Job { args: &args.influence, query: &args.query, mode, seeds: args.uncertainty, outputs: &outputs };
-    let earlier = job.earlier("attribute", "scores.");
-    let (settings, run) = job.run()?;
-    let mut found = run.attribute(&settings.device, &mut observer())?;
-    let spread = job.judge(&settings, &mut found)?;
-    let seconds = began.elapsed().as_secs_f64();
-    let summary = Summary::new("attribute", &settings, &found, spread.as_ref(), seconds, job.outputs());
-    let (topk, json) = (folder.join("topk.jsonl"), folder.join("summary.json"));
-    let (topk, json) = (found.stage_rankings(&topk, args.top_k)?, stage_json(&json, &summary)?);
+    let (command, seeds) = ("attribute", args.uncertainty);
+    let job = Job { command, args: &args.influence, query: &args.query, mode, seeds, outputs: &outputs };
+    job.each(|each, before| attribute(args, each, before, &scores_name))
+}
+
+fn attribute(
+    args: &AttributeArgs,
+    each: &Each<'_>,
+    before: Option<Influence>,
+    scores_name: &str,
+) -> Result<Influence, CliError> {
+    let (folder, Settings { device, .. }) = (&each.folder, &each.settings);
+    let scores = ScoreFile::at(&folder.join(scores_name))?;
+    let earlier = each.earlier("scores.");
+    let mut found = match before {
+        None => each.run.attribute(device, &mut observer())?,
+        Some(before) => each.run.attribute_again(before, device, &mut observer())?,
+    };
+    let spread = each.judge(&mut found)?;
+    let summary = Summary::new("attribute", &each.settings, &found, spread.as_ref(), each.outputs());
+    let summary_name = each.summary_name();
+    let (topk, json, beside) = (folder.join("topk.jsonl"), folder.join(&summary_name), scores.metadata_file());
     let (found_scores, bars) = (&found.attribution.scores, spread.as_ref().map(bars));
-    scores.write(found_scores, bars, &found.ids(), &summary.metadata())?;
-    topk.place()?;
-    json.place()?;
-    earlier.remove()?;
-    to_stdout(|out| {
-        if args.influence.scoring.json {
-            serde_json::to_writer_pretty(&mut *out, &summary)?;
-            return writeln!(out);
-        }
-        head(out, &summary.scoring, summary.blocks(), summary.seconds)?;
+    let mut results = scores.stage(&beside, found_scores, bars, &found.ids(), &summary.metadata())?;
+    results.push(found.stage_rankings(&topk, args.top_k)?);
+    results.push(stage_json(&json, &summary)?);
+    earlier.replace(results)?;
+    each.tell(&summary, |out| {
+        head(out, &summary.scoring, summary.blocks(), each.seconds())?;
         if let Some(spread) = &spread {
             let Stability { spearman, top, overlap } = spread.stability;
             let seeds = found.repeats.len();
@@ -71,25 +76,27 @@ pub(crate) fn run(args: &AttributeArgs) -> Result<(), CliError> {
         if queries > QUERIES {
             writeln!(out, "\n… and {}", counted(queries - QUERIES, "more query", "more queries"))?;
         }
-        writeln!(out, "\nEverything: {scores_name}, topk.jsonl, summary.json in {}", folder.display())
+        writeln!(out, "\nEverything: {scores_name}, topk.jsonl, {summary_name} in {}", folder.display())
     })?;
-    job.settle_gradients(found)
+    Ok(found)
 }
 
 fn print(out: &mut dyn Write, ranking: &Ranking<'_>) -> io::Result<()> {
-    let named = |label: &Option<&str>| label.map_or_else(String::new, |label| format!(" ({label})"));
+    let named = |label: &Option<&str>| label.map_or_else(String::new, |label| format!(" ({})", name(label)));
     match &ranking.query {
         RankedQuery::Each { query_id, text, label } => {
-            writeln!(out, "\nquery {query_id}{}: {}", named(label), excerpt(text))?;
+            writeln!(out, "\nquery {}{}: {}", name(&query_id.to_string()), named(label), excerpt(text))?;
         }
         RankedQuery::Mean { mean_of, .. } => {
             writeln!(out, "\nthe mean of {}", counted(*mean_of, "query", "queries"))?;
         }
     }
+    let rows = ranking.most_helpful.iter().chain(&ranking.most_harmful);
+    let mut texts = excerpts(&rows.map(|row| row.text).collect::<Vec<_>>()).into_iter();
     for (title, rows) in [("most helpful", &ranking.most_helpful), ("most harmful", &ranking.most_harmful)] {
         writeln!(out, "  {title}")?;
-        for ScoredRow { train_id, score, text, label } in rows {
-            writeln!(out, "  {score:>+10.3e}  {train_id}{}: {}", named(label), excerpt(text))?;
+        for (ScoredRow { train_id, score, label, .. }, text) in rows.iter().zip(&mut texts) {
+            writeln!(out, "  {score:>+10.3e}  {}{}: {text}", name(&train_id.to_string()), named(label))?;
         }
     }
     Ok(())

@@ -172,8 +172,5 @@ fn write(folder: &OutputFolder, comparison: &Comparison<'_>, summary: &Summary) 
     let title = format!("Rank correlation (Spearman) between methods, {}", summary.setting());
     let picture = stage_heat_map(&picture, &HeatMap { title: &title, names: &names, cells: &cells })?;
     let json = stage_json(&json, summary)?;
-    for file in [methods, pairs, picture, json] {
-        file.place()?;
-    }
-    Ok(())
+    Ok(store::publish(vec![methods, pairs, picture, json], &[])?)
 }

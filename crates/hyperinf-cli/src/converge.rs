@@ -13,7 +13,7 @@ use crate::device::open_device;
 use crate::error::{CliError, Usage};
 use crate::progress::{Progress, warn};
 use crate::to_stdout;
-use hyperinf::store::{OutputFolder, Staged, stage_csv, stage_json};
+use hyperinf::store::{OutputFolder, Staged, publish, stage_csv, stage_json};
 use report::Summary;
 
 /// Draws systems, solves them step by step with every method, and writes the errors.
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &ConvergeArgs) -> Result<(), CliError> {
     }
     staged.push(stage_csv(&csv, &cells.table())?);
     staged.push(stage_json(&json, &summary)?);
-    staged.into_iter().try_for_each(Staged::place)?;
+    publish(staged, &[])?;
     to_stdout(|out| if args.json { summary.json(out) } else { summary.text(&args.out, out) })
 }
 

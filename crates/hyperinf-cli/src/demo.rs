@@ -5,7 +5,6 @@ mod data;
 mod model;
 mod report;
 
-use std::fs::create_dir_all;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -13,7 +12,7 @@ use burn::tensor::Device;
 use hyperinf::eval::flipped_labels;
 use hyperinf::gradients::{Gradients, Tape, Target, Task, gradients};
 use hyperinf::models::{EncoderClassifier, Sample, SampleModel};
-use hyperinf::store::{StoreError, check_writable};
+use hyperinf::store::OutputFolder;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::DemoArgs;
@@ -88,6 +87,8 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), CliError> {
 /// The output files.
 struct Files {
     folder: PathBuf,
+    /// No other run writes it meanwhile.
+    _locked: OutputFolder,
     parquet: PathBuf,
     csv: PathBuf,
     summary: PathBuf,
@@ -97,12 +98,10 @@ impl Files {
     /// Creates the folder and checks that every file can be written, before anything is computed.
     fn new(args: &DemoArgs) -> Result<Self, CliError> {
         let folder = args.out.clone();
-        create_dir_all(&folder).map_err(|e| StoreError::output(&folder, e))?;
-        let [parquet, csv, summary] = ["scores.parquet", "scores.csv", "summary.json"].map(|name| folder.join(name));
-        for path in [&parquet, &csv, &summary] {
-            check_writable(path)?;
-        }
-        Ok(Self { folder, parquet, csv, summary })
+        let names = ["scores.parquet", "scores.csv", "summary.json"];
+        let locked = OutputFolder::new(&folder, &names, &[])?;
+        let [parquet, csv, summary] = names.map(|name| folder.join(name));
+        Ok(Self { folder, _locked: locked, parquet, csv, summary })
     }
 }
 

@@ -1,19 +1,18 @@
 //! `hyperinf detect`: training rows that look wrong.
 
 use std::io::{self, Write};
-use std::time::Instant;
 
-use hyperinf::data::{Detection, ScoredRow};
+use hyperinf::data::{Detection, Influence, Prediction, ScoredRow};
 use hyperinf::store::stage_json;
 use serde_json::json;
 
 use crate::args::{DetectArgs, QueryModeArg};
 use crate::error::CliError;
-use crate::influence::{Job, Summary, with_ending_of};
+use crate::influence::{Each, Job, Summary, with_ending_of};
 use crate::progress::observer;
-use crate::score::head;
-use crate::text::excerpt;
-use crate::to_stdout;
+use crate::score::{Settings, head};
+use crate::terminal::name;
+use crate::text::excerpts;
 
 /// Rows that are printed.
 const SHOWN: usize = 10;
@@ -24,58 +23,66 @@ const SHOWN: usize = 10;
 ///
 /// See [`CliError`]. No output is left behind, only hidden files from which the same run resumes.
 pub(crate) fn run(args: &DetectArgs) -> Result<(), CliError> {
-    let began = Instant::now();
-    let folder = &args.influence.out;
     let cleaned = with_ending_of("cleaned", &args.influence.train);
-    let mut outputs = vec!["suspicious.csv", "summary.json"];
+    let mut outputs = vec!["suspicious.csv"];
     if args.remove.is_some() {
         outputs.push(&cleaned);
     }
     let (query, mode) = (&args.validation, QueryModeArg::Mean);
-    let job = Job { args: &args.influence, query, mode, seeds: None, outputs: &outputs };
-    let earlier = job.earlier("detect", "cleaned.");
-    let (settings, run) = job.run()?;
+    let job = Job { command: "detect", args: &args.influence, query, mode, seeds: None, outputs: &outputs };
+    job.each(|each, before| detect(args, each, before, &cleaned))
+}
+
+fn detect(args: &DetectArgs, each: &Each<'_>, before: Option<Influence>, cleaned: &str) -> Result<Influence, CliError> {
+    let (folder, Settings { device, .. }) = (&each.folder, &each.settings);
+    let earlier = each.earlier("cleaned.");
     let amount = args.remove.map(|remove| remove.0);
-    let found = run.detect(amount, &settings.device, &mut observer());
+    let found = match before {
+        None => each.run.detect(amount, device, &mut observer()),
+        Some(before) => each.run.detect_again(before, amount, device, &mut observer()),
+    };
     let mut found = found.map_err(|error| CliError::amount("--remove", error))?;
-    job.judge(&settings, &mut found.influence)?;
-    let (train, seconds) = (&found.influence.train, began.elapsed().as_secs_f64());
-    let mut more = job.outputs();
+    each.judge(&mut found.influence)?;
+    let train = &found.influence.train;
+    let mut more = each.outputs();
+    more.insert("cross_check".into(), json!(found.cross_check));
     if args.remove.is_some() {
         let removed: Vec<String> = found.removed.iter().map(|&sample| train.id(sample).to_string()).collect();
         more.insert("removed".into(), json!(removed));
     }
-    let summary = Summary::new("detect", &settings, &found.influence, None, seconds, more);
-    let (table, json, cleaned) = (folder.join("suspicious.csv"), folder.join("summary.json"), folder.join(&cleaned));
-    let (table, json, kept) = (found.stage_table(&table)?, stage_json(&json, &summary)?, found.kept());
+    let summary = Summary::new("detect", &each.settings, &found.influence, None, more);
+    let summary_name = each.summary_name();
+    let (table, json, cleaned) = (folder.join("suspicious.csv"), folder.join(&summary_name), folder.join(cleaned));
+    let (mut results, kept) = (vec![found.stage_table(&table)?], found.kept());
     if args.remove.is_some() {
-        train.stage(&kept, &cleaned)?.place()?;
+        results.push(train.stage(&kept, &cleaned)?);
     }
-    table.place()?;
-    json.place()?;
-    earlier.remove()?;
-    to_stdout(|out| {
-        if args.influence.scoring.json {
-            serde_json::to_writer_pretty(&mut *out, &summary)?;
-            return writeln!(out);
-        }
-        head(out, &summary.scoring, summary.blocks(), summary.seconds)?;
+    results.push(stage_json(&json, &summary)?);
+    earlier.replace(results)?;
+    each.tell(&summary, |out| {
+        head(out, &summary.scoring, summary.blocks(), each.seconds())?;
         print(out, &found)?;
         if args.remove.is_some() {
             let (kept, total) = (kept.len(), train.data.total);
             writeln!(out, "\n{kept} of {total} rows are kept in {}", cleaned.display())?;
         }
-        writeln!(out, "\nEvery row: suspicious.csv; how: summary.json; in {}", folder.display())
+        writeln!(out, "\nEvery row: suspicious.csv; how: {summary_name}; in {}", folder.display())
     })?;
-    job.settle_gradients(found.influence)
+    Ok(found.influence)
 }
 
 fn print(out: &mut dyn Write, found: &Detection) -> io::Result<()> {
+    let Influence { train, labels, .. } = &found.influence;
+    writeln!(out, "model     {}, on the training rows", train.quality(labels.as_ref()))?;
     writeln!(out, "\nthe most suspicious rows\n{:>4}  {:>10}  {:>8}  row", "rank", "score", "loss")?;
-    for place in 0..found.order.len().min(SHOWN) {
-        let (ScoredRow { train_id, score, text, label }, loss) = found.suspect(place);
-        let label = label.map_or_else(String::new, |label| format!(" ({label})"));
-        let (rank, text) = (place + 1, excerpt(text));
+    let suspects: Vec<_> = (0..found.order.len().min(SHOWN)).map(|place| found.suspect(place)).collect();
+    let texts = excerpts(&suspects.iter().map(|(row, _)| row.text).collect::<Vec<_>>());
+    for (place, ((row, Prediction { loss, .. }), text)) in suspects.iter().zip(texts).enumerate() {
+        let ScoredRow { train_id, score, label, .. } = row;
+        let guess = found.guess(place).map(|(label, probability)| format!("; model: {} {probability:.2}", name(label)));
+        let guess = guess.unwrap_or_default();
+        let label = label.map_or_else(String::new, |label| format!(" ({}{guess})", name(label)));
+        let (rank, train_id) = (place + 1, name(&train_id.to_string()));
         writeln!(out, "{rank:>4}  {score:>+10.3e}  {loss:>8.3}  {train_id}{label}: {text}")?;
     }
     Ok(())

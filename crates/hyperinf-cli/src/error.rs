@@ -26,6 +26,9 @@ pub(crate) enum CliError {
     /// 4: the numbers allow no answer.
     #[error(transparent)]
     Numbers(Box<Numbers>),
+    /// 128 and the signal's number: a signal stopped the run, and what is finished is kept.
+    #[error(transparent)]
+    Stopped(Box<Library>),
 }
 
 /// A flag, a name, the device or an output path is wrong.
@@ -164,7 +167,13 @@ impl CliError {
             Self::Usage(_) => 2,
             Self::Input(_) => 3,
             Self::Numbers(_) => 4,
+            Self::Stopped(_) => 128,
         }
+    }
+
+    /// Whether a signal stopped the run.
+    pub(crate) fn is_stopped(&self) -> bool {
+        matches!(self, Self::Stopped(_))
     }
 
     /// The causes, the first cause last, without the message itself.
@@ -179,12 +188,12 @@ impl CliError {
         if texts.is_empty() { self.to_string() } else { texts.join(": ") }
     }
 
-    /// The message, its causes and a hint.
-    pub(crate) fn report(&self) -> String {
-        let mut text = format!("error: {self}");
-        for message in causes(self) {
-            if !text.ends_with(&message) {
-                text.push_str(&format!("\n  because: {message}"));
+    /// The message, its causes and a hint; `message` prepares each for its reader.
+    pub(crate) fn report(&self, message: impl Fn(&str) -> String) -> String {
+        let mut text = format!("error: {}", message(&self.to_string()));
+        for cause in causes(self).map(|cause| message(&cause)) {
+            if !text.ends_with(&cause) {
+                text.push_str(&format!("\n  because: {cause}"));
             }
         }
         if let Some(hint) = self.hint() {

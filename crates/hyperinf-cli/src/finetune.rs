@@ -3,15 +3,16 @@
 use std::io::{self, Write};
 use std::time::Instant;
 
-use hyperinf::data::{Finetune, Finetuned};
-use hyperinf::models::{LoraConfig, LoraScaling, TrainConfig};
+use hyperinf::data::{Finetune, Finetuned, Quality, Recipe};
+use hyperinf::models::{LoraConfig, LoraScaling};
 
 use crate::args::FinetuneArgs;
 use crate::device::open_device;
 use crate::error::CliError;
+use crate::interrupt;
 use crate::progress::{duration, observer};
 use crate::score::counted;
-use crate::to_stdout;
+use crate::{terminal, to_stdout};
 
 /// Trains an adapter and writes it.
 ///
@@ -44,7 +45,7 @@ fn plan(args: &FinetuneArgs) -> Finetune {
         length: args.length.into(),
         lora: LoraConfig { rank: args.lora_rank, alpha: args.lora_alpha, scaling, dropout: args.lora_dropout },
         targets: args.lora_target.clone(),
-        schedule: TrainConfig {
+        recipe: Recipe {
             learning_rate: args.learning_rate,
             warmup: args.warmup,
             weight_decay: args.weight_decay,
@@ -57,15 +58,16 @@ fn plan(args: &FinetuneArgs) -> Finetune {
         patience: args.patience,
         checkpoint_every: args.checkpoint_every,
         resume: args.resume,
+        stop: interrupt::stop(),
     }
 }
 
 fn print(out: &mut dyn Write, found: &Finetuned, seconds: f64) -> io::Result<()> {
-    let Finetuned { parameters, tensors, rows, labels, steps, resumed_at, stopped_early, loss, best } = found;
+    let Finetuned { parameters, tensors, rows, labels, steps, resumed_at, stopped_early, loss, best, quality } = found;
     let rows = counted(*rows, "row", "rows");
     writeln!(out, "trained   {parameters} parameters in {tensors} tensors on {rows}")?;
     if let Some(labels) = labels {
-        let named = labels.names.iter().enumerate().map(|(class, name)| format!("{class} = {name}"));
+        let named = labels.names.iter().enumerate().map(|(class, name)| format!("{class} = {}", terminal::name(name)));
         writeln!(out, "labels    {}", named.collect::<Vec<_>>().join(", "))?;
     }
     let early = if *stopped_early { ", stopped early" } else { "" };
@@ -77,5 +79,20 @@ fn print(out: &mut dyn Write, found: &Finetuned, seconds: f64) -> io::Result<()>
     if let Some(best) = best {
         writeln!(out, "validation loss {:.4} after step {}, whose adapter is kept", best.loss, best.steps)?;
     }
-    Ok(())
+    let measured = match quality.train.rows() {
+        few if few < found.rows => format!(" ({few} of them)"),
+        _ => String::new(),
+    };
+    if let Some(Quality::Tokens(before)) = &quality.train_before {
+        let (loss, perplexity) = (before.token_loss, before.perplexity);
+        writeln!(
+            out,
+            "before    loss {loss:.4} per token, perplexity {perplexity:.4}, on the training rows{measured}"
+        )?;
+    }
+    writeln!(out, "on the training rows{measured}: {}", quality.train)?;
+    match &quality.validation {
+        Some(validation) => writeln!(out, "on the validation rows: {validation}"),
+        None => Ok(()),
+    }
 }

@@ -3,38 +3,92 @@
 mod earlier;
 mod summary;
 
-use std::fs::create_dir_all;
-use std::path::Path;
+use std::cell::RefCell;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use hyperinf::data::{GRADIENT_FILES, Influence, Pattern, Run};
 use hyperinf::eval::{Spread, between};
-use hyperinf::store::{StoreError, check_output};
+use hyperinf::scoring::MethodSpec;
+use hyperinf::store::{OutputFolder, check_output};
 
 use crate::args::{InfluenceArgs, QueryModeArg};
 use crate::error::CliError;
+use crate::interrupt;
 use crate::score::{self, Settings};
+use crate::text::size;
+use crate::to_stdout;
 pub(crate) use summary::Summary;
 
 /// The highest scores whose overlap between seeds is reported.
 const TOP: usize = 10;
 
-/// The choices of one command.
+/// The choices of one command, whatever its methods.
 pub(crate) struct Job<'a> {
+    pub(crate) command: &'static str,
     pub(crate) args: &'a InfluenceArgs,
     /// The query rows.
     pub(crate) query: &'a Path,
     pub(crate) mode: QueryModeArg,
     /// Seeds for error bars.
     pub(crate) seeds: Option<usize>,
-    /// The names of the files that will be written.
+    /// The names of the files that will be written, but for the summary.
     pub(crate) outputs: &'a [&'a str],
 }
 
+/// One method of a job.
+pub(crate) struct Each<'a> {
+    pub(crate) job: &'a Job<'a>,
+    pub(crate) settings: Settings,
+    pub(crate) run: Run,
+    /// The folder of its results: of the only method `--out`, of several one each.
+    pub(crate) folder: PathBuf,
+    began: Instant,
+    /// Summaries that are printed together.
+    json: Option<&'a RefCell<Vec<String>>>,
+}
+
 impl Job<'_> {
-    /// The run that the arguments describe. Arguments and outputs are checked before any input is read.
-    pub(crate) fn run(&self) -> Result<(Settings, Run), CliError> {
+    /// Runs the methods in turn, all on the gradients that the first one takes. Arguments and outputs of all are checked
+    /// before any input is read.
+    pub(crate) fn each(
+        &self,
+        mut run: impl FnMut(&Each<'_>, Option<Influence>) -> Result<Influence, CliError>,
+    ) -> Result<(), CliError> {
         let args = self.args;
-        let settings = Settings::new(&args.scoring, self.mode)?;
+        let words: Vec<&str> = args.scoring.method.split(',').collect();
+        let methods = MethodSpec::list(&words, &MethodSpec::all())?;
+        let (several, summaries) = (methods.len() > 1, RefCell::new(Vec::new()));
+        let each = |method: &MethodSpec| -> Result<Each<'_>, CliError> {
+            let folder = if several { args.out.join(folder_of(method)) } else { args.out.clone() };
+            let (settings, run) = self.run(*method)?;
+            Ok(Each { job: self, settings, run, folder, began: Instant::now(), json: several.then_some(&summaries) })
+        };
+        let methods = methods.iter().map(each).collect::<Result<Vec<_>, _>>()?;
+        methods.iter().try_for_each(|each| self.check_outputs(each))?;
+        let folder = args.out.display();
+        interrupt::set_hint(format!(
+            "interrupted: no results were written; the same command resumes from finished gradients in {folder}"
+        ));
+        let mut found = None;
+        for mut each in methods {
+            each.began = Instant::now();
+            // `--out` itself is the run's, which keeps gradients there.
+            let _own = if several { Some(OutputFolder::new(&each.folder, &[], &[])?) } else { None };
+            found = Some(run(&each, found)?);
+        }
+        if several && args.scoring.json {
+            let summaries = summaries.borrow().join(",\n");
+            to_stdout(|out| writeln!(out, "[{summaries}]"))?;
+        }
+        found.map_or(Ok(()), |found| self.settle_gradients(found))
+    }
+
+    /// The run of one method.
+    fn run(&self, method: MethodSpec) -> Result<(Settings, Run), CliError> {
+        let args = self.args;
+        let settings = Settings::of(method, &args.scoring, self.mode)?;
         let project = &args.scoring.shared.project;
         let estimate = args.curvature.estimate(settings.spec.estimate, project.seed)?;
         project.check_seed(estimate.seed().is_some())?;
@@ -54,21 +108,78 @@ impl Job<'_> {
             batch_size: args.batch_size as usize,
             out: args.out.clone(),
             device_name: settings.device_name.clone(),
+            stop: interrupt::stop(),
         };
         run.validate()?;
-        create_dir_all(&args.out).map_err(|e| StoreError::output(&args.out, e))?;
-        let inputs = [args.train.as_path(), self.query];
-        let gradients = if args.keep_gradients { &GRADIENT_FILES[..] } else { &[] };
-        self.outputs.iter().chain(gradients).try_for_each(|name| check_output(&args.out.join(name), &inputs))?;
         Ok((settings, run))
     }
 
+    /// Fails if an output cannot be written. Folders that are created for that are gone again.
+    fn check_outputs(&self, each: &Each<'_>) -> Result<(), CliError> {
+        let (args, inputs) = (self.args, [self.args.train.as_path(), self.query]);
+        let summary = each.summary_name();
+        let outputs: Vec<&str> = self.outputs.iter().copied().chain([&*summary]).collect();
+        let _folder = OutputFolder::new(&each.folder, &outputs, &inputs)?;
+        let gradients = if args.keep_gradients { &GRADIENT_FILES[..] } else { &[] };
+        Ok(gradients.iter().try_for_each(|name| check_output(&args.out.join(name), &inputs))?)
+    }
+
+    /// Keeps the gradients under their names, or removes them.
+    fn settle_gradients(&self, found: Influence) -> Result<(), CliError> {
+        let (bytes, folder) =
+            (size(found.pair.train.length() + found.pair.query.file.length()), self.args.out.display());
+        let note = if self.args.keep_gradients {
+            found.keep_gradients(&self.args.out)?;
+            format!(
+                "gradients {bytes} in {folder}, for other methods and commands there: {}",
+                GRADIENT_FILES.join(", ")
+            )
+        } else {
+            found.discard_gradients()?;
+            format!("gradients {bytes}, removed; for another method without another run of the model: --keep-gradients")
+        };
+        if self.args.scoring.json {
+            return Ok(());
+        }
+        to_stdout(|out| writeln!(out, "{note}"))
+    }
+}
+
+impl Each<'_> {
+    /// Seconds since it began.
+    pub(crate) fn seconds(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
+    }
+
+    /// Prints the summary as JSON if that was asked for, and the text otherwise.
+    pub(crate) fn tell(
+        &self,
+        summary: &Summary<'_>,
+        text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), CliError> {
+        let json = self.job.args.scoring.json;
+        match self.json.filter(|_| json) {
+            Some(all) => to_stdout(|_| {
+                all.borrow_mut().push(serde_json::to_string_pretty(summary)?);
+                Ok(())
+            }),
+            None => to_stdout(|out| {
+                if json {
+                    serde_json::to_writer_pretty(&mut *out, summary)?;
+                    return writeln!(out);
+                }
+                text(out)?;
+                if self.json.is_some() { writeln!(out) } else { Ok(()) }
+            }),
+        }
+    }
+
     /// Checks and warns about a result; with several seeds its scores become their mean.
-    pub(crate) fn judge(&self, settings: &Settings, found: &mut Influence) -> Result<Option<Spread>, CliError> {
-        if self.args.scoring.strict {
+    pub(crate) fn judge(&self, found: &mut Influence) -> Result<Option<Spread>, CliError> {
+        if self.job.args.scoring.strict {
             score::check_converged(&found.attribution)?;
         }
-        score::warn(settings, &found.attribution);
+        score::warn(&self.settings, &found.attribution);
         if found.repeats.is_empty() {
             return Ok(None);
         }
@@ -76,15 +187,11 @@ impl Job<'_> {
         found.attribution.scores.rows = vec![spread.mean.clone()];
         Ok(Some(spread))
     }
+}
 
-    /// Keeps the gradients under their names, or removes them.
-    pub(crate) fn settle_gradients(&self, found: Influence) -> Result<(), CliError> {
-        let settled = match self.args.keep_gradients {
-            true => found.keep_gradients(&self.args.out),
-            false => found.discard_gradients(),
-        };
-        Ok(settled?)
-    }
+/// The name of the folder of a method's results: its word, with the characters that a name may not have as hyphens.
+fn folder_of(method: &MethodSpec) -> String {
+    method.to_string().replace([':', '/', '@'], "-")
 }
 
 /// The file name with the ending of a path.

@@ -5,6 +5,7 @@
 //! | [`args`] | the command line |
 //! | [`score`] | `hyperinf score`: from gradient files to scores |
 //! | [`finetune`] | `hyperinf finetune`: an adapter from rows of text |
+//! | [`evaluate`] | `hyperinf evaluate`: how well a model predicts rows |
 //! | [`attribute`] | `hyperinf attribute`: scores of training rows for query rows |
 //! | [`detect`] | `hyperinf detect`: training rows that look wrong |
 //! | [`select`] | `hyperinf select`: the training rows that help most |
@@ -12,11 +13,15 @@
 //! | [`sweep`] | `hyperinf sweep`: scores at many dampings, and which to use |
 //! | [`converge`] | `hyperinf converge`: how fast solvers approach the inverse |
 //! | [`figure`] | figures as output files |
+//! | [`grid`] | tables that fit the terminal |
 //! | [`eval`] | `hyperinf eval`: methods compared with retraining |
 //! | [`inspect`] | `hyperinf inspect`: the contents of a file of gradients |
 //! | [`methods`] | `hyperinf methods`: the list of methods |
+//! | [`models`] | short names of models |
 //! | [`demo`] | `hyperinf demo`: every method on real e-mails |
+//! | [`interrupt`] | signals: how an interrupted run ends |
 //! | [`error`] | errors with their exit codes |
+//! | [`terminal`] | text of strangers on a terminal |
 //!
 //! Numbers are computed by the library crates; the program parses arguments and writes results.
 
@@ -30,21 +35,26 @@ mod detect;
 mod device;
 mod error;
 mod eval;
+mod evaluate;
 mod figure;
 mod finetune;
+mod grid;
 mod influence;
 mod inspect;
+mod interrupt;
 mod methods;
+mod models;
 mod progress;
 mod score;
 mod select;
 mod sweep;
+mod terminal;
 mod text;
 
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
 use error::{CliError, Usage};
@@ -54,8 +64,14 @@ use error::{CliError, Usage};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The most columns of `--help`: longer lines are hard to read.
+const WIDEST_HELP: usize = 100;
+
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    interrupt::install();
+    let width = grid::width().min(WIDEST_HELP);
+    let matches = Cli::command().term_width(width).try_get_matches();
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version arrive here too; a closed pipe is not a failure.
@@ -66,6 +82,7 @@ fn main() -> ExitCode {
     let outcome = match &cli.command {
         Command::Score(args) => score::run(args),
         Command::Finetune(args) => finetune::run(args),
+        Command::Evaluate(args) => evaluate::run(args),
         Command::Attribute(args) => attribute::run(args),
         Command::Detect(args) => detect::run(args),
         Command::Select(args) => select::run(args),
@@ -80,16 +97,15 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // If standard error is closed, there is nowhere to report.
-            let _ = writeln!(io::stderr(), "{}", error.report());
-            ExitCode::from(error.exit_code())
+            terminal::tell(&error.report(terminal::message));
+            ExitCode::from(if error.is_stopped() { interrupt::exit_code() } else { error.exit_code() })
         }
     }
 }
 
 /// Writes to standard output. A closed pipe, as after `| head`, counts as success.
 fn to_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), CliError> {
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = terminal::Visible::new(BufWriter::new(io::stdout().lock()));
     match write(&mut out).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Usage::Stdout(error).into()),
         _ => Ok(()),

@@ -7,18 +7,20 @@ use serde::Serialize;
 
 use crate::args::MethodsArgs;
 use crate::error::CliError;
+use crate::grid::{Align, Grid};
 use crate::to_stdout;
 
-/// The widths of the columns, two spaces between them: 118 in all.
-const WIDTHS: [usize; 4] = [16, 40, 30, 26];
 /// Below the table: the grammar of a method.
 const GRAMMAR: &str = "\
-A method is NAME[:SIDE][:SCALE][:merged][/SOLVER][@ESTIMATE], such as hyperinf:cols:merged@gauss-newton
-  SIDE      short, rows or cols: the side that is summed over (hyperinf, hyperinf-authors)
+A method is NAME[:SIDE][:SCALE][:merged][/SOLVER][@ESTIMATE], such as
+hyperinf:cols:merged@gauss-newton
+  SIDE      short, rows or cols: the side that is summed over
+            (hyperinf, hyperinf-authors)
   SCALE     mean or sum (hyperinf)
   merged    one matrix over all blocks
   SOLVER    another solver than the method's own
-  ESTIMATE  empirical, sampled or gauss-newton: the curvature, for commands that have the model";
+  ESTIMATE  empirical, sampled or gauss-newton: the curvature, for commands
+            that have the model";
 
 /// Prints every method.
 ///
@@ -36,6 +38,8 @@ pub(crate) fn run(args: &MethodsArgs) -> Result<(), CliError> {
 #[derive(Serialize)]
 struct Entry {
     name: &'static str,
+    /// Other names that are understood.
+    aliases: &'static [&'static str],
     summary: &'static str,
     cost: &'static str,
     source: &'static str,
@@ -47,8 +51,8 @@ struct Entry {
 
 impl From<&MethodInfo> for Entry {
     fn from(method: &MethodInfo) -> Self {
-        let &MethodInfo { name, summary, cost, source, .. } = method;
-        Self { name, summary, cost, source, choices: choices(method), needs_captures: method.needs_captures() }
+        let &MethodInfo { name, aliases, summary, cost, source, .. } = method;
+        Self { name, aliases, summary, cost, source, choices: choices(method), needs_captures: method.needs_captures() }
     }
 }
 
@@ -80,37 +84,13 @@ fn markdown(out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn table(out: &mut dyn Write) -> io::Result<()> {
-    row(out, ["method", "score = ⟨x, g⟩ with x from", "cost (n samples, block of D = r·d)", "source"])?;
-    writeln!(out, "{}", WIDTHS.map(|width| "─".repeat(width)).join("  "))?;
+    let columns = ["method", "score = ⟨x, g⟩ with x from", "cost (n samples, block of D = r·d)", "source"];
+    let mut table = Grid::new(columns.into_iter().zip([Align::Left, Align::Text, Align::Text, Align::Text]));
     for method in methods() {
-        row(out, [method.name, method.summary, method.cost, method.source])?;
+        let also = method.aliases.iter().map(|name| format!("; also called {name}")).collect::<String>();
+        let summary = format!("{}{also}", method.summary);
+        table.row(vec![method.name.into(), summary, method.cost.into(), method.source.into()]);
     }
+    table.write(out)?;
     writeln!(out, "\n{GRAMMAR}")
-}
-
-fn row(out: &mut dyn Write, cells: [&str; 4]) -> io::Result<()> {
-    let cells: Vec<Vec<String>> = cells.iter().zip(WIDTHS).map(|(text, width)| wrap(text, width)).collect();
-    for line in 0..cells.iter().map(Vec::len).max().unwrap_or(0) {
-        let parts = cells.iter().zip(WIDTHS).map(|(lines, width)| {
-            let text = lines.get(line).map_or("", String::as_str);
-            format!("{text:<width$}")
-        });
-        writeln!(out, "{}", parts.collect::<Vec<_>>().join("  ").trim_end())?;
-    }
-    Ok(())
-}
-
-/// The text in lines of at most `width` characters, broken between words.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }

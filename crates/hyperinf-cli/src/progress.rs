@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use hyperinf::data::{Event, Notice, Stage};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
+use crate::terminal::{message, tell};
+
 /// Without a terminal that draws a bar, a line is written this often.
 const EVERY: Duration = Duration::from_secs(10);
 
@@ -30,10 +32,10 @@ impl Progress {
     }
 
     /// Sets how much is done, with more about it.
-    pub(crate) fn at(&mut self, position: u64, message: impl FnOnce() -> String) {
+    pub(crate) fn at(&mut self, position: u64, about: impl FnOnce() -> String) {
         match &self.bar {
             Some(bar) => {
-                bar.set_message(message());
+                bar.set_message(about());
                 bar.set_position(position);
             }
             None if self.written.elapsed() >= EVERY => {
@@ -46,7 +48,7 @@ impl Progress {
                     "{}: {position} of {}, {}, {} left",
                     self.what,
                     self.length,
-                    message(),
+                    about(),
                     duration(left)
                 );
             }
@@ -73,8 +75,13 @@ pub(crate) fn duration(seconds: f64) -> String {
 
 /// Warns on standard error about notices that the results do not show.
 pub(crate) fn warn(note: &str) {
+    tell(&format!("warning: {}", message(note)));
+}
+
+/// Tells on standard error what is no problem.
+fn note(note: &str) {
     // Without standard error nobody reads it.
-    let _ = writeln!(stderr(), "warning: {note}");
+    let _ = writeln!(stderr(), "note: {note}");
 }
 
 /// Shows the progress and the notices of a run.
@@ -83,6 +90,11 @@ pub(crate) fn observer() -> impl FnMut(Event) {
     move |event| match event {
         Event::Notice(Notice::IdleProjection { rank }) => {
             warn(&format!("--project {rank} has no effect: no side of any block is longer"));
+        }
+        Event::Notice(
+            notice @ (Notice::Earlier { .. } | Notice::ResumedTraining { .. } | Notice::AlreadyTrained { .. }),
+        ) => {
+            notice.to_string().lines().for_each(note);
         }
         Event::Notice(notice) => notice.to_string().lines().for_each(warn),
         Event::Progress(at) => {

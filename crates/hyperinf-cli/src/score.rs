@@ -7,7 +7,6 @@ mod settings;
 mod summary;
 mod variants;
 
-use std::io::{Write, stderr};
 use std::time::Instant;
 
 use hyperinf::eval::Spread;
@@ -46,6 +45,7 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), CliError> {
     variants.check_projection(first, settings.projection)?;
     note(first, settings.projection).iter().for_each(|note| progress::warn(note));
     let groups = variants.groups(first.train.samples())?;
+    let ids = variants.ids(first.train.samples(), first.query.file.samples())?;
     let check = |found: &Attribution| if args.scoring.strict { check_converged(found) } else { Ok(()) };
     let mut score = |projection| tracin(&mut moments, projection, &options, &settings.device, check);
     let mut attribution = score(settings.projection)?;
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), CliError> {
         attribution.keep_worst(found.blocks);
     }
     let queries = moments[0].pair.query.file.samples();
-    let outcome = variants.outcome(std::mem::take(&mut attribution.scores), queries, groups)?;
+    let outcome = variants.outcome(std::mem::take(&mut attribution.scores), queries, ids, groups)?;
     attribution.scores = outcome.scores.clone();
     let summary = Summary::new(&settings, &moments, &attribution, &outcome)?;
     if let Some(output) = &output {
@@ -110,9 +110,5 @@ pub(crate) fn warn(settings: &Settings, attribution: &Attribution) {
             first.block.name
         ));
     }
-    let mut err = stderr().lock();
-    for note in notes {
-        // Without standard error there is nobody left to warn.
-        let _ = writeln!(err, "warning: {note}");
-    }
+    notes.iter().for_each(|note| progress::warn(note));
 }

@@ -1,16 +1,14 @@
 //! `hyperinf select`: the training rows that help most.
 
-use std::time::Instant;
-
+use hyperinf::data::Influence;
 use hyperinf::store::stage_json;
 use serde_json::json;
 
 use crate::args::{QueryModeArg, SelectArgs};
 use crate::error::CliError;
-use crate::influence::{Job, Summary, with_ending_of};
+use crate::influence::{Each, Job, Summary, with_ending_of};
 use crate::progress::observer;
-use crate::score::head;
-use crate::to_stdout;
+use crate::score::{Settings, head};
 
 /// Scores and selects training rows, and writes them and a summary.
 ///
@@ -18,34 +16,34 @@ use crate::to_stdout;
 ///
 /// See [`CliError`]. No output is left behind, only hidden files from which the same run resumes.
 pub(crate) fn run(args: &SelectArgs) -> Result<(), CliError> {
-    let began = Instant::now();
-    let folder = &args.influence.out;
     let name = with_ending_of("selected", &args.influence.train);
-    let outputs = [name.as_str(), "summary.json"];
+    let outputs = [name.as_str(), "ranking.csv"];
     let (query, mode) = (&args.validation, QueryModeArg::Mean);
-    let job = Job { args: &args.influence, query, mode, seeds: None, outputs: &outputs };
-    let earlier = job.earlier("select", "selected.");
-    let (settings, run) = job.run()?;
-    let found = run.select(args.keep.0, &settings.device, &mut observer());
+    let job = Job { command: "select", args: &args.influence, query, mode, seeds: None, outputs: &outputs };
+    job.each(|each, before| select(args, each, before, &name))
+}
+
+fn select(args: &SelectArgs, each: &Each<'_>, before: Option<Influence>, name: &str) -> Result<Influence, CliError> {
+    let (folder, Settings { device, .. }) = (&each.folder, &each.settings);
+    let earlier = each.earlier("selected.");
+    let found = match before {
+        None => each.run.select(args.keep.0, device, &mut observer()),
+        Some(before) => each.run.select_again(before, args.keep.0, device, &mut observer()),
+    };
     let mut found = found.map_err(|error| CliError::amount("--keep", error))?;
-    job.judge(&settings, &mut found.influence)?;
-    let (train, seconds) = (&found.influence.train, began.elapsed().as_secs_f64());
-    let mut more = job.outputs();
+    each.judge(&mut found.influence)?;
+    let train = &found.influence.train;
+    let mut more = each.outputs();
     let selected: Vec<String> = found.selected.iter().map(|&sample| train.id(sample).to_string()).collect();
     more.insert("selected".into(), json!(selected));
-    let summary = Summary::new("select", &settings, &found.influence, None, seconds, more);
-    let (path, json, kept) = (folder.join(&name), folder.join("summary.json"), found.kept());
-    let (selected, json) = (train.stage(&kept, &path)?, stage_json(&json, &summary)?);
-    selected.place()?;
-    json.place()?;
-    earlier.remove()?;
-    to_stdout(|out| {
-        if args.influence.scoring.json {
-            serde_json::to_writer_pretty(&mut *out, &summary)?;
-            return writeln!(out);
-        }
-        head(out, &summary.scoring, summary.blocks(), summary.seconds)?;
-        writeln!(out, "selected  {} of {} rows: {}", kept.len(), train.data.total, path.display())
+    let summary = Summary::new("select", &each.settings, &found.influence, None, more);
+    let (path, json, kept) = (folder.join(name), folder.join(each.summary_name()), found.kept());
+    let table = folder.join("ranking.csv");
+    earlier.replace(vec![train.stage(&kept, &path)?, found.stage_table(&table)?, stage_json(&json, &summary)?])?;
+    each.tell(&summary, |out| {
+        head(out, &summary.scoring, summary.blocks(), each.seconds())?;
+        writeln!(out, "selected  {} of {} rows: {}", kept.len(), train.data.total, path.display())?;
+        writeln!(out, "scores    of every row: ranking.csv")
     })?;
-    job.settle_gradients(found.influence)
+    Ok(found.influence)
 }

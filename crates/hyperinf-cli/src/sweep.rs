@@ -115,7 +115,7 @@ pub(crate) fn run(args: &SweepArgs) -> Result<(), CliError> {
         figures::stage_map(&map, &sweep)?,
         hyperinf::store::stage_json(&json, &summary)?,
     ];
-    staged.into_iter().try_for_each(Staged::place)?;
+    store::publish(staged.into(), &[])?;
     Settings::notes(sweep.sides.iter().map(|side| &side.settings)).iter().for_each(|note| warn(note));
     to_stdout(|out| if args.json { summary.json(out) } else { summary.text(&args.out, out) })
 }

@@ -1,7 +1,7 @@
-use hyperinf_models::Message;
+use hyperinf_models::{Json, Message};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::Number;
 
 use crate::table::Table;
 use crate::{DataError, Reason};
@@ -39,7 +39,7 @@ pub struct ColumnOptions {
 
 /// The names of a table's columns, and the options that choose among them.
 pub struct Header<'a> {
-    columns: &'a [String],
+    table: &'a Table,
     /// The columns named by the user.
     pub options: &'a ColumnOptions,
 }
@@ -64,18 +64,32 @@ pub struct Columns {
     pub id: Option<String>,
 }
 
-/// The values of a row by column.
+/// The values of a row, of the columns that [`Content::roles`](crate::Content::roles) names.
 #[derive(Clone, Copy)]
-pub struct Cells<'a>(pub(crate) &'a Map<String, Value>);
+pub struct Cells<'a> {
+    pub(crate) columns: &'a [&'a str],
+    pub(crate) values: &'a [Option<Json>],
+}
 
 impl<'a> Header<'a> {
     pub(crate) fn new(table: &'a Table, options: &'a ColumnOptions) -> Self {
-        Self { columns: &table.columns, options }
+        Self { table, options }
     }
 
     /// Whether there is a column of this name.
     pub fn has(&self, name: &str) -> bool {
-        self.columns.iter().any(|column| column == name)
+        self.table.columns.iter().any(|column| column == name)
+    }
+
+    /// Whether a column has a value in any row; an empty text is none.
+    ///
+    /// # Errors
+    ///
+    /// If the rows cannot be read.
+    pub fn holds_values(&self, name: &str) -> Result<bool, DataError> {
+        // A column that must not be read is an error of its own, later.
+        let unread = self.table.repeated.contains(name) || self.table.unreadable.contains_key(name);
+        if unread { Ok(true) } else { self.table.holds_values(name) }
     }
 
     /// A column named by the user, or `None` if none was named.
@@ -86,7 +100,7 @@ impl<'a> Header<'a> {
     pub fn named(&self, role: &'static str, name: &Option<String>) -> Result<Option<String>, DataError> {
         match name {
             Some(column) if !self.has(column) => {
-                Err(DataError::NoColumn { role, column: column.clone(), found: self.columns.to_vec() })
+                Err(DataError::NoColumn { role, column: column.clone(), found: self.table.columns.clone() })
             }
             name => Ok(name.clone()),
         }
@@ -104,7 +118,7 @@ impl<'a> Header<'a> {
 
     /// The error of a part that has no column.
     pub fn missing(&self, what: &'static str, expected: &'static str) -> DataError {
-        DataError::Columns { what, expected, found: self.columns.to_vec() }
+        DataError::Columns { what, expected, found: self.table.columns.clone() }
     }
 }
 
@@ -123,16 +137,31 @@ impl Role {
 impl Columns {
     /// # Errors
     ///
-    /// [`DataError::ColumnType`] if a column has a type that is not read.
+    /// [`DataError::ColumnType`] if a column has a type that is not read, [`DataError::DuplicateColumn`] if there are
+    /// several of its name.
     pub(crate) fn new(table: &Table, roles: Vec<Role>, id: Option<String>) -> Result<Self, DataError> {
         let of_id = id.as_deref().map(|id| (id, "texts or whole numbers"));
         let of_roles = roles.iter().filter_map(|role| Some((role.column.as_deref()?, role.expected)));
         for (column, expected) in of_roles.chain(of_id) {
+            if table.repeated.contains(column) {
+                return Err(DataError::DuplicateColumn { column: column.to_owned() });
+            }
             if let Some(found) = table.unreadable.get(column) {
                 return Err(DataError::ColumnType { column: column.to_owned(), found: found.clone(), expected });
             }
         }
         Ok(Self { roles, id })
+    }
+
+    /// The columns that are read, each once.
+    pub(crate) fn read(&self) -> Vec<&str> {
+        let mut columns: Vec<&str> = Vec::new();
+        for column in self.roles.iter().filter_map(|role| role.column.as_deref()).chain(self.id.as_deref()) {
+            if !columns.contains(&column) {
+                columns.push(column);
+            }
+        }
+        columns
     }
 }
 
@@ -155,8 +184,8 @@ impl Cells<'_> {
     /// If the column has no value in this row or one of another type.
     pub fn any_text(self, column: &str) -> Result<String, Reason> {
         match self.value(column)? {
-            Value::String(text) => Ok(text.clone()),
-            other => Err(Reason::Type { column: column.to_owned(), found: type_name(other), expected: "a text" }),
+            Json::String(text) => Ok(text.clone()),
+            other => Err(Reason::Type { column: column.to_owned(), found: other.type_name(), expected: "a text" }),
         }
     }
 
@@ -172,21 +201,44 @@ impl Cells<'_> {
         }
     }
 
-    /// A label or an id: a text, a whole number or a boolean, as text.
+    /// A label: as [`Cells::name`], but a text that is a number with a fraction is refused as the number is, because
+    /// CSV cannot tell them apart.
     ///
     /// # Errors
     ///
-    /// As [`Cells::text`].
+    /// As [`Cells::name`].
+    pub fn label(self, column: &str) -> Result<String, Reason> {
+        let label = self.name(column)?;
+        match label.split_once('.') {
+            Some((whole, fraction)) if is_number(whole.strip_prefix('-').unwrap_or(whole)) && is_number(fraction) => {
+                let (found, expected) = ("a number with a fraction", "a text or a whole number");
+                Err(Reason::Type { column: column.to_owned(), found, expected })
+            }
+            _ => Ok(label),
+        }
+    }
+
+    /// An id: a text, a whole number or a truth value, as text.
+    ///
+    /// CSV has no types, so a column means the same in every format: `1`, `1.0`, `"1"` and `"1.0"` are `1`, and `true`
+    /// and `"true"` are `true`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cells::text`], or if it is a number with a fraction, or one whose digits are not exact: a whole number that
+    /// neither a signed nor an unsigned integer of 64 bits holds, or a float of at least 2^53.
     pub fn name(self, column: &str) -> Result<String, Reason> {
         match self.value(column)? {
-            Value::String(_) => self.text(column),
-            Value::Bool(value) => Ok(value.to_string()),
-            Value::Number(number) if number.as_f64().is_some_and(|v| v.fract() == 0.0 && v.abs() < 9e15) => Ok(number
-                .as_i64()
-                .map_or_else(|| format!("{:.0}", number.as_f64().unwrap_or_default()), |v| v.to_string())),
+            Json::String(_) => self.text(column).map(|text| whole(&text).map(str::to_owned).unwrap_or(text)),
+            Json::Bool(value) => Ok(value.to_string()),
+            Json::Number(number) => name_of(number).map_err(|found| Reason::Type {
+                column: column.to_owned(),
+                found,
+                expected: "a text or a whole number",
+            }),
             other => {
                 let expected = "a text or a whole number";
-                Err(Reason::Type { column: column.to_owned(), found: type_name(other), expected })
+                Err(Reason::Type { column: column.to_owned(), found: other.type_name(), expected })
             }
         }
     }
@@ -197,29 +249,46 @@ impl Cells<'_> {
     ///
     /// If the column has no value in this row, another type, or an empty list.
     pub fn messages(self, column: &str) -> Result<Vec<Message>, Reason> {
-        let expected = "a list of messages, each with the texts `role` and `content`";
         let value = self.value(column)?;
-        let wrong = || Reason::Type { column: column.to_owned(), found: type_name(value), expected };
-        let messages: Vec<Message> = serde_json::from_value(value.clone()).map_err(|_| wrong())?;
+        let messages: Vec<Message> = serde_json::from_value(value.clone().into()).map_err(|error| {
+            let (column, found) = (column.to_owned(), value.type_name());
+            Reason::Messages { column, found, detail: error.to_string() }
+        })?;
         if messages.is_empty() { Err(Reason::EmptyText { column: column.to_owned() }) } else { Ok(messages) }
     }
 
-    fn value(&self, column: &str) -> Result<&Value, Reason> {
-        match self.0.get(column) {
-            None | Some(Value::Null) => Err(Reason::Missing { column: column.to_owned() }),
-            Some(value) => Ok(value),
+    fn value(&self, column: &str) -> Result<&Json, Reason> {
+        let place = self.columns.iter().position(|name| *name == column);
+        debug_assert!(place.is_some(), "column `{column}` is read but not among the roles");
+        match place.and_then(|place| self.values.get(place)) {
+            None | Some(None | Some(Json::Null)) => Err(Reason::Missing { column: column.to_owned() }),
+            Some(Some(value)) => Ok(value),
         }
     }
 }
 
-fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "nothing",
-        Value::Bool(_) => "a truth value",
-        Value::Number(number) if number.is_f64() => "a number with a fraction",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
+/// A whole number as text, or its type in words.
+fn name_of(number: &Number) -> Result<String, &'static str> {
+    /// From here on a float stands for several whole numbers.
+    const EXACT: f64 = (1_u64 << 53) as f64;
+    match number.as_f64() {
+        _ if !number.is_f64() => Ok(number.to_string()),
+        Some(value) if value.fract() != 0.0 => Err("a number with a fraction"),
+        // Minus zero is zero.
+        Some(value) if value.abs() < EXACT => Ok(format!("{:.0}", value + 0.0)),
+        _ => Err("a number beyond 2^53 that is not an integer of 64 bits, so that its digits are not exact"),
     }
+}
+
+/// The digits of a whole number that is written with a fraction of zeros, as `1.0`.
+pub(crate) fn whole(text: &str) -> Option<&str> {
+    let (digits, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let unsigned = digits.strip_prefix('-').unwrap_or(digits);
+    let plain = unsigned == "0" || !unsigned.starts_with('0');
+    let whole = is_number(unsigned) && plain && is_number(fraction) && fraction.bytes().all(|byte| byte == b'0');
+    whole.then_some(if unsigned == "0" { unsigned } else { digits })
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -1,11 +1,11 @@
 use std::collections::HashMap;
-use std::ops::Range;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use hyperinf_scoring::Set;
 
 use crate::columns::{Cells, ColumnOptions, Columns, Header, Role};
-use crate::table::{Format, Table};
+use crate::table::{Format, Layout, Table};
 use crate::{BadRow, DataError, Reason};
 
 /// Options for reading rows.
@@ -14,12 +14,15 @@ use crate::{BadRow, DataError, Reason};
 /// |---|---|---|
 /// | `columns` | all `None` | columns whose names are not the usual ones |
 /// | `skip_bad_rows` | `false` | rows that cannot be used are listed in [`Dataset::bad`] instead of being an error |
+/// | `unpacked` | `None` | the most bytes that the columns in use of a Parquet file may unpack to; `None`: 192 MiB and 10 × its size |
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadOptions {
     /// The columns.
     pub columns: ColumnOptions,
     /// Whether rows that cannot be used are skipped.
     pub skip_bad_rows: bool,
+    /// The most bytes that the columns in use of a Parquet file may unpack to.
+    pub unpacked: Option<u64>,
 }
 
 /// The content of a row, as one kind of model needs it.
@@ -34,7 +37,7 @@ pub trait Content: Clone + std::fmt::Debug + PartialEq {
     /// [`DataError::NoColumn`] or [`DataError::Columns`] if one is missing.
     fn columns(header: &Header<'_>) -> Result<Self::Columns, DataError>;
 
-    /// The chosen columns with the parts that they hold.
+    /// The chosen columns with the parts that they hold: all columns that [`Content::read`] reads.
     fn roles(columns: &Self::Columns) -> Vec<Role>;
 
     /// Reads a row.
@@ -91,10 +94,8 @@ pub struct Dataset<C> {
     pub bytes: u64,
     /// XXH3 of the whole file, 128 bits.
     pub xxh3_128: String,
-    /// The bytes of the header.
-    pub(crate) header: Range<usize>,
-    /// The bytes of each row, bad ones too.
-    pub(crate) spans: Vec<Range<usize>>,
+    /// Where the rows are in the file.
+    pub(crate) layout: Layout,
 }
 
 impl<C: Content> Dataset<C> {
@@ -104,24 +105,22 @@ impl<C: Content> Dataset<C> {
     ///
     /// If the file cannot be read, lacks a column, or has a row that cannot be used while bad rows are not skipped.
     pub fn read(set: Set, path: &Path, options: &ReadOptions) -> Result<Self, DataError> {
-        let table = Table::open(path)?;
+        let table = Table::open(path, options)?;
         if let Some(bad) = table.unreadable_rows() {
             // Without a readable row the table has no columns to complain about.
-            return Err(DataError::bad_rows(bad, table.rows.len(), options.skip_bad_rows));
+            return Err(DataError::bad_rows(bad, table.rows(), options.skip_bad_rows));
         }
         let header = Header::new(&table, &options.columns);
         let id = header.named("id", &options.columns.id)?;
         let content = C::columns(&header)?;
         let columns = Columns::new(&table, C::roles(&content), id)?;
-        let Table { format, rows: raw, header, bytes, xxh3_128, .. } = table;
-        let (mut rows, mut bad) = (Vec::with_capacity(raw.len()), Vec::new());
-        let mut spans = Vec::with_capacity(raw.len());
-        let mut ids: HashMap<String, usize> = HashMap::new();
-        for (row, raw) in raw.into_iter().enumerate() {
+        let wanted = columns.read();
+        let (mut rows, mut bad) = (Vec::new(), Vec::new());
+        let (mut row, mut ids): (usize, HashMap<String, usize>) = Default::default();
+        table.visit(&wanted, &mut |raw| {
             let line = raw.line;
-            spans.push(raw.span);
-            let read = raw.cells.and_then(|cells| {
-                let cells = Cells(&cells);
+            let read = raw.cells.and_then(|values| {
+                let cells = Cells { columns: &wanted, values: &values };
                 let content = C::read(&content, cells)?;
                 let id = columns.id.as_ref().map(|column| cells.name(column)).transpose()?;
                 if let Some(id) = &id {
@@ -136,9 +135,12 @@ impl<C: Content> Dataset<C> {
                 Ok(row) => rows.push(row),
                 Err(reason) => bad.push(BadRow { row, line, reason }),
             }
-        }
-        let (path, total) = (path.to_owned(), spans.len());
-        let set = Self { set, path, format, columns, rows, bad, total, bytes, xxh3_128, header, spans };
+            row += 1;
+            ControlFlow::Continue(())
+        })?;
+        let (path, total) = (path.to_owned(), row);
+        let Table { format, layout, bytes, xxh3_128, .. } = table;
+        let set = Self { set, path, format, columns, rows, bad, total, bytes, xxh3_128, layout };
         set.checked(options.skip_bad_rows)
     }
 
@@ -179,9 +181,9 @@ impl<C: Content> Dataset<C> {
 impl<C> Dataset<C> {
     /// The same data set with other contents.
     pub(crate) fn map<D>(self, mut convert: impl FnMut(C) -> D) -> Dataset<D> {
-        let Self { set, path, format, columns, rows, bad, total, bytes, xxh3_128, header, spans } = self;
+        let Self { set, path, format, columns, rows, bad, total, bytes, xxh3_128, layout } = self;
         let row = |Row { row, line, id, content }| Row { row, line, id, content: convert(content) };
         let rows = rows.into_iter().map(row).collect();
-        Dataset { set, path, format, columns, rows, bad, total, bytes, xxh3_128, header, spans }
+        Dataset { set, path, format, columns, rows, bad, total, bytes, xxh3_128, layout }
     }
 }

@@ -1,9 +1,7 @@
-use std::fmt;
 use std::io;
 
-use hyperinf_models::TokenizeError;
-
 use crate::table::ENDINGS;
+use crate::{BadRow, CsvError};
 
 /// Names listed in one message at most.
 const LISTED: usize = 12;
@@ -24,11 +22,48 @@ pub enum DataError {
     /// No rows at all.
     #[error("it has no rows")]
     Empty,
-    /// The header of a CSV file cannot be read.
-    #[error("its first line is not a header of column names")]
-    Header(#[source] csv::Error),
-    /// Two columns with the same name.
-    #[error("it has the column `{column}` twice")]
+    /// A text file in UTF-16.
+    #[error("it is UTF-16, expected UTF-8")]
+    Utf16,
+    /// The header of a CSV file or a whole JSON array is not UTF-8.
+    #[error("line {line}: it is not UTF-8: byte {byte} of the file is 0x{value:02X}")]
+    Utf8 {
+        /// The line, from 1.
+        line: usize,
+        /// The place of the first such byte in the file, from 0.
+        byte: usize,
+        /// Its value.
+        value: u8,
+    },
+    /// Quotes of a CSV file that make the ends of its fields uncertain.
+    #[error("it is not CSV as in RFC 4180: {0}")]
+    Csv(CsvError),
+    /// A TSV file whose quotes are those of CSV.
+    #[error(
+        "line {line}: all quotes in it are written as in CSV, but a .tsv file has no quotes, only characters; write it as .csv or .jsonl"
+    )]
+    QuotedTsv {
+        /// The first line with a doubled quote, from 1.
+        line: usize,
+    },
+    /// An array in a file that should have one object per line.
+    #[error("it is one JSON array, not one object per line: rename it to end in .json, where an array of rows is read")]
+    ArrayOfLines,
+    /// One object over several lines.
+    #[error("it is one JSON object, expected one object per line, or in a .json file an array of objects")]
+    OneObject,
+    /// A JSON array that is not JSON.
+    #[error("it is one JSON array, and not JSON: {detail} at line {line}, column {column}")]
+    Json {
+        /// The line, from 1.
+        line: usize,
+        /// The byte in the line, from 1.
+        column: usize,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Several columns with the name of one that is read.
+    #[error("it has several columns named `{column}`, which is read")]
     DuplicateColumn {
         /// The column's name.
         column: String,
@@ -52,6 +87,51 @@ pub enum DataError {
         column: String,
         /// The compression.
         codec: String,
+    },
+    /// A Parquet schema that is nested too deeply.
+    #[error("its columns are nested more than {limit} deep")]
+    Schema {
+        /// The deepest that is read.
+        limit: usize,
+    },
+    /// A Parquet schema that claims more columns than it has.
+    #[error("it is damaged: its schema claims more columns than it has")]
+    SchemaClaims,
+    /// The rows of a Parquet file and those of its row groups.
+    #[error("it is damaged: it claims {claimed} rows, and its row groups {}", .groups.map_or("more than can be counted, or fewer than none".into(), |rows| rows.to_string()))]
+    FileRows {
+        /// The rows of the file.
+        claimed: i64,
+        /// The sum over the row groups; `None` if it overflows.
+        groups: Option<i64>,
+    },
+    /// A row group of a Parquet file has other rows than it claims.
+    #[error("it is damaged: row group {row_group} claims {claimed} rows and has {found}")]
+    RowCount {
+        /// The row group, from 0.
+        row_group: usize,
+        /// The rows that it claims.
+        claimed: i64,
+        /// Those that were read.
+        found: usize,
+    },
+    /// A Parquet file unpacks to more than the limit.
+    #[error(
+        "row group {row_group}{} unpacks to {} or more, from a file of {}: the limit is {}",
+        .column.as_ref().map_or(String::new(), |column| format!(", column `{column}`")),
+        size(*.unpacked), size(*.packed), size(*.limit)
+    )]
+    Unpacked {
+        /// The row group, from 0.
+        row_group: usize,
+        /// The column, if it is one alone.
+        column: Option<String>,
+        /// What was unpacked, or is claimed, in bytes.
+        unpacked: u64,
+        /// The file's length.
+        packed: u64,
+        /// The limit.
+        limit: u64,
     },
     /// A column named in [`ColumnOptions`](crate::ColumnOptions) is missing.
     #[error("it has no column `{column}` for the {role}; its columns are {}", listed(.found))]
@@ -140,132 +220,9 @@ pub enum SubsetError {
     Arrow(arrow_schema::ArrowError),
 }
 
-/// A row that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadRow {
-    /// The row's number in the file, from 0.
-    pub row: usize,
-    /// The line where it begins, from 1; `None` for Parquet.
-    pub line: Option<usize>,
-    /// Why.
-    pub reason: Reason,
-}
-
-impl fmt::Display for BadRow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            Some(line) => write!(f, "line {line} (row {}): {}", self.row, self.reason),
-            None => write!(f, "row {}: {}", self.row, self.reason),
-        }
-    }
-}
-
-/// Why a row cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Reason {
-    /// Not JSON.
-    #[error("it is not JSON: {0}")]
-    Json(String),
-    /// JSON, but not an object.
-    #[error("it is not a JSON object of columns")]
-    NotObject,
-    /// A blank line between rows.
-    #[error("it is blank")]
-    Blank,
-    /// Not UTF-8.
-    #[error("it is not UTF-8")]
-    Utf8,
-    /// A CSV record with more or fewer fields than the header.
-    #[error("it has {found} fields, the header has {expected}")]
-    Fields {
-        /// Fields of the record.
-        found: usize,
-        /// Fields of the header.
-        expected: usize,
-    },
-    /// A CSV record with a quoted field that runs into the next rows.
-    #[error("a quote in it is not closed: everything up to the next quote becomes one field")]
-    OpenQuote,
-    /// A column without a value.
-    #[error("column `{column}` is missing")]
-    Missing {
-        /// The column's name.
-        column: String,
-    },
-    /// A value of another type.
-    #[error("column `{column}` holds {found}, expected {expected}")]
-    Type {
-        /// The column's name.
-        column: String,
-        /// The type found.
-        found: &'static str,
-        /// The type expected.
-        expected: &'static str,
-    },
-    /// An empty text, or only white space.
-    #[error("column `{column}` is empty")]
-    EmptyText {
-        /// The column's name.
-        column: String,
-    },
-    /// A text that ends where its prompt does.
-    #[error("the completion is empty: nothing follows the prompt in column `{column}`")]
-    EmptyCompletion {
-        /// The column's name.
-        column: String,
-    },
-    /// A text that does not begin with its prompt.
-    #[error("column `{text}` does not begin with column `{prompt}`")]
-    NotPrompt {
-        /// The column with the text.
-        text: String,
-        /// The column with the prompt.
-        prompt: String,
-    },
-    /// A label that is not one of the classes.
-    #[error("label `{label}` is not one of {}", listed(.known))]
-    Label {
-        /// The label.
-        label: String,
-        /// The labels of the classes.
-        known: Vec<String>,
-    },
-    /// More tokens than the limit.
-    #[error("it has {tokens} tokens, more than the limit of {limit}")]
-    TooLong {
-        /// Its tokens.
-        tokens: usize,
-        /// The limit.
-        limit: usize,
-    },
-    /// The tokenizer makes no sample of it.
-    #[error("{0}")]
-    Tokens(String),
-    /// A token that the model does not know.
-    #[error("its token {token} is beyond the model's vocabulary of {vocabulary}: the tokenizer is another model's")]
-    Vocabulary {
-        /// The token.
-        token: u32,
-        /// The number of tokens that the model knows.
-        vocabulary: usize,
-    },
-    /// An id that another row has.
-    #[error("its id `{id}` is also that of row {first}")]
-    Duplicate {
-        /// The id.
-        id: String,
-        /// The earlier row.
-        first: usize,
-    },
-}
-
-impl From<TokenizeError> for Reason {
-    fn from(error: TokenizeError) -> Self {
-        match error {
-            TokenizeError::TooLong { tokens, limit } => Self::TooLong { tokens, limit },
-            other => Self::Tokens(other.to_string()),
-        }
+impl From<CsvError> for DataError {
+    fn from(error: CsvError) -> Self {
+        Self::Csv(error)
     }
 }
 
@@ -281,6 +238,17 @@ pub fn listed(names: &[String]) -> String {
     let shown: Vec<String> = names.iter().take(LISTED).map(|name| format!("`{name}`")).collect();
     let more = if names.len() > LISTED { format!(" and {} more", names.len() - LISTED) } else { String::new() };
     if shown.is_empty() { "none".into() } else { shown.join(", ") + &more }
+}
+
+/// A number of bytes in its largest unit.
+fn size(bytes: u64) -> String {
+    let of = |unit: u32| bytes as f64 / f64::from(unit);
+    match bytes {
+        0..1_000 => format!("{bytes} bytes"),
+        1_000..1_000_000 => format!("{:.0} kB", of(1_000)),
+        1_000_000..1_000_000_000 => format!("{:.0} MB", of(1_000_000)),
+        _ => format!("{:.1} GB", of(1_000_000_000)),
+    }
 }
 
 fn rows(bad: &[BadRow], of: usize) -> String {

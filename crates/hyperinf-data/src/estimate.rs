@@ -6,10 +6,9 @@ use hyperinf_models::SampleModel;
 use hyperinf_scoring::{Batch, CurvatureSource, Method, Options, ScoreError, Source, curvature};
 
 use crate::event::{Detail, Event, Progress, Stage};
-use crate::kind::Kind;
 use crate::pattern::Pattern;
 use crate::run::Run;
-use crate::samples::Samples;
+use crate::samples::by_length;
 use crate::{Choice, RunError};
 
 /// Refuses an estimate that the method, its partition or a projection rules out.
@@ -57,21 +56,20 @@ pub(crate) fn further(estimate: Estimate, count: usize) -> Vec<Estimate> {
 }
 
 /// The curvature of each block of the model over all samples; `None` where it is computed from the stored gradients.
-pub(crate) fn of_model<K: Kind>(
+pub(crate) fn of_model<M: SampleModel>(
     run: &Run,
     estimate: Estimate,
-    model: &K::Model,
-    set: &Samples<K>,
+    model: &M,
+    samples: &[M::Sample],
     observe: &mut dyn FnMut(Event),
 ) -> Result<Option<Vec<BlockCurvature>>, RunError> {
     let Method::Inverse { storage, .. } = &run.options.method else { return Ok(None) };
     if estimate == Estimate::Empirical && !storage.needs_captures() {
         return Ok(None);
     }
-    let batches = set
-        .by_length()
+    let batches = by_length::<M>(samples)
         .chunks(run.batch_size)
-        .map(|rows| model.collate(&rows.iter().map(|&row| &set.samples[row]).collect::<Vec<_>>()))
+        .map(|rows| model.collate(&rows.iter().map(|&row| &samples[row]).collect::<Vec<_>>()))
         .collect::<Result<Vec<_>, _>>()?;
     let backward = match estimate {
         Estimate::Empirical => 1,

@@ -1,7 +1,10 @@
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::error::{BadRow, listed};
+use hyperinf_store::{Restart, Resumption};
+
+use crate::quality::{ClassQuality, Quality, TokenQuality, Verdict};
+use crate::{BadRow, CrossCheck, listed};
 
 /// Bad rows that are listed in one notice; of more only the number is given.
 const LISTED: usize = 5;
@@ -39,6 +42,8 @@ pub enum Stage {
     Curvature,
     /// Fine-tuning.
     Finetuning,
+    /// Predictions for rows.
+    Evaluation,
 }
 
 /// More about a stage.
@@ -60,7 +65,7 @@ pub enum Detail {
 }
 
 /// A warning or remark that the results of a run do not show.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Notice {
     /// Rows that cannot be used were left out.
@@ -93,6 +98,94 @@ pub enum Notice {
         /// The rank.
         rank: usize,
     },
+    /// Gradients of an earlier run in the folder, and whether they are used.
+    Earlier {
+        /// The stage that they belong to.
+        stage: Stage,
+        /// What was found.
+        found: Resumption,
+        /// All rows.
+        total: usize,
+    },
+    /// A checkpoint that cannot be used; it is set aside.
+    DamagedCheckpoint {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Training resumes from a checkpoint.
+    ResumedTraining {
+        /// Steps taken before.
+        step: usize,
+        /// The checkpoint.
+        path: PathBuf,
+    },
+    /// A run was to resume, but there is nothing to resume from.
+    NoCheckpoint {
+        /// The folder without checkpoints.
+        folder: PathBuf,
+    },
+    /// A run was to resume that has ended already: its adapter is there.
+    AlreadyTrained {
+        /// The adapter's folder.
+        folder: PathBuf,
+    },
+    /// A classifier predicts the labels of rows no better than a guess, or hardly better.
+    NotLearned {
+        /// The data set.
+        path: PathBuf,
+        /// Its figures.
+        quality: ClassQuality,
+        /// How bad they are.
+        verdict: Verdict,
+        /// What the model was run for.
+        purpose: Purpose,
+    },
+    /// The training loss is the better detector of wrong labels, by a cross-check on the validation rows.
+    LossFindsMore {
+        /// The validation rows.
+        path: PathBuf,
+        /// The check.
+        check: CrossCheck,
+    },
+    /// Training did not lower a language model's loss.
+    NoGain {
+        /// The data set.
+        path: PathBuf,
+        /// Its figures before the training.
+        before: TokenQuality,
+        /// Its figures after the training.
+        after: TokenQuality,
+    },
+}
+
+/// What a model is run for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// It was trained on the rows.
+    Training,
+    /// It was trained on other rows, from which it has learned.
+    Validation,
+    /// Its predictions are evaluated.
+    Evaluation,
+    /// Training rows are scored by its gradients.
+    Scores,
+}
+
+/// Warns of a classifier that has not learned.
+pub(crate) fn warn_of(quality: &Quality, path: &Path, purpose: Purpose, observe: &mut dyn FnMut(Event)) {
+    let Quality::Classes(quality) = quality else { return };
+    let warn = match quality.verdict {
+        None | Some(Verdict::Learned) => None,
+        // A model that is sure and sometimes wrong has a high loss on rows that it has not seen.
+        Some(Verdict::Hardly) if purpose == Purpose::Validation => None,
+        Some(verdict) => Some(verdict),
+    };
+    if let Some(verdict) = warn {
+        let (path, quality) = (path.to_owned(), quality.clone());
+        observe(Event::Notice(Notice::NotLearned { path, quality, verdict, purpose }));
+    }
 }
 
 impl Stage {
@@ -103,6 +196,18 @@ impl Stage {
             Self::QueryGradients => "query gradients",
             Self::Curvature => "curvature",
             Self::Finetuning => "fine-tuning",
+            Self::Evaluation => "evaluation",
+        }
+    }
+
+    /// What the stage counts.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::TrainGradients => "training rows, whose gradients are kept",
+            Self::QueryGradients => "query rows, whose gradients are kept",
+            Self::Curvature => "backward passes",
+            Self::Finetuning => "steps",
+            Self::Evaluation => "rows",
         }
     }
 }
@@ -163,6 +268,78 @@ impl fmt::Display for Notice {
             Self::IdleProjection { rank } => {
                 write!(f, "the projection to rank {rank} has no effect: no side of any block is longer")
             }
+            Self::Earlier { stage, found, total } => earlier(f, stage.name(), found, *total),
+            Self::DamagedCheckpoint { path, reason } => {
+                write!(f, "the checkpoint `{}` is damaged and set aside: {reason}", path.display())
+            }
+            Self::ResumedTraining { step, path } => {
+                write!(f, "training resumes after step {step}, from `{}`", path.display())
+            }
+            Self::NoCheckpoint { folder } => {
+                write!(f, "there is no checkpoint in `{}` to resume from: training starts at step 0", folder.display())
+            }
+            Self::AlreadyTrained { folder } => {
+                write!(f, "this training has ended already: its adapter in `{}` stays as it is", folder.display())
+            }
+            Self::NotLearned { path, quality, verdict, purpose } => {
+                let guess = match verdict {
+                    Verdict::Guessing => "is no better than guessing",
+                    Verdict::Hardly | Verdict::Learned => "has hardly learned: its loss is that of guessing",
+                };
+                let (rows, path) = (quality.rows, path.display());
+                write!(f, "the model {guess} on {rows} rows of `{path}`: {quality}")?;
+                f.write_str(match purpose {
+                    Purpose::Training => {
+                        "; try more epochs, a higher learning rate or smaller batches, and check that the labels \
+                         belong to the texts"
+                    }
+                    Purpose::Validation => {
+                        "; what it has learned from the training rows does not carry over: check the labels of both"
+                    }
+                    Purpose::Evaluation => "",
+                    Purpose::Scores => "; scores by the gradients of such a model say little: train it better first",
+                })
+            }
+            Self::LossFindsMore { path, check: CrossCheck { rows, auc_score, auc_loss, .. } } => write!(
+                f,
+                "the loss is the better detector here: with the labels of the {rows} rows of `{}` exchanged, high \
+                 losses find the wrong ones with an AUC of {auc_loss:.3}, low scores with {auc_score:.3}; look at the \
+                 rows with the highest training loss as well",
+                path.display()
+            ),
+            Self::NoGain { path, before, after } => write!(
+                f,
+                "training did not lower the loss on {} rows of `{}`: {:.4} per token before, {:.4} after; try another \
+                 learning rate or more epochs",
+                after.rows,
+                path.display(),
+                before.token_loss,
+                after.token_loss
+            ),
         }
     }
+}
+
+/// What an earlier run left, line by line.
+fn earlier(f: &mut fmt::Formatter<'_>, what: &str, found: &Resumption, total: usize) -> fmt::Result {
+    let Resumption { samples, damaged, header, restarted } = found;
+    let mut lines = Vec::new();
+    match restarted {
+        Some(Restart::Differs(differences)) => {
+            let differences: Vec<String> = differences.iter().map(ToString::to_string).collect();
+            lines.push(format!("{what} of an earlier run are not used: {}", differences.join("; ")));
+        }
+        Some(Restart::Damaged) => {
+            lines.push(format!("{what} of an earlier run are not used: their journal is damaged"))
+        }
+        None if *samples > 0 => lines.push(format!("{what}: {samples} of {total} rows are there from an earlier run")),
+        None => {}
+    }
+    if *header {
+        lines.push(format!("{what}: the header of the earlier run's file was damaged and is written again"));
+    }
+    if *damaged > 0 {
+        lines.push(format!("{what}: {damaged} damaged batches of an earlier run are computed again"));
+    }
+    f.write_str(&lines.join("\n"))
 }

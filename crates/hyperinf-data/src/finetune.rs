@@ -1,31 +1,42 @@
 use std::collections::BTreeMap;
-use std::fs::{canonicalize, create_dir_all, read_dir, remove_dir_all};
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::fs::read_dir;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 use burn::tensor::Device;
 use hyperinf_models::{
-    Adapter, Checkpoints, Evaluation, FinetuneConfig, LoraConfig, LoraScaling, TrainConfig, adapt, finetune as train,
+    Adapter, Checkpoints, Evaluation, FinetuneConfig, LoraConfig, LoraScaling, ModelError, TrainConfig, adapt,
+    finetune_until as train, training_digest,
 };
 use hyperinf_scoring::Set;
-use hyperinf_store::{StoreError, check_output, stage_json};
+use hyperinf_store::{Staged, WriteError, publish, stage_json};
 
+use crate::RunError;
 use crate::dataset::{Dataset, ReadOptions};
 use crate::event::{Detail, Event, Progress, Stage};
 use crate::kind::{Kind, Prepared};
 use crate::labels::Labels;
 use crate::model_files::{ModelFiles, Note, load_error};
-use crate::run::notify;
+use crate::prediction::measure;
+use crate::recipe::Recipe;
+use crate::run::{notify, unchanged};
 use crate::samples::{LengthOptions, Samples};
+use crate::stop::Stop;
 use crate::training_log::{self, TrainingLog};
-use crate::{Existing, RunError};
+use crate::tuning::{TuningQuality, TuningSummary};
 
 /// The file that makes a folder an adapter.
-const ADAPTER: &str = "adapter_config.json";
+pub(crate) const ADAPTER: &str = "adapter_config.json";
+/// The file of settings and figures.
+const SUMMARY: &str = "summary.json";
 /// All files that are written.
-const OUTPUTS: [&str; 4] = [ADAPTER, "adapter_model.safetensors", "hyperinf.json", training_log::NAME];
+pub(crate) const OUTPUTS: [&str; 5] =
+    [ADAPTER, "adapter_model.safetensors", "hyperinf.json", SUMMARY, training_log::NAME];
+/// The most training rows on which the trained model is measured.
+const MEASURED: usize = 1000;
 /// The folder of checkpoints in that of the adapter.
-const CHECKPOINTS: &str = "checkpoints";
+pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
 /// Fine-tuning of a model on rows: a LoRA adapter that PEFT loads, with the log of its training.
 ///
@@ -41,11 +52,12 @@ const CHECKPOINTS: &str = "checkpoints";
 /// | `length` | the model's | how long rows may be |
 /// | `lora` | see [`LoraConfig`] | rank and scaling of the adapters |
 /// | `targets` | the kind's | the adapted layers, by the ends of their names |
-/// | `schedule` | see [`TrainConfig`] | steps and learning rates, and the seed of everything random |
+/// | `recipe` | the kind's | steps and learning rates, and the seed of everything random, see [`Recipe`] |
 /// | `micro_batch` | the batch | rows of a forward and backward pass |
 /// | `patience` | `None` | epochs without a lower validation loss after which the training stops |
 /// | `checkpoint_every` | `None` | steps between two checkpoints, from which an interrupted run resumes |
 /// | `resume` | `false` | resume from the checkpoints in the folder |
+/// | `stop` | never | a request to stop between two steps, with a checkpoint |
 ///
 /// A value outside its range is a [`RunError::Model`].
 #[derive(Clone, Debug)]
@@ -71,7 +83,7 @@ pub struct Finetune {
     /// The adapted layers; the kind's own if empty.
     pub targets: Vec<String>,
     /// Steps and learning rates.
-    pub schedule: TrainConfig,
+    pub recipe: Recipe,
     /// Rows of a forward and backward pass.
     pub micro_batch: Option<usize>,
     /// Epochs without a lower validation loss after which the training stops.
@@ -80,6 +92,8 @@ pub struct Finetune {
     pub checkpoint_every: Option<usize>,
     /// Whether checkpoints in the folder are resumed from.
     pub resume: bool,
+    /// A request to stop between two steps.
+    pub stop: Stop,
 }
 
 /// An adapter that was trained and written.
@@ -103,6 +117,8 @@ pub struct Finetuned {
     pub loss: Option<f64>,
     /// The best evaluation.
     pub best: Option<Evaluation>,
+    /// How well the model predicts.
+    pub quality: TuningQuality,
 }
 
 impl Default for Finetune {
@@ -118,11 +134,12 @@ impl Default for Finetune {
             length: LengthOptions::default(),
             lora: LoraConfig::default(),
             targets: Vec::new(),
-            schedule: TrainConfig::default(),
+            recipe: Recipe::default(),
             micro_batch: None,
             patience: None,
             checkpoint_every: None,
             resume: false,
+            stop: Stop::default(),
         }
     }
 }
@@ -134,7 +151,7 @@ impl Finetune {
     ///
     /// [`RunError::Model`].
     pub fn validate(&self) -> Result<(), RunError> {
-        self.schedule.validate()?;
+        self.recipe.schedule(&TrainConfig::default()).validate()?;
         Ok(self.lora.validate()?)
     }
 
@@ -145,22 +162,22 @@ impl Finetune {
     /// See [`RunError`]. No adapter is left behind, only checkpoints from which the same run resumes.
     pub fn run(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Finetuned, RunError> {
         self.validate()?;
-        self.prepare_folder()?;
+        let _folder = self.prepare_folder()?;
         let files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), None)?;
         files.kind().finetune(self, &files, device, observe)
     }
 
-    fn config(&self, files: &ModelFiles) -> FinetuneConfig {
+    fn config(&self, files: &ModelFiles, usual: &TrainConfig) -> FinetuneConfig {
         let mut checkpoints = Checkpoints::new(self.out.join(CHECKPOINTS));
-        checkpoints.every = self.checkpoint_every.unwrap_or(checkpoints.every);
+        // A run that is stopped writes a checkpoint whether or not others were asked for.
+        checkpoints.every = self.checkpoint_every.unwrap_or(if self.resume { checkpoints.every } else { usize::MAX });
         checkpoints.resume = self.resume;
         checkpoints.settings = self.settings(files);
-        let wanted = self.checkpoint_every.is_some() || self.resume;
         FinetuneConfig {
-            schedule: self.schedule,
+            schedule: self.recipe.schedule(usual),
             micro_batch: self.micro_batch,
             patience: self.patience,
-            checkpoints: wanted.then_some(checkpoints),
+            checkpoints: Some(checkpoints),
             ..FinetuneConfig::default()
         }
     }
@@ -178,42 +195,6 @@ impl Finetune {
         ];
         settings.map(|(name, value)| (name.to_owned(), value)).into()
     }
-
-    /// Creates the folder, and makes sure that no input and nothing in it is lost.
-    fn prepare_folder(&self) -> Result<(), RunError> {
-        let folder = &self.out;
-        create_dir_all(folder).map_err(|e| StoreError::output(folder, e))?;
-        let optional = [self.validation.as_deref(), self.tokenizer.as_deref()];
-        let inputs: Vec<&Path> =
-            [self.train.as_path(), Path::new(&self.model)].into_iter().chain(optional.into_iter().flatten()).collect();
-        OUTPUTS.iter().try_for_each(|name| check_output(&folder.join(name), &inputs))?;
-        let checkpoints = folder.join(CHECKPOINTS);
-        // The folder is removed at the end with everything in it.
-        if let Ok(real) = canonicalize(&checkpoints)
-            && inputs.iter().any(|input| canonicalize(input).is_ok_and(|input| input.starts_with(&real)))
-        {
-            return Err(StoreError::OutputIsInput { path: checkpoints }.into());
-        }
-        let exists = |what| Err(RunError::Exists { path: folder.clone(), what });
-        if self.overwrite {
-            return Ok(());
-        }
-        if folder.join(ADAPTER).exists() {
-            return exists(Existing::Adapter);
-        }
-        if !self.resume && read_dir(checkpoints).is_ok_and(|mut files| files.next().is_some()) {
-            return exists(Existing::Checkpoints);
-        }
-        Ok(())
-    }
-
-    fn remove_checkpoints(&self) -> Result<(), RunError> {
-        let path = self.out.join(CHECKPOINTS);
-        match remove_dir_all(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::output(&path, error).into()),
-            _ => Ok(()),
-        }
-    }
 }
 
 /// [`Finetune::run`] of one kind of model.
@@ -225,12 +206,13 @@ pub(crate) fn finetune<K: Kind>(
 ) -> Result<Finetuned, RunError> {
     let read = |set, path: &PathBuf| {
         let failed = |source| RunError::Dataset { set, path: path.clone(), source };
-        Dataset::<K::Content>::read(set, path, &run.read).map_err(failed)
+        unchanged(path, || Dataset::<K::Content>::read(set, path, &run.read).map_err(failed))
     };
     let rows = read(Set::Train, &run.train)?;
     let validation = run.validation.as_ref().map(|path| read(Set::Query, path)).transpose()?;
-    let seed = run.schedule.seed;
+    let seed = run.recipe.seed;
     let prepared = K::load_base(files, &rows, seed, device, &mut |notice| observe(Event::Notice(notice)))?;
+    files.check_unchanged()?;
     let limit = run.length.limit::<K>(&prepared.model, None)?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
     let rows = samples(rows)?;
@@ -242,16 +224,45 @@ pub(crate) fn finetune<K: Kind>(
     let given: Vec<&str> = run.targets.iter().map(String::as_str).collect();
     let targets = if given.is_empty() { K::ADAPTED } else { &given };
     let model = adapt(model, targets, &run.lora, seed)?;
+    let labels = K::labels(&processor).cloned();
 
-    let config = run.config(files);
+    let config = run.config(files, &K::training());
     let evaluated = validation.as_ref().map(|set| set.samples.as_slice());
     config.validate(evaluated.map(<[_]>::len))?;
-    let mut log = TrainingLog::new(&run.out, run.resume)?;
+    let digest = training_digest(&model, &rows.samples, evaluated, &config)?;
+    let total = config.schedule.steps(rows.samples.len());
+    let batch = run.micro_batch.unwrap_or(config.schedule.batch_size);
+    if let Some(adapter) = run.resumption(&config, || Ok(digest.clone()), observe)? {
+        run.remove_checkpoints()?;
+        let (parameters, tensors) = size(&adapter);
+        let model = adapter.apply(model).map_err(load_error("adapter", run.out.display()))?;
+        let mut quality = |set, most| measure(&model, set, labels.as_ref(), most, batch, observe);
+        let train = quality(&rows, MEASURED)?;
+        let validation = validation.as_ref().map(|set| quality(set, usize::MAX)).transpose()?;
+        return Ok(Finetuned {
+            parameters,
+            tensors,
+            rows: rows.samples.len(),
+            labels,
+            steps: total,
+            resumed_at: Some(total),
+            stopped_early: false,
+            loss: None,
+            best: None,
+            quality: TuningQuality { train_before: None, train, validation },
+        });
+    }
+    let mut log = TrainingLog::new(&run.out, run.resume);
     if run.overwrite {
         run.remove_checkpoints()?;
     }
-    let total = config.schedule.steps(rows.samples.len());
+    let before = match &labels {
+        // A language model can be good before; a new head knows nothing.
+        None => Some(measure(&model, &rows, None, MEASURED, batch, observe)?),
+        Some(_) => None,
+    };
     let mut unwritten = None;
+    let listening = run.stop.listen();
     let tuned = train(model, &rows.samples, evaluated, &config, |step| {
         if let Err(error) = log.step(step) {
             unwritten.get_or_insert(error);
@@ -259,25 +270,69 @@ pub(crate) fn finetune<K: Kind>(
         let (loss, speed) = (log.mean().unwrap_or(step.loss), log.speed(step));
         let detail = Detail::Training { loss, validation: step.validation, speed };
         observe(Event::Progress(Progress { stage: Stage::Finetuning, done: step.step + 1, total, detail }));
-    })?;
+        if run.stop.is_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    drop(listening);
+    let tuned = match tuned {
+        Ok(tuned) => tuned,
+        Err(error) => {
+            let checkpoints = read_dir(run.out.join(CHECKPOINTS));
+            if !checkpoints.is_ok_and(|mut files| files.next().is_some()) {
+                // There is nothing that its lines would be continued from.
+                log.discard();
+            }
+            return Err(match error {
+                ModelError::Stopped { step: done, steps: total, checkpoint: kept } => {
+                    RunError::Stopped { stage: Stage::Finetuning, done, total, kept }
+                }
+                error => error.into(),
+            });
+        }
+    };
     unwritten.map_or(Ok(()), Err)?;
+    let mut quality = |set, most| measure(&tuned.model, set, labels.as_ref(), most, batch, observe);
+    let quality = TuningQuality {
+        train_before: before,
+        train: quality(&rows, MEASURED)?,
+        validation: validation.as_ref().map(|set| quality(set, usize::MAX)).transpose()?,
+    };
+    quality.warn(run, observe);
 
     let failed = load_error("adapter", run.out.display());
     let adapter = Adapter::from_model(&tuned.model, &run.lora, Some(&files.name)).map_err(&failed)?;
     let hyperinf_version = env!("CARGO_PKG_VERSION").to_owned();
-    let labels = K::labels(&processor).cloned();
-    let note = Note { hyperinf_version, labels: labels.clone(), max_length: limit.tokens() };
-    let path = Note::path(&run.out);
-    let note = stage_json(&path, &note)?;
+    let training = Some(digest);
+    let note = Note { hyperinf_version, labels: labels.clone(), max_length: limit.tokens(), training };
+    let (parameters, tensors) = size(&adapter);
+    let (model, xxh3_128) = TuningSummary::model(files);
+    let summary = TuningSummary {
+        command: "finetune",
+        hyperinf_version: env!("CARGO_PKG_VERSION"),
+        task: K::NAME,
+        model,
+        xxh3_128,
+        train: TuningSummary::rows(&rows.data),
+        validation: validation.as_ref().map(|set| TuningSummary::rows(&set.data)),
+        lora: TuningSummary::lora(&run.lora, targets),
+        training: TuningSummary::training(&config.schedule, config.micro_batch),
+        parameters,
+        steps: tuned.steps,
+        quality: &quality,
+    };
+    let (note_path, summary_path, log_path) = (Note::path(&run.out), run.out.join(SUMMARY), log.path());
+    let files = adapter.files(&run.out).map_err(&failed)?;
+    let mut staged = vec![stage_json(&note_path, &note)?, stage_json(&summary_path, &summary)?, log.stage(&log_path)?];
+    // The adapter comes last: it makes the folder an adapter.
+    for (path, bytes) in &files {
+        staged.push(Staged::new(path, |file| file.write_all(bytes).map_err(WriteError::Io))?);
+    }
     let loss = log.mean();
-    // The adapter comes last: it makes the folder an adapter, and then its labels must be there.
-    note.place()?;
-    log.place()?;
-    adapter.write(&run.out).map_err(&failed)?;
+    publish(staged, &[])?;
+    log.discard();
     run.remove_checkpoints()?;
     Ok(Finetuned {
-        parameters: adapter.tensors.values().map(|tensor| tensor.num_elements()).sum(),
-        tensors: adapter.tensors.len(),
+        parameters,
+        tensors,
         rows: rows.samples.len(),
         labels,
         steps: tuned.steps,
@@ -285,5 +340,11 @@ pub(crate) fn finetune<K: Kind>(
         stopped_early: tuned.stopped_early,
         loss,
         best: tuned.best,
+        quality,
     })
+}
+
+/// The numbers of an adapter's parameters and tensors.
+fn size(adapter: &Adapter) -> (usize, usize) {
+    (adapter.tensors.values().map(|tensor| tensor.num_elements()).sum(), adapter.tensors.len())
 }

@@ -4,10 +4,10 @@ use burn::tensor::DType;
 use hyperinf_gradients::{Block, Capture, GradientError, Target, capture};
 use hyperinf_linalg::{ReadError, host};
 use hyperinf_models::SampleModel;
-use hyperinf_store::{GradientWriter, StoreError};
+use hyperinf_store::{GradientWriter, Resumption, RunKey, StoreError};
 
 use crate::RunError;
-use crate::event::{Detail, Event, Progress, Stage};
+use crate::event::{Detail, Event, Notice, Progress, Stage};
 use crate::kind::Kind;
 use crate::pattern::Pattern;
 use crate::run::Run;
@@ -18,13 +18,14 @@ pub(crate) struct Extractor<'a, K: Kind> {
     pub(crate) run: &'a Run,
     pub(crate) model: &'a K::Model,
     /// Everything that the gradients depend on besides the samples.
-    pub(crate) key: String,
+    pub(crate) key: RunKey,
 }
 
 impl<K: Kind> Extractor<'_, K> {
-    /// Computes the gradients of all samples that the file lacks.
+    /// Computes the gradients of all samples that the file lacks, batch by batch.
     ///
-    /// Samples of similar length share a batch, so that little is padded; in the file they are in order.
+    /// Samples of similar length share a batch, so that little is padded; in the file they are in order. Batches are
+    /// those of an undisturbed run, because the last bits of a gradient may depend on its batch.
     pub(crate) fn write(
         &self,
         file: &str,
@@ -34,11 +35,12 @@ impl<K: Kind> Extractor<'_, K> {
     ) -> Result<GradientWriter, RunError> {
         let mut order = set.by_length();
         let blocks = self.blocks(&set.samples[order[0]], target)?;
-        let key = format!("{} {} {target:?}", self.key, set.fingerprint());
+        let mut key = self.key.clone();
+        let more = [("target", format!("{target:?}")), ("rows' content", set.fingerprint())];
+        key.0.extend(more.map(|(name, value)| (name.to_owned(), value)));
         let folder = &self.run.out;
         let failed = |source: std::io::Error| StoreError::output(folder, source);
         let mut writer = GradientWriter::open(folder, file, &key, set.samples.len(), &blocks).map_err(failed)?;
-        order.retain(|&sample| !writer.has(sample));
         // The longest first: if memory is too small for them, no work is lost.
         order.reverse();
         let stage = match target {
@@ -46,9 +48,18 @@ impl<K: Kind> Extractor<'_, K> {
             Target::Measure => Stage::QueryGradients,
         };
         let total = set.samples.len();
-        let mut done = total - order.len();
+        if *writer.found() != Resumption::default() {
+            observe(Event::Notice(Notice::Earlier { stage, found: writer.found().clone(), total }));
+        }
+        let missing: Vec<&[usize]> =
+            order.chunks(self.run.batch_size).filter(|batch| !writer.has_batch(batch)).collect();
+        let mut done = total - missing.iter().map(|batch| batch.len()).sum::<usize>();
         let (began, mut tokens) = (Instant::now(), 0);
-        for batch in order.chunks(self.run.batch_size) {
+        let _listening = self.run.stop.listen();
+        for batch in missing {
+            if self.run.stop.is_requested() {
+                return Err(RunError::Stopped { stage, done, total, kept: Some(folder.clone()) });
+            }
             let samples: Vec<_> = batch.iter().map(|&sample| &set.samples[sample]).collect();
             let captures = capture(self.model, &self.model.collate(&samples)?, target)?;
             let losses = host(captures.values)?;

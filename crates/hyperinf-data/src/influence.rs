@@ -3,16 +3,19 @@ use std::path::Path;
 
 use hyperinf_curvature::BlockCurvature;
 use hyperinf_gradients::Estimate;
-use hyperinf_scoring::{Attribution, QueryMode};
-use hyperinf_store::{GradientPair, GradientWriter, IdColumn, Ids, StoreError};
+use hyperinf_scoring::{Amount, Attribution, QueryMode, select};
+use hyperinf_store::{GradientPair, GradientWriter, IdColumn, Ids, OutputFolder, StoreError, Unit};
 
-use crate::RunError;
 use crate::dataset::{Content, Dataset};
 use crate::kind::Kind;
 use crate::labels::Labels;
 use crate::model_files::ModelFiles;
+use crate::prediction::Prediction;
+use crate::quality::Quality;
 use crate::run::GRADIENT_FILES;
 use crate::samples::{CutRow, Samples};
+use crate::scored::OfModel;
+use crate::{CrossCheck, RunError};
 
 /// The scores of training rows for query rows, with their settings and residuals.
 ///
@@ -46,6 +49,9 @@ pub struct Influence {
     /// Whether queries were scored one by one.
     pub query_mode: QueryMode,
     pub(crate) gradients: [GradientWriter; 2],
+    /// The run's folder: no other run writes it as long as this result is there.
+    pub(crate) _folder: OutputFolder,
+    pub(crate) model: Box<dyn OfModel>,
 }
 
 /// The training rows, the most suspicious first.
@@ -59,6 +65,8 @@ pub struct Detection {
     pub self_influence: Vec<f64>,
     /// The rows to remove, the most suspicious first; empty if no removal was requested.
     pub removed: Vec<usize>,
+    /// Whether scores or losses find wrong labels among the validation rows; of classifiers of two classes.
+    pub cross_check: Option<CrossCheck>,
 }
 
 /// The training rows that help the queries most.
@@ -76,8 +84,8 @@ pub struct Rows {
     pub data: Dataset<RowText>,
     /// Those that were cut.
     pub cut: Vec<CutRow>,
-    /// The loss of each row.
-    pub losses: Vec<f64>,
+    /// What the model predicts for each row, with its loss.
+    pub predictions: Vec<Prediction>,
 }
 
 /// The content of a row for people.
@@ -96,7 +104,7 @@ impl Influence {
             QueryMode::Each => self.query.ids(),
             QueryMode::Mean => IdColumn::numbered(1),
         };
-        Ids { queries, train: self.train.ids() }
+        Ids { queries, train: self.train.ids(), unit: Unit::Sample }
     }
 
     /// Moves the gradients to [`GRADIENT_FILES`] in a folder, for [`hyperinf_store::score`].
@@ -139,6 +147,11 @@ impl Detection {
 }
 
 impl Selection {
+    pub(crate) fn new(influence: Influence, keep: Amount) -> Result<Self, RunError> {
+        let selected = select(&influence.attribution.scores.rows[0], keep)?;
+        Ok(Self { influence, selected })
+    }
+
     /// The selected rows by their numbers in the file.
     pub fn kept(&self) -> BTreeSet<usize> {
         self.selected.iter().map(|&sample| self.influence.train.data.rows[sample].row).collect()
@@ -146,9 +159,22 @@ impl Selection {
 }
 
 impl Rows {
-    pub(crate) fn new<K: Kind>(set: Samples<K>, gradients: &GradientWriter) -> Self {
-        let losses = gradients.losses().iter().copied().flatten().collect();
-        Self { data: set.data.map(|content| RowText::new(&content)), cut: set.cut, losses }
+    /// The loss of each row.
+    pub fn losses(&self) -> Vec<f64> {
+        self.predictions.iter().map(|prediction| prediction.loss).collect()
+    }
+
+    /// How well the model predicts the rows; `labels` are those of a classifier.
+    ///
+    /// # Panics
+    ///
+    /// If a classifier's labels are missing.
+    pub fn quality(&self, labels: Option<&Labels>) -> Quality {
+        Quality::new(&self.predictions, labels)
+    }
+
+    pub(crate) fn new<K: Kind>(set: Samples<K>, predictions: Vec<Prediction>) -> Self {
+        Self { data: set.data.map(|content| RowText::new(&content)), cut: set.cut, predictions }
     }
 }
 

@@ -1,14 +1,19 @@
 use burn::tensor::Device;
 use hyperinf_gradients::Estimate;
-use hyperinf_models::{Adaptable, Adapter, CheckpointNames, Limit, ModelKind, SampleModel, TokenizedSample};
+use hyperinf_models::{
+    Adaptable, Adapter, CheckpointNames, Limit, ModelKind, SampleModel, TokenizedSample, TrainConfig,
+};
 use hyperinf_scoring::Amount;
+use hyperinf_store::OutputFolder;
 
 use crate::dataset::{Content, Dataset};
+use crate::evaluate::{self, Evaluate, Evaluated};
 use crate::event::Event;
 use crate::finetune::{self, Finetune, Finetuned};
 use crate::influence::Influence;
 use crate::labels::Labels;
 use crate::model_files::ModelFiles;
+use crate::prediction::Prediction;
 use crate::run::{self, Run};
 use crate::{Notice, Reason, RunError};
 
@@ -32,18 +37,21 @@ pub trait Kind: Send + Sync + Sized + 'static {
     /// The layers that fine-tuning adapts by default, by the ends of their names.
     const ADAPTED: &'static [&'static str];
 
+    /// The usual training.
+    fn training() -> TrainConfig;
+
     /// Whether models of this architecture are of this kind.
     fn matches(kind: ModelKind) -> bool;
 
-    /// Loads the model with its adapter, and checks the labels of the training rows.
+    /// Loads the model with its adapter, if it has one, and checks the labels of the rows.
     ///
     /// # Errors
     ///
     /// If a file cannot be used, the adapter does not fit, or labels cannot be mapped to classes.
     fn load(
         files: &ModelFiles,
-        adapter: &Adapter,
-        train: &Dataset<Self::Content>,
+        adapter: Option<&Adapter>,
+        rows: &Dataset<Self::Content>,
         device: &Device,
     ) -> Result<Prepared<Self>, RunError>;
 
@@ -80,6 +88,23 @@ pub trait Kind: Send + Sync + Sized + 'static {
         limit: Limit,
     ) -> Result<TokenizedSample<<Self::Model as SampleModel>::Sample>, Reason>;
 
+    /// What the model predicts for samples, in one forward pass.
+    ///
+    /// # Errors
+    ///
+    /// If a sample does not fit the model, or the device fails.
+    fn predict(
+        model: &Self::Model,
+        samples: &[&<Self::Model as SampleModel>::Sample],
+    ) -> Result<Vec<Prediction>, RunError>;
+
+    /// The prediction for a sample from its loss, where that says everything: then the model need not run.
+    fn prediction_of_loss(
+        model: &Self::Model,
+        sample: &<Self::Model as SampleModel>::Sample,
+        loss: f64,
+    ) -> Option<Prediction>;
+
     /// Everything in a sample that its gradient depends on. Journals of gradients are keyed by it: it must not change.
     fn bytes(sample: &<Self::Model as SampleModel>::Sample) -> Vec<u8>;
 
@@ -110,6 +135,7 @@ pub(crate) trait AnyKind: Sync {
         &self,
         run: &Run,
         files: ModelFiles,
+        folder: OutputFolder,
         amount: Option<Amount>,
         device: &Device,
         observe: &mut dyn FnMut(Event),
@@ -122,6 +148,14 @@ pub(crate) trait AnyKind: Sync {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Finetuned, RunError>;
+
+    fn evaluate(
+        &self,
+        run: &Evaluate,
+        files: ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Evaluated, RunError>;
 }
 
 impl<K: Kind> AnyKind for K {
@@ -133,11 +167,12 @@ impl<K: Kind> AnyKind for K {
         &self,
         run: &Run,
         files: ModelFiles,
+        folder: OutputFolder,
         amount: Option<Amount>,
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Influence, RunError> {
-        run::influence::<K>(run, files, amount, device, observe)
+        run::influence::<K>(run, files, folder, amount, device, observe)
     }
 
     fn finetune(
@@ -148,6 +183,16 @@ impl<K: Kind> AnyKind for K {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Finetuned, RunError> {
         finetune::finetune::<K>(run, files, device, observe)
+    }
+
+    fn evaluate(
+        &self,
+        run: &Evaluate,
+        files: ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Evaluated, RunError> {
+        evaluate::evaluate::<K>(run, files, device, observe)
     }
 }
 

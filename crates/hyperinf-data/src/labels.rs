@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::columns::whole;
 use crate::dataset::Content;
 use crate::{DataError, Reason, Row};
 
@@ -47,8 +48,16 @@ impl Labels {
     /// [`Reason::Label`] if it is not one of the labels.
     pub fn class(&self, label: &str) -> Result<usize, Reason> {
         let named = self.names.iter().position(|name| name == label);
+        // Python writes `True`, JSON `true`; and `1.0` stands for `1`.
+        let alike = || {
+            let mut alike = (0..self.names.len()).filter(|&class| same(&self.names[class], label));
+            alike.next().filter(|_| alike.next().is_none())
+        };
         let number = || label.parse().ok().filter(|&class: &usize| self.numbers && class < self.names.len());
-        named.or_else(number).ok_or_else(|| Reason::Label { label: label.to_owned(), known: self.names.clone() })
+        named
+            .or_else(alike)
+            .or_else(number)
+            .ok_or_else(|| Reason::Label { label: label.to_owned(), known: self.names.clone() })
     }
 
     /// Checks that labels which are names can be mapped to classes.
@@ -63,4 +72,11 @@ impl Labels {
             None => Ok(()),
         }
     }
+}
+
+/// Whether two labels are the same number or truth value.
+fn same(one: &str, other: &str) -> bool {
+    let truth = |text: &str| ["true", "false"].into_iter().find(|word| text.eq_ignore_ascii_case(word));
+    let number = |text| whole(text).is_some() && whole(text) == whole(other);
+    number(one) || truth(one).is_some() && truth(one) == truth(other)
 }

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | [`Run`] | rows, a model and an adapter → gradients → scores: [`attribute`](Run::attribute), `detect`, `select` |
 //! | [`Finetune`] | rows and a model → an adapter |
-//! | [`Dataset`] | reads JSON lines, CSV and Parquet, with stable row ids and no silent loss |
+//! | [`Evaluate`] | rows and a model → predictions and a [`Quality`] |
+//! | [`Dataset`] | reads JSON lines, JSON arrays, CSV, TSV and Parquet, with stable row ids and no silent loss |
 //! | [`Subset`] | writes a part of a data set in its own format |
 //! | [`Kind`] | a kind of model: how it is loaded and how rows become its samples |
 //! | [`TextClassification`], [`LanguageModel`] | the kinds |
 //! | [`ModelFiles`] | the files of a model and its adapter, with hashes |
+//! | [`Stop`] | a request to stop a run between two batches; what is finished is kept |
 //! | [`Event`] | progress and notices, which a run reports to a callback |
 //!
 //! ```
@@ -29,14 +31,18 @@
 //! ```
 
 mod columns;
+mod cross_check;
 mod dataset;
 mod delimited;
 mod error;
 mod estimate;
+mod evaluate;
 mod event;
 mod finetune;
 mod gradients;
+mod ids;
 mod influence;
+mod json_array;
 mod jsonl;
 mod kind;
 mod kinds;
@@ -44,19 +50,37 @@ mod labels;
 mod model_files;
 mod parquet;
 mod pattern;
+mod prediction;
+mod quality;
 mod ranking;
+mod reason;
+mod recipe;
+mod resumption;
 mod run;
 mod run_error;
 mod samples;
+mod scored;
+mod selected;
+mod stop;
 mod subset;
 mod table;
 mod training_log;
+mod tuning;
+
+// The crates whose types are in signatures, so that a manifest need not name them.
+pub use {
+    burn, hyperinf_curvature, hyperinf_gradients, hyperinf_linalg, hyperinf_models, hyperinf_scoring, hyperinf_store,
+};
 
 pub use columns::{Cells, ColumnOptions, Columns, Header, Role};
+pub use cross_check::CrossCheck;
 pub use dataset::{Content, Dataset, ReadOptions, Row};
-pub use error::{BadRow, DataError, Reason, SubsetError, listed};
-pub use event::{Detail, Event, Notice, Progress, Stage};
+pub use delimited::{CsvError, CsvFault};
+pub use error::{DataError, SubsetError, listed};
+pub use evaluate::{Evaluate, Evaluated};
+pub use event::{Detail, Event, Notice, Progress, Purpose, Stage};
 pub use finetune::{Finetune, Finetuned};
+pub use ids::{IdError, sample_ids};
 pub use influence::{Detection, Influence, RowText, Rows, Selection};
 pub use kind::{Kind, Prepared};
 pub use kinds::{
@@ -65,9 +89,15 @@ pub use kinds::{
 pub use labels::Labels;
 pub use model_files::{ModelFiles, Note};
 pub use pattern::Pattern;
+pub use prediction::{Guess, Predicted, Prediction};
+pub use quality::{ClassCounts, ClassQuality, Quality, TokenQuality, Verdict};
 pub use ranking::{RankedQuery, Ranking, RowId, ScoredRow};
+pub use reason::{BadRow, Reason};
+pub use recipe::Recipe;
 pub use run::{GRADIENT_FILES, Run};
 pub use run_error::{Choice, Existing, RunError};
 pub use samples::{CutRow, LengthOptions, Samples};
+pub use stop::Stop;
 pub use subset::Subset;
 pub use table::Format;
+pub use tuning::TuningQuality;

@@ -3,7 +3,8 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use hyperinf_models::{Hub, LoadError, TextTokenizer, model_kind};
+use hyperinf_models::{Hub, LoadError, TextTokenizer, model_kind, read_regular};
+use hyperinf_store::FileStamp;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 
@@ -28,6 +29,9 @@ pub struct Note {
     pub labels: Option<Labels>,
     /// The most tokens of a training row.
     pub max_length: usize,
+    /// The digest of the training that the adapter came from, by which the same training is recognised.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub training: Option<String>,
 }
 
 /// The files of a model, its tokenizer and its adapter, with their hashes.
@@ -45,6 +49,8 @@ pub struct ModelFiles {
     pub model_hashes: BTreeMap<String, String>,
     /// XXH3 of each of the adapter's files, by name.
     pub adapter_hashes: BTreeMap<String, String>,
+    /// The state of each file when it was hashed.
+    stamps: Vec<(PathBuf, FileStamp)>,
 }
 
 impl ModelFiles {
@@ -60,9 +66,10 @@ impl ModelFiles {
         let architecture = model_kind(&path).map_err(&of_model)?;
         let kind = KINDS.into_iter().find(|kind| kind.accepts(architecture));
         let kind = kind.ok_or_else(|| RunError::NoKind { model: model.to_owned(), kind: architecture })?;
-        let mut model_hashes = hashes(&path).map_err(&of_model)?;
+        let mut stamps = Vec::new();
+        let mut model_hashes = hashes(&path, &mut stamps).map_err(&of_model)?;
         if let Some(tokenizer) = tokenizer {
-            let hashes = hashes(tokenizer).map_err(load_error("tokenizer", tokenizer.display()))?;
+            let hashes = hashes(tokenizer, &mut stamps).map_err(load_error("tokenizer", tokenizer.display()))?;
             // The model's folder may have files with the same names.
             let named = hashes.into_iter().map(|(name, hash)| (format!("tokenizer/{name}"), hash));
             model_hashes.extend(named);
@@ -77,11 +84,12 @@ impl ModelFiles {
             kind,
             model_hashes,
             adapter_hashes: BTreeMap::new(),
+            stamps,
         };
         if let Some(given) = adapter {
             let of_adapter = load_error("adapter", given.display());
             let folder = Hub::from_env().resolve(&given.to_string_lossy()).map_err(&of_adapter)?;
-            files.adapter_hashes = hashes(&folder).map_err(&of_adapter)?;
+            files.adapter_hashes = hashes(&folder, &mut files.stamps).map_err(&of_adapter)?;
             files.note = Note::read(&folder).map_err(&of_adapter)?;
             files.adapter_name = folder.display().to_string();
             files.adapter = Some(folder);
@@ -127,6 +135,19 @@ impl ModelFiles {
         load_error("adapter", &self.adapter_name)
     }
 
+    /// Fails if a file is no longer what it was when it was hashed: then the model need not be that of the hashes.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Changed`] with the first such file.
+    pub fn check_unchanged(&self) -> Result<(), RunError> {
+        let changed = |(path, stamp): &&(PathBuf, FileStamp)| FileStamp::at(path).ok().as_ref() != Some(stamp);
+        match self.stamps.iter().find(changed) {
+            Some((path, _)) => Err(RunError::Changed { path: path.clone() }),
+            None => Ok(()),
+        }
+    }
+
     /// A hash of everything that decides what the model computes.
     pub fn fingerprint(&self) -> String {
         let mut hasher = XxHash3_128::new();
@@ -143,9 +164,9 @@ impl Note {
         folder.join(NOTE)
     }
 
-    fn read(folder: &Path) -> Result<Option<Self>, LoadError> {
+    pub(crate) fn read(folder: &Path) -> Result<Option<Self>, LoadError> {
         let path = Self::path(folder);
-        match fs::read(&path) {
+        match read_regular(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|source| LoadError::Json { path, source }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(LoadError::File { path, source }),
@@ -159,7 +180,7 @@ pub(crate) fn load_error(what: &'static str, path: impl ToString) -> impl Fn(Loa
 }
 
 /// XXH3 (128 bits) of a file, or of each decisive file in a folder.
-fn hashes(path: &Path) -> Result<BTreeMap<String, String>, LoadError> {
+fn hashes(path: &Path, stamps: &mut Vec<(PathBuf, FileStamp)>) -> Result<BTreeMap<String, String>, LoadError> {
     let error = |path: &Path| {
         let path = path.to_owned();
         move |source| LoadError::File { path, source }
@@ -167,6 +188,7 @@ fn hashes(path: &Path) -> Result<BTreeMap<String, String>, LoadError> {
     let mut hashes = BTreeMap::new();
     let mut add = |path: &Path| -> Result<(), LoadError> {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        stamps.push((path.to_owned(), FileStamp::at(path).map_err(error(path))?));
         hashes.insert(name, hash(path).map_err(error(path))?);
         Ok(())
     };

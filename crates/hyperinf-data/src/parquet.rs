@@ -1,94 +1,168 @@
+mod footer;
+mod values;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::sync::Arc;
 
-use ::parquet::arrow::ArrowWriter;
-use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use ::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use ::parquet::arrow::{ArrowWriter, ProjectionMask};
 use ::parquet::basic::Compression;
 use ::parquet::errors::ParquetError;
+use ::parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use ::parquet::file::properties::WriterProperties;
-use arrow_array::cast::AsArray;
-use arrow_array::types::{
-    Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
-};
-use arrow_array::{
-    Array, ArrowPrimitiveType, BooleanArray, GenericListArray, OffsetSizeTrait, PrimitiveArray, RecordBatch,
-};
-use arrow_schema::DataType;
+use arrow_array::{BooleanArray, RecordBatch};
+use arrow_schema::{Schema, SchemaRef};
 use arrow_select::filter::filter_record_batch;
-use serde_json::{Map, Value};
+use bytes::Bytes;
+use hyperinf_models::Json;
 
-use crate::table::{Format, RawRow, Table, duplicate};
+use crate::table::{RawRow, Visit};
 use crate::{DataError, SubsetError};
+use values::{Budget, readable, values, viewed};
 
 /// The metadata key of Arrow's own schema, which Arrow's writer adds itself.
 const ARROW_SCHEMA: &str = "ARROW:schema";
+/// Rows that are unpacked at once, at most.
+const BATCH: usize = 1024;
+/// Bytes of one batch when rows are copied: so many rows of the longest text of a dictionary are unpacked at once.
+const COPIED: u64 = 64 << 20;
 
-/// All rows, with the columns of texts, numbers, booleans, and lists and structs of these.
-pub(crate) fn read(path: &Path) -> Result<Table, DataError> {
-    let builder = open(path)?;
-    let schema = builder.schema().clone();
-    let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
-    if let Some(column) = duplicate(&columns) {
-        return Err(DataError::DuplicateColumn { column });
+/// A Parquet file.
+pub(crate) struct Source {
+    contents: Bytes,
+    /// What the wanted columns may unpack to, in bytes.
+    limit: u64,
+    metadata: ArrowReaderMetadata,
+}
+
+impl Source {
+    pub(crate) fn open(contents: Bytes, limit: u64) -> Result<Self, DataError> {
+        let plain = load(&contents, ArrowReaderOptions::new().with_skip_arrow_metadata(true))?;
+        check_chunks(plain.metadata(), contents.len() as u64)?;
+        check_rows(plain.metadata())?;
+        // Texts are views: a text that many rows share is unpacked once.
+        let fields: Vec<_> = plain.schema().fields().iter().map(viewed).collect();
+        let schema = Arc::new(Schema::new_with_metadata(fields, plain.schema().metadata().clone()));
+        let metadata = load(&contents, ArrowReaderOptions::new().with_schema(schema))?;
+        Ok(Self { contents, limit, metadata })
     }
-    let unreadable: BTreeMap<String, String> = (schema.fields().iter())
-        .filter(|field| !readable(field.data_type()))
-        .map(|field| (field.name().clone(), field.data_type().to_string()))
-        .collect();
-    let mut rows = Vec::new();
-    for batch in batches(builder)? {
-        let batch = batch?;
-        let mut cells = vec![Map::new(); batch.num_rows()];
-        for (name, column) in columns.iter().zip(batch.columns()) {
-            if unreadable.contains_key(name) {
-                continue;
+
+    pub(crate) fn rows(&self) -> usize {
+        usize::try_from(self.metadata.metadata().file_metadata().num_rows()).unwrap_or(0)
+    }
+
+    pub(crate) fn columns(&self) -> Vec<String> {
+        self.schema().fields().iter().map(|field| field.name().clone()).collect()
+    }
+
+    /// Columns of a type that is not read, with that type.
+    pub(crate) fn unreadable(&self) -> BTreeMap<String, String> {
+        let fields = self.schema().fields().iter().filter(|field| !readable(field.data_type()));
+        fields.map(|field| (field.name().clone(), field.data_type().to_string())).collect()
+    }
+
+    fn schema(&self) -> &SchemaRef {
+        self.metadata.schema()
+    }
+
+    /// Visits the rows with the cells of some columns; of a struct, fields without a value are absent.
+    pub(crate) fn visit(&self, wanted: &[&str], visit: &mut Visit<'_>) -> Result<(), DataError> {
+        let fields = self.schema().fields();
+        let roots: Vec<Option<usize>> =
+            wanted.iter().map(|name| fields.iter().position(|field| field.name() == name)).collect();
+        let descriptor = self.metadata.metadata().file_metadata().schema_descr_ptr();
+        let mask = ProjectionMask::roots(&descriptor, roots.iter().copied().flatten());
+        let mut budget = Budget::new(self.limit, self.contents.len() as u64);
+        for (number, group) in self.metadata.metadata().row_groups().iter().enumerate() {
+            budget.row_group = number;
+            for (_, column) in group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf)) {
+                let (start, length) = range(column).unwrap_or_default();
+                let pages = footer::pages(&self.contents, start, length);
+                let unpacked = pages.map(|page| page.unpacked).fold(0, u64::saturating_add);
+                budget.check_pages(&column.column_path().string(), unpacked)?;
             }
-            for (cells, value) in cells.iter_mut().zip(values(column)) {
-                cells.insert(name.clone(), value);
+            let mut found = 0;
+            let batches =
+                ParquetRecordBatchReaderBuilder::new_with_metadata(self.contents.clone(), self.metadata.clone())
+                    .with_row_groups(vec![number])
+                    .with_projection(mask.clone())
+                    .with_batch_size(BATCH);
+            for batch in self::batches(batches)? {
+                let batch = batch?;
+                found += batch.num_rows();
+                for cells in rows(&batch, wanted, &mut budget)? {
+                    if visit(RawRow { line: None, cells: Ok(cells) }).is_break() {
+                        return Ok(());
+                    }
+                }
+            }
+            let claimed = group.num_rows();
+            if i64::try_from(found) != Ok(claimed) {
+                return Err(DataError::RowCount { row_group: number, claimed, found });
             }
         }
-        rows.extend(cells.into_iter().map(|cells| RawRow { line: None, span: 0..0, cells: Ok(cells) }));
+        Ok(())
     }
-    let format = Format::Parquet;
-    Ok(Table { format, columns, unreadable, rows, header: 0..0, bytes: 0, xxh3_128: String::new() })
+}
+
+/// The cells of each row of a batch, in the order of the wanted columns.
+fn rows(batch: &RecordBatch, wanted: &[&str], budget: &mut Budget) -> Result<Vec<Vec<Option<Json>>>, DataError> {
+    let mut rows = vec![vec![None; wanted.len()]; batch.num_rows()];
+    budget.rows(batch.num_rows())?;
+    for (place, name) in wanted.iter().enumerate() {
+        let Some(column) = batch.column_by_name(name) else { continue };
+        let values = guarded(|| values(column, budget))?;
+        for (row, value) in rows.iter_mut().zip(values) {
+            row[place] = Some(value);
+        }
+    }
+    Ok(rows)
 }
 
 /// Writes the kept rows of a file in its order, with its schema, metadata and compression.
-pub(crate) fn write_rows(path: &Path, kept: &BTreeSet<usize>, to: &mut File) -> Result<(), SubsetError> {
-    let builder = open(path)?;
-    let compression = builder.metadata().row_groups().iter().flat_map(|group| group.columns()).map(|c| c.compression());
-    let metadata = builder.metadata().file_metadata().key_value_metadata().cloned();
-    let metadata = metadata.map(|pairs| pairs.into_iter().filter(|pair| pair.key != ARROW_SCHEMA).collect());
-    let properties = WriterProperties::builder()
-        .set_compression(compression.into_iter().next().unwrap_or(Compression::SNAPPY))
-        .set_key_value_metadata(metadata)
-        .build();
-    let mut writer =
-        ArrowWriter::try_new(to, builder.schema().clone(), Some(properties)).map_err(SubsetError::Parquet)?;
+pub(crate) fn write_rows(contents: &Bytes, kept: &BTreeSet<usize>, to: &mut File) -> Result<(), SubsetError> {
+    let metadata = load(contents, ArrowReaderOptions::new())?;
+    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(contents.clone(), metadata);
+    let pairs = builder.metadata().file_metadata().key_value_metadata().cloned();
+    let pairs = pairs.map(|pairs| pairs.into_iter().filter(|pair| pair.key != ARROW_SCHEMA).collect());
+    let mut properties = WriterProperties::builder().set_key_value_metadata(pairs);
+    let mut longest = 1;
+    for column in builder.metadata().row_groups().iter().flat_map(|group| group.columns()) {
+        properties = properties.set_column_compression(column.column_path().clone(), column.compression());
+        let (start, length) = range(column).unwrap_or_default();
+        let dictionaries = footer::pages(contents, start, length).filter(|page| page.dictionary);
+        longest = dictionaries.map(|page| page.unpacked).fold(longest, u64::max);
+    }
+    let rows = usize::try_from(COPIED / longest).unwrap_or(BATCH).clamp(1, BATCH);
+    let schema = builder.schema().clone();
+    let mut writer = ArrowWriter::try_new(to, schema, Some(properties.build())).map_err(SubsetError::Parquet)?;
     let mut row = 0;
-    for batch in batches(builder)? {
+    for batch in batches(builder.with_batch_size(rows))? {
         let batch = batch?;
         let kept: BooleanArray = (row..row + batch.num_rows()).map(|row| Some(kept.contains(&row))).collect();
-        let batch = filter_record_batch(&batch, &kept).map_err(SubsetError::Arrow)?;
-        writer.write(&batch).map_err(SubsetError::Parquet)?;
         row += batch.num_rows();
+        guarded_write(|| {
+            let batch = filter_record_batch(&batch, &kept).map_err(SubsetError::Arrow)?;
+            writer.write(&batch).map_err(SubsetError::Parquet)
+        })?;
     }
     writer.close().map_err(SubsetError::Parquet)?;
     Ok(())
 }
 
-fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, DataError> {
-    let file = File::open(path).map_err(DataError::Open)?;
-    let length = file.metadata().map_err(DataError::Open)?.len();
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
-    for column in builder.metadata().row_groups().iter().flat_map(|group| group.columns()) {
+/// The metadata of a file, after a look at its footer that the Parquet library would not survive.
+fn load(contents: &Bytes, options: ArrowReaderOptions) -> Result<ArrowReaderMetadata, DataError> {
+    footer::check_schema(contents)?;
+    guarded(|| Ok(ArrowReaderMetadata::load(contents, options)?))
+}
+
+/// The columns lie in the file, and are compressed in a way that is read.
+fn check_chunks(metadata: &ParquetMetaData, length: u64) -> Result<(), DataError> {
+    for column in metadata.row_groups().iter().flat_map(|group| group.columns()) {
         // The Parquet library trusts these numbers.
-        let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
-        let range = u64::try_from(start).ok().zip(u64::try_from(column.compressed_size()).ok());
-        let end = range.and_then(|(start, size)| start.checked_add(size));
+        let end = range(column).and_then(|(start, size)| start.checked_add(size));
         if end.is_none_or(|end| end > length) {
             return Err(DataError::Chunk { column: column.column_path().string() });
         }
@@ -100,98 +174,47 @@ fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, DataError>
         };
         return Err(DataError::Codec { column: column.column_path().string(), codec });
     }
-    Ok(builder)
+    Ok(())
+}
+
+/// The rows of the groups add up to those of the file.
+fn check_rows(metadata: &ParquetMetaData) -> Result<(), DataError> {
+    let claimed = metadata.file_metadata().num_rows();
+    let groups: Option<i64> = (metadata.row_groups().iter())
+        .map(|group| Some(group.num_rows()).filter(|&rows| rows >= 0))
+        .try_fold(0, |sum: i64, rows| sum.checked_add(rows?));
+    if groups == Some(claimed) { Ok(()) } else { Err(DataError::FileRows { claimed, groups }) }
+}
+
+/// The first byte of a column in the file and its length.
+fn range(column: &ColumnChunkMetaData) -> Option<(u64, u64)> {
+    let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+    u64::try_from(start).ok().zip(u64::try_from(column.compressed_size()).ok())
 }
 
 /// The rows of a file in record batches.
 fn batches(
-    builder: ParquetRecordBatchReaderBuilder<File>,
+    builder: ParquetRecordBatchReaderBuilder<Bytes>,
 ) -> Result<impl Iterator<Item = Result<RecordBatch, DataError>>, DataError> {
-    let mut reader = builder.build()?;
+    let mut reader = guarded(|| Ok(builder.build()?))?;
     let mut over = false;
-    Ok(iter::from_fn(move || {
+    Ok(std::iter::from_fn(move || {
         if over {
             return None;
         }
-        // A damaged page can make the library divide by zero.
-        match catch_unwind(AssertUnwindSafe(|| reader.next())) {
-            Ok(batch) => batch.map(|batch| batch.map_err(DataError::from)),
-            Err(_) => {
-                over = true;
-                Some(Err(ParquetError::General("a page contradicts itself".into()).into()))
-            }
-        }
+        let batch = guarded(|| Ok(reader.next().transpose()?)).transpose();
+        over = !matches!(batch, Some(Ok(_)));
+        batch
     }))
 }
 
-fn readable(kind: &DataType) -> bool {
-    match kind {
-        DataType::List(field) | DataType::LargeList(field) => readable(field.data_type()),
-        DataType::Struct(fields) => fields.iter().all(|field| readable(field.data_type())),
-        DataType::Dictionary(_, value) => readable(value),
-        DataType::Float16 => false,
-        other => {
-            matches!(other, DataType::Null | DataType::Boolean | DataType::Utf8 | DataType::LargeUtf8)
-                || *other == DataType::Utf8View
-                || other.is_integer()
-                || other.is_floating()
-        }
-    }
+/// Runs code of the Parquet library, which panics at some damaged files.
+fn guarded<T>(run: impl FnOnce() -> Result<T, DataError>) -> Result<T, DataError> {
+    let contradiction = |_| Err(ParquetError::General("its parts contradict each other".into()).into());
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(contradiction)
 }
 
-/// One value per row, null where it is missing.
-fn values(array: &dyn Array) -> Vec<Value> {
-    match array.data_type() {
-        DataType::Boolean => array.as_boolean().iter().map(Value::from).collect(),
-        DataType::Utf8 => array.as_string::<i32>().iter().map(Value::from).collect(),
-        DataType::LargeUtf8 => array.as_string::<i64>().iter().map(Value::from).collect(),
-        DataType::Utf8View => array.as_string_view().iter().map(Value::from).collect(),
-        DataType::Int8 => numbers::<Int8Type>(array),
-        DataType::Int16 => numbers::<Int16Type>(array),
-        DataType::Int32 => numbers::<Int32Type>(array),
-        DataType::Int64 => numbers::<Int64Type>(array),
-        DataType::UInt8 => numbers::<UInt8Type>(array),
-        DataType::UInt16 => numbers::<UInt16Type>(array),
-        DataType::UInt32 => numbers::<UInt32Type>(array),
-        DataType::UInt64 => numbers::<UInt64Type>(array),
-        DataType::Float32 => numbers::<Float32Type>(array),
-        DataType::Float64 => numbers::<Float64Type>(array),
-        DataType::List(_) => lists(array.as_list::<i32>()),
-        DataType::LargeList(_) => lists(array.as_list::<i64>()),
-        DataType::Struct(_) => {
-            let array = array.as_struct();
-            let mut rows: Vec<Map<String, Value>> = vec![Map::new(); array.len()];
-            for (name, column) in array.column_names().into_iter().zip(array.columns()) {
-                for (row, value) in rows.iter_mut().zip(values(column)) {
-                    row.insert(name.to_owned(), value);
-                }
-            }
-            let value = |(row, cells)| if array.is_null(row) { Value::Null } else { Value::Object(cells) };
-            rows.into_iter().enumerate().map(value).collect()
-        }
-        DataType::Dictionary(_, _) => {
-            let array = array.as_any_dictionary();
-            if array.values().is_empty() {
-                // All rows are null, and the library panics on the keys of an empty dictionary.
-                return vec![Value::Null; array.len()];
-            }
-            let (known, keys) = (values(array.values()), array.normalized_keys());
-            let value =
-                |(row, &key): (usize, &usize)| if array.is_null(row) { Value::Null } else { known[key].clone() };
-            keys.iter().enumerate().map(value).collect()
-        }
-        _ => vec![Value::Null; array.len()],
-    }
-}
-
-fn numbers<T: ArrowPrimitiveType>(array: &dyn Array) -> Vec<Value>
-where
-    Value: From<Option<T::Native>>,
-{
-    let array: &PrimitiveArray<T> = array.as_primitive();
-    array.iter().map(Value::from).collect()
-}
-
-fn lists<O: OffsetSizeTrait>(array: &GenericListArray<O>) -> Vec<Value> {
-    array.iter().map(|items| items.map_or(Value::Null, |items| Value::Array(values(&items)))).collect()
+fn guarded_write<T>(run: impl FnOnce() -> Result<T, SubsetError>) -> Result<T, SubsetError> {
+    let contradiction = |_| Err(SubsetError::Parquet(ParquetError::General("its parts contradict each other".into())));
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(contradiction)
 }

@@ -8,7 +8,7 @@ use hyperinf_store::{Column, IdColumn, Staged, Table, WriteError, stage_csv};
 use serde::Serialize;
 
 use crate::influence::{Detection, Influence, Rows};
-use crate::{RunError, SubsetError};
+use crate::{Guess, Prediction, RunError, SubsetError};
 
 /// The ends of one query's ranking of the training rows.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -135,18 +135,29 @@ impl Influence {
 }
 
 impl Detection {
-    /// The training row at a place of the ranking, 0 for the most suspicious, with its training loss.
+    /// The training row at a place of the ranking, 0 for the most suspicious, with what the model predicts for it.
     ///
     /// # Panics
     ///
     /// If there is no such place.
-    pub fn suspect(&self, place: usize) -> (ScoredRow<'_>, f64) {
+    pub fn suspect(&self, place: usize) -> (ScoredRow<'_>, Prediction) {
         let sample = self.order[place];
-        (self.influence.scored(0, sample), self.influence.train.losses[sample])
+        (self.influence.scored(0, sample), self.influence.train.predictions[sample])
     }
 
-    /// Stages all training rows as CSV, the most suspicious first: rank, id, text, label, score, training loss and
-    /// self-influence.
+    /// A classifier's label for the training row at a place of the ranking, with its probability.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such place.
+    pub fn guess(&self, place: usize) -> Option<(&str, f64)> {
+        let Influence { train, labels, .. } = &self.influence;
+        let (labels, guess) = (labels.as_ref()?, train.predictions[self.order[place]].guess()?);
+        Some((&labels.names[guess.class], guess.probability))
+    }
+
+    /// Stages all training rows as CSV, the most suspicious first: rank, id, text, label, the model's label and its
+    /// probability (of classifiers), score, training loss and self-influence.
     ///
     /// # Errors
     ///
@@ -164,8 +175,15 @@ impl Detection {
             let labels = order.iter().map(|&sample| train.content(sample).1.unwrap_or_default());
             columns.push(("label", Column::Text(labels.collect())));
         }
+        let guesses: Option<Vec<Guess>> = order.iter().map(|&sample| train.predictions[sample].guess()).collect();
+        if let (Some(labels), Some(guesses)) = (labels, &guesses) {
+            let predicted = guesses.iter().map(|guess| labels.names[guess.class].as_str());
+            columns.push(("predicted", Column::Text(predicted.collect())));
+            let probabilities = guesses.iter().map(|guess| guess.probability as f32);
+            columns.push(("probability", Column::Real(probabilities.collect())));
+        }
         columns.push(("score", real(&attribution.scores.rows[0])));
-        columns.push(("training_loss", real(&train.losses)));
+        columns.push(("training_loss", real(&train.losses())));
         columns.push(("self_influence", real(&self.self_influence)));
         Ok(stage_csv(path, &Table::new(columns))?)
     }
@@ -192,7 +210,7 @@ impl Rows {
     }
 
     /// The text and label of a row.
-    fn content(&self, position: usize) -> (&str, Option<&str>) {
+    pub(crate) fn content(&self, position: usize) -> (&str, Option<&str>) {
         let content = &self.data.rows[position].content;
         (&content.text, content.label.as_deref())
     }

@@ -1,27 +1,32 @@
-use std::fs::create_dir_all;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use hyperinf_gradients::{Estimate, Target};
-use hyperinf_models::Adapter;
-use hyperinf_scoring::{Amount, Attribution, Options, QueryMode, Set, detect, select};
-use hyperinf_store::{Directions, GradientPair, ProjectionSpec, StoreError, check_range, score, self_influence};
+use hyperinf_models::{Adapter, ModelError};
+use hyperinf_scoring::{Amount, Options, QueryMode, Set, detect};
+use hyperinf_store::{
+    FileStamp, GradientPair, GradientWriter, OutputFolder, ProjectionSpec, RunKey, check_range, self_influence,
+};
 
+use crate::cross_check::{CrossCheck, Scoring};
 use crate::dataset::{Dataset, ReadOptions};
-use crate::event::{Event, Notice};
+use crate::event::{Event, Notice, Purpose, warn_of};
 use crate::gradients::Extractor;
 use crate::influence::{Detection, Influence, Rows, Selection};
 use crate::kind::{Kind, Prepared};
 use crate::model_files::ModelFiles;
 use crate::pattern::Pattern;
+use crate::prediction::{Prediction, predict};
 use crate::samples::{LengthOptions, Samples};
-use crate::{Choice, RunError, estimate};
+use crate::scored::{ModelSamples, Scored};
+use crate::stop::Stop;
+use crate::{RunError, estimate};
 
 /// The names of the files of gradients in [`Run::out`].
 pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gradients.safetensors"];
 
-/// The most seeds of error bars.
-const MOST_SEEDS: usize = 1_000_000;
+/// The generation of per-sample gradients: another one where the same program version would write other numbers.
+const GENERATION: &str = "1";
 
 /// A run from rows to scores: which training rows helped or harmed the predictions on the query rows.
 ///
@@ -45,6 +50,7 @@ const MOST_SEEDS: usize = 1_000_000;
 /// | `batch_size` | 16 | rows of a backward pass | ≥ 1 |
 /// | `out` | `hyperinf-out` | the folder of the gradients; created if missing | |
 /// | `device_name` | the device itself | the device's name: gradients of another device are not reused | |
+/// | `stop` | never | a request to stop between two batches | |
 #[derive(Clone)]
 pub struct Run {
     /// The model.
@@ -77,13 +83,8 @@ pub struct Run {
     pub out: PathBuf,
     /// The name of the device, a part of the key under which gradients are reused.
     pub device_name: String,
-}
-
-/// The random choices of a scoring.
-#[derive(Clone, Copy)]
-struct Draws {
-    estimate: Estimate,
-    projection: Option<ProjectionSpec>,
+    /// A request to stop between two batches.
+    pub stop: Stop,
 }
 
 impl Default for Run {
@@ -104,6 +105,7 @@ impl Default for Run {
             batch_size: 16,
             out: PathBuf::from("hyperinf-out"),
             device_name: String::new(),
+            stop: Stop::default(),
         }
     }
 }
@@ -113,10 +115,13 @@ impl Run {
     ///
     /// # Errors
     ///
-    /// [`RunError::Conflict`] or [`RunError::Seeds`].
+    /// [`RunError::Conflict`], [`RunError::Seeds`], or [`RunError::Model`] for a batch of no rows.
     pub fn validate(&self) -> Result<(), RunError> {
+        if self.batch_size == 0 {
+            return Err(ModelError::Setting { name: "batch_size", value: 0.0, expected: "at least 1" }.into());
+        }
         estimate::check(self.estimate, &self.options, self.projection.is_some())?;
-        self.draws().map(drop)
+        self.check_draws()
     }
 
     /// Scores every training row for every query row, or for their mean.
@@ -126,12 +131,23 @@ impl Run {
     /// # Errors
     ///
     /// See [`RunError`]. Gradients that were computed remain in hidden files, from which the same run resumes.
-    ///
-    /// # Panics
-    ///
-    /// If `batch_size` is 0.
     pub fn attribute(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Influence, RunError> {
         self.influence(device, None, observe)
+    }
+
+    /// [`Run::attribute`] by another method, as [`Run::detect_again`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::attribute`].
+    pub fn attribute_again(
+        &self,
+        mut earlier: Influence,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Influence, RunError> {
+        self.score_again(&mut earlier, device, observe)?;
+        Ok(earlier)
     }
 
     /// Scores the training rows for the mean query, the most suspicious first: wrong labels have the most negative
@@ -146,15 +162,46 @@ impl Run {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Detection, RunError> {
+        let influence = self.of_mean().influence(device, remove, observe)?;
+        self.detect_in(influence, remove, device, observe)
+    }
+
+    /// [`Run::detect`] by another method, from the gradients of an earlier run: the model runs only where the method's
+    /// curvature needs it. Of this run only `options`, `estimate`, `projection` and `seeds` may differ.
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::detect`].
+    pub fn detect_again(
+        &self,
+        mut earlier: Influence,
+        remove: Option<Amount>,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Detection, RunError> {
+        self.of_mean().score_again(&mut earlier, device, observe)?;
+        self.detect_in(earlier, remove, device, observe)
+    }
+
+    fn detect_in(
+        &self,
+        influence: Influence,
+        remove: Option<Amount>,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Detection, RunError> {
         let run = self.of_mean();
-        let influence = run.influence(device, remove, observe)?;
         let (pair, known) = (&influence.pair, influence.known.as_deref());
         let self_influence = self_influence(pair, known, &run.options, device)?;
         check_range(&influence.attribution.scores)?;
         let scores = &influence.attribution.scores.rows[0];
         let order = detect(scores, Amount::Share(1.0))?;
         let removed = remove.map_or(Ok(Vec::new()), |amount| detect(scores, amount))?;
-        Ok(Detection { influence, order, self_influence, removed })
+        let cross_check = run.cross_check(&influence, device)?;
+        if let Some(check) = cross_check.filter(CrossCheck::prefers_loss) {
+            observe(Event::Notice(Notice::LossFindsMore { path: run.query.clone(), check }));
+        }
+        Ok(Detection { influence, order, self_influence, removed, cross_check })
     }
 
     /// Scores the training rows for the mean query, and selects those that help it most.
@@ -164,8 +211,53 @@ impl Run {
     /// As [`Run::attribute`], or [`RunError::Amount`].
     pub fn select(&self, keep: Amount, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Selection, RunError> {
         let influence = self.of_mean().influence(device, Some(keep), observe)?;
-        let selected = select(&influence.attribution.scores.rows[0], keep)?;
-        Ok(Selection { influence, selected })
+        Selection::new(influence, keep)
+    }
+
+    /// [`Run::select`] by another method, as [`Run::detect_again`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::select`].
+    pub fn select_again(
+        &self,
+        mut earlier: Influence,
+        keep: Amount,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Selection, RunError> {
+        self.of_mean().score_again(&mut earlier, device, observe)?;
+        Selection::new(earlier, keep)
+    }
+
+    fn score_again(
+        &self,
+        earlier: &mut Influence,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<(), RunError> {
+        self.validate()?;
+        let Scored { attribution, repeats, known } =
+            Scored::new(self, &mut earlier.pair, earlier.model.as_ref(), device, observe)?;
+        (earlier.attribution, earlier.repeats, earlier.known) = (attribution, repeats, known);
+        (earlier.estimate, earlier.query_mode) = (self.estimate, self.options.query);
+        Ok(())
+    }
+
+    /// Whether scores or losses find wrong labels among the validation rows.
+    fn cross_check(&self, influence: &Influence, device: &Device) -> Result<Option<CrossCheck>, RunError> {
+        if influence.labels.as_ref().is_none_or(|labels| labels.names.len() != 2) {
+            return Ok(None);
+        }
+        let [train, query] = &influence.gradients;
+        let scoring = Scoring {
+            train: train.path(),
+            query: query.path(),
+            known: influence.known.as_deref(),
+            options: &self.options,
+            projection: self.projection,
+        };
+        Ok(scoring.cross_check(&influence.query.predictions, device)?)
     }
 
     /// The same run for the mean query.
@@ -180,35 +272,9 @@ impl Run {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Influence, RunError> {
         self.validate()?;
-        create_dir_all(&self.out).map_err(|e| StoreError::output(&self.out, e))?;
+        let folder = OutputFolder::new(&self.out, &[], &[])?;
         let files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
-        files.kind().influence(self, files, amount, device, observe)
-    }
-
-    /// All scorings: the requested one and, for error bars, those with further seeds.
-    fn draws(&self) -> Result<Vec<Draws>, RunError> {
-        let first = Draws { estimate: self.estimate, projection: self.projection };
-        let Some(count) = self.seeds else { return Ok(vec![first]) };
-        let refused = |second, reason| Err(RunError::Conflict { first: Choice::ErrorBars, second, reason });
-        if self.options.query != QueryMode::Mean {
-            return refused(Choice::EachQuery, "error bars are for the mean of the queries");
-        }
-        if !(2..=MOST_SEEDS).contains(&count) {
-            return Err(RunError::Seeds { count, most: MOST_SEEDS });
-        }
-        let projections = self.projection.map(|first| first.further(count - 1)).unwrap_or_default();
-        let mut draws = vec![first];
-        draws.extend(projections.into_iter().map(|other| Draws { projection: Some(other), ..first }));
-        if draws.len() == 1 {
-            draws.extend(
-                estimate::further(self.estimate, count - 1).into_iter().map(|estimate| Draws { estimate, ..first }),
-            );
-        }
-        if draws.len() == 1 {
-            let reason = "only a random projection and a sampled or sketched estimate depend on a seed";
-            return refused(Choice::NothingRandom, reason);
-        }
-        Ok(draws)
+        files.kind().influence(self, files, folder, amount, device, observe)
     }
 }
 
@@ -216,6 +282,7 @@ impl Run {
 pub(crate) fn influence<K: Kind>(
     run: &Run,
     files: ModelFiles,
+    folder: OutputFolder,
     amount: Option<Amount>,
     device: &Device,
     observe: &mut dyn FnMut(Event),
@@ -223,60 +290,44 @@ pub(crate) fn influence<K: Kind>(
     K::check_estimate(run.estimate)?;
     let read = |set, path: &PathBuf| {
         let failed = |source| RunError::Dataset { set, path: path.clone(), source };
-        Dataset::<K::Content>::read(set, path, &run.read).map_err(failed)
+        unchanged(path, || Dataset::<K::Content>::read(set, path, &run.read).map_err(failed))
     };
     let (train, query) = (read(Set::Train, &run.train)?, read(Set::Query, &run.query)?);
     check_amount(amount, train.rows.len())?;
-    let folder = files.adapter.as_ref().ok_or_else(|| RunError::NoAdapter { model: run.model.clone() })?;
-    let mut adapter = Adapter::read(folder).map_err(files.of_adapter())?;
+    let from = files.adapter.as_ref().ok_or_else(|| RunError::NoAdapter { model: run.model.clone() })?;
+    let mut adapter = Adapter::read(from).map_err(files.of_adapter())?;
     // Nothing is trained any more.
     adapter.config.lora.dropout = 0.0;
-    let prepared = K::load(&files, &adapter, &train, device)?;
+    let prepared = K::load(&files, Some(&adapter), &train, device)?;
+    files.check_unchanged()?;
     let limit = run.length.limit::<K>(&prepared.model, files.note().map(|note| note.max_length))?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
-    let (train, query) = (samples(train)?, samples(query)?);
+    let (mut train, query) = (samples(train)?, samples(query)?);
     notify(&train, observe);
     notify(&query, observe);
-    let Prepared { model, processor } = &prepared;
+    let Prepared { model, processor } = prepared;
     let device_name = if run.device_name.is_empty() { format!("{device:?}") } else { run.device_name.clone() };
-    let key = format!("{} {} {device_name}", env!("CARGO_PKG_VERSION"), files.fingerprint());
-    let extractor = Extractor::<K> { run, model, key };
+    let key = RunKey::from([
+        ("program", format!("{}/{GENERATION}", env!("CARGO_PKG_VERSION"))),
+        ("model, adapter and tokenizer", files.fingerprint()),
+        ("device", device_name),
+        ("batch size", run.batch_size.to_string()),
+        ("maximum length", limit.tokens().to_string()),
+    ]);
+    let extractor = Extractor::<K> { run, model: &model, key };
     let gradients = [
         extractor.write(GRADIENT_FILES[0], Target::Loss, &train, observe)?,
         extractor.write(GRADIENT_FILES[1], Target::Measure, &query, observe)?,
     ];
     let mut pair = GradientPair::open(gradients[0].path(), gradients[1].path())?;
-    if let Some(spec) = run.projection.filter(|spec| pair.is_within(spec.rank)) {
-        if run.seeds.is_some() && spec.directions != Directions::Principal {
-            return Err(RunError::Conflict {
-                first: Choice::ErrorBars,
-                second: Choice::Projection,
-                reason: "no side of any block is longer than the rank, so nothing is projected",
-            });
-        }
-        observe(Event::Notice(Notice::IdleProjection { rank: spec.rank }));
-    }
-    let draws = run.draws()?;
-    let mut score = |Draws { estimate, projection }| -> Result<_, RunError> {
-        pair.project(projection, device)?;
-        let known = estimate::of_model::<K>(run, estimate, model, &train, observe)?;
-        let found = score(&pair, known.as_deref(), &run.options, device)?;
-        Ok((known, found))
-    };
-    let (known, mut attribution) = score(draws[0])?;
-    let mut repeats = Vec::new();
-    for &other in &draws[1..] {
-        let Attribution { scores, blocks, .. } = score(other)?.1;
-        repeats.extend(scores.rows);
-        attribution.keep_worst(blocks);
-    }
-    if !repeats.is_empty() {
-        repeats.insert(0, attribution.scores.rows[0].clone());
-        // Everything else in the result is that of the first seed.
-        pair.project(run.projection, device)?;
-    }
+    let labels = K::labels(&processor).cloned();
     let [train_writer, query_writer] = &gradients;
-    let (train, query) = (Rows::new(train, train_writer), Rows::new(query, query_writer));
+    let of_train = predictions::<K>(run, &model, &train, train_writer, observe)?;
+    let of_query = predictions::<K>(run, &model, &query, query_writer, observe)?;
+    let model = ModelSamples::<K> { model, samples: std::mem::take(&mut train.samples) };
+    let Scored { attribution, repeats, known } = Scored::new(run, &mut pair, &model, device, observe)?;
+    let (train, query) = (Rows::new(train, of_train), Rows::new(query, of_query));
+    warn_of(&train.quality(labels.as_ref()), &train.data.path, Purpose::Scores, observe);
     Ok(Influence {
         kind: K::NAME,
         train,
@@ -285,13 +336,39 @@ pub(crate) fn influence<K: Kind>(
         repeats,
         estimate: run.estimate,
         known,
-        labels: K::labels(processor).cloned(),
+        labels,
         max_length: limit.tokens(),
         pair,
         files,
         query_mode: run.options.query,
         gradients,
+        _folder: folder,
+        model: Box::new(model),
     })
+}
+
+/// Reads a file, and fails if it was changed in the meantime.
+pub(crate) fn unchanged<T>(path: &Path, read: impl FnOnce() -> Result<T, RunError>) -> Result<T, RunError> {
+    let stamp = || path.is_file().then(|| FileStamp::at(path).ok()).flatten();
+    let before = stamp();
+    let read = read()?;
+    if before == stamp() { Ok(read) } else { Err(RunError::Changed { path: path.to_owned() }) }
+}
+
+/// What the model predicts for samples; where the losses do not say it, the model runs again, without gradients.
+fn predictions<K: Kind>(
+    run: &Run,
+    model: &K::Model,
+    set: &Samples<K>,
+    gradients: &GradientWriter,
+    observe: &mut dyn FnMut(Event),
+) -> Result<Vec<Prediction>, RunError> {
+    let losses = gradients.losses().iter().copied().flatten();
+    let of_losses = set.samples.iter().zip(losses).map(|(sample, loss)| K::prediction_of_loss(model, sample, loss));
+    match of_losses.collect::<Option<Vec<_>>>() {
+        Some(predictions) => Ok(predictions),
+        None => predict(model, set, &(0..set.samples.len()).collect::<Vec<_>>(), run.batch_size, observe),
+    }
 }
 
 /// Reports rows that were left out or cut.

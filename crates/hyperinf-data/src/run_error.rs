@@ -8,6 +8,7 @@ use hyperinf_scoring::{ScoreError, Set};
 use hyperinf_store::StoreError;
 
 use crate::dataset::Dataset;
+use crate::event::Stage;
 use crate::{DataError, listed};
 
 /// Why a run from rows to scores, or to an adapter, ended without a result.
@@ -117,6 +118,24 @@ pub enum RunError {
         path: PathBuf,
         /// What the folder contains.
         what: Existing,
+    },
+    /// A file was written, replaced or moved while the run read it.
+    #[error("`{path}` was changed while it was read")]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The run was stopped by [`Stop`](crate::Stop); what is finished is kept.
+    #[error("stopped after {done} of {total} {}", .stage.unit())]
+    Stopped {
+        /// The stage.
+        stage: Stage,
+        /// Finished rows or steps.
+        done: usize,
+        /// All of them.
+        total: usize,
+        /// The folder or the checkpoint from which the same run resumes; none if there is nothing to resume from.
+        kept: Option<PathBuf>,
     },
     /// The model cannot be trained or run.
     #[error("the model does not support this use")]

@@ -82,9 +82,7 @@ impl<K: Kind> Samples<K> {
 
     /// The samples' numbers, the shortest sample first.
     pub(crate) fn by_length(&self) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.samples.len()).collect();
-        order.sort_by_key(|&sample| K::Model::length(&self.samples[sample]));
-        order
+        by_length::<K::Model>(&self.samples)
     }
 
     /// XXH3 of all samples, 128 bits.
@@ -97,4 +95,11 @@ impl<K: Kind> Samples<K> {
         }
         format!("{:032x}", hasher.finish_128())
     }
+}
+
+/// The samples' numbers, the shortest sample first.
+pub(crate) fn by_length<M: SampleModel>(samples: &[M::Sample]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..samples.len()).collect();
+    order.sort_by_key(|&sample| M::length(&samples[sample]));
+    order
 }

@@ -1,24 +1,22 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::ops::Range;
-use std::path::Path;
 
-use crate::table::{Format, contents, fingerprint};
+use bytes::Bytes;
+
+use crate::table::{Format, Layout, contents, fingerprint};
 use crate::{DataError, Dataset, SubsetError, parquet};
 
 /// Some rows of a data set, to be written in the file's own order and format.
 ///
-/// Lines of JSON and CSV records are copied byte by byte, and the header with them; Parquet keeps its schema,
-/// metadata and compression.
+/// Lines of JSON, elements of a JSON array and CSV records are copied byte by byte, with whatever columns they have, and
+/// the header with them; Parquet keeps its schema, metadata and compression.
 #[derive(Debug)]
 pub struct Subset<'a> {
-    path: &'a Path,
     format: Format,
     rows: BTreeSet<usize>,
-    contents: Vec<u8>,
-    header: Range<usize>,
-    spans: &'a [Range<usize>],
+    contents: Bytes,
+    layout: &'a Layout,
 }
 
 impl<C> Dataset<C> {
@@ -32,12 +30,11 @@ impl<C> Dataset<C> {
     ///
     /// [`Subset::write`] panics if there is no such row.
     pub fn subset(&self, rows: BTreeSet<usize>) -> Result<Subset<'_>, DataError> {
-        let contents = contents(&self.path)?;
+        let contents = Bytes::from(contents(&self.path)?);
         if fingerprint(&contents) != self.xxh3_128 {
             return Err(DataError::Changed);
         }
-        let (path, format, header, spans) = (&*self.path, self.format, self.header.clone(), &*self.spans);
-        Ok(Subset { path, format, rows, contents, header, spans })
+        Ok(Subset { format: self.format, rows, contents, layout: &self.layout })
     }
 }
 
@@ -58,16 +55,24 @@ impl Subset<'_> {
     ///
     /// If the output cannot be written, or a Parquet input cannot be read again.
     pub fn write(&self, file: &mut File) -> Result<(), SubsetError> {
-        match self.format {
-            Format::Parquet => parquet::write_rows(self.path, &self.rows, file),
-            Format::Jsonl | Format::Delimited(_) => {
-                let mut out = BufWriter::new(file);
-                out.write_all(&self.contents[self.header.clone()])?;
-                for &row in &self.rows {
-                    out.write_all(&self.contents[self.spans[row].clone()])?;
-                }
-                Ok(out.flush()?)
-            }
+        let Layout { header, spans, footer } = self.layout;
+        if self.format == Format::Parquet {
+            return parquet::write_rows(&self.contents, &self.rows, file);
         }
+        // Elements of an array are separated as its first two are.
+        let between = match (self.format, &spans[..]) {
+            (Format::JsonArray, [first, second, ..]) => first.end..second.start,
+            _ => 0..0,
+        };
+        let mut out = BufWriter::new(file);
+        out.write_all(&self.contents[header.clone()])?;
+        for (place, &row) in self.rows.iter().enumerate() {
+            if place > 0 {
+                out.write_all(&self.contents[between.clone()])?;
+            }
+            out.write_all(&self.contents[spans[row].clone()])?;
+        }
+        out.write_all(&self.contents[footer.clone()])?;
+        Ok(out.flush()?)
     }
 }

@@ -1,9 +1,9 @@
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::fs::{File, read, remove_file};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use hyperinf_models::Progress as Step;
-use hyperinf_store::StoreError;
+use hyperinf_store::{Staged, StoreError, WriteError, open_own};
 use serde_json::{Value, json};
 
 /// The log's name when the run is over.
@@ -13,64 +13,74 @@ const PART: &str = ".training_log.jsonl.part";
 /// The weight of the newest loss in the running mean.
 const NEWEST: f64 = 0.1;
 
-/// One line of JSON per step, next to the adapter.
+/// One line of JSON per step, next to the adapter. Runs with equal steps write equal lines.
 pub(crate) struct TrainingLog {
     part: PathBuf,
     path: PathBuf,
-    file: File,
+    /// The file, from the first step on.
+    file: Option<File>,
     /// Lines of an earlier run, from which this one may resume.
-    earlier: Option<Vec<String>>,
+    earlier: Vec<String>,
     /// A running mean of the losses.
     mean: Option<f64>,
     tokens: usize,
 }
 
 impl TrainingLog {
-    pub(crate) fn new(folder: &Path, resume: bool) -> Result<Self, StoreError> {
+    /// A log in a folder that no other run writes.
+    pub(crate) fn new(folder: &Path, resume: bool) -> Self {
         let (part, path) = (folder.join(PART), folder.join(NAME));
-        let failed = |source: io::Error| StoreError::output(&part, source);
-        let file = OpenOptions::new().append(true).create(true).open(&part).map_err(failed)?;
-        // Two runs would take each other's checkpoints for their own.
-        let locked = file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => io::Error::new(io::ErrorKind::ResourceBusy, "another run is writing it"),
-            TryLockError::Error(error) => error,
-        });
-        locked.map_err(failed)?;
-        let earlier = match fs::read_to_string(&part) {
-            Ok(text) if resume => text.lines().map(str::to_owned).collect(),
+        let earlier = match read(&part) {
+            Ok(bytes) if resume => String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect(),
             _ => Vec::new(),
         };
-        Ok(Self { part, path, file, earlier: Some(earlier), mean: None, tokens: 0 })
+        Self { part, path, file: None, earlier, mean: None, tokens: 0 }
     }
 
     /// Logs a step.
     pub(crate) fn step(&mut self, step: &Step) -> Result<(), StoreError> {
-        let mean = self.mean.map_or(step.loss, |mean| mean + NEWEST * (step.loss - mean));
-        self.mean = Some(mean);
-        self.tokens += step.tokens;
         self.write(step).map_err(|source| StoreError::output(&self.part, source))
     }
 
     fn write(&mut self, step: &Step) -> io::Result<()> {
-        if let Some(earlier) = self.earlier.take() {
-            // Steps after the checkpoint are taken again.
-            self.file.set_len(0)?;
-            for line in earlier.iter().filter(|line| number(line).is_some_and(|taken| taken < step.step as u64)) {
-                writeln!(self.file, "{line}")?;
-            }
-        }
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => self.begin(step)?,
+        };
+        self.count(step.loss);
+        self.tokens += step.tokens;
         let mut line = json!({
             "step": step.step,
             "epoch": step.epoch,
             "learning_rate": step.learning_rate,
             "loss": step.loss,
             "tokens": step.tokens,
-            "seconds": step.elapsed.as_secs_f64(),
         });
         if let Some(loss) = step.validation {
             line["validation_loss"] = loss.into();
         }
-        writeln!(self.file, "{line}")
+        writeln!(file, "{line}")?;
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// Begins the file with the earlier lines before a step: those after the checkpoint are taken again.
+    fn begin(&mut self, step: &Step) -> io::Result<File> {
+        let mut file = open_own(&self.part)?;
+        file.set_len(0)?;
+        file.seek(SeekFrom::Start(0))?;
+        for line in std::mem::take(&mut self.earlier) {
+            let Some((taken, loss)) = step_and_loss(&line) else { continue };
+            if taken < step.step as u64 {
+                writeln!(file, "{line}")?;
+                self.count(loss);
+            }
+        }
+        Ok(file)
+    }
+
+    fn count(&mut self, loss: f64) {
+        self.mean = Some(self.mean.map_or(loss, |mean| mean + NEWEST * (loss - mean)));
     }
 
     /// Tokens per second.
@@ -83,13 +93,27 @@ impl TrainingLog {
         self.mean
     }
 
-    /// Gives the log its final name.
-    pub(crate) fn place(self) -> Result<(), StoreError> {
-        fs::rename(&self.part, &self.path).map_err(|source| StoreError::output(&self.path, source))
+    /// Where it will be.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.path.clone()
+    }
+
+    /// The whole log, to be placed at [`TrainingLog::path`].
+    pub(crate) fn stage<'a>(&self, path: &'a Path) -> Result<Staged<'a>, StoreError> {
+        let lines = self.file.as_ref().map_or(Ok(Vec::new()), |_| read(&self.part));
+        let lines = lines.map_err(|source| StoreError::output(&self.part, source))?;
+        Staged::new(path, |file| file.write_all(&lines).map_err(WriteError::Io))
+    }
+
+    /// Removes the hidden file.
+    pub(crate) fn discard(self) {
+        // Another run with this folder begins it again.
+        let _ = remove_file(&self.part);
     }
 }
 
-/// The step of a line; `None` for a line that was cut off.
-fn number(line: &str) -> Option<u64> {
-    serde_json::from_str::<Value>(line).ok()?.get("step")?.as_u64()
+/// The step and the loss of a line; `None` for a line that was cut off.
+fn step_and_loss(line: &str) -> Option<(u64, f64)> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    Some((line.get("step")?.as_u64()?, line.get("loss")?.as_f64()?))
 }

@@ -53,6 +53,9 @@ mod statistics;
 mod truth;
 mod uncertainty;
 
+// The crates whose types are in signatures, so that a manifest need not name them.
+pub use {burn, hyperinf_curvature, hyperinf_gradients, hyperinf_linalg, hyperinf_scoring, hyperinf_solvers};
+
 pub use agreement::{Agreement, agreements, default_top};
 pub use convex::{Logistic, Ridge, Rows};
 pub use correlation::{pearson, spearman};

@@ -31,7 +31,8 @@ pub struct Task {
     pub class: String,
 }
 
-/// At most `train` and `validation` samples of a labelled data set: `mrpc`, `qqp` or `spamassassin`.
+/// At most `train` and `validation` samples of a labelled data set: `spamassassin` of the assets, or any other name of
+/// files in the data's folder `glue`.
 pub fn labelled(
     name: &str,
     places: &Places,
@@ -60,7 +61,8 @@ pub fn labelled(
 #[derive(Deserialize)]
 struct GlueRow {
     text_a: String,
-    text_b: String,
+    /// The second text of a pair.
+    text_b: Option<String>,
     label: String,
 }
 
@@ -69,7 +71,7 @@ fn glue_file(path: &Path) -> Result<Vec<Labelled>, Failure> {
     let parse = |row: GlueRow| {
         let label = row.label.parse::<usize>().ok().filter(|label| *label < 2);
         let label = label.ok_or_else(|| format!("{}: `{}` is not a label", path.display(), row.label))?;
-        Ok(Labelled { text: row.text_a, pair: Some(row.text_b), label })
+        Ok(Labelled { text: row.text_a, pair: row.text_b, label })
     };
     rows.into_iter().map(parse).collect()
 }

@@ -61,7 +61,7 @@ pub struct Settings {
 /// The name of the results file.
 pub const FILE: &str = "detection.jsonl";
 /// Samples per pass through the model.
-const BATCH: usize = 32;
+pub const BATCH: usize = 32;
 
 /// Runs every unit that has no result yet.
 pub fn run(settings: &Settings) -> Result<(), Failure> {
@@ -122,20 +122,9 @@ fn unit(
     let noisy = train.iter().zip(&flipped).map(|(row, &wrong)| sample(row, wrong)).collect::<Result<Vec<_>, _>>()?;
     let clean = validation.iter().map(|row| sample(row, false)).collect::<Result<Vec<_>, _>>()?;
 
-    let options = ClassifierOptions { classes: Some(2), head: Some(HeadKind::Mean), seed };
-    let mut model = load_classifier(&places.assets.join("minilm"), &options, device)?.model;
-    model.recorded = RecordedLayers::Adapters;
-    let lora = LoraConfig { rank, alpha: 2.0 * rank as f64, ..LoraConfig::default() };
-    let model = adapt(model, &["query", "value"], &lora, seed)?;
     let schedule = TrainConfig { learning_rate, epochs, batch_size, seed, ..TrainConfig::default() };
-    let config = FinetuneConfig { schedule, clip_norm: Some(1.0), ..FinetuneConfig::default() };
     let began = Instant::now();
-    let model = finetune(model, &noisy, None, &config, |p| {
-        if (p.step + 1).is_multiple_of(50) {
-            eprintln!("{} r={rank} seed {seed}: step {} of {}, loss {:.4}", setting.data, p.step + 1, p.steps, p.loss);
-        }
-    })?
-    .model;
+    let model = tune(&noisy, rank, &schedule, &setting.data, places, device)?;
     let tuning_seconds = began.elapsed().as_secs_f64();
 
     let began = Instant::now();
@@ -156,6 +145,31 @@ fn unit(
         gradient_seconds,
         methods,
     })
+}
+
+/// MiniLM with adapters on query and value and a head on the mean of the hidden states, tuned on samples.
+pub fn tune(
+    samples: &[Sample],
+    rank: usize,
+    schedule: &TrainConfig,
+    name: &str,
+    places: &Places,
+    device: &Device,
+) -> Result<EncoderClassifier, Failure> {
+    let seed = schedule.seed;
+    let options =
+        ClassifierOptions { classes: Some(2), head: Some(HeadKind::Mean), seed, ..ClassifierOptions::default() };
+    let mut model = load_classifier(&places.assets.join("minilm"), &options, device)?.model;
+    model.recorded = RecordedLayers::Adapters;
+    let lora = LoraConfig { rank, alpha: 2.0 * rank as f64, ..LoraConfig::default() };
+    let model = adapt(model, &["query", "value"], &lora, seed)?;
+    let config = FinetuneConfig { schedule: *schedule, clip_norm: Some(1.0), ..FinetuneConfig::default() };
+    let tuned = finetune(model, samples, None, &config, |p| {
+        if (p.step + 1).is_multiple_of(50) {
+            eprintln!("{name} r={rank} seed {seed}: step {} of {}, loss {:.4}", p.step + 1, p.steps, p.loss);
+        }
+    })?;
+    Ok(tuned.model)
 }
 
 fn judge(
@@ -200,7 +214,7 @@ fn judge(
 }
 
 /// The share of samples whose likeliest class is the given label.
-fn accuracy(model: &EncoderClassifier, samples: &[Sample], labels: &[usize]) -> Result<f64, Failure> {
+pub fn accuracy(model: &EncoderClassifier, samples: &[Sample], labels: &[usize]) -> Result<f64, Failure> {
     let mut order: Vec<usize> = (0..samples.len()).collect();
     order.sort_by_key(|&row| samples[row].tokens.len());
     let mut right = 0;

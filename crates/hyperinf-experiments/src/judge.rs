@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use hyperinf::curvature::{Damping, Storage};
 use hyperinf::gradients::Gradients;
-use hyperinf::scoring::{BlockReport, CurvatureFrom, Gfim, Method, Options, QueryMode, attribute, self_influence};
+use hyperinf::scoring::{BlockReport, CurvatureFrom, Method, Options, QueryMode, attribute, self_influence};
 use hyperinf::solvers::Lissa;
 
 use crate::Failure;
@@ -50,6 +50,12 @@ pub fn score_all(train: &Gradients, query: &Gradients, mode: QueryMode) -> Resul
     plain.chain(swept).collect()
 }
 
+/// The scores of the training samples for the mean query by one method.
+pub fn score_mean(name: &'static str, train: &Gradients, query: &Gradients) -> Result<Vec<f64>, Failure> {
+    let mut found = score(name, options(name, QueryMode::Mean)?, train, query)?;
+    Ok(found.rows.swap_remove(0))
+}
+
 fn score(name: &'static str, options: Options, train: &Gradients, query: &Gradients) -> Result<MethodScores, Failure> {
     let began = Instant::now();
     let found = attribute(train, query, CurvatureFrom::Training, &options)?;
@@ -66,7 +72,7 @@ pub fn self_influences(train: &Gradients) -> Result<(Vec<f64>, f64), Failure> {
 }
 
 fn options(name: &str, query: QueryMode) -> Result<Options, Failure> {
-    let mut options = Options::named(name, Gfim::default()).ok_or_else(|| format!("there is no method `{name}`"))?;
+    let mut options = Options::named(name)?;
     if name == "lissa" {
         options.method = Method::inverse(Storage::Full, Lissa { max_steps: LISSA_STEPS, ..Lissa::default() });
     }

@@ -5,6 +5,7 @@
 //! interrupted run resumes.
 
 mod checks;
+mod cleaning;
 mod data;
 mod demo_assets;
 mod detection;
@@ -36,6 +37,8 @@ enum Experiment {
     Checks(Places),
     /// Finds wrong labels by influence on clean validation samples.
     Detection(detection::Settings),
+    /// Tunes again without the samples that a method removes, and compares the accuracies.
+    Cleaning(cleaning::Settings),
     /// Finds training samples of the query's own class by influence on it.
     Influential(influential::Settings),
     /// Prints tables and draws figures of the results.
@@ -82,6 +85,7 @@ fn main() -> Result<(), Failure> {
     match Options::parse().experiment {
         Experiment::Checks(places) => checks::run(&places),
         Experiment::Detection(settings) => detection::run(&settings),
+        Experiment::Cleaning(settings) => cleaning::run(&settings),
         Experiment::Influential(settings) => influential::run(&settings),
         Experiment::Report(Report { out, figures }) => {
             tables::print(&out)?;

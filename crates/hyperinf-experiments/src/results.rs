@@ -53,6 +53,48 @@ pub struct DetectionMethod {
     pub converged: bool,
 }
 
+/// The result of one unit (data set, seed) of the experiment on cleaning.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Cleaning {
+    pub setting: CleaningSetting,
+    /// The share of the most frequent class in the test samples.
+    pub commonest_class: f64,
+    /// Accuracy of the first model on the test samples, and on the true labels of the training samples.
+    pub accuracy_test: f64,
+    pub accuracy_true_labels: f64,
+    pub seconds: f64,
+    pub methods: Vec<CleaningMethod>,
+}
+
+/// The identity of a unit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CleaningSetting {
+    pub data: String,
+    pub rank: usize,
+    pub seed: u64,
+    pub train: usize,
+    pub validation: usize,
+    pub test: usize,
+    pub noise: f64,
+    pub remove: f64,
+    pub max_tokens: usize,
+    pub epochs: usize,
+    pub batch_size: usize,
+    pub learning_rate: f64,
+}
+
+/// A model that was tuned without the samples that a method removed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CleaningMethod {
+    pub name: String,
+    /// The area under the ROC curve of wrong labels.
+    pub auc: f64,
+    /// The share of the removed samples whose label was wrong.
+    pub precision: f64,
+    /// Accuracy on the test samples.
+    pub accuracy: f64,
+}
+
 /// The result of one unit (data set, seed) of the experiment on classes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Influential {

@@ -6,7 +6,7 @@ use crate::judge::{SWEPT, mean_and_spread};
 use crate::results::{
     self, Detection, DetectionMethod, DetectionSetting, Influential, InfluentialMethod, InfluentialSetting,
 };
-use crate::{Failure, detection, influential};
+use crate::{Failure, cleaning, detection, influential};
 
 /// Results that differ only in the seed.
 pub fn groups(results: Vec<Detection>) -> Vec<(DetectionSetting, Vec<Detection>)> {
@@ -74,6 +74,7 @@ pub fn print(out: &Path) -> Result<(), Failure> {
             of(|r| r.gradient_seconds)
         );
     }
+    cleaning::print(out)?;
     for (setting, group) in influential_groups(results::read(&out.join(influential::FILE))?) {
         influential(&setting, &group);
     }

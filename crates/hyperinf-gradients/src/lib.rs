@@ -58,6 +58,9 @@ mod random;
 mod tape;
 mod task;
 
+// The crates whose types are in signatures, so that a manifest need not name them.
+pub use {burn, hyperinf_linalg};
+
 pub use block::Block;
 pub use capture::Capture;
 pub use error::GradientError;

@@ -46,6 +46,9 @@ mod random;
 mod size;
 mod statistics;
 
+// The crates whose types are in signatures, so that a manifest need not name them.
+pub use burn;
+
 pub use cholesky::Cholesky;
 pub use eigen::{EigenDecomposition, symmetric_eigen};
 pub use error::{MatrixError, ReadError, StatisticsError};

@@ -16,6 +16,7 @@ mod generate;
 mod head;
 mod init;
 mod lora;
+mod lora_embedding;
 pub(crate) mod parameters;
 mod rotary;
 mod sample_model;
@@ -31,5 +32,6 @@ pub use encoder_config::{Activation, EncoderConfig, EncoderFamily, NormPlacement
 pub use generate::generate;
 pub use head::{DenseHead, Head, HeadKind};
 pub use lora::{LoraConfig, LoraLinear, LoraScaling, MergedLora};
+pub use lora_embedding::{AdaptableEmbedding, LoraEmbedding};
 pub use rotary::{RotaryConfig, RotaryPairing, RotaryScaling};
 pub use sample_model::SampleModel;

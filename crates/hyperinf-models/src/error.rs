@@ -164,6 +164,16 @@ pub enum ModelError {
         /// The loss.
         value: f64,
     },
+    /// Training was stopped between two steps.
+    #[error("training was stopped after {step} of {steps} steps")]
+    Stopped {
+        /// Steps taken.
+        step: usize,
+        /// Steps of the whole run.
+        steps: usize,
+        /// The checkpoint from which the run can continue, if there are checkpoints.
+        checkpoint: Option<PathBuf>,
+    },
     /// A checkpoint cannot be written or read.
     #[error("checkpoint {}: {reason}", path.display())]
     Checkpoint {

@@ -46,23 +46,27 @@ mod files;
 mod text;
 mod training;
 
+// The crates whose types are in signatures, so that a manifest need not name them.
+pub use {burn, hyperinf_gradients, hyperinf_ops};
+
 pub use arch::{
-    ALL_LINEAR, Activation, Adaptable, AdaptableLinear, AttentionBias, CausalLm, Decoder, DecoderConfig, DenseHead,
-    Encoder, EncoderClassifier, EncoderConfig, EncoderFamily, Head, HeadKind, LmHead, LoraConfig, LoraLinear,
-    LoraScaling, MergedLora, NormPlacement, RecordedLayers, RotaryConfig, RotaryPairing, RotaryScaling, SampleModel,
-    SlidingWindow, adapt, generate,
+    ALL_LINEAR, Activation, Adaptable, AdaptableEmbedding, AdaptableLinear, AttentionBias, CausalLm, Decoder,
+    DecoderConfig, DenseHead, Encoder, EncoderClassifier, EncoderConfig, EncoderFamily, Head, HeadKind, LmHead,
+    LoraConfig, LoraEmbedding, LoraLinear, LoraScaling, MergedLora, NormPlacement, RecordedLayers, RotaryConfig,
+    RotaryPairing, RotaryScaling, SampleModel, SlidingWindow, adapt, generate,
 };
 pub use error::ModelError;
 pub use files::{
-    Adapter, AdapterConfig, AdapterTask, CheckpointNames, ClassifierOptions, FormatError, GgufVocabulary, Hub,
-    LoadError, LoadReport, LoadedModel, ModelKind, TargetModules, gguf_tokenizer, llama2c_tokenizer, load_causal_lm,
-    load_classifier, load_encoder, load_gguf, load_llama2c, load_weights, model_kind, weights,
+    ADAPTER_SETTINGS, Adapter, AdapterConfig, AdapterSetting, AdapterTask, CheckpointNames, ClassifierOptions,
+    FormatError, GgufVocabulary, Hub, LoadError, LoadReport, LoadedModel, ModelKind, OwnHead, TargetModules,
+    TrainedTokens, Treatment, gguf_tokenizer, llama2c_tokenizer, load_causal_lm, load_classifier, load_encoder,
+    load_gguf, load_llama2c, load_weights, model_kind, open_regular, read_regular, weights,
 };
 pub use text::{
-    LabelledBatch, Limit, LmBatch, LmSample, Message, Sample, SpecialTokens, TextTokenizer, TokenBatch, TokenizeError,
-    TokenizedSample, TokenizerSettings,
+    Json, LabelledBatch, Limit, LmBatch, LmSample, Message, Sample, SpecialTokens, TextTokenizer, TokenBatch,
+    TokenizeError, TokenizedSample, TokenizerSettings,
 };
 pub use training::{
-    Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, Progress, RunDifference, TrainConfig, finetune,
-    pretrain_masked, train,
+    Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, FoundCheckpoints, Progress, RunDifference, TrainConfig,
+    finetune, finetune_until, pretrain_masked, train, training_digest,
 };

@@ -2,11 +2,13 @@
 
 mod checkpoint;
 mod finetune;
+mod fingerprint;
 mod masked;
 mod optimizer;
 mod train;
 
-pub use checkpoint::{Checkpoints, RunDifference};
-pub use finetune::{Evaluation, FinetuneConfig, FinetunedModel, finetune};
+pub use checkpoint::{Checkpoints, FoundCheckpoints};
+pub use finetune::{Evaluation, FinetuneConfig, FinetunedModel, finetune, finetune_until};
+pub use fingerprint::{RunDifference, training_digest};
 pub use masked::pretrain_masked;
 pub use train::{Progress, TrainConfig, train};

@@ -39,6 +39,9 @@ mod product;
 #[cfg(feature = "flex")]
 mod steps;
 
+// The crates whose types are in signatures, so that a manifest need not name them.
+pub use burn;
+
 use std::f64::consts::FRAC_1_SQRT_2;
 
 use burn::nn::{LayerNorm, Linear};

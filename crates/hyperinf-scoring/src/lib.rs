@@ -56,6 +56,9 @@ mod self_influence;
 mod source;
 mod spec;
 
+// The crates whose types are in signatures, so that a manifest need not name them.
+pub use {burn, hyperinf_curvature, hyperinf_gradients, hyperinf_linalg, hyperinf_solvers};
+
 pub use attribute::{attribute, sweep};
 pub use checkpoints::{Checkpoint, TracIn, tracin};
 pub use curvature_from::{CurvatureFrom, curvature};

@@ -8,6 +8,8 @@ use crate::{EstimateKind, Gfim, Method, Normalisation, Options};
 pub struct MethodInfo {
     /// The name.
     pub name: &'static str,
+    /// Other names that are understood; results always have [`name`](Self::name).
+    pub aliases: &'static [&'static str],
     /// What it computes, in one line.
     pub summary: &'static str,
     /// What it costs, for `n` samples and a block of `D = r·d` parameters.
@@ -28,6 +30,11 @@ impl PartialEq for MethodInfo {
 impl Eq for MethodInfo {}
 
 impl MethodInfo {
+    /// The method of that name, or with that alias.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        METHODS.iter().find(|method| method.name == name || method.aliases.contains(&name))
+    }
+
     /// The options of the method, everything else at its default.
     ///
     /// `gfim` matters to `hyperinf` and, except its scale, to `hyperinf-authors`.
@@ -85,7 +92,8 @@ fn inverse(storage: Storage, solver: impl Solver + 'static) -> Options {
 const METHODS: &[MethodInfo] = &[
     MethodInfo {
         name: "identity",
-        summary: "dot product of the gradients (TracIn at one checkpoint, Hessian-free)",
+        aliases: &["tracin", "dot"],
+        summary: "dot product of the gradients: TracIn at one checkpoint, with its learning rate left out",
         cost: "nD per query",
         source: "Pruthi et al. 2020, eq. 1",
         estimate: EstimateKind::Empirical,
@@ -93,6 +101,7 @@ const METHODS: &[MethodInfo] = &[
     },
     MethodInfo {
         name: "cosine",
+        aliases: &[],
         summary: "dot product over both norms, all blocks together",
         cost: "nD per query",
         source: "Hanawa et al. 2021, sec. 3",
@@ -101,6 +110,7 @@ const METHODS: &[MethodInfo] = &[
     },
     MethodInfo {
         name: "datainf",
+        aliases: &[],
         summary: "mean of the samples' own inverses in place of the inverse of their mean",
         cost: "two products nD per query; holds a block's gradients",
         source: "Kwon et al. 2024, eq. 5",
@@ -109,6 +119,7 @@ const METHODS: &[MethodInfo] = &[
     },
     MethodInfo {
         name: "lissa",
+        aliases: &[],
         summary: "Neumann series of the scaled empirical Fisher, full batches",
         cost: "two products nD per step; holds a block's gradients or D²",
         source: "Agarwal et al. 2017, sec. 3; Koh and Liang 2017, sec. 3",
@@ -117,6 +128,7 @@ const METHODS: &[MethodInfo] = &[
     },
     MethodInfo {
         name: "cg",
+        aliases: &[],
         summary: "conjugate gradients on the empirical Fisher, all queries at once",
         cost: "two products nD per step in f64; holds a block's gradients or D²",
         source: "Hestenes and Stiefel 1952; Martens 2010, sec. 4",
@@ -125,6 +137,7 @@ const METHODS: &[MethodInfo] = &[
     },
     MethodInfo {
         name: "block-cg",
+        aliases: &[],
         summary: "conjugate gradients on the empirical Fisher; each query searches in the directions of all",
         cost: "two products nD per step in f64, fewer steps than cg; holds a block's gradients or D²",
         source: "O'Leary 1980; Ji and Li 2017",
@@ -133,6 +146,7 @@ const METHODS: &[MethodInfo] = &[
     },
     MethodInfo {
         name: "lanczos",
+        aliases: &[],
         summary: "64 largest eigenpairs of the empirical Fisher by Lanczos, everything else at λ",
         cost: "128 products 2nD and 128 vectors of D; holds a block's gradients or D²",
         source: "Schioppa et al. 2022, sec. 3",
@@ -141,6 +155,7 @@ const METHODS: &[MethodInfo] = &[
     },
     MethodInfo {
         name: "nystrom",
+        aliases: &[],
         summary: "randomized Nyström approximation of the empirical Fisher of rank 128, everything else at λ",
         cost: "two products 128·nD, 8D·128²; holds a block's gradients or D²",
         source: "Frangella et al. 2023, alg. 2.1",
@@ -149,6 +164,7 @@ const METHODS: &[MethodInfo] = &[
     },
     MethodInfo {
         name: "exact",
+        aliases: &[],
         summary: "exact inverse of the empirical Fisher: Cholesky, or the n × n dual",
         cost: "n²D + n³/3 (dual) or nD² + D³/3; holds a block's gradients or D²",
         source: "Koh and Liang 2017, eq. 2; Woodbury 1950",
@@ -157,6 +173,7 @@ const METHODS: &[MethodInfo] = &[
     },
     MethodInfo {
         name: "hyperinf",
+        aliases: &[],
         summary: "generalized Fisher (one factor per block) inverted by Chebyshev-scaled Schulz",
         cost: "2nrd² once, 4d³ per step, d² memory",
         source: "Zhou et al. 2024, sec. 3",
@@ -165,6 +182,7 @@ const METHODS: &[MethodInfo] = &[
     },
     MethodInfo {
         name: "hyperinf-authors",
+        aliases: &[],
         summary: "the authors' program: unscaled GFIM, 0.001 on the diagonal, 30 Schulz steps from 5e-5·I",
         cost: "2nrd² once, 30 × 4d³, d² memory",
         source: "Zhou et al. 2024, published program",
@@ -173,6 +191,7 @@ const METHODS: &[MethodInfo] = &[
     },
     MethodInfo {
         name: "diagonal",
+        aliases: &[],
         summary: "the diagonal of the empirical Fisher",
         cost: "nD once, D memory",
         source: "Kirkpatrick et al. 2017, eq. 3",
@@ -181,6 +200,7 @@ const METHODS: &[MethodInfo] = &[
     },
     MethodInfo {
         name: "kfac",
+        aliases: &["k-fac"],
         summary: "Kronecker product of the second moments of a layer's inputs and of its output gradients; needs activations",
         cost: "2n(r² + d²) once, eigenbases 9(r³ + d³), r² + d² memory",
         source: "Martens and Grosse 2015, sec. 3",
@@ -189,6 +209,7 @@ const METHODS: &[MethodInfo] = &[
     },
     MethodInfo {
         name: "ekfac",
+        aliases: &["ek-fac"],
         summary: "K-FAC's eigenbases with eigenvalues fitted to the gradients; needs activations",
         cost: "as kfac, and 2nD(r + d) in a second pass",
         source: "George et al. 2018, eq. 7; Grosse et al. 2023, sec. 2.2",
@@ -197,6 +218,7 @@ const METHODS: &[MethodInfo] = &[
     },
     MethodInfo {
         name: "shampoo",
+        aliases: &[],
         summary: "eigenbases of Σ g gᵀ and Σ gᵀg with eigenvalues fitted to the gradients",
         cost: "as ekfac, from gradients alone",
         source: "Gupta et al. 2018, alg. 1; George et al. 2018, eq. 7",

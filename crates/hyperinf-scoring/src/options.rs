@@ -1,7 +1,7 @@
 use hyperinf_curvature::Damping;
 use hyperinf_solvers::Hyperpower;
 
-use crate::{Gfim, Method, methods};
+use crate::{Gfim, Method, MethodSpec, SpecError};
 
 /// Whether queries are scored one by one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,13 +105,28 @@ impl Options {
         }
     }
 
-    /// The options of a named method, one of [`methods`](crate::methods), with everything else at its default.
+    /// The options of a method in one word, such as `datainf` or `hyperinf:cols:sum`, with everything else at its
+    /// default: [`MethodSpec`] has the grammar, [`methods`](crate::methods) the names.
     ///
-    /// `gfim` matters to `hyperinf` and, except its scale, to `hyperinf-authors`. `kfac` and `ekfac` need captures;
-    /// their published form samples labels from the model, which is a choice of the curvature's source
-    /// ([`CurvatureFrom::Source`](crate::CurvatureFrom::Source)), not of the method.
-    /// [`MethodSpec`](crate::MethodSpec) reads all of it from one word.
-    pub fn named(name: &str, gfim: Gfim) -> Option<Self> {
-        methods().iter().find(|method| method.name == name).map(|method| method.options(gfim))
+    /// `kfac` and `ekfac` need captures; their published form samples labels from the model, which is a choice of the
+    /// curvature's source ([`CurvatureFrom::Source`](crate::CurvatureFrom::Source)), not of the method.
+    ///
+    /// ```
+    /// use hyperinf_scoring::Options;
+    ///
+    /// assert!(Options::named("hyperinf:cols").is_ok());
+    /// let error = Options::named("data-inf").err().expect("there is no such method");
+    /// assert!(error.to_string().contains("did you mean `datainf`?"));
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`SpecError`] if it is not a method, or names an estimate, which the source of the curvature decides.
+    pub fn named(method: &str) -> Result<Self, SpecError> {
+        let spec: MethodSpec = method.parse()?;
+        match spec.estimate {
+            None => spec.options(),
+            Some(estimate) => Err(SpecError::Estimate { spec: method.to_owned(), estimate: estimate.name() }),
+        }
     }
 }

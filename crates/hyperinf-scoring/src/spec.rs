@@ -194,7 +194,7 @@ impl FromStr for MethodSpec {
     fn from_str(spec: &str) -> Result<Self, SpecError> {
         let mut end = spec.find(SEPARATORS).unwrap_or(spec.len());
         let name = Word { spec, start: 0, word: &spec[..end] };
-        let method = methods().iter().find(|method| method.name == name.word).ok_or_else(|| name.no_method())?;
+        let method = MethodInfo::named(name.word).ok_or_else(|| name.no_method())?;
         let mut found = Self::from(method);
         let mut seen = Vec::new();
         while let Some(separator) = spec[end..].chars().next() {

@@ -61,6 +61,9 @@ mod solver;
 mod spectral;
 mod spectrum;
 
+// The crates whose types are in signatures, so that a manifest need not name them.
+pub use {burn, hyperinf_curvature, hyperinf_linalg};
+
 pub use auto::{Auto, Choice, Estimate, IterationEstimate, Reason};
 pub use cg::Cg;
 pub use cg_block::BlockCg;

@@ -12,7 +12,7 @@ const MARGIN: f64 = 1.05;
 /// The largest eigenvalue of `H` by power iteration, from below: at most `steps` steps, fewer once it gains less than
 /// 1e-3.
 ///
-/// Deterministic: the starting row comes from a fixed seed. `like` gives the device and the type.
+/// Deterministic: the starting row comes from a fixed seed. `like`, any `[_, _]`, gives the device and the type.
 ///
 /// # Errors
 ///
@@ -41,8 +41,26 @@ pub fn largest_eigenvalue(h: &Curvature, like: &Tensor<2>, steps: usize) -> Resu
 /// A probable upper bound on `μ_max(H)`: a power estimate with a margin, cut to [`certain_bound`] where `H` has a
 /// matrix.
 ///
+/// `like` is any tensor, `[_, _]`: it gives the device and the type in which the estimate is computed, and none of its
+/// numbers matter. Take the right-hand sides, whose type the solver works in.
+///
 /// It is too low if the largest eigenvalue exceeds by more than the margin a spectrum so flat that the power iteration
 /// stops gaining before it finds it.
+///
+/// ```
+/// use burn::tensor::Tensor;
+/// use hyperinf_curvature::{Curvature, Diagonal};
+/// use hyperinf_solvers::spectral_bound;
+///
+/// # fn main() -> Result<(), hyperinf_linalg::ReadError> {
+/// # let (_, device) = hyperinf_tests::devices().remove(0);
+/// let h = Curvature::from(Diagonal { values: Tensor::from_data([1.0, 3.0], &device) });
+/// let v = Tensor::<2>::from_data([[0.0, 1.0]], &device);
+/// let bound = spectral_bound(&h, &v)?;
+/// assert!((3.0..3.3).contains(&bound));
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 ///

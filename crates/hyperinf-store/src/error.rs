@@ -113,6 +113,12 @@ pub enum StoreError {
         /// The path given.
         path: PathBuf,
     },
+    /// The ending of an output file is not one of those of tables.
+    #[error("the output `{path}` must end in .csv, .jsonl or .parquet")]
+    TableFormat {
+        /// The path given.
+        path: PathBuf,
+    },
     /// The output would overwrite an input.
     #[error("the output `{path}` is also an input")]
     OutputIsInput {

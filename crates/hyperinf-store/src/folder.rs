@@ -1,28 +1,71 @@
-use std::fs::create_dir_all;
+use std::fs::{DirBuilder, create_dir_all, remove_dir};
 use std::path::{Path, PathBuf};
 
+use crate::temporary::{FolderLock, Live, remove_abandoned};
 use crate::{StoreError, check_output};
 
-/// A folder for the files of a result.
+/// A folder for the files of a result, which one run at a time writes.
+///
+/// It is locked until it is dropped. A folder that was created for the result, and is empty then, is removed again.
 pub struct OutputFolder {
     path: PathBuf,
+    // The order matters: the lock is a file in the folder.
+    _lock: FolderLock,
+    _created: Created,
 }
+
+/// Folders that were created, the innermost last; those that are empty are removed.
+struct Created(Vec<(PathBuf, Live)>);
 
 impl OutputFolder {
     /// The folder, created if it is missing, once every one of its files is known to be writable and not an input.
     ///
+    /// What an interrupted run left half-written in it is removed.
+    ///
     /// # Errors
     ///
-    /// As [`check_output`], or if the folder cannot be created.
+    /// As [`check_output`], or if the folder cannot be created, or another run is writing it.
     pub fn new(path: &Path, files: &[&str], inputs: &[&Path]) -> Result<Self, StoreError> {
-        create_dir_all(path).map_err(|e| StoreError::output(path, e))?;
-        let folder = Self { path: path.to_owned() };
+        let created = Created::new(path).map_err(|e| StoreError::output(path, e))?;
+        let lock = FolderLock::new(path).map_err(|e| StoreError::output(path, e))?;
+        remove_abandoned(path);
+        let folder = Self { path: path.to_owned(), _lock: lock, _created: created };
         files.iter().try_for_each(|name| check_output(&folder.file(name), inputs))?;
         Ok(folder)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The path of one of its files.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+}
+
+impl Created {
+    fn new(path: &Path) -> std::io::Result<Self> {
+        let mut created = Self(Vec::new());
+        let missing: Vec<&Path> =
+            path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
+        for folder in missing.into_iter().rev() {
+            // Another run may create it at the same moment.
+            if DirBuilder::new().create(folder).is_ok() {
+                created.0.push((folder.to_owned(), Live::new(folder)));
+            }
+        }
+        create_dir_all(path)?;
+        Ok(created)
+    }
+}
+
+impl Drop for Created {
+    fn drop(&mut self) {
+        for (folder, _) in self.0.iter().rev() {
+            // A folder with files in it stays.
+            let _ = remove_dir(folder);
+        }
     }
 }

@@ -5,10 +5,11 @@
 //! is the whole `D × D` matrix, so write three dimensions where a layer has two sides.
 //!
 //! Only the header stays in memory. The numbers of a block are read on demand and without mapping the file, so that a
-//! file truncated during a run is an error, not a signal.
+//! file truncated during a run is an error, not a signal. A file that changes in any way while it is open is an error.
 
 mod error;
 mod header;
+mod journal;
 mod read;
 mod write;
 
@@ -21,8 +22,10 @@ use burn::tensor::TensorData;
 use hyperinf_gradients::Block;
 use safetensors::Dtype;
 
+use crate::FileStamp;
 pub use error::FileError;
 use header::Tensor;
+pub use journal::{KeyDifference, Restart, Resumption, RunKey};
 use read::Contents;
 pub use write::GradientWriter;
 
@@ -85,7 +88,8 @@ impl GradientFile {
             return Err(FileError::NotRegular);
         }
         let mut file = File::open(path).map_err(FileError::Open)?;
-        let length = file.metadata().map_err(FileError::Open)?.len();
+        let metadata = file.metadata().map_err(FileError::Open)?;
+        let (length, stamp) = (metadata.len(), FileStamp::of(&metadata));
         let tensors = header::read(&mut file, length)?;
         let mut blocks = Vec::with_capacity(tensors.len());
         let mut first: Option<(String, usize)> = None;
@@ -112,7 +116,7 @@ impl GradientFile {
             blocks.push(StoredBlock { block: Block::new(name, rows, cols), dtype, shape, start });
         }
         let (_, samples) = first.ok_or(FileError::NoBlocks)?;
-        let mut contents = Contents::new(file);
+        let mut contents = Contents::new(file, stamp);
         contents.hash_to(blocks[0].start).map_err(FileError::Open)?;
         Ok(Self { path: path.to_owned(), length, samples, blocks, contents: Mutex::new(contents) })
     }
@@ -146,7 +150,7 @@ impl GradientFile {
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, or became shorter.
+    /// If the file cannot be read, or was changed since it was opened.
     ///
     /// # Panics
     ///
@@ -158,9 +162,14 @@ impl GradientFile {
         let width = stored.dtype.bitsize() / 8;
         let start = stored.start + (samples.start * parameters * width) as u64;
         let shape = [taken, stored.block.rows, stored.block.cols];
-        self.contents()
-            .values(start, taken * parameters, stored.dtype, precision, shape)
-            .map_err(|source| FileError::Read { block: stored.block.name.clone(), source })
+        let failed = |source| FileError::Read { block: stored.block.name.clone(), source };
+        let mut contents = self.contents();
+        let values = contents.values(start, taken * parameters, stored.dtype, precision, shape);
+        // A file that became shorter was changed, too.
+        if !contents.is_unchanged().map_err(failed)? {
+            return Err(FileError::Changed);
+        }
+        values.map_err(failed)
     }
 
     /// The first NaN or infinite value of a sample in a block.
@@ -213,9 +222,14 @@ impl GradientFile {
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, or became shorter.
+    /// If the file cannot be read, or was changed since it was opened.
     pub fn fingerprint(&self) -> Result<String, FileError> {
-        let hash = self.contents().hash_to(self.length).map_err(FileError::Open)?;
+        let mut contents = self.contents();
+        let hash = contents.hash_to(self.length);
+        if !contents.is_unchanged().map_err(FileError::Open)? {
+            return Err(FileError::Changed);
+        }
+        let hash = hash.map_err(FileError::Open)?;
         Ok(format!("{hash:032x}"))
     }
 

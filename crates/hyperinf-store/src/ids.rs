@@ -9,6 +9,28 @@ pub struct Ids {
     pub queries: IdColumn,
     /// One per column of scores.
     pub train: IdColumn,
+    /// What the columns of scores are.
+    pub unit: Unit,
+}
+
+/// What is scored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unit {
+    /// Training samples.
+    #[default]
+    Sample,
+    /// Groups of training samples.
+    Group,
+}
+
+impl Unit {
+    /// The name of the column of its ids.
+    pub fn column(self) -> &'static str {
+        match self {
+            Self::Sample => "train_id",
+            Self::Group => "group_id",
+        }
+    }
 }
 
 /// The ids of some samples.
@@ -24,7 +46,7 @@ pub enum IdColumn {
 impl Ids {
     /// Samples that are numbered from 0.
     pub fn numbered(queries: usize, samples: usize) -> Self {
-        Self { queries: IdColumn::numbered(queries), train: IdColumn::numbered(samples) }
+        Self { queries: IdColumn::numbered(queries), train: IdColumn::numbered(samples), unit: Unit::Sample }
     }
 }
 

@@ -13,21 +13,23 @@
 //! | [`Checkpoint`], [`tracin`] | scores summed over several moments of a training |
 //! | [`ProjectionSpec`] | a projection of every block, applied while the gradients are read |
 //! | [`ScoreFile`] | writes scores with ids, ranks and metadata as safetensors, Parquet, CSV or JSON lines |
-//! | [`Staged`] | a file that is written next to its place and moved there when it is whole |
+//! | [`Staged`], [`publish`] | files that are written next to their places and moved there, together, when all are whole |
+//! | [`OutputFolder`] | a folder for results: locked, and free of what an interrupted run left half-written |
 //!
 //! ```
 //! use burn::tensor::Device;
 //! use hyperinf_gradients::Block;
 //! use hyperinf_scoring::Options;
-//! use hyperinf_store::{GradientPair, GradientWriter, Ids, ScoreFile, StoreError, score};
+//! use hyperinf_store::{GradientPair, GradientWriter, Ids, RunKey, ScoreFile, StoreError, score};
 //! use serde_json::Map;
 //!
 //! /// Scores three training samples for one query, from file to file.
 //! fn run(folder: &std::path::Path, device: &Device) -> Result<(), Box<dyn std::error::Error>> {
 //!     let blocks = [Block::new("layer", 2, 1)];
+//!     let key = RunKey::from([("model", "the model's hash")]);
 //!     for (name, rows) in [("train", vec![1.0, 0.0, 0.0, 1.0, 1.0, 1.0]), ("query", vec![1.0, -1.0])] {
 //!         let n = rows.len() / 2;
-//!         let mut writer = GradientWriter::open(folder, name, "any key", n, &blocks)?;
+//!         let mut writer = GradientWriter::open(folder, name, &key, n, &blocks)?;
 //!         writer.write(&(0..n).collect::<Vec<_>>(), &vec![0.0; n], &[rows])?;
 //!         writer.place(&folder.join(name))?;
 //!     }
@@ -46,23 +48,37 @@ mod folder;
 mod formats;
 mod gradient_file;
 mod ids;
+mod own_file;
 mod pair;
 mod projection;
+mod publish;
 mod scores;
 mod source;
 mod staged;
 mod stream;
 mod table;
+mod temporary;
+
+// The crates whose types are in signatures, so that a manifest need not name them.
+pub use {burn, hyperinf_curvature, hyperinf_gradients, hyperinf_scoring};
 
 pub use cells::{Cells, cell};
 pub use checkpoints::{Checkpoint, tracin};
 pub use error::{StoreError, WriteError};
 pub use folder::OutputFolder;
-pub use gradient_file::{BadValue, FileError, GradientFile, GradientWriter, Precision, StoredBlock};
-pub use ids::{IdColumn, Ids};
+pub use gradient_file::{
+    BadValue, FileError, GradientFile, GradientWriter, KeyDifference, Precision, Restart, Resumption, RunKey,
+    StoredBlock,
+};
+pub use ids::{IdColumn, Ids, Unit};
+pub use own_file::{FileStamp, open_own, sync_folder};
 pub use pair::{GradientPair, MatchedFile};
 pub use projection::{Directions, ProjectionSpec};
+pub use publish::publish;
 pub use scores::{ErrorBars, SCORE_FORMATS, ScoreFile, ScoreFormat, check_range, ranks};
-pub use staged::{Staged, check_output, check_writable, stage_csv, stage_json, stage_parquet, write_json, write_table};
+pub use staged::{
+    Staged, check_output, check_writable, stage_csv, stage_json, stage_parquet, stage_table, table_ending, write_json,
+};
 pub use stream::{score, self_influence, sweep};
 pub use table::{Column, Table};
+pub use temporary::abandon;

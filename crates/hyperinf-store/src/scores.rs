@@ -7,7 +7,7 @@ use hyperinf_scoring::{Scores, ranking};
 use serde_json::{Map, Value};
 
 use crate::formats::{csv, jsonl, parquet, safetensors};
-use crate::{Column, Ids, Staged, StoreError, Table, WriteError, check_output, write_json};
+use crate::{Column, Ids, Staged, StoreError, Table, WriteError, check_output, publish, stage_json};
 
 /// Rows of a table that are built and written at once, at least one query's.
 const CHUNK: usize = 1 << 20;
@@ -25,8 +25,8 @@ pub struct ScoreFormat {
 /// Writes scores with their metadata.
 type WriteScores = fn(&mut File, &ScoreTable<'_>, &Map<String, Value>) -> Result<(), WriteError>;
 
-/// Every format of scores: one tensor `[q, n]` of F32 in safetensors; rows of query_id, train_id, score and rank in the
-/// others.
+/// Every format of scores: one tensor `[q, n]` of F32 in safetensors; rows of query_id, train_id (of groups group_id),
+/// score and rank in the others.
 pub static SCORE_FORMATS: [ScoreFormat; 4] = [
     ScoreFormat { ending: "safetensors", holds_metadata: true, write: safetensors::write_scores },
     ScoreFormat { ending: "parquet", holds_metadata: true, write: parquet::write_scores },
@@ -109,16 +109,42 @@ impl ScoreFile {
         ids: &Ids,
         metadata: &Map<String, Value>,
     ) -> Result<(), StoreError> {
+        let beside = self.metadata_file();
+        publish(self.stage(&beside, scores, bars, ids, metadata)?, &[])
+    }
+
+    /// The file for the metadata, where the format has no place for them: `FILE.json` for `FILE`.
+    pub fn metadata_file(&self) -> PathBuf {
+        metadata_file(&self.path)
+    }
+
+    /// The files of [`ScoreFile::write`], not placed yet: the scores and, where needed, their metadata at `beside`.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScoreFile::write`].
+    ///
+    /// # Panics
+    ///
+    /// As [`ScoreFile::write`].
+    pub fn stage<'a>(
+        &'a self,
+        beside: &'a Path,
+        scores: &Scores,
+        bars: Option<ErrorBars<'_>>,
+        ids: &Ids,
+        metadata: &Map<String, Value>,
+    ) -> Result<Vec<Staged<'a>>, StoreError> {
         check_range(scores)?;
         if let Some(ErrorBars { std, low, high }) = bars {
             check_range(&Scores { rows: vec![std.to_vec(), low.to_vec(), high.to_vec()] })?;
         }
         let table = ScoreTable { scores, bars, ids };
-        let staged = Staged::new(&self.path, |file| (self.format.write)(file, &table, metadata))?;
+        let mut staged = vec![Staged::new(&self.path, |file| (self.format.write)(file, &table, metadata))?];
         if !self.format.holds_metadata {
-            write_json(&metadata_file(&self.path), metadata)?;
+            staged.push(stage_json(beside, metadata)?);
         }
-        staged.place()
+        Ok(staged)
     }
 }
 
@@ -161,7 +187,7 @@ impl<'a> ScoreTable<'a> {
             let query = |place: usize| chunk * queries + place / n;
             let mut columns = vec![
                 ("query_id", ids.queries.column((0..rows.len() * n).map(query))),
-                ("train_id", ids.train.column((0..rows.len()).flat_map(|_| 0..n))),
+                (ids.unit.column(), ids.train.column((0..rows.len()).flat_map(|_| 0..n))),
                 ("score", Column::Real(rows.iter().flatten().map(|&s| s as f32).collect())),
                 ("rank", Column::Whole(rows.iter().flat_map(|row| ranks(row)).collect())),
             ];

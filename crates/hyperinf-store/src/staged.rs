@@ -5,16 +5,22 @@ use std::path::Path;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tempfile::{Builder, NamedTempFile};
 
-use crate::formats::{csv, parquet};
+use crate::formats::{csv, jsonl, parquet};
+use crate::own_file::{folder_of, sync_folder};
+use crate::temporary::Temporary;
 use crate::{StoreError, Table, WriteError};
 
-/// A whole file next to its place: [`Staged::place`] moves it there, dropping it removes it.
+/// The endings of files of [`stage_table`].
+pub(crate) const TABLE_FORMATS: [&str; 3] = ["csv", "jsonl", "parquet"];
+
+/// A whole file next to its place, on disk: [`Staged::place`] moves it there, dropping it removes it.
+///
+/// Several files of one result are moved together by [`publish`](crate::publish).
 #[must_use = "a staged file is removed unless it is placed"]
 pub struct Staged<'a> {
     path: &'a Path,
-    file: NamedTempFile,
+    temporary: Temporary,
 }
 
 impl<'a> Staged<'a> {
@@ -25,9 +31,9 @@ impl<'a> Staged<'a> {
     /// [`StoreError::Output`] if the folder cannot be written or `write` fails; nothing is left behind.
     pub fn new(path: &'a Path, write: impl FnOnce(&mut File) -> Result<(), WriteError>) -> Result<Self, StoreError> {
         let error = |source| StoreError::output(path, source);
-        let mut file = temporary(path, ".tmp").map_err(|e| error(e.into()))?;
-        write(file.as_file_mut()).map_err(error)?;
-        Ok(Self { path, file })
+        let mut temporary = temporary(path, ".tmp").map_err(|e| error(e.into()))?;
+        write(temporary.file.as_file_mut()).map_err(error)?;
+        Self { path, temporary }.synced()
     }
 
     /// As [`Staged::new`] for a PNG picture: `write` opens the path itself, since image writers go by the ending.
@@ -37,9 +43,25 @@ impl<'a> Staged<'a> {
     /// As [`Staged::new`].
     pub fn png(path: &'a Path, write: impl FnOnce(&Path) -> Result<(), WriteError>) -> Result<Self, StoreError> {
         let error = |source| StoreError::output(path, source);
-        let file = temporary(path, ".tmp.png").map_err(|e| error(e.into()))?;
-        write(file.path()).map_err(error)?;
-        Ok(Self { path, file })
+        let temporary = temporary(path, ".tmp.png").map_err(|e| error(e.into()))?;
+        write(temporary.file.path()).map_err(error)?;
+        Self { path, temporary }.synced()
+    }
+
+    /// The file must be on disk before it gets its name: a machine may stop right after.
+    fn synced(self) -> Result<Self, StoreError> {
+        self.temporary.file.as_file().sync_all().map_err(|e| StoreError::output(self.path, e))?;
+        Ok(self)
+    }
+
+    /// Where the file will be.
+    pub fn path(&self) -> &'a Path {
+        self.path
+    }
+
+    /// Where it is now.
+    pub(crate) fn temporary(&self) -> &Path {
+        self.temporary.file.path()
     }
 
     /// Moves the file to its place, over an earlier file of that name.
@@ -48,7 +70,14 @@ impl<'a> Staged<'a> {
     ///
     /// [`StoreError::Output`] if it cannot be moved.
     pub fn place(self) -> Result<(), StoreError> {
-        self.file.persist(self.path).map(drop).map_err(|e| StoreError::output(self.path, e.error))
+        let folder = folder_of(self.path);
+        self.persist()?;
+        sync_folder(folder);
+        Ok(())
+    }
+
+    pub(crate) fn persist(self) -> Result<(), StoreError> {
+        self.temporary.file.persist(self.path).map(drop).map_err(|e| StoreError::output(self.path, e.error))
     }
 }
 
@@ -85,6 +114,39 @@ pub fn stage_csv<'a>(path: &'a Path, table: &Table<'_>) -> Result<Staged<'a>, St
     Staged::new(path, |file| csv::write(file, once(table)))
 }
 
+/// Stages a table in the format that the file's ending names: `.csv`, `.jsonl` or `.parquet`, which alone holds the
+/// metadata.
+///
+/// # Errors
+///
+/// [`StoreError::TableFormat`] for another ending, or as [`Staged::new`].
+pub fn stage_table<'a>(
+    path: &'a Path,
+    table: &Table<'_>,
+    metadata: &Map<String, Value>,
+) -> Result<Staged<'a>, StoreError> {
+    match table_ending(path)? {
+        "parquet" => Staged::new(path, |file| parquet::write(file, once(table), metadata)),
+        "jsonl" => Staged::new(path, |file| {
+            let mut out = BufWriter::new(file);
+            jsonl::write(&mut out, table)?;
+            Ok(out.flush()?)
+        }),
+        _ => stage_csv(path, table),
+    }
+}
+
+/// The ending of a file of [`stage_table`].
+///
+/// # Errors
+///
+/// [`StoreError::TableFormat`].
+pub fn table_ending(path: &Path) -> Result<&'static str, StoreError> {
+    let ending = path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase);
+    let known = TABLE_FORMATS.into_iter().find(|known| ending.as_deref() == Some(known));
+    known.ok_or_else(|| StoreError::TableFormat { path: path.to_owned() })
+}
+
 /// Stages tables with the same columns, one below the other, as one Parquet file.
 ///
 /// # Errors
@@ -96,23 +158,6 @@ pub fn stage_parquet<'a, 't>(
     metadata: &Map<String, Value>,
 ) -> Result<Staged<'a>, StoreError> {
     Staged::new(path, |file| parquet::write(file, tables, metadata))
-}
-
-/// Writes a table as Parquet and as CSV.
-///
-/// # Errors
-///
-/// If a file cannot be written; earlier files of these names are left as they were.
-pub fn write_table(
-    to_parquet: &Path,
-    to_csv: &Path,
-    table: &Table<'_>,
-    metadata: &Map<String, Value>,
-) -> Result<(), StoreError> {
-    let first = Staged::new(to_parquet, |file| parquet::write(file, once(table), metadata))?;
-    let second = stage_csv(to_csv, table)?;
-    first.place()?;
-    second.place()
 }
 
 /// Fails if `path` is one of the inputs or cannot be written.
@@ -141,12 +186,6 @@ pub fn check_writable(path: &Path) -> Result<(), StoreError> {
     temporary(path, ".tmp").map(drop).map_err(|e| StoreError::output(path, e))
 }
 
-fn temporary(path: &Path, ending: &str) -> io::Result<NamedTempFile> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = Builder::new();
-    builder.prefix(".hyperinf-").suffix(ending);
-    // As any new file, minus the permissions that the user's umask removes; temporary files are private otherwise.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder)
+fn temporary(path: &Path, ending: &str) -> io::Result<Temporary> {
+    Temporary::new(folder_of(path), ending)
 }

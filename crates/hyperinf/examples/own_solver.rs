@@ -78,7 +78,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let score = |options| attribute(&train, &query, CurvatureFrom::Training, &options);
     let own = score(Options { method: Method::inverse(Storage::Dense, Jacobi), ..Options::default() })?;
-    let exact = score(Options::named("exact", Gfim::default()).expect("a built-in method"))?;
+    let exact = score(Options::named("exact")?)?;
     for (own, exact) in own.scores.rows.iter().zip(&exact.scores.rows) {
         println!("Spearman with the exact scores: {:.3}", hyperinf::eval::spearman(own, exact)?);
     }

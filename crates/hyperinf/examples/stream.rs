@@ -10,7 +10,7 @@ use std::path::Path;
 
 use hyperinf::gradients::Block;
 use hyperinf::prelude::*;
-use hyperinf::store::{GradientPair, GradientWriter, score};
+use hyperinf::store::{GradientPair, GradientWriter, RunKey, score};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = std::env::temp_dir().join(format!("hyperinf-stream-{}", std::process::id()));
@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 pub fn write(folder: &Path, layers: usize, side: usize, samples: usize) -> Result<GradientPair, Box<dyn Error>> {
     let blocks: Vec<Block> = (0..layers).map(|layer| Block::new(format!("layer.{layer}"), side, side)).collect();
     for (name, samples) in [("train", samples), ("query", samples / 2)] {
-        let mut writer = GradientWriter::open(folder, name, "stream", samples, &blocks)?;
+        let mut writer = GradientWriter::open(folder, name, &RunKey::from([("program", "stream")]), samples, &blocks)?;
         for sample in 0..samples {
             // Any numbers without a pattern will do.
             let value = |layer: usize, i: usize| ((i * 7919 + layer * 104_729 + sample * 15_485_863) % 1009) as f32;

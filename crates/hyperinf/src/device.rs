@@ -11,6 +11,14 @@ const KINDS: [(&str, bool); 7] = [
     ("metal", cfg!(feature = "metal")),
 ];
 
+/// Words for a kind of device, and the names they stand for: the first that is compiled in.
+const FAMILIES: [(&str, &[&str]); 2] =
+    [("cpu", &["flex", "ndarray"]), ("gpu", &["cuda", "rocm", "metal", "vulkan", "wgpu"])];
+
+/// What people call a device, and its name here.
+const USUAL: [(&str, &str); 6] =
+    [("nvidia", "cuda"), ("amd", "rocm"), ("hip", "rocm"), ("apple", "metal"), ("mps", "metal"), ("webgpu", "wgpu")];
+
 /// Why a device is not available.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -22,6 +30,19 @@ pub enum DeviceError {
         name: String,
         /// The known name most like it.
         nearest: &'static str,
+        /// The devices compiled in.
+        compiled: Vec<&'static str>,
+    },
+    /// A word for a kind of device of which none is compiled in.
+    #[error(
+        "no device of the kind `{kind}` is compiled in: build with `--features {}`; this build has {}",
+        listed_or(.names), listed(.compiled)
+    )]
+    NoneOfKind {
+        /// The word: `cpu` or `gpu`.
+        kind: &'static str,
+        /// The names of that kind, each also its feature.
+        names: &'static [&'static str],
         /// The devices compiled in.
         compiled: Vec<&'static str>,
     },
@@ -69,6 +90,10 @@ fn listed(names: &[&str]) -> String {
     if names.is_empty() { "no device at all".to_owned() } else { names.join(", ") }
 }
 
+fn listed_or(names: &[&str]) -> String {
+    names.join("` or `--features ")
+}
+
 fn reason(cause: &str) -> String {
     if cause.is_empty() { String::new() } else { format!(" ({cause})") }
 }
@@ -76,6 +101,24 @@ fn reason(cause: &str) -> String {
 /// The names that [`device`] accepts in this build.
 pub fn compiled_devices() -> Vec<&'static str> {
     KINDS.iter().filter(|(_, compiled)| *compiled).map(|(name, _)| *name).collect()
+}
+
+/// The name of the device that a word stands for: of `cpu` and `gpu` the first of its kind that is compiled in, of any
+/// other word the word itself.
+///
+/// # Errors
+///
+/// [`DeviceError::NoneOfKind`].
+pub fn device_name(word: &str) -> Result<String, DeviceError> {
+    let (kind, index) = word.split_at(word.find(':').unwrap_or(word.len()));
+    let Some(&(kind, names)) = FAMILIES.iter().find(|(family, _)| *family == kind) else {
+        return Ok(word.to_owned());
+    };
+    let compiled = compiled_devices();
+    match names.iter().find(|name| compiled.contains(name)) {
+        Some(name) => Ok(format!("{name}{index}")),
+        None => Err(DeviceError::NoneOfKind { kind, names, compiled }),
+    }
 }
 
 /// A device by its name, without autodiff (call `.autodiff()` on it to train).
@@ -88,6 +131,7 @@ pub fn compiled_devices() -> Vec<&'static str> {
 /// | `rocm`, `rocm:1` | an AMD card, by index |
 /// | `wgpu`, `vulkan`, `metal` | the best adapter of any, or of one, graphics interface |
 /// | `wgpu:1`, `vulkan:1`, `metal:1` | that adapter, in the order in which the interface lists them |
+/// | `cpu`, `gpu`, `gpu:1` | the first of its kind that is compiled in ([`device_name`] says which) |
 ///
 /// A graphics card is tried with one small sum before it is returned, because its library panics at the first
 /// use when a driver is missing. The panic hook of the process is silenced meanwhile. (A program built with
@@ -98,9 +142,10 @@ pub fn compiled_devices() -> Vec<&'static str> {
 /// If the name is unknown or not compiled in, the index is wrong, or the card or its driver is missing. Each says
 /// what to do.
 pub fn device(name: &str) -> Result<Device, DeviceError> {
+    let name = &device_name(name)?;
     let (kind, index) = match name.split_once(':') {
         Some((kind, index)) => (kind, Some(index)),
-        None => (name, None),
+        None => (name.as_str(), None),
     };
     let Some(&(kind, compiled)) = KINDS.iter().find(|(known, _)| *known == kind) else {
         return Err(DeviceError::Unknown {
@@ -127,6 +172,9 @@ pub fn device(name: &str) -> Result<Device, DeviceError> {
 
 fn nearest(name: &str) -> &'static str {
     let name = name.to_lowercase();
+    if let Some((_, usual)) = USUAL.iter().find(|(word, _)| name.starts_with(word)) {
+        return usual;
+    }
     let [first, rest @ ..] = KINDS.map(|(known, _)| known);
     let likeness = |known: &str| strsim::jaro_winkler(&name, known);
     rest.into_iter().fold(first, |best, known| if likeness(known) > likeness(best) { known } else { best })

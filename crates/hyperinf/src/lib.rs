@@ -25,7 +25,7 @@ mod device;
 
 /// Burn itself, in the version that this crate's types come from.
 pub use burn;
-pub use device::{DeviceError, compiled_devices, device};
+pub use device::{DeviceError, compiled_devices, device, device_name};
 pub use hyperinf_curvature as curvature;
 pub use hyperinf_data as data;
 pub use hyperinf_eval as eval;

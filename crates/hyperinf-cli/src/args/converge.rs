@@ -26,7 +26,7 @@ pub(crate) struct ConvergeArgs {
     /// The floating-point type.
     #[arg(long, value_enum, default_value_t)]
     pub precision: PrecisionArg,
-    /// Where to compute: flex, ndarray, cuda:0, … [default: the first that was compiled in].
+    /// Where to compute: cpu, gpu, flex, cuda:0, … [default: the first that was compiled in].
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
     /// The folder for converge.csv, summary.json and one converge-dD-nN.png per size; created if missing.

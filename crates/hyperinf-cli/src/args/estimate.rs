@@ -9,10 +9,10 @@ use crate::error::{CliError, Usage};
 pub(crate) struct EstimateArgs {
     /// The estimate of the curvature: from the gradients of the labels, from the gradients of labels
     /// sampled from the model, or the Gauss-Newton matrix [default: empirical]
-    #[arg(long, value_enum, verbatim_doc_comment)]
+    #[arg(long, value_enum, help_heading = "Method")]
     pub estimate: Option<EstimateArg>,
     /// sampled: draws of labels per row [default: 1]. gauss-newton: draws of a random sketch [default: exact].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Method")]
     pub draws: Option<u32>,
     /// The seed of the draws alone.
     #[arg(long, value_name = "SEED", hide = true)]

@@ -32,37 +32,49 @@ pub(crate) struct EvalSharedArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct TaskArgs {
     /// Training images; the set has 1,797 images.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000, help_heading = "Task and training")]
     pub train: usize,
     /// Query images, none of which is trained on.
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, help_heading = "Task and training")]
     pub queries: usize,
     /// Seed that draws the images.
-    #[arg(long = "seed", alias = "data-seed", value_name = "SEED", default_value_t = 0)]
+    #[arg(
+        long = "seed",
+        alias = "data-seed",
+        value_name = "SEED",
+        default_value_t = 0,
+        help_heading = "Task and training"
+    )]
     pub data_seed: u64,
     /// Units of the hidden layers, separated by commas; `none` for softmax regression.
-    #[arg(long, value_name = "SIZES", default_value = "64,64", value_parser = hidden)]
+    #[arg(long, value_name = "SIZES", default_value = "64,64", value_parser = hidden, help_heading = "Task and training")]
     pub hidden: Hidden,
     /// The optimiser.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, help_heading = "Task and training")]
     pub optimizer: OptimizerArg,
     /// The learning rate, constant [default: 0.05 for sgd, 0.003 for adamw].
-    #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
+    #[arg(long, value_name = "RATE", allow_hyphen_values = true, help_heading = "Task and training")]
     pub learning_rate: Option<f64>,
     /// Momentum of sgd [default: 0.9].
-    #[arg(long, value_name = "SHARE", allow_hyphen_values = true)]
+    #[arg(long, value_name = "SHARE", allow_hyphen_values = true, help_heading = "Task and training")]
     pub momentum: Option<f64>,
     /// Weight decay.
-    #[arg(long, value_name = "DECAY", default_value_t = 1e-3, allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "DECAY",
+        default_value_t = 1e-3,
+        allow_hyphen_values = true,
+        help_heading = "Task and training"
+    )]
     pub weight_decay: f64,
     /// Images per step.
-    #[arg(long, value_name = "N", default_value_t = 32)]
+    #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Task and training")]
     pub batch_size: usize,
     /// Passes over the training images [default: 30; selection takes the steps of all images].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Task and training")]
     pub epochs: Option<usize>,
     /// Steps per training, however many images it has.
-    #[arg(long, value_name = "N", conflicts_with = "epochs")]
+    #[arg(long, value_name = "N", conflicts_with = "epochs", help_heading = "Task and training")]
     pub steps: Option<usize>,
 }
 
@@ -127,15 +139,14 @@ impl TaskArgs {
 /// The scores to compare.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct CandidateArgs {
-    /// Methods, separated by commas: `NAME[:PART…][/SOLVER][@ESTIMATE]`, or `all`
+    /// Methods, separated by commas: `NAME[:PART…][/SOLVER][@ESTIMATE]`, or `all`.
     ///
-    /// NAME is one that `hyperinf methods` lists. PART is `rows` or `cols`, the side that hyperinf
-    /// sums over; `sum`, not divided by its length; or `merged`, one matrix over all layers.
-    /// `sum` is for hyperinf alone, `rows` and `cols` for hyperinf and hyperinf-authors.
-    /// SOLVER replaces the method's own. ESTIMATE is the curvature: `empirical` (default; kfac and
-    /// ekfac: `sampled`), `sampled` or `gauss-newton`.
-    /// Example: hyperinf:rows,exact:merged/cg@gauss-newton
-    #[arg(long, value_name = "METHODS", default_value = "all", value_delimiter = ',', verbatim_doc_comment)]
+    /// NAME is one that `hyperinf methods` lists. PART is `rows` or `cols`, the side that hyperinf sums over; `sum`,
+    /// not divided by its length; or `merged`, one matrix over all layers. `sum` is for hyperinf alone, `rows` and
+    /// `cols` for hyperinf and hyperinf-authors. SOLVER replaces the method's own. ESTIMATE is the curvature:
+    /// `empirical` (default; kfac and ekfac: `sampled`), `sampled` or `gauss-newton`. Example:
+    /// hyperinf:rows,exact:merged/cg@gauss-newton
+    #[arg(long, value_name = "METHODS", default_value = "all", value_delimiter = ',')]
     pub methods: Vec<String>,
     /// Factors of the relative damping, separated by commas [default: 0.1; for pbrf 100].
     #[arg(long, value_name = "FACTORS", value_delimiter = ',', allow_hyphen_values = true)]
@@ -156,7 +167,7 @@ pub(crate) struct CandidateArgs {
 pub(crate) struct ResultArgs {
     /// Folder for summary.json, methods.csv and methods.png; created if missing
     /// [default: hyperinf-eval-TRUTH, such as hyperinf-eval-lds].
-    #[arg(long, value_name = "DIR", verbatim_doc_comment)]
+    #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Print the summary as JSON.
     #[arg(long)]
@@ -175,7 +186,7 @@ impl ResultArgs {
 pub(crate) struct BankArgs {
     /// File that keeps the results of all trainings; training is never repeated
     /// [default: bank.jsonl in the folder of --out].
-    #[arg(long, value_name = "FILE.jsonl", verbatim_doc_comment)]
+    #[arg(long, value_name = "FILE.jsonl")]
     pub bank: Option<PathBuf>,
     /// Trainings on each subset of the images, with the seeds 0, 1, …
     #[arg(long, value_name = "N", default_value_t = 5)]

@@ -11,16 +11,16 @@ pub(crate) struct FinetuneArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// The training rows: .jsonl, .csv, .tsv or .parquet.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", display_order = 2)]
     pub train: PathBuf,
     /// Rows that are evaluated after every epoch: .jsonl, .csv, .tsv or .parquet.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", display_order = 3)]
     pub validation: Option<PathBuf>,
     /// The folder for the adapter; created if missing.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", display_order = 4)]
     pub out: PathBuf,
     /// Replace an adapter or checkpoints in the folder.
-    #[arg(long, conflicts_with = "resume")]
+    #[arg(long, conflicts_with = "resume", display_order = 7)]
     pub overwrite: bool,
 
     /// The rank of the adapters.
@@ -40,15 +40,15 @@ pub(crate) struct FinetuneArgs {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "LoRA")]
     pub lora_target: Vec<String>,
 
-    /// Passes over the training rows.
-    #[arg(long, default_value_t = 3, help_heading = "Training")]
-    pub epochs: usize,
-    /// The peak learning rate.
-    #[arg(long, value_name = "RATE", default_value_t = 2e-4, help_heading = "Training")]
-    pub learning_rate: f64,
-    /// Rows per step.
-    #[arg(long, value_name = "ROWS", default_value_t = 32, help_heading = "Training")]
-    pub batch_size: usize,
+    /// Passes over the training rows [default: 3].
+    #[arg(long, display_order = 5)]
+    pub epochs: Option<usize>,
+    /// The peak learning rate [default: 2e-3 for encoders, 2e-4 for decoders].
+    #[arg(long, value_name = "RATE", display_order = 6)]
+    pub learning_rate: Option<f64>,
+    /// Rows per step [default: 16 for encoders, 32 for decoders].
+    #[arg(long, value_name = "ROWS", help_heading = "Training")]
+    pub batch_size: Option<usize>,
     /// Batch rows of any length together: more padding, but no batches of one kind of row.
     #[arg(long, help_heading = "Training")]
     pub any_length: bool,
@@ -68,13 +68,13 @@ pub(crate) struct FinetuneArgs {
     #[arg(long, value_name = "STEPS", help_heading = "Training")]
     pub checkpoint_every: Option<usize>,
     /// Resume from the checkpoints of an interrupted run of the same command.
-    #[arg(long, help_heading = "Training")]
+    #[arg(long, display_order = 8)]
     pub resume: bool,
     /// Stop after EPOCHS epochs without a lower validation loss, and keep the best adapter.
     #[arg(long, value_name = "EPOCHS", requires = "validation", help_heading = "Training")]
     pub patience: Option<usize>,
-    /// The device: flex, ndarray, cuda:0, … [default: the first that was compiled in].
-    #[arg(long, value_name = "DEVICE", help_heading = "Training")]
+    /// Where to compute: cpu, gpu, flex, cuda:0, … [default: the first that was compiled in].
+    #[arg(long, value_name = "DEVICE", display_order = 9)]
     pub device: Option<String>,
 
     /// How to read rows.

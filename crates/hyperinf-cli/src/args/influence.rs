@@ -15,22 +15,29 @@ pub(crate) struct InfluenceArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// The folder of the adapter, ours or PEFT's.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", display_order = 2)]
     pub adapter: Option<PathBuf>,
     /// The training rows: .jsonl, .csv, .tsv or .parquet.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", display_order = 3)]
     pub train: PathBuf,
     /// The folder for the results; created if missing.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", display_order = 5)]
     pub out: PathBuf,
     /// Rows of a backward pass.
-    #[arg(long, value_name = "ROWS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "ROWS",
+        default_value_t = 16,
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Gradients"
+    )]
     pub batch_size: u32,
     /// Only blocks whose names match: `*` stands for any characters, a comma for "or".
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, value_name = "PATTERN", help_heading = "Gradients")]
     pub blocks: Option<String>,
-    /// Keep the gradients in DIR, for `hyperinf score`.
-    #[arg(long)]
+    /// Keep the gradients in DIR: for the next method or command there, which need not run the model again, and for
+    /// `hyperinf score`.
+    #[arg(long, display_order = 8)]
     pub keep_gradients: bool,
     /// How to score.
     #[command(flatten)]
@@ -53,24 +60,24 @@ pub(crate) struct AttributeArgs {
     #[command(flatten)]
     pub influence: InfluenceArgs,
     /// The query rows: .jsonl, .csv, .tsv or .parquet.
-    #[arg(long, help_heading = None::<&str>, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", display_order = 4)]
     pub query: PathBuf,
     /// One row of scores per query, or one row for the mean of the queries' gradients.
     ///
     /// [default: each; with --uncertainty: mean]
-    #[arg(long, help_heading = None::<&str>, value_enum)]
+    #[arg(long, value_enum, help_heading = "Scores")]
     pub query_mode: Option<QueryModeArg>,
     /// Rows at either end of each ranking in topk.jsonl.
-    #[arg(long, help_heading = None::<&str>, value_name = "ROWS", default_value_t = 20)]
+    #[arg(long, value_name = "ROWS", default_value_t = 20, display_order = 6)]
     pub top_k: usize,
     /// Error bars over SEEDS seeds: of a random --project or, without one, of the draws of --estimate.
     ///
     /// For the mean query. Scores are the means over the seeds; outputs get the columns score_std
     /// (standard deviation), low and high (the smallest and the largest).
-    #[arg(long, help_heading = None::<&str>, value_name = "SEEDS", verbatim_doc_comment)]
+    #[arg(long, value_name = "SEEDS", help_heading = "Scores")]
     pub uncertainty: Option<usize>,
     /// The format of the scores.
-    #[arg(long, help_heading = None::<&str>, default_value = "parquet", value_parser = formats())]
+    #[arg(long, default_value = "parquet", value_parser = formats(), display_order = 7)]
     pub format: String,
 }
 
@@ -81,10 +88,10 @@ pub(crate) struct DetectArgs {
     #[command(flatten)]
     pub influence: InfluenceArgs,
     /// Rows with correct labels: .jsonl, .csv, .tsv or .parquet.
-    #[arg(long, help_heading = None::<&str>, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", display_order = 4)]
     pub validation: PathBuf,
     /// Write the data set without the most suspicious rows: a share as 5%, or a number of rows.
-    #[arg(long, help_heading = None::<&str>, value_name = "AMOUNT", allow_hyphen_values = true)]
+    #[arg(long, value_name = "AMOUNT", allow_hyphen_values = true, display_order = 6)]
     pub remove: Option<AmountArg>,
 }
 
@@ -95,10 +102,10 @@ pub(crate) struct SelectArgs {
     #[command(flatten)]
     pub influence: InfluenceArgs,
     /// Rows of the target task: .jsonl, .csv, .tsv or .parquet.
-    #[arg(long, help_heading = None::<&str>, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", display_order = 4)]
     pub validation: PathBuf,
     /// How many rows to keep: a share as 20%, or a number of rows.
-    #[arg(long, help_heading = None::<&str>, value_name = "AMOUNT", allow_hyphen_values = true)]
+    #[arg(long, value_name = "AMOUNT", allow_hyphen_values = true, display_order = 6)]
     pub keep: AmountArg,
 }
 

@@ -7,25 +7,26 @@ use crate::error::{CliError, Usage};
 /// Arguments shared by all commands that score.
 #[derive(Debug, Default, Args)]
 pub(crate) struct ScoringArgs {
-    /// The method: NAME[:SIDE][:SCALE][:merged][/SOLVER][@ESTIMATE], such as hyperinf:cols:merged@gauss-newton.
+    /// The method: a name that `hyperinf methods` lists.
     ///
-    /// `hyperinf methods` lists the names and their choices; the flags below say the same.
-    #[arg(long, value_name = "METHOD", default_value = "hyperinf", verbatim_doc_comment)]
+    /// With its choices: NAME[:SIDE][:SCALE][:merged][/SOLVER][@ESTIMATE], such as hyperinf:cols:merged@gauss-newton;
+    /// the flags under "Method" say the same. attribute, detect and select take several, separated by commas.
+    #[arg(long, value_name = "METHOD", default_value = "hyperinf", display_order = 9)]
     pub method: String,
     /// Another solver than the method's own; auto chooses by size and device.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = "Method")]
     pub solver: Option<String>,
     /// The divisor of the scores [default: none; cosine for the method cosine].
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, help_heading = "Method")]
     pub normalise: Option<NormaliseArg>,
     /// Options shared by all methods.
     #[command(flatten)]
     pub shared: SharedArgs,
     /// Print the summary as JSON.
-    #[arg(long)]
+    #[arg(long, display_order = 12)]
     pub json: bool,
     /// Fail, without output, if a solver did not reach its tolerance.
-    #[arg(long)]
+    #[arg(long, help_heading = "Method")]
     pub strict: bool,
 }
 
@@ -33,25 +34,31 @@ pub(crate) struct ScoringArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct SharedArgs {
     /// λ of each block = FACTOR × the mean square of its training gradients' entries [default: 0.1].
-    #[arg(long, value_name = "FACTOR", allow_hyphen_values = true)]
+    #[arg(long, value_name = "FACTOR", allow_hyphen_values = true, display_order = 10)]
     pub damping: Option<f64>,
     /// λ of every block, in units of squared gradients.
-    #[arg(long, value_name = "LAMBDA", allow_hyphen_values = true, conflicts_with = "damping")]
+    #[arg(
+        long,
+        value_name = "LAMBDA",
+        allow_hyphen_values = true,
+        conflicts_with = "damping",
+        help_heading = "Method"
+    )]
     pub damping_absolute: Option<f64>,
     /// One matrix per block, or one matrix over all blocks.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, help_heading = "Method")]
     pub structure: StructureArg,
     /// hyperinf: divide by the length of the summed side, or not [default: mean].
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, help_heading = "Method")]
     pub gfim_scale: Option<ScaleArg>,
     /// hyperinf, hyperinf-authors: the side of a block to sum over [default: short].
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, help_heading = "Method")]
     pub gfim_side: Option<SideArg>,
     /// Optional projection, applied before scoring.
     #[command(flatten)]
     pub project: ProjectArgs,
-    /// Where to compute: flex, ndarray, cuda:0, … [default: the first that was compiled in].
-    #[arg(long, value_name = "DEVICE")]
+    /// Where to compute: cpu, gpu, flex, cuda:0, … [default: the first that was compiled in].
+    #[arg(long, value_name = "DEVICE", display_order = 11)]
     pub device: Option<String>,
 }
 
@@ -60,13 +67,18 @@ pub(crate) struct SharedArgs {
 pub(crate) struct ProjectArgs {
     /// Project every block's gradients on RANK directions of its rows and RANK of its columns before scoring:
     /// approximate, in less memory and time. Shorter sides stay as they are.
-    #[arg(long, value_name = "RANK", value_parser = clap::value_parser!(u32).range(1..), verbatim_doc_comment)]
+    #[arg(
+        long,
+        value_name = "RANK",
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Projection and seeds"
+    )]
     pub project: Option<u32>,
     /// The directions [default: random].
-    #[arg(long, value_enum, requires = "project")]
+    #[arg(long, value_enum, requires = "project", help_heading = "Projection and seeds")]
     pub project_on: Option<DirectionsArg>,
     /// The seed of all random choices: directions, draws of the estimate, queries [default: 0].
-    #[arg(long, value_name = "SEED")]
+    #[arg(long, value_name = "SEED", help_heading = "Projection and seeds")]
     pub seed: Option<u64>,
     /// The seed of the random directions alone.
     #[arg(long, value_name = "SEED", requires = "project", hide = true)]

@@ -8,13 +8,13 @@ use super::{DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, Sha
 #[derive(Debug, Args)]
 pub(crate) struct SweepArgs {
     /// Gradients of the training samples.
-    #[arg(long, value_name = "FILE.safetensors")]
+    #[arg(long, value_name = "FILE.safetensors", display_order = 1)]
     pub train_gradients: PathBuf,
     /// Gradients of the queries.
-    #[arg(long, value_name = "FILE.safetensors")]
+    #[arg(long, value_name = "FILE.safetensors", display_order = 2)]
     pub query_gradients: PathBuf,
     /// The method, as for `hyperinf score --method`.
-    #[arg(long, value_name = "METHOD", default_value = "hyperinf")]
+    #[arg(long, value_name = "METHOD", default_value = "hyperinf", display_order = 3)]
     pub method: String,
     /// The dampings, separated by commas: λ of each block = FACTOR × the mean square of its
     /// training gradients' entries.
@@ -25,7 +25,7 @@ pub(crate) struct SweepArgs {
         value_delimiter = ',',
         allow_hyphen_values = true,
         default_value = "0.001,0.003,0.01,0.03,0.1,0.3,1,3,10",
-        verbatim_doc_comment
+        display_order = 4
     )]
     pub damping: Vec<f64>,
     /// Absolute dampings, separated by commas: λ of every block, in units of squared gradients.
@@ -34,17 +34,18 @@ pub(crate) struct SweepArgs {
         value_name = "LAMBDAS",
         value_delimiter = ',',
         allow_hyphen_values = true,
-        conflicts_with_all = ["damping", "absolute"]
+        conflicts_with_all = ["damping", "absolute"],
+        display_order = 5
     )]
     pub damping_absolute: Vec<f64>,
     /// The values of --damping are absolute.
     #[arg(long, hide = true)]
     pub absolute: bool,
     /// hyperinf, hyperinf-authors: the sides to sum over, separated by commas.
-    #[arg(long, value_enum, value_name = "SIDES", value_delimiter = ',')]
+    #[arg(long, value_enum, value_name = "SIDES", value_delimiter = ',', help_heading = "Method")]
     pub sides: Vec<SideArg>,
     /// hyperinf: divide by the length of the summed side, or not [default: mean].
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, help_heading = "Method")]
     pub gfim_scale: Option<ScaleArg>,
     /// Ranks of a projection, separated by commas: the number of directions that the rows and the columns of
     /// every block's gradients are projected on before scoring.
@@ -53,43 +54,49 @@ pub(crate) struct SweepArgs {
         value_name = "RANKS",
         value_delimiter = ',',
         value_parser = clap::value_parser!(u32).range(1..),
-        verbatim_doc_comment
+        help_heading = "Method"
     )]
     pub project: Vec<u32>,
     /// The directions [default: random].
-    #[arg(long, value_enum, requires = "project")]
+    #[arg(long, value_enum, requires = "project", help_heading = "Method")]
     pub project_on: Option<DirectionsArg>,
     /// The seed of the random directions [default: 0].
-    #[arg(long, alias = "project-seed", value_name = "SEED", requires = "project")]
+    #[arg(long, alias = "project-seed", value_name = "SEED", requires = "project", help_heading = "Method")]
     pub seed: Option<u64>,
     /// Compare the scores of each query and average, or the scores of the mean query gradient.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, help_heading = "Comparison")]
     pub query_mode: QueryModeArg,
     /// One matrix per block, or one matrix over all blocks.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, help_heading = "Method")]
     pub structure: StructureArg,
     /// The overlap is the share that two rankings' K most helpful samples have in common
     /// [default: 10, or half of them if there are fewer than 20].
-    #[arg(long, value_name = "K", verbatim_doc_comment)]
+    #[arg(long, value_name = "K", help_heading = "Comparison")]
     pub top_k: Option<usize>,
     /// Neighbouring dampings whose rank correlation is at least this belong to one plateau.
-    #[arg(long, value_name = "CORRELATION", default_value_t = 0.95, allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "CORRELATION",
+        default_value_t = 0.95,
+        allow_hyphen_values = true,
+        help_heading = "Comparison"
+    )]
     pub stable: f64,
     /// A text file with the numbers of training samples that are known to be bad, from 0, one per line.
     ///
     /// The damping whose scores, averaged over the queries, are lowest on these samples (by AUC) is
     /// recommended, in place of the middle of the widest plateau.
-    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    #[arg(long, value_name = "FILE", display_order = 6)]
     pub known_bad: Option<PathBuf>,
-    /// Where to compute: flex, ndarray, cuda:0, … [default: the first that was compiled in].
-    #[arg(long, value_name = "DEVICE")]
+    /// Where to compute: cpu, gpu, flex, cuda:0, … [default: the first that was compiled in].
+    #[arg(long, value_name = "DEVICE", display_order = 8)]
     pub device: Option<String>,
     /// The folder for sweep.csv, scores.parquet, sweep.png, spearman.png and summary.json; created if
     /// missing.
-    #[arg(long, value_name = "DIR", default_value = "hyperinf-sweep", verbatim_doc_comment)]
+    #[arg(long, value_name = "DIR", default_value = "hyperinf-sweep", display_order = 7)]
     pub out: PathBuf,
     /// Print the summary as JSON.
-    #[arg(long)]
+    #[arg(long, display_order = 9)]
     pub json: bool,
 }
 

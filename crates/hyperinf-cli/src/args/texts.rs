@@ -1,60 +1,77 @@
+use std::convert::Infallible;
 use std::path::PathBuf;
 
 use clap::Args;
 use hyperinf::data::{ColumnOptions, LengthOptions, ReadOptions};
 
+use crate::models::model;
+
 /// The model and its tokenizer.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// The model: a folder, a .gguf or llama2.c .bin file, or a name on the hub.
-    #[arg(long, value_name = "MODEL")]
+    /// The model: a folder, a .gguf or llama2.c .bin file, a name on the hub, or minilm or smollm2.
+    #[arg(long, value_name = "MODEL", display_order = 1, value_parser = known)]
     pub model: String,
     /// The tokenizer: a folder with tokenizer.json, or a llama2.c vocabulary (.bin) [default: the model's own].
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", help_heading = "Data")]
     pub tokenizer: Option<PathBuf>,
 }
 
 /// Columns of the data sets.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Data")]
 pub(crate) struct ColumnArgs {
     /// The column of the text [default: text, or the first of a usual pair].
-    #[arg(long, value_name = "COLUMN")]
+    #[arg(long, value_name = "COLUMN", help_heading = "Data")]
     pub text_column: Option<String>,
     /// Classifiers: the column of the second text [default: text_pair, or the second of a usual pair].
-    #[arg(long, value_name = "COLUMN")]
+    #[arg(long, value_name = "COLUMN", help_heading = "Data")]
     pub pair_column: Option<String>,
     /// Classifiers: the column of the label, a name or a whole number [default: label].
-    #[arg(long, value_name = "COLUMN")]
+    #[arg(long, value_name = "COLUMN", help_heading = "Data")]
     pub label_column: Option<String>,
     /// Language models: the column of the prompt [default: prompt].
-    #[arg(long, value_name = "COLUMN")]
+    #[arg(long, value_name = "COLUMN", help_heading = "Data")]
     pub prompt_column: Option<String>,
     /// Language models: the column of the completion [default: completion, or the rest of the text after the prompt].
-    #[arg(long, value_name = "COLUMN")]
+    #[arg(long, value_name = "COLUMN", help_heading = "Data")]
     pub completion_column: Option<String>,
     /// Language models: the column of conversations, lists of role and content [default: messages].
-    #[arg(long, value_name = "COLUMN")]
+    #[arg(long, value_name = "COLUMN", help_heading = "Data")]
     pub messages_column: Option<String>,
     /// The column of the rows' ids [default: rows are numbered from 0].
-    #[arg(long, value_name = "COLUMN")]
+    #[arg(long, value_name = "COLUMN", help_heading = "Data")]
     pub id_column: Option<String>,
     /// Leave out rows that cannot be used, and list them; otherwise they are an error.
-    #[arg(long)]
+    #[arg(long, help_heading = "Data")]
     pub skip_bad_rows: bool,
+    /// What the columns in use of a Parquet file may unpack to
+    /// [default: 0.19 and 10 times its size].
+    #[arg(long, value_name = "GIB", value_parser = gib, verbatim_doc_comment)]
+    pub unpack_limit: Option<u64>,
+}
+
+/// Bytes of a positive number of GiB.
+fn gib(text: &str) -> Result<u64, String> {
+    match text.parse::<f64>() {
+        Ok(gib) if gib > 0.0 && gib.is_finite() => Ok((gib * f64::from(1 << 30)) as u64),
+        _ => Err("expected a positive number of GiB".into()),
+    }
 }
 
 /// Limits on the length of texts.
 #[derive(Clone, Copy, Debug, Default, Args)]
-#[command(next_help_heading = "Data")]
 pub(crate) struct LengthArgs {
     /// The most tokens of a row [default: as the adapter was trained, or else what the model accepts, at most 512
     /// for encoders and 2048 for decoders].
-    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Data")]
     pub max_length: Option<u32>,
     /// Cut longer rows at their end; otherwise they are an error.
-    #[arg(long)]
+    #[arg(long, help_heading = "Data")]
     pub truncate: bool,
+}
+
+fn known(name: &str) -> Result<String, Infallible> {
+    Ok(model(name))
 }
 
 impl From<&ColumnArgs> for ReadOptions {
@@ -68,7 +85,7 @@ impl From<&ColumnArgs> for ReadOptions {
             messages: args.messages_column.clone(),
             id: args.id_column.clone(),
         };
-        Self { columns, skip_bad_rows: args.skip_bad_rows }
+        Self { columns, skip_bad_rows: args.skip_bad_rows, unpacked: args.unpack_limit }
     }
 }
 

@@ -1,4 +1,5 @@
 use std::io::{Result, Write};
+use std::iter::{once, repeat};
 use std::path::Path;
 
 use hyperinf::curvature::Damping;
@@ -9,6 +10,7 @@ use serde::Serialize;
 use super::{Comparison, JUDGE};
 use crate::args::{QueryModeArg, StructureArg};
 use crate::error::CliError;
+use crate::grid::{Align, Grid};
 use crate::score::{Input, counted, input};
 use hyperinf::store::{Cells, GradientPair, Precision, ProjectionSpec, cell};
 
@@ -152,14 +154,10 @@ impl Summary {
         writeln!(out, "{} methods: {}", self.methods.len(), self.setting())?;
         writeln!(out, "device    {}, {}; {:.2} s", self.device, self.precision, self.seconds)?;
         writeln!(out, "score     {}; the units are in summary.json, compare ranks only\n", self.sign)?;
+        writeln!(out, "Agreement with the exact inverse: Spearman, Pearson, top {} in common.", self.top_k)?;
         let overlap = format!("top {}", self.top_k);
-        let width = self.methods.iter().map(|method| method.name.len()).max().unwrap_or(0).max(16);
-        writeln!(out, "{:<width$} {:>26}", "", "agreement with exact")?;
-        writeln!(
-            out,
-            "{:<width$} {:>8} {:>8} {overlap:>8}  {:>9} {:>6}  {:>8}  {:>12}",
-            "method", "Spearman", "Pearson", "residual", "steps", "seconds", "peak MiB"
-        )?;
+        let columns = ["method", "Spearman", "Pearson", overlap.as_str(), "residual ", "steps", "seconds", "peak MiB"];
+        let mut table = Grid::new(columns.into_iter().zip(once(Align::Left).chain(repeat(Align::Right))));
         let number = |value: Option<f64>| value.map_or("–".into(), |v| format!("{v:.3}"));
         for method in self.methods.iter().filter(|m| m.computed) {
             let star = if method.converged == Some(false) { "*" } else { " " };
@@ -168,16 +166,18 @@ impl Summary {
             let peak = method.rise_mib.zip(method.peak_mib);
             let peak = peak.map_or("–".into(), |(rise, total)| format!("{rise:.0} to {total:.0}"));
             let exact = |of: fn(&Agreement) -> Option<f64>| number(method.exact.as_ref().and_then(of));
-            writeln!(
-                out,
-                "{:<width$} {:>8} {:>8} {:>8}  {residual:>10} {steps:>5}  {:>8.3}  {peak:>12}",
-                method.name,
+            table.row(vec![
+                method.name.clone(),
                 exact(|a| a.spearman),
                 exact(|a| a.pearson),
                 exact(|a| Some(a.overlap)),
-                method.seconds.unwrap_or_default()
-            )?;
+                residual,
+                steps,
+                format!("{:.3}", method.seconds.unwrap_or_default()),
+                peak,
+            ]);
         }
+        table.write(out)?;
         if self.methods.iter().any(|m| m.converged == Some(false)) {
             writeln!(out, "* the solver stopped before reaching its tolerance")?;
         }

@@ -1,4 +1,5 @@
 use std::io::{Result, Write};
+use std::iter::{once, repeat};
 use std::path::Path;
 
 use burn::tensor::DType;
@@ -7,11 +8,14 @@ use hyperinf::eval::convergence::{
 };
 use serde::Serialize;
 
+use crate::grid::{Align, Grid};
 use crate::score::counted;
 use hyperinf::store::{Cells, cell};
 
 /// The steps in the table.
 const SHOWN: [usize; 7] = [1, 5, 10, 15, 20, 25, 40];
+/// The columns after those of the steps.
+const COSTS: [&str; 3] = ["to 1e-6", "products", "seconds"];
 
 /// The settings of the curves, and their means.
 #[derive(Serialize)]
@@ -106,19 +110,16 @@ impl SizeSummary {
         writeln!(out, "\nd = {}, N = {}", self.dim, self.samples)?;
         let has = |step: &usize| self.methods.iter().flat_map(|m| &m.errors).any(|at| at.step == *step);
         let shown: Vec<usize> = SHOWN.into_iter().filter(has).collect();
-        let width = if draws > 1 { 13 } else { 8 };
-        write!(out, "{:<15}", "error at step")?;
-        for step in &shown {
-            write!(out, " {step:>width$}")?;
-        }
-        writeln!(out, "  {:>8} {:>8} {:>8}", "to 1e-6", "products", "seconds")?;
+        let steps = shown.iter().map(ToString::to_string);
+        let heads = once("error at step".to_owned()).chain(steps).chain(COSTS.map(str::to_owned));
+        let mut table = Grid::new(heads.zip(once(Align::Left).chain(repeat(Align::Right))));
         for method in &self.methods {
             let mark = if method.diverged > 0 { "*" } else { "" };
-            write!(out, "{:<15}", format!("{}{mark}", method.name))?;
-            for step in &shown {
+            let mut cells = vec![format!("{}{mark}", method.name)];
+            cells.extend(shown.iter().map(|step| {
                 let error = method.errors.iter().find(|at| at.step == *step);
-                write!(out, " {:>width$}", error.map_or("–".into(), |at| rounded(at.error)))?;
-            }
+                error.map_or("–".into(), |at| rounded(at.error))
+            }));
             let mean = |of: Option<MeanDeviation>| of.map_or(0.0, |of| of.mean);
             let products = match (mean(method.matrix_products), mean(method.vector_products)) {
                 (0.0, 0.0) => "–".into(),
@@ -127,8 +128,10 @@ impl SizeSummary {
             };
             let steps = method.steps_to_found.map_or("–".into(), |s| format!("{:.0}", s.mean));
             let seconds = method.seconds.map_or("–".into(), |s| format!("{:.3}", s.mean));
-            writeln!(out, "  {steps:>8} {products:>8} {seconds:>8}")?;
+            cells.extend([steps, products, seconds]);
+            table.row(cells);
         }
+        table.write(out)?;
         writeln!(out, "to 1e-6: steps until the relative error; products: m of two matrices, v of a vector with one")?;
         let draws = counted(draws, "draw", "draws");
         for method in self.methods.iter().filter(|method| !method.repeated.is_empty()) {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use hyperinf::eval::{auc, detection_rate, spearman};
 use hyperinf::gradients::Gradients;
-use hyperinf::scoring::{BlockReport, CurvatureFrom, Gfim, Options, QueryMode, attribute, methods, self_influence};
+use hyperinf::scoring::{BlockReport, CurvatureFrom, Options, QueryMode, attribute, methods, self_influence};
 
 use crate::error::CliError;
 
@@ -80,7 +80,7 @@ pub(super) fn compare(
 
 /// The named method for the mean query, with defaults.
 fn options(name: &str) -> Options {
-    let named = Options::named(name, Gfim::default()).expect("the names are those of methods");
+    let named = Options::named(name).expect("the names are those of methods");
     Options { query: QueryMode::Mean, ..named }
 }
 

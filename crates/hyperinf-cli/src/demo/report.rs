@@ -9,7 +9,7 @@ use serde_json::{Map, json};
 use super::compare::MethodResult;
 use super::{Demo, Files};
 use crate::error::CliError;
-use hyperinf::store::{Column, Table, ranks, write_json, write_table};
+use hyperinf::store::{Column, Table, publish, ranks, stage_csv, stage_json, stage_parquet};
 
 /// The number of mails shown.
 const SHOWN: usize = 10;
@@ -95,7 +95,8 @@ pub(super) fn write(demo: &Demo<'_>, files: &Files) -> std::result::Result<(), C
         ("seed".to_owned(), json!(demo.seed)),
         ("noise".to_owned(), json!(demo.noise)),
     ]);
-    write_table(&files.parquet, &files.csv, &table, &metadata)?;
+    let parquet = stage_parquet(&files.parquet, std::iter::once(table.clone()), &metadata)?;
+    let csv = stage_csv(&files.csv, &table)?;
     let summary = Summary {
         seed: demo.seed,
         noise: demo.noise,
@@ -108,7 +109,8 @@ pub(super) fn write(demo: &Demo<'_>, files: &Files) -> std::result::Result<(), C
         methods: demo.results.iter().map(method).collect(),
         most_suspicious: suspects(demo),
     };
-    Ok(write_json(&files.summary, &summary)?)
+    let summary = stage_json(&files.summary, &summary)?;
+    Ok(publish(vec![parquet, csv, summary], &[])?)
 }
 
 fn flipped(demo: &Demo<'_>) -> usize {

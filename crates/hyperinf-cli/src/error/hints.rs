@@ -1,10 +1,12 @@
 use hyperinf::curvature::CurvatureError;
-use hyperinf::data::{DataError, Existing, Reason, RunError};
+use hyperinf::data::{DataError, Existing, Reason, RunError, Stage};
 use hyperinf::eval::TruthError;
 use hyperinf::models::LoadError;
 use hyperinf::scoring::{ScoreError, SpecError};
 use hyperinf::solvers::{SolveError, solvers};
 use hyperinf::store::{FileError, StoreError};
+
+use crate::models;
 
 use super::{CliError, Input, Library, Numbers, Usage};
 
@@ -27,6 +29,7 @@ impl CliError {
                 Numbers::NotConverged { .. } => Some(LARGER_DAMPING.into()),
                 Numbers::Library(error) => library_hint(error),
             },
+            Self::Stopped(error) => library_hint(error),
         }
     }
 }
@@ -88,6 +91,7 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
             FileError::Type { .. } => "leave out tensors that are not gradients, convert those that are",
             FileError::Rank { .. } => "write one tensor per layer, its first dimension the samples",
             FileError::SampleCount { .. } => "row i of every block must be sample i",
+            FileError::Changed => "run again once nothing writes to the file",
             FileError::Truncated { .. } | FileError::Read { .. } => "write or copy the file again",
             FileError::NoSamples { .. } | FileError::NoBlocks => "check the program that wrote the file",
             _ => return None,
@@ -112,6 +116,14 @@ fn run_hint(error: &RunError) -> Option<String> {
             "give --adapter, or train one first: hyperinf finetune --model … --train … --out ADAPTER".into()
         }
         RunError::NoBlock { .. } => "`*` stands for any characters: --blocks '*lora_B*'".into(),
+        RunError::Stopped { kept: None, .. } => "the same command starts again".into(),
+        RunError::Stopped { stage: Stage::Finetuning, kept: Some(path), .. } => {
+            format!("the same command with --resume continues from {}", path.display())
+        }
+        RunError::Stopped { kept: Some(path), .. } => {
+            format!("the same command resumes from the gradients in {}", path.display())
+        }
+        RunError::Changed { .. } => "run again once nothing writes to the file".into(),
         RunError::NotFinite { .. } => "leave the row out, or look for a damaged model".into(),
         RunError::NoTokenizer { .. } => "give its vocabulary: --tokenizer tokenizer.bin".into(),
         RunError::MaxLength { asked, .. } => {
@@ -130,7 +142,12 @@ fn run_hint(error: &RunError) -> Option<String> {
 /// The hint for a data set.
 fn data_hint(error: &DataError) -> Option<String> {
     Some(match error {
-        DataError::Rows { bad, .. } => match bad.first().map(|bad| &bad.reason) {
+        DataError::Rows { bad, of } => match bad.first().map(|bad| &bad.reason) {
+            // Leaving all rows out would leave nothing.
+            Some(Reason::TooLong { .. }) if bad.len() == *of => {
+                "cut long texts with --truncate, or take a larger --max-length".into()
+            }
+            _ if bad.len() == *of => return None,
             Some(Reason::TooLong { .. }) => "cut long texts with --truncate, take a larger --max-length, or leave \
                                              such rows out with --skip-bad-rows"
                 .into(),
@@ -144,6 +161,7 @@ fn data_hint(error: &DataError) -> Option<String> {
             format!("write labels as class numbers, 0 to {}", classes.saturating_sub(1))
         }
         DataError::Codec { .. } => "write the file again with another compression".into(),
+        DataError::Unpacked { .. } => "allow more with --unpack-limit if you trust the file".into(),
         DataError::Changed => "run again once nothing writes to the file".into(),
         _ => return None,
     })
@@ -152,10 +170,19 @@ fn data_hint(error: &DataError) -> Option<String> {
 /// The hint for a model that cannot be loaded.
 fn load_hint(error: &LoadError) -> Option<String> {
     Some(match error {
-        LoadError::AdapterShape { .. } | LoadError::AdapterTensors { .. } => {
+        LoadError::AdapterShape { .. } => {
             "give the model that the adapter was trained on: `base_model_name_or_path` in its adapter_config.json"
                 .into()
         }
+        LoadError::AdapterTensors { unused, .. } if unused.iter().any(|name| name.contains(".lora_")) => {
+            "give the model that the adapter was trained on: `base_model_name_or_path` in its adapter_config.json"
+                .into()
+        }
+        LoadError::AdapterPart { .. } | LoadError::AdapterFeature { .. } => {
+            "merge the adapter into its base with PEFT (`merge_and_unload`), and train an adapter without it".into()
+        }
+        LoadError::OwnHead(_) => "train a head: hyperinf finetune --model … --train … --out ADAPTER".into(),
+        LoadError::Hub { name, .. } => return models::hint(name),
         LoadError::NoHead { .. } => "train one: hyperinf finetune --model … --train … --out ADAPTER".into(),
         LoadError::IsAdapter { .. } => "give the adapter's folder as --adapter, and its base as --model".into(),
         LoadError::Missing { what: "tokenizer", .. } => {

@@ -53,15 +53,17 @@ enum Class {
     Usage,
     Input,
     Numbers,
+    Stopped,
 }
 
 impl Library {
     fn class(&self) -> Class {
         match self {
             Self::Store(error) => match error {
-                StoreError::Format { .. } | StoreError::OutputIsInput { .. } | StoreError::Output { .. } => {
-                    Class::Usage
-                }
+                StoreError::Format { .. }
+                | StoreError::TableFormat { .. }
+                | StoreError::OutputIsInput { .. }
+                | StoreError::Output { .. } => Class::Usage,
                 StoreError::Score(_) | StoreError::Range { .. } => Class::Numbers,
                 _ => Class::Input,
             },
@@ -77,7 +79,11 @@ impl Library {
                 | RunError::Seeds { .. }
                 | RunError::Conflict { .. }
                 | RunError::NoTokenizer { .. } => Class::Usage,
-                RunError::Dataset { .. } | RunError::NoKind { .. } | RunError::Load { .. } => Class::Input,
+                RunError::Stopped { .. } => Class::Stopped,
+                RunError::Dataset { .. }
+                | RunError::NoKind { .. }
+                | RunError::Load { .. }
+                | RunError::Changed { .. } => Class::Input,
                 _ => Class::Numbers,
             },
             Self::Model(
@@ -109,6 +115,7 @@ impl From<Library> for CliError {
             Class::Usage => Self::Usage(Box::new(Usage::Library(error))),
             Class::Input => Self::Input(Box::new(Input::Library(error))),
             Class::Numbers => Self::Numbers(Box::new(Numbers::Library(error))),
+            Class::Stopped => Self::Stopped(Box::new(error)),
         }
     }
 }

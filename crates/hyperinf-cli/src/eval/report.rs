@@ -1,12 +1,12 @@
 //! The result of an evaluation as JSON, CSV, text and a picture.
 
-use std::fs;
-use std::io::{ErrorKind, Result as Io, Write};
+use std::io::{Result as Io, Write};
+use std::iter::{once, repeat};
 use std::path::Path;
 
 use hyperinf::eval::{Evaluation, Row};
 use hyperinf::scoring::EstimateKind;
-use hyperinf::store::{Column, OutputFolder, Staged, StoreError, Table, cell, stage_csv, stage_json};
+use hyperinf::store::{Column, OutputFolder, Staged, Table, cell, publish, stage_csv, stage_json};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -14,6 +14,7 @@ use super::candidate::{LABEL_SEED, draws};
 use crate::args::{CandidateArgs, ResultArgs};
 use crate::error::CliError;
 use crate::figure::{Bar, Bars, stage_bars};
+use crate::grid::{Align, Grid};
 use crate::to_stdout;
 
 const FILES: [&str; 2] = ["methods.csv", "summary.json"];
@@ -24,14 +25,6 @@ pub(super) const OUTPUTS: [&str; 3] = [FILES[0], FILES[1], PICTURE];
 /// The output folder, checked to be writable before anything is computed.
 pub(super) fn folder(args: &ResultArgs, truth: &str) -> Result<OutputFolder, CliError> {
     Ok(OutputFolder::new(&args.folder(truth), &OUTPUTS, &[])?)
-}
-
-/// Removes the picture of an earlier result.
-fn remove(path: &Path) -> Result<(), CliError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::output(path, error).into()),
-        _ => Ok(()),
-    }
 }
 
 /// A result and what the program knows about it.
@@ -76,12 +69,9 @@ impl Report<'_> {
         let json = stage_json(&json, &summary)?;
         let picture = folder.file(PICTURE);
         let picture = self.picture(&picture)?;
-        csv.place()?;
-        json.place()?;
-        match picture {
-            Some(picture) => picture.place()?,
-            None => remove(&folder.file(PICTURE))?,
-        }
+        let stale = picture.is_none().then(|| folder.file(PICTURE));
+        let results: Vec<Staged<'_>> = std::iter::once(csv).chain(picture).chain([json]).collect();
+        publish(results, stale.as_slice())?;
         to_stdout(|out| {
             if args.json {
                 serde_json::to_writer_pretty(&mut *out, &summary)?;
@@ -165,25 +155,18 @@ impl Report<'_> {
     fn text(&self, out_folder: &Path, out: &mut dyn Write) -> Io<()> {
         writeln!(out, "{}\n{}\n", self.found.findings.about, self.found.findings.task)?;
         let names = self.names();
-        let width = self.found.rows.iter().map(|row| row.method.chars().count()).max().unwrap_or(0).max(6);
-        write!(out, "{:<width$}  {:>7}", "method", "damping")?;
-        let shown = |name: &str| name.chars().count().max(7);
-        let figures = &names[2..names.len() - 3];
-        for name in figures {
-            write!(out, "  {name:>w$}", w = shown(name))?;
-        }
-        writeln!(out, "  {:>7}  {:>8}", "seconds", "residual")?;
+        let shown = names[..names.len() - 1].iter().map(String::as_str);
+        let mut table = Grid::new(shown.zip(once(Align::Left).chain(repeat(Align::Right))));
         for row in &self.found.rows {
-            write!(out, "{:<width$}  {:>7}", row.method, row.damping.map_or("–".into(), |d| d.to_string()))?;
-            for figure in &row.figures {
-                let text = figure.value.map_or("–".into(), |v| format!("{v:.3}"));
-                write!(out, "  {text:>w$}", w = shown(&figure.name))?;
-            }
+            let mut cells = vec![row.method.clone(), row.damping.map_or("–".into(), |d| d.to_string())];
+            cells.extend(row.figures.iter().map(|figure| figure.value.map_or("–".into(), |v| format!("{v:.3}"))));
             let seconds = row.seconds.map_or("–".into(), |s| format!("{s:.2}"));
             let star = if row.converged { "" } else { "*" };
             let residual = row.residual.map_or("–".into(), |r| format!("{r:.1e}{star}"));
-            writeln!(out, "  {seconds:>7}  {residual:>8}")?;
+            cells.extend([seconds, residual]);
+            table.row(cells);
         }
+        table.write(out)?;
         if self.found.rows.iter().any(|row| !row.converged) {
             writeln!(out, "* the solver stopped before reaching its tolerance")?;
         }

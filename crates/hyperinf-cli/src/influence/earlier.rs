@@ -1,17 +1,22 @@
-use std::fs::{canonicalize, read, remove_file};
-use std::io::ErrorKind;
+use std::fs::{canonicalize, read};
 use std::path::{Path, PathBuf};
 
 use hyperinf::data::listed;
-use hyperinf::store::StoreError;
+use hyperinf::store::{Staged, publish};
 use serde_json::{Map, Value, json};
 
-use super::Job;
+use super::{Each, Job};
 use crate::error::CliError;
 use crate::progress::warn;
 
 /// The entry of a summary that names all files that were written.
 const OUTPUTS: &str = "outputs";
+
+/// A summary; `null` if it cannot be read.
+fn read_summary(folder: &Path, name: &str) -> Value {
+    let bytes = read(folder.join(name)).ok();
+    bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
 
 /// Outputs of an earlier run of the same command, by its summary, that this run does not write.
 pub(crate) struct Earlier {
@@ -19,17 +24,16 @@ pub(crate) struct Earlier {
     names: Vec<String>,
 }
 
-impl Job<'_> {
+impl Each<'_> {
     /// Lists stale outputs with this prefix, before the summary is replaced. Inputs are never listed.
-    pub(crate) fn earlier(&self, command: &str, prefix: &str) -> Earlier {
-        let folder = self.args.out.clone();
+    pub(crate) fn earlier(&self, prefix: &str) -> Earlier {
+        let folder = self.folder.clone();
+        let Job { command, args, query, outputs: written, .. } = self.job;
         // Without a summary of this program nothing is known about the files next to it.
-        let summary = read(folder.join("summary.json")).ok();
-        let summary: Value = summary.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        let outputs = summary[OUTPUTS].as_array().filter(|_| summary["command"] == command);
-        let args = self.args;
+        let summary = read_summary(&folder, &self.summary_name());
+        let outputs = summary[OUTPUTS].as_array().filter(|_| summary["command"] == *command);
         let optional = [args.adapter.as_deref(), args.model.tokenizer.as_deref()].into_iter().flatten();
-        let inputs: Vec<PathBuf> = [args.train.as_path(), self.query, Path::new(&args.model.model)]
+        let inputs: Vec<PathBuf> = [args.train.as_path(), *query, Path::new(&args.model.model)]
             .into_iter()
             .chain(optional)
             .filter_map(|input| canonicalize(input).ok())
@@ -38,7 +42,7 @@ impl Job<'_> {
             let path = folder.join(name);
             name.starts_with(prefix)
                 && Path::new(name).file_name().is_some_and(|plain| plain == *name)
-                && !self.outputs.iter().any(|output| output.eq_ignore_ascii_case(name))
+                && !written.iter().any(|output| output.eq_ignore_ascii_case(name))
                 && path.is_file()
                 && canonicalize(path).is_ok_and(|real| !inputs.contains(&real))
         };
@@ -46,24 +50,26 @@ impl Job<'_> {
         Earlier { folder, names }
     }
 
+    /// The name of the summary: `summary.json`, unless that is another command's in this folder.
+    pub(crate) fn summary_name(&self) -> String {
+        let (usual, command) = ("summary.json", self.job.command);
+        let others = self.folder.join(usual).exists() && read_summary(&self.folder, usual)["command"] != command;
+        if others { format!("{command}-{usual}") } else { usual.to_owned() }
+    }
+
     /// The summary's entry of this run's outputs.
     pub(crate) fn outputs(&self) -> Map<String, Value> {
-        Map::from_iter([(OUTPUTS.to_owned(), json!(self.outputs))])
+        let summary = self.summary_name();
+        let outputs: Vec<&str> = self.job.outputs.iter().copied().chain([&*summary]).collect();
+        Map::from_iter([(OUTPUTS.to_owned(), json!(outputs))])
     }
 }
 
 impl Earlier {
-    /// Removes the stale outputs.
-    pub(crate) fn remove(self) -> Result<(), CliError> {
-        for name in &self.names {
-            let path = self.folder.join(name);
-            match remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(StoreError::output(&path, error).into());
-                }
-                _ => {}
-            }
-        }
+    /// Places the results together, in place of those of the earlier run, and removes its stale outputs.
+    pub(crate) fn replace(self, results: Vec<Staged<'_>>) -> Result<(), CliError> {
+        let stale: Vec<PathBuf> = self.names.iter().map(|name| self.folder.join(name)).collect();
+        publish(results, &stale)?;
         if !self.names.is_empty() {
             let (names, folder) = (listed(&self.names), self.folder.display());
             warn(&format!("results of an earlier run are removed: {names} in {folder}"));

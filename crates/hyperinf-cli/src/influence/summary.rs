@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use hyperinf::data::{BadRow, Columns, CutRow, Influence, Labels, Rows};
+use hyperinf::data::{BadRow, Columns, CutRow, Influence, Labels, Quality, Rows};
 use hyperinf::eval::Spread;
 use hyperinf::gradients::{Estimate, Sketch};
 use hyperinf::store::{Directions, ProjectionSpec};
@@ -27,9 +27,11 @@ pub(crate) struct Summary<'a> {
     max_length: usize,
     train: Input<'a>,
     query: Input<'a>,
+    /// How well the model predicts the training and the query rows.
+    train_quality: Quality,
+    query_quality: Quality,
     /// The number of blocks whose gradients were taken.
     gradient_blocks: usize,
-    pub(crate) seconds: f64,
     /// The outputs, and results of the command beyond scores.
     #[serde(flatten)]
     more: Map<String, Value>,
@@ -86,7 +88,6 @@ impl<'a> Summary<'a> {
         settings: &Settings,
         found: &'a Influence,
         spread: Option<&Spread>,
-        seconds: f64,
         more: Map<String, Value>,
     ) -> Self {
         let files = &found.files;
@@ -112,8 +113,9 @@ impl<'a> Summary<'a> {
             max_length: found.max_length,
             train: Input::new(&found.train),
             query: Input::new(&found.query),
+            train_quality: found.train.quality(found.labels.as_ref()),
+            query_quality: found.query.quality(found.labels.as_ref()),
             gradient_blocks: found.pair.train.blocks().len(),
-            seconds,
             more,
         }
     }

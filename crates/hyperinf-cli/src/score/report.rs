@@ -3,10 +3,11 @@ use std::path::Path;
 
 use hyperinf::scoring::ranking;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::summary::{Scoring, Summary};
 use super::variants::{Outcome, UncertaintySummary};
+use crate::terminal::name;
 use crate::text::excerpt;
 use hyperinf::store::IdColumn;
 
@@ -37,7 +38,7 @@ struct Json<'a> {
 /// The ends of one query's ranking.
 #[derive(Serialize)]
 struct Ranking {
-    query_id: usize,
+    query_id: Value,
     /// The highest scores, the highest first.
     most_helpful: Vec<Scored>,
     /// The lowest scores, the lowest first.
@@ -46,8 +47,9 @@ struct Ranking {
 
 #[derive(Serialize)]
 struct Scored {
-    /// A sample's number or a group's name.
-    train_id: Value,
+    /// `train_id` or `group_id`.
+    #[serde(flatten)]
+    id: Map<String, Value>,
     score: f64,
     #[serde(flatten)]
     spread: Option<Off>,
@@ -127,17 +129,18 @@ impl Report<'_> {
             let title = if self.summary.scoring.query_mode == "mean" {
                 "mean query".into()
             } else {
-                format!("query {query_id}")
+                format!("query {}", plain(&query_id))
             };
             let [good, bad] = ["helpful", "harmful"].map(|end| format!("most {end} {what}  {score}"));
             writeln!(out, "\n{title}\n{good:>width$}    {bad:>width$}")?;
-            for (good, bad) in most_helpful.iter().zip(&most_harmful) {
-                let cell = |Scored { train_id, score, spread }: &Scored| {
-                    let id = train_id.as_str().map_or_else(|| train_id.to_string(), excerpt);
+            for (place, good) in most_helpful.iter().enumerate() {
+                let cell = |Scored { id, score, spread }: &Scored| {
+                    let id = id.values().map(plain).collect::<String>();
                     let off = spread.as_ref().map_or_else(String::new, |off| format!(" ± {:>9.3e}", off.score_std));
                     format!("{:>width$}", format!("{id:>14}  {score:>+10.3e}{off}"))
                 };
-                writeln!(out, "{}    {}", cell(good), cell(bad))?;
+                let bad = most_harmful.get(place).map(cell).unwrap_or_default();
+                writeln!(out, "{}    {bad}", cell(good))?;
             }
         }
         let left = self.summary.scoring.queries.saturating_sub(QUERIES);
@@ -150,28 +153,38 @@ impl Report<'_> {
     fn rankings(&self, queries: usize) -> Vec<Ranking> {
         let Outcome { scores, spread, ids, .. } = self.outcome;
         let rows = scores.rows.iter().take(queries).enumerate();
-        rows.map(|(query_id, row)| {
+        rows.map(|(query, row)| {
             let order = ranking(row);
+            let id = |ids: &IdColumn, place: usize| -> Value {
+                match ids {
+                    IdColumn::Numbers(numbers) => numbers[place].into(),
+                    IdColumn::Names(names) => names[place].clone().into(),
+                }
+            };
             let scored = |&sample: &usize| {
-                let train_id = match &ids.train {
-                    IdColumn::Numbers(numbers) => numbers[sample].into(),
-                    IdColumn::Names(names) => names[sample].clone().into(),
-                };
+                let id = Map::from_iter([(ids.unit.column().to_owned(), id(&ids.train, sample))]);
                 let spread = spread.as_ref().map(|spread| Off {
                     score_std: spread.std[sample],
                     low: spread.low[sample],
                     high: spread.high[sample],
                 });
-                Scored { train_id, score: row[sample], spread }
+                Scored { id, score: row[sample], spread }
             };
+            // Nothing is at both ends of a short ranking.
+            let (helpful, harmful) = (SHOWN.min(order.len().div_ceil(2)), SHOWN.min(order.len() / 2));
             Ranking {
-                query_id,
-                most_helpful: order.iter().take(SHOWN).map(scored).collect(),
-                most_harmful: order.iter().rev().take(SHOWN).map(scored).collect(),
+                query_id: id(&ids.queries, query),
+                most_helpful: order.iter().take(helpful).map(scored).collect(),
+                most_harmful: order.iter().rev().take(harmful).map(scored).collect(),
             }
         })
         .collect()
     }
+}
+
+/// An id on one line.
+fn plain(id: &Value) -> String {
+    id.as_str().map_or_else(|| id.to_string(), |id| excerpt(&name(id)))
 }
 
 /// The header of a result: the method, its settings and its residual.

@@ -25,6 +25,10 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn new(args: &ScoringArgs, query_mode: QueryModeArg) -> Result<Self, CliError> {
+        if args.method.contains(',') {
+            let (first, reason) = (format!("--method {}", args.method), "`hyperinf compare --methods` takes several");
+            return Err(Usage::Combination { first, second: "one result", reason }.into());
+        }
         Self::of(args.method.trim().parse()?, args, query_mode)
     }
 

@@ -1,17 +1,17 @@
 //! Contrasts, groups, checkpoints and error bars of `hyperinf score`.
 
-use std::fs;
 use std::path::Path;
 
+use hyperinf::data::sample_ids;
 use hyperinf::eval::{Bootstrap, Spread, Stability, Stratum, between, bootstrap};
 use hyperinf::scoring::{Groups, Method, Normalisation, Options, Pool, QueryMode, Scores};
 use serde::Serialize;
 use twox_hash::XxHash3_128;
 
 use super::checkpoints::{self, Typed};
-use crate::args::{DirectionsArg, OverArg, QueryModeArg, ScoreArgs};
+use crate::args::{DirectionsArg, OverArg, QueryModeArg, ScoreArgs, VariantArgs};
 use crate::error::{CliError, Input, Usage};
-use hyperinf::store::{Checkpoint, GradientPair, IdColumn, Ids, ProjectionSpec};
+use hyperinf::store::{Checkpoint, GradientPair, IdColumn, Ids, ProjectionSpec, Unit};
 
 /// The fewest resamples whose interval means something: its ends are the second and the last but one of 40.
 const RESAMPLES: usize = 40;
@@ -155,7 +155,9 @@ impl<'a> Variants<'a> {
     pub(super) fn inputs(&self) -> Vec<&'a Path> {
         let ScoreArgs { train_gradients, query_gradients, variants, .. } = self.args;
         let others = [&variants.curvature_gradients, &variants.contrast_gradients, &variants.groups];
-        let others = others.into_iter().filter_map(|path| path.as_deref());
+        let ids =
+            [&variants.train_ids, &variants.query_ids].into_iter().flatten().map(|named| file_and_column(named).0);
+        let others = others.into_iter().filter_map(|path| path.as_deref()).chain(ids);
         let moments = self.checkpoints.iter().flat_map(|&(train, query, _)| [train, query]);
         [train_gradients.as_path(), query_gradients.as_path()].into_iter().chain(others).chain(moments).collect()
     }
@@ -173,7 +175,9 @@ impl<'a> Variants<'a> {
     pub(super) fn groups(&self, samples: usize) -> Result<Option<Grouped>, CliError> {
         let Some(path) = &self.args.variants.groups else { return Ok(None) };
         let error = |source| Input::File { what: "groups", path: path.clone(), source };
-        let text = fs::read_to_string(path).map_err(|e| error(format!("it cannot be read as text: {e}").into()))?;
+        let text = regular(path).map_err(|e| error(e.into()))?;
+        let text = String::from_utf8(text)
+            .map_err(|e| error(format!("it cannot be read as text: {}", e.utf8_error()).into()))?;
         let groups = Groups::parse(&text, samples).map_err(|e| error(e.into()))?;
         let pool: Pool = self.args.variants.group_scores.unwrap_or_default().into();
         let summary = GroupSummary {
@@ -185,21 +189,42 @@ impl<'a> Variants<'a> {
         Ok(Some(Grouped { groups, pool, summary }))
     }
 
-    /// The result, from the scores of each query to be resampled, or of each projection.
-    pub(super) fn outcome(&self, scores: Scores, queries: usize, groups: Option<Grouped>) -> Result<Outcome, CliError> {
-        let (scores, ids, groups) = match groups {
-            None => {
-                let ids = IdColumn::numbered(scores.samples());
-                (scores, ids, None)
-            }
-            Some(Grouped { groups, pool, summary }) => {
-                let scores = groups.of_train(&scores, pool)?;
-                (scores, IdColumn::Names(groups.ids), Some(summary))
+    /// The ids of training samples and queries, from `--train-ids` and `--query-ids`.
+    pub(super) fn ids(&self, samples: usize, queries: usize) -> Result<Ids, CliError> {
+        let read = |what, named: &Option<String>, count| match named {
+            None => Ok(IdColumn::numbered(count)),
+            Some(named) => {
+                let (path, column) = file_and_column(named);
+                let error = |source| Input::File { what, path: path.to_owned(), source };
+                sample_ids(path, column, count).map_err(|e| CliError::from(error(e.into())))
             }
         };
+        let VariantArgs { train_ids, query_ids, .. } = &self.args.variants;
+        let (train, queries) = (read("training ids", train_ids, samples)?, read("query ids", query_ids, queries)?);
+        Ok(Ids { queries, train, unit: Unit::Sample })
+    }
+
+    /// The result, from the scores of each query to be resampled, or of each projection.
+    pub(super) fn outcome(
+        &self,
+        scores: Scores,
+        queries: usize,
+        ids: Ids,
+        groups: Option<Grouped>,
+    ) -> Result<Outcome, CliError> {
+        let (scores, ids, groups) = match groups {
+            None => (scores, ids, None),
+            Some(Grouped { groups, pool, summary }) => {
+                let scores = groups.of_train(&scores, pool)?;
+                (scores, Ids { train: IdColumn::Names(groups.ids), unit: Unit::Group, ..ids }, Some(summary))
+            }
+        };
+        // The mean query and contrasts have no id of their own.
+        let numbered = IdColumn::numbered(if self.repeats.is_some() { 1 } else { scores.queries() });
+        let single = self.query_mode() == QueryModeArg::Each && scores.queries() == queries;
+        let ids = if single && self.repeats.is_none() { ids } else { Ids { queries: numbered, ..ids } };
         let (spread, over, resamples, seed, level) = match &self.repeats {
             None => {
-                let ids = Ids { queries: IdColumn::numbered(scores.queries()), train: ids };
                 return Ok(Outcome { scores, spread: None, ids, groups, uncertainty: None });
             }
             Some(Repeats::Queries(settings)) => {
@@ -217,10 +242,26 @@ impl<'a> Variants<'a> {
         Ok(Outcome {
             scores: Scores { rows: vec![spread.mean.clone()] },
             spread: Some(spread),
-            ids: Ids { queries: IdColumn::numbered(1), train: ids },
+            ids,
             groups,
             uncertainty: Some(uncertainty),
         })
+    }
+}
+
+/// The bytes of a file; reading a named pipe would wait for its other end.
+fn regular(path: &Path) -> std::io::Result<Vec<u8>> {
+    match std::fs::metadata(path)?.is_file() {
+        true => std::fs::read(path),
+        false => Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a regular file")),
+    }
+}
+
+/// The parts of `FILE[:COLUMN]`; a colon is part of the name of a file that has it.
+fn file_and_column(named: &str) -> (&Path, Option<&str>) {
+    match named.rsplit_once(':') {
+        Some((file, column)) if !column.is_empty() && !Path::new(named).exists() => (Path::new(file), Some(column)),
+        _ => (Path::new(named), None),
     }
 }
 

@@ -10,9 +10,7 @@ use super::{SideSweep, Sweep};
 use crate::args::{QueryModeArg, StructureArg};
 use crate::error::CliError;
 use crate::score::{Input, counted, entries, flags, input};
-use hyperinf::store::{
-    Cells, Column, GradientPair, IdColumn, Ids, Precision, ProjectionSpec, Staged, Table, cell, ranks,
-};
+use hyperinf::store::{Cells, Column, GradientPair, Ids, Precision, ProjectionSpec, Staged, Table, cell, ranks};
 
 /// The sweep and its settings.
 #[derive(Serialize)]
@@ -315,7 +313,7 @@ pub(super) fn stage_scores<'a>(
     summary: &Summary,
 ) -> std::result::Result<Staged<'a>, CliError> {
     let scores = &sweep.sides[0].found[0].scores;
-    let ids = Ids { queries: IdColumn::numbered(scores.queries()), train: IdColumn::numbered(scores.samples()) };
+    let ids = Ids::numbered(scores.queries(), scores.samples());
     let rank = |side: &SideSweep| side.variant.rank.map(|rank| rank.to_string()).unwrap_or_default();
     let names: Vec<[String; 2]> = sweep.sides.iter().map(|s| [side_of(s).unwrap_or_default(), rank(s)]).collect();
     let tables = sweep.sides.iter().zip(&names).flat_map(|(side, [name, rank])| {

@@ -186,6 +186,7 @@ fn a_file_that_is_no_bank_is_left_alone() {
         assert_eq!(fs::read_to_string(folder.file("precious.json")).expect("it is there"), text);
     }
     // A result would replace the bank, whether it is there or not.
+    fs::create_dir(folder.file("found")).expect("the failed run left no empty folder");
     for bank in ["found/summary.json", "found/methods.png", "./found/../found/methods.csv"] {
         for text in [None, Some("not yet")] {
             text.iter().for_each(|text| folder.write_bytes(bank, text.as_bytes()));

@@ -94,8 +94,11 @@ fn the_guide_scores_gradients() {
     let folder = Folder::new();
     if let Ok(python) = env::var("HYPERINF_GUIDE_PYTHON") {
         let scripts = blocks(&section("Gradients from PyTorch"), "python");
-        assert_eq!(scripts.len(), 1);
-        run(&folder, &python, &scripts[0]);
+        assert_eq!(scripts.len(), 2);
+        // The second uses the model of the first.
+        run(&folder, &python, &scripts.concat());
+        let inspect = "hyperinf inspect with_bias.safetensors --numbers";
+        run(&folder, "sh", inspect);
     } else {
         for file in ["train.safetensors", "query.safetensors"] {
             let fixture = fixtures::path(&format!("lora_tiny/{file}"));

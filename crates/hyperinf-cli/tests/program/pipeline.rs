@@ -3,7 +3,7 @@
 use hyperinf_tests::compare::assert_close;
 use serde_json::{Value, json};
 
-use crate::support::{Folder, device_names, read_scores};
+use crate::support::{Folder, csv_rows, device_names, read_scores};
 use crate::texts::{bert, completions, jsonl, llama, model, three_classes, two_kinds};
 
 const TRAINED: [&str; 9] =
@@ -40,7 +40,7 @@ fn an_encoder_from_rows_to_clean_rows() {
         finetune_encoder(&folder, &device);
         assert_eq!(
             folder.files_in("adapter"),
-            ["adapter_config.json", "adapter_model.safetensors", "hyperinf.json", "training_log.jsonl"]
+            ["adapter_config.json", "adapter_model.safetensors", "hyperinf.json", "summary.json", "training_log.jsonl"]
         );
         assert_eq!(folder.json("adapter/hyperinf.json")["labels"]["names"], json!(["animal", "water"]));
         let log = folder.lines("adapter/training_log.jsonl");
@@ -58,7 +58,7 @@ fn an_encoder_from_rows_to_clean_rows() {
         assert_eq!(folder.files_in("found"), ["cleaned.jsonl", "summary.json", "suspicious.csv"]);
         let table = folder.text("found/suspicious.csv");
         let mut lines = table.lines();
-        assert_eq!(lines.next(), Some("rank,id,text,label,score,training_loss,self_influence"));
+        assert_eq!(lines.next(), Some("rank,id,text,label,predicted,probability,score,training_loss,self_influence"));
         let found: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
         assert_eq!(found.len(), 60);
         let mut first: Vec<usize> = found[..3].iter().map(|cells| cells[1].parse().expect("a row's number")).collect();
@@ -69,10 +69,10 @@ fn an_encoder_from_rows_to_clean_rows() {
             assert_eq!(cells[0], (place + 1).to_string());
             assert_eq!((cells[2], cells[3]), (text(&rows[row], "text"), text(&rows[row], "label")));
         }
-        let score = |cells: &[&str]| cells[4].parse::<f64>().expect("a number");
+        let score = |cells: &[&str]| cells[6].parse::<f64>().expect("a number");
         assert!(found.windows(2).all(|pair| score(&pair[0]) <= score(&pair[1])), "the lowest score first");
         let positive = |cell: &str| cell.parse::<f64>().is_ok_and(|value| value > 0.0);
-        assert!(found.iter().all(|cells| positive(cells[5]) && positive(cells[6])), "losses and self-influence");
+        assert!(found.iter().all(|cells| positive(cells[7]) && positive(cells[8])), "losses and self-influence");
         // 5 % of 60 rows are three.
         let clean: Vec<Value> = (0..60).filter(|row| !wrong.contains(row)).map(|row| rows[row].clone()).collect();
         assert_eq!(folder.text("found/cleaned.jsonl"), jsonl(&clean));
@@ -82,7 +82,14 @@ fn an_encoder_from_rows_to_clean_rows() {
         let kept: Vec<usize> = found[40..].iter().map(|cells| cells[1].parse().expect("a row's number")).collect();
         let expected: Vec<Value> = (0..60).filter(|row| kept.contains(row)).map(|row| rows[row].clone()).collect();
         assert_eq!(chosen, jsonl(&expected), "the best, in the order of the file");
-        assert_eq!(folder.files_in("chosen"), ["selected.jsonl", "summary.json"]);
+        assert_eq!(folder.files_in("chosen"), ["ranking.csv", "selected.jsonl", "summary.json"]);
+        let ranking = csv_rows(&folder.file("chosen/ranking.csv"));
+        let best: Vec<bool> = ranking.iter().map(|row| row["selected"] == "true").collect();
+        assert_eq!(best, (0..60).map(|place| place < 20).collect::<Vec<_>>());
+        // The same scores as those of `detect`, from the other end.
+        for (row, cells) in ranking.iter().zip(found.iter().rev()) {
+            assert_eq!(row["score"], cells[4], "{row:?}");
+        }
     }
 }
 
@@ -271,7 +278,10 @@ fn results_of_an_earlier_run_do_not_stay_beside_new_ones() {
     folder.write_bytes("train.csv", b"text,label\nfox,0\nriver,1\n");
     let run = |command, train, set, out, more: &[&str]| {
         let args = ["--train", train, set, "query.jsonl", "--truncate", "--method", "identity", "--out", out];
-        folder.succeed(command, &bert(), &[&args[..], more].concat()).stderr
+        let stderr = folder.succeed(command, &bert(), &[&args[..], more].concat()).stderr;
+        // The tiny model has learned nothing, which is another warning.
+        let about = stderr.lines().filter(|line| line.contains("earlier run"));
+        about.map(|line| format!("{line}\n")).collect::<String>()
     };
     let told = |names: &str, out: &str| format!("warning: results of an earlier run are removed: {names} in {out}\n");
 
@@ -298,7 +308,7 @@ fn results_of_an_earlier_run_do_not_stay_beside_new_ones() {
     let select = |train| run("select", train, "--validation", "chosen", &["--keep", "1"]);
     assert_eq!(select("train.jsonl"), "");
     assert_eq!(select("train.csv"), told("`selected.jsonl`", "chosen"));
-    assert_eq!(folder.files_in("chosen"), ["selected.csv", "summary.json"]);
+    assert_eq!(folder.files_in("chosen"), ["ranking.csv", "selected.csv", "summary.json"]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use hyperinf::curvature::Damping;
 use hyperinf::gradients::{Block, Entries, Gradients, Projection};
-use hyperinf::scoring::{CurvatureFrom, Gfim, Moments, Options, ProjectedSource, attribute, principal};
+use hyperinf::scoring::{CurvatureFrom, Moments, Options, ProjectedSource, attribute, principal};
 use hyperinf_tests::compare::assert_close;
 use hyperinf_tests::devices;
 use serde_json::{Value, json};
@@ -45,7 +45,7 @@ fn scores_are_those_of_projected_gradients() {
                 ("shampoo", false),
                 ("diagonal", true),
             ] {
-                let options = Options::named(method, Gfim::default()).expect("the method is known");
+                let options = Options::named(method).expect("the method is known");
                 let options = Options { merged, damping: Damping::Relative(0.3), ..options };
                 let expected = attribute(&small[0], &small[1], CurvatureFrom::Training, &options)
                     .expect("the gradients are numbers");

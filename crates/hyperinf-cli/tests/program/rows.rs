@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use arrow_array::types::Int32Type;
 use arrow_array::{ArrayRef, DictionaryArray, RecordBatch, StringArray};
-use arrow_schema::{Field, Schema};
-use hyperinf::data::{BadRow, DataError, Dataset, LabelledText, ReadOptions, Reason};
+use hyperinf::data::{DataError, Dataset, LabelledText, ReadOptions};
 use hyperinf::scoring::Set;
 use parquet::arrow::ArrowWriter;
 use proptest::collection::vec;
@@ -67,51 +66,22 @@ fn categories_without_a_value_are_no_values() {
     assert_eq!(read(&folder.file("rows.parquet")).expect("it can be read").rows.len(), 2);
 }
 
-#[test]
-fn columns_of_one_name_are_an_error() {
-    let folder = Folder::new();
-    let texts: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
-    let schema =
-        Schema::new(["text", "label", "label"].map(|n| Field::new(n, texts.data_type().clone(), false)).to_vec());
-    let batch = RecordBatch::try_new(Arc::new(schema), vec![texts.clone(), texts.clone(), texts]);
-    folder.write_bytes("rows.parquet", &table(&batch.expect("the columns are of one length")));
-    folder.write_bytes("rows.csv", b"text,label,label\na,b,c\n");
-    for name in ["rows.parquet", "rows.csv"] {
-        let error = read(&folder.file(name)).expect_err("which label is meant?");
-        assert!(matches!(error, DataError::DuplicateColumn { column } if column == "label"), "{name}");
-    }
-}
-
-#[test]
-fn an_open_quote_takes_no_rows_in_silence() {
-    let folder = Folder::new();
-    for rest in ["", "b,1\n", "b,1\nc,\"0\"", "b,\"0\"\n"] {
-        folder.write_bytes("rows.csv", format!("text,label\na,1\nx,\"0\n{rest}").as_bytes());
-        let open = read(&folder.file("rows.csv")).expect("there is a good row").bad;
-        assert_eq!(open, [BadRow { row: 1, line: Some(3), reason: Reason::OpenQuote }], "{rest:?}");
-    }
-    for closed in ["x,\"0\"", "x,\"0\n\"", "x,0\r\n", "\"x\"\"\",0\n\n", "5\" pipe,0"] {
-        folder.write_bytes("rows.csv", format!("text,label\na,1\n{closed}").as_bytes());
-        assert_eq!(read(&folder.file("rows.csv")).expect("both rows are good").rows.len(), 2, "{closed:?}");
-    }
-}
-
 proptest! {
     #[test]
     fn what_was_written_is_read(records in records()) {
         let folder = Folder::new();
         let lines = records.iter().map(|(text, label)| format!("{}\n", json!({ "text": text, "label": label })));
         folder.write_bytes("rows.jsonl", lines.collect::<String>().as_bytes());
-        for (name, delimiter) in [("rows.csv", b','), ("rows.tsv", b'\t')] {
-            let mut writer = csv::WriterBuilder::new().delimiter(delimiter).from_writer(Vec::new());
-            writer.write_record(["label", "text"]).expect("memory can be written");
-            for (text, label) in &records {
-                writer.write_record([label, text]).expect("memory can be written");
-            }
-            folder.write_bytes(name, &writer.into_inner().expect("memory can be written"));
+        let array: Vec<_> = records.iter().map(|(text, label)| json!({ "text": text, "label": label })).collect();
+        folder.write_bytes("rows.json", json!(array).to_string().as_bytes());
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        writer.write_record(["label", "text"]).expect("memory can be written");
+        for (text, label) in &records {
+            writer.write_record([label, text]).expect("memory can be written");
         }
+        folder.write_bytes("rows.csv", &writer.into_inner().expect("memory can be written"));
         folder.write_bytes("rows.parquet", &parquet(&records));
-        for name in ["rows.jsonl", "rows.csv", "rows.tsv", "rows.parquet"] {
+        for name in ["rows.jsonl", "rows.json", "rows.csv", "rows.parquet"] {
             check(&read(&folder.file(name)).expect(name), &records)?;
         }
     }
@@ -119,7 +89,7 @@ proptest! {
     #[test]
     fn arbitrary_text_never_panics(bytes in vec(prop::sample::select(b"{}[]\":,\r\n\\ textlabel01\xef\xbb\xbf".to_vec()), 0..200)) {
         let folder = Folder::new();
-        for name in ["rows.jsonl", "rows.csv", "rows.tsv", "rows.parquet"] {
+        for name in ["rows.jsonl", "rows.json", "rows.csv", "rows.tsv", "rows.parquet"] {
             folder.write_bytes(name, &bytes);
             let found = read(&folder.file(name));
             if let Ok(found) = found {

@@ -305,7 +305,7 @@ fn files_that_are_no_data_sets() {
         ("empty.jsonl", &b""[..], &["no rows"][..]),
         ("blank.jsonl", b"\n\n", &["no rows"]),
         ("header.csv", b"text,label\n", &["no rows"]),
-        ("twice.csv", b"text,label,text\na,0,b\n", &["the column `text` twice"]),
+        ("twice.csv", b"text,label,text\na,0,b\n", &["several columns named `text`"]),
         ("short.csv", b"text,label\nfox,0\nfox\nfox,1\n", &["line 3 (row 1)", "1 fields, the header has 2"]),
         ("latin.csv", b"text,label\nfox,0\nf\xf6x,1\n", &["line 3 (row 1)", "not UTF-8"]),
         ("latin.jsonl", b"{\"text\": \"f\xf6x\", \"label\": 1}\n", &["line 1 (row 0)", "not UTF-8"]),

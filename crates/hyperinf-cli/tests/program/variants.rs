@@ -162,13 +162,16 @@ fn groups_are_scored_instead_of_samples() {
         let text = folder.score(&args).stdout;
         assert!(text.contains("6 training samples") && text.contains("3 groups") && text.contains(needle), "{text}");
         let ids = ["book", "letter", "note"];
-        let best = told["rankings"][0]["most_helpful"][0]["train_id"].as_str().expect("a group's name");
+        let best = told["rankings"][0]["most_helpful"][0]["group_id"].as_str().expect("a group's name");
         assert!(ids.contains(&best), "{best}");
+        // Three groups fill no two lists: each is shown once for each of the three queries.
+        assert_eq!(ids.map(|id| text.matches(id).count()), [3; 3], "{text}");
     }
     let run = folder.score(&["--method", "exact", "--groups", "groups.txt", "--output", "scores.csv"]);
     assert_eq!(run.code, Some(0), "{run:?}");
     let text = fs::read_to_string(folder.file("scores.csv")).expect("the program wrote it");
     assert_eq!(text.lines().count(), 1 + 3 * 3);
+    assert!(text.starts_with("query_id,group_id,score,rank\n"), "{text}");
     assert!(text.lines().any(|line| line.starts_with("0,book,")), "{text}");
 }
 

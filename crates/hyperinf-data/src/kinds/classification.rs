@@ -1,7 +1,9 @@
 use burn::tensor::Device;
+use hyperinf_gradients::{Tape, Task};
+use hyperinf_linalg::host;
 use hyperinf_models::{
-    Adapter, ClassifierOptions, EncoderClassifier, Limit, LoadError, LoadedModel, ModelKind, Sample, TextTokenizer,
-    TokenizedSample, load_classifier,
+    Adapter, ClassifierOptions, EncoderClassifier, Limit, LoadError, LoadedModel, ModelKind, OwnHead, Sample,
+    SampleModel, TextTokenizer, TokenizedSample, TrainConfig, load_classifier,
 };
 
 use crate::columns::{Cells, Header, Role};
@@ -9,6 +11,7 @@ use crate::dataset::{Content, Dataset};
 use crate::kind::{Kind, Prepared, known_tokens};
 use crate::labels::Labels;
 use crate::model_files::ModelFiles;
+use crate::prediction::Prediction;
 use crate::{DataError, Notice, Reason, RunError};
 
 /// Names of a text with the name of its second text, if it has one.
@@ -73,7 +76,11 @@ impl Content for LabelledText {
                          question1 and question2",
                     )
                 })?;
-                (usual.0.to_owned(), pair.or_else(|| usual.1.map(str::to_owned)))
+                // A second text that no row has is none: GLUE's single texts come with an empty `text_b`.
+                let second =
+                    usual.1.map(|second| header.holds_values(second).map(|holds| (second, holds))).transpose()?;
+                let second = second.filter(|&(_, holds)| holds).map(|(second, _)| second.to_owned());
+                (usual.0.to_owned(), pair.or(second))
             }
         };
         let label = header.find("label", &options.label, &["label", "labels"])?;
@@ -92,7 +99,7 @@ impl Content for LabelledText {
 
     fn read(columns: &LabelledColumns, cells: Cells<'_>) -> Result<Self, Reason> {
         let pair = columns.pair.as_ref().map(|column| cells.text(column)).transpose()?;
-        Ok(Self { text: cells.text(&columns.text)?, pair, label: cells.name(&columns.label)? })
+        Ok(Self { text: cells.text(&columns.text)?, pair, label: cells.label(&columns.label)? })
     }
 
     fn text(&self) -> String {
@@ -116,21 +123,31 @@ impl Kind for TextClassification {
     const USUAL_LENGTH: usize = 512;
     const ADAPTED: &'static [&'static str] = &["query", "value"];
 
+    /// 2e-3 in batches of 16: a new head, and adapters whose gradients it passes on, learn from a few hundred rows.
+    fn training() -> TrainConfig {
+        TrainConfig { learning_rate: 2e-3, batch_size: 16, ..TrainConfig::default() }
+    }
+
     fn matches(kind: ModelKind) -> bool {
         kind == ModelKind::Encoder
     }
 
     fn load(
         files: &ModelFiles,
-        adapter: &Adapter,
-        train: &Dataset<LabelledText>,
+        adapter: Option<&Adapter>,
+        rows: &Dataset<LabelledText>,
         device: &Device,
     ) -> Result<Prepared<Self>, RunError> {
-        let options = ClassifierOptions { classes: adapter.classes(), ..ClassifierOptions::default() };
-        let loaded = load_classifier(files.path(), &options, device).map_err(files.of_model())?;
-        let model = adapter.apply(loaded.model).map_err(files.of_adapter())?;
-        let labels = labels(files, model.classes(), loaded.report.labels);
-        labels.check(&train.rows).map_err(RunError::data(train))?;
+        let own_head = if adapter.is_some_and(Adapter::has_head) { OwnHead::Replaced } else { OwnHead::Used };
+        let classes = adapter.and_then(Adapter::classes);
+        let options = ClassifierOptions { classes, own_head, ..ClassifierOptions::default() };
+        let LoadedModel { mut model, report } =
+            load_classifier(files.path(), &options, device).map_err(files.of_model())?;
+        if let Some(adapter) = adapter {
+            model = adapter.apply(model).map_err(files.of_adapter())?;
+        }
+        let labels = labels(files, model.classes(), report.labels);
+        labels.check(&rows.rows).map_err(RunError::data(rows))?;
         Ok(Prepared { model, processor: LabelledProcessor { tokenizer: files.tokenizer()?, labels } })
     }
 
@@ -147,10 +164,13 @@ impl Kind for TextClassification {
             let source = DataError::OneLabel { label: label.clone(), rows: train.rows.len() };
             return Err(RunError::data(train)(source));
         }
-        let load = |classes| load_classifier(files.path(), &ClassifierOptions { classes, head: None, seed }, device);
+        let load = |classes, own_head| {
+            load_classifier(files.path(), &ClassifierOptions { classes, head: None, seed, own_head }, device)
+        };
         let processor = |labels| Ok::<_, RunError>(LabelledProcessor { tokenizer: files.tokenizer()?, labels });
-        match load(None) {
-            Err(LoadError::NoHead { .. }) => {}
+        match load(None, OwnHead::Used) {
+            // A head that is about to be replaced keeps nobody from the encoder.
+            Err(LoadError::NoHead { .. } | LoadError::OwnHead(_)) => {}
             loaded => {
                 let LoadedModel { model, report } = loaded.map_err(files.of_model())?;
                 let own = report.labels.map_or_else(|| Labels::numbered(model.classes()), Labels::of_model);
@@ -160,7 +180,7 @@ impl Kind for TextClassification {
                 notify(Notice::NewHead { data: found.names.clone(), model: own.names });
             }
         }
-        let model = load(Some(found.names.len())).map_err(files.of_model())?.model;
+        let model = load(Some(found.names.len()), OwnHead::Replaced).map_err(files.of_model())?.model;
         Ok(Prepared { model, processor: processor(found)? })
     }
 
@@ -182,6 +202,20 @@ impl Kind for TextClassification {
         let found = tokenizer.classification(&content.text, content.pair.as_deref(), class, limit)?;
         known_tokens(&found.sample.tokens, model.encoder.config().vocabulary)?;
         Ok(found)
+    }
+
+    fn predict(model: &EncoderClassifier, samples: &[&Sample]) -> Result<Vec<Prediction>, RunError> {
+        let batch = model.collate(samples)?;
+        let logits = model.forward(&batch, &mut Tape::off());
+        let losses = host(model.loss(logits.clone(), &batch))?;
+        let logits = host(logits)?;
+        let rows = samples.iter().zip(losses).zip(logits.chunks(model.classes()));
+        Ok(rows.map(|((sample, loss), logits)| Prediction::of_class(loss, sample.label, logits)).collect())
+    }
+
+    /// The losses of two classes say everything, those of more do not.
+    fn prediction_of_loss(model: &EncoderClassifier, sample: &Sample, loss: f64) -> Option<Prediction> {
+        (model.classes() == 2).then(|| Prediction::of_two_classes(loss, sample.label))
     }
 
     fn bytes(sample: &Sample) -> Vec<u8> {

@@ -1,13 +1,16 @@
 use burn::tensor::Device;
-use hyperinf_gradients::Estimate;
+use hyperinf_gradients::{Estimate, Tape, Task};
+use hyperinf_linalg::host;
 use hyperinf_models::{
-    Adapter, CausalLm, Limit, LmSample, Message, ModelKind, TextTokenizer, TokenizedSample, load_causal_lm,
+    Adapter, CausalLm, Limit, LmSample, Message, ModelKind, SampleModel, TextTokenizer, TokenizedSample, TrainConfig,
+    load_causal_lm,
 };
 
 use crate::columns::{Cells, Header, Role};
 use crate::dataset::{Content, Dataset};
 use crate::kind::{Kind, Prepared, known_tokens};
 use crate::model_files::ModelFiles;
+use crate::prediction::{Predicted, Prediction};
 use crate::{Choice, DataError, Notice, Reason, RunError};
 
 /// Language modelling: a decoder that predicts the next token.
@@ -147,18 +150,24 @@ impl Kind for LanguageModel {
     const USUAL_LENGTH: usize = 2048;
     const ADAPTED: &'static [&'static str] = &["q_proj", "v_proj"];
 
+    fn training() -> TrainConfig {
+        TrainConfig { learning_rate: 2e-4, ..TrainConfig::default() }
+    }
+
     fn matches(kind: ModelKind) -> bool {
         kind == ModelKind::CausalLm
     }
 
     fn load(
         files: &ModelFiles,
-        adapter: &Adapter,
-        _train: &Dataset<Passage>,
+        adapter: Option<&Adapter>,
+        _rows: &Dataset<Passage>,
         device: &Device,
     ) -> Result<Prepared<Self>, RunError> {
-        let model = load_causal_lm(files.path(), device).map_err(files.of_model())?.model;
-        let model = adapter.apply(model).map_err(files.of_adapter())?;
+        let mut model = load_causal_lm(files.path(), device).map_err(files.of_model())?.model;
+        if let Some(adapter) = adapter {
+            model = adapter.apply(model).map_err(files.of_adapter())?;
+        }
         Ok(Prepared { model, processor: files.tokenizer()? })
     }
 
@@ -188,6 +197,16 @@ impl Kind for LanguageModel {
         Ok(found)
     }
 
+    fn predict(model: &CausalLm, samples: &[&LmSample]) -> Result<Vec<Prediction>, RunError> {
+        let batch = model.collate(samples)?;
+        let losses = host(model.loss(model.forward(&batch, &mut Tape::off()), &batch))?;
+        Ok(samples.iter().zip(losses).map(|(sample, loss)| of_tokens(sample, loss)).collect())
+    }
+
+    fn prediction_of_loss(_: &CausalLm, sample: &LmSample, loss: f64) -> Option<Prediction> {
+        Some(of_tokens(sample, loss))
+    }
+
     fn bytes(sample: &LmSample) -> Vec<u8> {
         let tokens = sample.tokens.iter().flat_map(|token| token.to_le_bytes());
         tokens.chain(sample.scored.iter().map(|&scored| u8::from(scored))).collect()
@@ -203,4 +222,9 @@ impl Kind for LanguageModel {
             Estimate::Empirical | Estimate::Sampled { .. } | Estimate::GaussNewton { sketch: Some(_) } => Ok(()),
         }
     }
+}
+
+fn of_tokens(sample: &LmSample, loss: f64) -> Prediction {
+    let scored = sample.scored.iter().filter(|scored| **scored).count();
+    Prediction { loss, target: Predicted::Tokens(scored) }
 }

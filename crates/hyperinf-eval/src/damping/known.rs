@@ -1,5 +1,5 @@
-use std::fs;
 use std::path::Path;
+use std::{fs, io};
 
 /// Characters of a wrong line that an error repeats.
 const SHOWN: usize = 40;
@@ -39,6 +39,10 @@ pub enum KnownError {
 ///
 /// If the file cannot be read, a line is not an index below `samples`, or no sample or every sample is named.
 pub fn known_bad(path: &Path, samples: usize) -> Result<Vec<bool>, KnownError> {
+    if !fs::metadata(path)?.is_file() {
+        // Reading a named pipe would wait for its other end.
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file").into());
+    }
     let text = fs::read_to_string(path)?;
     let mut bad = vec![false; samples];
     for (place, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {

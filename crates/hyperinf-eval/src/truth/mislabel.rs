@@ -122,7 +122,7 @@ fn suspicions(ensemble: &Ensemble, dampings: &[f64]) -> Result<Vec<Vec<f64>>, Tr
     let mut sums: Vec<Vec<f64>> = vec![Vec::new(); BASELINES.len() + dampings.len()];
     for model in &ensemble.models {
         let found = baselines(model, &ensemble.train)?;
-        let exact = Options::named("exact", Default::default()).expect("the registry has the exact method");
+        let exact = Options::named("exact").expect("the registry has the exact method");
         let mut series = vec![found.losses, found.gradient_norms];
         for &factor in dampings {
             let options = Options { damping: Damping::Relative(factor), ..exact.clone() };

@@ -1,7 +1,7 @@
 use burn::module::Module;
 
 use super::init::Init;
-use crate::{AdaptableLinear, LoraConfig, ModelError};
+use crate::{AdaptableEmbedding, AdaptableLinear, LoraConfig, ModelError};
 
 /// A model whose linear layers can be adapted.
 ///
@@ -17,6 +17,27 @@ pub trait Adaptable: Module {
     #[must_use]
     fn freeze_base(self) -> Self {
         self.no_grad()
+    }
+
+    /// Calls `visit` with the output layer and its name, if it is a layer that only named adapters are added to, as
+    /// PEFT's: the head of a language model.
+    fn visit_head(&mut self, _visit: &mut dyn FnMut(&str, &mut AdaptableLinear)) {}
+
+    /// The token embedding and its name, if it can be adapted.
+    fn embedding(&mut self) -> Option<(&'static str, &mut AdaptableEmbedding)> {
+        None
+    }
+
+    /// Whether the output layer is the token embedding.
+    fn is_tied(&self) -> bool {
+        false
+    }
+
+    /// The model with an output layer of its own, which starts as a copy of the token embedding that it was tied to. A
+    /// model that is not tied stays as it is.
+    #[must_use]
+    fn untied(self) -> Self {
+        self
     }
 }
 

@@ -1,4 +1,4 @@
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use hyperinf_gradients::{Family, Likelihood, Tape, Task};
@@ -6,7 +6,8 @@ use hyperinf_ops::cross_entropy;
 
 use super::builder::{self, Builder};
 use crate::{
-    Adaptable, AdaptableLinear, CheckpointNames, Decoder, DecoderConfig, LmBatch, LmSample, ModelError, SampleModel,
+    Adaptable, AdaptableEmbedding, AdaptableLinear, CheckpointNames, Decoder, DecoderConfig, LmBatch, LmSample,
+    LoraLinear, ModelError, SampleModel,
 };
 
 /// The output layer of a language model: how hidden states become logits.
@@ -27,7 +28,7 @@ pub enum LmHead {
 pub struct CausalLm {
     decoder: Decoder,
     /// `[d, vocabulary]`; `None` if the embedding is used.
-    lm_head: Option<Linear>,
+    lm_head: Option<AdaptableLinear>,
 }
 
 impl CausalLm {
@@ -59,7 +60,7 @@ impl CausalLm {
         let decoder = Decoder::build(builder, "model.", config)?;
         let lm_head = match head {
             LmHead::Tied => None,
-            LmHead::Separate => Some(builder.linear("lm_head", width, vocabulary, false)?),
+            LmHead::Separate => Some(AdaptableLinear::Plain(builder.linear("lm_head", width, vocabulary, false)?)),
         };
         Ok(Self { decoder, lm_head })
     }
@@ -81,14 +82,22 @@ impl CausalLm {
     /// If a token is not in the vocabulary.
     pub fn logits(&self, tokens: Tensor<2, Int>, tape: &mut Tape) -> Tensor<3> {
         let hidden = self.decoder.forward(tokens, tape);
+        if let Some(lora) = self.head_adapter() {
+            return lora.forward(hidden, tape);
+        }
         let [n, t, d] = hidden.dims();
         self.vocabulary_product(hidden.reshape([n * t, d])).reshape([n, t, self.decoder.config().vocabulary])
+    }
+
+    fn head_adapter(&self) -> Option<&LoraLinear> {
+        self.lm_head.as_ref().and_then(AdaptableLinear::adapter)
     }
 
     /// Hidden states `[m, d]` to logits `[m, vocabulary]`.
     pub(crate) fn vocabulary_product(&self, hidden: Tensor<2>) -> Tensor<2> {
         match &self.lm_head {
-            Some(head) => head.forward(hidden),
+            Some(AdaptableLinear::Plain(head)) => head.forward(hidden),
+            Some(AdaptableLinear::Lora(lora)) => lora.forward(hidden, &mut Tape::off()),
             None => hidden.matmul(self.decoder.embedding().transpose()),
         }
     }
@@ -100,6 +109,12 @@ impl Task for CausalLm {
     fn forward(&self, batch: &LmBatch, tape: &mut Tape) -> Tensor<2> {
         let hidden = self.decoder.forward(batch.tokens.clone(), tape);
         let [n, t, d] = hidden.dims();
+        if let Some(lora) = self.head_adapter() {
+            // A tape needs samples and positions apart: logits of positions without a target are computed too.
+            let logits = lora.forward(hidden, tape);
+            let vocabulary = logits.dims()[2];
+            return logits.reshape([n * t, vocabulary]).select(0, batch.places.clone());
+        }
         self.vocabulary_product(hidden.reshape([n * t, d]).select(0, batch.places.clone()))
     }
 
@@ -138,6 +153,27 @@ impl SampleModel for CausalLm {
 impl Adaptable for CausalLm {
     fn visit_layers(&mut self, visit: &mut dyn FnMut(&str, &mut AdaptableLinear)) {
         self.decoder.visit_layers("base_model.model.model.", visit);
+    }
+
+    fn is_tied(&self) -> bool {
+        self.head() == LmHead::Tied
+    }
+
+    fn untied(self) -> Self {
+        let Self { decoder, lm_head } = self;
+        let copy = || Linear { weight: Param::from_tensor(decoder.embedding().transpose()), bias: None };
+        let lm_head = lm_head.unwrap_or_else(|| AdaptableLinear::Plain(copy()));
+        Self { decoder, lm_head: Some(lm_head) }
+    }
+
+    fn visit_head(&mut self, visit: &mut dyn FnMut(&str, &mut AdaptableLinear)) {
+        if let Some(head) = &mut self.lm_head {
+            visit("base_model.model.lm_head", head);
+        }
+    }
+
+    fn embedding(&mut self) -> Option<(&'static str, &mut AdaptableEmbedding)> {
+        Some(("base_model.model.model.embed_tokens", self.decoder.adaptable_embedding()))
     }
 }
 

@@ -10,6 +10,9 @@ use crate::{
     SampleModel, TokenBatch,
 };
 
+/// More classes are taken for a mistake: the head's size would follow from a number that nothing else confirms.
+const MOST_CLASSES: usize = 65_536;
+
 /// The layers of a classifier that leave a capture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RecordedLayers {
@@ -40,7 +43,7 @@ impl EncoderClassifier {
     ///
     /// # Errors
     ///
-    /// If there are fewer than 2 classes, or the head needs a pooler and the encoder has none.
+    /// If there are fewer than 2 classes or more than 65,536, or the head needs a pooler and the encoder has none.
     pub fn new(
         encoder: Encoder,
         head: HeadKind,
@@ -48,7 +51,8 @@ impl EncoderClassifier {
         recorded: RecordedLayers,
         seed: u64,
     ) -> Result<Self, ModelError> {
-        check(classes >= 2, "classes", classes as f64, "at least 2")?;
+        let accepted = (2..=MOST_CLASSES).contains(&classes);
+        check(accepted, "classes", classes as f64, "at least 2 and at most 65536")?;
         if head == HeadKind::Pooler && !encoder.config().pooler {
             return Err(ModelError::NoPooler);
         }

@@ -1,12 +1,11 @@
 use burn::module::Module;
-use burn::nn::Embedding;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use hyperinf_gradients::Tape;
 
 use super::builder::Builder;
 use super::decoder_layer::{DecoderLayer, RmsNorm};
 use super::rotary::Rotary;
-use crate::{AdaptableLinear, DecoderConfig, ModelError};
+use crate::{AdaptableEmbedding, AdaptableLinear, DecoderConfig, ModelError};
 
 /// A transformer decoder of the Llama family (Touvron et al. 2023): Llama 2 and 3, SmolLM2, Qwen2, Mistral.
 ///
@@ -15,7 +14,7 @@ use crate::{AdaptableLinear, DecoderConfig, ModelError};
 /// not see it.
 #[derive(Module, Debug)]
 pub struct Decoder {
-    embed_tokens: Embedding,
+    embed_tokens: AdaptableEmbedding,
     layers: Vec<DecoderLayer>,
     norm: RmsNorm,
     #[module(skip)]
@@ -26,7 +25,9 @@ impl Decoder {
     pub(crate) fn build(builder: &mut Builder<'_>, prefix: &str, config: DecoderConfig) -> Result<Self, ModelError> {
         config.validate()?;
         Ok(Self {
-            embed_tokens: builder.embedding(&format!("{prefix}embed_tokens"), [config.vocabulary, config.width])?,
+            embed_tokens: AdaptableEmbedding::Plain(
+                builder.embedding(&format!("{prefix}embed_tokens"), [config.vocabulary, config.width])?,
+            ),
             layers: (0..config.layers)
                 .map(|index| DecoderLayer::build(builder, &format!("{prefix}layers.{index}"), &config))
                 .collect::<Result<_, _>>()?,
@@ -45,7 +46,7 @@ impl Decoder {
     pub fn forward(&self, tokens: Tensor<2, Int>, tape: &mut Tape) -> Tensor<3> {
         let [_, t] = tokens.dims();
         let device = tokens.device();
-        let mut x = self.embed_tokens.forward(tokens);
+        let mut x = self.embed_tokens.forward(tokens, tape);
         let rotary = Rotary::new(&self.config.rotary, self.config.head_size, t, &device, x.dtype());
         let full = hidden_keys(t, None, &device);
         let mut banded = None;
@@ -66,12 +67,17 @@ impl Decoder {
 
     /// The device that holds the weights.
     pub fn device(&self) -> Device {
-        self.embed_tokens.weight.val().device()
+        self.embed_tokens.base().weight.val().device()
     }
 
-    /// The token embedding `[vocabulary, d]`.
+    /// The token embedding `[vocabulary, d]`, without an adapter.
     pub(crate) fn embedding(&self) -> Tensor<2> {
-        self.embed_tokens.weight.val()
+        self.embed_tokens.base().weight.val()
+    }
+
+    /// The token embedding with its adapter, if it has one.
+    pub(crate) fn adaptable_embedding(&mut self) -> &mut AdaptableEmbedding {
+        &mut self.embed_tokens
     }
 
     /// Calls `visit` with every linear layer and its name, which starts with `prefix`, in the order of use.

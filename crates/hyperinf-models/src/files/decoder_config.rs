@@ -61,6 +61,7 @@ pub(super) fn decoder_config(fields: &Fields, family: DecoderFamily) -> Result<(
         feed_forward_bias,
         sliding_window: window(fields, family, layers)?,
     };
+    fields.checked(config.validate())?;
     let head = if fields.flag("tie_word_embeddings", false)? { LmHead::Tied } else { LmHead::Separate };
     Ok((config, head))
 }

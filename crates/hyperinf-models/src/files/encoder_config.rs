@@ -18,15 +18,16 @@ pub(super) fn encoder_config(fields: &Fields, family: EncoderFamily, pooler: boo
     };
     let positions = fields.size("max_position_embeddings")?;
     // RoBERTa's first position is the padding token's id plus 1.
-    let first_position = match family {
-        EncoderFamily::Bert => 0,
-        EncoderFamily::Roberta => fields.optional_size("pad_token_id")?.unwrap_or(1) + 1,
+    let padding = match family {
+        EncoderFamily::Bert => None,
+        EncoderFamily::Roberta => Some(fields.optional_size("pad_token_id")?.unwrap_or(1)),
     };
+    let first_position = padding.map_or(0, |padding| padding.saturating_add(1));
     let Some(max_tokens) = positions.checked_sub(first_position).filter(|&tokens| tokens > 0) else {
-        let expected = format!("more than {first_position}");
+        let expected = format!("more than `pad_token_id` + 1 with `pad_token_id` = {}", padding.unwrap_or(0));
         return Err(fields.refuse("max_position_embeddings", &json!(positions), &expected));
     };
-    Ok(EncoderConfig {
+    let config = EncoderConfig {
         family,
         vocabulary: fields.size("vocab_size")?,
         max_tokens,
@@ -40,5 +41,7 @@ pub(super) fn encoder_config(fields: &Fields, family: EncoderFamily, pooler: boo
         norm_epsilon: fields.number("layer_norm_eps")?.unwrap_or(1e-12),
         activation,
         pooler,
-    })
+    };
+    fields.checked(config.validate())?;
+    Ok(config)
 }

@@ -146,6 +146,23 @@ pub enum LoadError {
         /// The shape of the parameter, in the file's order.
         expected: Vec<usize>,
     },
+    /// A tensor has another shape than the settings of `config.json` say.
+    #[error("tensor `{name}` of `{}` is {found:?}, but {settings} asks for {expected}", path.display())]
+    Size {
+        /// The model.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The settings that differ, with their values.
+        settings: String,
+        /// The shape that they call for.
+        expected: String,
+    },
+    /// The classification head in a checkpoint is not one that gives a text one of several classes.
+    #[error("the model's own head cannot be used: {0}")]
+    OwnHead(Box<LoadError>),
     /// The checkpoint has no classification head, and no number of classes was given for a new one.
     #[error("`{}` has no classification head: give the number of classes of a new one", path.display())]
     NoHead {
@@ -172,17 +189,63 @@ pub enum LoadError {
         /// The supported values.
         expected: &'static str,
     },
-    /// Two entries of an adapter's settings give one layer different values.
-    #[error("`{setting}` of the adapter gives layer `{layer}` two values, by `{first}` and by `{second}`")]
-    AdapterPattern {
+    /// An adapter uses something that is not computed here.
+    #[error("the adapter `{}` uses `{setting}` = {found}, which cannot be used: {why}", path.display())]
+    AdapterFeature {
+        /// The adapter's folder.
+        path: PathBuf,
         /// The setting.
-        setting: &'static str,
+        setting: String,
+        /// Its value, as JSON.
+        found: String,
+        /// What it does.
+        why: &'static str,
+    },
+    /// An adapter has tensors for a layer that its settings leave out.
+    #[error(
+        "the adapter has tensors for layer `{layer}`, but its settings leave that layer out (`target_modules`, `exclude_modules`, `layers_to_transform`, `modules_to_save`)"
+    )]
+    AdapterLayer {
         /// The layer.
         layer: String,
-        /// The first entry.
-        first: String,
-        /// The second entry.
-        second: String,
+    },
+    /// An adapter has tensors of a kind that is not supported.
+    #[error("the adapter holds {what}, which is not supported: {names:?}")]
+    AdapterPart {
+        /// What they are.
+        what: &'static str,
+        /// The tensors.
+        names: Vec<String>,
+    },
+    /// An adapter holds a token embedding and another output layer for a model that has one table for both.
+    #[error(
+        "the adapter holds `{embedding}` and another `{head}`, but the model ties the two and the adapter's settings do not untie them (`modules_to_save`, `ensure_weight_tying`)"
+    )]
+    AdapterTied {
+        /// The tensor of the embedding.
+        embedding: String,
+        /// The tensor of the output layer.
+        head: String,
+    },
+    /// An adapter was trained after the vocabulary of its base was resized.
+    #[error(
+        "`{name}` of the adapter has {found} tokens, but the model has {expected}: the adapter was trained after its base was resized; resize the model in the same way and save it"
+    )]
+    AdapterVocabulary {
+        /// The tensor.
+        name: String,
+        /// Its number of tokens.
+        found: usize,
+        /// The model's.
+        expected: usize,
+    },
+    /// An adapter replaces the row of a token that the model lacks.
+    #[error("the adapter's `trainable_token_indices` has token {token}, but the model has {vocabulary} tokens")]
+    AdapterToken {
+        /// The token.
+        token: usize,
+        /// The size of the vocabulary.
+        vocabulary: usize,
     },
     /// A tensor of an adapter does not fit the model: probably, the adapter has another base model.
     #[error(

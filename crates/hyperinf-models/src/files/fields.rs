@@ -3,7 +3,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::load::read_json;
-use crate::LoadError;
+use super::sizes::rejected;
+use crate::{LoadError, ModelError};
 
 /// The settings in a JSON file, read by name; `null` counts as absent.
 pub(crate) struct Fields {
@@ -41,12 +42,16 @@ impl Fields {
         }
     }
 
+    /// A size that must be present, from 1.
     pub(crate) fn size(&self, name: &str) -> Result<usize, LoadError> {
-        self.optional_size(name)?.ok_or_else(|| self.absent(name))
+        let size = self.convert(name, "a whole number from 1", |value| {
+            value.as_u64().filter(|&size| size > 0).and_then(|size| usize::try_from(size).ok())
+        })?;
+        size.ok_or_else(|| self.absent(name))
     }
 
     pub(crate) fn optional_size(&self, name: &str) -> Result<Option<usize>, LoadError> {
-        self.convert(name, "a whole number", |value| value.as_u64().map(|size| size as usize))
+        self.convert(name, "a whole number", |value| value.as_u64().and_then(|size| usize::try_from(size).ok()))
     }
 
     pub(crate) fn number(&self, name: &str) -> Result<Option<f64>, LoadError> {
@@ -79,6 +84,17 @@ impl Fields {
             field: format!("{}{name}", self.prefix),
             found: value.to_string(),
             expected: expected.to_owned(),
+        }
+    }
+
+    /// Names a setting that the model rejected as the file does.
+    pub(crate) fn checked(&self, result: Result<(), ModelError>) -> Result<(), LoadError> {
+        let Err(error) = result else { return Ok(()) };
+        match rejected(&error) {
+            Some((field, found, expected)) => {
+                Err(LoadError::Field { path: self.path.clone(), field: field.to_owned(), found, expected })
+            }
+            None => Err(error.into()),
         }
     }
 

@@ -47,6 +47,18 @@ pub enum FormatError {
         /// The shape needed.
         expected: Vec<usize>,
     },
+    /// A tensor has another shape than the entries call for.
+    #[error("tensor `{name}` is {found:?}, but {settings} asks for {expected} (innermost first)")]
+    Size {
+        /// The tensor's name.
+        name: String,
+        /// The shape in the file.
+        found: Vec<usize>,
+        /// The entries that differ, with their values.
+        settings: String,
+        /// The shape that they call for.
+        expected: String,
+    },
     /// A tensor has an unsupported type.
     #[error("tensor `{name}` is stored as {found}, but only {known} can be read")]
     Storage {

@@ -9,7 +9,8 @@ use super::gguf_names as names;
 use super::gguf_reader::Reader;
 use super::gguf_vocabulary;
 use super::layout::{neighbour_of_half, transposed_rows};
-use crate::{CausalLm, FormatError, ModelError};
+use super::sizes::{self, Disagreement};
+use crate::{CausalLm, DecoderConfig, FormatError, LmHead, ModelError};
 
 /// The vocabulary in a GGUF file.
 #[derive(Clone, Debug)]
@@ -46,6 +47,7 @@ pub fn load_gguf(path: &Path, device: &Device) -> Result<CausalLm, ModelError> {
     let (config, head) = gguf_config::read(&mut file, architecture).map_err(failed)?;
     config.validate()?;
     check_names(&file, names::expected(&config, head)).map_err(failed)?;
+    check_sizes(&file, &config, head, architecture).map_err(failed)?;
     let head_size = config.head_size;
     CausalLm::from_weights(config, head, device, |name, shape| {
         let stored = names::in_file(name).unwrap_or_else(|| name.to_owned());
@@ -76,6 +78,26 @@ pub fn gguf_tokenizer(path: &Path) -> Result<GgufVocabulary, ModelError> {
     Reader::open(path)
         .and_then(|file| gguf_vocabulary::read(&file))
         .map_err(|source| ModelError::Format { path: path.to_owned(), source })
+}
+
+/// Fails unless every tensor has the shape that the entries call for.
+fn check_sizes(
+    file: &Reader,
+    config: &DecoderConfig,
+    head: LmHead,
+    architecture: Architecture,
+) -> Result<(), FormatError> {
+    for tensor in sizes::of_decoder(config, head) {
+        let Some(name) = names::in_file(&tensor.name) else { continue };
+        let found = file.shape(&name)?.to_vec();
+        let outputs_first: Vec<usize> = found.iter().rev().copied().collect();
+        let key = |setting: &str| architecture.key(setting);
+        if let Err(Disagreement { settings, mut expected }) = tensor.agrees(&outputs_first, key) {
+            expected.reverse();
+            return Err(FormatError::Size { name, found, settings, expected: format!("[{}]", expected.join(", ")) });
+        }
+    }
+    Ok(())
 }
 
 fn check_names(file: &Reader, expected: Vec<String>) -> Result<(), FormatError> {

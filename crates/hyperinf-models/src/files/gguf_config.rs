@@ -23,6 +23,20 @@ impl Architecture {
         }
     }
 
+    /// The entry of a setting of `config.json`.
+    pub(super) fn key(self, setting: &str) -> String {
+        let name = match setting {
+            "hidden_size" => "embedding_length",
+            "intermediate_size" => "feed_forward_length",
+            "num_attention_heads" => "attention.head_count",
+            "num_key_value_heads" => "attention.head_count_kv",
+            "head_dim" => "attention.key_length",
+            "vocab_size" => "vocab_size",
+            other => other,
+        };
+        format!("{}.{name}", self.name())
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Llama => "llama",

@@ -3,8 +3,10 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use half::{bf16, f16};
-use rlx_gguf::{GgmlType, GgufFile, GgufTensor, MetaValue, bytes_for_public, dequant_typed};
+use rlx_gguf::{GgmlType, MetaValue, bytes_for_public, dequant_typed};
 
+use super::gguf_header::{GgufHeader, GgufTensor, number, whole};
+use super::open::open_regular;
 use crate::FormatError;
 
 /// The supported tensor types.
@@ -12,7 +14,7 @@ const STORED: &str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, 
 
 /// An open file: entries are in memory, tensors are read one at a time.
 pub(super) struct Reader {
-    header: GgufFile,
+    header: GgufHeader,
     file: File,
     length: u64,
 }
@@ -20,14 +22,9 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn open(path: &Path) -> Result<Self, FormatError> {
         let failed = |error: std::io::Error| FormatError::Read(error.to_string());
-        let mut file = File::open(path).map_err(failed)?;
+        let mut file = open_regular(path).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
-        let mut buffered = BufReader::new(&mut file);
-        // The parser panics on an alignment of 0, by which it divides; here that is an error like any other.
-        let parsed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            GgufFile::header_from_reader(&mut buffered).map_err(|error| FormatError::Read(format!("{error:#}")))
-        }));
-        let header = parsed.map_err(|_| FormatError::Read("its header is corrupt".into()))??;
+        let header = GgufHeader::read(&mut BufReader::new(&mut file), length)?;
         let reader = Self { header, file, length };
         match reader.integer("split.count")? {
             Some(parts) if parts > 1 => Err(FormatError::Parts { parts: parts as u64 }),
@@ -36,11 +33,11 @@ impl Reader {
     }
 
     pub(super) fn tensor_names(&self) -> impl Iterator<Item = &str> {
-        self.header.keys()
+        self.header.tensors.keys().map(String::as_str)
     }
 
     pub(super) fn has_tensor(&self, name: &str) -> bool {
-        self.header.get(name).is_some()
+        self.header.tensors.contains_key(name)
     }
 
     /// The shape in the file's order, innermost first.
@@ -55,7 +52,7 @@ impl Reader {
             let (found, expected) = (tensor.shape.clone(), shape.to_vec());
             return Err(FormatError::Shape { name: name.to_owned(), found, expected });
         }
-        let (kind, offset) = (tensor.dtype, tensor.offset);
+        let (kind, offset) = (tensor.kind, tensor.offset);
         let storage = |found: String| FormatError::Storage { name: name.to_owned(), found, known: STORED };
         let count = shape.iter().try_fold(1usize, |count, &side| count.checked_mul(side));
         let count = count.filter(|&count| count <= usize::MAX / 8).ok_or_else(|| storage(format!("{shape:?}")))?;
@@ -63,12 +60,13 @@ impl Reader {
             return Err(storage(kind.to_string()));
         }
         let bytes = bytes_for_public(kind, count).ok_or_else(|| storage(format!("{count} values of {kind}")))?;
-        let end = u128::from(self.header.data_offset()) + u128::from(offset) + bytes as u128;
+        let start = u128::from(self.header.start) + u128::from(offset);
+        let end = start + bytes as u128;
         if end > u128::from(self.length) {
             return Err(FormatError::Truncated { name: name.to_owned(), end, length: self.length });
         }
         let mut raw = vec![0; bytes];
-        let read = self.file.seek(SeekFrom::Start(self.header.data_offset() + offset));
+        let read = self.file.seek(SeekFrom::Start(start as u64));
         read.and_then(|_| self.file.read_exact(&mut raw)).map_err(|error| FormatError::Read(error.to_string()))?;
         match kind {
             GgmlType::F32 => Ok(raw.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()),
@@ -79,28 +77,13 @@ impl Reader {
     }
 
     pub(super) fn integer(&self, key: &str) -> Result<Option<usize>, FormatError> {
-        self.entry(key, "a number from 0 to 4294967295", |value| {
-            let number = match *value {
-                MetaValue::U8(v) => Some(u64::from(v)),
-                MetaValue::U16(v) => Some(u64::from(v)),
-                MetaValue::U32(v) => Some(u64::from(v)),
-                MetaValue::U64(v) => Some(v),
-                MetaValue::I8(v) => u64::try_from(v).ok(),
-                MetaValue::I16(v) => u64::try_from(v).ok(),
-                MetaValue::I32(v) => u64::try_from(v).ok(),
-                MetaValue::I64(v) => u64::try_from(v).ok(),
-                _ => None,
-            };
-            number.and_then(|number| u32::try_from(number).ok()).map(|number| number as usize)
+        self.entry(key, "a whole number from 0 to 4294967295", |value| {
+            whole(value).and_then(|number| u32::try_from(number).ok()).map(|number| number as usize)
         })
     }
 
     pub(super) fn number(&self, key: &str) -> Result<Option<f64>, FormatError> {
-        self.entry(key, "a number", |value| match *value {
-            MetaValue::F32(v) => Some(f64::from(v)),
-            MetaValue::F64(v) => Some(v),
-            _ => None,
-        })
+        self.entry(key, "a number", number)
     }
 
     pub(super) fn flag(&self, key: &str) -> Result<Option<bool>, FormatError> {
@@ -126,14 +109,17 @@ impl Reader {
         read: impl Fn(&'a MetaValue) -> Option<T>,
     ) -> Result<Option<T>, FormatError> {
         self.header
-            .metadata
+            .entries
             .get(key)
             .map(|value| read(value).ok_or_else(|| wrong(key, &describe(value), expected)))
             .transpose()
     }
 
     fn find(&self, name: &str) -> Result<&GgufTensor, FormatError> {
-        self.header.get(name).ok_or_else(|| FormatError::Tensors { missing: vec![name.to_owned()], unused: Vec::new() })
+        self.header
+            .tensors
+            .get(name)
+            .ok_or_else(|| FormatError::Tensors { missing: vec![name.to_owned()], unused: Vec::new() })
     }
 }
 

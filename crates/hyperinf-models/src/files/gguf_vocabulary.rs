@@ -1,5 +1,6 @@
 use rlx_gguf::MetaValue;
 
+use super::gguf_header::{number, whole};
 use super::gguf_reader::{Reader, describe, required, wrong};
 use super::pieces::{Frame, Kind, Piece, byte_level, sentence_pieces};
 use crate::{FormatError, GgufVocabulary};
@@ -80,7 +81,7 @@ fn pieces(file: &Reader) -> Result<Vec<Piece>, FormatError> {
 }
 
 fn kind(value: &MetaValue) -> Result<Kind, FormatError> {
-    match value.as_u32() {
+    match whole(value) {
         // Some files fill gaps with kind 0.
         Some(0 | 5) => Ok(Kind::Unused),
         Some(1) => Ok(Kind::Normal),
@@ -98,9 +99,9 @@ fn scores(file: &Reader, tokens: usize) -> Result<Vec<f32>, FormatError> {
         return Err(FormatError::Lists { tokens, what: "scores", found: list.len() });
     }
     list.iter()
-        .map(|value| match value {
-            MetaValue::F32(score) => Ok(*score),
-            other => Err(wrong(SCORES, &describe(other), "a list of numbers")),
+        .map(|value| {
+            let score = number(value).ok_or_else(|| wrong(SCORES, &describe(value), "a list of numbers"))?;
+            Ok(score as f32)
         })
         .collect()
 }

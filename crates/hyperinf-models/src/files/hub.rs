@@ -1,6 +1,10 @@
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::LoadError;
+
+/// The values that switch a variable on.
+const TRUE: [&str; 4] = ["1", "true", "yes", "on"];
 
 /// A model hub: where models that are given by name are downloaded from, and where they are cached.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -30,15 +34,38 @@ impl std::fmt::Debug for Hub {
 }
 
 impl Hub {
-    /// The hub of the environment variables `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_OFFLINE` and `HF_TOKEN`, which have the
-    /// same meaning as for Hugging Face's programs.
+    /// The hub of the environment variables that Hugging Face's programs read, with the same meaning.
+    ///
+    /// | variable | meaning |
+    /// |---|---|
+    /// | `HF_HUB_CACHE`, else `HUGGINGFACE_HUB_CACHE`, else `hub` in the home | the cache |
+    /// | `HF_HOME`, else `huggingface` in `XDG_CACHE_HOME`, else in `~/.cache` | the home |
+    /// | `HF_HUB_OFFLINE`, else `TRANSFORMERS_OFFLINE`: `1`, `true`, `yes`, `on` | only the cache is used |
+    /// | `HF_TOKEN`, else `HUGGING_FACE_HUB_TOKEN`, else the file `HF_TOKEN_PATH`, else `token` in the home | the token |
+    /// | `HF_ENDPOINT` | the address |
+    ///
+    /// An empty variable counts as absent; `~` begins a path in the user's home.
     pub fn from_env() -> Self {
-        let text = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self::from_variables(|name| std::env::var_os(name))
+    }
+
+    /// [`from_env`](Self::from_env) with other variables than those of the environment.
+    pub fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let present = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let text = |name: &str| present(name).and_then(|value| value.into_string().ok());
+        let user = present("HOME").or_else(|| present("USERPROFILE")).map(PathBuf::from);
+        let path = |name: &str| present(name).map(|value| expanded(Path::new(&value), user.as_deref()));
+        let caches = path("XDG_CACHE_HOME").or_else(|| Some(user.as_ref()?.join(".cache")));
+        let home = path("HF_HOME").or_else(|| Some(caches?.join("huggingface")));
+        let within = |name: &str| home.as_ref().map(|home| home.join(name));
+        let left = || std::fs::read_to_string(path("HF_TOKEN_PATH").or_else(|| within("token"))?).ok();
+        let token = text("HF_TOKEN").or_else(|| text("HUGGING_FACE_HUB_TOKEN")).or_else(left);
+        let offline = text("HF_HUB_OFFLINE").or_else(|| text("TRANSFORMERS_OFFLINE"));
         Self {
             endpoint: text("HF_ENDPOINT"),
-            cache: std::env::var_os("HF_HOME").map(|home| Path::new(&home).join("hub")),
-            offline: text("HF_HUB_OFFLINE").is_some_and(|value| value != "0"),
-            token: text("HF_TOKEN"),
+            cache: path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE")).or_else(|| within("hub")),
+            offline: offline.is_some_and(|value| TRUE.contains(&value.to_ascii_lowercase().as_str())),
+            token: token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()),
         }
     }
 
@@ -69,6 +96,14 @@ impl Hub {
     }
 }
 
+/// A path whose `~` stands for the user's home.
+fn expanded(path: &Path, user: Option<&Path>) -> PathBuf {
+    match (path.strip_prefix("~"), user) {
+        (Ok(rest), Some(user)) => user.join(rest),
+        _ => path.to_owned(),
+    }
+}
+
 /// Whether it has the form `organisation/name` or `name`.
 fn is_name(name: &str) -> bool {
     let part = |part: &str| {
@@ -84,10 +119,11 @@ mod fetch {
     use std::path::{Path, PathBuf};
 
     use hf_hub::api::sync::{ApiBuilder, ApiRepo};
-    use hf_hub::{Cache, CacheRepo};
+    use hf_hub::{Cache, Repo};
     use serde_json::Value;
 
     use super::Hub;
+    use crate::files::open::read_regular;
     use crate::files::shards::is_file_name;
 
     const ADAPTER: &str = "adapter_model.safetensors";
@@ -107,7 +143,7 @@ mod fetch {
         /// The folder of a model in the cache, complete.
         pub(super) fn fetch(&self, name: &str) -> Result<PathBuf, String> {
             let cache = self.cache.clone().map_or_else(Cache::from_env, Cache::new);
-            let cached = complete(&cache.model(name.to_owned()));
+            let cached = snapshot(&cache, name).filter(|folder| complete(folder));
             // Other programs may have downloaded nothing but the weights.
             let whole = |folder: &PathBuf| ["tokenizer.json", ADAPTER].iter().any(|file| folder.join(file).exists());
             match cached {
@@ -172,24 +208,29 @@ mod fetch {
         Ok(if folders.len() == 1 { folders.pop() } else { None })
     }
 
-    /// The folder of a model or adapter that is complete in the cache, which the file downloaded last shows.
-    fn complete(cache: &CacheRepo) -> Option<PathBuf> {
-        let folder = |name: &str| cache.get(name).map(|path| folder_of(&path, name));
-        if cache.get("adapter_config.json").is_some() {
-            return folder(ADAPTER);
+    /// The folder of a model's main version in the cache.
+    fn snapshot(cache: &Cache, name: &str) -> Option<PathBuf> {
+        let model = cache.path().join(Repo::model(name.to_owned()).folder_name());
+        let version = String::from_utf8(read_regular(&model.join("refs").join("main")).ok()?).ok()?;
+        Some(version.trim())
+            .filter(|version| is_file_name(version))
+            .map(|version| model.join("snapshots").join(version))
+    }
+
+    /// Whether a folder has all files of a model or adapter; a link without its content counts as absent.
+    fn complete(folder: &Path) -> bool {
+        let has = |name: &str| folder.join(name).exists();
+        if has("adapter_config.json") {
+            return has(ADAPTER);
         }
-        cache.get("config.json")?;
-        if let Some(folder) = folder("model.safetensors") {
-            return Some(folder);
-        }
-        let files = shards(&cache.get(INDEX)?).ok()?;
-        files.iter().all(|file| cache.get(file).is_some()).then(|| folder(INDEX)).flatten()
+        let sharded = || shards(&folder.join(INDEX)).is_ok_and(|files| files.iter().all(|file| has(file)));
+        has("config.json") && (has("model.safetensors") || sharded())
     }
 
     /// The weight files that an index names.
     fn shards(index: &Path) -> Result<Vec<String>, String> {
-        let text = std::fs::read_to_string(index).map_err(|error| format!("{}: {error}", index.display()))?;
-        let value: Value = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", index.display()))?;
+        let bytes = read_regular(index).map_err(|error| format!("{}: {error}", index.display()))?;
+        let value: Value = serde_json::from_slice(&bytes).map_err(|error| format!("{}: {error}", index.display()))?;
         let names = value["weight_map"].as_object().into_iter().flat_map(|map| map.values());
         let mut files: Vec<String> = names.filter_map(|name| name.as_str().map(str::to_owned)).collect();
         files.sort_unstable();

@@ -7,6 +7,7 @@ use burn::tensor::{Device, TensorData};
 use tokenizers::Tokenizer;
 
 use super::layout::{neighbour_of_half, transposed_rows};
+use super::open::open_regular;
 use super::pieces::{Frame, Kind, Piece, sentence_pieces};
 use crate::{AttentionBias, CausalLm, DecoderConfig, FormatError, LmHead, ModelError, RotaryConfig};
 
@@ -195,7 +196,7 @@ fn piece(token: usize, bytes: &[u8]) -> Result<Piece, FormatError> {
 }
 
 fn open(path: &Path) -> Result<(BufReader<File>, u64), FormatError> {
-    let file = File::open(path).map_err(unreadable)?;
+    let file = open_regular(path).map_err(unreadable)?;
     let length = file.metadata().map_err(unreadable)?.len();
     Ok((BufReader::new(file), length))
 }

@@ -1,7 +1,6 @@
 //! Loading of models from Hugging Face folders, and the choice of the loader for other files.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
@@ -12,8 +11,11 @@ use serde_json::json;
 use super::decoder_config::{DecoderFamily, decoder_config};
 use super::encoder_config::encoder_config;
 use super::fields::Fields;
+use super::open::open_regular;
+use super::own_head::{self, OwnHead};
 use super::shards::Shards;
-use super::tensors::{IgnoredTensors, fill, pull};
+use super::sizes;
+use super::tensors::{IgnoredTensors, check, fill, pull};
 use crate::{
     CausalLm, Encoder, EncoderClassifier, EncoderFamily, HeadKind, LmHead, LoadError, RecordedLayers, load_gguf,
     load_llama2c,
@@ -55,6 +57,7 @@ pub enum ModelKind {
 /// | `classes` | `None` | number of classes; `None` for those of the checkpoint's head |
 /// | `head` | `None` | kind of head; `None` for that of the family |
 /// | `seed` | 0 | seed of a new head |
+/// | `own_head` | `Used` | what is done with the checkpoint's own head |
 ///
 /// The family's kind is [`HeadKind::Dense`] for RoBERTa and [`HeadKind::Pooler`] for BERT, as in Hugging Face's
 /// libraries. Without a pooler in the checkpoint it is [`HeadKind::Mean`], because a frozen layer with random weights
@@ -70,11 +73,20 @@ pub struct ClassifierOptions {
     pub head: Option<HeadKind>,
     /// The seed of a new head.
     pub seed: u64,
+    /// What is done with the checkpoint's own head.
+    pub own_head: OwnHead,
 }
+
+/// The beginnings of the names of heads other than a classifier's.
+const UNUSED_HEADS: &[&str] = &["cls.", "lm_head.", "qa_outputs.", "score."];
+const ALL_HEADS: &[&str] = &["cls.", "lm_head.", "qa_outputs.", "score.", "classifier."];
 
 const ENCODERS: &[&str] = &["bert", "roberta", "xlm-roberta"];
 const DECODERS: &[&str] = &["llama", "mistral", "qwen2"];
 const ALL: &[&str] = &["bert", "roberta", "xlm-roberta", "llama", "mistral", "qwen2"];
+
+/// Every layer has more, even where some are missing.
+const TENSORS_OF_A_LAYER: usize = 2;
 
 enum Family {
     Encoder(EncoderFamily),
@@ -114,14 +126,24 @@ pub fn load_classifier(
 ) -> Result<LoadedModel<EncoderClassifier>, LoadError> {
     let (fields, family) = encoder_settings(folder)?;
     let mut shards = Shards::of_folder(folder)?;
-    let own = own_head(&shards);
     let pooler = has_pooler(&shards);
-    let fitting = own.filter(|&(kind, classes)| {
-        options.classes.is_none_or(|wanted| wanted == classes)
-            && options.head.is_none_or(|wanted| wanted == kind)
-            && (kind == HeadKind::Dense) == (family == EncoderFamily::Roberta)
+    let fitting = own_head::find(&shards).filter(|own| {
+        options.classes.is_none_or(|wanted| wanted == own.classes)
+            && options.head.is_none_or(|wanted| wanted == own.kind)
+            && (own.kind == HeadKind::Dense) == (family == EncoderFamily::Roberta)
     });
-    let (kind, classes) = match (fitting, options.classes) {
+    let mut report = LoadReport::default();
+    if let Some(own) = &fitting {
+        report.labels = own_head::labels(&fields, own.classes)?;
+    }
+    let used = match &fitting {
+        Some(own) if options.own_head == OwnHead::Used => {
+            own_head::check(own, folder, &fields, family, pooler)?;
+            Some((own.kind, own.classes))
+        }
+        _ => None,
+    };
+    let (kind, classes) = match (used, options.classes) {
         (Some(own), _) => own,
         (None, Some(classes)) => {
             let usual = match family {
@@ -136,19 +158,16 @@ pub fn load_classifier(
     // BERT's head needs a pooler: if the checkpoint lacks it, loading lists it as missing.
     let config = encoder_config(&fields, family, pooler || kind == HeadKind::Pooler)?;
     check_layers(&fields, config.layers, &shards)?;
+    let prefixes = if used.is_some() { UNUSED_HEADS } else { ALL_HEADS };
+    let ignored = IgnoredTensors { prefixes, suffixes: &["position_ids"] };
+    let mut expected = sizes::of_encoder(&config);
+    if used.is_some() {
+        expected.extend(sizes::of_head(kind, classes, config.width));
+    }
+    check(&shards, folder, &expected, &ignored)?;
     let encoder = Encoder::new(config, options.seed, device)?;
     let model = EncoderClassifier::new(encoder, kind, classes, RecordedLayers::default(), options.seed)?;
-    let mut report = LoadReport::default();
-    let ignored = match fitting {
-        Some(_) => {
-            let known = [json!("single_label_classification")];
-            fields.only("problem_type", &known, "\"single_label_classification\"")?;
-            report.labels = labels(&fields, classes)?;
-            IgnoredTensors { prefixes: &["cls.", "lm_head."], suffixes: &["position_ids"] }
-        }
-        None => IgnoredTensors { prefixes: &["cls.", "lm_head.", "classifier."], suffixes: &["position_ids"] },
-    };
-    let created = |path: &str| fitting.is_none() && path.starts_with("classifier.");
+    let created = |path: &str| used.is_none() && path.starts_with("classifier.");
     let model = fill(model, &mut shards, folder, &ignored, created, &mut report)?;
     Ok(LoadedModel { model, report })
 }
@@ -163,8 +182,8 @@ pub fn load_encoder(folder: &Path, device: &Device) -> Result<LoadedModel<Encode
     let mut shards = Shards::of_folder(folder)?;
     let config = encoder_config(&fields, family, has_pooler(&shards))?;
     check_layers(&fields, config.layers, &shards)?;
-    let ignored =
-        IgnoredTensors { prefixes: &["cls.", "lm_head.", "classifier.", "qa_outputs."], suffixes: &["position_ids"] };
+    let ignored = IgnoredTensors { prefixes: ALL_HEADS, suffixes: &["position_ids"] };
+    check(&shards, folder, &sizes::of_encoder(&config), &ignored)?;
     let mut report = LoadReport::default();
     let model = fill(Encoder::new(config, 0, device)?, &mut shards, folder, &ignored, |_| false, &mut report)?;
     Ok(LoadedModel { model, report })
@@ -191,8 +210,9 @@ pub fn load_causal_lm(path: &Path, device: &Device) -> Result<LoadedModel<Causal
     let (config, head) = decoder_config(&fields, family)?;
     let mut shards = Shards::of_folder(path)?;
     check_layers(&fields, config.layers, &shards)?;
-    let prefixes: &[&str] = if head == LmHead::Tied { &["lm_head."] } else { &[] };
+    let prefixes: &[&str] = if head == LmHead::Tied { &["lm_head.", "score."] } else { &["score."] };
     let ignored = IgnoredTensors { prefixes, suffixes: &["rotary_emb.inv_freq"] };
+    check(&shards, path, &sizes::of_decoder(&config, head), &ignored)?;
     let mut report = LoadReport::default();
     let model = pull(&mut shards, path, &ignored, &mut report, |weights| {
         CausalLm::from_weights(config, head, device, weights)
@@ -257,37 +277,21 @@ fn encoder_settings(folder: &Path) -> Result<(Fields, EncoderFamily), LoadError>
     }
 }
 
-/// Fails if there are more layers than tensors: the list of missing tensors could be endless.
+/// Fails if there are too many layers for the tensors: the list of missing tensors could be endless.
 fn check_layers(fields: &Fields, layers: usize, shards: &Shards) -> Result<(), LoadError> {
     let tensors = shards.names().count();
-    if layers <= tensors {
+    if layers.saturating_mul(TENSORS_OF_A_LAYER) <= tensors {
         return Ok(());
     }
     Err(fields.refuse("num_hidden_layers", &json!(layers), &format!("fewer layers than the {tensors} tensors")))
-}
-
-/// The kind and the number of classes of the head in a checkpoint.
-fn own_head(shards: &Shards) -> Option<(HeadKind, usize)> {
-    let classes = |name| shards.shape(name).and_then(|shape| shape.first().copied());
-    let dense = classes("classifier.out_proj.weight").map(|classes| (HeadKind::Dense, classes));
-    dense.or_else(|| classes("classifier.weight").map(|classes| (HeadKind::Pooler, classes)))
 }
 
 fn has_pooler(shards: &Shards) -> bool {
     shards.names().any(|name| name.ends_with("pooler.dense.weight"))
 }
 
-/// The names of the classes in `id2label`, if it names all of them; the placeholder `LABEL_0` does not count.
-fn labels(fields: &Fields, classes: usize) -> Result<Option<Vec<String>>, LoadError> {
-    let Some(names) = fields.within("id2label", "id2label.")? else {
-        return Ok(None);
-    };
-    let name = |class: usize| Ok(names.text(&class.to_string())?.filter(|name| *name != format!("LABEL_{class}")));
-    (0..classes).map(name).collect()
-}
-
 /// Reads a JSON file.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, LoadError> {
-    let file = File::open(path).map_err(|source| LoadError::File { path: path.to_owned(), source })?;
+    let file = open_regular(path).map_err(|source| LoadError::File { path: path.to_owned(), source })?;
     serde_json::from_reader(BufReader::new(file)).map_err(|source| LoadError::Json { path: path.to_owned(), source })
 }

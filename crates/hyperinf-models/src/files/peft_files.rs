@@ -1,17 +1,17 @@
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::TensorData;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
+use super::peft_names::standard;
 use super::shards::Shards;
+use super::whole::write_whole;
 use crate::{Adapter, AdapterConfig, LoadError};
 
 const TENSORS: &str = "adapter_model.safetensors";
-const CONFIG: &str = "adapter_config.json";
+pub(super) const CONFIG: &str = "adapter_config.json";
 
 impl Adapter {
     /// The adapter in a folder: `adapter_config.json` and `adapter_model.safetensors`, as PEFT writes them.
@@ -26,12 +26,16 @@ impl Adapter {
             let looked_for = "`adapter_model.safetensors`";
             return Err(LoadError::Missing { path: folder.to_owned(), what: "adapter's tensors", looked_for });
         }
-        let mut shards = Shards::open(&[path])?;
+        let mut shards = Shards::open(std::slice::from_ref(&path))?;
         let names: Vec<String> = shards.names().map(str::to_owned).collect();
         let mut tensors = BTreeMap::new();
         for name in names {
             let shape = shards.shape(&name).unwrap_or_default().to_vec();
             if let Some(values) = shards.read(&name)? {
+                let name = standard(&name);
+                if tensors.contains_key(&name) {
+                    return Err(LoadError::Twice { name, first: path.clone(), second: path });
+                }
                 tensors.insert(name, TensorData::new(values, shape));
             }
         }
@@ -46,34 +50,23 @@ impl Adapter {
     ///
     /// If a file cannot be written.
     pub fn write(&self, folder: &Path) -> Result<(), LoadError> {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| LoadError::File { path, source }
-        };
-        std::fs::create_dir_all(folder).map_err(failed(folder))?;
+        let failed = |(path, source): (PathBuf, _)| LoadError::File { path, source };
+        std::fs::create_dir_all(folder).map_err(|e| failed((folder.to_owned(), e)))?;
+        write_whole(&self.files(folder)?).map_err(failed)
+    }
+
+    /// The files of [`Adapter::write`] in a folder, with their contents; the one that makes it an adapter is the last.
+    ///
+    /// # Errors
+    ///
+    /// If the tensors cannot be written in the format.
+    pub fn files(&self, folder: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>, LoadError> {
+        let (tensors, config) = (folder.join(TENSORS), folder.join(CONFIG));
         let mut json = serde_json::to_vec_pretty(&self.config.to_json())
-            .map_err(|source| LoadError::Json { path: folder.join(CONFIG), source })?;
+            .map_err(|source| LoadError::Json { path: config.clone(), source })?;
         json.push(b'\n');
-        let files = [(TENSORS, self.bytes(&folder.join(TENSORS))?), (CONFIG, json)].map(|(name, bytes)| {
-            (folder.join(format!(".{name}.{}.partial", std::process::id())), folder.join(name), bytes)
-        });
-        // Both files are complete on disk before either gets its name.
-        let complete = files
-            .iter()
-            .try_for_each(|(partial, _, bytes)| {
-                let mut file = File::create(partial).map_err(failed(partial))?;
-                file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed(partial))
-            })
-            .and_then(|()| {
-                files.iter().try_for_each(|(partial, path, _)| std::fs::rename(partial, path).map_err(failed(path)))
-            });
-        if complete.is_err() {
-            for (partial, ..) in &files {
-                // The error to report is that of writing; one of the two files may not exist.
-                let _ = std::fs::remove_file(partial);
-            }
-        }
-        complete
+        let bytes = self.bytes(&tensors)?;
+        Ok(vec![(tensors, bytes), (config, json)])
     }
 
     fn bytes(&self, path: &Path) -> Result<Vec<u8>, LoadError> {

@@ -36,6 +36,8 @@ pub(crate) struct Frame {
     pub(crate) last: Option<u32>,
 }
 
+/// The longest piece that is split in every way. Those of published vocabularies have at most a few hundred bytes.
+const LONGEST: usize = 1024;
 /// The supported ways to split text before byte pairs are merged.
 const SPLITTERS: &str = "`default`, `gpt-2`, `llama-bpe`, `qwen2` and `smollm`";
 
@@ -101,6 +103,10 @@ pub(crate) fn sentence_pieces(
     }
     if let Some(token) = scores.iter().position(|score| score.is_nan()) {
         return Err(FormatError::Token { token, text: pieces[token].text.clone(), what: "scored NaN" });
+    }
+    if let Some(token) = pieces.iter().position(|piece| piece.text.len() > LONGEST) {
+        let text = pieces[token].text.chars().take(20).chain("…".chars()).collect();
+        return Err(FormatError::Token { token, text, what: "longer than 1024 bytes" });
     }
     let mut normalizers = vec![json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"})];
     let mut decoders = vec![

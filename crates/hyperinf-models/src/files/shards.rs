@@ -7,8 +7,11 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::load::read_json;
+use super::open::open_regular;
+use super::pairs::Pairs;
 use crate::LoadError;
 
 const SINGLE: &str = "model.safetensors";
@@ -80,7 +83,7 @@ impl Shards {
 
     fn add(&mut self, path: &Path) -> Result<(), LoadError> {
         let failed = |source| LoadError::File { path: path.to_owned(), source };
-        let mut file = File::open(path).map_err(failed)?;
+        let mut file = open_regular(path).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
         let short = |expected| LoadError::Length { path: path.to_owned(), expected, found: length };
         if length < PREFIX {
@@ -99,9 +102,14 @@ impl Shards {
         }
         let mut json = vec![0; size as usize];
         file.read_exact(&mut json).map_err(failed)?;
-        let metadata: Metadata = serde_json::from_slice(&json)
-            .map_err(|source| LoadError::Header { path: path.to_owned(), source: Box::new(source) })?;
-        let expected = begin + metadata.data_len() as u64;
+        let wrong = |source| LoadError::Header { path: path.to_owned(), source: Box::new(source) };
+        let metadata: Metadata = serde_json::from_slice(&json).map_err(wrong)?;
+        let names: Pairs<IgnoredAny> = serde_json::from_slice(&json).map_err(wrong)?;
+        if let Some(name) = names.repeated() {
+            let reason = format!("it has `{name}` twice");
+            return Err(LoadError::Header { path: path.to_owned(), source: reason.into() });
+        }
+        let expected = begin.saturating_add(metadata.data_len() as u64);
         if expected != length {
             return Err(short(expected));
         }

@@ -5,6 +5,7 @@ use burn::tensor::TensorData;
 
 use super::layout::transposed;
 use super::shards::Shards;
+use super::sizes::{Disagreement, Expected};
 use crate::arch::parameters::{Change, map_parameters, parameter_paths};
 use crate::{CheckpointNames, LoadError, LoadReport, ModelError};
 
@@ -21,6 +22,39 @@ impl IgnoredTensors {
         self.prefixes.iter().any(|prefix| name.starts_with(prefix))
             || self.suffixes.iter().any(|suffix| name.ends_with(suffix))
     }
+}
+
+/// Fails unless a checkpoint holds the expected tensors, in the shapes that its settings call for.
+///
+/// This comes before a model is built: what settings alone call for may not fit into memory.
+pub(super) fn check(
+    shards: &Shards,
+    path: &Path,
+    expected: &[Expected],
+    ignored: &IgnoredTensors,
+) -> Result<(), LoadError> {
+    let mut stored = BTreeMap::new();
+    let mut missing = Vec::new();
+    for tensor in expected {
+        match stored_name(shards, &tensor.name) {
+            Some(name) => drop(stored.insert(name, tensor)),
+            None => missing.push(tensor.name.clone()),
+        }
+    }
+    missing.sort_unstable();
+    let unused = |name: &&str| !stored.contains_key(*name) && !ignored.includes(name);
+    let unused: Vec<String> = shards.names().filter(unused).map(str::to_owned).collect();
+    if !missing.is_empty() || !unused.is_empty() {
+        return Err(LoadError::TensorNames { path: path.to_owned(), missing, unused });
+    }
+    for (name, tensor) in stored {
+        let found = shards.shape(&name).unwrap_or_default();
+        if let Err(Disagreement { settings, expected }) = tensor.agrees(found, str::to_owned) {
+            let expected = format!("[{}]", expected.join(", "));
+            return Err(LoadError::Size { path: path.to_owned(), name, found: found.to_vec(), settings, expected });
+        }
+    }
+    Ok(())
 }
 
 /// A module with the tensors of a checkpoint. Parameters whose path is `created` keep their values.
@@ -77,12 +111,7 @@ pub(super) fn pull<M>(
             failed.get_or_insert(error);
             None
         });
-        match (found, &failed) {
-            (Some(data), _) => Ok(data),
-            (None, Some(_)) => Err(ModelError::Empty { what: "readable weights" }),
-            // The build goes on, so that every missing tensor can be listed.
-            (None, None) => Ok(TensorData::zeros::<f32, _>(shape.to_vec())),
-        }
+        found.ok_or(ModelError::Empty { what: "readable weights" })
     });
     if let Some(error) = failed {
         return Err(error);
@@ -111,7 +140,7 @@ struct Source<'a> {
 impl Source<'_> {
     /// The parameter with this name, in the layout used here; `None`, and listed as missing, if there is no tensor.
     fn read(&mut self, name: &str, shape: &[usize], layout: Layout) -> Result<Option<TensorData>, LoadError> {
-        let Some(stored) = spellings(name).into_iter().find(|name| self.shards.shape(name).is_some()) else {
+        let Some(stored) = stored_name(self.shards, name) else {
             self.missing.push(name.to_owned());
             return Ok(None);
         };
@@ -145,6 +174,11 @@ impl Source<'_> {
             Err(LoadError::TensorNames { path: self.path.to_owned(), missing: self.missing, unused })
         }
     }
+}
+
+/// The name of a parameter's tensor in a checkpoint.
+fn stored_name(shards: &Shards, name: &str) -> Option<String> {
+    spellings(name).into_iter().find(|name| shards.shape(name).is_some())
 }
 
 /// The names that a parameter may have: with and without the model's prefix, and with the old names of BERT's

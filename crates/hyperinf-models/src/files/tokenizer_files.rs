@@ -1,3 +1,4 @@
+use std::io;
 use std::path::Path;
 
 use serde_json::Value;
@@ -5,6 +6,7 @@ use tokenizers::Tokenizer;
 
 use super::fields::Fields;
 use super::load::{is_gguf, is_llama2c, read_json};
+use super::open::read_regular;
 use crate::{
     GgufVocabulary, LoadError, SpecialTokens, TextTokenizer, TokenizerSettings, gguf_tokenizer, llama2c_tokenizer,
 };
@@ -45,8 +47,9 @@ impl TextTokenizer {
                 "`tokenizer.json` (a vocabulary alone, as in `vocab.txt` or `tokenizer.model`, is not enough)";
             return Err(LoadError::Missing { path: folder.to_owned(), what: "tokenizer", looked_for });
         }
+        let bytes = read_regular(&path).map_err(|source| LoadError::File { path: path.clone(), source })?;
         let tokenizer =
-            Tokenizer::from_file(&path).map_err(|source| LoadError::Tokenizer { path: path.clone(), source })?;
+            Tokenizer::from_bytes(bytes).map_err(|source| LoadError::Tokenizer { path: path.clone(), source })?;
         let read = |name: &str| -> Result<Option<Fields>, LoadError> {
             let path = folder.join(name);
             if path.exists() { Fields::read(&path).map(Some) } else { Ok(None) }
@@ -84,7 +87,10 @@ fn token_number(value: &Value) -> Option<u32> {
 fn chat_template(folder: &Path, config: Option<&Fields>) -> Result<Option<String>, LoadError> {
     let path = folder.join("chat_template.jinja");
     if path.exists() {
-        return std::fs::read_to_string(&path).map(Some).map_err(|source| LoadError::File { path, source });
+        return read_regular(&path)
+            .and_then(|bytes| String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)))
+            .map(Some)
+            .map_err(|source| LoadError::File { path, source });
     }
     let path = folder.join("chat_template.json");
     if path.exists() {

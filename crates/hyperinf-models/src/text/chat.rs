@@ -15,8 +15,8 @@ use crate::TokenizeError;
 pub struct Message {
     /// The speaker: `system`, `user`, `assistant` or another role that the chat template knows.
     pub role: String,
-    /// The text; `None` (`null` in JSON) if the message holds only something else, such as `tool_calls`.
-    #[serde(deserialize_with = "Option::deserialize")]
+    /// The text; `None` (absent or `null`) if the message holds only something else, such as `tool_calls`.
+    #[serde(default)]
     pub content: Option<String>,
     /// Other fields that a template may use. The keys of nested objects are in alphabetical order.
     #[serde(flatten)]

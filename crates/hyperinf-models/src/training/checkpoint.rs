@@ -2,12 +2,11 @@
 //!
 //! A file holds the trained parameters (`parameter/PATH`), AdamW's moments (`moment_1/PATH`, `moment_2/PATH`) and the
 //! parameters of the best evaluation (`best/PATH`). The header holds the steps taken, AdamW's step counts, the best
-//! evaluation and the fingerprint of the run. Random numbers follow from the seed and the step.
+//! evaluation, the fingerprint of the run, and a hash of all of this. Random numbers follow from the seed and the step.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
-use std::hash::{Hash, Hasher};
-use std::io::Write as _;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
@@ -16,21 +15,24 @@ use burn::tensor::{DType, TensorData};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_128;
 
 use super::finetune::{BestState, Evaluation};
+use super::fingerprint::Fingerprint;
 use super::optimizer::on_device;
 use super::train::State;
+use crate::ModelError;
 use crate::files::weights::{Selection, read, write};
-use crate::{FinetuneConfig, ModelError, SampleModel};
+use crate::files::whole::{remove_partial, write_whole};
 
 /// Where and how often a training run is saved.
 ///
 /// | field | default | purpose | range |
 /// |---|---|---|---|
-/// | `folder` | | holds `step-00000100.safetensors` and so on; created if necessary | |
-/// | `every` | 100 | steps between checkpoints | ≥ 1 |
+/// | `folder` | | holds `step-00000100.safetensors` and so on; created with the first of them | |
+/// | `every` | 100 | steps between checkpoints; a run that is stopped writes one anyway | ≥ 1 |
 /// | `keep` | 2 | number of newest checkpoints to keep | ≥ 1 |
-/// | `resume` | false | whether to continue from the newest checkpoint, if any | |
+/// | `resume` | false | whether to continue from the newest intact checkpoint, if any | |
 /// | `settings` | empty | other settings that the run depends on | |
 ///
 /// Without `resume`, a folder that already holds checkpoints is an error, so that a wrong path overwrites none.
@@ -42,128 +44,20 @@ pub struct Checkpoints {
     pub every: usize,
     /// The number of newest checkpoints to keep.
     pub keep: usize,
-    /// Whether to continue from the newest checkpoint, if any.
+    /// Whether to continue from the newest intact checkpoint, if any.
     pub resume: bool,
     /// Settings by name that change what the model computes but are not weights, such as the scale of its adapters.
     /// A checkpoint of a run with other settings is refused, as for the values of [`FinetuneConfig`].
     pub settings: BTreeMap<String, String>,
 }
 
-/// A difference between a checkpoint's run and the current one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RunDifference {
-    /// The setting or data set that differs.
-    pub what: String,
-    /// The checkpoint's value, or the digest of its data.
-    pub checkpoint: String,
-    /// The current run's value, or the digest of its data.
-    pub run: String,
-}
-
-impl std::fmt::Display for RunDifference {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} was {}, is {}", self.what, self.checkpoint, self.run)
-    }
-}
-
-/// Everything that determines a run, as text.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Fingerprint(BTreeMap<String, String>);
-
-impl Fingerprint {
-    pub(crate) fn of<M: SampleModel>(
-        module: &M,
-        train: &[M::Sample],
-        validation: Option<&[M::Sample]>,
-        config: &FinetuneConfig,
-    ) -> Result<Self, ModelError> {
-        let FinetuneConfig { schedule, micro_batch, clip_norm, evaluate_every, patience, checkpoints } = config;
-        let mut base = Fnv::default();
-        for (path, data) in read(module, Selection::Frozen)? {
-            path.hash(&mut base);
-            base.words(&data);
-        }
-        let number = |value: &Option<usize>| value.map_or("none".into(), |value| value.to_string());
-        let fields = [
-            ("learning_rate", schedule.learning_rate.to_string()),
-            ("warmup", schedule.warmup.to_string()),
-            ("weight_decay", schedule.weight_decay.to_string()),
-            ("epochs", schedule.epochs.to_string()),
-            ("batch_size", schedule.batch_size.to_string()),
-            ("by_length", schedule.by_length.to_string()),
-            ("seed", schedule.seed.to_string()),
-            ("micro_batch", number(micro_batch)),
-            ("clip_norm", clip_norm.map_or("none".into(), |value| value.to_string())),
-            ("evaluate_every", number(evaluate_every)),
-            ("patience", number(patience)),
-            ("frozen weights", base.text()),
-            ("training samples", digest(train)),
-            ("validation samples", validation.map_or("none".into(), digest)),
-        ];
-        let mut all = checkpoints.as_ref().map_or_else(BTreeMap::new, |checkpoints| checkpoints.settings.clone());
-        all.extend(fields.map(|(what, value)| (what.to_owned(), value)));
-        Ok(Self(all))
-    }
-
-    /// The differences of `self`, the checkpoint's fingerprint, from the run's.
-    fn differences(&self, run: &Self) -> Vec<RunDifference> {
-        let absent = || "absent".to_owned();
-        let all: BTreeMap<&String, ()> = self.0.keys().chain(run.0.keys()).map(|what| (what, ())).collect();
-        all.into_keys()
-            .filter(|what| self.0.get(*what) != run.0.get(*what))
-            .map(|what| RunDifference {
-                what: what.clone(),
-                checkpoint: self.0.get(what).cloned().unwrap_or_else(absent),
-                run: run.0.get(what).cloned().unwrap_or_else(absent),
-            })
-            .collect()
-    }
-}
-
-fn digest<S: Hash>(samples: &[S]) -> String {
-    let mut hasher = Fnv::default();
-    samples.hash(&mut hasher);
-    format!("{} with digest {}", samples.len(), hasher.text())
-}
-
-/// FNV-1a with 64 bits. Unlike the standard library's hasher it never changes between releases.
-struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Fnv {
-    fn mix(&mut self, word: u64) {
-        self.0 = (self.0 ^ word).wrapping_mul(0x0000_0100_0000_01b3);
-    }
-
-    /// Hashes eight bytes at a time, for speed: weights are large.
-    fn words(&mut self, data: &TensorData) {
-        data.shape().to_vec().hash(self);
-        for chunk in data.as_bytes().chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.mix(u64::from_le_bytes(word));
-            self.0 ^= self.0 >> 32;
-        }
-    }
-
-    fn text(&self) -> String {
-        format!("{:016x}", self.0)
-    }
-}
-
-impl Hasher for Fnv {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.mix(u64::from(byte)));
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
+/// The checkpoints that a run may continue from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FoundCheckpoints {
+    /// The steps taken at the newest intact one, and its file.
+    pub newest: Option<(usize, PathBuf)>,
+    /// Damaged ones newer than that, and why each is; they were set aside as `step-….damaged`.
+    pub damaged: Vec<(PathBuf, String)>,
 }
 
 /// The contents of a checkpoint.
@@ -172,7 +66,7 @@ pub(crate) struct Checkpoint {
     tensors: BTreeMap<String, TensorData>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Header {
     version: u32,
     step: usize,
@@ -184,7 +78,17 @@ struct Header {
     stale: usize,
 }
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The entry of the file's metadata.
+const ENTRY: &str = "hyperinf_checkpoint";
+
+/// That entry: everything but the tensors, and a hash of everything.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    state: Header,
+    run: Fingerprint,
+    xxh3_128: String,
+}
 
 impl Checkpoint {
     pub(crate) fn of<M: Module>(state: &State<M>, best: &BestState) -> Result<Self, ModelError> {
@@ -250,46 +154,74 @@ impl Checkpoints {
         Self { folder: folder.into(), every: 100, keep: 2, resume: false, settings: BTreeMap::new() }
     }
 
-    /// Creates the folder, and reads the newest checkpoint if the run is to continue from one.
-    pub(crate) fn open(&self, run: &Fingerprint) -> Result<Option<Checkpoint>, ModelError> {
-        fs::create_dir_all(&self.folder).map_err(|e| failed(&self.folder, e))?;
-        let Some((step, path)) = self.list()?.pop() else { return Ok(None) };
-        if !self.resume {
-            return Err(ModelError::CheckpointExists { path, step });
+    /// Finds the newest intact checkpoint. Damaged ones that are newer are set aside under another name.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be read or a file in it not be renamed.
+    pub fn find(&self) -> Result<FoundCheckpoints, ModelError> {
+        Ok(self.newest()?.0)
+    }
+
+    fn newest(&self) -> Result<(FoundCheckpoints, Option<Stored>), ModelError> {
+        let mut found = FoundCheckpoints::default();
+        for (step, path) in self.list()?.into_iter().rev() {
+            let reason = match fs::read(&path).map_err(|e| e.to_string()).and_then(|bytes| parse(&bytes)) {
+                Ok(stored) => {
+                    found.newest = Some((step, path));
+                    return Ok((found, Some(stored)));
+                }
+                Err(reason) => reason,
+            };
+            let aside = path.with_extension("damaged");
+            fs::rename(&path, aside).map_err(|e| failed(&path, e))?;
+            found.damaged.push((path, reason));
         }
-        let bytes = fs::read(&path).map_err(|e| failed(&path, e))?;
-        let (saved, fingerprint) = parse(&bytes).map_err(|reason| failed(&path, reason))?;
-        let differences = fingerprint.differences(run);
+        Ok((found, None))
+    }
+
+    /// Reads the newest intact checkpoint if the run is to continue from one.
+    pub(crate) fn open(&self, run: impl FnOnce() -> Result<Fingerprint, ModelError>) -> Result<Opened, ModelError> {
+        if !self.resume {
+            return match self.list()?.pop() {
+                Some((step, path)) => Err(ModelError::CheckpointExists { path, step }),
+                None => Ok(None),
+            };
+        }
+        let (FoundCheckpoints { newest: Some((_, path)), .. }, Some((saved, fingerprint))) = self.newest()? else {
+            return Ok(None);
+        };
+        let run = run()?;
+        let differences = fingerprint.differences(&run);
         if !differences.is_empty() {
             return Err(ModelError::CheckpointDiffers { path, differences });
         }
-        Ok(Some(saved))
+        Ok(Some((saved, run)))
     }
 
     /// Writes a checkpoint under a temporary name, renames it, and removes those that are too old.
-    pub(crate) fn write(&self, saved: &Checkpoint, run: &Fingerprint) -> Result<(), ModelError> {
+    pub(crate) fn write(&self, saved: &Checkpoint, run: &Fingerprint) -> Result<PathBuf, ModelError> {
+        fs::create_dir_all(&self.folder).map_err(|e| failed(&self.folder, e))?;
+        // What an interrupted run left half-written has the name of its process.
+        remove_partial(&self.folder, "step-");
         let path = self.folder.join(format!("step-{:08}.safetensors", saved.header.step));
-        let temporary = path.with_extension(format!("{}.partial", std::process::id()));
         let bytes = compose(saved, run).map_err(|reason| failed(&path, reason))?;
-        let written = File::create(&temporary)
-            .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&temporary, &path));
-        if let Err(e) = written {
-            // The error to report is that of writing.
-            let _ = fs::remove_file(&temporary);
-            return Err(failed(&path, e));
-        }
+        write_whole(&[(path.clone(), bytes)]).map_err(|(path, e)| failed(&path, e))?;
         let all = self.list()?;
         for (_, old) in &all[..all.len().saturating_sub(self.keep)] {
             fs::remove_file(old).map_err(|e| failed(old, e))?;
         }
-        Ok(())
+        Ok(path)
     }
 
     /// The checkpoints in the folder with their steps, the newest last.
     fn list(&self) -> Result<Vec<(usize, PathBuf)>, ModelError> {
         let mut found = Vec::new();
-        for entry in fs::read_dir(&self.folder).map_err(|e| failed(&self.folder, e))? {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(found),
+            entries => entries.map_err(|e| failed(&self.folder, e))?,
+        };
+        for entry in entries {
             let path = entry.map_err(|e| failed(&self.folder, e))?.path();
             let name = path.file_name().and_then(|name| name.to_str());
             let step = name.and_then(|name| name.strip_prefix("step-")?.strip_suffix(".safetensors")?.parse().ok());
@@ -299,6 +231,11 @@ impl Checkpoints {
         Ok(found)
     }
 }
+
+/// A checkpoint and the run that it belongs to.
+type Stored = (Checkpoint, Fingerprint);
+/// The checkpoint that a run continues from, if any, and the run.
+type Opened = Option<Stored>;
 
 fn failed(path: &Path, reason: impl ToString) -> ModelError {
     ModelError::Checkpoint { path: path.to_owned(), reason: reason.to_string() }
@@ -317,25 +254,36 @@ fn compose(saved: &Checkpoint, run: &Fingerprint) -> Result<Vec<u8>, String> {
         let view = TensorView::new(dtype, data.shape().to_vec(), data.as_bytes()).map_err(|e| e.to_string())?;
         views.push((name, view));
     }
-    let json = |what: Result<String, serde_json::Error>| what.map_err(|e| e.to_string());
-    let metadata = HashMap::from([
-        ("hyperinf_checkpoint".to_owned(), json(serde_json::to_string(&saved.header))?),
-        ("hyperinf_run".to_owned(), json(serde_json::to_string(run))?),
-    ]);
-    safetensors::serialize(views, Some(metadata)).map_err(|e| e.to_string())
+    let (state, run) = (saved.header.clone(), run.clone());
+    let xxh3_128 = hash(&saved.tensors, &state, &run).map_err(|e| e.to_string())?;
+    let entry = serde_json::to_string(&Entry { state, run, xxh3_128 }).map_err(|e| e.to_string())?;
+    // One entry only: their order would be random.
+    safetensors::serialize(views, Some(HashMap::from([(ENTRY.to_owned(), entry)]))).map_err(|e| e.to_string())
 }
 
-fn parse(bytes: &[u8]) -> Result<(Checkpoint, Fingerprint), String> {
+/// The hash of everything in a checkpoint.
+fn hash(
+    tensors: &BTreeMap<String, TensorData>,
+    state: &Header,
+    run: &Fingerprint,
+) -> Result<String, serde_json::Error> {
+    let mut hash = XxHash3_128::new();
+    hash.write(&serde_json::to_vec(&(state, run))?);
+    for (name, data) in tensors {
+        hash.write(format!("{name} {:?} {:?}\n", data.dtype(), data.shape()).as_bytes());
+        hash.write(data.as_bytes());
+    }
+    Ok(format!("{:032x}", hash.finish_128()))
+}
+
+fn parse(bytes: &[u8]) -> Result<Stored, String> {
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
-    let entry = |name: &str| {
-        let entries = metadata.metadata().as_ref();
-        entries.and_then(|entries| entries.get(name)).ok_or_else(|| format!("its header has no `{name}`"))
-    };
-    let header: Header = serde_json::from_str(entry("hyperinf_checkpoint")?).map_err(|e| e.to_string())?;
+    let entry = metadata.metadata().as_ref().and_then(|entries| entries.get(ENTRY));
+    let entry = entry.ok_or_else(|| format!("its header has no `{ENTRY}`"))?;
+    let Entry { state: header, run, xxh3_128 } = serde_json::from_str(entry).map_err(|e| e.to_string())?;
     if header.version != VERSION {
         return Err(format!("it has version {}, this program reads {VERSION}", header.version));
     }
-    let fingerprint = serde_json::from_str(entry("hyperinf_run")?).map_err(|e| e.to_string())?;
     let mut tensors = BTreeMap::new();
     for (name, view) in SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?.iter() {
         let (dtype, _) = TYPES
@@ -344,5 +292,8 @@ fn parse(bytes: &[u8]) -> Result<(Checkpoint, Fingerprint), String> {
             .ok_or_else(|| format!("`{name}` is of type {:?}", view.dtype()))?;
         tensors.insert(name.to_owned(), TensorData::from_bytes_vec(view.data().to_vec(), view.shape().to_vec(), dtype));
     }
-    Ok((Checkpoint { header, tensors }, fingerprint))
+    if hash(&tensors, &header, &run).map_err(|e| e.to_string())? != xxh3_128 {
+        return Err("its numbers are not those that were written".to_owned());
+    }
+    Ok((Checkpoint { header, tensors }, run))
 }

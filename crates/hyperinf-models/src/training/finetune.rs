@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 use burn::tensor::TensorData;
 use hyperinf_gradients::Tape;
 
-use super::checkpoint::{Checkpoint, Checkpoints, Fingerprint};
+use super::checkpoint::{Checkpoint, Checkpoints};
+use super::fingerprint::Fingerprint;
 use super::train::{Run, State};
 use crate::error::check;
 use crate::files::weights::{Selection, read, write};
@@ -91,22 +92,40 @@ pub fn finetune<M: SampleModel>(
     config: &FinetuneConfig,
     mut progress: impl FnMut(&Progress),
 ) -> Result<FinetunedModel<M>, ModelError> {
+    finetune_until(model, train, validation, config, |step| {
+        progress(step);
+        ControlFlow::Continue(())
+    })
+}
+
+/// As [`finetune`], but `progress` may stop the run after a step.
+///
+/// A run that is stopped before its last step writes a checkpoint, if there is a place for checkpoints, whatever
+/// [`Checkpoints::every`] says.
+///
+/// # Errors
+///
+/// As [`finetune`], or [`ModelError::Stopped`].
+pub fn finetune_until<M: SampleModel>(
+    model: M,
+    train: &[M::Sample],
+    validation: Option<&[M::Sample]>,
+    config: &FinetuneConfig,
+    mut progress: impl FnMut(&Progress) -> ControlFlow<()>,
+) -> Result<FinetunedModel<M>, ModelError> {
     config.validate(validation.map(<[_]>::len))?;
     let lengths: Vec<usize> = train.iter().map(M::length).collect();
     let mut state = State::new(model, &config.schedule);
     let mut best = BestState::default();
     let mut resumed_at = None;
-    let fingerprint = match &config.checkpoints {
-        Some(checkpoints) => {
-            let fingerprint = Fingerprint::of(&state.module, train, validation, config)?;
-            if let Some(saved) = checkpoints.open(&fingerprint)? {
-                (state, best) = saved.into_state(state)?;
-                resumed_at = Some(state.step);
-            }
-            fingerprint
-        }
-        None => Fingerprint::default(),
-    };
+    // Weights are large: a run that neither writes nor reads a checkpoint does not hash them.
+    let mut fingerprint = None;
+    if let Some(checkpoints) = &config.checkpoints
+        && let Some((saved, run)) = checkpoints.open(|| Fingerprint::of(&state.module, train, validation, config))?
+    {
+        (state, best) = saved.into_state(state)?;
+        (resumed_at, fingerprint) = (Some(state.step), Some(run));
+    }
 
     let steps = config.schedule.steps(train.len());
     let every = config.evaluate_every.unwrap_or(train.len().div_ceil(config.schedule.batch_size).max(1));
@@ -132,11 +151,20 @@ pub fn finetune<M: SampleModel>(
                 best.note(state, loss)?;
                 after.validation = Some(loss);
             }
-            progress(after);
+            let stopped = progress(after).is_break() && state.step < steps;
+            let mut checkpoint = None;
             if let Some(checkpoints) = &config.checkpoints
-                && state.step.is_multiple_of(checkpoints.every)
+                && (stopped || state.step.is_multiple_of(checkpoints.every))
             {
-                checkpoints.write(&Checkpoint::of(state, &best)?, &fingerprint)?;
+                let run = match fingerprint.take() {
+                    Some(run) => run,
+                    None => Fingerprint::of(&state.module, train, validation, config)?,
+                };
+                checkpoint = Some(checkpoints.write(&Checkpoint::of(state, &best)?, &run)?);
+                fingerprint = Some(run);
+            }
+            if stopped {
+                return Err(ModelError::Stopped { step: state.step, steps, checkpoint });
             }
             Ok(if out_of_patience(&best) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;

@@ -44,6 +44,14 @@ pub enum SpecError {
         /// Which methods have it.
         reason: &'static str,
     },
+    /// An estimate where only a method is meant.
+    #[error("`@{estimate}` in `{spec}`: options hold no estimate; the source of the curvature decides it")]
+    Estimate {
+        /// The whole specification.
+        spec: String,
+        /// The estimate.
+        estimate: &'static str,
+    },
 }
 
 fn place(spec: &str, word: &str, position: usize) -> String {

@@ -89,8 +89,8 @@ impl Word<'_> {
     }
 
     pub(super) fn no_method(self) -> SpecError {
-        let names: Vec<&str> = methods().iter().map(|method| method.name).collect();
-        self.not_among("method", &names)
+        let names = methods().iter().flat_map(|method| method.aliases.iter().chain([&method.name]));
+        self.not_among("method", &names.copied().collect::<Vec<_>>())
     }
 
     /// It is not one of the words of these parts.

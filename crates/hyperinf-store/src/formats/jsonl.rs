@@ -19,7 +19,8 @@ pub(crate) fn write_scores(
     Ok(out.flush()?)
 }
 
-fn write(out: &mut impl Write, table: &Table<'_>) -> Result<(), WriteError> {
+/// Writes a table, one JSON object per row.
+pub(crate) fn write(out: &mut impl Write, table: &Table<'_>) -> Result<(), WriteError> {
     for row in 0..table.rows() {
         let object: Map<String, Value> =
             table.columns.iter().map(|(name, column)| ((*name).to_owned(), value(column, row))).collect();

@@ -1,14 +1,16 @@
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::plain;
 use crate::scores::ScoreTable;
 use crate::{Ids, WriteError};
+
+/// The header's length is a multiple of this many bytes.
+const ALIGNMENT: usize = 8;
 
 /// Writes one tensor `scores`, `[q, n]` of F32, error bars as three more, and the metadata as texts.
 pub(crate) fn write_scores(
@@ -22,19 +24,56 @@ pub(crate) fn write_scores(
     };
     let mut tensors = vec![("scores", bytes(&mut scores.rows.iter().flatten()))];
     tensors.extend(table.bars().map(|(name, values)| (name, bytes(&mut values.iter()))));
-    let views = tensors.iter().map(|(name, bytes)| {
-        let shape = vec![scores.queries(), scores.samples()];
-        TensorView::new(Dtype::F32, shape, bytes).map(|view| (*name, view))
-    });
-    let views = views.collect::<Result<Vec<_>, _>>()?;
-    let mut metadata: HashMap<String, String> =
+    let mut metadata: BTreeMap<String, String> =
         metadata.iter().map(|(key, value)| (key.clone(), plain(value))).collect();
     let numbered = Ids::numbered(scores.queries(), scores.samples());
-    for (key, ids, places) in [("query_ids", &ids.queries, numbered.queries), ("train_ids", &ids.train, numbered.train)]
+    let train = format!("{}s", ids.unit.column());
+    for (key, ids, places) in
+        [("query_ids", &ids.queries, numbered.queries), (train.as_str(), &ids.train, numbered.train)]
     {
         if *ids != places {
             metadata.insert(key.to_owned(), serde_json::to_string(ids)?);
         }
     }
-    Ok(file.write_all(&safetensors::serialize(views, Some(metadata))?)?)
+    let shape = [scores.queries(), scores.samples()];
+    Ok(write(file, &metadata, &tensors, shape)?)
+}
+
+/// An entry of the header.
+#[derive(Serialize)]
+struct Entry {
+    dtype: &'static str,
+    shape: [usize; 2],
+    data_offsets: [usize; 2],
+}
+
+/// The header, in the order of its fields.
+#[derive(Serialize)]
+struct Header<'a> {
+    __metadata__: &'a BTreeMap<String, String>,
+    #[serde(flatten)]
+    tensors: BTreeMap<&'static str, Entry>,
+}
+
+/// Writes tensors of F32 and one shape. The crate's own writer puts the metadata in a random order.
+fn write(
+    file: &mut File,
+    metadata: &BTreeMap<String, String>,
+    tensors: &[(&'static str, Vec<u8>)],
+    shape: [usize; 2],
+) -> Result<(), WriteError> {
+    let mut end = 0;
+    let entries = tensors.iter().map(|(name, bytes)| {
+        let start = end;
+        end += bytes.len();
+        (*name, Entry { dtype: "F32", shape, data_offsets: [start, end] })
+    });
+    let mut json = serde_json::to_vec(&Header { __metadata__: metadata, tensors: entries.collect() })?;
+    json.resize(json.len().next_multiple_of(ALIGNMENT), b' ');
+    file.write_all(&(json.len() as u64).to_le_bytes())?;
+    file.write_all(&json)?;
+    for (_, bytes) in tensors {
+        file.write_all(bytes)?;
+    }
+    Ok(())
 }

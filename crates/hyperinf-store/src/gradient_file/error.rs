@@ -106,6 +106,9 @@ pub enum FileError {
         /// That block's samples.
         expected: usize,
     },
+    /// The file is not what it was when it was opened: written, replaced or moved.
+    #[error("it was changed while it was read")]
+    Changed,
     /// The numbers of a block cannot be read.
     #[error("block `{block}` cannot be read to its end")]
     Read {

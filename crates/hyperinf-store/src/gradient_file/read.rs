@@ -9,6 +9,7 @@ use safetensors::Dtype;
 use twox_hash::XxHash3_128;
 
 use super::Precision;
+use crate::FileStamp;
 
 /// Bytes that are read at once: few enough to stay in the processor's cache while they are hashed and converted.
 const PIECE: usize = 1 << 18;
@@ -16,13 +17,20 @@ const PIECE: usize = 1 << 18;
 /// An open file, with the hash of its contiguous part, from the first byte, that has been read.
 pub(super) struct Contents {
     file: File,
+    stamp: FileStamp,
     hasher: XxHash3_128,
     hashed: u64,
 }
 
 impl Contents {
-    pub(super) fn new(file: File) -> Self {
-        Self { file, hasher: XxHash3_128::new(), hashed: 0 }
+    pub(super) fn new(file: File, stamp: FileStamp) -> Self {
+        Self { file, stamp, hasher: XxHash3_128::new(), hashed: 0 }
+    }
+
+    /// Whether the file is still what it was when it was opened. Asked after reading: what was read is then of that
+    /// state, and one pass sees what the other saw.
+    pub(super) fn is_unchanged(&self) -> Result<bool> {
+        Ok(FileStamp::of(&self.file.metadata()?) == self.stamp)
     }
 
     /// `count` numbers that begin at a byte of the file.

@@ -1,20 +1,27 @@
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::collections::HashSet;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use hyperinf_gradients::Block;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::json;
+
+use super::journal::{self, BatchHash, Begin, Done, Found, Resumption, RunKey};
+use crate::own_file::{folder_of, open_own, sync_folder};
 
 /// The header's length is a multiple of this many bytes, so that the numbers are aligned for any reader.
 const ALIGNMENT: usize = 8;
 
-/// A file of gradients being written, sample by sample in any order, and resumable after an interruption.
+/// A file of gradients being written, batch by batch in any order, and resumable after an interruption.
 ///
-/// The file has its final size from the start; a journal next to it records which samples it holds. Both are hidden
-/// files until [`GradientWriter::place`] or [`GradientWriter::discard`].
+/// The file has its final size from the start; a journal next to it records which batches it holds, with their
+/// hashes. Both are hidden files until [`GradientWriter::place`] or [`GradientWriter::discard`]. What an earlier run
+/// left is used only as far as its key is the same and its hashes are those of the file: whatever was damaged is
+/// computed again, and a resumed file equals that of an undisturbed run byte by byte.
+///
+/// A file that was placed keeps its journal, so that a later run with the same key finds its gradients there.
 pub struct GradientWriter {
-    part: PathBuf,
+    path: PathBuf,
     journal: PathBuf,
     file: File,
     log: File,
@@ -22,21 +29,10 @@ pub struct GradientWriter {
     /// The first byte of each block's numbers.
     starts: Vec<u64>,
     losses: Vec<Option<f64>>,
-}
-
-/// The first line of a journal.
-#[derive(PartialEq, Serialize, Deserialize)]
-struct Begin {
-    key: String,
-    samples: usize,
-    blocks: Vec<(String, usize, usize)>,
-}
-
-/// A line of a journal: samples whose gradients are in the file.
-#[derive(Serialize, Deserialize)]
-struct Done {
-    samples: Vec<usize>,
-    losses: Vec<f64>,
+    batches: HashSet<Vec<usize>>,
+    found: Resumption,
+    /// Whether it is a file that an earlier run placed.
+    placed: bool,
 }
 
 impl GradientWriter {
@@ -44,39 +40,142 @@ impl GradientWriter {
     ///
     /// # Errors
     ///
-    /// If the files cannot be created or read, or another process is writing them.
-    pub fn open(folder: &Path, name: &str, key: &str, samples: usize, blocks: &[Block]) -> io::Result<Self> {
-        let part = folder.join(format!(".{name}.part"));
-        let journal = folder.join(format!(".{name}.journal"));
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let mut log = options.open(&journal)?;
+    /// If the files cannot be created or read, are links, or another process is writing them.
+    pub fn open(folder: &Path, name: &str, key: &RunKey, samples: usize, blocks: &[Block]) -> io::Result<Self> {
+        let hidden = |ending| folder.join(format!(".{name}.{ending}"));
+        let (placed, record) = (folder.join(name), hidden("done"));
+        let at = |path, journal, file, log, placed| Self {
+            path,
+            journal,
+            file,
+            log,
+            blocks: blocks.to_vec(),
+            starts: Vec::new(),
+            losses: vec![None; samples],
+            batches: HashSet::new(),
+            found: Resumption::default(),
+            placed,
+        };
+        let sides = blocks.iter().map(|b| (b.name.clone(), b.rows, b.cols)).collect();
+        let begin = Begin::new(key, samples, sides);
+        if record.is_file()
+            && placed.is_file()
+            && let (Ok(file), Ok(log)) = (open_own(&placed), open_own(&record))
+        {
+            let mut writer = at(placed, record, file, log, true);
+            if writer.adopt(&begin)? {
+                return Ok(writer);
+            }
+        }
+        let (path, journal) = (hidden("part"), hidden("journal"));
+        let log = open_own(&journal)?;
         log.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => io::Error::new(io::ErrorKind::ResourceBusy, "another run is writing it"),
             TryLockError::Error(error) => error,
         })?;
-        let mut file = options.open(&part)?;
-        let sides = blocks.iter().map(|b| (b.name.clone(), b.rows, b.cols)).collect();
-        let begin = Begin { key: key.to_owned(), samples, blocks: sides };
-        let (header, starts, length) = header(blocks, samples);
-        let mut losses = vec![None; samples];
-        let kept = if file.metadata()?.len() == length { read_journal(&mut log, &begin, &mut losses)? } else { 0 };
-        log.set_len(kept)?;
-        log.seek(SeekFrom::End(0))?;
-        if kept == 0 {
-            file.set_len(0)?;
-            file.write_all(&header)?;
-            file.set_len(length)?;
-            // The first line of the journal vouches for the header.
-            file.sync_all()?;
-            append(&mut log, &begin)?;
+        let mut writer = at(path.clone(), journal, open_own(&path)?, log, false);
+        writer.resume(&begin)?;
+        Ok(writer)
+    }
+
+    /// Whether a placed file is that of this run, whole and intact.
+    fn adopt(&mut self, begin: &Begin) -> io::Result<bool> {
+        let (header, starts, length) = header(&self.blocks, self.losses.len());
+        self.starts = starts;
+        let Found::Batches(batches, _) = journal::read(&mut self.log, begin)? else { return Ok(false) };
+        if self.file.metadata()?.len() != length || !self.has_header(&header) {
+            return Ok(false);
         }
-        Ok(Self { part, journal, file, log, blocks: blocks.to_vec(), starts, losses })
+        self.verify(batches);
+        self.found.samples = self.losses.iter().flatten().count();
+        Ok(self.losses.iter().all(Option::is_some))
+    }
+
+    /// Takes what is intact of an earlier run, and prepares both files for the rest.
+    fn resume(&mut self, begin: &Begin) -> io::Result<()> {
+        let (header, starts, length) = header(&self.blocks, self.losses.len());
+        self.starts = starts;
+        match journal::read(&mut self.log, begin)? {
+            Found::Batches(batches, damaged) => {
+                self.found.damaged = damaged;
+                if !self.has_header(&header) {
+                    self.found.header = true;
+                    self.file.seek(SeekFrom::Start(0))?;
+                    self.file.write_all(&header)?;
+                }
+                self.verify(batches);
+                if self.file.metadata()?.len() != length {
+                    self.file.set_len(length)?;
+                }
+                // A rewritten part of the file must not be younger than a journal that vouches for it.
+                self.file.sync_all()?;
+            }
+            found => {
+                if let Found::Useless(restart) = found {
+                    self.found.restarted = Some(restart);
+                }
+                self.log.set_len(0)?;
+                self.log.seek(SeekFrom::Start(0))?;
+                self.file.set_len(0)?;
+                self.file.seek(SeekFrom::Start(0))?;
+                self.file.write_all(&header)?;
+                self.file.set_len(length)?;
+                self.file.sync_all()?;
+                journal::append(&mut self.log, begin)?;
+                sync_folder(folder_of(&self.path));
+            }
+        }
+        self.found.samples = self.losses.iter().flatten().count();
+        Ok(())
+    }
+
+    fn has_header(&mut self, header: &[u8]) -> bool {
+        let mut there = vec![0; header.len()];
+        journal::fill(&mut self.file, 0, &mut there) && there == header
+    }
+
+    /// Takes the recorded batches whose hash is that of the file.
+    fn verify(&mut self, recorded: Vec<Done>) {
+        for Done { samples, losses, xxh3_128 } in recorded {
+            if self.hash(&samples, &losses).is_some_and(|hash| hash == xxh3_128) {
+                for (&sample, &loss) in samples.iter().zip(&losses) {
+                    self.losses[sample] = Some(f64::from_bits(loss));
+                }
+                self.batches.insert(samples);
+            } else {
+                self.found.damaged += 1;
+            }
+        }
+    }
+
+    /// The hash of a recorded batch in the file; none if the record or the file cannot be right.
+    fn hash(&mut self, samples: &[usize], losses: &[u64]) -> Option<String> {
+        let mut distinct = HashSet::new();
+        let known = |&sample: &usize| sample < self.losses.len() && distinct.insert(sample);
+        if samples.len() != losses.len() || !samples.iter().all(known) {
+            return None;
+        }
+        let mut hash = BatchHash::new(samples, losses);
+        for (block, start) in self.blocks.iter().zip(&self.starts) {
+            let mut bytes = vec![0; block.parameters() * size_of::<f32>()];
+            for &sample in samples {
+                if !journal::fill(&mut self.file, start + (sample * bytes.len()) as u64, &mut bytes) {
+                    return None;
+                }
+                hash.add(&bytes);
+            }
+        }
+        Some(hash.text())
     }
 
     /// The path of the file while it is written.
     pub fn path(&self) -> &Path {
-        &self.part
+        &self.path
+    }
+
+    /// What was found of an earlier run.
+    pub fn found(&self) -> &Resumption {
+        &self.found
     }
 
     /// Whether the file holds a sample's gradients.
@@ -86,6 +185,14 @@ impl GradientWriter {
     /// If there is no such sample.
     pub fn has(&self, sample: usize) -> bool {
         self.losses[sample].is_some()
+    }
+
+    /// Whether the file holds the gradients of exactly these samples, computed together in this order.
+    ///
+    /// The last bits of a sample's gradients may depend on its batch, so a run that is to equal an undisturbed one
+    /// takes over whole batches only.
+    pub fn has_batch(&self, samples: &[usize]) -> bool {
+        self.batches.contains(samples)
     }
 
     /// The samples' losses; `None` where the gradients are missing.
@@ -110,23 +217,28 @@ impl GradientWriter {
         assert!(samples.iter().all(|&sample| sample < total), "samples {samples:?} of {total}");
         let expected = self.blocks.iter().map(|block| samples.len() * block.parameters());
         assert!(expected.eq(blocks.iter().map(Vec::len)), "one number per parameter and sample");
+        let bits: Vec<u64> = losses.iter().map(|loss| loss.to_bits()).collect();
+        let mut hash = BatchHash::new(samples, &bits);
         for ((block, start), values) in self.blocks.iter().zip(&self.starts).zip(blocks) {
             let parameters = block.parameters();
             for (sample, values) in samples.iter().zip(values.chunks(parameters)) {
                 self.file.seek(SeekFrom::Start(start + (sample * parameters * size_of::<f32>()) as u64))?;
-                self.file.write_all(&little_endian(values))?;
+                let bytes = little_endian(values);
+                hash.add(&bytes);
+                self.file.write_all(&bytes)?;
             }
         }
         // The journal must not be ahead of the file, not even if the machine stops.
         self.file.sync_data()?;
-        append(&mut self.log, &Done { samples: samples.to_vec(), losses: losses.to_vec() })?;
+        journal::append(&mut self.log, &Done { samples: samples.to_vec(), losses: bits, xxh3_128: hash.text() })?;
         for (&sample, &loss) in samples.iter().zip(losses) {
             self.losses[sample] = Some(loss);
         }
+        self.batches.insert(samples.to_vec());
         Ok(())
     }
 
-    /// Moves the whole file to its final place.
+    /// Moves the whole file to its final place, and its journal next to it: a hidden file `.NAME.done`.
     ///
     /// # Errors
     ///
@@ -137,54 +249,42 @@ impl GradientWriter {
             let message = format!("the gradients of {missing} of {} samples are missing", self.losses.len());
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
-        fs::rename(&self.part, path)?;
-        fs::remove_file(&self.journal)
+        if self.placed && path == self.path {
+            return Ok(());
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let record = path.with_file_name(format!(".{name}.done"));
+        self.file.sync_all()?;
+        self.log.sync_all()?;
+        if self.placed {
+            fs::copy(&self.path, path)?;
+            fs::copy(&self.journal, record)?;
+        } else {
+            // A record without its file is not looked at.
+            fs::rename(&self.path, path)?;
+            fs::rename(&self.journal, record)?;
+        }
+        sync_folder(folder_of(path));
+        Ok(())
     }
 
-    /// Removes the file and its journal.
+    /// Removes the file and its journal; a file that an earlier run placed stays.
     ///
     /// # Errors
     ///
     /// If it cannot be removed.
     pub fn discard(self) -> io::Result<()> {
-        fs::remove_file(&self.part)?;
+        if self.placed {
+            return Ok(());
+        }
+        fs::remove_file(&self.path)?;
         fs::remove_file(&self.journal)
     }
 }
 
-/// Reads the journal, if it is of the same run, and returns the length of its complete lines.
-fn read_journal(log: &mut File, begin: &Begin, losses: &mut [Option<f64>]) -> io::Result<u64> {
-    let mut lines = BufReader::new(log);
-    // Bytes, not text: a machine that stopped may leave anything.
-    let mut line = Vec::new();
-    let mut whole = lines.read_until(b'\n', &mut line)? as u64;
-    if serde_json::from_slice::<Begin>(&line).ok().as_ref() != Some(begin) {
-        return Ok(0);
-    }
-    loop {
-        line.clear();
-        let length = lines.read_until(b'\n', &mut line)? as u64;
-        // The last line may have been cut off.
-        let Ok(Done { samples, losses: found }) = serde_json::from_slice(&line) else { return Ok(whole) };
-        if !line.ends_with(b"\n") || samples.len() != found.len() || samples.iter().any(|&s| s >= losses.len()) {
-            return Ok(whole);
-        }
-        for (sample, loss) in samples.into_iter().zip(found) {
-            losses[sample] = Some(loss);
-        }
-        whole += length;
-    }
-}
-
-fn append(log: &mut File, line: &impl Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_vec(line)?;
-    line.push(b'\n');
-    log.write_all(&line)
-}
-
 /// The header of the file, the first byte of each block, and the file's length.
 fn header(blocks: &[Block], samples: usize) -> (Vec<u8>, Vec<u64>, u64) {
-    let mut tensors = Map::new();
+    let mut tensors = std::collections::BTreeMap::new();
     let (mut end, mut starts) = (0, Vec::with_capacity(blocks.len()));
     for block in blocks {
         let start = end;
@@ -194,7 +294,7 @@ fn header(blocks: &[Block], samples: usize) -> (Vec<u8>, Vec<u64>, u64) {
         let info = json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, end] });
         tensors.insert(block.name.clone(), info);
     }
-    let mut json = Value::Object(tensors).to_string().into_bytes();
+    let mut json = json!(tensors).to_string().into_bytes();
     json.resize(json.len().next_multiple_of(ALIGNMENT), b' ');
     let begin = (ALIGNMENT + json.len()) as u64;
     let header = [&(json.len() as u64).to_le_bytes()[..], &json].concat();

@@ -1,0 +1,39 @@
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{ColumnArgs, LengthArgs, ModelArgs};
+
+/// Arguments of `hyperinf evaluate`.
+#[derive(Debug, Args)]
+pub(crate) struct EvaluateArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The folder of an adapter, ours or PEFT's; without one the model itself is evaluated.
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// The rows: .jsonl, .csv, .tsv or .parquet.
+    #[arg(long, value_name = "FILE")]
+    pub data: PathBuf,
+    /// Where to write what is predicted for each row: .csv, .jsonl or .parquet.
+    ///
+    /// Classifiers: id, label, predicted, probability, loss. Language models: id, tokens, loss.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    pub output: Option<PathBuf>,
+    /// Print all figures as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Rows of a forward pass.
+    #[arg(long, value_name = "ROWS", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch_size: u32,
+    /// The device: flex, ndarray, cuda:0, … [default: the first that was compiled in].
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// How to read rows.
+    #[command(flatten)]
+    pub columns: ColumnArgs,
+    /// How long texts may be.
+    #[command(flatten)]
+    pub length: LengthArgs,
+}

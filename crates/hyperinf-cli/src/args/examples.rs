@@ -1,0 +1,112 @@
+//! The examples at the end of `--help`, and usages that would be wider than 80 columns in one line. A test runs the
+//! program's parser on each example.
+
+pub(super) const PROGRAM: &str = "\
+Examples:
+  hyperinf demo
+      finds wrong labels in real e-mails with every method
+  hyperinf finetune --model MODEL --train train.jsonl --out adapter
+  hyperinf detect --model MODEL --adapter adapter --train train.jsonl \\
+      --validation validation.jsonl --out suspicious --remove 5%
+  hyperinf detect --help
+      explains every option of a command";
+
+pub(super) const SCORE: &str = "\
+Examples:
+  hyperinf score --train-gradients train.safetensors \\
+      --query-gradients query.safetensors --output scores.parquet
+  hyperinf score --train-gradients train.safetensors \\
+      --query-gradients query.safetensors --method datainf --query-mode mean";
+
+pub(super) const COMPARE: &str = "\
+Examples:
+  hyperinf compare --train-gradients train.safetensors \\
+      --query-gradients query.safetensors --out methods
+  hyperinf compare --train-gradients train.safetensors \\
+      --query-gradients query.safetensors --methods hyperinf,datainf,exact";
+
+pub(super) const EVAL: &str = "\
+Examples:
+  hyperinf eval lds --methods hyperinf,datainf,identity
+  hyperinf eval mislabel --noise 0.2";
+
+pub(super) const SWEEP: &str = "\
+Examples:
+  hyperinf sweep --train-gradients train.safetensors \\
+      --query-gradients query.safetensors --method exact --out dampings
+  hyperinf sweep --train-gradients train.safetensors \\
+      --query-gradients query.safetensors --damping 0.01,0.1,1,10,100";
+
+pub(super) const CONVERGE: &str = "\
+Examples:
+  hyperinf converge
+  hyperinf converge --dims 128,256 --samples 300 --draws 1 --out curves";
+
+pub(super) const INSPECT: &str = "\
+Examples:
+  hyperinf inspect train.safetensors
+  hyperinf inspect train.safetensors --numbers --json";
+
+pub(super) const METHODS: &str = "\
+Examples:
+  hyperinf methods
+  hyperinf methods --json";
+
+pub(super) const FINETUNE: &str = "\
+Examples:
+  hyperinf finetune --model sentence-transformers/all-MiniLM-L6-v2 \\
+      --train train.jsonl --validation validation.jsonl --out adapter
+  hyperinf finetune --model ./SmolLM2 --train chats.jsonl --epochs 1 \\
+      --lora-target all-linear --checkpoint-every 100 --out adapter";
+
+pub(super) const ATTRIBUTE: &str = "\
+Examples:
+  hyperinf attribute --model MODEL --adapter adapter --train train.jsonl \\
+      --query questions.jsonl --out influence --top-k 5
+  hyperinf attribute --model MODEL --adapter adapter --train train.jsonl \\
+      --query questions.jsonl --out influence --method hyperinf,datainf
+      runs the model once; results in influence/hyperinf, influence/datainf";
+
+pub(super) const DETECT: &str = "\
+Examples:
+  hyperinf detect --model MODEL --adapter adapter --train train.jsonl \\
+      --validation validation.jsonl --out suspicious --remove 5%
+  hyperinf detect --model MODEL --adapter adapter --train train.jsonl \\
+      --validation validation.jsonl --out suspicious --method hyperinf,exact
+      runs the model once; results in suspicious/hyperinf, suspicious/exact";
+
+pub(super) const SELECT: &str = "\
+Examples:
+  hyperinf select --model MODEL --adapter adapter --train train.jsonl \\
+      --validation validation.jsonl --keep 20% --out chosen
+  hyperinf select --model MODEL --adapter adapter --train train.parquet \\
+      --validation validation.jsonl --keep 1000 --text-column body --out chosen";
+
+pub(super) const DEMO: &str = "\
+Examples:
+  hyperinf demo
+  hyperinf demo --noise 0.1 --seed 1 --out demo";
+
+pub(super) const SCORE_USAGE: &str = "\
+hyperinf score [OPTIONS] --train-gradients <FILE>
+                     --query-gradients <FILE>";
+
+pub(super) const COMPARE_USAGE: &str = "\
+hyperinf compare [OPTIONS] --train-gradients <FILE>
+                       --query-gradients <FILE>";
+
+pub(super) const SWEEP_USAGE: &str = "\
+hyperinf sweep [OPTIONS] --train-gradients <FILE>
+                     --query-gradients <FILE>";
+
+pub(super) const ATTRIBUTE_USAGE: &str = "\
+hyperinf attribute [OPTIONS] --model <MODEL> --adapter <DIR>
+                         --train <FILE> --query <FILE> --out <DIR>";
+
+pub(super) const DETECT_USAGE: &str = "\
+hyperinf detect [OPTIONS] --model <MODEL> --adapter <DIR>
+                      --train <FILE> --validation <FILE> --out <DIR>";
+
+pub(super) const SELECT_USAGE: &str = "\
+hyperinf select [OPTIONS] --model <MODEL> --adapter <DIR>
+                      --train <FILE> --validation <FILE> --out <DIR> --keep <AMOUNT>";

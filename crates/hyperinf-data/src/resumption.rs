@@ -1,0 +1,87 @@
+//! The folder of a fine-tuning: what may be replaced in it, and what a run resumes from.
+
+use std::fs::{canonicalize, read_dir, remove_dir_all, symlink_metadata};
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use hyperinf_models::{Adapter, FinetuneConfig, FoundCheckpoints, ModelError};
+use hyperinf_store::{OutputFolder, StoreError};
+
+use crate::event::{Event, Notice};
+use crate::finetune::{ADAPTER, CHECKPOINTS, Finetune, OUTPUTS};
+use crate::model_files::{Note, load_error};
+use crate::{Existing, RunError};
+
+impl Finetune {
+    /// Creates the folder, and makes sure that no input and nothing in it is lost.
+    pub(crate) fn prepare_folder(&self) -> Result<OutputFolder, RunError> {
+        let folder = &self.out;
+        let optional = [self.validation.as_deref(), self.tokenizer.as_deref()];
+        let inputs: Vec<&Path> =
+            [self.train.as_path(), Path::new(&self.model)].into_iter().chain(optional.into_iter().flatten()).collect();
+        let locked = OutputFolder::new(folder, &OUTPUTS, &inputs)?;
+        let checkpoints = folder.join(CHECKPOINTS);
+        // The folder is removed at the end with everything in it.
+        if let Ok(real) = canonicalize(&checkpoints)
+            && inputs.iter().any(|input| canonicalize(input).is_ok_and(|input| input.starts_with(&real)))
+        {
+            return Err(StoreError::OutputIsInput { path: checkpoints }.into());
+        }
+        if symlink_metadata(&checkpoints).is_ok_and(|found| found.is_symlink()) {
+            let link =
+                io::Error::new(ErrorKind::InvalidInput, "it is a symbolic link, and the folder is removed at the end");
+            return Err(StoreError::output(&checkpoints, link).into());
+        }
+        let exists = |what| Err(RunError::Exists { path: folder.clone(), what });
+        // Whether an adapter is that of the run to resume is known when the rows are.
+        if self.overwrite || self.resume {
+            return Ok(locked);
+        }
+        if folder.join(ADAPTER).exists() {
+            return exists(Existing::Adapter);
+        }
+        if read_dir(checkpoints).is_ok_and(|mut files| files.next().is_some()) {
+            return exists(Existing::Checkpoints);
+        }
+        Ok(locked)
+    }
+
+    /// What there is to resume from, reported; an adapter that this training has written already is returned.
+    pub(crate) fn resumption(
+        &self,
+        config: &FinetuneConfig,
+        digest: impl FnOnce() -> Result<String, ModelError>,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Option<Adapter>, RunError> {
+        let Some(checkpoints) = config.checkpoints.as_ref().filter(|_| self.resume) else { return Ok(None) };
+        let FoundCheckpoints { newest, damaged } = checkpoints.find()?;
+        for (path, reason) in damaged {
+            observe(Event::Notice(Notice::DamagedCheckpoint { path, reason }));
+        }
+        if let Some((step, path)) = newest {
+            observe(Event::Notice(Notice::ResumedTraining { step, path }));
+            return Ok(None);
+        }
+        let folder = self.out.clone();
+        if !folder.join(ADAPTER).exists() {
+            observe(Event::Notice(Notice::NoCheckpoint { folder: checkpoints.folder.clone() }));
+            return Ok(None);
+        }
+        let failed = load_error("adapter", self.out.display());
+        let earlier = Note::read(&folder).map_err(&failed)?.and_then(|note| note.training);
+        if earlier != Some(digest()?) {
+            return Err(RunError::Exists { path: folder, what: Existing::Adapter });
+        }
+        let adapter = Adapter::read(&folder).map_err(&failed)?;
+        observe(Event::Notice(Notice::AlreadyTrained { folder }));
+        Ok(Some(adapter))
+    }
+
+    pub(crate) fn remove_checkpoints(&self) -> Result<(), RunError> {
+        let path = self.out.join(CHECKPOINTS);
+        match remove_dir_all(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::output(&path, error).into()),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+use burn::tensor::Device;
+use hyperinf_curvature::BlockCurvature;
+use hyperinf_gradients::Estimate;
+use hyperinf_models::SampleModel;
+use hyperinf_scoring::{Attribution, QueryMode};
+use hyperinf_store::{Directions, GradientPair, ProjectionSpec, score};
+
+use crate::event::{Event, Notice};
+use crate::kind::Kind;
+use crate::run::Run;
+use crate::{Choice, RunError, estimate};
+
+/// The most seeds of error bars.
+const MOST_SEEDS: usize = 1_000_000;
+
+/// The scores of one method.
+pub(crate) struct Scored {
+    /// Those of the first seed; of each block the worst report of all seeds.
+    pub(crate) attribution: Attribution,
+    /// Those of each seed, if there are several.
+    pub(crate) repeats: Vec<Vec<f64>>,
+    /// The curvature, where the model was run for it.
+    pub(crate) known: Option<Vec<BlockCurvature>>,
+}
+
+/// The random choices of a scoring.
+#[derive(Clone, Copy)]
+struct Draws {
+    estimate: Estimate,
+    projection: Option<ProjectionSpec>,
+}
+
+/// A model with its training samples, without their types: methods whose curvature no stored gradients hold need it.
+pub(crate) trait OfModel: Send {
+    /// The curvature of each block; `None` where it is computed from the stored gradients.
+    fn curvature(
+        &self,
+        run: &Run,
+        estimate: Estimate,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Option<Vec<BlockCurvature>>, RunError>;
+}
+
+/// A model of a kind, and the training samples.
+pub(crate) struct ModelSamples<K: Kind> {
+    pub(crate) model: K::Model,
+    pub(crate) samples: Vec<<K::Model as SampleModel>::Sample>,
+}
+
+impl<K: Kind> OfModel for ModelSamples<K> {
+    fn curvature(
+        &self,
+        run: &Run,
+        estimate: Estimate,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Option<Vec<BlockCurvature>>, RunError> {
+        K::check_estimate(estimate)?;
+        estimate::of_model(run, estimate, &self.model, &self.samples, observe)
+    }
+}
+
+impl Scored {
+    /// Scores stored gradients as a run says; the pair is left with the run's own projection.
+    pub(crate) fn new(
+        run: &Run,
+        pair: &mut GradientPair,
+        model: &dyn OfModel,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Self, RunError> {
+        if let Some(spec) = run.projection.filter(|spec| pair.is_within(spec.rank)) {
+            if run.seeds.is_some() && spec.directions != Directions::Principal {
+                return Err(RunError::Conflict {
+                    first: Choice::ErrorBars,
+                    second: Choice::Projection,
+                    reason: "no side of any block is longer than the rank, so nothing is projected",
+                });
+            }
+            observe(Event::Notice(Notice::IdleProjection { rank: spec.rank }));
+        }
+        let draws = run.draws()?;
+        let mut score = |Draws { estimate, projection }| -> Result<_, RunError> {
+            pair.project(projection, device)?;
+            let known = model.curvature(run, estimate, observe)?;
+            let found = score(pair, known.as_deref(), &run.options, device)?;
+            Ok((known, found))
+        };
+        let (known, mut attribution) = score(draws[0])?;
+        let mut repeats = Vec::new();
+        for &other in &draws[1..] {
+            let Attribution { scores, blocks, .. } = score(other)?.1;
+            repeats.extend(scores.rows);
+            attribution.keep_worst(blocks);
+        }
+        if !repeats.is_empty() {
+            repeats.insert(0, attribution.scores.rows[0].clone());
+            // Everything else in the result is that of the first seed.
+            pair.project(run.projection, device)?;
+        }
+        Ok(Self { attribution, repeats, known })
+    }
+}
+
+impl Run {
+    /// Fails if error bars are asked for that cannot be had.
+    pub(crate) fn check_draws(&self) -> Result<(), RunError> {
+        self.draws().map(drop)
+    }
+
+    /// All scorings: the requested one and, for error bars, those with further seeds.
+    fn draws(&self) -> Result<Vec<Draws>, RunError> {
+        let first = Draws { estimate: self.estimate, projection: self.projection };
+        let Some(count) = self.seeds else { return Ok(vec![first]) };
+        let refused = |second, reason| Err(RunError::Conflict { first: Choice::ErrorBars, second, reason });
+        if self.options.query != QueryMode::Mean {
+            return refused(Choice::EachQuery, "error bars are for the mean of the queries");
+        }
+        if !(2..=MOST_SEEDS).contains(&count) {
+            return Err(RunError::Seeds { count, most: MOST_SEEDS });
+        }
+        let projections = self.projection.map(|first| first.further(count - 1)).unwrap_or_default();
+        let mut draws = vec![first];
+        draws.extend(projections.into_iter().map(|other| Draws { projection: Some(other), ..first }));
+        if draws.len() == 1 {
+            draws.extend(
+                estimate::further(self.estimate, count - 1).into_iter().map(|estimate| Draws { estimate, ..first }),
+            );
+        }
+        if draws.len() == 1 {
+            let reason = "only a random projection and a sampled or sketched estimate depend on a seed";
+            return refused(Choice::NothingRandom, reason);
+        }
+        Ok(draws)
+    }
+}

@@ -1,0 +1,44 @@
+//! The names of tensors in adapters.
+
+use super::peft::{A, B, PREFIX};
+
+/// A name as PEFT writes it today.
+///
+/// Files of other programs leave out the prefix `base_model.model.`, or keep the adapter's name and the wrapper of a
+/// saved module: `….lora_A.default.weight`, `….modules_to_save.default.weight`.
+pub(super) fn standard(name: &str) -> String {
+    let mut name = name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
+    if let Some((module, rest)) = name.split_once(".modules_to_save.") {
+        name = format!("{module}.{}", rest.strip_prefix("default.").unwrap_or(rest));
+    }
+    // PEFT keeps the base's weights of an adapted embedding or output layer with the adapter.
+    if let Some((module, rest)) = name.split_once(".base_layer.") {
+        name = format!("{module}.{rest}");
+    }
+    for (start, end) in [(".lora_A.", A), (".lora_B.", B)] {
+        if let Some((layer, rest)) = name.rsplit_once(start)
+            && rest.strip_suffix(".weight").is_some_and(|adapter| !adapter.contains('.'))
+        {
+            name = format!("{layer}{end}");
+        }
+    }
+    format!("{PREFIX}{name}")
+}
+
+/// What a tensor belongs to that is not supported.
+pub(super) fn feature(name: &str) -> Option<&'static str> {
+    let parts = [
+        (".lora_embedding_", "LoRA on an embedding"),
+        (".lora_magnitude_vector", "the magnitudes of DoRA"),
+        (".token_adapter.", "rows of an embedding that its settings do not name (`trainable_token_indices`)"),
+        (".original_module.", "weights of the base model"),
+        (".lora_B.bias", "biases of LoRA (`lora_bias`)"),
+        (".lora_diag", "the singular values of KaSA"),
+        (".experts.", "layers of experts"),
+        ("lm_head.lora_", "LoRA on an output layer that the model lacks or its settings leave out"),
+        ("classifier.lora_", "LoRA on the classification head"),
+        ("out_proj.lora_", "LoRA on the classification head"),
+        ("score.lora_", "LoRA on the classification head"),
+    ];
+    parts.iter().find(|(part, _)| name.contains(part)).map(|(_, what)| *what)
+}

@@ -1,0 +1,184 @@
+//! The tensors that settings call for, compared with those of a file before any memory is taken for them.
+
+use crate::{AttentionBias, DecoderConfig, EncoderConfig, HeadKind, LmHead, ModelError};
+
+/// One side of a tensor: the product of settings.
+#[derive(Clone)]
+pub(super) struct Side(Vec<(&'static str, usize)>);
+
+/// A tensor that a checkpoint must hold; sides in the order of Hugging Face's files, outputs first.
+pub(super) struct Expected {
+    pub(super) name: String,
+    sides: Vec<Side>,
+}
+
+/// A tensor of another shape than the settings say.
+pub(super) struct Disagreement {
+    /// The settings with their values: `` `vocab_size` = 5 ``.
+    pub(super) settings: String,
+    /// The shape that they call for, outputs first.
+    pub(super) expected: Vec<String>,
+}
+
+impl Side {
+    fn value(&self) -> Option<usize> {
+        self.0.iter().try_fold(1usize, |product, (_, size)| product.checked_mul(*size))
+    }
+
+    fn shown(&self, text: impl Fn(&(&'static str, usize)) -> String) -> String {
+        self.0.iter().map(text).collect::<Vec<_>>().join(" · ")
+    }
+}
+
+impl Expected {
+    /// Fails unless `found` is the shape that the settings call for. `key` translates the names of settings.
+    pub(super) fn agrees(&self, found: &[usize], key: impl Fn(&str) -> String) -> Result<(), Disagreement> {
+        let differs = |(side, found): (&Side, &usize)| side.value() != Some(*found);
+        let wrong: Vec<&Side> = if found.len() == self.sides.len() {
+            self.sides.iter().zip(found).filter(|pair| differs(*pair)).map(|(side, _)| side).collect()
+        } else {
+            self.sides.iter().collect()
+        };
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        let settings = wrong.iter().map(|side| {
+            let names = side.shown(|(name, _)| format!("`{}`", key(name)));
+            format!("{names} = {}", side.shown(|(_, size)| size.to_string()))
+        });
+        let sides = self.sides.iter().map(|side| match side.value() {
+            Some(value) => value.to_string(),
+            None => side.shown(|(_, size)| size.to_string()),
+        });
+        Err(Disagreement { settings: settings.collect::<Vec<_>>().join(" and "), expected: sides.collect() })
+    }
+}
+
+/// The tensors of an encoder, with the names of `config.json` for its settings.
+pub(super) fn of_encoder(config: &EncoderConfig) -> Vec<Expected> {
+    let family = config.family.name();
+    let mut list = List(Vec::new());
+    let width = one("hidden_size", config.width);
+    let inner = one("intermediate_size", config.feed_forward);
+    let positions = config.first_position.saturating_add(config.max_tokens);
+    let tables = [
+        ("word", one("vocab_size", config.vocabulary)),
+        ("position", one("max_position_embeddings", positions)),
+        ("token_type", one("type_vocab_size", config.segments)),
+    ];
+    for (table, rows) in tables.into_iter().filter(|(table, _)| *table != "token_type" || config.segments > 0) {
+        list.add(format!("{family}.embeddings.{table}_embeddings.weight"), [rows, width.clone()]);
+    }
+    list.pair(format!("{family}.embeddings.LayerNorm"), [width.clone()]);
+    for layer in 0..config.layers {
+        let name = |part: &str| format!("{family}.encoder.layer.{layer}.{part}");
+        for part in ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"] {
+            list.pair(name(part), [width.clone(), width.clone()]);
+        }
+        list.pair(name("attention.output.LayerNorm"), [width.clone()]);
+        list.pair(name("intermediate.dense"), [inner.clone(), width.clone()]);
+        list.pair(name("output.dense"), [width.clone(), inner.clone()]);
+        list.pair(name("output.LayerNorm"), [width.clone()]);
+    }
+    if config.pooler {
+        list.pair(format!("{family}.pooler.dense"), [width.clone(), width]);
+    }
+    list.0
+}
+
+/// The tensors of a classification head.
+pub(super) fn of_head(kind: HeadKind, classes: usize, width: usize) -> Vec<Expected> {
+    let mut list = List(Vec::new());
+    let (width, classes) = (one("hidden_size", width), one("num_labels", classes));
+    match kind {
+        HeadKind::Mean | HeadKind::Pooler => list.pair("classifier".to_owned(), [classes, width]),
+        HeadKind::Dense => {
+            list.pair("classifier.dense".to_owned(), [width.clone(), width.clone()]);
+            list.pair("classifier.out_proj".to_owned(), [classes, width]);
+        }
+    }
+    list.0
+}
+
+/// The tensors of a language model, with the names of `config.json` for its settings.
+pub(super) fn of_decoder(config: &DecoderConfig, head: LmHead) -> Vec<Expected> {
+    let mut list = List(Vec::new());
+    let (width, inner) = (one("hidden_size", config.width), one("intermediate_size", config.feed_forward));
+    let vocabulary = one("vocab_size", config.vocabulary);
+    let size = ("head_dim", config.head_size);
+    let all = Side(vec![("num_attention_heads", config.heads), size]);
+    let shared = Side(vec![("num_key_value_heads", config.key_value_heads), size]);
+    list.add("model.embed_tokens.weight".to_owned(), [vocabulary.clone(), width.clone()]);
+    for layer in 0..config.layers {
+        let name = |part: &str| format!("model.layers.{layer}.{part}");
+        list.add(name("input_layernorm.weight"), [width.clone()]);
+        list.add(name("post_attention_layernorm.weight"), [width.clone()]);
+        let output_bias = config.attention_bias == AttentionBias::All;
+        let bias = config.attention_bias != AttentionBias::None;
+        for (part, outputs, inputs, bias) in [
+            ("self_attn.q_proj", &all, &width, bias),
+            ("self_attn.k_proj", &shared, &width, bias),
+            ("self_attn.v_proj", &shared, &width, bias),
+            ("self_attn.o_proj", &width, &all, output_bias),
+            ("mlp.gate_proj", &inner, &width, config.feed_forward_bias),
+            ("mlp.up_proj", &inner, &width, config.feed_forward_bias),
+            ("mlp.down_proj", &width, &inner, config.feed_forward_bias),
+        ] {
+            let sides = [outputs.clone(), inputs.clone()];
+            if bias { list.pair(name(part), sides) } else { list.add(name(&format!("{part}.weight")), sides) }
+        }
+    }
+    list.add("model.norm.weight".to_owned(), [width.clone()]);
+    if head == LmHead::Separate {
+        list.add("lm_head.weight".to_owned(), [vocabulary, width]);
+    }
+    list.0
+}
+
+/// The name in `config.json` of a setting of [`EncoderConfig`] or [`DecoderConfig`], for errors.
+pub(super) fn in_config(name: &'static str) -> &'static str {
+    match name {
+        "vocabulary" => "vocab_size",
+        "max_tokens" => "max_position_embeddings",
+        "width" => "hidden_size",
+        "layers" => "num_hidden_layers",
+        "heads" => "num_attention_heads",
+        "key_value_heads" => "num_key_value_heads",
+        "head_size" => "head_dim",
+        "feed_forward" => "intermediate_size",
+        "base" => "rope_theta",
+        other => other,
+    }
+}
+
+/// The name, value and range of a setting that was rejected.
+pub(super) fn rejected(error: &ModelError) -> Option<(&'static str, String, String)> {
+    let ModelError::Setting { name, value, expected } = error else { return None };
+    let words = expected.split('`').enumerate();
+    let words = words.map(|(place, word)| match (place % 2, word) {
+        (1, "width") => "hidden_size",
+        (1, "heads") => "num_attention_heads",
+        (1, "head_size") => "head_dim",
+        (_, word) => word,
+    });
+    Some((in_config(name), value.to_string(), words.collect::<Vec<_>>().join("`")))
+}
+
+fn one(setting: &'static str, size: usize) -> Side {
+    Side(vec![(setting, size)])
+}
+
+struct List(Vec<Expected>);
+
+impl List {
+    fn add<const N: usize>(&mut self, name: String, sides: [Side; N]) {
+        self.0.push(Expected { name, sides: sides.to_vec() });
+    }
+
+    /// A weight and its bias, which has the weight's first side.
+    fn pair<const N: usize>(&mut self, name: String, sides: [Side; N]) {
+        let outputs = sides[0].clone();
+        self.add(format!("{name}.weight"), sides);
+        self.add(format!("{name}.bias"), [outputs]);
+    }
+}

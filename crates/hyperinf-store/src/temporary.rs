@@ -1,0 +1,168 @@
+//! Temporary files next to the files that they become, and what is left of them after an interruption.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, TryLockError, read_dir, remove_dir, remove_file, symlink_metadata};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use tempfile::{Builder, NamedTempFile};
+
+use crate::own_file::{open_own, same_file};
+use crate::publish;
+
+/// The beginning of the names of temporary files and folders.
+pub(crate) const PREFIX: &str = ".hyperinf-";
+/// The endings of temporary files.
+const ENDINGS: [&str; 2] = [".tmp", ".tmp.png"];
+/// Attempts to create a file that another process removes before it is locked.
+const ATTEMPTS: usize = 8;
+
+/// Files and folders of this process that nobody needs if it ends now.
+static LIVE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// An entry of the list of files that nobody needs if this process ends now, until it is dropped.
+pub(crate) struct Live(PathBuf);
+
+impl Live {
+    pub(crate) fn new(path: &Path) -> Self {
+        LIVE.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        LIVE.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
+}
+
+/// Removes the temporary files of this process and the folders that it created and left empty: for a program that is
+/// about to end by a signal. Half-made gradients and checkpoints stay.
+pub fn abandon() {
+    let live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
+    // Folders come after what is in them: there is nobody left to report a failure to.
+    for path in live.iter().rev() {
+        let _ = if path.is_dir() { remove_dir(path) } else { remove_file(path) };
+    }
+}
+
+/// A temporary file in a folder, locked while its process lives.
+pub(crate) struct Temporary {
+    pub(crate) file: NamedTempFile,
+    _live: Live,
+}
+
+impl Temporary {
+    /// Creates a file with a name of its own; what dead processes left in the folder is removed first.
+    pub(crate) fn new(folder: &Path, ending: &str) -> io::Result<Self> {
+        remove_abandoned(folder);
+        let mut last = None;
+        for _ in 0..ATTEMPTS {
+            let mut builder = Builder::new();
+            builder.prefix(PREFIX).suffix(ending);
+            // As any new file, minus the permissions that the user's umask removes; temporary files are private
+            // otherwise.
+            #[cfg(unix)]
+            builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+            let file = builder.tempfile_in(folder)?;
+            let live = Live::new(file.path());
+            // Some file systems have no locks; their files are not removed by others either.
+            let _ = file.as_file().lock();
+            // Another process may have taken it for abandoned before it was locked.
+            let there =
+                symlink_metadata(file.path()).and_then(|named| Ok(same_file(&named, &file.as_file().metadata()?)));
+            match there {
+                Ok(true) => return Ok(Self { file, _live: live }),
+                Ok(false) => {}
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| io::ErrorKind::AlreadyExists.into()))
+    }
+}
+
+/// Removes the temporary files that dead processes left in a folder, and ends what they were publishing.
+///
+/// A process locks its files, and the system unlocks them when it ends, however it ends.
+pub(crate) fn remove_abandoned(folder: &Path) {
+    // If the folder cannot be read, or a file not be removed, the next run tries again.
+    let Ok(entries) = read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && name.starts_with(publish::PREFIX) {
+            publish::settle(folder, &path);
+        } else if ENDINGS.iter().any(|ending| name.ends_with(ending)) && is_abandoned(&path) {
+            let _ = remove_file(path);
+        }
+    }
+}
+
+/// Whether a file is nobody's: no process holds its lock. Never a link.
+pub(crate) fn is_abandoned(path: &Path) -> bool {
+    let Ok(metadata) = symlink_metadata(path) else { return false };
+    // A file that is being placed has two names for a moment.
+    if !metadata.is_file() {
+        return false;
+    }
+    let Ok(file) = File::open(path) else { return false };
+    matches!(file.try_lock(), Ok(()))
+}
+
+/// A file that is locked while a run writes a folder, so that two runs never mix.
+pub(crate) struct FolderLock {
+    path: PathBuf,
+    _file: File,
+    _live: Live,
+}
+
+/// The name of the lock.
+const LOCK: &str = ".hyperinf.lock";
+
+impl FolderLock {
+    /// Locks a folder; the error says who has it.
+    pub(crate) fn new(folder: &Path) -> io::Result<Self> {
+        let path = folder.join(LOCK);
+        for _ in 0..ATTEMPTS {
+            let file = open_own(&path)?;
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) => {
+                    let owner = fs::read_to_string(&path).unwrap_or_default();
+                    let owner = owner.lines().next().unwrap_or_default();
+                    let who = if owner.is_empty() { String::new() } else { format!(": {owner}") };
+                    let message = format!("another run is writing it{who}");
+                    return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
+                }
+                // Without locks of the file system, two runs are the user's to keep apart.
+                Err(TryLockError::Error(_)) | Ok(()) => {}
+            }
+            // The run that had it may have removed it in between.
+            let named = symlink_metadata(&path);
+            if named.is_ok_and(|named| file.metadata().is_ok_and(|opened| same_file(&named, &opened))) {
+                file.set_len(0)?;
+                let owner = owner();
+                io::Write::write_all(&mut &file, owner.as_bytes())?;
+                let live = Live::new(&path);
+                return Ok(Self { path, _file: file, _live: live });
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::ResourceBusy, "other runs are writing it"))
+    }
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // A lock that stays is nobody's: the next run takes it.
+        let _ = remove_file(&self.path);
+    }
+}
+
+/// This process, for the message of another.
+fn owner() -> String {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    let on = if host.is_empty() { String::new() } else { format!(" on {host}") };
+    format!("process {}{on}\n", std::process::id())
+}
