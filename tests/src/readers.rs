@@ -17,7 +17,7 @@ use hyperinf::models::{
     load_classifier, load_gguf, load_llama2c,
 };
 use hyperinf::scoring::{Groups, MethodSpec, Set};
-use hyperinf::store::{GradientFile, GradientWriter, Precision};
+use hyperinf::store::{GradientFile, GradientWriter, Precision, RunKey};
 
 use crate::fixtures;
 
@@ -229,15 +229,17 @@ impl Scratch {
         Ok(())
     }
 
-    /// A journal next to half-made gradients of three samples.
+    /// A journal next to half-made gradients of three samples: the bytes alone, and after a whole journal.
     fn journal(&self, bytes: &[u8]) -> io::Result<()> {
-        let blocks = [Block::new("layer", 2, 2)];
-        let open = || GradientWriter::open(&self.0, "train", "key", 3, &blocks);
-        if let Some(mut writer) = shown(open()) {
-            writer.write(&[0, 2], &[0.5, 0.25], &[vec![1.0; 8]])?;
+        let (blocks, key) = ([Block::new("layer", 2, 2)], RunKey::from([("model", "m")]));
+        let open = || GradientWriter::open(&self.0, "train", &key, 3, &blocks);
+        self.file(".train.journal", b"")?;
+        open()?.write(&[0, 2], &[0.5, 0.25], &[vec![1.0; 8]])?;
+        let whole = fs::read(self.0.join(".train.journal"))?;
+        for journal in [bytes, &[&whole, bytes].concat()] {
+            self.file(".train.journal", journal)?;
+            shown(open());
         }
-        self.file(".train.journal", bytes)?;
-        shown(open());
         Ok(())
     }
 }
