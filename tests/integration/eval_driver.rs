@@ -7,8 +7,8 @@ use hyperinf::curvature::{Damping, Storage};
 use hyperinf::eval::digits::{DigitsConfig, Length};
 use hyperinf::eval::{
     Agreement, Bank, Bench, Candidate, DampingConfig, Ensemble, EvalConfig, EvalError, Evidence, Figure, Findings,
-    LdsConfig, LdsTruth, PbrfConfig, Row, Rule, Stage, Truth, TruthError, advise, agreements, default_top, evaluate,
-    study_dampings,
+    LdsConfig, LdsTruth, PbrfConfig, Row, Stage, Truth, TruthError, advise, agreements, default_top, evaluate,
+    plateaus, study_dampings,
 };
 use hyperinf::gradients::Estimate;
 use hyperinf::scoring::{Attribution, Method, Options, QueryMode, Scores, ranking};
@@ -148,19 +148,44 @@ fn at(damping: f64, next: Option<f64>) -> Evidence {
 
 #[test]
 fn advice_follows_its_rules() {
-    let rule = |all: &[Evidence]| advise(all, 0.95).map(|advice| (advice.damping, advice.rule));
-    let plateau = [at(0.01, Some(0.5)), at(0.1, Some(0.96)), at(1.0, Some(0.97)), at(10.0, Some(0.4)), at(100.0, None)];
-    assert_eq!(rule(&plateau), Some((1.0, Rule::Plateau)));
-    // Where the ranking is the dot product's, nothing is usable.
-    let plain = plateau.map(|evidence| Evidence { dot: Some(0.99), ..evidence });
-    assert_eq!(rule(&plain), None);
-    let known = [0.6, 0.9, 0.9, 0.7, 0.6];
-    let known: Vec<Evidence> = plateau.iter().zip(known).map(|(e, auc)| Evidence { auc: Some(auc), ..*e }).collect();
-    assert_eq!(rule(&known), Some((1.0, Rule::KnownBad)));
-    let none = [at(0.1, Some(0.5)), at(1.0, Some(0.9)), at(10.0, None)];
-    assert_eq!(rule(&none), Some((10.0, Rule::Neighbours)));
-    let failed = none.map(|evidence| Evidence { converged: false, ..evidence });
+    let rule = |all: &[Evidence]| advise(all).map(|advice| (advice.damping, advice.at_edge));
+    let unknown = [at(0.01, Some(0.5)), at(0.1, Some(0.96)), at(1.0, Some(0.97)), at(10.0, Some(0.4)), at(100.0, None)];
+    // A plateau says where the ranking stays, not whether it is right.
+    assert_eq!(rule(&unknown), None);
+    assert_eq!(plateaus(&unknown, 0.95), [(1, 3)]);
+    assert_eq!(plateaus(&unknown, 0.3), [(0, 4)]);
+    assert_eq!(plateaus(&unknown, 0.99), []);
+    let known = |aucs: [f64; 5]| -> Vec<Evidence> {
+        unknown.iter().zip(aucs).map(|(e, auc)| Evidence { auc: Some(auc), ..*e }).collect()
+    };
+    assert_eq!(rule(&known([0.6, 0.9, 0.9, 0.7, 0.6])), Some((1.0, false)));
+    for (aucs, damping, words) in
+        [([0.9, 0.8, 0.7, 0.6, 0.5], 0.01, "smaller"), ([0.5, 0.6, 0.7, 0.8, 0.9], 100.0, "larger")]
+    {
+        let advice = advise(&known(aucs)).expect("samples are known");
+        assert_eq!((advice.damping, advice.at_edge), (damping, true));
+        assert!(advice.reason.contains(words), "{}", advice.reason);
+    }
+    let mut failed = known([0.6, 0.9, 0.9, 0.7, 0.6]);
+    failed.iter_mut().for_each(|evidence| evidence.converged = false);
     assert_eq!(rule(&failed), None);
+    assert_eq!(plateaus(&failed, 0.3), []);
+    failed[3].converged = true;
+    assert_eq!(rule(&failed), Some((10.0, false)));
+}
+
+#[test]
+fn a_correlation_that_is_no_correlation_is_refused() {
+    let dot = scores(&[&[1.0, 2.0, 3.0]]);
+    let found = || Attribution { scores: dot.clone(), ..Attribution::default() };
+    let study = |stable| {
+        let config = DampingConfig { top: 1, stable, ..DampingConfig::default() };
+        study_dampings(&[0.1, 1.0], &[found(), found()], &dot, &config)
+    };
+    for wrong in [f64::NAN, 0.0, -0.5, 1.01, f64::INFINITY] {
+        assert!(matches!(study(wrong), Err(EvalError::Share { value }) if value.to_bits() == wrong.to_bits()));
+    }
+    assert_eq!(study(0.99).expect("a correlation").plateaus, [(0, 1)]);
 }
 
 #[test]

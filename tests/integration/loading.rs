@@ -196,7 +196,7 @@ fn damaged_files_are_errors() {
     let index = json!({ "weight_map": { "lm_head.weight": "../model-00001-of-00002.safetensors" } });
     check(
         &|folder| write_json(&folder.join("model.safetensors.index.json"), &index),
-        "says that tensor `lm_head.weight` is in `../model-00001-of-00002.safetensors`, which does not have it",
+        "names `../model-00001-of-00002.safetensors`, which is not the name of a file in its folder",
     );
     let twice = Tensors::from([("lm_head.weight".to_owned(), (vec![1], vec![0.0]))]);
     check(&|folder| write_tensors(&folder.join(shard_name(1)), &twice, Number::F32), "tensor `lm_head.weight` is in");

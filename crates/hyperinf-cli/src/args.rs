@@ -1,5 +1,6 @@
 //! The command line.
 
+mod check;
 mod compare;
 mod converge;
 mod estimate;
@@ -7,6 +8,7 @@ mod eval;
 mod evaluate;
 mod examples;
 mod finetune;
+mod ids;
 mod influence;
 mod scoring;
 mod sweep;
@@ -18,6 +20,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use check::CheckArgs;
 pub(crate) use compare::CompareArgs;
 pub(crate) use converge::{ConvergeArgs, PrecisionArg};
 pub(crate) use estimate::EstimateArgs;
@@ -25,9 +28,10 @@ pub(crate) use eval::EvalArgs;
 pub(crate) use eval::{CandidateArgs, ResultArgs, at_least, once};
 pub(crate) use evaluate::EvaluateArgs;
 pub(crate) use finetune::FinetuneArgs;
+pub(crate) use ids::IdArgs;
 pub(crate) use influence::{AttributeArgs, DetectArgs, InfluenceArgs, SelectArgs};
 pub(crate) use scoring::{
-    DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
+    DirectionsArg, GIB, ProjectArgs, QueryModeArg, RankByArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
 };
 pub(crate) use sweep::SweepArgs;
 pub(crate) use texts::{ColumnArgs, LengthArgs, ModelArgs};
@@ -80,7 +84,7 @@ pub(crate) enum Command {
     /// in a bank: interrupted runs resume, and other methods are compared without retraining.
     #[command(after_help = examples::EVAL)]
     Eval(EvalArgs),
-    /// Score at many dampings, and recommend one
+    /// Score at many dampings, and compare the rankings
     ///
     /// Scores as `hyperinf score` does, at every damping, from one curvature, and
     /// reports how much the ranking changes from one damping to the next, how much
@@ -91,9 +95,9 @@ pub(crate) enum Command {
     ///   sweep.png       the agreements as lines
     ///   spearman.png    the rank correlations between all dampings
     ///   summary.json    all but the scores, with the settings and inputs
-    /// The recommendation is a rule of thumb: of the dampings at which the solver
-    /// converged and the ranking is not yet the dot product's, the middle of the
-    /// widest run whose neighbours agree.
+    /// With --known-bad the damping that finds these samples best is
+    /// recommended; without it none is, because a ranking that is stable need not
+    /// be right.
     #[command(verbatim_doc_comment, after_help = examples::SWEEP, override_usage = examples::SWEEP_USAGE)]
     Sweep(SweepArgs),
     /// Show how fast each solver approaches the inverse of a matrix
@@ -109,6 +113,13 @@ pub(crate) enum Command {
     ///   summary.json        means and spreads over the draws
     #[command(verbatim_doc_comment, after_help = examples::CONVERGE)]
     Converge(ConvergeArgs),
+    /// Show rows as a model gets them: their tokens, and which are part of the loss
+    ///
+    /// Reads a data set with the tokenizer of a model and prints the text of the first rows as it is tokenised: for a
+    /// language model with ⟦ ⟧ around the tokens that are part of the loss, for a classifier with the label. Fails with
+    /// exit code 3 at rows that cannot be used.
+    #[command(after_help = examples::CHECK)]
+    Check(CheckArgs),
     /// Show the contents of a file of gradients, and whether `score` can use it
     ///
     /// Reads only the header; with --numbers also every number, and fails at the first NaN or infinity. Exit code 3:
@@ -128,9 +139,9 @@ pub(crate) enum Command {
     Finetune(FinetuneArgs),
     /// Evaluate a model on rows: loss, accuracy or perplexity, and what it predicts for each row
     ///
-    /// A classifier's accuracy is compared with the share of the most frequent label, its loss with
-    /// the entropy of the labels' shares: what a guess achieves. Exit code 0 also for a bad model.
-    #[command(verbatim_doc_comment)]
+    /// A classifier's accuracy is compared with the share of the most frequent label, its loss with the entropy of the
+    /// labels' shares: what a guess achieves. Exit code 0 also for a bad model.
+    #[command(after_help = examples::EVALUATE)]
     Evaluate(EvaluateArgs),
     /// Score the rows of a training file for the rows of a query file
     ///
@@ -182,6 +193,9 @@ pub(crate) struct ScoreArgs {
     /// Contrasts, groups, checkpoints and error bars.
     #[command(flatten)]
     pub variants: VariantArgs,
+    /// Ids for the rows of gradient files.
+    #[command(flatten)]
+    pub ids: IdArgs,
     /// Where to write the scores: .safetensors, .parquet, .csv or .jsonl.
     ///
     /// safetensors: one tensor `scores` [queries, samples] of F32. The others: query_id, train_id,

@@ -45,7 +45,8 @@ fn attribute(
     scores_name: &str,
 ) -> Result<Influence, CliError> {
     let (folder, Settings { device, .. }) = (&each.folder, &each.settings);
-    let scores = ScoreFile::at(&folder.join(scores_name))?;
+    let mut scores = ScoreFile::at(&folder.join(scores_name))?;
+    scores.rank_by = each.settings.rank_by;
     let earlier = each.earlier("scores.");
     let mut found = match before {
         None => each.run.attribute(device, &mut observer())?,
@@ -91,9 +92,15 @@ fn print(out: &mut dyn Write, ranking: &Ranking<'_>) -> io::Result<()> {
             writeln!(out, "\nthe mean of {}", counted(*mean_of, "query", "queries"))?;
         }
     }
-    let rows = ranking.most_helpful.iter().chain(&ranking.most_harmful);
+    let lists = [
+        ("most influential", &ranking.most_influential),
+        ("most helpful", &ranking.most_helpful),
+        ("most harmful", &ranking.most_harmful),
+        ("least helpful", &ranking.least_helpful),
+    ];
+    let rows = lists.iter().flat_map(|(_, rows)| rows.iter());
     let mut texts = excerpts(&rows.map(|row| row.text).collect::<Vec<_>>()).into_iter();
-    for (title, rows) in [("most helpful", &ranking.most_helpful), ("most harmful", &ranking.most_harmful)] {
+    for (title, rows) in lists.into_iter().filter(|(_, rows)| !rows.is_empty()) {
         writeln!(out, "  {title}")?;
         for (ScoredRow { train_id, score, label, .. }, text) in rows.iter().zip(&mut texts) {
             writeln!(out, "  {score:>+10.3e}  {}{}: {text}", name(&train_id.to_string()), named(label))?;

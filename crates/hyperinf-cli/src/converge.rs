@@ -10,10 +10,10 @@ use hyperinf::eval::convergence::{ConvergenceConfig, ConvergenceError, curves};
 
 use crate::args::{ConvergeArgs, PrecisionArg};
 use crate::device::open_device;
-use crate::error::{CliError, Usage};
+use crate::error::{CliError, Numbers, Usage};
 use crate::progress::{Progress, warn};
 use crate::to_stdout;
-use hyperinf::store::{OutputFolder, Staged, publish, stage_csv, stage_json};
+use hyperinf::store::{OutputFolder, Staged, available, publish, stage_csv, stage_json};
 use report::Summary;
 
 /// Draws systems, solves them step by step with every method, and writes the errors.
@@ -32,7 +32,7 @@ pub(crate) fn run(args: &ConvergeArgs) -> Result<(), CliError> {
     let sizes = config.sizes();
     let pictures: Vec<String> = sizes.iter().map(|s| format!("converge-d{}-n{}.png", s.dim, s.samples)).collect();
     let files: Vec<&str> = pictures.iter().map(String::as_str).chain(["converge.csv", "summary.json"]).collect();
-    let folder = OutputFolder::new(&args.out, &files, &[])?;
+    let folder = OutputFolder::of_command("converge", &args.out, &files, &[])?;
     let mut progress = None;
     let all = curves(&config, &device, &mut |at| {
         let bar = progress.get_or_insert_with(|| Progress::new("curves", at.total as u64));
@@ -70,6 +70,7 @@ fn config(args: &ConvergeArgs) -> ConvergenceConfig {
             PrecisionArg::F32 => DType::F32,
             PrecisionArg::F64 => DType::F64,
         },
+        memory: available(),
     }
 }
 
@@ -85,6 +86,7 @@ fn cli_error(error: ConvergenceError, device: &str) -> CliError {
             Usage::Value { flag, expected, value }.into()
         }
         ConvergenceError::Precision { .. } => Usage::Precision { device: device.to_owned(), precision: "f64" }.into(),
+        error @ ConvergenceError::Memory { .. } => Numbers::Converge(error).into(),
         ConvergenceError::Solve(error) => error.into(),
         ConvergenceError::Read(error) => error.into(),
         ConvergenceError::Errors(error) => error.into(),

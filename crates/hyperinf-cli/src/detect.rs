@@ -6,8 +6,8 @@ use hyperinf::data::{Detection, Influence, Prediction, ScoredRow};
 use hyperinf::store::stage_json;
 use serde_json::json;
 
-use crate::args::{DetectArgs, QueryModeArg};
-use crate::error::CliError;
+use crate::args::{DetectArgs, QueryModeArg, RankByArg};
+use crate::error::{CliError, Usage};
 use crate::influence::{Each, Job, Summary, with_ending_of};
 use crate::progress::observer;
 use crate::score::{Settings, head};
@@ -23,6 +23,11 @@ const SHOWN: usize = 10;
 ///
 /// See [`CliError`]. No output is left behind, only hidden files from which the same run resumes.
 pub(crate) fn run(args: &DetectArgs) -> Result<(), CliError> {
+    if args.influence.scoring.rank_by == RankByArg::Magnitude {
+        let (first, second) = ("detect".into(), "--rank-by magnitude");
+        let reason = "wrong labels have the most negative scores, not the largest";
+        return Err(Usage::Combination { first, second, reason }.into());
+    }
     let cleaned = with_ending_of("cleaned", &args.influence.train);
     let mut outputs = vec!["suspicious.csv"];
     if args.remove.is_some() {

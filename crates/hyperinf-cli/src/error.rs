@@ -10,6 +10,7 @@ use std::io;
 use std::path::PathBuf;
 
 use hyperinf::DeviceError;
+use hyperinf::eval::convergence::ConvergenceError;
 use hyperinf::scoring::SpecError;
 
 pub(crate) use library::Library;
@@ -155,6 +156,9 @@ pub(crate) enum Numbers {
         /// The tolerance.
         tolerance: f64,
     },
+    /// Systems of `converge` do not fit into memory.
+    #[error(transparent)]
+    Converge(ConvergenceError),
     /// A library found no answer.
     #[error(transparent)]
     Library(Library),

@@ -106,6 +106,8 @@ impl Job<'_> {
             seeds: self.seeds,
             blocks: args.blocks.clone().map(Pattern::new),
             batch_size: args.batch_size as usize,
+            rank_by: settings.rank_by,
+            memory: args.scoring.memory(),
             out: args.out.clone(),
             device_name: settings.device_name.clone(),
             stop: interrupt::stop(),

@@ -80,8 +80,7 @@ pub(crate) fn warn(note: &str) {
 
 /// Tells on standard error what is no problem.
 fn note(note: &str) {
-    // Without standard error nobody reads it.
-    let _ = writeln!(stderr(), "note: {note}");
+    tell(&format!("note: {}", message(note)));
 }
 
 /// Shows the progress and the notices of a run.

@@ -1,6 +1,7 @@
 //! `hyperinf score`: from files of per-sample gradients to scores.
 
 mod checkpoints;
+mod ids;
 mod projection;
 mod report;
 mod settings;
@@ -17,13 +18,15 @@ use crate::error::{CliError, Numbers};
 use crate::progress;
 use crate::to_stdout;
 use hyperinf::store::{ErrorBars, ScoreFile, tracin};
-pub(crate) use projection::{flags, note};
+pub(crate) use projection::{flags, flat, note};
 pub(crate) use report::{counted, head};
 pub(crate) use settings::Settings;
 use summary::Summary;
 pub(crate) use summary::{Input, Scoring, entries, input};
 use variants::Variants;
 
+/// The residual above which an iteration with a fixed start has inverted too little.
+const POOR: f64 = 0.1;
 /// The number of blocks that are warned about by name; the others are only counted.
 const WARNED: usize = 5;
 
@@ -39,13 +42,16 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), CliError> {
     let variants = Variants::new(args)?;
     let settings = Settings::new(&args.scoring, variants.query_mode())?.of_stored()?;
     let options = variants.options(&settings.options)?;
-    let output = args.output.as_deref().map(|path| ScoreFile::new(path, &variants.inputs())).transpose()?;
+    let mut output = args.output.as_deref().map(|path| ScoreFile::new(path, &variants.inputs())).transpose()?;
+    output.iter_mut().for_each(|output| output.rank_by = settings.rank_by);
     let mut moments = variants.open()?;
+    moments.iter_mut().for_each(|moment| moment.pair.memory = args.scoring.memory());
     let first = &moments[0].pair;
     variants.check_projection(first, settings.projection)?;
     note(first, settings.projection).iter().for_each(|note| progress::warn(note));
+    flat(first, [&settings].into_iter()).iter().for_each(|note| progress::warn(note));
     let groups = variants.groups(first.train.samples())?;
-    let ids = variants.ids(first.train.samples(), first.query.file.samples())?;
+    let ids = args.ids.read(first.train.samples(), first.query.file.samples(), variants.query_mode())?;
     let check = |found: &Attribution| if args.scoring.strict { check_converged(found) } else { Ok(()) };
     let mut score = |projection| tracin(&mut moments, projection, &options, &settings.device, check);
     let mut attribution = score(settings.projection)?;
@@ -100,6 +106,20 @@ pub(crate) fn warn(settings: &Settings, attribution: &Attribution) {
     }
     if blocks.len() > WARNED {
         notes.push(format!("{} more blocks did not reach it", blocks.len() - WARNED));
+    }
+    let coarse = attribution.blocks.iter().filter(|block| !block.is_precise());
+    if let Some(report) = coarse.max_by(|a, b| a.rounding.total_cmp(&b.rounding)) {
+        notes.push(format!(
+            "block `{}`: rounding in the curvature's sum may change scores by up to {:.0e} of their scale, which no residual shows; more --damping makes it smaller",
+            report.block.name, report.rounding
+        ));
+    }
+    let started = attribution.blocks.iter().filter(|b| b.plan.solver == "schulz-authors" && b.residual > POOR);
+    if let Some(report) = started.max_by(|a, b| a.residual.total_cmp(&b.residual)) {
+        notes.push(format!(
+            "block `{}`: the published start leaves a residual of {:.1e}: small eigenvalues are not inverted, and the scores are near a dot product's",
+            report.block.name, report.residual
+        ));
     }
     let zero: Vec<&BlockReport> = attribution.blocks.iter().filter(|b| b.lambda.is_none()).collect();
     if let Some(first) = zero.first() {

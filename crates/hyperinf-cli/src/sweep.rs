@@ -12,10 +12,10 @@ use hyperinf::scoring::{Attribution, Method, Normalisation, Options, Scores};
 use hyperinf::store::{self, GradientPair, OutputFolder, Staged, check_range};
 
 use crate::agreement::top_k;
-use crate::args::{SideArg, SweepArgs};
+use crate::args::{GIB, SideArg, SweepArgs};
 use crate::error::{CliError, Input, Usage};
 use crate::progress::{Progress, warn};
-use crate::score::{Settings, note};
+use crate::score::{Settings, flat, note};
 use crate::to_stdout;
 use report::Summary;
 
@@ -67,9 +67,12 @@ pub(crate) fn run(args: &SweepArgs) -> Result<(), CliError> {
     let settings = settings(args)?;
     let mut inputs = vec![args.train_gradients.as_path(), args.query_gradients.as_path()];
     inputs.extend(args.known_bad.as_deref());
-    let folder = OutputFolder::new(&args.out, &FILES, &inputs)?;
+    inputs.extend(args.ids.inputs());
+    let folder = OutputFolder::of_command("sweep", &args.out, &FILES, &inputs)?;
     let mut pair = GradientPair::open(&args.train_gradients, &args.query_gradients)?;
+    pair.memory = args.memory.map(|gib| gib * GIB);
     let top_k = top_k(args.top_k, pair.train.samples())?;
+    let ids = args.ids.read(pair.train.samples(), pair.query.file.samples(), args.query_mode)?;
     let known = |path: &PathBuf| {
         known_bad(path, pair.train.samples()).map_err(|source| {
             let (what, path) = ("samples known to be bad", path.clone());
@@ -110,12 +113,13 @@ pub(crate) fn run(args: &SweepArgs) -> Result<(), CliError> {
     let cells = summary.table();
     let staged: [Staged<'_>; 5] = [
         hyperinf::store::stage_csv(&csv, &cells.table())?,
-        report::stage_scores(&scores, &sweep, &summary)?,
+        report::stage_scores(&scores, &sweep, &summary, &ids)?,
         figures::stage_lines(&lines, &sweep)?,
         figures::stage_map(&map, &sweep)?,
         hyperinf::store::stage_json(&json, &summary)?,
     ];
     store::publish(staged.into(), &[])?;
+    flat(&pair, sweep.sides.iter().map(|side| &side.settings)).iter().for_each(|note| warn(note));
     Settings::notes(sweep.sides.iter().map(|side| &side.settings)).iter().for_each(|note| warn(note));
     to_stdout(|out| if args.json { summary.json(out) } else { summary.text(&args.out, out) })
 }
@@ -190,14 +194,9 @@ fn plain(settings: &Settings, pair: &GradientPair) -> Result<Scores, CliError> {
     Ok(store::score(pair, None, &options, &settings.device)?.scores)
 }
 
-/// The variant whose advice counts: with samples known to be bad the one of the highest AUC, else the first of those with
-/// the largest rank that has one.
+/// The variant whose advice counts: the one of the highest AUC, of equals the first.
 fn choose(sides: &[SideSweep]) -> Option<usize> {
-    let value = |side: &SideSweep| {
-        let advice = side.study.advice.as_ref()?;
-        Some((side.study.auc[advice.place].unwrap_or(0.0), side.variant.rank))
-    };
+    let value = |side: &SideSweep| side.study.advice.as_ref().and_then(|advice| side.study.auc[advice.place]);
     let known = sides.iter().enumerate().filter_map(|(place, side)| Some((place, value(side)?)));
-    let order = |a: (f64, Option<u32>), b: (f64, Option<u32>)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
-    known.rev().max_by(|a, b| order(a.1, b.1)).map(|(place, _)| place)
+    known.rev().max_by(|a, b| a.1.total_cmp(&b.1)).map(|(place, _)| place)
 }

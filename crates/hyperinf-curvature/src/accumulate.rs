@@ -1,6 +1,6 @@
 use burn::tensor::{DType, Tensor, assert_shape};
 use hyperinf_gradients::{Block, Capture};
-use hyperinf_linalg::{least_square, squared_norms};
+use hyperinf_linalg::{least_square, precise_type, squared_norms};
 
 use crate::moments::capture_squares;
 use crate::sum::Sum;
@@ -22,8 +22,8 @@ pub struct BlockCurvature {
 /// Sums the curvature of one block over batches: `F = (1/n) Σ g_i g_iᵀ`, in a [`Storage`].
 ///
 /// Samples are added once; if [`Accumulator::end_pass`] then returns `true`, the same ones again. Memory does not grow
-/// with `n`, except for [`Storage::Samples`]. Products are taken in the gradients' type, squared norms are summed in
-/// f64.
+/// with `n`, except for [`Storage::Samples`]. Products and sums are taken in f64 where the device has it, whatever the
+/// gradients' type: the error of an entry is f64's, whatever `n`.
 #[derive(Clone)]
 pub struct Accumulator {
     block: Block,
@@ -31,7 +31,7 @@ pub struct Accumulator {
     sum: Sum,
     square_sum: f64,
     samples: usize,
-    /// Of the gradients.
+    /// Of the sums.
     dtype: Option<DType>,
 }
 
@@ -75,7 +75,7 @@ impl Accumulator {
         }
         if !self.sum.is_second_pass() {
             self.sum.check(&self.block, self.samples + n)?;
-            self.dtype = Some(gradients.dtype());
+            self.dtype = Some(precise_type(&gradients.device(), gradients.dtype()));
             self.count(squared_norms(gradients.clone().flatten(1, 2))?)?;
         }
         self.sum.add(gradients)?;
@@ -102,7 +102,7 @@ impl Accumulator {
             return Ok(());
         }
         if !self.sum.is_second_pass() {
-            self.dtype = Some(capture.delta.dtype());
+            self.dtype = Some(precise_type(&capture.delta.device(), capture.delta.dtype()));
             self.count(capture_squares(capture)?)?;
         }
         self.sum.add_capture(capture)

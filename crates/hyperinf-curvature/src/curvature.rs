@@ -102,15 +102,15 @@ impl Curvature {
         self.structured().parameters()
     }
 
-    /// `V H`, `[q, D]` for rows `V` `[q, D]`.
+    /// `V H`, `[q, D]` for rows `V` `[q, D]` of any type, computed in the type of the curvature.
     ///
     /// # Panics
     ///
     /// If `V` has not `D` columns.
     pub fn apply(&self, v: Tensor<2>) -> Tensor<2> {
-        let d = self.parameters();
+        let (d, given, own) = (self.parameters(), v.dtype(), self.like().dtype());
         assert_shape!(v, [_, d]);
-        self.structured().apply(v)
+        if given == own { self.structured().apply(v) } else { self.structured().apply(v.cast(own)).cast(given) }
     }
 
     /// The diagonal of `H`, `[1, D]`.
@@ -144,6 +144,21 @@ impl Curvature {
     /// May panic here or where it is applied, if the shape is not that of [`Curvature::core`].
     pub fn with_core(&self, core: Tensor<2>) -> Self {
         self.structured().with_core(core)
+    }
+
+    /// `4^exponent H`, exactly, unless a value leaves the range of its type: held samples are multiplied by
+    /// `2^exponent`, any other core by its square.
+    pub fn scaled(&self, exponent: i32) -> Self {
+        // In two halves: the whole factor may not fit the type.
+        let times = |core: Tensor<2>, exponent: i32| {
+            let power = |exponent: i32| f64::from(exponent).exp2();
+            core.mul_scalar(power(exponent / 2)).mul_scalar(power(exponent - exponent / 2))
+        };
+        match self.core() {
+            Core::Samples(rows) => self.with_core(times(rows.clone(), exponent)),
+            Core::Matrix { matrix, .. } => self.with_core(times(matrix.clone(), 2 * exponent)),
+            Core::Eigenvalues { values, .. } => self.with_core(times(values, 2 * exponent)),
+        }
     }
 
     /// The one matrix of a dense or one-sided curvature: `[D, D]`, or the factor.

@@ -1,11 +1,11 @@
 use burn::tensor::{Tensor, s};
 use hyperinf_gradients::{Block, Capture};
-use hyperinf_linalg::{EigenDecomposition, host, outer, rotate, squared_norms, tensor_from_host};
+use hyperinf_linalg::{EigenDecomposition, host, outer_precise, precise, rotate, squared_norms, tensor_from_host};
 
 use crate::sum::Running;
 use crate::{CurvatureError, Kronecker};
 
-/// Numbers of a temporary of per-sample matrices: 16 MiB of f32.
+/// Numbers of a temporary of per-sample matrices: 32 MiB of f64.
 const CHUNK: usize = 1 << 22;
 
 /// The sums of the second moments of both sides of a block.
@@ -31,8 +31,8 @@ impl Moments {
             input = input.mask_fill(reached.clone().bool_not().expand([n * t, rows]), 0.0);
             host(reached.float().reshape([n, t]).sum_dim(1))?.into_iter().sum()
         };
-        self.left.add(outer(input));
-        self.right.add(outer(delta));
+        self.left.add(outer_precise(input));
+        self.right.add(outer_precise(delta));
         Ok(())
     }
 
@@ -41,8 +41,8 @@ impl Moments {
         let [n, rows, cols] = gradients.dims();
         self.positions += n as f64;
         let left = gradients.clone().swap_dims(1, 2).reshape([n * cols, rows]);
-        self.left.add(outer(left));
-        self.right.add(outer(gradients.reshape([n * rows, cols])));
+        self.left.add(outer_precise(left));
+        self.right.add(outer_precise(gradients.reshape([n * rows, cols])));
     }
 
     /// Adds the sums of later samples.
@@ -94,8 +94,8 @@ impl Fit {
     /// Adds `(Q_Aᵀ aᵀδ Q_S)²` of each sample, as `(a Q_A)ᵀ (δ Q_S)`.
     pub(crate) fn add_capture(&mut self, capture: &Capture) {
         let ([n, t, rows], [_, _, cols]) = (capture.input.dims(), capture.delta.dims());
-        let input = capture.input.clone().reshape([n * t, rows]).matmul(self.left.clone());
-        let delta = capture.delta.clone().reshape([n * t, cols]).matmul(self.right.clone());
+        let input = precise(capture.input.clone()).reshape([n * t, rows]).matmul(self.left.clone());
+        let delta = precise(capture.delta.clone()).reshape([n * t, cols]).matmul(self.right.clone());
         self.samples += n;
         if t == 1 {
             // The square of a product of two numbers: one product of matrices for all samples.
@@ -114,7 +114,7 @@ impl Fit {
         let [n, rows, cols] = gradients.dims();
         self.samples += n;
         for part in chunks(n, rows * cols) {
-            let gradients = gradients.clone().slice(s![part, .., ..]).flatten(1, 2);
+            let gradients = precise(gradients.clone().slice(s![part, .., ..])).flatten(1, 2);
             let turned = rotate(gradients, self.left.clone(), self.right.clone());
             self.squares.add(turned.square().sum_dim(0).reshape([rows, cols]));
         }

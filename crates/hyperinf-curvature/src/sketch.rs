@@ -1,6 +1,6 @@
 use burn::tensor::Tensor;
 use hyperinf_gradients::Block;
-use hyperinf_linalg::{RandomRows, epsilon, host, normal_product, precise, tensor_from_host};
+use hyperinf_linalg::{RandomRows, epsilon, host, normal_product, precise_type, tensor_from_host, widened};
 
 use crate::storage::test_rows;
 use crate::{CurvatureError, Eigenpairs};
@@ -15,16 +15,16 @@ const GROWTH: f64 = 2e3;
 pub(crate) struct Sketch {
     rank: usize,
     seed: u64,
-    /// Drawn for the first gradients, whose device and type it has.
+    /// Drawn for the first gradients, whose device it has.
     sum: Option<Sum>,
 }
 
 #[derive(Clone)]
 struct Sum {
     rows: RandomRows,
-    /// `Ω` in the type of the gradients.
+    /// `Ω`, in f64 where the device has it.
     test: Tensor<2>,
-    /// `Y`, in f64 where the device has it: rounding would grow with the number of batches.
+    /// `Y`, in the type of `Ω`.
     product: Tensor<2>,
 }
 
@@ -40,8 +40,9 @@ impl Sketch {
             Some(sum) => sum,
             None => Sum::draw(self.rank, self.seed, &rows)?,
         };
-        let product = normal_product(sum.test.clone(), rows, |products, _| products).0;
-        sum.product = sum.product.clone() + product.cast(sum.product.dtype());
+        for rows in widened(rows) {
+            sum.product = sum.product + normal_product(sum.test.clone(), rows, |products, _| products).0;
+        }
         self.sum = Some(sum);
         Ok(())
     }
@@ -72,9 +73,10 @@ impl Sketch {
 
 impl Sum {
     fn draw(rank: usize, seed: u64, like: &Tensor<2>) -> Result<Self, CurvatureError> {
-        let ([_, d], device, dtype) = (like.dims(), like.device(), like.dtype());
+        let ([_, d], device) = (like.dims(), like.device());
+        let dtype = precise_type(&device, like.dtype());
         let rows = RandomRows::draw([test_rows(rank.min(d), d), d], seed).rounded(&device, dtype)?;
         let test = rows.tensor(&device, dtype);
-        Ok(Self { product: precise(test.zeros_like()), test, rows })
+        Ok(Self { product: test.zeros_like(), test, rows })
     }
 }

@@ -121,12 +121,12 @@ impl Storage {
         }
     }
 
-    /// About what a block's curvature of `samples` gradients and its inverse take, in bytes, in a type of `width`
-    /// bytes: the sums, a copy in f64, and a factor of it. Samples that are held are not counted; see
+    /// About what a block's curvature of `samples` gradients and its inverse take, in bytes: the sums in f64, a second
+    /// one while a batch is added, copies, and a factor or the iterates of an inverse. Samples that are held are not counted; see
     /// [`Storage::holds_samples`].
-    pub fn memory(self, block: &Block, samples: usize, width: usize) -> f64 {
-        let (n, d, width) = (samples as f64, block.parameters() as f64, width as f64);
-        let numbers = 2.0 * width + 2.0 * F64 as f64;
+    pub fn memory(self, block: &Block, samples: usize) -> f64 {
+        let (n, d) = (samples as f64, block.parameters() as f64);
+        let numbers = 6.0 * F64 as f64;
         let matrix = |side: usize| (side as f64).powi(2) * numbers;
         match self {
             Self::Samples => 0.0,

@@ -1,8 +1,9 @@
-//! The sums behind each storage.
+//! The sums behind each storage, in f64 where the device has it: a sum in f32 would be off by `ε` times its largest
+//! eigenvalue, which an inverse turns into `ε·κ`, unseen by any residual.
 
 use burn::tensor::Tensor;
 use hyperinf_gradients::{Block, Capture};
-use hyperinf_linalg::{outer, squares};
+use hyperinf_linalg::{outer_precise, squares, widened};
 
 use crate::moments::{Fit, Moments};
 use crate::sketch::Sketch;
@@ -106,10 +107,14 @@ impl Sum {
     pub(crate) fn add(&mut self, gradients: Tensor<3>) -> Result<(), CurvatureError> {
         match self {
             Self::Samples { rows, .. } => rows.push(gradients.flatten(1, 2)),
-            Self::Dense(sum) => sum.add(outer(gradients.flatten(1, 2))),
-            Self::OneSided { sum, side, .. } => sum.add(outer(contracted(gradients, *side))),
-            Self::Diagonal(sum) => sum.add(gradients.flatten::<2>(1, 2).square().sum_dim(0).squeeze_dim(0)),
-            Self::Isotropic(sum) => sum.add(squares(gradients.flatten(1, 2)).sum_dim(1)),
+            Self::Dense(sum) => sum.add(outer_precise(gradients.flatten(1, 2))),
+            Self::OneSided { sum, side, .. } => sum.add(outer_precise(contracted(gradients, *side))),
+            Self::Diagonal(sum) => {
+                widened(gradients.flatten(1, 2)).for_each(|rows| sum.add(rows.square().sum_dim(0).squeeze_dim(0)));
+            }
+            Self::Isotropic(sum) => {
+                widened(gradients.flatten(1, 2)).for_each(|rows| sum.add(squares(rows).sum_dim(1)));
+            }
             Self::Moments { moments, .. } => moments.add_gradients(gradients),
             Self::Fit(fit) => fit.add_gradients(gradients),
             Self::Sketch(sketch) => sketch.add(gradients.flatten(1, 2))?,
@@ -246,7 +251,7 @@ impl Sum {
 /// `Σ JᵀJ` over batches of rows `J`, `[D, D]`.
 fn outer_products(batches: Vec<Tensor<2>>) -> Running<2> {
     let mut sum = Running::default();
-    batches.into_iter().for_each(|rows| sum.add(outer(rows)));
+    batches.into_iter().for_each(|rows| sum.add(outer_precise(rows)));
     sum
 }
 

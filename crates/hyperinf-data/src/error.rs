@@ -13,9 +13,6 @@ pub enum DataError {
     /// The file cannot be opened or read.
     #[error("it cannot be read")]
     Open(#[source] io::Error),
-    /// A folder, a pipe or a device.
-    #[error("it is not a regular file")]
-    NotRegular,
     /// No format has this ending.
     #[error("its name must end in {}", ENDINGS.join(", "))]
     Ending,
@@ -186,6 +183,14 @@ pub enum DataError {
         label: String,
         /// The number of rows.
         rows: usize,
+    },
+    /// Two labels that are one truth value in different spellings.
+    #[error("its labels `{one}` and `{other}` are one truth value in two spellings")]
+    AlikeLabels {
+        /// The first.
+        one: String,
+        /// The second.
+        other: String,
     },
     /// Labels are names, and neither the model nor the adapter maps names to classes.
     #[error(

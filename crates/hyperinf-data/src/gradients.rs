@@ -1,10 +1,10 @@
 use std::time::Instant;
 
-use burn::tensor::DType;
+use burn::tensor::{DType, Device};
 use hyperinf_gradients::{Block, Capture, GradientError, Target, capture};
 use hyperinf_linalg::{ReadError, host};
 use hyperinf_models::SampleModel;
-use hyperinf_store::{GradientWriter, Resumption, RunKey, StoreError};
+use hyperinf_store::{GradientWriter, Resumption, RunKey, Sizes, StoreError, available};
 
 use crate::RunError;
 use crate::event::{Detail, Event, Notice, Progress, Stage};
@@ -86,6 +86,25 @@ impl<K: Kind> Extractor<'_, K> {
             observe(Event::Progress(Progress { stage, done, total, detail }));
         }
         Ok(writer)
+    }
+
+    /// Fails if the scores will need more memory than there is: before hours of gradients, not after. Projected blocks
+    /// are known later.
+    pub(crate) fn check_memory(&self, train: &Samples<K>, query: &Samples<K>, device: &Device) -> Result<(), RunError> {
+        let (Some(first), None) = (train.samples.first(), self.run.projection) else { return Ok(()) };
+        if device.memory_pool_usage().is_some() && self.run.memory.is_none() {
+            return Ok(());
+        }
+        let sizes = Sizes {
+            blocks: self.blocks(first, Target::Loss)?,
+            train: train.samples.len(),
+            curvature: train.samples.len(),
+            queries: query.samples.len(),
+            dampings: 1,
+            width: size_of::<f32>(),
+            projected: false,
+        };
+        Ok(sizes.check(&self.run.options, self.run.memory.or_else(available))?)
     }
 
     fn wanted(&self, block: &Block) -> bool {

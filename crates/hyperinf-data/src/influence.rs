@@ -3,7 +3,7 @@ use std::path::Path;
 
 use hyperinf_curvature::BlockCurvature;
 use hyperinf_gradients::Estimate;
-use hyperinf_scoring::{Amount, Attribution, QueryMode, select};
+use hyperinf_scoring::{Amount, Attribution, QueryMode, RankBy};
 use hyperinf_store::{GradientPair, GradientWriter, IdColumn, Ids, OutputFolder, StoreError, Unit};
 
 use crate::dataset::{Content, Dataset};
@@ -48,6 +48,8 @@ pub struct Influence {
     pub files: ModelFiles,
     /// Whether queries were scored one by one.
     pub query_mode: QueryMode,
+    /// What rankings are by.
+    pub rank_by: RankBy,
     pub(crate) gradients: [GradientWriter; 2],
     /// The run's folder: no other run writes it as long as this result is there.
     pub(crate) _folder: OutputFolder,
@@ -148,7 +150,7 @@ impl Detection {
 
 impl Selection {
     pub(crate) fn new(influence: Influence, keep: Amount) -> Result<Self, RunError> {
-        let selected = select(&influence.attribution.scores.rows[0], keep)?;
+        let selected = influence.rank_by.select(&influence.attribution.scores.rows[0], keep)?;
         Ok(Self { influence, selected })
     }
 

@@ -29,7 +29,7 @@ pub(crate) fn scan(contents: &[u8]) -> Result<Scanned, DataError> {
         };
         places.push(Place { line: number + 1, bad });
     }
-    if places.iter().all(|place| place.bad.is_some()) && is_one_object(contents) {
+    if places.len() > 1 && places.iter().all(|place| place.bad.is_some()) && is_one_object(contents) {
         return Err(DataError::OneObject);
     }
     let layout = Layout { header: 0..0, spans, footer: end..end };

@@ -60,6 +60,13 @@ impl Labels {
             .ok_or_else(|| Reason::Label { label: label.to_owned(), known: self.names.clone() })
     }
 
+    /// Two of the labels that are one truth value in different spellings, as Python's `True` and JSON's `true`.
+    pub(crate) fn alike(&self) -> Option<[&String; 2]> {
+        let spelling =
+            |word: &str| self.names.iter().filter(|name| name.eq_ignore_ascii_case(word)).collect::<Vec<_>>();
+        ["true", "false"].into_iter().find_map(|word| spelling(word).first_chunk().copied())
+    }
+
     /// Checks that labels which are names can be mapped to classes.
     ///
     /// # Errors

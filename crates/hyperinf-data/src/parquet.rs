@@ -3,7 +3,7 @@ mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use ::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -16,7 +16,8 @@ use arrow_array::{BooleanArray, RecordBatch};
 use arrow_schema::{Schema, SchemaRef};
 use arrow_select::filter::filter_record_batch;
 use bytes::Bytes;
-use hyperinf_models::Json;
+use flate2::read::MultiGzDecoder;
+use hyperinf_models::{Json, Panicked};
 
 use crate::table::{RawRow, Visit};
 use crate::{DataError, SubsetError};
@@ -79,9 +80,14 @@ impl Source {
             budget.row_group = number;
             for (_, column) in group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf)) {
                 let (start, length) = range(column).unwrap_or_default();
-                let pages = footer::pages(&self.contents, start, length);
-                let unpacked = pages.map(|page| page.unpacked).fold(0, u64::saturating_add);
-                budget.check_pages(&column.column_path().string(), unpacked)?;
+                let gzip = matches!(column.compression(), Compression::GZIP(_));
+                let mut unpacked: u64 = 0;
+                for page in footer::pages(&self.contents, start, length) {
+                    // The library believes what a page claims, and unpacks gzip until it ends.
+                    let found = if gzip { inflated(page.packed, self.limit) } else { 0 };
+                    unpacked = unpacked.saturating_add(page.unpacked.max(found));
+                    budget.check_pages(&column.column_path().string(), unpacked)?;
+                }
             }
             let mut found = 0;
             let batches =
@@ -208,13 +214,21 @@ fn batches(
     }))
 }
 
+/// The size of what gzip unpacks to, counted no further than just above a limit; 0 if it is damaged.
+fn inflated(packed: &[u8], limit: u64) -> u64 {
+    let mut unpacked = MultiGzDecoder::new(packed).take(limit.saturating_add(1));
+    io::copy(&mut unpacked, &mut io::sink()).unwrap_or(0)
+}
+
 /// Runs code of the Parquet library, which panics at some damaged files.
 fn guarded<T>(run: impl FnOnce() -> Result<T, DataError>) -> Result<T, DataError> {
-    let contradiction = |_| Err(ParquetError::General("its parts contradict each other".into()).into());
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(contradiction)
+    hyperinf_models::guarded(run).unwrap_or_else(|panicked| Err(contradiction(&panicked).into()))
 }
 
 fn guarded_write<T>(run: impl FnOnce() -> Result<T, SubsetError>) -> Result<T, SubsetError> {
-    let contradiction = |_| Err(SubsetError::Parquet(ParquetError::General("its parts contradict each other".into())));
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(contradiction)
+    hyperinf_models::guarded(run).unwrap_or_else(|panicked| Err(SubsetError::Parquet(contradiction(&panicked))))
+}
+
+fn contradiction(panicked: &Panicked) -> ParquetError {
+    ParquetError::General(format!("its parts contradict each other ({})", panicked.message))
 }

@@ -3,7 +3,7 @@ use std::fmt;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use hyperinf_scoring::{QueryMode, ranking};
+use hyperinf_scoring::{QueryMode, RankBy, ranking};
 use hyperinf_store::{Column, IdColumn, Staged, Table, WriteError, stage_csv};
 use serde::Serialize;
 
@@ -18,8 +18,14 @@ pub struct Ranking<'a> {
     pub query: RankedQuery<'a>,
     /// The highest scores, the highest first.
     pub most_helpful: Vec<ScoredRow<'a>>,
-    /// The lowest scores, the lowest first.
+    /// The lowest scores, the lowest first: those below 0.
     pub most_harmful: Vec<ScoredRow<'a>>,
+    /// The lowest scores where none is below 0, the lowest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub least_helpful: Vec<ScoredRow<'a>>,
+    /// The largest scores of either sign, the largest first: where ranks are by magnitude.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub most_influential: Vec<ScoredRow<'a>>,
 }
 
 /// The query that training rows are ranked for.
@@ -70,7 +76,8 @@ pub enum RowId {
 }
 
 impl Influence {
-    /// The `k` most helpful and the `k` most harmful training rows for a query.
+    /// The `k` most helpful and the `k` most harmful training rows for a query; with ranks by magnitude also the `k` most
+    /// influential.
     ///
     /// # Panics
     ///
@@ -85,10 +92,20 @@ impl Influence {
             QueryMode::Mean => RankedQuery::Mean { query_id: RowId::Number(0), mean_of: self.query.data.rows.len() },
         };
         let scored = |sample| self.scored(query, sample);
+        let lowest: Vec<ScoredRow<'_>> = order.iter().rev().copied().take(k).map(scored).collect();
+        let harms = lowest.first().is_some_and(|lowest| lowest.score < 0.0);
+        let (most_harmful, least_helpful) =
+            if harms { (lowest.into_iter().filter(|row| row.score < 0.0).collect(), vec![]) } else { (vec![], lowest) };
+        let influential = match self.rank_by {
+            RankBy::Score => Vec::new(),
+            RankBy::Magnitude => self.rank_by.ranking(&self.attribution.scores.rows[query]),
+        };
         Ranking {
             query: query_row,
             most_helpful: order.iter().copied().take(k).map(scored).collect(),
-            most_harmful: order.iter().rev().copied().take(k).map(scored).collect(),
+            most_harmful,
+            least_helpful,
+            most_influential: influential.into_iter().take(k).map(scored).collect(),
         }
     }
 
@@ -101,7 +118,7 @@ impl Influence {
         self.ranking(query, k).most_helpful
     }
 
-    /// The `k` training rows with the lowest scores for a query, the lowest first.
+    /// The `k` training rows with the lowest scores for a query, those below 0, the lowest first.
     ///
     /// # Panics
     ///

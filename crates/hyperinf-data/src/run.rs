@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use hyperinf_gradients::{Estimate, Target};
 use hyperinf_models::{Adapter, ModelError};
-use hyperinf_scoring::{Amount, Options, QueryMode, Set, detect};
+use hyperinf_scoring::{Amount, Options, QueryMode, RankBy, Set, detect};
 use hyperinf_store::{
     FileStamp, GradientPair, GradientWriter, OutputFolder, ProjectionSpec, RunKey, check_range, self_influence,
 };
@@ -17,8 +17,9 @@ use crate::kind::{Kind, Prepared};
 use crate::model_files::ModelFiles;
 use crate::pattern::Pattern;
 use crate::prediction::{Prediction, predict};
-use crate::samples::{LengthOptions, Samples};
+use crate::samples::{LengthOptions, Samples, notify};
 use crate::scored::{ModelSamples, Scored};
+use crate::selected::check_amount;
 use crate::stop::Stop;
 use crate::{RunError, estimate};
 
@@ -38,7 +39,7 @@ const GENERATION: &str = "1";
 /// |---|---|---|---|
 /// | `model` | empty | a folder, a `.gguf` or llama2.c `.bin` file, or a name on the hub | |
 /// | `adapter` | `None` | the folder of the adapter whose gradients are scored | needed |
-/// | `tokenizer` | the model's | a folder with `tokenizer.json`, or a llama2.c vocabulary | |
+/// | `tokenizer` | the adapter's or model's | a folder with `tokenizer.json`, or a llama2.c vocabulary | |
 /// | `train`, `query` | empty | the rows: `.jsonl`, `.csv`, `.tsv` or `.parquet` | |
 /// | `read` | usual names | columns, and whether bad rows are skipped | |
 /// | `length` | the adapter's | how long rows may be | |
@@ -79,6 +80,10 @@ pub struct Run {
     pub blocks: Option<Pattern>,
     /// Rows of a backward pass.
     pub batch_size: usize,
+    /// What rankings and selections are by.
+    pub rank_by: RankBy,
+    /// The memory in bytes that scoring may take; `None` for what the system grants.
+    pub memory: Option<f64>,
     /// The folder of the gradients.
     pub out: PathBuf,
     /// The name of the device, a part of the key under which gradients are reused.
@@ -103,6 +108,8 @@ impl Default for Run {
             seeds: None,
             blocks: None,
             batch_size: 16,
+            rank_by: RankBy::default(),
+            memory: None,
             out: PathBuf::from("hyperinf-out"),
             device_name: String::new(),
             stop: Stop::default(),
@@ -204,7 +211,8 @@ impl Run {
         Ok(Detection { influence, order, self_influence, removed, cross_check })
     }
 
-    /// Scores the training rows for the mean query, and selects those that help it most.
+    /// Scores the training rows for the mean query, and selects those that help it most; by magnitude those that matter
+    /// most to it, helpful or harmful.
     ///
     /// # Errors
     ///
@@ -237,10 +245,11 @@ impl Run {
         observe: &mut dyn FnMut(Event),
     ) -> Result<(), RunError> {
         self.validate()?;
+        earlier.pair.memory = self.memory;
         let Scored { attribution, repeats, known } =
             Scored::new(self, &mut earlier.pair, earlier.model.as_ref(), device, observe)?;
         (earlier.attribution, earlier.repeats, earlier.known) = (attribution, repeats, known);
-        (earlier.estimate, earlier.query_mode) = (self.estimate, self.options.query);
+        (earlier.estimate, earlier.query_mode, earlier.rank_by) = (self.estimate, self.options.query, self.rank_by);
         Ok(())
     }
 
@@ -300,11 +309,12 @@ pub(crate) fn influence<K: Kind>(
     adapter.config.lora.dropout = 0.0;
     let prepared = K::load(&files, Some(&adapter), &train, device)?;
     files.check_unchanged()?;
+    prepared.notify_of_tokenizer(observe);
     let limit = run.length.limit::<K>(&prepared.model, files.note().map(|note| note.max_length))?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
     let (mut train, query) = (samples(train)?, samples(query)?);
-    notify(&train, observe);
-    notify(&query, observe);
+    notify(&prepared.processor, &train, observe);
+    notify(&prepared.processor, &query, observe);
     let Prepared { model, processor } = prepared;
     let device_name = if run.device_name.is_empty() { format!("{device:?}") } else { run.device_name.clone() };
     let key = RunKey::from([
@@ -315,11 +325,13 @@ pub(crate) fn influence<K: Kind>(
         ("maximum length", limit.tokens().to_string()),
     ]);
     let extractor = Extractor::<K> { run, model: &model, key };
+    extractor.check_memory(&train, &query, device)?;
     let gradients = [
         extractor.write(GRADIENT_FILES[0], Target::Loss, &train, observe)?,
         extractor.write(GRADIENT_FILES[1], Target::Measure, &query, observe)?,
     ];
     let mut pair = GradientPair::open(gradients[0].path(), gradients[1].path())?;
+    pair.memory = run.memory;
     let labels = K::labels(&processor).cloned();
     let [train_writer, query_writer] = &gradients;
     let of_train = predictions::<K>(run, &model, &train, train_writer, observe)?;
@@ -341,6 +353,7 @@ pub(crate) fn influence<K: Kind>(
         pair,
         files,
         query_mode: run.options.query,
+        rank_by: run.rank_by,
         gradients,
         _folder: folder,
         model: Box::new(model),
@@ -369,27 +382,4 @@ fn predictions<K: Kind>(
         Some(predictions) => Ok(predictions),
         None => predict(model, set, &(0..set.samples.len()).collect::<Vec<_>>(), run.batch_size, observe),
     }
-}
-
-/// Reports rows that were left out or cut.
-pub(crate) fn notify<K: Kind>(set: &Samples<K>, observe: &mut dyn FnMut(Event)) {
-    let path = &set.data.path;
-    if !set.data.bad.is_empty() {
-        let (path, bad, total) = (path.clone(), set.data.bad.clone(), set.data.total);
-        observe(Event::Notice(Notice::LeftOut { path, bad, total }));
-    }
-    if let Some(first) = set.cut.first() {
-        let (path, rows, first) = (path.clone(), set.cut.len(), first.row);
-        observe(Event::Notice(Notice::Cut { path, rows, first }));
-    }
-}
-
-/// Fails if the amount is no rows, or more than there are.
-fn check_amount(amount: Option<Amount>, rows: usize) -> Result<(), RunError> {
-    let asked = match amount {
-        None => return Ok(()),
-        Some(Amount::Count(count)) => count,
-        Some(Amount::Share(share)) => (share * rows as f64).round() as usize,
-    };
-    if (1..=rows).contains(&asked) { Ok(()) } else { Err(RunError::Amount { asked, rows }) }
 }

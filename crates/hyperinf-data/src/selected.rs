@@ -1,14 +1,15 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use hyperinf_scoring::ranking;
+use hyperinf_scoring::Amount;
 use hyperinf_store::{Column, Staged, Table, stage_csv};
 
 use crate::RunError;
 use crate::influence::{Influence, Selection};
 
 impl Selection {
-    /// Stages all training rows as CSV, the most helpful first: rank, id, whether the row is selected, score, training
+    /// Stages all training rows as CSV, the most helpful first (by magnitude the most
+    /// influential): rank, id, whether the row is selected, score, training
     /// loss, label and text.
     ///
     /// # Errors
@@ -17,7 +18,7 @@ impl Selection {
     pub fn stage_table<'a>(&self, path: &'a Path) -> Result<Staged<'a>, RunError> {
         let Influence { train, attribution, labels, .. } = &self.influence;
         let (scores, ids) = (&attribution.scores.rows[0], train.ids());
-        let order = ranking(scores);
+        let order = self.influence.rank_by.ranking(scores);
         let selected: BTreeSet<usize> = self.selected.iter().copied().collect();
         let real = |values: &[f64]| Column::Real(order.iter().map(|&sample| values[sample] as f32).collect());
         let mut columns = vec![
@@ -34,4 +35,14 @@ impl Selection {
         columns.push(("text", Column::Text(order.iter().map(|&sample| train.content(sample).0).collect())));
         Ok(stage_csv(path, &Table::new(columns))?)
     }
+}
+
+/// Fails if the amount is no rows, or more than there are.
+pub(crate) fn check_amount(amount: Option<Amount>, rows: usize) -> Result<(), RunError> {
+    let asked = match amount {
+        None => return Ok(()),
+        Some(Amount::Count(count)) => count,
+        Some(Amount::Share(share)) => (share * rows as f64).round() as usize,
+    };
+    if (1..=rows).contains(&asked) { Ok(()) } else { Err(RunError::Amount { asked, rows }) }
 }

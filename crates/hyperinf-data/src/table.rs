@@ -1,10 +1,9 @@
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
 use bytes::Bytes;
-use hyperinf_models::Json;
+use hyperinf_models::{Json, read_regular};
 use twox_hash::XxHash3_128;
 
 use crate::{BadRow, DataError, ReadOptions, Reason, delimited, json_array, jsonl, parquet};
@@ -213,11 +212,7 @@ fn repeated(columns: &[String]) -> HashSet<String> {
 
 /// The bytes of a regular file.
 pub(crate) fn contents(path: &Path) -> Result<Vec<u8>, DataError> {
-    // Opening a named pipe would wait for its other end.
-    if !fs::metadata(path).map_err(DataError::Open)?.is_file() {
-        return Err(DataError::NotRegular);
-    }
-    fs::read(path).map_err(DataError::Open)
+    read_regular(path).map_err(DataError::Open)
 }
 
 /// XXH3 with 128 bits, in hexadecimal.

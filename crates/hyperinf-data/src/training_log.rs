@@ -1,10 +1,12 @@
-use std::fs::{File, read, remove_file};
+use std::fs::{File, read, read_dir, remove_file};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use hyperinf_models::Progress as Step;
 use hyperinf_store::{Staged, StoreError, WriteError, open_own};
 use serde_json::{Value, json};
+
+use crate::finetune::CHECKPOINTS;
 
 /// The log's name when the run is over.
 pub(crate) const NAME: &str = "training_log.jsonl";
@@ -105,10 +107,16 @@ impl TrainingLog {
         Staged::new(path, |file| file.write_all(&lines).map_err(WriteError::Io))
     }
 
-    /// Removes the hidden file.
-    pub(crate) fn discard(self) {
-        // Another run with this folder begins it again.
-        let _ = remove_file(&self.part);
+}
+
+impl Drop for TrainingLog {
+    /// Without checkpoints there is nothing that the lines would be continued from: the hidden file goes.
+    fn drop(&mut self) {
+        let checkpoints = self.part.with_file_name(CHECKPOINTS);
+        if !read_dir(checkpoints).is_ok_and(|mut files| files.next().is_some()) {
+            // Another run with this folder begins it again.
+            let _ = remove_file(&self.part);
+        }
     }
 }
 

@@ -30,6 +30,7 @@ pub use summary::{At, FOUND, MeanDeviation, MethodSummary, Repeated};
 /// | `draws` | 3 | repetitions with other samples | ≥ 1 |
 /// | `seed` | 0 | seed of the first draw; each further draw adds 1 | |
 /// | `dtype` | f64 | the type of the arithmetic | one that the device has |
+/// | `memory` | `None` | bytes that may be taken; `None`: any number | |
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConvergenceConfig {
     /// The sizes `d` of the matrix.
@@ -46,11 +47,14 @@ pub struct ConvergenceConfig {
     pub seed: u64,
     /// The type of the arithmetic.
     pub dtype: DType,
+    /// The memory in bytes that the systems may take.
+    pub memory: Option<f64>,
 }
 
 impl Default for ConvergenceConfig {
     fn default() -> Self {
-        Self { dims: vec![512], samples: vec![800], steps: 40, damping: 0.01, draws: 3, seed: 0, dtype: DType::F64 }
+        let dtype = DType::F64;
+        Self { dims: vec![512], samples: vec![800], steps: 40, damping: 0.01, draws: 3, seed: 0, dtype, memory: None }
     }
 }
 
@@ -109,6 +113,22 @@ pub enum ConvergenceError {
         /// The value given.
         value: f64,
     },
+    /// A system would take more memory than there is.
+    #[error(
+        "d = {dim}, N = {samples} needs about {needed_gib:.1} GiB of memory, and {available_gib:.1} GiB are available: at most d = {fits} fits with N = {samples}"
+    )]
+    Memory {
+        /// The size of the matrix.
+        dim: usize,
+        /// The number of samples.
+        samples: usize,
+        /// The memory needed, in GiB.
+        needed_gib: f64,
+        /// The memory available.
+        available_gib: f64,
+        /// The largest matrix that fits.
+        fits: usize,
+    },
     /// The device lacks the type.
     #[error("the device has no {dtype:?}")]
     Precision {
@@ -138,11 +158,32 @@ impl ConvergenceConfig {
         sizes
     }
 
+    /// About the bytes of one size: the samples, and some sixteen matrices in f64 of the system, its factor and the
+    /// iterates of the slowest method.
+    fn bytes(Size { dim, samples }: Size) -> f64 {
+        let (d, n) = (dim as f64, samples as f64);
+        8.0 * (16.0 * d * d + 2.0 * n * d)
+    }
+
+    /// Fails if a size does not fit into the memory.
+    fn check_memory(&self) -> Result<(), ConvergenceError> {
+        const GIB: f64 = (1_u64 << 30) as f64;
+        let Some(available) = self.memory else { return Ok(()) };
+        let Some(size) = self.sizes().into_iter().find(|&size| Self::bytes(size) > available) else { return Ok(()) };
+        let Size { dim, samples } = size;
+        // 16 d² + 2 N d = available / 8.
+        let half = samples as f64 / 16.0;
+        let fits = ((half * half + available / 128.0).sqrt() - half).floor() as usize;
+        let (needed_gib, available_gib) = (Self::bytes(size) / GIB, available / GIB);
+        Err(ConvergenceError::Memory { dim, samples, needed_gib, available_gib, fits })
+    }
+
     /// Checks every range.
     ///
     /// # Errors
     ///
-    /// [`ConvergenceError::Setting`] names the first field out of its range.
+    /// [`ConvergenceError::Setting`] names the first field out of its range, [`ConvergenceError::Memory`] the first size
+    /// that does not fit.
     pub fn check(&self) -> Result<(), ConvergenceError> {
         let at_least = |setting, values: &[usize], least: usize, expected| match values.iter().find(|&&v| v < least) {
             Some(&value) => Err(ConvergenceError::Setting { setting, expected, value: value as f64 }),
@@ -157,7 +198,7 @@ impl ConvergenceConfig {
             let (setting, expected) = ("damping", "positive and finite");
             return Err(ConvergenceError::Setting { setting, expected, value: self.damping });
         }
-        Ok(())
+        self.check_memory()
     }
 }
 

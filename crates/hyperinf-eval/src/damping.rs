@@ -5,7 +5,7 @@ mod known;
 
 use hyperinf_scoring::{Attribution, BlockReport, Scores};
 
-pub use self::advice::{Advice, Evidence, Rule, advise};
+pub use self::advice::{Advice, Evidence, advise, plateaus};
 pub use self::known::{KnownError, known_bad};
 
 use crate::{Agreement, EvalError, agreements, auc};
@@ -42,19 +42,21 @@ pub struct DampingStudy {
     pub dot: Vec<Agreement>,
     /// AUC with which low scores find the samples known to be bad, in [0, 1]; `None` if none are known.
     pub auc: Vec<Option<f64>>,
-    /// The recommended damping; `None` if no damping is usable.
+    /// Stretches with one ranking, as their first and last index: see [`plateaus`].
+    pub plateaus: Vec<(usize, usize)>,
+    /// The recommended damping; `None` without samples known to be bad.
     pub advice: Option<Advice>,
 }
 
 /// Compares the scores at each damping with those at the next one, with the plain dot product and with samples known to
-/// be bad, and recommends a damping.
+/// be bad, and recommends a damping where these are known.
 ///
 /// `found[i]` are the scores at `dampings[i]`, which increase; `dot` are the scores by the dot product of the same
 /// gradients.
 ///
 /// # Errors
 ///
-/// If `found` and `dampings` differ in length, or as [`agreements`] and [`auc`].
+/// If `found` and `dampings` differ in length, `stable` is not above 0 and at most 1, or as [`agreements`] and [`auc`].
 pub fn study_dampings(
     dampings: &[f64],
     found: &[Attribution],
@@ -63,6 +65,10 @@ pub fn study_dampings(
 ) -> Result<DampingStudy, EvalError> {
     if found.len() != dampings.len() {
         return Err(EvalError::Length { left: found.len(), right: dampings.len() });
+    }
+    // NaN is in no range.
+    if !(config.stable > 0.0 && config.stable <= 1.0) {
+        return Err(EvalError::Share { value: config.stable });
     }
     let mut sets: Vec<&Scores> = found.iter().map(|attribution| &attribution.scores).collect();
     sets.push(dot);
@@ -79,8 +85,9 @@ pub fn study_dampings(
         next: next[i].and_then(|agreement| agreement.spearman),
         auc: auc[i],
     };
-    let advice = advise(&(0..count).map(evidence).collect::<Vec<_>>(), config.stable);
-    Ok(DampingStudy { next, dot, auc, advice })
+    let all: Vec<Evidence> = (0..count).map(evidence).collect();
+    let (plateaus, advice) = (plateaus(&all, config.stable), advise(&all));
+    Ok(DampingStudy { next, dot, auc, plateaus, advice })
 }
 
 /// The negative mean score of each sample over the queries, `[n]`: high for samples that look harmful.

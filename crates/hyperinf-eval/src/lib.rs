@@ -7,7 +7,7 @@
 //! | [`Interval`] | a mean with its 95 % interval |
 //! | [`bootstrap`], [`between`] | error bars of scores and rankings: over queries, over seeds |
 //! | [`agreements`] | how far rankings by several methods agree |
-//! | [`study_dampings`], [`advise`] | how stable scores are over dampings, and which damping to take |
+//! | [`study_dampings`], [`advise`] | how stable scores are over dampings, and which damping finds samples known to be bad |
 //! | [`Retrain`] | the trait to implement for a model that can be trained on any part of its samples |
 //! | [`Bank`] | results of retrainings in a file; no training is repeated |
 //! | [`Truth`], [`evaluate`] | a ground truth, and the driver that compares methods with it |
@@ -59,7 +59,9 @@ pub use {burn, hyperinf_curvature, hyperinf_gradients, hyperinf_linalg, hyperinf
 pub use agreement::{Agreement, agreements, default_top};
 pub use convex::{Logistic, Ridge, Rows};
 pub use correlation::{pearson, spearman};
-pub use damping::{Advice, DampingConfig, DampingStudy, Evidence, KnownError, Rule, advise, known_bad, study_dampings};
+pub use damping::{
+    Advice, DampingConfig, DampingStudy, Evidence, KnownError, advise, known_bad, plateaus, study_dampings,
+};
 pub use detection::{auc, detection_rate};
 pub use driver::{
     Bench, Candidate, Ensemble, EvalConfig, Evaluation, Figure, Findings, MethodScores, Progress, Row, Stage, evaluate,

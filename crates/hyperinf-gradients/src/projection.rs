@@ -157,5 +157,6 @@ impl Projection {
 fn from_right(x: Tensor<3>, matrix: &Option<Tensor<2>>) -> Tensor<3> {
     let Some(matrix) = matrix else { return x };
     let ([n, t, d], [_, k]) = (x.dims(), matrix.dims());
-    x.reshape([n * t, d]).matmul(matrix.clone()).reshape([n, t, k])
+    let matrix = matrix.clone().cast(x.dtype());
+    x.reshape([n * t, d]).matmul(matrix).reshape([n, t, k])
 }

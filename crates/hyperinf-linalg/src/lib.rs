@@ -58,8 +58,8 @@ pub use nystrom::{NystromPairs, RandomRows};
 pub use orthonormal::orthonormal;
 pub use precision::{epsilon, has_own_memory, host, least_square, precise, precise_type, tensor_from_host};
 pub use product::{
-    combine, combine_precise, diagonal, dots, dots_precise, gram, gram_precise, normal_product, outer,
-    symmetric_product,
+    combine, combine_precise, diagonal, dots, dots_precise, gram, gram_precise, normal_product, outer, outer_precise,
+    symmetric_product, widened,
 };
 pub use random::{normal_pair, normals, seeded_normals};
 pub use size::{TooLarge, check_size};

@@ -27,8 +27,9 @@ pub fn squares(rows: Tensor<2>) -> Tensor<2> {
 
 /// `||row||²` of each row of `[n, D]`; exactly 0 for a row of zeros only.
 ///
-/// Squares are summed in the rows' type. A row whose sum is below 1e-25 is scaled by its largest entry and summed
-/// again, so that no square underflows.
+/// Squares are summed in the rows' type. A row whose sum is below 1e-25 or overflows is scaled by its largest entry and
+/// summed again, so that no square leaves the range of the type: the result is infinite only if it exceeds f64, or the
+/// row is not finite.
 ///
 /// # Errors
 ///
@@ -36,7 +37,7 @@ pub fn squares(rows: Tensor<2>) -> Tensor<2> {
 pub fn squared_norms(rows: Tensor<2>) -> Result<Vec<f64>, ReadError> {
     let ([n, d], device) = (rows.dims(), rows.device());
     let mut found = scalars(rows.clone(), rows.clone())?;
-    let small: Vec<usize> = (0..n).filter(|&i| found[i] < SMALL).collect();
+    let small: Vec<usize> = (0..n).filter(|&i| found[i] < SMALL || found[i] == f64::INFINITY).collect();
     if small.is_empty() || d == 0 {
         return Ok(found);
     }
@@ -47,7 +48,12 @@ pub fn squared_norms(rows: Tensor<2>) -> Result<Vec<f64>, ReadError> {
     let divisors = largest.clone().mask_fill(largest.equal_elem(0.0), 1.0);
     let scaled = rows / divisors;
     for ((i, square), scale) in small.into_iter().zip(scalars(scaled.clone(), scaled)?).zip(scales) {
-        found[i] = if scale > 0.0 { (square * scale * scale).max(f64::MIN_POSITIVE) } else { 0.0 };
+        found[i] = match scale {
+            0.0 => 0.0,
+            scale if scale.is_finite() => (square * scale * scale).max(f64::MIN_POSITIVE),
+            // A row that holds infinity stays infinite, and NaN stays NaN.
+            scale => scale,
+        };
     }
     Ok(found)
 }

@@ -1,7 +1,7 @@
 use burn::tensor::{Tensor, s};
 use rayon::prelude::*;
 
-use crate::{has_own_memory, precise};
+use crate::{has_own_memory, precise, precise_type};
 
 /// Diagonal blocks up to this size are multiplied whole; larger ones are split to save work by symmetry.
 const PANEL: usize = 256;
@@ -15,6 +15,8 @@ const FEW: usize = 16;
 const PARTS: usize = 8;
 /// Columns that are widened to f64 at once.
 const COLUMNS: usize = 8192;
+/// Numbers of rows that are widened to f64 at once: 32 MiB.
+const WIDENED: usize = 1 << 22;
 
 /// `L R` for `[n, k]` and `[k, n]` whose product is known to be symmetric, `[n, n]`.
 ///
@@ -104,6 +106,27 @@ pub fn normal_product(
 pub fn gram_precise(rows: Tensor<2>) -> Tensor<2> {
     let parts = column_chunks(&rows).map(|chunk| gram(precise(chunk)));
     parts.reduce(|a, b| a + b).unwrap_or_else(|| precise(gram(rows.clone())))
+}
+
+/// [`outer`] in f64 where the device has it, `[D, D]`: rows are widened a run at a time, never all of `J`.
+///
+/// A product of two f32 numbers is exact in f64, so the sum is off by f64's rounding only. It takes about twice the time
+/// of [`outer`] in f32.
+pub fn outer_precise(rows: Tensor<2>) -> Tensor<2> {
+    let sum = widened(rows.clone()).map(outer).reduce(|a, b| a + b);
+    sum.unwrap_or_else(|| precise(outer(rows)))
+}
+
+/// The rows in f64 where the device has it, a run of rows at a time; all at once if nothing is to be widened.
+pub fn widened(rows: Tensor<2>) -> impl Iterator<Item = Tensor<2>> {
+    let [n, d] = rows.dims();
+    let whole = precise_type(&rows.device(), rows.dtype()) == rows.dtype();
+    let step = if whole { n.max(1) } else { (WIDENED / d.max(1)).max(1) };
+    (0..n).step_by(step).map(move |start| {
+        let run =
+            if start == 0 && n <= step { rows.clone() } else { rows.clone().slice([start..(start + step).min(n)]) };
+        precise(run)
+    })
 }
 
 /// [`dots`] in f64 where the device has it, a chunk of columns at a time.

@@ -1,5 +1,6 @@
 use std::error::Error;
 
+use burn::tensor::DType;
 use hyperinf_curvature::CurvatureError;
 use hyperinf_gradients::GradientError;
 use hyperinf_linalg::ReadError;
@@ -66,6 +67,32 @@ pub enum ScoreError {
         sample: usize,
         /// The score found.
         value: f64,
+    },
+    /// The scores of a query are too small for f64.
+    #[error(
+        "the scores of query {query} are at most {largest:.1e} · 2^{power}, too small for f64: scale the gradients of both sets up by one factor"
+    )]
+    Underflow {
+        /// The query's index.
+        query: usize,
+        /// The largest score, over the power of two.
+        largest: f64,
+        /// The power.
+        power: i32,
+    },
+    /// `λ` is below the rounding of the curvature that it is added to.
+    #[error(
+        "block `{block}`: the damping λ = {lambda:.2e} is lost in the rounding of the curvature in {dtype:?}; expected at least {least:.2e}"
+    )]
+    DampingLost {
+        /// The block's name.
+        block: String,
+        /// The damping.
+        lambda: f64,
+        /// The smallest that is accepted: the type's precision times the trace of the curvature.
+        least: f64,
+        /// The type of the curvature's sums.
+        dtype: DType,
     },
     /// The squared divisor of a normalised score is negative or not finite.
     #[error(

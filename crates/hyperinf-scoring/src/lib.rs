@@ -5,7 +5,8 @@
 //! ```
 //!
 //! **Positive = helpful**: training on `z` lowered the query's loss. Removing `z` changes the query's loss by about
-//! `+score/n`. Mislabelled samples are the most negative.
+//! `+score/n` as far as the curvature is the Hessian at the end of the training ([`Options::unit`]); ranks need neither.
+//! Mislabelled samples are the most negative.
 //!
 //! ```
 //! use hyperinf_gradients::Gradients;
@@ -35,6 +36,7 @@
 //! | [`baselines`] | a model with batches | training losses and gradient norms |
 //! | [`MethodSpec`] | a word such as `hyperinf:cols:merged@gauss-newton` | the [`Options`] of a named method |
 //! | [`ranking`], [`top_k`], [`detect`], [`select`] | scores | sample indices |
+//! | [`RankBy`] | scores | the same by the score or by its size |
 
 mod attribute;
 mod checkpoints;
@@ -50,6 +52,7 @@ mod positions;
 mod precondition;
 mod queries;
 mod rank;
+mod scale;
 mod scorer;
 mod scores;
 mod self_influence;
@@ -69,7 +72,7 @@ pub use methods::{MethodInfo, methods};
 pub use options::{Normalisation, Options, QueryMode};
 pub use positions::{PositionScores, position_scores};
 pub use queries::{Contrast, Joined};
-pub use rank::{Amount, detect, ranking, select, top_k};
+pub use rank::{Amount, RankBy, detect, ranking, select, top_k};
 pub use scorer::{Scorer, Sweep};
 pub use scores::{Attribution, BlockReport, Scores};
 pub use self_influence::{SelfInfluence, self_influence};

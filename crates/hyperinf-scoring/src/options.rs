@@ -1,4 +1,4 @@
-use hyperinf_curvature::Damping;
+use hyperinf_curvature::{Damping, Storage};
 use hyperinf_solvers::Hyperpower;
 
 use crate::{Gfim, Method, MethodSpec, SpecError};
@@ -88,12 +88,40 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Whether a score over the number of samples is an estimate of a change of the query's loss: the method inverts its
+    /// curvature, and nothing is divided out. How good an estimate depends on the curvature.
+    pub fn is_first_order(&self) -> bool {
+        // These multiply by something else than the inverse: DataInf by up to the trace over λ times it.
+        const OTHERS: [&str; 3] = ["identity", "datainf", "schulz-authors"];
+        match &self.method {
+            Method::Inverse { solver, .. } => {
+                self.normalisation == Normalisation::None && !OTHERS.contains(&solver.name())
+            }
+            Method::Identity => false,
+        }
+    }
+
     /// What one unit of the scores means.
+    ///
+    /// With the Hessian of a model whose training has converged, `score/n` is the change of the query's loss without the
+    /// sample, to first order. A damped empirical Fisher is no such Hessian: its scores are too large wherever the loss
+    /// of the samples is small, which leaves their ranks as they are.
     pub fn unit(&self) -> &'static str {
         match (self.normalisation, &self.method) {
             (Normalisation::None, Method::Identity) => "inner products of gradients",
+            (Normalisation::None, Method::Inverse { .. }) if !self.is_first_order() => {
+                "ranks only: the size of a score is not that of a change of a loss"
+            }
+            (
+                Normalisation::None,
+                Method::Inverse { storage: Storage::Dense | Storage::Samples | Storage::Full, .. },
+            ) => {
+                "ranks; score / samples is the change of the query's loss if the sample is left out as far as training \
+                 has converged and the damped curvature is the Hessian"
+            }
             (Normalisation::None, Method::Inverse { .. }) => {
-                "score / samples = first-order change of the query's loss if the sample is left out"
+                "ranks; score / samples is no more than the order of a change of the query's loss if the sample is \
+                 left out: the curvature is approximate"
             }
             (Normalisation::Cosine, Method::Identity) => "cosines of gradients, from -1 to 1",
             (Normalisation::Cosine, Method::Inverse { .. }) => {

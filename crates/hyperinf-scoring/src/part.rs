@@ -1,7 +1,7 @@
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use hyperinf_curvature::{CurvatureError, Damping};
 use hyperinf_gradients::{Block, Gradients};
-use hyperinf_linalg::{dots, least_square, squared_norms};
+use hyperinf_linalg::{dots, dots_precise, host, largest, least_square, precise_type, squared_norms};
 
 use crate::passes::{each_batch, queries, read_rows, squares};
 use crate::precondition::{BlockInverse, invert_at_each};
@@ -37,13 +37,14 @@ pub(crate) struct Divisors {
 struct Waiting {
     /// Its place in the layout.
     index: usize,
-    /// The preconditioned queries of all dampings, `[dampings · q, D]`.
+    /// The preconditioned queries of all dampings, `[dampings · q, D]`, row `i` over `2^powers[i]`.
     x: Tensor<2>,
+    powers: Vec<i32>,
     /// One per damping.
     inverses: Vec<BlockInverse>,
     /// This block's part of the scores, `[dampings · q, n]`.
     scores: Scores,
-    /// For inner products without curvature; an accumulated curvature checks this itself.
+    /// For inner products without curvature on a device without f64; an accumulated curvature checks this itself.
     underflow: Option<Underflow>,
 }
 
@@ -71,20 +72,21 @@ impl Part {
         let mut waiting = Vec::new();
         let all = invert_at_each(dampings, train, curvature, &queries, options)?;
         for (index, (inverses, v)) in all.zip(&queries.blocks).enumerate() {
-            let (mut inverses, mut later) = (inverses?, Vec::new());
-            let underflow = inverses.iter().any(BlockInverse::is_identity).then(Underflow::default);
+            let (mut inverses, mut later, mut powers) = (inverses?, Vec::new(), Vec::new());
+            let without_f64 = precise_type(&v.device(), v.dtype()) != DType::F64;
+            let underflow = (without_f64 && inverses.iter().any(BlockInverse::is_identity)).then(Underflow::default);
             for (part, inverted) in parts.iter_mut().zip(&mut inverses) {
-                let (x, products) = inverted.queries(v.clone().flatten(1, 2))?;
+                let (found, scores) = inverted.queries(v.clone().flatten(1, 2))?;
                 if options.normalisation == Normalisation::Cosine {
-                    add(&mut part.divisors.query, squared_norms(x.clone())?);
+                    add(&mut part.divisors.query, found.squared_norms()?);
                 }
-                let (Some(products), Some(rows)) = (products, inverted.rows.take()) else {
+                let (Some(scores), Some(rows)) = (scores, inverted.rows.take()) else {
                     inverted.release(options.normalisation);
-                    later.push(x);
+                    later.push(found.x);
+                    powers.extend(found.powers);
                     continue;
                 };
                 inverted.check(&rows)?;
-                let scores = read_rows(products)?;
                 // The curvature has checked that the gradients are finite.
                 scores.check()?;
                 add(&mut part.divisors.train, inverted.squares(&rows, options.normalisation)?);
@@ -93,7 +95,7 @@ impl Part {
             }
             if !later.is_empty() {
                 let scores = Scores { rows: vec![Vec::new(); later.len() * queries.samples()] };
-                waiting.push(Waiting { index, x: joined(later), inverses, scores, underflow });
+                waiting.push(Waiting { index, x: joined(later), powers, inverses, scores, underflow });
             }
         }
         if !waiting.is_empty() {
@@ -205,10 +207,10 @@ fn score(
         let seen = total.samples();
         let mut sum: Option<Scores> = None;
         let mut sums = vec![Vec::new(); dampings];
-        for Waiting { index, x, inverses, scores, underflow } in waiting.iter_mut() {
+        for Waiting { index, x, powers, inverses, scores, underflow } in waiting.iter_mut() {
             let rows: Tensor<2> = gradients.blocks[*index].clone().flatten(1, 2);
             inverses.iter().try_for_each(|inverted| inverted.check(&rows))?;
-            let products = read_rows(dots(x.clone(), rows.clone()))?;
+            let products = products(x, &rows)?.times_powers(powers)?;
             if let Some(underflow) = underflow {
                 underflow.add(&products, &rows)?;
             }
@@ -242,6 +244,20 @@ fn score(
         }
     }
     Ok((total, divisors))
+}
+
+/// `X Jᵀ`, `[q, n]`: in f64 for preconditioned rows; for plain queries in the type of the gradients, unless their
+/// products leave its range.
+fn products(x: &Tensor<2>, rows: &Tensor<2>) -> Result<Scores, ScoreError> {
+    if x.dtype() != rows.dtype() {
+        return read_rows(dots_precise(x.clone(), rows.clone()));
+    }
+    let products = dots(x.clone(), rows.clone());
+    let most = largest(&host(products.clone().abs().max())?);
+    if rows.dtype() != DType::F64 && !(least_square(rows.dtype())..f64::INFINITY).contains(&most) {
+        return read_rows(dots_precise(x.clone(), rows.clone()));
+    }
+    read_rows(products)
 }
 
 impl Underflow {

@@ -51,18 +51,24 @@ pub fn position_scores(
         let mut inverted = inverted?;
         let (found, _) = inverted.queries(v.clone().flatten(1, 2))?;
         if options.normalisation == Normalisation::Cosine {
-            add(&mut query_squares, scalars(found.clone(), found.clone())?);
+            add(&mut query_squares, found.squared_norms()?);
         }
         inverted.release(options.normalisation);
         inverses.push(inverted);
-        x.push(found);
+        x.push(found.restored());
     }
     let q = queries.samples();
     let mut result = PositionScores { rows: vec![Vec::new(); q], whole: vec![Vec::new(); q], blocks: Vec::new() };
     let mut squares = Vec::new();
     let mut layout = (!options.merged).then(|| queries.layout.to_vec());
     train.pass(&mut |found| {
-        let captures = found.into_captures()?;
+        // In f64, as the preconditioned queries are; not for plain inner products.
+        let dtype = x.first().map(Tensor::dtype);
+        let typed = |c: Capture| match dtype {
+            Some(dtype) => Capture { input: c.input.cast(dtype), delta: c.delta.cast(dtype), ..c },
+            None => c,
+        };
+        let captures: Vec<Capture> = found.into_captures()?.into_iter().map(typed).collect();
         let blocks: Vec<Block> = captures.iter().map(|c| c.block.clone()).collect();
         let layout = match &mut layout {
             Some(layout) => layout,

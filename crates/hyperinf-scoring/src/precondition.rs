@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 use std::iter;
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use hyperinf_curvature::{BlockCurvature, Core, Curvature, Damping};
 use hyperinf_gradients::{Block, Gradients};
-use hyperinf_linalg::{dots, host, precise, scalars, squared_norms};
+use hyperinf_linalg::{dots_precise, epsilon, host, precise, precise_type, scalars, squared_norms, tensor_from_host};
 use hyperinf_solvers::{Inverse, Plan, Solver};
 
-use crate::{BlockReport, CurvatureFrom, Method, Normalisation, Options, ScoreError, Source};
+use crate::passes::read_rows;
+use crate::scale::{exponent, least_damping, near_one, times};
+use crate::{BlockReport, CurvatureFrom, Method, Normalisation, Options, ScoreError, Scores, Source};
 
 /// Rows that are preconditioned at once.
 const CHUNK: usize = 128;
@@ -23,12 +25,46 @@ pub(crate) type Inverses<'a, T> = Box<dyn Iterator<Item = Result<T, ScoreError>>
 pub(crate) struct BlockInverse {
     pub(crate) block: Block,
     operator: Operator,
+    /// `k`: the inverse is that of `4^k (H + λI)`.
+    exponent: i32,
     /// Neither curvature nor damping: only zero gradients can be scored.
     zero: bool,
     /// For methods with curvature.
     pub(crate) report: Option<BlockReport>,
     /// The block's training gradients `[n, D]`, if its curvature holds them.
     pub(crate) rows: Option<Tensor<2>>,
+}
+
+/// Preconditioned rows, up to powers of two.
+pub(crate) struct Preconditioned {
+    /// `X`, row `i` over `2^powers[i]`; in f64 where the device has it, except without curvature.
+    pub(crate) x: Tensor<2>,
+    pub(crate) powers: Vec<i32>,
+}
+
+impl Preconditioned {
+    /// `||x||²` of each row, without its power: not 0 unless the row is.
+    pub(crate) fn squared_norms(&self) -> Result<Vec<f64>, ScoreError> {
+        let squares = squared_norms(self.x.clone())?;
+        let square = |(square, &power): (f64, &i32)| {
+            let found = times(square, 2 * power);
+            if square > 0.0 { found.max(f64::MIN_POSITIVE) } else { found }
+        };
+        Ok(squares.into_iter().zip(&self.powers).map(square).collect())
+    }
+
+    /// `X`, with its powers.
+    pub(crate) fn restored(self) -> Tensor<2> {
+        let Self { x, powers } = self;
+        if powers.iter().all(|power| *power == 0) {
+            return x;
+        }
+        let (q, device, dtype) = (powers.len(), x.device(), x.dtype());
+        let halves = |part: fn(i32) -> i32| {
+            tensor_from_host(powers.iter().map(|&p| f64::from(part(p)).exp2()).collect(), [q, 1], &device, dtype)
+        };
+        x * halves(|p| p / 2) * halves(|p| p - p / 2)
+    }
 }
 
 /// The matrix that a block's gradients are multiplied by.
@@ -59,6 +95,7 @@ pub(crate) fn invert<'a>(
             Ok(BlockInverse {
                 block: block.clone(),
                 operator: Operator::Identity,
+                exponent: 0,
                 zero: false,
                 report: None,
                 rows: None,
@@ -118,15 +155,62 @@ fn prepare(
     damping: Damping,
     own: bool,
 ) -> Vec<Result<BlockInverse, ScoreError>> {
-    let lambda = |block: &BlockCurvature| (block.mean_square != 0.0).then(|| damping.lambda(block.mean_square));
-    let pairs: Vec<(&Curvature, f64)> = blocks.iter().filter_map(|b| Some((&b.curvature, lambda(b)?))).collect();
+    let problems: Vec<Result<Option<Problem>, ScoreError>> =
+        blocks.iter().map(|block| Problem::new(block, solver, &[damping])).collect();
+    let pairs: Vec<(&Curvature, f64)> =
+        problems.iter().filter_map(|p| p.as_ref().ok()?.as_ref()).map(|p| (&p.curvature, p.lambdas[0])).collect();
     let mut inverses = solver.prepare_many(&pairs).into_iter();
-    let invert = |found: BlockCurvature| {
-        let inverse = lambda(&found).and_then(|_| inverses.next()).transpose();
+    let exponents: Vec<Result<Option<i32>, ScoreError>> =
+        problems.into_iter().map(|problem| Ok(problem?.map(|problem| problem.exponent))).collect();
+    let invert = |(found, exponent): (BlockCurvature, Result<Option<i32>, ScoreError>)| {
+        let exponent = exponent?;
+        let inverse = exponent.and_then(|_| inverses.next()).transpose();
         let inverse = inverse.map_err(|source| ScoreError::Solve { block: found.block.name.clone(), source })?;
-        Ok(BlockInverse::new(found, inverse, damping, own))
+        Ok(BlockInverse::new(found, inverse, exponent.unwrap_or(0), damping, own))
     };
-    blocks.into_iter().map(invert).collect()
+    blocks.into_iter().zip(exponents).map(invert).collect()
+}
+
+/// What a solver is given for a block: its curvature and its dampings, near 1.
+struct Problem {
+    curvature: Curvature,
+    lambdas: Vec<f64>,
+    /// `k`: both times `4^k`.
+    exponent: i32,
+}
+
+impl Problem {
+    /// `None` for a block without curvature; fails if a damping is lost in the rounding of the curvature.
+    fn new(found: &BlockCurvature, solver: &dyn Solver, dampings: &[Damping]) -> Result<Option<Self>, ScoreError> {
+        if found.mean_square == 0.0 {
+            return Ok(None);
+        }
+        let lambdas: Vec<f64> = dampings.iter().map(|damping| damping.lambda(found.mean_square)).collect();
+        let smallest = lambdas.iter().copied().fold(f64::INFINITY, f64::min);
+        let (least, dtype) = (least_damping(trace(found), summed_in(&found.curvature)), summed_in(&found.curvature));
+        if smallest < least {
+            return Err(ScoreError::DampingLost { block: found.block.name.clone(), lambda: smallest, least, dtype });
+        }
+        let size = found.mean_square.max(smallest);
+        let exponent = if solver.is_scale_free() { exponent(size) } else { 0 };
+        let curvature = if exponent == 0 { found.curvature.clone() } else { found.curvature.scaled(exponent) };
+        let lambdas = lambdas.into_iter().map(|lambda| times(lambda, 2 * exponent)).collect();
+        Ok(Some(Self { curvature, lambdas, exponent }))
+    }
+}
+
+/// The trace of a block's curvature, a bound on its largest eigenvalue.
+fn trace(found: &BlockCurvature) -> f64 {
+    found.mean_square * found.block.parameters() as f64
+}
+
+/// The type of a curvature's sums; products with held samples are summed in f64 where the device has it.
+fn summed_in(curvature: &Curvature) -> DType {
+    let like = curvature.like();
+    match curvature.core() {
+        Core::Samples(_) => precise_type(&like.device(), like.dtype()),
+        Core::Matrix { .. } | Core::Eigenvalues { .. } => like.dtype(),
+    }
 }
 
 /// The inverses of a block at every damping.
@@ -136,20 +220,28 @@ fn prepare_sweep(
     dampings: &[Damping],
     own: bool,
 ) -> Result<Vec<BlockInverse>, ScoreError> {
-    let lambdas: Vec<f64> = dampings.iter().map(|damping| damping.lambda(found.mean_square)).collect();
-    let inverses = if found.mean_square == 0.0 {
-        Vec::new()
-    } else {
-        let error = |source| ScoreError::Solve { block: found.block.name.clone(), source };
-        solver.prepare_sweep(&found.curvature, &lambdas).map_err(error)?
+    let (inverses, exponent) = match Problem::new(&found, solver, dampings)? {
+        None => (Vec::new(), 0),
+        Some(Problem { curvature, lambdas, exponent }) => {
+            let error = |source| ScoreError::Solve { block: found.block.name.clone(), source };
+            (solver.prepare_sweep(&curvature, &lambdas).map_err(error)?, exponent)
+        }
     };
     let mut inverses = inverses.into_iter();
-    Ok(dampings.iter().map(|&damping| BlockInverse::new(found.clone(), inverses.next(), damping, own)).collect())
+    let inverse = |&damping: &Damping| BlockInverse::new(found.clone(), inverses.next(), exponent, damping, own);
+    Ok(dampings.iter().map(inverse).collect())
 }
 
 impl BlockInverse {
     /// `own`: the curvature is that of the training samples.
-    fn new(found: BlockCurvature, inverse: Option<Box<dyn Inverse>>, damping: Damping, own: bool) -> Self {
+    fn new(
+        found: BlockCurvature,
+        inverse: Option<Box<dyn Inverse>>,
+        exponent: i32,
+        damping: Damping,
+        own: bool,
+    ) -> Self {
+        let (trace, dtype) = (trace(&found), summed_in(&found.curvature));
         let BlockCurvature { block, curvature, mean_square, .. } = found;
         let lambda = inverse.as_ref().map(|_| damping.lambda(mean_square));
         // Without curvature there is only absolute damping.
@@ -174,20 +266,26 @@ impl BlockInverse {
             iterations: 0,
             residual: 0.0,
             tolerance: None,
+            rounding: lambda.map_or(0.0, |lambda| epsilon(dtype) * (1.0 + trace / lambda)),
         };
         let zero = matches!(operator, Operator::Nothing);
-        Self { block, operator, zero, report: Some(report), rows }
+        Self { block, operator, exponent, zero, report: Some(report), rows }
     }
 
     /// `X` for queries `V`, `[q, D]`, and `X Jᵀ`, `[q, n]`, if the training gradients are held.
-    pub(crate) fn queries(&mut self, v: Tensor<2>) -> Result<(Tensor<2>, Option<Tensor<2>>), ScoreError> {
-        let (x, products) = self.apply(v)?;
-        let products = match (products, &self.rows) {
-            (Some(products), Some(_)) => Some(products),
-            (None, Some(rows)) => Some(dots(x.clone(), rows.clone())),
+    pub(crate) fn queries(&mut self, v: Tensor<2>) -> Result<(Preconditioned, Option<Scores>), ScoreError> {
+        let (found, products) = self.apply(v)?;
+        let scores = match (products, &self.rows) {
+            // Samples were scaled as the root of the curvature.
+            (Some(products), Some(_)) => {
+                let powers: Vec<i32> = found.powers.iter().map(|power| power - self.exponent).collect();
+                Some((read_rows(products)?, powers))
+            }
+            (None, Some(rows)) => Some((read_rows(dots_precise(found.x.clone(), rows.clone()))?, found.powers.clone())),
             (_, None) => None,
         };
-        Ok((x, products))
+        let scores = scores.map(|(scores, powers)| scores.times_powers(&powers)).transpose()?;
+        Ok((found, scores))
     }
 
     /// Whether it leaves rows unchanged.
@@ -219,7 +317,7 @@ impl BlockInverse {
             Normalisation::None => Ok(Vec::new()),
             Normalisation::Gradient | Normalisation::Cosine => Ok(squared_norms(rows.clone())?),
             Normalisation::LossRelatif => self.self_influence(rows),
-            Normalisation::ThetaRelatif => self.chunks(rows, |x, _| (x.clone(), x)),
+            Normalisation::ThetaRelatif => self.chunks(rows, |x, _| (x.clone(), x), 2),
         }
     }
 
@@ -232,30 +330,37 @@ impl BlockInverse {
 
     /// `g (H + λI)⁻¹ g` of each row, `[n, D]`.
     pub(crate) fn self_influence(&mut self, rows: &Tensor<2>) -> Result<Vec<f64>, ScoreError> {
-        self.chunks(rows, |x, g| (x, g))
+        self.chunks(rows, |x, g| (x, g), 1)
     }
 
-    /// The inner products of the pairs that `pair` makes of preconditioned rows and rows.
+    /// The inner products of the pairs that `pair` makes of preconditioned rows and rows, with `order` of the former.
     fn chunks(
         &mut self,
         rows: &Tensor<2>,
         pair: impl Fn(Tensor<2>, Tensor<2>) -> (Tensor<2>, Tensor<2>),
+        order: i32,
     ) -> Result<Vec<f64>, ScoreError> {
         let mut all = Vec::with_capacity(rows.dims()[0]);
         for chunk in rows.clone().split(CHUNK, 0) {
-            let (left, right) = pair(self.apply(chunk.clone())?.0, chunk);
+            let Preconditioned { x, powers } = self.apply(chunk.clone())?.0;
+            let (left, right) = pair(x, chunk);
             // In f64: squares of small gradients, and of their inverses, leave the range of f32.
-            all.extend(scalars(precise(left), precise(right))?);
+            let products = scalars(precise(left), precise(right))?;
+            all.extend(products.into_iter().zip(powers).map(|(product, power)| times(product, order * power)));
         }
         Ok(all)
     }
 
-    /// The preconditioned rows, and their products with held samples if the solver has computed them.
-    fn apply(&mut self, v: Tensor<2>) -> Result<(Tensor<2>, Option<Tensor<2>>), ScoreError> {
+    /// The preconditioned rows, and their products with held samples, `[q, n]`, if the solver has computed them: those of
+    /// `X` over its powers with samples times `2^exponent`.
+    fn apply(&mut self, v: Tensor<2>) -> Result<(Preconditioned, Option<Tensor<2>>), ScoreError> {
+        // In f64 from here on: rounding of X to f32 alone would change scores by up to ε·κ.
+        let v = if self.is_identity() { v } else { precise(v) };
+        let (v, mut powers) = near_one(v)?;
         let inverse = match &self.operator {
-            Operator::Identity => return Ok((v, None)),
-            Operator::Damping(lambda) => return Ok((v.div_scalar(*lambda), None)),
-            Operator::Nothing => return Ok((v.zeros_like(), None)),
+            Operator::Identity => return Ok((Preconditioned { x: v, powers }, None)),
+            Operator::Damping(lambda) => return Ok((Preconditioned { x: v.div_scalar(*lambda), powers }, None)),
+            Operator::Nothing => return Ok((Preconditioned { x: v.zeros_like(), powers }, None)),
             Operator::Inverse(inverse) => inverse,
         };
         let solution =
@@ -267,6 +372,7 @@ impl BlockInverse {
             // After `apply`: it may have needed a second attempt.
             report.plan = inverse.plan();
         }
-        Ok((solution.x, solution.products))
+        powers.iter_mut().for_each(|power| *power += 2 * self.exponent);
+        Ok((Preconditioned { x: solution.x, powers }, solution.products))
     }
 }

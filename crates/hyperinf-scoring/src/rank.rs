@@ -21,11 +21,59 @@ impl Amount {
     }
 }
 
+/// What samples are ranked by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RankBy {
+    /// The score: the most helpful first, the most harmful last.
+    #[default]
+    Score,
+    /// The size of the score: the most influential first, helpful or harmful.
+    ///
+    /// Samples of a query's own kind are both the most helpful and the most harmful to it: where the question is which
+    /// samples a query is *about*, the size finds more of them.
+    Magnitude,
+}
+
+impl RankBy {
+    /// Its word: `score` or `magnitude`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Score => "score",
+            Self::Magnitude => "magnitude",
+        }
+    }
+
+    /// What is compared: the score or its size.
+    pub fn value(self, score: f64) -> f64 {
+        match self {
+            Self::Score => score,
+            Self::Magnitude => score.abs(),
+        }
+    }
+
+    /// All samples, the highest value first; equal values keep the order of the samples.
+    pub fn ranking(self, scores: &[f64]) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|&a, &b| self.value(scores[b]).total_cmp(&self.value(scores[a])));
+        order
+    }
+
+    /// The samples worth keeping, in the order of the data.
+    ///
+    /// # Errors
+    ///
+    /// If the amount is out of range.
+    pub fn select(self, scores: &[f64], keep: Amount) -> Result<Vec<usize>, ScoreError> {
+        let count = keep.of(scores.len())?;
+        let mut kept: Vec<usize> = self.ranking(scores).into_iter().take(count).collect();
+        kept.sort_unstable();
+        Ok(kept)
+    }
+}
+
 /// All samples, the highest score first; equal scores keep the order of the samples.
 pub fn ranking(scores: &[f64]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
-    order
+    RankBy::Score.ranking(scores)
 }
 
 /// The `k` most helpful samples, best first.
@@ -55,8 +103,5 @@ pub fn detect(scores: &[f64], flag: Amount) -> Result<Vec<usize>, ScoreError> {
 ///
 /// If the amount is out of range.
 pub fn select(scores: &[f64], keep: Amount) -> Result<Vec<usize>, ScoreError> {
-    let count = keep.of(scores.len())?;
-    let mut kept: Vec<usize> = ranking(scores).into_iter().take(count).collect();
-    kept.sort_unstable();
-    Ok(kept)
+    RankBy::Score.select(scores, keep)
 }

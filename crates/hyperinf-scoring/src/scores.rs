@@ -1,7 +1,11 @@
 use hyperinf_gradients::Block;
 use hyperinf_solvers::Plan;
 
+use crate::scale::times;
 use crate::{ScoreError, Set};
+
+/// The smallest score of f64 with all its digits, and room for sums.
+const LEAST: f64 = 1e-290;
 
 /// Scores of training samples for queries; positive = helpful.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -42,6 +46,20 @@ impl Scores {
         }
         self.add(&more);
         Ok(())
+    }
+
+    /// Multiplies each row by a power of two; fails if that leaves the range of f64.
+    pub(crate) fn times_powers(mut self, powers: &[i32]) -> Result<Self, ScoreError> {
+        for (query, (row, &power)) in
+            self.rows.iter_mut().zip(powers).enumerate().filter(|(_, (_, power))| **power != 0)
+        {
+            let largest = row.iter().fold(0.0_f64, |largest, score| largest.max(score.abs()));
+            row.iter_mut().for_each(|score| *score = times(*score, power));
+            if largest > 0.0 && times(largest, power) < LEAST {
+                return Err(ScoreError::Underflow { query, largest, power });
+            }
+        }
+        Ok(self)
     }
 
     /// Multiplies every score.
@@ -97,9 +115,17 @@ pub struct BlockReport {
     pub residual: f64,
     /// The residual that an iterative solver aims for; `None` for the others.
     pub tolerance: Option<f64>,
+    /// A bound on what rounding in the curvature's sum adds to the relative residual times the condition, `ε·κ` with
+    /// `κ ≤ 1 + tr F/λ`: the error that no residual shows, relative to `||v|| ||g||/λ` of a score.
+    pub rounding: f64,
 }
 
 impl BlockReport {
+    /// Whether rounding in the curvature's sum changes scores by no more than a hundredth of their scale.
+    pub fn is_precise(&self) -> bool {
+        self.rounding <= 1e-2
+    }
+
     /// Whether the residual is within the tolerance, where there is one.
     pub fn converged(&self) -> bool {
         self.tolerance.is_none_or(|tolerance| self.residual <= tolerance)

@@ -51,6 +51,10 @@ impl Solver for Cg {
         true
     }
 
+    fn widens_samples(&self) -> bool {
+        true
+    }
+
     fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {
         check(self, h, lambda)?;
         check_limits("cg", self.max_steps, self.tolerance)?;

@@ -57,6 +57,10 @@ impl Solver for BlockCg {
         true
     }
 
+    fn widens_samples(&self) -> bool {
+        true
+    }
+
     fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {
         check(self, h, lambda)?;
         check_limits("block-cg", self.max_steps, self.tolerance)?;

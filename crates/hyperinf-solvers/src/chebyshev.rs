@@ -61,6 +61,10 @@ impl Solver for Chebyshev {
         true
     }
 
+    fn widens_samples(&self) -> bool {
+        true
+    }
+
     fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {
         check(self, h, lambda)?;
         check_limits("chebyshev", self.max_steps, self.tolerance)?;

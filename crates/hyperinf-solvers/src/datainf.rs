@@ -53,15 +53,15 @@ struct Prepared {
 impl Inverse for Prepared {
     fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
         check_rows(&v, self.samples.dims()[1])?;
-        let dtype = v.dtype();
-        let (mut found, cancelled) = self.solve(v.clone())?;
+        let (dtype, samples) = (v.dtype(), self.samples.dtype());
+        let (mut found, cancelled) = self.solve(v.clone().cast(samples))?;
         if cancelled {
             let wide = precise(v);
-            if wide.dtype() != dtype {
+            if wide.dtype() != samples {
                 found = self.solve(wide)?.0;
-                found.x = found.x.cast(dtype);
             }
         }
+        found.x = found.x.cast(dtype);
         finite("datainf", found)
     }
 

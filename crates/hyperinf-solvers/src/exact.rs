@@ -3,7 +3,7 @@ mod rotated;
 use burn::tensor::Tensor;
 use hyperinf_curvature::{Core, Curvature, Structure};
 use hyperinf_linalg::{
-    Cholesky, combine_precise, dots_precise, gram_precise, host, outer, precise, ratios, tensor_from_host,
+    Cholesky, combine_precise, dots_precise, gram_precise, host, outer_precise, precise, ratios, tensor_from_host,
 };
 
 use crate::factor::{check_size, factorise};
@@ -52,7 +52,7 @@ impl Solver for Exact {
                 let [m, d] = samples.dims();
                 check_size("exact", m.min(d))?;
                 if m > d {
-                    let matrix = outer(precise(samples.clone())).div_scalar(m as f64);
+                    let matrix = outer_precise(samples.clone()).div_scalar(m as f64);
                     let shape = Shape { parameters: d, rows: 1, cols: d, on_rows: false };
                     return Ok(Box::new(Primal::new(shape, matrix, lambda)?));
                 }

@@ -53,12 +53,13 @@ pub enum HyperpowerStart {
 ///
 /// `T_p` is Chebyshev's polynomial: among all `q` of this degree, this one leaves the smallest residual on `[−δ, δ]`.
 /// For order 2 it is `X ← 2/(2−δ²) · X (I + E)`. `δ` is a certificate: it bounds `||I − A X||₂` in exact arithmetic if
-/// `u` bounds `A`. The solver takes for `u` a power estimate with a margin, which nearly always does; if the iteration
+/// `u` bounds `A`. The solver takes for `u` a bound by Lanczos's method, which nearly always does; if the iteration
 /// diverges, the error contradicts `δ`, or refinement misses the tolerance, it is repeated with a certain bound.
 ///
 /// In the matrix's own precision the floor is about `ε·κ`. The iteration stops there, or when it gains nothing more,
-/// and each right-hand side is refined with residuals in f64: `x ← x + (v − x A) X`. Where `ε·κ` is above 0.03 the
-/// iteration itself runs in f64, if the device has it. [`Hyperpower::invert`] is the iteration alone.
+/// and each right-hand side is refined with residuals in f64: `x ← x + (v − x A) X`. A solver iterates in f32 even for a
+/// matrix in f64 as long as `ε·κ` is below 0.03, and refines further then; above, it iterates in f64, if the device has
+/// it. [`Hyperpower::invert`] is the iteration alone.
 ///
 /// | parameter | default | purpose | range |
 /// |---|---|---|---|
@@ -286,6 +287,10 @@ impl Solver for Hyperpower {
 
     fn supports(&self, structure: Structure) -> bool {
         matches!(structure, Structure::Dense | Structure::OneSided)
+    }
+
+    fn is_scale_free(&self) -> bool {
+        self.fixed_steps().is_none()
     }
 
     fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {

@@ -33,7 +33,8 @@ struct Prepared {
 impl Inverse for Prepared {
     fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
         check_rows(&v, self.h.parameters())?;
-        let residuals = relative_residuals(&self.h, self.lambda, v.clone(), v.clone())?;
+        let typed = v.clone().cast(self.h.like().dtype());
+        let residuals = relative_residuals(&self.h, self.lambda, typed.clone(), typed)?;
         finite("identity", Solution { x: v, iterations: 0, residuals, tolerance: None, products: None })
     }
 

@@ -18,7 +18,7 @@ const ROUNDING: f64 = 10.0;
 ///
 /// for the eigenpairs of [`lanczos_eigen`], as Schioppa et al. 2022 (section 3, "Arnoldi") do for symmetric
 /// curvature. Exact at full rank, good where the eigenvalues beyond `rank` are below `λ`; its residual is against `H`
-/// itself, and has no tolerance. `prepare` costs `rank + extra` products of one row with `H` and
+/// itself, and called poor above 0.1. `prepare` costs `rank + extra` products of one row with `H` and
 /// `4 D (rank + extra)²` flop, `apply` two products with `U`.
 ///
 /// | parameter | default | purpose | range |
@@ -48,6 +48,10 @@ impl Solver for Lanczos {
     }
 
     fn supports(&self, _: Structure) -> bool {
+        true
+    }
+
+    fn widens_samples(&self) -> bool {
         true
     }
 

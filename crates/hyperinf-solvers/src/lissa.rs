@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::cg::check_limits;
-use crate::solver::{Observer, check, check_rows, finite};
+use crate::solver::{Observer, check, check_rows, finite, in_type_of};
 use crate::{
     Forecast, Inverse, Plan, Solution, SolveError, Solver, Step, Work, largest_eigenvalue, relative_residuals,
 };
@@ -109,6 +109,10 @@ impl Solver for Lissa {
         self.batch == LissaBatch::Full || structure == Structure::Samples
     }
 
+    fn is_scale_free(&self) -> bool {
+        self.scale == LissaScale::Spectral
+    }
+
     fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {
         check(self, h, lambda)?;
         let solver = self.name();
@@ -149,11 +153,11 @@ struct Prepared {
 
 impl Inverse for Prepared {
     fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
-        self.solve(v, None)
+        in_type_of(&self.h, v, |v| self.solve(v, None))
     }
 
     fn apply_observed(&self, v: Tensor<2>, observer: &mut dyn FnMut(&Step)) -> Result<Solution, SolveError> {
-        self.solve(v, Some(observer))
+        in_type_of(&self.h, v, |v| self.solve(v, Some(observer)))
     }
 
     fn plan(&self) -> Plan {

@@ -15,7 +15,7 @@ const LARGEST_SHIFT: f64 = 1e3;
 /// ```
 ///
 /// for the eigenpairs of [`nystrom_eigen`]. Exact at full rank, good where the eigenvalues beyond `rank` are below `λ`;
-/// its residual is against `H` itself, and it aims for none. `prepare` costs `rank` products with
+/// its residual is against `H` itself, and called poor above 0.1. `prepare` costs `rank` products with
 /// `H` and `8 D rank²` flop on the host, `apply` two products with `U`.
 ///
 /// | parameter | default | purpose | range |
@@ -42,6 +42,10 @@ impl Solver for Nystrom {
     }
 
     fn supports(&self, _: Structure) -> bool {
+        true
+    }
+
+    fn widens_samples(&self) -> bool {
         true
     }
 

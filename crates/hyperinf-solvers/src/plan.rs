@@ -174,8 +174,8 @@ impl fmt::Display for MatrixRun {
         let Self { size, steps, products, dtype, certificate, error } = self;
         write!(
             f,
-            "on {size} × {size}: {steps} steps, {products} products in {dtype:?}, ||I − AX|| ≤ {certificate:.1e} by \
-             certificate, {error:.1e} as computed"
+            "on {size} × {size}: {steps} steps, {products} products in {dtype:?}, ||I − AX|| at most {certificate:.1e} \
+             without rounding, {error:.1e} with it; each query is refined from there"
         )
     }
 }

@@ -66,6 +66,17 @@ pub trait Solver: Send + Sync {
     /// Whether [`Solver::prepare`] accepts this structure.
     fn supports(&self, structure: Structure) -> bool;
 
+    /// Whether the answer follows the scale of its input: `cH` and `cλ` give `X/c`. Not so with a constant of its own,
+    /// such as a fixed start. Curvature far from 1 is brought near 1, exactly, only for solvers of which this is true.
+    fn is_scale_free(&self) -> bool {
+        true
+    }
+
+    /// Whether samples that a curvature holds are copied into f64 as a whole.
+    fn widens_samples(&self) -> bool {
+        false
+    }
+
     /// Does the work for `(H + λI)⁻¹` that a block needs once.
     ///
     /// # Errors
@@ -210,6 +221,18 @@ pub(crate) fn check(solver: &dyn Solver, h: &Curvature, lambda: f64) -> Result<(
         return Err(SolveError::Damping { solver: solver.name(), lambda });
     }
     Ok(())
+}
+
+/// Solves in the type of the curvature, for rows of any type: the answer is in theirs.
+pub(crate) fn in_type_of(
+    h: &Curvature,
+    v: Tensor<2>,
+    solve: impl FnOnce(Tensor<2>) -> Result<Solution, SolveError>,
+) -> Result<Solution, SolveError> {
+    let dtype = v.dtype();
+    let mut solution = solve(v.cast(h.like().dtype()))?;
+    solution.x = solution.x.cast(dtype);
+    Ok(solution)
 }
 
 /// The checks that every `apply` starts with.

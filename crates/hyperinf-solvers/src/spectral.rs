@@ -2,7 +2,9 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use hyperinf_curvature::{Core, Curvature, Dense, Structure};
-use hyperinf_linalg::{combine_precise, dots_precise, gram_precise, host, outer, precise, ratios, tensor_from_host};
+use hyperinf_linalg::{
+    combine_precise, dots_precise, gram_precise, host, outer_precise, precise, ratios, tensor_from_host,
+};
 
 use crate::factor::check_size;
 use crate::krylov::symmetric_eigen;
@@ -76,7 +78,7 @@ impl Spectral {
                 let [m, d] = samples.dims();
                 check_size(NAME, m.min(d))?;
                 if m > d {
-                    let matrix = outer(precise(samples.clone())).div_scalar(m as f64);
+                    let matrix = outer_precise(samples.clone()).div_scalar(m as f64);
                     return Self::new(&Dense { matrix }.into());
                 }
                 let gram = gram_precise(samples.clone()).div_scalar(m as f64);

@@ -97,6 +97,39 @@ pub enum StoreError {
     /// The gradients allow no scores.
     #[error("the scores cannot be computed")]
     Score(#[source] ScoreError),
+    /// The scoring would take more memory than there is.
+    #[error(
+        "block `{block}` of {rows} × {cols} with {samples} samples needs about {needed_gib:.1} GiB of memory, and {available_gib:.1} GiB are available; {}",
+        fit(.fitting)
+    )]
+    Memory {
+        /// The block that needs most, or all merged.
+        block: String,
+        /// Its rows.
+        rows: usize,
+        /// Its columns.
+        cols: usize,
+        /// The samples that its curvature is computed from.
+        samples: usize,
+        /// The memory needed, in GiB.
+        needed_gib: f64,
+        /// The memory available.
+        available_gib: f64,
+        /// The methods that need less.
+        fitting: Vec<&'static str>,
+    },
+    /// Scores that are all too small for `f32`.
+    #[error(
+        "the scores of query {query} are at most {largest:.1e}: expected at least {least:.0e}, the smallest that f32 holds"
+    )]
+    TooSmall {
+        /// The query's index.
+        query: usize,
+        /// The largest score.
+        largest: f64,
+        /// The smallest that is accepted.
+        least: f64,
+    },
     /// A score outside the range of `f32`.
     #[error("the score of training sample {sample} for query {query} is {value:e}: expected at most {:e}", f32::MAX)]
     Range {
@@ -124,6 +157,14 @@ pub enum StoreError {
     OutputIsInput {
         /// The path given.
         path: PathBuf,
+    },
+    /// A summary in the folder is another command's, and would be lost.
+    #[error("`{path}` is the summary of another command, `{command}`")]
+    OtherSummary {
+        /// The summary.
+        path: PathBuf,
+        /// The command.
+        command: String,
     },
     /// A file cannot be written.
     #[error("the output `{path}` cannot be written")]
@@ -175,6 +216,11 @@ impl StoreError {
     pub fn output(path: &Path, source: impl Into<WriteError>) -> Self {
         Self::Output { path: path.to_owned(), source: source.into() }
     }
+}
+
+/// The methods that fit into memory, as a part of a sentence.
+fn fit(methods: &[&str]) -> String {
+    if methods.is_empty() { "no method fits".into() } else { format!("these methods fit: {}", methods.join(", ")) }
 }
 
 /// The endings of all formats, as `.a, .b or .c`.

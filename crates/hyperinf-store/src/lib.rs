@@ -12,6 +12,7 @@
 //! | [`score`], [`sweep`], [`self_influence`] | the entry points of `hyperinf-scoring` over such a pair, block by block |
 //! | [`Checkpoint`], [`tracin`] | scores summed over several moments of a training |
 //! | [`ProjectionSpec`] | a projection of every block, applied while the gradients are read |
+//! | [`Sizes`], [`available`] | the memory that a scoring needs, and what the system grants; scoring refuses before work |
 //! | [`ScoreFile`] | writes scores with ids, ranks and metadata as safetensors, Parquet, CSV or JSON lines |
 //! | [`Staged`], [`publish`] | files that are written next to their places and moved there, together, when all are whole |
 //! | [`OutputFolder`] | a folder for results: locked, and free of what an interrupted run left half-written |
@@ -48,6 +49,7 @@ mod folder;
 mod formats;
 mod gradient_file;
 mod ids;
+mod memory;
 mod own_file;
 mod pair;
 mod projection;
@@ -71,6 +73,7 @@ pub use gradient_file::{
     StoredBlock,
 };
 pub use ids::{IdColumn, Ids, Unit};
+pub use memory::{Need, Sizes, available};
 pub use own_file::{FileStamp, open_own, sync_folder};
 pub use pair::{GradientPair, MatchedFile};
 pub use projection::{Directions, ProjectionSpec};

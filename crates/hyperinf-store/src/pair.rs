@@ -2,10 +2,10 @@ use std::path::Path;
 
 use burn::tensor::{DType, Device};
 use hyperinf_gradients::{Block, Projection};
-use hyperinf_scoring::Set;
+use hyperinf_scoring::{Options, Set};
 use safetensors::Dtype;
 
-use crate::{GradientFile, Precision, StoreError};
+use crate::{GradientFile, Precision, Sizes, StoreError, available};
 
 /// The gradients of training samples and of queries, with the same blocks.
 pub struct GradientPair {
@@ -17,6 +17,8 @@ pub struct GradientPair {
     pub curvature: Option<MatchedFile>,
     /// Queries whose mean is subtracted from that of the others.
     pub contrast: Option<MatchedFile>,
+    /// The memory in bytes that scoring may take; `None` for what the system grants ([`available`]).
+    pub memory: Option<f64>,
     /// The projection of every block's gradients before they are scored; see [`GradientPair::project`].
     pub(crate) projection: Option<Projection>,
 }
@@ -39,7 +41,7 @@ impl GradientPair {
     pub fn open(train: &Path, query: &Path) -> Result<Self, StoreError> {
         let train = open(Set::Train, train)?;
         let query = MatchedFile::open(Set::Query, query, &train)?;
-        Ok(Self { train, query, curvature: None, contrast: None, projection: None })
+        Ok(Self { train, query, curvature: None, contrast: None, memory: None, projection: None })
     }
 
     /// The same pair with a curvature or a contrast from other files.
@@ -89,6 +91,15 @@ impl GradientPair {
             Some(projection) => projection.projected().to_vec(),
             None => self.stored_blocks(),
         }
+    }
+
+    /// Fails if the options need more memory than there is.
+    pub(crate) fn check_memory(&self, dampings: usize, options: &Options, device: &Device) -> Result<(), StoreError> {
+        // A device with memory of its own manages it itself.
+        if device.memory_pool_usage().is_some() && self.memory.is_none() {
+            return Ok(());
+        }
+        Sizes::new(self, dampings, device).check(options, self.memory.or_else(available))
     }
 
     /// The blocks of the training file.

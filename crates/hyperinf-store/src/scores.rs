@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use hyperinf_scoring::{Scores, ranking};
+use hyperinf_scoring::{RankBy, Scores};
 use serde_json::{Map, Value};
 
 use crate::formats::{csv, jsonl, parquet, safetensors};
@@ -39,6 +39,7 @@ pub(crate) struct ScoreTable<'a> {
     pub(crate) scores: &'a Scores,
     pub(crate) bars: Option<ErrorBars<'a>>,
     pub(crate) ids: &'a Ids,
+    pub(crate) rank_by: RankBy,
 }
 
 /// Error bars of one row of scores, `[n]` each, in the unit of the scores.
@@ -52,6 +53,9 @@ pub struct ErrorBars<'a> {
     pub high: &'a [f64],
 }
 
+/// The smallest size of a query's largest score: scores of a ten-millionth of it are still normal numbers of f32.
+const LEAST: f64 = 1e-30;
+
 /// A file that scores are written to.
 #[derive(Clone, Debug)]
 pub struct ScoreFile {
@@ -59,6 +63,8 @@ pub struct ScoreFile {
     pub path: PathBuf,
     /// Its format.
     pub format: &'static ScoreFormat,
+    /// What ranks are by.
+    pub rank_by: RankBy,
 }
 
 impl ScoreFile {
@@ -82,7 +88,7 @@ impl ScoreFile {
         let ending = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
         let format = SCORE_FORMATS.iter().find(|format| ending.as_deref() == Some(format.ending));
         let format = format.ok_or_else(|| StoreError::Format { path: path.to_owned() })?;
-        Ok(Self { path: path.to_owned(), format })
+        Ok(Self { path: path.to_owned(), format, rank_by: RankBy::default() })
     }
 
     /// Every file that will be written.
@@ -139,7 +145,7 @@ impl ScoreFile {
         if let Some(ErrorBars { std, low, high }) = bars {
             check_range(&Scores { rows: vec![std.to_vec(), low.to_vec(), high.to_vec()] })?;
         }
-        let table = ScoreTable { scores, bars, ids };
+        let table = ScoreTable { scores, bars, ids, rank_by: self.rank_by };
         let mut staged = vec![Staged::new(&self.path, |file| (self.format.write)(file, &table, metadata))?];
         if !self.format.holds_metadata {
             staged.push(stage_json(beside, metadata)?);
@@ -155,15 +161,21 @@ fn metadata_file(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Fails if a score does not fit `f32`, the type of scores in files.
+/// Fails if a score does not fit `f32`, the type of scores in files, or all of a query are so small that they lose their
+/// digits in it.
 ///
 /// # Errors
 ///
-/// [`StoreError::Range`].
+/// [`StoreError::Range`], [`StoreError::TooSmall`].
 pub fn check_range(scores: &Scores) -> Result<(), StoreError> {
     for (query, row) in scores.rows.iter().enumerate() {
         if let Some(sample) = row.iter().position(|&s| !(s as f32).is_finite()) {
             return Err(StoreError::Range { query, sample, value: row[sample] });
+        }
+        // Smaller ones next to such a score are rounded to it as to a zero.
+        let largest = row.iter().fold(0.0_f64, |largest, score| largest.max(score.abs()));
+        if largest > 0.0 && largest < LEAST {
+            return Err(StoreError::TooSmall { query, largest, least: LEAST });
         }
     }
     Ok(())
@@ -179,7 +191,7 @@ impl<'a> ScoreTable<'a> {
 
     /// The long form, some queries at a time; rank 1 is the most helpful sample of its query.
     pub(crate) fn tables(&self) -> impl Iterator<Item = Table<'a>> + use<'a> {
-        let Self { scores, ids, .. } = *self;
+        let Self { scores, ids, rank_by, .. } = *self;
         let bars: Vec<_> = self.bars().collect();
         let queries = (CHUNK / scores.samples().max(1)).max(1);
         scores.rows.chunks(queries).enumerate().map(move |(chunk, rows)| {
@@ -189,7 +201,7 @@ impl<'a> ScoreTable<'a> {
                 ("query_id", ids.queries.column((0..rows.len() * n).map(query))),
                 (ids.unit.column(), ids.train.column((0..rows.len()).flat_map(|_| 0..n))),
                 ("score", Column::Real(rows.iter().flatten().map(|&s| s as f32).collect())),
-                ("rank", Column::Whole(rows.iter().flat_map(|row| ranks(row)).collect())),
+                ("rank", Column::Whole(rows.iter().flat_map(|row| ranks_by(rank_by, row)).collect())),
             ];
             let real = |values: &[f64]| Column::Real(values.iter().map(|&s| s as f32).collect());
             columns.extend(bars.iter().map(|(name, values)| (*name, real(values))));
@@ -200,8 +212,13 @@ impl<'a> ScoreTable<'a> {
 
 /// The rank of each sample, 1 for the highest score.
 pub fn ranks(scores: &[f64]) -> Vec<i64> {
+    ranks_by(RankBy::Score, scores)
+}
+
+/// The rank of each sample, 1 for the highest score or the largest.
+fn ranks_by(by: RankBy, scores: &[f64]) -> Vec<i64> {
     let mut ranks = vec![0; scores.len()];
-    for (place, sample) in ranking(scores).into_iter().enumerate() {
+    for (place, sample) in by.ranking(scores).into_iter().enumerate() {
         ranks[sample] = place as i64 + 1;
     }
     ranks

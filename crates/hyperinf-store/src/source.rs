@@ -9,7 +9,7 @@ use hyperinf_scoring::{Batch, Method, Options, QueryMode, Samples, ScoreError, S
 use crate::{FileError, GradientFile, GradientPair, Precision, StoreError, projection};
 
 /// Bytes of a batch of samples, for methods that do not need all samples at once.
-const BATCH: usize = 256 << 20;
+pub(crate) const BATCH: usize = 256 << 20;
 
 /// Reads the blocks of one set for a method.
 #[derive(Clone, Copy)]

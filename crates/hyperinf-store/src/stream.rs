@@ -20,7 +20,8 @@ use crate::{GradientPair, StoreError};
 ///
 /// # Errors
 ///
-/// As [`hyperinf_scoring::attribute`], with the file and, for a value that is not finite, its place.
+/// As [`hyperinf_scoring::attribute`], with the file and, for a value that is not finite, its place; or
+/// [`StoreError::Memory`] before anything is read.
 pub fn score(
     pair: &GradientPair,
     known: Option<&[BlockCurvature]>,
@@ -28,6 +29,7 @@ pub fn score(
     device: &Device,
 ) -> Result<Attribution, StoreError> {
     // The blocks are merged as they are read, where only the merged block need be held.
+    pair.check_memory(1, options, device)?;
     let mut scorer = Scorer::new(Options { merged: false, ..options.clone() }).map_err(StoreError::Score)?;
     each_group(pair, &pair.sets(), options, device, &mut |sources| {
         as_sets(sources, known, options.query, &mut |train, query, curvature| scorer.add(train, query, curvature))
@@ -47,6 +49,7 @@ pub fn sweep(
     device: &Device,
     done: &mut dyn FnMut(),
 ) -> Result<Vec<Attribution>, StoreError> {
+    pair.check_memory(dampings.len(), options, device)?;
     let unmerged = Options { merged: false, ..options.clone() };
     let mut sweep = Sweep::new(unmerged, dampings.to_vec()).map_err(StoreError::Score)?;
     each_group(pair, &pair.sets(), options, device, &mut |sources| {
@@ -71,6 +74,7 @@ pub fn self_influence(
     device: &Device,
 ) -> Result<Vec<f64>, StoreError> {
     let options = Options { query: QueryMode::Mean, ..options.clone() };
+    pair.check_memory(1, &options, device)?;
     let unmerged = Options { merged: false, ..options.clone() };
     let mut total = SelfInfluence::default();
     each_group(pair, &[Set::Train], &options, device, &mut |sources| {

@@ -11,24 +11,30 @@ pub(crate) struct EvaluateArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// The folder of an adapter, ours or PEFT's; without one the model itself is evaluated.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", display_order = 2)]
     pub adapter: Option<PathBuf>,
     /// The rows: .jsonl, .csv, .tsv or .parquet.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", display_order = 3)]
     pub data: PathBuf,
     /// Where to write what is predicted for each row: .csv, .jsonl or .parquet.
     ///
     /// Classifiers: id, label, predicted, probability, loss. Language models: id, tokens, loss.
-    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    #[arg(long, value_name = "FILE", display_order = 4)]
     pub output: Option<PathBuf>,
     /// Print all figures as JSON.
-    #[arg(long)]
+    #[arg(long, display_order = 12)]
     pub json: bool,
     /// Rows of a forward pass.
-    #[arg(long, value_name = "ROWS", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "ROWS",
+        default_value_t = 32,
+        value_parser = clap::value_parser!(u32).range(1..),
+        display_order = 5
+    )]
     pub batch_size: u32,
-    /// The device: flex, ndarray, cuda:0, … [default: the first that was compiled in].
-    #[arg(long, value_name = "DEVICE")]
+    /// Where to compute: cpu, gpu, flex, cuda:0, … [default: the first that was compiled in].
+    #[arg(long, value_name = "DEVICE", display_order = 11)]
     pub device: Option<String>,
     /// How to read rows.
     #[command(flatten)]

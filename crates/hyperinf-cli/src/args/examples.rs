@@ -42,6 +42,11 @@ Examples:
   hyperinf converge
   hyperinf converge --dims 128,256 --samples 300 --draws 1 --out curves";
 
+pub(super) const CHECK: &str = "\
+Examples:
+  hyperinf check --model MODEL --data train.jsonl
+  hyperinf check --model MODEL --data chats.jsonl --rows 20 --skip-bad-rows";
+
 pub(super) const INSPECT: &str = "\
 Examples:
   hyperinf inspect train.safetensors
@@ -58,6 +63,11 @@ Examples:
       --train train.jsonl --validation validation.jsonl --out adapter
   hyperinf finetune --model ./SmolLM2 --train chats.jsonl --epochs 1 \\
       --lora-target all-linear --checkpoint-every 100 --out adapter";
+
+pub(super) const EVALUATE: &str = "\
+Examples:
+  hyperinf evaluate --model MODEL --adapter adapter --data validation.jsonl
+  hyperinf evaluate --model MODEL --data test.csv --output predictions.csv";
 
 pub(super) const ATTRIBUTE: &str = "\
 Examples:
@@ -89,24 +99,24 @@ Examples:
 
 pub(super) const SCORE_USAGE: &str = "\
 hyperinf score [OPTIONS] --train-gradients <FILE>
-                     --query-gradients <FILE>";
+         --query-gradients <FILE>";
 
 pub(super) const COMPARE_USAGE: &str = "\
 hyperinf compare [OPTIONS] --train-gradients <FILE>
-                       --query-gradients <FILE>";
+         --query-gradients <FILE>";
 
 pub(super) const SWEEP_USAGE: &str = "\
 hyperinf sweep [OPTIONS] --train-gradients <FILE>
-                     --query-gradients <FILE>";
+         --query-gradients <FILE>";
 
 pub(super) const ATTRIBUTE_USAGE: &str = "\
 hyperinf attribute [OPTIONS] --model <MODEL> --adapter <DIR>
-                         --train <FILE> --query <FILE> --out <DIR>";
+         --train <FILE> --query <FILE> --out <DIR>";
 
 pub(super) const DETECT_USAGE: &str = "\
 hyperinf detect [OPTIONS] --model <MODEL> --adapter <DIR>
-                      --train <FILE> --validation <FILE> --out <DIR>";
+         --train <FILE> --validation <FILE> --out <DIR>";
 
 pub(super) const SELECT_USAGE: &str = "\
 hyperinf select [OPTIONS] --model <MODEL> --adapter <DIR>
-                      --train <FILE> --validation <FILE> --out <DIR> --keep <AMOUNT>";
+         --train <FILE> --validation <FILE> --out <DIR> --keep <AMOUNT>";

@@ -1,6 +1,6 @@
 use clap::{Args, ValueEnum};
 use hyperinf::curvature::{Scale, Side};
-use hyperinf::scoring::{Normalisation, QueryMode};
+use hyperinf::scoring::{Normalisation, QueryMode, RankBy};
 
 use crate::error::{CliError, Usage};
 
@@ -19,6 +19,12 @@ pub(crate) struct ScoringArgs {
     /// The divisor of the scores [default: none; cosine for the method cosine].
     #[arg(long, value_enum, help_heading = "Method")]
     pub normalise: Option<NormaliseArg>,
+    /// What ranks are by: the score, or its size, which finds what a query is about.
+    #[arg(long, value_enum, default_value_t, help_heading = "Method")]
+    pub rank_by: RankByArg,
+    /// Scores may take this much memory, estimated from the sizes [default: what the system grants].
+    #[arg(long, value_name = "GIB", value_parser = gib, help_heading = "Method")]
+    pub memory: Option<f64>,
     /// Options shared by all methods.
     #[command(flatten)]
     pub shared: SharedArgs,
@@ -30,10 +36,29 @@ pub(crate) struct ScoringArgs {
     pub strict: bool,
 }
 
+impl ScoringArgs {
+    /// The memory that scores may take, in bytes.
+    pub(crate) fn memory(&self) -> Option<f64> {
+        self.memory.map(|gib| gib * GIB)
+    }
+}
+
+/// One GiB in bytes.
+pub(crate) const GIB: f64 = (1_u64 << 30) as f64;
+
+/// A positive number of GiB.
+pub(crate) fn gib(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(gib) if gib > 0.0 => Ok(gib),
+        _ => Err("expected a positive number of GiB".into()),
+    }
+}
+
 /// Options shared by all methods.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct SharedArgs {
-    /// λ of each block = FACTOR × the mean square of its training gradients' entries [default: 0.1].
+    /// λ of each block = FACTOR × the mean square of the entries of its gradients, those that the curvature is
+    /// computed from [default: 0.1].
     #[arg(long, value_name = "FACTOR", allow_hyphen_values = true, display_order = 10)]
     pub damping: Option<f64>,
     /// λ of every block, in units of squared gradients.
@@ -51,7 +76,7 @@ pub(crate) struct SharedArgs {
     /// hyperinf: divide by the length of the summed side, or not [default: mean].
     #[arg(long, value_enum, help_heading = "Method")]
     pub gfim_scale: Option<ScaleArg>,
-    /// hyperinf, hyperinf-authors: the side of a block to sum over [default: short].
+    /// hyperinf, hyperinf-authors: the side of a block to sum over [default: short; of a square block the rows].
     #[arg(long, value_enum, help_heading = "Method")]
     pub gfim_side: Option<SideArg>,
     /// Optional projection, applied before scoring.
@@ -106,6 +131,25 @@ pub(crate) enum DirectionsArg {
     Random,
     /// The directions of each side with most of the training gradients' squared norm.
     Principal,
+}
+
+/// The name of a [`RankBy`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RankByArg {
+    /// The most helpful first.
+    #[default]
+    Score,
+    /// The most influential first, helpful or harmful.
+    Magnitude,
+}
+
+impl From<RankByArg> for RankBy {
+    fn from(arg: RankByArg) -> Self {
+        match arg {
+            RankByArg::Score => Self::Score,
+            RankByArg::Magnitude => Self::Magnitude,
+        }
+    }
 }
 
 /// The name of a [`QueryMode`].

@@ -2,7 +2,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{DirectionsArg, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg};
+use super::{
+    DirectionsArg, IdArgs, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
+};
 
 /// Arguments of `hyperinf sweep`.
 #[derive(Debug, Args)]
@@ -73,7 +75,7 @@ pub(crate) struct SweepArgs {
     /// [default: 10, or half of them if there are fewer than 20].
     #[arg(long, value_name = "K", help_heading = "Comparison")]
     pub top_k: Option<usize>,
-    /// Neighbouring dampings whose rank correlation is at least this belong to one plateau.
+    /// Neighbouring dampings whose rank correlation is at least this have one ranking.
     #[arg(
         long,
         value_name = "CORRELATION",
@@ -85,9 +87,15 @@ pub(crate) struct SweepArgs {
     /// A text file with the numbers of training samples that are known to be bad, from 0, one per line.
     ///
     /// The damping whose scores, averaged over the queries, are lowest on these samples (by AUC) is
-    /// recommended, in place of the middle of the widest plateau.
+    /// recommended; without them none is.
     #[arg(long, value_name = "FILE", display_order = 6)]
     pub known_bad: Option<PathBuf>,
+    /// Ids for the rows of gradient files.
+    #[command(flatten)]
+    pub ids: IdArgs,
+    /// Scores may take this much memory, estimated from the sizes [default: what the system grants].
+    #[arg(long, value_name = "GIB", value_parser = super::scoring::gib, help_heading = "Method")]
+    pub memory: Option<f64>,
     /// Where to compute: cpu, gpu, flex, cuda:0, … [default: the first that was compiled in].
     #[arg(long, value_name = "DEVICE", display_order = 8)]
     pub device: Option<String>,

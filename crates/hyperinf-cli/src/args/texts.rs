@@ -12,7 +12,8 @@ pub(crate) struct ModelArgs {
     /// The model: a folder, a .gguf or llama2.c .bin file, a name on the hub, or minilm or smollm2.
     #[arg(long, value_name = "MODEL", display_order = 1, value_parser = known)]
     pub model: String,
-    /// The tokenizer: a folder with tokenizer.json, or a llama2.c vocabulary (.bin) [default: the model's own].
+    /// The tokenizer: a folder with tokenizer.json, or a llama2.c vocabulary (.bin) [default: that in the adapter's
+    /// folder, else the model's].
     #[arg(long, value_name = "PATH", help_heading = "Data")]
     pub tokenizer: Option<PathBuf>,
 }
@@ -44,9 +45,8 @@ pub(crate) struct ColumnArgs {
     /// Leave out rows that cannot be used, and list them; otherwise they are an error.
     #[arg(long, help_heading = "Data")]
     pub skip_bad_rows: bool,
-    /// What the columns in use of a Parquet file may unpack to
-    /// [default: 0.19 and 10 times its size].
-    #[arg(long, value_name = "GIB", value_parser = gib, verbatim_doc_comment)]
+    /// What the columns in use of a Parquet file may unpack to [default: 0.19 and 10 times its size].
+    #[arg(long, value_name = "GIB", value_parser = gib, help_heading = "Data")]
     pub unpack_limit: Option<u64>,
 }
 

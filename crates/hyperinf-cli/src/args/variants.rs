@@ -37,15 +37,8 @@ pub(crate) struct VariantArgs {
     )]
     pub learning_rate: Option<f64>,
     /// The group of each training sample, one id per line: groups are scored instead of samples.
-    #[arg(long, value_name = "FILE", help_heading = "Groups and error bars")]
+    #[arg(long, value_name = "FILE", conflicts_with = "train_ids", help_heading = "Groups and error bars")]
     pub groups: Option<PathBuf>,
-    /// The ids of the training samples: a text file with one per line, or the column `id` of a data set, or another
-    /// of its columns, as in train.jsonl:name.
-    #[arg(long, value_name = "FILE[:COLUMN]", conflicts_with = "groups")]
-    pub train_ids: Option<String>,
-    /// The ids of the queries, in the same way.
-    #[arg(long, value_name = "FILE[:COLUMN]")]
-    pub query_ids: Option<String>,
     /// How the scores of a group are combined [default: sum].
     #[arg(long, value_enum, requires = "groups", help_heading = "Groups and error bars")]
     pub group_scores: Option<PoolArg>,

@@ -2,9 +2,7 @@
 
 use std::fs;
 
-use hyperinf::gradients::Block;
-use hyperinf::scoring::Method;
-use hyperinf::store::{GradientPair, Precision};
+use hyperinf::store::{GradientPair, Sizes, available};
 
 use crate::score::Settings;
 
@@ -13,40 +11,15 @@ const GIB: f64 = (1_u64 << 30) as f64;
 const MIB: f64 = (1_u64 << 20) as f64;
 /// The share of the free memory that a method may take.
 const SHARE: f64 = 0.8;
-/// Bytes of gradients that are read at once, where not all samples are held.
-const BATCH: f64 = (256_u64 << 20) as f64;
 
-/// The memory that methods may take, in GiB; `None` where the system does not report free memory.
+/// The memory that methods may take, in GiB; `None` where the system does not report it.
 pub(super) fn limit(asked: Option<f64>) -> Option<f64> {
-    asked.or_else(|| Some(field("/proc/meminfo", "MemAvailable")? / GIB * SHARE))
+    asked.or_else(|| Some(available()? / GIB * SHARE))
 }
 
-/// The approximate memory that a method needs for the largest block, or for all blocks merged, in GiB: gradients of
-/// the training samples (two blocks, since one is read while the other is scored) and of the queries, the curvature,
-/// and its copies in f64.
-/// Projected gradients are read in batches of whole ones.
+/// The approximate memory that a method needs, in GiB.
 pub(super) fn needed(settings: &Settings, pair: &GradientPair) -> f64 {
-    let mut blocks = pair.scored_blocks();
-    if settings.options.merged {
-        blocks = vec![Block::new("merged", 1, blocks.iter().map(Block::parameters).sum())];
-    }
-    let width = if pair.precision(&settings.device) == Precision::Double { 8 } else { 4 };
-    let (n, q) = (pair.train.samples(), pair.query.file.samples());
-    let of_block = |block: &Block| {
-        let gradients = |samples: usize| (samples * block.parameters() * width) as f64;
-        let held = 2.0 * gradients(n);
-        let streamed = held.min(2.0 * BATCH);
-        let training = match &settings.options.method {
-            Method::Inverse { storage, .. } if storage.holds_samples(block, n) => {
-                held + storage.memory(block, n, width)
-            }
-            Method::Inverse { storage, .. } => streamed + storage.memory(block, n, width),
-            Method::Identity => streamed,
-        };
-        training + 4.0 * gradients(q)
-    };
-    let read = if settings.projection.is_some() { 2.0 * BATCH } else { 0.0 };
-    (read + blocks.iter().map(of_block).fold(0.0, f64::max)) / GIB
+    Sizes::new(pair, 1, &settings.device).needed(&settings.options).gib()
 }
 
 /// Measures the peak of the memory that this process holds, where the system counts it.

@@ -26,6 +26,7 @@ impl CliError {
                 Numbers::LeftOut { .. } | Numbers::NoneComputed { .. } => {
                     Some("allow more with --memory, or name the methods that fit: --methods hyperinf,datainf".into())
                 }
+                Numbers::Converge(_) => None,
                 Numbers::NotConverged { .. } => Some(LARGER_DAMPING.into()),
                 Numbers::Library(error) => library_hint(error),
             },
@@ -67,6 +68,7 @@ fn library_hint(error: &Library) -> Option<String> {
         Library::Score(ScoreError::Curvature(_)) => {
             "give the block two sides, take --structure per-block, or another method".into()
         }
+        Library::Score(ScoreError::Underflow { .. }) => return None,
         Library::Score(_) => LARGER_DAMPING.into(),
         Library::Truth(TruthError::OtherTask { .. }) => "give this task a bank of its own: --bank FILE.jsonl".into(),
         Library::Truth(TruthError::Diverged { .. }) => {
@@ -87,6 +89,7 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
     Some(match error {
         StoreError::Output { .. } => "choose a folder that exists and can be written",
         StoreError::OutputIsInput { .. } => "choose another name",
+        StoreError::OtherSummary { .. } => "choose another folder",
         StoreError::File { source, .. } => match source {
             FileError::Type { .. } => "leave out tensors that are not gradients, convert those that are",
             FileError::Rank { .. } => "write one tensor per layer, its first dimension the samples",
@@ -102,6 +105,10 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
         StoreError::Checkpoint { .. } => "write the same samples in the same order at every checkpoint",
         StoreError::NonFinite { .. } => "leave the sample out, or find out why its loss overflowed",
         StoreError::TooLarge { .. } => "scale all gradients of both files down by the same factor",
+        StoreError::Memory { .. } => {
+            "take one of these with --method, shrink the gradients with --project RANK, or allow more with --memory GIB"
+        }
+        StoreError::TooSmall { .. } => "a smaller damping or larger gradients give larger scores",
         StoreError::Range { .. } => "a larger damping or smaller gradients give smaller scores",
         _ => return None,
     })

@@ -63,8 +63,12 @@ impl Library {
                 StoreError::Format { .. }
                 | StoreError::TableFormat { .. }
                 | StoreError::OutputIsInput { .. }
+                | StoreError::OtherSummary { .. }
                 | StoreError::Output { .. } => Class::Usage,
-                StoreError::Score(_) | StoreError::Range { .. } => Class::Numbers,
+                StoreError::Score(_)
+                | StoreError::Range { .. }
+                | StoreError::TooSmall { .. }
+                | StoreError::Memory { .. } => Class::Numbers,
                 _ => Class::Input,
             },
             Self::Score(ScoreError::NoCaptures)

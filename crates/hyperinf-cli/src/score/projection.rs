@@ -1,8 +1,9 @@
 //! The flags of a projection.
 
-use hyperinf::store::{Directions, GradientPair, ProjectionSpec};
+use hyperinf::store::{Directions, GradientPair, ProjectionSpec, StoredBlock};
 
-use crate::args::{DirectionsArg, ProjectArgs};
+use super::Settings;
+use crate::args::{DirectionsArg, ProjectArgs, StructureArg};
 use crate::error::{CliError, Usage};
 
 /// The projection that the arguments describe.
@@ -31,6 +32,19 @@ pub(crate) fn flags(projection: ProjectionSpec) -> String {
         Directions::Principal => "--project-on principal ".into(),
     };
     format!("--project {} {directions}", projection.rank)
+}
+
+/// A note about blocks without sides, of which a one-sided curvature is the whole matrix.
+pub(crate) fn flat<'a>(pair: &GradientPair, mut all: impl Iterator<Item = &'a Settings>) -> Option<String> {
+    let whole = all.find(|settings| settings.gfim().is_some() && settings.structure == StructureArg::PerBlock)?;
+    let flat = |stored: &&StoredBlock| stored.shape.len() == 2 && stored.shape[1] > 1;
+    let largest = pair.train.blocks().iter().filter(flat).max_by_key(|stored| stored.shape[1])?;
+    let (name, d, method) = (&largest.block.name, largest.shape[1], &whole.method);
+    Some(format!(
+        "block `{name}` is stored as {:?}, without sides: {method} inverts the whole {d} × {d} matrix of it; write \
+         [samples, rows, cols] for one factor per block",
+        largest.shape
+    ))
 }
 
 /// A note about a projection that has no effect.

@@ -1,7 +1,7 @@
 use std::io::{Result, Write};
 use std::path::Path;
 
-use hyperinf::scoring::ranking;
+use hyperinf::scoring::{RankBy, ranking};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -41,8 +41,14 @@ struct Ranking {
     query_id: Value,
     /// The highest scores, the highest first.
     most_helpful: Vec<Scored>,
-    /// The lowest scores, the lowest first.
+    /// The lowest scores, the lowest first: those below 0.
     most_harmful: Vec<Scored>,
+    /// The lowest scores where none is below 0, the lowest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    least_helpful: Vec<Scored>,
+    /// The largest scores of either sign, where ranks are by magnitude.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    most_influential: Vec<Scored>,
 }
 
 #[derive(Serialize)]
@@ -125,22 +131,37 @@ impl Report<'_> {
             Some(_) => "score ± deviation ",
         };
         let width = if self.outcome.spread.is_some() { 39 } else { 26 };
-        for Ranking { query_id, most_helpful, most_harmful } in self.rankings(QUERIES) {
+        for Ranking { query_id, most_helpful, most_harmful, least_helpful, most_influential } in self.rankings(QUERIES)
+        {
             let title = if self.summary.scoring.query_mode == "mean" {
                 "mean query".into()
             } else {
                 format!("query {}", plain(&query_id))
             };
-            let [good, bad] = ["helpful", "harmful"].map(|end| format!("most {end} {what}  {score}"));
-            writeln!(out, "\n{title}\n{good:>width$}    {bad:>width$}")?;
-            for (place, good) in most_helpful.iter().enumerate() {
+            let named = [
+                ("most influential", most_influential),
+                ("most helpful", most_helpful),
+                ("most harmful", most_harmful),
+                ("least helpful", least_helpful),
+            ];
+            // By magnitude the first list says it all.
+            let shown = if self.summary.scoring.rank_by == RankBy::Magnitude.name() { 1 } else { usize::MAX };
+            let lists: Vec<_> = named.iter().filter(|(_, list)| !list.is_empty()).take(shown).collect();
+            let heads: Vec<String> =
+                lists.iter().map(|(end, _)| format!("{:>width$}", format!("{end} {what}  {score}"))).collect();
+            writeln!(out, "\n{title}\n{}", heads.join("    "))?;
+            for place in 0..lists.iter().map(|(_, list)| list.len()).max().unwrap_or(0) {
                 let cell = |Scored { id, score, spread }: &Scored| {
                     let id = id.values().map(plain).collect::<String>();
                     let off = spread.as_ref().map_or_else(String::new, |off| format!(" ± {:>9.3e}", off.score_std));
                     format!("{:>width$}", format!("{id:>14}  {score:>+10.3e}{off}"))
                 };
-                let bad = most_harmful.get(place).map(cell).unwrap_or_default();
-                writeln!(out, "{}    {bad}", cell(good))?;
+                let cells = lists.iter().map(|(_, list)| list.get(place).map_or_else(String::new, cell));
+                writeln!(
+                    out,
+                    "{}",
+                    cells.map(|cell| format!("{cell:>width$}")).collect::<Vec<_>>().join("    ").trim_end()
+                )?;
             }
         }
         let left = self.summary.scoring.queries.saturating_sub(QUERIES);
@@ -172,10 +193,23 @@ impl Report<'_> {
             };
             // Nothing is at both ends of a short ranking.
             let (helpful, harmful) = (SHOWN.min(order.len().div_ceil(2)), SHOWN.min(order.len() / 2));
+            let lowest: Vec<Scored> = order.iter().rev().take(harmful).map(scored).collect();
+            let harms = lowest.first().is_some_and(|lowest| lowest.score < 0.0);
+            let (most_harmful, least_helpful) = if harms {
+                (lowest.into_iter().filter(|found| found.score < 0.0).collect(), Vec::new())
+            } else {
+                (Vec::new(), lowest)
+            };
+            let influential = match RankBy::Magnitude.name() == self.summary.scoring.rank_by {
+                true => RankBy::Magnitude.ranking(row),
+                false => Vec::new(),
+            };
             Ranking {
                 query_id: id(&ids.queries, query),
                 most_helpful: order.iter().take(helpful).map(scored).collect(),
-                most_harmful: order.iter().rev().take(harmful).map(scored).collect(),
+                most_harmful,
+                least_helpful,
+                most_influential: influential.iter().take(SHOWN).map(scored).collect(),
             }
         })
         .collect()

@@ -1,6 +1,8 @@
 use burn::tensor::Device;
 use hyperinf::curvature::{Damping, Storage};
-use hyperinf::scoring::{EstimateKind, Gfim, Method, MethodSpec, Normalisation, Options, scale_name, side_name};
+use hyperinf::scoring::{
+    EstimateKind, Gfim, Method, MethodSpec, Normalisation, Options, RankBy, scale_name, side_name,
+};
 use hyperinf::store::ProjectionSpec;
 
 use super::projection;
@@ -17,6 +19,7 @@ pub(crate) struct Settings {
     pub(crate) spec: MethodSpec,
     pub(crate) structure: StructureArg,
     pub(crate) projection: Option<ProjectionSpec>,
+    pub(crate) rank_by: RankBy,
     pub(crate) device: Device,
     pub(crate) device_name: String,
     /// Flags without effect on this method.
@@ -43,7 +46,8 @@ impl Settings {
         let structure = if spec.merged { StructureArg::Merged } else { args.shared.structure };
         let options = Options { normalisation, damping, query: query_mode.into(), ..named };
         let (method, unused) = (given.to_string(), unused(args, &spec));
-        Ok(Self { options, method, spec, structure, projection, device, device_name, unused })
+        let rank_by = args.rank_by.into();
+        Ok(Self { options, method, spec, structure, projection, rank_by, device, device_name, unused })
     }
 
     /// Fails if the method names an estimate that needs the model, where there are only stored gradients.

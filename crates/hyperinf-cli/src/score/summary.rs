@@ -50,6 +50,8 @@ pub(crate) struct Scoring {
     pub(crate) gfim_scale: Option<&'static str>,
     /// The projection, if there is one.
     pub(crate) projection: Option<ProjectionSpec>,
+    /// `score`, or `magnitude` for its size.
+    pub(crate) rank_by: &'static str,
     pub(crate) device: String,
     pub(crate) precision: &'static str,
     /// Rows of scores.
@@ -95,6 +97,8 @@ pub(crate) struct BlockSummary {
     pub(crate) residual: f64,
     /// `null` for methods that do not aim for the inverse of their curvature.
     pub(crate) tolerance: Option<f64>,
+    /// A bound on the error by rounding in the curvature's sum, relative to the scores' scale.
+    pub(crate) rounding: f64,
     pub(crate) converged: bool,
 }
 
@@ -176,6 +180,7 @@ impl Scoring {
             gfim_side,
             gfim_scale,
             projection: settings.projection,
+            rank_by: settings.rank_by.name(),
             device: settings.device_name.clone(),
             precision: match pair.precision(&settings.device) {
                 Precision::Single => "f32",
@@ -215,6 +220,7 @@ fn block(report: &BlockReport) -> BlockSummary {
         iterations: report.iterations,
         residual: report.residual,
         tolerance: report.tolerance,
+        rounding: report.rounding,
         converged: report.converged(),
     }
 }

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use hyperinf::data::sample_ids;
 use hyperinf::eval::{Bootstrap, Spread, Stability, Stratum, between, bootstrap};
-use hyperinf::scoring::{Groups, Method, Normalisation, Options, Pool, QueryMode, Scores};
+use hyperinf::models::read_regular;
+use hyperinf::scoring::{Groups, Normalisation, Options, Pool, QueryMode, Scores};
 use serde::Serialize;
 use twox_hash::XxHash3_128;
 
 use super::checkpoints::{self, Typed};
-use crate::args::{DirectionsArg, OverArg, QueryModeArg, ScoreArgs, VariantArgs};
+use crate::args::{DirectionsArg, OverArg, QueryModeArg, ScoreArgs};
 use crate::error::{CliError, Input, Usage};
 use hyperinf::store::{Checkpoint, GradientPair, IdColumn, Ids, ProjectionSpec, Unit};
 
@@ -76,8 +76,7 @@ pub(super) struct UncertaintySummary {
 impl Outcome {
     /// What one unit of the scores means.
     pub(super) fn unit(&self, options: &Options, contrast: bool) -> String {
-        let first_order =
-            matches!((options.normalisation, &options.method), (Normalisation::None, Method::Inverse { .. }));
+        let first_order = options.is_first_order();
         let base = options.unit();
         let base = match (contrast, first_order) {
             (false, _) => base.to_owned(),
@@ -155,9 +154,7 @@ impl<'a> Variants<'a> {
     pub(super) fn inputs(&self) -> Vec<&'a Path> {
         let ScoreArgs { train_gradients, query_gradients, variants, .. } = self.args;
         let others = [&variants.curvature_gradients, &variants.contrast_gradients, &variants.groups];
-        let ids =
-            [&variants.train_ids, &variants.query_ids].into_iter().flatten().map(|named| file_and_column(named).0);
-        let others = others.into_iter().filter_map(|path| path.as_deref()).chain(ids);
+        let others = others.into_iter().filter_map(|path| path.as_deref()).chain(self.args.ids.inputs());
         let moments = self.checkpoints.iter().flat_map(|&(train, query, _)| [train, query]);
         [train_gradients.as_path(), query_gradients.as_path()].into_iter().chain(others).chain(moments).collect()
     }
@@ -175,7 +172,7 @@ impl<'a> Variants<'a> {
     pub(super) fn groups(&self, samples: usize) -> Result<Option<Grouped>, CliError> {
         let Some(path) = &self.args.variants.groups else { return Ok(None) };
         let error = |source| Input::File { what: "groups", path: path.clone(), source };
-        let text = regular(path).map_err(|e| error(e.into()))?;
+        let text = read_regular(path).map_err(|e| error(e.into()))?;
         let text = String::from_utf8(text)
             .map_err(|e| error(format!("it cannot be read as text: {}", e.utf8_error()).into()))?;
         let groups = Groups::parse(&text, samples).map_err(|e| error(e.into()))?;
@@ -187,21 +184,6 @@ impl<'a> Variants<'a> {
             scores: pool.name(),
         };
         Ok(Some(Grouped { groups, pool, summary }))
-    }
-
-    /// The ids of training samples and queries, from `--train-ids` and `--query-ids`.
-    pub(super) fn ids(&self, samples: usize, queries: usize) -> Result<Ids, CliError> {
-        let read = |what, named: &Option<String>, count| match named {
-            None => Ok(IdColumn::numbered(count)),
-            Some(named) => {
-                let (path, column) = file_and_column(named);
-                let error = |source| Input::File { what, path: path.to_owned(), source };
-                sample_ids(path, column, count).map_err(|e| CliError::from(error(e.into())))
-            }
-        };
-        let VariantArgs { train_ids, query_ids, .. } = &self.args.variants;
-        let (train, queries) = (read("training ids", train_ids, samples)?, read("query ids", query_ids, queries)?);
-        Ok(Ids { queries, train, unit: Unit::Sample })
     }
 
     /// The result, from the scores of each query to be resampled, or of each projection.
@@ -219,10 +201,12 @@ impl<'a> Variants<'a> {
                 (scores, Ids { train: IdColumn::Names(groups.ids), unit: Unit::Group, ..ids }, Some(summary))
             }
         };
-        // The mean query and contrasts have no id of their own.
-        let numbered = IdColumn::numbered(if self.repeats.is_some() { 1 } else { scores.queries() });
-        let single = self.query_mode() == QueryModeArg::Each && scores.queries() == queries;
-        let ids = if single && self.repeats.is_none() { ids } else { Ids { queries: numbered, ..ids } };
+        // Contrasts have no ids.
+        let ids = if self.repeats.is_none() && scores.queries() != queries {
+            Ids { queries: IdColumn::numbered(scores.queries()), ..ids }
+        } else {
+            ids
+        };
         let (spread, over, resamples, seed, level) = match &self.repeats {
             None => {
                 return Ok(Outcome { scores, spread: None, ids, groups, uncertainty: None });
@@ -246,22 +230,6 @@ impl<'a> Variants<'a> {
             groups,
             uncertainty: Some(uncertainty),
         })
-    }
-}
-
-/// The bytes of a file; reading a named pipe would wait for its other end.
-fn regular(path: &Path) -> std::io::Result<Vec<u8>> {
-    match std::fs::metadata(path)?.is_file() {
-        true => std::fs::read(path),
-        false => Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a regular file")),
-    }
-}
-
-/// The parts of `FILE[:COLUMN]`; a colon is part of the name of a file that has it.
-fn file_and_column(named: &str) -> (&Path, Option<&str>) {
-    match named.rsplit_once(':') {
-        Some((file, column)) if !column.is_empty() && !Path::new(named).exists() => (Path::new(file), Some(column)),
-        _ => (Path::new(named), None),
     }
 }
 

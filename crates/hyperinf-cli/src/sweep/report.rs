@@ -35,7 +35,7 @@ pub(super) struct Summary {
     train_gradients: Input,
     query_gradients: Input,
     seconds: f64,
-    /// A heuristic; `null` if no damping is usable.
+    /// The damping that finds the samples known to be bad best; `null` if none are known.
     recommended: Option<Recommended>,
     sides: Vec<SideSummary>,
 }
@@ -58,6 +58,8 @@ struct SideSummary {
     gfim_scale: Option<&'static str>,
     seconds: f64,
     recommended: Option<Advice>,
+    /// The first and the last damping of each stretch with one ranking.
+    plateaus: Vec<[f64; 2]>,
     dampings: Vec<DampingSummary>,
 }
 
@@ -170,16 +172,16 @@ impl Summary {
                 let side = side.as_ref().map(|side| format!("--gfim-side {side} ")).unwrap_or_default();
                 let project = projection.map(flags).unwrap_or_default();
                 let flag = if self.damping_kind == "absolute" { "--damping-absolute" } else { "--damping" };
-                writeln!(out, "\nrecommended, by rule of thumb: {side}{project}{flag} {}", advice.damping)?;
+                writeln!(out, "\nrecommended: {side}{project}{flag} {}", advice.damping)?;
                 writeln!(out, "  because {}", advice.reason)?;
-                if self.sides.iter().any(|other| other.projection != *projection) {
-                    writeln!(out, "  at the largest rank tried: which rank to take is not judged")?;
-                }
             }
-            None => writeln!(
-                out,
-                "\nno damping is recommended: at none did every solver converge to another ranking than the dot product's"
-            )?,
+            None if self.known_bad.is_some() => {
+                writeln!(out, "\nno damping is recommended: at none did every solver reach its tolerance")?;
+            }
+            None => {
+                writeln!(out, "\nno damping is recommended: a stable ranking need not be a right one")?;
+                writeln!(out, "  --known-bad FILE recommends the one that finds the samples listed there best")?;
+            }
         }
         let files = "sweep.csv, scores.parquet, sweep.png, spearman.png, summary.json";
         writeln!(out, "\nAll scores and correlations: {files} in {}", folder.display())
@@ -262,6 +264,7 @@ fn side_summary(sweep: &Sweep<'_>, variant: usize) -> SideSummary {
         gfim_scale,
         seconds: side.seconds,
         recommended: side.study.advice.clone(),
+        plateaus: side.study.plateaus.iter().map(|&(first, last)| [dampings[first], dampings[last]]).collect(),
         dampings: (0..dampings.len()).map(row).collect(),
     }
 }
@@ -302,6 +305,9 @@ impl SideSummary {
         if self.dampings.iter().any(|row| !row.converged) {
             writeln!(out, "* a solver stopped before reaching its tolerance")?;
         }
+        for [first, last] in &self.plateaus {
+            writeln!(out, "one ranking from {first} to {last}: neighbours agree to {} or more", summary.stable)?;
+        }
         Ok(())
     }
 }
@@ -311,13 +317,11 @@ pub(super) fn stage_scores<'a>(
     path: &'a Path,
     sweep: &Sweep<'_>,
     summary: &Summary,
+    ids: &Ids,
 ) -> std::result::Result<Staged<'a>, CliError> {
-    let scores = &sweep.sides[0].found[0].scores;
-    let ids = Ids::numbered(scores.queries(), scores.samples());
     let rank = |side: &SideSweep| side.variant.rank.map(|rank| rank.to_string()).unwrap_or_default();
     let names: Vec<[String; 2]> = sweep.sides.iter().map(|s| [side_of(s).unwrap_or_default(), rank(s)]).collect();
     let tables = sweep.sides.iter().zip(&names).flat_map(|(side, [name, rank])| {
-        let ids = &ids;
         side.found.iter().zip(sweep.dampings).flat_map(move |(found, &damping)| {
             found.scores.rows.iter().enumerate().map(move |(query, row)| {
                 let n = row.len();

@@ -142,47 +142,38 @@ fn method<'a>(told: &'a Value, name: &str) -> &'a Value {
     methods.iter().find(|method| method["name"] == name).expect("every method is there")
 }
 
-/// On one of these draws the power estimate is too low, and the iterations diverge.
 #[test]
-fn a_bound_that_is_none_is_replaced_as_by_the_solver() {
+fn matrices_that_do_not_fit_are_refused_before_work() {
+    let folder = Folder::new();
+    for (dims, samples) in [("300000", "10"), ("16,400000", "10"), ("100000", "100000")] {
+        let run = hyperinf(folder.path(), &["converge", "--dims", dims, "--samples", samples]);
+        assert_eq!(run.code, Some(4), "{dims}: {run:?}");
+        assert!(run.stderr.contains("GiB are available: at most d = "), "{dims}: {}", run.stderr);
+    }
+    assert_eq!(folder.files(), Vec::<String>::new());
+}
+
+/// Draws on which a power iteration stops too early, flat spectra and low ranks: the bound holds at the first try.
+#[test]
+fn no_draw_is_inverted_twice() {
     for device in device_names() {
-        for (dim, samples) in [("16", "8"), ("32", "4")] {
+        for sizes in [
+            ["--dims", "16", "--samples", "8"],
+            ["--dims", "32", "--samples", "4"],
+            ["--dims", "64", "--samples", "100"],
+            ["--dims", "128", "--samples", "300"],
+            ["--dims", "40", "--samples", "40"],
+        ] {
             let folder = Folder::new();
-            let args = ["converge", "--dims", dim, "--samples", samples, "--out", "found", "--device", &device];
-            let run = hyperinf(folder.path(), &[&args[..], &["--json"]].concat());
-            assert_eq!(run.code, Some(0), "{run:?}");
-            assert!(run.stderr.contains("from a bound that is certain"), "{}", run.stderr);
+            let args = ["converge", "--out", "found", "--device", &device, "--json"];
+            let run = hyperinf(folder.path(), &[&args[..], &sizes].concat());
+            assert_eq!((run.code, run.stderr.contains("warning")), (Some(0), false), "{run:?}");
             let told: Value = serde_json::from_str(&run.stdout).expect("all of standard output is JSON");
-            let rows = csv_rows(&folder.file("found/converge.csv"));
             for name in SCALED {
                 let method = method(&told, name);
-                assert_eq!((&method["diverged"], &method["failures"]), (&0.into(), &Value::Array(vec![])), "{name}");
+                assert_eq!((&method["diverged"], &method["repeated"]), (&0.into(), &Value::Array(vec![])), "{name}");
                 assert!(method["relative"]["mean"].as_f64().is_some_and(|error| error < 1e-9), "{name}: {method}");
-                let repeated = method["repeated"].as_array().expect("a list");
-                assert_eq!(repeated.len(), 1, "{name}: {repeated:?}");
-                for draw in 0..3 {
-                    let of = |key: &str| match repeated[0]["draw"] == draw {
-                        true => repeated[0][key].as_f64().filter(|&count| count > 0.0).expect("work was given up"),
-                        false => 0.0,
-                    };
-                    let of_curve = |column| curve(&rows, name, samples, &draw.to_string(), column);
-                    assert_eq!(of_curve("matrix_products")[0], (0, of("matrix_products")), "{name}, draw {draw}");
-                    assert!(of_curve("given_up_steps").iter().all(|point| point.1 == of("steps")), "{name}");
-                }
             }
-            let table = hyperinf(folder.path(), &args).stdout;
-            let needle = "schulz: repeated from a certain bound on 1 of 3 draws; products and seconds are of both";
-            assert!(table.contains(needle), "no {needle:?} in\n{table}");
-        }
-        // So little too low that some of them end, far from where their bound says.
-        let folder = Folder::new();
-        let args = ["--dims", "6", "--samples", "3", "--draws", "1", "--seed", "334", "--damping-absolute", "3"];
-        let run = hyperinf(folder.path(), &[&["converge", "--json", "--device", &device][..], &args].concat());
-        assert!(run.stderr.contains("its error contradicts its bound; repeated"), "{}", run.stderr);
-        let told: Value = serde_json::from_str(&run.stdout).expect("all of standard output is JSON");
-        for name in SCALED {
-            let relative = &method(&told, name)["relative"]["mean"];
-            assert!(relative.as_f64().is_some_and(|error| error < 1e-9), "{name}: {relative}");
         }
     }
 }

@@ -272,7 +272,16 @@ fn values_too_large_to_be_squared() {
     let [a, _] = good(6);
     let mut values = whole(72, 11);
     values[4 * 12] = 1e30;
-    check_train(&[a, f32s("b", &[6, 3, 4], &values)], &["too large in block `b`, sample 4"]);
+    // Beyond f32 they are summed in f64; beyond f64 nothing is left.
+    let folder = Folder::with_gradients();
+    folder.write("train.safetensors", &[a.clone(), f32s("b", &[6, 3, 4], &values)]);
+    let run = folder.score(&["--output", "scores.safetensors"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let mut wide: Vec<f64> = values.into_iter().map(f64::from).collect();
+    wide[4 * 12] = 1e200;
+    let bytes = wide.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let b = Tensor { name: "b".into(), dtype: Dtype::F64, shape: vec![6, 3, 4], bytes };
+    check_train(&[a, b], &["too large in block `b`, sample 4"]);
 }
 
 // ---- 4: the numbers ---------------------------------------------------------------------------------------------
@@ -284,9 +293,18 @@ fn gradients_too_small_to_be_multiplied() {
     for file in ["train.safetensors", "query.safetensors"] {
         folder.write(file, &[f32s("a", &[6, 2, 5], &small)]);
     }
-    for method in ["identity", "cosine", "datainf", "exact", "hyperinf", "lissa"] {
+    // Products of 1e-40 are scores that a file in f32 cannot hold; ratios of small numbers are not small.
+    check(&folder, &["--method", "identity", "--output", "scores.csv"], 4, &["query 0", "the smallest that f32 holds"]);
+    for method in ["cosine", "datainf", "exact", "hyperinf", "lissa"] {
+        let run = folder.score(&["--method", method, "--output", "scores.safetensors"]);
+        assert_eq!(run.code, Some(0), "{method}: {run:?}");
+    }
+    let bytes = whole(60, 1).iter().flat_map(|v| (f64::from(*v) * 1e-150).to_le_bytes()).collect();
+    let tiny = Tensor { name: "a".into(), dtype: Dtype::F64, shape: vec![6, 2, 5], bytes };
+    folder.write("train.safetensors", &[tiny]);
+    for method in ["datainf", "exact", "hyperinf", "lissa"] {
         let args = ["--method", method, "--output", "scores.csv"];
-        check(&folder, &args, 4, &["block `a`", "too small for F32", "hint: scale all gradients of both files up"]);
+        check(&folder, &args, 4, &["block `a`", "too small for F64", "hint: scale all gradients of both files up"]);
     }
 }
 
@@ -307,7 +325,7 @@ fn a_matrix_that_cannot_fit() {
         folder.write(file, &[f32s("embedding", &[2, 200_000], &whole(400_000, 1))]);
     }
     let args = ["--method", "hyperinf", "--output", "scores.csv"];
-    check(&folder, &args, 4, &["block `embedding`", "200000 × 200000", "149.0 GiB", "hint"]);
+    check(&folder, &args, 4, &["block `embedding`", "200000 × 200000", "GiB of memory", "these methods fit", "hint"]);
 }
 
 #[test]

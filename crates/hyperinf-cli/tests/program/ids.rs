@@ -37,6 +37,20 @@ fn scores_have_the_ids_of_their_samples() {
     assert!(["id a", "b", "c", "d", "e", "f"].contains(&best), "{best}");
 }
 
+#[test]
+fn a_sweep_has_the_ids_of_its_samples() {
+    let folder = folder();
+    let args = ["sweep", "--train-gradients", "train.safetensors", "--query-gradients", "query.safetensors"];
+    let more = ["--train-ids", "train.txt", "--query-ids", "query.csv", "--damping", "0.1,1", "--out", "out"];
+    let run = crate::support::hyperinf(folder.path(), &[&args[..], &more].concat());
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let file = std::fs::File::open(folder.file("out/scores.parquet")).expect("the program wrote it");
+    let rows = parquet::file::reader::SerializedFileReader::new(file).expect("it is Parquet");
+    let rows: Vec<String> = rows.into_iter().map(|row| row.expect("rows can be read").to_string()).collect();
+    assert!(rows[0].contains("\"a\"") && rows[1].contains("\"b b\""), "{rows:?}");
+    assert!(rows.iter().any(|row| row.contains("\"=d\"")), "{rows:?}");
+}
+
 /// The same ids from every format, and a cell that a spreadsheet would compute stays as it is.
 #[test]
 fn every_format_gives_ids() {

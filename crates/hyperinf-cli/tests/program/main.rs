@@ -1,5 +1,6 @@
 //! The program `hyperinf` as a user meets it, on every device of the tests, and its reader of gradient files.
 
+mod check;
 mod compare;
 mod converge;
 mod cross_check;
@@ -17,7 +18,9 @@ mod inspect;
 mod kills;
 mod labels;
 mod methods;
+mod numbers;
 mod outputs;
+mod parquet_claims;
 mod pipeline;
 mod projection;
 mod reader;
@@ -33,4 +36,5 @@ mod sweep;
 mod terminal;
 mod text_errors;
 mod texts;
+mod tokenizers;
 mod variants;

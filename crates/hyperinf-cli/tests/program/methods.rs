@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Folder, Run, hyperinf, read_scores};
+use crate::support::{Folder, read_scores};
 use crate::texts::{bert, completions, llama, three_classes};
 
 fn folder() -> Folder {
@@ -10,11 +10,6 @@ fn folder() -> Folder {
     folder.write_rows("train.jsonl", &three_classes(14));
     folder.write_rows("query.jsonl", &three_classes(4));
     folder
-}
-
-/// The text of a run without what differs from run to run.
-fn without_times(text: &str) -> Vec<&str> {
-    text.lines().filter(|line| !line.contains("seconds") && !line.contains(" s")).collect()
 }
 
 const METHODS: [(&str, &str); 5] = [
@@ -65,11 +60,6 @@ fn several_methods_give_what_each_gives_alone() {
     }
 }
 
-/// Which stages of a run the model took part in, by its progress; a hook on nothing but what people see.
-fn told(run: &Run) -> String {
-    format!("{}{}", run.stdout, run.stderr)
-}
-
 #[test]
 fn a_decoder_and_the_words_for_people() {
     let folder = Folder::new();
@@ -85,7 +75,7 @@ fn a_decoder_and_the_words_for_people() {
     let methods: Vec<&Value> = json.as_array().expect("a list").iter().map(|summary| &summary["method"]).collect();
     assert_eq!(methods, ["datainf", "exact"]);
     let kept = folder.succeed("detect", &llama(), &[&args[..], &["--keep-gradients"]].concat());
-    assert!(told(&kept).contains("kB in found, for other methods and commands there"), "{}", kept.stdout);
+    assert!(kept.stdout.contains("kB in found, for other methods and commands there"), "{}", kept.stdout);
 }
 
 #[test]
@@ -109,6 +99,76 @@ fn all_methods_are_checked_before_the_model_runs() {
     let twice = folder.succeed("detect", &bert(), &[&args[..], &["--method", "dot,identity,tracin"]].concat());
     assert!(twice.stdout.starts_with("identity: "), "one method by three names is one: {}", twice.stdout);
     assert_eq!(folder.files_in("found"), ["summary.json", "suspicious.csv"]);
-    // Both streams of a help that nobody asked for stay empty.
-    assert_eq!(without_times(&hyperinf(folder.path(), &["methods"]).stderr), Vec::<&str>::new());
+}
+
+const KEPT: [&str; 2] = ["found/train_gradients.safetensors", "found/query_gradients.safetensors"];
+
+/// A folder with the gradients that `detect` has kept in `found`.
+fn kept() -> Folder {
+    let folder = folder();
+    folder.write_rows("questions.jsonl", &three_classes(6)[4..]);
+    let args = ["--train", "train.jsonl", "--validation", "query.jsonl", "--truncate", "--out", "found"];
+    folder.succeed("detect", &bert(), &[&args[..], &["--keep-gradients"]].concat());
+    folder
+}
+
+/// Runs a command on kept gradients and in a new folder, and compares their results. Returns what the first one took
+/// from the folder: training gradients, query gradients.
+fn taken(folder: &Folder, command: &str, args: &[&str], result: &str) -> [bool; 2] {
+    let args = [&["--train", "train.jsonl", "--truncate"][..], args].concat();
+    let run = folder.succeed(command, &bert(), &[&args[..], &["--out", "found"]].concat());
+    let _ = std::fs::remove_dir_all(folder.file("fresh"));
+    folder.succeed(command, &bert(), &[&args[..], &["--out", "fresh"]].concat());
+    let [found, fresh] = ["found", "fresh"].map(|out| folder.text(&format!("{out}/{result}")));
+    assert_eq!(found, fresh, "{command} {args:?}");
+    ["training", "query"].map(|set| {
+        let told = run.stderr.lines().find(|line| line.starts_with(&format!("note: {set} gradients: ")));
+        told.is_some_and(|line| line.ends_with("rows are there from an earlier run"))
+    })
+}
+
+#[test]
+fn kept_gradients_are_taken_by_the_next_method_and_command() {
+    let folder = kept();
+    let before = KEPT.map(|file| std::fs::read(folder.file(file)).expect("the program kept it"));
+    let validation = ["--validation", "query.jsonl"];
+    let detect = [&validation[..], &["--method", "datainf"]].concat();
+    assert_eq!(taken(&folder, "detect", &detect, "suspicious.csv"), [true, true]);
+    let several = [&validation[..], &["--method", "exact,tracin"]].concat();
+    assert_eq!(taken(&folder, "detect", &several, "exact/suspicious.csv"), [true, true]);
+    let select = [&validation[..], &["--keep", "5"]].concat();
+    assert_eq!(taken(&folder, "select", &select, "selected.jsonl"), [true, true]);
+    // Other queries: the training gradients are there, and only they.
+    let attribute = ["--query", "questions.jsonl", "--format", "csv"];
+    assert_eq!(taken(&folder, "attribute", &attribute, "scores.csv"), [true, false]);
+    assert_eq!(folder.json("found/summary.json")["command"], "detect", "no command replaces another's summary");
+    let after = KEPT.map(|file| std::fs::read(folder.file(file)).expect("the program kept it"));
+    assert!(before == after, "kept gradients stay as they are, also without --keep-gradients");
+}
+
+#[test]
+fn gradients_of_another_run_are_computed_again() {
+    let folder = kept();
+    let detect = ["--validation", "query.jsonl"];
+    let other: [&[&str]; 4] =
+        [&["--max-length", "7"], &["--blocks", "*lora_B*"], &["--batch-size", "5"], &["--device", "ndarray"]];
+    for more in other {
+        assert_eq!(
+            taken(&folder, "detect", &[&detect[..], more].concat(), "suspicious.csv"),
+            [false, false],
+            "{more:?}"
+        );
+    }
+    let args = ["--train", "train.jsonl", "--truncate", "--out", "found", "--batch-size", "5"];
+    let told = folder.succeed("detect", &bert(), &[&args[..], &detect].concat()).stderr;
+    let reason = "note: training gradients of an earlier run are not used: batch size was 16, is 5";
+    assert!(told.contains(reason), "{told}");
+    // Those that were kept are still there.
+    assert_eq!(taken(&folder, "detect", &detect, "suspicious.csv"), [true, true]);
+    let mut bytes = std::fs::read(folder.file(KEPT[0])).expect("the program kept it");
+    *bytes.last_mut().expect("it has numbers") ^= 1;
+    folder.write_bytes(KEPT[0], &bytes);
+    assert_eq!(taken(&folder, "detect", &detect, "suspicious.csv"), [false, true], "a flipped bit");
+    folder.write_rows("train.jsonl", &three_classes(13));
+    assert_eq!(taken(&folder, "detect", &detect, "suspicious.csv"), [false, true], "other rows");
 }

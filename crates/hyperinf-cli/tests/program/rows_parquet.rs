@@ -1,4 +1,4 @@
-//! Parquet: the same rows as in other formats, files that claim what they do not hold, and subsets that keep all types.
+//! Parquet: the same rows as in other formats, and subsets that keep all types.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -16,7 +16,6 @@ use hyperinf::data::{Content, DataError, Dataset, LabelledText, Passage, ReadOpt
 use hyperinf::scoring::Set;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::basic::{Compression, GzipLevel};
 use parquet::file::properties::WriterProperties;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -25,12 +24,12 @@ use serde_json::{Value, json};
 use crate::support::Folder;
 use crate::texts::jsonl;
 
-fn read<C: Content>(folder: &Folder, name: &str, unpacked: Option<u64>) -> Result<Dataset<C>, DataError> {
+pub fn read<C: Content>(folder: &Folder, name: &str, unpacked: Option<u64>) -> Result<Dataset<C>, DataError> {
     let options = ReadOptions { skip_bad_rows: true, unpacked, ..ReadOptions::default() };
     Dataset::read(Set::Train, &folder.file(name), &options)
 }
 
-fn written(batch: &RecordBatch, properties: WriterProperties) -> Vec<u8> {
+pub fn written(batch: &RecordBatch, properties: WriterProperties) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).expect("the schema is plain");
     writer.write(batch).expect("memory can be written");
@@ -38,24 +37,24 @@ fn written(batch: &RecordBatch, properties: WriterProperties) -> Vec<u8> {
     bytes
 }
 
-fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+pub fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
     let fields = columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), true));
     let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
     RecordBatch::try_new(schema, columns.into_iter().map(|(_, column)| column).collect()).expect("of one length")
 }
 
-fn texts(values: &[&str]) -> ArrayRef {
+pub fn texts(values: &[&str]) -> ArrayRef {
     Arc::new(StringArray::from(values.to_vec()))
 }
 
 /// A folder with `rows.parquet` of these columns.
-fn folder(columns: Vec<(&str, ArrayRef)>) -> Folder {
+pub fn folder(columns: Vec<(&str, ArrayRef)>) -> Folder {
     let folder = Folder::new();
     folder.write_bytes("rows.parquet", &written(&batch(columns), WriterProperties::default()));
     folder
 }
 
-fn refused(folder: &Folder, unpacked: Option<u64>, needles: &[&str]) {
+pub fn refused(folder: &Folder, unpacked: Option<u64>, needles: &[&str]) {
     let error = read::<LabelledText>(folder, "rows.parquet", unpacked).expect_err("it must be refused").to_string();
     for needle in needles {
         assert!(error.contains(needle), "no {needle:?} in {error}");
@@ -258,93 +257,6 @@ fn subsets_of_text_keep_their_bytes() {
 fn columns_of_one_name_are_refused_where_they_are_read() {
     let folder = folder(vec![("text", texts(&["a"])), ("label", texts(&["0"])), ("label", texts(&["1"]))]);
     refused(&folder, None, &["several columns named `label`"]);
-}
-
-/// A few kilobytes that stand for many rows of one long text.
-#[test]
-fn files_that_unpack_to_too_much() {
-    let long = "fox ".repeat(250_000);
-    let rows = |count| batch(vec![("text", texts(&vec![long.as_str(); count])), ("label", texts(&vec!["0"; count]))]);
-    let folder = Folder::new();
-    for (dictionary, count) in [(true, 100), (false, 10)] {
-        for compression in [Compression::GZIP(GzipLevel::default()), Compression::SNAPPY] {
-            let properties =
-                WriterProperties::builder().set_compression(compression).set_dictionary_enabled(dictionary);
-            let properties = properties.set_dictionary_page_size_limit(8 << 20).build();
-            folder.write_bytes("rows.parquet", &written(&rows(count), properties));
-            refused(&folder, Some(9 << 20), &["row group 0", "unpacks to", "the limit is 9 MB"]);
-            let read = read::<LabelledText>(&folder, "rows.parquet", None).expect("it is no more than 192 MiB");
-            assert_eq!((read.rows.len(), read.rows[0].content.text.len()), (count, long.len()));
-        }
-    }
-    let many = 4_000_000;
-    let labels: ArrayRef = Arc::new(std::iter::repeat_n(Some(1), many).collect::<Int64Array>());
-    let none: ArrayRef = Arc::new(std::iter::repeat_n(None::<&str>, many).collect::<StringArray>());
-    folder.write_bytes(
-        "rows.parquet",
-        &written(&batch(vec![("text", none), ("label", labels)]), WriterProperties::default()),
-    );
-    refused(&folder, None, &["row group", "the limit is 2"]);
-}
-
-fn two_rows() -> Vec<u8> {
-    written(&batch(vec![("text", texts(&["a", "b"])), ("label", texts(&["0", "1"]))]), WriterProperties::default())
-}
-
-/// Replaces the last occurrence of some bytes.
-fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
-    let at = bytes.windows(from.len()).rposition(|window| window == from).expect("they are there");
-    [&bytes[..at], to, &bytes[at + from.len()..]].concat()
-}
-
-#[test]
-fn files_that_claim_other_rows() {
-    let folder = Folder::new();
-    // The file's rows, a 64-bit integer, come before its row groups, a list of structs.
-    for (claimed, needle) in [(6, "claims 3 rows, and its row groups 2"), (1, "claims -1 rows"), (2, "claims 1 rows")] {
-        folder.write_bytes("rows.parquet", &replace(&two_rows(), b"\x16\x04\x19\x1c", &[0x16, claimed, 0x19, 0x1c]));
-        refused(&folder, None, &["damaged", needle]);
-    }
-    // Those of the row group come last in it, before its place in the file.
-    for claimed in [6, 1, 120] {
-        folder.write_bytes("rows.parquet", &replace(&two_rows(), b"\x16\x04\x26", &[0x16, claimed, 0x26]));
-        refused(&folder, None, &["damaged", "claims 2 rows"]);
-        let both = replace(&two_rows(), b"\x16\x04\x19\x1c", &[0x16, claimed, 0x19, 0x1c]);
-        folder.write_bytes("rows.parquet", &replace(&both, b"\x16\x04\x26", &[0x16, claimed, 0x26]));
-        assert!(read::<LabelledText>(&folder, "rows.parquet", None).is_err(), "{claimed}");
-    }
-}
-
-/// A file that is nothing but a footer of these nodes, each with a number of children.
-fn only_schema(nodes: usize, children: &[u8]) -> Vec<u8> {
-    let mut footer = vec![0x15, 0x02, 0x19, 0xfc];
-    let mut left = nodes;
-    while left >= 0x80 {
-        footer.push((left & 0x7f) as u8 | 0x80);
-        left >>= 7;
-    }
-    footer.push(left as u8);
-    for _ in 0..nodes {
-        footer.extend([&b"\x48\x01a\x15"[..], children, b"\x00"].concat());
-    }
-    footer.extend(b"\x16\x00\x19\x0c\x00");
-    let length = (footer.len() as u32).to_le_bytes();
-    [&b"PAR1"[..], &footer, &length, b"PAR1"].concat()
-}
-
-#[test]
-fn schemas_that_nobody_writes() {
-    let folder = Folder::new();
-    for nodes in [65, 1_000, 300_000] {
-        folder.write_bytes("rows.parquet", &only_schema(nodes, &[0x02]));
-        refused(&folder, None, &["nested more than 64 deep"]);
-    }
-    for children in [&[0xfe, 0xff, 0xff, 0xff, 0x0f][..], &[0x0a], &[0xfe, 0xff, 0xff, 0x7f]] {
-        folder.write_bytes("rows.parquet", &only_schema(2, children));
-        refused(&folder, None, &["claims more columns"]);
-    }
-    folder.write_bytes("rows.parquet", &only_schema(2, &[0x01]));
-    assert!(read::<LabelledText>(&folder, "rows.parquet", None).is_err());
 }
 
 /// A cell of a label, as JSON writes it.

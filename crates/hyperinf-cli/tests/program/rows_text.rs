@@ -279,6 +279,29 @@ fn a_second_text_that_no_row_has_is_none() {
     assert_eq!(found.bad[0].reason, Reason::Missing { column: "text_b".into() });
 }
 
+/// Python writes `True`, JSON `true`: a model whose classes are named one way takes the other.
+#[test]
+fn truth_values_in_two_spellings() {
+    let folder = Folder::new();
+    let rows = |yes: &str, no: &str| format!("text,label\nfox,{yes}\nriver,{no}\nold fox,{yes}\n");
+    folder.write_bytes("python.csv", rows("True", "False").as_bytes());
+    folder.write_bytes("json.csv", rows("true", "false").as_bytes());
+    folder.write_bytes("both.csv", rows("True", "true").as_bytes());
+    let base = ["--model", &crate::texts::model("bert"), "--epochs", "1"];
+    let run = folder.run("finetune", &[&base[..], &["--train", "both.csv", "--out", "both"]].concat());
+    assert_eq!(run.code, Some(3), "{run:?}");
+    assert!(run.stderr.contains("`True` and `true`"), "{run:?}");
+    let run = folder.run("finetune", &[&base[..], &["--train", "python.csv", "--out", "adapter"]].concat());
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let scores = |name: &str| {
+        let args = ["--model", &crate::texts::model("bert"), "--adapter", "adapter", "--train", name, "--query", name];
+        let run = folder.run("attribute", &[&args[..], &["--out", "out", "--format", "safetensors"]].concat());
+        assert_eq!(run.code, Some(0), "{run:?}");
+        crate::support::read_scores(&folder.file("out/scores.safetensors"))
+    };
+    assert_eq!(scores("python.csv"), scores("json.csv"));
+}
+
 #[test]
 fn many_keys_and_many_columns() {
     let keys: String = (0..200_000).map(|key| format!("\"k{key}\":1,")).collect();

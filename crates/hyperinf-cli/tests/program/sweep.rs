@@ -1,4 +1,4 @@
-//! `hyperinf sweep`: the scores are those of `hyperinf score`, and the recommendation follows its rule.
+//! `hyperinf sweep`: the scores are those of `hyperinf score`; only known answers recommend a damping.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -116,9 +116,9 @@ fn agreements_are_those_of_the_scores() {
     }
 }
 
-/// Without samples known to be bad the largest rank is the one to trust, and each is held against the next.
+/// Each rank is held against the next.
 #[test]
-fn ranks_are_compared_and_the_largest_is_recommended() {
+fn ranks_are_compared() {
     let folder = folder();
     let rows = swept(&folder, &["--method", "exact", "--dampings", "0.1,1", "--stable", "0.01", "--project", "4,1,2"]);
     let scores = scores(&folder);
@@ -138,68 +138,49 @@ fn ranks_are_compared_and_the_largest_is_recommended() {
     }
     // A damping so large that the curvature has no effect leaves the dot product of the projected gradients.
     let args = ["--method", "exact", "--dampings", "1,100000", "--project", "2", "--project-on", "principal"];
-    let plain = sweep(&folder, &args);
+    sweep(&folder, &args);
     assert!(number(&csv_rows(&folder.file("hyperinf-sweep/sweep.csv"))[1], "spearman_dot") > Some(0.99));
-    assert!(plain.stdout.contains("recommended, by rule of thumb: --project 2 --project-on principal --damping 1\n"));
-    swept(&folder, &["--method", "exact", "--dampings", "0.1,1", "--stable", "0.01", "--project", "4,1,2"]);
-    let told: Value = serde_json::from_str(
-        &fs::read_to_string(folder.file("hyperinf-sweep/summary.json")).expect("the program wrote it"),
-    )
-    .expect("it is JSON");
-    assert_eq!(told["recommended"]["projection"]["rank"], 4);
-}
-
-/// How far a damping is from where the rule, in its own words, wants it: of all runs of neighbours that agree the
-/// widest, its middle, and the damping nearest to that. `None` if no two agree.
-fn off_the_rule(rows: &[BTreeMap<String, String>], stable: f64, found: f64) -> Option<f64> {
-    let damping = |i: usize| number(&rows[i], "damping").expect("every row has one").log10();
-    let usable =
-        |i: usize| rows[i]["converged"] == "true" && number(&rows[i], "spearman_dot").is_none_or(|s| s <= 0.98);
-    let agrees = |i: usize| number(&rows[i], "spearman_next").is_some_and(|s| s >= stable);
-    let mut runs = Vec::new();
-    for first in 0..rows.len() {
-        for last in first + 1..rows.len() {
-            if (first..=last).all(usable) && (first..last).all(agrees) {
-                // Whole decades: rounding decides nothing.
-                runs.push(((damping(last) - damping(first)).round() as i32, first, last));
-            }
-        }
-    }
-    let (_, first, last) = runs.into_iter().max()?;
-    let off = |place: f64| (place - (damping(first) + damping(last)) / 2.0).abs();
-    let nearest = (first..=last).map(|i| off(damping(i))).fold(f64::INFINITY, f64::min);
-    Some((off(found.log10()) - nearest).abs())
+    folder.write_bytes("bad.txt", b"3\n17\n");
+    let more = [&args[..], &["--known-bad", "bad.txt"]].concat();
+    let chosen = sweep(&folder, &more);
+    assert!(chosen.stdout.contains("recommended: --project 2 --project-on principal --damping 1"), "{}", chosen.stdout);
 }
 
 #[test]
-fn the_recommendation_follows_its_rule() {
+fn without_known_answers_nothing_is_recommended() {
     let folder = folder();
     for method in ["hyperinf", "exact", "datainf"] {
-        for stable in ["0.8", "0.95", "0.999"] {
+        for stable in ["0.3", "0.8", "0.95", "0.999"] {
             let args = ["--method", method, "--dampings", "0.001,0.01,0.1,1,10,100,1000", "--stable", stable];
-            let rows = swept(&folder, &args);
+            let run = sweep(&folder, &args);
+            assert!(run.stdout.contains("no damping is recommended: a stable ranking need not be"), "{}", run.stdout);
+            let rows = csv_rows(&folder.file("hyperinf-sweep/sweep.csv"));
+            assert!(rows.iter().all(|row| row["recommended"] == "false"), "{method} {stable}");
             let json = fs::read_to_string(folder.file("hyperinf-sweep/summary.json")).expect("the program wrote it");
             let told: Value = serde_json::from_str(&json).expect("it is JSON");
-            let marked: Vec<f64> = rows
-                .iter()
-                .filter(|r| r["recommended"] == "true")
-                .map(|r| r["damping"].parse().expect("a number"))
-                .collect();
-            assert_eq!(marked.first().copied(), told["recommended"]["damping"].as_f64(), "{told}");
-            let off =
-                off_the_rule(&rows, stable.parse().expect("a number"), marked.first().copied().unwrap_or(f64::NAN));
-            match off {
-                Some(off) => {
-                    assert_eq!(told["recommended"]["rule"], "plateau", "{method} {stable}: {told}");
-                    assert!(off < 1e-9, "{method} {stable}: {off} decades off, {told}");
-                }
-                None => assert_ne!(told["recommended"]["rule"], "plateau", "{method} {stable}: {told}"),
-            }
-            assert!(
-                told["recommended"].is_null() || told["recommended"]["reason"].as_str().is_some_and(|r| r.len() > 20)
-            );
+            assert!(told["recommended"].is_null(), "{told}");
+            // A plateau is told as what it is: neighbours that agree.
+            let agreed = rows.iter().filter_map(|row| number(row, "spearman_next"));
+            let agree = agreed.filter(|found| *found >= stable.parse().expect("a number")).count();
+            let plateaus = told["sides"][0]["plateaus"].as_array().expect("a list").len();
+            assert_eq!(plateaus > 0, agree > 0, "{method} {stable}: {told}");
+            assert_eq!(run.stdout.matches("one ranking from").count(), plateaus, "{}", run.stdout);
         }
     }
+}
+
+#[test]
+fn the_edge_of_the_dampings_is_told() {
+    let folder = folder();
+    // The least helpful sample of the smallest damping is the bad one: its AUC there is 1.
+    let scores = folder.scores(&["--method", "exact", "--damping", "0.001"]);
+    let sum = |i: usize| scores.iter().map(|row| row[i]).sum::<f64>();
+    let worst = (0..40).min_by(|&a, &b| sum(a).total_cmp(&sum(b))).expect("40 samples");
+    folder.write_bytes("bad.txt", worst.to_string().as_bytes());
+    let args = ["--method", "exact", "--dampings", "0.001,100", "--known-bad", "bad.txt"];
+    let run = sweep(&folder, &args);
+    assert!(run.stdout.contains("recommended: --damping"), "{}", run.stdout);
+    assert!(run.stdout.contains("that was tried: try"), "{}", run.stdout);
 }
 
 #[test]
@@ -251,7 +232,7 @@ fn files_and_table_say_what_was_computed() {
     for needle in ["hyperinf: 40 training samples, 4 queries", "positive = helpful", "side rows; relative damping"] {
         assert!(run.stdout.contains(needle), "no {needle:?} in\n{}", run.stdout);
     }
-    assert!(run.stdout.contains("recommended, by rule of thumb: --gfim-side rows --damping"), "{}", run.stdout);
+    assert!(run.stdout.contains("no damping is recommended"), "{}", run.stdout);
     let run = sweep(&folder, &["--method", "exact", "--gfim-scale", "sum", "--dampings", "0.1,1"]);
     assert!(run.stderr.contains("--gfim-scale has no effect on the method exact"), "{run:?}");
 }

@@ -158,7 +158,7 @@ fn groups_are_scored_instead_of_samples() {
         assert_eq!(told["samples"], 6);
         let unit = told["unit"].as_str().expect("a text");
         let needle = if pool == "sum" { "if the whole group is left out" } else { "mean over the group's samples" };
-        assert!(unit.contains(needle) && unit.contains("score / samples = "), "{unit}");
+        assert!(unit.contains(needle) && unit.contains("score / samples is the change"), "{unit}");
         let text = folder.score(&args).stdout;
         assert!(text.contains("6 training samples") && text.contains("3 groups") && text.contains(needle), "{text}");
         let ids = ["book", "letter", "note"];

@@ -15,10 +15,12 @@ const LIST: u8 = 9;
 const STRUCT: u8 = 12;
 
 /// A page of a column.
-pub(super) struct Page {
+pub(super) struct Page<'a> {
     pub(super) dictionary: bool,
     /// Its size when it is unpacked, as it claims.
     pub(super) unpacked: u64,
+    /// What is compressed of it.
+    pub(super) packed: &'a [u8],
 }
 
 /// Refuses schemas that are deeper, or claim more columns, than the Parquet library survives.
@@ -32,13 +34,21 @@ pub(super) fn check_schema(contents: &[u8]) -> Result<(), DataError> {
 }
 
 /// The pages of a column, as far as their headers can be read.
-pub(super) fn pages(contents: &[u8], start: u64, length: u64) -> impl Iterator<Item = Page> {
+pub(super) fn pages(contents: &[u8], start: u64, length: u64) -> impl Iterator<Item = Page<'_>> {
     let range = usize::try_from(start).ok().zip(start.checked_add(length).and_then(|end| usize::try_from(end).ok()));
     let mut rest = range.and_then(|(start, end)| contents.get(start..end)).unwrap_or_default();
     std::iter::from_fn(move || {
         let mut header = Reader(rest);
-        let (mut kind, mut unpacked, mut packed) = (0, 0, 0);
+        let (mut kind, mut unpacked, mut packed, mut levels) = (0, 0, 0, 0_i64);
         header.fields(&mut |reader, field, id| match (field, id) {
+            // In a page of the second version the levels, of two lengths, come first and are not compressed.
+            (8, STRUCT) => reader.fields(&mut |reader, field, id| match (field, id) {
+                (5 | 6, I32) => {
+                    levels = levels.saturating_add(reader.integer()?);
+                    Some(())
+                }
+                _ => reader.skip(id, SKIPPED),
+            }),
             (1..=3, I32) => {
                 let value = reader.integer()?;
                 match field {
@@ -50,8 +60,10 @@ pub(super) fn pages(contents: &[u8], start: u64, length: u64) -> impl Iterator<I
             }
             _ => reader.skip(id, SKIPPED),
         })?;
-        rest = header.0.get(usize::try_from(packed).ok()?..)?;
-        Some(Page { dictionary: kind == 2, unpacked: u64::try_from(unpacked).unwrap_or(0) })
+        let page;
+        (page, rest) = header.0.split_at_checked(usize::try_from(packed).ok()?)?;
+        let packed = page.get(usize::try_from(levels).ok()?..)?;
+        Some(Page { dictionary: kind == 2, unpacked: u64::try_from(unpacked).unwrap_or(0), packed })
     })
 }
 

@@ -114,6 +114,14 @@ pub enum LoadError {
         /// The file named.
         file: String,
     },
+    /// The index leads to another folder.
+    #[error("`{}` names `{file}`, which is not the name of a file in its folder", path.display())]
+    IndexPath {
+        /// The index.
+        path: PathBuf,
+        /// The file named.
+        file: String,
+    },
     /// Two files hold a tensor of the same name.
     #[error("tensor `{name}` is in `{}` and in `{}`", first.display(), second.display())]
     Twice {

@@ -55,8 +55,8 @@ impl Shards {
             return Err(LoadError::Missing { path: folder.to_owned(), what: "weights", looked_for });
         }
         let index: Index = read_json(&path)?;
-        if let Some((name, file)) = index.weight_map.iter().find(|(_, file)| !is_file_name(file)) {
-            return Err(LoadError::Index { path, name: name.clone(), file: file.clone() });
+        if let Some(file) = index.weight_map.values().find(|file| !is_file_name(file)) {
+            return Err(LoadError::IndexPath { path, file: file.clone() });
         }
         let mut names: Vec<&String> = index.weight_map.values().collect();
         names.sort_unstable();

@@ -1,6 +1,6 @@
 use std::sync::OnceLock;
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use hyperinf_curvature::Curvature;
 use hyperinf_linalg::{largest, precise, ratios};
 
@@ -11,6 +11,8 @@ use crate::{Inverse, MatrixRun, Plan, Solution, SolveError, Work, certain_bound}
 
 /// Refinement rounds at most, each one product with `H` in f64.
 const REFINEMENTS: usize = 8;
+/// Below the tolerance rows in f64 are refined to this share of it.
+const FURTHER: f64 = 1e-6;
 
 /// An inverse with the matrix against which its rows are refined.
 pub(super) struct Prepared {
@@ -68,8 +70,15 @@ impl Attempt {
         Self { inverse: h.with_core(x), run }
     }
 
-    /// `X` for a goal, refined against `A` to the tolerance where there is one.
-    fn refined(&self, target: &Curvature, goal: &Tensor<2>, tolerance: Option<f64>) -> Result<Refined, SolveError> {
+    /// `X` for a goal, refined against `A` to the tolerance where there is one; `further` for an answer in f64.
+    fn refined(
+        &self,
+        target: &Curvature,
+        goal: &Tensor<2>,
+        tolerance: Option<f64>,
+        further: bool,
+    ) -> Result<Refined, SolveError> {
+        let tolerance = tolerance.map(|tolerance| if further { tolerance * FURTHER } else { tolerance });
         let correct = |rest: Tensor<2>| self.inverse.apply(rest.cast(self.run.dtype)).cast(goal.dtype());
 
         let mut x = correct(goal.clone());
@@ -98,7 +107,8 @@ impl Inverse for Prepared {
         check_rows(&v, self.target.parameters())?;
         let (dtype, tolerance) = (v.dtype(), self.tolerance());
         let goal = precise(v);
-        let mut refined = self.first.refined(&self.target, &goal, tolerance)?;
+        let further = dtype == DType::F64;
+        let mut refined = self.first.refined(&self.target, &goal, tolerance, further)?;
         let residual = largest(&refined.residuals);
         // NaN is in the rows; and a larger bound needs even more steps.
         let hopeless = residual.is_nan() || self.first.run.steps >= self.params.max_steps;
@@ -106,7 +116,7 @@ impl Inverse for Prepared {
             && !hopeless
             && let Some(second) = self.second()
         {
-            let again = second.refined(&self.target, &goal, tolerance)?;
+            let again = second.refined(&self.target, &goal, tolerance, further)?;
             if largest(&again.residuals) < residual {
                 refined = again;
             }

@@ -58,6 +58,7 @@ impl GradientWriter {
         };
         let sides = blocks.iter().map(|b| (b.name.clone(), b.rows, b.cols)).collect();
         let begin = Begin::new(key, samples, sides);
+        let mut of_placed = Resumption::default();
         if record.is_file()
             && placed.is_file()
             && let (Ok(file), Ok(log)) = (open_own(&placed), open_own(&record))
@@ -66,6 +67,7 @@ impl GradientWriter {
             if writer.adopt(&begin)? {
                 return Ok(writer);
             }
+            of_placed.restarted = writer.found.restarted.take();
         }
         let (path, journal) = (hidden("part"), hidden("journal"));
         let log = open_own(&journal)?;
@@ -75,6 +77,9 @@ impl GradientWriter {
         })?;
         let mut writer = at(path.clone(), journal, open_own(&path)?, log, false);
         writer.resume(&begin)?;
+        if writer.found == Resumption::default() {
+            writer.found = of_placed;
+        }
         Ok(writer)
     }
 
@@ -82,7 +87,14 @@ impl GradientWriter {
     fn adopt(&mut self, begin: &Begin) -> io::Result<bool> {
         let (header, starts, length) = header(&self.blocks, self.losses.len());
         self.starts = starts;
-        let Found::Batches(batches, _) = journal::read(&mut self.log, begin)? else { return Ok(false) };
+        let batches = match journal::read(&mut self.log, begin)? {
+            Found::Batches(batches, _) => batches,
+            Found::Useless(restart) => {
+                self.found.restarted = Some(restart);
+                return Ok(false);
+            }
+            Found::Nothing => return Ok(false),
+        };
         if self.file.metadata()?.len() != length || !self.has_header(&header) {
             return Ok(false);
         }
@@ -277,8 +289,9 @@ impl GradientWriter {
         if self.placed {
             return Ok(());
         }
-        fs::remove_file(&self.path)?;
-        fs::remove_file(&self.journal)
+        // Without its journal a file is begun again; a journal without its file would look like damage.
+        fs::remove_file(&self.journal)?;
+        fs::remove_file(&self.path)
     }
 }
 

@@ -1,0 +1,184 @@
+//! Memory: what a scoring needs, and what the system grants.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use hyperinf_gradients::Block;
+use hyperinf_scoring::{Gfim, Method, Options, Set, methods};
+
+use crate::source::BATCH;
+use crate::{GradientPair, Precision, StoreError};
+
+/// One GiB in bytes.
+const GIB: f64 = (1_u64 << 30) as f64;
+const F64: f64 = 8.0;
+
+/// The sizes that the memory of a scoring depends on.
+#[derive(Clone, Debug)]
+pub struct Sizes {
+    /// The blocks that are scored, projected if they are.
+    pub blocks: Vec<Block>,
+    /// Training samples.
+    pub train: usize,
+    /// Samples of the curvature.
+    pub curvature: usize,
+    /// Rows of queries.
+    pub queries: usize,
+    /// Dampings at once.
+    pub dampings: usize,
+    /// Bytes of a number of the gradients.
+    pub width: usize,
+    /// Whether gradients are projected as they are read.
+    pub projected: bool,
+}
+
+/// The approximate memory that a scoring needs, and the block for which it needs it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Need {
+    /// In bytes.
+    pub bytes: f64,
+    /// The largest block, or all merged.
+    pub block: Block,
+}
+
+impl Need {
+    /// In GiB.
+    pub fn gib(&self) -> f64 {
+        self.bytes / GIB
+    }
+}
+
+impl Sizes {
+    /// Those of stored gradients.
+    pub fn new(pair: &GradientPair, dampings: usize, device: &Device) -> Self {
+        let contrast = pair.contrast.as_ref().map_or(0, |matched| matched.file.samples());
+        Self {
+            blocks: pair.scored_blocks(),
+            train: pair.train.samples(),
+            curvature: pair.file(Set::Curvature).samples(),
+            queries: pair.query.file.samples() + contrast,
+            dampings,
+            width: if pair.precision(device) == Precision::Double { 8 } else { 4 },
+            projected: pair.projection.is_some(),
+        }
+    }
+
+    /// What these options need: the gradients of the largest block, its curvature with the inverse, the queries, and the
+    /// scores. Gradients count twice where they are held: the next block is read meanwhile, and norms take a copy.
+    pub fn needed(&self, options: &Options) -> Need {
+        let merged = Block::new("merged", 1, self.blocks.iter().map(Block::parameters).sum());
+        let blocks = if options.merged { std::slice::from_ref(&merged) } else { &self.blocks };
+        let of_block = |block: &Block| {
+            let gradients = |samples: usize| samples as f64 * block.parameters() as f64 * self.width as f64;
+            let streamed = (2.0 * gradients(self.train)).min(4.0 * BATCH as f64);
+            let rows = (self.queries * self.dampings) as f64 * block.parameters() as f64;
+            let curvature = match &options.method {
+                Method::Identity => 0.0,
+                Method::Inverse { storage, solver } => {
+                    let held = if storage.holds_samples(block, self.curvature) {
+                        let wide = if solver.widens_samples() { F64 / self.width as f64 } else { 0.0 };
+                        (2.0 + wide) * gradients(self.curvature)
+                    } else {
+                        0.0
+                    };
+                    held + storage.memory(block, self.curvature)
+                }
+            };
+            streamed.max(curvature) + gradients(self.queries) + 3.0 * F64 * rows
+        };
+        let (bytes, block) = blocks
+            .iter()
+            .map(|block| (of_block(block), block))
+            .fold((0.0, &merged), |most, next| if next.0 > most.0 { next } else { most });
+        let read = if self.projected { 2.0 * BATCH as f64 } else { 0.0 };
+        let scores = 3.0 * F64 * (self.queries * self.dampings) as f64 * self.train as f64;
+        Need { bytes: bytes + read + scores, block: block.clone() }
+    }
+
+    /// Fails if the options need more memory than `available` bytes, and names the methods that need less.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Memory`].
+    pub fn check(&self, options: &Options, available: Option<f64>) -> Result<(), StoreError> {
+        let Some(available) = available else { return Ok(()) };
+        let Need { bytes, block } = self.needed(options);
+        if bytes <= available {
+            return Ok(());
+        }
+        let fits = |named: &Options| {
+            let named = Options { merged: options.merged, ..named.clone() };
+            self.needed(&named).bytes <= available
+        };
+        let fitting =
+            methods().iter().filter(|method| !method.needs_captures() && fits(&method.options(Gfim::default())));
+        Err(StoreError::Memory {
+            block: block.name,
+            rows: block.rows,
+            cols: block.cols,
+            samples: self.curvature,
+            needed_gib: bytes / GIB,
+            available_gib: available / GIB,
+            fitting: fitting.map(|method| method.name).collect(),
+        })
+    }
+}
+
+/// The memory in bytes that this process may still take: the least of the system's free memory, of its control groups and
+/// of its limits on address space and data (`ulimit`); `None` where nothing is known.
+pub fn available() -> Option<f64> {
+    let free = field("/proc/meminfo", "MemAvailable");
+    let limits = [("Max address space", "VmSize"), ("Max data size", "VmData")];
+    let limits = limits.map(|(name, used)| Some((limit(name)? - field("/proc/self/status", used)?).max(0.0)));
+    [free, group()].into_iter().chain(limits).flatten().reduce(f64::min)
+}
+
+/// A soft limit of this process; `None` where there is none.
+fn limit(name: &str) -> Option<f64> {
+    let text = fs::read_to_string("/proc/self/limits").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// What the control groups of this process leave, those above it included; memory of cached files can be had back.
+fn group() -> Option<f64> {
+    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let number = |path: PathBuf| fs::read_to_string(path).ok()?.trim().parse::<f64>().ok();
+    let left = |folder: &Path, [most, used, cached]: [&str; 3]| {
+        let (most, used) = (number(folder.join(most))?, number(folder.join(used))?);
+        let statistics = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+        let cached = statistics.lines().find_map(|line| line.strip_prefix(cached)?.trim().parse::<f64>().ok());
+        Some((most - used + cached.unwrap_or(0.0)).max(0.0))
+    };
+    let groups = text.lines().filter_map(|line| {
+        let mut parts = line.splitn(3, ':');
+        let (controllers, path) = (parts.nth(1)?, parts.next()?.trim_start_matches('/'));
+        match controllers {
+            "" => Some(("/sys/fs/cgroup", path, ["memory.max", "memory.current", "inactive_file "])),
+            names if names.split(',').any(|name| name == "memory") => {
+                let files = ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "];
+                Some(("/sys/fs/cgroup/memory", path, files))
+            }
+            _ => None,
+        }
+    });
+    let all = groups.flat_map(|(root, path, files)| {
+        let root = Path::new(root);
+        // Within a container the path may be the host's: then only the root is there.
+        root.join(path)
+            .ancestors()
+            .take_while(|folder| folder.starts_with(root))
+            .map(Path::to_owned)
+            .map(move |folder| (folder, files))
+            .collect::<Vec<_>>()
+    });
+    all.filter_map(|(folder, files)| left(&folder, files)).reduce(f64::min)
+}
+
+/// A field of one of Linux' files, given there in kB, in bytes.
+fn field(file: &str, name: &str) -> Option<f64> {
+    let text = fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok().map(|kib| kib * 1024.0)
+}
