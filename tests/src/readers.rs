@@ -13,8 +13,8 @@ use burn::tensor::Device;
 use hyperinf::data::{Dataset, Format, LabelledText, ModelFiles, Passage, ReadOptions};
 use hyperinf::gradients::Block;
 use hyperinf::models::{
-    Adapter, ClassifierOptions, Limit, Message, TextTokenizer, gguf_tokenizer, llama2c_tokenizer, load_causal_lm,
-    load_classifier, load_gguf, load_llama2c,
+    Adapter, ClassifierOptions, Conversation, Limit, Message, TextTokenizer, gguf_tokenizer, llama2c_tokenizer,
+    load_causal_lm, load_classifier, load_gguf, load_llama2c,
 };
 use hyperinf::scoring::{Groups, MethodSpec, Set};
 use hyperinf::store::{GradientFile, GradientWriter, Precision, RunKey};
@@ -181,8 +181,8 @@ impl Scratch {
             shown(tokenizer.classification(text, None, 0, limit));
             shown(tokenizer.completion(text, text, limit));
         }
-        let messages = [Message::new("user", "The fox"), Message::new("assistant", "is <b>cold</b>.\n")];
-        shown(tokenizer.chat(&messages, limit));
+        let messages = vec![Message::new("user", "The fox"), Message::new("assistant", "is <b>cold</b>.\n")];
+        shown(tokenizer.chat(&Conversation::from(messages), limit));
         Ok(())
     }
 

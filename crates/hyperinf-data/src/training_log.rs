@@ -106,7 +106,6 @@ impl TrainingLog {
         let lines = lines.map_err(|source| StoreError::output(&self.part, source))?;
         Staged::new(path, |file| file.write_all(&lines).map_err(WriteError::Io))
     }
-
 }
 
 impl Drop for TrainingLog {
