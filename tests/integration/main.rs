@@ -52,6 +52,7 @@ mod projection;
 mod publication;
 mod quality;
 mod ranking;
+mod readers;
 mod reference;
 mod refusals;
 mod scales;

@@ -4,6 +4,7 @@ mod assets;
 mod ci;
 mod experiments;
 mod fixtures;
+mod fuzz;
 mod guide;
 mod licences;
 mod llvm;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
 
 fn dispatch(args: &[&str]) -> Result<(), Failure> {
     match args {
+        ["fuzz", rest @ ..] => return fuzz::run(rest),
         ["ci", rest @ ..] => return ci::run(&ci::skipped_steps(rest)?),
         ["test", rest @ ..] => run::status(&mut ci::test_command(rest)),
         ["matrix"] => matrix::run(),
