@@ -2,9 +2,11 @@
 
 mod architecture;
 mod changed_files;
+mod chat_templates;
 mod chebyshev;
 mod checkpoints;
 mod conformance;
+mod conversations;
 mod curvature;
 mod damaged;
 mod decoder;
@@ -48,6 +50,7 @@ mod peft_rules;
 mod positions;
 mod projection;
 mod publication;
+mod quality;
 mod ranking;
 mod reference;
 mod refusals;
@@ -63,6 +66,7 @@ mod sweep;
 mod tape;
 mod task_scores;
 mod tokenizer;
+mod tokenizer_files;
 mod training;
 mod uncertainty;
 mod variants;

@@ -137,6 +137,22 @@ fn an_interrupted_exchange_is_ended() {
         let expected: Vec<_> = expected.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
         assert_eq!(contents(folder.path()), expected, "{number}");
     }
+    // Killed before it began, or at the very end.
+    let folder = folder(&[("scores", "old")]);
+    fs::create_dir(folder.path().join(".hyperinf-results-empty1")).expect("writable");
+    drop(OutputFolder::new(folder.path(), &[], &[]).expect("writable"));
+    assert_eq!(contents(folder.path()), [("scores".to_owned(), "old".to_owned())]);
+    // Killed while it was removed.
+    for removed in [&["old"][..], &["old", "new"], &["old", "new", "current"]] {
+        let folder = exchange(&[], Some("new"));
+        for part in removed {
+            let part = folder.path().join(".hyperinf-results-Ab1234").join(part);
+            let _ = if part.is_symlink() { fs::remove_file(part) } else { fs::remove_dir_all(part) };
+        }
+        drop(OutputFolder::new(folder.path(), &[], &[]).expect("writable"));
+        let expected: Vec<_> = old.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        assert_eq!(contents(folder.path()), expected, "{removed:?}");
+    }
     // Ended after some names were files again.
     let folder = exchange(&all, Some("new"));
     fs::rename(folder.path().join(".hyperinf-results-Ab1234/new/scores"), folder.path().join("scores")).expect("moved");

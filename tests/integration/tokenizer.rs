@@ -176,8 +176,9 @@ fn texts_begin_as_the_model_takes_them() {
     for (begins, config, expected) in [
         (true, json!({}), true),
         (false, json!({}), false),
-        (true, json!({ "add_bos_token": false }), false),
-        (false, json!({ "add_bos_token": true }), true),
+        // The post-processor decides, as in transformers 5.
+        (true, json!({ "add_bos_token": false }), true),
+        (false, json!({ "add_bos_token": true }), false),
         (true, json!({ "add_bos_token": true }), true),
     ] {
         let tokenizer = lm_tokenizer(begins, config.clone());
@@ -207,7 +208,7 @@ fn messages(list: &[(&str, &str)]) -> Vec<Message> {
 #[test]
 fn the_assistants_messages_are_scored() {
     let tokenizer = lm_tokenizer(true, json!({ "chat_template": CHAT }));
-    let chat = messages(&[("user", "ho "), ("assistant", " hm"), ("user", "so"), ("assistant", "no")]);
+    let chat = messages(&[("user", "ho "), ("assistant", " hm"), ("user", "so"), ("assistant", "no")]).into();
     let sample = tokenizer.chat(&chat, ALL).expect("a valid conversation").sample;
     let text = tokenizer.decode(&sample.tokens).expect("known tokens");
     assert_eq!(text, "[user]ho;[assistant]hm;[user]so;[assistant]no;");
@@ -221,7 +222,7 @@ fn the_assistants_messages_are_scored() {
 fn conversations_that_cannot_be_scored_say_why() {
     let tokenizer = lm_tokenizer(true, json!({ "chat_template": CHAT }));
     let check = |tokenizer: &TextTokenizer, list: &[(&str, &str)], limit: Limit, expected: &str| {
-        let error = tokenizer.chat(&messages(list), limit).expect_err("it cannot be scored");
+        let error = tokenizer.chat(&messages(list).into(), limit).expect_err("it cannot be scored");
         assert!(error.to_string().contains(expected), "{error}");
     };
     check(&tokenizer, &[("user", "ho")], ALL, "none of the 1 messages has the role `assistant`");
@@ -229,14 +230,9 @@ fn conversations_that_cannot_be_scored_say_why() {
     check(&tokenizer, &[("user", "ho"), ("assistant", "hm")], Limit::Cut(10), "nothing of the completion is left");
     check(&lm_tokenizer(true, json!({})), &[("assistant", "hm")], ALL, "no chat template");
     let silent = json!([{ "role": "user", "content": "ho" }, { "role": "assistant", "content": null }]);
-    let silent: Vec<Message> = serde_json::from_value(silent).expect("messages");
-    let error = tokenizer.chat(&silent, ALL).expect_err("nothing is said").to_string();
-    assert!(error.contains("message 1 has a role, but neither content nor any other field"), "{error}");
+    let error = serde_json::from_value::<Vec<Message>>(silent).expect_err("nothing is said").to_string();
+    assert!(error.contains("`content` is missing"), "{error}");
     assert!(serde_json::from_value::<Message>(json!({ "role": "user", "text": "ho" })).is_err());
-    // Earlier answers lose their thoughts.
-    let forgetful = "{% for m in messages %}{{ m.content if loop.last else m.content.split('.')[-1] }}|{% endfor %}";
-    let forgetful = lm_tokenizer(true, json!({ "chat_template": forgetful }));
-    check(&forgetful, &[("user", "a"), ("assistant", "b.c"), ("user", "d")], ALL, "message 1 differently");
     let error = TextTokenizer::read(folder(&characters(true), &json!({ "chat_template": "{% if %}" })).path());
     assert!(error.expect_err("not a template").to_string().contains("chat template failed"));
 }
@@ -246,7 +242,7 @@ fn templates_may_use_what_transformers_gives_them() {
     let check = |template: &str, expected: &str| {
         let template = format!("{{% for m in messages %}}{{{{ m.content }}}}{{% endfor %}}{template}");
         let tokenizer = lm_tokenizer(false, json!({ "chat_template": template }));
-        let sample = tokenizer.chat(&messages(&[("user", "u"), ("assistant", "a")]), ALL).expect("valid").sample;
+        let sample = tokenizer.chat(&messages(&[("user", "u"), ("assistant", "a")]).into(), ALL).expect("valid").sample;
         assert_eq!(tokenizer.decode(&sample.tokens).expect("known tokens"), format!("ua{expected}"), "{template}");
     };
     let last = |body: &str| format!("{{% if messages | length == 2 %}}{body}{{% endif %}}");
@@ -260,7 +256,7 @@ fn templates_may_use_what_transformers_gives_them() {
 
 #[test]
 fn a_message_may_be_a_call_alone() {
-    let template = "{% for m in messages %}{% if m.content %}{{ m.content }}{% endif %}{% if m.content is none %}\
+    let template = "{% for m in messages %}{% if m.content %}{{ m.content }}{% endif %}{% if m.content is not defined %}\
                     {% for call in m.tool_calls %}<{{ call.name }}>{% endfor %}{% endif %}{% endfor %}";
     let tokenizer = lm_tokenizer(false, json!({ "chat_template": template }));
     let call = json!([
@@ -268,14 +264,14 @@ fn a_message_may_be_a_call_alone() {
         { "role": "assistant", "content": null, "tool_calls": [{ "name": "clock" }] },
     ]);
     let messages: Vec<Message> = serde_json::from_value(call).expect("messages");
-    let sample = tokenizer.chat(&messages, ALL).expect("valid").sample;
+    let sample = tokenizer.chat(&messages.into(), ALL).expect("valid").sample;
     assert_eq!(shown(&tokenizer, &sample).1, "<clock>");
 }
 
 #[test]
 fn a_template_of_its_own_file_comes_first() {
     let folder = folder(&characters(true), &json!({ "chat_template": CHAT, "bos_token": "<s>" }));
-    let chat = messages(&[("user", "x"), ("assistant", "y")]);
+    let chat = messages(&[("user", "x"), ("assistant", "y")]).into();
     let text = |folder: &Path| {
         let tokenizer = read(folder);
         tokenizer.decode(&tokenizer.chat(&chat, ALL).expect("valid").sample.tokens).expect("known tokens")

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod check;
 mod compare;
 mod converge;
 mod estimate;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use check::CheckArgs;
 pub(crate) use compare::CompareArgs;
 pub(crate) use converge::{ConvergeArgs, PrecisionArg};
 pub(crate) use estimate::EstimateArgs;
@@ -111,6 +113,13 @@ pub(crate) enum Command {
     ///   summary.json        means and spreads over the draws
     #[command(verbatim_doc_comment, after_help = examples::CONVERGE)]
     Converge(ConvergeArgs),
+    /// Show rows as a model gets them: their tokens, and which are part of the loss
+    ///
+    /// Reads a data set with the tokenizer of a model and prints the text of the first rows as it is tokenised: for a
+    /// language model with ⟦ ⟧ around the tokens that are part of the loss, for a classifier with the label. Fails with
+    /// exit code 3 at rows that cannot be used.
+    #[command(after_help = examples::CHECK)]
+    Check(CheckArgs),
     /// Show the contents of a file of gradients, and whether `score` can use it
     ///
     /// Reads only the header; with --numbers also every number, and fails at the first NaN or infinity. Exit code 3:

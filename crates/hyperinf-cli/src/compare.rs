@@ -22,6 +22,9 @@ use report::Summary;
 /// The method that all others are compared with, if it could be computed.
 const JUDGE: &str = "exact";
 
+/// The files that are written, the summary last.
+const FILES: [&str; 4] = ["methods.csv", "pairs.csv", "spearman.png", "summary.json"];
+
 /// The result of one method.
 struct Outcome {
     settings: Settings,
@@ -74,7 +77,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<(), CliError> {
         return Err(Usage::Value { flag: "--memory", expected: "positive", value }.into());
     }
     let inputs = [args.train_gradients.as_path(), args.query_gradients.as_path()];
-    let folder = OutputFolder::new(&args.out, &["methods.csv", "pairs.csv", "spearman.png", "summary.json"], &inputs)?;
+    let folder = OutputFolder::of_command("compare", &args.out, &FILES, &inputs)?;
     let mut pair = GradientPair::open(&args.train_gradients, &args.query_gradients)?;
     // Methods that need more than the limit are left out, one by one.
     pair.memory = Some(f64::INFINITY);
@@ -165,8 +168,7 @@ fn score(settings: &Settings, pair: &GradientPair, meter: &mut Meter) -> Result<
 
 fn write(folder: &OutputFolder, comparison: &Comparison<'_>, summary: &Summary) -> Result<(), CliError> {
     let (of_methods, of_pairs) = (summary.methods_table(), summary.pairs_table());
-    let [methods, pairs, picture, json] =
-        ["methods.csv", "pairs.csv", "spearman.png", "summary.json"].map(|n| folder.file(n));
+    let [methods, pairs, picture, json] = FILES.map(|n| folder.file(n));
     let methods = stage_csv(&methods, &of_methods.table())?;
     let pairs = stage_csv(&pairs, &of_pairs.table())?;
     let names: Vec<String> = comparison.computed().map(|(name, _)| name.to_owned()).collect();

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &ConvergeArgs) -> Result<(), CliError> {
     let sizes = config.sizes();
     let pictures: Vec<String> = sizes.iter().map(|s| format!("converge-d{}-n{}.png", s.dim, s.samples)).collect();
     let files: Vec<&str> = pictures.iter().map(String::as_str).chain(["converge.csv", "summary.json"]).collect();
-    let folder = OutputFolder::new(&args.out, &files, &[])?;
+    let folder = OutputFolder::of_command("converge", &args.out, &files, &[])?;
     let mut progress = None;
     let all = curves(&config, &device, &mut |at| {
         let bar = progress.get_or_insert_with(|| Progress::new("curves", at.total as u64));

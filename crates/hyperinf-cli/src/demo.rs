@@ -99,7 +99,7 @@ impl Files {
     fn new(args: &DemoArgs) -> Result<Self, CliError> {
         let folder = args.out.clone();
         let names = ["scores.parquet", "scores.csv", "summary.json"];
-        let locked = OutputFolder::new(&folder, &names, &[])?;
+        let locked = OutputFolder::of_command("demo", &folder, &names, &[])?;
         let [parquet, csv, summary] = names.map(|name| folder.join(name));
         Ok(Self { folder, _locked: locked, parquet, csv, summary })
     }

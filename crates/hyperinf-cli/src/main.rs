@@ -15,6 +15,7 @@
 //! | [`figure`] | figures as output files |
 //! | [`grid`] | tables that fit the terminal |
 //! | [`eval`] | `hyperinf eval`: methods compared with retraining |
+//! | [`check`] | `hyperinf check`: rows as a model gets them |
 //! | [`inspect`] | `hyperinf inspect`: the contents of a file of gradients |
 //! | [`methods`] | `hyperinf methods`: the list of methods |
 //! | [`models`] | short names of models |
@@ -28,6 +29,7 @@
 mod agreement;
 mod args;
 mod attribute;
+mod check;
 mod compare;
 mod converge;
 mod demo;
@@ -52,9 +54,11 @@ mod terminal;
 mod text;
 
 use std::io::{self, BufWriter, Write};
+use std::panic::{set_hook, take_hook};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
+use hyperinf::models::panics_are_errors;
 
 use args::{Cli, Command};
 use error::{CliError, Usage};
@@ -68,6 +72,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const WIDEST_HELP: usize = 100;
 
 fn main() -> ExitCode {
+    // A panic that becomes an error is reported as one.
+    let usual = take_hook();
+    set_hook(Box::new(move |info| {
+        if !panics_are_errors() {
+            usual(info);
+        }
+    }));
     interrupt::install();
     let width = grid::width().min(WIDEST_HELP);
     let matches = Cli::command().term_width(width).try_get_matches();
@@ -90,6 +101,7 @@ fn main() -> ExitCode {
         Command::Converge(args) => converge::run(args),
         Command::Sweep(args) => sweep::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Check(args) => check::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Methods(args) => methods::run(args),
         Command::Demo(args) => demo::run(args),

@@ -68,7 +68,7 @@ pub(crate) fn run(args: &SweepArgs) -> Result<(), CliError> {
     let mut inputs = vec![args.train_gradients.as_path(), args.query_gradients.as_path()];
     inputs.extend(args.known_bad.as_deref());
     inputs.extend(args.ids.inputs());
-    let folder = OutputFolder::new(&args.out, &FILES, &inputs)?;
+    let folder = OutputFolder::of_command("sweep", &args.out, &FILES, &inputs)?;
     let mut pair = GradientPair::open(&args.train_gradients, &args.query_gradients)?;
     pair.memory = args.memory.map(|gib| gib * GIB);
     let top_k = top_k(args.top_k, pair.train.samples())?;

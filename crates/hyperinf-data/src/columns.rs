@@ -3,6 +3,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::Number;
 
+use crate::conversations::messages;
 use crate::table::Table;
 use crate::{DataError, Reason};
 
@@ -15,7 +16,7 @@ use crate::{DataError, Reason};
 /// | `label` | `label`, `labels` | classification |
 /// | `prompt` | `prompt` | language modelling |
 /// | `completion` | `completion`, or the text after the prompt | language modelling |
-/// | `messages` | `messages` | language modelling |
+/// | `messages` | `messages`, `conversations` | language modelling |
 /// | `id` | none: rows are numbered from 0 | both kinds |
 ///
 /// A column that the file lacks is a [`DataError::NoColumn`].
@@ -62,6 +63,8 @@ pub struct Columns {
     pub roles: Vec<Role>,
     /// The column of ids; `None` if rows are numbered.
     pub id: Option<String>,
+    /// The columns of the file that are not read.
+    pub unread: Vec<String>,
 }
 
 /// The values of a row, of the columns that [`Content::roles`](crate::Content::roles) names.
@@ -150,7 +153,11 @@ impl Columns {
                 return Err(DataError::ColumnType { column: column.to_owned(), found: found.clone(), expected });
             }
         }
-        Ok(Self { roles, id })
+        let is_read = |column: &&String| {
+            id.as_ref() == Some(column) || roles.iter().any(|role| role.column.as_ref() == Some(column))
+        };
+        let unread = table.columns.iter().filter(|column| !is_read(column)).cloned().collect();
+        Ok(Self { roles, id, unread })
     }
 
     /// The columns that are read, each once.
@@ -243,18 +250,18 @@ impl Cells<'_> {
         }
     }
 
+    /// The value of a column; `None` if it has none in this row.
+    pub fn json(self, column: &str) -> Option<Json> {
+        self.value(column).ok().cloned()
+    }
+
     /// A conversation: a list of messages, at least one.
     ///
     /// # Errors
     ///
     /// If the column has no value in this row, another type, or an empty list.
     pub fn messages(self, column: &str) -> Result<Vec<Message>, Reason> {
-        let value = self.value(column)?;
-        let messages: Vec<Message> = serde_json::from_value(value.clone().into()).map_err(|error| {
-            let (column, found) = (column.to_owned(), value.type_name());
-            Reason::Messages { column, found, detail: error.to_string() }
-        })?;
-        if messages.is_empty() { Err(Reason::EmptyText { column: column.to_owned() }) } else { Ok(messages) }
+        messages(column, self.value(column)?)
     }
 
     fn value(&self, column: &str) -> Result<&Json, Reason> {

@@ -15,8 +15,7 @@ use crate::labels::Labels;
 use crate::model_files::ModelFiles;
 use crate::prediction::{Guess, Predicted, predict};
 use crate::quality::Quality;
-use crate::run::notify;
-use crate::samples::{LengthOptions, Samples};
+use crate::samples::{LengthOptions, Samples, notify};
 
 /// The evaluation of a model on rows: its loss, its accuracy or perplexity, and what it predicts for each row.
 ///
@@ -104,9 +103,10 @@ pub(crate) fn evaluate<K: Kind>(
     let rows = Dataset::<K::Content>::read(Set::Query, &run.rows, &run.read).map_err(failed)?;
     let adapter = files.adapter.as_deref().map(Adapter::read).transpose().map_err(files.of_adapter())?;
     let prepared = K::load(&files, adapter.as_ref(), &rows, device)?;
+    prepared.notify_of_tokenizer(observe);
     let limit = run.length.limit::<K>(&prepared.model, files.note().map(|note| note.max_length))?;
     let set = Samples::<K>::new(&prepared, rows, limit, run.read.skip_bad_rows)?;
-    notify(&set, observe);
+    notify(&prepared.processor, &set, observe);
     let Prepared { model, processor } = &prepared;
     let all: Vec<usize> = (0..set.samples.len()).collect();
     let predictions = predict(model, &set, &all, run.batch_size, observe)?;

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use hyperinf_models::TokenizerNotice;
 use hyperinf_store::{Restart, Resumption};
 
 use crate::quality::{ClassQuality, Quality, TokenQuality, Verdict};
@@ -93,6 +94,22 @@ pub enum Notice {
         /// The labels of the head.
         model: Vec<String>,
     },
+    /// Columns that are not read, although the conversations or their template have a use for them.
+    UnreadColumns {
+        /// The data set.
+        path: PathBuf,
+        /// The columns.
+        columns: Vec<String>,
+    },
+    /// A column that is given to a chat template that does not read it.
+    IdleColumn {
+        /// The data set.
+        path: PathBuf,
+        /// The column.
+        column: String,
+    },
+    /// How the tokenizer's files were read.
+    Tokenizer(TokenizerNotice),
     /// No side of any block is longer than the projection's rank.
     IdleProjection {
         /// The rank.
@@ -265,6 +282,16 @@ impl fmt::Display for Notice {
                 listed(data),
                 listed(model)
             ),
+            Self::UnreadColumns { path, columns } => write!(
+                f,
+                "columns of `{}` that a conversation could use are not read: {}; variables for the chat template go into a column `chat_template_kwargs`",
+                path.display(),
+                listed(columns)
+            ),
+            Self::IdleColumn { path, column } => {
+                write!(f, "column `{column}` of `{}` has no effect: the chat template does not read it", path.display())
+            }
+            Self::Tokenizer(notice) => notice.fmt(f),
             Self::IdleProjection { rank } => {
                 write!(f, "the projection to rank {rank} has no effect: no side of any block is longer")
             }

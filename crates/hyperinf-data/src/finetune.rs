@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use hyperinf_models::{
-    Adapter, Checkpoints, Evaluation, FinetuneConfig, LoraConfig, LoraScaling, ModelError, TrainConfig, adapt,
-    finetune_until as train, training_digest,
+    Adapter, Checkpoints, Evaluation, FinetuneConfig, LoraConfig, LoraScaling, ModelError, TOKENIZER_FILES,
+    TextTokenizer, TrainConfig, adapt, finetune_until as train, training_digest,
 };
 use hyperinf_scoring::Set;
 use hyperinf_store::{Staged, WriteError, publish, stage_json};
@@ -20,8 +20,8 @@ use crate::labels::Labels;
 use crate::model_files::{ModelFiles, Note, load_error};
 use crate::prediction::measure;
 use crate::recipe::Recipe;
-use crate::run::{notify, unchanged};
-use crate::samples::{LengthOptions, Samples};
+use crate::run::unchanged;
+use crate::samples::{LengthOptions, Samples, notify};
 use crate::stop::Stop;
 use crate::training_log::{self, TrainingLog};
 use crate::tuning::{TuningQuality, TuningSummary};
@@ -30,9 +30,20 @@ use crate::tuning::{TuningQuality, TuningSummary};
 pub(crate) const ADAPTER: &str = "adapter_config.json";
 /// The file of settings and figures.
 const SUMMARY: &str = "summary.json";
-/// All files that are written.
-pub(crate) const OUTPUTS: [&str; 5] =
-    [ADAPTER, "adapter_model.safetensors", "hyperinf.json", SUMMARY, training_log::NAME];
+/// All files that are written, the summary last.
+pub(crate) const OUTPUTS: [&str; 8] = [
+    ADAPTER,
+    "adapter_model.safetensors",
+    "hyperinf.json",
+    training_log::NAME,
+    TOKENIZER_FILES[0],
+    TOKENIZER_FILES[1],
+    TOKENIZER_FILES[2],
+    SUMMARY,
+];
+/// Files of an earlier tokenizer, which the new one may lack.
+const EARLIER: [&str; 4] =
+    ["chat_template.jinja", "chat_template.json", "special_tokens_map.json", "added_tokens.json"];
 /// The most training rows on which the trained model is measured.
 const MEASURED: usize = 1000;
 /// The folder of checkpoints in that of the adapter.
@@ -213,12 +224,13 @@ pub(crate) fn finetune<K: Kind>(
     let seed = run.recipe.seed;
     let prepared = K::load_base(files, &rows, seed, device, &mut |notice| observe(Event::Notice(notice)))?;
     files.check_unchanged()?;
+    prepared.notify_of_tokenizer(observe);
     let limit = run.length.limit::<K>(&prepared.model, None)?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
     let rows = samples(rows)?;
     let validation = validation.map(samples).transpose()?;
     for set in std::iter::once(&rows).chain(&validation) {
-        notify(set, observe);
+        notify(&prepared.processor, set, observe);
     }
     let Prepared { model, processor } = prepared;
     let given: Vec<&str> = run.targets.iter().map(String::as_str).collect();
@@ -234,6 +246,7 @@ pub(crate) fn finetune<K: Kind>(
     let batch = run.micro_batch.unwrap_or(config.schedule.batch_size);
     if let Some(adapter) = run.resumption(&config, || Ok(digest.clone()), observe)? {
         run.remove_checkpoints()?;
+        TrainingLog::new(&run.out, false).discard();
         let (parameters, tensors) = size(&adapter);
         let model = adapter.apply(model).map_err(load_error("adapter", run.out.display()))?;
         let mut quality = |set, most| measure(&model, set, labels.as_ref(), most, batch, observe);
@@ -319,6 +332,11 @@ pub(crate) fn finetune<K: Kind>(
         steps: tuned.steps,
         quality: &quality,
     };
+    // The rows were tokenized with it, and later ones must be too.
+    let tokenizer = K::tokenizer(&processor).map(TextTokenizer::to_files).transpose();
+    let tokenizer = tokenizer.map_err(|source| failed(source.into()))?.unwrap_or_default();
+    let tokenizer: Vec<(PathBuf, Vec<u8>)> =
+        tokenizer.into_iter().map(|(name, bytes)| (run.out.join(name), bytes)).collect();
     let (note_path, summary_path, log_path) = (Note::path(&run.out), run.out.join(SUMMARY), log.path());
     let files = adapter.files(&run.out).map_err(&failed)?;
     let mut staged = vec![stage_json(&note_path, &note)?, stage_json(&summary_path, &summary)?, log.stage(&log_path)?];
@@ -326,10 +344,16 @@ pub(crate) fn finetune<K: Kind>(
     for (path, bytes) in &files {
         staged.push(Staged::new(path, |file| file.write_all(bytes).map_err(WriteError::Io))?);
     }
+    for (path, bytes) in &tokenizer {
+        staged.insert(0, Staged::new(path, |file| file.write_all(bytes).map_err(WriteError::Io))?);
+    }
+    let stale =
+        EARLIER.iter().map(|name| run.out.join(name)).filter(|path| tokenizer.iter().all(|(new, _)| new != path));
     let loss = log.mean();
-    publish(staged, &[])?;
-    log.discard();
+    publish(staged, &stale.collect::<Vec<_>>())?;
+    // As long as there are checkpoints to resume from, the lines before them are needed.
     run.remove_checkpoints()?;
+    log.discard();
     Ok(Finetuned {
         parameters,
         tensors,

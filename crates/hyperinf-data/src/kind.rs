@@ -1,11 +1,12 @@
 use burn::tensor::Device;
 use hyperinf_gradients::Estimate;
 use hyperinf_models::{
-    Adaptable, Adapter, CheckpointNames, Limit, ModelKind, SampleModel, TokenizedSample, TrainConfig,
+    Adaptable, Adapter, CheckpointNames, Limit, ModelKind, SampleModel, TextTokenizer, TokenizedSample, TrainConfig,
 };
 use hyperinf_scoring::Amount;
 use hyperinf_store::OutputFolder;
 
+use crate::check::{self, Check, Checked};
 use crate::dataset::{Content, Dataset};
 use crate::evaluate::{self, Evaluate, Evaluated};
 use crate::event::Event;
@@ -74,6 +75,12 @@ pub trait Kind: Send + Sync + Sized + 'static {
         None
     }
 
+    /// The tokenizer of a kind that reads text.
+    fn tokenizer(processor: &Self::Processor) -> Option<&TextTokenizer> {
+        let _ = processor;
+        None
+    }
+
     /// The most tokens that the model accepts.
     fn positions(model: &Self::Model) -> usize;
 
@@ -87,6 +94,23 @@ pub trait Kind: Send + Sync + Sized + 'static {
         content: &Self::Content,
         limit: Limit,
     ) -> Result<TokenizedSample<<Self::Model as SampleModel>::Sample>, Reason>;
+
+    /// The tokens of a row, and whether each is part of the loss; without the model.
+    ///
+    /// # Errors
+    ///
+    /// If the row makes no sample.
+    fn tokens(
+        tokenizer: &TextTokenizer,
+        content: &Self::Content,
+        limit: Limit,
+    ) -> Result<TokenizedSample<Vec<(u32, bool)>>, Reason>;
+
+    /// What the user should know about how these rows are read.
+    fn row_notices(tokenizer: &TextTokenizer, data: &Dataset<Self::Content>) -> Vec<Notice> {
+        let _ = (tokenizer, data);
+        Vec::new()
+    }
 
     /// What the model predicts for samples, in one forward pass.
     ///
@@ -127,6 +151,14 @@ pub struct Prepared<K: Kind> {
     pub processor: K::Processor,
 }
 
+impl<K: Kind> Prepared<K> {
+    /// Reports how the tokenizer's files were read.
+    pub(crate) fn notify_of_tokenizer(&self, observe: &mut dyn FnMut(Event)) {
+        let notices = K::tokenizer(&self.processor).map_or(&[][..], TextTokenizer::notices);
+        notices.iter().for_each(|notice| observe(Event::Notice(Notice::Tokenizer(notice.clone()))));
+    }
+}
+
 /// A [`Kind`] without its types, for the list of all kinds.
 pub(crate) trait AnyKind: Sync {
     fn accepts(&self, kind: ModelKind) -> bool;
@@ -148,6 +180,8 @@ pub(crate) trait AnyKind: Sync {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Finetuned, RunError>;
+
+    fn check(&self, check: &Check, files: &ModelFiles, observe: &mut dyn FnMut(Event)) -> Result<Checked, RunError>;
 
     fn evaluate(
         &self,
@@ -183,6 +217,10 @@ impl<K: Kind> AnyKind for K {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Finetuned, RunError> {
         finetune::finetune::<K>(run, files, device, observe)
+    }
+
+    fn check(&self, check: &Check, files: &ModelFiles, observe: &mut dyn FnMut(Event)) -> Result<Checked, RunError> {
+        check::check::<K>(check, files, observe)
     }
 
     fn evaluate(

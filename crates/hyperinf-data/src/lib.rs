@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`Run`] | rows, a model and an adapter → gradients → scores: [`attribute`](Run::attribute), `detect`, `select` |
 //! | [`Finetune`] | rows and a model → an adapter |
+//! | [`Check`] | rows as a model gets them: tokens, and which of them are scored |
 //! | [`Evaluate`] | rows and a model → predictions and a [`Quality`] |
 //! | [`Dataset`] | reads JSON lines, JSON arrays, CSV, TSV and Parquet, with stable row ids and no silent loss |
 //! | [`Subset`] | writes a part of a data set in its own format |
@@ -30,7 +31,9 @@
 //! # }
 //! ```
 
+mod check;
 mod columns;
+mod conversations;
 mod cross_check;
 mod dataset;
 mod delimited;
@@ -72,7 +75,9 @@ pub use {
     burn, hyperinf_curvature, hyperinf_gradients, hyperinf_linalg, hyperinf_models, hyperinf_scoring, hyperinf_store,
 };
 
+pub use check::{Check, Checked, CheckedRow, Piece};
 pub use columns::{Cells, ColumnOptions, Columns, Header, Role};
+pub use conversations::ChatColumns;
 pub use cross_check::CrossCheck;
 pub use dataset::{Content, Dataset, ReadOptions, Row};
 pub use delimited::{CsvError, CsvFault};

@@ -3,7 +3,9 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use hyperinf_models::{Hub, LoadError, TextTokenizer, model_kind, open_regular, read_regular};
+use hyperinf_models::{
+    Hub, LoadError, TOKENIZER_FILES, TextTokenizer, TokenizerNotice, model_kind, open_regular, read_regular,
+};
 use hyperinf_store::FileStamp;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
@@ -15,6 +17,17 @@ use crate::labels::Labels;
 
 /// The file in an adapter's folder with settings that PEFT's format has no place for.
 const NOTE: &str = "hyperinf.json";
+
+/// Files of a tokenizer that are not enough without `tokenizer.json`.
+const TOKENIZER_PARTS: [&str; 7] = [
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "vocab.txt",
+    "tokenizer.model",
+];
 
 /// Files of a folder that decide what a model computes.
 const DECISIVE: [&str; 4] = [".safetensors", ".json", ".jinja", ".bin"];
@@ -111,18 +124,38 @@ impl ModelFiles {
         self.note.as_ref()
     }
 
-    /// The tokenizer that was given, or the model's own.
+    /// The tokenizer: the one that was given, else the one in the adapter's folder, else the model's own.
+    ///
+    /// Its notices say whether it differs from one that was left aside.
     ///
     /// # Errors
     ///
     /// If the file is missing or cannot be read.
     pub fn tokenizer(&self) -> Result<TextTokenizer, RunError> {
+        let read = |path: &Path| TextTokenizer::read(path).map_err(load_error("tokenizer of", path.display()));
+        let of_adapter = self.adapter.as_deref().filter(|folder| folder.join(TOKENIZER_FILES[0]).exists());
+        let used = self.tokenizer.as_deref().or(of_adapter);
         // llama2.c keeps it in a file next to the model, whose name does not follow from the model's.
-        if self.tokenizer.is_none() && self.path.is_file() && self.path.extension().is_some_and(|e| e == "bin") {
+        let apart = self.path.is_file() && self.path.extension().is_some_and(|e| e == "bin");
+        if used.is_none() && apart {
             return Err(RunError::NoTokenizer { model: self.name.clone() });
         }
-        let path = self.tokenizer.as_ref().unwrap_or(&self.path);
-        TextTokenizer::read(path).map_err(load_error("tokenizer of", path.display()))
+        let used = used.unwrap_or(&self.path);
+        let mut tokenizer = read(used)?;
+        let of_model = Some(self.path.as_path()).filter(|_| self.tokenizer.is_none() && !apart);
+        let other = of_adapter.filter(|other| *other != used).or(of_model.filter(|other| *other != used));
+        if let Some(folder) = self.adapter.as_deref().filter(|_| of_adapter.is_none() && self.tokenizer.is_none()) {
+            let there = TOKENIZER_PARTS.into_iter().filter(|name| folder.join(name).exists());
+            let files: Vec<String> = there.map(str::to_owned).collect();
+            if !files.is_empty() {
+                tokenizer.notice(TokenizerNotice::LeftAside { folder: folder.to_owned(), files });
+            }
+        }
+        // A model's own may be missing or unusable where the adapter brings one.
+        if let Some(other) = other.and_then(|other| TextTokenizer::read(other).ok()) {
+            tokenizer.compare(&other).map_err(|source| load_error("tokenizer of", used.display())(source.into()))?;
+        }
+        Ok(tokenizer)
     }
 
     /// Names the model in an error of its files.

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::str::Utf8Error;
 
-use hyperinf_models::TokenizeError;
+use hyperinf_models::{MessageError, TokenizeError};
 
 use crate::listed;
 
@@ -79,17 +79,23 @@ pub enum Reason {
         /// The type expected.
         expected: &'static str,
     },
-    /// A value that is not a list of messages.
-    #[error(
-        "column `{column}` holds {found}, expected a list of messages, each with the texts `role` and `content`: {detail}"
-    )]
-    Messages {
+    /// An entry of a conversation that is no message.
+    #[error("message {message} of column `{column}`: {error}")]
+    Message {
         /// The column's name.
         column: String,
-        /// The type found.
-        found: &'static str,
-        /// What is wrong.
-        detail: String,
+        /// The message, from 0.
+        message: usize,
+        /// Why.
+        error: MessageError,
+    },
+    /// A text that should hold JSON.
+    #[error("column `{column}` holds a text that is not JSON: {error}")]
+    NotJson {
+        /// The column's name.
+        column: String,
+        /// Why.
+        error: String,
     },
     /// An empty text, or only white space.
     #[error("column `{column}` is empty")]

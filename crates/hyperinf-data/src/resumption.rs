@@ -2,9 +2,9 @@
 
 use std::fs::{canonicalize, read_dir, remove_dir_all, symlink_metadata};
 use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use hyperinf_models::{Adapter, FinetuneConfig, FoundCheckpoints, ModelError};
+use hyperinf_models::{Adapter, FinetuneConfig, FoundCheckpoints, ModelError, TOKENIZER_FILES};
 use hyperinf_store::{OutputFolder, StoreError};
 
 use crate::event::{Event, Notice};
@@ -19,7 +19,9 @@ impl Finetune {
         let optional = [self.validation.as_deref(), self.tokenizer.as_deref()];
         let inputs: Vec<&Path> =
             [self.train.as_path(), Path::new(&self.model)].into_iter().chain(optional.into_iter().flatten()).collect();
-        let locked = OutputFolder::new(folder, &OUTPUTS, &inputs)?;
+        let read: Vec<PathBuf> = inputs.iter().flat_map(|input| TOKENIZER_FILES.map(|name| input.join(name))).collect();
+        let all: Vec<&Path> = inputs.iter().copied().chain(read.iter().map(PathBuf::as_path)).collect();
+        let locked = OutputFolder::of_command("finetune", folder, &OUTPUTS, &all)?;
         let checkpoints = folder.join(CHECKPOINTS);
         // The folder is removed at the end with everything in it.
         if let Ok(real) = canonicalize(&checkpoints)

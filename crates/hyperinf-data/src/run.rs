@@ -17,7 +17,7 @@ use crate::kind::{Kind, Prepared};
 use crate::model_files::ModelFiles;
 use crate::pattern::Pattern;
 use crate::prediction::{Prediction, predict};
-use crate::samples::{LengthOptions, Samples};
+use crate::samples::{LengthOptions, Samples, notify};
 use crate::scored::{ModelSamples, Scored};
 use crate::stop::Stop;
 use crate::{RunError, estimate};
@@ -38,7 +38,7 @@ const GENERATION: &str = "1";
 /// |---|---|---|---|
 /// | `model` | empty | a folder, a `.gguf` or llama2.c `.bin` file, or a name on the hub | |
 /// | `adapter` | `None` | the folder of the adapter whose gradients are scored | needed |
-/// | `tokenizer` | the model's | a folder with `tokenizer.json`, or a llama2.c vocabulary | |
+/// | `tokenizer` | the adapter's or model's | a folder with `tokenizer.json`, or a llama2.c vocabulary | |
 /// | `train`, `query` | empty | the rows: `.jsonl`, `.csv`, `.tsv` or `.parquet` | |
 /// | `read` | usual names | columns, and whether bad rows are skipped | |
 /// | `length` | the adapter's | how long rows may be | |
@@ -308,11 +308,12 @@ pub(crate) fn influence<K: Kind>(
     adapter.config.lora.dropout = 0.0;
     let prepared = K::load(&files, Some(&adapter), &train, device)?;
     files.check_unchanged()?;
+    prepared.notify_of_tokenizer(observe);
     let limit = run.length.limit::<K>(&prepared.model, files.note().map(|note| note.max_length))?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
     let (mut train, query) = (samples(train)?, samples(query)?);
-    notify(&train, observe);
-    notify(&query, observe);
+    notify(&prepared.processor, &train, observe);
+    notify(&prepared.processor, &query, observe);
     let Prepared { model, processor } = prepared;
     let device_name = if run.device_name.is_empty() { format!("{device:?}") } else { run.device_name.clone() };
     let key = RunKey::from([
@@ -379,19 +380,6 @@ fn predictions<K: Kind>(
     match of_losses.collect::<Option<Vec<_>>>() {
         Some(predictions) => Ok(predictions),
         None => predict(model, set, &(0..set.samples.len()).collect::<Vec<_>>(), run.batch_size, observe),
-    }
-}
-
-/// Reports rows that were left out or cut.
-pub(crate) fn notify<K: Kind>(set: &Samples<K>, observe: &mut dyn FnMut(Event)) {
-    let path = &set.data.path;
-    if !set.data.bad.is_empty() {
-        let (path, bad, total) = (path.clone(), set.data.bad.clone(), set.data.total);
-        observe(Event::Notice(Notice::LeftOut { path, bad, total }));
-    }
-    if let Some(first) = set.cut.first() {
-        let (path, rows, first) = (path.clone(), set.cut.len(), first.row);
-        observe(Event::Notice(Notice::Cut { path, rows, first }));
     }
 }
 

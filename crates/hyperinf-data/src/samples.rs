@@ -3,6 +3,7 @@ use serde::Serialize;
 use twox_hash::XxHash3_128;
 
 use crate::dataset::Dataset;
+use crate::event::{Event, Notice};
 use crate::kind::{Kind, Prepared};
 use crate::{Row, RunError};
 
@@ -102,4 +103,21 @@ pub(crate) fn by_length<M: SampleModel>(samples: &[M::Sample]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..samples.len()).collect();
     order.sort_by_key(|&sample| M::length(&samples[sample]));
     order
+}
+
+/// Reports rows that were left out or cut, and how the others are read.
+pub(crate) fn notify<K: Kind>(processor: &K::Processor, set: &Samples<K>, observe: &mut dyn FnMut(Event)) {
+    let path = &set.data.path;
+    let tokenizer = K::tokenizer(processor);
+    for notice in tokenizer.map(|tokenizer| K::row_notices(tokenizer, &set.data)).unwrap_or_default() {
+        observe(Event::Notice(notice));
+    }
+    if !set.data.bad.is_empty() {
+        let (path, bad, total) = (path.clone(), set.data.bad.clone(), set.data.total);
+        observe(Event::Notice(Notice::LeftOut { path, bad, total }));
+    }
+    if let Some(first) = set.cut.first() {
+        let (path, rows, first) = (path.clone(), set.cut.len(), first.row);
+        observe(Event::Notice(Notice::Cut { path, rows, first }));
+    }
 }

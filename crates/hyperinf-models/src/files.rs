@@ -18,6 +18,7 @@ mod load;
 mod open;
 mod own_head;
 mod pairs;
+pub(crate) mod panics;
 mod peft;
 mod peft_config;
 mod peft_files;
@@ -29,7 +30,10 @@ mod pieces;
 mod shards;
 mod sizes;
 mod tensors;
+mod tokenizer_class;
 mod tokenizer_files;
+mod tokenizer_limits;
+mod tokenizer_outside;
 pub(crate) mod weights;
 pub(crate) mod whole;
 
@@ -43,6 +47,7 @@ pub use load::{
 };
 pub use open::{open_regular, read_regular};
 pub use own_head::OwnHead;
+pub use panics::{Panicked, panics_are_errors};
 pub use peft::Adapter;
 pub use peft_config::{AdapterConfig, AdapterTask, TargetModules, TrainedTokens};
 pub use peft_settings::{ADAPTER_SETTINGS, AdapterSetting, Treatment};

@@ -43,6 +43,7 @@
 mod arch;
 mod error;
 mod files;
+mod template;
 mod text;
 mod training;
 
@@ -58,13 +59,15 @@ pub use arch::{
 pub use error::ModelError;
 pub use files::{
     ADAPTER_SETTINGS, Adapter, AdapterConfig, AdapterSetting, AdapterTask, CheckpointNames, ClassifierOptions,
-    FormatError, GgufVocabulary, Hub, LoadError, LoadReport, LoadedModel, ModelKind, OwnHead, TargetModules,
+    FormatError, GgufVocabulary, Hub, LoadError, LoadReport, LoadedModel, ModelKind, OwnHead, Panicked, TargetModules,
     TrainedTokens, Treatment, gguf_tokenizer, llama2c_tokenizer, load_causal_lm, load_classifier, load_encoder,
-    load_gguf, load_llama2c, load_weights, model_kind, open_regular, read_regular, weights,
+    load_gguf, load_llama2c, load_weights, model_kind, open_regular, panics_are_errors, read_regular, weights,
 };
+pub use template::TemplateError;
 pub use text::{
-    Json, LabelledBatch, Limit, LmBatch, LmSample, Message, Sample, SpecialTokens, TextTokenizer, TokenBatch,
-    TokenizeError, TokenizedSample, TokenizerSettings,
+    ChatSource, Conversation, Json, LabelledBatch, Limit, LmBatch, LmSample, Message, MessageError, Sample,
+    SpecialTokens, TOKENIZER_FILES, TextTokenizer, TokenBatch, TokenizeError, TokenizedSample, TokenizerNotice,
+    TokenizerSettings,
 };
 pub use training::{
     Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, FoundCheckpoints, Progress, RunDifference, TrainConfig,

@@ -1,16 +1,24 @@
 //! From text to samples and batches.
 
 mod chat;
-mod chat_functions;
 mod json;
 mod lm_batch;
+mod message;
 mod token_batch;
 mod tokenizer;
 mod tokenizer_error;
+mod tokenizer_growth;
+mod tokenizer_notice;
+mod tokenizer_saved;
 
-pub use chat::Message;
+pub use chat::{ChatSource, Conversation};
 pub use json::Json;
 pub use lm_batch::{LmBatch, LmSample};
+pub use message::{Message, MessageError};
 pub use token_batch::{LabelledBatch, Sample, TokenBatch};
+pub(crate) use tokenizer::around;
 pub use tokenizer::{Limit, SpecialTokens, TextTokenizer, TokenizedSample, TokenizerSettings};
 pub use tokenizer_error::TokenizeError;
+pub(crate) use tokenizer_growth::Growth;
+pub use tokenizer_notice::TokenizerNotice;
+pub use tokenizer_saved::TOKENIZER_FILES;

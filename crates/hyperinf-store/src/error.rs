@@ -158,6 +158,14 @@ pub enum StoreError {
         /// The path given.
         path: PathBuf,
     },
+    /// A summary in the folder is another command's, and would be lost.
+    #[error("`{path}` is the summary of another command, `{command}`")]
+    OtherSummary {
+        /// The summary.
+        path: PathBuf,
+        /// The command.
+        command: String,
+    },
     /// A file cannot be written.
     #[error("the output `{path}` cannot be written")]
     Output {

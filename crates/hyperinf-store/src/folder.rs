@@ -1,5 +1,7 @@
-use std::fs::{DirBuilder, create_dir_all, remove_dir};
+use std::fs::{DirBuilder, create_dir_all, read, remove_dir};
 use std::path::{Path, PathBuf};
+
+use serde_json::Value;
 
 use crate::temporary::{FolderLock, Live, remove_abandoned};
 use crate::{StoreError, check_output};
@@ -31,6 +33,24 @@ impl OutputFolder {
         remove_abandoned(path);
         let folder = Self { path: path.to_owned(), _lock: lock, _created: created };
         files.iter().try_for_each(|name| check_output(&folder.file(name), inputs))?;
+        Ok(folder)
+    }
+
+    /// [`OutputFolder::new`] for a command whose summary is the last of the files.
+    ///
+    /// # Errors
+    ///
+    /// As [`OutputFolder::new`], or [`StoreError::OtherSummary`] if a file of that name names another command.
+    pub fn of_command(command: &str, path: &Path, files: &[&str], inputs: &[&Path]) -> Result<Self, StoreError> {
+        let folder = Self::new(path, files, inputs)?;
+        if let Some(path) = files.last().map(|name| folder.file(name))
+            && let Ok(bytes) = read(&path)
+            && let Ok(summary) = serde_json::from_slice::<Value>(&bytes)
+            && let Some(found) = summary.get("command").and_then(Value::as_str)
+            && found != command
+        {
+            return Err(StoreError::OtherSummary { path, command: found.to_owned() });
+        }
         Ok(folder)
     }
 

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, hard_link, remove_dir_all, remove_file, rename, symlink_metadata};
+use std::fs::{self, File, hard_link, remove_dir, remove_dir_all, remove_file, rename, symlink_metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,8 @@ const LOCK: &str = "lock";
 const CURRENT: &str = "current";
 const OLD: &str = "old";
 const NEW: &str = "new";
+const NEXT: &str = "next";
+const LINK: &str = "link";
 
 /// Places files of one folder together, and removes files of an earlier result that the new one lacks.
 ///
@@ -112,12 +114,12 @@ impl Exchange {
         }
         sync_folder(&path);
         for name in names {
-            let made = path.join("link");
+            let made = path.join(LINK);
             link(&target(&path, name), &made)?;
             rename(made, folder.join(name))?;
         }
         sync_folder(folder);
-        let next = path.join("next");
+        let next = path.join(NEXT);
         link(Path::new(NEW), &next)?;
         rename(next, path.join(CURRENT))?;
         sync_folder(&path);
@@ -140,6 +142,10 @@ fn target(exchange: &Path, name: &OsStr) -> PathBuf {
 pub(crate) fn settle(folder: &Path, exchange: &Path) {
     if is_abandoned(&exchange.join(LOCK)) {
         finish(folder, exchange);
+    } else {
+        // The lock is the first thing in the folder and the last one: without it there is nothing to settle. A folder
+        // with anything in it stays.
+        let _ = remove_dir(exchange);
     }
 }
 
@@ -160,7 +166,13 @@ fn finish(folder: &Path, exchange: &Path) {
     sync_folder(folder);
     // What could not be done now is done by the next run.
     if whole {
-        let _ = remove_dir_all(exchange);
+        for part in [OLD, NEW] {
+            let _ = remove_dir_all(exchange.join(part));
+        }
+        for part in [CURRENT, NEXT, LINK, LOCK] {
+            let _ = remove_file(exchange.join(part));
+        }
+        let _ = remove_dir(exchange);
     }
 }
 

@@ -93,7 +93,7 @@ fn conversations_have_the_tokens_of_transformers() {
         let cases = cases(model);
         for case in cases.of_kind("chat") {
             let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).expect("they are messages");
-            let found = cases.tokenizer.chat(&messages, ENOUGH);
+            let found = cases.tokenizer.chat(&messages.into(), ENOUGH);
             let found = found.unwrap_or_else(|error| panic!("{model}, {}: {error}", case["text"])).sample;
             assert_eq!(found.tokens, numbers(&case["ids"]), "{model}, {}", case["text"]);
             assert_eq!(found.scored, marks(&case["scored"]), "{model}, {}", case["text"]);

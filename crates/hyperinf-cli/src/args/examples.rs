@@ -42,6 +42,11 @@ Examples:
   hyperinf converge
   hyperinf converge --dims 128,256 --samples 300 --draws 1 --out curves";
 
+pub(super) const CHECK: &str = "\
+Examples:
+  hyperinf check --model MODEL --data train.jsonl
+  hyperinf check --model MODEL --data chats.jsonl --rows 20 --skip-bad-rows";
+
 pub(super) const INSPECT: &str = "\
 Examples:
   hyperinf inspect train.safetensors

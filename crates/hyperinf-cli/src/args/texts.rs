@@ -12,7 +12,8 @@ pub(crate) struct ModelArgs {
     /// The model: a folder, a .gguf or llama2.c .bin file, a name on the hub, or minilm or smollm2.
     #[arg(long, value_name = "MODEL", display_order = 1, value_parser = known)]
     pub model: String,
-    /// The tokenizer: a folder with tokenizer.json, or a llama2.c vocabulary (.bin) [default: the model's own].
+    /// The tokenizer: a folder with tokenizer.json, or a llama2.c vocabulary (.bin) [default: that in the adapter's
+    /// folder, else the model's].
     #[arg(long, value_name = "PATH", help_heading = "Data")]
     pub tokenizer: Option<PathBuf>,
 }

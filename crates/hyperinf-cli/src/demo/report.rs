@@ -20,6 +20,7 @@ const JUDGE: &str = "hyperinf";
 
 #[derive(Serialize)]
 struct Summary<'a> {
+    command: &'static str,
     seed: u64,
     noise: f64,
     device: &'a str,
@@ -98,6 +99,7 @@ pub(super) fn write(demo: &Demo<'_>, files: &Files) -> std::result::Result<(), C
     let parquet = stage_parquet(&files.parquet, std::iter::once(table.clone()), &metadata)?;
     let csv = stage_csv(&files.csv, &table)?;
     let summary = Summary {
+        command: "demo",
         seed: demo.seed,
         noise: demo.noise,
         device: &demo.device,

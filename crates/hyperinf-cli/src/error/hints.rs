@@ -88,6 +88,7 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
     Some(match error {
         StoreError::Output { .. } => "choose a folder that exists and can be written",
         StoreError::OutputIsInput { .. } => "choose another name",
+        StoreError::OtherSummary { .. } => "choose another folder",
         StoreError::File { source, .. } => match source {
             FileError::Type { .. } => "leave out tensors that are not gradients, convert those that are",
             FileError::Rank { .. } => "write one tensor per layer, its first dimension the samples",

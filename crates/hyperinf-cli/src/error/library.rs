@@ -63,6 +63,7 @@ impl Library {
                 StoreError::Format { .. }
                 | StoreError::TableFormat { .. }
                 | StoreError::OutputIsInput { .. }
+                | StoreError::OtherSummary { .. }
                 | StoreError::Output { .. } => Class::Usage,
                 StoreError::Score(_)
                 | StoreError::Range { .. }

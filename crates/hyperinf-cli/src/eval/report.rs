@@ -19,12 +19,12 @@ use crate::to_stdout;
 
 const FILES: [&str; 2] = ["methods.csv", "summary.json"];
 const PICTURE: &str = "methods.png";
-/// All output files.
-pub(super) const OUTPUTS: [&str; 3] = [FILES[0], FILES[1], PICTURE];
+/// All output files, the summary last.
+pub(super) const OUTPUTS: [&str; 3] = [FILES[0], PICTURE, FILES[1]];
 
 /// The output folder, checked to be writable before anything is computed.
 pub(super) fn folder(args: &ResultArgs, truth: &str) -> Result<OutputFolder, CliError> {
-    Ok(OutputFolder::new(&args.folder(truth), &OUTPUTS, &[])?)
+    Ok(OutputFolder::of_command("eval", &args.folder(truth), &OUTPUTS, &[])?)
 }
 
 /// A result and what the program knows about it.
@@ -37,6 +37,7 @@ pub(super) struct Report<'a> {
 
 #[derive(Serialize)]
 struct Summary<'a> {
+    command: &'static str,
     hyperinf_version: &'static str,
     truth: &'static str,
     figure: &'static str,
@@ -116,6 +117,7 @@ impl Report<'_> {
         };
         let Evaluation { truth, figure, damping_kind, precision, findings, rows, seconds } = self.found;
         Summary {
+            command: "eval",
             hyperinf_version: env!("CARGO_PKG_VERSION"),
             truth,
             figure,

@@ -1,5 +1,6 @@
 //! The program `hyperinf` as a user meets it, on every device of the tests, and its reader of gradient files.
 
+mod check;
 mod compare;
 mod converge;
 mod cross_check;
@@ -34,4 +35,5 @@ mod sweep;
 mod terminal;
 mod text_errors;
 mod texts;
+mod tokenizers;
 mod variants;

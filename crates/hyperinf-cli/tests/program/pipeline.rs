@@ -40,7 +40,15 @@ fn an_encoder_from_rows_to_clean_rows() {
         finetune_encoder(&folder, &device);
         assert_eq!(
             folder.files_in("adapter"),
-            ["adapter_config.json", "adapter_model.safetensors", "hyperinf.json", "summary.json", "training_log.jsonl"]
+            [
+                "adapter_config.json",
+                "adapter_model.safetensors",
+                "hyperinf.json",
+                "summary.json",
+                "tokenizer.json",
+                "tokenizer_config.json",
+                "training_log.jsonl"
+            ]
         );
         assert_eq!(folder.json("adapter/hyperinf.json")["labels"]["names"], json!(["animal", "water"]));
         let log = folder.lines("adapter/training_log.jsonl");

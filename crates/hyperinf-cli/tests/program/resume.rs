@@ -247,4 +247,13 @@ fn every_command_keeps_its_summary() {
         let outputs = summary["outputs"].as_array().expect("a list");
         assert!(outputs.contains(&name.into()), "{outputs:?}");
     }
+    let before = folder.text("found/summary.json");
+    let eval: [&str; 9] = ["lds", "--methods", "identity", "--subsets", "2", "--seeds", "1", "--out", "found"];
+    let llama = ["--model", &crate::texts::model("bert"), "--train", "train.jsonl", "--truncate", "--out", "found"];
+    for (command, args) in [("eval", &eval[..]), ("finetune", &llama), ("demo", &["--out", "found"])] {
+        let run = folder.run(command, args);
+        assert_eq!(run.code, Some(2), "{command}: {run:?}");
+        assert!(run.stderr.contains("is the summary of another command, `attribute`"), "{command}: {}", run.stderr);
+        assert_eq!(folder.text("found/summary.json"), before, "{command}");
+    }
 }

@@ -8,8 +8,15 @@ use std::time::Duration;
 use crate::support::{Folder, hyperinf};
 use crate::texts::{completions, model, three_classes};
 
-const FILES: [&str; 5] =
-    ["adapter_config.json", "adapter_model.safetensors", "hyperinf.json", "summary.json", "training_log.jsonl"];
+const FILES: [&str; 7] = [
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "hyperinf.json",
+    "summary.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "training_log.jsonl",
+];
 
 fn folder() -> Folder {
     let folder = Folder::new();

@@ -192,6 +192,10 @@ impl Kind for TextClassification {
         Some(&processor.labels)
     }
 
+    fn tokenizer(processor: &LabelledProcessor) -> Option<&TextTokenizer> {
+        Some(&processor.tokenizer)
+    }
+
     fn positions(model: &EncoderClassifier) -> usize {
         model.encoder.config().max_tokens
     }
@@ -206,6 +210,16 @@ impl Kind for TextClassification {
         let found = tokenizer.classification(&content.text, content.pair.as_deref(), class, limit)?;
         known_tokens(&found.sample.tokens, model.encoder.config().vocabulary)?;
         Ok(found)
+    }
+
+    fn tokens(
+        tokenizer: &TextTokenizer,
+        content: &LabelledText,
+        limit: Limit,
+    ) -> Result<TokenizedSample<Vec<(u32, bool)>>, Reason> {
+        let found = tokenizer.classification(&content.text, content.pair.as_deref(), 0, limit)?;
+        let tokens = found.sample.tokens.into_iter().map(|token| (token, false)).collect();
+        Ok(TokenizedSample { sample: tokens, cut: found.cut })
     }
 
     fn predict(model: &EncoderClassifier, samples: &[&Sample]) -> Result<Vec<Prediction>, RunError> {

@@ -2,11 +2,12 @@ use burn::tensor::Device;
 use hyperinf_gradients::{Estimate, Tape, Task};
 use hyperinf_linalg::host;
 use hyperinf_models::{
-    Adapter, CausalLm, Limit, LmSample, Message, ModelKind, SampleModel, TextTokenizer, TokenizedSample, TrainConfig,
-    load_causal_lm,
+    Adapter, CausalLm, Conversation, Json, Limit, LmSample, Message, ModelKind, SampleModel, TextTokenizer,
+    TokenizedSample, TrainConfig, load_causal_lm,
 };
 
 use crate::columns::{Cells, Header, Role};
+use crate::conversations::ChatColumns;
 use crate::dataset::{Content, Dataset};
 use crate::kind::{Kind, Prepared, known_tokens};
 use crate::model_files::ModelFiles;
@@ -29,8 +30,8 @@ pub enum Passage {
     },
     /// A text that is predicted from its first token on.
     Text(String),
-    /// A conversation, whose assistant messages are predicted.
-    Messages(Vec<Message>),
+    /// A conversation: the assistant's messages are predicted, or those after its prompt.
+    Conversation(Conversation),
 }
 
 /// The columns of a [`Passage`].
@@ -42,6 +43,8 @@ pub enum PassageColumns {
         prompt: String,
         /// The column of the completion.
         completion: String,
+        /// Columns for a chat template, if both are lists of messages.
+        chat: ChatColumns,
     },
     /// A prompt, and a text that begins with it.
     Continued {
@@ -59,6 +62,8 @@ pub enum PassageColumns {
     Messages {
         /// The column of the messages.
         messages: String,
+        /// Columns for the chat template.
+        chat: ChatColumns,
     },
 }
 
@@ -69,9 +74,9 @@ impl Content for Passage {
         let options = header.options;
         // A column named for one form of content rules out the usual names of the others.
         let texts = options.text.is_some() || options.prompt.is_some() || options.completion.is_some();
-        let usual: &[&str] = if texts { &[] } else { &["messages"] };
+        let usual: &[&str] = if texts { &[] } else { &["messages", "conversations"] };
         if let Some(messages) = header.find("messages", &options.messages, usual)? {
-            return Ok(PassageColumns::Messages { messages });
+            return Ok(PassageColumns::Messages { messages, chat: ChatColumns::new(header) });
         }
         let prompt = header.find("prompt", &options.prompt, &["prompt"])?;
         // The column `prompt` is not the prompt if it is named as the text.
@@ -80,7 +85,9 @@ impl Content for Passage {
         let completion = header.find("completion", &options.completion, usual)?;
         let text = header.find("text", &options.text, &["text"])?;
         match (prompt, completion, text) {
-            (Some(prompt), Some(completion), _) => Ok(PassageColumns::Completion { prompt, completion }),
+            (Some(prompt), Some(completion), _) => {
+                Ok(PassageColumns::Completion { prompt, completion, chat: ChatColumns::new(header) })
+            }
             (Some(prompt), None, Some(text)) => Ok(PassageColumns::Continued { prompt, text }),
             (None, None, Some(text)) => Ok(PassageColumns::Text { text }),
             (None, Some(_), _) => Err(header.missing("the prompt", "prompt")),
@@ -91,21 +98,31 @@ impl Content for Passage {
 
     fn roles(columns: &PassageColumns) -> Vec<Role> {
         match columns {
-            PassageColumns::Completion { prompt, completion } => {
-                vec![Role::text("prompt", prompt), Role::text("completion", completion)]
+            PassageColumns::Completion { prompt, completion, chat } => {
+                let mut roles = vec![Role::text("prompt", prompt), Role::text("completion", completion)];
+                roles.extend(chat.roles());
+                roles
             }
             PassageColumns::Continued { prompt, text } => vec![Role::text("prompt", prompt), Role::text("text", text)],
             PassageColumns::Text { text } => vec![Role::text("text", text)],
-            PassageColumns::Messages { messages } => {
+            PassageColumns::Messages { messages, chat } => {
                 let expected = "lists of messages with role and content";
-                vec![Role { name: "messages", column: Some(messages.clone()), expected }]
+                let mut roles = vec![Role { name: "messages", column: Some(messages.clone()), expected }];
+                roles.extend(chat.roles());
+                roles
             }
         }
     }
 
     fn read(columns: &PassageColumns, cells: Cells<'_>) -> Result<Self, Reason> {
         Ok(match columns {
-            PassageColumns::Completion { prompt, completion: column } => {
+            PassageColumns::Completion { prompt, completion, chat } if is_list(cells, prompt) => {
+                let mut list = cells.messages(prompt)?;
+                let given = list.len();
+                list.extend(cells.messages(completion)?);
+                Self::Conversation(chat.conversation(cells, list, Some(given))?)
+            }
+            PassageColumns::Completion { prompt, completion: column, .. } => {
                 let (prompt, completion) = (cells.any_text(prompt)?, cells.any_text(column)?);
                 if completion.trim().is_empty() {
                     return Err(Reason::EmptyCompletion { column: column.clone() });
@@ -124,7 +141,9 @@ impl Content for Passage {
                 Self::Completion { prompt, completion }
             }
             PassageColumns::Text { text } => Self::Text(cells.text(text)?),
-            PassageColumns::Messages { messages } => Self::Messages(cells.messages(messages)?),
+            PassageColumns::Messages { messages, chat } => {
+                Self::Conversation(chat.conversation(cells, cells.messages(messages)?, None)?)
+            }
         })
     }
 
@@ -132,14 +151,30 @@ impl Content for Passage {
         match self {
             Self::Completion { prompt, completion } => format!("{prompt}{completion}"),
             Self::Text(text) => text.clone(),
-            Self::Messages(messages) => {
-                let line = |m: &Message| format!("{}: {}", m.role, m.content.as_deref().unwrap_or_default());
-                let lines: Vec<String> = messages.iter().map(line).collect();
+            Self::Conversation(conversation) => {
+                let line = |message: &Message| format!("{}: {}", message.role(), message.text());
+                let lines: Vec<String> = conversation.messages.iter().map(line).collect();
                 lines.join("\n")
             }
         }
     }
 }
+
+fn tokenize(tokenizer: &TextTokenizer, content: &Passage, limit: Limit) -> Result<TokenizedSample<LmSample>, Reason> {
+    Ok(match content {
+        Passage::Completion { prompt, completion } => tokenizer.completion(prompt, completion, limit),
+        Passage::Text(text) => tokenizer.text(text, limit),
+        Passage::Conversation(conversation) => tokenizer.chat(conversation, limit),
+    }?)
+}
+
+/// TRL's conversations in two columns.
+fn is_list(cells: Cells<'_>, column: &str) -> bool {
+    matches!(cells.json(column), Some(Json::Array(_)))
+}
+
+/// Columns next to a conversation that change what it says, whatever the template.
+const OF_CONVERSATIONS: [&str; 1] = ["system"];
 
 impl Kind for LanguageModel {
     type Model = CausalLm;
@@ -182,19 +217,46 @@ impl Kind for LanguageModel {
         Ok(Prepared { model, processor: files.tokenizer()? })
     }
 
+    fn tokenizer(processor: &TextTokenizer) -> Option<&TextTokenizer> {
+        Some(processor)
+    }
+
     fn positions(model: &CausalLm) -> usize {
         model.decoder().config().max_tokens
     }
 
     fn sample(prepared: &Prepared<Self>, content: &Passage, limit: Limit) -> Result<TokenizedSample<LmSample>, Reason> {
         let Prepared { model, processor: tokenizer } = prepared;
-        let found = match content {
-            Passage::Completion { prompt, completion } => tokenizer.completion(prompt, completion, limit),
-            Passage::Text(text) => tokenizer.text(text, limit),
-            Passage::Messages(messages) => tokenizer.chat(messages, limit),
-        }?;
+        let found = tokenize(tokenizer, content, limit)?;
         known_tokens(&found.sample.tokens, model.decoder().config().vocabulary)?;
         Ok(found)
+    }
+
+    fn tokens(
+        tokenizer: &TextTokenizer,
+        content: &Passage,
+        limit: Limit,
+    ) -> Result<TokenizedSample<Vec<(u32, bool)>>, Reason> {
+        let TokenizedSample { sample, cut } = tokenize(tokenizer, content, limit)?;
+        Ok(TokenizedSample { sample: sample.tokens.into_iter().zip(sample.scored).collect(), cut })
+    }
+
+    fn row_notices(tokenizer: &TextTokenizer, data: &Dataset<Passage>) -> Vec<Notice> {
+        let is_chat = data.rows.iter().any(|row| matches!(row.content, Passage::Conversation(_)));
+        let Some(variables) = tokenizer.chat_variables().filter(|_| is_chat) else {
+            return Vec::new();
+        };
+        let mut notices = Vec::new();
+        let read = |column: &&String| variables.contains(*column) || OF_CONVERSATIONS.contains(&column.as_str());
+        let columns: Vec<String> = data.columns.unread.iter().filter(read).cloned().collect();
+        if !columns.is_empty() {
+            notices.push(Notice::UnreadColumns { path: data.path.clone(), columns });
+        }
+        let idle = |role: &&Role| ["tools", "documents"].contains(&role.name) && !variables.contains(role.name);
+        for column in data.columns.roles.iter().filter(idle).filter_map(|role| role.column.clone()) {
+            notices.push(Notice::IdleColumn { path: data.path.clone(), column });
+        }
+        notices
     }
 
     fn predict(model: &CausalLm, samples: &[&LmSample]) -> Result<Vec<Prediction>, RunError> {

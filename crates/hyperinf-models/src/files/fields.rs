@@ -19,6 +19,20 @@ impl Fields {
         Ok(Self { path: path.to_owned(), prefix: "", map: read_json(path)? })
     }
 
+    /// The settings of a file that does not exist.
+    pub(crate) fn empty(path: &Path) -> Self {
+        Self { path: path.to_owned(), prefix: "", map: Map::new() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All settings as they are in the file.
+    pub(crate) fn map(&self) -> &Map<String, Value> {
+        &self.map
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&Value> {
         self.map.get(name).filter(|value| !value.is_null())
     }
@@ -63,7 +77,11 @@ impl Fields {
     }
 
     pub(crate) fn flag(&self, name: &str, default: bool) -> Result<bool, LoadError> {
-        Ok(self.convert(name, "true or false", Value::as_bool)?.unwrap_or(default))
+        Ok(self.optional_flag(name)?.unwrap_or(default))
+    }
+
+    pub(crate) fn optional_flag(&self, name: &str) -> Result<Option<bool>, LoadError> {
+        self.convert(name, "true or false", Value::as_bool)
     }
 
     pub(crate) fn text(&self, name: &str) -> Result<Option<String>, LoadError> {

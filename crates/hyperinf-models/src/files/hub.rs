@@ -129,12 +129,13 @@ mod fetch {
     const ADAPTER: &str = "adapter_model.safetensors";
     const INDEX: &str = "model.safetensors.index.json";
     /// The files to download besides weights, where they exist.
-    const SMALL: [&str; 7] = [
+    const SMALL: [&str; 8] = [
         "config.json",
         "adapter_config.json",
         "tokenizer.json",
         "tokenizer_config.json",
         "special_tokens_map.json",
+        "added_tokens.json",
         "chat_template.jinja",
         "chat_template.json",
     ];

@@ -1,31 +1,56 @@
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-use tokenizers::Tokenizer;
+use serde_json::{Map, Value};
+use tokenizers::{
+    AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer,
+};
 
 use super::fields::Fields;
 use super::load::{is_gguf, is_llama2c, read_json};
 use super::open::read_regular;
+use super::panics::guarded;
+use super::tokenizer_class::Class;
+use super::tokenizer_limits;
+use super::tokenizer_outside::{Added, Outside, added_tokens, document};
+use crate::text::{Growth, around};
 use crate::{
-    GgufVocabulary, LoadError, SpecialTokens, TextTokenizer, TokenizerSettings, gguf_tokenizer, llama2c_tokenizer,
+    ChatSource, GgufVocabulary, LoadError, SpecialTokens, TextTokenizer, TokenizerNotice, TokenizerSettings,
+    gguf_tokenizer, llama2c_tokenizer,
 };
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl TextTokenizer {
     /// The tokenizer of a model: in its folder, its `.gguf` file, or a llama2.c vocabulary (`.bin`).
     ///
-    /// A folder must hold `tokenizer.json`. Special tokens come from `tokenizer_config.json`, `special_tokens_map.json`
-    /// or `config.json`, the chat template from `chat_template.jinja`, `chat_template.json` or
-    /// `tokenizer_config.json`.
+    /// A folder must hold `tokenizer.json`. The tokens are those of transformers 5 and its `AutoTokenizer`: the class in
+    /// `tokenizer_config.json`, or else that of the model in `config.json`, decides what is taken from `tokenizer.json`
+    /// and which settings have an effect; `added_tokens_decoder`, `special_tokens_map.json` and `added_tokens.json` add
+    /// tokens. Special tokens come from these files or `config.json`, the chat template from `chat_template.jinja`,
+    /// `tokenizer_config.json` or `chat_template.json`. Dropout is switched off. What differs from the files is in
+    /// [`notices`](Self::notices).
     ///
     /// # Errors
     ///
-    /// If there is no `tokenizer.json`, or a file cannot be read.
+    /// If there is no `tokenizer.json`, a file cannot be read, a setting is not understood, or a file gives a token
+    /// another id than transformers does. A panic of the library that reads `tokenizer.json` is an error.
     pub fn read(path: &Path) -> Result<Self, LoadError> {
+        let file = Some(path.to_owned());
+        let failed = |source: Failure| LoadError::Tokenizer { path: path.to_owned(), source };
         if is_gguf(path) {
-            let GgufVocabulary { tokenizer, bos, eos, add_bos, chat_template, .. } = gguf_tokenizer(path)?;
+            let read = guarded(|| gguf_tokenizer(path)).map_err(|error| failed(Box::new(error)))??;
+            let GgufVocabulary { tokenizer, bos, eos, add_bos, chat_template, .. } = read;
             let special = SpecialTokens { bos, eos, pad: None };
-            let settings = TokenizerSettings { special, add_bos: Some(add_bos), chat_template, no_segments: false };
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let chat_template = chat_template.map(|default| ChatSource { file: name, ..default.into() });
+            let settings = TokenizerSettings {
+                special,
+                add_bos: Some(add_bos),
+                chat_template,
+                file,
+                ..TokenizerSettings::default()
+            };
             return Ok(Self::new(tokenizer, settings)?);
         }
         if is_llama2c(path) {
@@ -33,9 +58,11 @@ impl TextTokenizer {
             let settings = TokenizerSettings {
                 special: SpecialTokens { bos, eos, pad: None },
                 add_bos: Some(true),
+                file,
                 ..TokenizerSettings::default()
             };
-            return Ok(Self::new(llama2c_tokenizer(path)?, settings)?);
+            let tokenizer = guarded(|| llama2c_tokenizer(path)).map_err(|error| failed(Box::new(error)))??;
+            return Ok(Self::new(tokenizer, settings)?);
         }
         Self::of_folder(path)
     }
@@ -47,35 +74,158 @@ impl TextTokenizer {
                 "`tokenizer.json` (a vocabulary alone, as in `vocab.txt` or `tokenizer.model`, is not enough)";
             return Err(LoadError::Missing { path: folder.to_owned(), what: "tokenizer", looked_for });
         }
-        let bytes = read_regular(&path).map_err(|source| LoadError::File { path: path.clone(), source })?;
-        let tokenizer =
-            Tokenizer::from_bytes(bytes).map_err(|source| LoadError::Tokenizer { path: path.clone(), source })?;
-        let read = |name: &str| -> Result<Option<Fields>, LoadError> {
-            let path = folder.join(name);
-            if path.exists() { Fields::read(&path).map(Some) } else { Ok(None) }
-        };
-        let files = [read("tokenizer_config.json")?, read("special_tokens_map.json")?];
-        let model = read("config.json")?;
+        let outside = Outside::read(folder)?;
+        let config = &outside.config;
+        let mut file = document(&path)?;
+        let class = Class::of(&outside, &file)?;
+        tokenizer_limits::check(&path, &file)?;
+        let mut notices = Vec::new();
+        let dropout = file.get_mut("model").and_then(|model| model.get_mut("dropout")).map(Value::take);
+        if let Some(dropout) = dropout.filter(|dropout| !dropout.is_null() && dropout.as_f64() != Some(0.0)) {
+            notices.push(TokenizerNotice::Dropout { path: path.clone(), dropout: dropout.to_string() });
+        }
+        let padding = file.get("padding").and_then(|padding| padding["pad_token"].as_str()).map(str::to_owned);
+        class.rebuild(&path, &mut file, &outside, &mut notices)?;
+        let own = added_tokens(&path, file.remove("added_tokens").unwrap_or_default())?;
+        let added = outside.added(&own, class)?;
+        let before: &[(u32, AddedToken)] = if class == Class::AsIs { &own } else { &[] };
+        let mut tokenizer = guarded(|| build(file, before, &added.tokens))
+            .map_err(|error| Box::new(error) as Failure)
+            .flatten()
+            .map_err(|source| LoadError::Tokenizer { path: path.clone(), source })?;
+        check_ids(&tokenizer, &path, before, &added, config)?;
+        if let Some(processor) = class.post_processor(&tokenizer, &outside)? {
+            tokenizer.with_post_processor(Some(processor));
+        }
+        tokenizer.set_encode_special_tokens(config.flag("split_special_tokens", false)?);
+
         let token = |name: &str| {
-            let text = files.iter().flatten().find_map(|file| file.get(&format!("{name}_token")).and_then(token_text));
-            let number =
-                || model.as_ref().and_then(|model| model.get(&format!("{name}_token_id"))).and_then(token_number);
+            let text = added.named.get(&format!("{name}_token"));
+            let number = || outside.model.get(&format!("{name}_token_id")).and_then(token_number);
             text.and_then(|text| tokenizer.token_to_id(text)).or_else(number)
         };
-        let special = SpecialTokens { bos: token("bos"), eos: token("eos"), pad: token("pad") };
-        let config = &files[0];
-        let add_bos = config.as_ref().and_then(|config| config.get("add_bos_token")).and_then(Value::as_bool);
-        let inputs = config.as_ref().and_then(|config| config.get("model_input_names")).and_then(Value::as_array);
-        let no_segments = inputs.is_some_and(|names| !names.iter().any(|name| name == "token_type_ids"));
-        let chat_template = chat_template(folder, config.as_ref())?;
-        let settings = TokenizerSettings { special, add_bos, no_segments, chat_template };
+        let padding = padding.and_then(|text| tokenizer.token_to_id(&text));
+        let pad = if added.named.contains_key("pad_token") { token("pad") } else { padding.or_else(|| token("pad")) };
+        let special = SpecialTokens { bos: token("bos"), eos: token("eos"), pad };
+        ignored(&tokenizer, &outside, class, special, &mut notices)?;
+        let inputs = config.get("model_input_names").and_then(Value::as_array);
+        let segments = inputs.map_or(class.segments(), |names| names.iter().any(|name| name == "token_type_ids"));
+        let settings = TokenizerSettings {
+            special,
+            add_bos: None,
+            no_segments: !segments,
+            chat_template: chat_template(folder, Some(config))?,
+            file: Some(path),
+            notices,
+            config: config.map().clone(),
+        };
         Ok(Self::new(tokenizer, settings)?)
     }
 }
 
-/// The text of a special token, which is stored as a string or as an object with its properties.
-fn token_text(value: &Value) -> Option<&str> {
-    value.as_str().or_else(|| value.get("content").and_then(Value::as_str))
+/// The tokenizer of a `tokenizer.json`, with added tokens of its own and from elsewhere.
+fn build(mut file: Map<String, Value>, own: &[(u32, AddedToken)], added: &[AddedToken]) -> Result<Tokenizer, Failure> {
+    let mut take = |name: &str| file.remove(name).unwrap_or_default();
+    let version = take("version");
+    if version != "1.0" {
+        return Err(format!("its `version` is {version}, but only \"1.0\" can be read").into());
+    }
+    let mut model = take("model");
+    let model = match model.get("type").and_then(Value::as_str) {
+        // Without the copies that `ModelWrapper` makes of a large vocabulary.
+        Some("BPE") => {
+            model.as_object_mut().map(|model| model.remove("type"));
+            ModelWrapper::BPE(serde_json::from_value(model)?)
+        }
+        _ => serde_json::from_value(model)?,
+    };
+    let mut tokenizer = Tokenizer::new(model);
+    tokenizer.with_normalizer(serde_json::from_value::<Option<NormalizerWrapper>>(take("normalizer"))?)?;
+    tokenizer.with_pre_tokenizer(serde_json::from_value::<Option<PreTokenizerWrapper>>(take("pre_tokenizer"))?);
+    tokenizer.with_post_processor(serde_json::from_value::<Option<PostProcessorWrapper>>(take("post_processor"))?);
+    tokenizer.with_decoder(serde_json::from_value::<Option<DecoderWrapper>>(take("decoder"))?);
+    let growth = Growth::new(tokenizer.get_normalizer());
+    let own = own.iter().map(|(_, token)| token);
+    own.clone().chain(added).filter(|token| token.normalized).try_for_each(|token| growth.check(&token.content))?;
+    tokenizer.add_tokens(own.cloned())?;
+    tokenizer.add_tokens(added.iter().cloned())?;
+    Ok(tokenizer)
+}
+
+/// Fails if a file gives an added token another id than it has.
+fn check_ids(
+    tokenizer: &Tokenizer,
+    path: &Path,
+    own: &[(u32, AddedToken)],
+    added: &Added,
+    config: &Fields,
+) -> Result<(), LoadError> {
+    let wrong = |id: u32, text: &str| tokenizer.token_to_id(text).filter(|&other| other != id);
+    let refuse = |path: &Path, field: String, id: u32, text: &str, other: u32| LoadError::Field {
+        path: path.to_owned(),
+        field,
+        found: format!("{id} for `{text}`"),
+        expected: format!("{other}, the id that transformers gives it,"),
+    };
+    for (id, token) in own {
+        if let Some(other) = wrong(*id, &token.content) {
+            return Err(refuse(path, "added_tokens".to_owned(), *id, &token.content, other));
+        }
+    }
+    for (id, text, file, field) in &added.ids {
+        if let Some(other) = wrong(*id, text) {
+            return Err(refuse(&config.path().with_file_name(file), field.clone(), *id, text, other));
+        }
+    }
+    Ok(())
+}
+
+/// Notices settings that ask for something else than what is done, as in transformers 5.
+fn ignored(
+    tokenizer: &Tokenizer,
+    outside: &Outside,
+    class: Class,
+    special: SpecialTokens,
+    notices: &mut Vec<TokenizerNotice>,
+) -> Result<(), LoadError> {
+    let config = &outside.config;
+    let mut push = |field: &str, because| {
+        let found = config.get(field).map(Value::to_string).unwrap_or_default();
+        let path = config.path().to_owned();
+        notices.push(TokenizerNotice::Ignored { path, field: field.to_owned(), found, because });
+    };
+    let (before, after) = around(tokenizer.get_post_processor())?;
+    for (field, token, tokens) in [("add_bos_token", special.bos, &before), ("add_eos_token", special.eos, &after)] {
+        let added = token.is_some_and(|token| tokens.contains(&token));
+        if config.optional_flag(field)?.is_some_and(|wanted| wanted != added) {
+            push(field, "the post-processor of `tokenizer.json` decides, as in transformers 5");
+        }
+    }
+    if config.text("truncation_side")?.is_some_and(|side| side == "left") {
+        push("truncation_side", "long rows are cut at their end");
+    }
+    if class == Class::AsIs {
+        let parts = serde_json::to_string(&(tokenizer.get_normalizer(), tokenizer.get_pre_tokenizer()));
+        let parts = parts.unwrap_or_default().to_lowercase();
+        for (field, traces) in [
+            ("do_lower_case", &["\"lowercase\":true", "\"type\":\"lowercase\""][..]),
+            (
+                "add_prefix_space",
+                &[
+                    "\"add_prefix_space\":true",
+                    "\"prepend_scheme\":\"always",
+                    "\"prepend_scheme\":\"first",
+                    "\"prepend\":",
+                ],
+            ),
+        ] {
+            let done = traces.iter().any(|trace| parts.contains(trace));
+            if config.optional_flag(field)?.is_some_and(|wanted| wanted != done) {
+                push(field, "`tokenizer.json` decides with a tokenizer of its class, as in transformers 5");
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The id of a special token; of several, the first.
@@ -84,26 +234,39 @@ fn token_number(value: &Value) -> Option<u32> {
     value.as_u64().and_then(|number| u32::try_from(number).ok())
 }
 
-fn chat_template(folder: &Path, config: Option<&Fields>) -> Result<Option<String>, LoadError> {
-    let path = folder.join("chat_template.jinja");
+fn chat_template(folder: &Path, config: Option<&Fields>) -> Result<Option<ChatSource>, LoadError> {
+    let source = |file: &str, default: &str| Some(ChatSource { file: file.to_owned(), ..default.to_owned().into() });
+    let file = "chat_template.jinja";
+    let path = folder.join(file);
     if path.exists() {
-        return read_regular(&path)
-            .and_then(|bytes| String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)))
-            .map(Some)
-            .map_err(|source| LoadError::File { path, source });
+        let read = |path: PathBuf| {
+            read_regular(&path)
+                .and_then(|bytes| String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)))
+                .map_err(|source| LoadError::File { path, source })
+        };
+        let default = read(path)?;
+        let path = folder.join("additional_chat_templates/tool_use.jinja");
+        let tool_use = if path.exists() { Some(read(path)?) } else { None };
+        return Ok(Some(ChatSource { file: file.to_owned(), default, tool_use }));
     }
-    let path = folder.join("chat_template.json");
-    if path.exists() {
-        let value: Value = read_json(&path)?;
-        return Ok(value.get("chat_template").and_then(Value::as_str).map(str::to_owned));
-    }
+    let file = "tokenizer_config.json";
     let Some(value) = config.and_then(|config| config.get("chat_template")) else {
+        let file = "chat_template.json";
+        let path = folder.join(file);
+        if path.exists() {
+            let value: Value = read_json(&path)?;
+            return Ok(value.get("chat_template").and_then(Value::as_str).and_then(|text| source(file, text)));
+        }
         return Ok(None);
     };
     // A list holds named templates; the one for conversations is `default`.
-    let named = |list: &Vec<Value>| {
-        let default = list.iter().find(|entry| entry.get("name").and_then(Value::as_str) == Some("default"))?;
-        default.get("template").and_then(Value::as_str).map(str::to_owned)
+    let Some(list) = value.as_array() else {
+        return Ok(value.as_str().and_then(|text| source(file, text)));
     };
-    Ok(value.as_str().map(str::to_owned).or_else(|| value.as_array().and_then(named)))
+    let named = |name: &str| {
+        let entry = list.iter().find(|entry| entry.get("name").and_then(Value::as_str) == Some(name))?;
+        entry.get("template").and_then(Value::as_str).map(str::to_owned)
+    };
+    let tool_use = named("tool_use");
+    Ok(named("default").map(|default| ChatSource { file: file.to_owned(), default, tool_use }))
 }

@@ -1,10 +1,15 @@
+use std::collections::BTreeSet;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use tokenizers::utils::truncation::{TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings};
-use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, Tokenizer};
+use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, Token, Tokenizer};
 
-use super::chat::ChatTemplate;
-use crate::{LmSample, Message, Sample, TokenizeError};
+use super::chat::{ChatSource, ChatTemplate, Conversation};
+use super::tokenizer_growth::Growth;
+use super::tokenizer_saved::Saved;
+use crate::files::panics::guarded;
+use crate::{Json, LmSample, Sample, TokenizeError, TokenizerNotice};
 
 /// The most tokens of a sample, including special tokens, and what happens to longer ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +55,7 @@ pub struct SpecialTokens {
 /// |---|---|---|
 /// | [`classification`](Self::classification) | a text or a pair, with the special tokens of the tokenizer | – |
 /// | [`completion`](Self::completion) | BOS if the model uses it, prompt, completion, EOS | completion and EOS |
-/// | [`text`](Self::text) | BOS if the model uses it, the text | all but the first token |
+/// | [`text`](Self::text) | the text, with the special tokens of the tokenizer | all but the first token |
 /// | [`chat`](Self::chat) | the messages, written by the chat template | the assistant's messages |
 ///
 /// EOS is added if the tokenizer has one and the completion does not end in it. Special tokens spelled out in a text
@@ -58,13 +63,20 @@ pub struct SpecialTokens {
 #[derive(Clone, Debug)]
 pub struct TextTokenizer {
     /// Without post-processor, truncation and padding, so that offsets refer to the text.
-    tokenizer: Tokenizer,
-    post_processor: Option<PostProcessorWrapper>,
+    pub(super) tokenizer: Tokenizer,
+    pub(super) post_processor: Option<PostProcessorWrapper>,
     special: SpecialTokens,
     /// The tokens before a text for a language model.
-    prefix: Vec<u32>,
-    segments: bool,
+    pub(super) prefix: Vec<u32>,
+    /// The tokens after a text for a language model.
+    pub(super) suffix: Vec<u32>,
+    pub(super) segments: bool,
     chat: Option<ChatTemplate>,
+    growth: Growth,
+    /// The file to name in errors.
+    pub(super) file: Option<PathBuf>,
+    pub(super) notices: Vec<TokenizerNotice>,
+    pub(super) saved: Saved,
 }
 
 /// Settings that come with a tokenizer.
@@ -76,8 +88,14 @@ pub struct TokenizerSettings {
     pub add_bos: Option<bool>,
     /// Whether all segments are 0, as for models without a segment embedding.
     pub no_segments: bool,
-    /// The chat template in Jinja.
-    pub chat_template: Option<String>,
+    /// The chat templates.
+    pub chat_template: Option<ChatSource>,
+    /// The file to name in errors.
+    pub file: Option<PathBuf>,
+    /// What was noticed when the files were read.
+    pub notices: Vec<TokenizerNotice>,
+    /// The settings of `tokenizer_config.json`, written again by [`TextTokenizer::to_files`].
+    pub config: serde_json::Map<String, serde_json::Value>,
 }
 
 impl TextTokenizer {
@@ -92,17 +110,23 @@ impl TextTokenizer {
         tokenizer.with_post_processor(None::<PostProcessorWrapper>);
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(TokenizeError::Tokenizer)?;
-        let TokenizerSettings { special, add_bos, no_segments, chat_template } = settings;
-        let prefix = match (add_bos, special.bos) {
-            (Some(true), Some(bos)) => vec![bos],
-            (Some(false), _) => Vec::new(),
-            _ => leading_special(&tokenizer, post_processor.as_ref())?,
-        };
-        let text_of = |token: Option<u32>| token.and_then(|token| tokenizer.id_to_token(token));
-        let chat = chat_template
-            .map(|source| ChatTemplate::new(&source, text_of(special.bos), text_of(special.eos), text_of(special.pad)))
-            .transpose()?;
-        Ok(Self { tokenizer, post_processor, special, prefix, segments: !no_segments, chat })
+        let TokenizerSettings { special, add_bos, no_segments, chat_template, file, notices, config } = settings;
+        let (mut prefix, suffix) = guarded(|| around(post_processor.as_ref())).map_err(panicked)??;
+        match (add_bos, special.bos) {
+            (Some(true), Some(bos)) => prefix = vec![bos],
+            (Some(false), _) => prefix.clear(),
+            _ => {}
+        }
+        let template = chat_template.as_ref().map(|source| source.default.clone());
+        let tool_use = chat_template.as_ref().and_then(|source| source.tool_use.clone());
+        let saved = Saved { config, template, tool_use };
+        let tokens = [("bos_token", special.bos), ("eos_token", special.eos), ("pad_token", special.pad)];
+        let text_of = |(name, token): (_, Option<u32>)| Some((name, Json::String(tokenizer.id_to_token(token?)?)));
+        let texts = tokens.into_iter().filter_map(text_of).collect();
+        let chat = chat_template.map(|source| ChatTemplate::new(&source, texts)).transpose()?;
+        let growth = Growth::new(tokenizer.get_normalizer());
+        let segments = !no_segments;
+        Ok(Self { tokenizer, post_processor, special, prefix, suffix, segments, chat, growth, file, notices, saved })
     }
 
     /// The sample of a text, or a pair of texts, and its class.
@@ -139,7 +163,7 @@ impl TextTokenizer {
         }
         let (tokens, mut segments) = match &self.post_processor {
             Some(processor) => {
-                let whole = processor.process(first, second, true).map_err(TokenizeError::Tokenizer)?;
+                let whole = self.run(|| processor.process(first, second, true).map_err(TokenizeError::Tokenizer))?;
                 (whole.get_ids().to_vec(), whole.get_type_ids().to_vec())
             }
             None => {
@@ -177,10 +201,9 @@ impl TextTokenizer {
         let encoding = self.encode(&format!("{prompt}{completion}"))?;
         let mut tokens = self.prefix.clone();
         tokens.extend(encoding.get_ids());
-        if let Some(eos) = self.special.eos
-            && tokens.last() != Some(&eos)
-        {
-            tokens.push(eos);
+        let end = if self.suffix.is_empty() { self.special.eos.as_slice() } else { &self.suffix };
+        if !tokens.ends_with(end) {
+            tokens.extend(end);
         }
         let inside = encoding.get_offsets().iter().position(|&(_, end)| end > prompt.len());
         let first = self.prefix.len() + inside.unwrap_or(encoding.len());
@@ -188,7 +211,8 @@ impl TextTokenizer {
         finish(tokens, scored, limit)
     }
 
-    /// The sample of a text; the loss is over every token but the first. No EOS is added.
+    /// The sample of a text; the loss is over every token but the first. EOS ends it only if the tokenizer's
+    /// post-processor adds one.
     ///
     /// # Errors
     ///
@@ -196,26 +220,43 @@ impl TextTokenizer {
     pub fn text(&self, text: &str, limit: Limit) -> Result<TokenizedSample<LmSample>, TokenizeError> {
         let mut tokens = self.prefix.clone();
         tokens.extend(self.encode(text)?.get_ids());
+        tokens.extend(&self.suffix);
         let scored = vec![true; tokens.len()];
         finish(tokens, scored, limit)
     }
 
     /// The sample of a conversation, written by the chat template; the loss is over the assistant's messages.
     ///
-    /// An assistant's message is the text between its prompt (`add_generation_prompt`) and the next message, including
-    /// the marks that end it but not those that begin it. No special tokens are added to the template's text.
+    /// An assistant's message is what the template marks with `generation`. Without such marks it is the text between
+    /// its prompt (`add_generation_prompt`) and the next message, including the marks that end it but not those that
+    /// begin it. Messages of weight 0 are left out. Of a conversation with a prompt, all after the prompt is scored.
+    /// No special tokens are added to the template's text.
     ///
     /// # Errors
     ///
-    /// If there is no template, it fails, or it writes a message differently depending on later ones; if no message is
-    /// the assistant's; if there are too many tokens, or cutting leaves nothing to predict.
-    pub fn chat(&self, messages: &[Message], limit: Limit) -> Result<TokenizedSample<LmSample>, TokenizeError> {
+    /// If there is no template, it fails, or it is not clear what it writes for a message; if no message is scored; if
+    /// there are too many tokens, or cutting leaves nothing to predict.
+    pub fn chat(&self, conversation: &Conversation, limit: Limit) -> Result<TokenizedSample<LmSample>, TokenizeError> {
         let template = self.chat.as_ref().ok_or(TokenizeError::NoChatTemplate)?;
-        let (text, spans) = template.conversation(messages)?;
+        let (text, spans) = template.conversation(conversation)?;
         let encoding = self.encode(&text)?;
         let covers = |span: &Range<usize>, (start, end): (usize, usize)| end > span.start && start < span.end;
         let scored = encoding.get_offsets().iter().map(|&offsets| spans.iter().any(|span| covers(span, offsets)));
         finish(encoding.get_ids().to_vec(), scored.collect(), limit)
+    }
+
+    /// A conversation as the chat template writes it; with `prompt`, up to where an answer would begin.
+    ///
+    /// # Errors
+    ///
+    /// If there is no template, or it fails.
+    pub fn chat_text(&self, conversation: &Conversation, prompt: bool) -> Result<String, TokenizeError> {
+        self.chat.as_ref().ok_or(TokenizeError::NoChatTemplate)?.text(conversation, prompt)
+    }
+
+    /// The variables that the chat template reads and does not set; `None` without a template.
+    pub fn chat_variables(&self) -> Option<BTreeSet<String>> {
+        self.chat.as_ref().map(ChatTemplate::variables)
     }
 
     /// The tokens of a text, without special tokens.
@@ -244,7 +285,16 @@ impl TextTokenizer {
     ///
     /// If the tokenizer fails.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, TokenizeError> {
-        self.tokenizer.decode(tokens, true).map_err(TokenizeError::Tokenizer)
+        self.run(|| self.tokenizer.decode(tokens, true).map_err(TokenizeError::Tokenizer))
+    }
+
+    /// The text of tokens, with special tokens.
+    ///
+    /// # Errors
+    ///
+    /// If the tokenizer fails.
+    pub fn spell(&self, tokens: &[u32]) -> Result<String, TokenizeError> {
+        self.run(|| self.tokenizer.decode(tokens, false).map_err(TokenizeError::Tokenizer))
     }
 
     /// The special tokens.
@@ -257,23 +307,47 @@ impl TextTokenizer {
         self.tokenizer.get_vocab_size(true)
     }
 
+    /// What should be known about how the tokenizer's files were read.
+    pub fn notices(&self) -> &[TokenizerNotice] {
+        &self.notices
+    }
+
+    /// Adds a notice about how the tokenizer was chosen.
+    pub fn notice(&mut self, notice: TokenizerNotice) {
+        self.notices.push(notice);
+    }
+
     fn encode(&self, text: &str) -> Result<Encoding, TokenizeError> {
-        self.tokenizer.encode(text, false).map_err(TokenizeError::Tokenizer)
+        self.run(|| {
+            self.growth.check(text)?;
+            self.tokenizer.encode(text, false).map_err(TokenizeError::Tokenizer)
+        })
+    }
+
+    /// Runs code that may panic, and names the file in its errors.
+    fn run<T>(&self, work: impl FnOnce() -> Result<T, TokenizeError>) -> Result<T, TokenizeError> {
+        guarded(work).map_err(panicked).flatten().map_err(|error| match &self.file {
+            Some(path) => TokenizeError::InFile { path: path.clone(), source: Box::new(error) },
+            None => error,
+        })
     }
 }
 
-/// The special tokens that a post-processor puts before a text.
-fn leading_special(
-    tokenizer: &Tokenizer,
-    post_processor: Option<&PostProcessorWrapper>,
-) -> Result<Vec<u32>, TokenizeError> {
+fn panicked(error: crate::Panicked) -> TokenizeError {
+    TokenizeError::Tokenizer(Box::new(error))
+}
+
+/// The special tokens that a post-processor puts before and after a text.
+pub(crate) fn around(post_processor: Option<&PostProcessorWrapper>) -> Result<(Vec<u32>, Vec<u32>), TokenizeError> {
     let Some(processor) = post_processor else {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), Vec::new()));
     };
-    let text = tokenizer.encode("a", false).map_err(TokenizeError::Tokenizer)?;
+    let text = Encoding::from_tokens(vec![Token::new(0, "a".to_owned(), (0, 1))], 0);
     let whole = processor.process(text, None, true).map_err(TokenizeError::Tokenizer)?;
-    let leading = whole.get_special_tokens_mask().iter().take_while(|&&special| special == 1).count();
-    Ok(whole.get_ids()[..leading].to_vec())
+    let (ids, special) = (whole.get_ids(), whole.get_special_tokens_mask());
+    let first = special.iter().take_while(|&&special| special == 1).count();
+    let last = special[first..].iter().rev().take_while(|&&special| special == 1).count();
+    Ok((ids[..first].to_vec(), ids[ids.len() - last..].to_vec()))
 }
 
 /// The number of tokens to cut off.

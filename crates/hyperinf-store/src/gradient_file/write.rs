@@ -277,8 +277,9 @@ impl GradientWriter {
         if self.placed {
             return Ok(());
         }
-        fs::remove_file(&self.path)?;
-        fs::remove_file(&self.journal)
+        // Without its journal a file is begun again; a journal without its file would look like damage.
+        fs::remove_file(&self.journal)?;
+        fs::remove_file(&self.path)
     }
 }
 

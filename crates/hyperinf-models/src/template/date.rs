@@ -1,49 +1,10 @@
-//! Functions that chat templates call and Jinja lacks.
-
-use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use minijinja::value::Kwargs;
-use minijinja::{Error, ErrorKind, Value};
-use serde::Serialize;
-use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
-
-/// A value as Python's `json.dumps` writes it with `ensure_ascii=False`; `indent` may be given.
-pub(crate) fn to_json(value: &Value, options: &Kwargs) -> Result<Value, Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    let mut text = Vec::new();
-    let written = match indent {
-        Some(width) => {
-            let spaces = vec![b' '; width];
-            value.serialize(&mut Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(&spaces)))
-        }
-        None => value.serialize(&mut Serializer::with_formatter(&mut text, PythonFormatter)),
-    };
-    let fail = |error: String| Error::new(ErrorKind::BadSerialization, error);
-    written.map_err(|error| fail(error.to_string()))?;
-    String::from_utf8(text).map(Value::from_safe_string).map_err(|error| fail(error.to_string()))
-}
-
-/// Python's format, `{"a": 1, "b": [2, 3]}`: a space after every comma and colon.
-struct PythonFormatter;
-
-impl Formatter for PythonFormatter {
-    fn begin_array_value<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        writer.write_all(b": ")
-    }
-}
+use super::error::{Outcome, fail};
 
 /// A day of the Gregorian calendar.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Date {
+pub(super) struct Date {
     year: i64,
     month: usize,
     day: i64,
@@ -68,7 +29,7 @@ const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursd
 const SECONDS_PER_DAY: u64 = 86_400;
 
 impl Date {
-    pub(crate) fn of(time: SystemTime) -> Self {
+    pub(super) fn of(time: SystemTime) -> Self {
         let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let mut days = (seconds / SECONDS_PER_DAY) as i64;
         let weekday = ((days + 4) % 7) as usize;
@@ -86,7 +47,7 @@ impl Date {
     }
 
     /// The date in a format of C's `strftime`. Times of day are refused.
-    pub(crate) fn format(self, format: &str) -> Result<String, Error> {
+    pub(super) fn format(self, format: &str) -> Outcome<String> {
         let mut text = String::new();
         let mut characters = format.chars();
         while let Some(character) = characters.next() {
@@ -107,8 +68,7 @@ impl Date {
                 Some('%') => text.push('%'),
                 other => {
                     let code = other.map(String::from).unwrap_or_default();
-                    let reason = format!("strftime_now does not know `%{code}`");
-                    return Err(Error::new(ErrorKind::InvalidOperation, reason));
+                    return fail(format!("strftime_now does not know `%{code}`"));
                 }
             }
         }

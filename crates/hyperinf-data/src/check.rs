@@ -1,0 +1,157 @@
+use std::path::PathBuf;
+
+use hyperinf_models::{Limit, TextTokenizer, TokenizeError, TokenizedSample};
+use hyperinf_scoring::Set;
+
+use crate::dataset::{Content, Dataset, ReadOptions};
+use crate::event::{Event, Notice};
+use crate::kind::Kind;
+use crate::model_files::ModelFiles;
+use crate::samples::LengthOptions;
+use crate::{Row, RunError};
+
+/// What a model gets of rows: their tokens, and which of them are part of the loss. Only the tokenizer is loaded.
+///
+/// | field | default | purpose |
+/// |---|---|---|
+/// | `model` | empty | a folder, a `.gguf` or llama2.c `.bin` file, or a name on the hub |
+/// | `tokenizer` | the model's | a folder with `tokenizer.json`, or a llama2.c vocabulary |
+/// | `adapter` | `None` | the adapter, whose length limit counts |
+/// | `data` | empty | the rows: `.jsonl`, `.csv`, `.tsv` or `.parquet` |
+/// | `read` | usual names | columns, and whether bad rows are skipped |
+/// | `length` | the adapter's | how long rows may be; the model's own limit is not looked at |
+/// | `rows` | 5 | how many rows are shown |
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// The model.
+    pub model: String,
+    /// The tokenizer, if it is not the model's own.
+    pub tokenizer: Option<PathBuf>,
+    /// The folder of the adapter.
+    pub adapter: Option<PathBuf>,
+    /// The rows.
+    pub data: PathBuf,
+    /// How rows are read.
+    pub read: ReadOptions,
+    /// How long rows may be.
+    pub length: LengthOptions,
+    /// How many rows are shown.
+    pub rows: usize,
+}
+
+/// The result of a [`Check`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// The kind of the model.
+    pub kind: &'static str,
+    /// The first rows that can be used.
+    pub shown: Vec<CheckedRow>,
+    /// All rows that can be used.
+    pub rows: usize,
+    /// Their tokens.
+    pub tokens: usize,
+    /// Those of their tokens that are part of the loss.
+    pub scored: usize,
+}
+
+/// A row as a model gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckedRow {
+    /// The row's number in the file, from 0.
+    pub row: usize,
+    /// The line where it begins, from 1; `None` for Parquet.
+    pub line: Option<usize>,
+    /// The label of a classifier's row.
+    pub label: Option<String>,
+    /// Its tokens.
+    pub tokens: usize,
+    /// The tokens that were cut off.
+    pub cut: usize,
+    /// Its text as tokenised, in pieces that are part of the loss or not.
+    pub pieces: Vec<Piece>,
+}
+
+/// Consecutive tokens that are all part of the loss, or all not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Their text, with special tokens.
+    pub text: String,
+    /// The number of tokens.
+    pub tokens: usize,
+    /// Whether they are part of the loss.
+    pub scored: bool,
+}
+
+impl Default for Check {
+    fn default() -> Self {
+        Self {
+            model: String::new(),
+            tokenizer: None,
+            adapter: None,
+            data: PathBuf::new(),
+            read: ReadOptions::default(),
+            length: LengthOptions::default(),
+            rows: 5,
+        }
+    }
+}
+
+impl Check {
+    /// Reads and tokenises all rows.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read, or a row cannot be used and bad rows are not skipped.
+    pub fn run(&self, observe: &mut dyn FnMut(Event)) -> Result<Checked, RunError> {
+        let files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
+        files.kind().check(self, &files, observe)
+    }
+}
+
+impl Checked {
+    /// Whether single tokens are part of the loss, as in language models; a classifier is trained on the label.
+    pub fn is_scored(&self) -> bool {
+        self.scored > 0
+    }
+}
+
+/// [`Check::run`] of one kind of model.
+pub(crate) fn check<K: Kind>(
+    check: &Check,
+    files: &ModelFiles,
+    observe: &mut dyn FnMut(Event),
+) -> Result<Checked, RunError> {
+    let failed = |source| RunError::Dataset { set: Set::Train, path: check.data.clone(), source };
+    let data = Dataset::<K::Content>::read(Set::Train, &check.data, &check.read).map_err(failed)?;
+    let tokenizer = files.tokenizer()?;
+    let length = check.length.max.or(files.note().map(|note| note.max_length)).unwrap_or(K::USUAL_LENGTH);
+    let limit = if check.length.truncate { Limit::Cut(length) } else { Limit::Refuse(length) };
+    let failed = RunError::data(&data);
+    let (mut shown, mut tokens, mut scored) = (Vec::new(), 0, 0);
+    let convert = |row: &Row<K::Content>| {
+        let TokenizedSample { sample, cut } = K::tokens(&tokenizer, &row.content, limit)?;
+        if shown.len() < check.rows {
+            let label = row.content.label().map(str::to_owned);
+            let pieces = pieces(&tokenizer, &sample)?;
+            shown.push(CheckedRow { row: row.row, line: row.line, label, tokens: sample.len(), cut, pieces });
+        }
+        tokens += sample.len();
+        scored += sample.iter().filter(|(_, scored)| *scored).count();
+        Ok(())
+    };
+    let (data, rows) = data.convert(check.read.skip_bad_rows, convert).map_err(failed)?;
+    if !data.bad.is_empty() {
+        let (path, bad, total) = (data.path.clone(), data.bad.clone(), data.total);
+        observe(Event::Notice(Notice::LeftOut { path, bad, total }));
+    }
+    K::row_notices(&tokenizer, &data).into_iter().for_each(|notice| observe(Event::Notice(notice)));
+    Ok(Checked { kind: K::NAME, shown, rows: rows.len(), tokens, scored })
+}
+
+fn pieces(tokenizer: &TextTokenizer, tokens: &[(u32, bool)]) -> Result<Vec<Piece>, TokenizeError> {
+    let piece = |tokens: &[(u32, bool)]| {
+        let numbers: Vec<u32> = tokens.iter().map(|&(token, _)| token).collect();
+        Ok(Piece { text: tokenizer.spell(&numbers)?, tokens: numbers.len(), scored: tokens[0].1 })
+    };
+    tokens.chunk_by(|a, b| a.1 == b.1).map(piece).collect()
+}
