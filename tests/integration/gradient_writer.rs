@@ -254,7 +254,8 @@ fn what_is_not_a_run_s_own_file_is_never_written() {
     use std::os::unix::fs::symlink;
 
     let precious = b"precious";
-    let links: [(&str, fn(&Path, &Path)); 5] = [
+    type Link = fn(&Path, &Path);
+    let links: [(&str, Link); 5] = [
         ("a link", |victim, name| symlink(victim, name).expect("linked")),
         ("a relative link", |_, name| symlink("victim", name).expect("linked")),
         ("a link to nothing", |_, name| symlink("absent", name).expect("linked")),

@@ -8,6 +8,11 @@ use crate::folders::{Model, Tensors, add, transposed};
 use crate::loading::{causal, classifier};
 use crate::peft::{class_logits, llama_adapter, lm_logits, merged, read, write};
 
+/// The shape and numbers of a tensor.
+type Values = (Vec<usize>, Vec<f32>);
+/// A tensor with its name.
+type Named = (String, Values);
+
 const PREFIX: &str = "base_model.model.";
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
@@ -156,7 +161,7 @@ fn saving_an_embedding_or_a_head_unties_them_unless_the_settings_forbid_it() {
     let own = tied_llama().tensors[EMBEDDING].clone();
     let (embedding, head) = (table(EMBEDDING), table(HEAD));
     let (plain, factors) = llama_adapter();
-    let adapter = |settings: Value, tables: &[&(String, (Vec<usize>, Vec<f32>))]| {
+    let adapter = |settings: Value, tables: &[&Named]| {
         let mut config = plain.clone();
         for (name, value) in settings.as_object().expect("settings") {
             config[name] = value.clone();
@@ -165,16 +170,15 @@ fn saving_an_embedding_or_a_head_unties_them_unless_the_settings_forbid_it() {
         tensors.extend(tables.iter().map(|table| (*table).clone()));
         write(&config, &tensors)
     };
-    let check =
-        |settings: Value, tables: &[&(String, (Vec<usize>, Vec<f32>))], expected: [&(Vec<usize>, Vec<f32>); 2]| {
-            let found = read(adapter(settings.clone(), tables).path()).apply(base()).expect("it fits");
-            // The same two tables in a model that was never tied.
-            let mut model = Model::llama();
-            model.tensors.insert(EMBEDDING.to_owned(), expected[0].clone());
-            model.tensors.insert(HEAD.to_owned(), expected[1].clone());
-            let expected = causal(merged(model, &factors, |_| 3.0).write().path());
-            assert_close(&settings.to_string(), &lm_logits(&found), &lm_logits(&expected), 1e-5);
-        };
+    let check = |settings: Value, tables: &[&Named], expected: [&Values; 2]| {
+        let found = read(adapter(settings.clone(), tables).path()).apply(base()).expect("it fits");
+        // The same two tables in a model that was never tied.
+        let mut model = Model::llama();
+        model.tensors.insert(EMBEDDING.to_owned(), expected[0].clone());
+        model.tensors.insert(HEAD.to_owned(), expected[1].clone());
+        let expected = causal(merged(model, &factors, |_| 3.0).write().path());
+        assert_close(&settings.to_string(), &lm_logits(&found), &lm_logits(&expected), 1e-5);
+    };
     let both = [&embedding, &head];
     check(json!({ "modules_to_save": ["embed_tokens"] }), &[&embedding], [&embedding.1, &own]);
     check(json!({ "modules_to_save": ["model.embed_tokens"] }), &[&embedding], [&embedding.1, &own]);

@@ -121,7 +121,7 @@ pub(crate) fn check<K: Kind>(
     files: &ModelFiles,
     observe: &mut dyn FnMut(Event),
 ) -> Result<Checked, RunError> {
-    let failed = |source| RunError::Dataset { set: Set::Train, path: check.data.clone(), source };
+    let failed = RunError::of_rows(Set::Train, &check.data);
     let data = Dataset::<K::Content>::read(Set::Train, &check.data, &check.read).map_err(failed)?;
     let tokenizer = files.tokenizer()?;
     let length = check.length.max.or(files.note().map(|note| note.max_length)).unwrap_or(K::USUAL_LENGTH);

@@ -99,7 +99,7 @@ pub(crate) fn evaluate<K: Kind>(
     device: &Device,
     observe: &mut dyn FnMut(Event),
 ) -> Result<Evaluated, RunError> {
-    let failed = |source| RunError::Dataset { set: Set::Query, path: run.rows.clone(), source };
+    let failed = RunError::of_rows(Set::Query, &run.rows);
     let rows = Dataset::<K::Content>::read(Set::Query, &run.rows, &run.read).map_err(failed)?;
     let adapter = files.adapter.as_deref().map(Adapter::read).transpose().map_err(files.of_adapter())?;
     let prepared = K::load(&files, adapter.as_ref(), &rows, device)?;

@@ -215,8 +215,7 @@ pub(crate) fn finetune<K: Kind>(
     observe: &mut dyn FnMut(Event),
 ) -> Result<Finetuned, RunError> {
     let read = |set, path: &PathBuf| {
-        let failed = |source| RunError::Dataset { set, path: path.clone(), source };
-        unchanged(path, || Dataset::<K::Content>::read(set, path, &run.read).map_err(failed))
+        unchanged(path, || Dataset::<K::Content>::read(set, path, &run.read).map_err(RunError::of_rows(set, path)))
     };
     let rows = read(Set::Train, &run.train)?;
     let validation = run.validation.as_ref().map(|path| read(Set::Query, path)).transpose()?;

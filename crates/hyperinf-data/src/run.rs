@@ -298,8 +298,7 @@ pub(crate) fn influence<K: Kind>(
 ) -> Result<Influence, RunError> {
     K::check_estimate(run.estimate)?;
     let read = |set, path: &PathBuf| {
-        let failed = |source| RunError::Dataset { set, path: path.clone(), source };
-        unchanged(path, || Dataset::<K::Content>::read(set, path, &run.read).map_err(failed))
+        unchanged(path, || Dataset::<K::Content>::read(set, path, &run.read).map_err(RunError::of_rows(set, path)))
     };
     let (train, query) = (read(Set::Train, &run.train)?, read(Set::Query, &run.query)?);
     check_amount(amount, train.rows.len())?;

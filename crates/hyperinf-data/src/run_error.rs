@@ -1,5 +1,5 @@
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hyperinf_gradients::{Estimate, GradientError};
 use hyperinf_linalg::ReadError;
@@ -23,7 +23,7 @@ pub enum RunError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: DataError,
+        source: Box<DataError>,
     },
     /// A model, an adapter or a tokenizer cannot be loaded.
     #[error("the {what} `{path}` cannot be used")]
@@ -185,10 +185,16 @@ pub enum Existing {
 }
 
 impl RunError {
+    /// Names the data set in an error of its rows.
+    pub(crate) fn of_rows(set: Set, path: &Path) -> impl FnOnce(DataError) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Dataset { set, path, source: Box::new(source) }
+    }
+
     /// Names a data set in an error of its rows.
     pub(crate) fn data<C>(data: &Dataset<C>) -> impl FnOnce(DataError) -> Self + use<C> {
         let (set, path) = (data.set, data.path.clone());
-        move |source| Self::Dataset { set, path, source }
+        move |source| Self::Dataset { set, path, source: Box::new(source) }
     }
 }
 

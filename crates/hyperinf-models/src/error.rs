@@ -204,7 +204,7 @@ pub enum ModelError {
         /// The file.
         path: PathBuf,
         /// The reason.
-        source: FormatError,
+        source: Box<FormatError>,
     },
     /// A device failed while values were read back.
     #[error("reading values back from the device failed: {0}")]

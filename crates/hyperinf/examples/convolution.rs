@@ -34,8 +34,11 @@ impl Task for Network {
     }
 }
 
+/// The name, rows and columns of a block.
+type Sides = (String, usize, usize);
+
 /// The scores of 24 random images for 2, and the sides of each block.
-pub fn score(device: &Device) -> Result<(Attribution, Vec<(String, usize, usize)>), Box<dyn Error>> {
+pub fn score(device: &Device) -> Result<(Attribution, Vec<Sides>), Box<dyn Error>> {
     let network =
         Network { conv: Conv2dConfig::new([1, 4], [3, 3]).init(device), output: LinearConfig::new(4, 3).init(device) };
     let batch = |n: i64| {

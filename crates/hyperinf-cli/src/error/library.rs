@@ -74,8 +74,8 @@ impl Library {
             Self::Score(ScoreError::NoCaptures)
             | Self::Score(ScoreError::Solve { source: SolveError::Unsupported { .. }, .. }) => Class::Usage,
             Self::Run(error) => match error {
-                RunError::Dataset { source: DataError::Ending, .. }
-                | RunError::NoAdapter { .. }
+                RunError::Dataset { source, .. } if matches!(**source, DataError::Ending) => Class::Usage,
+                RunError::NoAdapter { .. }
                 | RunError::NoBlock { .. }
                 | RunError::Amount { .. }
                 | RunError::Exists { .. }

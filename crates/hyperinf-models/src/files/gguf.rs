@@ -41,7 +41,7 @@ pub struct GgufVocabulary {
 /// [`ModelError::Format`] if the file cannot be read, has another architecture, is corrupt, or its tensors are not the
 /// model's (all missing and all unused ones are listed).
 pub fn load_gguf(path: &Path, device: &Device) -> Result<CausalLm, ModelError> {
-    let failed = |source| ModelError::Format { path: path.to_owned(), source };
+    let failed = |source| ModelError::Format { path: path.to_owned(), source: Box::new(source) };
     let mut file = Reader::open(path).map_err(failed)?;
     let architecture = Architecture::of(&file).map_err(failed)?;
     let (config, head) = gguf_config::read(&mut file, architecture).map_err(failed)?;
@@ -77,7 +77,7 @@ pub fn load_gguf(path: &Path, device: &Device) -> Result<CausalLm, ModelError> {
 pub fn gguf_tokenizer(path: &Path) -> Result<GgufVocabulary, ModelError> {
     Reader::open(path)
         .and_then(|file| gguf_vocabulary::read(&file))
-        .map_err(|source| ModelError::Format { path: path.to_owned(), source })
+        .map_err(|source| ModelError::Format { path: path.to_owned(), source: Box::new(source) })
 }
 
 /// Fails unless every tensor has the shape that the entries call for.

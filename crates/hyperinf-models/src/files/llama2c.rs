@@ -27,7 +27,7 @@ const BOS: u32 = 1;
 ///
 /// [`ModelError::Format`] if the file cannot be read, or is shorter or longer than its header says.
 pub fn load_llama2c(path: &Path, device: &Device) -> Result<CausalLm, ModelError> {
-    let failed = |source| ModelError::Format { path: path.to_owned(), source };
+    let failed = |source| ModelError::Format { path: path.to_owned(), source: Box::new(source) };
     let (mut file, length) = open(path).map_err(failed)?;
     let (config, head) = header(&mut file).map_err(failed)?;
     config.validate()?;
@@ -62,7 +62,7 @@ pub fn load_llama2c(path: &Path, device: &Device) -> Result<CausalLm, ModelError
 /// [`ModelError::Format`] if the file cannot be read, ends inside a token, or its first 259 tokens are not the unknown
 /// token, the beginning and the end of a text, and the bytes.
 pub fn llama2c_tokenizer(path: &Path) -> Result<Tokenizer, ModelError> {
-    vocabulary(path).map_err(|source| ModelError::Format { path: path.to_owned(), source })
+    vocabulary(path).map_err(|source| ModelError::Format { path: path.to_owned(), source: Box::new(source) })
 }
 
 /// The place of the weights of one kind, stored layer after layer.

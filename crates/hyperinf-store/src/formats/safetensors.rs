@@ -36,7 +36,7 @@ pub(crate) fn write_scores(
         }
     }
     let shape = [scores.queries(), scores.samples()];
-    Ok(write(file, &metadata, &tensors, shape)?)
+    write(file, &metadata, &tensors, shape)
 }
 
 /// An entry of the header.
