@@ -233,7 +233,7 @@ fn a_normalizer_may_not_make_a_text_endless() {
     check(all(vec![replace(json!({ "String": "" }), "xyz"); 30]), "the end", false);
     check(all(vec![json!({ "type": "ByteLevel" }); 40]), "née", false);
     check(all(vec![json!({ "type": "Prepend", "prepend": "x".repeat(40_000) }); 40]), "the end", false);
-    check(all(vec![json!({ "type": "NFKD" }); 40]), "the end", false);
+    check(all(vec![json!({ "type": "NFKD" }); 40]), "the end", true);
     check(all(vec![json!({ "type": "NFKC" }), replace(json!({ "String": " " }), "▁")]), "ﷺ the end", true);
     check(replace(json!({ "String": " " }), "▁"), &" ".repeat(100_000), true);
 }
