@@ -95,13 +95,14 @@ fn fields_without_a_value_are_absent() {
         ],
         Some(vec![false, true, false, true].into()),
     );
+    // In the order of the alphabet, as `json!` has them: a conversation keeps the order of its file.
     let columns: Vec<ArrayRef> = vec![
-        texts(&["user", "assistant", "user", "assistant"]),
+        Arc::new(call.clone()),
         texts(&["Where?", "There.", "When?", "Now."]),
         Arc::new(StringArray::from(vec![Some("Ann"), None, None, Some("Bob")])),
-        Arc::new(call.clone()),
+        texts(&["user", "assistant", "user", "assistant"]),
     ];
-    let fields = vec![role, content, name, Field::new("call", call.data_type().clone(), true)];
+    let fields = vec![Field::new("call", call.data_type().clone(), true), content, name, role];
     same_as_json::<Passage>(
         vec![("messages", conversation(fields, columns, &[2, 2]))],
         &[
