@@ -47,7 +47,8 @@ pub struct Checkpoints {
     /// Whether to continue from the newest intact checkpoint, if any.
     pub resume: bool,
     /// Settings by name that change what the model computes but are not weights, such as the scale of its adapters.
-    /// A checkpoint of a run with other settings is refused, as for the values of [`FinetuneConfig`](crate::FinetuneConfig).
+    /// A checkpoint of a run with other settings is refused, as for the values of
+    /// [`FinetuneConfig`](crate::FinetuneConfig).
     pub settings: BTreeMap<String, String>,
 }
 
