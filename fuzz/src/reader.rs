@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use hyperinf_tests::devices;
-use hyperinf_tests::readers::{READERS, Reader, Scratch, reader};
+use hyperinf_tests::readers::{READERS, Reader, Scratch, panics_are_errors, reader};
 use libfuzzer_sys::fuzz_target;
 
 static READER: OnceLock<&'static Reader> = OnceLock::new();
@@ -42,6 +42,13 @@ fn prepare() {
         }
         std::process::exit(i32::from(!name.is_empty()));
     };
+    // The fuzzer's hook aborts, even where a panic of another library is caught and becomes an error.
+    let aborts = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !panics_are_errors() {
+            aborts(info);
+        }
+    }));
     READER.get_or_init(|| found);
     let Some(corpus) = std::env::var_os("HYPERINF_CORPUS").map(PathBuf::from) else { return };
     for (k, seed) in found.seeds().expect("the seeds can be read").iter().enumerate() {

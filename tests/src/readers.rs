@@ -21,6 +21,8 @@ use hyperinf::store::{GradientFile, GradientWriter, Precision, RunKey};
 
 use crate::fixtures;
 
+pub use hyperinf::models::panics_are_errors;
+
 /// A reader of one kind of file.
 pub struct Reader {
     /// Its name, and that of its folder in `fuzz/seeds`.

@@ -43,7 +43,12 @@ fn fuzz(seconds: u64, names: &[&str]) -> Result<(), String> {
         let folder = |what: &str| cache(&format!("fuzz/{what}/{name}"));
         let (corpus, found) = (folder("corpus")?, folder("found")?);
         let mut command = program(&reader);
-        command.env("HYPERINF_READER", name).env("HYPERINF_CORPUS", &corpus).arg(&corpus).args(LIMITS);
+        command
+            .env("HYPERINF_TEST_DEVICE", "ndarray")
+            .env("HYPERINF_READER", name)
+            .env("HYPERINF_CORPUS", &corpus)
+            .arg(&corpus)
+            .args(LIMITS);
         command.arg(format!("-max_total_time={seconds}")).arg(format!("-artifact_prefix={}/", found.display()));
         if status(&mut command).is_err() {
             faults.push(format!("{name} ({})", found.display()));
