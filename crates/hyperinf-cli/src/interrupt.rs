@@ -49,9 +49,11 @@ pub(crate) fn install() {
                 say("stopping after what is in progress; again to stop at once");
                 continue;
             }
-            hyperinf::store::abandon();
+            let published = hyperinf::store::abandon();
             let hint = HINT.lock().unwrap_or_else(PoisonError::into_inner);
-            say(if hint.is_empty() { "interrupted: nothing was written" } else { &hint });
+            let nothing =
+                if published { "interrupted after files were written" } else { "interrupted: nothing was written" };
+            say(if hint.is_empty() { nothing } else { &hint });
             std::process::exit(exit_code().into());
         }
     });

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::temporary::{FolderLock, Live, remove_abandoned};
+use crate::temporary::{Change, FolderLock, Live, remove_abandoned};
 use crate::{StoreError, check_output};
 
 /// A folder for the files of a result, which one run at a time writes.
@@ -71,9 +71,10 @@ impl Created {
         let missing: Vec<&Path> =
             path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
         for folder in missing.into_iter().rev() {
+            let change = Change::begin();
             // Another run may create it at the same moment.
             if DirBuilder::new().create(folder).is_ok() {
-                created.0.push((folder.to_owned(), Live::new(folder)));
+                created.0.push((folder.to_owned(), Live::new(folder, &change)));
             }
         }
         create_dir_all(path)?;

@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::own_file::{folder_of, sync_folder};
-use crate::temporary::is_abandoned;
+use crate::temporary::{Change, is_abandoned, published};
 use crate::{Staged, StoreError};
 
 /// The beginning of the names of folders in which results are exchanged.
@@ -43,6 +43,8 @@ pub fn publish(staged: Vec<Staged<'_>>, stale: &[PathBuf]) -> Result<(), StoreEr
     let of_folder = |path: &Path| folder_of(path) == folder;
     assert!(staged.iter().map(Staged::path).chain(stale.iter().map(PathBuf::as_path)).all(of_folder), "one folder");
     let names: BTreeSet<OsString> = staged.iter().map(Staged::path).filter_map(name).collect();
+    // A signal comes before all of it or after it.
+    let _change = Change::begin();
     let gone: BTreeSet<OsString> = stale.iter().filter_map(|path| name(path)).collect();
     let all: Vec<&OsString> = names.union(&gone).collect();
     let earlier = all.iter().filter(|name| symlink_metadata(folder.join(name)).is_ok()).count();
@@ -65,6 +67,7 @@ pub fn publish(staged: Vec<Staged<'_>>, stale: &[PathBuf]) -> Result<(), StoreEr
     }
     sync_folder(&folder);
     drop(exchange);
+    published();
     Ok(())
 }
 

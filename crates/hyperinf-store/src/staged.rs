@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::formats::{csv, jsonl, parquet};
 use crate::own_file::{folder_of, sync_folder};
-use crate::temporary::Temporary;
+use crate::temporary::{Change, Temporary, published};
 use crate::{StoreError, Table, WriteError};
 
 /// The endings of files of [`stage_table`].
@@ -71,8 +71,10 @@ impl<'a> Staged<'a> {
     /// [`StoreError::Output`] if it cannot be moved.
     pub fn place(self) -> Result<(), StoreError> {
         let folder = folder_of(self.path);
+        let _change = Change::begin();
         self.persist()?;
         sync_folder(folder);
+        published();
         Ok(())
     }
 

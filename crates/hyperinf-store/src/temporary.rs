@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError, read_dir, remove_dir, remove_file, symlink_metadata};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tempfile::{Builder, NamedTempFile};
 
@@ -18,33 +19,93 @@ const ENDINGS: [&str; 2] = [".tmp", ".tmp.png"];
 /// Attempts to create a file that another process removes before it is locked.
 const ATTEMPTS: usize = 8;
 
-/// Files and folders of this process that nobody needs if it ends now.
-static LIVE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// How long [`abandon`] waits for files that are being created or published: a file system that hangs must not keep a
+/// process alive.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What this process would leave behind if it ended now.
+static LEFT: Mutex<Left> = Mutex::new(Left { paths: BTreeSet::new(), changes: 0, published: false, ended: false });
+/// Notified when no change is in progress.
+static QUIET: Condvar = Condvar::new();
+
+struct Left {
+    /// Files and folders that nobody needs if this process ends now.
+    paths: BTreeSet<PathBuf>,
+    /// Files that are being created, and results that are being published.
+    changes: usize,
+    /// Whether results have got their names.
+    published: bool,
+    /// Whether [`abandon`] has begun to remove files.
+    ended: bool,
+}
+
+fn left() -> MutexGuard<'static, Left> {
+    LEFT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A moment in which the list and the files differ: [`abandon`] waits until it is dropped.
+pub(crate) struct Change(());
+
+impl Change {
+    pub(crate) fn begin() -> Self {
+        let mut left = left();
+        while left.ended {
+            // The process is about to end, and its other thread has the last word.
+            drop(left);
+            std::thread::park();
+            left = self::left();
+        }
+        left.changes += 1;
+        Self(())
+    }
+}
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        let mut left = left();
+        left.changes -= 1;
+        if left.changes == 0 {
+            QUIET.notify_all();
+        }
+    }
+}
+
+/// Notes that results have got their names.
+pub(crate) fn published() {
+    left().published = true;
+}
 
 /// An entry of the list of files that nobody needs if this process ends now, until it is dropped.
 pub(crate) struct Live(PathBuf);
 
 impl Live {
-    pub(crate) fn new(path: &Path) -> Self {
-        LIVE.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
+    /// Enters a path that was made during a [`Change`].
+    pub(crate) fn new(path: &Path, _: &Change) -> Self {
+        left().paths.insert(path.to_owned());
         Self(path.to_owned())
     }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
-        LIVE.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+        left().paths.remove(&self.0);
     }
 }
 
-/// Removes the temporary files of this process and the folders that it created and left empty: for a program that is
+/// Removes the temporary files of this process and the folders that it created and left empty, for a program that is
 /// about to end by a signal. Half-made gradients and checkpoints stay.
-pub fn abandon() {
-    let live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
+///
+/// Results that are being published get their names first. A thread that would create or publish another file
+/// afterwards sleeps until the process ends. Returns whether this process has published results.
+pub fn abandon() -> bool {
+    let waiting = QUIET.wait_timeout_while(left(), PATIENCE, |left| left.changes > 0);
+    let (mut left, _) = waiting.unwrap_or_else(PoisonError::into_inner);
+    left.ended = true;
     // Folders come after what is in them: there is nobody left to report a failure to.
-    for path in live.iter().rev() {
+    for path in left.paths.iter().rev() {
         let _ = if path.is_dir() { remove_dir(path) } else { remove_file(path) };
     }
+    left.published
 }
 
 /// A temporary file in a folder, locked while its process lives.
@@ -65,8 +126,10 @@ impl Temporary {
             // otherwise.
             #[cfg(unix)]
             builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+            let change = Change::begin();
             let file = builder.tempfile_in(folder)?;
-            let live = Live::new(file.path());
+            let live = Live::new(file.path(), &change);
+            drop(change);
             // Some file systems have no locks; their files are not removed by others either.
             let _ = file.as_file().lock();
             // Another process may have taken it for abandoned before it was locked.
@@ -126,6 +189,7 @@ impl FolderLock {
     pub(crate) fn new(folder: &Path) -> io::Result<Self> {
         let path = folder.join(LOCK);
         for _ in 0..ATTEMPTS {
+            let change = Change::begin();
             let file = open_own(&path)?;
             match file.try_lock() {
                 Err(TryLockError::WouldBlock) => {
@@ -144,7 +208,7 @@ impl FolderLock {
                 file.set_len(0)?;
                 let owner = owner();
                 io::Write::write_all(&mut &file, owner.as_bytes())?;
-                let live = Live::new(&path);
+                let live = Live::new(&path, &change);
                 return Ok(Self { path, _file: file, _live: live });
             }
         }
