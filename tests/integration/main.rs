@@ -71,3 +71,4 @@ mod tokenizer_files;
 mod training;
 mod uncertainty;
 mod variants;
+mod vision;

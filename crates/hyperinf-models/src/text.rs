@@ -10,6 +10,7 @@ mod tokenizer_error;
 mod tokenizer_growth;
 mod tokenizer_notice;
 mod tokenizer_saved;
+mod vlm_batch;
 
 pub use chat::{ChatSource, Conversation};
 pub use json::Json;
@@ -22,3 +23,4 @@ pub use tokenizer_error::TokenizeError;
 pub(crate) use tokenizer_growth::Growth;
 pub use tokenizer_notice::TokenizerNotice;
 pub use tokenizer_saved::TOKENIZER_FILES;
+pub use vlm_batch::{FeatureStage, Images, Visual, VlmBatch, VlmSample};
