@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, TensorData};
 use hyperinf::gradients::{Gradients, Tape, Target, Task, capture, gradients};
 use hyperinf::models::{
-    Adapter, CheckpointNames, FeatureCache, FeatureStage, Images, LmSample, ModelError, RecordedParts, SampleModel,
-    VisionLanguage, VlmSample, load_vision_language, record, weights,
+    ALL_LINEAR, Adapter, CheckpointNames, FeatureCache, FeatureStage, Images, LmSample, LoraConfig, ModelError,
+    RecordedParts, SampleModel, VisionLanguage, VlmSample, adapt, load_vision_language, load_weights, record, weights,
 };
 use hyperinf_tests::compare::{assert_close, largest, values};
 use hyperinf_tests::{devices, fixtures};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 
 const TOLERANCE: f64 = 1e-5;
 const MODELS: [&str; 3] = ["llava", "idefics3", "smolvlm"];
@@ -182,6 +184,44 @@ fn recorded_parts_have_the_gradients_of_their_weights() {
                 check_gradients(&what, &together(&recorded, &samples).gradients, &expected);
                 check_gradients(&format!("{what}, alone"), &alone(&recorded, &samples).gradients, &expected);
             }
+        }
+    }
+}
+
+/// With `HYPERINF_WRITE_ADAPTERS=DIR` the adapters stay, for `cargo xtask fixtures vision --check-ours DIR`.
+#[test]
+fn written_adapters_of_vision_models_are_read_again() {
+    let temporary = tempfile::tempdir().expect("a temporary folder");
+    let kept = std::env::var_os("HYPERINF_WRITE_ADAPTERS").map(PathBuf::from);
+    let (_, device) = devices().remove(0);
+    let config = LoraConfig { rank: 3, alpha: 6.0, ..LoraConfig::default() };
+    for model in MODELS {
+        for (name, targets) in [("language", "*_model.layers.*.q_proj"), ("all", ALL_LINEAR), ("usual", "q_proj")] {
+            let adapted = adapt(load(model, &device), &[targets], &config, 1).expect("the layers exist");
+            let trained = weights(&adapted).expect("weights can be read").into_iter().map(|(path, data)| {
+                let shape = data.shape().to_vec();
+                let new = |i: usize| 0.3 * ((i * i + path.len()) as f32).sin();
+                let lora = path.contains("lora_");
+                let data =
+                    if lora { TensorData::new((0..data.num_elements()).map(new).collect(), shape) } else { data };
+                (path.clone(), data)
+            });
+            let adapted = load_weights(adapted, trained.collect()).expect("the names are the model's own");
+            let samples = Case::new(model, "language").samples();
+            let expected = together(&adapted, &samples).logits;
+            let folder = kept.as_deref().unwrap_or(temporary.path()).join(model).join(name);
+            let adapter = Adapter::from_model(&adapted, &config, Some(model)).expect("the model is adapted");
+            adapter.write(&folder).expect("it can be written");
+            let read = Adapter::read(&folder).expect("it was written");
+            assert_eq!(read, adapter, "{model}");
+            let again = read.apply(load(model, &device)).expect("it fits");
+            assert_close(&format!("{model}, {name}"), &together(&again, &samples).logits, &expected, 0.0);
+            let bytes: Vec<u8> = expected.iter().flat_map(|value| (*value as f32).to_le_bytes()).collect();
+            let shape =
+                fixtures::load(&format!("vision/{model}/language/expected.safetensors"))["logits"].shape.clone();
+            let view = TensorView::new(Dtype::F32, shape, &bytes).expect("the shape is that of the bytes");
+            let path = folder.join("logits.safetensors");
+            safetensors::serialize_to_file([("logits", view)], None, &path).expect("the folder exists");
         }
     }
 }

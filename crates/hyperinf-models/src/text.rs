@@ -1,6 +1,7 @@
 //! From text to samples and batches.
 
 mod chat;
+mod image_prompt;
 mod json;
 mod lm_batch;
 mod message;
