@@ -186,17 +186,16 @@ fn settle_all(folder: &Path) {
 fn finish(folder: &Path, exchange: &Path) {
     // Only what an exchange makes: anybody may have put a link there.
     let current = if fs::read_link(exchange.join(CURRENT)).is_ok_and(|to| to == Path::new(NEW)) { NEW } else { OLD };
+    let is_folder = |side: &&str| symlink_metadata(exchange.join(side)).is_ok_and(|found| found.is_dir());
     let mut whole = true;
-    for side in [OLD, NEW] {
-        if !symlink_metadata(exchange.join(side)).is_ok_and(|side| side.is_dir()) {
-            continue;
-        }
+    for side in [OLD, NEW].into_iter().filter(is_folder) {
         for entry in fs::read_dir(exchange.join(side)).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let named = folder.join(&name);
             if fs::read_link(&named).is_ok_and(|found| found == target(exchange, &name)) {
                 let file = exchange.join(current).join(&name);
-                whole &= if file.is_file() { rename(file, named) } else { remove_file(named) }.is_ok();
+                let there = is_folder(&current) && file.is_file();
+                whole &= if there { rename(file, named) } else { remove_file(named) }.is_ok();
             }
         }
     }
