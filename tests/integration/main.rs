@@ -70,5 +70,6 @@ mod template_files;
 mod tokenizer;
 mod tokenizer_files;
 mod training;
+mod tuning_resumed;
 mod uncertainty;
 mod variants;
