@@ -156,7 +156,7 @@ impl Picture {
         &self.pixels
     }
 
-    /// The picture in another size, equal to Pillow's `resize`.
+    /// The picture in another size, equal to `resize` of Pillow up to version 12.
     ///
     /// # Panics
     ///

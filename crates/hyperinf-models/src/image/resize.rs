@@ -1,5 +1,8 @@
 //! Pillow's resampling of 8-bit images, bit for bit: weights with 22 fractional bits, rows before columns, and values
 //! rounded to 8 bits between the two.
+//!
+//! Pillow 13 resamples some pictures column by column first (those that get wider and lower, and tall ones), which
+//! changes values where the two orders round differently; up to Pillow 12 rows are always first, as here.
 
 use std::f64::consts::PI;
 use std::ops::Range;
