@@ -72,5 +72,6 @@ mod task_scores;
 mod tokenizer;
 mod tokenizer_files;
 mod training;
+mod tuning_resumed;
 mod uncertainty;
 mod variants;

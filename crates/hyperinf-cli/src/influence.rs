@@ -68,9 +68,7 @@ impl Job<'_> {
         let methods = methods.iter().map(each).collect::<Result<Vec<_>, _>>()?;
         methods.iter().try_for_each(|each| self.check_outputs(each))?;
         let folder = args.out.display();
-        interrupt::set_hint(format!(
-            "interrupted: no results were written; the same command resumes from finished gradients in {folder}"
-        ));
+        interrupt::set_hint(format!("; the same command resumes from finished gradients in {folder}"));
         let mut found = None;
         for mut each in methods {
             each.began = Instant::now();

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::fs::remove_file;
 use std::path::Path;
 
 use hyperinf_curvature::BlockCurvature;
@@ -118,8 +119,14 @@ impl Influence {
     ///
     /// If a file cannot be moved.
     pub fn keep_gradients(self, folder: &Path) -> Result<(), RunError> {
-        for (writer, name) in self.gradients.into_iter().zip(GRADIENT_FILES) {
-            let path = folder.join(name);
+        let paths = GRADIENT_FILES.map(|name| folder.join(name));
+        // First, so that an interruption leaves no gradients of two runs side by side.
+        for (writer, path) in self.gradients.iter().zip(&paths) {
+            if !writer.is_placed(path) && path.exists() {
+                remove_file(path).map_err(|e| StoreError::output(path, e))?;
+            }
+        }
+        for (writer, path) in self.gradients.into_iter().zip(paths) {
             writer.place(&path).map_err(|e| StoreError::output(&path, e))?;
         }
         Ok(())

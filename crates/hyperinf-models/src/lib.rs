@@ -77,5 +77,5 @@ pub use text::{
 };
 pub use training::{
     Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, FoundCheckpoints, Progress, RunDifference, TrainConfig,
-    finetune, finetune_until, pretrain_masked, train, training_digest,
+    finetune, finetune_until, is_checkpoint, pretrain_masked, train, training_digest,
 };
