@@ -47,6 +47,7 @@ mod ops;
 mod pages;
 mod peft;
 mod peft_rules;
+mod pictures;
 mod positions;
 mod projection;
 mod publication;

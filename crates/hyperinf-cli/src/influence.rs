@@ -196,7 +196,7 @@ fn folder_of(method: &MethodSpec) -> String {
 
 /// The file name with the ending of a path.
 pub(crate) fn with_ending_of(name: &str, path: &Path) -> String {
-    match path.extension().and_then(|ending| ending.to_str()) {
+    match hyperinf::data::rows_file(path).extension().and_then(|ending| ending.to_str()) {
         Some(ending) => format!("{name}.{ending}"),
         None => name.to_owned(),
     }

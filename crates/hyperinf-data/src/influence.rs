@@ -8,6 +8,7 @@ use hyperinf_scoring::{Amount, Attribution, QueryMode, RankBy};
 use hyperinf_store::{GradientPair, GradientWriter, IdColumn, Ids, OutputFolder, StoreError, Unit};
 
 use crate::dataset::{Content, Dataset};
+use crate::images::ImageSource;
 use crate::kind::Kind;
 use crate::labels::Labels;
 use crate::model_files::ModelFiles;
@@ -98,6 +99,8 @@ pub struct RowText {
     pub text: String,
     /// The label, if it has one.
     pub label: Option<String>,
+    /// Its images.
+    pub images: Vec<ImageSource>,
 }
 
 impl Influence {
@@ -189,6 +192,7 @@ impl Rows {
 
 impl RowText {
     pub(crate) fn new(content: &impl Content) -> Self {
-        Self { text: content.text(), label: content.label().map(str::to_owned) }
+        let (label, images) = (content.label().map(str::to_owned), content.images().to_vec());
+        Self { text: content.text(), label, images }
     }
 }
