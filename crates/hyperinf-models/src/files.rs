@@ -4,7 +4,7 @@ mod decoder_config;
 mod encoder_config;
 mod error;
 mod feature_cache;
-mod fields;
+pub(crate) mod fields;
 mod format_error;
 mod gguf;
 mod gguf_config;
