@@ -75,3 +75,4 @@ mod tuning_resumed;
 mod uncertainty;
 mod variants;
 mod vision;
+mod vision_rows;

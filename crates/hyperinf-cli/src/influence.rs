@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use hyperinf::data::{GRADIENT_FILES, Influence, Pattern, Run};
+use hyperinf::data::{GRADIENT_FILES, Influence, LargeBlocks, Pattern, Run};
 use hyperinf::eval::{Spread, between};
 use hyperinf::scoring::MethodSpec;
 use hyperinf::store::{OutputFolder, check_output};
@@ -102,6 +102,8 @@ impl Job<'_> {
             estimate,
             projection: settings.projection,
             seeds: self.seeds,
+            layers: args.layers,
+            large_blocks: LargeBlocks::default(),
             blocks: args.blocks.clone().map(Pattern::new),
             batch_size: args.batch_size as usize,
             rank_by: settings.rank_by,

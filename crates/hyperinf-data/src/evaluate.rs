@@ -48,7 +48,7 @@ pub struct Evaluate {
 
 /// What a model predicts for rows.
 pub struct Evaluated {
-    /// The kind of the model: `classification`, `language-model`.
+    /// The kind of the model: `classification`, `language-model`, `vision-language`.
     pub kind: &'static str,
     /// The rows with their predictions.
     pub rows: Rows,

@@ -46,6 +46,8 @@ const EARLIER: [&str; 4] =
     ["chat_template.jinja", "chat_template.json", "special_tokens_map.json", "added_tokens.json"];
 /// The most training rows on which the trained model is measured.
 const MEASURED: usize = 1000;
+/// The hidden folder of images' features in that of a run.
+pub(crate) const FEATURES: &str = ".features";
 /// The folder of checkpoints in that of the adapter.
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
@@ -174,7 +176,8 @@ impl Finetune {
     pub fn run(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Finetuned, RunError> {
         self.validate()?;
         let _folder = self.prepare_folder()?;
-        let files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), None)?;
+        let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), None)?;
+        files.features = Some(self.out.join(FEATURES));
         files.kind().finetune(self, &files, device, observe)
     }
 
@@ -236,6 +239,12 @@ pub(crate) fn finetune<K: Kind>(
     let prepared = K::load_base(files, &rows, seed, device, &mut |notice| observe(Event::Notice(notice)))?;
     files.check_unchanged()?;
     prepared.notify_of_tokenizer(observe);
+    let given: Vec<&str> = run.targets.iter().map(String::as_str).collect();
+    let targets = if given.is_empty() { K::ADAPTED } else { &given };
+    let Prepared { model, processor } = prepared;
+    let mut prepared = Prepared { model: adapt(model, targets, &run.lora, seed)?, processor };
+    // Before rows become samples: what is stored of their images depends on the layers that are trained.
+    K::changed(&mut prepared, files)?;
     let limit = run.length.limit::<K>(&prepared.model, None)?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
     let rows = samples(rows)?;
@@ -244,9 +253,6 @@ pub(crate) fn finetune<K: Kind>(
         notify(&prepared.processor, set, observe);
     }
     let Prepared { model, processor } = prepared;
-    let given: Vec<&str> = run.targets.iter().map(String::as_str).collect();
-    let targets = if given.is_empty() { K::ADAPTED } else { &given };
-    let model = adapt(model, targets, &run.lora, seed)?;
     let labels = K::labels(&processor).cloned();
 
     let settings = run.settings(files, targets, labels.as_ref(), limit.tokens(), device);

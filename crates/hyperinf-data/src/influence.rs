@@ -3,7 +3,8 @@ use std::fs::remove_file;
 use std::path::Path;
 
 use hyperinf_curvature::BlockCurvature;
-use hyperinf_gradients::Estimate;
+use hyperinf_gradients::{Block, Estimate};
+use hyperinf_models::RecordedParts;
 use hyperinf_scoring::{Amount, Attribution, QueryMode, RankBy};
 use hyperinf_store::{GradientPair, GradientWriter, IdColumn, Ids, OutputFolder, StoreError, Unit};
 
@@ -25,7 +26,7 @@ use crate::{CrossCheck, RunError};
 /// [`Influence::keep_gradients`] or [`Influence::discard_gradients`].
 #[must_use = "gradients stay in hidden files until they are kept or discarded"]
 pub struct Influence {
-    /// The kind of the model: `classification`, `language-model`.
+    /// The kind of the model: `classification`, `language-model`, `vision-language`.
     pub kind: &'static str,
     /// The training rows.
     pub train: Rows,
@@ -40,6 +41,10 @@ pub struct Influence {
     pub estimate: Estimate,
     /// The curvature of each block, where the model was run for it.
     pub known: Option<Vec<BlockCurvature>>,
+    /// The layers whose gradients were taken.
+    pub layers: RecordedParts,
+    /// Blocks that were projected when their gradients were taken, in their own size, and to which rank.
+    pub projected: Option<(Vec<Block>, usize)>,
     /// The labels of a classifier.
     pub labels: Option<Labels>,
     /// The most tokens of a row.

@@ -55,6 +55,7 @@ mod jsonl;
 mod kind;
 mod kinds;
 mod labels;
+mod large_blocks;
 mod model_files;
 mod parquet;
 mod pattern;
@@ -66,6 +67,7 @@ mod recipe;
 mod resumption;
 mod run;
 mod run_error;
+mod run_of_kind;
 mod samples;
 mod scored;
 mod selected;
@@ -99,8 +101,10 @@ pub use influence::{Detection, Influence, RowText, Rows, Selection};
 pub use kind::{Kind, Prepared};
 pub use kinds::{
     LabelledColumns, LabelledProcessor, LabelledText, LanguageModel, Passage, PassageColumns, TextClassification,
+    VisionLanguage, VisionProcessor,
 };
 pub use labels::Labels;
+pub use large_blocks::LargeBlocks;
 pub use model_files::{ModelFiles, Note};
 pub use pattern::Pattern;
 pub use prediction::{Guess, Predicted, Prediction};

@@ -60,6 +60,8 @@ pub struct ModelFiles {
     adapter_name: String,
     note: Option<Note>,
     kind: &'static dyn AnyKind,
+    /// A folder for what frozen parts of the model compute of images; `None`: it is held in memory.
+    pub features: Option<PathBuf>,
     /// XXH3 of each of the model's files, by name.
     pub model_hashes: BTreeMap<String, String>,
     /// XXH3 of each of the adapter's files, by name.
@@ -97,6 +99,7 @@ impl ModelFiles {
             adapter_name: String::new(),
             note: None,
             kind,
+            features: None,
             model_hashes,
             adapter_hashes: BTreeMap::new(),
             stamps,
@@ -185,12 +188,21 @@ impl ModelFiles {
 
     /// A hash of everything that decides what the model computes.
     pub fn fingerprint(&self) -> String {
-        let mut hasher = XxHash3_128::new();
-        for (name, hash) in self.model_hashes.iter().chain(&self.adapter_hashes) {
-            hasher.write(format!("{name} {hash}\n").as_bytes());
-        }
-        format!("{:032x}", hasher.finish_128())
+        of_hashes(self.model_hashes.iter().chain(&self.adapter_hashes))
     }
+
+    /// A hash of everything that decides what the model computes without its adapter.
+    pub fn model_fingerprint(&self) -> String {
+        of_hashes(self.model_hashes.iter())
+    }
+}
+
+fn of_hashes<'a>(hashes: impl Iterator<Item = (&'a String, &'a String)>) -> String {
+    let mut hasher = XxHash3_128::new();
+    for (name, hash) in hashes {
+        hasher.write(format!("{name} {hash}\n").as_bytes());
+    }
+    format!("{:032x}", hasher.finish_128())
 }
 
 impl Note {

@@ -168,6 +168,12 @@ pub enum Reason {
         /// The images.
         images: usize,
     },
+    /// Features of a row's images that cannot be computed or stored.
+    #[error("its images: {error}")]
+    Features {
+        /// Why.
+        error: String,
+    },
     /// An id that another row has.
     #[error("its id `{id}` is also that of row {first}")]
     Duplicate {

@@ -87,11 +87,13 @@ impl Library {
                 RunError::Dataset { .. }
                 | RunError::NoKind { .. }
                 | RunError::Load { .. }
+                | RunError::ImageToken { .. }
                 | RunError::Changed { .. } => Class::Input,
                 _ => Class::Numbers,
             },
             Self::Model(
                 ModelError::Setting { .. }
+                | ModelError::NoPart { .. }
                 | ModelError::Target { .. }
                 | ModelError::Checkpoint { .. }
                 | ModelError::CheckpointExists { .. }

@@ -243,8 +243,10 @@ pub fn load_vision_language(folder: &Path, device: &Device) -> Result<LoadedMode
     let mut shards = Shards::of_folder(folder)?;
     let has_head = shards.names().any(|name| name.ends_with("lm_head.weight"));
     let config = vision_language_config(&fields, family, has_head)?;
-    let (text, _) = text_fields(&fields, family)?;
-    check_layers(&text, config.text.layers.saturating_add(config.vision.layers), &shards)?;
+    check_layers(&text_fields(&fields, family)?.0, config.text.layers, &shards)?;
+    if let Some(vision) = fields.within("vision_config", "vision_config.")? {
+        check_layers(&vision, config.vision.layers, &shards)?;
+    }
     let prefixes: &[&str] = if config.head == LmHead::Tied { &["lm_head.", "language_model.lm_head."] } else { &[] };
     let suffixes: &[&str] = match family {
         VisionFamily::Llava => &["rotary_emb.inv_freq", "position_ids", "post_layernorm.weight", "post_layernorm.bias"],
