@@ -145,7 +145,9 @@ fn reserved() -> f64 {
     }
     let cache = fs::read_to_string("/sys/devices/system/cpu/cpu0/cache/index3/size").unwrap_or_default();
     let kib = cache.trim().strip_suffix('K').and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0);
-    thread::available_parallelism().map_or(1.0, |count| count.get() as f64) * 2.0 * kib * 1024.0
+    // The threads of the pool, and the one that waits for them.
+    let threads = 1.0 + thread::available_parallelism().map_or(1.0, |count| count.get() as f64);
+    threads * 2.0 * kib * 1024.0
 }
 
 /// A soft limit of this process; `None` where there is none.
