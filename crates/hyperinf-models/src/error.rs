@@ -219,3 +219,15 @@ pub(crate) fn check(accepted: bool, name: &'static str, value: f64, expected: &'
 fn shown(differences: &[RunDifference]) -> String {
     differences.iter().map(RunDifference::to_string).collect::<Vec<_>>().join("; ")
 }
+
+impl ModelError {
+    /// What is wrong, as the beginning of a message: checkpoints are files, whatever the model.
+    pub fn what(&self) -> &'static str {
+        match self {
+            Self::Checkpoint { .. } | Self::CheckpointExists { .. } | Self::CheckpointDiffers { .. } => {
+                "the checkpoints of the training cannot be used"
+            }
+            _ => "the model does not support this use",
+        }
+    }
+}

@@ -3,7 +3,7 @@
 mod decoder_config;
 mod encoder_config;
 mod error;
-mod fields;
+pub(crate) mod fields;
 mod format_error;
 mod gguf;
 mod gguf_config;

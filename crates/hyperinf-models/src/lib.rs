@@ -9,6 +9,7 @@
 //! | [`Hub`] | models and adapters by their names on a hub |
 //! | [`Adapter`] | PEFT's adapter folders, read and written |
 //! | [`TextTokenizer`] | samples from texts, pairs, prompts with completions, conversations |
+//! | [`Picture`], [`ImageProcessor`] | images from PNG, JPEG and WebP, and what models get of them |
 //! | [`finetune`], [`train`] | AdamW with warm-up, checkpoints and early stopping, deterministic from a seed |
 //! | [`pretrain_masked`] | training of an encoder on text without labels |
 //! | [`generate`] | greedy continuation of a prompt |
@@ -43,6 +44,7 @@
 mod arch;
 mod error;
 mod files;
+mod image;
 mod template;
 mod text;
 mod training;
@@ -64,6 +66,9 @@ pub use files::{
     load_encoder, load_gguf, load_llama2c, load_weights, model_kind, open_regular, panics_are_errors, read_regular,
     weights,
 };
+pub use image::{
+    Crop, ImageProcessor, Picture, PictureError, PictureLimits, Pixels, Processed, Resampling, TargetSize, Tiling,
+};
 pub use template::TemplateError;
 pub use text::{
     ChatSource, Conversation, Json, LabelledBatch, Limit, LmBatch, LmSample, Message, MessageError, Sample,
@@ -72,5 +77,5 @@ pub use text::{
 };
 pub use training::{
     Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, FoundCheckpoints, Progress, RunDifference, TrainConfig,
-    finetune, finetune_until, pretrain_masked, train, training_digest,
+    finetune, finetune_until, is_checkpoint, pretrain_masked, train, training_digest,
 };

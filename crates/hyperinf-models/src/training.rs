@@ -7,7 +7,7 @@ mod masked;
 mod optimizer;
 mod train;
 
-pub use checkpoint::{Checkpoints, FoundCheckpoints};
+pub use checkpoint::{Checkpoints, FoundCheckpoints, is_checkpoint};
 pub use finetune::{Evaluation, FinetuneConfig, FinetunedModel, finetune, finetune_until};
 pub use fingerprint::{RunDifference, training_digest};
 pub use masked::pretrain_masked;

@@ -14,6 +14,8 @@ use crate::{GradientPair, Precision, StoreError};
 /// One GiB in bytes.
 const GIB: f64 = (1_u64 << 30) as f64;
 const F64: f64 = 8.0;
+/// Address space of stacks and of what is aligned.
+const SLACK: f64 = 128.0 * 1024.0 * 1024.0;
 /// Limits of a process, and what it uses of them.
 const LIMITS: [(&str, &str); 2] = [("Max address space", "VmSize"), ("Max data size", "VmData")];
 
@@ -147,7 +149,7 @@ fn reserved() -> f64 {
     let kib = cache.trim().strip_suffix('K').and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0);
     // The threads of the pool, and the one that waits for them.
     let threads = 1.0 + thread::available_parallelism().map_or(1.0, |count| count.get() as f64);
-    threads * 2.0 * kib * 1024.0
+    threads * 2.0 * kib * 1024.0 + SLACK
 }
 
 /// A soft limit of this process; `None` where there is none.
