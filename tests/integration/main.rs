@@ -68,6 +68,7 @@ mod structures;
 mod sweep;
 mod tape;
 mod task_scores;
+mod template_files;
 mod tokenizer;
 mod tokenizer_files;
 mod training;

@@ -272,8 +272,11 @@ impl Cells<'_> {
                 expected: "a text or a whole number",
             }),
             other => {
-                let expected = "a text or a whole number";
-                Err(Reason::Type { column: column.to_owned(), found: other.type_name(), expected })
+                let (found, expected) = match other {
+                    Json::Large(_) => (INEXACT, "a text or a whole number"),
+                    other => (other.type_name(), "a text or a whole number"),
+                };
+                Err(Reason::Type { column: column.to_owned(), found, expected })
             }
         }
     }
@@ -314,6 +317,8 @@ impl Cells<'_> {
     }
 }
 
+const INEXACT: &str = "a number beyond 2^53 that is not an integer of 64 bits, so that its digits are not exact";
+
 /// A whole number as text, or its type in words.
 fn name_of(number: &Number) -> Result<String, &'static str> {
     /// From here on a float stands for several whole numbers.
@@ -323,7 +328,7 @@ fn name_of(number: &Number) -> Result<String, &'static str> {
         Some(value) if value.fract() != 0.0 => Err("a number with a fraction"),
         // Minus zero is zero.
         Some(value) if value.abs() < EXACT => Ok(format!("{:.0}", value + 0.0)),
-        _ => Err("a number beyond 2^53 that is not an integer of 64 bits, so that its digits are not exact"),
+        _ => Err(INEXACT),
     }
 }
 

@@ -52,8 +52,8 @@ pub(crate) struct ChatTemplate {
     file: String,
     default: Arc<Template>,
     tool_use: Option<Result<Arc<Template>, TemplateError>>,
-    /// The special tokens that exist.
-    special: Vec<(&'static str, Json)>,
+    /// The special tokens by name.
+    special: Vec<(String, Json)>,
     /// The limit that a rendering went over: the next ones fail at once, so that many rows take no longer than one.
     spent: Arc<OnceLock<TemplateError>>,
 }
@@ -61,8 +61,25 @@ pub(crate) struct ChatTemplate {
 /// A text that no conversation contains.
 const PLACEHOLDER: &str = "\u{e000}";
 
-/// Variables that transformers sets itself.
-const RESERVED: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
+/// Variables that transformers sets itself, and names that its function `apply_chat_template` takes for something else.
+const RESERVED: [&str; 16] = [
+    "messages",
+    "tools",
+    "documents",
+    "add_generation_prompt",
+    "chat_template",
+    "continue_final_message",
+    "conversation",
+    "max_length",
+    "padding",
+    "return_assistant_tokens_mask",
+    "return_dict",
+    "return_tensors",
+    "sanitize_control_tokens",
+    "tokenize",
+    "tokenizer_kwargs",
+    "truncation",
+];
 
 /// A conversation and its template.
 struct Writer<'a> {
@@ -72,7 +89,7 @@ struct Writer<'a> {
 }
 
 impl ChatTemplate {
-    pub(crate) fn new(source: &ChatSource, special: Vec<(&'static str, Json)>) -> Result<Self, TokenizeError> {
+    pub(crate) fn new(source: &ChatSource, special: Vec<(String, Json)>) -> Result<Self, TokenizeError> {
         let parse = |source: &str| Template::parse(source).map(Arc::new);
         let failed = |source_error| TokenizeError::ChatTemplate { file: source.file.clone(), source: source_error };
         Ok(Self {
@@ -132,7 +149,8 @@ impl Writer<'_> {
         let messages = Json::Array(messages.iter().map(Message::for_template).collect());
         let (prompt, nothing) = (Json::Bool(prompt), Json::Null);
         let conversation = self.conversation;
-        let mut variables: Vec<(&str, &Json)> = self.chat.special.iter().map(|(name, text)| (*name, text)).collect();
+        let mut variables: Vec<(&str, &Json)> =
+            self.chat.special.iter().map(|(name, text)| (name.as_str(), text)).collect();
         for (name, value) in &conversation.variables {
             if RESERVED.contains(&name.as_str()) {
                 return Err(TokenizeError::ReservedVariable { name: name.clone() });

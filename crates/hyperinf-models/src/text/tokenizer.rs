@@ -90,6 +90,8 @@ pub struct TokenizerSettings {
     pub no_segments: bool,
     /// The chat templates.
     pub chat_template: Option<ChatSource>,
+    /// The special tokens that chat templates get, by name; by default those of `special`.
+    pub named: Option<Vec<(String, String)>>,
     /// The file to name in errors.
     pub file: Option<PathBuf>,
     /// What was noticed when the files were read.
@@ -110,7 +112,7 @@ impl TextTokenizer {
         tokenizer.with_post_processor(None::<PostProcessorWrapper>);
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(TokenizeError::Tokenizer)?;
-        let TokenizerSettings { special, add_bos, no_segments, chat_template, file, notices, config } = settings;
+        let TokenizerSettings { special, add_bos, no_segments, chat_template, named, file, notices, config } = settings;
         let (mut prefix, suffix) = guarded(|| around(post_processor.as_ref())).map_err(panicked)??;
         match (add_bos, special.bos) {
             (Some(true), Some(bos)) => prefix = vec![bos],
@@ -119,11 +121,12 @@ impl TextTokenizer {
         }
         let template = chat_template.as_ref().map(|source| source.default.clone());
         let tool_use = chat_template.as_ref().and_then(|source| source.tool_use.clone());
-        let saved = Saved { config, template, tool_use };
         let tokens = [("bos_token", special.bos), ("eos_token", special.eos), ("pad_token", special.pad)];
-        let text_of = |(name, token): (_, Option<u32>)| Some((name, Json::String(tokenizer.id_to_token(token?)?)));
-        let texts = tokens.into_iter().filter_map(text_of).collect();
+        let text_of = |(name, token): (&str, Option<u32>)| Some((name.to_owned(), tokenizer.id_to_token(token?)?));
+        let texts = named.clone().unwrap_or_else(|| tokens.into_iter().filter_map(text_of).collect());
+        let texts = texts.into_iter().map(|(name, text)| (name, Json::String(text))).collect();
         let chat = chat_template.map(|source| ChatTemplate::new(&source, texts)).transpose()?;
+        let saved = Saved { config, template, tool_use, named };
         let growth = Growth::new(tokenizer.get_normalizer());
         let segments = !no_segments;
         Ok(Self { tokenizer, post_processor, special, prefix, suffix, segments, chat, growth, file, notices, saved })
