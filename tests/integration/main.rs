@@ -75,3 +75,4 @@ mod training;
 mod tuning_resumed;
 mod uncertainty;
 mod variants;
+mod vision;

@@ -1,5 +1,5 @@
 use burn::module::Param;
-use burn::nn::{Embedding, Linear};
+use burn::nn::{Embedding, LayerNorm, LayerNormConfig, Linear};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -38,6 +38,13 @@ impl<'a> Builder<'a> {
         let weight = self.weight(&format!("{name}.weight"), [d_input, d_output])?;
         let bias = if bias { Some(self.vector(&format!("{name}.bias"), d_output)?) } else { None };
         Ok(Linear { weight, bias })
+    }
+
+    pub(crate) fn layer_norm(&mut self, name: &str, width: usize, epsilon: f64) -> Result<LayerNorm, ModelError> {
+        let mut norm = LayerNormConfig::new(width).with_epsilon(epsilon).init(self.device);
+        norm.gamma = self.vector(&format!("{name}.weight"), width)?;
+        norm.beta = Some(self.vector(&format!("{name}.bias"), width)?);
+        Ok(norm)
     }
 
     fn weight<const R: usize>(&mut self, name: &str, shape: [usize; R]) -> Result<Param<Tensor<R>>, ModelError> {

@@ -278,7 +278,7 @@ impl Writer<'_> {
         }
         let unstable = || TokenizeError::UnstableTemplate { message };
         let mut others = messages.clone();
-        others[message] = Message::new("assistant", PLACEHOLDER);
+        others[message] = placeholder(&messages[message]);
         let other = self.render(&others, false).map_err(|_| unstable())?.text;
         if other.matches(PLACEHOLDER).count() != 1 {
             return Err(unstable());
@@ -295,6 +295,17 @@ impl Writer<'_> {
         };
         Ok(start.unwrap_or(content.start)..end)
     }
+}
+
+/// A message whose content has the form of another's: a text, or parts.
+fn placeholder(like: &Message) -> Message {
+    let text = |text: &str| Json::String(text.to_owned());
+    let part = Json::Object(vec![("type".to_owned(), text("text")), ("text".to_owned(), text(PLACEHOLDER))]);
+    let parts = matches!(like.get("content"), Some(Json::Array(_))).then(|| {
+        let pairs = [("role", text("assistant")), ("content", Json::Array(vec![part]))];
+        Message::from_json(&Json::Object(pairs.map(|(name, value)| (name.to_owned(), value)).into()))
+    });
+    parts.and_then(Result::ok).unwrap_or_else(|| Message::new("assistant", PLACEHOLDER))
 }
 
 /// The bytes of the longest common beginning, in whole characters.

@@ -1,5 +1,4 @@
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::path::PathBuf;
 
 use tokenizers::utils::truncation::{TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings};
@@ -71,7 +70,7 @@ pub struct TextTokenizer {
     /// The tokens after a text for a language model.
     pub(super) suffix: Vec<u32>,
     pub(super) segments: bool,
-    chat: Option<ChatTemplate>,
+    pub(super) chat: Option<ChatTemplate>,
     growth: Growth,
     /// The file to name in errors.
     pub(super) file: Option<PathBuf>,
@@ -240,12 +239,7 @@ impl TextTokenizer {
     /// If there is no template, it fails, or it is not clear what it writes for a message; if no message is scored; if
     /// there are too many tokens, or cutting leaves nothing to predict.
     pub fn chat(&self, conversation: &Conversation, limit: Limit) -> Result<TokenizedSample<LmSample>, TokenizeError> {
-        let template = self.chat.as_ref().ok_or(TokenizeError::NoChatTemplate)?;
-        let (text, spans) = template.conversation(conversation)?;
-        let encoding = self.encode(&text)?;
-        let covers = |span: &Range<usize>, (start, end): (usize, usize)| end > span.start && start < span.end;
-        let scored = encoding.get_offsets().iter().map(|&offsets| spans.iter().any(|span| covers(span, offsets)));
-        finish(encoding.get_ids().to_vec(), scored.collect(), limit)
+        self.chat_with_images(conversation, "", &[], limit)
     }
 
     /// A conversation as the chat template writes it; with `prompt`, up to where an answer would begin.
@@ -300,6 +294,11 @@ impl TextTokenizer {
         self.run(|| self.tokenizer.decode(tokens, false).map_err(TokenizeError::Tokenizer))
     }
 
+    /// A token as it is spelled in the vocabulary.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.tokenizer.id_to_token(id)
+    }
+
     /// The special tokens.
     pub fn special(&self) -> SpecialTokens {
         self.special
@@ -320,7 +319,7 @@ impl TextTokenizer {
         self.notices.push(notice);
     }
 
-    fn encode(&self, text: &str) -> Result<Encoding, TokenizeError> {
+    pub(super) fn encode(&self, text: &str) -> Result<Encoding, TokenizeError> {
         self.run(|| {
             self.growth.check(text)?;
             self.tokenizer.encode(text, false).map_err(TokenizeError::Tokenizer)
@@ -363,7 +362,7 @@ fn cut(tokens: usize, limit: Limit) -> Result<usize, TokenizeError> {
 }
 
 /// A sample within the limit. Its first token is not scored, because nothing comes before it.
-fn finish(
+pub(super) fn finish(
     mut tokens: Vec<u32>,
     mut scored: Vec<bool>,
     limit: Limit,
