@@ -61,6 +61,7 @@ mod refusals;
 mod scales;
 mod scoring;
 mod settings;
+mod sizes;
 mod small_gradients;
 mod solvers;
 mod spec;

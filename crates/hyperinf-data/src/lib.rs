@@ -100,7 +100,7 @@ pub use kind::{Kind, Prepared};
 pub use kinds::{
     LabelledColumns, LabelledProcessor, LabelledText, LanguageModel, Passage, PassageColumns, TextClassification,
 };
-pub use labels::Labels;
+pub use labels::{ClassIndex, Labels};
 pub use model_files::{ModelFiles, Note};
 pub use pattern::Pattern;
 pub use prediction::{Guess, Predicted, Prediction};
