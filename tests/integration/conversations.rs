@@ -248,3 +248,22 @@ fn variables_of_a_row_are_no_arguments_of_transformers() {
         assert!(error.contains(&format!("`{name}`")), "{error}");
     }
 }
+
+#[test]
+fn thoughts_have_the_names_and_places_of_transformers() {
+    let check = |message: &str, expected: &str| {
+        let message = Message::from_json(&Json::parse(message).expect("JSON")).expect("a message");
+        let found = characters("{{ messages[0] | tojson }}").chat_text(&vec![message].into(), false);
+        assert_eq!(found.expect("a text"), expected);
+    };
+    let (begin, end) = (r#"{"role": "a", "content": "x""#, r#""role": "a", "content": "x""#);
+    check(&format!("{begin}}}"), &format!("{begin}}}"));
+    let all = format!(r#"{{"thinking": "t", {end}, "reasoning_content": "t"}}"#);
+    check(&format!(r#"{begin}, "thinking": "t"}}"#), &all);
+    check(&format!(r#"{begin}, "reasoning_content": "t"}}"#), &all);
+    check(&format!(r#"{begin}, "reasoning_content": "t", "thinking": null}}"#), &all);
+    let two = format!(r#"{{"thinking": "s", {end}, "reasoning_content": "t"}}"#);
+    check(&format!(r#"{begin}, "reasoning_content": "t", "thinking": "s"}}"#), &two);
+    let third = format!(r#"{{"thinking": "t", {end}, "reasoning": "t", "reasoning_content": "t"}}"#);
+    check(&format!(r#"{begin}, "reasoning": "t"}}"#), &third);
+}

@@ -25,11 +25,11 @@ fn file(name: &str) -> PathBuf {
     path("images").join("files").join(name)
 }
 
-fn bytes(name: &str) -> Vec<u8> {
+pub(crate) fn bytes(name: &str) -> Vec<u8> {
     fs::read(file(name)).expect("a fixture")
 }
 
-fn picture(name: &str) -> Picture {
+pub(crate) fn picture(name: &str) -> Picture {
     decode(&bytes(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 

@@ -103,7 +103,7 @@ pub use kinds::{
     LabelledColumns, LabelledProcessor, LabelledText, LanguageModel, Passage, PassageColumns, TextClassification,
     VisionLanguage, VisionProcessor,
 };
-pub use labels::Labels;
+pub use labels::{ClassIndex, Labels};
 pub use large_blocks::LargeBlocks;
 pub use model_files::{ModelFiles, Note};
 pub use pattern::Pattern;

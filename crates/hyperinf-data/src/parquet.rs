@@ -21,7 +21,7 @@ use hyperinf_models::{Json, Panicked};
 
 use crate::table::{RawRow, Visit};
 use crate::{DataError, SubsetError};
-use values::{Budget, readable, values, viewed, with_bytes};
+use values::{Budget, VALUE, readable, values, viewed, with_bytes};
 
 /// The metadata key of Arrow's own schema, which Arrow's writer adds itself.
 const ARROW_SCHEMA: &str = "ARROW:schema";
@@ -91,7 +91,8 @@ impl Source {
                 for page in footer::pages(&self.contents, start, length) {
                     // The library believes what a page claims, and unpacks gzip until it ends.
                     let found = if gzip { inflated(page.packed, self.limit) } else { 0 };
-                    unpacked = unpacked.saturating_add(page.unpacked.max(found));
+                    let values = page.values.saturating_mul(VALUE);
+                    unpacked = unpacked.saturating_add(page.unpacked.max(found).max(values));
                     budget.check_pages(&column.column_path().string(), unpacked)?;
                 }
             }

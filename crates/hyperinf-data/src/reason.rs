@@ -1,5 +1,6 @@
 use std::fmt;
 use std::str::Utf8Error;
+use std::sync::Arc;
 
 use hyperinf_models::{MessageError, TokenizeError};
 
@@ -123,7 +124,7 @@ pub enum Reason {
         /// The label.
         label: String,
         /// The labels of the classes.
-        known: Vec<String>,
+        known: Arc<[String]>,
     },
     /// More tokens than the limit.
     #[error("it has {tokens} tokens, more than the limit of {limit}")]

@@ -48,7 +48,7 @@ const HEADING: u32 = 22;
 const LINE: u32 = 16;
 const CAPTION_FONT: u32 = 13;
 /// A caption of two lines, and a score.
-const TEXTS: u32 = 3 * LINE + 4;
+const TEXTS: u32 = 3 * LINE + 14;
 const CELL: u32 = SIDE + GAP;
 const ROW: u32 = HEADING + SIDE + TEXTS;
 const GOOD: RGBColor = RGBColor(8, 81, 156);

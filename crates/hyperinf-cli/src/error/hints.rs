@@ -73,6 +73,7 @@ fn library_hint(error: &Library) -> Option<String> {
         Library::Score(ScoreError::Underflow { .. }) => return None,
         Library::Score(_) => LARGER_DAMPING.into(),
         Library::Truth(TruthError::OtherTask { .. }) => "give this task a bank of its own: --bank FILE.jsonl".into(),
+        Library::Truth(TruthError::Memory { .. }) => "smaller --hidden layers or other --methods need less".into(),
         Library::Truth(TruthError::Diverged { .. }) => {
             "give a larger --damping, which keeps the model nearer to the trained one".into()
         }

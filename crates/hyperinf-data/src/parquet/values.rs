@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::DataError;
 
 /// What a value takes in memory besides its text, roughly.
-const VALUE: u64 = 32;
+pub(super) const VALUE: u64 = 32;
 /// What a row takes besides its values, roughly.
 const ROW: u64 = 64;
 

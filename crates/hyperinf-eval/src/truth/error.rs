@@ -163,6 +163,20 @@ pub enum TruthError {
         /// The penalty on squared parameters.
         penalty: f64,
     },
+    /// The perceptron is too large.
+    #[error(
+        "{what} with a perceptron of {weights:.2e} weights needs about {needed_gib:.1} GiB of memory, and {available_gib:.1} GiB are available"
+    )]
+    Memory {
+        /// The step: training, or a method.
+        what: String,
+        /// Its weights.
+        weights: f64,
+        /// The memory needed, in GiB.
+        needed_gib: f64,
+        /// The memory available.
+        available_gib: f64,
+    },
     /// The built-in images are damaged.
     #[error("the built-in digits cannot be unpacked")]
     Digits(#[source] io::Error),

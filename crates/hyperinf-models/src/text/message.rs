@@ -195,9 +195,9 @@ impl Message {
         let mut fields = self.fields.clone();
         let names = ["reasoning_content", "thinking", "reasoning"];
         if let Some(thought) = names.iter().find_map(|name| self.get(name)) {
-            if self.get("thinking").is_none() {
-                fields.insert(0, ("thinking".to_owned(), thought.clone()));
-            }
+            // The first key, even if the message has one of its own.
+            let own = fields.iter().position(|(key, _)| key == "thinking").map(|at| fields.remove(at).1);
+            fields.insert(0, ("thinking".to_owned(), own.unwrap_or_else(|| thought.clone())));
             match fields.iter_mut().find(|(key, _)| key == names[0]) {
                 Some((_, value)) => *value = thought.clone(),
                 None => fields.push((names[0].to_owned(), thought.clone())),
