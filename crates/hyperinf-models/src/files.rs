@@ -1,6 +1,7 @@
 //! Models, tokenizers and adapters on disk and on the hub.
 
 mod decoder_config;
+mod diffusers;
 mod encoder_config;
 mod error;
 mod fields;
@@ -12,7 +13,7 @@ mod gguf_names;
 mod gguf_reader;
 mod gguf_vocabulary;
 mod hub;
-mod layout;
+pub(crate) mod layout;
 mod llama2c;
 mod load;
 mod open;
@@ -37,6 +38,7 @@ mod tokenizer_outside;
 pub(crate) mod weights;
 pub(crate) mod whole;
 
+pub use diffusers::{load_pixart, save_pixart};
 pub use error::LoadError;
 pub use format_error::FormatError;
 pub use gguf::{GgufVocabulary, gguf_tokenizer, load_gguf};

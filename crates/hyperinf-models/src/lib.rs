@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`EncoderClassifier`], [`Encoder`] | BERT, RoBERTa, MiniLM, with a classification head |
 //! | [`CausalLm`], [`Decoder`] | Llama 2 and 3, SmolLM2, Qwen2, Mistral |
+//! | [`TextToImage`], [`PixArt`], [`sample_images`] | diffusion models: their loss, a denoiser, and pictures from it |
 //! | [`adapt`], [`LoraLinear`] | LoRA on any linear layer, with PEFT's names |
 //! | [`load_classifier`], [`load_encoder`], [`load_causal_lm`] | models from Hugging Face, GGUF and llama2.c files |
 //! | [`Hub`] | models and adapters by their names on a hub |
@@ -41,6 +42,7 @@
 //! ```
 
 mod arch;
+mod diffusion;
 mod error;
 mod files;
 mod template;
@@ -56,13 +58,17 @@ pub use arch::{
     LoraConfig, LoraEmbedding, LoraLinear, LoraScaling, MergedLora, NormPlacement, RecordedLayers, RotaryConfig,
     RotaryPairing, RotaryScaling, SampleModel, SlidingWindow, adapt, generate,
 };
+pub use diffusion::{
+    BetaSchedule, DiffusionBatch, DiffusionSample, NoisePairs, NoiseProcess, NoiseSchedule, NoiseSharing, PixArt,
+    PixArtConfig, Prediction, SamplerConfig, TextState, TextStates, TextToImage, TimestepsAs, sample_images,
+};
 pub use error::ModelError;
 pub use files::{
     ADAPTER_SETTINGS, Adapter, AdapterConfig, AdapterSetting, AdapterTask, CheckpointNames, ClassifierOptions,
     FormatError, GgufVocabulary, Hub, LoadError, LoadReport, LoadedModel, ModelKind, OwnHead, Panicked, TargetModules,
     TrainedTokens, Treatment, gguf_tokenizer, guarded, llama2c_tokenizer, load_causal_lm, load_classifier,
-    load_encoder, load_gguf, load_llama2c, load_weights, model_kind, open_regular, panics_are_errors, read_regular,
-    weights,
+    load_encoder, load_gguf, load_llama2c, load_pixart, load_weights, model_kind, open_regular, panics_are_errors, read_regular,
+    save_pixart, weights,
 };
 pub use template::TemplateError;
 pub use text::{
@@ -71,6 +77,6 @@ pub use text::{
     TokenizerSettings,
 };
 pub use training::{
-    Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, FoundCheckpoints, Progress, RunDifference, TrainConfig,
+    AveragedTraining, Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, FoundCheckpoints, Progress, RunDifference, TrainConfig,
     finetune, finetune_until, pretrain_masked, train, training_digest,
 };

@@ -5,6 +5,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::ModelError;
+use crate::files::layout::transposed;
 
 /// Returns the weight with a name and shape; linear weights are `[d_input, d_output]`.
 pub(crate) type WeightSource<'a> = dyn FnMut(&str, &[usize]) -> Result<TensorData, ModelError> + 'a;
@@ -38,6 +39,31 @@ impl<'a> Builder<'a> {
         let weight = self.weight(&format!("{name}.weight"), [d_input, d_output])?;
         let bias = if bias { Some(self.vector(&format!("{name}.bias"), d_output)?) } else { None };
         Ok(Linear { weight, bias })
+    }
+
+    /// A matrix that is not of a linear layer.
+    pub(crate) fn table(&mut self, name: &str, shape: [usize; 2]) -> Result<Param<Tensor<2>>, ModelError> {
+        self.weight(name, shape)
+    }
+
+    /// A convolution whose windows do not overlap, as a linear layer on patches whose values are ordered by channel, row
+    /// and column; the weight is `[d_output, channels, side, side]`.
+    pub(crate) fn patches(
+        &mut self,
+        name: &str,
+        [d_output, channels, side]: [usize; 3],
+    ) -> Result<Linear, ModelError> {
+        let full = format!("{name}.weight");
+        let (shape, d_input) = ([d_output, channels, side, side], channels * side * side);
+        let data = (self.source)(&full, &shape)?;
+        let found = data.shape().to_vec();
+        if found != shape {
+            return Err(ModelError::WeightShape { name: full, found, expected: shape.to_vec() });
+        }
+        let values: Vec<f32> = data.iter().collect();
+        let data = TensorData::new(transposed(&values, d_output, d_input), [d_input, d_output]);
+        let weight = Param::from_data(data, self.device);
+        Ok(Linear { weight, bias: Some(self.vector(&format!("{name}.bias"), d_output)?) })
     }
 
     fn weight<const R: usize>(&mut self, name: &str, shape: [usize; R]) -> Result<Param<Tensor<R>>, ModelError> {

@@ -104,7 +104,9 @@ pub(super) fn pull<M>(
     let mut failed = None;
     let made = make(&mut |name, shape| {
         let layout = match shape {
-            [_, _] if !name.ends_with("embed_tokens.weight") => Layout::Transposed,
+            [_, _] if !name.ends_with("embed_tokens.weight") && !name.ends_with("scale_shift_table") => {
+                Layout::Transposed
+            }
             _ => Layout::Same,
         };
         let found = source.read(name, shape, layout).unwrap_or_else(|error| {
