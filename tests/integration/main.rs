@@ -11,6 +11,7 @@ mod curvature;
 mod damaged;
 mod decoder;
 mod device;
+mod diffusion;
 mod encoder;
 mod estimates;
 mod eval_convex;

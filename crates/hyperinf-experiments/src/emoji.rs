@@ -83,7 +83,8 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let texts = Texts::new(&settings.places.assets.join("minilm"), &emoji, &device)?;
     let rows = pictures::rows(&emoji);
     let held_out: Vec<_> = rows.iter().copied().step_by(HELD_OUT).take(VALIDATED).collect();
-    let rows: Vec<_> = rows.iter().copied().enumerate().filter(|(i, _)| i % HELD_OUT != 0).map(|(_, row)| row).collect();
+    let rows: Vec<_> =
+        rows.iter().copied().enumerate().filter(|(i, _)| i % HELD_OUT != 0).map(|(_, row)| row).collect();
     println!("{} subjects, {} pictures to train on, {} held out", emoji.len(), rows.len(), held_out.len());
 
     let config = PixArtConfig {
@@ -216,8 +217,22 @@ impl Batch {
 
 /// Subjects of the sheets; the first ten are those of the acceptance.
 const PROMPTS: [&str; 16] = [
-    "pizza", "crab", "umbrella", "sunflower", "guitar", "red apple", "snowman", "rocket", "octopus", "cactus", "house",
-    "tiger face", "bicycle", "hot beverage", "airplane", "birthday cake",
+    "pizza",
+    "crab",
+    "umbrella",
+    "sunflower",
+    "guitar",
+    "red apple",
+    "snowman",
+    "rocket",
+    "octopus",
+    "cactus",
+    "house",
+    "tiger face",
+    "bicycle",
+    "hot beverage",
+    "airplane",
+    "birthday cake",
 ];
 
 /// Draws a sheet with the averaged weights: a column for each prompt, a row for each style.

@@ -67,8 +67,8 @@ pub use files::{
     ADAPTER_SETTINGS, Adapter, AdapterConfig, AdapterSetting, AdapterTask, CheckpointNames, ClassifierOptions,
     FormatError, GgufVocabulary, Hub, LoadError, LoadReport, LoadedModel, ModelKind, OwnHead, Panicked, TargetModules,
     TrainedTokens, Treatment, gguf_tokenizer, guarded, llama2c_tokenizer, load_causal_lm, load_classifier,
-    load_encoder, load_gguf, load_llama2c, load_pixart, load_weights, model_kind, open_regular, panics_are_errors, read_regular,
-    save_pixart, weights,
+    load_encoder, load_gguf, load_llama2c, load_pixart, load_weights, model_kind, open_regular, panics_are_errors,
+    read_regular, save_pixart, weights,
 };
 pub use template::TemplateError;
 pub use text::{
@@ -77,6 +77,6 @@ pub use text::{
     TokenizerSettings,
 };
 pub use training::{
-    AveragedTraining, Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, FoundCheckpoints, Progress, RunDifference, TrainConfig,
-    finetune, finetune_until, pretrain_masked, train, training_digest,
+    AveragedTraining, Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, FoundCheckpoints, Progress,
+    RunDifference, TrainConfig, finetune, finetune_until, pretrain_masked, train, training_digest,
 };

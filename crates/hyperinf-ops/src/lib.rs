@@ -102,7 +102,8 @@ pub fn gelu_tanh<const R: usize>(x: Tensor<R>) -> Tensor<R> {
     if fits(&x) {
         return apply::gelu_tanh(x);
     }
-    let inner = (x.clone().square().mul_scalar(0.044715).add_scalar(1.0) * x.clone()).mul_scalar(FRAC_2_SQRT_PI * FRAC_1_SQRT_2);
+    let inner = (x.clone().square().mul_scalar(0.044715).add_scalar(1.0) * x.clone())
+        .mul_scalar(FRAC_2_SQRT_PI * FRAC_1_SQRT_2);
     x * inner.tanh().add_scalar(1.0).mul_scalar(0.5)
 }
 

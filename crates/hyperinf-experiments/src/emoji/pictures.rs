@@ -133,9 +133,8 @@ impl Set {
         let at = if mirrored { at.post_scale(-1.0, 1.0).post_translate(SIDE as f32, 0.0) } else { at };
         resvg::render(&tree, at, &mut pixels.as_mut());
         let pixels = pixels.pixels();
-        let channel = |index: usize| {
-            pixels.iter().map(move |p| f32::from([p.red(), p.green(), p.blue()][index]) / 127.5 - 1.0)
-        };
+        let channel =
+            |index: usize| pixels.iter().map(move |p| f32::from([p.red(), p.green(), p.blue()][index]) / 127.5 - 1.0);
         Ok(Some((0..3).flat_map(channel).collect()))
     }
 }

@@ -60,7 +60,8 @@ fn encode(
     tokenizer: &TextTokenizer,
     device: &Device,
 ) -> Result<Vec<TextState>, Failure> {
-    let tokens = captions.iter().map(|text| Ok(tokenizer.classification(text, None, 0, Limit::Cut(LONGEST))?.sample.tokens));
+    let tokens =
+        captions.iter().map(|text| Ok(tokenizer.classification(text, None, 0, Limit::Cut(LONGEST))?.sample.tokens));
     let tokens = tokens.collect::<Result<Vec<Vec<u32>>, Failure>>()?;
     let sequences: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
     let batch = TokenBatch::new(&sequences, encoder.config(), device)?;

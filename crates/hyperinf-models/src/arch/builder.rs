@@ -48,11 +48,7 @@ impl<'a> Builder<'a> {
 
     /// A convolution whose windows do not overlap, as a linear layer on patches whose values are ordered by channel, row
     /// and column; the weight is `[d_output, channels, side, side]`.
-    pub(crate) fn patches(
-        &mut self,
-        name: &str,
-        [d_output, channels, side]: [usize; 3],
-    ) -> Result<Linear, ModelError> {
+    pub(crate) fn patches(&mut self, name: &str, [d_output, channels, side]: [usize; 3]) -> Result<Linear, ModelError> {
         let full = format!("{name}.weight");
         let (shape, d_input) = ([d_output, channels, side, side], channels * side * side);
         let data = (self.source)(&full, &shape)?;

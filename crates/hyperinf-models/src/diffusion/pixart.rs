@@ -129,14 +129,18 @@ impl PixArt {
         let [all, found, height, width] = x.dims();
         let [samples, u, _] = text.states.dims();
         assert_eq!([found, height, width], [channels, side, side], "PixArt::forward: the image's shape");
-        assert!(all == timesteps.len() && all.is_multiple_of(samples), "PixArt::forward: {all} rows, {samples} prompts");
+        assert!(
+            all == timesteps.len() && all.is_multiple_of(samples),
+            "PixArt::forward: {all} rows, {samples} prompts"
+        );
         let (device, dtype, d, places) = (x.device(), x.dtype(), self.config.width(), side / patch);
         let rows = Rows { samples, all };
 
         let x = x.reshape([all * channels, places, patch, places, patch]).permute([0, 1, 3, 2, 4]);
         let x = x.reshape([all, channels, places * places, patch * patch]).swap_dims(1, 2);
         let x = x.reshape([all, places * places, channels * patch * patch]);
-        let positions = embedding::positions(places, d, self.config.position_scale, &device.clone().without_autodiff(), dtype);
+        let positions =
+            embedding::positions(places, d, self.config.position_scale, &device.clone().without_autodiff(), dtype);
         let mut x = ops::linear(&self.patch_proj, x) + positions;
 
         let time = embedding::timesteps(timesteps, TIMESTEP_CHANNELS, &device.without_autodiff(), dtype);

@@ -137,9 +137,8 @@ impl Attention {
         tape: &mut Tape,
     ) -> Tensor<3> {
         let ([m, t, d], [groups, u, _]) = (x.dims(), seen.dims());
-        let split = |x: Tensor<3>, length: usize| {
-            x.reshape([groups, length, config.heads, config.head_size]).swap_dims(1, 2)
-        };
+        let split =
+            |x: Tensor<3>, length: usize| x.reshape([groups, length, config.heads, config.head_size]).swap_dims(1, 2);
         let query = split(rows.linear(&self.to_q, x, tape), m / groups * t);
         let key = split(rows.linear(&self.to_k, seen.clone(), tape), u);
         let value = split(rows.linear(&self.to_v, seen, tape), u);

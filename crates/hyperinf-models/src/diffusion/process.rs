@@ -1,3 +1,5 @@
+use burn::tensor::{Tensor, TensorData};
+
 use super::schedule::NoiseSchedule;
 use crate::ModelError;
 use crate::error::check;
@@ -120,13 +122,7 @@ impl NoiseProcess {
     /// # Panics
     ///
     /// If the counts differ: `m` timesteps, `images` and `noise` both `[m, c, h, w]`.
-    pub fn noised(
-        &self,
-        images: burn::tensor::Tensor<4>,
-        noise: burn::tensor::Tensor<4>,
-        timesteps: &[f64],
-    ) -> Result<[burn::tensor::Tensor<4>; 2], ModelError> {
-        use burn::tensor::{Tensor, TensorData};
+    pub fn noised(&self, images: Tensor<4>, noise: Tensor<4>, timesteps: &[f64]) -> Result<[Tensor<4>; 2], ModelError> {
         assert_eq!(images.dims(), noise.dims(), "noised: shapes of images and noise");
         assert_eq!(images.dims()[0], timesteps.len(), "noised: timesteps");
         let mixes = self.mixes(timesteps)?;

@@ -3,10 +3,10 @@ use hyperinf_gradients::Tape;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use super::TextToImage;
 use super::noise::normals;
 use super::process::{Mix, NoiseProcess, Prediction};
 use super::text_states::{TextState, TextStates};
-use super::TextToImage;
 use crate::ModelError;
 use crate::error::check;
 
@@ -48,62 +48,84 @@ pub fn sample_images(
     empty: &TextState,
     config: &SamplerConfig,
 ) -> Result<Tensor<4>, ModelError> {
-    let process = &model.process;
-    process.validate()?;
-    let total = process.schedule.timesteps;
-    check((1..=total).contains(&config.steps), "steps", config.steps as f64, "1 to the timesteps of the schedule")?;
-    let guidance = config.guidance;
-    check(guidance.is_finite() && guidance >= 1.0, "guidance", guidance, "finite and at least 1")?;
-    check(config.clip.is_none_or(|clip| clip > 0.0), "clip", config.clip.unwrap_or(0.0), "positive")?;
-
     let (device, sizes) = (model.denoiser.device().without_autodiff(), model.denoiser.config());
     let (n, shape) = (prompts.len(), [sizes.channels, sizes.side, sizes.side]);
-    let guided = guidance > 1.0;
-    let mut all = prompts.to_vec();
-    if guided {
-        all.resize(2 * n, empty);
-    }
-    let text = TextStates::new(&all, sizes.text_width, &device)?;
     let noise: Vec<f32> = (0..n as u64)
         .flat_map(|i| normals(&mut StdRng::seed_from_u64(config.seed.wrapping_add(i)), shape.iter().product()))
         .collect();
     let data = TensorData::new(noise, [n, shape[0], shape[1], shape[2]]);
-    let mut x = Tensor::<4>::from_data(data, (&device, model.denoiser.dtype()));
-    let predict = |x: &Tensor<4>, t: f64| {
-        if !guided {
-            return model.denoiser.forward(x.clone(), &vec![t; n], &text, &mut Tape::off());
+    let noise = Tensor::from_data(data, (&device, model.denoiser.dtype()));
+    model.sample_from(noise, prompts, empty, config)
+}
+
+impl TextToImage {
+    /// As [`sample_images`], from this noise, `[n, channels, side, side]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`sample_images`].
+    ///
+    /// # Panics
+    ///
+    /// If there is not one noise per prompt.
+    pub fn sample_from(
+        &self,
+        noise: Tensor<4>,
+        prompts: &[&TextState],
+        empty: &TextState,
+        config: &SamplerConfig,
+    ) -> Result<Tensor<4>, ModelError> {
+        let process = &self.process;
+        process.validate()?;
+        let total = process.schedule.timesteps;
+        check((1..=total).contains(&config.steps), "steps", config.steps as f64, "1 to the timesteps of the schedule")?;
+        let guidance = config.guidance;
+        check(guidance.is_finite() && guidance >= 1.0, "guidance", guidance, "finite and at least 1")?;
+        check(config.clip.is_none_or(|clip| clip > 0.0), "clip", config.clip.unwrap_or(0.0), "positive")?;
+        let n = prompts.len();
+        assert_eq!(noise.dims()[0], n, "sample_from: one noise per prompt");
+        let guided = guidance > 1.0;
+        let mut all = prompts.to_vec();
+        if guided {
+            all.resize(2 * n, empty);
         }
-        let both = Tensor::cat(vec![x.clone(), x.clone()], 0);
-        let both = model.denoiser.forward(both, &vec![t; 2 * n], &text, &mut Tape::off());
-        let (with, without) = (both.clone().narrow(0, 0, n), both.narrow(0, n, n));
-        without.clone() + (with - without).mul_scalar(guidance)
-    };
-    let flow = process.prediction == Prediction::Flow;
-    let times: Vec<f64> = (0..=config.steps)
-        .map(|step| total as f64 * (1.0 - step as f64 / config.steps as f64))
-        // A trailing timestep is the last of its part.
-        .map(|t| if flow { t } else { t.round() - 1.0 })
-        .collect();
-    for pair in times.windows(2) {
-        let (now, next) = (pair[0], pair[1]);
-        let predicted = predict(&x, now);
-        if flow {
-            x = x + predicted.mul_scalar((next - now) / total as f64);
-            continue;
-        }
-        let mix = mixes(process, now)?;
-        let (mut image, noise) = parts(process.prediction, mix, x, predicted);
-        if let Some(clip) = config.clip {
-            image = image.clamp(-clip, clip);
-        }
-        x = if next < 0.0 {
-            image
-        } else {
-            let mix = mixes(process, next)?;
-            image.mul_scalar(mix.signal) + noise.mul_scalar(mix.noise)
+        let text = TextStates::new(&all, self.denoiser.config().text_width, &noise.device())?;
+        let predict = |x: &Tensor<4>, t: f64| {
+            if !guided {
+                return self.denoiser.forward(x.clone(), &vec![t; n], &text, &mut Tape::off());
+            }
+            let both = Tensor::cat(vec![x.clone(), x.clone()], 0);
+            let both = self.denoiser.forward(both, &vec![t; 2 * n], &text, &mut Tape::off());
+            let (with, without) = (both.clone().narrow(0, 0, n), both.narrow(0, n, n));
+            without.clone() + (with - without).mul_scalar(guidance)
         };
+        let flow = process.prediction == Prediction::Flow;
+        let times: Vec<f64> = (0..=config.steps)
+            .map(|step| total as f64 * (1.0 - step as f64 / config.steps as f64))
+            // A trailing timestep is the last of its part.
+            .map(|t| if flow { t } else { t.round() - 1.0 })
+            .collect();
+        let mut x = noise;
+        for pair in times.windows(2) {
+            let (now, next) = (pair[0], pair[1]);
+            let predicted = predict(&x, now);
+            if flow {
+                x = x + predicted.mul_scalar((next - now) / total as f64);
+                continue;
+            }
+            let (mut image, noise) = parts(process.prediction, mixes(process, now)?, x, predicted);
+            if let Some(clip) = config.clip {
+                image = image.clamp(-clip, clip);
+            }
+            x = if next < 0.0 {
+                image
+            } else {
+                let mix = mixes(process, next)?;
+                image.mul_scalar(mix.signal) + noise.mul_scalar(mix.noise)
+            };
+        }
+        Ok(x)
     }
-    Ok(x)
 }
 
 fn mixes(process: &NoiseProcess, t: f64) -> Result<Mix, ModelError> {

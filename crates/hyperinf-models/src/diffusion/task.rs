@@ -148,8 +148,7 @@ impl Task for TextToImage {
             let [n, ..] = batch.text.states.dims();
             tape.stack(batch.timesteps.len() / n);
         }
-        let output =
-            self.denoiser.forward_with(batch.noisy.clone(), &batch.timesteps, &batch.text, apart, tape);
+        let output = self.denoiser.forward_with(batch.noisy.clone(), &batch.timesteps, &batch.text, apart, tape);
         output.reshape(batch.target.dims())
     }
 

@@ -163,8 +163,8 @@ pub fn save_pixart(model: &PixArt, folder: &Path) -> Result<(), LoadError> {
         "use_additional_conditions": false,
     });
     let file = folder.join(CONFIG);
-    let mut text = serde_json::to_vec_pretty(&settings)
-        .map_err(|source| LoadError::Json { path: file.clone(), source })?;
+    let mut text =
+        serde_json::to_vec_pretty(&settings).map_err(|source| LoadError::Json { path: file.clone(), source })?;
     text.push(b'\n');
     let failed = |(path, source): (PathBuf, _)| LoadError::File { path, source };
     std::fs::create_dir_all(folder).map_err(|e| failed((folder.to_owned(), e)))?;

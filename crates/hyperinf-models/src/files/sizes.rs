@@ -189,7 +189,8 @@ pub(super) fn of_pixart(config: &PixArtConfig) -> Vec<Expected> {
         list.pair(name("ff.net.2"), [width.clone(), times(4)]);
     }
     list.add("scale_shift_table".to_owned(), [one("rows", 2), width.clone()]);
-    let output = Side(vec![("patch_size", config.patch), ("patch_size", config.patch), ("out_channels", config.out_channels)]);
+    let output =
+        Side(vec![("patch_size", config.patch), ("patch_size", config.patch), ("out_channels", config.out_channels)]);
     list.pair("proj_out".to_owned(), [output, width]);
     list.0
 }

@@ -63,6 +63,9 @@ impl Rows for GeluTanhGradient<'_> {
     fn fill(&self, first: usize, out: &mut [f32]) {
         let x = part(self.x, first, 1, out.len());
         for (g, &x) in out.iter_mut().zip(x) {
+            // Beyond, the derivative is 0 or 1, and the cube of a large number would be infinite.
+            let x = if x < -20.0 { -20.0 } else { x };
+            let x = if x > 20.0 { 20.0 } else { x };
             let s = sigmoid(x * (SLOPE + CUBIC * x * x));
             *g *= s + s * (1.0 - s) * x * (SLOPE + 3.0 * CUBIC * x * x);
         }
