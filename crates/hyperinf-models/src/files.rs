@@ -16,6 +16,7 @@ mod hub;
 pub(crate) mod layout;
 mod llama2c;
 mod load;
+mod lora_file;
 mod open;
 mod own_head;
 mod pairs;

@@ -9,7 +9,7 @@ use super::noise::{NoisePairs, NoiseSharing, TimestepsAs};
 use super::pixart::PixArt;
 use super::process::NoiseProcess;
 use super::text_states::{TextState, TextStates};
-use crate::{Adaptable, AdaptableLinear, ModelError, SampleModel};
+use crate::{Adaptable, AdaptableLinear, CheckpointNames, ModelError, SampleModel};
 
 /// A picture, or its latents, with the states of its caption.
 #[derive(Clone, Debug, PartialEq)]
@@ -173,6 +173,12 @@ impl Task for TextToImage {
 impl Adaptable for TextToImage {
     fn visit_layers(&mut self, visit: &mut dyn FnMut(&str, &mut AdaptableLinear)) {
         self.denoiser.visit_layers(visit);
+    }
+}
+
+impl CheckpointNames for TextToImage {
+    fn checkpoint_name(&self, path: &str) -> String {
+        self.denoiser.checkpoint_name(path.strip_prefix("denoiser.").unwrap_or(path))
     }
 }
 
