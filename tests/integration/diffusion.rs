@@ -1,11 +1,13 @@
 //! Diffusion models against diffusers' numbers (`tests/fixtures/diffusion/make.py`).
 
+use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use hyperinf::gradients::{Estimate, Tape, Target, Task, capture, estimated, gradients};
 use hyperinf::models::{
-    BetaSchedule, DiffusionBatch, DiffusionSample, LoadError, LoraConfig, LoraScaling, NoisePairs, NoiseProcess,
-    NoiseSchedule, NoiseSharing, PixArt, PixArtConfig, Prediction, SampleModel, SamplerConfig, TextState, TextStates,
-    TextToImage, TimestepsAs, adapt, load_pixart, load_weights, sample_images, save_pixart, weights,
+    Adaptable, AdaptableLinear, BetaSchedule, Denoiser, DiffusionBatch, DiffusionSample, LoadError, LoraConfig,
+    LoraScaling, NoisePairs, NoiseProcess, NoiseSchedule, NoiseSharing, PixArt, PixArtConfig, Prediction, SampleModel,
+    SamplerConfig, TextState, TextStates, TextToImage, TimestepsAs, adapt, load_pixart, load_unet, load_weights,
+    sample_images, save_pixart, weights,
 };
 use hyperinf_tests::compare::{assert_close, assert_within, values};
 use hyperinf_tests::devices;
@@ -23,21 +25,35 @@ fn process(prediction: Prediction, min_snr: Option<f64>) -> NoiseProcess {
     NoiseProcess { prediction, min_snr, ..NoiseProcess::default() }
 }
 
-/// The fixture's model with its adapter.
+/// The fixture's transformer with its adapter.
 fn model(process: NoiseProcess, timesteps_as: TimestepsAs, fixture: &Arrays, device: &Device) -> TextToImage {
-    let denoiser = load_pixart(&fixtures::path("diffusion/transformer"), device).expect("the fixture is valid").model;
+    let folder = fixtures::path("diffusion/transformer");
+    let denoiser = Denoiser::PixArt(load_pixart(&folder, device).expect("the fixture is valid").model);
+    adapted(denoiser, process, timesteps_as, fixture, device)
+}
+
+/// A denoiser with the adapter of a fixture, whose names are those of its layers.
+fn adapted(
+    denoiser: Denoiser,
+    process: NoiseProcess,
+    timesteps_as: TimestepsAs,
+    fixture: &Arrays,
+    device: &Device,
+) -> TextToImage {
     let pairs = NoisePairs { timesteps: vec![25.0, 425.0, 925.0], sharing: NoiseSharing::Shared, seed: 0 };
     let config = LoraConfig { rank: 2, alpha: 2.0, scaling: LoraScaling::Standard, dropout: 0.0 };
-    let model = adapt(TextToImage { denoiser, process, pairs, timesteps_as }, &TARGETS, &config, 1).expect("targets");
-    let mut all = weights(&model).expect("a model that can be read");
-    for (path, data) in &mut all {
-        let Some((layer, factor)) = path.split_once(".lora_") else { continue };
-        let layer = layer.trim_start_matches("denoiser.").replace("to_out", "to_out.0");
-        let factor = if factor.starts_with('a') { "A" } else { "B" };
-        let array = &fixture[&format!("adapter.{layer}.lora_{factor}.weight")];
-        *data = TensorData::new(transposed(array), data.shape().to_vec());
-    }
-    load_weights(model, all).expect("the same names and shapes")
+    let mut model =
+        adapt(TextToImage { denoiser, process, pairs, timesteps_as }, &TARGETS, &config, 1).expect("targets");
+    model.visit_layers(&mut |name, layer| {
+        let AdaptableLinear::Lora(lora) = layer else { return };
+        let name = name.strip_prefix("base_model.model.").expect("PEFT's prefix");
+        for (factor, linear) in [("A", &mut lora.lora_a), ("B", &mut lora.lora_b)] {
+            let array = &fixture[&format!("adapter.{name}.lora_{factor}.weight")];
+            let data = TensorData::new(transposed(array), linear.weight.dims());
+            linear.weight = Param::from_data(data, device);
+        }
+    });
+    model
 }
 
 fn transposed(array: &Array) -> Vec<f32> {
@@ -222,7 +238,7 @@ fn gauss_newton_of_the_squared_error_is_exact() {
         ..PixArtConfig::default()
     };
     let pairs = NoisePairs::evenly(2, 1000, 3).expect("two timesteps");
-    let denoiser = PixArt::new(config, 1, &device).expect("a valid configuration");
+    let denoiser = Denoiser::PixArt(PixArt::new(config, 1, &device).expect("a valid configuration"));
     let model = TextToImage { denoiser, process: NoiseProcess::default(), pairs, timesteps_as: TimestepsAs::Sum };
     let all = weights(&model).expect("a model that can be read").into_iter().map(|(path, data)| {
         let values: Vec<f32> = (0..data.num_elements()).map(|i| ((i * 7 + path.len()) as f32).sin() * 0.5).collect();
@@ -362,5 +378,28 @@ fn pictures_depend_on_their_seed_alone() {
     assert_close(&name, &both[..192], &alone, 1e-5);
     for config in [SamplerConfig { steps: 0, ..config }, SamplerConfig { guidance: 0.5, ..config }] {
         assert!(sample_images(&model, &[&first], &empty, &config).is_err(), "{config:?}");
+    }
+}
+
+#[test]
+fn a_unet_computes_what_diffusers_computes() {
+    let (shared, fixture) = (expected(), fixtures::load("diffusion/unet.safetensors"));
+    let folder = fixtures::path("diffusion/unet");
+    for (name, device) in devices() {
+        let denoiser = Denoiser::UNet(load_unet(&folder, &device).expect("the fixture is valid").model);
+        let model = adapted(denoiser, process(Prediction::Epsilon, None), TimestepsAs::Sum, &fixture, &device);
+        let all = batch(&model, &shared, &[0, 1, 2], &device);
+        let found = values(model.forward(&all, &mut Tape::off()));
+        assert_close(&name, &found, &fixture["outputs"].values, 1e-5);
+        for samples in [&[0, 1, 2][..], &[1]] {
+            let found = gradients(&model, &batch(&model, &shared, samples, &device), Target::Loss).expect("adapters");
+            for (block, tensor) in found.layout.iter().zip(found.blocks) {
+                let short = block.name.strip_prefix("base_model.model.").expect("PEFT's prefix");
+                let mut array = fixture[&format!("gradients.{short}")].clone();
+                array.shape.insert(1, 1);
+                let expected = arranged(&array, samples, false);
+                assert_close(&format!("{name}, {}, {samples:?}", block.name), &values(tensor), &expected, 1e-5);
+            }
+        }
     }
 }

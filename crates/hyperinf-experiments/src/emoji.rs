@@ -16,8 +16,8 @@ use hyperinf::burn::module::Module;
 use hyperinf::burn::tensor::{Device, Distribution, Tensor, TensorData};
 use hyperinf::gradients::Tape;
 use hyperinf::models::{
-    AveragedTraining, ModelError, NoisePairs, NoiseProcess, PixArt, PixArtConfig, Prediction, SamplerConfig, TextState,
-    TextStates, TextToImage, TimestepsAs, sample_images, save_pixart,
+    AveragedTraining, Denoiser, ModelError, NoisePairs, NoiseProcess, PixArt, PixArtConfig, Prediction, SamplerConfig,
+    TextState, TextStates, TextToImage, TimestepsAs, sample_images, save_pixart,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -99,7 +99,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
         ..PixArtConfig::default()
     };
     let model = TextToImage {
-        denoiser: PixArt::new(config, settings.seed, &device)?,
+        denoiser: Denoiser::PixArt(PixArt::new(config, settings.seed, &device)?),
         process: NoiseProcess { prediction: Prediction::Flow, ..NoiseProcess::default() },
         pairs: NoisePairs::evenly(10, 1000, settings.seed)?,
         timesteps_as: TimestepsAs::Sum,
@@ -260,7 +260,9 @@ fn show(
     let drawn = sample_images(&model, &prompts, texts.empty(), &config)?;
     let values = drawn.try_into_data().map_err(|e| e.to_string())?.iter::<f32>().collect::<Vec<_>>();
     sheet::write(&folder.join(format!("sheet-{samples:08}.png")), &values, subjects.len())?;
-    save_pixart(&model.denoiser, &folder.join("transformer"))?;
+    if let Denoiser::PixArt(denoiser) = &model.denoiser {
+        save_pixart(denoiser, &folder.join("transformer"))?;
+    }
     Ok(())
 }
 

@@ -36,6 +36,7 @@ mod tokenizer_class;
 mod tokenizer_files;
 mod tokenizer_limits;
 mod tokenizer_outside;
+mod unet;
 pub(crate) mod weights;
 pub(crate) mod whole;
 
@@ -54,4 +55,5 @@ pub use panics::{Panicked, guarded, panics_are_errors};
 pub use peft::Adapter;
 pub use peft_config::{AdapterConfig, AdapterTask, TargetModules, TrainedTokens};
 pub use peft_settings::{ADAPTER_SETTINGS, AdapterSetting, Treatment};
+pub use unet::load_unet;
 pub use weights::{CheckpointNames, load_weights, weights};

@@ -59,16 +59,17 @@ pub use arch::{
     RotaryPairing, RotaryScaling, SampleModel, SlidingWindow, adapt, generate,
 };
 pub use diffusion::{
-    BetaSchedule, DiffusionBatch, DiffusionSample, NoisePairs, NoiseProcess, NoiseSchedule, NoiseSharing, PixArt,
-    PixArtConfig, Prediction, SamplerConfig, TextState, TextStates, TextToImage, TimestepsAs, sample_images,
+    BetaSchedule, Denoiser, DiffusionBatch, DiffusionSample, NoisePairs, NoiseProcess, NoiseSchedule, NoiseSharing,
+    PixArt, PixArtConfig, Prediction, SamplerConfig, TextState, TextStates, TextToImage, TimestepsAs, UNet, UNetConfig,
+    UNetLevel, sample_images,
 };
 pub use error::ModelError;
 pub use files::{
     ADAPTER_SETTINGS, Adapter, AdapterConfig, AdapterSetting, AdapterTask, CheckpointNames, ClassifierOptions,
     FormatError, GgufVocabulary, Hub, LoadError, LoadReport, LoadedModel, ModelKind, OwnHead, Panicked, TargetModules,
     TrainedTokens, Treatment, gguf_tokenizer, guarded, llama2c_tokenizer, load_causal_lm, load_classifier,
-    load_encoder, load_gguf, load_llama2c, load_pixart, load_weights, model_kind, open_regular, panics_are_errors,
-    read_regular, save_pixart, weights,
+    load_encoder, load_gguf, load_llama2c, load_pixart, load_unet, load_weights, model_kind, open_regular,
+    panics_are_errors, read_regular, save_pixart, weights,
 };
 pub use template::TemplateError;
 pub use text::{

@@ -1,5 +1,6 @@
 use burn::module::Param;
-use burn::nn::{Embedding, Linear};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{Embedding, LayerNorm, LayerNormConfig, Linear, PaddingConfig2d};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -60,6 +61,31 @@ impl<'a> Builder<'a> {
         let data = TensorData::new(transposed(&values, d_output, d_input), [d_input, d_output]);
         let weight = Param::from_data(data, self.device);
         Ok(Linear { weight, bias: Some(self.vector(&format!("{name}.bias"), d_output)?) })
+    }
+
+    /// A convolution of `side × side` from `inputs` to `outputs` channels, padded to keep the size before the stride.
+    pub(crate) fn convolution(
+        &mut self,
+        name: &str,
+        [inputs, outputs, side]: [usize; 3],
+        stride: usize,
+    ) -> Result<Conv2d, ModelError> {
+        let padding = side / 2;
+        let config = Conv2dConfig::new([1, 1], [side, side])
+            .with_stride([stride, stride])
+            .with_padding(PaddingConfig2d::Explicit(padding, padding, padding, padding));
+        let mut layer = config.init(self.device);
+        layer.weight = self.weight(&format!("{name}.weight"), [outputs, inputs, side, side])?;
+        layer.bias = Some(self.vector(&format!("{name}.bias"), outputs)?);
+        Ok(layer)
+    }
+
+    /// A layer normalisation with gain and bias.
+    pub(crate) fn layer_norm(&mut self, name: &str, width: usize, epsilon: f64) -> Result<LayerNorm, ModelError> {
+        let mut layer = LayerNormConfig::new(1).with_epsilon(epsilon).init(self.device);
+        layer.gamma = self.vector(&format!("{name}.weight"), width)?;
+        layer.beta = Some(self.vector(&format!("{name}.bias"), width)?);
+        Ok(layer)
     }
 
     fn weight<const R: usize>(&mut self, name: &str, shape: [usize; R]) -> Result<Param<Tensor<R>>, ModelError> {

@@ -6,10 +6,11 @@ use hyperinf_ops as ops;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use super::attention::{Rows, Text, silu};
 use super::config::PixArtConfig;
 use super::embedding::{self, TIMESTEP_CHANNELS};
 use super::noise::normals;
-use super::pixart_block::{PixArtBlock, Rows, Text};
+use super::pixart_block::PixArtBlock;
 use super::text_states::TextStates;
 use crate::arch::builder::{Builder, WeightSource};
 use crate::{Adaptable, AdaptableLinear, CheckpointNames, ModelError};
@@ -127,7 +128,7 @@ impl PixArt {
     ) -> Tensor<4> {
         let PixArtConfig { channels, out_channels, side, patch, .. } = self.config;
         let [all, found, height, width] = x.dims();
-        let [samples, u, _] = text.states.dims();
+        let [samples, ..] = text.states.dims();
         assert_eq!([found, height, width], [channels, side, side], "PixArt::forward: the image's shape");
         assert!(
             all == timesteps.len() && all.is_multiple_of(samples),
@@ -151,7 +152,7 @@ impl PixArt {
         let states = ops::gelu_tanh(ops::linear(&self.caption_1, text.states.clone()));
         let mut text = Text { states: ops::linear(&self.caption_2, states), hidden: text.hidden.clone() };
         if apart {
-            text = text.repeated(rows, [u, d]);
+            text = text.repeated(rows);
         }
         for block in &self.transformer_blocks {
             x = block.forward(x, blocks.clone(), &text, &self.config, rows, tape);
@@ -165,29 +166,11 @@ impl PixArt {
     }
 }
 
-impl Text {
-    /// Every row's own copy.
-    fn repeated(self, rows: Rows, [u, d]: [usize; 2]) -> Self {
-        let each = rows.all / rows.samples;
-        let states = self.states.unsqueeze_dim::<4>(1).expand([rows.samples, each, u, d]).reshape([rows.all, u, d]);
-        let hidden = self.hidden.expand([rows.samples, each, 1, u]).reshape([rows.all, 1, 1, u]);
-        Self { states, hidden }
-    }
-}
-
-/// `x σ(x)`, by the hyperbolic tangent: a backend computes its sigmoid in f32.
-fn silu(x: Tensor<2>) -> Tensor<2> {
-    let half = x.clone().mul_scalar(0.5).tanh().add_scalar(1.0).mul_scalar(0.5);
-    x * half
-}
-
 /// Layers have the names of diffusers and PEFT: `base_model.model.transformer_blocks.0.attn1.to_q`.
 impl Adaptable for PixArt {
     fn visit_layers(&mut self, visit: &mut dyn FnMut(&str, &mut AdaptableLinear)) {
         for (index, block) in self.transformer_blocks.iter_mut().enumerate() {
-            for (part, linear) in block.linears() {
-                visit(&format!("base_model.model.transformer_blocks.{index}.{part}"), linear);
-            }
+            block.visit(&format!("base_model.model.transformer_blocks.{index}"), visit);
         }
     }
 }

@@ -48,8 +48,8 @@ pub fn sample_images(
     empty: &TextState,
     config: &SamplerConfig,
 ) -> Result<Tensor<4>, ModelError> {
-    let (device, sizes) = (model.denoiser.device().without_autodiff(), model.denoiser.config());
-    let (n, shape) = (prompts.len(), [sizes.channels, sizes.side, sizes.side]);
+    let device = model.denoiser.device().without_autodiff();
+    let (n, shape) = (prompts.len(), model.denoiser.shape());
     let noise: Vec<f32> = (0..n as u64)
         .flat_map(|i| normals(&mut StdRng::seed_from_u64(config.seed.wrapping_add(i)), shape.iter().product()))
         .collect();
@@ -89,7 +89,7 @@ impl TextToImage {
         if guided {
             all.resize(2 * n, empty);
         }
-        let text = TextStates::new(&all, self.denoiser.config().text_width, &noise.device())?;
+        let text = TextStates::new(&all, self.denoiser.text_width(), &noise.device())?;
         let predict = |x: &Tensor<4>, t: f64| {
             if !guided {
                 return self.denoiser.forward(x.clone(), &vec![t; n], &text, &mut Tape::off());

@@ -5,8 +5,8 @@ use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use hyperinf_gradients::{Family, Likelihood, Tape, Task};
 use twox_hash::XxHash3_128;
 
+use super::denoiser::Denoiser;
 use super::noise::{NoisePairs, NoiseSharing, TimestepsAs};
-use super::pixart::PixArt;
 use super::process::NoiseProcess;
 use super::text_states::{TextState, TextStates};
 use crate::{Adaptable, AdaptableLinear, CheckpointNames, ModelError, SampleModel};
@@ -53,7 +53,7 @@ pub struct DiffusionBatch {
 #[derive(Module, Debug)]
 pub struct TextToImage {
     /// The denoiser.
-    pub denoiser: PixArt,
+    pub denoiser: Denoiser,
     /// How images become noise.
     #[module(skip)]
     pub process: NoiseProcess,
@@ -76,8 +76,7 @@ impl TextToImage {
     }
 
     fn fits(&self, samples: &[&DiffusionSample]) -> Result<(), ModelError> {
-        let config = self.denoiser.config();
-        let expected = [config.channels, config.side, config.side];
+        let expected = self.denoiser.shape();
         for (index, sample) in samples.iter().enumerate() {
             let size = expected.iter().product::<usize>();
             if sample.shape != expected || sample.image.len() != size {
@@ -98,10 +97,9 @@ impl SampleModel for TextToImage {
     fn collate(&self, samples: &[&DiffusionSample]) -> Result<DiffusionBatch, ModelError> {
         self.fits(samples)?;
         let (device, dtype) = (self.device().without_autodiff(), self.denoiser.dtype());
-        let config = self.denoiser.config();
-        let (n, [c, h, w]) = (samples.len(), [config.channels, config.side, config.side]);
+        let (n, [c, h, w]) = (samples.len(), self.denoiser.shape());
         let texts: Vec<&TextState> = samples.iter().map(|sample| &sample.text).collect();
-        let text = TextStates::new(&texts, config.text_width, &device)?;
+        let text = TextStates::new(&texts, self.denoiser.text_width(), &device)?;
         let images: Vec<f32> = samples.iter().flat_map(|sample| sample.image.iter().copied()).collect();
         let images = Tensor::<4>::from_data(TensorData::new(images, [n, c, h, w]), (&device, dtype));
 

@@ -18,7 +18,7 @@ use super::whole::write_whole;
 use crate::arch::parameters::visit_parameters;
 use crate::{CheckpointNames, LoadError, PixArt, PixArtConfig};
 
-const CONFIG: &str = "config.json";
+pub(super) const CONFIG: &str = "config.json";
 const CLASS: &str = "PixArtTransformer2DModel";
 /// The weights, in the order of preference.
 const WEIGHTS: [&str; 2] = ["diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"];
@@ -47,7 +47,7 @@ pub fn load_pixart(folder: &Path, device: &Device) -> Result<LoadedModel<PixArt>
     Ok(LoadedModel { model, report })
 }
 
-fn weights_file(folder: &Path) -> Result<PathBuf, LoadError> {
+pub(super) fn weights_file(folder: &Path) -> Result<PathBuf, LoadError> {
     if let Some(path) = WEIGHTS.iter().map(|name| folder.join(name)).find(|path| path.exists()) {
         return Ok(path);
     }
