@@ -68,9 +68,7 @@ impl Job<'_> {
         let methods = methods.iter().map(each).collect::<Result<Vec<_>, _>>()?;
         methods.iter().try_for_each(|each| self.check_outputs(each))?;
         let folder = args.out.display();
-        interrupt::set_hint(format!(
-            "interrupted: no results were written; the same command resumes from finished gradients in {folder}"
-        ));
+        interrupt::set_hint(format!("; the same command resumes from finished gradients in {folder}"));
         let mut found = None;
         for mut each in methods {
             each.began = Instant::now();
@@ -198,7 +196,7 @@ fn folder_of(method: &MethodSpec) -> String {
 
 /// The file name with the ending of a path.
 pub(crate) fn with_ending_of(name: &str, path: &Path) -> String {
-    match path.extension().and_then(|ending| ending.to_str()) {
+    match hyperinf::data::rows_file(path).extension().and_then(|ending| ending.to_str()) {
         Some(ending) => format!("{name}.{ending}"),
         None => name.to_owned(),
     }

@@ -98,7 +98,9 @@ fn of_table(path: &Path, column: &str) -> Result<Vec<String>, IdError> {
     let wanted = columns.read();
     let (mut ids, mut failed) = (Vec::new(), None);
     table.visit(&wanted, &mut |row| {
-        let id = row.cells.and_then(|values| Cells { columns: &wanted, values: &values }.name(column));
+        let id = row
+            .cells
+            .and_then(|values| Cells { columns: &wanted, values: &values, folder: Path::new("") }.name(column));
         match id {
             Ok(id) => ids.push(id),
             Err(reason) => {

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::fs::remove_file;
 use std::path::Path;
 
 use hyperinf_curvature::BlockCurvature;
@@ -7,6 +8,7 @@ use hyperinf_scoring::{Amount, Attribution, QueryMode, RankBy};
 use hyperinf_store::{GradientPair, GradientWriter, IdColumn, Ids, OutputFolder, StoreError, Unit};
 
 use crate::dataset::{Content, Dataset};
+use crate::images::ImageSource;
 use crate::kind::Kind;
 use crate::labels::Labels;
 use crate::model_files::ModelFiles;
@@ -97,6 +99,8 @@ pub struct RowText {
     pub text: String,
     /// The label, if it has one.
     pub label: Option<String>,
+    /// Its images.
+    pub images: Vec<ImageSource>,
 }
 
 impl Influence {
@@ -115,8 +119,14 @@ impl Influence {
     ///
     /// If a file cannot be moved.
     pub fn keep_gradients(self, folder: &Path) -> Result<(), RunError> {
-        for (writer, name) in self.gradients.into_iter().zip(GRADIENT_FILES) {
-            let path = folder.join(name);
+        let paths = GRADIENT_FILES.map(|name| folder.join(name));
+        // First, so that an interruption leaves no gradients of two runs side by side.
+        for (writer, path) in self.gradients.iter().zip(&paths) {
+            if !writer.is_placed(path) && path.exists() {
+                remove_file(path).map_err(|e| StoreError::output(path, e))?;
+            }
+        }
+        for (writer, path) in self.gradients.into_iter().zip(paths) {
             writer.place(&path).map_err(|e| StoreError::output(&path, e))?;
         }
         Ok(())
@@ -182,6 +192,7 @@ impl Rows {
 
 impl RowText {
     pub(crate) fn new(content: &impl Content) -> Self {
-        Self { text: content.text(), label: content.label().map(str::to_owned) }
+        let (label, images) = (content.label().map(str::to_owned), content.images().to_vec());
+        Self { text: content.text(), label, images }
     }
 }

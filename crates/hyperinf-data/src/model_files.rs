@@ -31,6 +31,8 @@ const TOKENIZER_PARTS: [&str; 7] = [
 
 /// Files of a folder that decide what a model computes.
 const DECISIVE: [&str; 4] = [".safetensors", ".json", ".jinja", ".bin"];
+/// The folder within a model's folder whose files are read as well.
+const TEMPLATES: &str = "additional_chat_templates/";
 
 /// `hyperinf.json`, which an adapter's folder contains next to PEFT's files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -219,22 +221,28 @@ fn hashes(path: &Path, stamps: &mut Vec<(PathBuf, FileStamp)>) -> Result<BTreeMa
         move |source| LoadError::File { path, source }
     };
     let mut hashes = BTreeMap::new();
-    let mut add = |path: &Path| -> Result<(), LoadError> {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name_of = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut add = |path: &Path, name: String| -> Result<(), LoadError> {
         stamps.push((path.to_owned(), FileStamp::at(path).map_err(error(path))?));
         hashes.insert(name, hash(path).map_err(error(path))?);
         Ok(())
     };
     if !path.is_dir() {
         open_regular(path).map_err(error(path))?;
-        add(path)?;
+        add(path, name_of(path))?;
         return Ok(hashes);
     }
-    for entry in fs::read_dir(path).map_err(error(path))? {
-        let file = entry.map_err(error(path))?.path();
-        let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if file.is_file() && !name.starts_with('.') && DECISIVE.iter().any(|ending| name.ends_with(ending)) {
-            add(&file)?;
+    let templates = path.join(TEMPLATES);
+    for (folder, prefix) in [(path, ""), (&templates, TEMPLATES)] {
+        if folder == templates && !folder.is_dir() {
+            continue;
+        }
+        for entry in fs::read_dir(folder).map_err(error(folder))? {
+            let file = entry.map_err(error(folder))?.path();
+            let name = name_of(&file);
+            if file.is_file() && !name.starts_with('.') && DECISIVE.iter().any(|ending| name.ends_with(ending)) {
+                add(&file, format!("{prefix}{name}"))?;
+            }
         }
     }
     Ok(hashes)

@@ -144,6 +144,30 @@ pub enum Reason {
         /// The number of tokens that the model knows.
         vocabulary: usize,
     },
+    /// An image that cannot be used.
+    #[error("image `{image}`: {error}")]
+    Image {
+        /// Its path, or its name.
+        image: String,
+        /// Why.
+        error: String,
+    },
+    /// Not one image for each mark.
+    #[error("it has {marks} marks of images (`<image>`, or parts of type `image`) and {images} images")]
+    ImageCount {
+        /// The marks.
+        marks: usize,
+        /// The images.
+        images: usize,
+    },
+    /// Another number of images than one.
+    #[error("it has {images} images, expected one in column `{column}`")]
+    OneImage {
+        /// The column's name.
+        column: String,
+        /// The images.
+        images: usize,
+    },
     /// An id that another row has.
     #[error("its id `{id}` is also that of row {first}")]
     Duplicate {

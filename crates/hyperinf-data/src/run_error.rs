@@ -138,7 +138,7 @@ pub enum RunError {
         kept: Option<PathBuf>,
     },
     /// The model cannot be trained or run.
-    #[error("the model does not support this use")]
+    #[error("{}", .0.what())]
     Model(#[from] ModelError),
     /// Gradients could not be computed.
     #[error("the gradients cannot be computed")]

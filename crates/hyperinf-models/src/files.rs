@@ -4,7 +4,8 @@ mod decoder_config;
 mod diffusers;
 mod encoder_config;
 mod error;
-mod fields;
+mod feature_cache;
+pub(crate) mod fields;
 mod format_error;
 mod gguf;
 mod gguf_config;
@@ -37,17 +38,20 @@ mod tokenizer_files;
 mod tokenizer_limits;
 mod tokenizer_outside;
 mod unet;
+mod vision_language_config;
 pub(crate) mod weights;
 pub(crate) mod whole;
 
 pub use diffusers::{load_pixart, save_pixart};
 pub use error::LoadError;
+pub use feature_cache::FeatureCache;
 pub use format_error::FormatError;
 pub use gguf::{GgufVocabulary, gguf_tokenizer, load_gguf};
 pub use hub::Hub;
 pub use llama2c::{llama2c_tokenizer, load_llama2c};
 pub use load::{
-    ClassifierOptions, LoadReport, LoadedModel, ModelKind, load_causal_lm, load_classifier, load_encoder, model_kind,
+    ClassifierOptions, LoadReport, LoadedModel, ModelKind, load_causal_lm, load_classifier, load_encoder,
+    load_vision_language, model_kind,
 };
 pub use open::{open_regular, read_regular};
 pub use own_head::OwnHead;

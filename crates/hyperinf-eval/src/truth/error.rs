@@ -95,6 +95,16 @@ pub enum TruthError {
         #[source]
         source: Option<serde_json::Error>,
     },
+    /// A line of a bank is not what was written.
+    #[error(
+        "line {line} of the bank `{path}` is damaged: its hash is another one; without the line it is trained again"
+    )]
+    DamagedLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
     /// A bank belongs to another task.
     #[error("the bank `{path}` belongs to another task: `{found}`, not `{expected}`")]
     OtherTask {

@@ -1,6 +1,9 @@
 //! The tensors that settings call for, compared with those of a file before any memory is taken for them.
 
-use crate::{AttentionBias, DecoderConfig, EncoderConfig, HeadKind, LmHead, ModelError, PixArtConfig};
+use crate::{
+    AttentionBias, ConnectorConfig, DecoderConfig, EncoderConfig, HeadKind, LmHead, ModelError, PixArtConfig,
+    VisionForm, VisionLanguageConfig,
+};
 
 /// One side of a tensor: the product of settings.
 #[derive(Clone)]
@@ -131,6 +134,59 @@ pub(super) fn of_decoder(config: &DecoderConfig, head: LmHead) -> Vec<Expected> 
     list.add("model.norm.weight".to_owned(), [width.clone()]);
     if head == LmHead::Separate {
         list.add("lm_head.weight".to_owned(), [vocabulary, width]);
+    }
+    list.0
+}
+
+/// The tensors of a vision-language model.
+pub(super) fn of_vision_language(config: &VisionLanguageConfig) -> Vec<Expected> {
+    let [vision, connector, text] = config.parts();
+    let mut list = List(of_decoder(&config.text, config.head));
+    for tensor in &mut list.0 {
+        if let Some(rest) = tensor.name.strip_prefix("model.") {
+            tensor.name = format!("{text}{rest}");
+        }
+    }
+    let sizes = &config.vision;
+    let width = one("vision_config.hidden_size", sizes.width);
+    let inner = one("vision_config.intermediate_size", sizes.feed_forward);
+    let patch = one("vision_config.patch_size", sizes.patch_size);
+    let colours = one("vision_config.num_channels", sizes.channels);
+    let clip = matches!(sizes.form, VisionForm::Clip { .. });
+    let patches = format!("{vision}embeddings.patch_embedding");
+    list.add(format!("{patches}.weight"), [width.clone(), colours, patch.clone(), patch]);
+    let positions = one("patches of vision_config.image_size", sizes.positions());
+    list.add(format!("{vision}embeddings.position_embedding.weight"), [positions, width.clone()]);
+    if clip {
+        list.add(format!("{vision}embeddings.class_embedding"), [width.clone()]);
+        list.pair(format!("{vision}pre_layrnorm"), [width.clone()]);
+    } else {
+        list.add(format!("{patches}.bias"), [width.clone()]);
+        list.pair(format!("{vision}post_layernorm"), [width.clone()]);
+    }
+    for layer in 0..sizes.layers {
+        let name = |part: &str| format!("{vision}encoder.layers.{layer}.{part}");
+        for part in ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"] {
+            list.pair(name(part), [width.clone(), width.clone()]);
+        }
+        list.pair(name("layer_norm1"), [width.clone()]);
+        list.pair(name("layer_norm2"), [width.clone()]);
+        list.pair(name("mlp.fc1"), [inner.clone(), width.clone()]);
+        list.pair(name("mlp.fc2"), [width.clone(), inner.clone()]);
+    }
+    let output = one("text_config.hidden_size", config.text.width);
+    match config.connector {
+        ConnectorConfig::PixelShuffle { scale } => {
+            let scale = ("scale_factor", scale);
+            let input = Side(vec![("vision_config.hidden_size", sizes.width), scale, scale]);
+            list.add(format!("{connector}modality_projection.proj.weight"), [output, input]);
+        }
+        ConnectorConfig::Projector { bias, .. } => {
+            for (part, input) in [("linear_1", width), ("linear_2", output.clone())] {
+                let (name, sides) = (format!("{connector}{part}"), [output.clone(), input]);
+                if bias { list.pair(name, sides) } else { list.add(format!("{name}.weight"), sides) }
+            }
+        }
     }
     list.0
 }
