@@ -124,7 +124,7 @@ impl PixelTransformer {
         config: &UNetConfig,
     ) -> Result<Self, ModelError> {
         let width = level.channels;
-        let mut projection = |builder: &mut Builder<'_>, part: &str| {
+        let projection = |builder: &mut Builder<'_>, part: &str| {
             let name = format!("{name}.{part}");
             if config.linear_projection {
                 builder.linear(&name, width, width, true)
