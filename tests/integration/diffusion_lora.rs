@@ -10,6 +10,9 @@ use crate::folders::{Number, Tensors, write_tensors};
 
 const PREFIX: &str = "base_model.model.";
 
+/// The name of a layer's first or second factor.
+type Naming<'a> = &'a dyn Fn(&str, bool) -> String;
+
 fn base(device: &Device) -> PixArt {
     load_pixart(&fixtures::path("diffusion/transformer"), device).expect("the fixture is valid").model
 }
@@ -49,7 +52,7 @@ fn every_naming_gives_the_same_adapter() {
     let (_, device) = devices().remove(0);
     let adapter = adapter(&device);
     let pick = |down, [a, b]: [&'static str; 2]| if down { a } else { b };
-    let namings: [(&str, &dyn Fn(&str, bool) -> String); 6] = [
+    let namings: [(&str, Naming<'_>); 6] = [
         ("PEFT", &|layer, down| format!("{PREFIX}{layer}.lora_{}.weight", pick(down, ["A", "B"]))),
         ("diffusers", &|layer, down| format!("transformer.{layer}.lora_{}.weight", pick(down, ["A", "B"]))),
         ("lora.down", &|layer, down| format!("unet.{layer}.lora.{}.weight", pick(down, ["down", "up"]))),

@@ -35,7 +35,7 @@ impl Rows for GeluGradient<'_> {
 }
 
 /// `2 √(2/π)` and `2 √(2/π) · 0.044715`: with them `tanh` becomes a sigmoid.
-const SLOPE: f32 = 1.595_769_1;
+const SLOPE: f32 = 1.595_769;
 const CUBIC: f32 = 0.071_354_816;
 
 /// `x σ(2 √(2/π) (x + 0.044715 x³))`; a row is one element.
