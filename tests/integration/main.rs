@@ -12,6 +12,8 @@ mod curvature;
 mod damaged;
 mod decoder;
 mod device;
+mod diffusion;
+mod diffusion_lora;
 mod encoder;
 mod estimates;
 mod eval_convex;

@@ -2,7 +2,7 @@
 
 mod adapt;
 mod adaptable_linear;
-mod builder;
+pub(crate) mod builder;
 mod causal;
 mod classifier;
 mod connector;

@@ -1,6 +1,7 @@
 //! Models, tokenizers and adapters on disk and on the hub.
 
 mod decoder_config;
+mod diffusers;
 mod encoder_config;
 mod error;
 mod feature_cache;
@@ -13,9 +14,10 @@ mod gguf_names;
 mod gguf_reader;
 mod gguf_vocabulary;
 mod hub;
-mod layout;
+pub(crate) mod layout;
 mod llama2c;
 mod load;
+mod lora_file;
 mod open;
 mod own_head;
 mod pairs;
@@ -35,10 +37,12 @@ mod tokenizer_class;
 mod tokenizer_files;
 mod tokenizer_limits;
 mod tokenizer_outside;
+mod unet;
 mod vision_language_config;
 pub(crate) mod weights;
 pub(crate) mod whole;
 
+pub use diffusers::{load_pixart, save_pixart};
 pub use error::LoadError;
 pub use feature_cache::FeatureCache;
 pub use format_error::FormatError;
@@ -55,4 +59,5 @@ pub use panics::{Panicked, guarded, panics_are_errors};
 pub use peft::Adapter;
 pub use peft_config::{AdapterConfig, AdapterTask, TargetModules, TrainedTokens};
 pub use peft_settings::{ADAPTER_SETTINGS, AdapterSetting, Treatment};
+pub use unet::load_unet;
 pub use weights::{CheckpointNames, load_weights, weights};

@@ -1,5 +1,6 @@
 //! Training, fine-tuning and checkpoints.
 
+mod averaged;
 mod checkpoint;
 mod finetune;
 mod fingerprint;
@@ -7,6 +8,7 @@ mod masked;
 mod optimizer;
 mod train;
 
+pub use averaged::AveragedTraining;
 pub use checkpoint::{Checkpoints, FoundCheckpoints, is_checkpoint};
 pub use finetune::{Evaluation, FinetuneConfig, FinetunedModel, finetune, finetune_until};
 pub use fingerprint::{RunDifference, training_digest};

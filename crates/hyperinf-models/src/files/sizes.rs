@@ -1,8 +1,8 @@
 //! The tensors that settings call for, compared with those of a file before any memory is taken for them.
 
 use crate::{
-    AttentionBias, ConnectorConfig, DecoderConfig, EncoderConfig, HeadKind, LmHead, ModelError, VisionForm,
-    VisionLanguageConfig,
+    AttentionBias, ConnectorConfig, DecoderConfig, EncoderConfig, HeadKind, LmHead, ModelError, PixArtConfig,
+    VisionForm, VisionLanguageConfig,
 };
 
 /// One side of a tensor: the product of settings.
@@ -205,6 +205,50 @@ pub(super) fn in_config(name: &'static str) -> &'static str {
         "base" => "rope_theta",
         other => other,
     }
+}
+
+/// The tensors of a PixArt transformer, with the names of `config.json` for its settings.
+pub(super) fn of_pixart(config: &PixArtConfig) -> Vec<Expected> {
+    let mut list = List(Vec::new());
+    let width = Side(vec![("num_attention_heads", config.heads), ("attention_head_dim", config.head_size)]);
+    let times = |factor: usize| {
+        let mut side = width.clone();
+        side.0.push(("factor", factor));
+        side
+    };
+    let patch = one("patch_size", config.patch);
+    let channels = one("in_channels", config.channels);
+    list.pair("pos_embed.proj".to_owned(), [width.clone(), channels, patch.clone(), patch.clone()]);
+    let text = one("caption_channels", config.text_width);
+    for (name, outputs, inputs) in [
+        ("adaln_single.emb.timestep_embedder.linear_1", width.clone(), one("channels of a timestep", 256)),
+        ("adaln_single.emb.timestep_embedder.linear_2", width.clone(), width.clone()),
+        ("adaln_single.linear", times(6), width.clone()),
+        ("caption_projection.linear_1", width.clone(), text),
+        ("caption_projection.linear_2", width.clone(), width.clone()),
+    ] {
+        list.pair(name.to_owned(), [outputs, inputs]);
+    }
+    for layer in 0..config.layers {
+        let name = |part: &str| format!("transformer_blocks.{layer}.{part}");
+        list.add(name("scale_shift_table"), [one("rows", 6), width.clone()]);
+        for attention in ["attn1", "attn2"] {
+            for part in ["to_q", "to_k", "to_v", "to_out.0"] {
+                let name = name(&format!("{attention}.{part}"));
+                list.add(format!("{name}.weight"), [width.clone(), width.clone()]);
+                if config.attention_bias || part == "to_out.0" {
+                    list.add(format!("{name}.bias"), [width.clone()]);
+                }
+            }
+        }
+        list.pair(name("ff.net.0.proj"), [times(4), width.clone()]);
+        list.pair(name("ff.net.2"), [width.clone(), times(4)]);
+    }
+    list.add("scale_shift_table".to_owned(), [one("rows", 2), width.clone()]);
+    let output =
+        Side(vec![("patch_size", config.patch), ("patch_size", config.patch), ("out_channels", config.out_channels)]);
+    list.pair("proj_out".to_owned(), [output, width]);
+    list.0
 }
 
 /// The name, value and range of a setting that was rejected.

@@ -93,7 +93,7 @@ pub(super) fn fill<M: CheckpointNames>(
 }
 
 /// Matrices that are stored as they are.
-const TABLES: [&str; 2] = ["embed_tokens.weight", "position_embedding.weight"];
+const TABLES: [&str; 3] = ["embed_tokens.weight", "position_embedding.weight", "scale_shift_table"];
 /// The convolution whose stride is its kernel, a linear layer here.
 const PATCHES: &str = "patch_embedding.weight";
 
