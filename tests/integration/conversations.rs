@@ -1,8 +1,10 @@
 //! What of a conversation is scored, and what becomes a message.
 
+use hyperinf::data::{Dataset, Passage, ReadOptions};
 use hyperinf::models::{
     ChatSource, Conversation, Json, Limit, Message, SpecialTokens, TextTokenizer, TokenizerSettings,
 };
+use hyperinf::scoring::Set;
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
@@ -192,4 +194,76 @@ fn messages_are_read_or_refused_by_name() {
     refused(json!({ "role": "assistant", "content": "x", "loss_mask": 1 }), "`loss_mask` is not supported");
     let call = read(json!({ "role": "assistant", "content": null, "tool_calls": [1], "name": null })).expect("a call");
     assert!(call.get("content").is_none() && call.get("name").is_none() && call.get("tool_calls").is_some());
+}
+
+#[test]
+fn numbers_are_those_of_the_row() {
+    let check = |numbers: &[(&str, &str)]| {
+        let folder = tempfile::tempdir().expect("a folder for temporary files");
+        let path = folder.path().join("rows.jsonl");
+        let list: Vec<&str> = numbers.iter().map(|(written, _)| *written).collect();
+        let list = list.join(", ");
+        // Also behind an escape, in a text of JSON, and next to columns that are not read.
+        let row = format!(
+            r#"{{"other": [1e5, {list}, "\\"], "messages": [{{"role": "user", "content": "3 \"-0 {{", "n": [{list}]}}],
+                "tools": {}, "chat_template_kwargs": {{"deep": {{"1e3": [{list}]}}}}}}"#,
+            json!(format!("[{{\"n\": [{list}]}}]"))
+        );
+        std::fs::write(&path, row.replace('\n', " ")).expect("a file");
+        let rows = Dataset::<Passage>::read(Set::Train, &path, &ReadOptions::default()).expect("rows");
+        let Passage::Conversation(conversation) = &rows.rows[0].content else { panic!("a conversation") };
+        let template = "{% for x in [messages[0].n, tools[0].n, deep['1e3']] %}\
+            {{ x | join(' ') }};{{ x | tojson }}{{ '\n' }}{% endfor %}";
+        let found = characters(template).chat_text(conversation, false).expect("a text");
+        let expected: Vec<&str> = numbers.iter().map(|(_, printed)| *printed).collect();
+        let line = format!("{};[{}]\n", expected.join(" "), expected.join(", "));
+        assert_eq!(found, line.repeat(3), "{list}");
+    };
+    let same = |number: &'static str| (number, number);
+    check(&[
+        same("1"),
+        same("-7"),
+        same("0"),
+        same("2.5"),
+        ("-0", "0"),
+        same("-0.0"),
+        ("1.50", "1.5"),
+        ("1e2", "100.0"),
+    ]);
+    // Beyond 64 bits.
+    check(&[same("18446744073709551615"), same("18446744073709551616"), same("-9223372036854775809")]);
+    check(&[same("123456789012345678901234567890"), same("-170141183460469231731687303715884105728")]);
+    // Where the last digit depends on how a text becomes a number.
+    check(&[same("0.30000000000000004"), same("1.7976931348623157e+308"), same("5e-324"), ("1.2e25", "1.2e+25")]);
+    check(&[same("8.41e+21"), ("9007199254740993.0", "9007199254740992.0"), same("2.2250738585072014e-308")]);
+    check(&[same("0.1234567890123456"), ("9.5367431640625e-07", "9.5367431640625e-07"), ("7.0e-10", "7e-10")]);
+}
+
+#[test]
+fn variables_of_a_row_are_no_arguments_of_transformers() {
+    for name in ["messages", "chat_template", "continue_final_message", "add_generation_prompt", "tokenize"] {
+        let variables = vec![(name.to_owned(), Json::Bool(true))];
+        let conversation = Conversation { variables, ..vec![Message::new("user", "x")].into() };
+        let error = characters(PLAIN).chat_text(&conversation, false).expect_err(name).to_string();
+        assert!(error.contains(&format!("`{name}`")), "{error}");
+    }
+}
+
+#[test]
+fn thoughts_have_the_names_and_places_of_transformers() {
+    let check = |message: &str, expected: &str| {
+        let message = Message::from_json(&Json::parse(message).expect("JSON")).expect("a message");
+        let found = characters("{{ messages[0] | tojson }}").chat_text(&vec![message].into(), false);
+        assert_eq!(found.expect("a text"), expected);
+    };
+    let (begin, end) = (r#"{"role": "a", "content": "x""#, r#""role": "a", "content": "x""#);
+    check(&format!("{begin}}}"), &format!("{begin}}}"));
+    let all = format!(r#"{{"thinking": "t", {end}, "reasoning_content": "t"}}"#);
+    check(&format!(r#"{begin}, "thinking": "t"}}"#), &all);
+    check(&format!(r#"{begin}, "reasoning_content": "t"}}"#), &all);
+    check(&format!(r#"{begin}, "reasoning_content": "t", "thinking": null}}"#), &all);
+    let two = format!(r#"{{"thinking": "s", {end}, "reasoning_content": "t"}}"#);
+    check(&format!(r#"{begin}, "reasoning_content": "t", "thinking": "s"}}"#), &two);
+    let third = format!(r#"{{"thinking": "t", {end}, "reasoning": "t", "reasoning_content": "t"}}"#);
+    check(&format!(r#"{begin}, "reasoning": "t"}}"#), &third);
 }

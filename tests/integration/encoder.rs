@@ -86,6 +86,7 @@ fn form(config: &EncoderConfig, head: HeadKind) -> Form {
         activation: match config.activation {
             Activation::Gelu => "gelu",
             Activation::GeluTanh => "tanh",
+            Activation::QuickGelu => "quick",
             Activation::Relu => "relu",
         },
         head: match head {

@@ -268,6 +268,23 @@ fn a_bank_refuses_what_is_not_its_own() {
         let error = refused(Bank::open(&path, &task));
         assert!(matches!(error, TruthError::BankLine { line: 3, queries: QUERIES, .. }), "{error}");
     }
+    // A changed digit of a loss, a subset or a prediction is still JSON of the right form.
+    let result = text.lines().nth(1).expect("a result");
+    for place in result.match_indices(|c: char| c.is_ascii_digit()).map(|(place, _)| place).step_by(3) {
+        let mut changed = result.to_owned();
+        let other = if &result[place..=place] == "1" { "2" } else { "1" };
+        changed.replace_range(place..=place, other);
+        fs::write(&path, text.replace(result, &changed)).expect("the folder can be written");
+        let error = refused(Bank::open(&path, &task));
+        assert!(
+            matches!(error, TruthError::DamagedLine { line: 2, .. } | TruthError::BankLine { line: 2, .. }),
+            "{error}"
+        );
+    }
+    // Lines of other programs have no hash.
+    let (plain, _) = result.rsplit_once(",\"hash\"").expect("it has a hash");
+    fs::write(&path, text.replace(result, &format!("{plain}}}"))).expect("the folder can be written");
+    assert_eq!(open(&path, &task).len(), 1);
     // A refused file stays as it is, even an unterminated last line.
     let header = text.lines().next().expect("a bank has a header");
     let (torn, others) = (format!("{text}{{\"seed\":3,"), format!("{}\n{{\"s", header.replace("additive", "third")));

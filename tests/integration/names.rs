@@ -151,7 +151,7 @@ fn the_head_is_trained_and_the_pooler_is_not() {
 #[test]
 fn activations_have_the_names_of_published_configurations() {
     let known = Activation::NAMES.map(|name| Activation::named(name).expect("it is listed"));
-    use Activation::{Gelu, GeluTanh, Relu};
-    assert_eq!(known, [Gelu, GeluTanh, GeluTanh, GeluTanh, Relu]);
+    use Activation::{Gelu, GeluTanh, QuickGelu, Relu};
+    assert_eq!(known, [Gelu, GeluTanh, GeluTanh, GeluTanh, QuickGelu, Relu]);
     assert_eq!(Activation::named("silu"), None);
 }

@@ -105,6 +105,19 @@ fn gelu_is_its_definition() {
     }
 }
 
+#[test]
+fn gelu_tanh_is_its_definition() {
+    let definition =
+        |&x: &f64| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh());
+    let gelu = |inputs: &[Vec<f64>]| inputs[0].iter().map(definition).collect();
+    for length in [1, 7, 33, 40_001] {
+        let inputs = [noise(length, 6.0, length as u64)];
+        check("gelu_tanh", &inputs, &|x| ops::gelu_tanh(x[0].clone()), &gelu, 8.0);
+    }
+    let extremes = [vec![1e4, -1e4, 20.5, -20.5, 0.0]];
+    check("gelu_tanh of extremes", &extremes, &|x| ops::gelu_tanh(x[0].clone()), &gelu, 8.0);
+}
+
 /// The documented error of Φ holds at every place, not only relative to the largest value.
 #[test]
 fn gelu_is_exact_near_zero_and_far_away() {
@@ -163,6 +176,16 @@ fn layer(gain: Tensor<1>, bias: Tensor<1>, epsilon: f64) -> LayerNorm {
     layer.gamma = Param::from_tensor(gain);
     layer.beta = Some(Param::from_tensor(bias));
     layer
+}
+
+#[test]
+fn standardize_is_a_layer_norm_without_parameters() {
+    for (rows, d) in ROWS {
+        let x = noise(rows * d, 2.0, 7);
+        let plain = |inputs: &[Vec<f64>]| layer_norm(&[inputs[0].clone(), vec![1.0; d], vec![0.0; d]], 1e-6);
+        let fast = |x: &[Tensor<1>]| ops::standardize(x[0].clone().reshape([rows, d]), 1e-6).reshape([rows * d]);
+        check(&format!("standardize {rows} × {d}"), &[x], &fast, &plain, 16.0);
+    }
 }
 
 const ROWS: [(usize, usize); 5] = [(1, 5), (3, 7), (5, 33), (2, 384), (130, 260)];

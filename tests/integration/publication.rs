@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Barrier;
 
 use hyperinf_store::{OutputFolder, Staged, StoreError, publish};
 use tempfile::TempDir;
@@ -159,6 +160,61 @@ fn an_interrupted_exchange_is_ended() {
     drop(OutputFolder::new(folder.path(), &[], &[]).expect("writable"));
     let expected: Vec<_> = new.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
     assert_eq!(contents(folder.path()), expected);
+}
+
+#[test]
+#[cfg(unix)]
+fn an_exchange_takes_no_files_from_elsewhere() {
+    use std::os::unix::fs::symlink;
+    // Somebody who can write the folder has made an exchange of their own.
+    for (part, target) in [("current", "../victim"), ("old", "../victim"), ("new", "../victim")] {
+        let folder = exchange(&["scores"], Some("new"));
+        let victim = folder.path().join("victim");
+        fs::create_dir(&victim).expect("writable");
+        fs::write(victim.join("scores"), "precious").expect("writable");
+        let part = folder.path().join(".hyperinf-results-Ab1234").join(part);
+        let _ = if part.is_symlink() { fs::remove_file(&part) } else { fs::remove_dir_all(&part) };
+        symlink(target, part).expect("linked");
+        drop(OutputFolder::new(folder.path(), &[], &[]).expect("writable"));
+        assert_eq!(fs::read_to_string(victim.join("scores")).expect("it stays"), "precious", "{target}");
+    }
+}
+
+#[test]
+fn results_of_runs_at_one_time_are_not_mixed() {
+    const RUNS: usize = 4;
+    for round in 0..20 {
+        // Without an earlier result, and with one.
+        let folder = folder(if round % 2 == 0 { &[] } else { &[("scores", "0"), ("summary", "0")] });
+        let ready = Barrier::new(RUNS);
+        std::thread::scope(|scope| {
+            for text in ["first", "second", "third", "fourth"] {
+                let (folder, ready) = (folder.path(), &ready);
+                scope.spawn(move || {
+                    let new = ["scores", "more", "summary"].map(|name| (folder.join(name), text));
+                    let staged = staged(&new);
+                    ready.wait();
+                    publish(staged, &[]).expect("writable");
+                });
+            }
+        });
+        let found = contents(folder.path());
+        assert!(found.len() == 3 && found.iter().all(|(_, text)| *text == found[0].1), "{round}: {found:?}");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_result_replaces_that_of_a_run_killed_just_now() {
+    let folder = exchange(&["scores", "summary", "table", "more"], Some("new"));
+    let lock = File::open(folder.path().join(".hyperinf-results-Ab1234/lock")).expect("it is there");
+    lock.lock().expect("nobody has it");
+    let new = ["scores", "summary"].map(|name| (folder.path().join(name), "newer"));
+    let staged = staged(&new);
+    drop(lock);
+    publish(staged, &[]).expect("writable");
+    let expected = [("more", "new"), ("scores", "newer"), ("summary", "newer")];
+    assert_eq!(contents(folder.path()), expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
 }
 
 #[test]

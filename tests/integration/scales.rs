@@ -9,8 +9,8 @@ use hyperinf_tests::oracle::{Contracted, Matrix, exact, fisher, gfim, scores};
 
 use crate::solvers::precise_devices;
 
-const ROWS: usize = 3;
-const COLS: usize = 4;
+pub(crate) const ROWS: usize = 3;
+pub(crate) const COLS: usize = 4;
 const D: usize = ROWS * COLS;
 /// An error of this share of the largest score must be told.
 const WRONG: f64 = 1e-2;
@@ -24,19 +24,19 @@ const CONDITIONS: [f64; 5] = [1.0, 1e3, 1e6, 1e9, 1e12];
 
 /// How eigenvalues fall.
 #[derive(Clone, Copy, Debug)]
-enum Spectrum {
+pub(crate) enum Spectrum {
     /// Four of size 1, the others 0.
     Few,
     /// Over twelve orders of magnitude.
     Falling,
 }
 
-fn power_near(size: f64) -> f64 {
+pub(crate) fn power_near(size: f64) -> f64 {
     size.log2().round().exp2()
 }
 
 /// Rows `[n, D]` of numbers that f32 holds, near 1.
-fn rows(n: usize, seed: u64, spectrum: Spectrum) -> Matrix {
+pub(crate) fn rows(n: usize, seed: u64, spectrum: Spectrum) -> Matrix {
     let single = |value: f64| f64::from(value as f32);
     match spectrum {
         Spectrum::Few => {
@@ -52,7 +52,7 @@ fn rows(n: usize, seed: u64, spectrum: Spectrum) -> Matrix {
 }
 
 /// The rows times a power of two, as one block.
-fn stored(rows: &Matrix, scale: f64, dtype: DType, device: &Device) -> Gradients {
+pub(crate) fn stored(rows: &Matrix, scale: f64, dtype: DType, device: &Device) -> Gradients {
     let scaled = Matrix::from_fn(rows.rows, D, |i, j| rows.at(i, j) * scale);
     let block = tensor(&scaled, device, dtype).reshape([rows.rows, ROWS, COLS]);
     Gradients::new([Block::new("w", ROWS, COLS)], vec![block]).expect("one block")
@@ -187,7 +187,7 @@ impl Case<'_> {
     }
 }
 
-fn device() -> Device {
+pub(crate) fn device() -> Device {
     precise_devices().into_iter().next().expect("a device with f64").1
 }
 

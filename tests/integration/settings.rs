@@ -223,7 +223,7 @@ fn settings_of_encoders_are_followed_or_refused() {
         let error = bert(changes).expect_err("not computed here");
         assert!(error.contains(expected), "{error}");
     };
-    check(json!({ "hidden_act": "quick_gelu" }), "`hidden_act` = \"quick_gelu\", but only gelu, gelu_new");
+    check(json!({ "hidden_act": "swish" }), "`hidden_act` = \"swish\", but only gelu, gelu_new");
     check(json!({ "position_embedding_type": "relative_key" }), "`position_embedding_type` = \"relative_key\"");
     check(json!({ "is_decoder": true }), "`is_decoder` = true");
     check(json!({ "pruned_heads": { "0": [1] } }), "`pruned_heads`");

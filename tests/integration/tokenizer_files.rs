@@ -18,7 +18,7 @@ fn fixture() -> Value {
 }
 
 /// A folder with a base of the fixture, changed by JSON pointer, and other files.
-fn folder<'a>(base: &Value, changes: impl IntoIterator<Item = (&'a str, Value)>, files: &Value) -> TempDir {
+pub(crate) fn folder<'a>(base: &Value, changes: impl IntoIterator<Item = (&'a str, Value)>, files: &Value) -> TempDir {
     let mut tokenizer = base.clone();
     for (pointer, value) in changes {
         let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
@@ -88,7 +88,7 @@ fn tokens_are_those_of_transformers() {
     }
 }
 
-fn base(name: &str) -> Value {
+pub(crate) fn base(name: &str) -> Value {
     fixture()["bases"][name].clone()
 }
 

@@ -47,6 +47,34 @@ pub fn load(name: &str) -> Arrays {
     file.iter().map(|(name, view)| (name.to_owned(), array(view))).collect()
 }
 
+/// Gradients whose names begin with `prefix`, without it, as `[n, rows, cols]` in row-major order: PyTorch's
+/// `[n, out, in]` transposed, with the bias as the last row.
+///
+/// # Panics
+///
+/// If a weight's gradient is not of three dimensions.
+pub fn blocks(arrays: &Arrays, prefix: &str) -> BTreeMap<String, Vec<f64>> {
+    let mut blocks = BTreeMap::new();
+    for (name, weight) in arrays {
+        let Some(block) = name.strip_prefix(prefix).filter(|name| name.ends_with(".weight")) else {
+            continue;
+        };
+        let bias = arrays.get(&name.replace(".weight", ".bias"));
+        let &[n, outputs, inputs] = weight.shape.as_slice() else { panic!("{name}: {:?}", weight.shape) };
+        let mut values = Vec::with_capacity(weight.values.len());
+        for sample in 0..n {
+            for (i, o) in (0..inputs).flat_map(|i| (0..outputs).map(move |o| (i, o))) {
+                values.push(weight.values[(sample * outputs + o) * inputs + i]);
+            }
+            if let Some(bias) = bias {
+                values.extend_from_slice(&bias.values[sample * outputs..(sample + 1) * outputs]);
+            }
+        }
+        blocks.insert(block.to_owned(), values);
+    }
+    blocks
+}
+
 fn decode(dtype: Dtype, bytes: &[u8]) -> Vec<f64> {
     match dtype {
         Dtype::F64 => bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),

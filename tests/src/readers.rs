@@ -10,11 +10,11 @@ use std::io;
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use hyperinf::data::{Dataset, Format, LabelledText, ModelFiles, Passage, ReadOptions};
+use hyperinf::data::{Captioned, Dataset, Format, Illustrated, LabelledText, ModelFiles, Passage, ReadOptions};
 use hyperinf::gradients::Block;
 use hyperinf::models::{
-    Adapter, ClassifierOptions, Conversation, Limit, Message, TextTokenizer, gguf_tokenizer, llama2c_tokenizer,
-    load_causal_lm, load_classifier, load_gguf, load_llama2c,
+    Adapter, ClassifierOptions, Conversation, ImageProcessor, Limit, Message, Picture, PictureLimits, TextTokenizer,
+    gguf_tokenizer, llama2c_tokenizer, load_causal_lm, load_classifier, load_gguf, load_llama2c,
 };
 use hyperinf::scoring::{Groups, MethodSpec, Set};
 use hyperinf::store::{GradientFile, GradientWriter, Precision, RunKey};
@@ -96,6 +96,32 @@ pub const READERS: &[Reader] = &[
         read: |s, bytes, _| s.gradients(bytes),
     },
     Reader { name: "journal", fixtures: &[], read: |s, bytes, _| s.journal(bytes) },
+    Reader {
+        name: "picture",
+        fixtures: &[
+            "images/files/palette.png",
+            "images/files/rgba-16.png",
+            "images/files/turned-6.png",
+            "images/files/half.jpg",
+            "images/files/progressive.jpg",
+            "images/files/cmyk.jpg",
+            "images/files/rgba.webp",
+            "images/files/lossy.webp",
+        ],
+        read: |_, bytes, _| {
+            shown(Picture::decode(bytes, &PictureLimits { pixels: 1 << 20, ..PictureLimits::default() }));
+            Ok(())
+        },
+    },
+    Reader {
+        name: "image-processor",
+        fixtures: &["images/processors/clip.json", "images/processors/smolvlm.json"],
+        read: |s, bytes, _| {
+            s.file("preprocessor_config.json", bytes)?;
+            shown(ImageProcessor::load(&s.0));
+            Ok(())
+        },
+    },
     Reader { name: "words", fixtures: &[], read: |_, bytes, _| words(bytes) },
 ];
 
@@ -168,6 +194,8 @@ impl Scratch {
         let path = self.file(name, bytes)?;
         let options = ReadOptions { skip_bad_rows: true, ..ReadOptions::default() };
         shown(Dataset::<LabelledText>::read(Set::Train, &path, &options));
+        shown(Dataset::<Illustrated>::read(Set::Train, &path, &options));
+        shown(Dataset::<Captioned>::read(Set::Train, &path, &options));
         if let Some(data) = shown(Dataset::<Passage>::read(Set::Train, &path, &options)) {
             assert_eq!(data.rows.len() + data.bad.len(), data.total, "no row is lost");
             assert!(data.format == Format::Parquet || data.total <= bytes.len(), "every row takes a byte");

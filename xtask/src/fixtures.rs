@@ -4,13 +4,17 @@ use std::path::{Path, PathBuf};
 
 use crate::run::{cache, program, root, status};
 
-/// Runs `tests/fixtures/derive.py`, or `make.py` in `tests/fixtures/transformers` or `tokenizers` if that is the first
-/// word, in a virtual environment with its packages; without arguments, with `--check`.
+/// Runs `tests/fixtures/derive.py`, or `make.py` in `tests/fixtures/transformers`, `vision`, `tokenizers`, `images` or
+/// `diffusion` if that is the first word, in a virtual environment with its packages; without arguments, with
+/// `--check`.
 pub fn run(args: &[&str]) -> Result<(), String> {
     let folder = root().join("tests").join("fixtures");
     match args {
         ["transformers", args @ ..] => script("transformers", &folder.join("transformers"), "make.py", args),
+        ["vision", args @ ..] => script("transformers", &folder.join("vision"), "make.py", args),
+        ["images", args @ ..] => script("images", &folder.join("images"), "make.py", args),
         ["tokenizers", args @ ..] => script("tokenizers", &folder.join("tokenizers"), "make.py", args),
+        ["diffusion", args @ ..] => script("diffusion", &folder.join("diffusion"), "make.py", args),
         args => script("fixtures", &folder, "derive.py", args),
     }
 }

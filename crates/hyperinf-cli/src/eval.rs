@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use hyperinf::eval::{EvalConfig, Progress, Stage, evaluate};
-use hyperinf::store::StoreError;
+use hyperinf::store::{StoreError, available};
 use serde_json::json;
 
 use crate::args::{EvalArgs, ResultArgs};
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<(), CliError> {
     let folder = report::folder(result, truth.name())?;
     let bank = bank.map(|bank| bank_file(bank.bank.as_deref(), result, truth.name())).transpose()?;
     let (device_name, device) = open_device(judged.device.as_deref())?;
-    let config = EvalConfig { task, candidates, dampings, models: judged.models, bank };
+    let config = EvalConfig { task, candidates, dampings, models: judged.models, bank, memory: available() };
     let bars = Bars::default();
     let mut found = evaluate(truth.as_ref(), &config, &device, &|progress| bars.show(progress))?;
     bars.finish();

@@ -108,8 +108,10 @@ impl Grid {
                 let cell = line.checked_sub(above).and_then(|line| lines.get(line)).map_or("", String::as_str);
                 let (set, width) = (self.columns[place].1, widths[place]);
                 let gap = if place == columns[0] { 0 } else { GAP };
-                text.push_str(&" ".repeat(gap));
-                text.push_str(&if set == Align::Right { format!("{cell:>width$}") } else { format!("{cell:<width$}") });
+                // Not by a format: the width of one is at most 65,535.
+                let rest = " ".repeat(width.saturating_sub(cell.chars().count()));
+                let (left, right) = if set == Align::Right { (&*rest, "") } else { ("", &*rest) };
+                text.extend([&" ".repeat(gap), left, cell, right]);
             }
             writeln!(out, "{}", text.trim_end())?;
         }

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use hyperinf::data::{GRADIENT_FILES, Influence, Pattern, Run};
+use hyperinf::data::{GRADIENT_FILES, Influence, LargeBlocks, Pattern, Run};
 use hyperinf::eval::{Spread, between};
 use hyperinf::scoring::MethodSpec;
 use hyperinf::store::{OutputFolder, check_output};
@@ -68,9 +68,7 @@ impl Job<'_> {
         let methods = methods.iter().map(each).collect::<Result<Vec<_>, _>>()?;
         methods.iter().try_for_each(|each| self.check_outputs(each))?;
         let folder = args.out.display();
-        interrupt::set_hint(format!(
-            "interrupted: no results were written; the same command resumes from finished gradients in {folder}"
-        ));
+        interrupt::set_hint(format!("; the same command resumes from finished gradients in {folder}"));
         let mut found = None;
         for mut each in methods {
             each.began = Instant::now();
@@ -104,6 +102,8 @@ impl Job<'_> {
             estimate,
             projection: settings.projection,
             seeds: self.seeds,
+            layers: args.layers,
+            large_blocks: LargeBlocks::default(),
             blocks: args.blocks.clone().map(Pattern::new),
             batch_size: args.batch_size as usize,
             rank_by: settings.rank_by,
@@ -198,7 +198,7 @@ fn folder_of(method: &MethodSpec) -> String {
 
 /// The file name with the ending of a path.
 pub(crate) fn with_ending_of(name: &str, path: &Path) -> String {
-    match path.extension().and_then(|ending| ending.to_str()) {
+    match hyperinf::data::rows_file(path).extension().and_then(|ending| ending.to_str()) {
         Some(ending) => format!("{name}.{ending}"),
         None => name.to_owned(),
     }

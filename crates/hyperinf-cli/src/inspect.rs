@@ -66,7 +66,9 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
         let (samples, blocks) = (counted(summary.samples, "sample", "samples"), summary.blocks.len());
         let blocks = counted(blocks, "block", "blocks");
         writeln!(out, "{samples}, {blocks}, {} parameters, {} bytes", summary.parameters, summary.bytes)?;
-        let width = summary.blocks.iter().map(|block| block.name.len()).max().unwrap_or(0).max(5);
+        let width = summary.blocks.iter().map(|block| block.name.chars().count()).max().unwrap_or(0);
+        // One long name must not make every line long.
+        let width = width.clamp(5, 60);
         writeln!(out, "{:width$}  {:>7}  {:>7}  type", "block", "rows", "cols")?;
         for Block { name, rows, cols, dtype } in &summary.blocks {
             writeln!(out, "{name:width$}  {rows:>7}  {cols:>7}  {dtype}")?;

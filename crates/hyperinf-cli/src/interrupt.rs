@@ -13,7 +13,7 @@ use hyperinf::data::Stop;
 static STOP: LazyLock<Stop> = LazyLock::new(Stop::default);
 /// The signal that came, 0 if none did.
 static SIGNAL: AtomicU8 = AtomicU8::new(0);
-/// What to say if the program ends between two stages.
+/// What to add if the program ends between two stages.
 static HINT: Mutex<String> = Mutex::new(String::new());
 
 /// The request that a run is to look at.
@@ -21,7 +21,7 @@ pub(crate) fn stop() -> Stop {
     STOP.clone()
 }
 
-/// Sets what is said if the program is interrupted while nothing looks at [`stop`].
+/// Sets what is added to the message if the program is interrupted while nothing looks at [`stop`].
 pub(crate) fn set_hint(hint: String) {
     *HINT.lock().unwrap_or_else(PoisonError::into_inner) = hint;
 }
@@ -50,10 +50,13 @@ pub(crate) fn install() {
                 continue;
             }
             let published = hyperinf::store::abandon();
+            let what = if published {
+                "interrupted after results were written"
+            } else {
+                "interrupted: no results were written"
+            };
             let hint = HINT.lock().unwrap_or_else(PoisonError::into_inner);
-            let nothing =
-                if published { "interrupted after files were written" } else { "interrupted: nothing was written" };
-            say(if hint.is_empty() { nothing } else { &hint });
+            say(&format!("{what}{hint}"));
             std::process::exit(exit_code().into());
         }
     });

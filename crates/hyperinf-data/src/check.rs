@@ -7,6 +7,7 @@ use crate::dataset::{Content, Dataset, ReadOptions};
 use crate::event::{Event, Notice};
 use crate::kind::Kind;
 use crate::model_files::ModelFiles;
+use crate::run::unchanged;
 use crate::samples::LengthOptions;
 use crate::{Row, RunError};
 
@@ -122,7 +123,8 @@ pub(crate) fn check<K: Kind>(
     observe: &mut dyn FnMut(Event),
 ) -> Result<Checked, RunError> {
     let failed = RunError::of_rows(Set::Train, &check.data);
-    let data = Dataset::<K::Content>::read(Set::Train, &check.data, &check.read).map_err(failed)?;
+    let read = || Dataset::<K::Content>::read(Set::Train, &check.data, &check.read).map_err(failed);
+    let data = unchanged(&check.data, read)?;
     let tokenizer = files.tokenizer()?;
     let length = check.length.max.or(files.note().map(|note| note.max_length)).unwrap_or(K::USUAL_LENGTH);
     let limit = if check.length.truncate { Limit::Cut(length) } else { Limit::Refuse(length) };

@@ -1,9 +1,12 @@
+use std::path::Path;
+
 use hyperinf_models::{Json, Message};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::Number;
 
 use crate::conversations::messages;
+use crate::images::{self, ImageSource};
 use crate::table::Table;
 use crate::{DataError, Reason};
 
@@ -17,6 +20,7 @@ use crate::{DataError, Reason};
 /// | `prompt` | `prompt` | language modelling |
 /// | `completion` | `completion`, or the text after the prompt | language modelling |
 /// | `messages` | `messages`, `conversations` | language modelling |
+/// | `image` | `image`, `images`, `file_name`, `file_names` | kinds with images |
 /// | `id` | none: rows are numbered from 0 | both kinds |
 ///
 /// A column that the file lacks is a [`DataError::NoColumn`].
@@ -34,9 +38,16 @@ pub struct ColumnOptions {
     pub completion: Option<String>,
     /// Conversations: lists of `role` and `content`.
     pub messages: Option<String>,
+    /// Images: paths, or bytes with paths, one or a list of them.
+    pub image: Option<String>,
     /// The rows' ids.
     pub id: Option<String>,
 }
+
+/// What a column of images holds.
+const IMAGES: &str = "images: paths, or bytes with paths";
+/// The usual names of a column of images, of `datasets` and of its image folders.
+const IMAGE_NAMES: [&str; 4] = ["image", "images", "file_name", "file_names"];
 
 /// The names of a table's columns, and the options that choose among them.
 pub struct Header<'a> {
@@ -72,6 +83,8 @@ pub struct Columns {
 pub struct Cells<'a> {
     pub(crate) columns: &'a [&'a str],
     pub(crate) values: &'a [Option<Json>],
+    /// Where relative paths of images begin.
+    pub(crate) folder: &'a Path,
 }
 
 impl<'a> Header<'a> {
@@ -119,6 +132,15 @@ impl<'a> Header<'a> {
         Ok(self.named(role, name)?.or_else(found))
     }
 
+    /// The column of images.
+    ///
+    /// # Errors
+    ///
+    /// As [`Header::named`].
+    pub fn images(&self) -> Result<Option<String>, DataError> {
+        self.find("image", &self.options.image, &IMAGE_NAMES)
+    }
+
     /// The error of a part that has no column.
     pub fn missing(&self, what: &'static str, expected: &'static str) -> DataError {
         DataError::Columns { what, expected, found: self.table.columns.clone() }
@@ -129,6 +151,11 @@ impl Role {
     /// A part that is a text.
     pub fn text(name: &'static str, column: &str) -> Self {
         Self { name, column: Some(column.to_owned()), expected: "texts" }
+    }
+
+    /// A part that is images.
+    pub fn images(column: &str) -> Self {
+        Self { name: "image", column: Some(column.to_owned()), expected: IMAGES }
     }
 
     /// A part that may be absent.
@@ -149,7 +176,8 @@ impl Columns {
             if table.repeated.contains(column) {
                 return Err(DataError::DuplicateColumn { column: column.to_owned() });
             }
-            if let Some(found) = table.unreadable.get(column) {
+            if let Some(found) = table.unreadable.get(column).filter(|_| expected != IMAGES || !table.is_binary(column))
+            {
                 return Err(DataError::ColumnType { column: column.to_owned(), found: found.clone(), expected });
             }
         }
@@ -244,8 +272,11 @@ impl Cells<'_> {
                 expected: "a text or a whole number",
             }),
             other => {
-                let expected = "a text or a whole number";
-                Err(Reason::Type { column: column.to_owned(), found: other.type_name(), expected })
+                let (found, expected) = match other {
+                    Json::Large(_) => (INEXACT, "a text or a whole number"),
+                    other => (other.type_name(), "a text or a whole number"),
+                };
+                Err(Reason::Type { column: column.to_owned(), found, expected })
             }
         }
     }
@@ -264,6 +295,18 @@ impl Cells<'_> {
         messages(column, self.value(column)?)
     }
 
+    /// The images of a column, in order; none if it has no value in this row.
+    ///
+    /// # Errors
+    ///
+    /// If one is neither a path nor bytes, or lies on the net.
+    pub fn images(self, column: &str) -> Result<Vec<ImageSource>, Reason> {
+        match self.json(column) {
+            None => Ok(Vec::new()),
+            Some(value) => images::sources(column, &value, self.folder),
+        }
+    }
+
     fn value(&self, column: &str) -> Result<&Json, Reason> {
         let place = self.columns.iter().position(|name| *name == column);
         debug_assert!(place.is_some(), "column `{column}` is read but not among the roles");
@@ -274,6 +317,8 @@ impl Cells<'_> {
     }
 }
 
+const INEXACT: &str = "a number beyond 2^53 that is not an integer of 64 bits, so that its digits are not exact";
+
 /// A whole number as text, or its type in words.
 fn name_of(number: &Number) -> Result<String, &'static str> {
     /// From here on a float stands for several whole numbers.
@@ -283,7 +328,7 @@ fn name_of(number: &Number) -> Result<String, &'static str> {
         Some(value) if value.fract() != 0.0 => Err("a number with a fraction"),
         // Minus zero is zero.
         Some(value) if value.abs() < EXACT => Ok(format!("{:.0}", value + 0.0)),
-        _ => Err("a number beyond 2^53 that is not an integer of 64 bits, so that its digits are not exact"),
+        _ => Err(INEXACT),
     }
 }
 

@@ -44,7 +44,7 @@ impl ChatColumns {
     ) -> Result<Conversation, Reason> {
         let tools = match value(cells, &self.tools) {
             // As TRL does.
-            Some((column, Json::String(text))) => match serde_json::from_str(&text) {
+            Some((column, Json::String(text))) => match Json::parse(&text) {
                 Ok(Json::Null) => None,
                 Ok(tools) => Some(objects(column, tools)?),
                 Err(error) => return Err(Reason::NotJson { column: column.to_owned(), error: error.to_string() }),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use hyperinf_scoring::Set;
 
 use crate::columns::{Cells, ColumnOptions, Columns, Header, Role};
+use crate::images::ImageSource;
 use crate::table::{Format, Layout, Table};
 use crate::{BadRow, DataError, Reason};
 
@@ -15,6 +16,7 @@ use crate::{BadRow, DataError, Reason};
 /// | `columns` | all `None` | columns whose names are not the usual ones |
 /// | `skip_bad_rows` | `false` | rows that cannot be used are listed in [`Dataset::bad`] instead of being an error |
 /// | `unpacked` | `None` | the most bytes that the columns in use of a Parquet file may unpack to; `None`: 192 MiB and 10 × its size |
+/// | `images` | `None` | where relative paths of images begin; `None`: the folder of the file |
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadOptions {
     /// The columns.
@@ -23,6 +25,8 @@ pub struct ReadOptions {
     pub skip_bad_rows: bool,
     /// The most bytes that the columns in use of a Parquet file may unpack to.
     pub unpacked: Option<u64>,
+    /// Where relative paths of images begin.
+    pub images: Option<PathBuf>,
 }
 
 /// The content of a row, as one kind of model needs it.
@@ -53,6 +57,11 @@ pub trait Content: Clone + std::fmt::Debug + PartialEq {
     /// The label, for content that has one.
     fn label(&self) -> Option<&str> {
         None
+    }
+
+    /// The images, for content that has some.
+    fn images(&self) -> &[ImageSource] {
+        &[]
     }
 }
 
@@ -99,7 +108,9 @@ pub struct Dataset<C> {
 }
 
 impl<C: Content> Dataset<C> {
-    /// Reads a file: `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv` or `.parquet`.
+    /// Reads a file: `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv` or `.parquet`; or a folder of images, as `datasets`
+    /// does: its `metadata.jsonl`, `metadata.csv` or `metadata.parquet` with a column `file_name`, or else the columns
+    /// `file_name` and `label` of the images in folders that are named after their class.
     ///
     /// # Errors
     ///
@@ -115,12 +126,13 @@ impl<C: Content> Dataset<C> {
         let content = C::columns(&header)?;
         let columns = Columns::new(&table, C::roles(&content), id)?;
         let wanted = columns.read();
+        let folder = options.images.as_deref().unwrap_or(&table.folder);
         let (mut rows, mut bad) = (Vec::new(), Vec::new());
         let (mut row, mut ids): (usize, HashMap<String, usize>) = Default::default();
         table.visit(&wanted, &mut |raw| {
             let line = raw.line;
             let read = raw.cells.and_then(|values| {
-                let cells = Cells { columns: &wanted, values: &values };
+                let cells = Cells { columns: &wanted, values: &values, folder };
                 let content = C::read(&content, cells)?;
                 let id = columns.id.as_ref().map(|column| cells.name(column)).transpose()?;
                 if let Some(id) = &id {

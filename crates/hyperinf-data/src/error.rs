@@ -13,6 +13,11 @@ pub enum DataError {
     /// The file cannot be opened or read.
     #[error("it cannot be read")]
     Open(#[source] io::Error),
+    /// A folder that is no folder of images.
+    #[error(
+        "it is a folder without `metadata.jsonl`, `metadata.csv` or `metadata.parquet`, and without images in folders of their classes"
+    )]
+    Folder,
     /// No format has this ending.
     #[error("its name must end in {}", ENDINGS.join(", "))]
     Ending,

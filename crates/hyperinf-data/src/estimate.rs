@@ -1,11 +1,12 @@
 use std::cell::{Cell, RefCell};
 
 use hyperinf_curvature::{BlockCurvature, Storage};
-use hyperinf_gradients::{Estimate, Sketch, Tape, Task};
+use hyperinf_gradients::{Block, Estimate, Projection, Sketch, Tape, Task};
 use hyperinf_models::SampleModel;
 use hyperinf_scoring::{Batch, CurvatureSource, Method, Options, ScoreError, Source, curvature};
 
 use crate::event::{Detail, Event, Progress, Stage};
+use crate::large_blocks::LargeBlocks;
 use crate::pattern::Pattern;
 use crate::run::Run;
 use crate::samples::by_length;
@@ -80,6 +81,8 @@ pub(crate) fn of_model<M: SampleModel>(
     let source = Blocks {
         all: CurvatureSource { task: model, batches: batches.as_slice(), estimate },
         pattern: run.blocks.as_ref(),
+        large: run.large_blocks,
+        projection: RefCell::new(None),
         done: Cell::new(0),
         total: storage.passes() * batches.len() * backward,
         observe: RefCell::new(observe),
@@ -91,6 +94,9 @@ pub(crate) fn of_model<M: SampleModel>(
 struct Blocks<'a, 'o, T: Task> {
     all: CurvatureSource<'a, T, &'a [T::Batch]>,
     pattern: Option<&'a Pattern>,
+    large: LargeBlocks,
+    /// That of the blocks, once they are known.
+    projection: RefCell<Option<Option<Projection>>>,
     /// Backward passes done.
     done: Cell<usize>,
     total: usize,
@@ -102,6 +108,17 @@ impl<T: Task> Source for Blocks<'_, '_, T> {
         self.all.pass(&mut |batch| {
             let mut captures = batch.into_captures()?;
             captures.retain(|capture| self.pattern.is_none_or(|pattern| pattern.matches(&capture.block.name)));
+            let mut projection = self.projection.borrow_mut();
+            if projection.is_none()
+                && let Some(first) = captures.first()
+            {
+                let layout: Vec<Block> = captures.iter().map(|capture| capture.block.clone()).collect();
+                let place = (&first.input.device(), first.input.dtype());
+                *projection = Some(self.large.projection(&layout, place).map_err(ScoreError::Projection)?);
+            }
+            if let Some(Some(projection)) = projection.as_ref() {
+                captures = projection.captures(captures).map_err(ScoreError::Projection)?;
+            }
             visit(captures.into())?;
             let (done, total) = (self.done.get() + 1, self.total);
             self.done.set(done);

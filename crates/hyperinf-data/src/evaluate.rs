@@ -15,6 +15,7 @@ use crate::labels::Labels;
 use crate::model_files::ModelFiles;
 use crate::prediction::{Guess, Predicted, predict};
 use crate::quality::Quality;
+use crate::run::unchanged;
 use crate::samples::{LengthOptions, Samples, notify};
 
 /// The evaluation of a model on rows: its loss, its accuracy or perplexity, and what it predicts for each row.
@@ -48,7 +49,7 @@ pub struct Evaluate {
 
 /// What a model predicts for rows.
 pub struct Evaluated {
-    /// The kind of the model: `classification`, `language-model`.
+    /// The kind of the model: `classification`, `language-model`, `vision-language`.
     pub kind: &'static str,
     /// The rows with their predictions.
     pub rows: Rows,
@@ -100,9 +101,10 @@ pub(crate) fn evaluate<K: Kind>(
     observe: &mut dyn FnMut(Event),
 ) -> Result<Evaluated, RunError> {
     let failed = RunError::of_rows(Set::Query, &run.rows);
-    let rows = Dataset::<K::Content>::read(Set::Query, &run.rows, &run.read).map_err(failed)?;
+    let rows = unchanged(&run.rows, || Dataset::<K::Content>::read(Set::Query, &run.rows, &run.read).map_err(failed))?;
     let adapter = files.adapter.as_deref().map(Adapter::read).transpose().map_err(files.of_adapter())?;
     let prepared = K::load(&files, adapter.as_ref(), &rows, device)?;
+    files.check_unchanged()?;
     prepared.notify_of_tokenizer(observe);
     let limit = run.length.limit::<K>(&prepared.model, files.note().map(|note| note.max_length))?;
     let set = Samples::<K>::new(&prepared, rows, limit, run.read.skip_bad_rows)?;

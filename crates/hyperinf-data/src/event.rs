@@ -138,6 +138,13 @@ pub enum Notice {
         /// The checkpoint.
         path: PathBuf,
     },
+    /// The log of a training that resumes lacks steps before the checkpoint.
+    LostLog {
+        /// Steps whose lines are missing or damaged.
+        steps: usize,
+        /// The log.
+        path: PathBuf,
+    },
     /// A run was to resume, but there is nothing to resume from.
     NoCheckpoint {
         /// The folder without checkpoints.
@@ -301,6 +308,9 @@ impl fmt::Display for Notice {
             }
             Self::ResumedTraining { step, path } => {
                 write!(f, "training resumes after step {step}, from `{}`", path.display())
+            }
+            Self::LostLog { steps, path } => {
+                write!(f, "`{}` will lack {steps} earlier steps: their lines are damaged or missing", path.display())
             }
             Self::NoCheckpoint { folder } => {
                 write!(f, "there is no checkpoint in `{}` to resume from: training starts at step 0", folder.display())

@@ -13,12 +13,13 @@ use hyperinf_store::{Staged, WriteError, publish, stage_json};
 
 use crate::RunError;
 use crate::dataset::{Dataset, ReadOptions};
-use crate::event::{Detail, Event, Progress, Stage};
+use crate::event::{Detail, Event, Notice, Progress, Stage};
 use crate::kind::{Kind, Prepared};
 use crate::labels::Labels;
 use crate::model_files::{ModelFiles, Note, load_error};
 use crate::prediction::measure;
 use crate::recipe::Recipe;
+use crate::resumption::Earlier;
 use crate::run::unchanged;
 use crate::samples::{LengthOptions, Samples, notify};
 use crate::stop::Stop;
@@ -45,6 +46,8 @@ const EARLIER: [&str; 4] =
     ["chat_template.jinja", "chat_template.json", "special_tokens_map.json", "added_tokens.json"];
 /// The most training rows on which the trained model is measured.
 const MEASURED: usize = 1000;
+/// The hidden folder of images' features in that of a run.
+pub(crate) const FEATURES: &str = ".features";
 /// The folder of checkpoints in that of the adapter.
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
@@ -173,16 +176,17 @@ impl Finetune {
     pub fn run(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Finetuned, RunError> {
         self.validate()?;
         let _folder = self.prepare_folder()?;
-        let files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), None)?;
+        let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), None)?;
+        files.features = Some(self.out.join(FEATURES));
         files.kind().finetune(self, &files, device, observe)
     }
 
-    fn config(&self, files: &ModelFiles, usual: &TrainConfig) -> FinetuneConfig {
+    fn config(&self, usual: &TrainConfig, settings: BTreeMap<String, String>) -> FinetuneConfig {
         let mut checkpoints = Checkpoints::new(self.out.join(CHECKPOINTS));
         // A run that is stopped writes a checkpoint whether or not others were asked for.
         checkpoints.every = self.checkpoint_every.unwrap_or(if self.resume { checkpoints.every } else { usize::MAX });
         checkpoints.resume = self.resume;
-        checkpoints.settings = self.settings(files);
+        checkpoints.settings = settings;
         FinetuneConfig {
             schedule: self.recipe.schedule(usual),
             micro_batch: self.micro_batch,
@@ -192,11 +196,23 @@ impl Finetune {
         }
     }
 
-    /// What determines a run besides the rows, the trained weights and the schedule.
-    fn settings(&self, files: &ModelFiles) -> BTreeMap<String, String> {
+    /// What determines a run and its adapter besides the samples, the trained weights and the schedule.
+    fn settings(
+        &self,
+        files: &ModelFiles,
+        targets: &[&str],
+        labels: Option<&Labels>,
+        limit: usize,
+        device: &Device,
+    ) -> BTreeMap<String, String> {
         let LoraConfig { rank, alpha, scaling, dropout } = &self.lora;
         let scaling: &LoraScaling = scaling;
         let settings = [
+            ("program", env!("CARGO_PKG_VERSION").to_owned()),
+            ("device", format!("{device:?}")),
+            ("labels", labels.map_or("none".into(), |labels| labels.names.join(", "))),
+            ("maximum length", limit.to_string()),
+            ("lora targets", targets.join(", ")),
             ("lora rank", rank.to_string()),
             ("lora alpha", alpha.to_string()),
             ("lora scaling", format!("{scaling:?}")),
@@ -223,6 +239,12 @@ pub(crate) fn finetune<K: Kind>(
     let prepared = K::load_base(files, &rows, seed, device, &mut |notice| observe(Event::Notice(notice)))?;
     files.check_unchanged()?;
     prepared.notify_of_tokenizer(observe);
+    let given: Vec<&str> = run.targets.iter().map(String::as_str).collect();
+    let targets = if given.is_empty() { K::ADAPTED } else { &given };
+    let Prepared { model, processor } = prepared;
+    let mut prepared = Prepared { model: adapt(model, targets, &run.lora, seed)?, processor };
+    // Before rows become samples: what is stored of their images depends on the layers that are trained.
+    K::changed(&mut prepared, files)?;
     let limit = run.length.limit::<K>(&prepared.model, None)?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
     let rows = samples(rows)?;
@@ -231,20 +253,19 @@ pub(crate) fn finetune<K: Kind>(
         notify(&prepared.processor, set, observe);
     }
     let Prepared { model, processor } = prepared;
-    let given: Vec<&str> = run.targets.iter().map(String::as_str).collect();
-    let targets = if given.is_empty() { K::ADAPTED } else { &given };
-    let model = adapt(model, targets, &run.lora, seed)?;
     let labels = K::labels(&processor).cloned();
 
-    let config = run.config(files, &K::training());
+    let settings = run.settings(files, targets, labels.as_ref(), limit.tokens(), device);
+    let config = run.config(&K::training(), settings);
     let evaluated = validation.as_ref().map(|set| set.samples.as_slice());
     config.validate(evaluated.map(<[_]>::len))?;
     let digest = training_digest(&model, &rows.samples, evaluated, &config)?;
     let total = config.schedule.steps(rows.samples.len());
     let batch = run.micro_batch.unwrap_or(config.schedule.batch_size);
-    if let Some(adapter) = run.resumption(&config, || Ok(digest.clone()), observe)? {
+    let earlier = run.resumption(&config, || Ok(digest.clone()), observe)?;
+    if let Earlier::Adapter(adapter) = earlier {
         run.remove_checkpoints()?;
-        drop(TrainingLog::new(&run.out, false));
+        drop(TrainingLog::new(&run.out));
         let (parameters, tensors) = size(&adapter);
         let model = adapter.apply(model).map_err(load_error("adapter", run.out.display()))?;
         let mut quality = |set, most| measure(&model, set, labels.as_ref(), most, batch, observe);
@@ -263,7 +284,13 @@ pub(crate) fn finetune<K: Kind>(
             quality: TuningQuality { train_before: None, train, validation },
         });
     }
-    let mut log = TrainingLog::new(&run.out, run.resume);
+    let mut log = match earlier {
+        Earlier::Steps(steps) => TrainingLog::resumed(&run.out, steps)?,
+        _ => TrainingLog::new(&run.out),
+    };
+    if log.lost() > 0 {
+        observe(Event::Notice(Notice::LostLog { steps: log.lost(), path: log.path() }));
+    }
     if run.overwrite {
         run.remove_checkpoints()?;
     }
@@ -273,7 +300,8 @@ pub(crate) fn finetune<K: Kind>(
         Some(_) => None,
     };
     let mut unwritten = None;
-    let listening = run.stop.listen();
+    // To the end: what is trained is measured and written even if the run is to stop.
+    let _listening = run.stop.listen();
     let tuned = train(model, &rows.samples, evaluated, &config, |step| {
         if let Err(error) = log.step(step) {
             unwritten.get_or_insert(error);
@@ -283,7 +311,6 @@ pub(crate) fn finetune<K: Kind>(
         observe(Event::Progress(Progress { stage: Stage::Finetuning, done: step.step + 1, total, detail }));
         if run.stop.is_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
-    drop(listening);
     let tuned = match tuned {
         Ok(tuned) => tuned,
         Err(error) => {

@@ -1,9 +1,9 @@
 use std::time::Instant;
 
 use burn::tensor::{DType, Device};
-use hyperinf_gradients::{Block, Capture, GradientError, Target, capture};
+use hyperinf_gradients::{Block, Capture, GradientError, Projection, Target, capture};
 use hyperinf_linalg::{ReadError, host};
-use hyperinf_models::SampleModel;
+use hyperinf_models::{RecordedParts, SampleModel};
 use hyperinf_store::{GradientWriter, Resumption, RunKey, Sizes, StoreError, available};
 
 use crate::RunError;
@@ -34,7 +34,7 @@ impl<K: Kind> Extractor<'_, K> {
         observe: &mut dyn FnMut(Event),
     ) -> Result<GradientWriter, RunError> {
         let mut order = set.by_length();
-        let blocks = self.blocks(&set.samples[order[0]], target)?;
+        let (blocks, projection) = self.blocks(&set.samples[order[0]], target)?;
         let mut key = self.key.clone();
         let more = [("target", format!("{target:?}")), ("rows' content", set.fingerprint())];
         key.0.extend(more.map(|(name, value)| (name.to_owned(), value)));
@@ -71,7 +71,12 @@ impl<K: Kind> Extractor<'_, K> {
                 return not_finite(place, "loss".into(), losses[place]);
             }
             let mut values = Vec::with_capacity(blocks.len());
-            for captured in captures.blocks.iter().filter(|captured| self.wanted(&captured.block)) {
+            let wanted = captures.blocks.into_iter().filter(|captured| self.wanted(&captured.block)).collect();
+            let wanted: Vec<Capture> = match &projection {
+                Some(projection) => projection.captures(wanted)?,
+                None => wanted,
+            };
+            for captured in &wanted {
                 let numbers = numbers(captured)?;
                 if let Some(at) = numbers.iter().position(|value| !value.is_finite()) {
                     let what = format!("gradient in block `{}`", captured.block.name);
@@ -96,7 +101,7 @@ impl<K: Kind> Extractor<'_, K> {
             return Ok(());
         }
         let sizes = Sizes {
-            blocks: self.blocks(first, Target::Loss)?,
+            blocks: self.blocks(first, Target::Loss)?.0,
             train: train.samples.len(),
             curvature: train.samples.len(),
             queries: query.samples.len(),
@@ -107,18 +112,35 @@ impl<K: Kind> Extractor<'_, K> {
         Ok(sizes.check(&self.run.options, self.run.memory.or_else(available))?)
     }
 
+    /// The blocks that are projected when their gradients are taken.
+    pub(crate) fn large_blocks(&self, train: &Samples<K>) -> Result<Vec<Block>, RunError> {
+        if self.run.layers == RecordedParts::Adapters {
+            return Ok(Vec::new());
+        }
+        let Some(first) = train.samples.first() else { return Ok(Vec::new()) };
+        let (_, projection) = self.blocks(first, Target::Loss)?;
+        let all = projection.map(|projection| projection.layout().to_vec()).unwrap_or_default();
+        Ok(all.into_iter().filter(|block| self.run.large_blocks.includes(block)).collect())
+    }
+
     fn wanted(&self, block: &Block) -> bool {
         self.run.blocks.as_ref().is_none_or(|pattern| pattern.matches(&block.name))
     }
 
-    /// The blocks whose gradients are written, found by taking those of one sample.
-    fn blocks(&self, sample: &<K::Model as SampleModel>::Sample, target: Target) -> Result<Vec<Block>, RunError> {
+    /// The blocks whose gradients are written, found by taking those of one sample, and how large ones are projected.
+    pub(crate) fn blocks(
+        &self,
+        sample: &<K::Model as SampleModel>::Sample,
+        target: Target,
+    ) -> Result<(Vec<Block>, Option<Projection>), RunError> {
         let captures = match capture(self.model, &self.model.collate(&[sample])?, target) {
             Err(GradientError::NothingRecorded) => {
                 return Err(RunError::NoAdapter { model: self.run.model.clone() });
             }
             captures => captures?,
         };
+        let place = captures.values.device();
+        let dtype = captures.values.dtype();
         let all: Vec<Block> = captures.blocks.into_iter().map(|captured| captured.block).collect();
         let blocks: Vec<Block> = all.iter().filter(|block| self.wanted(block)).cloned().collect();
         match &self.run.blocks {
@@ -126,7 +148,10 @@ impl<K: Kind> Extractor<'_, K> {
                 let known = all.into_iter().map(|block| block.name).collect();
                 Err(RunError::NoBlock { pattern: Pattern::text(pattern).to_owned(), known })
             }
-            _ => Ok(blocks),
+            _ => match self.run.large_blocks.projection(&blocks, (&place, dtype))? {
+                Some(projection) => Ok((projection.projected().to_vec(), Some(projection))),
+                None => Ok((blocks, None)),
+            },
         }
     }
 }

@@ -24,6 +24,12 @@ pub enum IdError {
         /// The place of the first such byte, from 0.
         byte: usize,
     },
+    /// A text file has no columns.
+    #[error("it is a text file with one id per line, and has no column `{column}`")]
+    NoColumn {
+        /// The column that was named.
+        column: String,
+    },
     /// A row or line without an id.
     #[error("{place}: {reason}")]
     Row {
@@ -65,9 +71,13 @@ pub enum IdError {
 ///
 /// # Errors
 ///
-/// If the file cannot be read, has not exactly one id per sample, or has one twice.
+/// If the file cannot be read, lacks the column, has not exactly one id per sample, or has one twice.
 pub fn sample_ids(path: &Path, column: Option<&str>, samples: usize) -> Result<IdColumn, IdError> {
-    let ids = if Format::of(path).is_ok() { of_table(path, column.unwrap_or(USUAL))? } else { of_lines(path)? };
+    let ids = match (Format::of(path), column) {
+        (Ok(_), column) => of_table(path, column.unwrap_or(USUAL))?,
+        (Err(_), None) => of_lines(path)?,
+        (Err(_), Some(column)) => return Err(IdError::NoColumn { column: column.to_owned() }),
+    };
     if ids.len() != samples {
         return Err(IdError::Count { found: ids.len(), expected: samples });
     }
@@ -98,7 +108,9 @@ fn of_table(path: &Path, column: &str) -> Result<Vec<String>, IdError> {
     let wanted = columns.read();
     let (mut ids, mut failed) = (Vec::new(), None);
     table.visit(&wanted, &mut |row| {
-        let id = row.cells.and_then(|values| Cells { columns: &wanted, values: &values }.name(column));
+        let id = row
+            .cells
+            .and_then(|values| Cells { columns: &wanted, values: &values, folder: Path::new("") }.name(column));
         match id {
             Ok(id) => ids.push(id),
             Err(reason) => {

@@ -1,12 +1,15 @@
 use std::collections::BTreeSet;
+use std::fs::remove_file;
 use std::path::Path;
 
 use hyperinf_curvature::BlockCurvature;
-use hyperinf_gradients::Estimate;
+use hyperinf_gradients::{Block, Estimate};
+use hyperinf_models::RecordedParts;
 use hyperinf_scoring::{Amount, Attribution, QueryMode, RankBy};
 use hyperinf_store::{GradientPair, GradientWriter, IdColumn, Ids, OutputFolder, StoreError, Unit};
 
 use crate::dataset::{Content, Dataset};
+use crate::images::ImageSource;
 use crate::kind::Kind;
 use crate::labels::Labels;
 use crate::model_files::ModelFiles;
@@ -23,7 +26,7 @@ use crate::{CrossCheck, RunError};
 /// [`Influence::keep_gradients`] or [`Influence::discard_gradients`].
 #[must_use = "gradients stay in hidden files until they are kept or discarded"]
 pub struct Influence {
-    /// The kind of the model: `classification`, `language-model`.
+    /// The kind of the model: `classification`, `language-model`, `vision-language`.
     pub kind: &'static str,
     /// The training rows.
     pub train: Rows,
@@ -38,6 +41,10 @@ pub struct Influence {
     pub estimate: Estimate,
     /// The curvature of each block, where the model was run for it.
     pub known: Option<Vec<BlockCurvature>>,
+    /// The layers whose gradients were taken.
+    pub layers: RecordedParts,
+    /// Blocks that were projected when their gradients were taken, in their own size, and to which rank.
+    pub projected: Option<(Vec<Block>, usize)>,
     /// The labels of a classifier.
     pub labels: Option<Labels>,
     /// The most tokens of a row.
@@ -97,6 +104,8 @@ pub struct RowText {
     pub text: String,
     /// The label, if it has one.
     pub label: Option<String>,
+    /// Its images.
+    pub images: Vec<ImageSource>,
 }
 
 impl Influence {
@@ -115,8 +124,14 @@ impl Influence {
     ///
     /// If a file cannot be moved.
     pub fn keep_gradients(self, folder: &Path) -> Result<(), RunError> {
-        for (writer, name) in self.gradients.into_iter().zip(GRADIENT_FILES) {
-            let path = folder.join(name);
+        let paths = GRADIENT_FILES.map(|name| folder.join(name));
+        // First, so that an interruption leaves no gradients of two runs side by side.
+        for (writer, path) in self.gradients.iter().zip(&paths) {
+            if !writer.is_placed(path) && path.exists() {
+                remove_file(path).map_err(|e| StoreError::output(path, e))?;
+            }
+        }
+        for (writer, path) in self.gradients.into_iter().zip(paths) {
             writer.place(&path).map_err(|e| StoreError::output(&path, e))?;
         }
         Ok(())
@@ -182,6 +197,7 @@ impl Rows {
 
 impl RowText {
     pub(crate) fn new(content: &impl Content) -> Self {
-        Self { text: content.text(), label: content.label().map(str::to_owned) }
+        let (label, images) = (content.label().map(str::to_owned), content.images().to_vec());
+        Self { text: content.text(), label, images }
     }
 }

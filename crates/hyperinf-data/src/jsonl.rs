@@ -40,8 +40,37 @@ pub(crate) fn scan(contents: &[u8]) -> Result<Scanned, DataError> {
 pub(crate) fn cells(row: &[u8], wanted: &[&str]) -> Result<Vec<Option<Json>>, Reason> {
     let text = text(row)?;
     let mut repeated = None;
-    let cells = parse(text, Wanted { names: wanted, repeated: &mut repeated });
-    repeated.map_or(cells, |column| Err(Reason::RepeatedKey { column }))
+    let mut cells = parse(text, Wanted { names: wanted, repeated: &mut repeated })?;
+    if let Some(column) = repeated {
+        return Err(Reason::RepeatedKey { column });
+    }
+    if Json::is_delicate(text) {
+        for (name, value) in values(text).unwrap_or_default() {
+            if let Some(place) = wanted.iter().position(|wanted| *wanted == name) {
+                cells[place] = Json::parse(value).ok();
+            }
+        }
+    }
+    Ok(cells)
+}
+
+/// The text of each value of an object that is valid.
+fn values(object: &str) -> Option<Vec<(String, &str)>> {
+    let mut values = Vec::new();
+    let mut rest = object.trim_start().strip_prefix('{')?;
+    loop {
+        let mut key = serde_json::Deserializer::from_str(rest).into_iter::<String>();
+        let name = key.next()?.ok()?;
+        rest = rest[key.byte_offset()..].trim_start().strip_prefix(':')?;
+        let mut value = serde_json::Deserializer::from_str(rest).into_iter::<IgnoredAny>();
+        value.next()?.ok()?;
+        let (value, after) = rest.split_at(value.byte_offset());
+        values.push((name, value));
+        match after.trim_start().strip_prefix(',') {
+            Some(next) => rest = next,
+            None => return Some(values),
+        }
+    }
 }
 
 /// Adds the keys of a row to the names.

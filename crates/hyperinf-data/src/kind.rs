@@ -15,7 +15,8 @@ use crate::influence::Influence;
 use crate::labels::Labels;
 use crate::model_files::ModelFiles;
 use crate::prediction::Prediction;
-use crate::run::{self, Run};
+use crate::run::Run;
+use crate::run_of_kind;
 use crate::{Notice, Reason, RunError};
 
 /// A kind of model: how its files are loaded, and how a row becomes a sample.
@@ -68,6 +69,16 @@ pub trait Kind: Send + Sync + Sized + 'static {
         device: &Device,
         notify: &mut dyn FnMut(Notice),
     ) -> Result<Prepared<Self>, RunError>;
+
+    /// Brings the processor in line with a model whose layers were adapted or recorded since it was loaded.
+    ///
+    /// # Errors
+    ///
+    /// If a file or folder cannot be used.
+    fn changed(prepared: &mut Prepared<Self>, files: &ModelFiles) -> Result<(), RunError> {
+        let _ = (prepared, files);
+        Ok(())
+    }
 
     /// The labels of a classifier.
     fn labels(processor: &Self::Processor) -> Option<&Labels> {
@@ -206,7 +217,7 @@ impl<K: Kind> AnyKind for K {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Influence, RunError> {
-        run::influence::<K>(run, files, folder, amount, device, observe)
+        run_of_kind::influence::<K>(run, files, folder, amount, device, observe)
     }
 
     fn finetune(

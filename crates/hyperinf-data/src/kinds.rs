@@ -2,10 +2,12 @@
 
 mod classification;
 mod language_model;
+mod vision_language;
 
 use crate::kind::AnyKind;
 pub use classification::{LabelledColumns, LabelledProcessor, LabelledText, TextClassification};
 pub use language_model::{LanguageModel, Passage, PassageColumns};
+pub use vision_language::{VisionLanguage, VisionProcessor};
 
 /// Every kind. A new one is a file here and an entry in this list.
-pub(crate) const KINDS: [&dyn AnyKind; 2] = [&TextClassification, &LanguageModel];
+pub(crate) const KINDS: [&dyn AnyKind; 3] = [&TextClassification, &LanguageModel, &VisionLanguage];

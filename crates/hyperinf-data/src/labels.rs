@@ -1,4 +1,5 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -41,23 +42,17 @@ impl Labels {
         Self { names: (0..classes).map(|class| class.to_string()).collect(), numbers: false, unnamed: true }
     }
 
-    /// The class of a label.
-    ///
-    /// # Errors
-    ///
-    /// [`Reason::Label`] if it is not one of the labels.
-    pub fn class(&self, label: &str) -> Result<usize, Reason> {
-        let named = self.names.iter().position(|name| name == label);
-        // Python writes `True`, JSON `true`; and `1.0` stands for `1`.
-        let alike = || {
-            let mut alike = (0..self.names.len()).filter(|&class| same(&self.names[class], label));
-            alike.next().filter(|_| alike.next().is_none())
-        };
-        let number = || label.parse().ok().filter(|&class: &usize| self.numbers && class < self.names.len());
-        named
-            .or_else(alike)
-            .or_else(number)
-            .ok_or_else(|| Reason::Label { label: label.to_owned(), known: self.names.clone() })
+    /// The classes by label.
+    pub fn index(&self) -> ClassIndex {
+        let mut alike: HashMap<String, Option<usize>> = HashMap::new();
+        for (class, name) in self.names.iter().enumerate() {
+            if let Some(value) = value(name) {
+                alike.entry(value).and_modify(|class| *class = None).or_insert(Some(class));
+            }
+        }
+        // Of equal names the first counts.
+        let classes = self.names.iter().enumerate().rev().map(|(class, name)| (name.clone(), class)).collect();
+        ClassIndex { classes, alike, numbers: self.numbers, names: self.names.clone().into() }
     }
 
     /// Two of the labels that are one truth value in different spellings, as Python's `True` and JSON's `true`.
@@ -81,9 +76,35 @@ impl Labels {
     }
 }
 
-/// Whether two labels are the same number or truth value.
-fn same(one: &str, other: &str) -> bool {
-    let truth = |text: &str| ["true", "false"].into_iter().find(|word| text.eq_ignore_ascii_case(word));
-    let number = |text| whole(text).is_some() && whole(text) == whole(other);
-    number(one) || truth(one).is_some() && truth(one) == truth(other)
+/// Finds the class of a label, however many there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassIndex {
+    classes: HashMap<String, usize>,
+    /// By [`value`]; `None` where several labels have it.
+    alike: HashMap<String, Option<usize>>,
+    numbers: bool,
+    names: Arc<[String]>,
+}
+
+impl ClassIndex {
+    /// The class of a label: by name, by number or truth value, or, where the labels allow it, by the class's number.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::Label`] if it is not one of the labels.
+    pub fn class(&self, label: &str) -> Result<usize, Reason> {
+        let named = self.classes.get(label).copied();
+        let alike = || *self.alike.get(&value(label)?)?;
+        let number = || label.parse().ok().filter(|&class: &usize| self.numbers && class < self.names.len());
+        named
+            .or_else(alike)
+            .or_else(number)
+            .ok_or_else(|| Reason::Label { label: label.to_owned(), known: self.names.clone() })
+    }
+}
+
+/// The number or truth value that a label is: Python writes `True`, JSON `true`; and `1.0` stands for `1`.
+fn value(label: &str) -> Option<String> {
+    let truth = || ["true", "false"].into_iter().find(|word| label.eq_ignore_ascii_case(word));
+    whole(label).or_else(truth).map(str::to_owned)
 }

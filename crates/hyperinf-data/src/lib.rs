@@ -7,6 +7,7 @@
 //! | [`Check`] | rows as a model gets them: tokens, and which of them are scored |
 //! | [`Evaluate`] | rows and a model → predictions and a [`Quality`] |
 //! | [`Dataset`] | reads JSON lines, JSON arrays, CSV, TSV and Parquet, with stable row ids and no silent loss |
+//! | [`Illustrated`], [`Captioned`], [`ImageSource`] | rows with images: conversations, and images with captions |
 //! | [`Subset`] | writes a part of a data set in its own format |
 //! | [`Kind`] | a kind of model: how it is loaded and how rows become its samples |
 //! | [`TextClassification`], [`LanguageModel`] | the kinds |
@@ -31,6 +32,7 @@
 //! # }
 //! ```
 
+mod captioned;
 mod check;
 mod columns;
 mod conversations;
@@ -44,12 +46,16 @@ mod event;
 mod finetune;
 mod gradients;
 mod ids;
+mod illustrated;
+mod image_folder;
+mod images;
 mod influence;
 mod json_array;
 mod jsonl;
 mod kind;
 mod kinds;
 mod labels;
+mod large_blocks;
 mod model_files;
 mod parquet;
 mod pattern;
@@ -61,6 +67,7 @@ mod recipe;
 mod resumption;
 mod run;
 mod run_error;
+mod run_of_kind;
 mod samples;
 mod scored;
 mod selected;
@@ -75,6 +82,7 @@ pub use {
     burn, hyperinf_curvature, hyperinf_gradients, hyperinf_linalg, hyperinf_models, hyperinf_scoring, hyperinf_store,
 };
 
+pub use captioned::{Captioned, CaptionedColumns};
 pub use check::{Check, Checked, CheckedRow, Piece};
 pub use columns::{Cells, ColumnOptions, Columns, Header, Role};
 pub use conversations::ChatColumns;
@@ -86,12 +94,17 @@ pub use evaluate::{Evaluate, Evaluated};
 pub use event::{Detail, Event, Notice, Progress, Purpose, Stage};
 pub use finetune::{Finetune, Finetuned};
 pub use ids::{IdError, sample_ids};
+pub use illustrated::{Illustrated, IllustratedColumns, IllustratedTexts};
+pub use image_folder::rows_file;
+pub use images::ImageSource;
 pub use influence::{Detection, Influence, RowText, Rows, Selection};
 pub use kind::{Kind, Prepared};
 pub use kinds::{
     LabelledColumns, LabelledProcessor, LabelledText, LanguageModel, Passage, PassageColumns, TextClassification,
+    VisionLanguage, VisionProcessor,
 };
-pub use labels::Labels;
+pub use labels::{ClassIndex, Labels};
+pub use large_blocks::LargeBlocks;
 pub use model_files::{ModelFiles, Note};
 pub use pattern::Pattern;
 pub use prediction::{Guess, Predicted, Prediction};

@@ -31,6 +31,8 @@ const TOKENIZER_PARTS: [&str; 7] = [
 
 /// Files of a folder that decide what a model computes.
 const DECISIVE: [&str; 4] = [".safetensors", ".json", ".jinja", ".bin"];
+/// The folder within a model's folder whose files are read as well.
+const TEMPLATES: &str = "additional_chat_templates/";
 
 /// `hyperinf.json`, which an adapter's folder contains next to PEFT's files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +60,8 @@ pub struct ModelFiles {
     adapter_name: String,
     note: Option<Note>,
     kind: &'static dyn AnyKind,
+    /// A folder for what frozen parts of the model compute of images; `None`: it is held in memory.
+    pub features: Option<PathBuf>,
     /// XXH3 of each of the model's files, by name.
     pub model_hashes: BTreeMap<String, String>,
     /// XXH3 of each of the adapter's files, by name.
@@ -95,6 +99,7 @@ impl ModelFiles {
             adapter_name: String::new(),
             note: None,
             kind,
+            features: None,
             model_hashes,
             adapter_hashes: BTreeMap::new(),
             stamps,
@@ -183,12 +188,21 @@ impl ModelFiles {
 
     /// A hash of everything that decides what the model computes.
     pub fn fingerprint(&self) -> String {
-        let mut hasher = XxHash3_128::new();
-        for (name, hash) in self.model_hashes.iter().chain(&self.adapter_hashes) {
-            hasher.write(format!("{name} {hash}\n").as_bytes());
-        }
-        format!("{:032x}", hasher.finish_128())
+        of_hashes(self.model_hashes.iter().chain(&self.adapter_hashes))
     }
+
+    /// A hash of everything that decides what the model computes without its adapter.
+    pub fn model_fingerprint(&self) -> String {
+        of_hashes(self.model_hashes.iter())
+    }
+}
+
+fn of_hashes<'a>(hashes: impl Iterator<Item = (&'a String, &'a String)>) -> String {
+    let mut hasher = XxHash3_128::new();
+    for (name, hash) in hashes {
+        hasher.write(format!("{name} {hash}\n").as_bytes());
+    }
+    format!("{:032x}", hasher.finish_128())
 }
 
 impl Note {
@@ -219,22 +233,28 @@ fn hashes(path: &Path, stamps: &mut Vec<(PathBuf, FileStamp)>) -> Result<BTreeMa
         move |source| LoadError::File { path, source }
     };
     let mut hashes = BTreeMap::new();
-    let mut add = |path: &Path| -> Result<(), LoadError> {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name_of = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut add = |path: &Path, name: String| -> Result<(), LoadError> {
         stamps.push((path.to_owned(), FileStamp::at(path).map_err(error(path))?));
         hashes.insert(name, hash(path).map_err(error(path))?);
         Ok(())
     };
     if !path.is_dir() {
         open_regular(path).map_err(error(path))?;
-        add(path)?;
+        add(path, name_of(path))?;
         return Ok(hashes);
     }
-    for entry in fs::read_dir(path).map_err(error(path))? {
-        let file = entry.map_err(error(path))?.path();
-        let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if file.is_file() && !name.starts_with('.') && DECISIVE.iter().any(|ending| name.ends_with(ending)) {
-            add(&file)?;
+    let templates = path.join(TEMPLATES);
+    for (folder, prefix) in [(path, ""), (&templates, TEMPLATES)] {
+        if folder == templates && !folder.is_dir() {
+            continue;
+        }
+        for entry in fs::read_dir(folder).map_err(error(folder))? {
+            let file = entry.map_err(error(folder))?.path();
+            let name = name_of(&file);
+            if file.is_file() && !name.starts_with('.') && DECISIVE.iter().any(|ending| name.ends_with(ending)) {
+                add(&file, format!("{prefix}{name}"))?;
+            }
         }
     }
     Ok(hashes)

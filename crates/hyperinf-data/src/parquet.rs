@@ -1,7 +1,7 @@
 mod footer;
 mod values;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use hyperinf_models::{Json, Panicked};
 
 use crate::table::{RawRow, Visit};
 use crate::{DataError, SubsetError};
-use values::{Budget, readable, values, viewed};
+use values::{Budget, VALUE, readable, values, viewed, with_bytes};
 
 /// The metadata key of Arrow's own schema, which Arrow's writer adds itself.
 const ARROW_SCHEMA: &str = "ARROW:schema";
@@ -60,8 +60,14 @@ impl Source {
 
     /// Columns of a type that is not read, with that type.
     pub(crate) fn unreadable(&self) -> BTreeMap<String, String> {
-        let fields = self.schema().fields().iter().filter(|field| !readable(field.data_type()));
+        let fields = self.schema().fields().iter().filter(|field| !readable(field.data_type(), false));
         fields.map(|field| (field.name().clone(), field.data_type().to_string())).collect()
+    }
+
+    /// Those of them that hold bytes, alone or in structs and lists.
+    pub(crate) fn binary(&self) -> HashSet<String> {
+        let fields = self.schema().fields().iter();
+        fields.filter(|field| with_bytes(field.data_type())).map(|field| field.name().clone()).collect()
     }
 
     fn schema(&self) -> &SchemaRef {
@@ -85,7 +91,8 @@ impl Source {
                 for page in footer::pages(&self.contents, start, length) {
                     // The library believes what a page claims, and unpacks gzip until it ends.
                     let found = if gzip { inflated(page.packed, self.limit) } else { 0 };
-                    unpacked = unpacked.saturating_add(page.unpacked.max(found));
+                    let values = page.values.saturating_mul(VALUE);
+                    unpacked = unpacked.saturating_add(page.unpacked.max(found).max(values));
                     budget.check_pages(&column.column_path().string(), unpacked)?;
                 }
             }

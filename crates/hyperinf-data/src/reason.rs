@@ -1,5 +1,6 @@
 use std::fmt;
 use std::str::Utf8Error;
+use std::sync::Arc;
 
 use hyperinf_models::{MessageError, TokenizeError};
 
@@ -123,7 +124,7 @@ pub enum Reason {
         /// The label.
         label: String,
         /// The labels of the classes.
-        known: Vec<String>,
+        known: Arc<[String]>,
     },
     /// More tokens than the limit.
     #[error("it has {tokens} tokens, more than the limit of {limit}")]
@@ -143,6 +144,36 @@ pub enum Reason {
         token: u32,
         /// The number of tokens that the model knows.
         vocabulary: usize,
+    },
+    /// An image that cannot be used.
+    #[error("image `{image}`: {error}")]
+    Image {
+        /// Its path, or its name.
+        image: String,
+        /// Why.
+        error: String,
+    },
+    /// Not one image for each mark.
+    #[error("it has {marks} marks of images (`<image>`, or parts of type `image`) and {images} images")]
+    ImageCount {
+        /// The marks.
+        marks: usize,
+        /// The images.
+        images: usize,
+    },
+    /// Another number of images than one.
+    #[error("it has {images} images, expected one in column `{column}`")]
+    OneImage {
+        /// The column's name.
+        column: String,
+        /// The images.
+        images: usize,
+    },
+    /// Features of a row's images that cannot be computed or stored.
+    #[error("its images: {error}")]
+    Features {
+        /// Why.
+        error: String,
     },
     /// An id that another row has.
     #[error("its id `{id}` is also that of row {first}")]

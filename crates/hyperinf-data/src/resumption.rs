@@ -1,16 +1,25 @@
 //! The folder of a fine-tuning: what may be replaced in it, and what a run resumes from.
 
-use std::fs::{canonicalize, read_dir, remove_dir_all, symlink_metadata};
+use std::fs::{canonicalize, read_dir, remove_dir, remove_file, symlink_metadata};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use hyperinf_models::{Adapter, FinetuneConfig, FoundCheckpoints, ModelError, TOKENIZER_FILES};
+use hyperinf_models::{Adapter, FinetuneConfig, FoundCheckpoints, ModelError, TOKENIZER_FILES, is_checkpoint};
 use hyperinf_store::{OutputFolder, StoreError};
 
 use crate::event::{Event, Notice};
 use crate::finetune::{ADAPTER, CHECKPOINTS, Finetune, OUTPUTS};
 use crate::model_files::{Note, load_error};
 use crate::{Existing, RunError};
+
+/// What there is to resume from.
+pub(crate) enum Earlier {
+    Nothing,
+    /// A checkpoint after this many steps.
+    Steps(usize),
+    /// The adapter that this training has written already.
+    Adapter(Box<Adapter>),
+}
 
 impl Finetune {
     /// Creates the folder, and makes sure that no input and nothing in it is lost.
@@ -48,26 +57,28 @@ impl Finetune {
         Ok(locked)
     }
 
-    /// What there is to resume from, reported; an adapter that this training has written already is returned.
+    /// What there is to resume from, reported.
     pub(crate) fn resumption(
         &self,
         config: &FinetuneConfig,
         digest: impl FnOnce() -> Result<String, ModelError>,
         observe: &mut dyn FnMut(Event),
-    ) -> Result<Option<Adapter>, RunError> {
-        let Some(checkpoints) = config.checkpoints.as_ref().filter(|_| self.resume) else { return Ok(None) };
+    ) -> Result<Earlier, RunError> {
+        let Some(checkpoints) = config.checkpoints.as_ref().filter(|_| self.resume) else {
+            return Ok(Earlier::Nothing);
+        };
         let FoundCheckpoints { newest, damaged } = checkpoints.find()?;
         for (path, reason) in damaged {
             observe(Event::Notice(Notice::DamagedCheckpoint { path, reason }));
         }
         if let Some((step, path)) = newest {
             observe(Event::Notice(Notice::ResumedTraining { step, path }));
-            return Ok(None);
+            return Ok(Earlier::Steps(step));
         }
         let folder = self.out.clone();
         if !folder.join(ADAPTER).exists() {
             observe(Event::Notice(Notice::NoCheckpoint { folder: checkpoints.folder.clone() }));
-            return Ok(None);
+            return Ok(Earlier::Nothing);
         }
         let failed = load_error("adapter", self.out.display());
         let earlier = Note::read(&folder).map_err(&failed)?.and_then(|note| note.training);
@@ -76,13 +87,26 @@ impl Finetune {
         }
         let adapter = Adapter::read(&folder).map_err(&failed)?;
         observe(Event::Notice(Notice::AlreadyTrained { folder }));
-        Ok(Some(adapter))
+        Ok(Earlier::Adapter(Box::new(adapter)))
     }
 
+    /// Removes the checkpoints, and their folder unless something else is in it.
     pub(crate) fn remove_checkpoints(&self) -> Result<(), RunError> {
-        let path = self.out.join(CHECKPOINTS);
-        match remove_dir_all(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::output(&path, error).into()),
+        let folder = self.out.join(CHECKPOINTS);
+        let entries = match read_dir(&folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(|e| StoreError::output(&folder, e))?,
+        };
+        for entry in entries {
+            let path = entry.map_err(|e| StoreError::output(&folder, e))?.path();
+            if is_checkpoint(&path) {
+                remove_file(&path).map_err(|e| StoreError::output(&path, e))?;
+            }
+        }
+        match remove_dir(&folder) {
+            Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => {
+                Err(StoreError::output(&folder, error).into())
+            }
             _ => Ok(()),
         }
     }

@@ -1,33 +1,26 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use hyperinf_gradients::{Estimate, Target};
-use hyperinf_models::{Adapter, ModelError};
-use hyperinf_scoring::{Amount, Options, QueryMode, RankBy, Set, detect};
-use hyperinf_store::{
-    FileStamp, GradientPair, GradientWriter, OutputFolder, ProjectionSpec, RunKey, check_range, self_influence,
-};
+use hyperinf_gradients::Estimate;
+use hyperinf_models::{ModelError, RecordedParts};
+use hyperinf_scoring::{Amount, Options, QueryMode, RankBy, detect};
+use hyperinf_store::{FileStamp, OutputFolder, ProjectionSpec, check_range, self_influence};
 
 use crate::cross_check::{CrossCheck, Scoring};
-use crate::dataset::{Dataset, ReadOptions};
-use crate::event::{Event, Notice, Purpose, warn_of};
-use crate::gradients::Extractor;
-use crate::influence::{Detection, Influence, Rows, Selection};
-use crate::kind::{Kind, Prepared};
+use crate::dataset::ReadOptions;
+use crate::event::{Event, Notice};
+use crate::finetune::FEATURES;
+use crate::influence::{Detection, Influence, Selection};
+use crate::large_blocks::LargeBlocks;
 use crate::model_files::ModelFiles;
 use crate::pattern::Pattern;
-use crate::prediction::{Prediction, predict};
-use crate::samples::{LengthOptions, Samples, notify};
-use crate::scored::{ModelSamples, Scored};
-use crate::selected::check_amount;
+use crate::samples::LengthOptions;
+use crate::scored::Scored;
 use crate::stop::Stop;
 use crate::{RunError, estimate};
 
 /// The names of the files of gradients in [`Run::out`].
 pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gradients.safetensors"];
-
-/// The generation of per-sample gradients: another one where the same program version would write other numbers.
-const GENERATION: &str = "1";
 
 /// A run from rows to scores: which training rows helped or harmed the predictions on the query rows.
 ///
@@ -38,7 +31,7 @@ const GENERATION: &str = "1";
 /// | field | default | purpose | range |
 /// |---|---|---|---|
 /// | `model` | empty | a folder, a `.gguf` or llama2.c `.bin` file, or a name on the hub | |
-/// | `adapter` | `None` | the folder of the adapter whose gradients are scored | needed |
+/// | `adapter` | `None` | the folder of the adapter | needed where its gradients are scored |
 /// | `tokenizer` | the adapter's or model's | a folder with `tokenizer.json`, or a llama2.c vocabulary | |
 /// | `train`, `query` | empty | the rows: `.jsonl`, `.csv`, `.tsv` or `.parquet` | |
 /// | `read` | usual names | columns, and whether bad rows are skipped | |
@@ -47,6 +40,8 @@ const GENERATION: &str = "1";
 /// | `estimate` | empirical | the estimate of the curvature | |
 /// | `projection` | `None` | a projection of every block's gradients | |
 /// | `seeds` | `None` | error bars: the mean query is scored with this many random seeds | 2 to 1,000,000 |
+/// | `layers` | adapters | the layers whose gradients are taken | needs an adapter, or another choice |
+/// | `large_blocks` | see [`LargeBlocks`] | how recorded weights are projected that are too large | |
 /// | `blocks` | all | the blocks whose gradients are scored, by name | at least one |
 /// | `batch_size` | 16 | rows of a backward pass | ≥ 1 |
 /// | `out` | `hyperinf-out` | the folder of the gradients; created if missing | |
@@ -76,6 +71,10 @@ pub struct Run {
     pub projection: Option<ProjectionSpec>,
     /// Seeds of a random projection or, without one, of the estimate: for error bars of the mean query.
     pub seeds: Option<usize>,
+    /// The layers whose gradients are taken.
+    pub layers: RecordedParts,
+    /// How recorded weights are projected that are too large for a gradient per row.
+    pub large_blocks: LargeBlocks,
     /// The blocks whose gradients are scored.
     pub blocks: Option<Pattern>,
     /// Rows of a backward pass.
@@ -106,6 +105,8 @@ impl Default for Run {
             estimate: Estimate::default(),
             projection: None,
             seeds: None,
+            layers: RecordedParts::default(),
+            large_blocks: LargeBlocks::default(),
             blocks: None,
             batch_size: 16,
             rank_by: RankBy::default(),
@@ -282,81 +283,10 @@ impl Run {
     ) -> Result<Influence, RunError> {
         self.validate()?;
         let folder = OutputFolder::new(&self.out, &[], &[])?;
-        let files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
+        let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
+        files.features = Some(self.out.join(FEATURES));
         files.kind().influence(self, files, folder, amount, device, observe)
     }
-}
-
-/// [`Run::influence`] of one kind of model.
-pub(crate) fn influence<K: Kind>(
-    run: &Run,
-    files: ModelFiles,
-    folder: OutputFolder,
-    amount: Option<Amount>,
-    device: &Device,
-    observe: &mut dyn FnMut(Event),
-) -> Result<Influence, RunError> {
-    K::check_estimate(run.estimate)?;
-    let read = |set, path: &PathBuf| {
-        unchanged(path, || Dataset::<K::Content>::read(set, path, &run.read).map_err(RunError::of_rows(set, path)))
-    };
-    let (train, query) = (read(Set::Train, &run.train)?, read(Set::Query, &run.query)?);
-    check_amount(amount, train.rows.len())?;
-    let from = files.adapter.as_ref().ok_or_else(|| RunError::NoAdapter { model: run.model.clone() })?;
-    let mut adapter = Adapter::read(from).map_err(files.of_adapter())?;
-    // Nothing is trained any more.
-    adapter.config.lora.dropout = 0.0;
-    let prepared = K::load(&files, Some(&adapter), &train, device)?;
-    files.check_unchanged()?;
-    prepared.notify_of_tokenizer(observe);
-    let limit = run.length.limit::<K>(&prepared.model, files.note().map(|note| note.max_length))?;
-    let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
-    let (mut train, query) = (samples(train)?, samples(query)?);
-    notify(&prepared.processor, &train, observe);
-    notify(&prepared.processor, &query, observe);
-    let Prepared { model, processor } = prepared;
-    let device_name = if run.device_name.is_empty() { format!("{device:?}") } else { run.device_name.clone() };
-    let key = RunKey::from([
-        ("program", format!("{}/{GENERATION}", env!("CARGO_PKG_VERSION"))),
-        ("model, adapter and tokenizer", files.fingerprint()),
-        ("device", device_name),
-        ("batch size", run.batch_size.to_string()),
-        ("maximum length", limit.tokens().to_string()),
-    ]);
-    let extractor = Extractor::<K> { run, model: &model, key };
-    extractor.check_memory(&train, &query, device)?;
-    let gradients = [
-        extractor.write(GRADIENT_FILES[0], Target::Loss, &train, observe)?,
-        extractor.write(GRADIENT_FILES[1], Target::Measure, &query, observe)?,
-    ];
-    let mut pair = GradientPair::open(gradients[0].path(), gradients[1].path())?;
-    pair.memory = run.memory;
-    let labels = K::labels(&processor).cloned();
-    let [train_writer, query_writer] = &gradients;
-    let of_train = predictions::<K>(run, &model, &train, train_writer, observe)?;
-    let of_query = predictions::<K>(run, &model, &query, query_writer, observe)?;
-    let model = ModelSamples::<K> { model, samples: std::mem::take(&mut train.samples) };
-    let Scored { attribution, repeats, known } = Scored::new(run, &mut pair, &model, device, observe)?;
-    let (train, query) = (Rows::new(train, of_train), Rows::new(query, of_query));
-    warn_of(&train.quality(labels.as_ref()), &train.data.path, Purpose::Scores, observe);
-    Ok(Influence {
-        kind: K::NAME,
-        train,
-        query,
-        attribution,
-        repeats,
-        estimate: run.estimate,
-        known,
-        labels,
-        max_length: limit.tokens(),
-        pair,
-        files,
-        query_mode: run.options.query,
-        rank_by: run.rank_by,
-        gradients,
-        _folder: folder,
-        model: Box::new(model),
-    })
 }
 
 /// Reads a file, and fails if it was changed in the meantime.
@@ -365,20 +295,4 @@ pub(crate) fn unchanged<T>(path: &Path, read: impl FnOnce() -> Result<T, RunErro
     let before = stamp();
     let read = read()?;
     if before == stamp() { Ok(read) } else { Err(RunError::Changed { path: path.to_owned() }) }
-}
-
-/// What the model predicts for samples; where the losses do not say it, the model runs again, without gradients.
-fn predictions<K: Kind>(
-    run: &Run,
-    model: &K::Model,
-    set: &Samples<K>,
-    gradients: &GradientWriter,
-    observe: &mut dyn FnMut(Event),
-) -> Result<Vec<Prediction>, RunError> {
-    let losses = gradients.losses().iter().copied().flatten();
-    let of_losses = set.samples.iter().zip(losses).map(|(sample, loss)| K::prediction_of_loss(model, sample, loss));
-    match of_losses.collect::<Option<Vec<_>>>() {
-        Some(predictions) => Ok(predictions),
-        None => predict(model, set, &(0..set.samples.len()).collect::<Vec<_>>(), run.batch_size, observe),
-    }
 }

@@ -49,6 +49,14 @@ pub enum RunError {
         /// Its architecture.
         kind: ModelKind,
     },
+    /// The tokenizer lacks the token of images.
+    #[error("the model's image token is {token}, but the tokenizer has {vocabulary} tokens")]
+    ImageToken {
+        /// The token.
+        token: u32,
+        /// The tokens.
+        vocabulary: usize,
+    },
     /// The model has no adapter, and so no parameters whose gradients are scored.
     #[error("the model `{model}` has no adapters, whose gradients are what is scored")]
     NoAdapter {
@@ -138,7 +146,7 @@ pub enum RunError {
         kept: Option<PathBuf>,
     },
     /// The model cannot be trained or run.
-    #[error("the model does not support this use")]
+    #[error("{}", .0.what())]
     Model(#[from] ModelError),
     /// Gradients could not be computed.
     #[error("the gradients cannot be computed")]

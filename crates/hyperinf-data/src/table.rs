@@ -1,12 +1,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ops::{ControlFlow, Range};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use hyperinf_models::{Json, read_regular};
 use twox_hash::XxHash3_128;
 
-use crate::{BadRow, DataError, ReadOptions, Reason, delimited, json_array, jsonl, parquet};
+use crate::{BadRow, DataError, ReadOptions, Reason, delimited, image_folder, json_array, jsonl, parquet};
 
 /// The file name endings of the formats.
 pub(crate) const ENDINGS: [&str; 6] = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"];
@@ -54,6 +54,10 @@ pub(crate) struct Table {
     pub(crate) repeated: HashSet<String>,
     /// Columns of a type that is not read (binary, dates, …), with that type.
     pub(crate) unreadable: BTreeMap<String, String>,
+    /// Unreadable columns that hold bytes, which may be images.
+    binary: HashSet<String>,
+    /// The folder of the file.
+    pub(crate) folder: PathBuf,
     pub(crate) layout: Layout,
     /// The file's length.
     pub(crate) bytes: u64,
@@ -105,8 +109,11 @@ pub(crate) type Visit<'a> = dyn FnMut(RawRow) -> ControlFlow<()> + 'a;
 
 impl Table {
     pub(crate) fn open(path: &Path, options: &ReadOptions) -> Result<Self, DataError> {
-        let format = Format::of(path)?;
+        let file = image_folder::rows_file(path);
+        let format = Format::of(&file)?;
         let contents = Bytes::from(contents(path)?);
+        let path = file.as_path();
+        let folder = path.parent().map(Path::to_owned).unwrap_or_default();
         if contents.is_empty() {
             return Err(DataError::Empty);
         }
@@ -118,9 +125,9 @@ impl Table {
                 return Err(DataError::Empty);
             }
             let (columns, unreadable) = (source.columns(), source.unreadable());
-            let repeated = repeated(&columns);
+            let (repeated, binary) = (repeated(&columns), source.binary());
             let (layout, source) = (Layout::default(), Source::Parquet(source));
-            return Ok(Self { format, columns, repeated, unreadable, layout, bytes, xxh3_128, source });
+            return Ok(Self { format, columns, repeated, unreadable, binary, folder, layout, bytes, xxh3_128, source });
         }
         if contents.starts_with(b"\xff\xfe") || contents.starts_with(b"\xfe\xff") {
             return Err(DataError::Utf16);
@@ -134,9 +141,14 @@ impl Table {
         if places.is_empty() {
             return Err(DataError::Empty);
         }
-        let (repeated, unreadable) = (repeated(&columns), BTreeMap::new());
+        let (repeated, unreadable, binary) = (repeated(&columns), BTreeMap::new(), HashSet::new());
         let source = Source::Text { contents, places };
-        Ok(Self { format, columns, repeated, unreadable, layout, bytes, xxh3_128, source })
+        Ok(Self { format, columns, repeated, unreadable, binary, folder, layout, bytes, xxh3_128, source })
+    }
+
+    /// Whether a column holds bytes.
+    pub(crate) fn is_binary(&self, column: &str) -> bool {
+        self.binary.contains(column)
     }
 
     /// The number of rows.
@@ -210,9 +222,13 @@ fn repeated(columns: &[String]) -> HashSet<String> {
     columns.iter().filter(|name| !seen.insert(name.as_str())).cloned().collect()
 }
 
-/// The bytes of a regular file.
+/// The bytes of a regular file, or the rows of a folder of images.
 pub(crate) fn contents(path: &Path) -> Result<Vec<u8>, DataError> {
-    read_regular(path).map_err(DataError::Open)
+    let file = image_folder::rows_file(path);
+    if path.is_dir() && !file.exists() {
+        return image_folder::classes(path);
+    }
+    read_regular(&file).map_err(DataError::Open)
 }
 
 /// XXH3 with 128 bits, in hexadecimal.

@@ -3,6 +3,7 @@
 mod bench;
 mod candidate;
 mod ensemble;
+mod memory;
 mod result;
 
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ use crate::{Truth, TruthError};
 /// | `dampings` | none | damping factors; with none, the truth's default | positive, finite |
 /// | `models` | 1 | trained models, with the seeds 0, 1, …, whose scores are averaged | ≥ 1 |
 /// | `bank` | `None` | file that keeps the results of retrainings; `None`: memory only | |
+/// | `memory` | `None` | bytes that may be taken; `None`: what can be addressed | |
 #[derive(Clone)]
 pub struct EvalConfig {
     /// The data, the perceptron and its training.
@@ -40,11 +42,14 @@ pub struct EvalConfig {
     pub models: usize,
     /// The file of the [`Bank`](crate::Bank).
     pub bank: Option<PathBuf>,
+    /// The memory in bytes that trainings and scores may take, estimated before any of them.
+    pub memory: Option<f64>,
 }
 
 impl Default for EvalConfig {
     fn default() -> Self {
-        Self { task: DigitsConfig::default(), candidates: Vec::new(), dampings: Vec::new(), models: 1, bank: None }
+        let (candidates, dampings) = (Vec::new(), Vec::new());
+        Self { task: DigitsConfig::default(), candidates, dampings, models: 1, bank: None, memory: None }
     }
 }
 
@@ -55,7 +60,7 @@ impl Default for EvalConfig {
 ///
 /// # Errors
 ///
-/// If a setting is out of range, a training fails, scores cannot be computed, or the bank cannot be read or written.
+/// If a setting is out of range, the memory is too small, a training fails, scores cannot be computed, or the bank cannot be read or written.
 /// Trainings that ended before are kept in the bank.
 pub fn evaluate(
     truth: &dyn Truth,
@@ -71,6 +76,7 @@ pub fn evaluate(
     if config.models == 0 {
         return Err(TruthError::Setting { name: "models", expected: "at least 1".into(), value: 0.0 });
     }
+    memory::check(config)?;
     let precision = truth.precision(device);
     let mut bench = Bench::new(config, dampings, device, precision, progress);
     let findings = truth.evaluate(&mut bench)?;

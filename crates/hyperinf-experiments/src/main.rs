@@ -1,4 +1,4 @@
-//! The published experiments on text, and the maker of the demo's assets: `cargo xtask experiments`,
+//! The published experiments on text and pictures, and the maker of the demo's assets: `cargo xtask experiments`,
 //! `cargo xtask demo-assets`.
 //!
 //! Results are JSON lines, one per finished unit of work (a data set, a rank, a seed). Finished units are skipped, so an
@@ -9,6 +9,7 @@ mod cleaning;
 mod data;
 mod demo_assets;
 mod detection;
+mod emoji;
 mod figures;
 mod gradients;
 mod influential;
@@ -24,7 +25,7 @@ use clap::{Args, Parser, Subcommand};
 /// Any failure: people run this program by hand and need only the message.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Repeats the published experiments on text and makes the demo's assets.
+/// Repeats the published experiments and makes the demo's assets.
 #[derive(Parser)]
 struct Options {
     #[command(subcommand)]
@@ -41,6 +42,8 @@ enum Experiment {
     Cleaning(cleaning::Settings),
     /// Finds training samples of the query's own class by influence on it.
     Influential(influential::Settings),
+    /// Trains a small text-to-image model on emoji.
+    Emoji(emoji::Settings),
     /// Prints tables and draws figures of the results.
     Report(Report),
     /// Makes the mails, the tokenizer and the base model of `hyperinf demo`.
@@ -87,6 +90,7 @@ fn main() -> Result<(), Failure> {
         Experiment::Detection(settings) => detection::run(&settings),
         Experiment::Cleaning(settings) => cleaning::run(&settings),
         Experiment::Influential(settings) => influential::run(&settings),
+        Experiment::Emoji(settings) => emoji::run(&settings),
         Experiment::Report(Report { out, figures }) => {
             tables::print(&out)?;
             figures::draw(&out, &figures)

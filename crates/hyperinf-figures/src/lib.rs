@@ -1,4 +1,5 @@
-//! Figures of results as PNG files: lines in panels, horizontal bars with intervals, and heat maps.
+//! Figures of results as PNG files: lines in panels, horizontal bars with intervals, heat maps, and contact sheets of
+//! pictures with their scores.
 //!
 //! The font is embedded, so figures look the same on every machine.
 //!
@@ -24,6 +25,7 @@
 mod bars;
 mod heat;
 mod lines;
+mod sheet;
 
 use std::ops::Range;
 use std::path::Path;
@@ -36,6 +38,7 @@ use plotters::style::register_font;
 pub use bars::{Bar, Bars};
 pub use heat::HeatMap;
 pub use lines::{Line, PATTERNS, Panel, Point};
+pub use sheet::{ContactSheet, SheetQuery, Thumbnail};
 
 /// Why a figure was not drawn.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +126,15 @@ pub fn draw_heat_map(path: &Path, map: &HeatMap<'_>) -> Result<(), FigureError> 
 /// As [`draw_lines`].
 pub fn draw_bars(path: &Path, bars: &Bars<'_>) -> Result<(), FigureError> {
     draw(path, bars::size(bars), |area| bars::draw(area, bars))
+}
+
+/// Draws pictures with captions and scores into a PNG file: queries, and what helped and harmed them most.
+///
+/// # Errors
+///
+/// As [`draw_lines`].
+pub fn draw_contact_sheet(path: &Path, sheet: &ContactSheet<'_>) -> Result<(), FigureError> {
+    draw(path, sheet::size(sheet), |area| sheet::draw(area, sheet))
 }
 
 fn draw(

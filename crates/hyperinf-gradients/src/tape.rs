@@ -37,6 +37,8 @@ type Read = (Tensor<3>, Tensor<3>);
 #[derive(Default)]
 pub struct Tape {
     recording: bool,
+    /// Parts of each sample's positions whose gradients are kept apart; 0 and 1 are the same.
+    parts: usize,
     uses: Vec<Use>,
 }
 
@@ -48,12 +50,21 @@ impl Tape {
 
     /// A tape that records; [`crate::capture`] makes one for each batch.
     pub(crate) fn recording() -> Self {
-        Self { recording: true, uses: Vec::new() }
+        Self { recording: true, ..Self::default() }
     }
 
     /// Whether layers are being recorded.
     pub fn is_recording(&self) -> bool {
         self.recording
+    }
+
+    /// Keeps the gradients of `parts` equal parts of each sample's positions apart, from here on and for linear layers
+    /// alone: a block of `rows × cols` becomes `parts · rows × cols` or `rows × parts · cols`, whichever stacks the
+    /// smaller side. The part of the positions `[n, t, d]` is their outer index: the first `t / parts` are part 0.
+    ///
+    /// The inner product of two stacked gradients is the sum of the products of their parts.
+    pub fn stack(&mut self, parts: usize) {
+        self.parts = parts;
     }
 
     /// Applies a linear layer under a name.
@@ -92,7 +103,8 @@ impl Tape {
     ///
     /// # Panics
     ///
-    /// If the rank is neither 2 nor 3, or the last dimension is not the layer's `d_input`.
+    /// If the rank is neither 2 nor 3, the last dimension is not the layer's `d_input`, or the positions do not divide
+    /// into the parts of [`stack`](Self::stack).
     pub fn linear<const R: usize>(&mut self, name: &str, layer: &Linear, input: Tensor<R>) -> Tensor<R> {
         let weight = layer.weight.val();
         let [d_input, d_output] = weight.dims();
@@ -109,11 +121,15 @@ impl Tape {
         let output = plain_linear(input.clone().reshape([n * t, d_input]), weight, bias);
         let rows = d_input + usize::from(has_bias);
         let mut seen = input.without_autodiff().reshape([n, t, d_input]);
-        let output = self.note(Block::new(name, rows, d_output), output.reshape([n, t, d_output]), move |delta| {
+        let parts = self.parts.max(1);
+        assert!(t.is_multiple_of(parts), "Tape::linear: {t} positions for {parts} parts");
+        let (of_rows, of_cols) = if rows < d_output { (parts, 1) } else { (1, parts) };
+        let block = Block::new(name, of_rows * rows, of_cols * d_output);
+        let output = self.note(block, output.reshape([n, t, d_output]), move |delta| {
             if has_bias {
                 seen = with_ones(seen);
             }
-            (seen, delta)
+            (apart(seen, of_rows), apart(delta, of_cols))
         });
         let mut shape = dims;
         shape[R - 1] = d_output;
@@ -189,6 +205,16 @@ fn with_ones(seen: Tensor<3>) -> Tensor<3> {
     let [n, t, _] = seen.dims();
     let ones = Tensor::ones([n, t, 1], (&seen.device(), seen.dtype()));
     Tensor::cat(vec![seen, ones], 2)
+}
+
+/// `[n, t, d]` to `[n, t, parts · d]`: the positions of each part keep their values in columns of their own.
+fn apart(x: Tensor<3>, parts: usize) -> Tensor<3> {
+    let [n, t, d] = x.dims();
+    if parts == 1 || n * t == 0 {
+        return if parts == 1 { x } else { Tensor::zeros([n, t, parts * d], (&x.device(), x.dtype())) };
+    }
+    let own = Tensor::<2>::eye(parts, &x.device()).cast(x.dtype()).reshape([1, parts, 1, parts, 1]);
+    (x.reshape([n, parts, t / parts, 1, d]) * own).reshape([n, t, parts * d])
 }
 
 /// The inputs of a capture whose `δ` holds the gradients of one row after the other, at `t` positions each: `t` times

@@ -2,9 +2,10 @@
 
 mod adapt;
 mod adaptable_linear;
-mod builder;
+pub(crate) mod builder;
 mod causal;
 mod classifier;
+mod connector;
 mod decoder;
 mod decoder_config;
 mod decoder_layer;
@@ -20,11 +21,16 @@ mod lora_embedding;
 pub(crate) mod parameters;
 mod rotary;
 mod sample_model;
+mod vision_config;
+mod vision_encoder;
+mod vision_language;
+mod vlm_collate;
 
-pub use adapt::{ALL_LINEAR, Adaptable, adapt};
-pub use adaptable_linear::AdaptableLinear;
+pub use adapt::{ALL_LINEAR, Adaptable, ModelPart, RecordedParts, adapt, record};
+pub use adaptable_linear::{AdaptableLinear, RecordedLinear};
 pub use causal::{CausalLm, LmHead};
 pub use classifier::{EncoderClassifier, RecordedLayers};
+pub use connector::{Connector, ConnectorConfig};
 pub use decoder::Decoder;
 pub use decoder_config::{AttentionBias, DecoderConfig, SlidingWindow};
 pub use encoder::Encoder;
@@ -35,3 +41,6 @@ pub use lora::{LoraConfig, LoraLinear, LoraScaling, MergedLora};
 pub use lora_embedding::{AdaptableEmbedding, LoraEmbedding};
 pub use rotary::{RotaryConfig, RotaryPairing, RotaryScaling};
 pub use sample_model::SampleModel;
+pub use vision_config::{VisionConfig, VisionForm};
+pub use vision_encoder::VisionEncoder;
+pub use vision_language::{VisionLanguage, VisionLanguageConfig};

@@ -148,6 +148,56 @@ pub enum ModelError {
         /// Its number of tokens.
         tokens: usize,
     },
+    /// A sample has other numbers of image tokens and of vectors for them.
+    #[error("sample {sample} has {tokens} image tokens for {tiles} images or tiles of {vectors} vectors each")]
+    ImageTokens {
+        /// The sample's index in the order given.
+        sample: usize,
+        /// Its image tokens.
+        tokens: usize,
+        /// Its images or tiles.
+        tiles: usize,
+        /// The vectors of each.
+        vectors: usize,
+    },
+    /// The images or features of a sample have another size than the model's.
+    #[error("sample {sample} has {found} numbers for its images, but the model needs {tile}")]
+    Pixels {
+        /// The sample's index in the order given.
+        sample: usize,
+        /// The numbers found.
+        found: usize,
+        /// The numbers needed.
+        tile: usize,
+    },
+    /// Features were computed by a part of the model that is adapted or recorded.
+    #[error("the stored features of sample {sample} are of a part of the model that is adapted or recorded")]
+    StaleFeatures {
+        /// The sample's index in the order given.
+        sample: usize,
+    },
+    /// The samples of a batch hold their images in different forms.
+    #[error("samples {first} and {second} of a batch hold their images in different forms")]
+    MixedImages {
+        /// A sample.
+        first: usize,
+        /// A sample with another form.
+        second: usize,
+    },
+    /// A file of stored features cannot be read or written.
+    #[error("stored features {}: {reason}", path.display())]
+    Features {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The model lacks a part whose gradients are to be taken.
+    #[error("the model has no part for `{part}`")]
+    NoPart {
+        /// The name of the choice.
+        part: &'static str,
+    },
     /// A logit is NaN or infinite.
     #[error("the logit of token {token} after position {position} is {value}")]
     Logit {
@@ -218,4 +268,16 @@ pub(crate) fn check(accepted: bool, name: &'static str, value: f64, expected: &'
 
 fn shown(differences: &[RunDifference]) -> String {
     differences.iter().map(RunDifference::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl ModelError {
+    /// What is wrong, as the beginning of a message: checkpoints are files, whatever the model.
+    pub fn what(&self) -> &'static str {
+        match self {
+            Self::Checkpoint { .. } | Self::CheckpointExists { .. } | Self::CheckpointDiffers { .. } => {
+                "the checkpoints of the training cannot be used"
+            }
+            _ => "the model does not support this use",
+        }
+    }
 }

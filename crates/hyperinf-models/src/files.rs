@@ -1,9 +1,11 @@
 //! Models, tokenizers and adapters on disk and on the hub.
 
 mod decoder_config;
+mod diffusers;
 mod encoder_config;
 mod error;
-mod fields;
+mod feature_cache;
+pub(crate) mod fields;
 mod format_error;
 mod gguf;
 mod gguf_config;
@@ -12,9 +14,10 @@ mod gguf_names;
 mod gguf_reader;
 mod gguf_vocabulary;
 mod hub;
-mod layout;
+pub(crate) mod layout;
 mod llama2c;
 mod load;
+mod lora_file;
 mod open;
 mod own_head;
 mod pairs;
@@ -34,16 +37,21 @@ mod tokenizer_class;
 mod tokenizer_files;
 mod tokenizer_limits;
 mod tokenizer_outside;
+mod unet;
+mod vision_language_config;
 pub(crate) mod weights;
 pub(crate) mod whole;
 
+pub use diffusers::{load_pixart, save_pixart};
 pub use error::LoadError;
+pub use feature_cache::FeatureCache;
 pub use format_error::FormatError;
 pub use gguf::{GgufVocabulary, gguf_tokenizer, load_gguf};
 pub use hub::Hub;
 pub use llama2c::{llama2c_tokenizer, load_llama2c};
 pub use load::{
-    ClassifierOptions, LoadReport, LoadedModel, ModelKind, load_causal_lm, load_classifier, load_encoder, model_kind,
+    ClassifierOptions, LoadReport, LoadedModel, ModelKind, load_causal_lm, load_classifier, load_encoder,
+    load_vision_language, model_kind,
 };
 pub use open::{open_regular, read_regular};
 pub use own_head::OwnHead;
@@ -51,4 +59,5 @@ pub use panics::{Panicked, guarded, panics_are_errors};
 pub use peft::Adapter;
 pub use peft_config::{AdapterConfig, AdapterTask, TargetModules, TrainedTokens};
 pub use peft_settings::{ADAPTER_SETTINGS, AdapterSetting, Treatment};
+pub use unet::load_unet;
 pub use weights::{CheckpointNames, load_weights, weights};

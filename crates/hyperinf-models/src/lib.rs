@@ -4,11 +4,15 @@
 //! |---|---|
 //! | [`EncoderClassifier`], [`Encoder`] | BERT, RoBERTa, MiniLM, with a classification head |
 //! | [`CausalLm`], [`Decoder`] | Llama 2 and 3, SmolLM2, Qwen2, Mistral |
+//! | [`VisionLanguage`], [`VisionEncoder`] | LLaVA, Idefics3, SmolVLM: a decoder that sees images |
+//! | [`record`] | which layers' gradients are taken: adapters, a connector, the last layer |
+//! | [`TextToImage`], [`PixArt`], [`sample_images`] | diffusion models: their loss, a denoiser, and pictures from it |
 //! | [`adapt`], [`LoraLinear`] | LoRA on any linear layer, with PEFT's names |
-//! | [`load_classifier`], [`load_encoder`], [`load_causal_lm`] | models from Hugging Face, GGUF and llama2.c files |
+//! | [`load_classifier`], [`load_encoder`], [`load_causal_lm`], [`load_vision_language`] | models from Hugging Face, GGUF and llama2.c files |
 //! | [`Hub`] | models and adapters by their names on a hub |
 //! | [`Adapter`] | PEFT's adapter folders, read and written |
 //! | [`TextTokenizer`] | samples from texts, pairs, prompts with completions, conversations |
+//! | [`Picture`], [`ImageProcessor`] | images from PNG, JPEG and WebP, and what models get of them |
 //! | [`finetune`], [`train`] | AdamW with warm-up, checkpoints and early stopping, deterministic from a seed |
 //! | [`pretrain_masked`] | training of an encoder on text without labels |
 //! | [`generate`] | greedy continuation of a prompt |
@@ -41,8 +45,10 @@
 //! ```
 
 mod arch;
+mod diffusion;
 mod error;
 mod files;
+mod image;
 mod template;
 mod text;
 mod training;
@@ -51,26 +57,36 @@ mod training;
 pub use {burn, hyperinf_gradients, hyperinf_ops};
 
 pub use arch::{
-    ALL_LINEAR, Activation, Adaptable, AdaptableEmbedding, AdaptableLinear, AttentionBias, CausalLm, Decoder,
-    DecoderConfig, DenseHead, Encoder, EncoderClassifier, EncoderConfig, EncoderFamily, Head, HeadKind, LmHead,
-    LoraConfig, LoraEmbedding, LoraLinear, LoraScaling, MergedLora, NormPlacement, RecordedLayers, RotaryConfig,
-    RotaryPairing, RotaryScaling, SampleModel, SlidingWindow, adapt, generate,
+    ALL_LINEAR, Activation, Adaptable, AdaptableEmbedding, AdaptableLinear, AttentionBias, CausalLm, Connector,
+    ConnectorConfig, Decoder, DecoderConfig, DenseHead, Encoder, EncoderClassifier, EncoderConfig, EncoderFamily, Head,
+    HeadKind, LmHead, LoraConfig, LoraEmbedding, LoraLinear, LoraScaling, MergedLora, ModelPart, NormPlacement,
+    RecordedLayers, RecordedLinear, RecordedParts, RotaryConfig, RotaryPairing, RotaryScaling, SampleModel,
+    SlidingWindow, VisionConfig, VisionEncoder, VisionForm, VisionLanguage, VisionLanguageConfig, adapt, generate,
+    record,
+};
+pub use diffusion::{
+    BetaSchedule, Denoiser, DiffusionBatch, DiffusionSample, NoisePairs, NoiseProcess, NoiseSchedule, NoiseSharing,
+    PixArt, PixArtConfig, Prediction, SamplerConfig, TextState, TextStates, TextToImage, TimestepsAs, UNet, UNetConfig,
+    UNetLevel, sample_images,
 };
 pub use error::ModelError;
 pub use files::{
     ADAPTER_SETTINGS, Adapter, AdapterConfig, AdapterSetting, AdapterTask, CheckpointNames, ClassifierOptions,
-    FormatError, GgufVocabulary, Hub, LoadError, LoadReport, LoadedModel, ModelKind, OwnHead, Panicked, TargetModules,
-    TrainedTokens, Treatment, gguf_tokenizer, guarded, llama2c_tokenizer, load_causal_lm, load_classifier,
-    load_encoder, load_gguf, load_llama2c, load_weights, model_kind, open_regular, panics_are_errors, read_regular,
-    weights,
+    FeatureCache, FormatError, GgufVocabulary, Hub, LoadError, LoadReport, LoadedModel, ModelKind, OwnHead, Panicked,
+    TargetModules, TrainedTokens, Treatment, gguf_tokenizer, guarded, llama2c_tokenizer, load_causal_lm,
+    load_classifier, load_encoder, load_gguf, load_llama2c, load_pixart, load_unet, load_vision_language, load_weights,
+    model_kind, open_regular, panics_are_errors, read_regular, save_pixart, weights,
+};
+pub use image::{
+    Crop, ImageProcessor, Picture, PictureError, PictureLimits, Pixels, Processed, Resampling, TargetSize, Tiling,
 };
 pub use template::TemplateError;
 pub use text::{
-    ChatSource, Conversation, Json, LabelledBatch, Limit, LmBatch, LmSample, Message, MessageError, Sample,
-    SpecialTokens, TOKENIZER_FILES, TextTokenizer, TokenBatch, TokenizeError, TokenizedSample, TokenizerNotice,
-    TokenizerSettings,
+    ChatSource, Conversation, FeatureStage, Images, Json, LabelledBatch, Limit, LmBatch, LmSample, Message,
+    MessageError, Sample, SpecialTokens, TOKENIZER_FILES, TextTokenizer, TokenBatch, TokenizeError, TokenizedSample,
+    TokenizerNotice, TokenizerSettings, Visual, VlmBatch, VlmSample,
 };
 pub use training::{
-    Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, FoundCheckpoints, Progress, RunDifference, TrainConfig,
-    finetune, finetune_until, pretrain_masked, train, training_digest,
+    AveragedTraining, Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, FoundCheckpoints, Progress,
+    RunDifference, TrainConfig, finetune, finetune_until, is_checkpoint, pretrain_masked, train, training_digest,
 };

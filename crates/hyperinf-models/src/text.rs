@@ -1,6 +1,7 @@
 //! From text to samples and batches.
 
 mod chat;
+mod image_prompt;
 mod json;
 mod lm_batch;
 mod message;
@@ -10,6 +11,7 @@ mod tokenizer_error;
 mod tokenizer_growth;
 mod tokenizer_notice;
 mod tokenizer_saved;
+mod vlm_batch;
 
 pub use chat::{ChatSource, Conversation};
 pub use json::Json;
@@ -22,3 +24,4 @@ pub use tokenizer_error::TokenizeError;
 pub(crate) use tokenizer_growth::Growth;
 pub use tokenizer_notice::TokenizerNotice;
 pub use tokenizer_saved::TOKENIZER_FILES;
+pub use vlm_batch::{FeatureStage, Images, Visual, VlmBatch, VlmSample};

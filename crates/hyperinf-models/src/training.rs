@@ -1,5 +1,6 @@
 //! Training, fine-tuning and checkpoints.
 
+mod averaged;
 mod checkpoint;
 mod finetune;
 mod fingerprint;
@@ -7,7 +8,8 @@ mod masked;
 mod optimizer;
 mod train;
 
-pub use checkpoint::{Checkpoints, FoundCheckpoints};
+pub use averaged::AveragedTraining;
+pub use checkpoint::{Checkpoints, FoundCheckpoints, is_checkpoint};
 pub use finetune::{Evaluation, FinetuneConfig, FinetunedModel, finetune, finetune_until};
 pub use fingerprint::{RunDifference, training_digest};
 pub use masked::pretrain_masked;

@@ -23,6 +23,7 @@ pub(super) trait Fused: Backend {
     fn fused_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
     fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_gelu_tanh(x: FloatTensor<Self>) -> FloatTensor<Self>;
     fn fused_layer_norm(
         x: FloatTensor<Self>,
         gain: FloatTensor<Self>,
@@ -54,6 +55,11 @@ impl Fused for Flex {
     fn fused_gelu(x: FlexTensor) -> FlexTensor {
         let x = contiguous(x);
         filled(&x, 1, &kernels::Gelu { x: x.storage() })
+    }
+
+    fn fused_gelu_tanh(x: FlexTensor) -> FlexTensor {
+        let x = contiguous(x);
+        filled(&x, 1, &kernels::GeluTanh { x: x.storage() })
     }
 
     fn fused_layer_norm(x: FlexTensor, gain: FlexTensor, bias: FlexTensor, epsilon: f64) -> FlexTensor {
@@ -120,6 +126,15 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         let (x, node) = x.into_parts();
         let output = Flex::fused_gelu(x.clone());
         match steps::Gelu.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(x, output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        }
+    }
+
+    fn fused_gelu_tanh(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        let output = Flex::fused_gelu_tanh(x.clone());
+        match steps::GeluTanh.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish(x, output),
             OpsKind::UnTracked(prepared) => prepared.finish(output),
         }
@@ -273,6 +288,10 @@ pub(super) mod apply {
 
     pub(crate) fn gelu<const R: usize>(x: Tensor<R>) -> Tensor<R> {
         Tensor::from_dispatch(Dispatch::fused_gelu(x.into_dispatch()))
+    }
+
+    pub(crate) fn gelu_tanh<const R: usize>(x: Tensor<R>) -> Tensor<R> {
+        Tensor::from_dispatch(Dispatch::fused_gelu_tanh(x.into_dispatch()))
     }
 
     pub(crate) fn layer_norm<const R: usize>(

@@ -3,8 +3,8 @@
 //! | function | computes |
 //! |---|---|
 //! | [`linear`] | `x W + b` |
-//! | [`gelu`], [`swiglu`] | activations |
-//! | [`layer_norm`], [`rms_norm`] | normalisations |
+//! | [`gelu`], [`gelu_tanh`], [`swiglu`] | activations |
+//! | [`layer_norm`], [`standardize`], [`rms_norm`] | normalisations |
 //! | [`attention`], [`attention_weights`] | attention with a mask and shared key heads |
 //! | [`cross_entropy`] | the negative log-likelihood of class targets |
 //!
@@ -42,7 +42,7 @@ mod steps;
 // The crates whose types are in signatures, so that a manifest need not name them.
 pub use burn;
 
-use std::f64::consts::FRAC_1_SQRT_2;
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Bool, DType, Int, Tensor, activation, assert_shape};
@@ -91,6 +91,22 @@ pub fn gelu<const R: usize>(x: Tensor<R>) -> Tensor<R> {
     x * probability
 }
 
+/// The tanh approximation of GELU, `x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))`, at most 5e-4 from [`gelu`]:
+/// `gelu_pytorch_tanh`, `gelu-approximate`.
+///
+/// # Shapes
+///
+/// `x`: any; output: the same.
+pub fn gelu_tanh<const R: usize>(x: Tensor<R>) -> Tensor<R> {
+    #[cfg(feature = "flex")]
+    if fits(&x) {
+        return apply::gelu_tanh(x);
+    }
+    let inner = (x.clone().square().mul_scalar(0.044715).add_scalar(1.0) * x.clone())
+        .mul_scalar(FRAC_2_SQRT_PI * FRAC_1_SQRT_2);
+    x * inner.tanh().add_scalar(1.0).mul_scalar(0.5)
+}
+
 /// Layer normalisation over the last dimension (Ba et al. 2016): `(x − mean(x)) / √(var(x) + ε) · gain + bias`, with
 /// the biased variance (divisor `d`).
 ///
@@ -117,6 +133,22 @@ pub fn layer_norm<const R: usize>(layer: &LayerNorm, epsilon: f64, x: Tensor<R>)
         }
     }
     layer.forward(x)
+}
+
+/// [`layer_norm`] without gain and bias: `(x − mean(x)) / √(var(x) + ε)` over the last dimension.
+///
+/// # Shapes
+///
+/// `x`: `[.., d]`; output: the same.
+pub fn standardize<const R: usize>(x: Tensor<R>, epsilon: f64) -> Tensor<R> {
+    #[cfg(feature = "flex")]
+    if fits(&x) {
+        let (d, device) = (x.dims()[R - 1], x.device().without_autodiff());
+        return apply::layer_norm(x, Tensor::ones([d], &device), Tensor::zeros([d], &device), epsilon);
+    }
+    let centred = x.clone() - x.mean_dim(R - 1);
+    let variance = centred.clone().square().mean_dim(R - 1);
+    centred / (variance + epsilon).sqrt()
 }
 
 /// Root-mean-square normalisation over the last dimension (Zhang & Sennrich 2019): `x / √(mean(x²) + ε) · gain`.

@@ -40,6 +40,21 @@ impl Backward<Flex, 1> for Gelu {
 }
 
 #[derive(Debug)]
+pub(super) struct GeluTanh;
+
+impl Backward<Flex, 1> for GeluTanh {
+    /// The input.
+    type State = FlexTensor;
+
+    fn backward(self, ops: Ops<FlexTensor, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let x = contiguous(ops.state);
+        unary::<Flex, _>(ops.parents, ops.node, gradients, |gradient| {
+            rewritten(gradient, 1, &kernels::GeluTanhGradient { x: x.storage() })
+        });
+    }
+}
+
+#[derive(Debug)]
 pub(super) struct LayerNorm;
 
 impl Backward<Flex, 1> for LayerNorm {

@@ -10,7 +10,7 @@ use hyperinf_linalg::{dots_precise, epsilon, host, precise, precise_type, scalar
 use hyperinf_solvers::{Inverse, Plan, Solver};
 
 use crate::passes::read_rows;
-use crate::scale::{exponent, least_damping, near_one, times};
+use crate::scale::{exponent, least_damping, near_one, shift, times};
 use crate::{BlockReport, CurvatureFrom, Method, Normalisation, Options, ScoreError, Scores, Source};
 
 /// Rows that are preconditioned at once.
@@ -25,14 +25,22 @@ pub(crate) type Inverses<'a, T> = Box<dyn Iterator<Item = Result<T, ScoreError>>
 pub(crate) struct BlockInverse {
     pub(crate) block: Block,
     operator: Operator,
-    /// `k`: the inverse is that of `4^k (H + λI)`.
-    exponent: i32,
+    scaling: Scaling,
     /// Neither curvature nor damping: only zero gradients can be scored.
     zero: bool,
     /// For methods with curvature.
     pub(crate) report: Option<BlockReport>,
     /// The block's training gradients `[n, D]`, if its curvature holds them.
     pub(crate) rows: Option<Tensor<2>>,
+}
+
+/// What the inverse is of: `4^k (H + λ/2^p I)` in place of `H + λI`.
+#[derive(Clone, Copy, Default)]
+struct Scaling {
+    /// `k`.
+    exponent: i32,
+    /// `p`: not 0 only where `H` is lost next to both dampings, so that one inverse is the other over `2^p`.
+    shift: i32,
 }
 
 /// Preconditioned rows, up to powers of two.
@@ -95,7 +103,7 @@ pub(crate) fn invert<'a>(
             Ok(BlockInverse {
                 block: block.clone(),
                 operator: Operator::Identity,
-                exponent: 0,
+                scaling: Scaling::default(),
                 zero: false,
                 report: None,
                 rows: None,
@@ -160,23 +168,23 @@ fn prepare(
     let pairs: Vec<(&Curvature, f64)> =
         problems.iter().filter_map(|p| p.as_ref().ok()?.as_ref()).map(|p| (&p.curvature, p.lambdas[0])).collect();
     let mut inverses = solver.prepare_many(&pairs).into_iter();
-    let exponents: Vec<Result<Option<i32>, ScoreError>> =
-        problems.into_iter().map(|problem| Ok(problem?.map(|problem| problem.exponent))).collect();
-    let invert = |(found, exponent): (BlockCurvature, Result<Option<i32>, ScoreError>)| {
-        let exponent = exponent?;
-        let inverse = exponent.and_then(|_| inverses.next()).transpose();
+    let scalings: Vec<Result<Option<Scaling>, ScoreError>> =
+        problems.into_iter().map(|problem| Ok(problem?.map(|problem| problem.scalings[0]))).collect();
+    let invert = |(found, scaling): (BlockCurvature, Result<Option<Scaling>, ScoreError>)| {
+        let scaling = scaling?;
+        let inverse = scaling.and_then(|_| inverses.next()).transpose();
         let inverse = inverse.map_err(|source| ScoreError::Solve { block: found.block.name.clone(), source })?;
-        Ok(BlockInverse::new(found, inverse, exponent.unwrap_or(0), damping, own))
+        Ok(BlockInverse::new(found, inverse, scaling.unwrap_or_default(), damping, own))
     };
-    blocks.into_iter().zip(exponents).map(invert).collect()
+    blocks.into_iter().zip(scalings).map(invert).collect()
 }
 
 /// What a solver is given for a block: its curvature and its dampings, near 1.
 struct Problem {
     curvature: Curvature,
     lambdas: Vec<f64>,
-    /// `k`: both times `4^k`.
-    exponent: i32,
+    /// One per damping.
+    scalings: Vec<Scaling>,
 }
 
 impl Problem {
@@ -191,11 +199,19 @@ impl Problem {
         if smallest < least {
             return Err(ScoreError::DampingLost { block: found.block.name.clone(), lambda: smallest, least, dtype });
         }
-        let size = found.mean_square.max(smallest);
+        // Scaled as far down as a larger damping, held samples would leave the range of their type.
+        let shift = |&lambda: &f64| if solver.is_scale_free() { shift(lambda, trace(found)) } else { 0 };
+        let shifts: Vec<i32> = lambdas.iter().map(shift).collect();
+        let lambdas: Vec<f64> = lambdas.iter().zip(&shifts).map(|(&lambda, &shift)| times(lambda, -shift)).collect();
+        let size = lambdas.iter().copied().fold(f64::INFINITY, f64::min).max(found.mean_square);
         let exponent = if solver.is_scale_free() { exponent(size) } else { 0 };
         let curvature = if exponent == 0 { found.curvature.clone() } else { found.curvature.scaled(exponent) };
         let lambdas = lambdas.into_iter().map(|lambda| times(lambda, 2 * exponent)).collect();
-        Ok(Some(Self { curvature, lambdas, exponent }))
+        Ok(Some(Self {
+            curvature,
+            lambdas,
+            scalings: shifts.iter().map(|&shift| Scaling { exponent, shift }).collect(),
+        }))
     }
 }
 
@@ -220,16 +236,16 @@ fn prepare_sweep(
     dampings: &[Damping],
     own: bool,
 ) -> Result<Vec<BlockInverse>, ScoreError> {
-    let (inverses, exponent) = match Problem::new(&found, solver, dampings)? {
-        None => (Vec::new(), 0),
-        Some(Problem { curvature, lambdas, exponent }) => {
+    let (inverses, scalings) = match Problem::new(&found, solver, dampings)? {
+        None => (Vec::new(), vec![Scaling::default(); dampings.len()]),
+        Some(Problem { curvature, lambdas, scalings }) => {
             let error = |source| ScoreError::Solve { block: found.block.name.clone(), source };
-            (solver.prepare_sweep(&curvature, &lambdas).map_err(error)?, exponent)
+            (solver.prepare_sweep(&curvature, &lambdas).map_err(error)?, scalings)
         }
     };
     let mut inverses = inverses.into_iter();
-    let inverse = |&damping: &Damping| BlockInverse::new(found.clone(), inverses.next(), exponent, damping, own);
-    Ok(dampings.iter().map(inverse).collect())
+    let inverse = |(&damping, scaling)| BlockInverse::new(found.clone(), inverses.next(), scaling, damping, own);
+    Ok(dampings.iter().zip(scalings).map(inverse).collect())
 }
 
 impl BlockInverse {
@@ -237,7 +253,7 @@ impl BlockInverse {
     fn new(
         found: BlockCurvature,
         inverse: Option<Box<dyn Inverse>>,
-        exponent: i32,
+        scaling: Scaling,
         damping: Damping,
         own: bool,
     ) -> Self {
@@ -269,7 +285,7 @@ impl BlockInverse {
             rounding: lambda.map_or(0.0, |lambda| epsilon(dtype) * (1.0 + trace / lambda)),
         };
         let zero = matches!(operator, Operator::Nothing);
-        Self { block, operator, exponent, zero, report: Some(report), rows }
+        Self { block, operator, scaling, zero, report: Some(report), rows }
     }
 
     /// `X` for queries `V`, `[q, D]`, and `X Jᵀ`, `[q, n]`, if the training gradients are held.
@@ -278,7 +294,7 @@ impl BlockInverse {
         let scores = match (products, &self.rows) {
             // Samples were scaled as the root of the curvature.
             (Some(products), Some(_)) => {
-                let powers: Vec<i32> = found.powers.iter().map(|power| power - self.exponent).collect();
+                let powers: Vec<i32> = found.powers.iter().map(|power| power - self.scaling.exponent).collect();
                 Some((read_rows(products)?, powers))
             }
             (None, Some(rows)) => Some((read_rows(dots_precise(found.x.clone(), rows.clone()))?, found.powers.clone())),
@@ -372,7 +388,7 @@ impl BlockInverse {
             // After `apply`: it may have needed a second attempt.
             report.plan = inverse.plan();
         }
-        powers.iter_mut().for_each(|power| *power += 2 * self.exponent);
+        powers.iter_mut().for_each(|power| *power += 2 * self.scaling.exponent - self.scaling.shift);
         Ok((Preconditioned { x: solution.x, powers }, solution.products))
     }
 }

@@ -45,6 +45,13 @@ pub(crate) fn times(value: f64, power: i32) -> f64 {
     value * f64::from(half).exp2() * f64::from(power - half).exp2()
 }
 
+/// The `p` for which `λ/2^p` is no more than the largest damping that is told from still larger ones: next to `2^60`
+/// times the trace of the curvature, no curvature shows in f64.
+pub(crate) fn shift(lambda: f64, trace: f64) -> i32 {
+    let excess = lambda.log2() - trace.log2() - 60.0;
+    if excess > 0.0 && excess.is_finite() { excess.ceil() as i32 } else { 0 }
+}
+
 /// The smallest damping that a sum in this type resolves next to curvature of the given trace.
 pub(crate) fn least_damping(trace: f64, dtype: DType) -> f64 {
     trace * hyperinf_linalg::epsilon(dtype)

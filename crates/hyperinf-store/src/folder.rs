@@ -44,6 +44,8 @@ impl OutputFolder {
     pub fn of_command(command: &str, path: &Path, files: &[&str], inputs: &[&Path]) -> Result<Self, StoreError> {
         let folder = Self::new(path, files, inputs)?;
         if let Some(path) = files.last().map(|name| folder.file(name))
+            // Reading a named pipe would wait for its other end.
+            && path.is_file()
             && let Ok(bytes) = read(&path)
             && let Ok(summary) = serde_json::from_slice::<Value>(&bytes)
             && let Some(found) = summary.get("command").and_then(Value::as_str)

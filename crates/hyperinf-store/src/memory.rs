@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use burn::tensor::Device;
 use hyperinf_gradients::Block;
@@ -13,6 +14,10 @@ use crate::{GradientPair, Precision, StoreError};
 /// One GiB in bytes.
 const GIB: f64 = (1_u64 << 30) as f64;
 const F64: f64 = 8.0;
+/// Address space of stacks and of what is aligned.
+const SLACK: f64 = 128.0 * 1024.0 * 1024.0;
+/// Limits of a process, and what it uses of them.
+const LIMITS: [(&str, &str); 2] = [("Max address space", "VmSize"), ("Max data size", "VmData")];
 
 /// The sizes that the memory of a scoring depends on.
 #[derive(Clone, Debug)]
@@ -64,8 +69,8 @@ impl Sizes {
         }
     }
 
-    /// What these options need: the gradients of the largest block, its curvature with the inverse, the queries, and the
-    /// scores. Gradients count twice where they are held: the next block is read meanwhile, and norms take a copy.
+    /// What these options need: the gradients of the largest block, its curvature with the inverse, the queries, the
+    /// scores, and under a limit of address space what products reserve. Gradients count twice where they are held: the next block is read meanwhile, and norms take a copy.
     pub fn needed(&self, options: &Options) -> Need {
         let merged = Block::new("merged", 1, self.blocks.iter().map(Block::parameters).sum());
         let blocks = if options.merged { std::slice::from_ref(&merged) } else { &self.blocks };
@@ -92,6 +97,7 @@ impl Sizes {
             .map(|block| (of_block(block), block))
             .fold((0.0, &merged), |most, next| if next.0 > most.0 { next } else { most });
         let read = if self.projected { 2.0 * BATCH as f64 } else { 0.0 };
+        let read = read + if matches!(options.method, Method::Identity) { 0.0 } else { reserved() };
         let scores = 3.0 * F64 * (self.queries * self.dampings) as f64 * self.train as f64;
         Need { bytes: bytes + read + scores, block: block.clone() }
     }
@@ -129,9 +135,21 @@ impl Sizes {
 /// of its limits on address space and data (`ulimit`); `None` where nothing is known.
 pub fn available() -> Option<f64> {
     let free = field("/proc/meminfo", "MemAvailable");
-    let limits = [("Max address space", "VmSize"), ("Max data size", "VmData")];
-    let limits = limits.map(|(name, used)| Some((limit(name)? - field("/proc/self/status", used)?).max(0.0)));
+    let limits = LIMITS.map(|(name, used)| Some((limit(name)? - field("/proc/self/status", used)?).max(0.0)));
     [free, group()].into_iter().chain(limits).flatten().reduce(f64::min)
+}
+
+/// Address space that products in f64 reserve beyond their numbers, where it is limited: each thread that takes part
+/// asks for twice the processor's last cache, most of which it never touches.
+fn reserved() -> f64 {
+    if LIMITS.iter().all(|(name, _)| limit(name).is_none()) {
+        return 0.0;
+    }
+    let cache = fs::read_to_string("/sys/devices/system/cpu/cpu0/cache/index3/size").unwrap_or_default();
+    let kib = cache.trim().strip_suffix('K').and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0);
+    // The threads of the pool, and the one that waits for them.
+    let threads = 1.0 + thread::available_parallelism().map_or(1.0, |count| count.get() as f64);
+    threads * 2.0 * kib * 1024.0 + SLACK
 }
 
 /// A soft limit of this process; `None` where there is none.

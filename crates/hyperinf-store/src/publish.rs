@@ -7,12 +7,14 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, hard_link, remove_dir, remove_dir_all, remove_file, rename, symlink_metadata};
+use std::fs::{
+    self, DirEntry, File, TryLockError, hard_link, remove_dir, remove_dir_all, remove_file, rename, symlink_metadata,
+};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::own_file::{folder_of, sync_folder};
-use crate::temporary::{Change, is_abandoned, published};
+use crate::own_file::{folder_of, same_file, sync_folder};
+use crate::temporary::{Change, abandoned, published};
 use crate::{Staged, StoreError};
 
 /// The beginning of the names of folders in which results are exchanged.
@@ -25,6 +27,8 @@ const NEXT: &str = "next";
 const LINK: &str = "link";
 
 /// Places files of one folder together, and removes files of an earlier result that the new one lacks.
+///
+/// Processes that publish in one folder wait for each other, where the system can lock folders.
 ///
 /// The last file is the one that says that the result is complete. After an interruption at any moment the names
 /// belong to one result, the earlier one or the new one; where the file system has no links, the last file may be
@@ -43,8 +47,13 @@ pub fn publish(staged: Vec<Staged<'_>>, stale: &[PathBuf]) -> Result<(), StoreEr
     let of_folder = |path: &Path| folder_of(path) == folder;
     assert!(staged.iter().map(Staged::path).chain(stale.iter().map(PathBuf::as_path)).all(of_folder), "one folder");
     let names: BTreeSet<OsString> = staged.iter().map(Staged::path).filter_map(name).collect();
+    let turn = File::open(&folder).and_then(|turn| turn.lock().map(|()| turn));
     // A signal comes before all of it or after it.
     let _change = Change::begin();
+    if turn.is_ok() {
+        // That of a process that was killed in its turn: its names are links still.
+        settle_all(&folder);
+    }
     let gone: BTreeSet<OsString> = stale.iter().filter_map(|path| name(path)).collect();
     let all: Vec<&OsString> = names.union(&gone).collect();
     let earlier = all.iter().filter(|name| symlink_metadata(folder.join(name)).is_ok()).count();
@@ -92,6 +101,10 @@ impl Exchange {
         let path = tempfile::Builder::new().prefix(PREFIX).tempdir_in(folder)?.keep();
         let lock = File::create_new(path.join(LOCK))?;
         let _ = lock.lock();
+        // Where folders have no locks, another process may have removed it before it was locked.
+        if !same_file(&symlink_metadata(path.join(LOCK))?, &lock.metadata()?) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         // Dropping it on any failure gives the names their earlier files.
         let exchange = Self { folder: folder.to_owned(), path: path.clone(), _lock: lock };
         for side in [OLD, NEW] {
@@ -141,28 +154,48 @@ fn target(exchange: &Path, name: &OsStr) -> PathBuf {
     Path::new(exchange.file_name().unwrap_or_default()).join(CURRENT).join(name)
 }
 
-/// Ends an exchange whose process is dead.
-pub(crate) fn settle(folder: &Path, exchange: &Path) {
-    if is_abandoned(&exchange.join(LOCK)) {
-        finish(folder, exchange);
-    } else {
-        // The lock is the first thing in the folder and the last one: without it there is nothing to settle. A folder
-        // with anything in it stays.
-        let _ = remove_dir(exchange);
+/// Whether an entry of a folder is an exchange.
+pub(crate) fn is_exchange(entry: &DirEntry) -> bool {
+    entry.file_type().is_ok_and(|kind| kind.is_dir())
+        && entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX))
+}
+
+/// Ends the exchanges of dead processes in a folder, unless a process is publishing there: it has ended them.
+pub(crate) fn settle(folder: &Path) {
+    let turn = File::open(folder);
+    let taken = |turn: &File| matches!(turn.try_lock(), Err(TryLockError::WouldBlock));
+    if !turn.as_ref().is_ok_and(taken) {
+        settle_all(folder);
+    }
+}
+
+fn settle_all(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten().filter(is_exchange) {
+        let exchange = entry.path();
+        if let Some(_lock) = abandoned(&exchange.join(LOCK)) {
+            finish(folder, &exchange);
+        } else {
+            // The lock is the first thing in the folder and the last one: without it there is nothing to settle. A
+            // folder with anything in it stays.
+            let _ = remove_dir(exchange);
+        }
     }
 }
 
 /// Turns names that lead into an exchange into the files that they lead to, and removes the exchange.
 fn finish(folder: &Path, exchange: &Path) {
-    let current = fs::read_link(exchange.join(CURRENT)).unwrap_or_else(|_| OLD.into());
+    // Only what an exchange makes: anybody may have put a link there.
+    let current = if fs::read_link(exchange.join(CURRENT)).is_ok_and(|to| to == Path::new(NEW)) { NEW } else { OLD };
+    let is_folder = |side: &&str| symlink_metadata(exchange.join(side)).is_ok_and(|found| found.is_dir());
     let mut whole = true;
-    for side in [OLD, NEW] {
+    for side in [OLD, NEW].into_iter().filter(is_folder) {
         for entry in fs::read_dir(exchange.join(side)).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let named = folder.join(&name);
             if fs::read_link(&named).is_ok_and(|found| found == target(exchange, &name)) {
-                let file = exchange.join(&current).join(&name);
-                whole &= if file.is_file() { rename(file, named) } else { remove_file(named) }.is_ok();
+                let file = exchange.join(current).join(&name);
+                let there = is_folder(&current) && file.is_file();
+                whole &= if there { rename(file, named) } else { remove_file(named) }.is_ok();
             }
         }
     }

@@ -151,27 +151,29 @@ impl Temporary {
 pub(crate) fn remove_abandoned(folder: &Path) {
     // If the folder cannot be read, or a file not be removed, the next run tries again.
     let Ok(entries) = read_dir(folder) else { return };
+    let mut exchanges = false;
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
-        let path = entry.path();
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && name.starts_with(publish::PREFIX) {
-            publish::settle(folder, &path);
-        } else if ENDINGS.iter().any(|ending| name.ends_with(ending)) && is_abandoned(&path) {
-            let _ = remove_file(path);
+        exchanges |= publish::is_exchange(&entry);
+        if ENDINGS.iter().any(|ending| name.ends_with(ending))
+            && let Some(_lock) = abandoned(&entry.path())
+        {
+            let _ = remove_file(entry.path());
         }
+    }
+    if exchanges {
+        publish::settle(folder);
     }
 }
 
-/// Whether a file is nobody's: no process holds its lock. Never a link.
-pub(crate) fn is_abandoned(path: &Path) -> bool {
-    let Ok(metadata) = symlink_metadata(path) else { return false };
-    // A file that is being placed has two names for a moment.
-    if !metadata.is_file() {
-        return false;
+/// A file that is nobody's, because no process had its lock: the caller has it now. Never a link.
+pub(crate) fn abandoned(path: &Path) -> Option<File> {
+    if !symlink_metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+        return None;
     }
-    let Ok(file) = File::open(path) else { return false };
-    matches!(file.try_lock(), Ok(()))
+    let file = File::open(path).ok()?;
+    file.try_lock().is_ok().then_some(file)
 }
 
 /// A file that is locked while a run writes a folder, so that two runs never mix.

@@ -81,24 +81,6 @@ impl Case {
     /// The gradients of every block, `[n, rows, cols]` in row-major order: PyTorch's `[n, out, in]` transposed, with
     /// the bias as the last row.
     pub(super) fn gradients(&self) -> BTreeMap<String, Vec<f64>> {
-        let mut blocks = BTreeMap::new();
-        for (name, weight) in &self.arrays {
-            let Some(block) = name.strip_prefix("gradients.").filter(|name| name.ends_with(".weight")) else {
-                continue;
-            };
-            let bias = self.arrays.get(&name.replace(".weight", ".bias"));
-            let &[n, outputs, inputs] = weight.shape.as_slice() else { panic!("{name}: {:?}", weight.shape) };
-            let mut values = Vec::with_capacity(weight.values.len());
-            for sample in 0..n {
-                for (i, o) in (0..inputs).flat_map(|i| (0..outputs).map(move |o| (i, o))) {
-                    values.push(weight.values[(sample * outputs + o) * inputs + i]);
-                }
-                if let Some(bias) = bias {
-                    values.extend_from_slice(&bias.values[sample * outputs..(sample + 1) * outputs]);
-                }
-            }
-            blocks.insert(block.to_owned(), values);
-        }
-        blocks
+        fixtures::blocks(&self.arrays, "gradients.")
     }
 }

@@ -2,7 +2,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use hyperinf::models::RecordedParts;
 use hyperinf::scoring::Amount;
 use hyperinf::store::SCORE_FORMATS;
 
@@ -32,6 +33,10 @@ pub(crate) struct InfluenceArgs {
         help_heading = "Gradients"
     )]
     pub batch_size: u32,
+    /// The layers whose gradients are taken: those of the adapter, the connector of a vision-language model, the last
+    /// layer of a language model, or the connector and the adapter.
+    #[arg(long, value_name = "LAYERS", default_value = "adapters", value_parser = layers(), help_heading = "Gradients")]
+    pub layers: RecordedParts,
     /// Only blocks whose names match: `*` stands for any characters, a comma for "or".
     #[arg(long, value_name = "PATTERN", help_heading = "Gradients")]
     pub blocks: Option<String>,
@@ -107,6 +112,13 @@ pub(crate) struct SelectArgs {
     /// How many rows to keep: a share as 20%, or a number of rows.
     #[arg(long, value_name = "AMOUNT", allow_hyphen_values = true, display_order = 6)]
     pub keep: AmountArg,
+}
+
+/// The choices of layers by their names.
+fn layers() -> impl TypedValueParser<Value = RecordedParts> {
+    let named = |name: &str| RecordedParts::NAMES.into_iter().find(|(known, _)| *known == name);
+    PossibleValuesParser::new(RecordedParts::NAMES.map(|(name, _)| name))
+        .map(move |name| named(&name).map(|(_, parts)| parts).unwrap_or_default())
 }
 
 /// The formats of scores by the endings of their files.

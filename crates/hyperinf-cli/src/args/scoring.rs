@@ -76,7 +76,7 @@ pub(crate) struct SharedArgs {
     /// hyperinf: divide by the length of the summed side, or not [default: mean].
     #[arg(long, value_enum, help_heading = "Method")]
     pub gfim_scale: Option<ScaleArg>,
-    /// hyperinf, hyperinf-authors: the side of a block to sum over [default: short; of a square block the rows].
+    /// hyperinf, hyperinf-authors: the side of a block to sum over [default: short; of a square block the columns].
     #[arg(long, value_enum, help_heading = "Method")]
     pub gfim_side: Option<SideArg>,
     /// Optional projection, applied before scoring.

@@ -39,6 +39,12 @@ pub(crate) struct ColumnArgs {
     /// Language models: the column of conversations, lists of role and content [default: messages].
     #[arg(long, value_name = "COLUMN", help_heading = "Data")]
     pub messages_column: Option<String>,
+    /// The column of images: paths, or bytes with paths [default: image, images or file_name].
+    #[arg(long, value_name = "COLUMN", help_heading = "Data")]
+    pub image_column: Option<String>,
+    /// Where relative paths of images begin [default: the folder of the file].
+    #[arg(long, value_name = "DIR", help_heading = "Data")]
+    pub images: Option<std::path::PathBuf>,
     /// The column of the rows' ids [default: rows are numbered from 0].
     #[arg(long, value_name = "COLUMN", help_heading = "Data")]
     pub id_column: Option<String>,
@@ -83,9 +89,11 @@ impl From<&ColumnArgs> for ReadOptions {
             prompt: args.prompt_column.clone(),
             completion: args.completion_column.clone(),
             messages: args.messages_column.clone(),
+            image: args.image_column.clone(),
             id: args.id_column.clone(),
         };
-        Self { columns, skip_bad_rows: args.skip_bad_rows, unpacked: args.unpack_limit }
+        let (skip_bad_rows, unpacked, images) = (args.skip_bad_rows, args.unpack_limit, args.images.clone());
+        Self { columns, skip_bad_rows, unpacked, images }
     }
 }
 

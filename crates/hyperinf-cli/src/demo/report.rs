@@ -151,7 +151,7 @@ pub(super) fn text(demo: &Demo<'_>, files: &Files, out: &mut dyn Write) -> Resul
         "Which method finds the flipped labels? Scores for the mean of {} clean mails, lowest first.\n",
         demo.validation
     )?;
-    writeln!(out, "{:<15} {:>6}  {:>20}  {:>8}  {:>8}  {:>8}", "", "", "found in the first", "Spearman", "", "")?;
+    writeln!(out, "{:<15} {:>6}  {:>20}  {:>8}", "", "", "found in the first", "Spearman")?;
     writeln!(
         out,
         "{:<15} {:>6}  {:>6} {:>6} {:>6}  {:>8}  {:>8}  {:>8}",

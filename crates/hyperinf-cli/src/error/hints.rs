@@ -1,10 +1,12 @@
+use std::io::ErrorKind;
+
 use hyperinf::curvature::CurvatureError;
 use hyperinf::data::{DataError, Existing, Reason, RunError, Stage};
 use hyperinf::eval::TruthError;
 use hyperinf::models::LoadError;
 use hyperinf::scoring::{ScoreError, SpecError};
 use hyperinf::solvers::{SolveError, solvers};
-use hyperinf::store::{FileError, StoreError};
+use hyperinf::store::{FileError, StoreError, WriteError};
 
 use crate::models;
 
@@ -71,6 +73,7 @@ fn library_hint(error: &Library) -> Option<String> {
         Library::Score(ScoreError::Underflow { .. }) => return None,
         Library::Score(_) => LARGER_DAMPING.into(),
         Library::Truth(TruthError::OtherTask { .. }) => "give this task a bank of its own: --bank FILE.jsonl".into(),
+        Library::Truth(TruthError::Memory { .. }) => "smaller --hidden layers or other --methods need less".into(),
         Library::Truth(TruthError::Diverged { .. }) => {
             "give a larger --damping, which keeps the model nearer to the trained one".into()
         }
@@ -87,6 +90,9 @@ fn library_hint(error: &Library) -> Option<String> {
 /// The hint for gradient files and outputs.
 fn store_hint(error: &StoreError) -> Option<&'static str> {
     Some(match error {
+        StoreError::Output { source: WriteError::Io(error), .. } if error.kind() == ErrorKind::StorageFull => {
+            "make room, or choose another folder; what is finished stays"
+        }
         StoreError::Output { .. } => "choose a folder that exists and can be written",
         StoreError::OutputIsInput { .. } => "choose another name",
         StoreError::OtherSummary { .. } => "choose another folder",

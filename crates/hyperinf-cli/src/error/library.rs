@@ -26,7 +26,7 @@ pub(crate) enum Library {
     #[error(transparent)]
     Run(RunError),
     /// The model cannot be trained or run.
-    #[error("the model does not support this use")]
+    #[error("{}", .0.what())]
     Model(#[from] ModelError),
     /// Gradients could not be computed.
     #[error("the gradients cannot be computed")]
@@ -87,11 +87,13 @@ impl Library {
                 RunError::Dataset { .. }
                 | RunError::NoKind { .. }
                 | RunError::Load { .. }
+                | RunError::ImageToken { .. }
                 | RunError::Changed { .. } => Class::Input,
                 _ => Class::Numbers,
             },
             Self::Model(
                 ModelError::Setting { .. }
+                | ModelError::NoPart { .. }
                 | ModelError::Target { .. }
                 | ModelError::Checkpoint { .. }
                 | ModelError::CheckpointExists { .. }
@@ -100,7 +102,9 @@ impl Library {
             | Self::Truth(TruthError::Setting { .. } | TruthError::Bank { .. } | TruthError::Subset { .. }) => {
                 Class::Usage
             }
-            Self::Truth(TruthError::OtherTask { .. } | TruthError::BankLine { .. }) => Class::Input,
+            Self::Truth(
+                TruthError::OtherTask { .. } | TruthError::BankLine { .. } | TruthError::DamagedLine { .. },
+            ) => Class::Input,
             Self::Score(_)
             | Self::Model(_)
             | Self::Gradients(_)

@@ -1,7 +1,8 @@
-use std::fs::{canonicalize, read};
+use std::fs::canonicalize;
 use std::path::{Path, PathBuf};
 
 use hyperinf::data::listed;
+use hyperinf::models::read_regular;
 use hyperinf::store::{Staged, publish};
 use serde_json::{Map, Value, json};
 
@@ -14,7 +15,7 @@ const OUTPUTS: &str = "outputs";
 
 /// A summary; `null` if it cannot be read.
 fn read_summary(folder: &Path, name: &str) -> Value {
-    let bytes = read(folder.join(name)).ok();
+    let bytes = read_regular(&folder.join(name)).ok();
     bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 

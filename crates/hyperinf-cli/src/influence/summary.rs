@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 
 use hyperinf::data::{BadRow, Columns, CutRow, Influence, Labels, Quality, Rows};
 use hyperinf::eval::Spread;
-use hyperinf::gradients::{Estimate, Sketch};
+use hyperinf::gradients::{Block, Estimate, Sketch};
+use hyperinf::models::RecordedParts;
 use hyperinf::store::{Directions, ProjectionSpec};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -30,11 +31,21 @@ pub(crate) struct Summary<'a> {
     /// How well the model predicts the training and the query rows.
     train_quality: Quality,
     query_quality: Quality,
+    /// The layers whose gradients were taken, if not those of adapters alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layers: Option<Layers>,
     /// The number of blocks whose gradients were taken.
     gradient_blocks: usize,
     /// The outputs, and results of the command beyond scores.
     #[serde(flatten)]
     more: Map<String, Value>,
+}
+
+#[derive(Serialize)]
+struct Layers {
+    recorded: &'static str,
+    /// Blocks too large for a gradient per row: rows, columns, and the sides after their projection.
+    projected: BTreeMap<String, [usize; 3]>,
 }
 
 #[derive(Serialize)]
@@ -115,6 +126,7 @@ impl<'a> Summary<'a> {
             query: Input::new(&found.query),
             train_quality: found.train.quality(found.labels.as_ref()),
             query_quality: found.query.quality(found.labels.as_ref()),
+            layers: (found.layers != RecordedParts::Adapters).then(|| Layers::new(found)),
             gradient_blocks: found.pair.train.blocks().len(),
             more,
         }
@@ -136,6 +148,15 @@ impl<'a> Summary<'a> {
 
     pub(crate) fn blocks(&self) -> usize {
         self.gradient_blocks
+    }
+}
+
+impl Layers {
+    fn new(found: &Influence) -> Self {
+        let of = |(blocks, rank): &(Vec<Block>, usize)| -> BTreeMap<String, [usize; 3]> {
+            blocks.iter().map(|block| (block.name.clone(), [block.rows, block.cols, *rank])).collect()
+        };
+        Self { recorded: found.layers.name(), projected: found.projected.as_ref().map(of).unwrap_or_default() }
     }
 }
 

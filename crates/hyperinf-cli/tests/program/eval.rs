@@ -283,3 +283,22 @@ fn no_loss_of_an_interval_is_below_zero() {
         found["methods"].as_array().expect("a list").iter().filter_map(|m| m["loss_0.2_low"].as_f64()).collect();
     assert!(lows.len() == 3 && lows.iter().all(|low| *low >= 0.0) && lows.contains(&0.0), "{lows:?}");
 }
+
+#[test]
+fn perceptrons_beyond_the_memory_are_refused() {
+    let folder = Folder::new();
+    for (hidden, methods) in [
+        ("40000000000", "identity"),
+        ("18446744073709551615", "identity"),
+        ("3000000,3000000000000", "identity"),
+        ("64,18446744073709551615,64", "hyperinf"),
+        ("400000,64", "exact:merged@gauss-newton"),
+    ] {
+        let args = ["eval", "mislabel", "--hidden", hidden, "--methods", methods, "--train", "60", "--queries", "8"];
+        let run = hyperinf(folder.path(), &args);
+        assert_eq!(run.code, Some(4), "{hidden}: {run:?}");
+        for needle in ["GiB of memory", "are available", "--hidden"] {
+            assert!(run.stderr.contains(needle), "{hidden}: no {needle:?} in {}", run.stderr);
+        }
+    }
+}

@@ -44,3 +44,13 @@ fn what_holds_no_gradients_is_refused() {
     assert_eq!((run.code, run.stdout.as_str()), (Some(3), ""), "{run:?}");
     assert!(run.stderr.contains("5 bytes"), "{}", run.stderr);
 }
+
+#[test]
+fn a_long_name_is_shown() {
+    let folder = Folder::new();
+    let name = "a".repeat(70_000);
+    folder.write("long.safetensors", &[f32s(&name, &[2, 2, 3], &whole(12, 1)), f32s("b", &[2, 2, 3], &whole(12, 2))]);
+    let run = hyperinf(folder.path(), &["inspect", "long.safetensors"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(run.stdout.contains(&name) && run.stdout.len() < 71_000, "{} characters", run.stdout.len());
+}

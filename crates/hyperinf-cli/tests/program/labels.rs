@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use hyperinf::data::{Labels, Reason};
 use serde_json::{Value, json};
 
 use crate::support::{Folder, read_scores};
@@ -86,4 +87,36 @@ fn a_head_that_fits_is_trained_on() {
     let run = folder.succeed("finetune", &model[..2], &args);
     assert!(!run.stderr.contains("new head"), "{}", run.stderr);
     assert_eq!(folder.json("adapter/hyperinf.json")["labels"]["names"], json!(["worst", "good", "best"]));
+}
+
+fn labels(names: &[&str], numbers: bool) -> Labels {
+    let mut labels = Labels::numbered(0);
+    (labels.names, labels.numbers) = (names.iter().map(|&name| name.to_owned()).collect(), numbers);
+    labels
+}
+
+#[test]
+fn a_label_is_found_by_name_value_and_number() {
+    let find = |names: &[&str], numbers, label: &str| labels(names, numbers).index().class(label).ok();
+    assert_eq!(find(&["b", "a"], false, "a"), Some(1));
+    assert_eq!(find(&["b", "a"], false, "1"), None);
+    assert_eq!(find(&["b", "a"], true, "1"), Some(1));
+    assert_eq!(find(&["b", "a"], true, "2"), None);
+    assert_eq!(find(&["0", "1"], false, "1.0"), Some(1));
+    assert_eq!(find(&["1.0", "1"], false, "1"), Some(1));
+    assert_eq!(find(&["1.0", "1.00"], false, "1"), None);
+    assert_eq!(find(&["False", "True"], false, "true"), Some(1));
+    assert_eq!(find(&["True", "TRUE"], false, "true"), None);
+    assert_eq!(find(&["a", "a"], false, "a"), Some(0));
+}
+
+/// One after the other, these would be ten thousand million comparisons, and as many copies in the errors.
+#[test]
+fn many_labels_are_no_more_work() {
+    let names: Vec<String> = (0..100_000).map(|class| format!("label {class}")).collect();
+    let index = labels(&names.iter().map(String::as_str).collect::<Vec<_>>(), true).index();
+    assert!(names.iter().enumerate().all(|(class, name)| index.class(name) == Ok(class)));
+    let unknown: Vec<Reason> = names.iter().filter_map(|name| index.class(&format!("no {name}")).err()).collect();
+    assert_eq!(unknown.len(), names.len());
+    assert!(unknown[0].to_string().contains("`no label 0` is not one of `label 0`"), "{}", unknown[0]);
 }

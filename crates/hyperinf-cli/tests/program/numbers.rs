@@ -136,6 +136,27 @@ fn limits_of_the_shell_count() {
     }
 }
 
+/// Products in f64 reserve address space for the processor's cache, however small the matrices are.
+#[cfg(target_os = "linux")]
+#[test]
+fn little_address_space_is_no_abort() {
+    let folder = Folder::new();
+    for (name, n, seed) in [("train.safetensors", 150, 1), ("query.safetensors", 2, 2)] {
+        folder.write(name, &[f32s("a", &[n, 1, 200], &whole(200 * n, seed))]);
+    }
+    let program = env!("CARGO_BIN_EXE_hyperinf");
+    for method in ["exact", "block-cg", "nystrom", "shampoo", "identity"] {
+        for limit in [1_300_000, 1_700_000, 2_100_000, 2_500_000, 8_000_000] {
+            let command = format!("ulimit -v {limit}; exec {program} score --method {method} {}", INPUTS.join(" "));
+            let output = std::process::Command::new("sh").args(["-c", &command]).current_dir(folder.path()).output();
+            let output = output.expect("there is a shell");
+            let text = String::from_utf8_lossy(&output.stderr);
+            let fits = output.status.success() || text.contains("are available");
+            assert!(fits, "{method}, {limit}: {:?}, {text}", output.status);
+        }
+    }
+}
+
 #[test]
 fn a_block_without_sides_is_told() {
     let folder = flat(12);

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use arrow_array::builder::{Int8Builder, ListBuilder};
 use arrow_array::{ArrayRef, Int8Array, Int64Array, StringArray};
 use hyperinf::data::LabelledText;
 use parquet::basic::{Compression, GzipLevel};
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{WriterProperties, WriterVersion};
 
 use crate::rows_parquet::{batch, folder, read, refused, texts, written};
 use crate::support::Folder;
@@ -35,6 +36,24 @@ fn files_that_unpack_to_too_much() {
         &written(&batch(vec![("text", none), ("label", labels)]), WriterProperties::default()),
     );
     refused(&folder, None, &["row group", "the limit is 2"]);
+}
+
+/// A run of nulls takes no bytes, in a list of one row neither.
+#[test]
+fn nulls_of_one_row_count() {
+    let many = 1_000_000;
+    let mut lists = ListBuilder::new(Int8Builder::new());
+    lists.values().append_nulls(many);
+    lists.append(true);
+    lists.append(true);
+    let columns = batch(vec![("text", Arc::new(lists.finish())), ("label", texts(&["0", "1"]))]);
+    let folder = Folder::new();
+    for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
+        let properties = WriterProperties::builder().set_writer_version(version).build();
+        folder.write_bytes("rows.parquet", &written(&columns, properties));
+        // Before the row is unpacked, so that the column is known.
+        refused(&folder, Some(30 << 20), &["column `text", "unpacks to 32 MB or more", "the limit is 31 MB"]);
+    }
 }
 
 /// Gzip goes on after what the page's header claims.

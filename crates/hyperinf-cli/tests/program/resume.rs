@@ -186,6 +186,60 @@ fn links_in_the_folder_are_not_followed() {
     }
 }
 
+/// Runs a command that must end, whatever it finds: 100 times as long as it takes.
+#[cfg(unix)]
+fn ends(folder: &Folder, command: &str, args: &[&str]) -> Option<i32> {
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_hyperinf"))
+        .arg(command)
+        .args(args)
+        .current_dir(folder.path())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("the program was built with the tests");
+    for _ in 0..12_000 {
+        if let Some(status) = child.try_wait().expect("it was started") {
+            return status.code();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    child.kill().expect("it runs");
+    child.wait().expect("it was started");
+    panic!("{command} {args:?} waits for ever");
+}
+
+#[test]
+#[cfg(unix)]
+fn named_pipes_in_the_folder_are_not_read() {
+    let folder = folder();
+    folder.write_rows("rows.jsonl", &completions(4));
+    folder.write("gradients.safetensors", &[crate::support::f32s("a", &[3, 1, 2], &crate::support::whole(6, 1))]);
+    let (bert, llama) = (bert(), crate::texts::model("llama"));
+    let bert: Vec<&str> = bert.iter().map(String::as_str).collect();
+    let attribute = [&bert[..], &ARGS].concat();
+    let finetune = ["--model", &llama, "--train", "rows.jsonl", "--epochs", "1", "--resume"];
+    let gradients = ["--train-gradients", "gradients.safetensors", "--query-gradients", "gradients.safetensors"];
+    let sweep = [&gradients[..], &["--damping", "0.1,1"]].concat();
+    let eval = ["lds", "--methods", "identity", "--subsets", "2", "--seeds", "1"];
+    let cases: [(&str, &[&str], &str, i32); 8] = [
+        ("attribute", &attribute, "summary.json", 0),
+        ("attribute", &attribute, ".train_gradients.safetensors.part", 2),
+        ("finetune", &finetune, "summary.json", 0),
+        ("finetune", &finetune, ".training_log.jsonl.part", 2),
+        ("finetune", &finetune, "checkpoints/step-00000002.safetensors", 0),
+        ("sweep", &sweep, "summary.json", 0),
+        ("compare", &gradients, "summary.json", 0),
+        ("eval", &eval, "bank.jsonl", 2),
+    ];
+    for (number, (command, args, name, code)) in cases.into_iter().enumerate() {
+        let out = format!("out-{number}");
+        let pipe = folder.file(&format!("{out}/{name}"));
+        fs::create_dir_all(pipe.parent().expect("a folder")).expect("the folder can be written");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo is there").success());
+        assert_eq!(ends(&folder, command, &[args, &["--out", &out]].concat()), Some(code), "{command}: {name}");
+    }
+}
+
 #[test]
 fn two_runs_do_not_write_one_folder() {
     let folder = folder();

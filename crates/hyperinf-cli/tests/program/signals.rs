@@ -10,10 +10,11 @@ use std::time::Duration;
 use crate::support::{Folder, Run, f32s, whole};
 use crate::texts::{bert, completions, model, three_classes};
 
-/// Starts a command and sends it a signal once `ready`; tried again if it ends before.
+/// Starts a command and sends it a signal once `ready`. On a busy machine the signal may come too late: it is tried again
+/// unless standard error has the words `caught`.
 #[track_caller]
-fn signalled(folder: &Folder, args: &[&str], signal: &str, ready: impl Fn(&Folder) -> bool) -> Run {
-    for _ in 0..10 {
+fn signalled(folder: &Folder, args: &[&str], signal: &str, caught: &str, ready: impl Fn(&Folder) -> bool) -> Run {
+    for _ in 0..20 {
         let mut child = Command::new(env!("CARGO_BIN_EXE_hyperinf"))
             .args(args)
             .current_dir(folder.path())
@@ -30,9 +31,11 @@ fn signalled(folder: &Folder, args: &[&str], signal: &str, ready: impl Fn(&Folde
         assert_eq!(output.status.signal(), None, "the system ended it");
         let text = |bytes| String::from_utf8(bytes).expect("the program writes UTF-8");
         let run = Run { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) };
-        if run.code != Some(0) {
+        assert!(matches!(run.code, Some(0 | 130 | 143)), "{run:?}");
+        if run.stderr.contains(caught) {
             return run;
         }
+        assert_eq!(temporaries(folder), [""; 0], "{run:?}");
         for left in ["out", "scores.csv", "scores.csv.json"].map(|name| folder.file(name)) {
             let _ = if left.is_dir() { fs::remove_dir_all(left) } else { fs::remove_file(left) };
         }
@@ -58,7 +61,7 @@ fn an_interrupted_attribute_says_how_to_go_on() {
             journal.iter().filter(|&&byte| byte == b'\n').count()
         };
         let all = [&["attribute"], &args[..], &["--out", "out"]].concat();
-        let run = signalled(&folder, &all, signal, |folder| lines(folder) > 3);
+        let run = signalled(&folder, &all, signal, "of 60 training rows", |folder| lines(folder) > 3);
         assert_eq!(run.code, Some(code), "{run:?}");
         for said in ["stopping after what is in progress", "of 60 training rows", "the same command resumes"] {
             assert!(run.stderr.contains(said), "no {said:?} in {}", run.stderr);
@@ -74,6 +77,19 @@ fn an_interrupted_attribute_says_how_to_go_on() {
 }
 
 #[test]
+fn results_of_finished_methods_are_not_denied() {
+    let folder = Folder::new();
+    let args = rows(&folder);
+    let methods = ["--method", "identity,datainf,exact,hyperinf,hyperinf:cols", "--out", "out"];
+    let all: Vec<&str> = ["attribute"].into_iter().chain(args.iter().map(String::as_str)).chain(methods).collect();
+    let caught = "interrupted after results were written; the same command resumes from finished gradients";
+    let run = signalled(&folder, &all, "-TERM", caught, |folder| folder.file("out/identity/summary.json").exists());
+    assert_eq!(run.code, Some(143), "{run:?}");
+    let run = folder.run("attribute", &all[1..]);
+    assert!(run.code == Some(0) && run.stderr.contains("60 of 60 rows are there"), "{run:?}");
+}
+
+#[test]
 fn an_interrupted_finetune_writes_a_checkpoint() {
     let llama = model("llama");
     let args = ["--model", &llama, "--train", "rows.jsonl", "--epochs", "60", "--batch-size", "4"];
@@ -84,7 +100,7 @@ fn an_interrupted_finetune_writes_a_checkpoint() {
         let all = [&["finetune"], &args[..], &["--out", "out"]].concat();
         let ready =
             |folder: &Folder| fs::read(folder.file("out/.training_log.jsonl.part")).is_ok_and(|log| log.len() > 300);
-        let run = signalled(&folder, &all, signal, ready);
+        let run = signalled(&folder, &all, signal, "stopped after", ready);
         assert_eq!(run.code, Some(code), "{run:?}");
         for said in ["stopped after", "of 240 steps", "with --resume continues from", "checkpoints/step-"] {
             assert!(run.stderr.contains(said), "no {said:?} in {}", run.stderr);
@@ -140,9 +156,9 @@ fn temporaries(folder: &Folder) -> Vec<String> {
 fn no_temporary_file_stays() {
     for signal in ["-TERM", "-INT"] {
         let folder = gradients();
-        let run = signalled(&folder, &SCORE, signal, |folder| !temporaries(folder).is_empty());
+        let caught = "interrupted: no results were written";
+        let run = signalled(&folder, &SCORE, signal, caught, |folder| !temporaries(folder).is_empty());
         assert!(matches!(run.code, Some(143 | 130)), "{run:?}");
-        assert!(run.stderr.contains("interrupted"), "{run:?}");
         assert_eq!(folder.files(), ["query.safetensors", "train.safetensors"]);
     }
     // What a killed run leaves, the next one removes.

@@ -316,7 +316,13 @@ fn files_that_are_no_data_sets() {
     }
     check_attribute(&folder, &bert(), &["--train", "absent.jsonl"], 3, &["absent.jsonl", "cannot be read"]);
     fs::create_dir(folder.file("folder.csv")).expect("the folder can be written");
-    check_attribute(&folder, &bert(), &["--train", "folder.csv"], 3, &["folder.csv", "not a regular file"]);
+    check_attribute(
+        &folder,
+        &bert(),
+        &["--train", "folder.csv"],
+        3,
+        &["folder.csv", "a folder without `metadata.jsonl`"],
+    );
     // Where all rows are bad, there is nothing to go on with.
     folder.write_bytes("bad.jsonl", b"1\n2\n");
     let args = ["--train", "bad.jsonl", "--skip-bad-rows"];

@@ -9,7 +9,7 @@ use hyperinf_models::{
 use crate::columns::{Cells, Header, Role};
 use crate::dataset::{Content, Dataset};
 use crate::kind::{Kind, Prepared, known_tokens};
-use crate::labels::Labels;
+use crate::labels::{ClassIndex, Labels};
 use crate::model_files::ModelFiles;
 use crate::prediction::Prediction;
 use crate::{DataError, Notice, Reason, RunError};
@@ -56,6 +56,13 @@ pub struct LabelledProcessor {
     pub tokenizer: TextTokenizer,
     /// The labels.
     pub labels: Labels,
+    classes: ClassIndex,
+}
+
+impl LabelledProcessor {
+    fn new(files: &ModelFiles, labels: Labels) -> Result<Self, RunError> {
+        Ok(Self { tokenizer: files.tokenizer()?, classes: labels.index(), labels })
+    }
 }
 
 impl Content for LabelledText {
@@ -148,7 +155,7 @@ impl Kind for TextClassification {
         }
         let labels = labels(files, model.classes(), report.labels);
         labels.check(&rows.rows).map_err(RunError::data(rows))?;
-        Ok(Prepared { model, processor: LabelledProcessor { tokenizer: files.tokenizer()?, labels } })
+        Ok(Prepared { model, processor: LabelledProcessor::new(files, labels)? })
     }
 
     /// With the checkpoint's own head if it has the labels of the training rows, else with a new one.
@@ -171,21 +178,21 @@ impl Kind for TextClassification {
         let load = |classes, own_head| {
             load_classifier(files.path(), &ClassifierOptions { classes, head: None, seed, own_head }, device)
         };
-        let processor = |labels| Ok::<_, RunError>(LabelledProcessor { tokenizer: files.tokenizer()?, labels });
         match load(None, OwnHead::Used) {
             // A head that is about to be replaced keeps nobody from the encoder.
             Err(LoadError::NoHead { .. } | LoadError::OwnHead(_)) => {}
             loaded => {
                 let LoadedModel { model, report } = loaded.map_err(files.of_model())?;
                 let own = report.labels.map_or_else(|| Labels::numbered(model.classes()), Labels::of_model);
-                if found.names.iter().all(|name| own.class(name).is_ok()) {
-                    return Ok(Prepared { model, processor: processor(own)? });
+                let classes = own.index();
+                if found.names.iter().all(|name| classes.class(name).is_ok()) {
+                    return Ok(Prepared { model, processor: LabelledProcessor::new(files, own)? });
                 }
                 notify(Notice::NewHead { data: found.names.clone(), model: own.names });
             }
         }
         let model = load(Some(found.names.len()), OwnHead::Replaced).map_err(files.of_model())?.model;
-        Ok(Prepared { model, processor: processor(found)? })
+        Ok(Prepared { model, processor: LabelledProcessor::new(files, found)? })
     }
 
     fn labels(processor: &LabelledProcessor) -> Option<&Labels> {
@@ -205,8 +212,8 @@ impl Kind for TextClassification {
         content: &LabelledText,
         limit: Limit,
     ) -> Result<TokenizedSample<Sample>, Reason> {
-        let Prepared { model, processor: LabelledProcessor { tokenizer, labels } } = prepared;
-        let class = labels.class(&content.label)?;
+        let Prepared { model, processor: LabelledProcessor { tokenizer, classes, .. } } = prepared;
+        let class = classes.class(&content.label)?;
         let found = tokenizer.classification(&content.text, content.pair.as_deref(), class, limit)?;
         known_tokens(&found.sample.tokens, model.encoder.config().vocabulary)?;
         Ok(found)

@@ -286,7 +286,7 @@ impl Kind for LanguageModel {
     }
 }
 
-fn of_tokens(sample: &LmSample, loss: f64) -> Prediction {
+pub(super) fn of_tokens(sample: &LmSample, loss: f64) -> Prediction {
     let scored = sample.scored.iter().filter(|scored| **scored).count();
     Prediction { loss, target: Predicted::Tokens(scored) }
 }

@@ -19,6 +19,8 @@ pub(super) struct Page<'a> {
     pub(super) dictionary: bool,
     /// Its size when it is unpacked, as it claims.
     pub(super) unpacked: u64,
+    /// Its values, nulls included, as it claims: runs of nulls take no bytes.
+    pub(super) values: u64,
     /// What is compressed of it.
     pub(super) packed: &'a [u8],
 }
@@ -39,10 +41,14 @@ pub(super) fn pages(contents: &[u8], start: u64, length: u64) -> impl Iterator<I
     let mut rest = range.and_then(|(start, end)| contents.get(start..end)).unwrap_or_default();
     std::iter::from_fn(move || {
         let mut header = Reader(rest);
-        let (mut kind, mut unpacked, mut packed, mut levels) = (0, 0, 0, 0_i64);
+        let (mut kind, mut unpacked, mut packed, mut levels, mut values) = (0, 0, 0, 0_i64, 0);
         header.fields(&mut |reader, field, id| match (field, id) {
             // In a page of the second version the levels, of two lengths, come first and are not compressed.
-            (8, STRUCT) => reader.fields(&mut |reader, field, id| match (field, id) {
+            (5 | 8, STRUCT) => reader.fields(&mut |reader, field, id| match (field, id) {
+                (1, I32) => {
+                    values = reader.integer()?;
+                    Some(())
+                }
                 (5 | 6, I32) => {
                     levels = levels.saturating_add(reader.integer()?);
                     Some(())
@@ -63,7 +69,8 @@ pub(super) fn pages(contents: &[u8], start: u64, length: u64) -> impl Iterator<I
         let page;
         (page, rest) = header.0.split_at_checked(usize::try_from(packed).ok()?)?;
         let packed = page.get(usize::try_from(levels).ok()?..)?;
-        Some(Page { dictionary: kind == 2, unpacked: u64::try_from(unpacked).unwrap_or(0), packed })
+        let count = |claimed| u64::try_from(claimed).unwrap_or(0);
+        Some(Page { dictionary: kind == 2, unpacked: count(unpacked), values: count(values), packed })
     })
 }
 

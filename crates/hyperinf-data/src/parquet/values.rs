@@ -6,13 +6,15 @@ use arrow_array::types::{
 };
 use arrow_array::{Array, ArrowPrimitiveType, GenericListArray, OffsetSizeTrait, PrimitiveArray};
 use arrow_schema::{DataType, Field, FieldRef};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use hyperinf_models::Json;
 use serde_json::Value;
 
 use crate::DataError;
 
 /// What a value takes in memory besides its text, roughly.
-const VALUE: u64 = 32;
+pub(super) const VALUE: u64 = 32;
 /// What a row takes besides its values, roughly.
 const ROW: u64 = 64;
 
@@ -64,10 +66,17 @@ pub(super) fn viewed(field: &FieldRef) -> FieldRef {
     Arc::new(Field::clone(field).with_data_type(kind))
 }
 
-pub(super) fn readable(kind: &DataType) -> bool {
+/// Whether a type is not read, and would be if bytes were.
+pub(super) fn with_bytes(kind: &DataType) -> bool {
+    !readable(kind, false) && readable(kind, true)
+}
+
+/// Whether a type is read, which bytes are where they may be images.
+pub(super) fn readable(kind: &DataType, bytes: bool) -> bool {
     match kind {
-        DataType::List(field) | DataType::LargeList(field) => readable(field.data_type()),
-        DataType::Struct(fields) => fields.iter().all(|field| readable(field.data_type())),
+        DataType::List(field) | DataType::LargeList(field) => readable(field.data_type(), bytes),
+        DataType::Struct(fields) => fields.iter().all(|field| readable(field.data_type(), bytes)),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => bytes,
         DataType::Float16 => false,
         other => {
             matches!(other, DataType::Null | DataType::Boolean | DataType::Utf8 | DataType::LargeUtf8)
@@ -86,6 +95,9 @@ pub(super) fn values(array: &dyn Array, budget: &mut Budget) -> Result<Vec<Json>
         DataType::Utf8 => texts(array.as_string::<i32>().iter(), budget)?,
         DataType::LargeUtf8 => texts(array.as_string::<i64>().iter(), budget)?,
         DataType::Utf8View => texts(array.as_string_view().iter(), budget)?,
+        DataType::Binary => bytes(array.as_binary::<i32>().iter(), budget)?,
+        DataType::LargeBinary => bytes(array.as_binary::<i64>().iter(), budget)?,
+        DataType::BinaryView => bytes(array.as_binary_view().iter(), budget)?,
         DataType::Int8 => numbers::<Int8Type>(array),
         DataType::Int16 => numbers::<Int16Type>(array),
         DataType::Int32 => numbers::<Int32Type>(array),
@@ -124,6 +136,16 @@ fn texts<'a>(texts: impl Iterator<Item = Option<&'a str>>, budget: &mut Budget) 
         Ok(Json::String(text.to_owned()))
     };
     texts.map(value).collect()
+}
+
+/// Bytes as text in base64, which is how JSON has them.
+fn bytes<'a>(values: impl Iterator<Item = Option<&'a [u8]>>, budget: &mut Budget) -> Result<Vec<Json>, DataError> {
+    let value = |value: Option<&[u8]>| {
+        let Some(value) = value else { return Ok(Json::Null) };
+        budget.take(value.len() as u64)?;
+        Ok(Json::String(BASE64_STANDARD.encode(value)))
+    };
+    values.map(value).collect()
 }
 
 fn numbers<T: ArrowPrimitiveType>(array: &dyn Array) -> Vec<Json>

@@ -8,6 +8,7 @@ use rayon::iter::{ParallelBridge, ParallelIterator};
 use serde::{Deserialize, Serialize};
 
 use super::retrain::count;
+use crate::checksum::fnv1a;
 use crate::{Outcome, Retrain, TruthError};
 
 /// A training: its samples, ascending without repetition, and its seed.
@@ -16,7 +17,8 @@ pub type Job = (Vec<usize>, u64);
 /// The results of retrainings, so that no training is repeated: in memory, or in a file with one line per result.
 ///
 /// The file is JSON lines: a header with the task's fingerprint, then per training
-/// `{"seed": 0, "subset": [0, 3, …], "losses": [0.1, …], "predictions": [4, …]}`.
+/// `{"seed": 0, "subset": [0, 3, …], "losses": [0.1, …], "predictions": [4, …], "hash": "…"}`, where `hash` is the FNV-1a
+/// hash of the line before it; a line without one is taken as it is.
 /// A result is appended when its training ends, so an interrupted run loses only the trainings in progress. An
 /// incomplete last line is removed when the file is opened. A file that is not a bank of the task is never changed.
 pub struct Bank {
@@ -59,6 +61,10 @@ impl Bank {
     pub fn open(path: &Path, task: &dyn Retrain) -> Result<Self, TruthError> {
         let error = |source| TruthError::Bank { path: path.to_owned(), source };
         let mut bank = Self::memory(task);
+        // Reading a named pipe would wait for its other end.
+        if path.exists() && !path.is_file() {
+            return Err(error(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
+        }
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(error)?;
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(error)?;
@@ -77,6 +83,9 @@ impl Bank {
             let wrong = |source| TruthError::BankLine { path: path.to_owned(), line, queries: bank.queries, source };
             let Line { seed, subset, losses, predictions } =
                 serde_json::from_str(text).map_err(|source| wrong(Some(source)))?;
+            if !is_intact(text) {
+                return Err(TruthError::DamagedLine { path: path.to_owned(), line });
+            }
             let lengths = [Some(losses.len()), predictions.as_ref().map(Vec::len)];
             if lengths.into_iter().flatten().any(|length| length != bank.queries) {
                 return Err(wrong(None));
@@ -167,7 +176,7 @@ impl Bank {
                 losses: outcome.losses.clone(),
                 predictions: outcome.predictions.clone(),
             };
-            append(file, &line).map_err(|source| TruthError::Bank { path: path.clone(), source })?;
+            append_sealed(file, &line).map_err(|source| TruthError::Bank { path: path.clone(), source })?;
         }
         self.results.insert(job.clone(), outcome);
         Ok(())
@@ -179,6 +188,25 @@ fn append(file: &mut File, line: &impl Serialize) -> io::Result<()> {
     let mut text = serde_json::to_string(line)?;
     text.push('\n');
     file.write_all(text.as_bytes())
+}
+
+/// What stands between a line and its hash.
+const HASH: &str = ",\"hash\":\"";
+
+/// [`append`] with a hash of the line as its last field.
+fn append_sealed(file: &mut File, line: &Line) -> io::Result<()> {
+    let text = serde_json::to_string(line)?;
+    let body = text.strip_suffix('}').unwrap_or(&text);
+    file.write_all(format!("{body}{HASH}{}\"}}\n", hash(body)).as_bytes())
+}
+
+fn hash(body: &str) -> String {
+    format!("{:016x}", fnv1a(body.bytes().map(u64::from)))
+}
+
+/// Whether a line is what was written, as far as it says so.
+fn is_intact(text: &str) -> bool {
+    text.rsplit_once(HASH).is_none_or(|(body, found)| found.strip_suffix("\"}") == Some(&*hash(body)))
 }
 
 fn check_subset(subset: &[usize], samples: usize) -> Result<(), TruthError> {

@@ -95,6 +95,16 @@ pub enum TruthError {
         #[source]
         source: Option<serde_json::Error>,
     },
+    /// A line of a bank is not what was written.
+    #[error(
+        "line {line} of the bank `{path}` is damaged: its hash is another one; without the line it is trained again"
+    )]
+    DamagedLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
     /// A bank belongs to another task.
     #[error("the bank `{path}` belongs to another task: `{found}`, not `{expected}`")]
     OtherTask {
@@ -152,6 +162,20 @@ pub enum TruthError {
         parameters: usize,
         /// The penalty on squared parameters.
         penalty: f64,
+    },
+    /// The perceptron is too large.
+    #[error(
+        "{what} with a perceptron of {weights:.2e} weights needs about {needed_gib:.1} GiB of memory, and {available_gib:.1} GiB are available"
+    )]
+    Memory {
+        /// The step: training, or a method.
+        what: String,
+        /// Its weights.
+        weights: f64,
+        /// The memory needed, in GiB.
+        needed_gib: f64,
+        /// The memory available.
+        available_gib: f64,
     },
     /// The built-in images are damaged.
     #[error("the built-in digits cannot be unpacked")]

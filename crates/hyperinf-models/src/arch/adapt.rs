@@ -1,6 +1,7 @@
 use burn::module::Module;
 
 use super::init::Init;
+use super::lora::Recorded;
 use crate::{AdaptableEmbedding, AdaptableLinear, LoraConfig, ModelError};
 
 /// A model whose linear layers can be adapted.
@@ -28,6 +29,11 @@ pub trait Adaptable: Module {
         None
     }
 
+    /// The part that a layer belongs to, by its name.
+    fn part(&self, _name: &str) -> Option<ModelPart> {
+        None
+    }
+
     /// Whether the output layer is the token embedding.
     fn is_tied(&self) -> bool {
         false
@@ -41,13 +47,82 @@ pub trait Adaptable: Module {
     }
 }
 
+/// A part of a model whose own weights can be recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelPart {
+    /// The layers between a vision encoder and a language model.
+    Connector,
+    /// The last layer of a language model.
+    LastLayer,
+}
+
+/// The layers whose gradients are taken: HyperINF's three choices for vision-language models, and adapters alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RecordedParts {
+    /// The factors of all adapters.
+    #[default]
+    Adapters,
+    /// The weights and biases of the connector.
+    Connector,
+    /// The weights and biases of the language model's last layer, and the factors of its adapters. Gains of its
+    /// normalisations are left out.
+    LastLayer,
+    /// The connector's weights and biases, and the factors of all adapters.
+    ConnectorAndAdapters,
+}
+
+impl RecordedParts {
+    /// All, with their names.
+    pub const NAMES: [(&'static str, Self); 4] = [
+        ("adapters", Self::Adapters),
+        ("connector", Self::Connector),
+        ("last-layer", Self::LastLayer),
+        ("connector+adapters", Self::ConnectorAndAdapters),
+    ];
+
+    /// The name, as in [`NAMES`](Self::NAMES).
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, parts)| *parts == self).map_or("", |(name, _)| name)
+    }
+
+    fn of(self, part: Option<ModelPart>) -> Recorded {
+        let (factors, part_wanted) = match self {
+            Self::Adapters => (true, None),
+            Self::Connector => (part == Some(ModelPart::Connector), Some(ModelPart::Connector)),
+            Self::LastLayer => (part == Some(ModelPart::LastLayer), Some(ModelPart::LastLayer)),
+            Self::ConnectorAndAdapters => (true, Some(ModelPart::Connector)),
+        };
+        Recorded { factors, weight: part_wanted.is_some() && part == part_wanted }
+    }
+}
+
+/// The model with tapes recording these parts and nothing else.
+///
+/// # Errors
+///
+/// [`ModelError::NoPart`] if the model lacks a part.
+pub fn record<M: Adaptable>(model: M, parts: RecordedParts) -> Result<M, ModelError> {
+    let names = model.clone();
+    let mut model = model;
+    let mut found = parts == RecordedParts::Adapters;
+    let mut visit = |name: &str, layer: &mut AdaptableLinear| {
+        let recorded = parts.of(names.part(name));
+        found |= recorded.weight;
+        layer.record(name, recorded);
+    };
+    model.visit_layers(&mut visit);
+    model.visit_head(&mut visit);
+    if found { Ok(model) } else { Err(ModelError::NoPart { part: parts.name() }) }
+}
+
 /// The target that matches every linear layer, as PEFT's `target_modules = "all-linear"`.
 pub const ALL_LINEAR: &str = "all-linear";
 
 /// Freezes a model and adds new adapters to the layers whose names end in one of `targets`.
 ///
 /// Targets match as in PEFT's `target_modules`: `query` matches `…attention.self.query`, `self_attn.q_proj` matches
-/// `…layers.0.self_attn.q_proj`, and [`ALL_LINEAR`] matches every layer. A layer that already has an adapter keeps it.
+/// `…layers.0.self_attn.q_proj`, and [`ALL_LINEAR`] matches every layer. In a target with `*`, which stands for any
+/// text, the whole name must fit: `*text_model*q_proj`. A layer that already has an adapter keeps it.
 /// Equal seeds give equal adapters on every device.
 ///
 /// # Errors
@@ -88,8 +163,18 @@ pub fn adapt<M: Adaptable>(model: M, targets: &[&str], config: &LoraConfig, seed
     }
 }
 
-/// Whether a layer's name is the target or ends in `.` and the target.
+/// Whether a layer's name is the target, ends in `.` and the target, or fits a target with `*` as a whole.
 fn matches(name: &str, target: &str) -> bool {
+    if let Some((start, rest)) = target.split_once('*') {
+        let Some(mut left) = name.strip_prefix(start) else { return false };
+        let mut parts: Vec<&str> = rest.split('*').collect();
+        let end = parts.pop().unwrap_or_default();
+        for part in parts {
+            let Some((_, after)) = left.split_once(part) else { return false };
+            left = after;
+        }
+        return left.ends_with(end);
+    }
     target == ALL_LINEAR
         || name == target
         || name.strip_suffix(target).is_some_and(|stem| !target.is_empty() && stem.ends_with('.'))

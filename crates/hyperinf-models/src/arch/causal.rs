@@ -7,7 +7,7 @@ use hyperinf_ops::cross_entropy;
 use super::builder::{self, Builder};
 use crate::{
     Adaptable, AdaptableEmbedding, AdaptableLinear, CheckpointNames, Decoder, DecoderConfig, LmBatch, LmSample,
-    LoraLinear, ModelError, SampleModel,
+    LoraLinear, ModelError, ModelPart, SampleModel,
 };
 
 /// The output layer of a language model: how hidden states become logits.
@@ -65,6 +65,11 @@ impl CausalLm {
         Ok(Self { decoder, lm_head })
     }
 
+    /// The decoder below the head, to be changed.
+    pub(crate) fn decoder_mut(&mut self) -> &mut Decoder {
+        &mut self.decoder
+    }
+
     /// The decoder below the head.
     pub fn decoder(&self) -> &Decoder {
         &self.decoder
@@ -89,6 +94,18 @@ impl CausalLm {
         self.vocabulary_product(hidden.reshape([n * t, d])).reshape([n, t, self.decoder.config().vocabulary])
     }
 
+    /// The logits `[m, vocabulary]` of the scored places from hidden states `[n, t, d]`.
+    pub(crate) fn outputs(&self, hidden: Tensor<3>, batch: &LmBatch, tape: &mut Tape) -> Tensor<2> {
+        let [n, t, d] = hidden.dims();
+        if let Some(lora) = self.head_adapter() {
+            // A tape needs samples and positions apart: logits of positions without a target are computed too.
+            let logits = lora.forward(hidden, tape);
+            let vocabulary = logits.dims()[2];
+            return logits.reshape([n * t, vocabulary]).select(0, batch.places.clone());
+        }
+        self.vocabulary_product(hidden.reshape([n * t, d]).select(0, batch.places.clone()))
+    }
+
     fn head_adapter(&self) -> Option<&LoraLinear> {
         self.lm_head.as_ref().and_then(AdaptableLinear::adapter)
     }
@@ -96,8 +113,8 @@ impl CausalLm {
     /// Hidden states `[m, d]` to logits `[m, vocabulary]`.
     pub(crate) fn vocabulary_product(&self, hidden: Tensor<2>) -> Tensor<2> {
         match &self.lm_head {
-            Some(AdaptableLinear::Plain(head)) => head.forward(hidden),
             Some(AdaptableLinear::Lora(lora)) => lora.forward(hidden, &mut Tape::off()),
+            Some(head) => head.base().forward(hidden),
             None => hidden.matmul(self.decoder.embedding().transpose()),
         }
     }
@@ -107,15 +124,7 @@ impl Task for CausalLm {
     type Batch = LmBatch;
 
     fn forward(&self, batch: &LmBatch, tape: &mut Tape) -> Tensor<2> {
-        let hidden = self.decoder.forward(batch.tokens.clone(), tape);
-        let [n, t, d] = hidden.dims();
-        if let Some(lora) = self.head_adapter() {
-            // A tape needs samples and positions apart: logits of positions without a target are computed too.
-            let logits = lora.forward(hidden, tape);
-            let vocabulary = logits.dims()[2];
-            return logits.reshape([n * t, vocabulary]).select(0, batch.places.clone());
-        }
-        self.vocabulary_product(hidden.reshape([n * t, d]).select(0, batch.places.clone()))
+        self.outputs(self.decoder.forward(batch.tokens.clone(), tape), batch, tape)
     }
 
     fn loss(&self, outputs: Tensor<2>, batch: &LmBatch) -> Tensor<1> {
@@ -153,6 +162,11 @@ impl SampleModel for CausalLm {
 impl Adaptable for CausalLm {
     fn visit_layers(&mut self, visit: &mut dyn FnMut(&str, &mut AdaptableLinear)) {
         self.decoder.visit_layers("base_model.model.model.", visit);
+    }
+
+    fn part(&self, name: &str) -> Option<ModelPart> {
+        let last = format!("base_model.model.model.layers.{}.", self.decoder.config().layers - 1);
+        name.starts_with(&last).then_some(ModelPart::LastLayer)
     }
 
     fn is_tied(&self) -> bool {

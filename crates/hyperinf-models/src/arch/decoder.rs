@@ -44,9 +44,28 @@ impl Decoder {
     ///
     /// If a token is not in the vocabulary.
     pub fn forward(&self, tokens: Tensor<2, Int>, tape: &mut Tape) -> Tensor<3> {
-        let [_, t] = tokens.dims();
-        let device = tokens.device();
-        let mut x = self.embed_tokens.forward(tokens, tape);
+        let embedded = self.embed(tokens, tape);
+        self.forward_embedded(embedded, tape)
+    }
+
+    /// The embeddings `[n, t, d]` of tokens `[n, t]`.
+    ///
+    /// # Panics
+    ///
+    /// If a token is not in the vocabulary.
+    pub fn embed(&self, tokens: Tensor<2, Int>, tape: &mut Tape) -> Tensor<3> {
+        self.embed_tokens.forward(tokens, tape)
+    }
+
+    /// [`forward`](Self::forward) of embeddings `[n, t, d]`, which need not be those of tokens.
+    ///
+    /// # Panics
+    ///
+    /// If the last dimension is not `d`.
+    pub fn forward_embedded(&self, embedded: Tensor<3>, tape: &mut Tape) -> Tensor<3> {
+        let [_, t, _] = embedded.dims();
+        let device = embedded.device();
+        let mut x = embedded;
         let rotary = Rotary::new(&self.config.rotary, self.config.head_size, t, &device, x.dtype());
         let full = hidden_keys(t, None, &device);
         let mut banded = None;

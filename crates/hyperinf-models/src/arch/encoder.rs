@@ -65,7 +65,7 @@ impl Encoder {
         }
         let padding = batch.mask.clone().bool_not().reshape([n, 1, 1, t]);
         let through = |hidden, tape: &mut Tape| {
-            self.layers.iter().fold(hidden, |hidden, layer| layer.forward(hidden, &padding, tape))
+            self.layers.iter().fold(hidden, |hidden, layer| layer.forward(hidden, &padding, n, tape))
         };
         match self.config.norm {
             NormPlacement::Pre => ops::layer_norm(&self.norm, self.config.norm_epsilon, through(hidden, tape)),

@@ -1,3 +1,7 @@
+use burn::tensor::Tensor;
+use burn::tensor::activation::{gelu_approximate, relu, sigmoid};
+use hyperinf_ops as ops;
+
 use crate::ModelError;
 use crate::error::check;
 
@@ -134,21 +138,34 @@ pub enum Activation {
     Gelu,
     /// `x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))`.
     GeluTanh,
+    /// `x / (1 + e^(−1.702 x))`: CLIP.
+    QuickGelu,
     /// `max(x, 0)`.
     Relu,
 }
 
 impl Activation {
     /// The names that [`named`](Self::named) accepts.
-    pub const NAMES: [&'static str; 5] = ["gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "relu"];
+    pub const NAMES: [&'static str; 6] = ["gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "quick_gelu", "relu"];
 
     /// The activation with this name in the `hidden_act` of published configurations; `None` for other names.
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "gelu" => Some(Self::Gelu),
             "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Some(Self::GeluTanh),
+            "quick_gelu" => Some(Self::QuickGelu),
             "relu" => Some(Self::Relu),
             _ => None,
+        }
+    }
+
+    /// The activation of every entry.
+    pub(crate) fn apply(self, x: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Gelu => ops::gelu(x),
+            Self::GeluTanh => gelu_approximate(x),
+            Self::QuickGelu => x.clone() * sigmoid(x.mul_scalar(1.702)),
+            Self::Relu => relu(x),
         }
     }
 }

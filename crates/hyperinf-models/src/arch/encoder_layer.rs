@@ -1,13 +1,13 @@
 use burn::module::Module;
 use burn::nn::LayerNorm;
-use burn::tensor::activation::{gelu_approximate, relu};
 use burn::tensor::{Bool, Device, Tensor};
 use hyperinf_gradients::Tape;
 use hyperinf_ops as ops;
 
+use super::builder::Builder;
 use super::encoder::{norm, plain};
 use super::init::Init;
-use crate::{Activation, AdaptableLinear, EncoderConfig, NormPlacement};
+use crate::{Activation, AdaptableLinear, EncoderConfig, ModelError, NormPlacement};
 
 /// Attention and a feed-forward part, each with a residual connection and a normalisation.
 #[derive(Module, Debug)]
@@ -47,41 +47,67 @@ impl EncoderLayer {
         }
     }
 
-    /// `[n, t, d]` to the same shape; `padding` `[n, 1, 1, t]` is true for keys to be hidden.
-    pub(super) fn forward(&self, x: Tensor<3>, padding: &Tensor<4, Bool>, tape: &mut Tape) -> Tensor<3> {
+    /// A layer of a vision encoder, with its names in Hugging Face's checkpoints.
+    pub(super) fn build(builder: &mut Builder<'_>, name: &str, config: &EncoderConfig) -> Result<Self, ModelError> {
+        let (width, inner) = (config.width, config.feed_forward);
+        let attention_norm = builder.layer_norm(&format!("{name}.layer_norm1"), width, config.norm_epsilon)?;
+        let feed_forward_norm = builder.layer_norm(&format!("{name}.layer_norm2"), width, config.norm_epsilon)?;
+        let mut linear = |part: &str, d_input, d_output| {
+            builder.linear(&format!("{name}.{part}"), d_input, d_output, true).map(AdaptableLinear::Plain)
+        };
+        Ok(Self {
+            attention_norm,
+            q_proj: linear("self_attn.q_proj", width, width)?,
+            k_proj: linear("self_attn.k_proj", width, width)?,
+            v_proj: linear("self_attn.v_proj", width, width)?,
+            out_proj: linear("self_attn.out_proj", width, width)?,
+            feed_forward_norm,
+            fc1: linear("mlp.fc1", width, inner)?,
+            fc2: linear("mlp.fc2", inner, width)?,
+            heads: config.heads,
+            norm_epsilon: config.norm_epsilon,
+            norm: config.norm,
+            activation: config.activation,
+        })
+    }
+
+    /// `[rows, t, d]` to the same shape; `padding` `[rows, 1, 1, t]` is true for keys to be hidden. Rows belong to
+    /// `samples` samples, as many to each.
+    pub(super) fn forward(
+        &self,
+        x: Tensor<3>,
+        padding: &Tensor<4, Bool>,
+        samples: usize,
+        tape: &mut Tape,
+    ) -> Tensor<3> {
         let first = |x| ops::layer_norm(&self.attention_norm, self.norm_epsilon, x);
         let second = |x| ops::layer_norm(&self.feed_forward_norm, self.norm_epsilon, x);
         match self.norm {
             NormPlacement::Pre => {
-                let x = x.clone() + self.attention(first(x), padding, tape);
-                x.clone() + self.feed_forward(second(x), tape)
+                let x = x.clone() + self.attention(first(x), padding, samples, tape);
+                x.clone() + self.feed_forward(second(x), samples, tape)
             }
             NormPlacement::Post => {
-                let x = first(x.clone() + self.attention(x, padding, tape));
-                second(x.clone() + self.feed_forward(x, tape))
+                let x = first(x.clone() + self.attention(x, padding, samples, tape));
+                second(x.clone() + self.feed_forward(x, samples, tape))
             }
         }
     }
 
-    fn attention(&self, x: Tensor<3>, padding: &Tensor<4, Bool>, tape: &mut Tape) -> Tensor<3> {
+    fn attention(&self, x: Tensor<3>, padding: &Tensor<4, Bool>, samples: usize, tape: &mut Tape) -> Tensor<3> {
         let [n, t, d] = x.dims();
         let (heads, size) = (self.heads, d / self.heads);
         let split = |x: Tensor<3>| x.reshape([n, t, heads, size]).swap_dims(1, 2);
-        let query = split(self.q_proj.forward(x.clone(), tape));
-        let key = split(self.k_proj.forward(x.clone(), tape));
-        let value = split(self.v_proj.forward(x, tape));
+        let query = split(self.q_proj.forward_grouped(x.clone(), samples, tape));
+        let key = split(self.k_proj.forward_grouped(x.clone(), samples, tape));
+        let value = split(self.v_proj.forward_grouped(x, samples, tape));
         let mixed = ops::attention(query, key, value, padding.clone(), 1.0 / (size as f64).sqrt());
-        self.out_proj.forward(mixed.swap_dims(1, 2).reshape([n, t, d]), tape)
+        self.out_proj.forward_grouped(mixed.swap_dims(1, 2).reshape([n, t, d]), samples, tape)
     }
 
-    fn feed_forward(&self, x: Tensor<3>, tape: &mut Tape) -> Tensor<3> {
-        let inner = self.fc1.forward(x, tape);
-        let active = match self.activation {
-            Activation::Gelu => ops::gelu(inner),
-            Activation::GeluTanh => gelu_approximate(inner),
-            Activation::Relu => relu(inner),
-        };
-        self.fc2.forward(active, tape)
+    fn feed_forward(&self, x: Tensor<3>, samples: usize, tape: &mut Tape) -> Tensor<3> {
+        let inner = self.fc1.forward_grouped(x, samples, tape);
+        self.fc2.forward_grouped(self.activation.apply(inner), samples, tape)
     }
 
     /// The linear layers with their names in this module, in the order of use.

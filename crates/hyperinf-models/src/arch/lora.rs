@@ -85,6 +85,17 @@ pub struct LoraLinear {
     scale: f64,
     #[module(skip)]
     name: String,
+    #[module(skip)]
+    pub(super) recorded: Recorded,
+}
+
+/// The parts of a layer that leave a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Recorded {
+    /// The factors of its adapter, if it has one.
+    pub(crate) factors: bool,
+    /// Its own weight and bias.
+    pub(crate) weight: bool,
 }
 
 impl LoraLinear {
@@ -109,6 +120,7 @@ impl LoraLinear {
             dropout: DropoutConfig::new(config.dropout).init(),
             scale: config.scale(),
             name: name.into(),
+            recorded: Recorded { factors: true, weight: false },
         })
     }
 
@@ -127,7 +139,11 @@ impl LoraLinear {
         // The tape needs samples and positions apart, as `[n, t, d_input]`.
         let t = if R == 3 { dims[1] } else { 1 };
         let input = input.reshape([dims[0], t, dims[R - 1]]);
-        let base = ops::linear(&self.base, input.clone());
+        let base = if self.recorded.weight && tape.is_recording() {
+            tape.linear(&format!("{}.base_layer.weight", self.name), &self.base, input.clone())
+        } else {
+            ops::linear(&self.base, input.clone())
+        };
         // The input does not show whether this is training: a recording tape makes it differentiable in `valid()`
         // models too.
         let training = self.lora_a.weight.val().device().is_autodiff();
@@ -140,7 +156,7 @@ impl LoraLinear {
     }
 
     fn factor(&self, which: &str, layer: &Linear, input: Tensor<3>, tape: &mut Tape) -> Tensor<3> {
-        if tape.is_recording() {
+        if self.recorded.factors && tape.is_recording() {
             tape.linear(&format!("{}.{which}.weight", self.name), layer, input)
         } else {
             ops::linear(layer, input)

@@ -24,6 +24,22 @@ impl Fields {
         Self { path: path.to_owned(), prefix: "", map: Map::new() }
     }
 
+    /// No settings, as if an object were missing.
+    pub(crate) fn none(path: &Path, prefix: &'static str) -> Self {
+        Self { path: path.to_owned(), prefix, map: Map::new() }
+    }
+
+    /// These settings, and the defaults of absent ones.
+    #[must_use]
+    pub(crate) fn or(mut self, defaults: &[(&str, Value)]) -> Self {
+        for (name, value) in defaults {
+            if self.get(name).is_none() {
+                self.map.insert((*name).to_owned(), value.clone());
+            }
+        }
+        self
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -129,7 +129,7 @@ mod fetch {
     const ADAPTER: &str = "adapter_model.safetensors";
     const INDEX: &str = "model.safetensors.index.json";
     /// The files to download besides weights, where they exist.
-    const SMALL: [&str; 8] = [
+    const SMALL: [&str; 10] = [
         "config.json",
         "adapter_config.json",
         "tokenizer.json",
@@ -138,6 +138,8 @@ mod fetch {
         "added_tokens.json",
         "chat_template.jinja",
         "chat_template.json",
+        "additional_chat_templates/default.jinja",
+        "additional_chat_templates/tool_use.jinja",
     ];
 
     impl Hub {

@@ -16,9 +16,10 @@ use super::own_head::{self, OwnHead};
 use super::shards::Shards;
 use super::sizes;
 use super::tensors::{IgnoredTensors, check, fill, pull};
+use super::vision_language_config::{VisionFamily, text_fields, vision_language_config};
 use crate::{
-    CausalLm, Encoder, EncoderClassifier, EncoderFamily, HeadKind, LmHead, LoadError, RecordedLayers, load_gguf,
-    load_llama2c,
+    CausalLm, Encoder, EncoderClassifier, EncoderFamily, HeadKind, LmHead, LoadError, RecordedLayers, VisionLanguage,
+    load_gguf, load_llama2c,
 };
 
 /// A model with a report of its loading.
@@ -48,6 +49,8 @@ pub enum ModelKind {
     Encoder,
     /// A language model, for [`load_causal_lm`].
     CausalLm,
+    /// A language model that sees images, for [`load_vision_language`].
+    VisionLanguage,
 }
 
 /// The options of [`load_classifier`].
@@ -83,7 +86,8 @@ const ALL_HEADS: &[&str] = &["cls.", "lm_head.", "qa_outputs.", "score.", "class
 
 const ENCODERS: &[&str] = &["bert", "roberta", "xlm-roberta"];
 const DECODERS: &[&str] = &["llama", "mistral", "qwen2"];
-const ALL: &[&str] = &["bert", "roberta", "xlm-roberta", "llama", "mistral", "qwen2"];
+const VISION: &[&str] = &["llava", "idefics3", "smolvlm"];
+const ALL: &[&str] = &["bert", "roberta", "xlm-roberta", "llama", "mistral", "qwen2", "llava", "idefics3", "smolvlm"];
 
 /// Every layer has more, even where some are missing.
 const TENSORS_OF_A_LAYER: usize = 2;
@@ -91,6 +95,7 @@ const TENSORS_OF_A_LAYER: usize = 2;
 enum Family {
     Encoder(EncoderFamily),
     Decoder(DecoderFamily),
+    Vision(VisionFamily),
 }
 
 /// The kind of the model at a path.
@@ -105,6 +110,7 @@ pub fn model_kind(path: &Path) -> Result<ModelKind, LoadError> {
     Ok(match family(path, &settings(path)?)? {
         Family::Encoder(_) => ModelKind::Encoder,
         Family::Decoder(_) => ModelKind::CausalLm,
+        Family::Vision(_) => ModelKind::VisionLanguage,
     })
 }
 
@@ -220,6 +226,41 @@ pub fn load_causal_lm(path: &Path, device: &Device) -> Result<LoadedModel<Causal
     Ok(LoadedModel { model, report })
 }
 
+/// Loads a vision-language model from a folder: LLaVA with a CLIP encoder, Idefics3 or SmolVLM.
+///
+/// LLaVA's tensors may have the names of earlier libraries. Layers of its encoder behind the one whose output is used
+/// are loaded but not run; its last normalisation is ignored.
+///
+/// # Errors
+///
+/// As [`load_classifier`].
+pub fn load_vision_language(folder: &Path, device: &Device) -> Result<LoadedModel<VisionLanguage>, LoadError> {
+    let fields = settings(folder)?;
+    let Family::Vision(family) = family(folder, &fields)? else {
+        let (found, wanted) = (fields.text("model_type")?.unwrap_or_default(), "vision-language models are");
+        return Err(LoadError::ModelType { path: folder.to_owned(), found, wanted, known: VISION });
+    };
+    let mut shards = Shards::of_folder(folder)?;
+    let has_head = shards.names().any(|name| name.ends_with("lm_head.weight"));
+    let config = vision_language_config(&fields, family, has_head)?;
+    check_layers(&text_fields(&fields, family)?.0, config.text.layers, &shards)?;
+    if let Some(vision) = fields.within("vision_config", "vision_config.")? {
+        check_layers(&vision, config.vision.layers, &shards)?;
+    }
+    let prefixes: &[&str] = if config.head == LmHead::Tied { &["lm_head.", "language_model.lm_head."] } else { &[] };
+    let suffixes: &[&str] = match family {
+        VisionFamily::Llava => &["rotary_emb.inv_freq", "position_ids", "post_layernorm.weight", "post_layernorm.bias"],
+        VisionFamily::Idefics3 => &["rotary_emb.inv_freq", "position_ids"],
+    };
+    let ignored = IgnoredTensors { prefixes, suffixes };
+    check(&shards, folder, &sizes::of_vision_language(&config), &ignored)?;
+    let mut report = LoadReport::default();
+    let model = pull(&mut shards, folder, &ignored, &mut report, |weights| {
+        VisionLanguage::from_weights(config, device, weights)
+    })?;
+    Ok(LoadedModel { model, report })
+}
+
 pub(crate) fn is_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
@@ -254,6 +295,8 @@ fn family(path: &Path, fields: &Fields) -> Result<Family, LoadError> {
         "llama" => Family::Decoder(DecoderFamily::Llama),
         "mistral" => Family::Decoder(DecoderFamily::Mistral),
         "qwen2" => Family::Decoder(DecoderFamily::Qwen2),
+        "llava" => Family::Vision(VisionFamily::Llava),
+        "idefics3" | "smolvlm" => Family::Vision(VisionFamily::Idefics3),
         _ => {
             let wanted = "models that can be loaded are";
             return Err(LoadError::ModelType { path: path.to_owned(), found: name, wanted, known: ALL });
@@ -269,7 +312,7 @@ fn encoder_settings(folder: &Path) -> Result<(Fields, EncoderFamily), LoadError>
     let fields = settings(folder)?;
     match family(folder, &fields)? {
         Family::Encoder(family) => Ok((fields, family)),
-        Family::Decoder(_) => {
+        Family::Decoder(_) | Family::Vision(_) => {
             let found = fields.text("model_type")?.unwrap_or_default();
             let wanted = "classifiers are";
             Err(LoadError::ModelType { path: folder.to_owned(), found, wanted, known: ENCODERS })

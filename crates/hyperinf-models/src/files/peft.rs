@@ -21,8 +21,7 @@ pub(super) const A: &str = ".lora_A.weight";
 pub(super) const B: &str = ".lora_B.weight";
 const EMBEDDING_A: &str = ".lora_embedding_A";
 const EMBEDDING_B: &str = ".lora_embedding_B";
-/// The token embedding and the output layer of a language model.
-const EMBEDDING: &str = "model.embed_tokens";
+/// The output layer of a language model.
 const HEAD: &str = "lm_head";
 /// The modules next to the encoder or decoder that are trained as a whole.
 const HEADS: [&str; 2] = ["classifier", "score"];
@@ -124,23 +123,25 @@ impl Adapter {
     /// module to save belong to the shared one.
     fn tied<M: Adaptable>(
         &self,
-        model: M,
+        mut model: M,
         used: &mut Vec<String>,
     ) -> Result<(M, Option<BTreeMap<String, TensorData>>), LoadError> {
         if !model.is_tied() {
             return Ok((model, None));
         }
+        let Some((table, _)) = model.embedding() else { return Ok((model, None)) };
+        let table = without_prefix(table);
         let adapted = |module: &str, end: &str| self.tensors.contains_key(&format!("{PREFIX}{module}{end}"));
-        let both = [(EMBEDDING, EMBEDDING_A), (HEAD, A)].map(|(module, end)| adapted(module, end));
+        let both = [(table, EMBEDDING_A), (HEAD, A)].map(|(module, end)| adapted(module, end));
         if self.config.ensure_weight_tying && both.contains(&true) {
-            let names = vec![format!("{PREFIX}{EMBEDDING}{EMBEDDING_A}"), format!("{PREFIX}{HEAD}{A}")];
+            let names = vec![format!("{PREFIX}{table}{EMBEDDING_A}"), format!("{PREFIX}{HEAD}{A}")];
             return Err(LoadError::AdapterPart { what: "LoRA that is tied (`ensure_weight_tying`)", names });
         }
         let saved = |module: &str| self.config.modules_to_save.iter().any(|name| module.ends_with(name.as_str()));
-        if both[1] || ((saved(EMBEDDING) || saved(HEAD)) && !self.config.ensure_weight_tying) {
+        if both[1] || ((saved(table) || saved(HEAD)) && !self.config.ensure_weight_tying) {
             return Ok((model.untied(), None));
         }
-        let [embedding, head] = [EMBEDDING, HEAD].map(|module| format!("{PREFIX}{module}.weight"));
+        let [embedding, head] = [table, HEAD].map(|module| format!("{PREFIX}{module}.weight"));
         let Some(found) = self.tensors.get(&head) else { return Ok((model, None)) };
         used.push(head.clone());
         match self.tensors.get(&embedding) {

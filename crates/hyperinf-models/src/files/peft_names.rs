@@ -22,7 +22,20 @@ pub(super) fn standard(name: &str) -> String {
             name = format!("{layer}{end}");
         }
     }
-    format!("{PREFIX}{name}")
+    format!("{PREFIX}{}", of_llava(name))
+}
+
+/// Today's names of LLaVA's parts, instead of earlier ones.
+fn of_llava(name: String) -> String {
+    let renamed = [
+        ("language_model.model.", "model.language_model."),
+        ("language_model.lm_head.", "lm_head."),
+        ("model.vision_tower.vision_model.", "model.vision_tower."),
+        ("vision_tower.vision_model.", "model.vision_tower."),
+        ("multi_modal_projector.", "model.multi_modal_projector."),
+    ];
+    let found = renamed.iter().find_map(|(old, new)| name.strip_prefix(old).map(|rest| format!("{new}{rest}")));
+    found.unwrap_or(name)
 }
 
 /// What a tensor belongs to that is not supported.

@@ -25,6 +25,8 @@ const LONGEST: u64 = 100_000_000;
 pub(crate) struct Shards {
     files: Vec<(PathBuf, File)>,
     tensors: BTreeMap<String, Entry>,
+    /// The entries of the headers.
+    entries: BTreeMap<String, String>,
 }
 
 /// The place and type of a tensor.
@@ -74,7 +76,7 @@ impl Shards {
 
     /// The tensors in all of these files.
     pub(crate) fn open(paths: &[PathBuf]) -> Result<Self, LoadError> {
-        let mut shards = Self { files: Vec::new(), tensors: BTreeMap::new() };
+        let mut shards = Self { files: Vec::new(), tensors: BTreeMap::new(), entries: BTreeMap::new() };
         for path in paths {
             shards.add(path)?;
         }
@@ -113,6 +115,7 @@ impl Shards {
         if expected != length {
             return Err(short(expected));
         }
+        self.entries.extend(metadata.metadata().clone().into_iter().flatten());
         let index = self.files.len();
         for (name, info) in metadata.tensors() {
             let (from, to) = info.data_offsets;
@@ -135,6 +138,11 @@ impl Shards {
     /// The names of all tensors, sorted.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
+    }
+
+    /// An entry of the header.
+    pub(crate) fn metadata(&self, name: &str) -> Option<&str> {
+        self.entries.get(name).map(String::as_str)
     }
 
     /// The shape of a tensor.

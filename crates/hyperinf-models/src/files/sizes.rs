@@ -1,6 +1,9 @@
 //! The tensors that settings call for, compared with those of a file before any memory is taken for them.
 
-use crate::{AttentionBias, DecoderConfig, EncoderConfig, HeadKind, LmHead, ModelError};
+use crate::{
+    AttentionBias, ConnectorConfig, DecoderConfig, EncoderConfig, HeadKind, LmHead, ModelError, PixArtConfig,
+    VisionForm, VisionLanguageConfig,
+};
 
 /// One side of a tensor: the product of settings.
 #[derive(Clone)]
@@ -135,6 +138,59 @@ pub(super) fn of_decoder(config: &DecoderConfig, head: LmHead) -> Vec<Expected> 
     list.0
 }
 
+/// The tensors of a vision-language model.
+pub(super) fn of_vision_language(config: &VisionLanguageConfig) -> Vec<Expected> {
+    let [vision, connector, text] = config.parts();
+    let mut list = List(of_decoder(&config.text, config.head));
+    for tensor in &mut list.0 {
+        if let Some(rest) = tensor.name.strip_prefix("model.") {
+            tensor.name = format!("{text}{rest}");
+        }
+    }
+    let sizes = &config.vision;
+    let width = one("vision_config.hidden_size", sizes.width);
+    let inner = one("vision_config.intermediate_size", sizes.feed_forward);
+    let patch = one("vision_config.patch_size", sizes.patch_size);
+    let colours = one("vision_config.num_channels", sizes.channels);
+    let clip = matches!(sizes.form, VisionForm::Clip { .. });
+    let patches = format!("{vision}embeddings.patch_embedding");
+    list.add(format!("{patches}.weight"), [width.clone(), colours, patch.clone(), patch]);
+    let positions = one("patches of vision_config.image_size", sizes.positions());
+    list.add(format!("{vision}embeddings.position_embedding.weight"), [positions, width.clone()]);
+    if clip {
+        list.add(format!("{vision}embeddings.class_embedding"), [width.clone()]);
+        list.pair(format!("{vision}pre_layrnorm"), [width.clone()]);
+    } else {
+        list.add(format!("{patches}.bias"), [width.clone()]);
+        list.pair(format!("{vision}post_layernorm"), [width.clone()]);
+    }
+    for layer in 0..sizes.layers {
+        let name = |part: &str| format!("{vision}encoder.layers.{layer}.{part}");
+        for part in ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"] {
+            list.pair(name(part), [width.clone(), width.clone()]);
+        }
+        list.pair(name("layer_norm1"), [width.clone()]);
+        list.pair(name("layer_norm2"), [width.clone()]);
+        list.pair(name("mlp.fc1"), [inner.clone(), width.clone()]);
+        list.pair(name("mlp.fc2"), [width.clone(), inner.clone()]);
+    }
+    let output = one("text_config.hidden_size", config.text.width);
+    match config.connector {
+        ConnectorConfig::PixelShuffle { scale } => {
+            let scale = ("scale_factor", scale);
+            let input = Side(vec![("vision_config.hidden_size", sizes.width), scale, scale]);
+            list.add(format!("{connector}modality_projection.proj.weight"), [output, input]);
+        }
+        ConnectorConfig::Projector { bias, .. } => {
+            for (part, input) in [("linear_1", width), ("linear_2", output.clone())] {
+                let (name, sides) = (format!("{connector}{part}"), [output.clone(), input]);
+                if bias { list.pair(name, sides) } else { list.add(format!("{name}.weight"), sides) }
+            }
+        }
+    }
+    list.0
+}
+
 /// The name in `config.json` of a setting of [`EncoderConfig`] or [`DecoderConfig`], for errors.
 pub(super) fn in_config(name: &'static str) -> &'static str {
     match name {
@@ -149,6 +205,50 @@ pub(super) fn in_config(name: &'static str) -> &'static str {
         "base" => "rope_theta",
         other => other,
     }
+}
+
+/// The tensors of a PixArt transformer, with the names of `config.json` for its settings.
+pub(super) fn of_pixart(config: &PixArtConfig) -> Vec<Expected> {
+    let mut list = List(Vec::new());
+    let width = Side(vec![("num_attention_heads", config.heads), ("attention_head_dim", config.head_size)]);
+    let times = |factor: usize| {
+        let mut side = width.clone();
+        side.0.push(("factor", factor));
+        side
+    };
+    let patch = one("patch_size", config.patch);
+    let channels = one("in_channels", config.channels);
+    list.pair("pos_embed.proj".to_owned(), [width.clone(), channels, patch.clone(), patch.clone()]);
+    let text = one("caption_channels", config.text_width);
+    for (name, outputs, inputs) in [
+        ("adaln_single.emb.timestep_embedder.linear_1", width.clone(), one("channels of a timestep", 256)),
+        ("adaln_single.emb.timestep_embedder.linear_2", width.clone(), width.clone()),
+        ("adaln_single.linear", times(6), width.clone()),
+        ("caption_projection.linear_1", width.clone(), text),
+        ("caption_projection.linear_2", width.clone(), width.clone()),
+    ] {
+        list.pair(name.to_owned(), [outputs, inputs]);
+    }
+    for layer in 0..config.layers {
+        let name = |part: &str| format!("transformer_blocks.{layer}.{part}");
+        list.add(name("scale_shift_table"), [one("rows", 6), width.clone()]);
+        for attention in ["attn1", "attn2"] {
+            for part in ["to_q", "to_k", "to_v", "to_out.0"] {
+                let name = name(&format!("{attention}.{part}"));
+                list.add(format!("{name}.weight"), [width.clone(), width.clone()]);
+                if config.attention_bias || part == "to_out.0" {
+                    list.add(format!("{name}.bias"), [width.clone()]);
+                }
+            }
+        }
+        list.pair(name("ff.net.0.proj"), [times(4), width.clone()]);
+        list.pair(name("ff.net.2"), [width.clone(), times(4)]);
+    }
+    list.add("scale_shift_table".to_owned(), [one("rows", 2), width.clone()]);
+    let output =
+        Side(vec![("patch_size", config.patch), ("patch_size", config.patch), ("out_channels", config.out_channels)]);
+    list.pair("proj_out".to_owned(), [output, width]);
+    list.0
 }
 
 /// The name, value and range of a setting that was rejected.

@@ -92,6 +92,11 @@ pub(super) fn fill<M: CheckpointNames>(
     }
 }
 
+/// Matrices that are stored as they are.
+const TABLES: [&str; 3] = ["embed_tokens.weight", "position_embedding.weight", "scale_shift_table"];
+/// The convolution whose stride is its kernel, a linear layer here.
+const PATCHES: &str = "patch_embedding.weight";
+
 /// A model built by `make` from weights that it requests by name, in the layout of Burn's `Linear`.
 pub(super) fn pull<M>(
     shards: &mut Shards,
@@ -104,7 +109,7 @@ pub(super) fn pull<M>(
     let mut failed = None;
     let made = make(&mut |name, shape| {
         let layout = match shape {
-            [_, _] if !name.ends_with("embed_tokens.weight") => Layout::Transposed,
+            [_, _] if !TABLES.iter().any(|table| name.ends_with(table)) => Layout::Transposed,
             _ => Layout::Same,
         };
         let found = source.read(name, shape, layout).unwrap_or_else(|error| {
@@ -148,7 +153,12 @@ impl Source<'_> {
         if layout == Layout::Transposed {
             expected.reverse();
         }
-        let found = self.shards.shape(&stored).unwrap_or_default().to_vec();
+        let mut found = self.shards.shape(&stored).unwrap_or_default().to_vec();
+        if name.ends_with(PATCHES)
+            && let &[outputs, channels, height, width] = &found[..]
+        {
+            found = vec![outputs, channels * height * width];
+        }
         if found != expected {
             return Err(LoadError::TensorShape { path: self.path.to_owned(), name: stored, found, expected });
         }
@@ -181,8 +191,16 @@ fn stored_name(shards: &Shards, name: &str) -> Option<String> {
     spellings(name).into_iter().find(|name| shards.shape(name).is_some())
 }
 
+/// Today's beginnings of the names of LLaVA's parts, and earlier ones.
+const LLAVA: [(&str, &[&str]); 4] = [
+    ("model.language_model.", &["language_model.model."]),
+    ("lm_head.", &["language_model.lm_head."]),
+    ("model.vision_tower.", &["model.vision_tower.vision_model.", "vision_tower.vision_model."]),
+    ("model.multi_modal_projector.", &["multi_modal_projector."]),
+];
+
 /// The names that a parameter may have: with and without the model's prefix, and with the old names of BERT's
-/// normalisations.
+/// normalisations and of LLaVA's parts.
 fn spellings(name: &str) -> Vec<String> {
     let mut names = vec![name.to_owned()];
     let old = name.strip_suffix("LayerNorm.weight").map(|stem| format!("{stem}LayerNorm.gamma"));
@@ -192,5 +210,10 @@ fn spellings(name: &str) -> Vec<String> {
     };
     let without: Vec<String> = names.iter().filter_map(bare).collect();
     names.extend(without);
+    for (new, earlier) in LLAVA {
+        if let Some(rest) = name.strip_prefix(new) {
+            names.extend(earlier.iter().map(|old| format!("{old}{rest}")));
+        }
+    }
     names
 }

@@ -1,5 +1,5 @@
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 use tokenizers::{
@@ -87,7 +87,12 @@ impl TextTokenizer {
         let padding = file.get("padding").and_then(|padding| padding["pad_token"].as_str()).map(str::to_owned);
         class.rebuild(&path, &mut file, &outside, &mut notices)?;
         let own = added_tokens(&path, file.remove("added_tokens").unwrap_or_default())?;
-        let added = outside.added(&own, class)?;
+        let mut added = outside.added(&own, class)?;
+        if let Some(padding) =
+            padding.filter(|_| !added.named.contains_key("pad_token") && !config.is_null("pad_token"))
+        {
+            added.named.insert("pad_token".to_owned(), padding);
+        }
         let before: &[(u32, AddedToken)] = if class == Class::AsIs { &own } else { &[] };
         let mut tokenizer = guarded(|| build(file, before, &added.tokens))
             .map_err(|error| Box::new(error) as Failure)
@@ -104,9 +109,7 @@ impl TextTokenizer {
             let number = || outside.model.get(&format!("{name}_token_id")).and_then(token_number);
             text.and_then(|text| tokenizer.token_to_id(text)).or_else(number)
         };
-        let padding = padding.and_then(|text| tokenizer.token_to_id(&text));
-        let pad = if added.named.contains_key("pad_token") { token("pad") } else { padding.or_else(|| token("pad")) };
-        let special = SpecialTokens { bos: token("bos"), eos: token("eos"), pad };
+        let special = SpecialTokens { bos: token("bos"), eos: token("eos"), pad: token("pad") };
         ignored(&tokenizer, &outside, class, special, &mut notices)?;
         let inputs = config.get("model_input_names").and_then(Value::as_array);
         let segments = inputs.map_or(class.segments(), |names| names.iter().any(|name| name == "token_type_ids"));
@@ -114,7 +117,8 @@ impl TextTokenizer {
             special,
             add_bos: None,
             no_segments: !segments,
-            chat_template: chat_template(folder, Some(config))?,
+            chat_template: chat_template(folder, config)?,
+            named: Some(added.named.into_iter().collect()),
             file: Some(path),
             notices,
             config: config.map().clone(),
@@ -234,39 +238,44 @@ fn token_number(value: &Value) -> Option<u32> {
     value.as_u64().and_then(|number| u32::try_from(number).ok())
 }
 
-fn chat_template(folder: &Path, config: Option<&Fields>) -> Result<Option<ChatSource>, LoadError> {
-    let source = |file: &str, default: &str| Some(ChatSource { file: file.to_owned(), ..default.to_owned().into() });
-    let file = "chat_template.jinja";
-    let path = folder.join(file);
-    if path.exists() {
-        let read = |path: PathBuf| {
-            read_regular(&path)
-                .and_then(|bytes| String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)))
-                .map_err(|source| LoadError::File { path, source })
-        };
-        let default = read(path)?;
-        let path = folder.join("additional_chat_templates/tool_use.jinja");
-        let tool_use = if path.exists() { Some(read(path)?) } else { None };
-        return Ok(Some(ChatSource { file: file.to_owned(), default, tool_use }));
+/// The chat templates, as transformers finds them: files, or else the settings.
+fn chat_template(folder: &Path, config: &Fields) -> Result<Option<ChatSource>, LoadError> {
+    let source = |file: &str, default: Option<String>, tool_use| {
+        default.map(|default| ChatSource { file: file.to_owned(), default, tool_use })
+    };
+    let read = |name: &str| {
+        let path = folder.join(name);
+        if !path.exists() {
+            return Ok(None);
+        }
+        read_regular(&path)
+            .and_then(|bytes| String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)))
+            .map(Some)
+            .map_err(|source| LoadError::File { path, source })
+    };
+    let (file, folder_of_more) = ("chat_template.jinja", "additional_chat_templates");
+    let more = |name: &str| read(&format!("{folder_of_more}/{name}.jinja"));
+    let (alone, default, tool_use) = (read(file)?, more("default")?, more("tool_use")?);
+    match (alone, default, tool_use) {
+        (None, None, None) => {}
+        (alone, None, tool_use) => return Ok(source(file, alone, tool_use)),
+        (_, default, tool_use) => return Ok(source(&format!("{folder_of_more}/default.jinja"), default, tool_use)),
     }
-    let file = "tokenizer_config.json";
-    let Some(value) = config.and_then(|config| config.get("chat_template")) else {
+    let Some(value) = config.get("chat_template") else {
         let file = "chat_template.json";
         let path = folder.join(file);
-        if path.exists() {
-            let value: Value = read_json(&path)?;
-            return Ok(value.get("chat_template").and_then(Value::as_str).and_then(|text| source(file, text)));
-        }
-        return Ok(None);
+        let value: Value = if path.exists() { read_json(&path)? } else { Value::Null };
+        return Ok(source(file, text(value.get("chat_template")), None));
     };
-    // A list holds named templates; the one for conversations is `default`.
-    let Some(list) = value.as_array() else {
-        return Ok(value.as_str().and_then(|text| source(file, text)));
+    // Several templates have names; the one for conversations is `default`.
+    let named = |name: &str| match value {
+        Value::Array(list) => text(list.iter().find(|entry| entry["name"] == name)?.get("template")),
+        value => text(value.get(name)),
     };
-    let named = |name: &str| {
-        let entry = list.iter().find(|entry| entry.get("name").and_then(Value::as_str) == Some(name))?;
-        entry.get("template").and_then(Value::as_str).map(str::to_owned)
-    };
-    let tool_use = named("tool_use");
-    Ok(named("default").map(|default| ChatSource { file: file.to_owned(), default, tool_use }))
+    let default = text(Some(value)).or_else(|| named("default"));
+    Ok(source("tokenizer_config.json", default, named("tool_use")))
+}
+
+fn text(value: Option<&Value>) -> Option<String> {
+    value.and_then(Value::as_str).map(str::to_owned)
 }

@@ -128,14 +128,17 @@ pub(super) fn apply(machine: &Machine, name: &str, input: &Value, arguments: Arg
             let [length, kill_words, end, leeway] =
                 arguments.bind(name, 0, ["length", "killwords", "end", "leeway"])?;
             let (length, leeway) = (number(length.as_ref(), 255)?.max(0) as usize, number(leeway.as_ref(), 5)?.max(0));
-            let (text, end) = (soft_text(machine, input)?, optional_text(&end, "...")?);
-            let (count, ends) = (text.chars().count(), end.chars().count());
+            let (count, end) = (input.len()?, optional_text(&end, "...")?);
+            let ends = end.chars().count();
             if length < ends {
                 return fail("AssertionError: the length of `truncate` is less than that of its end");
             }
             if count <= length.saturating_add(leeway as usize) {
-                return Ok(Value::text(&text));
+                return Ok(input.clone());
             }
+            let Some(text) = input.as_text() else {
+                return fail(format!("`truncate` of a {} is not supported", input.type_name()));
+            };
             let mut kept: String = text.chars().take(length - ends).collect();
             if !kill_words.is_some_and(|kill| kill.truth()) {
                 kept.truncate(kept.rfind(' ').unwrap_or(kept.len()));

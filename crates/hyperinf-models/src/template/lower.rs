@@ -226,7 +226,12 @@ impl Lowering {
                 if !TESTS.contains(&test.name) {
                     return syntax(test.span(), format!("there is no test named `{}`", test.name));
                 }
-                if matches!(test.expr, ast::Expr::Test(_)) {
+                // Of a test with `is not`, too.
+                let tested = match &test.expr {
+                    ast::Expr::UnaryOp(unary) if matches!(unary.op, ast::UnaryOpKind::Not) => &unary.expr,
+                    other => other,
+                };
+                if matches!(tested, ast::Expr::Test(_)) {
                     return syntax(test.span(), "a test of a test is not supported");
                 }
                 let input = self.boxed(&test.expr)?;

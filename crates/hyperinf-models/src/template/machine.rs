@@ -288,17 +288,21 @@ impl Machine {
             LoopState { entries, index: Cell::new(0), depth, depth_of_values, changed: RefCell::new(None), again };
         let state = Rc::new(state);
         let name: Name = "loop".into();
+        // Jinja runs `else` unless an iteration came to its end: after a `break` in the first one as well.
+        let mut completed = false;
         for index in 0..count {
             state.index.set(index);
             let inner = Scope::new(Some(scope));
             inner.set(&name, Value::Loop(state.clone()));
             self.assign(&definition.target, state.entries[index].clone(), &inner)?;
-            if let Flow::Break = self.run(&definition.body, &inner, out)? {
-                return Ok(Flow::Next);
+            match self.run(&definition.body, &inner, out)? {
+                Flow::Break => break,
+                Flow::Continue => {}
+                Flow::Next => completed = true,
             }
             self.budget.steps(1)?;
         }
-        if count == 0 { self.run(&definition.otherwise, &Scope::new(Some(scope)), out) } else { Ok(Flow::Next) }
+        if completed { Ok(Flow::Next) } else { self.run(&definition.otherwise, &Scope::new(Some(scope)), out) }
     }
 
     pub(super) fn assign(&self, target: &Target, value: Value, scope: &Rc<Scope>) -> Outcome<()> {

@@ -34,6 +34,8 @@ pub(super) fn as_calls(source: &str) -> Option<(String, usize)> {
                 ended += 1;
                 result.push_str(&tag.replacen(word, "endcall", 1));
             }
+            // Jinja knows no such tag.
+            "raw" if kind == '%' && tag.ends_with("+%}") => result.push_str(&tag.replacen("raw", "raw_plus", 1)),
             "raw" if kind == '%' => {
                 result.push_str(tag);
                 // Jinja keeps the line end after `raw`, minijinja drops one.

@@ -225,6 +225,10 @@ impl Value {
                 (None, None, Some(value)) => Self::Float(value),
                 (None, None, None) => return fail(format!("the number {number} is not supported")),
             },
+            Json::Large(digits) => match digits.parse() {
+                Ok(value) => Self::Int(value),
+                Err(_) => return fail("whole numbers beyond 128 bits are not supported"),
+            },
             Json::String(text) => Self::text(text),
             Json::Array(entries) => {
                 let entries = entries.iter().map(|entry| Self::of_json(entry, budget));

@@ -52,8 +52,8 @@ pub(crate) struct ChatTemplate {
     file: String,
     default: Arc<Template>,
     tool_use: Option<Result<Arc<Template>, TemplateError>>,
-    /// The special tokens that exist.
-    special: Vec<(&'static str, Json)>,
+    /// The special tokens by name.
+    special: Vec<(String, Json)>,
     /// The limit that a rendering went over: the next ones fail at once, so that many rows take no longer than one.
     spent: Arc<OnceLock<TemplateError>>,
 }
@@ -61,8 +61,25 @@ pub(crate) struct ChatTemplate {
 /// A text that no conversation contains.
 const PLACEHOLDER: &str = "\u{e000}";
 
-/// Variables that transformers sets itself.
-const RESERVED: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
+/// Variables that transformers sets itself, and names that its function `apply_chat_template` takes for something else.
+const RESERVED: [&str; 16] = [
+    "messages",
+    "tools",
+    "documents",
+    "add_generation_prompt",
+    "chat_template",
+    "continue_final_message",
+    "conversation",
+    "max_length",
+    "padding",
+    "return_assistant_tokens_mask",
+    "return_dict",
+    "return_tensors",
+    "sanitize_control_tokens",
+    "tokenize",
+    "tokenizer_kwargs",
+    "truncation",
+];
 
 /// A conversation and its template.
 struct Writer<'a> {
@@ -72,7 +89,7 @@ struct Writer<'a> {
 }
 
 impl ChatTemplate {
-    pub(crate) fn new(source: &ChatSource, special: Vec<(&'static str, Json)>) -> Result<Self, TokenizeError> {
+    pub(crate) fn new(source: &ChatSource, special: Vec<(String, Json)>) -> Result<Self, TokenizeError> {
         let parse = |source: &str| Template::parse(source).map(Arc::new);
         let failed = |source_error| TokenizeError::ChatTemplate { file: source.file.clone(), source: source_error };
         Ok(Self {
@@ -132,7 +149,8 @@ impl Writer<'_> {
         let messages = Json::Array(messages.iter().map(Message::for_template).collect());
         let (prompt, nothing) = (Json::Bool(prompt), Json::Null);
         let conversation = self.conversation;
-        let mut variables: Vec<(&str, &Json)> = self.chat.special.iter().map(|(name, text)| (*name, text)).collect();
+        let mut variables: Vec<(&str, &Json)> =
+            self.chat.special.iter().map(|(name, text)| (name.as_str(), text)).collect();
         for (name, value) in &conversation.variables {
             if RESERVED.contains(&name.as_str()) {
                 return Err(TokenizeError::ReservedVariable { name: name.clone() });
@@ -260,7 +278,7 @@ impl Writer<'_> {
         }
         let unstable = || TokenizeError::UnstableTemplate { message };
         let mut others = messages.clone();
-        others[message] = Message::new("assistant", PLACEHOLDER);
+        others[message] = placeholder(&messages[message]);
         let other = self.render(&others, false).map_err(|_| unstable())?.text;
         if other.matches(PLACEHOLDER).count() != 1 {
             return Err(unstable());
@@ -277,6 +295,17 @@ impl Writer<'_> {
         };
         Ok(start.unwrap_or(content.start)..end)
     }
+}
+
+/// A message whose content has the form of another's: a text, or parts.
+fn placeholder(like: &Message) -> Message {
+    let text = |text: &str| Json::String(text.to_owned());
+    let part = Json::Object(vec![("type".to_owned(), text("text")), ("text".to_owned(), text(PLACEHOLDER))]);
+    let parts = matches!(like.get("content"), Some(Json::Array(_))).then(|| {
+        let pairs = [("role", text("assistant")), ("content", Json::Array(vec![part]))];
+        Message::from_json(&Json::Object(pairs.map(|(name, value)| (name.to_owned(), value)).into()))
+    });
+    parts.and_then(Result::ok).unwrap_or_else(|| Message::new("assistant", PLACEHOLDER))
 }
 
 /// The bytes of the longest common beginning, in whole characters.

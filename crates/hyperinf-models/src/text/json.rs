@@ -18,6 +18,8 @@ pub enum Json {
     Bool(bool),
     /// A number.
     Number(Number),
+    /// A whole number beyond 64 bits, by its digits; only [`Json::parse`] keeps them.
+    Large(String),
     /// A text.
     String(String),
     /// A list.
@@ -27,6 +29,39 @@ pub enum Json {
 }
 
 impl Json {
+    /// The value that a text holds, with its numbers as Python reads them.
+    ///
+    /// Through serde, whole numbers beyond 64 bits become floats, the last digit of a float may differ, and `-0` is a
+    /// float.
+    ///
+    /// # Errors
+    ///
+    /// If it is not JSON.
+    pub fn parse(text: &str) -> serde_json::Result<Self> {
+        let mut json: Self = serde_json::from_str(text)?;
+        json.restore(&mut numbers(text));
+        Ok(json)
+    }
+
+    /// Whether serde may read a number of this text, which is JSON, differently from [`Json::parse`].
+    pub fn is_delicate(text: &str) -> bool {
+        numbers(text).any(|number| number.len() > 15 || number == "-0" || number.contains(['e', 'E']))
+    }
+
+    /// Puts the numbers of the text, in order, into the places of those that were parsed.
+    fn restore<'a>(&mut self, numbers: &mut impl Iterator<Item = &'a str>) {
+        match self {
+            Self::Number(_) => {
+                if let Some(exact) = numbers.next().and_then(exact) {
+                    *self = exact;
+                }
+            }
+            Self::Array(values) => values.iter_mut().for_each(|value| value.restore(numbers)),
+            Self::Object(pairs) => pairs.iter_mut().for_each(|(_, value)| value.restore(numbers)),
+            Self::Null | Self::Bool(_) | Self::Large(_) | Self::String(_) => {}
+        }
+    }
+
     /// The value of a key; `None` without such a key, or if this is not an object.
     pub fn get(&self, key: &str) -> Option<&Json> {
         match self {
@@ -49,7 +84,7 @@ impl Json {
             Self::Null => "nothing",
             Self::Bool(_) => "a truth value",
             Self::Number(number) if number.is_f64() => "a number with a fraction",
-            Self::Number(_) => "a number",
+            Self::Number(_) | Self::Large(_) => "a number",
             Self::String(_) => "a text",
             Self::Array(_) => "a list",
             Self::Object(_) => "an object",
@@ -64,6 +99,7 @@ impl From<Json> for Value {
             Json::Null => Self::Null,
             Json::Bool(value) => Self::Bool(value),
             Json::Number(number) => Self::Number(number),
+            Json::Large(digits) => digits.parse::<f64>().map_or(Self::Null, Self::from),
             Json::String(text) => Self::String(text),
             Json::Array(values) => Self::Array(values.into_iter().map(Into::into).collect()),
             Json::Object(pairs) => {
@@ -92,6 +128,10 @@ impl Serialize for Json {
             Self::Null => serializer.serialize_unit(),
             Self::Bool(value) => serializer.serialize_bool(*value),
             Self::Number(number) => number.serialize(serializer),
+            Self::Large(digits) => match (digits.parse::<i128>(), digits.parse::<f64>()) {
+                (Ok(value), _) => serializer.serialize_i128(value),
+                (_, value) => serializer.serialize_f64(value.unwrap_or(f64::NAN)),
+            },
             Self::String(text) => serializer.serialize_str(text),
             Self::Array(values) => values.serialize(serializer),
             Self::Object(pairs) => {
@@ -167,4 +207,42 @@ impl<'de> Visitor<'de> for AnyJson {
             None => Ok(Json::Object(pairs)),
         }
     }
+}
+
+/// The numbers in a text that is JSON.
+fn numbers(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        loop {
+            rest = &rest[rest.find(|c: char| c == '"' || c == '-' || c.is_ascii_digit())?..];
+            if let Some(inside) = rest.strip_prefix('"') {
+                rest = &inside[string_length(inside)..];
+                continue;
+            }
+            let end = rest.find(|c: char| !matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E')).unwrap_or(rest.len());
+            let (number, after) = rest.split_at(end);
+            rest = after;
+            return Some(number);
+        }
+    })
+}
+
+/// The bytes of a string after its first quote, with the one that ends it.
+fn string_length(inside: &str) -> usize {
+    let mut escaped = false;
+    let end = inside.bytes().position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    });
+    end.map_or(inside.len(), |end| end + 1)
+}
+
+/// A number by its digits.
+fn exact(number: &str) -> Option<Json> {
+    if number.contains(['.', 'e', 'E']) {
+        return Number::from_f64(number.parse().ok()?).map(Json::Number);
+    }
+    let whole = number.parse::<i64>().map(Number::from).or_else(|_| number.parse::<u64>().map(Number::from));
+    Some(whole.map_or_else(|_| Json::Large(number.to_owned()), Json::Number))
 }

@@ -1,3 +1,5 @@
+mod images;
+
 use serde::de::{Deserialize, Deserializer, Error};
 
 use crate::Json;
@@ -58,7 +60,9 @@ pub enum MessageError {
         from: String,
     },
     /// A part of the content that is not a text.
-    #[error("part {part} of `content` is of type `{kind}`: only parts of type `text` are supported")]
+    #[error(
+        "part {part} of `content` is of type `{kind}`: only parts of type `text` are supported, and of type `image` where the model takes images"
+    )]
     Part {
         /// The part, from 0.
         part: usize,
@@ -120,6 +124,11 @@ impl Message {
     ///
     /// If it is not one.
     pub fn from_json(json: &Json) -> Result<Self, MessageError> {
+        Self::of_parts(json, &["text"])
+    }
+
+    /// The message of an object; parts of its content are of these types.
+    fn of_parts(json: &Json, kinds: &[&str]) -> Result<Self, MessageError> {
         let Json::Object(pairs) = json else {
             return Err(MessageError::NotObject { found: json.type_name() });
         };
@@ -138,7 +147,7 @@ impl Message {
         };
         match get("content") {
             Some(Json::String(_)) => {}
-            Some(Json::Array(parts)) => check_parts(parts)?,
+            Some(Json::Array(parts)) => check_parts(parts, kinds)?,
             Some(other) => return Err(wrong("content", other, "a text or a list of parts")),
             None if !has("content") && !has("value") && get("tool_calls").is_none() => {
                 return Err(MessageError::Missing { field: "content" });
@@ -186,9 +195,9 @@ impl Message {
         let mut fields = self.fields.clone();
         let names = ["reasoning_content", "thinking", "reasoning"];
         if let Some(thought) = names.iter().find_map(|name| self.get(name)) {
-            if self.get("thinking").is_none() {
-                fields.insert(0, ("thinking".to_owned(), thought.clone()));
-            }
+            // The first key, even if the message has one of its own.
+            let own = fields.iter().position(|(key, _)| key == "thinking").map(|at| fields.remove(at).1);
+            fields.insert(0, ("thinking".to_owned(), own.unwrap_or_else(|| thought.clone())));
             match fields.iter_mut().find(|(key, _)| key == names[0]) {
                 Some((_, value)) => *value = thought.clone(),
                 None => fields.push((names[0].to_owned(), thought.clone())),
@@ -224,16 +233,16 @@ fn share_gpt(fields: &mut [(String, Json)]) -> Result<(), MessageError> {
     Ok(())
 }
 
-fn check_parts(parts: &[Json]) -> Result<(), MessageError> {
+fn check_parts(parts: &[Json], kinds: &[&str]) -> Result<(), MessageError> {
     for (part, value) in parts.iter().enumerate() {
         let kind = match value.get("type") {
             Some(Json::String(kind)) => kind.clone(),
             _ => return Err(wrong(&format!("content[{part}]"), value, "an object with a `type`")),
         };
-        if kind != "text" {
+        if !kinds.contains(&kind.as_str()) {
             return Err(MessageError::Part { part, kind });
         }
-        if value.get("text").and_then(Json::as_str).is_none() {
+        if kind == "text" && value.get("text").and_then(Json::as_str).is_none() {
             let found = value.get("text").map_or("nothing", Json::type_name);
             return Err(MessageError::Type { field: format!("content[{part}].text"), found, expected: "a text" });
         }

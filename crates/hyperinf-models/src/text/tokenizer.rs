@@ -1,5 +1,4 @@
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::path::PathBuf;
 
 use tokenizers::utils::truncation::{TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings};
@@ -71,7 +70,7 @@ pub struct TextTokenizer {
     /// The tokens after a text for a language model.
     pub(super) suffix: Vec<u32>,
     pub(super) segments: bool,
-    chat: Option<ChatTemplate>,
+    pub(super) chat: Option<ChatTemplate>,
     growth: Growth,
     /// The file to name in errors.
     pub(super) file: Option<PathBuf>,
@@ -90,6 +89,8 @@ pub struct TokenizerSettings {
     pub no_segments: bool,
     /// The chat templates.
     pub chat_template: Option<ChatSource>,
+    /// The special tokens that chat templates get, by name; by default those of `special`.
+    pub named: Option<Vec<(String, String)>>,
     /// The file to name in errors.
     pub file: Option<PathBuf>,
     /// What was noticed when the files were read.
@@ -110,7 +111,7 @@ impl TextTokenizer {
         tokenizer.with_post_processor(None::<PostProcessorWrapper>);
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(TokenizeError::Tokenizer)?;
-        let TokenizerSettings { special, add_bos, no_segments, chat_template, file, notices, config } = settings;
+        let TokenizerSettings { special, add_bos, no_segments, chat_template, named, file, notices, config } = settings;
         let (mut prefix, suffix) = guarded(|| around(post_processor.as_ref())).map_err(panicked)??;
         match (add_bos, special.bos) {
             (Some(true), Some(bos)) => prefix = vec![bos],
@@ -119,11 +120,12 @@ impl TextTokenizer {
         }
         let template = chat_template.as_ref().map(|source| source.default.clone());
         let tool_use = chat_template.as_ref().and_then(|source| source.tool_use.clone());
-        let saved = Saved { config, template, tool_use };
         let tokens = [("bos_token", special.bos), ("eos_token", special.eos), ("pad_token", special.pad)];
-        let text_of = |(name, token): (_, Option<u32>)| Some((name, Json::String(tokenizer.id_to_token(token?)?)));
-        let texts = tokens.into_iter().filter_map(text_of).collect();
+        let text_of = |(name, token): (&str, Option<u32>)| Some((name.to_owned(), tokenizer.id_to_token(token?)?));
+        let texts = named.clone().unwrap_or_else(|| tokens.into_iter().filter_map(text_of).collect());
+        let texts = texts.into_iter().map(|(name, text)| (name, Json::String(text))).collect();
         let chat = chat_template.map(|source| ChatTemplate::new(&source, texts)).transpose()?;
+        let saved = Saved { config, template, tool_use, named };
         let growth = Growth::new(tokenizer.get_normalizer());
         let segments = !no_segments;
         Ok(Self { tokenizer, post_processor, special, prefix, suffix, segments, chat, growth, file, notices, saved })
@@ -237,12 +239,7 @@ impl TextTokenizer {
     /// If there is no template, it fails, or it is not clear what it writes for a message; if no message is scored; if
     /// there are too many tokens, or cutting leaves nothing to predict.
     pub fn chat(&self, conversation: &Conversation, limit: Limit) -> Result<TokenizedSample<LmSample>, TokenizeError> {
-        let template = self.chat.as_ref().ok_or(TokenizeError::NoChatTemplate)?;
-        let (text, spans) = template.conversation(conversation)?;
-        let encoding = self.encode(&text)?;
-        let covers = |span: &Range<usize>, (start, end): (usize, usize)| end > span.start && start < span.end;
-        let scored = encoding.get_offsets().iter().map(|&offsets| spans.iter().any(|span| covers(span, offsets)));
-        finish(encoding.get_ids().to_vec(), scored.collect(), limit)
+        self.chat_with_images(conversation, "", &[], limit)
     }
 
     /// A conversation as the chat template writes it; with `prompt`, up to where an answer would begin.
@@ -297,6 +294,11 @@ impl TextTokenizer {
         self.run(|| self.tokenizer.decode(tokens, false).map_err(TokenizeError::Tokenizer))
     }
 
+    /// A token as it is spelled in the vocabulary.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.tokenizer.id_to_token(id)
+    }
+
     /// The special tokens.
     pub fn special(&self) -> SpecialTokens {
         self.special
@@ -317,7 +319,7 @@ impl TextTokenizer {
         self.notices.push(notice);
     }
 
-    fn encode(&self, text: &str) -> Result<Encoding, TokenizeError> {
+    pub(super) fn encode(&self, text: &str) -> Result<Encoding, TokenizeError> {
         self.run(|| {
             self.growth.check(text)?;
             self.tokenizer.encode(text, false).map_err(TokenizeError::Tokenizer)
@@ -360,7 +362,7 @@ fn cut(tokens: usize, limit: Limit) -> Result<usize, TokenizeError> {
 }
 
 /// A sample within the limit. Its first token is not scored, because nothing comes before it.
-fn finish(
+pub(super) fn finish(
     mut tokens: Vec<u32>,
     mut scored: Vec<bool>,
     limit: Limit,

@@ -65,6 +65,26 @@ pub enum TokenizeError {
         /// How it failed; `None` if it writes the list as Python does.
         source: Option<TemplateError>,
     },
+    /// Not one mark of an image for each image.
+    #[error("the conversation has {marks} marks of images (`{mark}`) and {images} images")]
+    ImageMarks {
+        /// The mark.
+        mark: String,
+        /// The marks.
+        marks: usize,
+        /// The images.
+        images: usize,
+    },
+    /// Cutting would leave a part of an image.
+    #[error("cut to {limit} tokens, {left} of {tokens} image tokens are left: an image cannot be cut")]
+    ImageCut {
+        /// The limit.
+        limit: usize,
+        /// The image tokens within it.
+        left: usize,
+        /// All image tokens.
+        tokens: usize,
+    },
     /// A variable for the template that has a fixed meaning.
     #[error("`{name}` cannot be given to the chat template as a variable: it has a meaning of its own")]
     ReservedVariable {

@@ -13,6 +13,8 @@ pub(super) struct Saved {
     pub(super) template: Option<String>,
     /// The chat template of conversations with tools, if it is another.
     pub(super) tool_use: Option<String>,
+    /// The special tokens by name, if they are known.
+    pub(super) named: Option<Vec<(String, String)>>,
 }
 
 /// The files of a tokenizer's folder, in the order in which [`TextTokenizer::to_files`] gives them.
@@ -45,10 +47,15 @@ impl TextTokenizer {
         DROPPED.iter().for_each(|name| drop(config.remove(*name)));
         config.insert("tokenizer_class".to_owned(), json!("PreTrainedTokenizerFast"));
         let special = self.special();
-        for (name, token) in [("bos", special.bos), ("eos", special.eos), ("pad", special.pad)] {
-            let value = token.and_then(|token| self.tokenizer.id_to_token(token));
-            config.insert(format!("{name}_token"), value.map_or(Value::Null, Value::String));
+        let read = self.chat_variables().unwrap_or_default();
+        for (name, token) in [("bos_token", special.bos), ("eos_token", special.eos), ("pad_token", special.pad)] {
+            // A template that had no such token must not get one.
+            let known = self.saved.named.is_none() || !read.contains(name);
+            let value = token.filter(|_| known).and_then(|token| self.tokenizer.id_to_token(token));
+            config.insert(name.to_owned(), value.map_or(Value::Null, Value::String));
         }
+        let named = self.saved.named.iter().flatten().filter(|(name, _)| name.ends_with("_token"));
+        config.extend(named.map(|(name, text)| (name.clone(), json!(text))));
         if !self.segments {
             config.insert("model_input_names".to_owned(), json!(["input_ids", "attention_mask"]));
         }

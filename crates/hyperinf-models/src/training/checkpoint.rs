@@ -21,9 +21,9 @@ use super::finetune::{BestState, Evaluation};
 use super::fingerprint::Fingerprint;
 use super::optimizer::on_device;
 use super::train::State;
-use crate::ModelError;
 use crate::files::weights::{Selection, read, write};
 use crate::files::whole::{remove_partial, write_whole};
+use crate::{ModelError, read_regular};
 
 /// Where and how often a training run is saved.
 ///
@@ -167,7 +167,7 @@ impl Checkpoints {
     fn newest(&self) -> Result<(FoundCheckpoints, Option<Stored>), ModelError> {
         let mut found = FoundCheckpoints::default();
         for (step, path) in self.list()?.into_iter().rev() {
-            let reason = match fs::read(&path).map_err(|e| e.to_string()).and_then(|bytes| parse(&bytes)) {
+            let reason = match read_regular(&path).map_err(|e| e.to_string()).and_then(|bytes| parse(&bytes)) {
                 Ok(stored) => {
                     found.newest = Some((step, path));
                     return Ok((found, Some(stored)));
@@ -231,6 +231,13 @@ impl Checkpoints {
         found.sort();
         Ok(found)
     }
+}
+
+/// Whether a path has the name of a file that [`Checkpoints`] write: a checkpoint, whole, half-written or set aside.
+pub fn is_checkpoint(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let step = name.trim_start_matches('.').strip_prefix("step-");
+    step.is_some_and(|step| [".safetensors", ".damaged", ".partial"].iter().any(|ending| step.ends_with(ending)))
 }
 
 /// A checkpoint and the run that it belongs to.

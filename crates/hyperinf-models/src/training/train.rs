@@ -155,7 +155,11 @@ pub(crate) struct State<M> {
 
 impl<M: Module> State<M> {
     pub(crate) fn new(module: M, config: &TrainConfig) -> Self {
-        Self { module: module.train(), optimizer: Optimizer::new(config.weight_decay), step: 0 }
+        Self::of(module, config.weight_decay)
+    }
+
+    pub(crate) fn of(module: M, weight_decay: f32) -> Self {
+        Self { module: module.train(), optimizer: Optimizer::new(weight_decay), step: 0 }
     }
 }
 
@@ -267,7 +271,7 @@ fn epoch_batches(lengths: &[usize], config: &TrainConfig, rng: &mut impl Rng) ->
     batches
 }
 
-fn read_scalar(value: Tensor<1>) -> Result<f64, ModelError> {
+pub(crate) fn read_scalar(value: Tensor<1>) -> Result<f64, ModelError> {
     let data = value.without_autodiff().try_into_data().map_err(|e| ModelError::Read(e.to_string()))?;
     data.iter::<f64>().next().ok_or(ModelError::Empty { what: "losses in a batch" })
 }

@@ -1,4 +1,4 @@
-use super::math::normal;
+use super::math::{normal, sigmoid};
 use super::{Rows, part};
 
 /// `x Φ(x)`; a row is one element.
@@ -30,6 +30,44 @@ impl Rows for GeluGradient<'_> {
         for (g, &x) in out.iter_mut().zip(x) {
             let (distribution, bell) = normal(x);
             *g *= distribution + x * (bell * DENSITY);
+        }
+    }
+}
+
+/// `2 √(2/π)` and `2 √(2/π) · 0.044715`: with them `tanh` becomes a sigmoid.
+const SLOPE: f32 = 1.595_769;
+const CUBIC: f32 = 0.071_354_816;
+
+/// `x σ(2 √(2/π) (x + 0.044715 x³))`; a row is one element.
+pub(crate) struct GeluTanh<'a> {
+    pub x: &'a [f32],
+}
+
+impl Rows for GeluTanh<'_> {
+    #[inline(always)]
+    fn fill(&self, first: usize, out: &mut [f32]) {
+        let x = part(self.x, first, 1, out.len());
+        for (y, &x) in out.iter_mut().zip(x) {
+            *y = x * sigmoid(x * (SLOPE + CUBIC * x * x));
+        }
+    }
+}
+
+/// The output gradient, multiplied in place by the derivative of [`GeluTanh`].
+pub(crate) struct GeluTanhGradient<'a> {
+    pub x: &'a [f32],
+}
+
+impl Rows for GeluTanhGradient<'_> {
+    #[inline(always)]
+    fn fill(&self, first: usize, out: &mut [f32]) {
+        let x = part(self.x, first, 1, out.len());
+        for (g, &x) in out.iter_mut().zip(x) {
+            // Beyond, the derivative is 0 or 1, and the cube of a large number would be infinite.
+            let x = if x < -20.0 { -20.0 } else { x };
+            let x = if x > 20.0 { 20.0 } else { x };
+            let s = sigmoid(x * (SLOPE + CUBIC * x * x));
+            *g *= s + s * (1.0 - s) * x * (SLOPE + 3.0 * CUBIC * x * x);
         }
     }
 }

@@ -250,6 +250,11 @@ impl GradientWriter {
         Ok(())
     }
 
+    /// Whether the file is there already: an earlier run with the same key has placed it.
+    pub fn is_placed(&self, path: &Path) -> bool {
+        self.placed && path == self.path
+    }
+
     /// Moves the whole file to its final place, and its journal next to it: a hidden file `.NAME.done`.
     ///
     /// # Errors
@@ -261,7 +266,7 @@ impl GradientWriter {
             let message = format!("the gradients of {missing} of {} samples are missing", self.losses.len());
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
-        if self.placed && path == self.path {
+        if self.is_placed(path) {
             return Ok(());
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy();

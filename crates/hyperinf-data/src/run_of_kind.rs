@@ -1,0 +1,134 @@
+//! [`Run`]s of one kind of model.
+
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+use hyperinf_gradients::Target;
+use hyperinf_models::{Adapter, RecordedParts, record};
+use hyperinf_scoring::{Amount, Set};
+use hyperinf_store::{GradientPair, GradientWriter, OutputFolder, RunKey};
+
+use crate::RunError;
+use crate::dataset::Dataset;
+use crate::event::{Event, Purpose, warn_of};
+use crate::gradients::Extractor;
+use crate::influence::{Influence, Rows};
+use crate::kind::{Kind, Prepared};
+use crate::large_blocks::LargeBlocks;
+use crate::model_files::ModelFiles;
+use crate::prediction::{Prediction, predict};
+use crate::run::{GRADIENT_FILES, Run, unchanged};
+use crate::samples::{Samples, notify};
+use crate::scored::{ModelSamples, Scored};
+use crate::selected::check_amount;
+
+/// The generation of per-sample gradients: another one where the same program version would write other numbers.
+const GENERATION: &str = "1";
+
+/// [`Run::influence`] of one kind of model.
+pub(crate) fn influence<K: Kind>(
+    run: &Run,
+    files: ModelFiles,
+    folder: OutputFolder,
+    amount: Option<Amount>,
+    device: &Device,
+    observe: &mut dyn FnMut(Event),
+) -> Result<Influence, RunError> {
+    K::check_estimate(run.estimate)?;
+    let read = |set, path: &PathBuf| {
+        unchanged(path, || Dataset::<K::Content>::read(set, path, &run.read).map_err(RunError::of_rows(set, path)))
+    };
+    let (train, query) = (read(Set::Train, &run.train)?, read(Set::Query, &run.query)?);
+    check_amount(amount, train.rows.len())?;
+    let adapter = match (&files.adapter, run.layers) {
+        (Some(from), _) => Some(Adapter::read(from).map_err(files.of_adapter())?),
+        (None, RecordedParts::Connector | RecordedParts::LastLayer) => None,
+        (None, RecordedParts::Adapters | RecordedParts::ConnectorAndAdapters) => {
+            return Err(RunError::NoAdapter { model: run.model.clone() });
+        }
+    };
+    let adapter = adapter.map(|mut adapter| {
+        // Nothing is trained any more.
+        adapter.config.lora.dropout = 0.0;
+        adapter
+    });
+    let mut prepared = K::load(&files, adapter.as_ref(), &train, device)?;
+    if run.layers != RecordedParts::Adapters {
+        prepared.model = record(prepared.model, run.layers)?;
+        K::changed(&mut prepared, &files)?;
+    }
+    files.check_unchanged()?;
+    prepared.notify_of_tokenizer(observe);
+    let limit = run.length.limit::<K>(&prepared.model, files.note().map(|note| note.max_length))?;
+    let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
+    let (mut train, query) = (samples(train)?, samples(query)?);
+    notify(&prepared.processor, &train, observe);
+    notify(&prepared.processor, &query, observe);
+    let Prepared { model, processor } = prepared;
+    let device_name = if run.device_name.is_empty() { format!("{device:?}") } else { run.device_name.clone() };
+    let mut key = RunKey::from([
+        ("program", format!("{}/{GENERATION}", env!("CARGO_PKG_VERSION"))),
+        ("model, adapter and tokenizer", files.fingerprint()),
+        ("device", device_name),
+        ("batch size", run.batch_size.to_string()),
+        ("maximum length", limit.tokens().to_string()),
+    ]);
+    if run.layers != RecordedParts::Adapters {
+        let LargeBlocks { above, rank, seed } = run.large_blocks;
+        let parts = format!("{}, blocks above {above} at rank {rank}, seed {seed}", run.layers.name());
+        key.0.insert("layers".to_owned(), parts);
+    }
+    let extractor = Extractor::<K> { run, model: &model, key };
+    extractor.check_memory(&train, &query, device)?;
+    let projected = extractor.large_blocks(&train)?;
+    let gradients = [
+        extractor.write(GRADIENT_FILES[0], Target::Loss, &train, observe)?,
+        extractor.write(GRADIENT_FILES[1], Target::Measure, &query, observe)?,
+    ];
+    let mut pair = GradientPair::open(gradients[0].path(), gradients[1].path())?;
+    pair.memory = run.memory;
+    let labels = K::labels(&processor).cloned();
+    let [train_writer, query_writer] = &gradients;
+    let of_train = predictions::<K>(run, &model, &train, train_writer, observe)?;
+    let of_query = predictions::<K>(run, &model, &query, query_writer, observe)?;
+    let model = ModelSamples::<K> { model, samples: std::mem::take(&mut train.samples) };
+    let Scored { attribution, repeats, known } = Scored::new(run, &mut pair, &model, device, observe)?;
+    let (train, query) = (Rows::new(train, of_train), Rows::new(query, of_query));
+    warn_of(&train.quality(labels.as_ref()), &train.data.path, Purpose::Scores, observe);
+    Ok(Influence {
+        kind: K::NAME,
+        train,
+        query,
+        attribution,
+        repeats,
+        estimate: run.estimate,
+        layers: run.layers,
+        projected: (!projected.is_empty()).then_some((projected, run.large_blocks.rank)),
+        known,
+        labels,
+        max_length: limit.tokens(),
+        pair,
+        files,
+        query_mode: run.options.query,
+        rank_by: run.rank_by,
+        gradients,
+        _folder: folder,
+        model: Box::new(model),
+    })
+}
+
+/// What the model predicts for samples; where the losses do not say it, the model runs again, without gradients.
+fn predictions<K: Kind>(
+    run: &Run,
+    model: &K::Model,
+    set: &Samples<K>,
+    gradients: &GradientWriter,
+    observe: &mut dyn FnMut(Event),
+) -> Result<Vec<Prediction>, RunError> {
+    let losses = gradients.losses().iter().copied().flatten();
+    let of_losses = set.samples.iter().zip(losses).map(|(sample, loss)| K::prediction_of_loss(model, sample, loss));
+    match of_losses.collect::<Option<Vec<_>>>() {
+        Some(predictions) => Ok(predictions),
+        None => predict(model, set, &(0..set.samples.len()).collect::<Vec<_>>(), run.batch_size, observe),
+    }
+}

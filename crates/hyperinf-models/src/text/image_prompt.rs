@@ -1,0 +1,85 @@
+//! Prompts with images.
+
+use std::ops::Range;
+
+use super::tokenizer::finish;
+use crate::{
+    ConnectorConfig, Conversation, Limit, LmSample, TextTokenizer, TokenizeError, TokenizedSample, VisionLanguageConfig,
+};
+
+impl VisionLanguageConfig {
+    /// What takes the place of an image's mark in a prompt, as transformers' processors write it: for LLaVA the mark as
+    /// often as an image has vectors; for Idefics3 and SmolVLM that of each tile with its row and column, and at last
+    /// that of the whole image. No rows and columns: the image is one tile.
+    pub fn image_text(&self, mark: &str, rows: usize, columns: usize) -> String {
+        let vectors = mark.repeat(self.vectors());
+        match self.connector {
+            ConnectorConfig::Projector { .. } => vectors,
+            ConnectorConfig::PixelShuffle { .. } => {
+                const FAKE: &str = "<fake_token_around_image>";
+                let mut text = String::new();
+                for row in 1..=rows {
+                    for column in 1..=columns {
+                        text += &format!("{FAKE}<row_{row}_col_{column}>{vectors}");
+                    }
+                    text += "\n";
+                }
+                let before = if rows * columns > 0 { "\n" } else { "" };
+                text + &format!("{before}{FAKE}<global-img>{vectors}{FAKE}")
+            }
+        }
+    }
+}
+
+impl TextTokenizer {
+    /// [`chat`](Self::chat) with images: each `mark` that the template writes is replaced by the text of its image,
+    /// see [`VisionLanguageConfig::image_text`].
+    ///
+    /// # Errors
+    ///
+    /// As [`chat`](Self::chat); if there is not one mark for each image, or an image would be cut.
+    pub fn chat_with_images(
+        &self,
+        conversation: &Conversation,
+        mark: &str,
+        images: &[String],
+        limit: Limit,
+    ) -> Result<TokenizedSample<LmSample>, TokenizeError> {
+        let template = self.chat.as_ref().ok_or(TokenizeError::NoChatTemplate)?;
+        let (text, spans) = template.conversation(conversation)?;
+        let (text, spans) = if mark.is_empty() { (text, spans) } else { expanded(&text, &spans, mark, images)? };
+        let encoding = self.encode(&text)?;
+        let covers = |span: &Range<usize>, (start, end): (usize, usize)| end > span.start && start < span.end;
+        let scored = encoding.get_offsets().iter().map(|&offsets| spans.iter().any(|span| covers(span, offsets)));
+        let found = finish(encoding.get_ids().to_vec(), scored.collect(), limit)?;
+        let token = self.tokenizer.token_to_id(mark);
+        let count = |tokens: &[u32]| tokens.iter().filter(|id| Some(**id) == token).count();
+        let (left, tokens) = (count(&found.sample.tokens), count(encoding.get_ids()));
+        if left == tokens { Ok(found) } else { Err(TokenizeError::ImageCut { limit: limit.tokens(), left, tokens }) }
+    }
+}
+
+/// The text with its marks replaced, and the byte ranges where they are now.
+fn expanded(
+    text: &str,
+    spans: &[Range<usize>],
+    mark: &str,
+    images: &[String],
+) -> Result<(String, Vec<Range<usize>>), TokenizeError> {
+    let marks: Vec<usize> = text.match_indices(mark).map(|(at, _)| at).collect();
+    if marks.len() != images.len() {
+        return Err(TokenizeError::ImageMarks { mark: mark.to_owned(), marks: marks.len(), images: images.len() });
+    }
+    let (mut new, mut from) = (String::new(), 0);
+    for (at, image) in marks.iter().zip(images) {
+        new += &text[from..*at];
+        new += image;
+        from = at + mark.len();
+    }
+    new += &text[from..];
+    let moved = |place: usize| {
+        let before = marks.iter().zip(images).take_while(|(at, _)| **at < place);
+        before.fold(place, |place, (_, image)| place + image.len() - mark.len())
+    };
+    Ok((new, spans.iter().map(|span| moved(span.start)..moved(span.end)).collect()))
+}

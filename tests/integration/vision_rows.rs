@@ -1,0 +1,181 @@
+//! Runs over rows with images.
+
+use std::path::{Path, PathBuf};
+
+use hyperinf::data::{Finetune, LargeBlocks, Recipe, Run, RunError};
+use hyperinf::models::{
+    Adapter, Conversation, ImageProcessor, Limit, Message, Picture, PictureLimits, RecordedParts, TextTokenizer,
+    load_vision_language,
+};
+use hyperinf_tests::compare::assert_close;
+use hyperinf_tests::{devices, fixtures};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const MODELS: [&str; 2] = ["llava", "smolvlm"];
+
+fn folder(name: &str) -> PathBuf {
+    fixtures::path(&format!("vision/{name}"))
+}
+
+/// Conversations with the tokens of transformers' processors.
+fn prompts(model: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(folder(model).join("prompts.json")).expect("the model has prompts");
+    serde_json::from_str(&text).expect("it is JSON")
+}
+
+#[test]
+fn prompts_with_images_have_the_tokens_of_transformers() {
+    let (_, device) = devices().remove(0);
+    for name in MODELS {
+        let tokenizer = TextTokenizer::read(&folder(name)).expect("a valid tokenizer");
+        let model = load_vision_language(&folder(name), &device).expect("a valid model").model;
+        let mark = tokenizer.token(model.config().image_token).expect("it is in the vocabulary");
+        for case in prompts(name) {
+            let message = |value: &Value| {
+                let value = serde_json::from_value(value.clone()).expect("it is JSON");
+                Message::with_images(&value).expect("it is a message").0
+            };
+            let messages: Vec<Message> = case["messages"].as_array().expect("a list").iter().map(message).collect();
+            let grids: Vec<[usize; 2]> = serde_json::from_value(case["grids"].clone()).expect("pairs");
+            let images: Vec<String> =
+                grids.iter().map(|[rows, columns]| model.config().image_text(&mark, *rows, *columns)).collect();
+            let conversation = Conversation::from(messages);
+            let found = tokenizer.chat_with_images(&conversation, &mark, &images, Limit::Refuse(1000));
+            let found = found.unwrap_or_else(|error| panic!("{name}: {error}")).sample;
+            assert_eq!(json!(found.tokens), case["ids"], "{name}");
+            assert_eq!(json!(found.scored), case["scored"], "{name}");
+            let fewer = tokenizer.chat_with_images(&conversation, &mark, &["".to_owned()], Limit::Refuse(1000));
+            assert_eq!(fewer.is_ok(), images.len() == 1);
+            if !images.is_empty() {
+                tokenizer.chat_with_images(&conversation, &mark, &images, Limit::Cut(12)).expect_err("images are cut");
+            }
+        }
+    }
+}
+
+#[test]
+fn pictures_have_the_pixels_of_transformers() {
+    for name in MODELS {
+        let processor = ImageProcessor::load(&folder(name)).expect("valid settings");
+        let expected = fixtures::load(&format!("vision/{name}/processed.safetensors"));
+        for (number, case) in prompts(name).iter().enumerate() {
+            let Some(expected) = expected.get(&format!("pixels.{number}")) else { continue };
+            let mut found = Vec::new();
+            for (place, grid) in case["grids"].as_array().expect("a list").iter().enumerate() {
+                let path = folder(name).join(format!("picture{number}{place}.png"));
+                let picture = Picture::decode(&std::fs::read(path).expect("it is there"), &PictureLimits::default());
+                let processed = processor.process(&picture.expect("a PNG")).expect("it is small");
+                assert_eq!(json!([processed.rows, processed.columns]), *grid, "{name}");
+                found.extend(processed.tiles.into_iter().flat_map(|tile| tile.values).map(f64::from));
+            }
+            assert_close(&format!("{name}, {number}"), &found, &expected.values, 1e-6);
+        }
+    }
+}
+
+/// Rows with no, one and two images.
+fn rows(folder: &TempDir, model: &str) -> PathBuf {
+    let path = folder.path().join("rows.jsonl");
+    let picture = |name: &str| self::folder(model).join(name).display().to_string();
+    let question = |images: &[&str], text: &str, answer: &str| {
+        let images: Vec<String> = images.iter().map(|name| picture(name)).collect();
+        json!({"images": images, "prompt": text, "completion": answer}).to_string()
+    };
+    let rows = [
+        question(&["picture00.png"], "Where is the boat?", "On the river."),
+        question(&["picture10.png", "picture11.png"], "Is the fox cold?", "No, the fox is slow."),
+        question(&[], "7 apples?", "No fruit."),
+        question(&["picture11.png"], "Is it slow?", "The story was slow."),
+    ];
+    std::fs::write(&path, rows.join("\n") + "\n").expect("it can be written");
+    path
+}
+
+fn finetune(model: &str, rows: &Path, out: &Path, targets: &[&str]) {
+    let run = Finetune {
+        model: folder(model).display().to_string(),
+        train: rows.to_owned(),
+        out: out.to_owned(),
+        targets: targets.iter().map(|target| (*target).to_owned()).collect(),
+        recipe: Recipe { epochs: Some(2), ..Recipe::default() },
+        ..Finetune::default()
+    };
+    let (_, device) = devices().remove(0);
+    let done = run.run(&device, &mut |_| ()).unwrap_or_else(|error| panic!("{model}: {error:?}"));
+    assert_eq!(done.rows, 4);
+}
+
+fn run(model: &str, rows: &Path, out: &Path) -> Run {
+    Run {
+        model: folder(model).display().to_string(),
+        train: rows.to_owned(),
+        query: rows.to_owned(),
+        out: out.to_owned(),
+        ..Run::default()
+    }
+}
+
+fn stored_features(out: &Path) -> usize {
+    let count = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().count();
+    let folders = std::fs::read_dir(out.join(".features")).into_iter().flatten().flatten();
+    folders.map(|folder| count(folder.path())).sum()
+}
+
+#[test]
+fn rows_with_images_become_scores() {
+    let (_, device) = devices().remove(0);
+    for model in MODELS {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (rows, adapter, out) = (rows(&folder, model), folder.path().join("adapter"), folder.path().join("out"));
+        finetune(model, &rows, &adapter, &[]);
+        let names: Vec<String> = Adapter::read(&adapter).expect("it was written").tensors.into_keys().collect();
+        assert!(names.iter().all(|name| !name.contains("vision")) && names.len() == 8, "{model}: {names:?}");
+        assert_eq!(stored_features(&adapter), 3, "{model}");
+        let run = Run { adapter: Some(adapter), ..run(model, &rows, &out) };
+        let found = run.attribute(&device, &mut |_| ()).unwrap_or_else(|error| panic!("{model}: {error:?}"));
+        assert_eq!(stored_features(&out), 3, "{model}");
+        for (row, scores) in found.attribution.scores.rows.iter().enumerate() {
+            assert!(scores[row] > 0.0, "{model}: a row helps itself, {scores:?}");
+        }
+        found.discard_gradients().expect("they are there");
+    }
+}
+
+#[test]
+fn an_adapted_encoder_runs_in_every_pass() {
+    let (_, device) = devices().remove(0);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (rows, adapter, out) = (rows(&folder, "smolvlm"), folder.path().join("adapter"), folder.path().join("out"));
+    finetune("smolvlm", &rows, &adapter, &["q_proj"]);
+    assert_eq!(stored_features(&adapter), 0);
+    let run = Run { adapter: Some(adapter), ..run("smolvlm", &rows, &out) };
+    let found = run.attribute(&device, &mut |_| ()).expect("it fits");
+    let blocks = found.pair.train.blocks();
+    assert!(blocks.iter().any(|stored| stored.block.name.contains("vision_model")));
+    assert_eq!(stored_features(&out), 0);
+    found.discard_gradients().expect("they are there");
+}
+
+#[test]
+fn recorded_weights_need_no_adapter_and_large_ones_are_projected() {
+    let (_, device) = devices().remove(0);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let rows = rows(&folder, "smolvlm");
+    for (layers, above, expected) in [
+        (RecordedParts::Connector, 1 << 20, vec![(108, 16)]),
+        (RecordedParts::Connector, 100, vec![(8, 8)]),
+        (RecordedParts::LastLayer, 1 << 20, vec![(16, 16), (16, 8), (16, 8), (16, 16), (16, 24), (16, 24), (24, 16)]),
+    ] {
+        let out = folder.path().join(format!("{}-{above}", layers.name()));
+        let large_blocks = LargeBlocks { above, rank: 8, seed: 0 };
+        let run = Run { layers, large_blocks, ..run("smolvlm", &rows, &out) };
+        let found = run.attribute(&device, &mut |_| ()).expect("it fits");
+        let sizes: Vec<(usize, usize)> =
+            found.pair.train.blocks().iter().map(|stored| (stored.block.rows, stored.block.cols)).collect();
+        assert_eq!(sizes, expected, "{layers:?}");
+        found.discard_gradients().expect("they are there");
+    }
+    let error = run("smolvlm", &rows, &folder.path().join("none")).attribute(&device, &mut |_| ()).err();
+    assert!(matches!(error, Some(RunError::NoAdapter { .. })));
+}
