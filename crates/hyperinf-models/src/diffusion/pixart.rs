@@ -102,22 +102,8 @@ impl PixArt {
         self.proj_out.weight.val().dtype()
     }
 
-    /// Predictions for noisy images.
-    ///
-    /// # Shapes
-    ///
-    /// `x`: `[n · K, channels, side, side]`, the `K` rows of a sample together; `timesteps`: `n · K` values; `text`: `n`
-    /// prompts; output: as `x`.
-    ///
-    /// # Panics
-    ///
-    /// If the shapes do not fit.
-    pub fn forward(&self, x: Tensor<4>, timesteps: &[f64], text: &TextStates, tape: &mut Tape) -> Tensor<4> {
-        self.forward_with(x, timesteps, text, false, tape)
-    }
-
-    /// As [`forward`](Self::forward); with `apart`, the text goes through its layers once per row rather than once per
-    /// sample.
+    /// As [`Denoiser::forward`](crate::Denoiser::forward); with `apart`, the text goes through its layers once per row
+    /// rather than once per sample.
     pub(super) fn forward_with(
         &self,
         x: Tensor<4>,

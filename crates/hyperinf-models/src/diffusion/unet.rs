@@ -135,15 +135,7 @@ impl UNet {
         self.time_1.weight.val().dtype()
     }
 
-    /// Predictions for noisy latents, as those of [`PixArt::forward`](crate::PixArt::forward).
-    ///
-    /// # Panics
-    ///
-    /// If the shapes do not fit.
-    pub fn forward(&self, x: Tensor<4>, timesteps: &[f64], text: &TextStates, tape: &mut Tape) -> Tensor<4> {
-        self.forward_with(x, timesteps, text, false, tape)
-    }
-
+    /// As [`Denoiser::forward`](crate::Denoiser::forward), with `apart` as for [`PixArt`](crate::PixArt).
     pub(super) fn forward_with(
         &self,
         x: Tensor<4>,
