@@ -115,10 +115,10 @@ impl PixArt {
         let PixArtConfig { channels, out_channels, side, patch, .. } = self.config;
         let [all, found, height, width] = x.dims();
         let [samples, ..] = text.states.dims();
-        assert_eq!([found, height, width], [channels, side, side], "PixArt::forward: the image's shape");
+        assert_eq!([found, height, width], [channels, side, side], "Denoiser::forward: the image's shape");
         assert!(
             all == timesteps.len() && all.is_multiple_of(samples),
-            "PixArt::forward: {all} rows, {samples} prompts"
+            "Denoiser::forward: {all} rows, {samples} prompts"
         );
         let (device, dtype, d, places) = (x.device(), x.dtype(), self.config.width(), side / patch);
         let rows = Rows { samples, all };

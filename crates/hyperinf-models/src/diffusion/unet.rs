@@ -146,8 +146,11 @@ impl UNet {
     ) -> Tensor<4> {
         let ([all, found, height, width], [samples, ..]) = (x.dims(), text.states.dims());
         let UNetConfig { channels, side, .. } = self.config;
-        assert_eq!([found, height, width], [channels, side, side], "UNet::forward: the image's shape");
-        assert!(all == timesteps.len() && all.is_multiple_of(samples), "UNet::forward: {all} rows, {samples} prompts");
+        assert_eq!([found, height, width], [channels, side, side], "Denoiser::forward: the image's shape");
+        assert!(
+            all == timesteps.len() && all.is_multiple_of(samples),
+            "Denoiser::forward: {all} rows, {samples} prompts"
+        );
         let rows = Rows { samples, all };
         let mut text = Text { states: text.states.clone(), hidden: text.hidden.clone() };
         if apart {
