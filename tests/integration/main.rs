@@ -13,6 +13,7 @@ mod damaged;
 mod decoder;
 mod device;
 mod diffusion;
+mod diffusion_files;
 mod diffusion_lora;
 mod encoder;
 mod estimates;

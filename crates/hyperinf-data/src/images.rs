@@ -75,7 +75,7 @@ impl fmt::Debug for ImageSource {
     }
 }
 
-/// The images of a cell: one, or a list of them; an empty text is none, as CSV has nothing else.
+/// The images of a cell: one, a list, or none if the text is empty, which is how CSV leaves a cell out.
 pub(crate) fn sources(column: &str, value: &Json, folder: &Path) -> Result<Vec<ImageSource>, Reason> {
     match value {
         Json::String(text) if text.is_empty() => Ok(Vec::new()),

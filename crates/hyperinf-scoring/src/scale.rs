@@ -45,8 +45,8 @@ pub(crate) fn times(value: f64, power: i32) -> f64 {
     value * f64::from(half).exp2() * f64::from(power - half).exp2()
 }
 
-/// The `p` for which `λ/2^p` is no more than the largest damping that is told from still larger ones: next to `2^60`
-/// times the trace of the curvature, no curvature shows in f64.
+/// The `p` that brings `λ/2^p` down to `2^60` times the trace of the curvature; 0 if `λ` is smaller. Next to a damping
+/// that large, the curvature is lost in the rounding of f64, so a larger one changes the inverse by a factor only.
 pub(crate) fn shift(lambda: f64, trace: f64) -> i32 {
     let excess = lambda.log2() - trace.log2() - 60.0;
     if excess > 0.0 && excess.is_finite() { excess.ceil() as i32 } else { 0 }

@@ -13,8 +13,8 @@
 //! | [`scoring`] | influence scores, rankings, detection and selection: the whole pipeline |
 //! | [`store`] | files of gradients and scores, larger than memory |
 //! | [`ops`] | the operations of transformers, fused on the processor |
-//! | [`models`] | encoders and decoders from files, LoRA, tokenizers, fine-tuning |
-//! | [`data`] | data sets of text, and the run from rows to scores |
+//! | [`models`] | models of text and images from files, LoRA, tokenizers, fine-tuning |
+//! | [`data`] | data sets of text and images, and the run from rows to scores |
 //! | [`eval`] | figures that judge an attribution |
 //!
 //! Tensors and models carry their backend in a runtime [`burn::tensor::Device`]; nothing here is generic over a

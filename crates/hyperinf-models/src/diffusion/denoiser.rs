@@ -52,7 +52,12 @@ impl Denoiser {
         }
     }
 
-    /// Predictions for noisy pictures; see [`PixArt::forward`].
+    /// Predictions for noisy images or latents.
+    ///
+    /// # Shapes
+    ///
+    /// `x`: `[n · K, channels, side, side]`, the `K` rows of a sample together; `timesteps`: `n · K` values; `text`: `n`
+    /// prompts; output: as `x`.
     ///
     /// # Panics
     ///

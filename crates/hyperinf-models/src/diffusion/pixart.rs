@@ -102,22 +102,8 @@ impl PixArt {
         self.proj_out.weight.val().dtype()
     }
 
-    /// Predictions for noisy images.
-    ///
-    /// # Shapes
-    ///
-    /// `x`: `[n · K, channels, side, side]`, the `K` rows of a sample together; `timesteps`: `n · K` values; `text`: `n`
-    /// prompts; output: as `x`.
-    ///
-    /// # Panics
-    ///
-    /// If the shapes do not fit.
-    pub fn forward(&self, x: Tensor<4>, timesteps: &[f64], text: &TextStates, tape: &mut Tape) -> Tensor<4> {
-        self.forward_with(x, timesteps, text, false, tape)
-    }
-
-    /// As [`forward`](Self::forward); with `apart`, the text goes through its layers once per row rather than once per
-    /// sample.
+    /// As [`Denoiser::forward`](crate::Denoiser::forward); with `apart`, the text goes through its layers once per row
+    /// rather than once per sample.
     pub(super) fn forward_with(
         &self,
         x: Tensor<4>,
@@ -129,10 +115,10 @@ impl PixArt {
         let PixArtConfig { channels, out_channels, side, patch, .. } = self.config;
         let [all, found, height, width] = x.dims();
         let [samples, ..] = text.states.dims();
-        assert_eq!([found, height, width], [channels, side, side], "PixArt::forward: the image's shape");
+        assert_eq!([found, height, width], [channels, side, side], "Denoiser::forward: the image's shape");
         assert!(
             all == timesteps.len() && all.is_multiple_of(samples),
-            "PixArt::forward: {all} rows, {samples} prompts"
+            "Denoiser::forward: {all} rows, {samples} prompts"
         );
         let (device, dtype, d, places) = (x.device(), x.dtype(), self.config.width(), side / patch);
         let rows = Rows { samples, all };

@@ -135,15 +135,7 @@ impl UNet {
         self.time_1.weight.val().dtype()
     }
 
-    /// Predictions for noisy latents, as those of [`PixArt::forward`](crate::PixArt::forward).
-    ///
-    /// # Panics
-    ///
-    /// If the shapes do not fit.
-    pub fn forward(&self, x: Tensor<4>, timesteps: &[f64], text: &TextStates, tape: &mut Tape) -> Tensor<4> {
-        self.forward_with(x, timesteps, text, false, tape)
-    }
-
+    /// As [`Denoiser::forward`](crate::Denoiser::forward), with `apart` as for [`PixArt`](crate::PixArt).
     pub(super) fn forward_with(
         &self,
         x: Tensor<4>,
@@ -154,8 +146,11 @@ impl UNet {
     ) -> Tensor<4> {
         let ([all, found, height, width], [samples, ..]) = (x.dims(), text.states.dims());
         let UNetConfig { channels, side, .. } = self.config;
-        assert_eq!([found, height, width], [channels, side, side], "UNet::forward: the image's shape");
-        assert!(all == timesteps.len() && all.is_multiple_of(samples), "UNet::forward: {all} rows, {samples} prompts");
+        assert_eq!([found, height, width], [channels, side, side], "Denoiser::forward: the image's shape");
+        assert!(
+            all == timesteps.len() && all.is_multiple_of(samples),
+            "Denoiser::forward: {all} rows, {samples} prompts"
+        );
         let rows = Rows { samples, all };
         let mut text = Text { states: text.states.clone(), hidden: text.hidden.clone() };
         if apart {

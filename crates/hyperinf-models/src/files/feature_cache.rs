@@ -43,7 +43,7 @@ impl FeatureCache {
     }
 
     /// The features of an image by its name, such as the hash of its file: read if they are there, else computed from
-    /// its pixels and written. A damaged file is written anew.
+    /// its pixels and written. A damaged file is replaced.
     ///
     /// # Errors
     ///
