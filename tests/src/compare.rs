@@ -1,7 +1,6 @@
 //! Between tensors and the oracles, and the one comparison that all tests use.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-
 use hyperinf::linalg::has_f64_functions;
 
 use crate::oracle::Matrix;

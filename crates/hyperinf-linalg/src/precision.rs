@@ -67,8 +67,9 @@ pub fn has_own_memory(device: &Device) -> bool {
 ///
 /// If the device fails.
 pub fn host<const R: usize>(tensor: Tensor<R>) -> Result<Vec<f64>, ReadError> {
-    let values = tensor.into_data_dtype(DType::F64).try_into_vec::<f64>();
-    values.map_err(|error| ReadError { reason: format!("{error:?}") })
+    let failed = |reason: String| ReadError { reason };
+    let data = tensor.try_into_data_dtype(DType::F64).map_err(|error| failed(error.to_string()))?;
+    data.try_into_vec::<f64>().map_err(|error| failed(format!("{error:?}")))
 }
 
 /// `[rows, cols]` on a device from row-major f64 values, in the given type.

@@ -66,16 +66,6 @@ pub fn check_device(device: &Device) -> Result<(), WrongResult> {
     })
 }
 
-pub fn check_all(device: &Device) -> Vec<(&'static str, Result<(), WrongResult>)> {
-    let one = |(operation, check): &(&'static str, Check)| {
-        let (found, expected) = check(device);
-        let found = found.into_data().convert::<f32>().try_into_vec::<f32>().expect("x");
-        let found: Vec<f64> = found.into_iter().map(f64::from).collect();
-        (*operation, compare(operation, &found, &expected))
-    };
-    CHECKS.iter().map(one).collect()
-}
-
 fn compare(operation: &'static str, found: &[f64], expected: &[f64]) -> Result<(), WrongResult> {
     if found.len() != expected.len() {
         return Err(WrongResult::Count { operation, found: found.len(), expected: expected.len() });
@@ -282,4 +272,21 @@ fn network(device: &Device) -> (Tensor<1>, Vec<f64>) {
         of_second.extend(outer(&with_one(&after), &delta));
     }
     (Tensor::cat(found, 0), [of_first, of_second].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_numbers_are_found_and_rounding_is_not() {
+        let right = [1.0, -2.0, 0.0];
+        assert_eq!(compare("sum", &[1.004, -2.0, 0.004], &right), Ok(()));
+        for (place, found) in [(0, [f64::NAN, -2.0, 0.0]), (1, [1.0, 2.0, 0.0]), (2, [1.0, -2.0, f64::INFINITY])] {
+            let error = compare("sum", &found, &right).expect_err("a wrong number");
+            assert!(matches!(error, WrongResult::Differs { operation: "sum", place: at, .. } if at == place), "{error}");
+        }
+        let short = compare("sum", &[1.0], &right);
+        assert_eq!(short, Err(WrongResult::Count { operation: "sum", found: 1, expected: 3 }));
+    }
 }

@@ -23,11 +23,13 @@
 
 mod device;
 mod device_check;
+#[cfg(any(feature = "cuda", feature = "rocm", feature = "wgpu", test))]
+mod passed_checks;
 
 /// Burn itself, in the version that this crate's types come from.
 pub use burn;
-pub use device::{DeviceError, compiled_devices, device, device_name};
-pub use device_check::{WrongResult, check_all, check_device};
+pub use device::{DeviceCheck, DeviceError, checked_device, compiled_devices, device, device_name};
+pub use device_check::{WrongResult, check_device};
 pub use hyperinf_curvature as curvature;
 pub use hyperinf_data as data;
 pub use hyperinf_eval as eval;
