@@ -88,7 +88,11 @@ fn pack_into(out: &Path, device: &str) -> Result<(), String> {
     let script = include_str!("gpu.sh").replace("@DEVICE@", device).replace("@CASES@", &cases(&[])?.join(" "));
     let path = out.join("run.sh");
     fs::write(&path, script).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
-    println!("{}: copy it beside the repository's `tests` and run `sh {}/run.sh RESULTS`", out.display(), out.display());
+    println!(
+        "{}: copy it beside the repository's `tests` and run `sh {}/run.sh RESULTS`",
+        out.display(),
+        out.display()
+    );
     Ok(())
 }
 

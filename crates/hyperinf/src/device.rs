@@ -257,11 +257,7 @@ mod gpu {
     use crate::device_check::check_device;
     use crate::passed_checks::{Passed, driver};
 
-    pub(super) fn open(
-        name: &'static str,
-        index: Option<&str>,
-        check: DeviceCheck<'_>,
-    ) -> Result<Device, DeviceError> {
+    pub(super) fn open(name: &'static str, index: Option<&str>, check: DeviceCheck<'_>) -> Result<Device, DeviceError> {
         let wrong = |index: &str| DeviceError::Index {
             name,
             index: index.to_owned(),

@@ -71,12 +71,11 @@ fn compare(operation: &'static str, found: &[f64], expected: &[f64]) -> Result<(
         return Err(WrongResult::Count { operation, found: found.len(), expected: expected.len() });
     }
     let largest = expected.iter().fold(1e-3, |largest: f64, value| largest.max(value.abs()));
-    let wrong = |(found, expected): (&f64, &f64)| !((found - expected).abs() <= LIMIT * largest);
-    match found.iter().zip(expected).position(wrong) {
+    // False for NaN.
+    let right = |(found, expected): (&f64, &f64)| (found - expected).abs() <= LIMIT * largest;
+    match found.iter().zip(expected).position(|both| !right(both)) {
         None => Ok(()),
-        Some(place) => {
-            Err(WrongResult::Differs { operation, place, found: found[place], expected: expected[place] })
-        }
+        Some(place) => Err(WrongResult::Differs { operation, place, found: found[place], expected: expected[place] }),
     }
 }
 
@@ -242,8 +241,10 @@ impl Task for Network {
 
 fn network(device: &Device) -> (Tensor<1>, Vec<f64>) {
     let [n, input, hidden, classes] = SIZES;
-    let model =
-        Network { first: Network::layer(input, hidden, 11, device), second: Network::layer(hidden, classes, 13, device) };
+    let model = Network {
+        first: Network::layer(input, hidden, 11, device),
+        second: Network::layer(hidden, classes, 13, device),
+    };
     let x = Matrix::numbers(n, input, 15);
     let label = |row: usize| row % classes;
     let one_hot: Vec<f64> =
@@ -267,7 +268,8 @@ fn network(device: &Device) -> (Tensor<1>, Vec<f64>) {
         let after: Vec<f64> = before.iter().map(|x| x.max(0.0)).collect();
         let mut delta = softmax_of(&affine(&after, classes, 13));
         delta[label(row)] -= 1.0;
-        let back = |k: usize| if before[k] > 0.0 { (0..classes).map(|c| delta[c] * second.at(k, c)).sum() } else { 0.0 };
+        let back =
+            |k: usize| if before[k] > 0.0 { (0..classes).map(|c| delta[c] * second.at(k, c)).sum() } else { 0.0 };
         of_first.extend(outer(&with_one(x.row(row)), &(0..hidden).map(back).collect::<Vec<f64>>()));
         of_second.extend(outer(&with_one(&after), &delta));
     }
@@ -284,7 +286,10 @@ mod tests {
         assert_eq!(compare("sum", &[1.004, -2.0, 0.004], &right), Ok(()));
         for (place, found) in [(0, [f64::NAN, -2.0, 0.0]), (1, [1.0, 2.0, 0.0]), (2, [1.0, -2.0, f64::INFINITY])] {
             let error = compare("sum", &found, &right).expect_err("a wrong number");
-            assert!(matches!(error, WrongResult::Differs { operation: "sum", place: at, .. } if at == place), "{error}");
+            assert!(
+                matches!(error, WrongResult::Differs { operation: "sum", place: at, .. } if at == place),
+                "{error}"
+            );
         }
         let short = compare("sum", &[1.0], &right);
         assert_eq!(short, Err(WrongResult::Count { operation: "sum", found: 1, expected: 3 }));

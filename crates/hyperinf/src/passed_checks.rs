@@ -21,7 +21,12 @@ pub(crate) struct Passed<'a> {
 impl<'a> Passed<'a> {
     /// Of a device by its name in this process. The file's line also needs its name across processes and the versions
     /// of its driver; without them nothing is remembered there.
-    pub(crate) fn new(device: String, identity: Option<String>, driver: Option<String>, file: Option<&'a Path>) -> Self {
+    pub(crate) fn new(
+        device: String,
+        identity: Option<String>,
+        driver: Option<String>,
+        file: Option<&'a Path>,
+    ) -> Self {
         let line = || Some(one_line(&[env!("CARGO_PKG_VERSION"), &device, &identity?, &driver?]));
         let file = file.and_then(|path| Some((path, line()?)));
         Self { device, file }

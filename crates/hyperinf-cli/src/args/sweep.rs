@@ -3,8 +3,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{
-    DeviceArgs,
-    DirectionsArg, IdArgs, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
+    DeviceArgs, DirectionsArg, IdArgs, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg,
+    StructureArg,
 };
 
 /// Arguments of `hyperinf sweep`.
