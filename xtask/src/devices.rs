@@ -76,10 +76,11 @@ fn pack_into(out: &Path, device: &str) -> Result<(), String> {
     fs::create_dir_all(&out).map_err(|e| format!("cannot make {}: {e}", out.display()))?;
     let features = format!("hyperinf-tests/{device},hyperinf-cli/{device}");
     let build = ["test", "--workspace", "--release", "--features", &features, "--no-run", "--message-format=json"];
-    let names = ["--test", "integration", "--bin", "hyperinf"];
+    // The program's tests bring the program.
+    let names = ["--test", "integration", "--test", "program"];
     let messages = output(cargo(&build).args(names))?;
-    for name in ["integration", "hyperinf"] {
-        let built = executable(&messages, name).ok_or_else(|| format!("cargo built no `{name}`"))?;
+    for (name, kind) in [("integration", "test"), ("hyperinf", "bin")] {
+        let built = executable(&messages, name, kind).ok_or_else(|| format!("cargo built no `{name}`"))?;
         let copy = out.join(name);
         fs::copy(&built, &copy).map_err(|e| format!("cannot copy {}: {e}", built.display()))?;
         status(program("strip").arg(&copy))?;
@@ -97,8 +98,8 @@ fn pack_into(out: &Path, device: &str) -> Result<(), String> {
 }
 
 /// The path of a target's program in cargo's messages, one JSON object a line.
-fn executable(messages: &str, target: &str) -> Option<PathBuf> {
-    let named = format!("\"name\":\"{target}\"");
-    let mut lines = messages.lines().filter(|line| line.contains(&named));
+fn executable(messages: &str, target: &str, kind: &str) -> Option<PathBuf> {
+    let of = [format!("\"name\":\"{target}\""), format!("\"kind\":[\"{kind}\"]")];
+    let mut lines = messages.lines().filter(|line| of.iter().all(|part| line.contains(part)));
     lines.find_map(|line| line.split_once("\"executable\":\"")?.1.split_once('"')).map(|(path, _)| path.into())
 }

@@ -2,7 +2,7 @@
 # Runs the packed tests and the program on a graphics card; made by `cargo xtask gpu`.
 #
 # Usage, in the root of the repository: sh DIR/run.sh RESULTS
-# Needs the driver of the card, tar's usual companions, and nothing to compile with. Each step has its own time limit, so that
+# Needs the card's driver, xz, and nothing to compile with. Each step has its own time limit, so that
 # the whole stays below eight minutes; what a step said is in RESULTS, and the table at the end says how each ended.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
@@ -40,8 +40,8 @@ step cases 200 "$work/integration" @CASES@ --skip goldens:: --test-threads 8
 for name in score-processor score; do
     device=@DEVICE@
     test $name = score || device=flex
-    step $name 40 "$work/hyperinf" score --train "$HYPERINF_TESTS/fixtures/lora_tiny/train.safetensors" \
-        --query "$HYPERINF_TESTS/fixtures/lora_tiny/query.safetensors" --method hyperinf --device $device \
+    step $name 40 "$work/hyperinf" score --train-gradients "$HYPERINF_TESTS/fixtures/lora_tiny/train.safetensors" \
+        --query-gradients "$HYPERINF_TESTS/fixtures/lora_tiny/query.safetensors" --method hyperinf --device $device \
         --out "$out/$name.csv"
 done
 cat "$out/steps.txt"
