@@ -42,7 +42,7 @@ for name in score-processor score; do
     test $name = score || device=flex
     step $name 40 "$work/hyperinf" score --train-gradients "$HYPERINF_TESTS/fixtures/lora_tiny/train.safetensors" \
         --query-gradients "$HYPERINF_TESTS/fixtures/lora_tiny/query.safetensors" --method hyperinf --device $device \
-        --out "$out/$name.csv"
+        --output "$out/$name.csv"
 done
 cat "$out/steps.txt"
 exit $failed
