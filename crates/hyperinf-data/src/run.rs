@@ -9,7 +9,6 @@ use hyperinf_store::{FileStamp, OutputFolder, ProjectionSpec, check_range, self_
 use crate::cross_check::{CrossCheck, Scoring};
 use crate::dataset::ReadOptions;
 use crate::event::{Event, Notice};
-use crate::finetune::FEATURES;
 use crate::influence::{Detection, Influence, Selection};
 use crate::large_blocks::LargeBlocks;
 use crate::model_files::ModelFiles;
@@ -284,7 +283,7 @@ impl Run {
         self.validate()?;
         let folder = OutputFolder::new(&self.out, &[], &[])?;
         let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
-        files.features = Some(self.out.join(FEATURES));
+        files.read_images(&self.read, Some(&self.out))?;
         files.kind().influence(self, files, folder, amount, device, observe)
     }
 }
