@@ -53,7 +53,7 @@ pub struct Settings {
     #[arg(long, default_value_t = 112)]
     side: usize,
     /// Patches along the side of what becomes one vector.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 1)]
     scale: usize,
 }
 
