@@ -1,6 +1,9 @@
 //! Diffusion: noise, targets, denoisers, and sampling from them.
 
 mod attention;
+mod autoencoder;
+mod autoencoder_config;
+mod clip_text;
 mod config;
 mod denoiser;
 mod embedding;
@@ -16,6 +19,9 @@ mod unet;
 mod unet_config;
 mod unet_parts;
 
+pub use autoencoder::Autoencoder;
+pub use autoencoder_config::AutoencoderConfig;
+pub use clip_text::{ClipText, ClipTextConfig};
 pub use config::PixArtConfig;
 pub use denoiser::Denoiser;
 pub use noise::{NoisePairs, NoiseSharing, TimestepsAs};

@@ -65,7 +65,7 @@ pub use arch::{
     record,
 };
 pub use diffusion::{
-    BetaSchedule, Denoiser, DiffusionBatch, DiffusionSample, NoisePairs, NoiseProcess, NoiseSchedule, NoiseSharing,
+    Autoencoder, AutoencoderConfig, BetaSchedule, ClipText, ClipTextConfig, Denoiser, DiffusionBatch, DiffusionSample, NoisePairs, NoiseProcess, NoiseSchedule, NoiseSharing,
     PixArt, PixArtConfig, Prediction, SamplerConfig, TextState, TextStates, TextToImage, TimestepsAs, UNet, UNetConfig,
     UNetLevel, sample_images,
 };
@@ -73,8 +73,8 @@ pub use error::ModelError;
 pub use files::{
     ADAPTER_SETTINGS, Adapter, AdapterConfig, AdapterSetting, AdapterTask, CheckpointNames, ClassifierOptions,
     FeatureCache, FormatError, GgufVocabulary, Hub, LoadError, LoadReport, LoadedModel, ModelKind, OwnHead, Panicked,
-    TargetModules, TrainedTokens, Treatment, gguf_tokenizer, guarded, llama2c_tokenizer, load_causal_lm,
-    load_classifier, load_encoder, load_gguf, load_llama2c, load_pixart, load_unet, load_vision_language, load_weights,
+    TargetModules, TrainedTokens, Treatment, gguf_tokenizer, guarded, llama2c_tokenizer, load_autoencoder, load_causal_lm,
+    load_classifier, load_clip_text, load_encoder, load_gguf, load_llama2c, load_pixart, load_unet, load_vision_language, load_weights,
     model_kind, open_regular, panics_are_errors, read_regular, save_pixart, weights,
 };
 pub use image::{
@@ -82,7 +82,7 @@ pub use image::{
 };
 pub use template::TemplateError;
 pub use text::{
-    ChatSource, Conversation, FeatureStage, Images, Json, LabelledBatch, Limit, LmBatch, LmSample, Message,
+    ChatSource, ClipTokenizer, Conversation, FeatureStage, Images, Json, LabelledBatch, Limit, LmBatch, LmSample, Message,
     MessageError, Sample, SpecialTokens, TOKENIZER_FILES, TextTokenizer, TokenBatch, TokenizeError, TokenizedSample,
     TokenizerNotice, TokenizerSettings, Visual, VlmBatch, VlmSample,
 };
