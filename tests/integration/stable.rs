@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use hyperinf::models::{ClipTokenizer, Limit, TokenizeError, load_autoencoder, load_clip_text};
+use hyperinf::models::{
+    ClipTokenizer, GenerateConfig, Limit, Pipeline, SamplerConfig, TokenizeError, load_autoencoder, load_clip_text,
+    load_pipeline,
+};
 use hyperinf_tests::compare::{assert_close, values};
 use hyperinf_tests::devices;
 use hyperinf_tests::fixtures::{self, Array, Arrays};
@@ -150,7 +153,9 @@ fn earlier_names_are_read() {
     let file = "diffusion_pytorch_model.safetensors";
     let folder = changed("vae", "config.json", |config| config["scaling_factor"] = json!(2.0));
     let pairs = [(".to_q.", ".query."), (".to_k.", ".key."), (".to_v.", ".value."), (".to_out.0.", ".proj_attn.")];
-    rename(&folder.path().join(file), |name| pairs.iter().fold(name.to_owned(), |name, (new, old)| name.replace(new, old)));
+    rename(&folder.path().join(file), |name| {
+        pairs.iter().fold(name.to_owned(), |name, (new, old)| name.replace(new, old))
+    });
     let model = load_autoencoder(folder.path(), &device).expect("a known naming").model;
     let found = model.encode(tensor(&fixture["images"], &device)).mul_scalar(0.18215 / 2.0);
     assert_close(&name, &values(found), &fixture["images.latents"].values, 1e-5);
@@ -193,4 +198,65 @@ fn what_is_not_followed_is_refused_by_name() {
         let error = ClipTokenizer::read(folder.path()).expect_err(field).to_string();
         assert!(error.contains(field), "{field}: {error}");
     }
+}
+
+fn pipeline(device: &Device) -> Pipeline {
+    load_pipeline(&fixtures::path("diffusion/stable"), device).expect("the fixture is valid").model
+}
+
+#[test]
+fn a_pipeline_draws_the_picture_of_diffusers() {
+    let fixture = expected();
+    for (name, device) in devices() {
+        let pipeline = pipeline(&device);
+        let states = |prompt: &str| {
+            let tokens = pipeline.text.tokens(prompt, Limit::Refuse(LENGTH)).expect("a short prompt").sample;
+            pipeline.text.encode(&[&tokens]).expect("a prompt").remove(0)
+        };
+        let config = SamplerConfig { steps: 4, guidance: 2.0, clip: None, seed: 0 };
+        let noise = tensor(&fixture["noise"], &device);
+        let (prompt, empty) = (states("a smiling face"), states(""));
+        let latents = pipeline.model.sample_from(noise, &[&prompt], &empty, &config).expect("valid settings");
+        let latents: Vec<f32> = values(latents).into_iter().map(|value| value as f32).collect();
+        let picture = pipeline.images.decode(&latents).expect("latents");
+        assert_eq!((picture.width(), picture.height()), (16, 16));
+        let size = 256;
+        for (at, byte) in picture.pixels().iter().enumerate() {
+            let expected = 255.0 * fixture["picture"].values[at % 3 * size + at / 3];
+            assert!((f64::from(*byte) - expected).abs() < 0.51, "{name}, {at}: {byte}, {expected}");
+        }
+    }
+}
+
+#[test]
+fn a_picture_passes_through_the_autoencoder() {
+    let (name, device) = devices().remove(0);
+    let pipeline = pipeline(&device);
+    assert_eq!((pipeline.images.side(), pipeline.images.factor()), (16, 2));
+    let fixture = expected();
+    let images: Vec<f32> = fixture["images"].values[..768].iter().map(|&value| value as f32).collect();
+    let latents = pipeline.images.encode(images).expect("a picture");
+    let latents: Vec<f64> = latents.into_iter().map(f64::from).collect();
+    assert_close(&name, &latents, &fixture["images.latents"].values[..256], 1e-5);
+    assert!(pipeline.images.encode(vec![0.0; 3]).is_err() && pipeline.images.decode(&[0.0; 3]).is_err());
+}
+
+#[test]
+fn generated_pictures_depend_on_seed_and_size() {
+    let (_, device) = devices().remove(0);
+    let pipeline = pipeline(&device);
+    let sampler = SamplerConfig { steps: 2, ..SamplerConfig::default() };
+    let config = GenerateConfig { sampler, side: None };
+    let both = pipeline.generate(&["a cat", "a face"], &config).expect("valid settings");
+    assert_eq!(pipeline.generate(&["a cat"], &config).expect("valid settings"), both[..1]);
+    let second = GenerateConfig { sampler: SamplerConfig { seed: 1, ..sampler }, ..config };
+    assert_eq!(pipeline.generate(&["a face"], &second).expect("valid settings"), both[1..]);
+    let large = pipeline.generate(&["a cat"], &GenerateConfig { side: Some(24), ..config }).expect("valid settings");
+    assert_eq!((large[0].width(), large[0].height()), (24, 24));
+    for side in [0, 18, 1 << 20] {
+        let error = pipeline.generate(&["a cat"], &GenerateConfig { side: Some(side), ..config }).expect_err("a side");
+        assert!(error.to_string().contains("side"), "{side}: {error}");
+    }
+    let error = pipeline.generate(&["a", &"cat ".repeat(80)], &config).expect_err("a long prompt").to_string();
+    assert!(error.contains("prompt 1") && error.contains("82 tokens"), "{error}");
 }

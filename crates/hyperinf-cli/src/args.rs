@@ -3,11 +3,13 @@
 mod check;
 mod compare;
 mod converge;
+mod device;
 mod estimate;
 mod eval;
 mod evaluate;
 mod examples;
 mod finetune;
+mod generate;
 mod ids;
 mod influence;
 mod scoring;
@@ -23,11 +25,13 @@ use clap::{Args, Parser, Subcommand};
 pub(crate) use check::CheckArgs;
 pub(crate) use compare::CompareArgs;
 pub(crate) use converge::{ConvergeArgs, PrecisionArg};
+pub(crate) use device::DeviceArgs;
 pub(crate) use estimate::EstimateArgs;
 pub(crate) use eval::EvalArgs;
 pub(crate) use eval::{CandidateArgs, ResultArgs, at_least, once};
 pub(crate) use evaluate::EvaluateArgs;
 pub(crate) use finetune::FinetuneArgs;
+pub(crate) use generate::GenerateArgs;
 pub(crate) use ids::IdArgs;
 pub(crate) use influence::{AttributeArgs, DetectArgs, InfluenceArgs, SelectArgs};
 pub(crate) use scoring::{
@@ -169,6 +173,12 @@ pub(crate) enum Command {
     /// best first), and summary.json. With several methods each has its own folder, DIR/METHOD.
     #[command(after_help = examples::SELECT, override_usage = examples::SELECT_USAGE)]
     Select(SelectArgs),
+    /// Draw pictures with a text-to-image model, and see what it knows
+    ///
+    /// MODEL is diffusers' folder (model_index.json): PixArt, or Stable Diffusion 1.5 or 2. Noise comes from the seed, so
+    /// the same command draws the same picture. DDIM, or Euler's method for a flow; classifier-free guidance.
+    #[command(after_help = examples::GENERATE)]
+    Generate(GenerateArgs),
     /// Find wrong labels in real e-mails with every method, and compare them
     ///
     /// Flips the labels (spam or ham) of some of 1,500 e-mails, fine-tunes a small transformer on them with LoRA, and
@@ -242,9 +252,8 @@ pub(crate) struct DemoArgs {
     /// The share of training mails whose label is flipped.
     #[arg(long, default_value_t = 0.2, allow_hyphen_values = true)]
     pub noise: f64,
-    /// Where to compute: cpu, gpu, flex, cuda:0, … [default: the first that was compiled in].
-    #[arg(long, value_name = "DEVICE")]
-    pub device: Option<String>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// The folder for scores.parquet, scores.csv and summary.json; created if missing.
     #[arg(long, value_name = "DIR", default_value = "hyperinf-demo")]
     pub out: PathBuf,

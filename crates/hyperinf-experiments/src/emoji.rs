@@ -49,6 +49,9 @@ pub struct Settings {
     /// The number of blocks.
     #[arg(long, default_value_t = 8)]
     layers: usize,
+    /// The number of subjects: those of the sheets, and others spread evenly [default: all].
+    #[arg(long)]
+    subjects: Option<usize>,
     /// Minutes between saved states.
     #[arg(long, default_value_t = 5.0)]
     save_minutes: f64,
@@ -79,7 +82,10 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let folder = settings.places.out.join(FOLDER);
     std::fs::create_dir_all(&folder)?;
     let device = hyperinf::device(&settings.places.device)?;
-    let emoji = pictures::read(&settings.emoji)?;
+    let mut emoji = pictures::read(&settings.emoji)?;
+    if let Some(count) = settings.subjects {
+        emoji = fewer(emoji, count);
+    }
     let texts = Texts::new(&settings.places.assets.join("minilm"), &emoji, &device)?;
     let rows = pictures::rows(&emoji);
     let held_out: Vec<_> = rows.iter().copied().step_by(HELD_OUT).take(VALIDATED).collect();
@@ -103,11 +109,12 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
         process: NoiseProcess { prediction: Prediction::Flow, ..NoiseProcess::default() },
         pairs: NoisePairs::evenly(10, 1000, settings.seed)?,
         timesteps_as: TimestepsAs::Sum,
+        prompt_dropout: None,
     };
     println!("{} parameters", model.num_params());
     let mut run = AveragedTraining::new(model, 0.01, DECAY, 1.0);
     let state = folder.join(STATE);
-    let described = format!("{config:?} batch {} seed {}", settings.batch_size, settings.seed);
+    let described = format!("{config:?} batch {} seed {} subjects {}", settings.batch_size, settings.seed, emoji.len());
     if state.exists() {
         run.resume(&state, &described)?;
         println!("resumed after {} samples", run.steps() * settings.batch_size);
@@ -150,6 +157,18 @@ impl Settings {
         let fall = ((steps - step) as f64 / (0.2 * steps as f64)).min(1.0);
         self.learning_rate * rise * (0.1 + 0.9 * fall)
     }
+}
+
+/// The subjects of the sheets first, then others at even distances.
+fn fewer(emoji: Vec<Emoji>, count: usize) -> Vec<Emoji> {
+    let (mut chosen, others): (Vec<_>, Vec<_>) =
+        emoji.into_iter().partition(|emoji| PROMPTS.contains(&emoji.name.as_str()));
+    chosen.truncate(count);
+    let wanted = count - chosen.len();
+    let all = others.len();
+    let spread = others.into_iter().enumerate().filter(|(i, _)| i * wanted / all != (i + 1) * wanted / all);
+    chosen.extend(spread.map(|(_, emoji)| emoji).take(wanted));
+    chosen
 }
 
 /// A subject's number and a style's.

@@ -84,9 +84,8 @@ impl Middle {
         config: &AutoencoderConfig,
     ) -> Result<Self, ModelError> {
         let norms = (config.groups, EPSILON);
-        let mut residual = |at: usize| {
-            Residual::build(builder, &format!("{name}.resnets.{at}"), [width, width], None, norms)
-        };
+        let mut residual =
+            |at: usize| Residual::build(builder, &format!("{name}.resnets.{at}"), [width, width], None, norms);
         let (first, second) = (residual(0)?, residual(1)?);
         let name = format!("{name}.attentions.0");
         let attention = config.attention.then(|| PixelAttention::build(builder, &name, width, config.groups));

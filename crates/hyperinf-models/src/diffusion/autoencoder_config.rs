@@ -82,12 +82,7 @@ impl AutoencoderConfig {
         let levels = self.widths.len();
         check((1..=16).contains(&levels), "widths", levels as f64, "1 to 16 levels")?;
         for &width in &self.widths {
-            check(
-                width >= 1 && width.is_multiple_of(self.groups),
-                "widths",
-                width as f64,
-                "a multiple of `groups`",
-            )?;
+            check(width >= 1 && width.is_multiple_of(self.groups), "widths", width as f64, "a multiple of `groups`")?;
         }
         check(self.scale.is_finite() && self.scale > 0.0, "scale", self.scale, "positive and finite")?;
         check(self.shift.is_finite(), "shift", self.shift, "finite")

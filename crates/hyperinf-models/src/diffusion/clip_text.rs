@@ -115,7 +115,8 @@ impl ClipText {
         let name = |part: &str| format!("text_model.{part}");
         Ok(Self {
             token_embedding: builder.embedding(&name("embeddings.token_embedding"), [config.vocabulary, width])?,
-            position_embedding: builder.embedding(&name("embeddings.position_embedding"), [config.max_tokens, width])?,
+            position_embedding: builder
+                .embedding(&name("embeddings.position_embedding"), [config.max_tokens, width])?,
             layers: (0..config.layers)
                 .map(|index| EncoderLayer::build(&mut builder, &name(&format!("encoder.layers.{index}")), &layer))
                 .collect::<Result<_, _>>()?,

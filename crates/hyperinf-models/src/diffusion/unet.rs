@@ -146,8 +146,9 @@ impl UNet {
         tape: &mut Tape,
     ) -> Tensor<4> {
         let ([all, found, height, width], [samples, ..]) = (x.dims(), text.states.dims());
-        let UNetConfig { channels, side, .. } = self.config;
-        assert_eq!([found, height, width], [channels, side, side], "Denoiser::forward: the image's shape");
+        let (channels, strides) = (self.config.channels, 1 << (self.config.levels.len() - 1));
+        let fits = found == channels && [height, width].iter().all(|side| *side > 0 && side % strides == 0);
+        assert!(fits, "Denoiser::forward: the image's shape, {found} × {height} × {width}");
         assert!(
             all == timesteps.len() && all.is_multiple_of(samples),
             "Denoiser::forward: {all} rows, {samples} prompts"
@@ -204,6 +205,10 @@ pub(super) fn doubled(x: Tensor<4>) -> Tensor<4> {
 
 /// Layers have the names of diffusers and PEFT: `base_model.model.down_blocks.0.attentions.0.….attn1.to_q`.
 impl Adaptable for UNet {
+    fn gaussian_adapters(&self) -> bool {
+        true
+    }
+
     fn visit_layers(&mut self, visit: &mut dyn FnMut(&str, &mut AdaptableLinear)) {
         let mut level = |name: String, level: &mut Level| {
             for (index, attention) in level.attentions.iter_mut().enumerate() {

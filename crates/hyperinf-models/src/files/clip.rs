@@ -20,8 +20,7 @@ use crate::{
 };
 
 /// CLIP's words: contractions, runs of letters, single digits, and runs of other characters.
-const WORDS: &str =
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 /// The longest prompt, unless `model_max_length` says another.
 const LENGTH: usize = 77;
 /// Longer ones are placeholders for no limit.
@@ -118,7 +117,8 @@ impl ClipTokenizer {
         let whole = whole.as_object().cloned().unwrap_or_default();
         tokenizer_limits::check(&path, &whole)?;
         let failed = |source| LoadError::Tokenizer { path: path.clone(), source };
-        let tokenizer = guarded(|| build(whole, &[], &tokens.tokens)).map_err(|e| failed(Box::new(e)))?.map_err(failed)?;
+        let tokenizer =
+            guarded(|| build(whole, &[], &tokens.tokens)).map_err(|e| failed(Box::new(e)))?.map_err(failed)?;
         let id = |token: &str| {
             let text = name(token)?;
             let expected = "a token of the vocabulary";
@@ -137,8 +137,7 @@ impl ClipTokenizer {
 
 /// The file, the vocabulary and the merges.
 fn vocabulary(folder: &Path) -> Result<(PathBuf, Value, Value), LoadError> {
-    let (words, merges, whole) =
-        (folder.join("vocab.json"), folder.join("merges.txt"), folder.join("tokenizer.json"));
+    let (words, merges, whole) = (folder.join("vocab.json"), folder.join("merges.txt"), folder.join("tokenizer.json"));
     if words.exists() && merges.exists() {
         let vocabulary: Map<String, Value> = read_json(&words)?;
         let failed = |source| LoadError::File { path: merges.clone(), source };

@@ -211,7 +211,9 @@ fn spellings(name: &str) -> Vec<String> {
     let old = name.strip_suffix("LayerNorm.weight").map(|stem| format!("{stem}LayerNorm.gamma"));
     names.extend(old.or_else(|| name.strip_suffix("LayerNorm.bias").map(|stem| format!("{stem}LayerNorm.beta"))));
     let bare = |name: &String| {
-        ["bert.", "roberta.", "model.", "text_model."].iter().find_map(|prefix| name.strip_prefix(prefix).map(str::to_owned))
+        ["bert.", "roberta.", "model.", "text_model."]
+            .iter()
+            .find_map(|prefix| name.strip_prefix(prefix).map(str::to_owned))
     };
     let without: Vec<String> = names.iter().filter_map(bare).collect();
     names.extend(without);

@@ -128,7 +128,11 @@ impl TextTokenizer {
 }
 
 /// The tokenizer of a `tokenizer.json`, with added tokens of its own and from elsewhere.
-pub(super) fn build(mut file: Map<String, Value>, own: &[(u32, AddedToken)], added: &[AddedToken]) -> Result<Tokenizer, Failure> {
+pub(super) fn build(
+    mut file: Map<String, Value>,
+    own: &[(u32, AddedToken)],
+    added: &[AddedToken],
+) -> Result<Tokenizer, Failure> {
     let mut take = |name: &str| file.remove(name).unwrap_or_default();
     let version = take("version");
     if version != "1.0" {
