@@ -1,5 +1,7 @@
 //! Models, tokenizers and adapters on disk and on the hub.
 
+mod autoencoder;
+mod clip;
 mod decoder_config;
 mod diffusers;
 mod encoder_config;
@@ -30,6 +32,8 @@ mod peft_names;
 mod peft_rules;
 mod peft_settings;
 mod pieces;
+mod pipeline;
+mod scheduler;
 mod shards;
 mod sizes;
 mod tensors;
@@ -42,6 +46,8 @@ mod vision_language_config;
 pub(crate) mod weights;
 pub(crate) mod whole;
 
+pub use autoencoder::load_autoencoder;
+pub use clip::load_clip_text;
 pub use diffusers::{load_pixart, save_pixart};
 pub use error::LoadError;
 pub use feature_cache::FeatureCache;
@@ -59,5 +65,6 @@ pub use panics::{Panicked, guarded, panics_are_errors};
 pub use peft::Adapter;
 pub use peft_config::{AdapterConfig, AdapterTask, TargetModules, TrainedTokens};
 pub use peft_settings::{ADAPTER_SETTINGS, AdapterSetting, Treatment};
+pub use pipeline::{load_pipeline, save_pipeline_index};
 pub use unet::load_unet;
 pub use weights::{CheckpointNames, load_weights, weights};
