@@ -20,7 +20,6 @@ use super::shards::Shards;
 use super::whole::write_whole;
 use crate::{Adaptable, Adapter, AdapterConfig, LoadError, LoraConfig, LoraScaling, TargetModules};
 
-const FILE: &str = "pytorch_lora_weights.safetensors";
 /// The header entry with the settings.
 const METADATA: &str = "lora_adapter_metadata";
 /// The beginnings of names that do not say anything about the layer.
@@ -100,14 +99,28 @@ impl Adapter {
         gathered(found, unused, &Settings(settings.unwrap_or_default()))
     }
 
-    /// Writes the adapter as diffusers does, `pytorch_lora_weights.safetensors` in a folder, for a denoiser that is
-    /// diffusers' `unet` or `transformer`.
+    /// The name of diffusers' LoRA file.
+    pub const LORA_FILE: &'static str = "pytorch_lora_weights.safetensors";
+
+    /// Writes [`lora_file`](Self::lora_file) into a folder.
     ///
     /// # Errors
     ///
     /// If the file cannot be written.
     pub fn write_lora_file(&self, folder: &Path, denoiser: &str) -> Result<(), LoadError> {
-        let path = folder.join(FILE);
+        let path = folder.join(Self::LORA_FILE);
+        let failed = |(path, source): (PathBuf, _)| LoadError::File { path, source };
+        std::fs::create_dir_all(folder).map_err(|e| failed((folder.to_owned(), e)))?;
+        write_whole(&[(path, self.lora_file(denoiser)?)]).map_err(failed)
+    }
+
+    /// The bytes of the adapter as diffusers writes it, for a denoiser that is diffusers' `unet` or `transformer`.
+    ///
+    /// # Errors
+    ///
+    /// If the tensors make no safetensors file.
+    pub fn lora_file(&self, denoiser: &str) -> Result<Vec<u8>, LoadError> {
+        let path = PathBuf::from(Self::LORA_FILE);
         let wrong =
             |source: safetensors::SafeTensorError| LoadError::Header { path: path.clone(), source: Box::new(source) };
         let bare = |name: &str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
@@ -137,10 +150,7 @@ impl Adapter {
         }
         let settings = Value::Object(settings).to_string();
         // One entry only: their order would be random.
-        let bytes = safetensors::serialize(views, Some(HashMap::from([(METADATA.to_owned(), settings)])));
-        let failed = |(path, source): (PathBuf, _)| LoadError::File { path, source };
-        std::fs::create_dir_all(folder).map_err(|e| failed((folder.to_owned(), e)))?;
-        write_whole(&[(path.clone(), bytes.map_err(wrong)?)]).map_err(failed)
+        safetensors::serialize(views, Some(HashMap::from([(METADATA.to_owned(), settings)]))).map_err(wrong)
     }
 }
 
