@@ -259,3 +259,37 @@ fn choices_without_a_meaning_are_refused() {
         assert!(text.contains(part), "{part}: {text}");
     }
 }
+
+/// Stable Diffusion's parts: latents and states are stored once, whoever reads them.
+#[test]
+fn latents_are_stored() {
+    let place = Place::new();
+    let model = fixtures::path("diffusion/stable").display().to_string();
+    let (_, device) = devices().remove(0);
+    let train = place.at("rows");
+    let finetune = Finetune {
+        model: model.clone(),
+        train: train.clone(),
+        out: place.at("adapter"),
+        lora: LoraConfig { rank: RANK, ..LoraConfig::default() },
+        recipe: Recipe { epochs: Some(1), ..Recipe::default() },
+        ..Finetune::default()
+    };
+    finetune.run(&device, &mut |_| ()).unwrap_or_else(|error| panic!("{}", told(&error)));
+    let cache = place.at("adapter/.features");
+    let stored = files(&cache.join(&files(&cache)[0]));
+    let latents = stored.iter().filter(|name| name.starts_with("latents-")).count();
+    assert_eq!((latents, stored.len()), (6, 11), "six pictures, five captions");
+    let run = Run { model, ..place.run("adapter", "out", three()) };
+    let found = run.attribute(&device, &mut |_| ()).unwrap_or_else(|error| panic!("{}", told(&error)));
+    let first = found.attribution.scores.rows.clone();
+    drop(found);
+    // A damaged file is replaced.
+    let cache = place.at("out/.features");
+    let folder = cache.join(&files(&cache)[0]);
+    let damaged = files(&folder).into_iter().find(|name| name.starts_with("latents-")).expect("six of them");
+    fs::write(folder.join(damaged), "nothing").expect("it can be written");
+    let found = run.attribute(&device, &mut |_| ()).unwrap_or_else(|error| panic!("{}", told(&error)));
+    assert_eq!(found.attribution.scores.rows, first);
+    found.discard_gradients().expect("they are there");
+}

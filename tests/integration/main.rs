@@ -71,6 +71,7 @@ mod small_gradients;
 mod solvers;
 mod spec;
 mod spectral;
+mod stable;
 mod structures;
 mod sweep;
 mod tape;

@@ -1,6 +1,7 @@
 //! From text to samples and batches.
 
 mod chat;
+mod clip_tokenizer;
 mod image_prompt;
 mod json;
 mod lm_batch;
@@ -14,6 +15,7 @@ mod tokenizer_saved;
 mod vlm_batch;
 
 pub use chat::{ChatSource, Conversation};
+pub use clip_tokenizer::ClipTokenizer;
 pub use json::Json;
 pub use lm_batch::{LmBatch, LmSample};
 pub use message::{Message, MessageError};

@@ -1,5 +1,6 @@
 //! The program `hyperinf` as a user meets it, on every device of the tests, and its reader of gradient files.
 
+mod captions;
 mod check;
 mod compare;
 mod converge;
@@ -11,6 +12,7 @@ mod estimates;
 mod eval;
 mod evaluate;
 mod formats;
+mod generate;
 mod guide;
 mod help;
 mod ids;

@@ -102,6 +102,23 @@ impl Adapter {
     /// The name of diffusers' LoRA file.
     pub const LORA_FILE: &'static str = "pytorch_lora_weights.safetensors";
 
+    /// The adapter at a path: a LoRA file, or a folder with one called `pytorch_lora_weights.safetensors`, or PEFT's
+    /// folder.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_lora_file`](Self::read_lora_file) and [`read`](Self::read).
+    pub fn read_any<M: Adaptable>(path: &Path, model: &M) -> Result<Self, LoadError> {
+        let inside = path.join(Self::LORA_FILE);
+        if path.is_file() {
+            Self::read_lora_file(path, model)
+        } else if inside.exists() && !path.join("adapter_config.json").exists() {
+            Self::read_lora_file(&inside, model)
+        } else {
+            Self::read(path)
+        }
+    }
+
     /// Writes [`lora_file`](Self::lora_file) into a folder.
     ///
     /// # Errors

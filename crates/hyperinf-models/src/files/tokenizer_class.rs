@@ -23,6 +23,8 @@ pub(super) enum Class {
     Llama,
     Qwen2,
     Gpt2,
+    /// Built from its vocabulary by [`ClipTokenizer::read`](crate::ClipTokenizer::read) alone.
+    Clip,
 }
 
 const KNOWN: &str = "`PreTrainedTokenizerFast`, which uses `tokenizer.json` as it is, `BertTokenizer`, \
@@ -81,6 +83,7 @@ impl Class {
             Self::Llama => "LlamaTokenizer",
             Self::Qwen2 => "Qwen2Tokenizer",
             Self::Gpt2 => "GPT2Tokenizer",
+            Self::Clip => "CLIPTokenizer",
         }
     }
 
@@ -101,6 +104,8 @@ impl Class {
             (Self::Roberta | Self::XlmRoberta, "mask_token") => "<mask>",
             (Self::Qwen2 | Self::Gpt2, "unk_token" | "eos_token") | (Self::Qwen2, "pad_token") => "<|endoftext|>",
             (Self::Gpt2, "bos_token") => "<|endoftext|>",
+            (Self::Clip, "unk_token" | "eos_token" | "pad_token") => "<|endoftext|>",
+            (Self::Clip, "bos_token") => "<|startoftext|>",
             _ => return None,
         })
     }
@@ -120,7 +125,7 @@ impl Class {
     ) -> Result<(), LoadError> {
         let config = &outside.config;
         let parts = match self {
-            Self::AsIs => return Ok(()),
+            Self::AsIs | Self::Clip => return Ok(()),
             Self::Bert => {
                 let lowercase = config.flag("do_lower_case", true)?;
                 let written = file.get("normalizer").and_then(|normalizer| normalizer.get("lowercase"));
@@ -233,7 +238,7 @@ impl Class {
             tokens.iter().map(|(text, id)| (text.clone(), json!({"id": text, "ids": [id], "tokens": [text]}))).collect()
         };
         let value = match self {
-            Self::AsIs | Self::Llama | Self::Qwen2 | Self::Gpt2 => return Ok(None),
+            Self::AsIs | Self::Llama | Self::Qwen2 | Self::Gpt2 | Self::Clip => return Ok(None),
             Self::Bert => {
                 let (cls, sep) = (token("cls_token")?, token("sep_token")?);
                 let single = [special(&cls.0, 0), text("A", 0), special(&sep.0, 0)];

@@ -188,6 +188,28 @@ impl Picture {
         Self { width, height, pixels }
     }
 
+    /// Pictures in rows of `⌈√n⌉`, each in a cell of the size of the largest; the rest is black.
+    ///
+    /// # Panics
+    ///
+    /// If there are none.
+    pub fn grid(pictures: &[Self]) -> Self {
+        assert!(!pictures.is_empty(), "a grid of no pictures");
+        let most = |side: fn(&Self) -> usize| pictures.iter().map(side).max().unwrap_or(1);
+        let (cell, high) = (most(Self::width), most(Self::height));
+        let columns = (pictures.len() as f64).sqrt().ceil() as usize;
+        let (width, height) = (columns * cell, pictures.len().div_ceil(columns) * high);
+        let mut pixels = vec![0; width * height * 3];
+        for (at, picture) in pictures.iter().enumerate() {
+            let (left, top) = (at % columns * cell, at / columns * high);
+            for (y, line) in picture.pixels.chunks_exact(picture.width * 3).enumerate() {
+                let start = ((top + y) * width + left) * 3;
+                pixels[start..start + line.len()].copy_from_slice(line);
+            }
+        }
+        Self { width, height, pixels }
+    }
+
     /// The bytes of a PNG file with this picture.
     ///
     /// # Errors
