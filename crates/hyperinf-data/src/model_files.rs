@@ -30,7 +30,7 @@ const TOKENIZER_PARTS: [&str; 7] = [
 ];
 
 /// Files of a folder that decide what a model computes.
-const DECISIVE: [&str; 4] = [".safetensors", ".json", ".jinja", ".bin"];
+const DECISIVE: [&str; 6] = [".safetensors", ".json", ".jinja", ".bin", "vocab.txt", "merges.txt"];
 /// The folder within a model's folder whose files are read as well.
 const TEMPLATES: &str = "additional_chat_templates/";
 
