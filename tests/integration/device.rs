@@ -1,5 +1,13 @@
-use burn::tensor::Tensor;
-use hyperinf::{DeviceError, compiled_devices, device, device_name};
+use burn::module::Param;
+use burn::nn::Linear;
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{DType, Tensor};
+use hyperinf::gradients::{GradientError, Tape, Target, Task, gradients};
+use hyperinf::linalg::has_f64_functions;
+use hyperinf::{DeviceCheck, DeviceError, check_device, checked_device, compiled_devices, device, device_name};
+use hyperinf_tests::compare::{assert_close, tensor, values};
+use hyperinf_tests::devices;
+use hyperinf_tests::oracle::Matrix;
 
 fn error(name: &str) -> DeviceError {
     device(name).expect_err("no such device is available here")
@@ -79,5 +87,52 @@ fn a_device_that_is_not_compiled_in_names_its_feature() {
 fn the_processor_has_no_index() {
     for name in ["flex:0", "ndarray:1", "flex:"] {
         assert!(matches!(error(name), DeviceError::Index { .. }), "{name}");
+    }
+}
+
+#[test]
+fn every_device_passes_its_check() {
+    for (name, device) in devices() {
+        assert_eq!(check_device(&device), Ok(()), "{name}");
+        for check in [DeviceCheck::Once, DeviceCheck::Skip] {
+            assert!(checked_device(&name, check).is_ok(), "{name}");
+        }
+    }
+}
+
+/// One linear layer and cross-entropy with class 0.
+struct Classifier(Linear);
+
+impl Task for Classifier {
+    type Batch = Tensor<2>;
+
+    fn forward(&self, x: &Self::Batch, tape: &mut Tape) -> Tensor<2> {
+        tape.linear("layer", &self.0, x.clone())
+    }
+
+    fn loss(&self, outputs: Tensor<2>, _: &Self::Batch) -> Tensor<1> {
+        log_softmax(outputs, 1).narrow(1, 0, 1).neg().squeeze_dim(1)
+    }
+}
+
+/// The gradient of weights `w` at `x` is `xᵀ(softmax(xw) − (1, 0))`.
+#[test]
+fn a_model_in_f64_is_right_or_refused() {
+    for (name, device) in devices().into_iter().filter(|(_, device)| device.supports_dtype(DType::F64)) {
+        let on = |values: &[f64]| {
+            let matrix = Matrix { rows: values.len() / 2, cols: 2, values: values.to_vec() };
+            tensor(&matrix, &device, DType::F64)
+        };
+        let model = Classifier(Linear { weight: Param::from_tensor(on(&[0.5, -0.25, 1.0, 0.75])), bias: None });
+        let found = gradients(&model, &on(&[1.5, -2.0]), Target::Loss);
+        match has_f64_functions(&device).expect("the device works") {
+            true => {
+                let wrong = 1.0 / (1.0 + f64::exp(-1.25 - (-1.875)));
+                let expected = [-1.5 * wrong, 1.5 * wrong, 2.0 * wrong, -2.0 * wrong];
+                let block = found.expect("a model").blocks.remove(0);
+                assert_close(&name, &values(block), &expected, 1e-14);
+            }
+            false => assert!(matches!(found, Err(GradientError::NoF64Functions { .. })), "{name}"),
+        }
     }
 }

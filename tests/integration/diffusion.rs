@@ -43,7 +43,8 @@ fn adapted(
     let pairs = NoisePairs { timesteps: vec![25.0, 425.0, 925.0], sharing: NoiseSharing::Shared, seed: 0 };
     let config = LoraConfig { rank: 2, alpha: 2.0, scaling: LoraScaling::Standard, dropout: 0.0 };
     let mut model =
-        adapt(TextToImage { denoiser, process, pairs, timesteps_as }, &TARGETS, &config, 1).expect("targets");
+        adapt(TextToImage { denoiser, process, pairs, timesteps_as, prompt_dropout: None }, &TARGETS, &config, 1)
+            .expect("targets");
     model.visit_layers(&mut |name, layer| {
         let AdaptableLinear::Lora(lora) = layer else { return };
         let name = name.strip_prefix("base_model.model.").expect("PEFT's prefix");
@@ -239,7 +240,7 @@ fn gauss_newton_of_the_squared_error_is_exact() {
     };
     let pairs = NoisePairs::evenly(2, 1000, 3).expect("two timesteps");
     let denoiser = Denoiser::PixArt(PixArt::new(config, 1, &device).expect("a valid configuration"));
-    let model = TextToImage { denoiser, process: NoiseProcess::default(), pairs, timesteps_as: TimestepsAs::Sum };
+    let model = TextToImage { pairs, ..TextToImage::new(denoiser, NoiseProcess::default()) };
     let all = weights(&model).expect("a model that can be read").into_iter().map(|(path, data)| {
         let values: Vec<f32> = (0..data.num_elements()).map(|i| ((i * 7 + path.len()) as f32).sin() * 0.5).collect();
         (path, TensorData::new(values, data.shape().to_vec()))

@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use hyperinf::models::{
     CausalLm, ClassifierOptions, EncoderClassifier, Head, HeadKind, LoadError, LoadReport, LoadedModel, ModelKind,
-    load_causal_lm, load_classifier, load_encoder, load_vision_language, model_kind, weights,
+    load_causal_lm, load_classifier, load_encoder, load_pipeline, load_vision_language, model_kind, weights,
 };
 use hyperinf_tests::devices;
 use serde_json::json;
@@ -163,6 +163,7 @@ pub(crate) fn refused(folder: &Path) -> LoadError {
             load_classifier(folder, &options, &device()).expect_err("not a valid folder")
         }
         Ok(ModelKind::VisionLanguage) => load_vision_language(folder, &device()).expect_err("not a valid folder"),
+        Ok(ModelKind::TextToImage) => load_pipeline(folder, &device()).expect_err("not a valid folder"),
         Err(error) => error,
     }
 }

@@ -53,6 +53,7 @@ mod pages;
 mod peft;
 mod peft_rules;
 mod pictures;
+mod pipelines;
 mod positions;
 mod projection;
 mod publication;

@@ -10,6 +10,7 @@ pub mod digits;
 pub mod encoder;
 pub mod fixtures;
 pub mod oracle;
+pub mod pipelines;
 pub mod readers;
 pub mod strategies;
 

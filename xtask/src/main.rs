@@ -2,6 +2,7 @@
 
 mod assets;
 mod ci;
+mod devices;
 mod experiments;
 mod fixtures;
 mod fuzz;
@@ -40,7 +41,9 @@ fn dispatch(args: &[&str]) -> Result<(), Failure> {
         ["fuzz", rest @ ..] => return fuzz::run(rest),
         ["ci", rest @ ..] => return ci::run(&ci::skipped_steps(rest)?),
         ["test", rest @ ..] => run::status(&mut ci::test_command(rest)),
+        ["gpu", rest @ ..] => return devices::pack(rest),
         ["matrix"] => matrix::run(),
+        ["matrix", "--vulkan", filters @ ..] => devices::vulkan(filters),
         ["package"] => package::pack(),
         ["licences"] => licences::check(),
         ["bench", filters @ ..] => run::status(&mut ci::bench_command(filters)),

@@ -3,6 +3,7 @@
 mod check;
 mod compare;
 mod converge;
+mod device;
 mod estimate;
 mod eval;
 mod evaluate;
@@ -23,6 +24,7 @@ use clap::{Args, Parser, Subcommand};
 pub(crate) use check::CheckArgs;
 pub(crate) use compare::CompareArgs;
 pub(crate) use converge::{ConvergeArgs, PrecisionArg};
+pub(crate) use device::DeviceArgs;
 pub(crate) use estimate::EstimateArgs;
 pub(crate) use eval::EvalArgs;
 pub(crate) use eval::{CandidateArgs, ResultArgs, at_least, once};
@@ -242,9 +244,8 @@ pub(crate) struct DemoArgs {
     /// The share of training mails whose label is flipped.
     #[arg(long, default_value_t = 0.2, allow_hyphen_values = true)]
     pub noise: f64,
-    /// Where to compute: cpu, gpu, flex, cuda:0, … [default: the first that was compiled in].
-    #[arg(long, value_name = "DEVICE")]
-    pub device: Option<String>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// The folder for scores.parquet, scores.csv and summary.json; created if missing.
     #[arg(long, value_name = "DIR", default_value = "hyperinf-demo")]
     pub out: PathBuf,

@@ -26,7 +26,7 @@ pub(crate) fn run(args: &ConvergeArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let config = config(args);
     config.check().map_err(|error| cli_error(error, ""))?;
-    let (device_name, device) = open_device(args.device.as_deref())?;
+    let (device_name, device) = open_device(&args.device)?;
     if !device.supports_dtype(config.dtype) {
         return Err(Usage::Precision { device: device_name, precision: "f64" }.into());
     }

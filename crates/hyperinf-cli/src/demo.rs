@@ -51,7 +51,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), CliError> {
     if !(0.0..0.5).contains(&args.noise) {
         return Err(Usage::Noise { value: args.noise }.into());
     }
-    let (device_name, device) = open_device(args.device.as_deref())?;
+    let (device_name, device) = open_device(&args.device)?;
     let files = Files::new(args)?;
     let data = data::load()?;
     let flipped = flipped_labels(data.train.len(), args.noise, args.seed);

@@ -1,14 +1,22 @@
 //! The device by its name.
 
 use burn::tensor::Device;
-use hyperinf::{compiled_devices, device, device_name};
+use hyperinf::{DeviceCheck, checked_device, compiled_devices, device_name};
 
+use crate::args::DeviceArgs;
 use crate::error::CliError;
+use crate::models::cache;
 
 /// The device of that name, or the first that was compiled in, with its name: results never say `cpu` or `gpu`.
-pub(crate) fn open_device(name: Option<&str>) -> Result<(String, Device), CliError> {
-    let name = name.or_else(|| compiled_devices().first().copied()).unwrap_or("flex");
+pub(crate) fn open_device(args: &DeviceArgs) -> Result<(String, Device), CliError> {
+    let name = args.device.as_deref().or_else(|| compiled_devices().first().copied()).unwrap_or("flex");
     let name = device_name(name)?;
-    let device = device(&name)?;
+    let passed = cache().map(|folder| folder.join("checked-devices.json"));
+    let check = match (args.no_device_check, &passed) {
+        (true, _) => DeviceCheck::Skip,
+        (false, Some(path)) => DeviceCheck::Remembered(path),
+        (false, None) => DeviceCheck::Once,
+    };
+    let device = checked_device(&name, check)?;
     Ok((name, device))
 }

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<(), CliError> {
     let task = shared.task.config()?;
     let folder = report::folder(result, truth.name())?;
     let bank = bank.map(|bank| bank_file(bank.bank.as_deref(), result, truth.name())).transpose()?;
-    let (device_name, device) = open_device(judged.device.as_deref())?;
+    let (device_name, device) = open_device(&judged.device)?;
     let config = EvalConfig { task, candidates, dampings, models: judged.models, bank, memory: available() };
     let bars = Bars::default();
     let mut found = evaluate(truth.as_ref(), &config, &device, &|progress| bars.show(progress))?;

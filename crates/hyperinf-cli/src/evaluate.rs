@@ -32,7 +32,7 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<(), CliError> {
         table_ending(path)?;
         check_output(path, &[&args.data])?;
     }
-    let (_, device) = open_device(args.device.as_deref())?;
+    let (_, device) = open_device(&args.device)?;
     let found = run.run(&device, &mut observer())?;
     let data = &found.rows.data;
     let summary = json!({

@@ -23,7 +23,7 @@ pub(crate) fn run(args: &FinetuneArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let run = plan(args);
     run.validate()?;
-    let (_, device) = open_device(args.device.as_deref())?;
+    let (_, device) = open_device(&args.device)?;
     let found = run.run(&device, &mut observer())?;
     let seconds = began.elapsed().as_secs_f64();
     to_stdout(|out| {

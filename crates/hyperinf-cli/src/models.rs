@@ -17,7 +17,7 @@ pub(crate) fn model(name: &str) -> String {
     else {
         return name.to_owned();
     };
-    let installed = assets().map(|folder| folder.join(path));
+    let installed = cache().map(|folder| folder.join(path));
     let installed = installed.filter(|path| if file.is_empty() { path.is_file() } else { path.join(file).is_file() });
     installed.map_or_else(|| (*on_hub).to_owned(), |path| path.display().to_string())
 }
@@ -28,8 +28,8 @@ pub(crate) fn hint(name: &str) -> Option<String> {
     Some(format!("`cargo xtask assets {short}` in hyperinf's repository installs it; then --model {short} finds it"))
 }
 
-/// The folder of `cargo xtask assets`: `$HYPERINF_CACHE`, else `hyperinf` in the user's cache folder.
-fn assets() -> Option<PathBuf> {
+/// The program's cache, which is also the folder of `cargo xtask assets`: `$HYPERINF_CACHE`, else `hyperinf` in the user's cache folder.
+pub(crate) fn cache() -> Option<PathBuf> {
     let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let user = || {
         let user = set("XDG_CACHE_HOME").filter(|path| path.is_absolute());

@@ -109,6 +109,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
         process: NoiseProcess { prediction: Prediction::Flow, ..NoiseProcess::default() },
         pairs: NoisePairs::evenly(10, 1000, settings.seed)?,
         timesteps_as: TimestepsAs::Sum,
+        prompt_dropout: None,
     };
     println!("{} parameters", model.num_params());
     let mut run = AveragedTraining::new(model, 0.01, DECAY, 1.0);

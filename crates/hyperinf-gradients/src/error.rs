@@ -110,6 +110,15 @@ pub enum GradientError {
         /// The length of the block's side.
         expected: usize,
     },
+    /// The model computes in f64 on a device whose exponentials and logarithms are wrong in f64.
+    #[error(
+        "the model computes in f64, but {device} has exponentials and logarithms in f32 only: cast the model to f32, or \
+         use a processor or CUDA"
+    )]
+    NoF64Functions {
+        /// The device.
+        device: String,
+    },
     /// A device failed while values were read back.
     #[error(transparent)]
     Read(#[from] ReadError),

@@ -3,7 +3,8 @@ mod embedding;
 mod scale;
 
 use burn::nn::Linear;
-use burn::tensor::{Tensor, assert_shape};
+use burn::tensor::{DType, Tensor, assert_shape};
+use hyperinf_linalg::has_f64_functions;
 
 use crate::{Block, Capture, GradientError};
 
@@ -163,6 +164,9 @@ impl Tape {
         }
         if !sum.is_tracked() {
             return Err(GradientError::Unreached { block: self.uses[0].block.name.clone() });
+        }
+        if sum.dtype() == DType::F64 && !has_f64_functions(&sum.device())? {
+            return Err(GradientError::NoF64Functions { device: format!("{:?}", sum.device()) });
         }
         let mut grads = sum.backward();
         let mut captures: Vec<Capture> = Vec::new();

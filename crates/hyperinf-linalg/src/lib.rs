@@ -56,7 +56,9 @@ pub use kronecker::{kronecker, rotate};
 pub use norms::{largest, norms, ratios, scalars, squared_norms, squares};
 pub use nystrom::{NystromPairs, RandomRows};
 pub use orthonormal::orthonormal;
-pub use precision::{epsilon, has_own_memory, host, least_square, precise, precise_type, tensor_from_host};
+pub use precision::{
+    epsilon, has_f64_functions, has_own_memory, host, least_square, precise, precise_type, tensor_from_host,
+};
 pub use product::{
     combine, combine_precise, diagonal, dots, dots_precise, gram, gram_precise, normal_product, outer, outer_precise,
     symmetric_product, widened,

@@ -1,3 +1,6 @@
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::ReadError;
@@ -11,6 +14,34 @@ pub fn precise<const R: usize>(tensor: Tensor<R>) -> Tensor<R> {
 /// f64 where the device has it, else the given type.
 pub fn precise_type(device: &Device, dtype: DType) -> DType {
     if device.supports_dtype(DType::F64) { DType::F64 } else { dtype }
+}
+
+/// Whether exponentials, logarithms and their kin are right in f64 on a device; true if it has no f64 at all.
+///
+/// Vulkan defines them for shaders in 16 and 32 bits only. Burn 0.22 calls them in f64 all the same: garbage comes back
+/// without an error, while f64 products, sums, quotients and roots are right. A processor is not asked, and each other
+/// device once.
+///
+/// # Errors
+///
+/// If the device fails.
+pub fn has_f64_functions(device: &Device) -> Result<bool, ReadError> {
+    static KNOWN: Mutex<BTreeMap<String, bool>> = Mutex::new(BTreeMap::new());
+    if !device.supports_dtype(DType::F64) || !has_own_memory(device) {
+        return Ok(true);
+    }
+    let name = format!("{:?}", device.clone().without_autodiff());
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(&right) = known().get(&name) {
+        return Ok(right);
+    }
+    let x = [0.25, 0.5, 1.0, 2.0];
+    let on = || Tensor::<1>::from_data(TensorData::from(x), (&device.clone().without_autodiff(), DType::F64));
+    let (powers, logarithms) = (host(on().exp())?, host(on().log())?);
+    let right = |found: Vec<f64>, f: fn(f64) -> f64| x.iter().zip(found).all(|(x, y)| (f(*x) - y).abs() < 1e-12);
+    let right = right(powers, f64::exp) && right(logarithms, f64::ln);
+    known().insert(name, right);
+    Ok(right)
 }
 
 /// The spacing of numbers at 1 in a type.
@@ -36,8 +67,9 @@ pub fn has_own_memory(device: &Device) -> bool {
 ///
 /// If the device fails.
 pub fn host<const R: usize>(tensor: Tensor<R>) -> Result<Vec<f64>, ReadError> {
-    let values = tensor.into_data_dtype(DType::F64).try_into_vec::<f64>();
-    values.map_err(|error| ReadError { reason: format!("{error:?}") })
+    let failed = |reason: String| ReadError { reason };
+    let data = tensor.try_into_data_dtype(DType::F64).map_err(|error| failed(error.to_string()))?;
+    data.try_into_vec::<f64>().map_err(|error| failed(format!("{error:?}")))
 }
 
 /// `[rows, cols]` on a device from row-major f64 values, in the given type.

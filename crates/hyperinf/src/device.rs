@@ -1,4 +1,8 @@
+use std::path::Path;
+
 use burn::tensor::Device;
+
+use crate::WrongResult;
 
 /// Every name that [`device`] accepts, which is also its cargo feature, and whether it is compiled in.
 const KINDS: [(&str, bool); 7] = [
@@ -20,7 +24,7 @@ const USUAL: [(&str, &str); 6] =
     [("nvidia", "cuda"), ("amd", "rocm"), ("hip", "rocm"), ("apple", "metal"), ("mps", "metal"), ("webgpu", "wgpu")];
 
 /// Why a device is not available.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeviceError {
     /// No device has this name.
@@ -84,6 +88,30 @@ pub enum DeviceError {
         /// The message of the device's library, if any.
         cause: String,
     },
+    /// The device answers, but its arithmetic is wrong.
+    #[error("device `{name}` computes wrong results: {wrong}")]
+    WrongResults {
+        /// The device's name.
+        name: &'static str,
+        /// The first operation that is wrong.
+        wrong: WrongResult,
+    },
+}
+
+/// When a graphics card's arithmetic is compared with the processor's ([`check_device`](crate::check_device)).
+///
+/// Drivers and shader compilers have faults that show as wrong numbers, not as errors. The check takes a few seconds
+/// where kernels must be compiled or measured first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceCheck<'a> {
+    /// Once in a process.
+    #[default]
+    Once,
+    /// Once for each device, driver and version of this crate: those that passed are listed in this file, which is made
+    /// if necessary. Where the driver's version cannot be told, or the file not be written, once in a process.
+    Remembered(&'a Path),
+    /// Never.
+    Skip,
 }
 
 fn listed(names: &[&str]) -> String {
@@ -134,14 +162,24 @@ pub fn device_name(word: &str) -> Result<String, DeviceError> {
 /// | `cpu`, `gpu`, `gpu:1` | the first of its kind that is compiled in ([`device_name`] says which) |
 ///
 /// A graphics card is tried with one small sum before it is returned, because its library panics at the first
-/// use when a driver is missing. The panic hook of the process is silenced meanwhile. (A program built with
-/// `panic = "abort"` cannot be protected in this way.)
+/// use when a driver is missing; then its arithmetic is checked, once in a process ([`checked_device`] has other
+/// choices). The panic hook of the process is silenced meanwhile. (A program built with `panic = "abort"` cannot be
+/// protected in this way.)
 ///
 /// # Errors
 ///
-/// If the name is unknown or not compiled in, the index is wrong, or the card or its driver is missing. Each says
-/// what to do.
+/// If the name is unknown or not compiled in, the index is wrong, the card or its driver is missing, or it computes
+/// wrong results. Each says what to do.
 pub fn device(name: &str) -> Result<Device, DeviceError> {
+    checked_device(name, DeviceCheck::Once)
+}
+
+/// As [`device`], with a choice of when a graphics card's arithmetic is checked; processors are not checked.
+///
+/// # Errors
+///
+/// As [`device`].
+pub fn checked_device(name: &str, check: DeviceCheck<'_>) -> Result<Device, DeviceError> {
     let name = &device_name(name)?;
     let (kind, index) = match name.split_once(':') {
         Some((kind, index)) => (kind, Some(index)),
@@ -166,7 +204,7 @@ pub fn device(name: &str) -> Result<Device, DeviceError> {
             #[allow(deprecated)]
             Device::ndarray()
         }),
-        _ => gpu::open(kind, index),
+        _ => gpu::open(kind, index, check),
     }
 }
 
@@ -196,9 +234,9 @@ fn no_index(name: &'static str, index: Option<&str>) -> Result<(), DeviceError> 
 mod gpu {
     use burn::tensor::Device;
 
-    use super::{DeviceError, compiled_devices};
+    use super::{DeviceCheck, DeviceError, compiled_devices};
 
-    pub(super) fn open(name: &'static str, _: Option<&str>) -> Result<Device, DeviceError> {
+    pub(super) fn open(name: &'static str, _: Option<&str>, _: DeviceCheck<'_>) -> Result<Device, DeviceError> {
         Err(DeviceError::NotCompiled { name, compiled: compiled_devices() })
     }
 }
@@ -214,9 +252,12 @@ mod gpu {
     use burn::tensor::DeviceKind;
     use burn::tensor::{Device, DeviceType, Tensor};
 
-    use super::DeviceError;
+    use super::{DeviceCheck, DeviceError};
+    use crate::WrongResult;
+    use crate::device_check::check_device;
+    use crate::passed_checks::{Passed, driver};
 
-    pub(super) fn open(name: &'static str, index: Option<&str>) -> Result<Device, DeviceError> {
+    pub(super) fn open(name: &'static str, index: Option<&str>, check: DeviceCheck<'_>) -> Result<Device, DeviceError> {
         let wrong = |index: &str| DeviceError::Index {
             name,
             index: index.to_owned(),
@@ -235,7 +276,27 @@ mod gpu {
             None => default_of(name),
         };
         quietly(|| try_out(&device)).map_err(unusable)?;
+        if check != DeviceCheck::Skip {
+            passes(&device, check).map_err(|wrong| DeviceError::WrongResults { name, wrong })?;
+        }
         Ok(device)
+    }
+
+    fn passes(device: &Device, check: DeviceCheck<'_>) -> Result<(), WrongResult> {
+        let identity = device.identity().map(|identity| format!("{} {}", identity.name, identity.fingerprint));
+        let file = match check {
+            DeviceCheck::Remembered(file) => Some(file),
+            DeviceCheck::Once | DeviceCheck::Skip => None,
+        };
+        let passed = Passed::new(format!("{device:?}"), identity, driver(), file);
+        if passed.before() {
+            return Ok(());
+        }
+        // A library that panics in an operation has not computed it.
+        let failed = |reason| WrongResult::Failed { operation: "the check of the device", reason };
+        quietly(|| Ok(check_device(device))).map_err(failed)??;
+        passed.remember();
+        Ok(())
     }
 
     fn kind(name: &str) -> DeviceType {

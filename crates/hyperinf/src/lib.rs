@@ -22,10 +22,14 @@
 //! compile backends in, and [`device`] picks one of them by name.
 
 mod device;
+mod device_check;
+#[cfg(any(feature = "cuda", feature = "rocm", feature = "wgpu", test))]
+mod passed_checks;
 
 /// Burn itself, in the version that this crate's types come from.
 pub use burn;
-pub use device::{DeviceError, compiled_devices, device, device_name};
+pub use device::{DeviceCheck, DeviceError, checked_device, compiled_devices, device, device_name};
+pub use device_check::{WrongResult, check_device};
 pub use hyperinf_curvature as curvature;
 pub use hyperinf_data as data;
 pub use hyperinf_eval as eval;

@@ -2,6 +2,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::DeviceArgs;
+
 /// Arguments of `hyperinf converge`.
 #[derive(Debug, Args)]
 pub(crate) struct ConvergeArgs {
@@ -26,9 +28,8 @@ pub(crate) struct ConvergeArgs {
     /// The floating-point type.
     #[arg(long, value_enum, default_value_t)]
     pub precision: PrecisionArg,
-    /// Where to compute: cpu, gpu, flex, cuda:0, … [default: the first that was compiled in].
-    #[arg(long, value_name = "DEVICE")]
-    pub device: Option<String>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// The folder for converge.csv, summary.json and one converge-dD-nN.png per size; created if missing.
     #[arg(long, value_name = "DIR", default_value = "hyperinf-converge")]
     pub out: PathBuf,

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use hyperinf::eval::digits::{DigitsConfig, Length, Optimizer, Recipe};
 
+use super::DeviceArgs;
 use super::truths::EvalCommand;
 use crate::error::{CliError, Usage};
 
@@ -157,9 +158,8 @@ pub(crate) struct CandidateArgs {
     /// Label draws per image, for the estimate `sampled` [default: 16].
     #[arg(long, value_name = "N")]
     pub draws: Option<usize>,
-    /// Device for gradients and scores: flex, ndarray, … [default: the first compiled in].
-    #[arg(long, value_name = "DEVICE")]
-    pub device: Option<String>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 /// The outputs.

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ColumnArgs, LengthArgs, ModelArgs};
+use super::{ColumnArgs, DeviceArgs, LengthArgs, ModelArgs};
 
 /// Arguments of `hyperinf evaluate`.
 #[derive(Debug, Args)]
@@ -33,9 +33,8 @@ pub(crate) struct EvaluateArgs {
         display_order = 5
     )]
     pub batch_size: u32,
-    /// Where to compute: cpu, gpu, flex, cuda:0, … [default: the first that was compiled in].
-    #[arg(long, value_name = "DEVICE", display_order = 11)]
-    pub device: Option<String>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// How to read rows.
     #[command(flatten)]
     pub columns: ColumnArgs,

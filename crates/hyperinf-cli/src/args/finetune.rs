@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ColumnArgs, LengthArgs, ModelArgs};
+use super::{ColumnArgs, DeviceArgs, LengthArgs, ModelArgs};
 
 /// Arguments of `hyperinf finetune`.
 #[derive(Debug, Args)]
@@ -73,9 +73,8 @@ pub(crate) struct FinetuneArgs {
     /// Stop after EPOCHS epochs without a lower validation loss, and keep the best adapter.
     #[arg(long, value_name = "EPOCHS", requires = "validation", help_heading = "Training")]
     pub patience: Option<usize>,
-    /// Where to compute: cpu, gpu, flex, cuda:0, … [default: the first that was compiled in].
-    #[arg(long, value_name = "DEVICE", display_order = 9)]
-    pub device: Option<String>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 
     /// How to read rows.
     #[command(flatten)]

@@ -2,6 +2,7 @@ use clap::{Args, ValueEnum};
 use hyperinf::curvature::{Scale, Side};
 use hyperinf::scoring::{Normalisation, QueryMode, RankBy};
 
+use super::DeviceArgs;
 use crate::error::{CliError, Usage};
 
 /// Arguments shared by all commands that score.
@@ -82,9 +83,8 @@ pub(crate) struct SharedArgs {
     /// Optional projection, applied before scoring.
     #[command(flatten)]
     pub project: ProjectArgs,
-    /// Where to compute: cpu, gpu, flex, cuda:0, … [default: the first that was compiled in].
-    #[arg(long, value_name = "DEVICE", display_order = 11)]
-    pub device: Option<String>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 /// Optional projection of the gradients, applied before scoring.

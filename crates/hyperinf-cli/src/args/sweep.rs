@@ -3,7 +3,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{
-    DirectionsArg, IdArgs, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
+    DeviceArgs, DirectionsArg, IdArgs, ProjectArgs, QueryModeArg, ScaleArg, ScoringArgs, SharedArgs, SideArg,
+    StructureArg,
 };
 
 /// Arguments of `hyperinf sweep`.
@@ -96,9 +97,8 @@ pub(crate) struct SweepArgs {
     /// Scores may take this much memory, estimated from the sizes [default: what the system grants].
     #[arg(long, value_name = "GIB", value_parser = super::scoring::gib, help_heading = "Method")]
     pub memory: Option<f64>,
-    /// Where to compute: cpu, gpu, flex, cuda:0, … [default: the first that was compiled in].
-    #[arg(long, value_name = "DEVICE", display_order = 8)]
-    pub device: Option<String>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// The folder for sweep.csv, scores.parquet, sweep.png, spearman.png and summary.json; created if
     /// missing.
     #[arg(long, value_name = "DIR", default_value = "hyperinf-sweep", display_order = 7)]

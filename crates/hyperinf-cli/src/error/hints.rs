@@ -1,5 +1,6 @@
 use std::io::ErrorKind;
 
+use hyperinf::DeviceError;
 use hyperinf::curvature::CurvatureError;
 use hyperinf::data::{DataError, Existing, Reason, RunError, Stage};
 use hyperinf::eval::TruthError;
@@ -49,6 +50,9 @@ fn usage_hint(error: &Usage) -> Option<String> {
         Usage::Noise { .. } => "0.2 gives every fifth mail the wrong label".into(),
         Usage::Amount { .. } => "ask for at least one row and at most all of them".into(),
         Usage::Precision { .. } => "compute in f32: --precision f32".into(),
+        Usage::Device(DeviceError::WrongResults { .. }) => {
+            "take another --device, or a newer driver; --no-device-check uses this one all the same".into()
+        }
         Usage::Library(error) => return library_hint(error),
         Usage::Value { .. } | Usage::Combination { .. } | Usage::Device(_) | Usage::Stdout(_) => return None,
     })

@@ -42,7 +42,7 @@ impl Settings {
         let projection = projection::projection(&args.shared.project)?;
         let normalisation = normalisation(args, &given, named.normalisation)?;
         let damping = damping(&args.shared)?;
-        let (device_name, device) = open_device(args.shared.device.as_deref())?;
+        let (device_name, device) = open_device(&args.shared.device)?;
         let structure = if spec.merged { StructureArg::Merged } else { args.shared.structure };
         let options = Options { normalisation, damping, query: query_mode.into(), ..named };
         let (method, unused) = (given.to_string(), unused(args, &spec));

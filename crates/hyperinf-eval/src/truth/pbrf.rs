@@ -1,6 +1,7 @@
 use burn::module::Module;
 use burn::tensor::{DType, Device};
 use hyperinf_curvature::Damping;
+use hyperinf_linalg::has_f64_functions;
 use hyperinf_scoring::{Options, baselines};
 use serde_json::json;
 
@@ -46,7 +47,8 @@ impl Truth for PbrfConfig {
     }
 
     fn precision(&self, device: &Device) -> DType {
-        if device.supports_dtype(DType::F64) { DType::F64 } else { DType::F32 }
+        let whole = device.supports_dtype(DType::F64) && has_f64_functions(device).unwrap_or(false);
+        if whole { DType::F64 } else { DType::F32 }
     }
 
     fn evaluate(&self, bench: &mut Bench<'_>) -> Result<Findings, TruthError> {

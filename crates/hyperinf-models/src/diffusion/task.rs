@@ -63,9 +63,48 @@ pub struct TextToImage {
     /// What a sample's gradient is.
     #[module(skip)]
     pub timesteps_as: TimestepsAs,
+    /// Captions that training leaves out, so that the model also learns to draw without one.
+    #[module(skip)]
+    pub prompt_dropout: Option<PromptDropout>,
 }
 
+/// Captions that training leaves out (Ho & Salimans 2022).
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptDropout {
+    /// The probability that a sample's caption is replaced in a step, 0 to 1.
+    pub share: f64,
+    /// The states of the empty caption.
+    pub empty: TextState,
+}
+
+/// The timesteps of a new model's loss.
+const TIMESTEPS: usize = 10;
+
 impl TextToImage {
+    /// A denoiser whose loss is over ten evenly spaced timesteps with shared noise of seed 0.
+    pub fn new(denoiser: Denoiser, process: NoiseProcess) -> Self {
+        let total = process.schedule.timesteps;
+        let pairs = NoisePairs::evenly(TIMESTEPS.min(total), total, 0);
+        let pairs = pairs.unwrap_or(NoisePairs { timesteps: vec![0.0], sharing: NoiseSharing::Shared, seed: 0 });
+        Self { denoiser, process, pairs, timesteps_as: TimestepsAs::default(), prompt_dropout: None }
+    }
+
+    /// The captions of samples in a step of training, some of them empty.
+    fn captions<'a>(
+        &'a self,
+        samples: &[&'a DiffusionSample],
+        device: &Device,
+    ) -> Result<Vec<&'a TextState>, ModelError> {
+        let all = samples.iter().map(|sample| &sample.text);
+        let Some(PromptDropout { share, empty }) = self.prompt_dropout.as_ref().filter(|_| self.device().is_autodiff())
+        else {
+            return Ok(all.collect());
+        };
+        let drawn = Tensor::<1>::random([samples.len()], Distribution::Uniform(0.0, 1.0), device);
+        let drawn = drawn.try_into_data().map_err(|e| ModelError::Read(e.to_string()))?;
+        Ok(all.zip(drawn.iter::<f64>()).map(|(text, draw)| if draw < *share { empty } else { text }).collect())
+    }
+
     /// `K` rows of one sample's noise, one after the other.
     fn own_noise(&self, sample: &DiffusionSample, size: usize) -> Vec<f32> {
         let of = match self.pairs.sharing {
@@ -98,7 +137,7 @@ impl SampleModel for TextToImage {
         self.fits(samples)?;
         let (device, dtype) = (self.device().without_autodiff(), self.denoiser.dtype());
         let (n, [c, h, w]) = (samples.len(), self.denoiser.shape());
-        let texts: Vec<&TextState> = samples.iter().map(|sample| &sample.text).collect();
+        let texts = self.captions(samples, &device)?;
         let text = TextStates::new(&texts, self.denoiser.text_width(), &device)?;
         let images: Vec<f32> = samples.iter().flat_map(|sample| sample.image.iter().copied()).collect();
         let images = Tensor::<4>::from_data(TensorData::new(images, [n, c, h, w]), (&device, dtype));

@@ -13,6 +13,7 @@ use super::encoder_config::encoder_config;
 use super::fields::Fields;
 use super::open::open_regular;
 use super::own_head::{self, OwnHead};
+use super::pipeline::is_pipeline;
 use super::shards::Shards;
 use super::sizes;
 use super::tensors::{IgnoredTensors, check, fill, pull};
@@ -51,6 +52,8 @@ pub enum ModelKind {
     CausalLm,
     /// A language model that sees images, for [`load_vision_language`].
     VisionLanguage,
+    /// A diffusion model with all its parts, for [`load_pipeline`](crate::load_pipeline).
+    TextToImage,
 }
 
 /// The options of [`load_classifier`].
@@ -106,6 +109,9 @@ enum Family {
 pub fn model_kind(path: &Path) -> Result<ModelKind, LoadError> {
     if is_gguf(path) || is_llama2c(path) {
         return Ok(ModelKind::CausalLm);
+    }
+    if is_pipeline(path) {
+        return Ok(ModelKind::TextToImage);
     }
     Ok(match family(path, &settings(path)?)? {
         Family::Encoder(_) => ModelKind::Encoder,

@@ -1,0 +1,48 @@
+#!/bin/sh
+# Runs the packed tests and the program on a graphics card; made by `cargo xtask gpu`.
+#
+# Usage, in the root of the repository: sh DIR/run.sh RESULTS
+# Needs the card's driver, xz, and nothing to compile with. Each step has its own time limit, so that
+# the whole stays below eight minutes; what a step said is in RESULTS, and the table at the end says how each ended.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+out=${1:?where the results go}
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export HYPERINF_TESTS="$PWD/tests" HYPERINF_TEST_DEVICE=@DEVICE@ HYPERINF_CACHE="$work/cache"
+test -d "$HYPERINF_TESTS/fixtures" || { echo "run it in the root of the repository"; exit 2; }
+for name in integration hyperinf; do
+    xz -dc "$here/$name.xz" > "$work/$name" && chmod +x "$work/$name" || exit 3
+done
+failed=0
+
+# step NAME SECONDS COMMAND...
+step() {
+    name=$1 limit=$2
+    shift 2
+    start=$(date +%s)
+    timeout "$limit" "$@" > "$out/$name.txt" 2>&1
+    rc=$?
+    test $rc = 0 || failed=1
+    echo "$name: exit code $rc, $(($(date +%s) - start)) s" | tee -a "$out/steps.txt"
+}
+
+: > "$out/steps.txt"
+{ date -u; nvidia-smi || true; uname -a; } > "$out/machine.txt" 2>&1
+cd "$work" || exit 3
+# The first use of the card: its check, and a demo with every method.
+step demo 90 "$work/hyperinf" demo --device @DEVICE@ --out "$work/demo"
+step demo-processor 90 "$work/hyperinf" demo --device flex --out "$work/demo-processor"
+step goldens 60 "$work/integration" goldens:: --test-threads 4
+step cases 200 "$work/integration" @CASES@ --skip goldens:: --test-threads 8
+for name in score-processor score; do
+    device=@DEVICE@
+    test $name = score || device=flex
+    step $name 40 "$work/hyperinf" score --train-gradients "$HYPERINF_TESTS/fixtures/lora_tiny/train.safetensors" \
+        --query-gradients "$HYPERINF_TESTS/fixtures/lora_tiny/query.safetensors" --method hyperinf --device $device \
+        --output "$out/$name.csv"
+done
+cat "$out/steps.txt"
+exit $failed
