@@ -1,7 +1,14 @@
 //! LoRA files of image generators: four namings, and what is refused.
 
-use burn::tensor::Device;
-use hyperinf::models::{Adapter, LoadError, LoraConfig, LoraScaling, PixArt, adapt, load_pixart};
+use std::path::PathBuf;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use hyperinf::gradients::Tape;
+use hyperinf::models::{
+    Adapter, Denoiser, LoadError, LoraConfig, LoraScaling, NoiseProcess, PixArt, TextState, TextStates, TextToImage,
+    adapt, load_pixart, load_unet, load_weights, weights,
+};
+use hyperinf_tests::compare::{assert_close, values};
 use hyperinf_tests::devices;
 use hyperinf_tests::fixtures;
 use tempfile::TempDir;
@@ -124,4 +131,78 @@ fn what_is_not_lora_on_linear_layers_is_refused_by_name() {
     let half = Tensors::from([(format!("{layer}.lora_A.weight"), (vec![2, 16], vec![0.0; 32]))]);
     let error = read(&half, &device).expect_err("half an adapter").to_string();
     assert!(error.contains("to_q"), "{error}");
+}
+
+/// The factors of new adapters: normal of standard deviation 1/r, and zero.
+#[test]
+fn new_adapters_begin_as_is_usual_for_image_generators() {
+    let (_, device) = devices().remove(0);
+    let config = LoraConfig { rank: 2, alpha: 2.0, ..LoraConfig::default() };
+    let model = adapt(base(&device), &["to_q", "to_k", "to_v", "to_out.0"], &config, 1).expect("known targets");
+    let adapter = Adapter::from_model(&model, &config, None).expect("an adapted model");
+    let factor = |end: &str| -> Vec<f64> {
+        let factors = adapter.tensors.iter().filter(|(name, _)| name.ends_with(end));
+        factors.flat_map(|(_, data)| data.iter::<f64>().collect::<Vec<_>>()).collect()
+    };
+    let (first, second) = (factor("lora_A.weight"), factor("lora_B.weight"));
+    assert!(second.iter().all(|&value| value == 0.0));
+    let mean = first.iter().map(|value| value * value).sum::<f64>() / first.len() as f64;
+    // 480 values: the mean of their squares, 1/4, has a standard error of 0.016.
+    assert!((mean - 0.25).abs() < 0.08, "{mean} of {}", first.len());
+    assert!(first.iter().any(|value| value.abs() > 1.0), "not uniform");
+}
+
+/// With `HYPERINF_WRITE_ADAPTERS=DIR` the files stay, for `cargo xtask fixtures diffusion --check-ours DIR`.
+#[test]
+fn written_adapters_of_denoisers_are_read_again() {
+    let temporary = tempfile::tempdir().expect("a folder for temporary files");
+    let kept = std::env::var_os("HYPERINF_WRITE_ADAPTERS").map(PathBuf::from);
+    let (name, device) = devices().remove(0);
+    let config = LoraConfig { rank: 3, alpha: 6.0, ..LoraConfig::default() };
+    let denoisers = [
+        ("transformer", Denoiser::PixArt(base(&device))),
+        ("unet", Denoiser::UNet(load_unet(&fixtures::path("diffusion/stable/unet"), &device).expect("valid").model)),
+    ];
+    for (part, denoiser) in denoisers {
+        let [channels, side, _] = denoiser.shape();
+        let wave = |count: usize, step: f32| (0..count).map(|i| (step * (i * i) as f32).sin()).collect::<Vec<f32>>();
+        let model = TextToImage::new(denoiser, NoiseProcess::default());
+        let adapted = adapt(model.clone(), &["to_q", "to_k", "to_v", "to_out.0"], &config, 1).expect("known targets");
+        let trained = weights(&adapted).expect("readable").into_iter().map(|(path, data)| {
+            let new =
+                |data: &TensorData| wave(data.num_elements(), path.len() as f32).iter().map(|x| 0.3 * x).collect();
+            let data = if path.contains("lora_") { TensorData::new(new(&data), data.shape().clone()) } else { data };
+            (path, data)
+        });
+        let adapted = load_weights(adapted, trained.collect()).expect("the model's own names");
+
+        let (text_width, tokens, t) = (adapted.denoiser.text_width(), 4, 425.0);
+        let (x, text) = (wave(channels * side * side, 0.7), wave(tokens * text_width, 0.9));
+        let state = TextState { width: text_width, values: text.clone() };
+        let output = |model: &TextToImage| {
+            let shape = [1, channels, side, side];
+            let x = Tensor::<4>::from_data(TensorData::new(x.clone(), shape), &device);
+            let text = TextStates::new(&[&state], text_width, &device).expect("a prompt");
+            values(model.denoiser.forward(x, &[t], &text, &mut Tape::off()))
+        };
+        let expected = output(&adapted);
+        let folder = kept.as_deref().unwrap_or(temporary.path()).join("lora").join(part);
+        let adapter = Adapter::from_model(&adapted, &config, Some(part)).expect("an adapted model");
+        adapter.write_lora_file(&folder, part).expect("a folder that can be written");
+        adapter.write(&folder.join("peft")).expect("a folder that can be written");
+        for path in [folder.clone(), folder.join("pytorch_lora_weights.safetensors"), folder.join("peft")] {
+            let read = Adapter::read_any(&path, &model).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let found = output(&read.apply(model.clone()).expect("it fits"));
+            assert_close(&format!("{name}, {}", path.display()), &found, &expected, 0.0);
+        }
+        assert!(output(&model).iter().zip(&expected).any(|(a, b)| (a - b).abs() > 1e-2), "the adapter does nothing");
+        let floats = expected.iter().map(|&value| value as f32).collect();
+        let tensors = Tensors::from([
+            ("x".to_owned(), (vec![1, channels, side, side], x.clone())),
+            ("t".to_owned(), (vec![1], vec![t as f32])),
+            ("text".to_owned(), (vec![1, tokens, text_width], text)),
+            ("output".to_owned(), (vec![1, channels, side, side], floats)),
+        ]);
+        write_tensors(&folder.join("ours.safetensors"), &tensors, Number::F32);
+    }
 }

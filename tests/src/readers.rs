@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use hyperinf::data::{Captioned, Dataset, Format, Illustrated, LabelledText, ModelFiles, Passage, ReadOptions};
-use hyperinf::eval::{Bank, Retrain, TruthError};
+use hyperinf::eval::Bank;
 use hyperinf::gradients::Block;
 use hyperinf::models::{
     Adapter, Checkpoints, ClassifierOptions, Conversation, ImageProcessor, Limit, Message, Picture, PictureLimits,
@@ -21,6 +21,7 @@ use hyperinf::models::{
 use hyperinf::scoring::{Groups, MethodSpec, Set};
 use hyperinf::store::{GradientFile, GradientWriter, Precision, RunKey};
 
+use crate::one_query::OneQuery;
 use crate::{fixtures, pipelines};
 
 pub use hyperinf::models::panics_are_errors;
@@ -364,27 +365,6 @@ impl Scratch {
             shown(open());
         }
         Ok(())
-    }
-}
-
-/// The task that the banks of the seeds belong to.
-struct OneQuery;
-
-impl Retrain for OneQuery {
-    fn samples(&self) -> usize {
-        5
-    }
-
-    fn queries(&self) -> usize {
-        1
-    }
-
-    fn fingerprint(&self) -> String {
-        "one query".to_owned()
-    }
-
-    fn query_losses(&self, subset: &[usize], _: u64) -> Result<Vec<f64>, TruthError> {
-        Ok(vec![subset.len() as f64])
     }
 }
 

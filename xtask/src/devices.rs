@@ -10,9 +10,10 @@ use crate::run::{Failure, cache, cargo, output, program, root, status};
 /// Where drivers of Vulkan register.
 const DRIVERS: [&str; 3] = ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d"];
 
-/// The environment of cases on Vulkan in software: kernels are not chosen by measurement, which would compile many more
-/// of them than run.
-const SOFTWARE: [(&str, &str); 2] = [("HYPERINF_TEST_DEVICE", "wgpu"), ("CUBECL_AUTOTUNE_LEVEL", "minimal")];
+/// The environment of cases on Vulkan in software: fewer kernels are tried to choose one, and Mesa does not optimise
+/// what runs for microseconds.
+const SOFTWARE: [(&str, &str); 3] =
+    [("HYPERINF_TEST_DEVICE", "wgpu"), ("CUBECL_AUTOTUNE_LEVEL", "minimal"), ("GALLIVM_PERF", "nopt")];
 
 /// `cargo xtask matrix --vulkan [FILTER...]`: the cases that compute on a device, on Mesa's software device.
 pub fn vulkan(filters: &[&str]) -> Result<(), String> {

@@ -9,6 +9,7 @@ mod eval;
 mod evaluate;
 mod examples;
 mod finetune;
+mod generate;
 mod ids;
 mod influence;
 mod scoring;
@@ -30,6 +31,7 @@ pub(crate) use eval::EvalArgs;
 pub(crate) use eval::{CandidateArgs, ResultArgs, at_least, once};
 pub(crate) use evaluate::EvaluateArgs;
 pub(crate) use finetune::FinetuneArgs;
+pub(crate) use generate::GenerateArgs;
 pub(crate) use ids::IdArgs;
 pub(crate) use influence::{AttributeArgs, DetectArgs, InfluenceArgs, SelectArgs};
 pub(crate) use scoring::{
@@ -171,6 +173,12 @@ pub(crate) enum Command {
     /// best first), and summary.json. With several methods each has its own folder, DIR/METHOD.
     #[command(after_help = examples::SELECT, override_usage = examples::SELECT_USAGE)]
     Select(SelectArgs),
+    /// Draw pictures with a text-to-image model, and see what it knows
+    ///
+    /// MODEL is diffusers' folder (model_index.json): PixArt, or Stable Diffusion 1.5 or 2. Noise comes from the seed, so
+    /// the same command draws the same picture. DDIM, or Euler's method for a flow; classifier-free guidance.
+    #[command(after_help = examples::GENERATE)]
+    Generate(GenerateArgs),
     /// Find wrong labels in real e-mails with every method, and compare them
     ///
     /// Flips the labels (spam or ham) of some of 1,500 e-mails, fine-tunes a small transformer on them with LoRA, and

@@ -6,6 +6,7 @@
 //! | [`score`] | `hyperinf score`: from gradient files to scores |
 //! | [`finetune`] | `hyperinf finetune`: an adapter from rows of text |
 //! | [`evaluate`] | `hyperinf evaluate`: how well a model predicts rows |
+//! | [`generate`] | `hyperinf generate`: pictures of a text-to-image model |
 //! | [`attribute`] | `hyperinf attribute`: scores of training rows for query rows |
 //! | [`detect`] | `hyperinf detect`: training rows that look wrong |
 //! | [`select`] | `hyperinf select`: the training rows that help most |
@@ -40,6 +41,7 @@ mod eval;
 mod evaluate;
 mod figure;
 mod finetune;
+mod generate;
 mod grid;
 mod influence;
 mod inspect;
@@ -104,6 +106,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Methods(args) => methods::run(args),
+        Command::Generate(args) => generate::run(args),
         Command::Demo(args) => demo::run(args),
     };
     match outcome {

@@ -6,6 +6,7 @@
 //! | [`Finetune`] | rows and a model → an adapter |
 //! | [`Check`] | rows as a model gets them: tokens, and which of them are scored |
 //! | [`Evaluate`] | rows and a model → predictions and a [`Quality`] |
+//! | [`Generate`] | pictures of a text-to-image model |
 //! | [`Dataset`] | reads JSON lines, JSON arrays, CSV, TSV and Parquet, with stable row ids and no silent loss |
 //! | [`Illustrated`], [`Captioned`], [`ImageSource`] | rows with images: conversations, and images with captions |
 //! | [`Subset`] | writes a part of a data set in its own format |
@@ -44,6 +45,7 @@ mod estimate;
 mod evaluate;
 mod event;
 mod finetune;
+mod generate;
 mod gradients;
 mod ids;
 mod illustrated;
@@ -93,6 +95,7 @@ pub use error::{DataError, SubsetError, listed};
 pub use evaluate::{Evaluate, Evaluated};
 pub use event::{Detail, Event, Notice, Progress, Purpose, Stage};
 pub use finetune::{Finetune, Finetuned};
+pub use generate::Generate;
 pub use ids::{IdError, sample_ids};
 pub use illustrated::{Illustrated, IllustratedColumns, IllustratedTexts};
 pub use image_folder::rows_file;

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use hyperinf_gradients::{Estimate, GradientError};
 use hyperinf_linalg::ReadError;
-use hyperinf_models::{LoadError, ModelError, ModelKind};
+use hyperinf_models::{GenerateError, LoadError, ModelError, ModelKind};
 use hyperinf_scoring::{ScoreError, Set};
 use hyperinf_store::StoreError;
 
@@ -148,6 +148,9 @@ pub enum RunError {
     /// The model cannot be trained or run.
     #[error("{}", .0.what())]
     Model(#[from] ModelError),
+    /// No picture could be drawn.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
     /// Gradients could not be computed.
     #[error("the gradients cannot be computed")]
     Gradients(#[from] GradientError),

@@ -11,7 +11,7 @@ mod decoder_config;
 mod decoder_layer;
 mod encoder;
 mod encoder_config;
-mod encoder_layer;
+pub(crate) mod encoder_layer;
 mod encoder_names;
 mod generate;
 mod head;

@@ -1,9 +1,13 @@
 //! Diffusion: noise, targets, denoisers, and sampling from them.
 
 mod attention;
+mod autoencoder;
+mod autoencoder_config;
+mod clip_text;
 mod config;
 mod denoiser;
 mod embedding;
+mod generate;
 mod image_coder;
 mod noise;
 mod pipeline;
@@ -19,9 +23,14 @@ mod unet;
 mod unet_config;
 mod unet_parts;
 
+pub use autoencoder::Autoencoder;
+pub use autoencoder_config::AutoencoderConfig;
+pub use clip_text::{ClipText, ClipTextConfig};
 pub use config::PixArtConfig;
 pub use denoiser::Denoiser;
+pub use generate::{GenerateConfig, GenerateError};
 pub use image_coder::ImageCoder;
+pub(crate) use noise::normals;
 pub use noise::{NoisePairs, NoiseSharing, TimestepsAs};
 pub use pipeline::Pipeline;
 pub use pixart::PixArt;

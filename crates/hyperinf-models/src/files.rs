@@ -1,5 +1,7 @@
 //! Models, tokenizers and adapters on disk and on the hub.
 
+mod autoencoder;
+mod clip;
 mod decoder_config;
 mod diffusers;
 mod encoder_config;
@@ -46,6 +48,8 @@ mod vision_language_config;
 pub(crate) mod weights;
 pub(crate) mod whole;
 
+pub use autoencoder::load_autoencoder;
+pub use clip::load_clip_text;
 pub use diffusers::{load_pixart, save_pixart};
 pub use error::LoadError;
 pub use feature_cache::FeatureCache;

@@ -8,6 +8,7 @@
 //! | [`record`] | which layers' gradients are taken: adapters, a connector, the last layer |
 //! | [`TextToImage`], [`PixArt`], [`sample_images`] | diffusion models: their loss, a denoiser, and pictures from it |
 //! | [`Pipeline`], [`load_pipeline`] | a diffusion model with its text encoder, from diffusers' folder |
+//! | [`Pipeline`], [`UNet`], [`ClipText`], [`Autoencoder`] | diffusers' folders: Stable Diffusion 1.5 and 2, PixArt |
 //! | [`adapt`], [`LoraLinear`] | LoRA on any linear layer, with PEFT's names |
 //! | [`load_classifier`], [`load_encoder`], [`load_causal_lm`], [`load_vision_language`] | models from Hugging Face, GGUF and llama2.c files |
 //! | [`Hub`] | models and adapters by their names on a hub |
@@ -66,27 +67,28 @@ pub use arch::{
     record,
 };
 pub use diffusion::{
-    BetaSchedule, Denoiser, DiffusionBatch, DiffusionSample, ImageCoder, NoisePairs, NoiseProcess, NoiseSchedule,
-    NoiseSharing, Pipeline, PixArt, PixArtConfig, Prediction, PromptDropout, SamplerConfig, TextEncoder, TextState,
-    TextStates, TextToImage, TimestepsAs, UNet, UNetConfig, UNetLevel, sample_images,
+    Autoencoder, AutoencoderConfig, BetaSchedule, ClipText, ClipTextConfig, Denoiser, DiffusionBatch, DiffusionSample,
+    GenerateConfig, GenerateError, ImageCoder, NoisePairs, NoiseProcess, NoiseSchedule, NoiseSharing, Pipeline, PixArt,
+    PixArtConfig, Prediction, PromptDropout, SamplerConfig, TextEncoder, TextState, TextStates, TextToImage,
+    TimestepsAs, UNet, UNetConfig, UNetLevel, sample_images,
 };
 pub use error::ModelError;
 pub use files::{
     ADAPTER_SETTINGS, Adapter, AdapterConfig, AdapterSetting, AdapterTask, CheckpointNames, ClassifierOptions,
     FeatureCache, FormatError, GgufVocabulary, Hub, LoadError, LoadReport, LoadedModel, ModelKind, OwnHead, Panicked,
-    TargetModules, TrainedTokens, Treatment, gguf_tokenizer, guarded, llama2c_tokenizer, load_causal_lm,
-    load_classifier, load_encoder, load_gguf, load_llama2c, load_pipeline, load_pixart, load_unet,
-    load_vision_language, load_weights, model_kind, open_regular, panics_are_errors, read_regular, save_pipeline_index,
-    save_pixart, weights,
+    TargetModules, TrainedTokens, Treatment, gguf_tokenizer, guarded, llama2c_tokenizer, load_autoencoder,
+    load_causal_lm, load_classifier, load_clip_text, load_encoder, load_gguf, load_llama2c, load_pipeline, load_pixart,
+    load_unet, load_vision_language, load_weights, model_kind, open_regular, panics_are_errors, read_regular,
+    save_pipeline_index, save_pixart, weights,
 };
 pub use image::{
     Crop, ImageProcessor, Picture, PictureError, PictureLimits, Pixels, Processed, Resampling, TargetSize, Tiling,
 };
 pub use template::TemplateError;
 pub use text::{
-    ChatSource, Conversation, FeatureStage, Images, Json, LabelledBatch, Limit, LmBatch, LmSample, Message,
-    MessageError, Sample, SpecialTokens, TOKENIZER_FILES, TextTokenizer, TokenBatch, TokenizeError, TokenizedSample,
-    TokenizerNotice, TokenizerSettings, Visual, VlmBatch, VlmSample,
+    ChatSource, ClipTokenizer, Conversation, FeatureStage, Images, Json, LabelledBatch, Limit, LmBatch, LmSample,
+    Message, MessageError, Sample, SpecialTokens, TOKENIZER_FILES, TextTokenizer, TokenBatch, TokenizeError,
+    TokenizedSample, TokenizerNotice, TokenizerSettings, Visual, VlmBatch, VlmSample,
 };
 pub use training::{
     AveragedTraining, Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, FoundCheckpoints, Progress,

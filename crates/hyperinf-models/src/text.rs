@@ -1,6 +1,7 @@
 //! From text to samples and batches.
 
 mod chat;
+mod clip_tokenizer;
 mod image_prompt;
 mod json;
 mod lm_batch;
@@ -15,6 +16,7 @@ mod tokenizer_searches;
 mod vlm_batch;
 
 pub use chat::{ChatSource, Conversation};
+pub use clip_tokenizer::ClipTokenizer;
 pub use json::Json;
 pub use lm_batch::{LmBatch, LmSample};
 pub use message::{Message, MessageError};

@@ -177,17 +177,6 @@ pub(crate) fn divided(score: f64, query: Option<&f64>, train: Option<&f64>) -> f
 /// Smaller squares have lost digits.
 const LEAST_SQUARE: f64 = 1e-290;
 
-/// The squared norms of rows; those too small for the type are not 0, as those of zero rows are.
-pub(crate) fn norms(rows: Tensor<2>) -> Result<Vec<f64>, ScoreError> {
-    let mut squares = squared_norms(rows.clone())?;
-    if squares.contains(&0.0) {
-        let largest = host(rows.abs().max_dim(1))?;
-        let lost = squares.iter_mut().zip(largest).filter(|(square, largest)| **square == 0.0 && *largest > 0.0);
-        lost.for_each(|(square, _)| *square = f64::from_bits(1));
-    }
-    Ok(squares)
-}
-
 /// The roots of sums of squares, or of self-influences, which an accurate inverse makes finite and not negative.
 pub(crate) fn roots(squares: &[f64], set: Set) -> Result<Vec<f64>, ScoreError> {
     let root = |(sample, &value): (usize, &f64)| {

@@ -9,7 +9,6 @@ use hyperinf_gradients::{Block, Gradients};
 use hyperinf_linalg::{dots_precise, epsilon, host, precise, precise_type, scalars, squared_norms, tensor_from_host};
 use hyperinf_solvers::{Inverse, Plan, Solver};
 
-use crate::part::norms;
 use crate::passes::read_rows;
 use crate::scale::{exponent, least_damping, near_one, shift, times};
 use crate::{BlockReport, CurvatureFrom, Method, Normalisation, Options, ScoreError, Scores, Source};
@@ -332,7 +331,7 @@ impl BlockInverse {
     pub(crate) fn squares(&mut self, rows: &Tensor<2>, normalisation: Normalisation) -> Result<Vec<f64>, ScoreError> {
         match normalisation {
             Normalisation::None => Ok(Vec::new()),
-            Normalisation::Gradient | Normalisation::Cosine => norms(rows.clone()),
+            Normalisation::Gradient | Normalisation::Cosine => Ok(squared_norms(rows.clone())?),
             Normalisation::LossRelatif => self.self_influence(rows),
             Normalisation::ThetaRelatif => self.chunks(rows, |x, _| (x.clone(), x), 2),
         }

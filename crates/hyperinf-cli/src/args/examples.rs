@@ -69,6 +69,12 @@ Examples:
   hyperinf evaluate --model MODEL --adapter adapter --data validation.jsonl
   hyperinf evaluate --model MODEL --data test.csv --output predictions.csv";
 
+pub(super) const GENERATE: &str = "\
+Examples:
+  hyperinf generate --model MODEL --prompt \"a smiling face\" --out face.png
+  hyperinf generate --model MODEL --adapter lora.safetensors --prompt \"a cat\" \\
+      --prompt \"a dog\" --steps 50 --guidance 7.5 --seed 3 --out pets.png";
+
 pub(super) const ATTRIBUTE: &str = "\
 Examples:
   hyperinf attribute --model MODEL --adapter adapter --train train.jsonl \\

@@ -6,7 +6,7 @@ use hyperinf::data::{Choice, DataError, RunError};
 use hyperinf::eval::{EvalError, TruthError};
 use hyperinf::gradients::{Estimate, GradientError};
 use hyperinf::linalg::ReadError;
-use hyperinf::models::ModelError;
+use hyperinf::models::{GenerateError, ModelError};
 use hyperinf::scoring::ScoreError;
 use hyperinf::solvers::SolveError;
 use hyperinf::store::StoreError;
@@ -82,6 +82,7 @@ impl Library {
                 | RunError::MaxLength { .. }
                 | RunError::Seeds { .. }
                 | RunError::Conflict { .. }
+                | RunError::Generate(GenerateError::Prompt { .. })
                 | RunError::NoTokenizer { .. } => Class::Usage,
                 RunError::Stopped { .. } => Class::Stopped,
                 RunError::Dataset { .. }
@@ -164,7 +165,7 @@ impl From<RunError> for CliError {
         match error {
             RunError::Store(error) => error.into(),
             RunError::Score(error) => error.into(),
-            RunError::Model(error) => error.into(),
+            RunError::Model(error) | RunError::Generate(GenerateError::Model(error)) => error.into(),
             RunError::Gradients(error) => error.into(),
             RunError::Losses(error) => error.into(),
             RunError::Seeds { count, .. } => {

@@ -11,6 +11,7 @@ mod estimates;
 mod eval;
 mod evaluate;
 mod formats;
+mod generate;
 mod guide;
 mod help;
 mod ids;

@@ -29,6 +29,12 @@ pub trait Adaptable: Module {
         None
     }
 
+    /// Whether the first factors of new adapters are normal with standard deviation `1/r`, as is usual for image
+    /// generators (PEFT's `init_lora_weights = "gaussian"`), instead of uniform.
+    fn gaussian_adapters(&self) -> bool {
+        false
+    }
+
     /// The part that a layer belongs to, by its name.
     fn part(&self, _name: &str) -> Option<ModelPart> {
         None
@@ -136,6 +142,7 @@ pub fn adapt<M: Adaptable>(model: M, targets: &[&str], config: &LoraConfig, seed
     let device = model.devices().into_iter().next().ok_or(ModelError::Empty { what: "parameters of the model" })?;
     let mut init = Init::new(seed, &device);
     let mut model = model.freeze_base();
+    let gaussian = model.gaussian_adapters();
     let mut used = vec![false; targets.len()];
     let mut known: Vec<String> = Vec::new();
     let mut failed = None;
@@ -150,7 +157,7 @@ pub fn adapt<M: Adaptable>(model: M, targets: &[&str], config: &LoraConfig, seed
                 (wanted, *used) = (true, true);
             }
         }
-        if wanted && let Err(error) = layer.adapt(name, config, init.seed()) {
+        if wanted && let Err(error) = layer.adapt_from(name, config, init.seed(), gaussian) {
             failed.get_or_insert(error);
         }
     });

@@ -103,8 +103,20 @@ impl AdaptableLinear {
     ///
     /// If the configuration is invalid.
     pub fn adapt(&mut self, name: &str, config: &LoraConfig, seed: u64) -> Result<(), ModelError> {
+        self.adapt_from(name, config, seed, false)
+    }
+
+    /// As [`adapt`](Self::adapt), with a normal first factor if `gaussian`.
+    pub(super) fn adapt_from(
+        &mut self,
+        name: &str,
+        config: &LoraConfig,
+        seed: u64,
+        gaussian: bool,
+    ) -> Result<(), ModelError> {
         if self.adapter().is_none() {
-            *self = Self::Lora(LoraLinear::new(self.base().clone(), name, config, seed)?);
+            let layer = LoraLinear::new(self.base().clone(), name, config, seed)?;
+            *self = Self::Lora(if gaussian { layer.gaussian(config.rank, seed) } else { layer });
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::{Activation, AdaptableLinear, EncoderConfig, ModelError, NormPlacemen
 
 /// Attention and a feed-forward part, each with a residual connection and a normalisation.
 #[derive(Module, Debug)]
-pub(super) struct EncoderLayer {
+pub(crate) struct EncoderLayer {
     attention_norm: LayerNorm,
     q_proj: AdaptableLinear,
     k_proj: AdaptableLinear,
@@ -48,7 +48,7 @@ impl EncoderLayer {
     }
 
     /// A layer of a vision encoder, with its names in Hugging Face's checkpoints.
-    pub(super) fn build(builder: &mut Builder<'_>, name: &str, config: &EncoderConfig) -> Result<Self, ModelError> {
+    pub(crate) fn build(builder: &mut Builder<'_>, name: &str, config: &EncoderConfig) -> Result<Self, ModelError> {
         let (width, inner) = (config.width, config.feed_forward);
         let attention_norm = builder.layer_norm(&format!("{name}.layer_norm1"), width, config.norm_epsilon)?;
         let feed_forward_norm = builder.layer_norm(&format!("{name}.layer_norm2"), width, config.norm_epsilon)?;
@@ -71,9 +71,10 @@ impl EncoderLayer {
         })
     }
 
-    /// `[rows, t, d]` to the same shape; `padding` `[rows, 1, 1, t]` is true for keys to be hidden. Rows belong to
+    /// `[rows, t, d]` to the same shape; `padding` `[rows, 1, 1, t]`, or broadcast to
+    /// `[rows, heads, t, t]`, is true for keys to be hidden. Rows belong to
     /// `samples` samples, as many to each.
-    pub(super) fn forward(
+    pub(crate) fn forward(
         &self,
         x: Tensor<3>,
         padding: &Tensor<4, Bool>,

@@ -1,11 +1,14 @@
 use burn::module::{Module, Param};
 use burn::nn::{Dropout, DropoutConfig, Linear};
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use hyperinf_gradients::Tape;
 use hyperinf_ops as ops;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 
 use super::init::Init;
 use crate::ModelError;
+use crate::diffusion::normals;
 use crate::error::check;
 
 /// How the low-rank update is scaled.
@@ -70,7 +73,8 @@ impl LoraConfig {
 ///
 /// The factors are linear layers without bias. On a tape they are blocks with PEFT's names: `{name}.lora_A.weight` is
 /// `d_input × r`, `{name}.lora_B.weight` is `r × d_output`. The base is not recorded. `B` starts at zero, so that a new
-/// layer computes the same as its base; `A` starts uniform in `±1/√d_input`, as in PEFT.
+/// layer computes the same as its base; `A` starts uniform in `±1/√d_input`, as in PEFT; for image generators
+/// it is normal of standard deviation `1/r`.
 ///
 /// Dropout draws from the device's generator and is off in `valid()` models.
 #[derive(Module, Debug)]
@@ -122,6 +126,16 @@ impl LoraLinear {
             name: name.into(),
             recorded: Recorded { factors: true, weight: false },
         })
+    }
+
+    /// With `A` normal of standard deviation `1/r`.
+    pub(super) fn gaussian(mut self, rank: usize, seed: u64) -> Self {
+        let weight = self.lora_a.weight.val();
+        let ([d_input, r], device) = (weight.dims(), weight.device());
+        let mut values = normals(&mut StdRng::seed_from_u64(seed), d_input * r);
+        values.iter_mut().for_each(|value| *value /= rank as f32);
+        self.lora_a.weight = Param::from_data(TensorData::new(values, [d_input, r]), &device);
+        self
     }
 
     /// Applies the layer; both factors go through the tape.

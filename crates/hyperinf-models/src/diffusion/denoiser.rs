@@ -56,7 +56,7 @@ impl Denoiser {
     ///
     /// # Shapes
     ///
-    /// `x`: `[n · K, channels, side, side]`, the `K` rows of a sample together; `timesteps`: `n · K` values; `text`: `n`
+    /// `x`: `[n · K, channels, side, side]` (a U-Net's may have other sides, multiples of its strides), the `K` rows of a sample together; `timesteps`: `n · K` values; `text`: `n`
     /// prompts; output: as `x`.
     ///
     /// # Panics
@@ -84,6 +84,10 @@ impl Denoiser {
 }
 
 impl Adaptable for Denoiser {
+    fn gaussian_adapters(&self) -> bool {
+        true
+    }
+
     fn visit_layers(&mut self, visit: &mut dyn FnMut(&str, &mut AdaptableLinear)) {
         match self {
             Self::PixArt(model) => model.visit_layers(visit),

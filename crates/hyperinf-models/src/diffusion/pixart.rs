@@ -154,6 +154,10 @@ impl PixArt {
 
 /// Layers have the names of diffusers and PEFT: `base_model.model.transformer_blocks.0.attn1.to_q`.
 impl Adaptable for PixArt {
+    fn gaussian_adapters(&self) -> bool {
+        true
+    }
+
     fn visit_layers(&mut self, visit: &mut dyn FnMut(&str, &mut AdaptableLinear)) {
         for (index, block) in self.transformer_blocks.iter_mut().enumerate() {
             block.visit(&format!("base_model.model.transformer_blocks.{index}"), visit);

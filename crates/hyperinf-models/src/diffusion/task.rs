@@ -208,6 +208,10 @@ impl Task for TextToImage {
 }
 
 impl Adaptable for TextToImage {
+    fn gaussian_adapters(&self) -> bool {
+        true
+    }
+
     fn visit_layers(&mut self, visit: &mut dyn FnMut(&str, &mut AdaptableLinear)) {
         self.denoiser.visit_layers(visit);
     }

@@ -1,7 +1,9 @@
 use hyperinf_gradients::Tape;
 
 use super::text_states::TextState;
-use crate::{Encoder, Limit, ModelError, TextTokenizer, TokenBatch, TokenizeError, TokenizedSample};
+use crate::{
+    ClipText, ClipTokenizer, Encoder, Limit, ModelError, TextTokenizer, TokenBatch, TokenizeError, TokenizedSample,
+};
 
 /// The frozen encoder of captions, with its tokenizer.
 // A pipeline has one.
@@ -15,6 +17,13 @@ pub enum TextEncoder {
         /// Its tokenizer.
         tokenizer: TextTokenizer,
     },
+    /// CLIP: the normalised last hidden states, padding included, which is seen as any other token.
+    Clip {
+        /// The encoder.
+        encoder: ClipText,
+        /// Its tokenizer.
+        tokenizer: ClipTokenizer,
+    },
 }
 
 impl TextEncoder {
@@ -22,6 +31,7 @@ impl TextEncoder {
     pub fn width(&self) -> usize {
         match self {
             Self::Bert { encoder, .. } => encoder.config().width,
+            Self::Clip { encoder, .. } => encoder.config().width,
         }
     }
 
@@ -29,6 +39,7 @@ impl TextEncoder {
     pub fn positions(&self) -> usize {
         match self {
             Self::Bert { encoder, .. } => encoder.config().max_tokens,
+            Self::Clip { encoder, .. } => encoder.config().max_tokens,
         }
     }
 
@@ -48,6 +59,7 @@ impl TextEncoder {
                 let found = tokenizer.classification(caption, None, 0, limit)?;
                 Ok(TokenizedSample { sample: found.sample.tokens, cut: found.cut })
             }
+            Self::Clip { tokenizer, .. } => tokenizer.prompt(caption, limit),
         }
     }
 
@@ -68,6 +80,7 @@ impl TextEncoder {
                 let state = |(row, tokens): (&[f32], &&[u32])| row[..tokens.len() * width].to_vec();
                 Ok(rows.map(|pair| TextState { width, values: state(pair) }).collect())
             }
+            Self::Clip { encoder, .. } => encoder.encode(captions),
         }
     }
 }

@@ -54,6 +54,7 @@ impl UNet {
         let builder = &mut builder;
         let channels: Vec<usize> = config.levels.iter().map(|level| level.channels).collect();
         let (first, last, time) = (channels[0], channels.len() - 1, 4 * channels[0]);
+        let norms = (config.groups, config.norm_epsilon);
         let conv_in = builder.convolution("conv_in", [config.channels, first, 3], 1)?;
         let time_1 = builder.linear("time_embedding.linear_1", first, time, true)?;
         let time_2 = builder.linear("time_embedding.linear_2", time, time, true)?;
@@ -64,8 +65,8 @@ impl UNet {
             let inputs = |layer| if layer == 0 { channels[index.saturating_sub(1)] } else { level.channels };
             let (mut resnets, mut attentions) = (Vec::new(), Vec::new());
             for layer in 0..config.layers {
-                let sizes = [inputs(layer), level.channels, time];
-                resnets.push(Residual::build(builder, &format!("{name}.resnets.{layer}"), sizes, &config)?);
+                let sizes = [inputs(layer), level.channels];
+                resnets.push(Residual::build(builder, &format!("{name}.resnets.{layer}"), sizes, Some(time), norms)?);
                 if level.attends_down {
                     let name = format!("{name}.attentions.{layer}");
                     attentions.push(PixelTransformer::build(builder, &name, level, &config)?);
@@ -77,11 +78,11 @@ impl UNet {
             down_blocks.push(Level { resnets, attentions, sampler });
         }
         let coarsest = &config.levels[last];
-        let sizes = [coarsest.channels, coarsest.channels, time];
+        let sizes = [coarsest.channels, coarsest.channels];
         let mid_block = Level {
             resnets: vec![
-                Residual::build(builder, "mid_block.resnets.0", sizes, &config)?,
-                Residual::build(builder, "mid_block.resnets.1", sizes, &config)?,
+                Residual::build(builder, "mid_block.resnets.0", sizes, Some(time), norms)?,
+                Residual::build(builder, "mid_block.resnets.1", sizes, Some(time), norms)?,
             ],
             attentions: vec![PixelTransformer::build(builder, "mid_block.attentions.0", coarsest, &config)?],
             sampler: None,
@@ -95,8 +96,8 @@ impl UNet {
             for layer in 0..=config.layers {
                 let own = if layer == 0 { before } else { level.channels };
                 let skip = if layer == config.layers { skipped } else { level.channels };
-                let sizes = [own + skip, level.channels, time];
-                resnets.push(Residual::build(builder, &format!("{name}.resnets.{layer}"), sizes, &config)?);
+                let sizes = [own + skip, level.channels];
+                resnets.push(Residual::build(builder, &format!("{name}.resnets.{layer}"), sizes, Some(time), norms)?);
                 if level.attends_up {
                     let name = format!("{name}.attentions.{layer}");
                     attentions.push(PixelTransformer::build(builder, &name, level, &config)?);
@@ -145,8 +146,9 @@ impl UNet {
         tape: &mut Tape,
     ) -> Tensor<4> {
         let ([all, found, height, width], [samples, ..]) = (x.dims(), text.states.dims());
-        let UNetConfig { channels, side, .. } = self.config;
-        assert_eq!([found, height, width], [channels, side, side], "Denoiser::forward: the image's shape");
+        let (channels, strides) = (self.config.channels, 1 << (self.config.levels.len() - 1));
+        let fits = found == channels && [height, width].iter().all(|side| *side > 0 && side % strides == 0);
+        assert!(fits, "Denoiser::forward: the image's shape, {found} × {height} × {width}");
         assert!(
             all == timesteps.len() && all.is_multiple_of(samples),
             "Denoiser::forward: {all} rows, {samples} prompts"
@@ -164,7 +166,7 @@ impl UNet {
         let mut skips = vec![x.clone()];
         for level in &self.down_blocks {
             for (index, residual) in level.resnets.iter().enumerate() {
-                x = residual.forward(x, time.clone());
+                x = residual.forward(x, Some(&time));
                 if let Some(attention) = level.attentions.get(index) {
                     x = attention.forward(x, &text, rows, tape);
                 }
@@ -175,13 +177,13 @@ impl UNet {
                 skips.push(x.clone());
             }
         }
-        x = self.mid_block.resnets[0].forward(x, time.clone());
+        x = self.mid_block.resnets[0].forward(x, Some(&time));
         x = self.mid_block.attentions[0].forward(x, &text, rows, tape);
-        x = self.mid_block.resnets[1].forward(x, time.clone());
+        x = self.mid_block.resnets[1].forward(x, Some(&time));
         for level in &self.up_blocks {
             for (index, residual) in level.resnets.iter().enumerate() {
                 let skip = skips.pop().expect("a skip for every residual block on the way up");
-                x = residual.forward(Tensor::cat(vec![x, skip], 1), time.clone());
+                x = residual.forward(Tensor::cat(vec![x, skip], 1), Some(&time));
                 if let Some(attention) = level.attentions.get(index) {
                     x = attention.forward(x, &text, rows, tape);
                 }
@@ -195,7 +197,7 @@ impl UNet {
 }
 
 /// Every pixel four times.
-fn doubled(x: Tensor<4>) -> Tensor<4> {
+pub(super) fn doubled(x: Tensor<4>) -> Tensor<4> {
     let [m, c, h, w] = x.dims();
     let x = x.reshape([m, c, h, 1, w, 1]).expand([m, c, h, 2, w, 2]);
     x.reshape([m, c, 2 * h, 2 * w])
@@ -203,6 +205,10 @@ fn doubled(x: Tensor<4>) -> Tensor<4> {
 
 /// Layers have the names of diffusers and PEFT: `base_model.model.down_blocks.0.attentions.0.….attn1.to_q`.
 impl Adaptable for UNet {
+    fn gaussian_adapters(&self) -> bool {
+        true
+    }
+
     fn visit_layers(&mut self, visit: &mut dyn FnMut(&str, &mut AdaptableLinear)) {
         let mut level = |name: String, level: &mut Level| {
             for (index, attention) in level.attentions.iter_mut().enumerate() {

@@ -53,7 +53,8 @@ impl GroupNorm {
 pub(super) struct Residual {
     norm1: GroupNorm,
     conv1: Conv2d,
-    time_emb_proj: Linear,
+    /// None in an autoencoder.
+    time_emb_proj: Option<Linear>,
     norm2: GroupNorm,
     conv2: Conv2d,
     conv_shortcut: Option<Conv2d>,
@@ -63,15 +64,18 @@ impl Residual {
     pub(super) fn build(
         builder: &mut Builder<'_>,
         name: &str,
-        [inputs, outputs, time]: [usize; 3],
-        config: &UNetConfig,
+        [inputs, outputs]: [usize; 2],
+        time: Option<usize>,
+        (groups, epsilon): (usize, f64),
     ) -> Result<Self, ModelError> {
         let part = |part: &str| format!("{name}.{part}");
-        let (groups, epsilon) = (config.groups, config.norm_epsilon);
         Ok(Self {
             norm1: GroupNorm::build(builder, &part("norm1"), inputs, groups, epsilon)?,
             conv1: builder.convolution(&part("conv1"), [inputs, outputs, 3], 1)?,
-            time_emb_proj: builder.linear(&part("time_emb_proj"), time, outputs, true)?,
+            time_emb_proj: match time {
+                Some(time) => Some(builder.linear(&part("time_emb_proj"), time, outputs, true)?),
+                None => None,
+            },
             norm2: GroupNorm::build(builder, &part("norm2"), outputs, groups, epsilon)?,
             conv2: builder.convolution(&part("conv2"), [outputs, outputs, 3], 1)?,
             conv_shortcut: if inputs == outputs {
@@ -82,11 +86,14 @@ impl Residual {
         })
     }
 
-    /// `x`: `[m, c, h, w]`; `time`: `SiLU` of the timestep's embedding, `[m, d]`.
-    pub(super) fn forward(&self, x: Tensor<4>, time: Tensor<2>) -> Tensor<4> {
-        let time = self.time_emb_proj.forward(time);
-        let [m, c] = time.dims();
-        let inner = self.conv1.forward(silu(self.norm1.forward(x.clone()))) + time.reshape([m, c, 1, 1]);
+    /// `x`: `[m, c, h, w]`; `time`: `SiLU` of the timestep's embedding, `[m, d]`, if the block was built for one.
+    pub(super) fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
+        let mut inner = self.conv1.forward(silu(self.norm1.forward(x.clone())));
+        if let (Some(layer), Some(time)) = (&self.time_emb_proj, time) {
+            let time = layer.forward(time.clone());
+            let [m, c] = time.dims();
+            inner = inner + time.reshape([m, c, 1, 1]);
+        }
         let inner = self.conv2.forward(silu(self.norm2.forward(inner)));
         match &self.conv_shortcut {
             Some(shortcut) => shortcut.forward(x) + inner,

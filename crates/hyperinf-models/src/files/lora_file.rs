@@ -100,6 +100,23 @@ impl Adapter {
         gathered(found, unused, &Settings(settings.unwrap_or_default()))
     }
 
+    /// The adapter at a path: a LoRA file, or a folder with one called `pytorch_lora_weights.safetensors`, or PEFT's
+    /// folder.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_lora_file`](Self::read_lora_file) and [`read`](Self::read).
+    pub fn read_any<M: Adaptable>(path: &Path, model: &M) -> Result<Self, LoadError> {
+        let inside = path.join(FILE);
+        if path.is_file() {
+            Self::read_lora_file(path, model)
+        } else if inside.exists() && !path.join("adapter_config.json").exists() {
+            Self::read_lora_file(&inside, model)
+        } else {
+            Self::read(path)
+        }
+    }
+
     /// Writes the adapter as diffusers does, `pytorch_lora_weights.safetensors` in a folder, for a denoiser that is
     /// diffusers' `unet` or `transformer`.
     ///

@@ -5,22 +5,28 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use serde_json::{Value, json};
 
+use super::autoencoder::load_autoencoder;
+use super::clip::load_clip_text;
 use super::diffusers::load_pixart;
 use super::fields::Fields;
 use super::load::{LoadReport, LoadedModel, load_encoder};
 use super::scheduler::{self, noise_process, scheduler_class, scheduler_config};
 use super::unet::load_unet;
 use super::whole::write_whole;
-use crate::{Denoiser, ImageCoder, LoadError, NoiseProcess, Pipeline, TextEncoder, TextToImage, TextTokenizer};
+use crate::{
+    ClipTokenizer, Denoiser, ImageCoder, LoadError, NoiseProcess, Pipeline, TextEncoder, TextToImage, TextTokenizer,
+};
 
 /// The file that makes a folder a pipeline.
 pub(super) const INDEX: &str = "model_index.json";
+/// The class of Stable Diffusion's text encoder.
+const CLIP: &str = "CLIPTextModel";
 /// The parts that are read: folder, and the classes that it may hold.
 const PARTS: [(&str, &[&str]); 4] = [
     ("transformer", &["PixArtTransformer2DModel"]),
     ("unet", &["UNet2DConditionModel"]),
-    ("text_encoder", &["BertModel", "RobertaModel", "XLMRobertaModel"]),
-    ("vae", &[]),
+    ("text_encoder", &["BertModel", "RobertaModel", "XLMRobertaModel", CLIP]),
+    ("vae", &["AutoencoderKL"]),
 ];
 /// Parts that change nothing here: any tokenizer and scheduler says itself whether it can be read.
 const ANY: [&str; 4] = ["tokenizer", "scheduler", "safety_checker", "feature_extractor"];
@@ -35,7 +41,7 @@ pub(super) fn is_pipeline(path: &Path) -> bool {
 /// Loads a text-to-image model from diffusers' folder.
 ///
 /// `model_index.json` names the parts: `scheduler/`, `transformer/` (PixArt) or `unet/` (Stable Diffusion 1.5 and 2),
-/// `text_encoder/` and `tokenizer/` (BERT and its relatives). A safety checker is not run. Any other part, class or
+/// `text_encoder/` and `tokenizer/` (CLIP, or BERT and its relatives), `vae/`. A safety checker is not run. Any other part, class or
 /// setting that changes the loss is refused by name.
 ///
 /// # Errors
@@ -58,19 +64,37 @@ pub fn load_pipeline(folder: &Path, device: &Device) -> Result<LoadedModel<Pipel
     if !has("text_encoder") {
         return Err(fields.absent("text_encoder"));
     }
-    let encoder = taken(load_encoder(&folder.join("text_encoder"), device)?, &mut report);
-    let text = TextEncoder::Bert { encoder, tokenizer: TextTokenizer::read(&tokenizer_folder(folder))? };
+    let (encoder, tokenizer) = (folder.join("text_encoder"), tokenizer_folder(folder));
+    let clip = fields.get("text_encoder").is_some_and(|part| part[1] == CLIP);
+    let text = if clip {
+        let encoder = taken(load_clip_text(&encoder, device)?, &mut report);
+        TextEncoder::Clip { encoder, tokenizer: ClipTokenizer::read(&tokenizer)? }
+    } else {
+        let encoder = taken(load_encoder(&encoder, device)?, &mut report);
+        TextEncoder::Bert { encoder, tokenizer: TextTokenizer::read(&tokenizer)? }
+    };
     if text.width() != denoiser.text_width() {
         let name = "text states".to_owned();
         let (found, expected) = (vec![text.width()], vec![denoiser.text_width()]);
         return Err(crate::ModelError::WeightShape { name, found, expected }.into());
     }
     let [channels, side, _] = denoiser.shape();
-    if channels != 3 {
+    let images = if has("vae") {
+        let autoencoder = taken(load_autoencoder(&folder.join("vae"), device)?, &mut report);
+        let (found, seen) = (autoencoder.config().latent_channels, autoencoder.config().channels);
+        if (found, seen) != (channels, 3) {
+            let name = "latents".to_owned();
+            return Err(
+                crate::ModelError::WeightShape { name, found: vec![seen, found], expected: vec![3, channels] }.into()
+            );
+        }
+        ImageCoder::of_latents(autoencoder, side)
+    } else if channels == 3 {
+        ImageCoder::of_pixels(side)
+    } else {
         let expected = "a `vae`, without which the denoiser's pictures have 3 channels";
         return Err(fields.refuse("vae", &json!(format!("none, for {channels} channels")), expected));
-    }
-    let images = ImageCoder::of_pixels(side);
+    };
     Ok(LoadedModel { model: Pipeline { model: TextToImage::new(denoiser, process), text, images }, report })
 }
 

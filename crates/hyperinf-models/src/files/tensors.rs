@@ -93,7 +93,8 @@ pub(super) fn fill<M: CheckpointNames>(
 }
 
 /// Matrices that are stored as they are.
-const TABLES: [&str; 3] = ["embed_tokens.weight", "position_embedding.weight", "scale_shift_table"];
+const TABLES: [&str; 4] =
+    ["embed_tokens.weight", "token_embedding.weight", "position_embedding.weight", "scale_shift_table"];
 /// The convolution whose stride is its kernel, a linear layer here.
 const PATCHES: &str = "patch_embedding.weight";
 
@@ -199,14 +200,20 @@ const LLAVA: [(&str, &[&str]); 4] = [
     ("model.multi_modal_projector.", &["multi_modal_projector."]),
 ];
 
+/// Today's names of the attention in an autoencoder, and earlier ones.
+const AUTOENCODER: [(&str, &str); 4] =
+    [("to_q.", "query."), ("to_k.", "key."), ("to_v.", "value."), ("to_out.0.", "proj_attn.")];
+
 /// The names that a parameter may have: with and without the model's prefix, and with the old names of BERT's
-/// normalisations and of LLaVA's parts.
+/// normalisations, of LLaVA's parts and of an autoencoder's attention.
 fn spellings(name: &str) -> Vec<String> {
     let mut names = vec![name.to_owned()];
     let old = name.strip_suffix("LayerNorm.weight").map(|stem| format!("{stem}LayerNorm.gamma"));
     names.extend(old.or_else(|| name.strip_suffix("LayerNorm.bias").map(|stem| format!("{stem}LayerNorm.beta"))));
     let bare = |name: &String| {
-        ["bert.", "roberta.", "model."].iter().find_map(|prefix| name.strip_prefix(prefix).map(str::to_owned))
+        ["bert.", "roberta.", "model.", "text_model."]
+            .iter()
+            .find_map(|prefix| name.strip_prefix(prefix).map(str::to_owned))
     };
     let without: Vec<String> = names.iter().filter_map(bare).collect();
     names.extend(without);
@@ -214,6 +221,10 @@ fn spellings(name: &str) -> Vec<String> {
         if let Some(rest) = name.strip_prefix(new) {
             names.extend(earlier.iter().map(|old| format!("{old}{rest}")));
         }
+    }
+    if let Some((stem, part)) = name.split_once("mid_block.attentions.0.") {
+        let old = AUTOENCODER.iter().find_map(|(new, old)| Some((old, part.strip_prefix(new)?)));
+        names.extend(old.map(|(old, leaf)| format!("{stem}mid_block.attentions.0.{old}{leaf}")));
     }
     names
 }

@@ -24,6 +24,8 @@ pub(super) enum Class {
     Llama,
     Qwen2,
     Gpt2,
+    /// Built from its vocabulary by [`ClipTokenizer::read`](crate::ClipTokenizer::read) alone.
+    Clip,
 }
 
 const KNOWN: &str = "`PreTrainedTokenizerFast`, which uses `tokenizer.json` as it is, `BertTokenizer`, \
@@ -84,6 +86,7 @@ impl Class {
             Self::Llama => "LlamaTokenizer",
             Self::Qwen2 => "Qwen2Tokenizer",
             Self::Gpt2 => "GPT2Tokenizer",
+            Self::Clip => "CLIPTokenizer",
         }
     }
 
@@ -104,6 +107,8 @@ impl Class {
             (Self::Roberta | Self::XlmRoberta, "mask_token") => "<mask>",
             (Self::Qwen2 | Self::Gpt2, "unk_token" | "eos_token") | (Self::Qwen2, "pad_token") => "<|endoftext|>",
             (Self::Gpt2, "bos_token") => "<|endoftext|>",
+            (Self::Clip, "unk_token" | "eos_token" | "pad_token") => "<|endoftext|>",
+            (Self::Clip, "bos_token") => "<|startoftext|>",
             _ => return None,
         })
     }
@@ -123,7 +128,7 @@ impl Class {
     ) -> Result<(), LoadError> {
         let config = &outside.config;
         let parts = match self {
-            Self::AsIs => return Ok(()),
+            Self::AsIs | Self::Clip => return Ok(()),
             Self::Bert | Self::DistilBert => {
                 let lowercase = config.flag("do_lower_case", true)?;
                 let written = file.get("normalizer").and_then(|normalizer| normalizer.get("lowercase"));
@@ -242,7 +247,9 @@ impl Parts {
         let mut changed = Vec::new();
         let old = file.insert("normalizer".to_owned(), self.normalizer.clone()).unwrap_or_default();
         // What `BertNormalizer` does is set by the class in every version.
-        let settable = matches!(class, Class::Bert | Class::DistilBert) && old["type"] == "BertNormalizer" && old["clean_text"] == true;
+        let settable = matches!(class, Class::Bert | Class::DistilBert)
+            && old["type"] == "BertNormalizer"
+            && old["clean_text"] == true;
         if !settable
             && canonical::<NormalizerWrapper>(&old, "normalizers")
                 != canonical::<NormalizerWrapper>(&self.normalizer, "normalizers")

@@ -39,7 +39,7 @@ impl Class {
                 let known = known(&[&bos, &eos].into_iter().flatten().collect::<Vec<_>>());
                 json!({"type": "TemplateProcessing", "single": around("A", 0), "pair": pair, "special_tokens": known})
             }
-            Self::AsIs | Self::Llama | Self::Qwen2 | Self::Gpt2 => return Ok(None),
+            Self::AsIs | Self::Llama | Self::Qwen2 | Self::Gpt2 | Self::Clip => return Ok(None),
             Self::Bert | Self::DistilBert => {
                 let (cls, sep) = (token("cls_token")?, token("sep_token")?);
                 let single = [special(&cls.0, 0), text("A", 0), special(&sep.0, 0)];

@@ -20,7 +20,7 @@ use crate::{
     gguf_tokenizer, llama2c_tokenizer,
 };
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl TextTokenizer {
     /// The tokenizer of a model: in its folder, its `.gguf` file, or a llama2.c vocabulary (`.bin`).
@@ -135,7 +135,11 @@ impl TextTokenizer {
 }
 
 /// The tokenizer of a `tokenizer.json`, with added tokens of its own and from elsewhere.
-fn build(mut file: Map<String, Value>, own: &[(u32, AddedToken)], added: &[AddedToken]) -> Result<Tokenizer, Failure> {
+pub(super) fn build(
+    mut file: Map<String, Value>,
+    own: &[(u32, AddedToken)],
+    added: &[AddedToken],
+) -> Result<Tokenizer, Failure> {
     let mut take = |name: &str| file.remove(name).unwrap_or_default();
     let version = take("version");
     if version != "1.0" {

@@ -39,7 +39,7 @@ pub(super) fn read(folder: &Path, class: Class) -> Result<Option<(PathBuf, Map<S
             let model = json!({ "type": "BPE", "vocab": vocab, "merges": pairs });
             (path, model)
         }
-        Class::AsIs | Class::Llama | Class::XlmRoberta => return Ok(None),
+        Class::AsIs | Class::Llama | Class::XlmRoberta | Class::Clip => return Ok(None),
     };
     Ok(Some((path, Map::from_iter([("version".to_owned(), json!("1.0")), ("model".to_owned(), model)]))))
 }

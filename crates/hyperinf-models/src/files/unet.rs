@@ -127,7 +127,7 @@ fn unet_config(fields: &Fields) -> Result<UNetConfig, LoadError> {
 }
 
 /// Sizes for each level: a list, or one for all of `count`.
-fn sizes(fields: &Fields, name: &'static str, count: usize) -> Result<Vec<usize>, LoadError> {
+pub(super) fn sizes(fields: &Fields, name: &'static str, count: usize) -> Result<Vec<usize>, LoadError> {
     let value = fields.get(name).ok_or_else(|| fields.absent(name))?;
     let size = |value: &Value| value.as_u64().filter(|&size| size > 0).and_then(|size| usize::try_from(size).ok());
     let found = match value {

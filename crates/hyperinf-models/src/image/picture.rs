@@ -65,6 +65,26 @@ pub enum PictureError {
         /// The limit.
         limit: u64,
     },
+    /// A side beyond the limit.
+    #[error("it declares {width} × {height} pixels: no side may have more than {limit}")]
+    Side {
+        /// Its width.
+        width: u64,
+        /// Its height.
+        height: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// More tiles than the limit.
+    #[error("the image processor would make {rows} × {columns} tiles of it, more than the limit of {limit}")]
+    Tiles {
+        /// Rows of tiles.
+        rows: usize,
+        /// Columns of tiles.
+        columns: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// A picture whose size in the model has more pixels than the limit.
     #[error("the image processor would make {width} × {height} pixels of it, more than the limit of {limit}")]
     Enlarged {
@@ -183,6 +203,28 @@ impl Picture {
             if y < self.height {
                 let start = (y * self.width + from) * 3;
                 line[first * 3..(first + count) * 3].copy_from_slice(&self.pixels[start..start + count * 3]);
+            }
+        }
+        Self { width, height, pixels }
+    }
+
+    /// Pictures in rows of `⌈√n⌉`, each in a cell of the size of the largest; the rest is black.
+    ///
+    /// # Panics
+    ///
+    /// If there are none.
+    pub fn grid(pictures: &[Self]) -> Self {
+        assert!(!pictures.is_empty(), "a grid of no pictures");
+        let most = |side: fn(&Self) -> usize| pictures.iter().map(side).max().unwrap_or(1);
+        let (cell, high) = (most(Self::width), most(Self::height));
+        let columns = (pictures.len() as f64).sqrt().ceil() as usize;
+        let (width, height) = (columns * cell, pictures.len().div_ceil(columns) * high);
+        let mut pixels = vec![0; width * height * 3];
+        for (at, picture) in pictures.iter().enumerate() {
+            let (left, top) = (at % columns * cell, at / columns * high);
+            for (y, line) in picture.pixels.chunks_exact(picture.width * 3).enumerate() {
+                let start = ((top + y) * width + left) * 3;
+                pixels[start..start + line.len()].copy_from_slice(line);
             }
         }
         Self { width, height, pixels }

@@ -66,16 +66,14 @@ impl<'s> Lowering<'s> {
         Ok(match statement {
             ast::Stmt::EmitRaw(raw) => Kind::Text(raw.raw.into()),
             ast::Stmt::EmitExpr(print) => Kind::Print(self.expr(&print.expr)?),
-            ast::Stmt::ForLoop(definition) => {
-                Kind::For(Arc::new(For {
-                    iterable: self.expr(&definition.iter)?,
-                    target: self.target(&definition.target)?,
-                    condition: definition.filter_expr.as_ref().map(|expr| self.expr(expr)).transpose()?,
-                    recursive: definition.recursive,
-                    body: self.statements(&definition.body)?,
-                    otherwise: self.statements(&definition.else_body)?,
-                }))
-            }
+            ast::Stmt::ForLoop(definition) => Kind::For(Arc::new(For {
+                iterable: self.expr(&definition.iter)?,
+                target: self.target(&definition.target)?,
+                condition: definition.filter_expr.as_ref().map(|expr| self.expr(expr)).transpose()?,
+                recursive: definition.recursive,
+                body: self.statements(&definition.body)?,
+                otherwise: self.statements(&definition.else_body)?,
+            })),
             ast::Stmt::IfCond(condition) => {
                 let start = condition.span().start_offset as usize;
                 Kind::If {
@@ -103,9 +101,7 @@ impl<'s> Lowering<'s> {
                 Kind::SetBlock(self.target(&set.target)?, filter, body)
             }
             ast::Stmt::FilterBlock(block) => Kind::Filter(self.expr(&block.filter)?, self.statements(&block.body)?),
-            ast::Stmt::Macro(definition) => {
-                Kind::Macro(Arc::new(self.definition(definition)?))
-            }
+            ast::Stmt::Macro(definition) => Kind::Macro(Arc::new(self.definition(definition)?)),
             ast::Stmt::CallBlock(block) => {
                 if matches!(&block.call.expr, ast::Expr::Var(var) if var.id == GENERATION) {
                     return Ok(Kind::Generation(self.statements(&block.macro_decl.body)?));

@@ -71,8 +71,8 @@ impl Searches {
 impl Search {
     fn new(pattern: &str) -> Option<Self> {
         let digit = |at: usize| pattern[at + 1..].starts_with(|c: char| c.is_ascii_digit());
-        let backwards = BACKWARDS.iter().any(|part| pattern.contains(part))
-            || pattern.match_indices('\\').any(|(at, _)| digit(at));
+        let backwards =
+            BACKWARDS.iter().any(|part| pattern.contains(part)) || pattern.match_indices('\\').any(|(at, _)| digit(at));
         let regex = backwards.then(|| Regex::new(pattern).ok()).flatten()?;
         Some(Self { pattern: pattern.to_owned(), regex })
     }
