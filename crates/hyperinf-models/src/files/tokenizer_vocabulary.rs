@@ -8,9 +8,12 @@ use super::open::read_regular;
 use super::tokenizer_class::Class;
 use crate::LoadError;
 
+/// The file to name in errors, and what a `tokenizer.json` would have.
+type Vocabulary = (PathBuf, Map<String, Value>);
+
 /// The vocabulary of a folder without `tokenizer.json`, in the form of that file: `vocab.txt`, or `vocab.json` and
 /// `merges.txt`, read as the library tokenizers reads them. `None` if the class has no such files, or they are missing.
-pub(super) fn read(folder: &Path, class: Class) -> Result<Option<(PathBuf, Map<String, Value>)>, LoadError> {
+pub(super) fn read(folder: &Path, class: Class) -> Result<Option<Vocabulary>, LoadError> {
     let path = |name: &str| Some(folder.join(name)).filter(|path| path.exists());
     let (path, model) = match class {
         Class::Bert | Class::DistilBert => {

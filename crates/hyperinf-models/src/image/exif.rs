@@ -71,9 +71,9 @@ fn orientation(tiff: &[u8]) -> Option<Option<u16>> {
     let four: [u8; 4] = bytes(4, 4)?.try_into().ok()?;
     let first = usize::try_from(if little { u32::from_le_bytes(four) } else { u32::from_be_bytes(four) }).ok()?;
     let entries = usize::from(short(first)?);
-    let places = (0..entries).map(|entry| first + 2 + ENTRY * entry);
+    let mut places = (0..entries).rev().map(|entry| first + 2 + ENTRY * entry);
     // The last of several, as for Pillow.
-    let entry = places.filter(|&at| short(at) == Some(ORIENTATION)).last()?;
+    let entry = places.find(|&at| short(at) == Some(ORIENTATION))?;
     let long = |at: usize| Some((short(at)?, short(at + 2)?));
     let one = long(entry + 4) == Some(if little { (1, 0) } else { (0, 1) });
     let kind = short(entry + 2)?;
