@@ -79,6 +79,7 @@ mod task_scores;
 mod template_files;
 mod tokenizer;
 mod tokenizer_files;
+mod tokenizer_vocabularies;
 mod training;
 mod tuning_resumed;
 mod uncertainty;

@@ -179,7 +179,7 @@ pub(crate) enum Command {
     ///
     /// MODEL is diffusers' folder (model_index.json): PixArt, or Stable Diffusion 1.5 or 2. Noise comes from the seed, so
     /// the same command draws the same picture. DDIM, or Euler's method for a flow; classifier-free guidance.
-    #[command(after_help = examples::GENERATE)]
+    #[command(after_help = examples::GENERATE, override_usage = examples::GENERATE_USAGE)]
     Generate(GenerateArgs),
     /// Find wrong labels in real e-mails with every method, and compare them
     ///

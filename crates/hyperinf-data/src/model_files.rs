@@ -33,13 +33,11 @@ const TOKENIZER_PARTS: [&str; 7] = [
 ];
 
 /// Files of a folder that decide what a model computes.
-const DECISIVE: [&str; 4] = [".safetensors", ".json", ".jinja", ".bin"];
+const DECISIVE: [&str; 6] = [".safetensors", ".json", ".jinja", ".bin", "vocab.txt", "merges.txt"];
 /// The file that makes a folder a pipeline of diffusers, and the folders of its parts.
 const PIPELINE: &str = "model_index.json";
 const PARTS: [&str; 6] = ["scheduler/", "text_encoder/", PIPELINE_TOKENIZER, "transformer/", "unet/", "vae/"];
 const PIPELINE_TOKENIZER: &str = "tokenizer/";
-/// Further files of tokenizers there.
-const DECISIVE_PARTS: [&str; 2] = [".txt", ".model"];
 /// The folder within a model's folder whose files are read as well.
 const TEMPLATES: &str = "additional_chat_templates/";
 
@@ -310,8 +308,7 @@ fn hashes(path: &Path, stamps: &mut Vec<(PathBuf, FileStamp)>) -> Result<BTreeMa
         for entry in fs::read_dir(folder).map_err(error(folder))? {
             let file = entry.map_err(error(folder))?.path();
             let name = name_of(&file);
-            let mut endings = DECISIVE.iter().chain(DECISIVE_PARTS.iter().filter(|_| pipeline));
-            if file.is_file() && !name.starts_with('.') && endings.any(|ending| name.ends_with(ending)) {
+            if file.is_file() && !name.starts_with('.') && DECISIVE.iter().any(|ending| name.ends_with(ending)) {
                 add(&file, format!("{prefix}{name}"))?;
             }
         }

@@ -42,8 +42,8 @@ impl FeatureCache {
         Ok(Self { folder, stage })
     }
 
-    /// The features of an image by its name, such as the hash of its file: read if they are there, else computed from
-    /// its pixels and written. A damaged file is replaced.
+    /// The features of an image with this many tiles by its name, such as the hash of its file: read if they are there,
+    /// else computed from its pixels and written. A damaged file, and one of other tiles, is replaced.
     ///
     /// # Errors
     ///
@@ -52,14 +52,16 @@ impl FeatureCache {
         &self,
         model: &VisionLanguage,
         image: &str,
+        tiles: usize,
         pixels: impl FnOnce() -> Result<Vec<f32>, ModelError>,
     ) -> Result<Images, ModelError> {
         let path = self.folder.join(format!("{image}.safetensors"));
-        if Self::read(&path).is_err() {
-            let values = model.features(&pixels()?, self.stage)?;
-            let [_, width] = model.feature_shape(self.stage);
-            write(&path, &values, width)?;
+        let [vectors, width] = model.feature_shape(self.stage);
+        if Self::read(&path).is_ok_and(|values| values.len() == tiles * vectors * width) {
+            return Ok(Images::Stored(self.stage, path));
         }
+        let values = model.features(&pixels()?, self.stage)?;
+        write(&path, &values, width)?;
         Ok(Images::Stored(self.stage, path))
     }
 
