@@ -130,12 +130,17 @@ mod fetch {
     const ADAPTER: &str = "adapter_model.safetensors";
     const INDEX: &str = "model.safetensors.index.json";
     /// The files to download besides weights, where they exist.
-    const SMALL: [&str; 10] = [
+    const SMALL: [&str; 15] = [
         "config.json",
         "adapter_config.json",
         "tokenizer.json",
         "tokenizer_config.json",
         "special_tokens_map.json",
+        "vocab.txt",
+        "vocab.json",
+        "merges.txt",
+        "preprocessor_config.json",
+        "processor_config.json",
         "added_tokens.json",
         "chat_template.jinja",
         "chat_template.json",

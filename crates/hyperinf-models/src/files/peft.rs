@@ -154,7 +154,11 @@ impl Adapter {
         }
     }
 
-    /// The adapter of a model, including its head if it has one.
+    /// The LoRA factors of a model, and its classification head if it has one.
+    ///
+    /// What else [`apply`](Self::apply) replaced is not written, because the model does not tell it from its own: an
+    /// embedding or output layer of a language model that was saved as a whole, and trained tokens. Keep the adapter
+    /// that brought them.
     ///
     /// `config` holds the settings of its layers; `base_model` names the base model for those who load the adapter.
     ///
