@@ -98,6 +98,32 @@ fn templates_are_written_as_transformers_writes_them() {
 }
 
 #[test]
+fn names_are_bound_as_jinja_binds_them() {
+    let all = reference();
+    let Json::Object(variables) = get(&all, "given") else { panic!("the variables are an object") };
+    let conversation = Conversation { variables: variables.clone(), ..Conversation::default() };
+    let scopes = entries(&all, "scopes");
+    assert!(scopes.len() >= 300);
+    for entry in scopes {
+        let template = get(entry, "template").as_str().expect("a template");
+        assert!(check(template, text(template, &conversation, false), entry), "{template} is refused");
+    }
+}
+
+#[test]
+fn variables_are_those_that_are_read_before_they_are_set() {
+    let check = |template: &str, expected: &[&str]| {
+        let found = with_template(template).expect(template).chat_variables().expect("a template");
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), expected, "{template}");
+    };
+    check("{% set tools = tools or [] %}{{ tools }}", &["tools"]);
+    check("{% set tools = [] %}{% for t in tools %}{{ t }}{{ loop.index }}{% endfor %}", &[]);
+    check("{% for m in messages %}{{ tools }}{% endfor %}{% set tools = 1 %}", &["messages"]);
+    check("{% macro f(a, b=c) %}{{ a ~ b ~ d ~ varargs }}{% endmacro %}{{ f(range(3)) }}", &["c", "d"]);
+    check("{% if tools is defined %}{% set x = 1 %}{% endif %}{{ x }}", &["tools"]);
+}
+
+#[test]
 fn a_template_that_asks_for_too_much_is_an_error() {
     let check = |template: &str, what: &str| {
         let found = text(template, &vec![Message::new("user", "x")].into(), false);

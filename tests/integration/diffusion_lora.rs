@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use burn::tensor::{Device, Tensor, TensorData};
 use hyperinf::gradients::Tape;
 use hyperinf::models::{
-    Adapter, Denoiser, LoadError, LoraConfig, LoraScaling, NoiseProcess, PixArt, TextState, TextStates, TextToImage,
-    adapt, load_pixart, load_unet, load_weights, weights,
+    Adapter, AdapterTask, Denoiser, LoadError, LoraConfig, LoraScaling, NoiseProcess, PixArt, TargetModules, TextState,
+    TextStates, TextToImage, adapt, load_pixart, load_unet, load_weights, weights,
 };
 use hyperinf_tests::compare::{assert_close, values};
 use hyperinf_tests::devices;
@@ -188,6 +188,10 @@ fn written_adapters_of_denoisers_are_read_again() {
         let expected = output(&adapted);
         let folder = kept.as_deref().unwrap_or(temporary.path()).join("lora").join(part);
         let adapter = Adapter::from_model(&adapted, &config, Some(part)).expect("an adapted model");
+        let ends = ["to_k", "to_out.0", "to_q", "to_v"].map(str::to_owned).to_vec();
+        // A bare `0` would also match other modules of the model in PEFT.
+        assert_eq!(adapter.config.target_modules, TargetModules::Names(ends));
+        assert_eq!(adapter.config.task, AdapterTask::Other);
         adapter.write_lora_file(&folder, part).expect("a folder that can be written");
         adapter.write(&folder.join("peft")).expect("a folder that can be written");
         for path in [folder.clone(), folder.join("pytorch_lora_weights.safetensors"), folder.join("peft")] {

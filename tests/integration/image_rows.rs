@@ -243,6 +243,25 @@ fn rows_that_cannot_be_used_are_named() {
 }
 
 #[test]
+fn a_name_may_begin_as_a_list_does() {
+    let (folder, path) = rows("rows.jsonl", "{\"image\": \"[fox].png\", \"text\": \"x\"}\n");
+    let data = read::<Captioned>(&path).expect("a name");
+    assert_eq!(data.rows[0].content.image, ImageSource::File(folder.path().join("[fox].png")));
+}
+
+#[test]
+#[cfg(unix)]
+fn a_folder_in_itself_is_an_error() {
+    let folder = folder();
+    fs::create_dir(folder.path().join("fox")).expect("a folder");
+    fs::copy(hyperinf_tests::fixtures::path("images/files/palette.png"), folder.path().join("fox/a.png"))
+        .expect("a copy");
+    std::os::unix::fs::symlink("..", folder.path().join("fox/again")).expect("a link");
+    let error = read::<Captioned>(folder.path()).expect_err("endless");
+    assert!(error.contains("more than 16 folders deep"), "{error}");
+}
+
+#[test]
 fn images_that_cannot_be_used_are_named() {
     let (folder, path) = rows(
         "rows.csv",

@@ -230,6 +230,79 @@ fn narrow_pictures_are_not_enlarged_beyond_the_limit() {
     assert!(matches!(Picture::new(2, 2, vec![0; 11]), Err(PictureError::Count { found: 11, .. })));
 }
 
+/// A JPEG with one more segment at its beginning.
+fn with_segment(jpeg: &[u8], data: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(data.len() + 2).expect("a short segment").to_be_bytes();
+    [&jpeg[..2], &[0xff, 0xe1], &length, data, &jpeg[2..]].concat()
+}
+
+/// EXIF data with one entry: the orientation, with a type and a count.
+fn exif(kind: u16, count: u32, value: u16) -> Vec<u8> {
+    let mut data = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12".to_vec();
+    data.extend(kind.to_be_bytes());
+    data.extend(count.to_be_bytes());
+    let value = if [4, 9].contains(&kind) { u32::from(value) } else { u32::from(value) << 16 };
+    data.extend(value.to_be_bytes());
+    data.extend([0; 4]);
+    data
+}
+
+/// As Pillow's `exif_transpose` finds it: any integer alone, or else XMP.
+#[test]
+fn orientations_are_found_in_exif_and_in_xmp() {
+    let plain = bytes("full.jpg");
+    let read = |bytes: &[u8]| decode(bytes).expect("a picture");
+    let xmp = |text: &str| [b"http://ns.adobe.com/xap/1.0/\0", text.as_bytes()].concat();
+    for value in 1..=9_u16 {
+        let expected = read(&with_segment(&plain, &exif(3, 1, value)));
+        assert_eq!(expected == read(&plain), value == 1 || value == 9, "{value}");
+        for kind in [4, 8, 9] {
+            assert_eq!(read(&with_segment(&plain, &exif(kind, 1, value))), expected, "{value} of type {kind}");
+        }
+        for (kind, count) in [(1, 1), (2, 1), (3, 2)] {
+            assert_eq!(read(&with_segment(&plain, &exif(kind, count, value))), read(&plain), "{kind} {count}");
+        }
+        for text in
+            [format!("<x tiff:Orientation=\"{value}\"/>"), format!("<tiff:Orientation>{value}</tiff:Orientation>")]
+        {
+            let turned = with_segment(&plain, &xmp(&text));
+            assert_eq!(read(&turned), expected, "{text}");
+            // What EXIF data say comes first.
+            assert_eq!(read(&with_segment(&turned, &exif(3, 1, 1))), read(&plain), "{text}");
+        }
+    }
+    let (text, png) = ("<x tiff:Orientation=\"6\"/>", bytes("rgba-16.png"));
+    let chunk = [b"iTXtXML:com.adobe.xmp\0\0\0\0\0", text.as_bytes()].concat();
+    let length = u32::try_from(chunk.len() - 4).expect("short").to_be_bytes();
+    let turned = [&png[..33], &length, &chunk, &crc(&chunk).to_be_bytes(), &png[33..]].concat();
+    let (upright, turned) = (read(&png), read(&turned));
+    assert_eq!((turned.width(), turned.height()), (upright.height(), upright.width()));
+    assert_ne!(turned, upright);
+    // Damaged data turn nothing and stop nothing.
+    for cut in 0..exif(3, 1, 6).len() {
+        read(&with_segment(&plain, &exif(3, 1, 6)[..cut]));
+    }
+    assert_eq!(read(&with_segment(&plain, &xmp("tiff:Orientation tiff:Orientation="))), read(&plain));
+}
+
+#[test]
+fn sides_and_tiles_have_limits() {
+    let error = decode(&declared(1, 80_000_000)).expect_err("a side").to_string();
+    assert!(error.contains("1 × 80000000 pixels: no side may have more than 65535"), "{error}");
+    assert!(matches!(decode(&declared(65_536, 1)), Err(PictureError::Side { .. })));
+    let tall = Picture::new(1, 60_000, vec![7; 180_000]).expect("a picture");
+    let exact =
+        ImageProcessor { size: Some(TargetSize::Exact { height: 2_000, width: 2_000 }), ..ImageProcessor::default() };
+    assert!(matches!(exact.process(&tall), Err(PictureError::Enlarged { width: 2_000, height: 60_000, .. })));
+    let settings = json!({
+        "image_processor_type": "SmolVLMImageProcessor", "size": { "longest_edge": 2048 },
+        "max_image_size": { "longest_edge": 1 }
+    });
+    let found = load("preprocessor_config.json", settings.to_string().as_bytes()).expect("valid settings");
+    let square = Picture::new(40, 40, vec![7; 4_800]).expect("a picture");
+    assert!(matches!(found.process(&square), Err(PictureError::Tiles { limit: 1024, .. })));
+}
+
 #[test]
 fn written_pngs_are_read_again() {
     let source = picture("source.png");

@@ -112,8 +112,24 @@ fn adapters() {
 }
 
 #[test]
+fn pictures_and_their_processors() {
+    check("picture", 150);
+    check("image-processor", 300);
+}
+
+#[test]
+fn vision_and_diffusion() {
+    for name in ["vision-config", "llava-config", "pixart-config", "unet-config", "lora-file"] {
+        check(name, 60);
+    }
+    for name in ["pipeline-index", "scheduler"] {
+        check(name, 40);
+    }
+}
+
+#[test]
 fn gradients_journals_and_words() {
-    for name in ["gradients", "journal", "words"] {
+    for name in ["gradients", "journal", "checkpoint", "bank", "words"] {
         check(name, 300);
     }
 }

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device};
 use hyperinf::curvature::{CurvatureError, Damping};
 use hyperinf::gradients::{Block, Gradients};
-use hyperinf::scoring::{Attribution, CurvatureFrom, Normalisation, Options, ScoreError, attribute, methods};
+use hyperinf::scoring::{Attribution, CurvatureFrom, Gfim, Normalisation, Options, ScoreError, attribute, methods};
 use hyperinf_tests::compare::{tensor, values};
 use hyperinf_tests::oracle::{Contracted, Matrix, exact, fisher, gfim, scores};
 
@@ -29,6 +29,32 @@ pub(crate) enum Spectrum {
     Few,
     /// Over twelve orders of magnitude.
     Falling,
+}
+
+/// Cosines of gradients of these sizes are right, or an error with a size.
+#[test]
+fn cosines_over_all_sizes_are_right_or_errors() {
+    for (_, device) in precise_devices() {
+        let (train, query) = (rows(5, 1, Spectrum::Falling), rows(2, 2, Spectrum::Falling));
+        let cosines = |train_scale: f64, query_scale: f64| {
+            let scaled = |rows: &Matrix, scale| stored(rows, power_near(scale), DType::F64, &device);
+            let (train, query) = (scaled(&train, train_scale), scaled(&query, query_scale));
+            let cosine = methods().iter().find(|method| method.name == "cosine").expect("a method");
+            attribute(&train, &query, CurvatureFrom::Training, &cosine.options(Gfim::default()))
+        };
+        let expected = cosines(1.0, 1.0).expect("scores").scores;
+        for (train, query) in [(1e-140, 1e-140), (1e-140, 1e140), (1e140, 1e140), (1e-100, 1.0)] {
+            let found = cosines(train, query).expect("scores").scores;
+            for (found, expected) in found.rows.iter().flatten().zip(expected.rows.iter().flatten()) {
+                assert!((found - expected).abs() <= 1e-12, "{train:e} {query:e}: {found} {expected}");
+            }
+        }
+        for (train, query) in [(1e-170, 1.0), (1.0, 1e-170), (1e-170, 1e-170)] {
+            let error = cosines(train, query).map(drop).expect_err("squares underflow");
+            let told = matches!(error, ScoreError::Divisor { value, .. } if value > 0.0);
+            assert!(told || train * query < 1e-300, "{error}");
+        }
+    }
 }
 
 pub(crate) fn power_near(size: f64) -> f64 {

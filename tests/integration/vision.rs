@@ -244,7 +244,7 @@ fn stored_features_give_the_numbers_of_pixels() {
                     let Images::Pixels(pixels) = &sample.images else { return sample.clone() };
                     let of = |wanted: bool| {
                         let pixels = || if wanted { Ok(pixels.to_vec()) } else { panic!("the file is there") };
-                        cache.features(&model, &format!("image{at}"), pixels).expect("it can be stored")
+                        cache.features(&model, &format!("image{at}"), sample.tiles, pixels).expect("it can be stored")
                     };
                     let images = of(true);
                     assert_eq!(images, of(false));
@@ -265,12 +265,21 @@ fn damaged_features_are_computed_again() {
     let (model, sample) = (load("smolvlm", &device), Case::new("smolvlm", "language").samples().remove(0));
     let Images::Pixels(pixels) = &sample.images else { panic!("it has images") };
     let cache = FeatureCache::open(store.path(), "model", FeatureStage::Connector).expect("a folder");
-    let features = || cache.features(&model, "image", || Ok(pixels.to_vec())).expect("it can be stored");
+    let of = |name, tiles, pixels: &[f32]| {
+        cache.features(&model, name, tiles, || Ok(pixels.to_vec())).expect("it can be stored")
+    };
+    let features = || of("image", sample.tiles, pixels);
     let Images::Stored(_, path) = features() else { panic!("it is stored") };
     let good = std::fs::read(&path).expect("it is there");
     let mut bad = good.clone();
     *bad.last_mut().expect("it has numbers") ^= 1;
     std::fs::write(&path, bad).expect("it can be written");
+    features();
+    assert_eq!(std::fs::read(&path).expect("it is there"), good);
+    // Whole, but of fewer tiles.
+    let (one, tile) = (sample.tiles - 1, pixels.len() / sample.tiles);
+    let Images::Stored(_, other) = of("other", one, &pixels[..one * tile]) else { panic!("it is stored") };
+    std::fs::copy(&other, &path).expect("it can be written");
     features();
     assert_eq!(std::fs::read(&path).expect("it is there"), good);
 }

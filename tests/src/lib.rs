@@ -1,6 +1,7 @@
 //! Shared parts of the integration tests: devices, oracles, strategies, fixtures and one comparison.
 
 mod devices;
+mod one_query;
 #[cfg(doctest)]
 mod readmes;
 

@@ -11,15 +11,18 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use hyperinf::data::{Captioned, Dataset, Format, Illustrated, LabelledText, ModelFiles, Passage, ReadOptions};
+use hyperinf::eval::Bank;
 use hyperinf::gradients::Block;
 use hyperinf::models::{
-    Adapter, ClassifierOptions, Conversation, ImageProcessor, Limit, Message, Picture, PictureLimits, TextTokenizer,
-    gguf_tokenizer, llama2c_tokenizer, load_causal_lm, load_classifier, load_gguf, load_llama2c,
+    Adapter, Checkpoints, ClassifierOptions, Conversation, ImageProcessor, Limit, Message, Picture, PictureLimits,
+    Prediction, TextTokenizer, gguf_tokenizer, llama2c_tokenizer, load_causal_lm, load_classifier, load_gguf,
+    load_llama2c, load_pipeline, load_pixart, load_unet, load_vision_language,
 };
 use hyperinf::scoring::{Groups, MethodSpec, Set};
 use hyperinf::store::{GradientFile, GradientWriter, Precision, RunKey};
 
-use crate::fixtures;
+use crate::one_query::OneQuery;
+use crate::{fixtures, pipelines};
 
 pub use hyperinf::models::panics_are_errors;
 
@@ -122,6 +125,54 @@ pub const READERS: &[Reader] = &[
             Ok(())
         },
     },
+    Reader {
+        name: "vision-config",
+        fixtures: &["vision/smolvlm/config.json", "vision/idefics3/config.json"],
+        read: |s, bytes, device| s.vision("vision/smolvlm", "config.json", bytes, device),
+    },
+    Reader {
+        name: "llava-config",
+        fixtures: &["vision/llava/config.json"],
+        read: |s, bytes, device| s.vision("vision/llava", "config.json", bytes, device),
+    },
+    Reader {
+        name: "pixart-config",
+        fixtures: &["diffusion/transformer/config.json"],
+        read: |s, bytes, device| {
+            shown(load_pixart(&s.folder("diffusion/transformer", "config.json", bytes)?, device));
+            Ok(())
+        },
+    },
+    Reader {
+        name: "unet-config",
+        fixtures: &["diffusion/unet/config.json"],
+        read: |s, bytes, device| {
+            shown(load_unet(&s.folder("diffusion/unet", "config.json", bytes)?, device));
+            Ok(())
+        },
+    },
+    Reader {
+        name: "pipeline-index",
+        fixtures: &[],
+        read: |s, bytes, device| s.pipeline("model_index.json", bytes, device),
+    },
+    Reader {
+        name: "scheduler",
+        fixtures: &[],
+        read: |s, bytes, device| s.pipeline("scheduler/scheduler_config.json", bytes, device),
+    },
+    Reader {
+        name: "lora-file",
+        fixtures: &[],
+        read: |s, bytes, device| {
+            let model = load_pixart(&fixtures::path("diffusion/transformer"), device);
+            let path = s.file("lora.safetensors", bytes)?;
+            shown(Adapter::read_lora_file(&path, &model.expect("the fixture can be loaded").model));
+            Ok(())
+        },
+    },
+    Reader { name: "checkpoint", fixtures: &[], read: |s, bytes, _| s.checkpoint(bytes) },
+    Reader { name: "bank", fixtures: &[], read: |s, bytes, _| s.bank(bytes) },
     Reader { name: "words", fixtures: &[], read: |_, bytes, _| words(bytes) },
 ];
 
@@ -222,6 +273,49 @@ impl Scratch {
         let options = ClassifierOptions { classes: Some(3), ..ClassifierOptions::default() };
         shown(load_classifier(&folder, &options, device));
         shown(load_causal_lm(&folder, device));
+        Ok(())
+    }
+
+    fn vision(&self, fixture: &str, name: &str, bytes: &[u8], device: &Device) -> io::Result<()> {
+        let folder = self.folder(fixture, name, bytes)?;
+        shown(ModelFiles::find(&folder.to_string_lossy(), None, None));
+        shown(load_vision_language(&folder, device));
+        Ok(())
+    }
+
+    /// A pipeline with this as one of its files.
+    fn pipeline(&self, name: &str, bytes: &[u8], device: &Device) -> io::Result<()> {
+        let folder = self.0.join("pipeline");
+        fs::create_dir_all(&folder)?;
+        pipelines::write(&folder, Prediction::Epsilon, device);
+        fs::write(folder.join(name), bytes)?;
+        shown(ModelFiles::find(&folder.to_string_lossy(), None, None));
+        shown(load_pipeline(&folder, device));
+        Ok(())
+    }
+
+    /// A checkpoint, and one whose name is a later step's.
+    fn checkpoint(&self, bytes: &[u8]) -> io::Result<()> {
+        let folder = self.0.join("checkpoints");
+        fs::create_dir_all(&folder)?;
+        for entry in fs::read_dir(&folder)? {
+            fs::remove_file(entry?.path())?;
+        }
+        for step in [2, 4] {
+            fs::write(folder.join(format!("step-{step:08}.safetensors")), bytes)?;
+        }
+        shown(Checkpoints::new(folder).find());
+        Ok(())
+    }
+
+    fn bank(&self, bytes: &[u8]) -> io::Result<()> {
+        let path = self.file("bank.jsonl", bytes)?;
+        if let Some(bank) = shown(Bank::open(&path, &OneQuery)) {
+            let results = bank.len();
+            drop(bank);
+            let again = Bank::open(&path, &OneQuery).expect("what was opened once can be opened again");
+            assert_eq!(again.len(), results, "no result is lost");
+        }
         Ok(())
     }
 

@@ -4,6 +4,7 @@ mod check;
 mod compare;
 mod converge;
 mod device;
+mod diffusion;
 mod estimate;
 mod eval;
 mod evaluate;
@@ -26,6 +27,7 @@ pub(crate) use check::CheckArgs;
 pub(crate) use compare::CompareArgs;
 pub(crate) use converge::{ConvergeArgs, PrecisionArg};
 pub(crate) use device::DeviceArgs;
+pub(crate) use diffusion::DiffusionArgs;
 pub(crate) use estimate::EstimateArgs;
 pub(crate) use eval::EvalArgs;
 pub(crate) use eval::{CandidateArgs, ResultArgs, at_least, once};
@@ -177,7 +179,7 @@ pub(crate) enum Command {
     ///
     /// MODEL is diffusers' folder (model_index.json): PixArt, or Stable Diffusion 1.5 or 2. Noise comes from the seed, so
     /// the same command draws the same picture. DDIM, or Euler's method for a flow; classifier-free guidance.
-    #[command(after_help = examples::GENERATE)]
+    #[command(after_help = examples::GENERATE, override_usage = examples::GENERATE_USAGE)]
     Generate(GenerateArgs),
     /// Find wrong labels in real e-mails with every method, and compare them
     ///

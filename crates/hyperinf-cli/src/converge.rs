@@ -12,6 +12,7 @@ use crate::args::{ConvergeArgs, PrecisionArg};
 use crate::device::open_device;
 use crate::error::{CliError, Numbers, Usage};
 use crate::progress::{Progress, warn};
+use crate::score::counted;
 use crate::to_stdout;
 use hyperinf::store::{OutputFolder, Staged, available, publish, stage_csv, stage_json};
 use report::Summary;
@@ -54,7 +55,11 @@ pub(crate) fn run(args: &ConvergeArgs) -> Result<(), CliError> {
     }
     staged.push(stage_csv(&csv, &cells.table())?);
     staged.push(stage_json(&json, &summary)?);
-    publish(staged, &[])?;
+    let stale = folder.earlier(&files);
+    publish(staged, &stale)?;
+    if !stale.is_empty() {
+        warn(&format!("{} of an earlier run removed", counted(stale.len(), "picture is", "pictures are")));
+    }
     to_stdout(|out| if args.json { summary.json(out) } else { summary.text(&args.out, out) })
 }
 

@@ -18,6 +18,16 @@ pub enum DataError {
         "it is a folder without `metadata.jsonl`, `metadata.csv` or `metadata.parquet`, and without images in folders of their classes"
     )]
     Folder,
+    /// Folders inside of each other, beyond the limit.
+    #[error(
+        "`{}` is more than {limit} folders deep, which a link to a folder around it would be as well", path.display()
+    )]
+    Depth {
+        /// The folder within the data set.
+        path: std::path::PathBuf,
+        /// The limit.
+        limit: usize,
+    },
     /// No format has this ending.
     #[error("its name must end in {}", ENDINGS.join(", "))]
     Ending,

@@ -51,9 +51,8 @@ fn collect(root: &Path, inner: &Path, depth: usize, images: &mut Vec<PathBuf>) -
         let path = inner.join(&name);
         let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
         if root.join(&path).is_dir() {
-            if depth > 0 {
-                collect(root, &path, depth - 1, images)?;
-            }
+            let inner = depth.checked_sub(1).ok_or_else(|| DataError::Depth { path: path.clone(), limit: DEPTH })?;
+            collect(root, &path, inner, images)?;
         } else if ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str())) {
             images.push(path);
         }

@@ -39,6 +39,10 @@ impl ImageSource {
                 if found > limits.bytes {
                     return Err(self.failed(&PictureError::Bytes { found, limit: limits.bytes }));
                 }
+                // Some files of the system have no length, and are waited for.
+                if found == 0 && path.is_file() {
+                    return Err(self.failed(&PictureError::Empty));
+                }
                 read_regular(path).map(Into::into).map_err(|error| self.failed(&error))
             }
         }
@@ -82,6 +86,8 @@ pub(crate) fn sources(column: &str, value: &Json, folder: &Path) -> Result<Vec<I
         // A list in a cell of CSV.
         Json::String(text) if text.starts_with('[') => match serde_json::from_str::<Json>(text) {
             Ok(list) => sources(column, &list, folder),
+            // A name may begin so.
+            Err(_) if !text.trim_end().ends_with(']') => Ok(vec![of_text(text, folder)?]),
             Err(error) => Err(Reason::NotJson { column: column.to_owned(), error: error.to_string() }),
         },
         Json::Array(list) => list.iter().map(|value| source(column, value, folder)).collect(),

@@ -8,6 +8,7 @@ mod processor;
 mod processor_config;
 mod resize;
 mod tiles;
+mod xmp;
 
 pub use picture::{Picture, PictureError, PictureLimits};
 pub use processor::{Crop, ImageProcessor, Pixels, Processed, TargetSize};

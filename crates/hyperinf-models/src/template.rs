@@ -20,11 +20,12 @@ mod marks;
 mod methods;
 mod operators;
 mod repr;
+mod symbols;
 mod syntax;
 mod text;
 mod value;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::thread;
 use std::time::SystemTime;
@@ -39,6 +40,7 @@ use date::Date;
 pub use error::TemplateError;
 use lower::Lowering;
 use machine::{Machine, Output, Scope};
+use symbols::Symbols;
 use syntax::Statement;
 use value::Value;
 
@@ -56,7 +58,7 @@ pub(crate) struct Template {
     today: Date,
     /// Whether it marks what the assistant writes.
     pub(crate) has_marks: bool,
-    /// The variables that it reads and does not set, in alphabetical order.
+    /// The variables that it reads and has not set by then, in alphabetical order.
     pub(crate) variables: BTreeSet<String>,
 }
 
@@ -90,11 +92,11 @@ impl Template {
             TemplateError::Syntax { line, reason }
         };
         let tree = machinery::parse(&source, "template", config.map_err(refused)?).map_err(refused)?;
-        let mut lowering = Lowering::default();
-        let body = lowering.template(&tree)?;
-        let assigned: HashSet<&String> = lowering.assigned.iter().collect();
-        let known = |name: &String| assigned.contains(name) || GLOBALS.contains(&name.as_str());
-        let variables = lowering.read.iter().filter(|name| !known(name)).cloned().collect();
+        let mut body = Lowering::new(&source).template(&tree)?;
+        let mut symbols = Symbols::default();
+        symbols.block(&[], &[], &mut body);
+        let mut variables = symbols.given;
+        variables.retain(|name| !GLOBALS.contains(&name.as_str()));
         Ok(Self { body, today: Date::of(SystemTime::now()), has_marks: marks > 0, variables })
     }
 

@@ -12,6 +12,7 @@ mod tokenizer_error;
 mod tokenizer_growth;
 mod tokenizer_notice;
 mod tokenizer_saved;
+mod tokenizer_searches;
 mod vlm_batch;
 
 pub use chat::{ChatSource, Conversation};

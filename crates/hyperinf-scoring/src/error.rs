@@ -96,7 +96,7 @@ pub enum ScoreError {
     },
     /// The squared divisor of a normalised score is negative or not finite.
     #[error(
-        "the score of {set} sample {sample} is to be divided by the root of {value}: expected a finite number that is not negative, which every accurate inverse gives"
+        "the score of {set} sample {sample} is to be divided by the root of {value:e}: expected 0 or a number from 1e-290 to 1e308"
     )]
     Divisor {
         /// The set.

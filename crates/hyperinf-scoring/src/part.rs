@@ -166,14 +166,21 @@ fn joined(mut rows: Vec<Tensor<2>>) -> Tensor<2> {
 
 /// A score over its divisors. A zero gradient moves nothing and has the score 0.
 pub(crate) fn divided(score: f64, query: Option<&f64>, train: Option<&f64>) -> f64 {
-    let divisor = query.unwrap_or(&1.0) * train.unwrap_or(&1.0);
-    if divisor > 0.0 { score / divisor } else { 0.0 }
+    let (query, train) = (query.unwrap_or(&1.0), train.unwrap_or(&1.0));
+    match query * train {
+        divisor if divisor.is_normal() => score / divisor,
+        _ if *query > 0.0 && *train > 0.0 => score / query / train,
+        _ => 0.0,
+    }
 }
+
+/// Smaller squares have lost digits.
+const LEAST_SQUARE: f64 = 1e-290;
 
 /// The roots of sums of squares, or of self-influences, which an accurate inverse makes finite and not negative.
 pub(crate) fn roots(squares: &[f64], set: Set) -> Result<Vec<f64>, ScoreError> {
     let root = |(sample, &value): (usize, &f64)| {
-        if value >= 0.0 && value.is_finite() {
+        if value == 0.0 || (value >= LEAST_SQUARE && value.is_finite()) {
             Ok(value.sqrt())
         } else {
             Err(ScoreError::Divisor { set, sample, value })

@@ -1,4 +1,4 @@
-use std::fs::{DirBuilder, create_dir_all, read, remove_dir};
+use std::fs::{DirBuilder, create_dir_all, read, read_dir, remove_dir};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -56,6 +56,20 @@ impl OutputFolder {
         Ok(folder)
     }
 
+    /// Files of an earlier result whose names differ from these in their numbers only, if its summary, the last of
+    /// them, is there.
+    pub fn earlier(&self, files: &[&str]) -> Vec<PathBuf> {
+        let known = files.last().is_some_and(|name| self.file(name).is_file());
+        let entries = known.then(|| read_dir(&self.path).ok()).flatten().into_iter().flatten().flatten();
+        let like = |name: &str| !files.contains(&name) && files.iter().any(|file| shape(file) == shape(name));
+        let stale = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(like);
+        let mut found: Vec<PathBuf> =
+            entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file())).map(|e| e.path()).collect();
+        found.retain(stale);
+        found.sort();
+        found
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -65,6 +79,17 @@ impl OutputFolder {
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
+}
+
+/// A name with every number as one `0`.
+fn shape(name: &str) -> String {
+    let mut shape = String::with_capacity(name.len());
+    for c in name.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }) {
+        if c != '0' || !shape.ends_with('0') {
+            shape.push(c);
+        }
+    }
+    shape
 }
 
 impl Created {

@@ -71,9 +71,10 @@ Examples:
 
 pub(super) const GENERATE: &str = "\
 Examples:
-  hyperinf generate --model MODEL --prompt \"a smiling face\" --out face.png
-  hyperinf generate --model MODEL --adapter lora.safetensors --prompt \"a cat\" \\
-      --prompt \"a dog\" --steps 50 --guidance 7.5 --seed 3 --out pets.png";
+  hyperinf generate --model MODEL --prompt cat --out cat.png
+  hyperinf generate --model MODEL --adapter lora.safetensors --prompt cat \\
+      --prompt dog --steps 50 --guidance 7.5 --seed 3 --out pets.png";
+pub(super) const GENERATE_USAGE: &str = "hyperinf generate [OPTIONS] --model MODEL --prompt TEXT --out FILE.png";
 
 pub(super) const ATTRIBUTE: &str = "\
 Examples:

@@ -75,6 +75,12 @@ fn library_hint(error: &Library) -> Option<String> {
             "give the block two sides, take --structure per-block, or another method".into()
         }
         Library::Score(ScoreError::Underflow { .. }) => return None,
+        Library::Score(ScoreError::Divisor { value, .. }) if *value == f64::INFINITY => {
+            "scale all gradients of both files down by the same factor".into()
+        }
+        Library::Score(ScoreError::Divisor { value, .. }) if *value > 0.0 => {
+            "scale all gradients of both files up by the same factor".into()
+        }
         Library::Score(_) => LARGER_DAMPING.into(),
         Library::Truth(TruthError::OtherTask { .. }) => "give this task a bank of its own: --bank FILE.jsonl".into(),
         Library::Truth(TruthError::Memory { .. }) => "smaller --hidden layers or other --methods need less".into(),

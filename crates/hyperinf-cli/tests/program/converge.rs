@@ -242,3 +242,19 @@ fn errors_have_their_codes_and_leave_nothing() {
     assert_eq!(run.code, Some(2), "{run:?}");
     assert!(run.stderr.contains("taken"), "{run:?}");
 }
+
+#[test]
+fn pictures_of_other_sizes_are_replaced() {
+    let folder = Folder::new();
+    let small = |dims: &str| curves(&folder, &["--dims", dims, "--samples", "8", "--steps", "2", "--draws", "1"]);
+    small("4,5");
+    fs::write(folder.file("found/converge-notes.png"), "mine").expect("writable");
+    small("5,6");
+    let mut names: Vec<String> = fs::read_dir(folder.file("found"))
+        .expect("the folder is there")
+        .map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    let expected = ["converge-d5-n8.png", "converge-d6-n8.png", "converge-notes.png", "converge.csv", "summary.json"];
+    assert_eq!(names, expected);
+}

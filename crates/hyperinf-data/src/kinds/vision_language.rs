@@ -5,7 +5,8 @@ use hyperinf_gradients::{Estimate, Tape, Task};
 use hyperinf_linalg::host;
 use hyperinf_models::{
     Adapter, ConnectorConfig, FeatureCache, ImageProcessor, Images, Limit, ModelKind, Picture, PictureLimits,
-    SampleModel, TextTokenizer, TokenizedSample, TrainConfig, VisionLanguage as Model, VlmSample, load_vision_language,
+    SampleModel, TextTokenizer, TokenizeError, TokenizedSample, TrainConfig, VisionLanguage as Model, VlmSample,
+    load_vision_language,
 };
 use twox_hash::XxHash3_128;
 
@@ -73,11 +74,20 @@ struct Tiles {
 }
 
 impl Tiles {
-    fn new(prepared: &Prepared<VisionLanguage>, sources: &[ImageSource]) -> Result<Self, Reason> {
+    fn new(prepared: &Prepared<VisionLanguage>, sources: &[ImageSource], limit: Limit) -> Result<Self, Reason> {
         let (config, limits) = (prepared.model.config(), PictureLimits::default());
         let size = config.vision.image_size;
         let (mut texts, mut count, mut pixels, mut hasher) = (Vec::new(), 0, Vec::new(), XxHash3_128::new());
         for source in sources {
+            // Before more memory is taken for images that no limit has room for.
+            let (tokens, most) = (count * config.vectors(), limit.tokens());
+            if tokens > most {
+                return Err(match limit {
+                    Limit::Refuse(limit) => TokenizeError::TooLong { tokens, limit },
+                    Limit::Cut(limit) => TokenizeError::ImageCut { limit, left: most, tokens },
+                }
+                .into());
+            }
             let bytes = source.bytes(&limits)?;
             hasher.write(&(bytes.len() as u64).to_le_bytes());
             hasher.write(&bytes);
@@ -109,7 +119,9 @@ impl Tiles {
         Ok(match (self.count, &prepared.processor.features, prepared.model.frozen_stage()) {
             (0, ..) => Images::None,
             (_, _, None) => Images::Pixels(Arc::new(self.pixels)),
-            (_, Some(cache), _) => cache.features(&prepared.model, &self.name, || Ok(self.pixels)).map_err(failed)?,
+            (tiles, Some(cache), _) => {
+                cache.features(&prepared.model, &self.name, tiles, || Ok(self.pixels)).map_err(failed)?
+            }
             (_, None, Some(stage)) => {
                 Images::Features(stage, Arc::new(prepared.model.features(&self.pixels, stage).map_err(failed)?))
             }
@@ -177,7 +189,7 @@ impl Kind for VisionLanguage {
         content: &Illustrated,
         limit: Limit,
     ) -> Result<TokenizedSample<VlmSample>, Reason> {
-        let tiles = Tiles::new(prepared, &content.images)?;
+        let tiles = Tiles::new(prepared, &content.images, limit)?;
         let VisionProcessor { tokenizer, mark, .. } = &prepared.processor;
         let found = tokenizer.chat_with_images(&content.conversation, mark, &tiles.texts, limit)?;
         known_tokens(&found.sample.tokens, prepared.model.config().text.vocabulary)?;

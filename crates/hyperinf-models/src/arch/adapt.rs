@@ -29,9 +29,9 @@ pub trait Adaptable: Module {
         None
     }
 
-    /// Whether the first factors of new adapters are normal with standard deviation `1/r`, as is usual for image
-    /// generators (PEFT's `init_lora_weights = "gaussian"`), instead of uniform.
-    fn gaussian_adapters(&self) -> bool {
+    /// Whether the model draws images. Its new adapters begin with a normal first factor of standard deviation `1/r`,
+    /// as is usual there (PEFT's `init_lora_weights = "gaussian"`), and PEFT has no name for its task.
+    fn generates_images(&self) -> bool {
         false
     }
 
@@ -142,7 +142,7 @@ pub fn adapt<M: Adaptable>(model: M, targets: &[&str], config: &LoraConfig, seed
     let device = model.devices().into_iter().next().ok_or(ModelError::Empty { what: "parameters of the model" })?;
     let mut init = Init::new(seed, &device);
     let mut model = model.freeze_base();
-    let gaussian = model.gaussian_adapters();
+    let gaussian = model.generates_images();
     let mut used = vec![false; targets.len()];
     let mut known: Vec<String> = Vec::new();
     let mut failed = None;

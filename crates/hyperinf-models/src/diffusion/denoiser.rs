@@ -84,7 +84,7 @@ impl Denoiser {
 }
 
 impl Adaptable for Denoiser {
-    fn gaussian_adapters(&self) -> bool {
+    fn generates_images(&self) -> bool {
         true
     }
 

@@ -154,7 +154,7 @@ impl PixArt {
 
 /// Layers have the names of diffusers and PEFT: `base_model.model.transformer_blocks.0.attn1.to_q`.
 impl Adaptable for PixArt {
-    fn gaussian_adapters(&self) -> bool {
+    fn generates_images(&self) -> bool {
         true
     }
 

@@ -208,7 +208,7 @@ impl Task for TextToImage {
 }
 
 impl Adaptable for TextToImage {
-    fn gaussian_adapters(&self) -> bool {
+    fn generates_images(&self) -> bool {
         true
     }
 

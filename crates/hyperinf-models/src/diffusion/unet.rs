@@ -205,7 +205,7 @@ pub(super) fn doubled(x: Tensor<4>) -> Tensor<4> {
 
 /// Layers have the names of diffusers and PEFT: `base_model.model.down_blocks.0.attentions.0.….attn1.to_q`.
 impl Adaptable for UNet {
-    fn gaussian_adapters(&self) -> bool {
+    fn generates_images(&self) -> bool {
         true
     }
 

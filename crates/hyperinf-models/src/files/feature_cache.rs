@@ -42,8 +42,8 @@ impl FeatureCache {
         Ok(Self { folder, stage })
     }
 
-    /// The features of an image by its name, such as the hash of its file: read if they are there, else computed from
-    /// its pixels and written. A damaged file is replaced.
+    /// The features of an image with this many tiles by its name, such as the hash of its file: read if they are there,
+    /// else computed from its pixels and written. A damaged file, and one of other tiles, is replaced.
     ///
     /// # Errors
     ///
@@ -52,19 +52,16 @@ impl FeatureCache {
         &self,
         model: &VisionLanguage,
         image: &str,
+        tiles: usize,
         pixels: impl FnOnce() -> Result<Vec<f32>, ModelError>,
     ) -> Result<Images, ModelError> {
         let path = self.folder.join(format!("{image}.safetensors"));
-        if Self::read(&path).is_err() {
-            let values = model.features(&pixels()?, self.stage)?;
-            let [_, width] = model.feature_shape(self.stage);
-            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-            let note = HashMap::from([(HASH.to_owned(), hash(&bytes))]);
-            let view = TensorView::new(Dtype::F32, vec![values.len() / width, width], &bytes);
-            let file = view.and_then(|view| safetensors::serialize([(TENSOR, view)], Some(note)));
-            let file = file.map_err(failed(&path))?;
-            write_whole(&[(path.clone(), file)]).map_err(|(path, error)| failed(&path)(error))?;
+        let [vectors, width] = model.feature_shape(self.stage);
+        if Self::read(&path).is_ok_and(|values| values.len() == tiles * vectors * width) {
+            return Ok(Images::Stored(self.stage, path));
         }
+        let values = model.features(&pixels()?, self.stage)?;
+        write(&path, &values, width)?;
         Ok(Images::Stored(self.stage, path))
     }
 
@@ -82,10 +79,19 @@ impl FeatureCache {
     }
 }
 
+/// Writes values in rows of `width`.
+pub(super) fn write(path: &Path, values: &[f32], width: usize) -> Result<(), ModelError> {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let note = HashMap::from([(HASH.to_owned(), hash(&bytes))]);
+    let view = TensorView::new(Dtype::F32, vec![values.len() / width, width], &bytes);
+    let file = view.and_then(|view| safetensors::serialize([(TENSOR, view)], Some(note)));
+    write_whole(&[(path.to_owned(), file.map_err(failed(path))?)]).map_err(|(path, error)| failed(&path)(error))
+}
+
 fn hash(bytes: &[u8]) -> String {
     format!("{:032x}", XxHash3_128::oneshot(bytes))
 }
 
-fn failed<E: ToString>(path: &Path) -> impl Fn(E) -> ModelError {
+pub(super) fn failed<E: ToString>(path: &Path) -> impl Fn(E) -> ModelError {
     move |error| ModelError::Features { path: path.to_owned(), reason: error.to_string() }
 }

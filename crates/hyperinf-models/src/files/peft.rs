@@ -5,10 +5,9 @@ use burn::module::Param;
 use burn::tensor::{Tensor, TensorData};
 
 use super::layout::transposed;
-use super::peft_config::ends_in;
 use super::peft_files::CONFIG;
 use super::peft_modules::{SavedModules, read_modules};
-use super::peft_names::feature;
+use super::peft_names::{feature, targets};
 use super::peft_rules::Rules;
 use crate::{
     Adaptable, AdaptableEmbedding, AdaptableLinear, AdapterConfig, AdapterTask, CheckpointNames, LoadError, LoraConfig,
@@ -155,7 +154,11 @@ impl Adapter {
         }
     }
 
-    /// The adapter of a model, including its head if it has one.
+    /// The LoRA factors of a model, and its classification head if it has one.
+    ///
+    /// What else [`apply`](Self::apply) replaced is not written, because the model does not tell it from its own: an
+    /// embedding or output layer of a language model that was saved as a whole, and trained tokens. Keep the adapter
+    /// that brought them.
     ///
     /// `config` holds the settings of its layers; `base_model` names the base model for those who load the adapter.
     ///
@@ -219,7 +222,11 @@ impl Adapter {
             .filter(|head_name| head.keys().any(|name| without_prefix(name).starts_with(&format!("{head_name}."))))
             .map(|&name| name.to_owned())
             .collect();
-        let task = if modules_to_save.is_empty() { AdapterTask::CausalLm } else { AdapterTask::Classification };
+        let task = match modules_to_save.is_empty() {
+            true if model.generates_images() => AdapterTask::Other,
+            true => AdapterTask::CausalLm,
+            false => AdapterTask::Classification,
+        };
         tensors.extend(head);
         // As they are read back.
         ranks.sort_by(|a, b| a.0.cmp(&b.0));
@@ -370,24 +377,4 @@ pub(super) fn transposed_data(data: &TensorData) -> Result<TensorData, LoadError
 
 pub(super) fn without_prefix(name: &str) -> &str {
     name.strip_prefix(PREFIX).unwrap_or(name)
-}
-
-/// The shortest ends of names that match exactly the adapted layers.
-///
-/// `dense` is never used alone: it would also match layers outside the encoder.
-fn targets(layers: &[(String, bool)]) -> Vec<String> {
-    let mut targets: Vec<String> = Vec::new();
-    for (name, _) in layers.iter().filter(|(_, adapted)| *adapted) {
-        let name = without_prefix(name);
-        if targets.iter().any(|end| ends_in(name, end)) {
-            continue;
-        }
-        let starts = std::iter::once(0).chain(name.match_indices('.').map(|(at, _)| at + 1));
-        let ends: Vec<&str> = starts.map(|start| &name[start..]).collect();
-        let exact =
-            |end: &&str| *end != "dense" && layers.iter().all(|(other, adapted)| *adapted || !ends_in(other, end));
-        targets.push(ends.into_iter().rev().find(exact).unwrap_or(name).to_owned());
-    }
-    targets.sort_unstable();
-    targets
 }

@@ -1,6 +1,7 @@
 //! The names of tensors in adapters.
 
-use super::peft::{A, B, PREFIX};
+use super::peft::{A, B, PREFIX, without_prefix};
+use super::peft_config::ends_in;
 
 /// A name as PEFT writes it today.
 ///
@@ -54,4 +55,27 @@ pub(super) fn feature(name: &str) -> Option<&'static str> {
         ("score.lora_", "LoRA on the classification head"),
     ];
     parts.iter().find(|(part, _)| name.contains(part)).map(|(_, what)| *what)
+}
+
+/// The shortest ends of names that match exactly the adapted layers.
+///
+/// `dense`, `proj` and numbers are never used alone: they would also match layers that cannot be adapted here.
+pub(super) fn targets(layers: &[(String, bool)]) -> Vec<String> {
+    let mut targets: Vec<String> = Vec::new();
+    for (name, _) in layers.iter().filter(|(_, adapted)| *adapted) {
+        let name = without_prefix(name);
+        if targets.iter().any(|end| ends_in(name, end)) {
+            continue;
+        }
+        let starts = std::iter::once(0).chain(name.match_indices('.').map(|(at, _)| at + 1));
+        let ends: Vec<&str> = starts.map(|start| &name[start..]).collect();
+        let exact = |end: &&str| !common(end) && layers.iter().all(|(other, adapted)| *adapted || !ends_in(other, end));
+        targets.push(ends.into_iter().rev().find(exact).unwrap_or(name).to_owned());
+    }
+    targets.sort_unstable();
+    targets
+}
+
+fn common(end: &str) -> bool {
+    ["dense", "proj"].contains(&end) || end.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use tokenizers::{NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer};
+use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 
 use super::fields::Fields;
 use super::panics::guarded;
@@ -18,6 +18,7 @@ pub(super) enum Class {
     /// `tokenizer.json` as it is.
     AsIs,
     Bert,
+    DistilBert,
     Roberta,
     XlmRoberta,
     Llama,
@@ -28,7 +29,7 @@ pub(super) enum Class {
 }
 
 const KNOWN: &str = "`PreTrainedTokenizerFast`, which uses `tokenizer.json` as it is, `BertTokenizer`, \
-                     `RobertaTokenizer`, `XLMRobertaTokenizer`, `LlamaTokenizer`, `Qwen2Tokenizer` or `GPT2Tokenizer`";
+                     `DistilBertTokenizer`, `RobertaTokenizer`, `XLMRobertaTokenizer`, `LlamaTokenizer`, `Qwen2Tokenizer` or `GPT2Tokenizer`";
 
 impl Class {
     /// The class that `AutoTokenizer` takes for a folder.
@@ -65,6 +66,7 @@ impl Class {
         Ok(match name.strip_suffix("Fast").unwrap_or(name) {
             "PreTrainedTokenizer" | "TokenizersBackend" => Self::AsIs,
             "BertTokenizer" | "ElectraTokenizer" | "MobileBertTokenizer" => Self::Bert,
+            "DistilBertTokenizer" => Self::DistilBert,
             "RobertaTokenizer" => Self::Roberta,
             "XLMRobertaTokenizer" => Self::XlmRoberta,
             "LlamaTokenizer" => Self::Llama,
@@ -78,6 +80,7 @@ impl Class {
         match self {
             Self::AsIs => "PreTrainedTokenizerFast",
             Self::Bert => "BertTokenizer",
+            Self::DistilBert => "DistilBertTokenizer",
             Self::Roberta => "RobertaTokenizer",
             Self::XlmRoberta => "XLMRobertaTokenizer",
             Self::Llama => "LlamaTokenizer",
@@ -90,11 +93,11 @@ impl Class {
     /// A special token that the class has without any setting.
     pub(super) fn own_token(self, name: &str) -> Option<&'static str> {
         Some(match (self, name) {
-            (Self::Bert, "unk_token") => "[UNK]",
-            (Self::Bert, "sep_token") => "[SEP]",
-            (Self::Bert, "pad_token") => "[PAD]",
-            (Self::Bert, "cls_token") => "[CLS]",
-            (Self::Bert, "mask_token") => "[MASK]",
+            (Self::Bert | Self::DistilBert, "unk_token") => "[UNK]",
+            (Self::Bert | Self::DistilBert, "sep_token") => "[SEP]",
+            (Self::Bert | Self::DistilBert, "pad_token") => "[PAD]",
+            (Self::Bert | Self::DistilBert, "cls_token") => "[CLS]",
+            (Self::Bert | Self::DistilBert, "mask_token") => "[MASK]",
             (Self::Roberta | Self::XlmRoberta | Self::Llama, "unk_token") => "<unk>",
             (Self::Roberta | Self::XlmRoberta | Self::Llama, "bos_token") => "<s>",
             (Self::Roberta | Self::XlmRoberta | Self::Llama, "eos_token") => "</s>",
@@ -126,7 +129,7 @@ impl Class {
         let config = &outside.config;
         let parts = match self {
             Self::AsIs | Self::Clip => return Ok(()),
-            Self::Bert => {
+            Self::Bert | Self::DistilBert => {
                 let lowercase = config.flag("do_lower_case", true)?;
                 let written = file.get("normalizer").and_then(|normalizer| normalizer.get("lowercase"));
                 if let Some(found) =
@@ -220,46 +223,6 @@ impl Class {
         }
         Ok(())
     }
-
-    /// The post-processor that the class builds itself, for a tokenizer with all its tokens.
-    pub(super) fn post_processor(
-        self,
-        tokenizer: &Tokenizer,
-        outside: &Outside,
-    ) -> Result<Option<PostProcessorWrapper>, LoadError> {
-        let token = |name: &str| {
-            let text = outside.named(name, self)?.map(|token| token.content).unwrap_or_default();
-            let id = tokenizer.token_to_id(&text);
-            id.map(|id| (text, id)).ok_or_else(|| outside.config.absent(name))
-        };
-        let special = |text: &str, segment| json!({"SpecialToken": {"id": text, "type_id": segment}});
-        let text = |id, segment| json!({"Sequence": {"id": id, "type_id": segment}});
-        let known = |tokens: &[&(String, u32)]| -> Map<String, Value> {
-            tokens.iter().map(|(text, id)| (text.clone(), json!({"id": text, "ids": [id], "tokens": [text]}))).collect()
-        };
-        let value = match self {
-            Self::AsIs | Self::Llama | Self::Qwen2 | Self::Gpt2 | Self::Clip => return Ok(None),
-            Self::Bert => {
-                let (cls, sep) = (token("cls_token")?, token("sep_token")?);
-                let single = [special(&cls.0, 0), text("A", 0), special(&sep.0, 0)];
-                let pair = [&single[..], &[text("B", 1), special(&sep.0, 1)]].concat();
-                json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": known(&[&cls, &sep])})
-            }
-            Self::Roberta => json!({
-                "type": "RobertaProcessing", "sep": token("sep_token")?, "cls": token("cls_token")?,
-                "trim_offsets": outside.config.flag("trim_offsets", true)?,
-                "add_prefix_space": outside.config.flag("add_prefix_space", false)?,
-            }),
-            Self::XlmRoberta => {
-                let (bos, eos) = (token("bos_token")?, token("eos_token")?);
-                let single = [special(&bos.0, 0), text("A", 0), special(&eos.0, 0)];
-                let pair = [&single[..], &[special(&eos.0, 0), text("B", 0), special(&eos.0, 0)]].concat();
-                json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": known(&[&bos, &eos])})
-            }
-        };
-        let path = outside.config.path().to_owned();
-        serde_json::from_value(value).map(Some).map_err(|source| LoadError::Json { path, source })
-    }
 }
 
 /// The parts of `tokenizer.json` that a class builds itself.
@@ -284,7 +247,9 @@ impl Parts {
         let mut changed = Vec::new();
         let old = file.insert("normalizer".to_owned(), self.normalizer.clone()).unwrap_or_default();
         // What `BertNormalizer` does is set by the class in every version.
-        let settable = class == Class::Bert && old["type"] == "BertNormalizer" && old["clean_text"] == true;
+        let settable = matches!(class, Class::Bert | Class::DistilBert)
+            && old["type"] == "BertNormalizer"
+            && old["clean_text"] == true;
         if !settable
             && canonical::<NormalizerWrapper>(&old, "normalizers")
                 != canonical::<NormalizerWrapper>(&self.normalizer, "normalizers")
@@ -308,6 +273,12 @@ impl Parts {
         let kind = model.entry("type").or_insert_with(|| json!(self.kind));
         if kind != self.kind {
             return Err(refuse("model.type", kind, of_class(self.kind)));
+        }
+        if self.kind == "WordPiece"
+            && let Some(unknown) = self.model.get("unk_token").and_then(Value::as_str)
+            && model.get("vocab").is_none_or(|vocab| vocab.get(unknown).is_none())
+        {
+            return Err(refuse("unk_token", &json!(unknown), "a token of the vocabulary".to_owned()));
         }
         if class == Class::XlmRoberta
             && let Some(id) = model.get("unk_id").filter(|&id| *id != 3)

@@ -13,6 +13,7 @@ use super::panics::guarded;
 use super::tokenizer_class::Class;
 use super::tokenizer_limits;
 use super::tokenizer_outside::{Added, Outside, added_tokens, document};
+use super::tokenizer_vocabulary;
 use crate::text::{Growth, around};
 use crate::{
     ChatSource, GgufVocabulary, LoadError, SpecialTokens, TextTokenizer, TokenizerNotice, TokenizerSettings,
@@ -24,7 +25,8 @@ pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 impl TextTokenizer {
     /// The tokenizer of a model: in its folder, its `.gguf` file, or a llama2.c vocabulary (`.bin`).
     ///
-    /// A folder must hold `tokenizer.json`. The tokens are those of transformers 5 and its `AutoTokenizer`: the class in
+    /// A folder must hold `tokenizer.json`, or `vocab.txt` of a BERT tokenizer, or `vocab.json` and `merges.txt` of one
+    /// of GPT-2, RoBERTa or Qwen2. The tokens are those of transformers 5 and its `AutoTokenizer`: the class in
     /// `tokenizer_config.json`, or else that of the model in `config.json`, decides what is taken from `tokenizer.json`
     /// and which settings have an effect; `added_tokens_decoder`, `special_tokens_map.json` and `added_tokens.json` add
     /// tokens. Special tokens come from these files or `config.json`, the chat template from `chat_template.jinja`,
@@ -33,7 +35,7 @@ impl TextTokenizer {
     ///
     /// # Errors
     ///
-    /// If there is no `tokenizer.json`, a file cannot be read, a setting is not understood, or a file gives a token
+    /// If there is no tokenizer, a file cannot be read, a setting is not understood, or a file gives a token
     /// another id than transformers does. A panic of the library that reads `tokenizer.json` is an error.
     pub fn read(path: &Path) -> Result<Self, LoadError> {
         let file = Some(path.to_owned());
@@ -69,15 +71,19 @@ impl TextTokenizer {
 
     fn of_folder(folder: &Path) -> Result<Self, LoadError> {
         let path = folder.join("tokenizer.json");
-        if !path.exists() {
-            let looked_for =
-                "`tokenizer.json` (a vocabulary alone, as in `vocab.txt` or `tokenizer.model`, is not enough)";
-            return Err(LoadError::Missing { path: folder.to_owned(), what: "tokenizer", looked_for });
-        }
+        let alone = !path.exists();
         let outside = Outside::read(folder)?;
         let config = &outside.config;
-        let mut file = document(&path)?;
+        let file = if alone { Map::new() } else { document(&path)? };
         let class = Class::of(&outside, &file)?;
+        let (path, mut file) = if alone {
+            let looked_for = "`tokenizer.json`; or else `vocab.txt` with a `tokenizer_class` of BERT or DistilBERT, or \
+                              `vocab.json` and `merges.txt` with one of GPT-2, RoBERTa or Qwen2";
+            let missing = LoadError::Missing { path: folder.to_owned(), what: "tokenizer", looked_for };
+            tokenizer_vocabulary::read(folder, class)?.ok_or(missing)?
+        } else {
+            (path, file)
+        };
         tokenizer_limits::check(&path, &file)?;
         let mut notices = Vec::new();
         let dropout = file.get_mut("model").and_then(|model| model.get_mut("dropout")).map(Value::take);
@@ -85,7 +91,8 @@ impl TextTokenizer {
             notices.push(TokenizerNotice::Dropout { path: path.clone(), dropout: dropout.to_string() });
         }
         let padding = file.get("padding").and_then(|padding| padding["pad_token"].as_str()).map(str::to_owned);
-        class.rebuild(&path, &mut file, &outside, &mut notices)?;
+        let mut unneeded = Vec::new();
+        class.rebuild(&path, &mut file, &outside, if alone { &mut unneeded } else { &mut notices })?;
         let own = added_tokens(&path, file.remove("added_tokens").unwrap_or_default())?;
         let mut added = outside.added(&own, class)?;
         if let Some(padding) =
@@ -99,7 +106,7 @@ impl TextTokenizer {
             .flatten()
             .map_err(|source| LoadError::Tokenizer { path: path.clone(), source })?;
         check_ids(&tokenizer, &path, before, &added, config)?;
-        if let Some(processor) = class.post_processor(&tokenizer, &outside)? {
+        if let Some(processor) = class.post_processor(&tokenizer, &outside, alone)? {
             tokenizer.with_post_processor(Some(processor));
         }
         tokenizer.set_encode_special_tokens(config.flag("split_special_tokens", false)?);
@@ -206,7 +213,7 @@ fn ignored(
     for (field, token, tokens) in [("add_bos_token", special.bos, &before), ("add_eos_token", special.eos, &after)] {
         let added = token.is_some_and(|token| tokens.contains(&token));
         if config.optional_flag(field)?.is_some_and(|wanted| wanted != added) {
-            push(field, "the post-processor of `tokenizer.json` decides, as in transformers 5");
+            push(field, "the post-processor decides, as in transformers 5");
         }
     }
     if config.text("truncation_side")?.is_some_and(|side| side == "left") {

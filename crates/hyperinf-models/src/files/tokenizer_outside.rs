@@ -100,15 +100,13 @@ impl Outside {
         let names: HashSet<&str> = named.iter().map(|(_, token)| text(token)).collect();
         let mut all: Vec<AddedToken> = listed.into_values().collect();
         all.iter_mut().for_each(|token| token.special |= names.contains(token.content.as_str()));
-        let mut seen: HashSet<String> = all.iter().map(|token| token.content.clone()).collect();
+        let mut known: HashSet<String> = all.iter().map(|token| token.content.clone()).collect();
         if class == Class::AsIs {
-            seen.extend(file.iter().map(|(_, token)| token.content.clone()));
+            known.extend(file.iter().map(|(_, token)| token.content.clone()));
         }
-        for token in named.iter().map(|(_, token)| token).chain(&extra) {
-            if seen.insert(token.content.clone()) {
-                all.push(AddedToken { special: true, ..token.clone() });
-            }
-        }
+        // Of one token with several sets of flags, the last ones count.
+        let more = named.iter().map(|(_, token)| token).chain(&extra).filter(|token| !known.contains(&token.content));
+        all.extend(more.map(|token| AddedToken { special: true, ..token.clone() }));
         if class == Class::Qwen2 {
             let special = named.iter().map(|(_, token)| token).chain(&extra);
             let again: Vec<AddedToken> = special.map(|token| AddedToken::from(&token.content, true)).collect();

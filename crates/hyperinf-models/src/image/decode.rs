@@ -6,6 +6,7 @@ use png::{BitDepth, ColorType, Decoder, DecodingError, Limits, Transformations};
 use super::exif::Turn;
 use super::jpeg;
 use super::picture::{Picture, PictureError, PictureLimits};
+use super::xmp;
 use crate::files::guarded;
 
 /// What a decoder gives: RGB values, and EXIF data.
@@ -34,6 +35,8 @@ const OTHERS: [(&[u8], &str); 14] = [
     (b"{", "a JSON text"),
 ];
 const LFS: &[u8] = b"version https://git-lfs.github.com/spec/";
+/// The longest side: that of JPEG. The weights for resizing, and pictures between two steps of it, grow with it.
+const SIDE: u64 = 65_535;
 /// What a PNG decoder may hold beyond the pixels.
 const PNG_EXTRA: u64 = 16 << 20;
 
@@ -52,7 +55,7 @@ pub(super) fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, Pi
     let panicked = |detail| PictureError::Damaged { format: "image", detail };
     let decoded = guarded(|| decoder(bytes, limits)).unwrap_or_else(|panic| Err(panicked(panic.message)))?;
     let Decoded { width, height, pixels, exif } = decoded;
-    let turn = exif.as_deref().map(Turn::of).unwrap_or_default();
+    let turn = Turn::of(exif.as_deref().unwrap_or_default(), || xmp::orientation(bytes));
     let (width, height, pixels) = turn.apply(width, height, pixels);
     Picture::new(width, height, pixels)
 }
@@ -75,9 +78,10 @@ pub(super) fn check(width: u64, height: u64, limits: &PictureLimits) -> Result<(
         return Err(PictureError::NoPixels { width, height });
     }
     match width.checked_mul(height) {
-        Some(pixels) if pixels <= limits.pixels => Ok(()),
-        _ => Err(PictureError::Pixels { width, height, limit: limits.pixels }),
+        Some(pixels) if pixels <= limits.pixels => {}
+        _ => return Err(PictureError::Pixels { width, height, limit: limits.pixels }),
     }
+    if width.max(height) > SIDE { Err(PictureError::Side { width, height, limit: SIDE }) } else { Ok(()) }
 }
 
 fn png(bytes: &[u8], limits: &PictureLimits) -> Result<Decoded, PictureError> {

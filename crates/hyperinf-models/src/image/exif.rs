@@ -11,17 +11,20 @@ pub(super) struct Turn {
     pub(super) flipped: bool,
 }
 
-/// The tag of the orientation, and the type of its value: an integer of 16 bits.
+/// The tag of the orientation, and the types that integers may have: of 16 or 32 bits, with and without a sign.
 const ORIENTATION: u16 = 0x0112;
-const SHORT: u16 = 3;
+const INTEGERS: [u16; 4] = [3, 4, 8, 9];
 /// The length of an entry of a directory.
 const ENTRY: usize = 12;
 
 impl Turn {
-    /// The turn that EXIF data ask for; none if they are damaged.
-    pub(super) fn of(exif: &[u8]) -> Self {
+    /// The turn that EXIF data ask for, or else `otherwise`; none if they are damaged.
+    pub(super) fn of(mut exif: &[u8], otherwise: impl FnOnce() -> Option<u16>) -> Self {
+        while let Some(rest) = exif.strip_prefix(b"Exif\0\0") {
+            exif = rest;
+        }
         let turn = |transposed, mirrored, flipped| Self { transposed, mirrored, flipped };
-        match orientation(exif.strip_prefix(b"Exif\0\0").unwrap_or(exif)) {
+        match orientation(exif).unwrap_or_else(otherwise) {
             Some(2) => turn(false, true, false),
             Some(3) => turn(false, true, true),
             Some(4) => turn(false, false, true),
@@ -53,8 +56,8 @@ impl Turn {
     }
 }
 
-/// The value of the orientation in the first directory of a TIFF header.
-fn orientation(tiff: &[u8]) -> Option<u16> {
+/// The orientation in the first directory of a TIFF header: `None` if there is none, `Some(None)` if it is no number.
+fn orientation(tiff: &[u8]) -> Option<Option<u16>> {
     let little = match tiff.get(..4)? {
         b"II*\0" => true,
         b"MM\0*" => false,
@@ -68,6 +71,15 @@ fn orientation(tiff: &[u8]) -> Option<u16> {
     let four: [u8; 4] = bytes(4, 4)?.try_into().ok()?;
     let first = usize::try_from(if little { u32::from_le_bytes(four) } else { u32::from_be_bytes(four) }).ok()?;
     let entries = usize::from(short(first)?);
-    let entry = (0..entries).map(|entry| first + 2 + ENTRY * entry).find(|&at| short(at) == Some(ORIENTATION))?;
-    if short(entry + 2)? == SHORT { short(entry + 8) } else { None }
+    let mut places = (0..entries).rev().map(|entry| first + 2 + ENTRY * entry);
+    // The last of several, as for Pillow.
+    let entry = places.find(|&at| short(at) == Some(ORIENTATION))?;
+    let long = |at: usize| Some((short(at)?, short(at + 2)?));
+    let one = long(entry + 4) == Some(if little { (1, 0) } else { (0, 1) });
+    let kind = short(entry + 2)?;
+    let value = match kind {
+        4 | 9 => long(entry + 8).map(|(first, second)| if little { (first, second) } else { (second, first) }),
+        _ => short(entry + 8).map(|value| (value, 0)),
+    };
+    Some(value.filter(|(_, high)| one && *high == 0 && INTEGERS.contains(&kind)).map(|(value, _)| value))
 }

@@ -65,6 +65,26 @@ pub enum PictureError {
         /// The limit.
         limit: u64,
     },
+    /// A side beyond the limit.
+    #[error("it declares {width} × {height} pixels: no side may have more than {limit}")]
+    Side {
+        /// Its width.
+        width: u64,
+        /// Its height.
+        height: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// More tiles than the limit.
+    #[error("the image processor would make {rows} × {columns} tiles of it, more than the limit of {limit}")]
+    Tiles {
+        /// Rows of tiles.
+        rows: usize,
+        /// Columns of tiles.
+        columns: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// A picture whose size in the model has more pixels than the limit.
     #[error("the image processor would make {width} × {height} pixels of it, more than the limit of {limit}")]
     Enlarged {

@@ -97,7 +97,10 @@ impl ImageProcessor {
         let picture = squared.as_ref().unwrap_or(picture);
         let resized = |size: TargetSize| {
             let (width, height) = size.of(picture.width(), picture.height());
-            bounded(width, height).map(|()| picture.resized(width, height, self.resampling))
+            bounded(width, height)?;
+            // Between the two steps of resizing.
+            bounded(width, picture.height())?;
+            Ok(picture.resized(width, height, self.resampling))
         };
         let sized = self.size.map(resized).transpose()?;
         let picture = sized.as_ref().unwrap_or(picture);

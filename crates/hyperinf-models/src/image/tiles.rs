@@ -18,6 +18,9 @@ type Tiles = (Vec<Picture>, usize, usize);
 /// No picture is brought to a longer edge than this.
 const LONGEST: usize = 4096;
 
+/// The most tiles of a picture.
+const MOST: usize = 1024;
+
 impl Tiling {
     /// The tiles row by row and then the whole picture as one, with the numbers of rows and columns; or the whole
     /// picture alone, with no rows and columns.
@@ -26,15 +29,20 @@ impl Tiling {
         bounded(side, side)?;
         let whole = |picture: &Picture| picture.resized(side, side, resampling);
         if !split {
+            bounded(side, picture.height())?;
             return Ok((vec![whole(picture)], 0, 0));
         }
         let (width, height) = multiples(picture.width(), picture.height(), side);
         bounded(width, height)?;
+        bounded(width, picture.height())?;
         let picture = picture.resized(width, height, resampling);
         if width <= side && height <= side {
             return Ok((vec![picture], 0, 0));
         }
         let (rows, columns) = (height / side, width / side);
+        if rows * columns > MOST {
+            return Err(PictureError::Tiles { rows, columns, limit: MOST });
+        }
         let places = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
         let corner = |place: usize| (place * side).cast_signed();
         let tile = |(row, column)| picture.cropped(corner(column), corner(row), side, side);

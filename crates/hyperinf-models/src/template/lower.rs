@@ -18,19 +18,22 @@ const DEPTH: usize = 600;
 type Lowered<T> = Result<T, TemplateError>;
 
 /// Turns a syntax tree into ours.
-#[derive(Default)]
-pub(super) struct Lowering {
+pub(super) struct Lowering<'s> {
+    source: &'s str,
     depth: usize,
-    /// Every name that is read, and those that are assigned.
-    pub(super) read: Vec<String>,
-    pub(super) assigned: Vec<String>,
+    /// Every name that is read.
+    read: Vec<String>,
 }
 
 fn syntax<T>(span: Span, reason: impl Into<String>) -> Lowered<T> {
     Err(TemplateError::Syntax { line: span.start_line as usize, reason: reason.into() })
 }
 
-impl Lowering {
+impl<'s> Lowering<'s> {
+    pub(super) fn new(source: &'s str) -> Self {
+        Self { source, depth: 0, read: Vec::new() }
+    }
+
     fn deeper<T>(&mut self, span: Span, lower: impl FnOnce(&mut Self) -> Lowered<T>) -> Lowered<T> {
         self.depth += 1;
         if self.depth > DEPTH {
@@ -63,22 +66,23 @@ impl Lowering {
         Ok(match statement {
             ast::Stmt::EmitRaw(raw) => Kind::Text(raw.raw.into()),
             ast::Stmt::EmitExpr(print) => Kind::Print(self.expr(&print.expr)?),
-            ast::Stmt::ForLoop(definition) => {
-                self.assigned.push("loop".into());
-                Kind::For(Arc::new(For {
-                    iterable: self.expr(&definition.iter)?,
-                    target: self.target(&definition.target)?,
-                    condition: definition.filter_expr.as_ref().map(|expr| self.expr(expr)).transpose()?,
-                    recursive: definition.recursive,
-                    body: self.statements(&definition.body)?,
-                    otherwise: self.statements(&definition.else_body)?,
-                }))
+            ast::Stmt::ForLoop(definition) => Kind::For(Arc::new(For {
+                iterable: self.expr(&definition.iter)?,
+                target: self.target(&definition.target)?,
+                condition: definition.filter_expr.as_ref().map(|expr| self.expr(expr)).transpose()?,
+                recursive: definition.recursive,
+                body: self.statements(&definition.body)?,
+                otherwise: self.statements(&definition.else_body)?,
+            })),
+            ast::Stmt::IfCond(condition) => {
+                let start = condition.span().start_offset as usize;
+                Kind::If {
+                    test: self.expr(&condition.expr)?,
+                    then: self.statements(&condition.true_body)?,
+                    otherwise: self.statements(&condition.false_body)?,
+                    elif: self.source.get(start..).is_some_and(|text| text.starts_with("elif")),
+                }
             }
-            ast::Stmt::IfCond(condition) => Kind::If(
-                self.expr(&condition.expr)?,
-                self.statements(&condition.true_body)?,
-                self.statements(&condition.false_body)?,
-            ),
             ast::Stmt::WithBlock(with) => {
                 let assignment = |(target, expr): &(ast::Expr<'_>, ast::Expr<'_>)| {
                     let expr = self.expr(expr)?;
@@ -97,10 +101,7 @@ impl Lowering {
                 Kind::SetBlock(self.target(&set.target)?, filter, body)
             }
             ast::Stmt::FilterBlock(block) => Kind::Filter(self.expr(&block.filter)?, self.statements(&block.body)?),
-            ast::Stmt::Macro(definition) => {
-                self.assigned.push(definition.name.into());
-                Kind::Macro(Arc::new(self.definition(definition)?))
-            }
+            ast::Stmt::Macro(definition) => Kind::Macro(Arc::new(self.definition(definition)?)),
             ast::Stmt::CallBlock(block) => {
                 if matches!(&block.call.expr, ast::Expr::Var(var) if var.id == GENERATION) {
                     return Ok(Kind::Generation(self.statements(&block.macro_decl.body)?));
@@ -129,16 +130,12 @@ impl Lowering {
         let read_before = self.read.len();
         let body = self.statements(&definition.body)?;
         let special = SPECIAL.map(|special| self.read[read_before..].iter().any(|name| name == special));
-        self.assigned.extend(SPECIAL.map(str::to_owned));
         Ok(Macro { name: definition.name.into(), parameters, defaults, body, special })
     }
 
     fn target(&mut self, target: &ast::Expr<'_>) -> Lowered<Target> {
         match target {
-            ast::Expr::Var(var) => {
-                self.assigned.push(var.id.into());
-                Ok(Target::Name(var.id.into()))
-            }
+            ast::Expr::Var(var) => Ok(Target::Name(var.id.into())),
             ast::Expr::GetAttr(attribute) => match &attribute.expr {
                 ast::Expr::Var(var) => {
                     self.read.push(var.id.into());

@@ -188,7 +188,7 @@ impl Machine {
                 let text = to_text(&self.evaluate(expr, scope)?, &self.budget)?;
                 self.write(&text, out)
             }
-            Kind::If(test, then, otherwise) => {
+            Kind::If { test, then, otherwise, .. } => {
                 let body = if self.evaluate(test, scope)?.truth() { then } else { otherwise };
                 self.run(body, scope, out)
             }
@@ -243,6 +243,14 @@ impl Machine {
                 };
                 marks.push(out.text.len()..out.text.len() + text.len());
                 self.write(&text, out)
+            }
+            Kind::Hide(names) => {
+                self.budget.steps(names.len() as u64)?;
+                let given = |name: &&Name| self.globals.contains_key(&***name) || GLOBALS.contains(&&***name);
+                for name in names.iter().filter(given) {
+                    scope.set(name, Value::Undefined(format!("'{name}' is undefined").into()));
+                }
+                Ok(Flow::Next)
             }
             Kind::Break => Ok(Flow::Break),
             Kind::Continue => Ok(Flow::Continue),

@@ -88,7 +88,13 @@ pub(super) enum Kind {
     Text(Name),
     Print(Expr),
     For(Arc<For>),
-    If(Expr, Vec<Statement>, Vec<Statement>),
+    If {
+        test: Expr,
+        then: Vec<Statement>,
+        otherwise: Vec<Statement>,
+        /// Whether it is an `elif` of the one around.
+        elif: bool,
+    },
     With(Vec<(Target, Expr)>, Vec<Statement>),
     Set(Target, Expr),
     SetBlock(Target, Option<Expr>, Vec<Statement>),
@@ -97,6 +103,8 @@ pub(super) enum Kind {
     /// The call, with its function and arguments, and the body as a macro `caller`.
     Call(Expr, Vec<Argument>, Arc<Macro>),
     Generation(Vec<Statement>),
+    /// Names that are undefined until they are set, whatever is given.
+    Hide(Vec<Name>),
     Break,
     Continue,
 }

@@ -7,6 +7,7 @@ use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, Token, Tokenizer
 use super::chat::{ChatSource, ChatTemplate, Conversation};
 use super::tokenizer_growth::Growth;
 use super::tokenizer_saved::Saved;
+use super::tokenizer_searches::Searches;
 use crate::files::panics::guarded;
 use crate::{Json, LmSample, Sample, TokenizeError, TokenizerNotice};
 
@@ -72,6 +73,7 @@ pub struct TextTokenizer {
     pub(super) segments: bool,
     pub(super) chat: Option<ChatTemplate>,
     growth: Growth,
+    searches: Searches,
     /// The file to name in errors.
     pub(super) file: Option<PathBuf>,
     pub(super) notices: Vec<TokenizerNotice>,
@@ -127,8 +129,22 @@ impl TextTokenizer {
         let chat = chat_template.map(|source| ChatTemplate::new(&source, texts)).transpose()?;
         let saved = Saved { config, template, tool_use, named };
         let growth = Growth::new(tokenizer.get_normalizer());
+        let searches = Searches::new(&tokenizer);
         let segments = !no_segments;
-        Ok(Self { tokenizer, post_processor, special, prefix, suffix, segments, chat, growth, file, notices, saved })
+        Ok(Self {
+            tokenizer,
+            post_processor,
+            special,
+            prefix,
+            suffix,
+            segments,
+            chat,
+            growth,
+            searches,
+            file,
+            notices,
+            saved,
+        })
     }
 
     /// The sample of a text, or a pair of texts, and its class.
@@ -251,7 +267,7 @@ impl TextTokenizer {
         self.chat.as_ref().ok_or(TokenizeError::NoChatTemplate)?.text(conversation, prompt)
     }
 
-    /// The variables that the chat template reads and does not set; `None` without a template.
+    /// The variables that the chat template reads and has not set by then; `None` without a template.
     pub fn chat_variables(&self) -> Option<BTreeSet<String>> {
         self.chat.as_ref().map(ChatTemplate::variables)
     }
@@ -322,6 +338,7 @@ impl TextTokenizer {
     pub(super) fn encode(&self, text: &str) -> Result<Encoding, TokenizeError> {
         self.run(|| {
             self.growth.check(text)?;
+            self.searches.check(&self.tokenizer, text)?;
             self.tokenizer.encode(text, false).map_err(TokenizeError::Tokenizer)
         })
     }

@@ -146,6 +146,16 @@ pub enum TokenizeError {
         /// The limit on the normalized text.
         limit: u64,
     },
+    /// A regular expression of the tokenizer gives up.
+    #[error("the search for {pattern:?} in a text of {bytes} bytes gives up, and its tokens would be wrong: {source}")]
+    Search {
+        /// The regular expression.
+        pattern: String,
+        /// The length of the text.
+        bytes: usize,
+        /// Why.
+        source: Box<fancy_regex::Error>,
+    },
     /// An error of a tokenizer that was read from a file.
     #[error("`{}`: {source}", path.display())]
     InFile {
