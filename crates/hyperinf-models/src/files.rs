@@ -16,6 +16,8 @@ mod gguf_names;
 mod gguf_reader;
 mod gguf_vocabulary;
 mod hub;
+#[cfg(feature = "hub")]
+mod hub_pipeline;
 pub(crate) mod layout;
 mod llama2c;
 mod load;
