@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use hyperinf::data::{Finetune, LargeBlocks, Recipe, Run, RunError};
+use hyperinf::data::{Finetune, LargeBlocks, ReadOptions, Recipe, Run, RunError};
 use hyperinf::models::{
     Adapter, Conversation, ImageProcessor, Limit, Message, Picture, PictureLimits, RecordedParts, TextTokenizer,
     load_vision_language,
@@ -93,17 +93,20 @@ fn rows(folder: &TempDir, model: &str) -> PathBuf {
 }
 
 fn finetune(model: &str, rows: &Path, out: &Path, targets: &[&str]) {
-    let run = Finetune {
+    let (_, device) = devices().remove(0);
+    let done = tuning(model, rows, out, targets).run(&device, &mut |_| ());
+    assert_eq!(done.unwrap_or_else(|error| panic!("{model}: {error:?}")).rows, 4);
+}
+
+fn tuning(model: &str, rows: &Path, out: &Path, targets: &[&str]) -> Finetune {
+    Finetune {
         model: folder(model).display().to_string(),
         train: rows.to_owned(),
         out: out.to_owned(),
         targets: targets.iter().map(|target| (*target).to_owned()).collect(),
         recipe: Recipe { epochs: Some(2), ..Recipe::default() },
         ..Finetune::default()
-    };
-    let (_, device) = devices().remove(0);
-    let done = run.run(&device, &mut |_| ()).unwrap_or_else(|error| panic!("{model}: {error:?}"));
-    assert_eq!(done.rows, 4);
+    }
 }
 
 fn run(model: &str, rows: &Path, out: &Path) -> Run {
@@ -116,10 +119,14 @@ fn run(model: &str, rows: &Path, out: &Path) -> Run {
     }
 }
 
+/// The files of features in the hidden folder of a run.
 fn stored_features(out: &Path) -> usize {
-    let count = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().count();
-    let folders = std::fs::read_dir(out.join(".features")).into_iter().flatten().flatten();
-    folders.map(|folder| count(folder.path())).sum()
+    feature_files(&out.join(".features")).len()
+}
+
+fn feature_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries(folder).flat_map(|folder| entries(&folder).collect::<Vec<_>>()).collect()
 }
 
 #[test]
@@ -132,9 +139,9 @@ fn rows_with_images_become_scores() {
         let names: Vec<String> = Adapter::read(&adapter).expect("it was written").tensors.into_keys().collect();
         assert!(names.iter().all(|name| !name.contains("vision")) && names.len() == 8, "{model}: {names:?}");
         assert_eq!(stored_features(&adapter), 3, "{model}");
-        let run = Run { adapter: Some(adapter), ..run(model, &rows, &out) };
+        let run = Run { adapter: Some(adapter.clone()), ..run(model, &rows, &out) };
         let found = run.attribute(&device, &mut |_| ()).unwrap_or_else(|error| panic!("{model}: {error:?}"));
-        assert_eq!(stored_features(&out), 3, "{model}");
+        assert_eq!([&adapter, &out].map(|folder| stored_features(folder)), [3, 0], "{model}: the encoder ran once");
         for (row, scores) in found.attribution.scores.rows.iter().enumerate() {
             assert!(scores[row] > 0.0, "{model}: a row helps itself, {scores:?}");
         }
@@ -178,4 +185,86 @@ fn recorded_weights_need_no_adapter_and_large_ones_are_projected() {
     }
     let error = run("smolvlm", &rows, &folder.path().join("none")).attribute(&device, &mut |_| ()).err();
     assert!(matches!(error, Some(RunError::NoAdapter { .. })));
+}
+
+#[test]
+fn runs_share_a_folder_of_features() {
+    let (_, device) = devices().remove(0);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (rows, adapter, shared) = (rows(&folder, "llava"), folder.path().join("adapter"), folder.path().join("shared"));
+    let read = ReadOptions { features: Some(shared.clone()), ..ReadOptions::default() };
+    let tuned = Finetune { read: read.clone(), ..tuning("llava", &rows, &adapter, &[]) };
+    tuned.run(&device, &mut |_| ()).expect("it fits");
+    let out = folder.path().join("out");
+    let run = Run { adapter: Some(adapter.clone()), read, ..run("llava", &rows, &out) };
+    run.attribute(&device, &mut |_| ()).expect("it fits").discard_gradients().expect("they are there");
+    assert_eq!([&adapter, &out].map(|folder| stored_features(folder)), [0, 0]);
+    assert_eq!(feature_files(&shared).len(), 3);
+}
+
+#[test]
+fn an_image_may_be_one_tile() {
+    let (_, device) = devices().remove(0);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (rows, adapter) = (rows(&folder, "smolvlm"), folder.path().join("adapter"));
+    let read = ReadOptions { one_tile: true, ..ReadOptions::default() };
+    let tuned = Finetune { read: read.clone(), ..tuning("smolvlm", &rows, &adapter, &[]) };
+    tuned.run(&device, &mut |_| ()).expect("it fits");
+    // The adapter's folder says so to every later run.
+    let run = Run { adapter: Some(adapter.clone()), ..run("smolvlm", &rows, &folder.path().join("out")) };
+    run.attribute(&device, &mut |_| ()).expect("it fits").discard_gradients().expect("they are there");
+    let files = feature_files(&adapter.join(".features"));
+    let vectors = |file: &PathBuf| {
+        let bytes = std::fs::read(file).expect("it is there");
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("it was written");
+        tensors.tensor("features").expect("it has features").shape()[0]
+    };
+    let mut vectors: Vec<usize> = files.iter().map(vectors).collect();
+    vectors.sort_unstable();
+    assert_eq!(vectors, [4, 4, 8], "four of each image");
+    let llava = Finetune { read, ..tuning("llava", &rows, &folder.path().join("llava"), &[]) };
+    assert!(matches!(llava.run(&device, &mut |_| ()), Err(RunError::NoTiles { .. })));
+}
+
+#[test]
+fn llava_without_a_chat_template_has_the_prompt_of_its_paper() {
+    let (_, device) = devices().remove(0);
+    let temporary = tempfile::tempdir().expect("a temporary folder");
+    let model = temporary.path().join("model");
+    std::fs::create_dir(&model).expect("a new folder");
+    for file in
+        ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"]
+    {
+        std::fs::copy(folder("llava").join(file), model.join(file)).expect("a file of the fixture");
+    }
+    let tokenizer = TextTokenizer::read(&model).expect("a valid tokenizer").or_llava_prompt("<image>");
+    let tokenizer = tokenizer.expect("a valid template");
+    assert_eq!(tokenizer.notices().len(), 1);
+    let message = |value: Value| {
+        Message::with_images(&serde_json::from_value(value).expect("it is JSON")).expect("it is a message").0
+    };
+    let part = |text: &str| json!({"type": "text", "text": text});
+    let messages = vec![
+        message(json!({"role": "user", "content": [{"type": "image"}, part("Where is it?")]})),
+        message(json!({"role": "assistant", "content": [part("Here.")]})),
+        message(json!({"role": "user", "content": [part("Is it?")]})),
+        message(json!({"role": "assistant", "content": [part("Yes.")]})),
+    ];
+    let whole = Conversation::from(messages.clone());
+    let text = tokenizer.chat_text(&whole, false).expect("it is written");
+    let expected = "USER: <image>\nWhere is it? ASSISTANT: Here.<|im_end|>USER: Is it? ASSISTANT: Yes.<|im_end|>";
+    assert_eq!(text, expected);
+    let asked = Conversation::from(messages[..1].to_vec());
+    let prompt = tokenizer.chat_text(&asked, true).expect("it is written");
+    assert_eq!(prompt, "USER: <image>\nWhere is it? ASSISTANT:");
+    let found = tokenizer.chat_with_images(&whole, "<image>", &["<image>".to_owned()], Limit::Refuse(200));
+    let sample = found.expect("it is clear what is scored").sample;
+    let scored: Vec<u32> = sample.tokens.iter().zip(&sample.scored).filter(|(_, s)| **s).map(|(t, _)| *t).collect();
+    let scored = tokenizer.spell(&scored).expect("known tokens");
+    assert_eq!(scored.split_whitespace().collect::<String>(), "Here.<|im_end|>Yes.<|im_end|>");
+
+    let rows = rows(&temporary, "llava");
+    let run =
+        Finetune { model: model.display().to_string(), ..tuning("llava", &rows, &temporary.path().join("a"), &[]) };
+    run.run(&device, &mut |_| ()).expect("rows become samples");
 }

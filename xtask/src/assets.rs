@@ -84,6 +84,7 @@ fn fetch(asset: &Asset, missing: &[&Part], partial: &Path, target: &Path) -> Res
                 part.sha256
             ));
         }
+        final_path.parent().map_or(Ok(()), make)?;
         remove(&final_path)?;
         fs::rename(&ready, &final_path).map_err(|e| format!("cannot write {}: {e}", final_path.display()))?;
     }

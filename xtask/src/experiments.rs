@@ -6,7 +6,7 @@ use crate::assets;
 use crate::run::{cache, cargo, program, root, status};
 
 /// The experiments that need models or data of `cargo xtask assets`.
-const WITH_ASSETS: [&str; 5] = ["checks", "detection", "cleaning", "influential", "emoji"];
+const WITH_ASSETS: [&str; 7] = ["checks", "detection", "cleaning", "influential", "emoji", "easy-vqa", "photos"];
 
 /// The four sets of emoji (Apache-2.0, MIT, MIT, Apache-2.0) and their names (MIT).
 const EMOJI: [(&str, &str); 5] = [

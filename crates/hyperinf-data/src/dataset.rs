@@ -17,6 +17,8 @@ use crate::{BadRow, DataError, Reason};
 /// | `skip_bad_rows` | `false` | rows that cannot be used are listed in [`Dataset::bad`] instead of being an error |
 /// | `unpacked` | `None` | the most bytes that the columns in use of a Parquet file may unpack to; `None`: 192 MiB and 10 × its size |
 /// | `images` | `None` | where relative paths of images begin; `None`: the folder of the file |
+/// | `one_tile` | `false` | an image is one tile, whatever its size: fewer tokens (Idefics3, SmolVLM) |
+/// | `features` | `None` | a folder for what frozen parts of a model compute of images, which several runs may share; `None`: that of the adapter's training, else of the run |
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadOptions {
     /// The columns.
@@ -27,6 +29,10 @@ pub struct ReadOptions {
     pub unpacked: Option<u64>,
     /// Where relative paths of images begin.
     pub images: Option<PathBuf>,
+    /// Whether an image is one tile, whatever its size.
+    pub one_tile: bool,
+    /// A folder for what frozen parts of a model compute of images.
+    pub features: Option<PathBuf>,
 }
 
 /// The content of a row, as one kind of model needs it.

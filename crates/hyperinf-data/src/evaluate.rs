@@ -93,6 +93,7 @@ impl Evaluate {
     /// If `batch_size` is 0.
     pub fn run(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Evaluated, RunError> {
         let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
+        files.read_images(&self.read, None)?;
         files.set_diffusion(&self.diffusion)?;
         files.kind().evaluate(self, files, device, observe)
     }

@@ -183,8 +183,8 @@ impl Finetune {
         self.validate()?;
         let _folder = self.prepare_folder()?;
         let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), None)?;
+        files.read_images(&self.read, Some(&self.out))?;
         files.set_diffusion(&self.diffusion)?;
-        files.features = Some(self.out.join(FEATURES));
         files.kind().finetune(self, &files, device, observe)
     }
 
@@ -336,9 +336,7 @@ pub(crate) fn finetune<K: Kind>(
 
     let failed = load_error("adapter", run.out.display());
     let adapter = Adapter::from_model(&tuned.model, &run.lora, Some(&files.name)).map_err(&failed)?;
-    let hyperinf_version = env!("CARGO_PKG_VERSION").to_owned();
-    let training = Some(digest);
-    let note = Note { hyperinf_version, labels: labels.clone(), max_length: limit.tokens(), training };
+    let note = Note::new(labels.clone(), limit.tokens(), files.one_tile, digest);
     let (parameters, tensors) = size(&adapter);
     let (model, xxh3_128) = TuningSummary::model(files);
     let summary = TuningSummary {

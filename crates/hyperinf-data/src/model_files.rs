@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 
 use crate::RunError;
+use crate::dataset::ReadOptions;
 use crate::diffusion_options::DiffusionOptions;
-use crate::finetune::ADAPTER;
+use crate::finetune::{ADAPTER, FEATURES};
 use crate::kind::AnyKind;
 use crate::kinds::KINDS;
 use crate::labels::Labels;
@@ -51,6 +52,9 @@ pub struct Note {
     pub labels: Option<Labels>,
     /// The most tokens of a training row.
     pub max_length: usize,
+    /// Whether the adapter was trained on images of one tile each.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub one_tile: bool,
     /// The digest of the training that the adapter came from, by which the same training is recognised.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub training: Option<String>,
@@ -66,9 +70,12 @@ pub struct ModelFiles {
     pub adapter: Option<PathBuf>,
     adapter_name: String,
     note: Option<Note>,
+    architecture: ModelKind,
     kind: &'static dyn AnyKind,
     /// A folder for what frozen parts of the model compute of images; `None`: it is held in memory.
     pub features: Option<PathBuf>,
+    /// Whether an image is one tile, whatever its size.
+    pub one_tile: bool,
     /// The loss of a diffusion model.
     pub diffusion: DiffusionOptions,
     /// XXH3 of each of the model's files, by name.
@@ -107,8 +114,10 @@ impl ModelFiles {
             adapter: None,
             adapter_name: String::new(),
             note: None,
+            architecture,
             kind,
             features: None,
+            one_tile: false,
             diffusion: DiffusionOptions::default(),
             model_hashes,
             adapter_hashes: BTreeMap::new(),
@@ -127,6 +136,21 @@ impl ModelFiles {
 
     pub(crate) fn kind(&self) -> &'static dyn AnyKind {
         self.kind
+    }
+
+    /// Follows the options on images. Features are stored in the folder that was given, else with the adapter's
+    /// training, whose features are those of this run, else in the run's own folder, if it has one.
+    pub(crate) fn read_images(&mut self, options: &ReadOptions, own: Option<&Path>) -> Result<(), RunError> {
+        let tiled = self.architecture == ModelKind::VisionLanguage;
+        if options.one_tile && !tiled {
+            return Err(RunError::NoTiles { model: self.name.clone() });
+        }
+        self.one_tile = options.one_tile || self.note.as_ref().is_some_and(|note| note.one_tile);
+        let of_adapter = self.adapter.as_ref().map(|folder| folder.join(FEATURES));
+        let writable = |folder: &PathBuf| fs::metadata(folder).is_ok_and(|found| !found.permissions().readonly());
+        let own = || own.map(|folder| folder.join(FEATURES));
+        self.features = options.features.clone().or(of_adapter.filter(writable)).or_else(own);
+        Ok(())
     }
 
     /// Sets the loss of a diffusion model.
@@ -247,6 +271,10 @@ impl ModelFiles {
     }
 }
 
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 fn of_hashes<'a>(hashes: impl Iterator<Item = (&'a String, &'a String)>) -> String {
     let mut hasher = XxHash3_128::new();
     for (name, hash) in hashes {
@@ -256,6 +284,11 @@ fn of_hashes<'a>(hashes: impl Iterator<Item = (&'a String, &'a String)>) -> Stri
 }
 
 impl Note {
+    pub(crate) fn new(labels: Option<Labels>, max_length: usize, one_tile: bool, training: String) -> Self {
+        let hyperinf_version = env!("CARGO_PKG_VERSION").to_owned();
+        Self { hyperinf_version, labels, max_length, one_tile, training: Some(training) }
+    }
+
     /// The path of the note in an adapter's folder.
     pub fn path(folder: &Path) -> PathBuf {
         folder.join(NOTE)

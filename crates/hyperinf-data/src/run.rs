@@ -10,7 +10,6 @@ use crate::cross_check::{CrossCheck, Scoring};
 use crate::dataset::ReadOptions;
 use crate::diffusion_options::DiffusionOptions;
 use crate::event::{Event, Notice};
-use crate::finetune::FEATURES;
 use crate::influence::{Detection, Influence, Selection};
 use crate::large_blocks::LargeBlocks;
 use crate::model_files::ModelFiles;
@@ -289,8 +288,8 @@ impl Run {
         self.validate()?;
         let folder = OutputFolder::new(&self.out, &[], &[])?;
         let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
+        files.read_images(&self.read, Some(&self.out))?;
         files.set_diffusion(&self.diffusion)?;
-        files.features = Some(self.out.join(FEATURES));
         files.kind().influence(self, files, folder, amount, device, observe)
     }
 }

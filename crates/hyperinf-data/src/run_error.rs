@@ -65,6 +65,12 @@ pub enum RunError {
         /// The tokens.
         vocabulary: usize,
     },
+    /// Images of one tile were asked for, but the model makes no tiles.
+    #[error("the model `{model}` makes no tiles of images, so their number cannot be chosen")]
+    NoTiles {
+        /// The model.
+        model: String,
+    },
     /// The model has no adapter, and so no parameters whose gradients are scored.
     #[error("the model `{model}` has no adapters, whose gradients are what is scored")]
     NoAdapter {

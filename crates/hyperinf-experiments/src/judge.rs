@@ -71,7 +71,8 @@ pub fn self_influences(train: &Gradients) -> Result<(Vec<f64>, f64), Failure> {
     Ok((found.values, began.elapsed().as_secs_f64()))
 }
 
-fn options(name: &str, query: QueryMode) -> Result<Options, Failure> {
+/// The options of a method by its name.
+pub fn options(name: &str, query: QueryMode) -> Result<Options, Failure> {
     let mut options = Options::named(name)?;
     if name == "lissa" {
         options.method = Method::inverse(Storage::Full, Lissa { max_steps: LISSA_STEPS, ..Lissa::default() });

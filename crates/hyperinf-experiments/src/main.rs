@@ -17,6 +17,7 @@ mod judge;
 mod mail;
 mod results;
 mod tables;
+mod vision;
 
 use std::path::PathBuf;
 
@@ -44,6 +45,10 @@ enum Experiment {
     Influential(influential::Settings),
     /// Trains a small text-to-image model on emoji.
     Emoji(emoji::Settings),
+    /// Selects rows for questions about colours with a small vision-language model.
+    EasyVqa(vision::easy_vqa::Settings),
+    /// Selects photos by the worth of their human labels for a vision-language model.
+    Photos(vision::photos::Settings),
     /// Prints tables and draws figures of the results.
     Report(Report),
     /// Makes the mails, the tokenizer and the base model of `hyperinf demo`.
@@ -91,6 +96,8 @@ fn main() -> Result<(), Failure> {
         Experiment::Cleaning(settings) => cleaning::run(&settings),
         Experiment::Influential(settings) => influential::run(&settings),
         Experiment::Emoji(settings) => emoji::run(&settings),
+        Experiment::EasyVqa(settings) => vision::easy_vqa::run(&settings),
+        Experiment::Photos(settings) => vision::photos::run(&settings),
         Experiment::Report(Report { out, figures }) => {
             tables::print(&out)?;
             figures::draw(&out, &figures)

