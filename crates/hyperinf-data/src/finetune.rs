@@ -243,13 +243,12 @@ pub(crate) fn finetune<K: Kind>(
     let rows = read(Set::Train, &run.train)?;
     let validation = run.validation.as_ref().map(|path| read(Set::Query, path)).transpose()?;
     let seed = run.recipe.seed;
-    let prepared = K::load_base(files, &rows, seed, device, &mut |notice| observe(Event::Notice(notice)))?;
+    let mut prepared = K::load_base(files, &rows, seed, device, &mut |notice| observe(Event::Notice(notice)))?;
     files.check_unchanged()?;
     prepared.notify_of_tokenizer(observe);
     let given: Vec<&str> = run.targets.iter().map(String::as_str).collect();
     let targets = if given.is_empty() { K::ADAPTED } else { &given };
-    let Prepared { model, processor } = prepared;
-    let mut prepared = Prepared { model: adapt(model, targets, &run.lora, seed)?, processor };
+    prepared.model = adapt(prepared.model, targets, &run.lora, seed)?;
     // Before rows become samples: what is stored of their images depends on the layers that are trained.
     K::changed(&mut prepared, files)?;
     let limit = run.length.limit::<K>(&prepared.model, None)?;
@@ -320,17 +319,12 @@ pub(crate) fn finetune<K: Kind>(
         observe(Event::Progress(Progress { stage: Stage::Finetuning, done: step.step + 1, total, detail }));
         if run.stop.is_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
-    let tuned = match tuned {
-        Ok(tuned) => tuned,
-        Err(error) => {
-            return Err(match error {
-                ModelError::Stopped { step: done, steps: total, checkpoint: kept } => {
-                    RunError::Stopped { stage: Stage::Finetuning, done, total, kept }
-                }
-                error => error.into(),
-            });
+    let tuned = tuned.map_err(|error| match error {
+        ModelError::Stopped { step: done, steps: total, checkpoint: kept } => {
+            RunError::Stopped { stage: Stage::Finetuning, done, total, kept }
         }
-    };
+        error => error.into(),
+    })?;
     unwritten.map_or(Ok(()), Err)?;
     let mut quality = |set, most| measure(&tuned.model, set, labels.as_ref(), most, batch, observe);
     let quality = TuningQuality {
