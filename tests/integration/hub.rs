@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use hyperinf::models::{Hub, LoadError};
+use hyperinf::models::{Hub, LoadError, load_pipeline};
 use serde_json::json;
 
 use crate::folders::Model;
@@ -24,11 +24,8 @@ const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 impl Server {
     /// Serves the files of a folder until the test ends.
     fn of(folder: &Path) -> Self {
-        let files: BTreeMap<String, Vec<u8>> = std::fs::read_dir(folder)
-            .expect("a folder")
-            .map(|file| file.expect("a file"))
-            .map(|file| (file.file_name().to_string_lossy().into(), std::fs::read(file.path()).expect("a file")))
-            .collect();
+        let mut files = BTreeMap::new();
+        read_all(folder, "", &mut files);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -43,6 +40,18 @@ impl Server {
 
     fn asked(&self) -> Vec<String> {
         self.asked.lock().expect("no test failed while it held this").clone()
+    }
+}
+
+/// Reads all files of a folder and those in it, by their names with `/`.
+fn read_all(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) {
+    for file in std::fs::read_dir(folder).expect("a folder").map(|file| file.expect("a file")) {
+        let name = format!("{prefix}{}", file.file_name().to_string_lossy());
+        if file.path().is_dir() {
+            read_all(&file.path(), &format!("{name}/"), files);
+        } else {
+            files.insert(name, std::fs::read(file.path()).expect("a file"));
+        }
     }
 }
 
@@ -154,6 +163,44 @@ fn an_adapter_is_fetched_too() {
         assert_eq!(std::fs::read_to_string(path.join(name)).expect("fetched"), name);
     }
     assert!(!path.join("adapter_model.bin").exists());
+}
+
+#[test]
+fn a_text_to_image_model_is_fetched_with_its_parts() {
+    let (_, device) = hyperinf_tests::devices().remove(0);
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let mut files = BTreeMap::new();
+    read_all(&hyperinf_tests::fixtures::path("diffusion/stable"), "", &mut files);
+    for other in ["unet/diffusion_pytorch_model.bin", "safety_checker/config.json", "v1-5.safetensors"] {
+        files.insert(other.to_owned(), b"not wanted".to_vec());
+    }
+    // Of half precision alone.
+    let weights = files.remove("vae/diffusion_pytorch_model.safetensors").expect("the fixture has it");
+    files.insert("vae/diffusion_pytorch_model.fp16.safetensors".to_owned(), weights);
+    for (name, bytes) in &files {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a writable folder");
+        std::fs::write(path, bytes).expect("a writable folder");
+    }
+    let server = Server::of(folder.path());
+    let cache = tempfile::tempdir().expect("a folder for temporary files");
+    let path = hub(&server, cache.path()).resolve("someone/tiny").expect("it is served");
+    load_pipeline(&path, &device).expect("it is complete");
+    for other in ["unet/diffusion_pytorch_model.bin", "safety_checker", "v1-5.safetensors"] {
+        assert!(!path.join(other).exists(), "{other}");
+    }
+    let asked = server.asked();
+    let offline = Hub { offline: true, ..hub(&server, cache.path()) };
+    assert_eq!(offline.resolve("someone/tiny").expect("it is in the cache"), path);
+    assert_eq!(hub(&server, cache.path()).resolve("someone/tiny").expect("it is in the cache"), path);
+    assert_eq!(server.asked(), asked, "the network was used for what is in the cache");
+    for part in ["unet/diffusion_pytorch_model.safetensors", "tokenizer/vocab.json", "scheduler/scheduler_config.json"]
+    {
+        std::fs::remove_file(path.join(part)).expect("it was fetched");
+        offline.resolve("someone/tiny").expect_err(part);
+        assert_eq!(hub(&server, cache.path()).resolve("someone/tiny").expect("it is served"), path, "{part}");
+    }
+    load_pipeline(&path, &device).expect("it is complete again");
 }
 
 #[test]

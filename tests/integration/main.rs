@@ -15,6 +15,7 @@ mod device;
 mod diffusion;
 mod diffusion_files;
 mod diffusion_lora;
+mod diffusion_rows;
 mod encoder;
 mod estimates;
 mod eval_convex;

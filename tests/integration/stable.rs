@@ -161,8 +161,19 @@ fn earlier_names_are_read() {
     assert_close(&name, &values(found), &fixture["images.latents"].values, 1e-5);
 
     let folder = changed("text_encoder", "config.json", |_| ());
-    rename(&folder.path().join("model.safetensors"), |name| format!("text_model.{name}"));
+    let path = folder.path().join("model.safetensors");
+    rename(&path, |name| format!("text_model.{name}"));
     load_clip_text(folder.path(), &device).expect("a known naming");
+    // Files of older versions of transformers have a table of positions.
+    let bytes = std::fs::read(&path).expect("a copy");
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("a valid file");
+    let mut tensors: Vec<_> = file.iter().map(|(name, view)| (name.to_owned(), view)).collect();
+    let places: Vec<u8> = (0..LENGTH as i64).flat_map(i64::to_le_bytes).collect();
+    let places = safetensors::tensor::TensorView::new(safetensors::Dtype::I64, vec![1, LENGTH], &places);
+    tensors.push(("text_model.embeddings.position_ids".to_owned(), places.expect("a fitting shape")));
+    std::fs::write(&path, safetensors::serialize(tensors, None).expect("a valid file")).expect("a copy");
+    let report = load_clip_text(folder.path(), &device).expect("a known table").report;
+    assert_eq!(report.ignored, ["text_model.embeddings.position_ids"]);
 }
 
 #[test]

@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use burn::tensor::Device;
-use hyperinf::models::{Denoiser, NoiseProcess, PixArt, PixArtConfig, Prediction, save_pipeline_index, save_pixart};
+use burn::tensor::{Device, TensorData};
+use hyperinf::models::{
+    Denoiser, NoiseProcess, PixArt, PixArtConfig, Prediction, load_weights, save_pipeline_index, save_pixart, weights,
+};
 
 use crate::fixtures;
 
@@ -25,6 +27,13 @@ pub fn write(folder: &Path, prediction: Prediction, device: &Device) {
         ..PixArtConfig::default()
     };
     let denoiser = PixArt::new(config, 3, device).expect("a valid configuration");
+    // An untrained output is zero, and then so are all gradients.
+    let mut all = weights(&denoiser).expect("readable");
+    for (number, data) in all.values_mut().enumerate().filter(|(_, data)| data.iter::<f32>().all(|v| v == 0.0)) {
+        let value = |at: usize| ((at * 37 + number * 11) % 101) as f32 / 200.0 - 0.25;
+        *data = TensorData::new((0..data.num_elements()).map(value).collect(), data.shape().to_vec());
+    }
+    let denoiser = load_weights(denoiser, all).expect("the same names");
     save_pixart(&denoiser, &folder.join("transformer")).expect("a folder that can be written");
     let process = NoiseProcess { prediction, ..NoiseProcess::default() };
     save_pipeline_index(folder, &Denoiser::PixArt(denoiser), &process, "BertModel").expect("it can be written");

@@ -8,6 +8,7 @@ use hyperinf::store::{ScoreFile, stage_json};
 
 use crate::args::{AttributeArgs, QueryModeArg};
 use crate::error::CliError;
+use crate::figure::stage_contact_sheet;
 use crate::influence::{Each, Job, Summary};
 use crate::progress::observer;
 use crate::score::{Settings, bars, counted, head};
@@ -18,6 +19,11 @@ use crate::text::{excerpt, excerpts};
 const QUERIES: usize = 3;
 /// Training rows at either end of a printed ranking.
 const SHOWN: usize = 3;
+
+/// The contact sheet of rows with images, its queries, and the pictures at either end of each ranking.
+const SHEET: &str = "scores.png";
+const SHEET_QUERIES: usize = 10;
+const SHEET_ROWS: usize = 5;
 
 /// Scores, and writes scores, rankings and a summary.
 ///
@@ -47,18 +53,27 @@ fn attribute(
     let (folder, Settings { device, .. }) = (&each.folder, &each.settings);
     let mut scores = ScoreFile::at(&folder.join(scores_name))?;
     scores.rank_by = each.settings.rank_by;
-    let earlier = each.earlier("scores.");
+    let mut earlier = each.earlier("scores.");
     let mut found = match before {
         None => each.run.attribute(device, &mut observer())?,
         Some(before) => each.run.attribute_again(before, device, &mut observer())?,
     };
     let spread = each.judge(&mut found)?;
-    let summary = Summary::new("attribute", &each.settings, &found, spread.as_ref(), each.outputs());
+    let (contacts, mut outputs) = (found.contacts(SHEET_QUERIES, SHEET_ROWS)?, each.outputs());
+    if !contacts.is_empty() {
+        earlier.writes(SHEET, &mut outputs);
+    }
+    let summary = Summary::new("attribute", &each.settings, &found, spread.as_ref(), outputs);
     let summary_name = each.summary_name();
     let (topk, json, beside) = (folder.join("topk.jsonl"), folder.join(&summary_name), scores.metadata_file());
     let (found_scores, bars) = (&found.attribution.scores, spread.as_ref().map(bars));
     let mut results = scores.stage(&beside, found_scores, bars, &found.ids(), &summary.metadata())?;
     results.push(found.stage_rankings(&topk, args.top_k)?);
+    let sheet = folder.join(SHEET);
+    if !contacts.is_empty() {
+        let title = format!("{}: training rows by {}", found.files.name, each.settings.spec);
+        results.push(stage_contact_sheet(&sheet, &title, &contacts)?);
+    }
     results.push(stage_json(&json, &summary)?);
     earlier.replace(results)?;
     each.tell(&summary, |out| {
@@ -77,7 +92,8 @@ fn attribute(
         if queries > QUERIES {
             writeln!(out, "\n… and {}", counted(queries - QUERIES, "more query", "more queries"))?;
         }
-        writeln!(out, "\nEverything: {scores_name}, topk.jsonl, {summary_name} in {}", folder.display())
+        let sheet = if contacts.is_empty() { String::new() } else { format!("{SHEET}, ") };
+        writeln!(out, "\nEverything: {scores_name}, topk.jsonl, {sheet}{summary_name} in {}", folder.display())
     })?;
     Ok(found)
 }

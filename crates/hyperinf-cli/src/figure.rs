@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use hyperinf::data::{Contact, ShownRow};
 use hyperinf::store::{Staged, WriteError};
-use hyperinf_figures::{FigureError, draw_bars, draw_heat_map, draw_lines};
+use hyperinf_figures::{ContactSheet, SheetQuery, Thumbnail};
+use hyperinf_figures::{FigureError, draw_bars, draw_contact_sheet, draw_heat_map, draw_lines};
 
 use crate::error::CliError;
 
@@ -22,6 +24,29 @@ pub(crate) fn stage_heat_map<'a>(path: &'a Path, map: &HeatMap<'_>) -> Result<St
 /// Stages bars as a PNG file.
 pub(crate) fn stage_bars<'a>(path: &'a Path, bars: &Bars<'_>) -> Result<Staged<'a>, CliError> {
     stage(path, |file| draw_bars(file, bars))
+}
+
+/// Stages a contact sheet as a PNG file.
+pub(crate) fn stage_contact_sheet<'a>(path: &'a Path, title: &str, found: &[Contact]) -> Result<Staged<'a>, CliError> {
+    let queries: Vec<SheetQuery<'_>> = found
+        .iter()
+        .map(|Contact { query, helpful, harmful }| SheetQuery {
+            query: thumbnail(query),
+            helpful: helpful.iter().map(thumbnail).collect(),
+            harmful: harmful.iter().map(thumbnail).collect(),
+        })
+        .collect();
+    stage(path, |file| draw_contact_sheet(file, &ContactSheet { title, queries: &queries }))
+}
+
+fn thumbnail(row: &ShownRow) -> Thumbnail<'_> {
+    let (caption, score) = (row.text.as_str(), row.score);
+    match &row.picture {
+        Some(picture) => {
+            Thumbnail { width: picture.width(), height: picture.height(), pixels: picture.pixels(), caption, score }
+        }
+        None => Thumbnail { width: 1, height: 1, pixels: &[], caption, score },
+    }
 }
 
 fn stage(path: &Path, draw: impl FnOnce(&Path) -> Result<(), FigureError>) -> Result<Staged<'_>, CliError> {

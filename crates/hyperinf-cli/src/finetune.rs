@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Instant;
 
-use hyperinf::data::{Finetune, Finetuned, Quality, Recipe};
+use hyperinf::data::{DiffusionOptions, Finetune, Finetuned, Quality, Recipe};
 use hyperinf::models::{LoraConfig, LoraScaling};
 
 use crate::args::FinetuneArgs;
@@ -45,6 +45,7 @@ fn plan(args: &FinetuneArgs) -> Finetune {
         length: args.length.into(),
         lora: LoraConfig { rank: args.lora_rank, alpha: args.lora_alpha, scaling, dropout: args.lora_dropout },
         targets: args.lora_target.clone(),
+        diffusion: DiffusionOptions { prompt_dropout: args.prompt_dropout, ..args.diffusion.options() },
         recipe: Recipe {
             learning_rate: args.learning_rate,
             warmup: args.warmup,
@@ -83,12 +84,16 @@ fn print(out: &mut dyn Write, found: &Finetuned, seconds: f64) -> io::Result<()>
         few if few < found.rows => format!(" ({few} of them)"),
         _ => String::new(),
     };
-    if let Some(Quality::Tokens(before)) = &quality.train_before {
-        let (loss, perplexity) = (before.token_loss, before.perplexity);
-        writeln!(
-            out,
-            "before    loss {loss:.4} per token, perplexity {perplexity:.4}, on the training rows{measured}"
-        )?;
+    match &quality.train_before {
+        Some(Quality::Tokens(before)) => {
+            let (loss, perplexity) = (before.token_loss, before.perplexity);
+            writeln!(
+                out,
+                "before    loss {loss:.4} per token, perplexity {perplexity:.4}, on the training rows{measured}"
+            )?;
+        }
+        Some(before) => writeln!(out, "before    {before}, on the training rows{measured}")?,
+        None => {}
     }
     writeln!(out, "on the training rows{measured}: {}", quality.train)?;
     match &quality.validation {

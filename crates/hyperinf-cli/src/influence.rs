@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use hyperinf::data::{GRADIENT_FILES, Influence, LargeBlocks, Pattern, Run};
+use hyperinf::data::{DiffusionOptions, GRADIENT_FILES, Influence, LargeBlocks, Pattern, Run};
 use hyperinf::eval::{Spread, between};
 use hyperinf::scoring::MethodSpec;
 use hyperinf::store::{OutputFolder, check_output};
@@ -104,6 +104,7 @@ impl Job<'_> {
             seeds: self.seeds,
             layers: args.layers,
             large_blocks: LargeBlocks::default(),
+            diffusion: DiffusionOptions { timesteps_as: args.timesteps_as, ..args.diffusion.options() },
             blocks: args.blocks.clone().map(Pattern::new),
             batch_size: args.batch_size as usize,
             rank_by: settings.rank_by,

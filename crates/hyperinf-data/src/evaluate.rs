@@ -1,13 +1,13 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use hyperinf_models::Adapter;
 use hyperinf_scoring::Set;
 use hyperinf_store::{Column, Staged, Table, stage_table};
 use serde_json::{Map, Value};
 
 use crate::RunError;
 use crate::dataset::{Dataset, ReadOptions};
+use crate::diffusion_options::DiffusionOptions;
 use crate::event::{Event, Purpose, warn_of};
 use crate::influence::Rows;
 use crate::kind::{Kind, Prepared};
@@ -29,6 +29,7 @@ use crate::samples::{LengthOptions, Samples, notify};
 /// | `read` | usual names | columns, and whether bad rows are skipped | |
 /// | `length` | the adapter's | how long rows may be | |
 /// | `batch_size` | 32 | rows of a forward pass | ≥ 1 |
+/// | `diffusion` | see [`DiffusionOptions`] | the loss of a diffusion model | |
 #[derive(Clone, Debug)]
 pub struct Evaluate {
     /// The model.
@@ -45,11 +46,13 @@ pub struct Evaluate {
     pub length: LengthOptions,
     /// Rows of a forward pass.
     pub batch_size: usize,
+    /// The loss of a diffusion model.
+    pub diffusion: DiffusionOptions,
 }
 
 /// What a model predicts for rows.
 pub struct Evaluated {
-    /// The kind of the model: `classification`, `language-model`, `vision-language`.
+    /// The kind of the model: `classification`, `language-model`, `vision-language`, `diffusion`.
     pub kind: &'static str,
     /// The rows with their predictions.
     pub rows: Rows,
@@ -73,6 +76,7 @@ impl Default for Evaluate {
             read: ReadOptions::default(),
             length: LengthOptions::default(),
             batch_size: 32,
+            diffusion: DiffusionOptions::default(),
         }
     }
 }
@@ -88,7 +92,8 @@ impl Evaluate {
     ///
     /// If `batch_size` is 0.
     pub fn run(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Evaluated, RunError> {
-        let files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
+        let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
+        files.set_diffusion(&self.diffusion)?;
         files.kind().evaluate(self, files, device, observe)
     }
 }
@@ -102,7 +107,7 @@ pub(crate) fn evaluate<K: Kind>(
 ) -> Result<Evaluated, RunError> {
     let failed = RunError::of_rows(Set::Query, &run.rows);
     let rows = unchanged(&run.rows, || Dataset::<K::Content>::read(Set::Query, &run.rows, &run.read).map_err(failed))?;
-    let adapter = files.adapter.as_deref().map(Adapter::read).transpose().map_err(files.of_adapter())?;
+    let adapter = files.read_adapter()?;
     let prepared = K::load(&files, adapter.as_ref(), &rows, device)?;
     files.check_unchanged()?;
     prepared.notify_of_tokenizer(observe);
@@ -121,7 +126,7 @@ pub(crate) fn evaluate<K: Kind>(
 
 impl Evaluated {
     /// Stages a table of the predictions, in the order of the rows: id, label, predicted label, its probability and
-    /// the loss, or of a language model id, scored tokens and the mean loss of a token. The file's ending chooses the
+    /// the loss, or of a language model id, scored tokens and the mean loss of a token, or of a diffusion model id and loss. The file's ending chooses the
     /// format: `.csv`, `.jsonl` or `.parquet`.
     ///
     /// # Errors
@@ -138,10 +143,10 @@ impl Evaluated {
             columns.push(("label", named(|guess| guess.label)));
             columns.push(("predicted", named(|guess| guess.class)));
             columns.push(("probability", Column::Double(guesses.iter().map(|guess| guess.probability).collect())));
-        } else {
+        } else if !matches!(self.quality, Quality::Pictures(_)) {
             let count = |target| match target {
                 Predicted::Tokens(count) => count as i64,
-                Predicted::Class(_) => 1,
+                Predicted::Class(_) | Predicted::Picture => 1,
             };
             columns.push(("tokens", Column::Whole(predictions.iter().map(|p| count(p.target)).collect())));
         }

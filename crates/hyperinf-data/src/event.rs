@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use hyperinf_models::TokenizerNotice;
 use hyperinf_store::{Restart, Resumption};
 
-use crate::quality::{ClassQuality, Quality, TokenQuality, Verdict};
+use crate::quality::{ClassQuality, Quality, Verdict};
 use crate::{BadRow, CrossCheck, listed};
 
 /// Bad rows that are listed in one notice; of more only the number is given.
@@ -50,8 +50,8 @@ pub enum Stage {
 /// More about a stage.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Detail {
-    /// Tokens per second.
-    Speed(f64),
+    /// So many of these per second.
+    Speed(f64, &'static str),
     /// The stage counts backward passes.
     BackwardPasses,
     /// The state of a training.
@@ -60,8 +60,10 @@ pub enum Detail {
         loss: f64,
         /// The validation loss, after steps that measure it.
         validation: Option<f64>,
-        /// Tokens per second.
+        /// So many of `unit` per second.
         speed: f64,
+        /// What is counted.
+        unit: &'static str,
     },
 }
 
@@ -173,14 +175,14 @@ pub enum Notice {
         /// The check.
         check: CrossCheck,
     },
-    /// Training did not lower a language model's loss.
+    /// Training did not lower the loss of a model that could be good before.
     NoGain {
         /// The data set.
         path: PathBuf,
         /// Its figures before the training.
-        before: TokenQuality,
+        before: Quality,
         /// Its figures after the training.
-        after: TokenQuality,
+        after: Quality,
     },
 }
 
@@ -254,14 +256,14 @@ impl fmt::Display for Progress {
 impl fmt::Display for Detail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Speed(speed) => write!(f, "{speed:.0} tokens/s"),
+            Self::Speed(speed, unit) => write!(f, "{speed:.0} {unit}/s"),
             Self::BackwardPasses => f.write_str("backward passes"),
-            Self::Training { loss, validation, speed } => {
+            Self::Training { loss, validation, speed, unit } => {
                 write!(f, "loss {loss:.3}")?;
                 if let Some(validation) = validation {
                     write!(f, ", validation {validation:.3}")?;
                 }
-                write!(f, ", {speed:.0} tokens/s")
+                write!(f, ", {speed:.0} {unit}/s")
             }
         }
     }
@@ -346,12 +348,10 @@ impl fmt::Display for Notice {
             ),
             Self::NoGain { path, before, after } => write!(
                 f,
-                "training did not lower the loss on {} rows of `{}`: {:.4} per token before, {:.4} after; try another \
+                "training did not lower the loss on {} rows of `{}`: {before} before, {after} after; try another \
                  learning rate or more epochs",
-                after.rows,
-                path.display(),
-                before.token_loss,
-                after.token_loss
+                after.rows(),
+                path.display()
             ),
         }
     }

@@ -13,6 +13,7 @@ use hyperinf_store::{Staged, WriteError, publish, stage_json};
 
 use crate::RunError;
 use crate::dataset::{Dataset, ReadOptions};
+use crate::diffusion_options::DiffusionOptions;
 use crate::event::{Detail, Event, Notice, Progress, Stage};
 use crate::kind::{Kind, Prepared};
 use crate::labels::Labels;
@@ -24,15 +25,16 @@ use crate::run::unchanged;
 use crate::samples::{LengthOptions, Samples, notify};
 use crate::stop::Stop;
 use crate::training_log::{self, TrainingLog};
-use crate::tuning::{TuningQuality, TuningSummary};
+use crate::tuning::{TuningQuality, TuningSummary, size};
 
 /// The file that makes a folder an adapter.
 pub(crate) const ADAPTER: &str = "adapter_config.json";
 /// The file of settings and figures.
 const SUMMARY: &str = "summary.json";
 /// All files that are written, the summary last.
-pub(crate) const OUTPUTS: [&str; 8] = [
+pub(crate) const OUTPUTS: [&str; 9] = [
     ADAPTER,
+    Adapter::LORA_FILE,
     "adapter_model.safetensors",
     "hyperinf.json",
     training_log::NAME,
@@ -65,6 +67,7 @@ pub(crate) const CHECKPOINTS: &str = "checkpoints";
 /// | `length` | the model's | how long rows may be |
 /// | `lora` | see [`LoraConfig`] | rank and scaling of the adapters |
 /// | `targets` | the kind's | the adapted layers, by the ends of their names |
+/// | `diffusion` | see [`DiffusionOptions`] | the loss of a diffusion model | |
 /// | `recipe` | the kind's | steps and learning rates, and the seed of everything random, see [`Recipe`] |
 /// | `micro_batch` | the batch | rows of a forward and backward pass |
 /// | `patience` | `None` | epochs without a lower validation loss after which the training stops |
@@ -95,6 +98,8 @@ pub struct Finetune {
     pub lora: LoraConfig,
     /// The adapted layers; the kind's own if empty.
     pub targets: Vec<String>,
+    /// The loss of a diffusion model.
+    pub diffusion: DiffusionOptions,
     /// Steps and learning rates.
     pub recipe: Recipe,
     /// Rows of a forward and backward pass.
@@ -147,6 +152,7 @@ impl Default for Finetune {
             length: LengthOptions::default(),
             lora: LoraConfig::default(),
             targets: Vec::new(),
+            diffusion: DiffusionOptions::default(),
             recipe: Recipe::default(),
             micro_batch: None,
             patience: None,
@@ -177,6 +183,7 @@ impl Finetune {
         self.validate()?;
         let _folder = self.prepare_folder()?;
         let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), None)?;
+        files.set_diffusion(&self.diffusion)?;
         files.features = Some(self.out.join(FEATURES));
         files.kind().finetune(self, &files, device, observe)
     }
@@ -255,7 +262,9 @@ pub(crate) fn finetune<K: Kind>(
     let Prepared { model, processor } = prepared;
     let labels = K::labels(&processor).cloned();
 
-    let settings = run.settings(files, targets, labels.as_ref(), limit.tokens(), device);
+    let mut settings = run.settings(files, targets, labels.as_ref(), limit.tokens(), device);
+    let loss_settings = K::settings(&model);
+    settings.extend(loss_settings.iter().map(|found| ("loss".to_owned(), found.to_string())));
     let config = run.config(&K::training(), settings);
     let evaluated = validation.as_ref().map(|set| set.samples.as_slice());
     config.validate(evaluated.map(<[_]>::len))?;
@@ -307,7 +316,7 @@ pub(crate) fn finetune<K: Kind>(
             unwritten.get_or_insert(error);
         }
         let (loss, speed) = (log.mean().unwrap_or(step.loss), log.speed(step));
-        let detail = Detail::Training { loss, validation: step.validation, speed };
+        let detail = Detail::Training { loss, validation: step.validation, speed, unit: K::UNIT };
         observe(Event::Progress(Progress { stage: Stage::Finetuning, done: step.step + 1, total, detail }));
         if run.stop.is_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -348,6 +357,7 @@ pub(crate) fn finetune<K: Kind>(
         validation: validation.as_ref().map(|set| TuningSummary::rows(&set.data)),
         lora: TuningSummary::lora(&run.lora, targets),
         training: TuningSummary::training(&config.schedule, config.micro_batch),
+        loss: loss_settings,
         parameters,
         steps: tuned.steps,
         quality: &quality,
@@ -358,7 +368,9 @@ pub(crate) fn finetune<K: Kind>(
     let tokenizer: Vec<(PathBuf, Vec<u8>)> =
         tokenizer.into_iter().map(|(name, bytes)| (run.out.join(name), bytes)).collect();
     let (note_path, summary_path, log_path) = (Note::path(&run.out), run.out.join(SUMMARY), log.path());
-    let files = adapter.files(&run.out).map_err(&failed)?;
+    let more = K::more_files(&tuned.model, &adapter).map_err(&failed)?;
+    let mut files: Vec<_> = more.into_iter().map(|(name, bytes)| (run.out.join(name), bytes)).collect();
+    files.extend(adapter.files(&run.out).map_err(&failed)?);
     let mut staged = vec![stage_json(&note_path, &note)?, stage_json(&summary_path, &summary)?, log.stage(&log_path)?];
     // The adapter comes last: it makes the folder an adapter.
     for (path, bytes) in &files {
@@ -386,9 +398,4 @@ pub(crate) fn finetune<K: Kind>(
         best: tuned.best,
         quality,
     })
-}
-
-/// The numbers of an adapter's parameters and tensors.
-fn size(adapter: &Adapter) -> (usize, usize) {
-    (adapter.tensors.values().map(|tensor| tensor.num_elements()).sum(), adapter.tensors.len())
 }

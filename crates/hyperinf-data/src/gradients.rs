@@ -87,7 +87,7 @@ impl<K: Kind> Extractor<'_, K> {
             writer.write(batch, &losses, &values).map_err(failed)?;
             done += batch.len();
             tokens += samples.iter().map(|sample| K::Model::length(sample)).sum::<usize>();
-            let detail = Detail::Speed(tokens as f64 / began.elapsed().as_secs_f64());
+            let detail = Detail::Speed(tokens as f64 / began.elapsed().as_secs_f64(), K::UNIT);
             observe(Event::Progress(Progress { stage, done, total, detail }));
         }
         Ok(writer)

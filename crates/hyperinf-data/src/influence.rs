@@ -8,6 +8,8 @@ use hyperinf_models::RecordedParts;
 use hyperinf_scoring::{Amount, Attribution, QueryMode, RankBy};
 use hyperinf_store::{GradientPair, GradientWriter, IdColumn, Ids, OutputFolder, StoreError, Unit};
 
+use serde_json::Value;
+
 use crate::dataset::{Content, Dataset};
 use crate::images::ImageSource;
 use crate::kind::Kind;
@@ -26,7 +28,7 @@ use crate::{CrossCheck, RunError};
 /// [`Influence::keep_gradients`] or [`Influence::discard_gradients`].
 #[must_use = "gradients stay in hidden files until they are kept or discarded"]
 pub struct Influence {
-    /// The kind of the model: `classification`, `language-model`, `vision-language`.
+    /// The kind of the model: `classification`, `language-model`, `vision-language`, `diffusion`.
     pub kind: &'static str,
     /// The training rows.
     pub train: Rows,
@@ -43,6 +45,8 @@ pub struct Influence {
     pub known: Option<Vec<BlockCurvature>>,
     /// The layers whose gradients were taken.
     pub layers: RecordedParts,
+    /// The loss of a diffusion model.
+    pub settings: Option<Value>,
     /// Blocks that were projected when their gradients were taken, in their own size, and to which rank.
     pub projected: Option<(Vec<Block>, usize)>,
     /// The labels of a classifier.

@@ -1,10 +1,12 @@
 use burn::tensor::Device;
 use hyperinf_gradients::Estimate;
 use hyperinf_models::{
-    Adaptable, Adapter, CheckpointNames, Limit, ModelKind, SampleModel, TextTokenizer, TokenizedSample, TrainConfig,
+    Adaptable, Adapter, CheckpointNames, Limit, LoadError, ModelKind, SampleModel, TextTokenizer, TokenizedSample,
+    TrainConfig,
 };
 use hyperinf_scoring::Amount;
 use hyperinf_store::OutputFolder;
+use serde_json::Value;
 
 use crate::check::{self, Check, Checked};
 use crate::dataset::{Content, Dataset};
@@ -38,6 +40,8 @@ pub trait Kind: Send + Sync + Sized + 'static {
     const USUAL_LENGTH: usize;
     /// The layers that fine-tuning adapts by default, by the ends of their names.
     const ADAPTED: &'static [&'static str];
+    /// What the lengths of samples are counted in.
+    const UNIT: &'static str = "tokens";
 
     /// The usual training.
     fn training() -> TrainConfig;
@@ -78,6 +82,22 @@ pub trait Kind: Send + Sync + Sized + 'static {
     fn changed(prepared: &mut Prepared<Self>, files: &ModelFiles) -> Result<(), RunError> {
         let _ = (prepared, files);
         Ok(())
+    }
+
+    /// Settings of the loss that samples do not hold, for summaries; gradients of others are not reused.
+    fn settings(model: &Self::Model) -> Option<Value> {
+        let _ = model;
+        None
+    }
+
+    /// Files that an adapter's folder gets besides PEFT's.
+    ///
+    /// # Errors
+    ///
+    /// If the adapter cannot be written in such a format.
+    fn more_files(model: &Self::Model, adapter: &Adapter) -> Result<Vec<(&'static str, Vec<u8>)>, LoadError> {
+        let _ = (model, adapter);
+        Ok(Vec::new())
     }
 
     /// The labels of a classifier.

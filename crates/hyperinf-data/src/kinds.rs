@@ -1,13 +1,15 @@
 //! The kinds of models, one file each.
 
 mod classification;
+mod diffusion;
 mod language_model;
 mod vision_language;
 
 use crate::kind::AnyKind;
 pub use classification::{LabelledColumns, LabelledProcessor, LabelledText, TextClassification};
+pub use diffusion::{Diffusion, DiffusionProcessor};
 pub use language_model::{LanguageModel, Passage, PassageColumns};
 pub use vision_language::{VisionLanguage, VisionProcessor};
 
 /// Every kind. A new one is a file here and an entry in this list.
-pub(crate) const KINDS: [&dyn AnyKind; 3] = [&TextClassification, &LanguageModel, &VisionLanguage];
+pub(crate) const KINDS: [&dyn AnyKind; 4] = [&TextClassification, &LanguageModel, &VisionLanguage, &Diffusion];

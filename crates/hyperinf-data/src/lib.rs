@@ -11,7 +11,7 @@
 //! | [`Illustrated`], [`Captioned`], [`ImageSource`] | rows with images: conversations, and images with captions |
 //! | [`Subset`] | writes a part of a data set in its own format |
 //! | [`Kind`] | a kind of model: how it is loaded and how rows become its samples |
-//! | [`TextClassification`], [`LanguageModel`] | the kinds |
+//! | [`TextClassification`], [`LanguageModel`], [`VisionLanguage`], [`Diffusion`] | the kinds |
 //! | [`ModelFiles`] | the files of a model and its adapter, with hashes |
 //! | [`Stop`] | a request to stop a run between two batches; what is finished is kept |
 //! | [`Event`] | progress and notices, which a run reports to a callback |
@@ -36,10 +36,12 @@
 mod captioned;
 mod check;
 mod columns;
+mod contact;
 mod conversations;
 mod cross_check;
 mod dataset;
 mod delimited;
+mod diffusion_options;
 mod error;
 mod estimate;
 mod evaluate;
@@ -87,10 +89,12 @@ pub use {
 pub use captioned::{Captioned, CaptionedColumns};
 pub use check::{Check, Checked, CheckedRow, Piece};
 pub use columns::{Cells, ColumnOptions, Columns, Header, Role};
+pub use contact::{Contact, ShownRow};
 pub use conversations::ChatColumns;
 pub use cross_check::CrossCheck;
 pub use dataset::{Content, Dataset, ReadOptions, Row};
 pub use delimited::{CsvError, CsvFault};
+pub use diffusion_options::{DiffusionOptions, Timesteps};
 pub use error::{DataError, SubsetError, listed};
 pub use evaluate::{Evaluate, Evaluated};
 pub use event::{Detail, Event, Notice, Progress, Purpose, Stage};
@@ -103,15 +107,15 @@ pub use images::ImageSource;
 pub use influence::{Detection, Influence, RowText, Rows, Selection};
 pub use kind::{Kind, Prepared};
 pub use kinds::{
-    LabelledColumns, LabelledProcessor, LabelledText, LanguageModel, Passage, PassageColumns, TextClassification,
-    VisionLanguage, VisionProcessor,
+    Diffusion, DiffusionProcessor, LabelledColumns, LabelledProcessor, LabelledText, LanguageModel, Passage,
+    PassageColumns, TextClassification, VisionLanguage, VisionProcessor,
 };
 pub use labels::{ClassIndex, Labels};
 pub use large_blocks::LargeBlocks;
 pub use model_files::{ModelFiles, Note};
 pub use pattern::Pattern;
 pub use prediction::{Guess, Predicted, Prediction};
-pub use quality::{ClassCounts, ClassQuality, Quality, TokenQuality, Verdict};
+pub use quality::{ClassCounts, ClassQuality, PictureQuality, Quality, TokenQuality, Verdict};
 pub use ranking::{RankedQuery, Ranking, RowId, ScoredRow};
 pub use reason::{BadRow, Reason};
 pub use recipe::Recipe;

@@ -4,13 +4,16 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use hyperinf_models::{
-    Hub, LoadError, TOKENIZER_FILES, TextTokenizer, TokenizerNotice, model_kind, open_regular, read_regular,
+    Adapter, Hub, LoadError, ModelKind, TOKENIZER_FILES, TextTokenizer, TokenizerNotice, model_kind, open_regular,
+    read_regular,
 };
 use hyperinf_store::FileStamp;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 
 use crate::RunError;
+use crate::diffusion_options::DiffusionOptions;
+use crate::finetune::ADAPTER;
 use crate::kind::AnyKind;
 use crate::kinds::KINDS;
 use crate::labels::Labels;
@@ -31,6 +34,10 @@ const TOKENIZER_PARTS: [&str; 7] = [
 
 /// Files of a folder that decide what a model computes.
 const DECISIVE: [&str; 6] = [".safetensors", ".json", ".jinja", ".bin", "vocab.txt", "merges.txt"];
+/// The file that makes a folder a pipeline of diffusers, and the folders of its parts.
+const PIPELINE: &str = "model_index.json";
+const PARTS: [&str; 6] = ["scheduler/", "text_encoder/", PIPELINE_TOKENIZER, "transformer/", "unet/", "vae/"];
+const PIPELINE_TOKENIZER: &str = "tokenizer/";
 /// The folder within a model's folder whose files are read as well.
 const TEMPLATES: &str = "additional_chat_templates/";
 
@@ -62,6 +69,8 @@ pub struct ModelFiles {
     kind: &'static dyn AnyKind,
     /// A folder for what frozen parts of the model compute of images; `None`: it is held in memory.
     pub features: Option<PathBuf>,
+    /// The loss of a diffusion model.
+    pub diffusion: DiffusionOptions,
     /// XXH3 of each of the model's files, by name.
     pub model_hashes: BTreeMap<String, String>,
     /// XXH3 of each of the adapter's files, by name.
@@ -100,6 +109,7 @@ impl ModelFiles {
             note: None,
             kind,
             features: None,
+            diffusion: DiffusionOptions::default(),
             model_hashes,
             adapter_hashes: BTreeMap::new(),
             stamps,
@@ -108,7 +118,7 @@ impl ModelFiles {
             let of_adapter = load_error("adapter", given.display());
             let folder = Hub::from_env().resolve(&given.to_string_lossy()).map_err(&of_adapter)?;
             files.adapter_hashes = hashes(&folder, &mut files.stamps).map_err(&of_adapter)?;
-            files.note = Note::read(&folder).map_err(&of_adapter)?;
+            files.note = if folder.is_dir() { Note::read(&folder).map_err(&of_adapter)? } else { None };
             files.adapter_name = folder.display().to_string();
             files.adapter = Some(folder);
         }
@@ -117,6 +127,44 @@ impl ModelFiles {
 
     pub(crate) fn kind(&self) -> &'static dyn AnyKind {
         self.kind
+    }
+
+    /// Sets the loss of a diffusion model.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::NotDiffusion`] if it is not the default and the model is of another kind.
+    pub fn set_diffusion(&mut self, options: &DiffusionOptions) -> Result<(), RunError> {
+        if *options != DiffusionOptions::default() && !self.is_diffusion() {
+            return Err(RunError::NotDiffusion { model: self.name.clone() });
+        }
+        self.diffusion = options.clone();
+        Ok(())
+    }
+
+    fn is_diffusion(&self) -> bool {
+        self.kind.accepts(ModelKind::TextToImage)
+    }
+
+    /// Whether a tokenizer was given that is not the model's own.
+    pub fn has_own_tokenizer(&self) -> bool {
+        self.tokenizer.is_some()
+    }
+
+    /// The adapter of a diffusion model if it is one file rather than PEFT's folder.
+    pub fn lora_file(&self) -> Option<PathBuf> {
+        let given = self.adapter.as_ref().filter(|_| self.is_diffusion())?;
+        let inside = given.join(Adapter::LORA_FILE);
+        match given.is_file() {
+            true => Some(given.clone()),
+            false => Some(inside).filter(|inside| inside.exists() && !given.join(ADAPTER).exists()),
+        }
+    }
+
+    /// The adapter in PEFT's folder, if there is one.
+    pub(crate) fn read_adapter(&self) -> Result<Option<Adapter>, RunError> {
+        let folder = self.adapter.as_deref().filter(|_| self.lora_file().is_none());
+        folder.map(Adapter::read).transpose().map_err(self.of_adapter())
     }
 
     /// Where the model is on disk.
@@ -145,9 +193,11 @@ impl ModelFiles {
         if used.is_none() && apart {
             return Err(RunError::NoTokenizer { model: self.name.clone() });
         }
-        let used = used.unwrap_or(&self.path);
+        let of_pipeline = self.path.join(PIPELINE_TOKENIZER);
+        let own = if self.is_diffusion() { &of_pipeline } else { &self.path };
+        let used = used.unwrap_or(own);
         let mut tokenizer = read(used)?;
-        let of_model = Some(self.path.as_path()).filter(|_| self.tokenizer.is_none() && !apart);
+        let of_model = Some(own.as_path()).filter(|_| self.tokenizer.is_none() && !apart);
         let other = of_adapter.filter(|other| *other != used).or(of_model.filter(|other| *other != used));
         if let Some(folder) = self.adapter.as_deref().filter(|_| of_adapter.is_none() && self.tokenizer.is_none()) {
             let there = TOKENIZER_PARTS.into_iter().filter(|name| folder.join(name).exists());
@@ -244,9 +294,15 @@ fn hashes(path: &Path, stamps: &mut Vec<(PathBuf, FileStamp)>) -> Result<BTreeMa
         add(path, name_of(path))?;
         return Ok(hashes);
     }
-    let templates = path.join(TEMPLATES);
-    for (folder, prefix) in [(path, ""), (&templates, TEMPLATES)] {
-        if folder == templates && !folder.is_dir() {
+    let index = path.join(PIPELINE);
+    let pipeline = index.is_file();
+    if pipeline {
+        add(&index, PIPELINE.to_owned())?;
+    }
+    let prefixes = if pipeline { &PARTS[..] } else { &["", TEMPLATES] };
+    for prefix in prefixes {
+        let folder = &path.join(prefix);
+        if !prefix.is_empty() && !folder.is_dir() {
             continue;
         }
         for entry in fs::read_dir(folder).map_err(error(folder))? {

@@ -8,7 +8,8 @@ use crate::{Labels, Quality, RunError};
 /// What a model computes for one row, besides gradients.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prediction {
-    /// The row's loss in nats: the cross-entropy of its label, or the mean over its scored tokens.
+    /// The row's loss in nats: the cross-entropy of its label, or the mean over its scored tokens; of a diffusion model
+    /// the weighted mean squared error.
     pub loss: f64,
     /// What is predicted.
     pub target: Predicted,
@@ -21,6 +22,8 @@ pub enum Predicted {
     Class(Guess),
     /// So many tokens.
     Tokens(usize),
+    /// The noise of a picture.
+    Picture,
 }
 
 /// The likeliest class of a row.
@@ -53,7 +56,7 @@ impl Prediction {
     pub fn guess(&self) -> Option<Guess> {
         match self.target {
             Predicted::Class(guess) => Some(guess),
-            Predicted::Tokens(_) => None,
+            Predicted::Tokens(_) | Predicted::Picture => None,
         }
     }
 }
@@ -83,7 +86,7 @@ pub(crate) fn predict<K: Kind>(
         }
         done += batch.len();
         tokens += samples.iter().map(|sample| K::Model::length(sample)).sum::<usize>();
-        let detail = Detail::Speed(tokens as f64 / began.elapsed().as_secs_f64().max(1e-9));
+        let detail = Detail::Speed(tokens as f64 / began.elapsed().as_secs_f64().max(1e-9), K::UNIT);
         observe(Event::Progress(Progress { stage: Stage::Evaluation, done, total: rows.len(), detail }));
     }
     Ok(found.into_iter().map(|prediction| prediction.expect("every row is in one batch")).collect())

@@ -17,6 +17,17 @@ pub enum Quality {
     Classes(ClassQuality),
     /// A language model.
     Tokens(TokenQuality),
+    /// A diffusion model.
+    Pictures(PictureQuality),
+}
+
+/// How well a diffusion model predicts the noise of rows' pictures.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PictureQuality {
+    /// The rows.
+    pub rows: usize,
+    /// The mean over rows of their weighted mean squared error over the timesteps.
+    pub loss: f64,
 }
 
 /// How well a classifier predicts the labels of rows.
@@ -95,6 +106,9 @@ impl Quality {
         assert!(!predictions.is_empty(), "a quality of no rows");
         match labels {
             Some(labels) => Self::Classes(ClassQuality::new(predictions, labels)),
+            None if predictions[0].target == Predicted::Picture => {
+                Self::Pictures(PictureQuality { rows: predictions.len(), loss: mean_loss(predictions) })
+            }
             None => Self::Tokens(TokenQuality::new(predictions)),
         }
     }
@@ -104,6 +118,7 @@ impl Quality {
         match self {
             Self::Classes(quality) => quality.loss,
             Self::Tokens(quality) => quality.loss,
+            Self::Pictures(quality) => quality.loss,
         }
     }
 
@@ -112,6 +127,7 @@ impl Quality {
         match self {
             Self::Classes(quality) => quality.rows,
             Self::Tokens(quality) => quality.rows,
+            Self::Pictures(quality) => quality.rows,
         }
     }
 }
@@ -147,7 +163,7 @@ impl TokenQuality {
     fn new(predictions: &[Prediction]) -> Self {
         let counts = predictions.iter().map(|prediction| match prediction.target {
             Predicted::Tokens(count) => (count, prediction.loss * count as f64),
-            Predicted::Class(_) => (1, prediction.loss),
+            Predicted::Class(_) | Predicted::Picture => (1, prediction.loss),
         });
         let (tokens, sum) = counts.fold((0, 0.0), |(n, sum), (count, loss)| (n + count, sum + loss));
         let token_loss = sum / tokens as f64;
@@ -166,6 +182,7 @@ impl fmt::Display for Quality {
         match self {
             Self::Classes(quality) => quality.fmt(f),
             Self::Tokens(quality) => quality.fmt(f),
+            Self::Pictures(quality) => write!(f, "loss {:.5}", quality.loss),
         }
     }
 }

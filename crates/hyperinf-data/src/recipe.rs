@@ -4,9 +4,9 @@ use hyperinf_models::TrainConfig;
 ///
 /// | field | default | purpose | range |
 /// |---|---|---|---|
-/// | `learning_rate` | classifiers 2e-3, language models 2e-4 | peak of the schedule | finite, > 0 |
-/// | `epochs` | 3 | passes over the rows | ≥ 1 |
-/// | `batch_size` | classifiers 16, language models 32 | rows per step | ≥ 1 |
+/// | `learning_rate` | classifiers 2e-3, language models 2e-4, diffusion models 1e-3 | peak of the schedule | finite, > 0 |
+/// | `epochs` | 3, diffusion models 10 | passes over the rows | ≥ 1 |
+/// | `batch_size` | classifiers and diffusion models 16, language models 32 | rows per step | ≥ 1 |
 /// | `warmup` | 0.1 | share of the steps before the peak | 0 ≤ w < 1 |
 /// | `weight_decay` | 0.01 | decoupled decay of trained weights | finite, ≥ 0 |
 /// | `by_length` | true | whether rows of similar length share a batch | |

@@ -8,6 +8,7 @@ use hyperinf_store::{FileStamp, OutputFolder, ProjectionSpec, check_range, self_
 
 use crate::cross_check::{CrossCheck, Scoring};
 use crate::dataset::ReadOptions;
+use crate::diffusion_options::DiffusionOptions;
 use crate::event::{Event, Notice};
 use crate::finetune::FEATURES;
 use crate::influence::{Detection, Influence, Selection};
@@ -42,6 +43,7 @@ pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gra
 /// | `seeds` | `None` | error bars: the mean query is scored with this many random seeds | 2 to 1,000,000 |
 /// | `layers` | adapters | the layers whose gradients are taken | needs an adapter, or another choice |
 /// | `large_blocks` | see [`LargeBlocks`] | how recorded weights are projected that are too large | |
+/// | `diffusion` | see [`DiffusionOptions`] | the loss of a diffusion model | |
 /// | `blocks` | all | the blocks whose gradients are scored, by name | at least one |
 /// | `batch_size` | 16 | rows of a backward pass | ≥ 1 |
 /// | `out` | `hyperinf-out` | the folder of the gradients; created if missing | |
@@ -75,6 +77,8 @@ pub struct Run {
     pub layers: RecordedParts,
     /// How recorded weights are projected that are too large for a gradient per row.
     pub large_blocks: LargeBlocks,
+    /// The loss of a diffusion model.
+    pub diffusion: DiffusionOptions,
     /// The blocks whose gradients are scored.
     pub blocks: Option<Pattern>,
     /// Rows of a backward pass.
@@ -107,6 +111,7 @@ impl Default for Run {
             seeds: None,
             layers: RecordedParts::default(),
             large_blocks: LargeBlocks::default(),
+            diffusion: DiffusionOptions::default(),
             blocks: None,
             batch_size: 16,
             rank_by: RankBy::default(),
@@ -284,6 +289,7 @@ impl Run {
         self.validate()?;
         let folder = OutputFolder::new(&self.out, &[], &[])?;
         let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
+        files.set_diffusion(&self.diffusion)?;
         files.features = Some(self.out.join(FEATURES));
         files.kind().influence(self, files, folder, amount, device, observe)
     }

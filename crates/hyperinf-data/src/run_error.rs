@@ -41,6 +41,14 @@ pub enum RunError {
         /// The model as given.
         model: String,
     },
+    /// Choices of a diffusion model's loss, for another model.
+    #[error(
+        "timesteps, noise, min-SNR weights and prompt dropout are choices of diffusion models, and `{model}` is none"
+    )]
+    NotDiffusion {
+        /// The model as given.
+        model: String,
+    },
     /// No kind of model takes this architecture.
     #[error("the model `{model}` is of the kind {kind:?}, which takes no rows")]
     NoKind {
@@ -184,6 +192,10 @@ pub enum Choice {
     NothingRandom,
     /// A language model.
     LanguageModel,
+    /// A tokenizer other than the model's own.
+    Tokenizer,
+    /// A diffusion model.
+    Diffusion,
 }
 
 /// Contents of a folder that must not be overwritten.
@@ -223,6 +235,8 @@ impl fmt::Display for Choice {
             Self::EachQuery => "scores of each query",
             Self::NothingRandom => "a run in which nothing is random",
             Self::LanguageModel => "a language model",
+            Self::Tokenizer => "a tokenizer",
+            Self::Diffusion => "a diffusion model",
         })
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use hyperinf_gradients::Target;
-use hyperinf_models::{Adapter, RecordedParts, record};
+use hyperinf_models::{RecordedParts, record};
 use hyperinf_scoring::{Amount, Set};
 use hyperinf_store::{GradientPair, GradientWriter, OutputFolder, RunKey};
 
@@ -41,7 +41,7 @@ pub(crate) fn influence<K: Kind>(
     let (train, query) = (read(Set::Train, &run.train)?, read(Set::Query, &run.query)?);
     check_amount(amount, train.rows.len())?;
     let adapter = match (&files.adapter, run.layers) {
-        (Some(from), _) => Some(Adapter::read(from).map_err(files.of_adapter())?),
+        (Some(_), _) => files.read_adapter()?,
         (None, RecordedParts::Connector | RecordedParts::LastLayer) => None,
         (None, RecordedParts::Adapters | RecordedParts::ConnectorAndAdapters) => {
             return Err(RunError::NoAdapter { model: run.model.clone() });
@@ -78,6 +78,8 @@ pub(crate) fn influence<K: Kind>(
         let parts = format!("{}, blocks above {above} at rank {rank}, seed {seed}", run.layers.name());
         key.0.insert("layers".to_owned(), parts);
     }
+    let settings = K::settings(&model);
+    key.0.extend(settings.iter().map(|settings| ("loss".to_owned(), settings.to_string())));
     let extractor = Extractor::<K> { run, model: &model, key };
     extractor.check_memory(&train, &query, device)?;
     let projected = extractor.large_blocks(&train)?;
@@ -103,6 +105,7 @@ pub(crate) fn influence<K: Kind>(
         repeats,
         estimate: run.estimate,
         layers: run.layers,
+        settings,
         projected: (!projected.is_empty()).then_some((projected, run.large_blocks.rank)),
         known,
         labels,

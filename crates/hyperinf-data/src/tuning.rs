@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use hyperinf_models::{LoraConfig, LoraScaling, TrainConfig};
+use hyperinf_models::{Adapter, LoraConfig, LoraScaling, TrainConfig};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -36,6 +36,9 @@ pub(crate) struct TuningSummary<'a> {
     pub(crate) validation: Option<Value>,
     pub(crate) lora: Value,
     pub(crate) training: Value,
+    /// Of a diffusion model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) loss: Option<Value>,
     /// Trained parameters.
     pub(crate) parameters: usize,
     pub(crate) steps: usize,
@@ -79,13 +82,18 @@ impl<'a> TuningSummary<'a> {
     }
 }
 
+/// The numbers of an adapter's parameters and tensors.
+pub(crate) fn size(adapter: &Adapter) -> (usize, usize) {
+    (adapter.tensors.values().map(|tensor| tensor.num_elements()).sum(), adapter.tensors.len())
+}
+
 impl TuningQuality {
     /// Warns of a model that has not learned.
     pub(crate) fn warn(&self, run: &Finetune, observe: &mut dyn FnMut(Event)) {
-        if let (Some(Quality::Tokens(before)), Quality::Tokens(after)) = (&self.train_before, &self.train)
-            && after.loss >= before.loss
+        if let Some(before) = &self.train_before
+            && self.train.loss() >= before.loss()
         {
-            let (path, before, after) = (run.train.clone(), before.clone(), after.clone());
+            let (path, before, after) = (run.train.clone(), before.clone(), self.train.clone());
             observe(Event::Notice(Notice::NoGain { path, before, after }));
         }
         warn_of(&self.train, &run.train, Purpose::Training, observe);

@@ -1,7 +1,8 @@
 //! A small text-to-image model, trained from nothing: emoji in four styles from their names.
 //!
 //! The run saves its state every few minutes and continues from there. Pictures that it draws are in `sheet-….png`, its
-//! losses in `log.jsonl`, and the model with averaged weights in `transformer/`, as diffusers reads it.
+//! losses in `log.jsonl`, and the model with averaged weights as a folder of diffusers, which all commands of the program
+//! take.
 
 mod pictures;
 mod sheet;
@@ -17,7 +18,7 @@ use hyperinf::burn::tensor::{Device, Distribution, Tensor, TensorData};
 use hyperinf::gradients::Tape;
 use hyperinf::models::{
     AveragedTraining, Denoiser, ModelError, NoisePairs, NoiseProcess, PixArt, PixArtConfig, Prediction, SamplerConfig,
-    TextState, TextStates, TextToImage, TimestepsAs, sample_images, save_pixart,
+    TextState, TextStates, TextToImage, TimestepsAs, sample_images, save_pipeline_index, save_pixart,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -281,6 +282,23 @@ fn show(
     sheet::write(&folder.join(format!("sheet-{samples:08}.png")), &values, subjects.len())?;
     if let Denoiser::PixArt(denoiser) = &model.denoiser {
         save_pixart(denoiser, &folder.join("transformer"))?;
+    }
+    save_text_encoder(&settings.places.assets.join("minilm"), folder)?;
+    save_pipeline_index(folder, &model.denoiser, &model.process, "BertModel")?;
+    Ok(())
+}
+
+/// Copies the text encoder and its tokenizer to where diffusers has them.
+fn save_text_encoder(from: &std::path::Path, folder: &std::path::Path) -> Result<(), Failure> {
+    let parts = [
+        ("text_encoder", &["config.json", "model.safetensors"][..]),
+        ("tokenizer", &["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"]),
+    ];
+    for (part, names) in parts {
+        std::fs::create_dir_all(folder.join(part))?;
+        for name in names.iter().filter(|name| from.join(name).exists() && !folder.join(part).join(name).exists()) {
+            std::fs::copy(from.join(name), folder.join(part).join(name))?;
+        }
     }
     Ok(())
 }

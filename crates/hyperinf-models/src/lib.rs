@@ -76,7 +76,7 @@ pub use error::ModelError;
 pub use files::{
     ADAPTER_SETTINGS, Adapter, AdapterConfig, AdapterSetting, AdapterTask, CheckpointNames, ClassifierOptions,
     FeatureCache, FormatError, GgufVocabulary, Hub, LoadError, LoadReport, LoadedModel, ModelKind, OwnHead, Panicked,
-    TargetModules, TrainedTokens, Treatment, gguf_tokenizer, guarded, llama2c_tokenizer, load_autoencoder,
+    TargetModules, TrainedTokens, Treatment, ValueCache, gguf_tokenizer, guarded, llama2c_tokenizer, load_autoencoder,
     load_causal_lm, load_classifier, load_clip_text, load_encoder, load_gguf, load_llama2c, load_pipeline, load_pixart,
     load_unet, load_vision_language, load_weights, model_kind, open_regular, panics_are_errors, read_regular,
     save_pipeline_index, save_pixart, weights,

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ColumnArgs, DeviceArgs, LengthArgs, ModelArgs};
+use super::{ColumnArgs, DeviceArgs, DiffusionArgs, LengthArgs, ModelArgs};
 
 /// Arguments of `hyperinf evaluate`.
 #[derive(Debug, Args)]
@@ -19,6 +19,7 @@ pub(crate) struct EvaluateArgs {
     /// Where to write what is predicted for each row: .csv, .jsonl or .parquet.
     ///
     /// Classifiers: id, label, predicted, probability, loss. Language models: id, tokens, loss.
+    /// Diffusion models: id, loss.
     #[arg(long, value_name = "FILE", display_order = 4)]
     pub output: Option<PathBuf>,
     /// Print all figures as JSON.
@@ -35,6 +36,9 @@ pub(crate) struct EvaluateArgs {
     pub batch_size: u32,
     #[command(flatten)]
     pub device: DeviceArgs,
+    /// The loss of a diffusion model.
+    #[command(flatten)]
+    pub diffusion: DiffusionArgs,
     /// How to read rows.
     #[command(flatten)]
     pub columns: ColumnArgs,

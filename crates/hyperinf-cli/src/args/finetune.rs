@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ColumnArgs, DeviceArgs, LengthArgs, ModelArgs};
+use super::{ColumnArgs, DeviceArgs, DiffusionArgs, LengthArgs, ModelArgs};
 
 /// Arguments of `hyperinf finetune`.
 #[derive(Debug, Args)]
@@ -36,14 +36,15 @@ pub(crate) struct FinetuneArgs {
     #[arg(long, help_heading = "LoRA")]
     pub rslora: bool,
     /// Layers that get an adapter, by the ends of their names, or all-linear [default: query,value for encoders,
-    /// q_proj,v_proj for decoders].
+    /// q_proj,v_proj for decoders, to_q,to_k,to_v,to_out.0 for diffusion models].
     #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "LoRA")]
     pub lora_target: Vec<String>,
 
-    /// Passes over the training rows [default: 3].
+    /// Passes over the training rows [default: 3; diffusion models: 10].
     #[arg(long, display_order = 5)]
     pub epochs: Option<usize>,
-    /// The peak learning rate [default: 2e-3 for encoders, 2e-4 for decoders].
+    /// The peak learning rate [default: 2e-3 for encoders, 2e-4 for decoders, 1e-3 for
+    /// diffusion models].
     #[arg(long, value_name = "RATE", display_order = 6)]
     pub learning_rate: Option<f64>,
     /// Rows per step [default: 16 for encoders, 32 for decoders].
@@ -75,6 +76,13 @@ pub(crate) struct FinetuneArgs {
     pub patience: Option<usize>,
     #[command(flatten)]
     pub device: DeviceArgs,
+
+    /// The loss of a diffusion model; training draws its own timesteps and noise.
+    #[command(flatten)]
+    pub diffusion: DiffusionArgs,
+    /// The share of captions that training leaves out.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, help_heading = "Diffusion")]
+    pub prompt_dropout: f64,
 
     /// How to read rows.
     #[command(flatten)]

@@ -3,10 +3,11 @@ use std::str::FromStr;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use hyperinf::models::RecordedParts;
+use hyperinf::models::{RecordedParts, TimestepsAs};
 use hyperinf::scoring::Amount;
 use hyperinf::store::SCORE_FORMATS;
 
+use super::diffusion::{DiffusionArgs, timesteps_as};
 use super::{ColumnArgs, EstimateArgs, LengthArgs, ModelArgs, QueryModeArg, ScoringArgs};
 
 /// Arguments of all commands that score rows.
@@ -15,7 +16,7 @@ pub(crate) struct InfluenceArgs {
     /// The model.
     #[command(flatten)]
     pub model: ModelArgs,
-    /// The folder of the adapter, ours or PEFT's.
+    /// The folder of the adapter, ours or PEFT's; for a diffusion model also a LoRA file of diffusers or kohya.
     #[arg(long, value_name = "DIR", display_order = 2)]
     pub adapter: Option<PathBuf>,
     /// The training rows: .jsonl, .csv, .tsv or .parquet.
@@ -50,6 +51,12 @@ pub(crate) struct InfluenceArgs {
     /// The estimate of the curvature.
     #[command(flatten)]
     pub curvature: EstimateArgs,
+    /// The loss of a diffusion model.
+    #[command(flatten)]
+    pub diffusion: DiffusionArgs,
+    /// Sum the gradients of the timesteps, or keep them side by side, so that products match timesteps (DataInf).
+    #[arg(long, value_name = "AS", default_value = "sum", value_parser = timesteps_as(), help_heading = "Diffusion")]
+    pub timesteps_as: TimestepsAs,
     /// How to read rows.
     #[command(flatten)]
     pub columns: ColumnArgs,
@@ -72,7 +79,7 @@ pub(crate) struct AttributeArgs {
     /// [default: each; with --uncertainty: mean]
     #[arg(long, value_enum, help_heading = "Scores")]
     pub query_mode: Option<QueryModeArg>,
-    /// Rows at either end of each ranking in topk.jsonl.
+    /// Rows at either end of each ranking in topk.jsonl; a contact sheet shows five.
     #[arg(long, value_name = "ROWS", default_value_t = 20, display_order = 6)]
     pub top_k: usize,
     /// Error bars over SEEDS seeds: of a random --project or, without one, of the draws of --estimate.

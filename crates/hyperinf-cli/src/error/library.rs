@@ -82,6 +82,7 @@ impl Library {
                 | RunError::MaxLength { .. }
                 | RunError::Seeds { .. }
                 | RunError::Conflict { .. }
+                | RunError::NotDiffusion { .. }
                 | RunError::Generate(GenerateError::Prompt { .. })
                 | RunError::NoTokenizer { .. } => Class::Usage,
                 RunError::Stopped { .. } => Class::Stopped,
@@ -211,5 +212,7 @@ fn flag(choice: Choice) -> &'static str {
         Choice::EachQuery => "--query-mode each",
         Choice::NothingRandom => "a run without random choices",
         Choice::LanguageModel => "a language model",
+        Choice::Tokenizer => "--tokenizer",
+        Choice::Diffusion => "a diffusion model",
     }
 }

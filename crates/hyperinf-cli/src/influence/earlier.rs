@@ -67,6 +67,14 @@ impl Each<'_> {
 }
 
 impl Earlier {
+    /// Says that this run writes an output that not every run of the command does.
+    pub(crate) fn writes(&mut self, name: &str, outputs: &mut Map<String, Value>) {
+        self.names.retain(|stale| stale != name);
+        if let Some(Value::Array(names)) = outputs.get_mut(OUTPUTS) {
+            names.push(json!(name));
+        }
+    }
+
     /// Places the results together, in place of those of the earlier run, and removes its stale outputs.
     pub(crate) fn replace(self, results: Vec<Staged<'_>>) -> Result<(), CliError> {
         let stale: Vec<PathBuf> = self.names.iter().map(|name| self.folder.join(name)).collect();

@@ -31,6 +31,9 @@ pub(crate) struct Summary<'a> {
     /// How well the model predicts the training and the query rows.
     train_quality: Quality,
     query_quality: Quality,
+    /// Of a diffusion model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loss: Option<&'a Value>,
     /// The layers whose gradients were taken, if not those of adapters alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     layers: Option<Layers>,
@@ -126,6 +129,7 @@ impl<'a> Summary<'a> {
             query: Input::new(&found.query),
             train_quality: found.train.quality(found.labels.as_ref()),
             query_quality: found.query.quality(found.labels.as_ref()),
+            loss: found.settings.as_ref(),
             layers: (found.layers != RecordedParts::Adapters).then(|| Layers::new(found)),
             gradient_blocks: found.pair.train.blocks().len(),
             more,

@@ -68,12 +68,7 @@ impl FeatureCache {
             return Ok(Images::Stored(self.stage, path));
         }
         let values = model.features(&pixels()?, self.stage)?;
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let note = HashMap::from([(HASH.to_owned(), hash(&bytes))]);
-        let view = TensorView::new(Dtype::F32, vec![values.len() / width, width], &bytes);
-        let file = view.and_then(|view| safetensors::serialize([(TENSOR, view)], Some(note)));
-        let file = file.map_err(failed(&path))?;
-        write_whole(&[(path.clone(), file)]).map_err(|(path, error)| failed(&path)(error))?;
+        write(&path, &values, width)?;
         Ok(Images::Stored(self.stage, path))
     }
 
@@ -91,10 +86,19 @@ impl FeatureCache {
     }
 }
 
+/// Writes values in rows of `width`.
+pub(super) fn write(path: &Path, values: &[f32], width: usize) -> Result<(), ModelError> {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let note = HashMap::from([(HASH.to_owned(), hash(&bytes))]);
+    let view = TensorView::new(Dtype::F32, vec![values.len() / width, width], &bytes);
+    let file = view.and_then(|view| safetensors::serialize([(TENSOR, view)], Some(note)));
+    write_whole(&[(path.to_owned(), file.map_err(failed(path))?)]).map_err(|(path, error)| failed(&path)(error))
+}
+
 fn hash(bytes: &[u8]) -> String {
     format!("{:032x}", XxHash3_128::oneshot(bytes))
 }
 
-fn failed<E: ToString>(path: &Path) -> impl Fn(E) -> ModelError {
+pub(super) fn failed<E: ToString>(path: &Path) -> impl Fn(E) -> ModelError {
     move |error| ModelError::Features { path: path.to_owned(), reason: error.to_string() }
 }

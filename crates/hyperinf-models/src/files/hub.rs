@@ -72,7 +72,7 @@ impl Hub {
     /// The path of a model or adapter: `name` itself if that path exists, otherwise the folder of the model with this
     /// name in the cache, after a download of what is missing there.
     ///
-    /// Settings, tokenizer and safetensors weights are downloaded. A model that is complete in the cache needs no
+    /// Settings, tokenizer and safetensors weights are downloaded, of diffusers' folders those of every part. A model that is complete in the cache needs no
     /// network.
     ///
     /// # Errors
@@ -123,6 +123,7 @@ mod fetch {
     use serde_json::Value;
 
     use super::Hub;
+    use crate::files::hub_pipeline::{self, PIPELINE};
     use crate::files::open::read_regular;
     use crate::files::shards::is_file_name;
 
@@ -153,7 +154,8 @@ mod fetch {
             let cache = self.cache.clone().map_or_else(Cache::from_env, Cache::new);
             let cached = snapshot(&cache, name).filter(|folder| complete(folder));
             // Other programs may have downloaded nothing but the weights.
-            let whole = |folder: &PathBuf| ["tokenizer.json", ADAPTER].iter().any(|file| folder.join(file).exists());
+            let whole =
+                |folder: &PathBuf| ["tokenizer.json", ADAPTER, PIPELINE].iter().any(|file| folder.join(file).exists());
             match cached {
                 Some(folder) if self.offline || whole(&folder) => Ok(folder),
                 Some(folder) => Ok(self.download(name, cache).unwrap_or(folder)),
@@ -195,6 +197,15 @@ mod fetch {
     fn fetch_all(repo: &ApiRepo, there: &[String]) -> Result<Option<PathBuf>, String> {
         let has = |name: &str| there.iter().any(|file| file == name);
         let get = |name: &str| repo.get(name).map_err(|error| format!("{name}: {error}"));
+        let all = |wanted: &[String]| {
+            let folders = wanted.iter().map(|name| get(name).map(|path| folder_of(&path, name)));
+            let mut folders = folders.collect::<Result<Vec<PathBuf>, String>>()?;
+            folders.dedup();
+            Ok(if folders.len() == 1 { folders.pop() } else { None })
+        };
+        if has(PIPELINE) {
+            return all(&hub_pipeline::wanted(there)?);
+        }
         let mut wanted: Vec<String> = SMALL.iter().filter(|name| has(name)).map(|&name| name.to_owned()).collect();
         let small = wanted.len();
         if has("model.safetensors") {
@@ -210,10 +221,7 @@ mod fetch {
             let files = there.join(", ");
             return Err(format!("it has neither safetensors weights nor an adapter (its files: {files})"));
         }
-        let folders = wanted.iter().map(|name| get(name).map(|path| folder_of(&path, name)));
-        let mut folders = folders.collect::<Result<Vec<PathBuf>, String>>()?;
-        folders.dedup();
-        Ok(if folders.len() == 1 { folders.pop() } else { None })
+        all(&wanted)
     }
 
     /// The folder of a model's main version in the cache.
@@ -230,6 +238,9 @@ mod fetch {
         let has = |name: &str| folder.join(name).exists();
         if has("adapter_config.json") {
             return has(ADAPTER);
+        }
+        if has(PIPELINE) {
+            return hub_pipeline::complete(folder);
         }
         let sharded = || shards(&folder.join(INDEX)).is_ok_and(|files| files.iter().all(|file| has(file)));
         has("config.json") && (has("model.safetensors") || sharded())

@@ -20,7 +20,6 @@ use super::shards::Shards;
 use super::whole::write_whole;
 use crate::{Adaptable, Adapter, AdapterConfig, LoadError, LoraConfig, LoraScaling, TargetModules};
 
-const FILE: &str = "pytorch_lora_weights.safetensors";
 /// The header entry with the settings.
 const METADATA: &str = "lora_adapter_metadata";
 /// The beginnings of names that do not say anything about the layer.
@@ -100,6 +99,9 @@ impl Adapter {
         gathered(found, unused, &Settings(settings.unwrap_or_default()))
     }
 
+    /// The name of diffusers' LoRA file.
+    pub const LORA_FILE: &'static str = "pytorch_lora_weights.safetensors";
+
     /// The adapter at a path: a LoRA file, or a folder with one called `pytorch_lora_weights.safetensors`, or PEFT's
     /// folder.
     ///
@@ -107,7 +109,7 @@ impl Adapter {
     ///
     /// As [`read_lora_file`](Self::read_lora_file) and [`read`](Self::read).
     pub fn read_any<M: Adaptable>(path: &Path, model: &M) -> Result<Self, LoadError> {
-        let inside = path.join(FILE);
+        let inside = path.join(Self::LORA_FILE);
         if path.is_file() {
             Self::read_lora_file(path, model)
         } else if inside.exists() && !path.join("adapter_config.json").exists() {
@@ -117,14 +119,25 @@ impl Adapter {
         }
     }
 
-    /// Writes the adapter as diffusers does, `pytorch_lora_weights.safetensors` in a folder, for a denoiser that is
-    /// diffusers' `unet` or `transformer`.
+    /// Writes [`lora_file`](Self::lora_file) into a folder.
     ///
     /// # Errors
     ///
     /// If the file cannot be written.
     pub fn write_lora_file(&self, folder: &Path, denoiser: &str) -> Result<(), LoadError> {
-        let path = folder.join(FILE);
+        let path = folder.join(Self::LORA_FILE);
+        let failed = |(path, source): (PathBuf, _)| LoadError::File { path, source };
+        std::fs::create_dir_all(folder).map_err(|e| failed((folder.to_owned(), e)))?;
+        write_whole(&[(path, self.lora_file(denoiser)?)]).map_err(failed)
+    }
+
+    /// The bytes of the adapter as diffusers writes it, for a denoiser that is diffusers' `unet` or `transformer`.
+    ///
+    /// # Errors
+    ///
+    /// If the tensors make no safetensors file.
+    pub fn lora_file(&self, denoiser: &str) -> Result<Vec<u8>, LoadError> {
+        let path = PathBuf::from(Self::LORA_FILE);
         let wrong =
             |source: safetensors::SafeTensorError| LoadError::Header { path: path.clone(), source: Box::new(source) };
         let bare = |name: &str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
@@ -154,10 +167,7 @@ impl Adapter {
         }
         let settings = Value::Object(settings).to_string();
         // One entry only: their order would be random.
-        let bytes = safetensors::serialize(views, Some(HashMap::from([(METADATA.to_owned(), settings)])));
-        let failed = |(path, source): (PathBuf, _)| LoadError::File { path, source };
-        std::fs::create_dir_all(folder).map_err(|e| failed((folder.to_owned(), e)))?;
-        write_whole(&[(path.clone(), bytes.map_err(wrong)?)]).map_err(failed)
+        safetensors::serialize(views, Some(HashMap::from([(METADATA.to_owned(), settings)]))).map_err(wrong)
     }
 }
 
