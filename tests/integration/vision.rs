@@ -285,6 +285,24 @@ fn damaged_features_are_computed_again() {
 }
 
 #[test]
+#[cfg(unix)]
+fn features_are_not_stored_behind_links() {
+    let store = tempfile::tempdir().expect("a temporary folder");
+    let (folder, other) = (store.path().join(".features"), store.path().join("other"));
+    let open = || FeatureCache::open(&folder, "model", FeatureStage::Connector).map(drop);
+    std::fs::create_dir(&other).expect("a folder");
+    std::os::unix::fs::symlink(&other, &folder).expect("a link");
+    assert!(open().expect_err("a link").to_string().contains("it is a link or a file"));
+    std::fs::remove_file(&folder).expect("it is there");
+    std::fs::create_dir(&folder).expect("a folder");
+    std::os::unix::fs::symlink(&other, folder.join("model-connector")).expect("a link");
+    assert!(open().expect_err("a link inside").to_string().contains("it is a link or a file"));
+    std::fs::remove_file(folder.join("model-connector")).expect("it is there");
+    open().expect("a folder");
+    assert_eq!(std::fs::read_dir(&other).expect("a folder").count(), 0);
+}
+
+#[test]
 fn samples_that_do_not_fit_are_errors() {
     let (_, device) = devices().remove(0);
     let samples = Case::new("smolvlm", "language").samples();

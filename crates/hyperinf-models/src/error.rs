@@ -277,6 +277,7 @@ impl ModelError {
             Self::Checkpoint { .. } | Self::CheckpointExists { .. } | Self::CheckpointDiffers { .. } => {
                 "the checkpoints of the training cannot be used"
             }
+            Self::Features { .. } => "stored features of images cannot be used",
             _ => "the model does not support this use",
         }
     }

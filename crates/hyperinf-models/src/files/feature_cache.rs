@@ -31,13 +31,20 @@ impl FeatureCache {
     ///
     /// # Errors
     ///
-    /// If the folder cannot be made.
+    /// If the folder cannot be made, or it or the model's folder in it is a link or no folder.
     pub fn open(folder: &Path, model: &str, stage: FeatureStage) -> Result<Self, ModelError> {
         let part = match stage {
             FeatureStage::Encoder => "encoder",
             FeatureStage::Connector => "connector",
         };
-        let folder = folder.join(format!("{model}-{part}"));
+        let of_model = folder.join(format!("{model}-{part}"));
+        // No run makes links of these names: whoever did means another folder.
+        for folder in [folder, &of_model] {
+            if fs::symlink_metadata(folder).is_ok_and(|found| !found.is_dir()) {
+                return Err(failed(folder)("it is a link or a file, not a folder"));
+            }
+        }
+        let folder = of_model;
         fs::create_dir_all(&folder).map_err(failed(&folder))?;
         Ok(Self { folder, stage })
     }
