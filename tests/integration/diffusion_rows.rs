@@ -284,8 +284,8 @@ fn latents_are_stored() {
     let found = run.attribute(&device, &mut |_| ()).unwrap_or_else(|error| panic!("{}", told(&error)));
     let first = found.attribution.scores.rows.clone();
     drop(found);
+    assert!(!place.at("out/.features").exists(), "they are those of the training");
     // A damaged file is replaced.
-    let cache = place.at("out/.features");
     let folder = cache.join(&files(&cache)[0]);
     let damaged = files(&folder).into_iter().find(|name| name.starts_with("latents-")).expect("six of them");
     fs::write(folder.join(damaged), "nothing").expect("it can be written");
