@@ -43,7 +43,7 @@ pub enum RunError {
     },
     /// Choices of a diffusion model's loss, for another model.
     #[error(
-        "timesteps, noise, min-SNR weights and prompt dropout are choices of diffusion models, and `{model}` is none"
+        "`{model}` is not a diffusion model: it has no timesteps, noise, min-SNR weights or prompt dropout"
     )]
     NotDiffusion {
         /// The model as given.
