@@ -56,7 +56,7 @@ impl Turn {
     }
 }
 
-/// The orientation in the first directory of a TIFF header: `None` if it has no such entry, `Some(None)` if the entry is
+/// The orientation in the first directory of a TIFF header: `None` if it has no such entry, `Some(None)` if that is
 /// not a number.
 fn orientation(tiff: &[u8]) -> Option<Option<u16>> {
     let little = match tiff.get(..4)? {
