@@ -11,7 +11,7 @@ use crate::models::cache;
 pub(crate) fn open_device(args: &DeviceArgs) -> Result<(String, Device), CliError> {
     let name = args.device.as_deref().or_else(|| compiled_devices().first().copied()).unwrap_or("flex");
     let name = device_name(name)?;
-    let passed = cache().map(|folder| folder.join("checked-devices.json"));
+    let passed = cache().map(|folder| folder.join("checked-devices.txt"));
     let check = match (args.no_device_check, &passed) {
         (true, _) => DeviceCheck::Skip,
         (false, Some(path)) => DeviceCheck::Remembered(path),

@@ -42,9 +42,7 @@ pub enum RunError {
         model: String,
     },
     /// Choices of a diffusion model's loss, for another model.
-    #[error(
-        "timesteps, noise, min-SNR weights and prompt dropout are choices of diffusion models, and `{model}` is none"
-    )]
+    #[error("`{model}` is not a diffusion model: it has no timesteps, noise, min-SNR weights or prompt dropout")]
     NotDiffusion {
         /// The model as given.
         model: String,

@@ -71,7 +71,7 @@ fn options_of_diffusion_need_such_a_model() {
         let args = [&["evaluate", "--model", &bert, "--data", "rows.jsonl"][..], &option].concat();
         let run = hyperinf(&folder.file("."), &args);
         assert_eq!(run.code, Some(2), "{option:?}: {}", run.stderr);
-        assert!(run.stderr.contains("choices of diffusion models"), "{}", run.stderr);
+        assert!(run.stderr.contains("is not a diffusion model"), "{}", run.stderr);
     }
     let run =
         hyperinf(&folder.file("."), &["evaluate", "--model", &bert, "--data", "rows.jsonl", "--timesteps", "a,b"]);

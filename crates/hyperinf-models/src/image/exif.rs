@@ -56,7 +56,8 @@ impl Turn {
     }
 }
 
-/// The orientation in the first directory of a TIFF header: `None` if there is none, `Some(None)` if it is no number.
+/// The orientation in the first directory of a TIFF header: `None` if it has no such entry, `Some(None)` if that is
+/// not a number.
 fn orientation(tiff: &[u8]) -> Option<Option<u16>> {
     let little = match tiff.get(..4)? {
         b"II*\0" => true,
