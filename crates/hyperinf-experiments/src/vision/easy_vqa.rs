@@ -253,21 +253,27 @@ impl Settings {
         for question in train.iter().filter(|question| question.image < BASE) {
             of_kinds.entry(question.asks).or_default().push(question);
         }
-        let others = (1.0 - self.base_colours) / 3.0;
-        let mut rng = StdRng::seed_from_u64(0);
+        let Self { base_steps, base_batch, base_rate, base_colours, .. } = *self;
+        let others = (1.0 - base_colours) / 3.0;
         let mut training = AveragedTraining::new(model, 0.01, 0.99, 1.0);
+        let described = format!("{base_steps} steps of {base_batch} at {base_rate}, {base_colours} for a colour");
+        let state = folder.join("base-state.safetensors");
+        if state.exists() {
+            training.resume(&state, &described)?;
+            println!("resumed after {} steps", training.steps());
+        }
         let (mut began, mut sum) = (Instant::now(), 0.0);
-        for step in 0..self.base_steps {
-            let mut samples = Vec::with_capacity(self.base_batch);
-            for _ in 0..self.base_batch {
+        for step in training.steps()..base_steps {
+            let mut rng = StdRng::seed_from_u64(step as u64);
+            let mut samples = Vec::with_capacity(base_batch);
+            for _ in 0..base_batch {
                 let draw: f64 = rng.random();
-                let kind =
-                    if draw < self.base_colours { 0 } else { 1 + ((draw - self.base_colours) / others) as usize };
+                let kind = if draw < base_colours { 0 } else { 1 + ((draw - base_colours) / others) as usize };
                 let chosen = of_kinds[&KINDS[kind.min(3)]].choose(&mut rng);
                 samples.push(sample(chosen.ok_or("every kind has questions")?)?);
             }
-            let share = step as f64 / self.base_steps as f64;
-            let rate = self.base_rate * (share / 0.05).min(1.0) * (1.0 - share).max(0.02);
+            let share = step as f64 / base_steps as f64;
+            let rate = base_rate * (share / 0.05).min(1.0) * (1.0 - share).max(0.02);
             let batch: Vec<&VlmSample> = samples.iter().collect();
             sum += training.step(rate, |model| {
                 let batch = model.collate(&batch)?;
@@ -277,6 +283,7 @@ impl Settings {
                 let seconds = began.elapsed().as_secs_f64();
                 println!("step {}: loss {:.4}, {seconds:.0} s", step + 1, sum / 100.0);
                 (began, sum) = (Instant::now(), 0.0);
+                training.save(&state, &described)?;
             }
         }
         save_model(&training.averaged()?, &pixels, &partial)?;
