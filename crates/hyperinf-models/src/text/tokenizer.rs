@@ -255,7 +255,7 @@ impl TextTokenizer {
     /// If there is no template, it fails, or it is not clear what it writes for a message; if no message is scored; if
     /// there are too many tokens, or cutting leaves nothing to predict.
     pub fn chat(&self, conversation: &Conversation, limit: Limit) -> Result<TokenizedSample<LmSample>, TokenizeError> {
-        self.chat_with_images(conversation, "", &[], limit)
+        self.written(conversation, None, limit)
     }
 
     /// A conversation as the chat template writes it; with `prompt`, up to where an answer would begin.
