@@ -6,14 +6,19 @@ use crate::assets;
 use crate::run::{cache, cargo, program, root, status};
 
 /// The experiments that need models or data of `cargo xtask assets`.
-const WITH_ASSETS: [&str; 7] = ["checks", "detection", "cleaning", "influential", "emoji", "easy-vqa", "photos"];
+const WITH_ASSETS: [&str; 8] =
+    ["checks", "detection", "cleaning", "influential", "emoji", "emoji-influence", "easy-vqa", "photos"];
 
-/// The four sets of emoji (Apache-2.0, MIT, MIT, Apache-2.0) and their names (MIT).
-const EMOJI: [(&str, &str); 5] = [
+/// The sets of emoji and their names (MIT): those of the base model (Apache-2.0, MIT, MIT, Apache-2.0), and three more
+/// (CC BY 4.0).
+const EMOJI: [(&str, &str); 8] = [
     ("@iconify-json/noto@1.2.9", "iconify-json-noto"),
     ("@iconify-json/fluent-emoji-flat@1.2.6", "iconify-json-fluent-emoji-flat"),
     ("@iconify-json/fluent-emoji-high-contrast@1.2.6", "iconify-json-fluent-emoji-high-contrast"),
     ("@iconify-json/noto-v1@1.2.5", "iconify-json-noto-v1"),
+    ("@iconify-json/twemoji@1.2.5", "iconify-json-twemoji"),
+    ("@iconify-json/emojione@1.2.3", "iconify-json-emojione"),
+    ("@iconify-json/emojione-monotone@1.2.1", "iconify-json-emojione-monotone"),
     ("emojibase-data@17.0.0", "emojibase-data"),
 ];
 
@@ -28,7 +33,7 @@ pub fn run(args: &[&str]) -> Result<(), String> {
     if args.first().is_some_and(|name| WITH_ASSETS.contains(name)) && !args.contains(&"--assets") {
         command.arg("--assets").arg(assets::folder()?);
     }
-    if args.first() == Some(&"emoji") && !args.contains(&"--emoji") {
+    if args.first().is_some_and(|name| name.starts_with("emoji")) && !args.contains(&"--emoji") {
         command.arg("--emoji").arg(emoji()?);
     }
     status(&mut command)

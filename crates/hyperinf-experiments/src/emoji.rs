@@ -4,7 +4,11 @@
 //! losses in `log.jsonl`, and the model with averaged weights as a folder of diffusers, which all commands of the program
 //! take.
 
+pub mod influence;
+mod looks;
 mod pictures;
+pub mod retrained;
+mod rows;
 mod sheet;
 mod texts;
 
@@ -24,7 +28,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::{Failure, Places};
-use pictures::{Emoji, SIDE, STYLES};
+use pictures::{BASE_STYLES, Emoji, SIDE};
 use texts::Texts;
 
 /// Trains, and draws now and then.
@@ -273,7 +277,7 @@ fn show(
     println!("{samples} samples: validation loss {:.4}", loss.unwrap_or(f64::NAN));
     let subjects: Vec<usize> =
         PROMPTS.iter().filter_map(|name| emoji.iter().position(|emoji| emoji.name == *name)).collect();
-    let prompts: Vec<&TextState> = (0..STYLES.len())
+    let prompts: Vec<&TextState> = (0..BASE_STYLES)
         .flat_map(|style| subjects.iter().map(move |&subject| texts.caption(subject, Some(style))))
         .collect();
     let config = SamplerConfig { seed: settings.seed, ..SamplerConfig::default() };

@@ -45,6 +45,8 @@ enum Experiment {
     Influential(influential::Settings),
     /// Trains a small text-to-image model on emoji.
     Emoji(emoji::Settings),
+    /// Scores emoji for pictures of their style or subject, and compares the scores with retraining.
+    EmojiInfluence(emoji::influence::Settings),
     /// Selects rows for questions about colours with a small vision-language model.
     EasyVqa(vision::easy_vqa::Settings),
     /// Selects photos by the worth of their human labels for a vision-language model.
@@ -96,6 +98,7 @@ fn main() -> Result<(), Failure> {
         Experiment::Cleaning(settings) => cleaning::run(&settings),
         Experiment::Influential(settings) => influential::run(&settings),
         Experiment::Emoji(settings) => emoji::run(&settings),
+        Experiment::EmojiInfluence(settings) => emoji::influence::run(&settings),
         Experiment::EasyVqa(settings) => vision::easy_vqa::run(&settings),
         Experiment::Photos(settings) => vision::photos::run(&settings),
         Experiment::Report(Report { out, figures }) => {

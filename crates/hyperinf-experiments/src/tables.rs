@@ -6,7 +6,7 @@ use crate::judge::{SWEPT, mean_and_spread};
 use crate::results::{
     self, Detection, DetectionMethod, DetectionSetting, Influential, InfluentialMethod, InfluentialSetting,
 };
-use crate::{Failure, cleaning, detection, influential, vision};
+use crate::{Failure, cleaning, detection, emoji, influential, vision};
 
 /// Results that differ only in the seed.
 pub fn groups(results: Vec<Detection>) -> Vec<(DetectionSetting, Vec<Detection>)> {
@@ -75,6 +75,8 @@ pub fn print(out: &Path) -> Result<(), Failure> {
         );
     }
     cleaning::print(out)?;
+    emoji::influence::print(&out.join(emoji::influence::FILE))?;
+    emoji::retrained::print(&out.join(emoji::retrained::FILE))?;
     vision::selection::print(&out.join(vision::easy_vqa::FILE), "colour rows")?;
     vision::selection::print(&out.join(vision::photos::FILE), "right labels")?;
     for (setting, group) in influential_groups(results::read(&out.join(influential::FILE))?) {

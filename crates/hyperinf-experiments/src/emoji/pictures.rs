@@ -15,13 +15,18 @@ use crate::Failure;
 /// The side of a picture in pixels.
 pub const SIDE: usize = 32;
 
-/// The folders of the sets and the word for their style.
-pub const STYLES: [(&str, &str); 4] = [
+/// The folders of the sets and the word for their style: first those of the base model, then those it never sees.
+pub const STYLES: [(&str, &str); 7] = [
     ("iconify-json-noto", "shaded"),
     ("iconify-json-fluent-emoji-flat", "flat"),
     ("iconify-json-fluent-emoji-high-contrast", "line art"),
     ("iconify-json-noto-v1", "blob"),
+    ("iconify-json-twemoji", "simple"),
+    ("iconify-json-emojione", "glossy"),
+    ("iconify-json-emojione-monotone", "stencil"),
 ];
+/// The number of styles that the base model is trained on.
+pub const BASE_STYLES: usize = 4;
 /// The folder of the names.
 const NAMES: &str = "emojibase-data";
 /// Animals, food, travel, activities and objects: no people, flags and symbols.
@@ -64,7 +69,7 @@ struct Alias {
     mirrored: bool,
 }
 
-/// The subjects that are in the first set and one other, in the order of Unicode.
+/// The subjects that are in two of the base model's sets, in the order of Unicode.
 pub fn read(folder: &Path) -> Result<Vec<Emoji>, Failure> {
     let names: Vec<Name> = json(&folder.join(NAMES).join("en/data.json"))?;
     let sets = STYLES.map(|(name, _)| json::<Set>(&folder.join(name).join("icons.json")));
@@ -78,17 +83,17 @@ pub fn read(folder: &Path) -> Result<Vec<Emoji>, Failure> {
         for (picture, set) in pictures.iter_mut().zip(&sets) {
             *picture = set.picture(&slug(&label))?;
         }
-        if pictures.iter().flatten().count() >= 2 {
+        if pictures[..BASE_STYLES].iter().flatten().count() >= 2 {
             found.push(Emoji { name: label, pictures });
         }
     }
     Ok(found)
 }
 
-/// Every subject and style with a picture.
+/// Every subject and style of the base model with a picture.
 pub fn rows(emoji: &[Emoji]) -> Vec<Row> {
     let styles = |(subject, emoji): (usize, &Emoji)| {
-        let has = emoji.pictures.iter().map(Option::is_some).enumerate().filter(|(_, has)| *has);
+        let has = emoji.pictures[..BASE_STYLES].iter().map(Option::is_some).enumerate().filter(|(_, has)| *has);
         has.map(|(style, _)| (subject, style)).collect::<Vec<_>>()
     };
     emoji.iter().enumerate().flat_map(styles).collect()

@@ -49,7 +49,7 @@ impl Texts {
 }
 
 /// "a crab, flat style".
-fn caption(name: &str, style: Option<&str>) -> String {
+pub fn caption(name: &str, style: Option<&str>) -> String {
     let article = if name.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
     style.map_or_else(|| format!("{article} {name}"), |style| format!("{article} {name}, {style} style"))
 }

@@ -289,8 +289,8 @@ impl Base {
         let Self { steps, batch, rate, colours, unseen } = *self;
         let others = (1.0 - colours) / 3.0;
         let mut training = AveragedTraining::new(model, 0.01, 0.99, 1.0);
-        let described =
-            format!("{steps} steps of {batch} at {rate}, {colours} for a colour, without {} colours", unseen.len());
+        let mut described = format!("{steps} steps of {batch} at {rate}, {colours} for a colour");
+        unseen.iter().for_each(|(colour, _)| described += &format!(", without {colour}"));
         let state = folder.with_file_name("base-state.safetensors");
         if state.exists() {
             training.resume(&state, &described)?;

@@ -335,7 +335,11 @@ pub fn print(path: &Path, wanted: &str) -> Result<(), Failure> {
                 let of = |found: &&&Tuned| found.method == method && (found.share - share).abs() < 1e-9;
                 let values: Vec<f64> = all.iter().filter(of).filter_map(|found| figure(found)).collect();
                 let (mean, spread) = crate::judge::mean_and_spread(&values);
-                if values.is_empty() { "–".to_owned() } else { format!("{mean:.3} ± {spread:.3}") }
+                match values.len() {
+                    0 => "–".to_owned(),
+                    1 => format!("{mean:.3}"),
+                    _ => format!("{mean:.3} ± {spread:.3}"),
+                }
             };
             if let Some(whole) = [("untuned", 0.0), ("full", 1.0)].iter().find(|(name, _)| *name == method) {
                 println!(
