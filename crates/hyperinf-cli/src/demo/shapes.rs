@@ -278,3 +278,42 @@ impl Demo {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{CONTENT, Content, Row, WEIGHTS, answers, unpack};
+
+    fn content() -> Content {
+        serde_json::from_slice(&unpack("questions", CONTENT).expect("it is gzip")).expect("it is JSON")
+    }
+
+    #[test]
+    fn no_picture_is_there_twice_and_every_query_has_a_colour_of_the_rows() {
+        let content = content();
+        for (rows, count) in [(&content.train, 600), (&content.query, 96)] {
+            let pictures: BTreeSet<String> = rows.iter().map(|row| row.image["bytes"].to_string()).collect();
+            assert_eq!((rows.len(), pictures.len()), (count, count));
+        }
+        let colours = |rows: &[Row]| rows.iter().map(|row| row.answer.clone()).collect::<BTreeSet<_>>();
+        assert_eq!(colours(&content.train), colours(&content.query));
+        let first: Vec<&String> = content.query.iter().map(|row| &row.answer).take(content.new.len()).collect();
+        assert_eq!(first, content.new.iter().collect::<Vec<_>>(), "the sheet shows the first queries");
+    }
+
+    #[test]
+    fn as_many_answers_are_wrong_as_are_asked_for() {
+        let content = content();
+        let wrong = |noise| {
+            let answers = answers(&content, noise, 5);
+            content.train.iter().zip(answers).filter(|(row, answer)| row.answer != *answer).count()
+        };
+        assert_eq!((wrong(0.0), wrong(0.1), wrong(0.4)), (0, 60, 240));
+    }
+
+    #[test]
+    fn the_program_stays_small() {
+        assert!(CONTENT.len() + WEIGHTS.len() < 1_000_000, "{}", CONTENT.len() + WEIGHTS.len());
+    }
+}
