@@ -32,15 +32,10 @@ fn prompts_with_images_have_the_tokens_of_transformers() {
         let model = load_vision_language(&folder(name), &device).expect("a valid model").model;
         let mark = tokenizer.token(model.config().image_token).expect("it is in the vocabulary");
         for case in prompts(name) {
-            let message = |value: &Value| {
-                let value = serde_json::from_value(value.clone()).expect("it is JSON");
-                Message::with_images(&value).expect("it is a message").0
-            };
-            let messages: Vec<Message> = case["messages"].as_array().expect("a list").iter().map(message).collect();
             let grids: Vec<[usize; 2]> = serde_json::from_value(case["grids"].clone()).expect("pairs");
             let images: Vec<String> =
                 grids.iter().map(|[rows, columns]| model.config().image_text(&mark, *rows, *columns)).collect();
-            let conversation = Conversation::from(messages);
+            let conversation = conversation(&case["messages"]);
             let found = tokenizer.chat_with_images(&conversation, &mark, &images, Limit::Refuse(1000));
             let found = found.unwrap_or_else(|error| panic!("{name}: {error}")).sample;
             assert_eq!(json!(found.tokens), case["ids"], "{name}");
@@ -52,6 +47,81 @@ fn prompts_with_images_have_the_tokens_of_transformers() {
             }
         }
     }
+}
+
+/// Rows without their images, as the tokenizer alone takes them.
+fn conversation(messages: &Value) -> Conversation {
+    let message = |value: &Value| {
+        let value = serde_json::from_value(value.clone()).expect("it is JSON");
+        Message::with_images(&value).expect("it is a message").0
+    };
+    messages.as_array().expect("a list").iter().map(message).collect::<Vec<_>>().into()
+}
+
+/// A copy of the files of LLaVA without its chat template.
+fn untemplated(folder: &Path) {
+    std::fs::create_dir_all(folder).expect("a new folder");
+    for file in
+        ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"]
+    {
+        std::fs::copy(self::folder("llava").join(file), folder.join(file)).expect("a file of the fixture");
+    }
+}
+
+/// Changes settings of a JSON file, which need not be there.
+fn set(path: &Path, changes: &Value) {
+    let old = std::fs::read_to_string(path).unwrap_or_else(|_| "{}".to_owned());
+    let mut file: Value = serde_json::from_str(&old).expect("it is JSON");
+    for (name, value) in changes.as_object().expect("settings") {
+        file[name] = value.clone();
+    }
+    std::fs::write(path, file.to_string()).expect("it can be written");
+}
+
+#[test]
+fn processors_put_the_special_tokens_of_transformers_around_conversations() {
+    let text = std::fs::read_to_string(folder("llava").join("ends.json")).expect("a fixture");
+    let cases: Vec<Value> = serde_json::from_str(&text).expect("it is JSON");
+    let model = tempfile::tempdir().expect("a temporary folder");
+    let mut noticed = Vec::new();
+    for (number, case) in cases.iter().enumerate() {
+        let place = model.path().join(number.to_string());
+        untemplated(&place);
+        set(&place.join("tokenizer.json"), &json!({ "post_processor": case["post_processor"] }));
+        set(&place.join("tokenizer_config.json"), &json!({ "bos_token": "<|im_start|>" }));
+        for (file, content) in case["files"].as_object().expect("files") {
+            match content.as_str() {
+                Some(template) => std::fs::write(place.join(file), template).expect("it can be written"),
+                None => set(&place.join(file), content),
+            }
+        }
+        let mut tokenizer = TextTokenizer::read_of_processor(&place).expect("a valid tokenizer");
+        let alone = TextTokenizer::read(&place).expect("a valid tokenizer");
+        for (row, prompt) in prompts("llava").iter().enumerate() {
+            let conversation = conversation(&prompt["messages"]);
+            let images = vec!["<image>".repeat(16); prompt["grids"].as_array().map_or(0, Vec::len)];
+            let found = tokenizer.chat_with_images(&conversation, "<image>", &images, Limit::Refuse(1000));
+            let found = found.unwrap_or_else(|error| panic!("{number}: {error}")).sample;
+            assert_eq!(json!(found.tokens), case["ids"][row], "{number}: {:?}", case["files"]);
+            let special: Vec<u32> = found.tokens.iter().copied().filter(|&token| (1..=2).contains(&token)).collect();
+            let scored = found.tokens.iter().zip(&found.scored).filter(|(_, scored)| **scored);
+            assert!(scored.clone().count() > 0 && !scored.into_iter().any(|(token, _)| special.contains(token)));
+            // Transformers' tokenizers do not read the templates of processors alone.
+            if !case["text_ids"][row].is_null() && images.is_empty() {
+                let found = alone.chat(&conversation, Limit::Refuse(1000)).expect("a conversation").sample;
+                assert_eq!(json!(found.tokens), case["text_ids"][row], "{number}");
+            }
+        }
+        let before = tokenizer.notices().len();
+        tokenizer.notice_ends();
+        noticed.push(tokenizer.notices().len() > before);
+    }
+    let around = |at: usize| {
+        cases[at]["ids"][2][0] == 1 || cases[at]["ids"][2].as_array().and_then(|ids| ids.last()) == Some(&json!(2))
+    };
+    let writes = |at: usize| cases[at]["files"].to_string().contains("bos_token }}");
+    let expected: Vec<bool> = (0..cases.len()).map(|at| around(at) && (!writes(at) || at + 1 == cases.len())).collect();
+    assert_eq!(noticed, expected);
 }
 
 #[test]
@@ -231,12 +301,7 @@ fn llava_without_a_chat_template_has_the_prompt_of_its_paper() {
     let (_, device) = devices().remove(0);
     let temporary = tempfile::tempdir().expect("a temporary folder");
     let model = temporary.path().join("model");
-    std::fs::create_dir(&model).expect("a new folder");
-    for file in
-        ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"]
-    {
-        std::fs::copy(folder("llava").join(file), model.join(file)).expect("a file of the fixture");
-    }
+    untemplated(&model);
     let tokenizer = TextTokenizer::read(&model).expect("a valid tokenizer").or_llava_prompt("<image>");
     let tokenizer = tokenizer.expect("a valid template");
     assert_eq!(tokenizer.notices().len(), 1);
@@ -262,6 +327,22 @@ fn llava_without_a_chat_template_has_the_prompt_of_its_paper() {
     let scored: Vec<u32> = sample.tokens.iter().zip(&sample.scored).filter(|(_, s)| **s).map(|(t, _)| *t).collect();
     let scored = tokenizer.spell(&scored).expect("known tokens");
     assert_eq!(scored.split_whitespace().collect::<String>(), "Here.<|im_end|>Yes.<|im_end|>");
+
+    // BOS is there if the tokenizer puts it there, as in LLaVA's own program, and not for its name alone.
+    set(&model.join("tokenizer_config.json"), &json!({ "bos_token": "<|im_start|>" }));
+    let first = |post_processor: &Value| {
+        set(&model.join("tokenizer.json"), &json!({ "post_processor": post_processor }));
+        let tokenizer = TextTokenizer::read(&model).expect("valid").or_llava_prompt("<image>").expect("valid");
+        let found = tokenizer.chat_with_images(&whole, "<image>", &["<image>".to_owned()], Limit::Refuse(200));
+        let tokens = found.expect("a sample").sample.tokens;
+        tokens.iter().take_while(|&&token| token == 1).count()
+    };
+    let place = |id: &str| json!({ "Sequence": { "id": id, "type_id": 0 } });
+    let start = json!({ "SpecialToken": { "id": "<|im_start|>", "type_id": 0 } });
+    let known = json!({ "<|im_start|>": { "id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"] } });
+    let (single, pair) = (json!([start, place("A")]), json!([start, place("A"), place("B")]));
+    let bos = json!({ "type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": known });
+    assert_eq!((first(&Value::Null), first(&bos)), (0, 1));
 
     let rows = rows(&temporary, "llava");
     let run =

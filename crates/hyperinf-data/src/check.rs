@@ -1,3 +1,4 @@
+use std::borrow::Borrow;
 use std::path::PathBuf;
 
 use hyperinf_models::{Limit, TextTokenizer, TokenizeError, TokenizedSample};
@@ -104,7 +105,8 @@ impl Check {
     ///
     /// If a file cannot be read, or a row cannot be used and bad rows are not skipped.
     pub fn run(&self, observe: &mut dyn FnMut(Event)) -> Result<Checked, RunError> {
-        let files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
+        let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
+        files.read_images(&self.read, None)?;
         files.kind().check(self, &files, observe)
     }
 }
@@ -125,16 +127,20 @@ pub(crate) fn check<K: Kind>(
     let failed = RunError::of_rows(Set::Train, &check.data);
     let read = || Dataset::<K::Content>::read(Set::Train, &check.data, &check.read).map_err(failed);
     let data = unchanged(&check.data, read)?;
-    let tokenizer = files.tokenizer()?;
+    let reader = K::reader(files)?;
+    let tokenizer = reader.borrow();
+    for notice in tokenizer.notices() {
+        observe(Event::Notice(Notice::Tokenizer(notice.clone())));
+    }
     let length = check.length.max.or(files.note().map(|note| note.max_length)).unwrap_or(K::USUAL_LENGTH);
     let limit = if check.length.truncate { Limit::Cut(length) } else { Limit::Refuse(length) };
     let failed = RunError::data(&data);
     let (mut shown, mut tokens, mut scored) = (Vec::new(), 0, 0);
     let convert = |row: &Row<K::Content>| {
-        let TokenizedSample { sample, cut } = K::tokens(&tokenizer, &row.content, limit)?;
+        let TokenizedSample { sample, cut } = K::tokens(&reader, &row.content, limit)?;
         if shown.len() < check.rows {
             let label = row.content.label().map(str::to_owned);
-            let pieces = pieces(&tokenizer, &sample)?;
+            let pieces = pieces(tokenizer, &sample)?;
             shown.push(CheckedRow { row: row.row, line: row.line, label, tokens: sample.len(), cut, pieces });
         }
         tokens += sample.len();
@@ -146,7 +152,7 @@ pub(crate) fn check<K: Kind>(
         let (path, bad, total) = (data.path.clone(), data.bad.clone(), data.total);
         observe(Event::Notice(Notice::LeftOut { path, bad, total }));
     }
-    K::row_notices(&tokenizer, &data).into_iter().for_each(|notice| observe(Event::Notice(notice)));
+    K::row_notices(tokenizer, &data).into_iter().for_each(|notice| observe(Event::Notice(notice)));
     Ok(Checked { kind: K::NAME, shown, rows: rows.len(), tokens, scored })
 }
 

@@ -1,3 +1,5 @@
+use std::borrow::Borrow;
+
 use burn::tensor::Device;
 use hyperinf_gradients::Estimate;
 use hyperinf_models::{
@@ -33,6 +35,8 @@ pub trait Kind: Send + Sync + Sized + 'static {
     type Content: Content;
     /// Turns content into samples: a tokenizer, the labels of the classes, an image processor.
     type Processor;
+    /// What turns content into tokens without the model.
+    type Reader: Borrow<TextTokenizer>;
 
     /// The name in summaries.
     const NAME: &'static str;
@@ -126,13 +130,20 @@ pub trait Kind: Send + Sync + Sized + 'static {
         limit: Limit,
     ) -> Result<TokenizedSample<<Self::Model as SampleModel>::Sample>, Reason>;
 
+    /// Loads what is needed for [`tokens`](Self::tokens).
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be used.
+    fn reader(files: &ModelFiles) -> Result<Self::Reader, RunError>;
+
     /// The tokens of a row, and whether each is part of the loss; without the model.
     ///
     /// # Errors
     ///
     /// If the row makes no sample.
     fn tokens(
-        tokenizer: &TextTokenizer,
+        reader: &Self::Reader,
         content: &Self::Content,
         limit: Limit,
     ) -> Result<TokenizedSample<Vec<(u32, bool)>>, Reason>;

@@ -209,7 +209,9 @@ impl ModelFiles {
     ///
     /// If the file is missing or cannot be read.
     pub fn tokenizer(&self) -> Result<TextTokenizer, RunError> {
-        let read = |path: &Path| TextTokenizer::read(path).map_err(load_error("tokenizer of", path.display()));
+        let of_processor = self.architecture == ModelKind::VisionLanguage;
+        let read_any = if of_processor { TextTokenizer::read_of_processor } else { TextTokenizer::read };
+        let read = |path: &Path| read_any(path).map_err(load_error("tokenizer of", path.display()));
         let of_adapter = self.adapter.as_deref().filter(|folder| folder.join(TOKENIZER_FILES[0]).exists());
         let used = self.tokenizer.as_deref().or(of_adapter);
         // llama2.c keeps it in a file next to the model, whose name does not follow from the model's.
@@ -231,7 +233,7 @@ impl ModelFiles {
             }
         }
         // A model's own may be missing or unusable where the adapter brings one.
-        if let Some(other) = other.and_then(|other| TextTokenizer::read(other).ok()) {
+        if let Some(other) = other.and_then(|other| read_any(other).ok()) {
             tokenizer.compare(&other).map_err(|source| load_error("tokenizer of", used.display())(source.into()))?;
         }
         Ok(tokenizer)

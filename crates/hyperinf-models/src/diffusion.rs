@@ -38,7 +38,7 @@ pub use process::{NoiseProcess, Prediction};
 pub use sampler::{SamplerConfig, sample_images};
 pub use schedule::{BetaSchedule, NoiseSchedule};
 pub use task::{DiffusionBatch, DiffusionSample, PromptDropout, TextToImage};
-pub use text_encoder::TextEncoder;
+pub use text_encoder::{CaptionTokenizer, TextEncoder};
 pub use text_states::{TextState, TextStates};
 pub use unet::UNet;
 pub use unet_config::{UNetConfig, UNetLevel};

@@ -62,7 +62,7 @@ pub use hub::Hub;
 pub use llama2c::{llama2c_tokenizer, load_llama2c};
 pub use load::{
     ClassifierOptions, LoadReport, LoadedModel, ModelKind, load_causal_lm, load_classifier, load_encoder,
-    load_vision_language, model_kind,
+    load_vision_language, model_kind, vision_language_settings,
 };
 pub use open::{open_regular, read_regular};
 pub use own_head::OwnHead;
@@ -71,7 +71,7 @@ pub use peft::Adapter;
 pub use peft_config::{AdapterConfig, AdapterTask, TargetModules, TrainedTokens};
 pub use peft_settings::{ADAPTER_SETTINGS, AdapterSetting, Treatment};
 pub(crate) use pieces::QWEN2;
-pub use pipeline::{load_pipeline, save_pipeline_index};
+pub use pipeline::{load_caption_tokenizer, load_pipeline, save_pipeline_index};
 pub use unet::load_unet;
 pub use value_cache::ValueCache;
 pub use weights::{CheckpointNames, load_weights, weights};

@@ -67,19 +67,19 @@ pub use arch::{
     record,
 };
 pub use diffusion::{
-    Autoencoder, AutoencoderConfig, BetaSchedule, ClipText, ClipTextConfig, Denoiser, DiffusionBatch, DiffusionSample,
-    GenerateConfig, GenerateError, ImageCoder, NoisePairs, NoiseProcess, NoiseSchedule, NoiseSharing, Pipeline, PixArt,
-    PixArtConfig, Prediction, PromptDropout, SamplerConfig, TextEncoder, TextState, TextStates, TextToImage,
-    TimestepsAs, UNet, UNetConfig, UNetLevel, sample_images,
+    Autoencoder, AutoencoderConfig, BetaSchedule, CaptionTokenizer, ClipText, ClipTextConfig, Denoiser, DiffusionBatch,
+    DiffusionSample, GenerateConfig, GenerateError, ImageCoder, NoisePairs, NoiseProcess, NoiseSchedule, NoiseSharing,
+    Pipeline, PixArt, PixArtConfig, Prediction, PromptDropout, SamplerConfig, TextEncoder, TextState, TextStates,
+    TextToImage, TimestepsAs, UNet, UNetConfig, UNetLevel, sample_images,
 };
 pub use error::ModelError;
 pub use files::{
     ADAPTER_SETTINGS, Adapter, AdapterConfig, AdapterSetting, AdapterTask, CheckpointNames, ClassifierOptions,
     FeatureCache, FormatError, GgufVocabulary, Hub, LoadError, LoadReport, LoadedModel, ModelKind, OwnHead, Panicked,
     TargetModules, TrainedTokens, Treatment, ValueCache, gguf_tokenizer, guarded, llama2c_tokenizer, load_autoencoder,
-    load_causal_lm, load_classifier, load_clip_text, load_encoder, load_gguf, load_llama2c, load_pipeline, load_pixart,
-    load_unet, load_vision_language, load_weights, model_kind, open_regular, panics_are_errors, read_regular,
-    save_pipeline_index, save_pixart, weights,
+    load_caption_tokenizer, load_causal_lm, load_classifier, load_clip_text, load_encoder, load_gguf, load_llama2c,
+    load_pipeline, load_pixart, load_unet, load_vision_language, load_weights, model_kind, open_regular,
+    panics_are_errors, read_regular, save_pipeline_index, save_pixart, vision_language_settings, weights,
 };
 pub use image::{
     Crop, ImageProcessor, Picture, PictureError, PictureLimits, Pixels, Processed, Resampling, TargetSize, Tiling,

@@ -1,5 +1,6 @@
 //! `hyperinf check`: rows as a model gets them.
 
+use hyperinf_tests::fixtures;
 use serde_json::json;
 
 use crate::support::{Folder, hyperinf};
@@ -38,6 +39,43 @@ fn conversations_show_the_assistants_messages_and_unread_columns() {
     let [begin, end] = ["⟦", "⟧"].map(|mark| text.find(mark).expect("marks"));
     assert!(text.contains("are not read: `system`") && text.contains("column `tools`"), "{text}");
     assert!(text[begin..end].contains("Here.") && !text[begin..end].contains("Where"), "{text}");
+}
+
+#[test]
+fn llava_without_a_template_is_shown_with_its_own_prompt() {
+    let folder = Folder::new();
+    let llava = fixtures::path("vision/llava");
+    std::fs::create_dir(folder.file("model")).expect("a folder");
+    // No weights: the tokenizer is enough.
+    for file in ["config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(llava.join(file), folder.file("model").join(file)).expect("a copy");
+    }
+    std::fs::copy(llava.join("picture00.png"), folder.file("a.png")).expect("a copy");
+    folder.write_rows("rows.jsonl", &[json!({ "image": "a.png", "prompt": "Where is it?", "completion": "Here." })]);
+    let check = ["check", "--model", "model", "--data", "rows.jsonl"];
+    let text = succeed(&folder, &check);
+    assert!(text.contains("USER: <image>\nWhere is it? ASSISTANT:") && text.contains("LLaVA 1.5"), "{text}");
+    let [begin, end] = ["⟦", "⟧"].map(|mark| text.find(mark).expect("marks"));
+    assert!(text[begin..end].contains("Here.<|im_end|>") && !text[begin..end].contains("ASSISTANT"), "{text}");
+    // A template that writes no mark for the image.
+    let template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'][-1]['text'] }}{% endfor %}";
+    std::fs::write(folder.file("model/chat_template.jinja"), template).expect("it can be written");
+    let run = hyperinf(folder.path(), &check);
+    assert_eq!(run.code, Some(3), "{}", run.stderr);
+    assert!(run.stderr.contains("`<image>`"), "{}", run.stderr);
+}
+
+#[test]
+fn captions_of_stable_diffusion_are_shown_without_padding() {
+    let folder = Folder::new();
+    let picture = fixtures::path("vision/llava/picture00.png");
+    std::fs::copy(picture, folder.file("a.png")).expect("a copy");
+    folder.write_rows("rows.jsonl", &[json!({ "image": "a.png", "text": "A Fox" })]);
+    let model = fixtures::path("diffusion/stable").display().to_string();
+    let text = succeed(&folder, &["check", "--model", &model, "--data", "rows.jsonl"]);
+    assert!(text.contains("<|startoftext|>a fox <|endoftext|>\n"), "{text}");
+    let run = hyperinf(folder.path(), &["check", "--model", &model, "--tokenizer", &model, "--data", "rows.jsonl"]);
+    assert_eq!(run.code, Some(2), "{}", run.stderr);
 }
 
 #[test]

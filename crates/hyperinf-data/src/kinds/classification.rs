@@ -125,6 +125,7 @@ impl Kind for TextClassification {
     type Model = EncoderClassifier;
     type Content = LabelledText;
     type Processor = LabelledProcessor;
+    type Reader = TextTokenizer;
 
     const NAME: &'static str = "classification";
     const USUAL_LENGTH: usize = 512;
@@ -217,6 +218,10 @@ impl Kind for TextClassification {
         let found = tokenizer.classification(&content.text, content.pair.as_deref(), class, limit)?;
         known_tokens(&found.sample.tokens, model.encoder.config().vocabulary)?;
         Ok(found)
+    }
+
+    fn reader(files: &ModelFiles) -> Result<TextTokenizer, RunError> {
+        files.tokenizer()
     }
 
     fn tokens(

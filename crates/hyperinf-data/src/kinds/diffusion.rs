@@ -5,9 +5,9 @@ use burn::tensor::Device;
 use hyperinf_gradients::{Estimate, Tape, Task};
 use hyperinf_linalg::host;
 use hyperinf_models::{
-    Adapter, Denoiser, DiffusionSample, ImageCoder, Limit, LoadError, ModelError, ModelKind, Picture, PictureLimits,
-    Pipeline, PromptDropout, SampleModel, TextEncoder, TextState, TextToImage, TextTokenizer, TokenizedSample,
-    TrainConfig, ValueCache, load_pipeline,
+    Adapter, CaptionTokenizer, Denoiser, DiffusionSample, ImageCoder, Limit, LoadError, ModelError, ModelKind, Picture,
+    PictureLimits, Pipeline, PromptDropout, SampleModel, TextEncoder, TextState, TextToImage, TokenizedSample,
+    TrainConfig, ValueCache, load_caption_tokenizer, load_pipeline,
 };
 use serde_json::Value;
 use twox_hash::XxHash3_128;
@@ -77,11 +77,14 @@ impl DiffusionProcessor {
     }
 }
 
+fn refuse_tokenizer(files: &ModelFiles) -> Result<(), RunError> {
+    let reason = "captions are tokenised as the model's text encoder was trained";
+    let conflict = RunError::Conflict { first: Choice::Tokenizer, second: Choice::Diffusion, reason };
+    if files.has_own_tokenizer() { Err(conflict) } else { Ok(()) }
+}
+
 fn load(files: &ModelFiles, device: &Device) -> Result<Prepared<Diffusion>, RunError> {
-    if files.has_own_tokenizer() {
-        let reason = "captions are tokenised as the model's text encoder was trained";
-        return Err(RunError::Conflict { first: Choice::Tokenizer, second: Choice::Diffusion, reason });
-    }
+    refuse_tokenizer(files)?;
     let Pipeline { mut model, text, images } = load_pipeline(files.path(), device).map_err(files.of_model())?.model;
     files.diffusion.apply(&mut model)?;
     let cache = files.features.as_ref().map(|folder| ValueCache::open(folder, &files.model_fingerprint()));
@@ -101,6 +104,7 @@ impl Kind for Diffusion {
     type Model = TextToImage;
     type Content = Captioned;
     type Processor = DiffusionProcessor;
+    type Reader = CaptionTokenizer;
 
     const NAME: &'static str = "diffusion";
     const USUAL_LENGTH: usize = 512;
@@ -178,15 +182,19 @@ impl Kind for Diffusion {
         Ok(TokenizedSample { sample: DiffusionSample { shape, image, text }, cut })
     }
 
-    /// Images are not opened.
+    fn reader(files: &ModelFiles) -> Result<CaptionTokenizer, RunError> {
+        refuse_tokenizer(files)?;
+        load_caption_tokenizer(files.path()).map_err(files.of_model())
+    }
+
+    /// Images are not opened, and padding is left out.
     fn tokens(
-        tokenizer: &TextTokenizer,
+        tokenizer: &CaptionTokenizer,
         content: &Captioned,
         limit: Limit,
     ) -> Result<TokenizedSample<Vec<(u32, bool)>>, Reason> {
-        let found = tokenizer.classification(&content.caption, None, 0, limit)?;
-        let tokens = found.sample.tokens.into_iter().map(|token| (token, false)).collect();
-        Ok(TokenizedSample { sample: tokens, cut: found.cut })
+        let TokenizedSample { sample, cut } = tokenizer.tokens(&content.caption, limit)?;
+        Ok(TokenizedSample { sample: sample.into_iter().map(|token| (token, false)).collect(), cut })
     }
 
     fn predict(model: &TextToImage, samples: &[&DiffusionSample]) -> Result<Vec<Prediction>, RunError> {

@@ -180,6 +180,7 @@ impl Kind for LanguageModel {
     type Model = CausalLm;
     type Content = Passage;
     type Processor = TextTokenizer;
+    type Reader = TextTokenizer;
 
     const NAME: &'static str = "language-model";
     const USUAL_LENGTH: usize = 2048;
@@ -232,6 +233,10 @@ impl Kind for LanguageModel {
         Ok(found)
     }
 
+    fn reader(files: &ModelFiles) -> Result<TextTokenizer, RunError> {
+        files.tokenizer()
+    }
+
     fn tokens(
         tokenizer: &TextTokenizer,
         content: &Passage,
@@ -243,20 +248,7 @@ impl Kind for LanguageModel {
 
     fn row_notices(tokenizer: &TextTokenizer, data: &Dataset<Passage>) -> Vec<Notice> {
         let is_chat = data.rows.iter().any(|row| matches!(row.content, Passage::Conversation(_)));
-        let Some(variables) = tokenizer.chat_variables().filter(|_| is_chat) else {
-            return Vec::new();
-        };
-        let mut notices = Vec::new();
-        let read = |column: &&String| variables.contains(*column) || OF_CONVERSATIONS.contains(&column.as_str());
-        let columns: Vec<String> = data.columns.unread.iter().filter(read).cloned().collect();
-        if !columns.is_empty() {
-            notices.push(Notice::UnreadColumns { path: data.path.clone(), columns });
-        }
-        let idle = |role: &&Role| ["tools", "documents"].contains(&role.name) && !variables.contains(role.name);
-        for column in data.columns.roles.iter().filter(idle).filter_map(|role| role.column.clone()) {
-            notices.push(Notice::IdleColumn { path: data.path.clone(), column });
-        }
-        notices
+        if is_chat { of_conversations(tokenizer, data) } else { Vec::new() }
     }
 
     fn predict(model: &CausalLm, samples: &[&LmSample]) -> Result<Vec<Prediction>, RunError> {
@@ -284,6 +276,22 @@ impl Kind for LanguageModel {
             Estimate::Empirical | Estimate::Sampled { .. } | Estimate::GaussNewton { sketch: Some(_) } => Ok(()),
         }
     }
+}
+
+/// The columns that the chat template could read and does not get, or gets and does not read.
+pub(super) fn of_conversations<C: Content>(tokenizer: &TextTokenizer, data: &Dataset<C>) -> Vec<Notice> {
+    let variables = tokenizer.chat_variables().unwrap_or_default();
+    let mut notices = Vec::new();
+    let read = |column: &&String| variables.contains(*column) || OF_CONVERSATIONS.contains(&column.as_str());
+    let columns: Vec<String> = data.columns.unread.iter().filter(read).cloned().collect();
+    if !columns.is_empty() {
+        notices.push(Notice::UnreadColumns { path: data.path.clone(), columns });
+    }
+    let idle = |role: &&Role| ["tools", "documents"].contains(&role.name) && !variables.contains(role.name);
+    for column in data.columns.roles.iter().filter(idle).filter_map(|role| role.column.clone()) {
+        notices.push(Notice::IdleColumn { path: data.path.clone(), column });
+    }
+    notices
 }
 
 pub(super) fn of_tokens(sample: &LmSample, loss: f64) -> Prediction {

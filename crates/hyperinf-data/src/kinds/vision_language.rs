@@ -1,3 +1,4 @@
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use burn::tensor::Device;
@@ -5,8 +6,8 @@ use hyperinf_gradients::{Estimate, Tape, Task};
 use hyperinf_linalg::host;
 use hyperinf_models::{
     Adapter, ConnectorConfig, FeatureCache, ImageProcessor, Images, Limit, ModelKind, Picture, PictureLimits,
-    SampleModel, TextTokenizer, TokenizeError, TokenizedSample, TrainConfig, VisionLanguage as Model, VlmSample,
-    load_vision_language,
+    SampleModel, TextTokenizer, TokenizeError, TokenizedSample, TrainConfig, VisionLanguage as Model,
+    VisionLanguageConfig, VlmSample, load_vision_language, vision_language_settings,
 };
 use twox_hash::XxHash3_128;
 
@@ -38,20 +39,46 @@ pub struct VisionProcessor {
     pub features: Option<FeatureCache>,
 }
 
-impl VisionProcessor {
-    fn new(files: &ModelFiles, model: &Model) -> Result<Self, RunError> {
+/// Writes conversations, with a mark for each image.
+#[derive(Clone, Debug)]
+pub struct VisionReader {
+    tokenizer: TextTokenizer,
+    mark: String,
+}
+
+impl VisionReader {
+    fn new(files: &ModelFiles, config: &VisionLanguageConfig) -> Result<Self, RunError> {
         let mut tokenizer = files.tokenizer()?;
-        let mut images = ImageProcessor::load(files.path()).map_err(files.of_model())?;
-        if files.one_tile {
-            images.tiling.ok_or_else(|| RunError::NoTiles { model: files.name.clone() })?;
-            images = images.with_one_tile();
-        }
-        let token = model.config().image_token;
+        let token = config.image_token;
         let mark = tokenizer.token(token).ok_or(RunError::ImageToken { token, vocabulary: tokenizer.vocabulary() })?;
-        if matches!(model.config().connector, ConnectorConfig::Projector { .. }) {
+        if matches!(config.connector, ConnectorConfig::Projector { .. }) {
             tokenizer = tokenizer.or_llava_prompt(&mark).map_err(|error| files.of_model()(error.into()))?;
         }
+        tokenizer.notice_ends();
+        Ok(Self { tokenizer, mark })
+    }
+}
+
+impl Borrow<TextTokenizer> for VisionReader {
+    fn borrow(&self) -> &TextTokenizer {
+        &self.tokenizer
+    }
+}
+
+impl VisionProcessor {
+    fn new(files: &ModelFiles, model: &Model) -> Result<Self, RunError> {
+        let VisionReader { tokenizer, mark } = VisionReader::new(files, model.config())?;
+        let images = image_processor(files)?;
         Ok(Self { tokenizer, images, mark, one_tile: files.one_tile, features: features(files, model)? })
+    }
+}
+
+fn image_processor(files: &ModelFiles) -> Result<ImageProcessor, RunError> {
+    let images = ImageProcessor::load(files.path()).map_err(files.of_model())?;
+    match (files.one_tile, images.tiling) {
+        (true, None) => Err(RunError::NoTiles { model: files.name.clone() }),
+        (true, Some(_)) => Ok(images.with_one_tile()),
+        (false, _) => Ok(images),
     }
 }
 
@@ -133,6 +160,7 @@ impl Kind for VisionLanguage {
     type Model = Model;
     type Content = Illustrated;
     type Processor = VisionProcessor;
+    type Reader = VisionReader;
 
     const NAME: &'static str = "vision-language";
     const USUAL_LENGTH: usize = 2048;
@@ -197,14 +225,28 @@ impl Kind for VisionLanguage {
         Ok(TokenizedSample { sample, cut: found.cut })
     }
 
+    fn reader(files: &ModelFiles) -> Result<VisionReader, RunError> {
+        if files.one_tile {
+            image_processor(files)?;
+        }
+        let config = vision_language_settings(files.path()).map_err(files.of_model())?;
+        VisionReader::new(files, &config)
+    }
+
     /// Images are not opened: a mark stands for each.
     fn tokens(
-        tokenizer: &TextTokenizer,
+        VisionReader { tokenizer, mark }: &VisionReader,
         content: &Illustrated,
         limit: Limit,
     ) -> Result<TokenizedSample<Vec<(u32, bool)>>, Reason> {
-        let TokenizedSample { sample, cut } = tokenizer.chat(&content.conversation, limit)?;
+        let images = vec![mark.clone(); content.images.len()];
+        let TokenizedSample { sample, cut } =
+            tokenizer.chat_with_images(&content.conversation, mark, &images, limit)?;
         Ok(TokenizedSample { sample: sample.tokens.into_iter().zip(sample.scored).collect(), cut })
+    }
+
+    fn row_notices(tokenizer: &TextTokenizer, data: &Dataset<Illustrated>) -> Vec<Notice> {
+        language_model::of_conversations(tokenizer, data)
     }
 
     fn predict(model: &Model, samples: &[&VlmSample]) -> Result<Vec<Prediction>, RunError> {

@@ -1,3 +1,5 @@
+use std::borrow::Borrow;
+
 use hyperinf_gradients::Tape;
 
 use super::text_states::TextState;
@@ -24,6 +26,49 @@ pub enum TextEncoder {
         /// Its tokenizer.
         tokenizer: ClipTokenizer,
     },
+}
+
+/// The tokenizer of a [`TextEncoder`] alone.
+// There is one of it.
+#[allow(clippy::large_enum_variant)]
+#[derive(Clone, Debug)]
+pub enum CaptionTokenizer {
+    /// That of BERT and its relatives.
+    Bert(TextTokenizer),
+    /// That of CLIP.
+    Clip(ClipTokenizer),
+}
+
+impl CaptionTokenizer {
+    /// The tokens of a caption, with special tokens but without padding. The encoder's limit may be smaller.
+    ///
+    /// # Errors
+    ///
+    /// As [`TextEncoder::tokens`].
+    pub fn tokens(&self, caption: &str, limit: Limit) -> Result<TokenizedSample<Vec<u32>>, TokenizeError> {
+        match self {
+            Self::Bert(tokenizer) => bert_tokens(tokenizer, caption, limit),
+            Self::Clip(tokenizer) => tokenizer.unpadded(caption, limit),
+        }
+    }
+}
+
+impl Borrow<TextTokenizer> for CaptionTokenizer {
+    fn borrow(&self) -> &TextTokenizer {
+        match self {
+            Self::Bert(tokenizer) => tokenizer,
+            Self::Clip(tokenizer) => tokenizer.words(),
+        }
+    }
+}
+
+fn bert_tokens(
+    tokenizer: &TextTokenizer,
+    caption: &str,
+    limit: Limit,
+) -> Result<TokenizedSample<Vec<u32>>, TokenizeError> {
+    let found = tokenizer.classification(caption, None, 0, limit)?;
+    Ok(TokenizedSample { sample: found.sample.tokens, cut: found.cut })
 }
 
 impl TextEncoder {
@@ -55,10 +100,7 @@ impl TextEncoder {
             Limit::Cut(tokens) => Limit::Cut(tokens.min(self.positions())),
         };
         match self {
-            Self::Bert { tokenizer, .. } => {
-                let found = tokenizer.classification(caption, None, 0, limit)?;
-                Ok(TokenizedSample { sample: found.sample.tokens, cut: found.cut })
-            }
+            Self::Bert { tokenizer, .. } => bert_tokens(tokenizer, caption, limit),
             Self::Clip { tokenizer, .. } => tokenizer.prompt(caption, limit),
         }
     }

@@ -113,6 +113,10 @@ impl ClipTokenizer {
                 "continuing_subword_prefix": "", "end_of_word_suffix": "</w>", "fuse_unk": false,
                 "byte_fallback": false, "ignore_merges": false,
             },
+            "decoder": {"type": "Sequence", "decoders": [
+                {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+                {"type": "Replace", "pattern": {"String": "</w>"}, "content": " "},
+            ]},
         });
         let whole = whole.as_object().cloned().unwrap_or_default();
         tokenizer_limits::check(&path, &whole)?;

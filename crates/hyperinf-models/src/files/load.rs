@@ -20,7 +20,7 @@ use super::tensors::{IgnoredTensors, check, fill, pull};
 use super::vision_language_config::{VisionFamily, text_fields, vision_language_config};
 use crate::{
     CausalLm, Encoder, EncoderClassifier, EncoderFamily, HeadKind, LmHead, LoadError, RecordedLayers, VisionLanguage,
-    load_gguf, load_llama2c,
+    VisionLanguageConfig, load_gguf, load_llama2c,
 };
 
 /// A model with a report of its loading.
@@ -241,11 +241,7 @@ pub fn load_causal_lm(path: &Path, device: &Device) -> Result<LoadedModel<Causal
 ///
 /// As [`load_classifier`].
 pub fn load_vision_language(folder: &Path, device: &Device) -> Result<LoadedModel<VisionLanguage>, LoadError> {
-    let fields = settings(folder)?;
-    let Family::Vision(family) = family(folder, &fields)? else {
-        let (found, wanted) = (fields.text("model_type")?.unwrap_or_default(), "vision-language models are");
-        return Err(LoadError::ModelType { path: folder.to_owned(), found, wanted, known: VISION });
-    };
+    let (fields, family) = vision_family(folder)?;
     let mut shards = Shards::of_folder(folder)?;
     let has_head = shards.names().any(|name| name.ends_with("lm_head.weight"));
     let config = vision_language_config(&fields, family, has_head)?;
@@ -265,6 +261,26 @@ pub fn load_vision_language(folder: &Path, device: &Device) -> Result<LoadedMode
         VisionLanguage::from_weights(config, device, weights)
     })?;
     Ok(LoadedModel { model, report })
+}
+
+/// The settings of a vision-language model, without a look at its weights: whether its output layer is tied may not be
+/// known then, and counts as true.
+///
+/// # Errors
+///
+/// If there are none, or a setting is not supported.
+pub fn vision_language_settings(folder: &Path) -> Result<VisionLanguageConfig, LoadError> {
+    let (fields, family) = vision_family(folder)?;
+    vision_language_config(&fields, family, false)
+}
+
+fn vision_family(folder: &Path) -> Result<(Fields, VisionFamily), LoadError> {
+    let fields = settings(folder)?;
+    let Family::Vision(family) = family(folder, &fields)? else {
+        let (found, wanted) = (fields.text("model_type")?.unwrap_or_default(), "vision-language models are");
+        return Err(LoadError::ModelType { path: folder.to_owned(), found, wanted, known: VISION });
+    };
+    Ok((fields, family))
 }
 
 pub(crate) fn is_gguf(path: &Path) -> bool {

@@ -14,7 +14,8 @@ use super::scheduler::{self, noise_process, scheduler_class, scheduler_config};
 use super::unet::load_unet;
 use super::whole::write_whole;
 use crate::{
-    ClipTokenizer, Denoiser, ImageCoder, LoadError, NoiseProcess, Pipeline, TextEncoder, TextToImage, TextTokenizer,
+    CaptionTokenizer, ClipTokenizer, Denoiser, ImageCoder, LoadError, NoiseProcess, Pipeline, TextEncoder, TextToImage,
+    TextTokenizer,
 };
 
 /// The file that makes a folder a pipeline.
@@ -65,8 +66,7 @@ pub fn load_pipeline(folder: &Path, device: &Device) -> Result<LoadedModel<Pipel
         return Err(fields.absent("text_encoder"));
     }
     let (encoder, tokenizer) = (folder.join("text_encoder"), tokenizer_folder(folder));
-    let clip = fields.get("text_encoder").is_some_and(|part| part[1] == CLIP);
-    let text = if clip {
+    let text = if is_clip(&fields) {
         let encoder = taken(load_clip_text(&encoder, device)?, &mut report);
         TextEncoder::Clip { encoder, tokenizer: ClipTokenizer::read(&tokenizer)? }
     } else {
@@ -96,6 +96,26 @@ pub fn load_pipeline(folder: &Path, device: &Device) -> Result<LoadedModel<Pipel
         return Err(fields.refuse("vae", &json!(format!("none, for {channels} channels")), expected));
     };
     Ok(LoadedModel { model: Pipeline { model: TextToImage::new(denoiser, process), text, images }, report })
+}
+
+/// The tokenizer of a pipeline's captions, without its models.
+///
+/// # Errors
+///
+/// As [`load_pipeline`].
+pub fn load_caption_tokenizer(folder: &Path) -> Result<CaptionTokenizer, LoadError> {
+    let fields = Fields::read(&folder.join(INDEX))?;
+    parts(&fields)?;
+    let place = tokenizer_folder(folder);
+    Ok(if is_clip(&fields) {
+        CaptionTokenizer::Clip(ClipTokenizer::read(&place)?)
+    } else {
+        CaptionTokenizer::Bert(TextTokenizer::read(&place)?)
+    })
+}
+
+fn is_clip(fields: &Fields) -> bool {
+    fields.get("text_encoder").is_some_and(|part| part[1] == CLIP)
 }
 
 /// Where a pipeline's tokenizer is.

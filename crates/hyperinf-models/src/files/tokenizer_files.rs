@@ -20,6 +20,7 @@ use crate::{
     gguf_tokenizer, llama2c_tokenizer,
 };
 
+type FindTemplate = fn(&Path, &Fields) -> Result<Option<ChatSource>, LoadError>;
 pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl TextTokenizer {
@@ -66,10 +67,20 @@ impl TextTokenizer {
             let tokenizer = guarded(|| llama2c_tokenizer(path)).map_err(|error| failed(Box::new(error)))??;
             return Ok(Self::new(tokenizer, settings)?);
         }
-        Self::of_folder(path)
+        Self::of_folder(path, chat_template)
     }
 
-    fn of_folder(folder: &Path) -> Result<Self, LoadError> {
+    /// [`read`](Self::read) of a folder, with the chat template of transformers' processor: that of
+    /// `processor_config.json`, `chat_template.json` or `chat_template.jinja`, else the tokenizer's.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn read_of_processor(folder: &Path) -> Result<Self, LoadError> {
+        Self::of_folder(folder, processor_template)
+    }
+
+    fn of_folder(folder: &Path, template: FindTemplate) -> Result<Self, LoadError> {
         let path = folder.join("tokenizer.json");
         let alone = !path.exists();
         let outside = Outside::read(folder)?;
@@ -124,7 +135,7 @@ impl TextTokenizer {
             special,
             add_bos: None,
             no_segments: !segments,
-            chat_template: chat_template(folder, config)?,
+            chat_template: template(folder, config)?,
             named: Some(added.named.into_iter().collect()),
             file: Some(path),
             notices,
@@ -243,6 +254,9 @@ fn ignored(
     Ok(())
 }
 
+/// The file of a template alone.
+const ALONE: &str = "chat_template.jinja";
+
 /// The id of a special token; of several, the first.
 fn token_number(value: &Value) -> Option<u32> {
     let value = value.as_array().map_or(Some(value), |several| several.first())?;
@@ -251,20 +265,8 @@ fn token_number(value: &Value) -> Option<u32> {
 
 /// The chat templates, as transformers finds them: files, or else the settings.
 fn chat_template(folder: &Path, config: &Fields) -> Result<Option<ChatSource>, LoadError> {
-    let source = |file: &str, default: Option<String>, tool_use| {
-        default.map(|default| ChatSource { file: file.to_owned(), default, tool_use })
-    };
-    let read = |name: &str| {
-        let path = folder.join(name);
-        if !path.exists() {
-            return Ok(None);
-        }
-        read_regular(&path)
-            .and_then(|bytes| String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)))
-            .map(Some)
-            .map_err(|source| LoadError::File { path, source })
-    };
-    let (file, folder_of_more) = ("chat_template.jinja", "additional_chat_templates");
+    let read = |name: &str| read_text(&folder.join(name));
+    let (file, folder_of_more) = (ALONE, "additional_chat_templates");
     let more = |name: &str| read(&format!("{folder_of_more}/{name}.jinja"));
     let (alone, default, tool_use) = (read(file)?, more("default")?, more("tool_use")?);
     match (alone, default, tool_use) {
@@ -273,18 +275,55 @@ fn chat_template(folder: &Path, config: &Fields) -> Result<Option<ChatSource>, L
         (_, default, tool_use) => return Ok(source(&format!("{folder_of_more}/default.jinja"), default, tool_use)),
     }
     let Some(value) = config.get("chat_template") else {
-        let file = "chat_template.json";
-        let path = folder.join(file);
-        let value: Value = if path.exists() { read_json(&path)? } else { Value::Null };
-        return Ok(source(file, text(value.get("chat_template")), None));
+        return in_json(folder, "chat_template.json");
     };
-    // Several templates have names; the one for conversations is `default`.
-    let named = |name: &str| match value {
+    Ok(source("tokenizer_config.json", default_of(value), named(value, "tool_use")))
+}
+
+/// The chat template of a processor. Conversations with tools have no other.
+fn processor_template(folder: &Path, config: &Fields) -> Result<Option<ChatSource>, LoadError> {
+    for file in ["processor_config.json", "chat_template.json"] {
+        if let Some(found) = in_json(folder, file)? {
+            return Ok(Some(found));
+        }
+    }
+    match read_text(&folder.join(ALONE))? {
+        Some(template) => Ok(source(ALONE, Some(template), None)),
+        None => chat_template(folder, config),
+    }
+}
+
+fn source(file: &str, default: Option<String>, tool_use: Option<String>) -> Option<ChatSource> {
+    default.map(|default| ChatSource { file: file.to_owned(), default, tool_use })
+}
+
+/// The template in a file of settings, if there is such a file.
+fn in_json(folder: &Path, file: &str) -> Result<Option<ChatSource>, LoadError> {
+    let path = folder.join(file);
+    let value: Value = if path.exists() { read_json(&path)? } else { Value::Null };
+    Ok(source(file, value.get("chat_template").and_then(default_of), None))
+}
+
+/// Of several templates, which have names, the one for conversations.
+fn default_of(value: &Value) -> Option<String> {
+    text(Some(value)).or_else(|| named(value, "default"))
+}
+
+fn named(value: &Value, name: &str) -> Option<String> {
+    match value {
         Value::Array(list) => text(list.iter().find(|entry| entry["name"] == name)?.get("template")),
         value => text(value.get(name)),
-    };
-    let default = text(Some(value)).or_else(|| named("default"));
-    Ok(source("tokenizer_config.json", default, named("tool_use")))
+    }
+}
+
+fn read_text(path: &Path) -> Result<Option<String>, LoadError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    read_regular(path)
+        .and_then(|bytes| String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)))
+        .map(Some)
+        .map_err(|source| LoadError::File { path: path.to_owned(), source })
 }
 
 fn text(value: Option<&Value>) -> Option<String> {

@@ -20,6 +20,11 @@ impl ClipTokenizer {
         self.length
     }
 
+    /// Its words' tokenizer, which spells tokens.
+    pub fn words(&self) -> &TextTokenizer {
+        &self.tokenizer
+    }
+
     /// The tokens of a prompt, which may be empty: its first token, its words, the last token, padding.
     ///
     /// A smaller limit than [`length`](Self::length) leaves fewer words; the padding stays.
@@ -28,6 +33,17 @@ impl ClipTokenizer {
     ///
     /// If there are more words than fit and none may be cut, or the tokenizer fails.
     pub fn prompt(&self, text: &str, limit: Limit) -> Result<TokenizedSample<Vec<u32>>, TokenizeError> {
+        let TokenizedSample { sample: mut tokens, cut } = self.unpadded(text, limit)?;
+        tokens.resize(self.length.max(tokens.len()), self.padding);
+        Ok(TokenizedSample { sample: tokens, cut })
+    }
+
+    /// [`prompt`](Self::prompt) without padding.
+    ///
+    /// # Errors
+    ///
+    /// As [`prompt`](Self::prompt).
+    pub fn unpadded(&self, text: &str, limit: Limit) -> Result<TokenizedSample<Vec<u32>>, TokenizeError> {
         let words = self.tokenizer.tokens(text)?;
         let most = limit.tokens().min(self.length);
         let room = most.checked_sub(2).ok_or(TokenizeError::NoRoom { special: 2, limit: most })?;
@@ -38,7 +54,6 @@ impl ClipTokenizer {
         let mut tokens = vec![self.start];
         tokens.extend(words.iter().take(room));
         tokens.push(self.end);
-        tokens.resize(self.length.max(tokens.len()), self.padding);
         Ok(TokenizedSample { sample: tokens, cut })
     }
 }

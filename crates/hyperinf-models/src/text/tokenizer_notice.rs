@@ -41,6 +41,13 @@ pub enum TokenizerNotice {
     },
     /// There is no chat template, and rows are written as LLaVA 1.5 writes them.
     LlavaPrompt,
+    /// Special tokens stand around the text of a chat template, as transformers' processors put them.
+    Ends {
+        /// Those before it.
+        before: String,
+        /// Those after it.
+        after: String,
+    },
     /// One of two tokenizers was used, and they differ.
     Chosen {
         /// The one used.
@@ -80,6 +87,16 @@ impl fmt::Display for TokenizerNotice {
             ),
             Self::LlavaPrompt => {
                 f.write_str("the tokenizer has no chat template: rows become `USER: … ASSISTANT: …`, as of LLaVA 1.5")
+            }
+            Self::Ends { before, after } => {
+                let ends = [("begin", before), ("end", after)].into_iter().filter(|(_, tokens)| !tokens.is_empty());
+                let ends: Vec<String> = ends.map(|(verb, tokens)| format!("{verb} with `{tokens}`")).collect();
+                write!(
+                    f,
+                    "the chat template writes no BOS: rows {}, as transformers' processors tokenise them (TRL trains \
+                     without)",
+                    ends.join(" and ")
+                )
             }
             Self::Chosen { used, other, tokens, template } => {
                 let what = match (tokens, template) {
