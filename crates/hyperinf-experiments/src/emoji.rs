@@ -4,6 +4,7 @@
 //! losses in `log.jsonl`, and the model with averaged weights as a folder of diffusers, which all commands of the program
 //! take.
 
+pub mod found;
 pub mod influence;
 mod looks;
 mod pictures;

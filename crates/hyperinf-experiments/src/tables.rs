@@ -75,7 +75,7 @@ pub fn print(out: &Path) -> Result<(), Failure> {
         );
     }
     cleaning::print(out)?;
-    emoji::influence::print(&out.join(emoji::influence::FILE))?;
+    emoji::found::print(&out.join(emoji::found::FILE))?;
     emoji::retrained::print(&out.join(emoji::retrained::FILE))?;
     vision::selection::print(&out.join(vision::easy_vqa::FILE), "colour rows")?;
     vision::selection::print(&out.join(vision::photos::FILE), "right labels")?;

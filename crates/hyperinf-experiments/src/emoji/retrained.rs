@@ -7,7 +7,8 @@ use std::time::Instant;
 use hyperinf::eval::{Bank, Interval, LdsConfig, LdsTruth, Retrain, TruthError, random_subsets};
 use serde::{Deserialize, Serialize};
 
-use super::influence::{Setting, Unit, scores_file};
+use super::found::{Scored, Setting, scores_file};
+use super::influence::Unit;
 use super::rows;
 use crate::{Failure, results};
 
@@ -82,7 +83,7 @@ pub fn run(unit: &Unit<'_>, subsets: usize) -> Result<(), Failure> {
             continue;
         }
         let scores = fs::read(unit.folder.join(scores_file(shared_noise, stacked)))?;
-        let scores: Vec<(String, Vec<Vec<f64>>, f64)> = serde_json::from_slice(&scores)?;
+        let scores: Vec<Scored> = serde_json::from_slice(&scores)?;
         for (method, rows, _) in scores {
             let Interval { mean, low, high } = truth.lds(&rows[..queries])?.mean;
             println!("{} {method}: LDS {mean:.3}, {}", scores_file(shared_noise, stacked), between(low, high));
