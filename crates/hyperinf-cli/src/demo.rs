@@ -1,11 +1,12 @@
-//! `hyperinf demo`: every method searches real e-mails for flipped labels.
+//! `hyperinf demo`: every method searches real e-mails for flipped labels; with pictures, a sheet of what taught a model.
 
 mod compare;
 mod data;
 mod model;
 mod report;
+mod shapes;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::tensor::Device;
@@ -52,6 +53,9 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), CliError> {
         return Err(Usage::Noise { value: args.noise }.into());
     }
     let (device_name, device) = open_device(&args.device)?;
+    if args.images {
+        return shapes::run(args, device_name, &device);
+    }
     let files = Files::new(args)?;
     let data = data::load()?;
     let flipped = flipped_labels(data.train.len(), args.noise, args.seed);
@@ -103,6 +107,12 @@ impl Files {
         let [parquet, csv, summary] = names.map(|name| folder.join(name));
         Ok(Self { folder, _locked: locked, parquet, csv, summary })
     }
+}
+
+/// A file of an earlier run of the demo of the other kind.
+fn stale(out: &Path, name: &str) -> Vec<PathBuf> {
+    let path = out.join(name);
+    if out.join("summary.json").is_file() && path.is_file() { vec![path] } else { Vec::new() }
 }
 
 /// The fine-tuned model, its training samples with flipped labels, the validation samples, and the seconds of tuning.

@@ -19,6 +19,8 @@ pub struct Contact {
 /// A row as people see it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShownRow {
+    /// Its place among the training rows or the queries; `None` for the mean of all.
+    pub place: Option<usize>,
     /// Its first picture, with edges of at most [`ShownRow::EDGE`].
     pub picture: Option<Picture>,
     /// Its text.
@@ -39,7 +41,7 @@ impl ShownRow {
         };
         let picture = row.content.images.first().map(|image| image.picture(&PictureLimits::default()));
         let picture = picture.transpose().map_err(failed)?.map(|picture| shrunk(&picture));
-        Ok(Self { picture, text: row.content.text.clone(), score })
+        Ok(Self { place: Some(position), picture, text: row.content.text.clone(), score })
     }
 }
 
@@ -65,7 +67,7 @@ impl Influence {
             QueryMode::Each => ShownRow::new(&self.query, query, None)?,
             QueryMode::Mean => {
                 let text = format!("the mean of {} queries", self.query.data.rows.len());
-                ShownRow { picture: None, text, score: None }
+                ShownRow { place: None, picture: None, text, score: None }
             }
         };
         let lowest = order.iter().rev().take_while(|&&sample| scores[sample] < 0.0);

@@ -109,6 +109,20 @@ pub enum DataError {
     /// A Parquet schema that claims more columns than it has.
     #[error("it is damaged: its schema claims more columns than it has")]
     SchemaClaims,
+    /// The header of a page of a Parquet file cannot be read.
+    #[error(
+        "it is damaged: the header of a page of column `{column}` in row group {row_group} cannot be read, after {values} of {claimed} values"
+    )]
+    PageHeader {
+        /// The row group, from 0.
+        row_group: usize,
+        /// The column.
+        column: String,
+        /// The values of the pages before it.
+        values: u64,
+        /// The values that the column claims.
+        claimed: u64,
+    },
     /// The rows of a Parquet file and those of its row groups.
     #[error("it is damaged: it claims {claimed} rows, and its row groups {}", .groups.map_or("more than can be counted, or fewer than none".into(), |rows| rows.to_string()))]
     FileRows {

@@ -10,7 +10,7 @@ use ::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, Pa
 use ::parquet::arrow::{ArrowWriter, ProjectionMask};
 use ::parquet::basic::Compression;
 use ::parquet::errors::ParquetError;
-use ::parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
+use ::parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 use ::parquet::file::properties::WriterProperties;
 use arrow_array::{BooleanArray, RecordBatch};
 use arrow_schema::{Schema, SchemaRef};
@@ -21,6 +21,7 @@ use hyperinf_models::{Json, Panicked};
 
 use crate::table::{RawRow, Visit};
 use crate::{DataError, SubsetError};
+use footer::Page;
 use values::{Budget, VALUE, readable, values, viewed, with_bytes};
 
 /// The metadata key of Arrow's own schema, which Arrow's writer adds itself.
@@ -85,10 +86,9 @@ impl Source {
         for (number, group) in self.metadata.metadata().row_groups().iter().enumerate() {
             budget.row_group = number;
             for (_, column) in group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf)) {
-                let (start, length) = range(column).unwrap_or_default();
                 let gzip = matches!(column.compression(), Compression::GZIP(_));
                 let mut unpacked: u64 = 0;
-                for page in footer::pages(&self.contents, start, length) {
+                for page in pages(&self.contents, (number, group), column)? {
                     // The library believes what a page claims, and unpacks gzip until it ends.
                     let found = if gzip { inflated(page.packed, self.limit) } else { 0 };
                     let values = page.values.saturating_mul(VALUE);
@@ -142,11 +142,12 @@ pub(crate) fn write_rows(contents: &Bytes, kept: &BTreeSet<usize>, to: &mut File
     let pairs = pairs.map(|pairs| pairs.into_iter().filter(|pair| pair.key != ARROW_SCHEMA).collect());
     let mut properties = WriterProperties::builder().set_key_value_metadata(pairs);
     let mut longest = 1;
-    for column in builder.metadata().row_groups().iter().flat_map(|group| group.columns()) {
-        properties = properties.set_column_compression(column.column_path().clone(), column.compression());
-        let (start, length) = range(column).unwrap_or_default();
-        let dictionaries = footer::pages(contents, start, length).filter(|page| page.dictionary);
-        longest = dictionaries.map(|page| page.unpacked).fold(longest, u64::max);
+    for group in builder.metadata().row_groups().iter().enumerate() {
+        for column in group.1.columns() {
+            properties = properties.set_column_compression(column.column_path().clone(), column.compression());
+            let dictionaries = pages(contents, group, column)?.into_iter().filter(|page| page.dictionary);
+            longest = dictionaries.map(|page| page.unpacked).fold(longest, u64::max);
+        }
     }
     let rows = usize::try_from(COPIED / longest).unwrap_or(BATCH).clamp(1, BATCH);
     let schema = builder.schema().clone();
@@ -163,6 +164,31 @@ pub(crate) fn write_rows(contents: &Bytes, kept: &BTreeSet<usize>, to: &mut File
     }
     writer.close().map_err(SubsetError::Parquet)?;
     Ok(())
+}
+
+/// The pages of a column; one whose header cannot be read is an error where the library would look at it.
+fn pages<'a>(
+    contents: &'a [u8],
+    (row_group, group): (usize, &RowGroupMetaData),
+    column: &ColumnChunkMetaData,
+) -> Result<Vec<Page<'a>>, DataError> {
+    let (start, length) = range(column).unwrap_or_default();
+    let (mut found, mut values): (Vec<Page<'a>>, u64) = (Vec::new(), 0);
+    let claimed = u64::try_from(column.num_values().max(group.num_rows())).unwrap_or(0);
+    for page in footer::pages(contents, start, length) {
+        match page {
+            Ok(page) => {
+                values = values.saturating_add(if page.dictionary { 0 } else { page.values });
+                found.push(page);
+            }
+            Err(footer::BadHeader) if values < claimed => {
+                let column = column.column_path().string();
+                return Err(DataError::PageHeader { row_group, column, values, claimed });
+            }
+            Err(footer::BadHeader) => break,
+        }
+    }
+    Ok(found)
 }
 
 /// The metadata of a file, after a look at its footer that the Parquet library would not survive.

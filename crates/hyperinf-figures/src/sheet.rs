@@ -115,7 +115,12 @@ fn cell(area: &Area<'_>, picture: &Thumbnail<'_>, (x, y): (i32, i32), colour: &R
 /// A score with its sign.
 fn signed(score: f64) -> String {
     let plain = score == 0.0 || (1e-3..1e5).contains(&score.abs());
-    if plain { format!("{score:+.4}") } else { format!("{score:+.2e}") }
+    let decimals = match score.abs() {
+        size if size < 10.0 => 4,
+        size if size < 1000.0 => 1,
+        _ => 0,
+    };
+    if plain { format!("{score:+.decimals$}") } else { format!("{score:+.2e}") }
 }
 
 /// The picture in the size of a cell: each pixel is the mean of those that it covers.

@@ -102,6 +102,7 @@ Examples:
 pub(super) const DEMO: &str = "\
 Examples:
   hyperinf demo
+  hyperinf demo --images
   hyperinf demo --noise 0.1 --seed 1 --out demo";
 
 pub(super) const SCORE_USAGE: &str = "\

@@ -50,6 +50,9 @@ pub(crate) enum DataError {
     /// The mails are not the expected JSON.
     #[error("the embedded mails cannot be read")]
     Mails(#[source] serde_json::Error),
+    /// The questions about shapes are not the expected JSON.
+    #[error("the embedded questions cannot be read")]
+    Shapes(#[source] serde_json::Error),
     /// The tokenizer is not the expected JSON, or fails on a text.
     #[error("the embedded tokenizer fails")]
     Tokenizer(#[source] tokenizers::Error),
@@ -121,7 +124,7 @@ impl DemoData {
     }
 }
 
-fn unpack(file: &'static str, packed: &[u8]) -> Result<Vec<u8>, DataError> {
+pub(super) fn unpack(file: &'static str, packed: &[u8]) -> Result<Vec<u8>, DataError> {
     let mut content = Vec::new();
     GzDecoder::new(packed).read_to_end(&mut content).map_err(|source| DataError::Unpack { file, source })?;
     Ok(content)

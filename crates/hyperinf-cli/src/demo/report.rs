@@ -112,7 +112,7 @@ pub(super) fn write(demo: &Demo<'_>, files: &Files) -> std::result::Result<(), C
         most_suspicious: suspects(demo),
     };
     let summary = stage_json(&files.summary, &summary)?;
-    Ok(publish(vec![parquet, csv, summary], &[])?)
+    Ok(publish(vec![parquet, csv, summary], &super::stale(&files.folder, "scores.png"))?)
 }
 
 fn flipped(demo: &Demo<'_>) -> usize {

@@ -125,6 +125,71 @@ fn wrong_labels_are_found_and_judged_as_the_scores_say() {
     }
 }
 
+/// The share of the queries' first or last five rows, by rank, for which `hit(query, row)`.
+fn share_of_ends(places: &[Vec<usize>], last: bool, hit: impl Fn(usize, usize) -> bool) -> f64 {
+    let hits = places.iter().enumerate().map(|(query, order)| {
+        let end = if last { &order[order.len() - 5..] } else { &order[..5] };
+        end.iter().filter(|&&row| hit(query, row)).count()
+    });
+    hits.sum::<usize>() as f64 / (5 * places.len()) as f64
+}
+
+#[test]
+fn pictures_that_taught_and_misled_are_found_and_judged_as_the_scores_say() {
+    let folder = Folder::new();
+    let device = &device_names()[0];
+    let run = hyperinf(folder.path(), &["demo", "--images", "--seed", "1", "--device", device, "--out", "found"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let text = |name: &str| fs::read_to_string(folder.file(name)).expect("the program wrote it");
+    let lines = |name: &str| -> Vec<Value> {
+        text(name).lines().map(|line| serde_json::from_str(line).expect("it is JSON")).collect()
+    };
+    let (train, query) = (lines("found/shapes/train.jsonl"), lines("found/shapes/query.jsonl"));
+    let json: Value = serde_json::from_str(&text("found/summary.json")).expect("it is JSON");
+    let wrong: Vec<usize> =
+        json["wrong_rows"].as_array().expect("a list").iter().filter_map(|v| Some(v.as_u64()? as usize)).collect();
+    assert_eq!((train.len(), query.len(), wrong.len()), (600, 96, 120));
+
+    let file = fs::File::open(folder.file("found/scores.parquet")).expect("the program wrote it");
+    let reader = SerializedFileReader::new(file).expect("it is Parquet");
+    let (mut places, mut sums) = (vec![vec![0; train.len()]; query.len()], vec![0.0; train.len()]);
+    for row in reader.get_row_iter(None).expect("it has rows") {
+        let cells: Vec<String> =
+            row.expect("every row can be read").get_column_iter().map(|(_, field)| field.to_string()).collect();
+        let whole = |at: usize| cells[at].parse::<usize>().expect("a whole number");
+        places[whole(0)][whole(3) - 1] = whole(1);
+        sums[whole(1)] += cells[2].parse::<f64>().expect("a real number");
+    }
+    let methods = json["methods"].as_array().expect("a list");
+    let names: Vec<&str> = methods.iter().filter_map(|m| m["name"].as_str()).collect();
+    assert_eq!(names, ["identity", "datainf", "exact", "hyperinf"]);
+    let number = |key: &str| methods[3][key].as_f64().unwrap_or_else(|| panic!("{key} is {}", methods[3][key]));
+    let same = |query_id: usize, row: usize| train[row]["answer"] == query[query_id]["answer"];
+    let right = share_of_ends(&places, false, |query, row| same(query, row) && !wrong.contains(&row));
+    assert_close("most helpful", &[number("helpful_same")], &[right], 0.01);
+    let told_wrong = share_of_ends(&places, true, |_, row| wrong.contains(&row));
+    assert!(number("harmful_wrong") <= told_wrong + 0.01, "{told_wrong}");
+    let (bad, good): (Vec<usize>, Vec<usize>) = (0..train.len()).partition(|row| wrong.contains(row));
+    let lower = bad.iter().map(|&b| good.iter().filter(|&&g| sums[b] < sums[g]).count()).sum::<usize>();
+    assert_close("AUC", &[number("auc")], &[lower as f64 / (bad.len() * good.len()) as f64], 1e-3);
+    let chance = |key: &str| json["chance"][key].as_f64().expect("a number");
+    assert!(number("auc") > 0.85 && number("helpful_same") > 4.0 * chance("helpful_same"), "{json}");
+    assert!(number("harmful_wrong") > 10.0 * chance("harmful_wrong"), "{json}");
+    let [before, after] = ["probability_before", "probability_after"].map(|key| json[key][0].as_f64());
+    assert!(before < Some(0.01) && after > Some(0.2), "{json}");
+    let sheet = fs::read(folder.file("found/scores.png")).expect("the program wrote it");
+    assert!(hyperinf::models::Picture::decode(&sheet, &Default::default()).is_ok_and(|sheet| sheet.width() > 600));
+    for needle in ["600 questions", "120 of them", "teal, brown and gray", "hyperinf", "scores.png"] {
+        assert!(run.stdout.contains(needle), "{needle}: {}", run.stdout);
+    }
+
+    let paths = ["model", "adapter", "train.jsonl", "query.jsonl"].map(|name| format!("found/shapes/{name}"));
+    let [model, adapter, train, query] = paths.each_ref().map(String::as_str);
+    let detect = ["detect", "--model", model, "--adapter", adapter, "--train", train, "--validation", query];
+    let run = hyperinf(folder.path(), &[&detect[..], &["--device", device, "--out", "suspicious"]].concat());
+    assert_eq!(run.code, Some(0), "the folder is for other commands: {run:?}");
+}
+
 #[test]
 fn what_cannot_be_done_is_said_at_once() {
     let folder = Folder::new();

@@ -35,14 +35,21 @@ pub(super) fn check_schema(contents: &[u8]) -> Result<(), DataError> {
     }
 }
 
-/// The pages of a column, as far as their headers can be read.
-pub(super) fn pages(contents: &[u8], start: u64, length: u64) -> impl Iterator<Item = Page<'_>> {
+/// The header of a page cannot be read.
+pub(super) struct BadHeader;
+
+/// The pages of a column, up to the first header that cannot be read: the Parquet library may not come to an end there,
+/// since it skips what is not in the file.
+pub(super) fn pages(contents: &[u8], start: u64, length: u64) -> impl Iterator<Item = Result<Page<'_>, BadHeader>> {
     let range = usize::try_from(start).ok().zip(start.checked_add(length).and_then(|end| usize::try_from(end).ok()));
     let mut rest = range.and_then(|(start, end)| contents.get(start..end)).unwrap_or_default();
     std::iter::from_fn(move || {
-        let mut header = Reader(rest);
+        if rest.is_empty() {
+            return None;
+        }
+        let mut header = Reader(std::mem::take(&mut rest));
         let (mut kind, mut unpacked, mut packed, mut levels, mut values) = (0, 0, 0, 0_i64, 0);
-        header.fields(&mut |reader, field, id| match (field, id) {
+        let read = header.fields(&mut |reader, field, id| match (field, id) {
             // In a page of the second version the levels, of two lengths, come first and are not compressed.
             (5 | 8, STRUCT) => reader.fields(&mut |reader, field, id| match (field, id) {
                 (1, I32) => {
@@ -65,12 +72,15 @@ pub(super) fn pages(contents: &[u8], start: u64, length: u64) -> impl Iterator<I
                 Some(())
             }
             _ => reader.skip(id, SKIPPED),
-        })?;
+        });
+        if read.is_none() {
+            return Some(Err(BadHeader));
+        }
         let page;
         (page, rest) = header.0.split_at_checked(usize::try_from(packed).ok()?)?;
         let packed = page.get(usize::try_from(levels).ok()?..)?;
         let count = |claimed| u64::try_from(claimed).unwrap_or(0);
-        Some(Page { dictionary: kind == 2, unpacked: count(unpacked), values: count(values), packed })
+        Some(Ok(Page { dictionary: kind == 2, unpacked: count(unpacked), values: count(values), packed }))
     })
 }
 

@@ -63,16 +63,17 @@ pub struct Settings {
 
 /// The name of the results file.
 pub const FILE: &str = "easy-vqa.jsonl";
-const COLOURS: [&str; 8] = ["black", "gray", "red", "blue", "green", "yellow", "teal", "brown"];
+/// The colours of shapes.
+pub const COLOURS: [&str; 8] = ["black", "gray", "red", "blue", "green", "yellow", "teal", "brown"];
 const SHAPES: [&str; 3] = ["circle", "rectangle", "triangle"];
 /// Pictures of the training part that the base model sees; the others are the pool's.
-const BASE: usize = 2500;
+pub const BASE: usize = 2500;
 /// Pictures of the test part for the queries; the others are for the accuracy.
 const QUERIES: usize = 300;
 
 /// What a question asks for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Asks {
+pub enum Asks {
     Colour,
     Shape,
     WhetherColour,
@@ -81,11 +82,26 @@ enum Asks {
 
 const KINDS: [Asks; 4] = [Asks::Colour, Asks::Shape, Asks::WhetherColour, Asks::WhetherShape];
 
-struct Question {
-    text: String,
-    answer: String,
-    image: usize,
-    asks: Asks,
+/// A question about a picture.
+pub struct Question {
+    pub text: String,
+    pub answer: String,
+    /// The number of the picture.
+    pub image: usize,
+    pub asks: Asks,
+}
+
+/// How a base model is trained.
+pub struct Base {
+    /// Optimiser steps, and questions per step.
+    pub steps: usize,
+    pub batch: usize,
+    /// The peak learning rate.
+    pub rate: f64,
+    /// The share of questions for a colour.
+    pub colours: f64,
+    /// Colours that no picture and no question has.
+    pub unseen: &'static [(&'static str, [u8; 3])],
 }
 
 /// Trains the base model and runs every seed, as far as there are no results.
@@ -96,7 +112,9 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let (train, test) = (questions(&data.join("train"))?, questions(&data.join("test"))?);
     let base = folder.join("base");
     if !base.join("config.json").exists() {
-        settings.train(&train, &data, &folder, &device)?;
+        let partial = folder.join("base.partial");
+        settings.base().train(&train, &data, &partial, &device)?;
+        fs::rename(&partial, &base)?;
     }
     for &seed in &settings.seeds {
         let mut rng = StdRng::seed_from_u64(seed);
@@ -149,7 +167,8 @@ impl Question {
     }
 }
 
-fn questions(folder: &Path) -> Result<Vec<Question>, Failure> {
+/// The questions of a part of the data.
+pub fn questions(folder: &Path) -> Result<Vec<Question>, Failure> {
     let path = folder.join("questions.json");
     let text = fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     let rows: Vec<(String, String, usize)> = serde_json::from_slice(&text)?;
@@ -218,22 +237,31 @@ fn config(vocabulary: usize, image_token: u32) -> VisionLanguageConfig {
 }
 
 impl Settings {
-    /// Trains all weights of the base model and writes its folder.
-    fn train(&self, train: &[Question], data: &Path, folder: &Path, device: &Device) -> Result<(), Failure> {
-        let partial = folder.join("base.partial");
+    fn base(&self) -> Base {
+        let Self { base_steps: steps, base_batch: batch, base_rate: rate, base_colours: colours, .. } = *self;
+        Base { steps, batch, rate, colours, unseen: &[] }
+    }
+}
+
+impl Base {
+    /// Trains all weights of a new model on questions about the first [`BASE`] pictures, and writes its folder.
+    pub fn train(&self, train: &[Question], data: &Path, folder: &Path, device: &Device) -> Result<(), Failure> {
         let pixels = Pixels { mean: [0.5; 3], deviation: [0.5; 3] };
-        let made = save_tokenizer(tokenizer(train)?, &partial)?;
+        let made = save_tokenizer(tokenizer(train)?, folder)?;
         let token = made.token_to_id(MARKS[0]).ok_or("the image token was added")?;
         let config = config(made.get_vocab_size(true), token);
         let model = VisionLanguage::new(config.clone(), 0, device)?;
         println!("{} parameters", model.num_params());
-        save_model(&model, &pixels, &partial)?;
-        let (processor, tokenizer) = (ImageProcessor::load(&partial)?, TextTokenizer::read(&partial)?);
-        let image = |image: usize| -> Result<Images, Failure> {
+        save_model(&model, &pixels, folder)?;
+        let (processor, tokenizer) = (ImageProcessor::load(folder)?, TextTokenizer::read(folder)?);
+        let image = |image: usize| -> Result<Option<Images>, Failure> {
             let path = data.join("train/images").join(format!("{image}.png"));
             let picture = Picture::decode(&fs::read(path)?, &PictureLimits::default())?;
+            if picture.pixels().chunks(3).any(|pixel| self.unseen.iter().any(|(_, colour)| pixel == colour)) {
+                return Ok(None);
+            }
             let tile = processor.process(&picture)?.tiles.swap_remove(0);
-            Ok(Images::Pixels(Arc::new(tile.values)))
+            Ok(Some(Images::Pixels(Arc::new(tile.values))))
         };
         let images = (0..BASE).map(image).collect::<Result<Vec<_>, _>>()?;
         let text = [config.image_text(MARKS[0], 0, 0)];
@@ -247,33 +275,39 @@ impl Settings {
             let messages = vec![message("user", asked)?, message("assistant", [words(&question.answer)].into())?];
             let limit = Limit::Refuse(128);
             let found = tokenizer.chat_with_images(&Conversation::from(messages), MARKS[0], &text, limit)?;
-            Ok(VlmSample { text: found.sample, tiles: 1, images: images[question.image].clone() })
+            let images = images[question.image].clone().ok_or("the picture was left out")?;
+            Ok(VlmSample { text: found.sample, tiles: 1, images })
         };
         let mut of_kinds: BTreeMap<Asks, Vec<&Question>> = BTreeMap::new();
-        for question in train.iter().filter(|question| question.image < BASE) {
+        let seen = |question: &&Question| {
+            images.get(question.image).is_some_and(Option::is_some)
+                && !self.unseen.iter().any(|(colour, _)| question.text.contains(colour))
+        };
+        for question in train.iter().filter(seen) {
             of_kinds.entry(question.asks).or_default().push(question);
         }
-        let Self { base_steps, base_batch, base_rate, base_colours, .. } = *self;
-        let others = (1.0 - base_colours) / 3.0;
+        let Self { steps, batch, rate, colours, unseen } = *self;
+        let others = (1.0 - colours) / 3.0;
         let mut training = AveragedTraining::new(model, 0.01, 0.99, 1.0);
-        let described = format!("{base_steps} steps of {base_batch} at {base_rate}, {base_colours} for a colour");
-        let state = folder.join("base-state.safetensors");
+        let mut described = format!("{steps} steps of {batch} at {rate}, {colours} for a colour");
+        unseen.iter().for_each(|(colour, _)| described += &format!(", without {colour}"));
+        let state = folder.with_file_name("base-state.safetensors");
         if state.exists() {
             training.resume(&state, &described)?;
             println!("resumed after {} steps", training.steps());
         }
         let (mut began, mut sum) = (Instant::now(), 0.0);
-        for step in training.steps()..base_steps {
+        for step in training.steps()..steps {
             let mut rng = StdRng::seed_from_u64(step as u64);
-            let mut samples = Vec::with_capacity(base_batch);
-            for _ in 0..base_batch {
+            let mut samples = Vec::with_capacity(batch);
+            for _ in 0..batch {
                 let draw: f64 = rng.random();
-                let kind = if draw < base_colours { 0 } else { 1 + ((draw - base_colours) / others) as usize };
+                let kind = if draw < colours { 0 } else { 1 + ((draw - colours) / others) as usize };
                 let chosen = of_kinds[&KINDS[kind.min(3)]].choose(&mut rng);
                 samples.push(sample(chosen.ok_or("every kind has questions")?)?);
             }
-            let share = step as f64 / base_steps as f64;
-            let rate = base_rate * (share / 0.05).min(1.0) * (1.0 - share).max(0.02);
+            let share = step as f64 / steps as f64;
+            let rate = rate * (share / 0.05).min(1.0) * (1.0 - share).max(0.02);
             let batch: Vec<&VlmSample> = samples.iter().collect();
             sum += training.step(rate, |model| {
                 let batch = model.collate(&batch)?;
@@ -286,8 +320,6 @@ impl Settings {
                 training.save(&state, &described)?;
             }
         }
-        save_model(&training.averaged()?, &pixels, &partial)?;
-        fs::rename(&partial, folder.join("base"))?;
-        Ok(())
+        save_model(&training.averaged()?, &pixels, folder)
     }
 }

@@ -61,14 +61,22 @@ pub(super) fn check(path: &Path, file: &Map<String, Value>) -> Result<(), LoadEr
         for part in ["single", "pair"] {
             let pieces = step.get(part).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
             let texts = |id: &str| pieces.iter().filter(|piece| piece["Sequence"]["id"] == id).count();
+            let field = || format!("post_processor.{part}");
             if texts("A") > 1 || texts("B") > 1 {
-                let field = format!("post_processor.{part}");
-                return Err(refuse(field, "a template that repeats a text".to_owned(), "each text once".to_owned()));
+                return Err(refuse(field(), "a template that repeats a text".to_owned(), "each text once".to_owned()));
+            }
+            if part == "single" && texts("B") > 0 {
+                let (found, expected) = ("the second of two texts".to_owned(), "the only text, `A`".to_owned());
+                return Err(refuse(field(), found, expected));
+            }
+            let named = pieces.iter().filter_map(|piece| piece["SpecialToken"]["id"].as_str());
+            if let Some(id) = named.into_iter().find(|&id| step["special_tokens"].get(id).is_none()) {
+                let expected = "a name among its `special_tokens`".to_owned();
+                return Err(refuse(field(), format!("the special token `{id}`"), expected));
             }
             let added: usize = pieces.iter().map(|piece| added(step, piece)).sum();
             if added > ADDED {
-                let field = format!("post_processor.{part}");
-                return Err(refuse(field, format!("{added} special tokens"), format!("up to {ADDED}")));
+                return Err(refuse(field(), format!("{added} special tokens"), format!("up to {ADDED}")));
             }
         }
     }

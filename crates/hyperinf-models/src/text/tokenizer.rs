@@ -114,7 +114,7 @@ impl TextTokenizer {
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(TokenizeError::Tokenizer)?;
         let TokenizerSettings { special, add_bos, no_segments, chat_template, named, file, notices, config } = settings;
-        let (mut prefix, suffix) = guarded(|| around(post_processor.as_ref())).map_err(panicked)??;
+        let (mut prefix, suffix) = around(post_processor.as_ref())?;
         match (add_bos, special.bos) {
             (Some(true), Some(bos)) => prefix = vec![bos],
             (Some(false), _) => prefix.clear(),
@@ -362,7 +362,8 @@ pub(crate) fn around(post_processor: Option<&PostProcessorWrapper>) -> Result<(V
         return Ok((Vec::new(), Vec::new()));
     };
     let text = Encoding::from_tokens(vec![Token::new(0, "a".to_owned(), (0, 1))], 0);
-    let whole = processor.process(text, None, true).map_err(TokenizeError::Tokenizer)?;
+    let whole = guarded(|| processor.process(text, None, true)).map_err(panicked)?;
+    let whole = whole.map_err(TokenizeError::Tokenizer)?;
     let (ids, special) = (whole.get_ids(), whole.get_special_tokens_mask());
     let first = special.iter().take_while(|&&special| special == 1).count();
     let last = special[first..].iter().rev().take_while(|&&special| special == 1).count();
