@@ -145,6 +145,10 @@ impl ModelFiles {
         if options.one_tile && !tiled {
             return Err(RunError::NoTiles { model: self.name.clone() });
         }
+        let named = options.features.is_some() || options.images.is_some() || options.columns.image.is_some();
+        if named && !tiled && !self.is_diffusion() {
+            return Err(RunError::NoImages { model: self.name.clone() });
+        }
         self.one_tile = options.one_tile || self.note.as_ref().is_some_and(|note| note.one_tile);
         let of_adapter = self.adapter.as_ref().map(|folder| folder.join(FEATURES));
         let writable = |folder: &PathBuf| fs::metadata(folder).is_ok_and(|found| !found.permissions().readonly());

@@ -69,6 +69,14 @@ pub enum RunError {
         /// The model.
         model: String,
     },
+    /// Images or their features were named, but the model takes none.
+    #[error(
+        "the model `{model}` takes no images: their column, their folder and that of their features have no meaning"
+    )]
+    NoImages {
+        /// The model.
+        model: String,
+    },
     /// The model has no adapter, and so no parameters whose gradients are scored.
     #[error("the model `{model}` has no adapters, whose gradients are what is scored")]
     NoAdapter {

@@ -83,6 +83,8 @@ impl Library {
                 | RunError::Seeds { .. }
                 | RunError::Conflict { .. }
                 | RunError::NotDiffusion { .. }
+                | RunError::NoTiles { .. }
+                | RunError::NoImages { .. }
                 | RunError::Generate(GenerateError::Prompt { .. })
                 | RunError::NoTokenizer { .. } => Class::Usage,
                 RunError::Stopped { .. } => Class::Stopped,

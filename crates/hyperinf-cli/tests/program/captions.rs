@@ -6,7 +6,7 @@ use hyperinf::models::{Picture, PictureLimits, Prediction};
 use hyperinf_tests::{devices, fixtures, pipelines};
 use serde_json::Value;
 
-use crate::support::{Folder, hyperinf};
+use crate::support::Folder;
 
 /// A model in `model`, four pictures in `rows`, an adapter in `adapter`.
 fn prepared() -> Folder {
@@ -63,17 +63,59 @@ fn every_command_takes_pictures_with_captions() {
 }
 
 #[test]
-fn options_of_diffusion_need_such_a_model() {
+fn options_of_one_kind_of_model_are_refused_for_others() {
     let folder = Folder::new();
-    let bert = fixtures::path("transformers/bert").display().to_string();
-    fs::write(folder.file("rows.jsonl"), "{\"text\": \"fox\", \"label\": \"a\"}\n").expect("it can be written");
-    for option in [["--timesteps", "5"], ["--noise", "own"], ["--min-snr", "5"]] {
-        let args = [&["evaluate", "--model", &bert, "--data", "rows.jsonl"][..], &option].concat();
-        let run = hyperinf(&folder.file("."), &args);
-        assert_eq!(run.code, Some(2), "{option:?}: {}", run.stderr);
-        assert!(run.stderr.contains("is not a diffusion model"), "{}", run.stderr);
+    pipelines::write(&folder.file("captions"), Prediction::Epsilon, &devices().remove(0).1);
+    let path = |name: &str| fixtures::path(name).display().to_string();
+    let (bert, llama, llava) = (path("transformers/bert"), path("transformers/llama"), path("vision/llava"));
+    fs::copy(fixtures::path("vision/llava/picture00.png"), folder.file("a.png")).expect("a copy");
+    let row = |text: &str| format!("{{\"image\": \"a.png\", {text}}}\n");
+    let rows = [
+        ("bert", row("\"text\": \"fox\", \"label\": 0")),
+        ("llama", row("\"prompt\": \"Is it?\", \"completion\": \" No.\"")),
+        ("llava", row("\"prompt\": \"Is it?\", \"completion\": \"No.\"")),
+        ("captions", row("\"text\": \"a fox\"")),
+    ];
+    for (name, rows) in rows {
+        fs::write(folder.file(&format!("{name}.jsonl")), rows).expect("it can be written");
     }
-    let run =
-        hyperinf(&folder.file("."), &["evaluate", "--model", &bert, "--data", "rows.jsonl", "--timesteps", "a,b"]);
-    assert_eq!(run.code, Some(2), "{}", run.stderr);
+    let models = [("bert", bert.as_str()), ("llama", &llama), ("llava", &llava), ("captions", "captions")];
+    let check = |command: &str, kinds: &[&str], options: &[&str], why: &str| {
+        for (name, model) in models.iter().filter(|(name, _)| kinds.contains(name)) {
+            let rows = format!("{name}.jsonl");
+            let data: &[&str] = match command {
+                "evaluate" | "check" => &["--data", &rows],
+                "finetune" => &["--train", &rows, "--out", "out"],
+                _ => &["--train", &rows, "--query", &rows, "--out", "out"],
+            };
+            let run = folder.run(command, &[&["--model", *model], data, options].concat());
+            assert_eq!(run.code, Some(2), "{command} {name} {options:?}: {}", run.stderr);
+            assert!(run.stderr.contains(why), "{command} {name} {options:?}: {}", run.stderr);
+        }
+    };
+    let others = ["bert", "llama", "llava"];
+    for option in [["--timesteps", "5"], ["--noise", "own"], ["--noise-seed", "1"], ["--min-snr", "5"]] {
+        check("evaluate", &others, &option, "is not a diffusion model");
+    }
+    check("finetune", &others, &["--prompt-dropout", "0.2"], "is not a diffusion model");
+    check("attribute", &others, &["--layers", "last-layer", "--timesteps-as", "stacked"], "is not a diffusion model");
+    for command in ["evaluate", "check", "finetune", "attribute"] {
+        check(command, &["bert", "llama", "captions"], &["--tiles", "1"], "makes no tiles");
+        check(
+            command,
+            &["llava"],
+            &["--tiles", "1"],
+            if command == "attribute" { "adapters" } else { "makes no tiles" },
+        );
+        for option in [["--features", "f"], ["--images", "."], ["--image-column", "image"]] {
+            check(command, &["bert", "llama"], &option, "takes no images");
+        }
+    }
+    check("attribute", &["bert", "llama", "captions"], &["--layers", "connector"], "connector");
+    check("attribute", &["bert", "captions"], &["--layers", "last-layer"], "last-layer");
+    check("evaluate", &["bert"], &["--timesteps", "a,b"], "timesteps");
+    for (name, model) in models.iter().filter(|(name, _)| others.contains(name)) {
+        let run = folder.run("generate", &["--model", model, "--prompt", "a fox", "--out", "a.png"]);
+        assert!(matches!(run.code, Some(2 | 3)), "{name}: {run:?}");
+    }
 }
