@@ -1,13 +1,19 @@
 //! Text-to-image models in diffusers' folders.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use hyperinf::models::{Limit, ModelKind, NoiseProcess, Picture, Pipeline, Prediction, load_pipeline, model_kind};
-use hyperinf_tests::compare::assert_close;
+use burn::tensor::{Tensor, TensorData};
+use hyperinf::gradients::Tape;
+use hyperinf::models::{
+    Limit, ModelKind, NoiseProcess, Picture, Pipeline, Prediction, TextState, TextStates, load_pipeline, model_kind,
+};
+use hyperinf_tests::compare::{assert_close, values};
 use hyperinf_tests::{devices, pipelines};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::folders::{Number, Tensors, write_tensors};
 
 const PREDICTIONS: [Prediction; 4] = [Prediction::Epsilon, Prediction::Velocity, Prediction::Sample, Prediction::Flow];
 
@@ -61,6 +67,47 @@ fn states_of_a_caption_are_its_own() {
     pipeline.text.tokens(&long, Limit::Refuse(1000)).expect_err("longer than the encoder's 24 positions");
     let cut = pipeline.text.tokens(&long, Limit::Cut(1000)).expect("it is cut");
     assert_eq!(cut.sample.len(), 24);
+}
+
+/// Captions together give the predictions that they give alone.
+///
+/// With `HYPERINF_BASE=DIR` the pipeline is the one in DIR, and `DIR/ours.safetensors` stays there, for
+/// `cargo xtask fixtures diffusion --check-base DIR`.
+#[test]
+fn captions_give_their_own_predictions() {
+    let kept = std::env::var_os("HYPERINF_BASE").map(PathBuf::from);
+    let tiny = folder(Prediction::Flow);
+    let folder = kept.as_deref().unwrap_or(tiny.path());
+    let (pipeline, device) = (load(folder), devices().remove(0).1);
+    let [channels, side, _] = pipeline.model.denoiser.shape();
+    let (shape, steps) = (vec![1, channels, side, side], [25.0, 425.0, 925.0]);
+    let captions = ["a red apple, flat", "a fox", ""];
+    let read = |caption| pipeline.text.tokens(caption, Limit::Refuse(24)).expect("a short caption").sample;
+    let tokens = captions.map(read);
+    let states = pipeline.text.encode(&tokens.each_ref().map(Vec::as_slice)).expect("valid tokens");
+    let noise = |row: usize| -> Vec<f32> {
+        (0..channels * side * side).map(|at| 1.4 * ((0.7 + row as f32) * (at * at % 8191) as f32).sin()).collect()
+    };
+    let predictions = |rows: &[usize]| {
+        let x: Vec<f32> = rows.iter().flat_map(|&row| noise(row)).collect();
+        let x = Tensor::<4>::from_data(TensorData::new(x, [rows.len(), channels, side, side]), &device);
+        let chosen: Vec<&TextState> = rows.iter().map(|&row| &states[row]).collect();
+        let text = TextStates::new(&chosen, pipeline.text.width(), &device).expect("captions");
+        let t: Vec<f64> = rows.iter().map(|&row| steps[row]).collect();
+        values(pipeline.model.denoiser.forward(x, &t, &text, &mut Tape::off()))
+    };
+    let (together, mut tensors) = (predictions(&[0, 1, 2]), Tensors::new());
+    for (row, found) in together.chunks(together.len() / captions.len()).enumerate() {
+        assert_close(captions[row], found, &predictions(&[row]), 1e-5);
+        let floats = found.iter().map(|&value| value as f32).collect();
+        let ids: Vec<f32> = tokens[row].iter().map(|&token| token as f32).collect();
+        let width = states[row].width;
+        let state = (vec![1, ids.len(), width], states[row].values.clone());
+        let all = [("ids", (vec![1, ids.len()], ids)), ("text", state), ("x", (shape.clone(), noise(row)))];
+        let more = [("t", (vec![1], vec![steps[row] as f32])), ("output", (shape.clone(), floats))];
+        tensors.extend(all.into_iter().chain(more).map(|(name, value)| (format!("{name}.{row}"), value)));
+    }
+    write_tensors(&folder.join("ours.safetensors"), &tensors, Number::F32);
 }
 
 #[test]
