@@ -362,8 +362,7 @@ pub(crate) fn around(post_processor: Option<&PostProcessorWrapper>) -> Result<(V
         return Ok((Vec::new(), Vec::new()));
     };
     let text = Encoding::from_tokens(vec![Token::new(0, "a".to_owned(), (0, 1))], 0);
-    let whole = guarded(|| processor.process(text, None, true)).map_err(panicked)?;
-    let whole = whole.map_err(TokenizeError::Tokenizer)?;
+    let whole = guarded(|| processor.process(text, None, true)).map_err(panicked)?.map_err(TokenizeError::Tokenizer)?;
     let (ids, special) = (whole.get_ids(), whole.get_special_tokens_mask());
     let first = special.iter().take_while(|&&special| special == 1).count();
     let last = special[first..].iter().rev().take_while(|&&special| special == 1).count();
