@@ -193,16 +193,7 @@ fn show(result: &Cleaning) {
 /// Prints a table with one row per data set: the mean accuracy over the seeds, with its spread.
 pub fn print(out: &std::path::Path) -> Result<(), Failure> {
     let all = results::read::<Cleaning>(&out.join(FILE))?;
-    let mut settings: Vec<CleaningSetting> = Vec::new();
-    for result in &all {
-        let setting = CleaningSetting { seed: 0, ..result.setting.clone() };
-        if !settings.contains(&setting) {
-            settings.push(setting);
-        }
-    }
-    for setting in settings {
-        let of_setting = |result: &&Cleaning| CleaningSetting { seed: 0, ..result.setting.clone() } == setting;
-        let group: Vec<&Cleaning> = all.iter().filter(of_setting).collect();
+    for (setting, group) in results::groups(all, |result| CleaningSetting { seed: 0, ..result.setting.clone() }) {
         let shown = |values: Vec<f64>| {
             let (mean, spread) = mean_and_spread(&values);
             format!("{mean:.3} ± {spread:.3}")
@@ -218,8 +209,7 @@ pub fn print(out: &std::path::Path) -> Result<(), Failure> {
         );
         for name in group.iter().take(1).flat_map(|result| &result.methods).map(|method| &method.name) {
             let place = |result: &Cleaning| result.methods.iter().position(|method| method.name == *name);
-            let found =
-                group.iter().filter_map(|&result| Some((result.accuracy_test, &result.methods[place(result)?])));
+            let found = group.iter().filter_map(|result| Some((result.accuracy_test, &result.methods[place(result)?])));
             let found: Vec<(f64, &CleaningMethod)> = found.collect();
             let of = |figure: fn(&(f64, &CleaningMethod)) -> f64| shown(found.iter().map(figure).collect());
             println!(

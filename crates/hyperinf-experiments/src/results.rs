@@ -166,3 +166,16 @@ pub fn append<T: Serialize>(path: &Path, result: &T) -> Result<(), Failure> {
     OpenOptions::new().create(true).append(true).open(path)?.write_all(line.as_bytes())?;
     Ok(())
 }
+
+/// Groups of results with one setting each, in the order of their first result.
+pub fn groups<T, S: PartialEq>(results: Vec<T>, setting: impl Fn(&T) -> S) -> Vec<(S, Vec<T>)> {
+    let mut groups: Vec<(S, Vec<T>)> = Vec::new();
+    for result in results {
+        let setting = setting(&result);
+        match groups.iter_mut().find(|(other, _)| *other == setting) {
+            Some((_, group)) => group.push(result),
+            None => groups.push((setting, vec![result])),
+        }
+    }
+    groups
+}

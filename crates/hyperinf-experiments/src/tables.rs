@@ -10,14 +10,8 @@ use crate::{Failure, cleaning, detection, emoji, influential, vision};
 
 /// Results that differ only in the seed.
 pub fn groups(results: Vec<Detection>) -> Vec<(DetectionSetting, Vec<Detection>)> {
-    let mut groups: Vec<(DetectionSetting, Vec<Detection>)> = Vec::new();
-    for result in results {
-        let setting = DetectionSetting { seed: 0, ..result.setting.clone() };
-        match groups.iter_mut().find(|(other, _)| *other == setting) {
-            Some((_, group)) => group.push(result),
-            None => groups.push((setting, vec![result])),
-        }
-    }
+    let setting = |result: &Detection| DetectionSetting { seed: 0, ..result.setting.clone() };
+    let mut groups = results::groups(results, setting);
     groups.sort_by(|(a, _), (b, _)| (&a.data, a.train, a.epochs, a.rank).cmp(&(&b.data, b.train, b.epochs, b.rank)));
     groups
 }

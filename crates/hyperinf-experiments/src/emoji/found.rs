@@ -75,21 +75,12 @@ pub fn scores_file(shared_noise: bool, stacked: bool) -> String {
 /// Prints a table for each question: means over the seeds, with their standard deviation.
 pub fn print(path: &Path) -> Result<(), Failure> {
     let all = results::read::<Found>(path)?;
-    let mut settings: Vec<Setting> = Vec::new();
-    for found in &all {
-        let setting = Setting { seed: 0, ..found.setting.clone() };
-        if !settings.contains(&setting) {
-            settings.push(setting);
-        }
-    }
-    for setting in settings {
-        let of: Vec<&Found> =
-            all.iter().filter(|found| Setting { seed: 0, ..found.setting.clone() } == setting).collect();
+    for (setting, of) in results::groups(all, |found| Setting { seed: 0, ..found.setting.clone() }) {
         let [noise, form] = [
             if setting.shared_noise { "shared noise" } else { "own noise" },
             if setting.stacked { "stacked" } else { "summed" },
         ];
-        let loss = |figure: &dyn Fn(&Found) -> f64| of.iter().map(|found| figure(found)).sum::<f64>() / of.len() as f64;
+        let loss = |figure: &dyn Fn(&Found) -> f64| of.iter().map(figure).sum::<f64>() / of.len() as f64;
         println!(
             "\n### {:?}: rank {}, {} rows, {} queries, {noise}, {form}, {} seeds\n\nLoss of the queries {:.4} before, \
              {:.4} after.\n\n| method | AUC | recall |\n|---|---|---|",
@@ -103,9 +94,9 @@ pub fn print(path: &Path) -> Result<(), Failure> {
         );
         for FoundMethod { name, .. } in &of[0].methods {
             let cell = |figure: &dyn Fn(&FoundMethod) -> f64| {
-                let of = of.iter().flat_map(|found| &found.methods).filter(|method| method.name == *name);
-                let (mean, spread) = mean_and_spread(&of.map(figure).collect::<Vec<_>>());
-                format!("{mean:.3} ± {spread:.3}")
+                let same = of.iter().flat_map(|found| &found.methods).filter(|method| method.name == *name);
+                let (mean, spread) = mean_and_spread(&same.map(figure).collect::<Vec<_>>());
+                if of.len() > 1 { format!("{mean:.3} ± {spread:.3}") } else { format!("{mean:.3}") }
             };
             println!("| {name} | {} | {} |", cell(&|m| m.auc), cell(&|m| m.recall));
         }

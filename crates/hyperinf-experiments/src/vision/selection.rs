@@ -305,16 +305,7 @@ impl Setting {
 /// Prints a table of a file of results: means over the seeds, with their spread.
 pub fn print(path: &Path, wanted: &str) -> Result<(), Failure> {
     let all = results::read::<Tuned>(path)?;
-    let mut settings: Vec<Setting> = Vec::new();
-    for found in &all {
-        let setting = Setting { seed: 0, ..found.setting.clone() };
-        if !settings.contains(&setting) {
-            settings.push(setting);
-        }
-    }
-    for setting in settings {
-        let of = |found: &&Tuned| Setting { seed: 0, ..found.setting.clone() } == setting;
-        let all: Vec<&Tuned> = all.iter().filter(of).collect();
+    for (setting, all) in results::groups(all, |found| Setting { seed: 0, ..found.setting.clone() }) {
         let seeds: BTreeSet<u64> = all.iter().map(|found| found.setting.seed).collect();
         println!(
             "\n### {}: {} rows, {} steps, {} seeds\n\n| selected by | AUC of {wanted} | share of {wanted}, 20 % | 40 % | \
@@ -332,8 +323,8 @@ pub fn print(path: &Path, wanted: &str) -> Result<(), Failure> {
         });
         for method in methods {
             let cell = |share: f64, figure: &dyn Fn(&Tuned) -> Option<f64>| {
-                let of = |found: &&&Tuned| found.method == method && (found.share - share).abs() < 1e-9;
-                let values: Vec<f64> = all.iter().filter(of).filter_map(|found| figure(found)).collect();
+                let of = |found: &&Tuned| found.method == method && (found.share - share).abs() < 1e-9;
+                let values: Vec<f64> = all.iter().filter(of).filter_map(figure).collect();
                 let (mean, spread) = crate::judge::mean_and_spread(&values);
                 match values.len() {
                     0 => "–".to_owned(),
