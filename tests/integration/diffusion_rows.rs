@@ -226,8 +226,8 @@ fn every_verb_runs() {
     let estimate = Estimate::GaussNewton { sketch: Some(sketch) };
     let options = "ekfac".parse::<MethodSpec>().expect("a method").options().expect("a valid method");
     let run = Run { options, estimate, ..place.run("adapter", "select", three()) };
-    let found = run.select(Amount::Count(3), &device, &mut |_| ()).expect("it fits");
-    assert_eq!(found.selected.len(), 3);
+    let found = run.select(&Amount::Count(3).into(), &device, &mut |_| ()).expect("it fits");
+    assert_eq!(found.picks.order.len(), 3);
     found.influence.discard_gradients().expect("they are there");
     let check = Check { model: place.model(), data: place.at("rows"), ..Check::default() };
     let checked = check.run(&mut |_| ()).expect("it fits");

@@ -1,6 +1,7 @@
 //! Every integration test of the workspace, as one program.
 
 mod architecture;
+mod baselines;
 mod changed_files;
 mod chat_templates;
 mod chebyshev;
@@ -56,6 +57,7 @@ mod peft_rules;
 mod pictures;
 mod pipelines;
 mod positions;
+mod preference;
 mod projection;
 mod publication;
 mod quality;
@@ -65,6 +67,7 @@ mod reference;
 mod refusals;
 mod scales;
 mod scoring;
+mod selection;
 mod settings;
 mod sizes;
 mod small_gradients;

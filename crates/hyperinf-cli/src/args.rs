@@ -13,6 +13,7 @@ mod finetune;
 mod generate;
 mod ids;
 mod influence;
+mod pairs;
 mod scoring;
 mod sweep;
 mod texts;
@@ -36,6 +37,7 @@ pub(crate) use finetune::FinetuneArgs;
 pub(crate) use generate::GenerateArgs;
 pub(crate) use ids::IdArgs;
 pub(crate) use influence::{AttributeArgs, DetectArgs, InfluenceArgs, SelectArgs};
+pub(crate) use pairs::PairArgs;
 pub(crate) use scoring::{
     DirectionsArg, GIB, ProjectArgs, QueryModeArg, RankByArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
 };

@@ -2,14 +2,14 @@
 
 use std::io::{self, Write};
 
-use hyperinf::data::{Influence, RankedQuery, Ranking, ScoredRow};
+use hyperinf::data::{Influence, Ranked, RankedQuery, Ranking, ScoredRow};
 use hyperinf::eval::Stability;
 use hyperinf::store::{ScoreFile, stage_json};
 
 use crate::args::{AttributeArgs, QueryModeArg};
 use crate::error::CliError;
 use crate::figure::stage_contact_sheet;
-use crate::influence::{Each, Job, Summary};
+use crate::influence::{Each, Job, RowsSummary, Summary};
 use crate::progress::observer;
 use crate::score::{Settings, bars, counted, head};
 use crate::terminal::name;
@@ -40,8 +40,32 @@ pub(crate) fn run(args: &AttributeArgs) -> Result<(), CliError> {
     let mode = if args.uncertainty.is_some() { QueryModeArg::Mean } else { QueryModeArg::Each };
     let mode = args.query_mode.unwrap_or(mode);
     let (command, seeds) = ("attribute", args.uncertainty);
-    let job = Job { command, args: &args.influence, query: &args.query, mode, seeds, outputs: &outputs };
-    job.each(|each, before| attribute(args, each, before, &scores_name))
+    let (shared, query) = (&args.influence, args.query.as_path());
+    let job = Job { command, args: shared, query, targets: &[], mode, seeds, outputs: &outputs };
+    job.each(
+        |each, before| attribute(args, each, before, &scores_name),
+        |each, found| baseline(args, each, &found, &scores_name),
+    )
+}
+
+/// Writes the scores of a baseline.
+fn baseline(args: &AttributeArgs, each: &Each<'_>, found: &Ranked, scores_name: &str) -> Result<(), CliError> {
+    let (folder, summary_name, board) = (&each.folder, each.summary_name(), found.board());
+    let scores = ScoreFile::at(&folder.join(scores_name))?;
+    let earlier = each.earlier("scores.");
+    let summary = RowsSummary::new("attribute", each, found, each.outputs());
+    let (topk, json, beside) = (folder.join("topk.jsonl"), folder.join(&summary_name), scores.metadata_file());
+    let mut results = scores.stage(&beside, &found.scores, None, &board.ids(), &summary.metadata())?;
+    results.push(board.stage_rankings(&topk, args.top_k)?);
+    results.push(stage_json(&json, &summary)?);
+    earlier.replace(results)?;
+    each.tell(&summary, |out| {
+        writeln!(out, "baseline  {}: {}", summary.method, summary.unit)?;
+        for query in 0..found.scores.queries().min(QUERIES) {
+            print(out, &board.ranking(query, SHOWN.min(args.top_k)))?;
+        }
+        writeln!(out, "\nEverything: {scores_name}, topk.jsonl, {summary_name} in {}", folder.display())
+    })
 }
 
 fn attribute(

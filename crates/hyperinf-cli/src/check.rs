@@ -24,7 +24,8 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), CliError> {
         tokenizer: args.model.tokenizer.clone(),
         adapter: args.adapter.clone(),
         data: args.data.clone(),
-        read: (&args.columns).into(),
+        read: args.pairs.read(&args.columns),
+        pairs: args.pairs.loss()?.is_some(),
         length: args.length.into(),
         rows: args.rows,
     };

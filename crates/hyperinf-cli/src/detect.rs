@@ -2,13 +2,13 @@
 
 use std::io::{self, Write};
 
-use hyperinf::data::{Detection, Influence, Prediction, ScoredRow};
+use hyperinf::data::{Detection, Influence, Prediction, Ranked, ScoredRow};
 use hyperinf::store::stage_json;
 use serde_json::json;
 
 use crate::args::{DetectArgs, QueryModeArg, RankByArg};
 use crate::error::{CliError, Usage};
-use crate::influence::{Each, Job, Summary, with_ending_of};
+use crate::influence::{Each, Job, RowsSummary, Summary, with_ending_of};
 use crate::progress::observer;
 use crate::score::{Settings, head};
 use crate::terminal::name;
@@ -34,8 +34,37 @@ pub(crate) fn run(args: &DetectArgs) -> Result<(), CliError> {
         outputs.push(&cleaned);
     }
     let (query, mode) = (&args.validation, QueryModeArg::Mean);
-    let job = Job { command: "detect", args: &args.influence, query, mode, seeds: None, outputs: &outputs };
-    job.each(|each, before| detect(args, each, before, &cleaned))
+    let job =
+        Job { command: "detect", args: &args.influence, query, targets: &[], mode, seeds: None, outputs: &outputs };
+    job.each(|each, before| detect(args, each, before, &cleaned), |each, found| baseline(args, each, &found, &cleaned))
+}
+
+/// Writes the ranking of a baseline and the remaining rows.
+fn baseline(args: &DetectArgs, each: &Each<'_>, found: &Ranked, cleaned: &str) -> Result<(), CliError> {
+    let (folder, summary_name, train) = (&each.folder, each.summary_name(), &found.train);
+    let earlier = each.earlier("cleaned.");
+    let without = args.remove.map(|remove| found.without(remove.0)).transpose();
+    let without = without.map_err(|error| CliError::amount("--remove", error))?;
+    let mut more = each.outputs();
+    if let Some((_, removed)) = &without {
+        let removed: Vec<String> = removed.iter().map(|&sample| train.id(sample).to_string()).collect();
+        more.insert("removed".into(), json!(removed));
+    }
+    let summary = RowsSummary::new("detect", each, found, more);
+    let (table, json, cleaned) = (folder.join("suspicious.csv"), folder.join(&summary_name), folder.join(cleaned));
+    let mut results = vec![found.stage_suspicious(&table)?];
+    if let Some((kept, _)) = &without {
+        results.push(train.stage(kept, &cleaned)?);
+    }
+    results.push(stage_json(&json, &summary)?);
+    earlier.replace(results)?;
+    each.tell(&summary, |out| {
+        writeln!(out, "baseline  {}: {}", summary.method, summary.unit)?;
+        if let Some((kept, _)) = &without {
+            writeln!(out, "{} of {} rows are kept in {}", kept.len(), train.data.total, cleaned.display())?;
+        }
+        writeln!(out, "Every row: suspicious.csv; how: {summary_name}; in {}", folder.display())
+    })
 }
 
 fn detect(args: &DetectArgs, each: &Each<'_>, before: Option<Influence>, cleaned: &str) -> Result<Influence, CliError> {

@@ -21,7 +21,7 @@ use crate::{terminal, to_stdout};
 /// See [`CliError`]. No adapter is left behind, only checkpoints from which the same run resumes.
 pub(crate) fn run(args: &FinetuneArgs) -> Result<(), CliError> {
     let began = Instant::now();
-    let run = plan(args);
+    let run = plan(args)?;
     run.validate()?;
     let (_, device) = open_device(&args.device)?;
     let found = run.run(&device, &mut observer())?;
@@ -32,16 +32,17 @@ pub(crate) fn run(args: &FinetuneArgs) -> Result<(), CliError> {
     })
 }
 
-fn plan(args: &FinetuneArgs) -> Finetune {
+fn plan(args: &FinetuneArgs) -> Result<Finetune, CliError> {
     let scaling = if args.rslora { LoraScaling::RankStabilized } else { LoraScaling::Standard };
-    Finetune {
+    Ok(Finetune {
         model: args.model.model.clone(),
         tokenizer: args.model.tokenizer.clone(),
         train: args.train.clone(),
         validation: args.validation.clone(),
         out: args.out.clone(),
         overwrite: args.overwrite,
-        read: (&args.columns).into(),
+        read: args.pairs.read(&args.columns),
+        pairs: args.pairs.loss()?,
         length: args.length.into(),
         lora: LoraConfig { rank: args.lora_rank, alpha: args.lora_alpha, scaling, dropout: args.lora_dropout },
         targets: args.lora_target.clone(),
@@ -60,7 +61,7 @@ fn plan(args: &FinetuneArgs) -> Finetune {
         checkpoint_every: args.checkpoint_every,
         resume: args.resume,
         stop: interrupt::stop(),
-    }
+    })
 }
 
 fn print(out: &mut dyn Write, found: &Finetuned, seconds: f64) -> io::Result<()> {

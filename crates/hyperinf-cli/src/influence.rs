@@ -1,5 +1,6 @@
 //! Shared by `attribute`, `detect` and `select`: from arguments to a run, and the summary of its result.
 
+mod baseline;
 mod earlier;
 mod summary;
 
@@ -8,10 +9,12 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use hyperinf::data::{DiffusionOptions, GRADIENT_FILES, Influence, LargeBlocks, Pattern, Run};
+use hyperinf::data::{Baseline, DiffusionOptions, GRADIENT_FILES, Influence, LargeBlocks, Pattern, Ranked, Run};
 use hyperinf::eval::{Spread, between};
+use hyperinf::gradients::Estimate;
 use hyperinf::scoring::MethodSpec;
 use hyperinf::store::{OutputFolder, check_output};
+use serde::Serialize;
 
 use crate::args::{InfluenceArgs, QueryModeArg};
 use crate::error::CliError;
@@ -19,7 +22,8 @@ use crate::interrupt;
 use crate::score::{self, Settings};
 use crate::text::size;
 use crate::to_stdout;
-pub(crate) use summary::Summary;
+use baseline::Wanted;
+pub(crate) use summary::{RowsSummary, Summary};
 
 /// The highest scores whose overlap between seeds is reported.
 const TOP: usize = 10;
@@ -30,6 +34,8 @@ pub(crate) struct Job<'a> {
     pub(crate) args: &'a InfluenceArgs,
     /// The query rows.
     pub(crate) query: &'a Path,
+    /// Further files of query rows.
+    pub(crate) targets: &'a [PathBuf],
     pub(crate) mode: QueryModeArg,
     /// Seeds for error bars.
     pub(crate) seeds: Option<usize>,
@@ -42,6 +48,8 @@ pub(crate) struct Each<'a> {
     pub(crate) job: &'a Job<'a>,
     pub(crate) settings: Settings,
     pub(crate) run: Run,
+    /// A baseline in place of the method.
+    pub(crate) baseline: Option<Baseline>,
     /// The folder of its results: of the only method `--out`, of several one each.
     pub(crate) folder: PathBuf,
     began: Instant,
@@ -55,15 +63,26 @@ impl Job<'_> {
     pub(crate) fn each(
         &self,
         mut run: impl FnMut(&Each<'_>, Option<Influence>) -> Result<Influence, CliError>,
+        mut run_baseline: impl FnMut(&Each<'_>, Ranked) -> Result<(), CliError>,
     ) -> Result<(), CliError> {
         let args = self.args;
-        let words: Vec<&str> = args.scoring.method.split(',').collect();
-        let methods = MethodSpec::list(&words, &MethodSpec::all())?;
+        let methods = baseline::list(&args.scoring.method)?;
         let (several, summaries) = (methods.len() > 1, RefCell::new(Vec::new()));
-        let each = |method: &MethodSpec| -> Result<Each<'_>, CliError> {
-            let folder = if several { args.out.join(folder_of(method)) } else { args.out.clone() };
-            let (settings, run) = self.run(*method)?;
-            Ok(Each { job: self, settings, run, folder, began: Instant::now(), json: several.then_some(&summaries) })
+        let each = |wanted: &Wanted| -> Result<Each<'_>, CliError> {
+            let folder = if several { args.out.join(wanted.folder()) } else { args.out.clone() };
+            let (settings, run, baseline) = match *wanted {
+                Wanted::Method(method) => {
+                    let random = methods.contains(&Wanted::Baseline(Baseline::Random));
+                    let (settings, run) = self.run(method, random)?;
+                    (settings, run, None)
+                }
+                Wanted::Baseline(baseline) => {
+                    let (settings, run) = self.run_baseline(baseline)?;
+                    (settings, run, Some(baseline))
+                }
+            };
+            let json = several.then_some(&summaries);
+            Ok(Each { job: self, settings, run, baseline, folder, began: Instant::now(), json })
         };
         let methods = methods.iter().map(each).collect::<Result<Vec<_>, _>>()?;
         methods.iter().try_for_each(|each| self.check_outputs(each))?;
@@ -74,7 +93,10 @@ impl Job<'_> {
             each.began = Instant::now();
             // `--out` itself is the run's, which keeps gradients there.
             let _own = if several { Some(OutputFolder::new(&each.folder, &[], &[])?) } else { None };
-            found = Some(run(&each, found)?);
+            match each.baseline {
+                Some(baseline) => run_baseline(&each, each.ranked(baseline)?)?,
+                None => found = Some(run(&each, found)?),
+            }
         }
         if several && args.scoring.json {
             let summaries = summaries.borrow().join(",\n");
@@ -84,19 +106,27 @@ impl Job<'_> {
     }
 
     /// The run of one method.
-    fn run(&self, method: MethodSpec) -> Result<(Settings, Run), CliError> {
+    fn run(&self, method: MethodSpec, drawn: bool) -> Result<(Settings, Run), CliError> {
         let args = self.args;
         let settings = Settings::of(method, &args.scoring, self.mode)?;
         let project = &args.scoring.shared.project;
         let estimate = args.curvature.estimate(settings.spec.estimate, project.seed)?;
-        project.check_seed(estimate.seed().is_some())?;
-        let run = Run {
+        project.check_seed(drawn || estimate.seed().is_some())?;
+        let run = self.run_with(&settings, estimate)?;
+        run.validate()?;
+        Ok((settings, run))
+    }
+
+    fn run_with(&self, settings: &Settings, estimate: Estimate) -> Result<Run, CliError> {
+        let args = self.args;
+        Ok(Run {
             model: args.model.model.clone(),
             adapter: args.adapter.clone(),
             tokenizer: args.model.tokenizer.clone(),
             train: args.train.clone(),
             query: self.query.to_owned(),
-            read: (&args.columns).into(),
+            read: args.pairs.read(&args.columns),
+            pairs: args.pairs.loss()?,
             length: args.length.into(),
             options: settings.options.clone(),
             estimate,
@@ -112,14 +142,14 @@ impl Job<'_> {
             out: args.out.clone(),
             device_name: settings.device_name.clone(),
             stop: interrupt::stop(),
-        };
-        run.validate()?;
-        Ok((settings, run))
+        })
     }
 
     /// Fails if an output cannot be written. Folders that are created for that are gone again.
     fn check_outputs(&self, each: &Each<'_>) -> Result<(), CliError> {
-        let (args, inputs) = (self.args, [self.args.train.as_path(), self.query]);
+        let args = self.args;
+        let mut inputs = vec![self.args.train.as_path(), self.query];
+        inputs.extend(self.targets.iter().map(PathBuf::as_path));
         let summary = each.summary_name();
         let outputs: Vec<&str> = self.outputs.iter().copied().chain([&*summary]).collect();
         let _folder = OutputFolder::new(&each.folder, &outputs, &inputs)?;
@@ -157,7 +187,7 @@ impl Each<'_> {
     /// Prints the summary as JSON if that was asked for, and the text otherwise.
     pub(crate) fn tell(
         &self,
-        summary: &Summary<'_>,
+        summary: &impl Serialize,
         text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), CliError> {
         let json = self.job.args.scoring.json;
@@ -190,11 +220,6 @@ impl Each<'_> {
         found.attribution.scores.rows = vec![spread.mean.clone()];
         Ok(Some(spread))
     }
-}
-
-/// The name of the folder of a method's results: its word, with the characters that a name may not have as hyphens.
-fn folder_of(method: &MethodSpec) -> String {
-    method.to_string().replace([':', '/', '@'], "-")
 }
 
 /// The file name with the ending of a path.

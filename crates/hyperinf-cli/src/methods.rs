@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use hyperinf::data::Baseline;
 use hyperinf::scoring::{MethodInfo, methods};
 use serde::Serialize;
 
@@ -92,5 +93,6 @@ fn table(out: &mut dyn Write) -> io::Result<()> {
         table.row(vec![method.name.into(), summary, method.cost.into(), method.source.into()]);
     }
     table.write(out)?;
-    writeln!(out, "\n{GRAMMAR}")
+    writeln!(out, "\n{GRAMMAR}\n\nBaselines without gradients, for attribute, detect and select; `baselines` is all:")?;
+    Baseline::NAMES.iter().try_for_each(|(name, baseline)| writeln!(out, "  {name:<14}{}", baseline.summary()))
 }

@@ -1,7 +1,7 @@
 use std::borrow::Borrow;
 use std::path::PathBuf;
 
-use hyperinf_models::{Limit, TextTokenizer, TokenizeError, TokenizedSample};
+use hyperinf_models::{Limit, PairLoss, TextTokenizer, TokenizeError, TokenizedSample};
 use hyperinf_scoring::Set;
 
 use crate::dataset::{Content, Dataset, ReadOptions};
@@ -23,6 +23,7 @@ use crate::{Row, RunError};
 /// | `read` | usual names | columns, and whether bad rows are skipped |
 /// | `length` | the adapter's | how long rows may be; the model's own limit is not looked at |
 /// | `rows` | 5 | how many rows are shown |
+/// | `pairs` | `false` | rows are pairs of answers |
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     /// The model.
@@ -39,6 +40,8 @@ pub struct Check {
     pub length: LengthOptions,
     /// How many rows are shown.
     pub rows: usize,
+    /// Whether rows are pairs of answers.
+    pub pairs: bool,
 }
 
 /// The result of a [`Check`].
@@ -94,6 +97,7 @@ impl Default for Check {
             read: ReadOptions::default(),
             length: LengthOptions::default(),
             rows: 5,
+            pairs: false,
         }
     }
 }
@@ -107,6 +111,7 @@ impl Check {
     pub fn run(&self, observe: &mut dyn FnMut(Event)) -> Result<Checked, RunError> {
         let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
         files.read_images(&self.read, None)?;
+        files.set_pairs(self.pairs.then_some(PairLoss::Reward))?;
         files.kind().check(self, &files, observe)
     }
 }

@@ -20,6 +20,7 @@ use crate::{DataError, Reason};
 /// | `prompt` | `prompt` | language modelling |
 /// | `completion` | `completion`, or the text after the prompt | language modelling |
 /// | `messages` | `messages`, `conversations` | language modelling |
+/// | `chosen`, `rejected` | `chosen`, `rejected` | pairs of answers |
 /// | `image` | `image`, `images`, `file_name`, `file_names` | kinds with images |
 /// | `id` | none: rows are numbered from 0 | both kinds |
 ///
@@ -38,6 +39,10 @@ pub struct ColumnOptions {
     pub completion: Option<String>,
     /// Conversations: lists of `role` and `content`.
     pub messages: Option<String>,
+    /// The chosen answers of pairs.
+    pub chosen: Option<String>,
+    /// The rejected answers of pairs.
+    pub rejected: Option<String>,
     /// Images: paths, or bytes with paths, one or a list of them.
     pub image: Option<String>,
     /// The rows' ids.

@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use hyperinf_models::PairLoss;
 use hyperinf_scoring::Set;
 use hyperinf_store::{Column, Staged, Table, stage_table};
 use serde_json::{Map, Value};
@@ -30,6 +31,7 @@ use crate::samples::{LengthOptions, Samples, notify};
 /// | `length` | the adapter's | how long rows may be | |
 /// | `batch_size` | 32 | rows of a forward pass | ≥ 1 |
 /// | `diffusion` | see [`DiffusionOptions`] | the loss of a diffusion model | |
+/// | `pairs` | `None` | rows are pairs of answers, with this loss | |
 #[derive(Clone, Debug)]
 pub struct Evaluate {
     /// The model.
@@ -48,6 +50,8 @@ pub struct Evaluate {
     pub batch_size: usize,
     /// The loss of a diffusion model.
     pub diffusion: DiffusionOptions,
+    /// The loss of rows that are pairs of answers.
+    pub pairs: Option<PairLoss>,
 }
 
 /// What a model predicts for rows.
@@ -77,6 +81,7 @@ impl Default for Evaluate {
             length: LengthOptions::default(),
             batch_size: 32,
             diffusion: DiffusionOptions::default(),
+            pairs: None,
         }
     }
 }
@@ -95,6 +100,7 @@ impl Evaluate {
         let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
         files.read_images(&self.read, None)?;
         files.set_diffusion(&self.diffusion)?;
+        files.set_pairs(self.pairs)?;
         files.kind().evaluate(self, files, device, observe)
     }
 }
@@ -121,8 +127,8 @@ pub(crate) fn evaluate<K: Kind>(
     let labels = K::labels(processor).cloned();
     let quality = Quality::new(&predictions, labels.as_ref());
     warn_of(&quality, &set.data.path, Purpose::Evaluation, observe);
-    let max_length = limit.tokens();
-    Ok(Evaluated { kind: K::NAME, rows: Rows::new(set, predictions), quality, labels, max_length, files })
+    let (max_length, facts) = (limit.tokens(), set.facts());
+    Ok(Evaluated { kind: K::NAME, rows: Rows::new(set, facts, predictions), quality, labels, max_length, files })
 }
 
 impl Evaluated {
@@ -144,10 +150,12 @@ impl Evaluated {
             columns.push(("label", named(|guess| guess.label)));
             columns.push(("predicted", named(|guess| guess.class)));
             columns.push(("probability", Column::Double(guesses.iter().map(|guess| guess.probability).collect())));
+        } else if let Quality::Pairs(_) = self.quality {
+            columns.push(("margin", Column::Double(predictions.iter().filter_map(|p| p.margin()).collect())));
         } else if !matches!(self.quality, Quality::Pictures(_)) {
             let count = |target| match target {
                 Predicted::Tokens(count) => count as i64,
-                Predicted::Class(_) | Predicted::Picture => 1,
+                Predicted::Class(_) | Predicted::Picture | Predicted::Pair { .. } => 1,
             };
             columns.push(("tokens", Column::Whole(predictions.iter().map(|p| count(p.target)).collect())));
         }

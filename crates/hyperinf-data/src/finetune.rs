@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use hyperinf_models::{
-    Adapter, Checkpoints, Evaluation, FinetuneConfig, LoraConfig, LoraScaling, ModelError, TOKENIZER_FILES,
+    Adapter, Checkpoints, Evaluation, FinetuneConfig, LoraConfig, LoraScaling, ModelError, PairLoss, TOKENIZER_FILES,
     TextTokenizer, TrainConfig, adapt, finetune_until as train, training_digest,
 };
 use hyperinf_scoring::Set;
@@ -68,6 +68,7 @@ pub(crate) const CHECKPOINTS: &str = "checkpoints";
 /// | `lora` | see [`LoraConfig`] | rank and scaling of the adapters |
 /// | `targets` | the kind's | the adapted layers, by the ends of their names |
 /// | `diffusion` | see [`DiffusionOptions`] | the loss of a diffusion model | |
+/// | `pairs` | `None` | rows are pairs of answers, with this loss |
 /// | `recipe` | the kind's | steps and learning rates, and the seed of everything random, see [`Recipe`] |
 /// | `micro_batch` | the batch | rows of a forward and backward pass |
 /// | `patience` | `None` | epochs without a lower validation loss after which the training stops |
@@ -100,6 +101,8 @@ pub struct Finetune {
     pub targets: Vec<String>,
     /// The loss of a diffusion model.
     pub diffusion: DiffusionOptions,
+    /// The loss of rows that are pairs of answers.
+    pub pairs: Option<PairLoss>,
     /// Steps and learning rates.
     pub recipe: Recipe,
     /// Rows of a forward and backward pass.
@@ -153,6 +156,7 @@ impl Default for Finetune {
             lora: LoraConfig::default(),
             targets: Vec::new(),
             diffusion: DiffusionOptions::default(),
+            pairs: None,
             recipe: Recipe::default(),
             micro_batch: None,
             patience: None,
@@ -185,6 +189,7 @@ impl Finetune {
         let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), None)?;
         files.read_images(&self.read, Some(&self.out))?;
         files.set_diffusion(&self.diffusion)?;
+        files.set_pairs(self.pairs)?;
         files.kind().finetune(self, &files, device, observe)
     }
 

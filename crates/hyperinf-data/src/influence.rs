@@ -5,8 +5,8 @@ use std::path::Path;
 use hyperinf_curvature::BlockCurvature;
 use hyperinf_gradients::{Block, Estimate};
 use hyperinf_models::RecordedParts;
-use hyperinf_scoring::{Amount, Attribution, QueryMode, RankBy};
-use hyperinf_store::{GradientPair, GradientWriter, IdColumn, Ids, OutputFolder, StoreError, Unit};
+use hyperinf_scoring::{Attribution, Picks, QueryMode, RankBy};
+use hyperinf_store::{GradientPair, GradientWriter, OutputFolder, StoreError};
 
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ use crate::model_files::ModelFiles;
 use crate::prediction::Prediction;
 use crate::quality::Quality;
 use crate::run::GRADIENT_FILES;
-use crate::samples::{CutRow, Samples};
+use crate::samples::{CutRow, SampleFacts, Samples};
 use crate::scored::OfModel;
 use crate::{CrossCheck, RunError};
 
@@ -61,6 +61,8 @@ pub struct Influence {
     pub query_mode: QueryMode,
     /// What rankings are by.
     pub rank_by: RankBy,
+    /// Further files of query rows, of a selection.
+    pub targets: Vec<Target>,
     pub(crate) gradients: [GradientWriter; 2],
     /// The run's folder: no other run writes it as long as this result is there.
     pub(crate) _folder: OutputFolder,
@@ -85,10 +87,23 @@ pub struct Detection {
 /// The training rows that help the queries most.
 #[must_use]
 pub struct Selection {
-    /// The scores for the mean query.
+    /// The scores for the mean query; of several targets one score per row.
     pub influence: Influence,
-    /// The selected rows, the most helpful first.
-    pub selected: Vec<usize>,
+    /// The selected rows in the order of their selection, and how many were passed over.
+    pub picks: Picks,
+    /// The rows whose gradients were compared with each other; 0 if none were.
+    pub pool: usize,
+    /// The scores of each target, `[targets, training rows]`; empty if there is one.
+    pub targets: Vec<Vec<f64>>,
+}
+
+/// Query rows of a further file.
+pub struct Target {
+    /// The rows.
+    pub rows: Rows,
+    /// Their gradients and those of the training rows.
+    pub pair: GradientPair,
+    pub(crate) gradients: GradientWriter,
 }
 
 /// The rows of a file that were used.
@@ -99,6 +114,10 @@ pub struct Rows {
     pub cut: Vec<CutRow>,
     /// What the model predicts for each row, with its loss.
     pub predictions: Vec<Prediction>,
+    /// The length of each row's sample, in tokens.
+    pub lengths: Vec<usize>,
+    /// XXH3 of what the model gets of each row, 128 bits.
+    pub digests: Vec<u128>,
 }
 
 /// The content of a row for people.
@@ -112,30 +131,29 @@ pub struct RowText {
     pub images: Vec<ImageSource>,
 }
 
-impl Influence {
-    /// The ids of the scores' rows and columns; the mean query has the number 0.
-    pub fn ids(&self) -> Ids {
-        let queries = match self.query_mode {
-            QueryMode::Each => self.query.ids(),
-            QueryMode::Mean => IdColumn::numbered(1),
-        };
-        Ids { queries, train: self.train.ids(), unit: Unit::Sample }
-    }
+/// The file of the gradients of a further target.
+pub(crate) fn target_file(target: usize) -> String {
+    format!("query_gradients-{}.safetensors", target + 2)
+}
 
+impl Influence {
     /// Moves the gradients to [`GRADIENT_FILES`] in a folder, for [`hyperinf_store::score`].
     ///
     /// # Errors
     ///
     /// If a file cannot be moved.
     pub fn keep_gradients(self, folder: &Path) -> Result<(), RunError> {
-        let paths = GRADIENT_FILES.map(|name| folder.join(name));
+        let mut paths = GRADIENT_FILES.map(|name| folder.join(name)).to_vec();
+        paths.extend((0..self.targets.len()).map(|target| folder.join(target_file(target))));
+        let targets = self.targets.into_iter().map(|target| target.gradients);
+        let gradients: Vec<GradientWriter> = self.gradients.into_iter().chain(targets).collect();
         // First, so that an interruption leaves no gradients of two runs side by side.
-        for (writer, path) in self.gradients.iter().zip(&paths) {
+        for (writer, path) in gradients.iter().zip(&paths) {
             if !writer.is_placed(path) && path.exists() {
                 remove_file(path).map_err(|e| StoreError::output(path, e))?;
             }
         }
-        for (writer, path) in self.gradients.into_iter().zip(paths) {
+        for (writer, path) in gradients.into_iter().zip(paths) {
             writer.place(&path).map_err(|e| StoreError::output(&path, e))?;
         }
         Ok(())
@@ -147,7 +165,7 @@ impl Influence {
     ///
     /// If a file cannot be removed.
     pub fn discard_gradients(self) -> Result<(), RunError> {
-        for writer in self.gradients {
+        for writer in self.gradients.into_iter().chain(self.targets.into_iter().map(|target| target.gradients)) {
             let path = writer.path().to_owned();
             writer.discard().map_err(|e| StoreError::output(&path, e))?;
         }
@@ -168,14 +186,9 @@ impl Detection {
 }
 
 impl Selection {
-    pub(crate) fn new(influence: Influence, keep: Amount) -> Result<Self, RunError> {
-        let selected = influence.rank_by.select(&influence.attribution.scores.rows[0], keep)?;
-        Ok(Self { influence, selected })
-    }
-
     /// The selected rows by their numbers in the file.
     pub fn kept(&self) -> BTreeSet<usize> {
-        self.selected.iter().map(|&sample| self.influence.train.data.rows[sample].row).collect()
+        self.picks.order.iter().map(|&sample| self.influence.train.data.rows[sample].row).collect()
     }
 }
 
@@ -194,8 +207,10 @@ impl Rows {
         Quality::new(&self.predictions, labels)
     }
 
-    pub(crate) fn new<K: Kind>(set: Samples<K>, predictions: Vec<Prediction>) -> Self {
-        Self { data: set.data.map(|content| RowText::new(&content)), cut: set.cut, predictions }
+    /// `of` is what is left of the samples.
+    pub(crate) fn new<K: Kind>(set: Samples<K>, of: SampleFacts, predictions: Vec<Prediction>) -> Self {
+        let SampleFacts { lengths, digests } = of;
+        Self { data: set.data.map(|content| RowText::new(&content)), cut: set.cut, predictions, lengths, digests }
     }
 }
 

@@ -1,15 +1,14 @@
 use std::borrow::Borrow;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use hyperinf_gradients::Estimate;
 use hyperinf_models::{
     Adaptable, Adapter, CheckpointNames, Limit, LoadError, ModelKind, SampleModel, TextTokenizer, TokenizedSample,
     TrainConfig,
 };
-use hyperinf_scoring::Amount;
-use hyperinf_store::OutputFolder;
 use serde_json::Value;
 
+use crate::baseline::{self, Asked, Ranked};
 use crate::check::{self, Check, Checked};
 use crate::dataset::{Content, Dataset};
 use crate::evaluate::{self, Evaluate, Evaluated};
@@ -20,7 +19,7 @@ use crate::labels::Labels;
 use crate::model_files::ModelFiles;
 use crate::prediction::Prediction;
 use crate::run::Run;
-use crate::run_of_kind;
+use crate::run_of_kind::{self, Inputs};
 use crate::{Notice, Reason, RunError};
 
 /// A kind of model: how its files are loaded, and how a row becomes a sample.
@@ -44,6 +43,8 @@ pub trait Kind: Send + Sync + Sized + 'static {
     const USUAL_LENGTH: usize;
     /// The layers that fine-tuning adapts by default, by the ends of their names.
     const ADAPTED: &'static [&'static str];
+    /// Whether rows are pairs of answers, which a run asks for by their loss.
+    const PAIRS: bool = false;
     /// What the lengths of samples are counted in.
     const UNIT: &'static str = "tokens";
 
@@ -164,6 +165,16 @@ pub trait Kind: Send + Sync + Sized + 'static {
         samples: &[&<Self::Model as SampleModel>::Sample],
     ) -> Result<Vec<Prediction>, RunError>;
 
+    /// The mean of the last hidden states over the tokens of each sample, `[n, d]`, in one forward pass.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::NoStates`] for a kind without them; or if a sample does not fit the model.
+    fn states(model: &Self::Model, samples: &[&<Self::Model as SampleModel>::Sample]) -> Result<Tensor<2>, RunError> {
+        let _ = (model, samples);
+        Err(RunError::NoStates { kind: Self::NAME })
+    }
+
     /// The prediction for a sample from its loss, where that says everything: then the model need not run.
     fn prediction_of_loss(
         model: &Self::Model,
@@ -203,14 +214,12 @@ impl<K: Kind> Prepared<K> {
 
 /// A [`Kind`] without its types, for the list of all kinds.
 pub(crate) trait AnyKind: Sync {
-    fn accepts(&self, kind: ModelKind) -> bool;
+    fn accepts(&self, kind: ModelKind, pairs: bool) -> bool;
 
     fn influence(
         &self,
         run: &Run,
-        files: ModelFiles,
-        folder: OutputFolder,
-        amount: Option<Amount>,
+        inputs: Inputs<'_>,
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Influence, RunError>;
@@ -232,23 +241,29 @@ pub(crate) trait AnyKind: Sync {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Evaluated, RunError>;
+
+    fn baseline(
+        &self,
+        run: &Run,
+        asked: Asked,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Ranked, RunError>;
 }
 
 impl<K: Kind> AnyKind for K {
-    fn accepts(&self, kind: ModelKind) -> bool {
-        K::matches(kind)
+    fn accepts(&self, kind: ModelKind, pairs: bool) -> bool {
+        K::PAIRS == pairs && K::matches(kind)
     }
 
     fn influence(
         &self,
         run: &Run,
-        files: ModelFiles,
-        folder: OutputFolder,
-        amount: Option<Amount>,
+        inputs: Inputs<'_>,
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Influence, RunError> {
-        run_of_kind::influence::<K>(run, files, folder, amount, device, observe)
+        run_of_kind::influence::<K>(run, inputs, device, observe)
     }
 
     fn finetune(
@@ -273,6 +288,16 @@ impl<K: Kind> AnyKind for K {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Evaluated, RunError> {
         evaluate::evaluate::<K>(run, files, device, observe)
+    }
+
+    fn baseline(
+        &self,
+        run: &Run,
+        asked: Asked,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Ranked, RunError> {
+        baseline::baseline::<K>(run, asked, device, observe)
     }
 }
 

@@ -3,6 +3,8 @@
 //! | item | purpose |
 //! |---|---|
 //! | [`Run`] | rows, a model and an adapter → gradients → scores: [`attribute`](Run::attribute), `detect`, `select` |
+//! | [`Select`] | how rows are selected: diverse, without duplicates, per group, for several targets, a budget |
+//! | [`Baseline`], [`Bm25`] | scores without gradients: random, length, loss, BM25, cosine of hidden states |
 //! | [`Finetune`] | rows and a model → an adapter |
 //! | [`Check`] | rows as a model gets them: tokens, and which of them are scored |
 //! | [`Evaluate`] | rows and a model → predictions and a [`Quality`] |
@@ -11,7 +13,7 @@
 //! | [`Illustrated`], [`Captioned`], [`ImageSource`] | rows with images: conversations, and images with captions |
 //! | [`Subset`] | writes a part of a data set in its own format |
 //! | [`Kind`] | a kind of model: how it is loaded and how rows become its samples |
-//! | [`TextClassification`], [`LanguageModel`], [`VisionLanguage`], [`Diffusion`] | the kinds |
+//! | [`TextClassification`], [`LanguageModel`], [`VisionLanguage`], [`Diffusion`], [`PreferencePairs`] | the kinds |
 //! | [`ModelFiles`] | the files of a model and its adapter, with hashes |
 //! | [`Stop`] | a request to stop a run between two batches; what is finished is kept |
 //! | [`Event`] | progress and notices, which a run reports to a callback |
@@ -33,6 +35,8 @@
 //! # }
 //! ```
 
+mod baseline;
+mod bm25;
 mod captioned;
 mod check;
 mod columns;
@@ -49,6 +53,7 @@ mod event;
 mod finetune;
 mod generate;
 mod gradients;
+mod groups;
 mod ids;
 mod illustrated;
 mod image_folder;
@@ -74,6 +79,7 @@ mod run_error;
 mod run_of_kind;
 mod samples;
 mod scored;
+mod select;
 mod selected;
 mod stop;
 mod subset;
@@ -86,6 +92,8 @@ pub use {
     burn, hyperinf_curvature, hyperinf_gradients, hyperinf_linalg, hyperinf_models, hyperinf_scoring, hyperinf_store,
 };
 
+pub use baseline::{Baseline, Ranked};
+pub use bm25::Bm25;
 pub use captioned::{Captioned, CaptionedColumns};
 pub use check::{Check, Checked, CheckedRow, Piece};
 pub use columns::{Cells, ColumnOptions, Columns, Header, Role};
@@ -100,28 +108,30 @@ pub use evaluate::{Evaluate, Evaluated};
 pub use event::{Detail, Event, Notice, Progress, Purpose, Stage};
 pub use finetune::{Finetune, Finetuned};
 pub use generate::Generate;
+pub use groups::PerGroup;
 pub use ids::{IdError, sample_ids};
 pub use illustrated::{Illustrated, IllustratedColumns, IllustratedTexts};
 pub use image_folder::rows_file;
 pub use images::ImageSource;
-pub use influence::{Detection, Influence, RowText, Rows, Selection};
+pub use influence::{Detection, Influence, RowText, Rows, Selection, Target};
 pub use kind::{Kind, Prepared};
 pub use kinds::{
-    Diffusion, DiffusionProcessor, LabelledColumns, LabelledProcessor, LabelledText, LanguageModel, Passage,
-    PassageColumns, TextClassification, VisionLanguage, VisionProcessor,
+    Diffusion, DiffusionProcessor, LabelledColumns, LabelledProcessor, LabelledText, LanguageModel, Pair, PairColumns,
+    Passage, PassageColumns, PreferencePairs, TextClassification, VisionLanguage, VisionProcessor,
 };
 pub use labels::{ClassIndex, Labels};
 pub use large_blocks::LargeBlocks;
 pub use model_files::{ModelFiles, Note};
 pub use pattern::Pattern;
 pub use prediction::{Guess, Predicted, Prediction};
-pub use quality::{ClassCounts, ClassQuality, PictureQuality, Quality, TokenQuality, Verdict};
-pub use ranking::{RankedQuery, Ranking, RowId, ScoredRow};
+pub use quality::{ClassCounts, ClassQuality, PairQuality, PictureQuality, Quality, TokenQuality, Verdict};
+pub use ranking::{Board, RankedQuery, Ranking, RowId, ScoredRow};
 pub use reason::{BadRow, Reason};
 pub use recipe::Recipe;
 pub use run::{GRADIENT_FILES, Run};
 pub use run_error::{Choice, Existing, RunError};
 pub use samples::{CutRow, LengthOptions, Samples};
+pub use select::{Duplicates, Select};
 pub use stop::Stop;
 pub use subset::Subset;
 pub use table::Format;

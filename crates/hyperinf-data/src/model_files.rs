@@ -4,8 +4,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use hyperinf_models::{
-    Adapter, Hub, LoadError, ModelKind, TOKENIZER_FILES, TextTokenizer, TokenizerNotice, model_kind, open_regular,
-    read_regular,
+    Adapter, Hub, LoadError, ModelKind, PairLoss, TOKENIZER_FILES, TextTokenizer, TokenizerNotice, model_kind,
+    open_regular, read_regular,
 };
 use hyperinf_store::FileStamp;
 use serde::{Deserialize, Serialize};
@@ -78,6 +78,7 @@ pub struct ModelFiles {
     pub one_tile: bool,
     /// The loss of a diffusion model.
     pub diffusion: DiffusionOptions,
+    pairs: Option<PairLoss>,
     /// XXH3 of each of the model's files, by name.
     pub model_hashes: BTreeMap<String, String>,
     /// XXH3 of each of the adapter's files, by name.
@@ -97,7 +98,7 @@ impl ModelFiles {
         let path = Hub::from_env().resolve(model).map_err(&of_model)?;
         // Hashing takes long: a model of no kind is refused before.
         let architecture = model_kind(&path).map_err(&of_model)?;
-        let kind = KINDS.into_iter().find(|kind| kind.accepts(architecture));
+        let kind = KINDS.into_iter().find(|kind| kind.accepts(architecture, false));
         let kind = kind.ok_or_else(|| RunError::NoKind { model: model.to_owned(), kind: architecture })?;
         let mut stamps = Vec::new();
         let mut model_hashes = hashes(&path, &mut stamps).map_err(&of_model)?;
@@ -119,6 +120,7 @@ impl ModelFiles {
             features: None,
             one_tile: false,
             diffusion: DiffusionOptions::default(),
+            pairs: None,
             model_hashes,
             adapter_hashes: BTreeMap::new(),
             stamps,
@@ -170,8 +172,28 @@ impl ModelFiles {
         Ok(())
     }
 
+    /// Makes rows pairs of answers, where there is a loss of them.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::NotLanguageModel`] if no kind takes pairs for this model, [`RunError::Model`] for a `β` out of range.
+    pub fn set_pairs(&mut self, pairs: Option<PairLoss>) -> Result<(), RunError> {
+        if let Some(loss) = pairs {
+            loss.validate()?;
+            let kind = KINDS.into_iter().find(|kind| kind.accepts(self.architecture, true));
+            self.kind = kind.ok_or_else(|| RunError::NotLanguageModel { model: self.name.clone() })?;
+        }
+        self.pairs = pairs;
+        Ok(())
+    }
+
+    /// The loss of pairs.
+    pub(crate) fn pair_loss(&self) -> PairLoss {
+        self.pairs.unwrap_or(PairLoss::Reward)
+    }
+
     fn is_diffusion(&self) -> bool {
-        self.kind.accepts(ModelKind::TextToImage)
+        self.kind.accepts(ModelKind::TextToImage, false)
     }
 
     /// Whether a tokenizer was given that is not the model's own.

@@ -24,6 +24,11 @@ pub enum Predicted {
     Tokens(usize),
     /// The noise of a picture.
     Picture,
+    /// Which answer of a pair is the chosen one.
+    Pair {
+        /// The difference of the rewards, `r_chosen − r_rejected`; positive: as chosen.
+        margin: f64,
+    },
 }
 
 /// The likeliest class of a row.
@@ -52,11 +57,19 @@ impl Prediction {
         Self { loss, target: Predicted::Class(Guess { label, class, probability }) }
     }
 
+    /// The difference of the rewards of a pair's answers, of a model of preferences.
+    pub fn margin(&self) -> Option<f64> {
+        match self.target {
+            Predicted::Pair { margin } => Some(margin),
+            Predicted::Class(_) | Predicted::Tokens(_) | Predicted::Picture => None,
+        }
+    }
+
     /// The likeliest class, of a classifier.
     pub fn guess(&self) -> Option<Guess> {
         match self.target {
             Predicted::Class(guess) => Some(guess),
-            Predicted::Tokens(_) | Predicted::Picture => None,
+            Predicted::Tokens(_) | Predicted::Picture | Predicted::Pair { .. } => None,
         }
     }
 }

@@ -19,6 +19,21 @@ pub enum Quality {
     Tokens(TokenQuality),
     /// A diffusion model.
     Pictures(PictureQuality),
+    /// A model of preferences.
+    Pairs(PairQuality),
+}
+
+/// How well a model of preferences tells chosen from rejected answers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PairQuality {
+    /// The rows.
+    pub rows: usize,
+    /// The mean of `−log σ(margin)`; `log 2` for a model that does not know.
+    pub loss: f64,
+    /// The share of pairs whose chosen answer has the higher reward.
+    pub accuracy: f64,
+    /// The mean of `r_chosen − r_rejected`.
+    pub margin: f64,
 }
 
 /// How well a diffusion model predicts the noise of rows' pictures.
@@ -109,6 +124,9 @@ impl Quality {
             None if predictions[0].target == Predicted::Picture => {
                 Self::Pictures(PictureQuality { rows: predictions.len(), loss: mean_loss(predictions) })
             }
+            None if matches!(predictions[0].target, Predicted::Pair { .. }) => {
+                Self::Pairs(PairQuality::new(predictions))
+            }
             None => Self::Tokens(TokenQuality::new(predictions)),
         }
     }
@@ -119,6 +137,7 @@ impl Quality {
             Self::Classes(quality) => quality.loss,
             Self::Tokens(quality) => quality.loss,
             Self::Pictures(quality) => quality.loss,
+            Self::Pairs(quality) => quality.loss,
         }
     }
 
@@ -128,6 +147,7 @@ impl Quality {
             Self::Classes(quality) => quality.rows,
             Self::Tokens(quality) => quality.rows,
             Self::Pictures(quality) => quality.rows,
+            Self::Pairs(quality) => quality.rows,
         }
     }
 }
@@ -159,11 +179,22 @@ impl ClassQuality {
     }
 }
 
+impl PairQuality {
+    fn new(predictions: &[Prediction]) -> Self {
+        let margins = predictions.iter().filter_map(Prediction::margin);
+        let (rows, sum, right) = margins.fold((0, 0.0, 0), |(rows, sum, right), margin| {
+            (rows + 1, sum + margin, right + usize::from(margin > 0.0))
+        });
+        let count = rows as f64;
+        Self { rows, loss: mean_loss(predictions), accuracy: right as f64 / count, margin: sum / count }
+    }
+}
+
 impl TokenQuality {
     fn new(predictions: &[Prediction]) -> Self {
         let counts = predictions.iter().map(|prediction| match prediction.target {
             Predicted::Tokens(count) => (count, prediction.loss * count as f64),
-            Predicted::Class(_) | Predicted::Picture => (1, prediction.loss),
+            Predicted::Class(_) | Predicted::Picture | Predicted::Pair { .. } => (1, prediction.loss),
         });
         let (tokens, sum) = counts.fold((0, 0.0), |(n, sum), (count, loss)| (n + count, sum + loss));
         let token_loss = sum / tokens as f64;
@@ -183,6 +214,12 @@ impl fmt::Display for Quality {
             Self::Classes(quality) => quality.fmt(f),
             Self::Tokens(quality) => quality.fmt(f),
             Self::Pictures(quality) => write!(f, "loss {:.5}", quality.loss),
+            Self::Pairs(PairQuality { loss, accuracy, margin, .. }) => {
+                write!(
+                    f,
+                    "accuracy {accuracy:.3} (guessing 0.500), loss {loss:.4} (guessing 0.6931), margin {margin:+.4}"
+                )
+            }
         }
     }
 }

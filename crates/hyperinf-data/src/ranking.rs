@@ -3,12 +3,12 @@ use std::fmt;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use hyperinf_scoring::{QueryMode, RankBy, ranking};
-use hyperinf_store::{Column, IdColumn, Staged, Table, WriteError, stage_csv};
+use hyperinf_scoring::{QueryMode, RankBy, Scores, ranking};
+use hyperinf_store::{Column, IdColumn, Ids, Staged, Table, Unit, WriteError, stage_csv};
 use serde::Serialize;
 
 use crate::influence::{Detection, Influence, Rows};
-use crate::{Guess, Prediction, RunError, SubsetError};
+use crate::{Guess, Labels, Prediction, RunError, SubsetError};
 
 /// The ends of one query's ranking of the training rows.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -75,15 +75,41 @@ pub enum RowId {
     Name(String),
 }
 
-impl Influence {
+/// Scores with the rows that they are for.
+#[derive(Clone, Copy)]
+pub struct Board<'a> {
+    /// The training rows.
+    pub train: &'a Rows,
+    /// The query rows.
+    pub query: &'a Rows,
+    /// `[queries, training rows]`, or one row for the mean query.
+    pub scores: &'a Scores,
+    /// Whether queries were scored one by one.
+    pub query_mode: QueryMode,
+    /// What rankings are by.
+    pub rank_by: RankBy,
+    /// The labels of a classifier.
+    pub labels: Option<&'a Labels>,
+}
+
+impl<'a> Board<'a> {
+    /// The ids of the scores' rows and columns; the mean query has the number 0.
+    pub fn ids(&self) -> Ids {
+        let queries = match self.query_mode {
+            QueryMode::Each => self.query.ids(),
+            QueryMode::Mean => IdColumn::numbered(1),
+        };
+        Ids { queries, train: self.train.ids(), unit: Unit::Sample }
+    }
+
     /// The `k` most helpful and the `k` most harmful training rows for a query; with ranks by magnitude also the `k` most
     /// influential.
     ///
     /// # Panics
     ///
     /// If there is no such query.
-    pub fn ranking(&self, query: usize, k: usize) -> Ranking<'_> {
-        let order = ranking(&self.attribution.scores.rows[query]);
+    pub fn ranking(&self, query: usize, k: usize) -> Ranking<'a> {
+        let order = ranking(&self.scores.rows[query]);
         let query_row = match self.query_mode {
             QueryMode::Each => {
                 let (text, label) = self.query.content(query);
@@ -92,13 +118,13 @@ impl Influence {
             QueryMode::Mean => RankedQuery::Mean { query_id: RowId::Number(0), mean_of: self.query.data.rows.len() },
         };
         let scored = |sample| self.scored(query, sample);
-        let lowest: Vec<ScoredRow<'_>> = order.iter().rev().copied().take(k).map(scored).collect();
+        let lowest: Vec<ScoredRow<'a>> = order.iter().rev().copied().take(k).map(scored).collect();
         let harms = lowest.first().is_some_and(|lowest| lowest.score < 0.0);
         let (most_harmful, least_helpful) =
             if harms { (lowest.into_iter().filter(|row| row.score < 0.0).collect(), vec![]) } else { (vec![], lowest) };
         let influential = match self.rank_by {
             RankBy::Score => Vec::new(),
-            RankBy::Magnitude => self.rank_by.ranking(&self.attribution.scores.rows[query]),
+            RankBy::Magnitude => self.rank_by.ranking(&self.scores.rows[query]),
         };
         Ranking {
             query: query_row,
@@ -107,6 +133,97 @@ impl Influence {
             least_helpful,
             most_influential: influential.into_iter().take(k).map(scored).collect(),
         }
+    }
+
+    /// Stages [`Board::ranking`] of all queries as JSON lines.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written.
+    pub fn stage_rankings<'p>(&self, path: &'p Path, k: usize) -> Result<Staged<'p>, RunError> {
+        let staged = Staged::new(path, |file| {
+            let mut out = BufWriter::new(file);
+            for query in 0..self.scores.queries() {
+                serde_json::to_writer(&mut out, &self.ranking(query, k))?;
+                writeln!(out)?;
+            }
+            Ok(out.flush()?)
+        });
+        Ok(staged?)
+    }
+
+    /// Stages all training rows as CSV in an order: rank, id, text, label, the model's label and its probability (of
+    /// classifiers), score, training loss and, where there is one, self-influence.
+    pub(crate) fn stage_suspicious<'p>(
+        &self,
+        order: &[usize],
+        self_influence: Option<&[f64]>,
+        path: &'p Path,
+    ) -> Result<Staged<'p>, RunError> {
+        let Self { train, scores, labels, .. } = *self;
+        let ids = train.ids();
+        let real = |values: &[f64]| Column::Real(order.iter().map(|&sample| values[sample] as f32).collect());
+        let mut columns = vec![
+            ("rank", Column::Whole((1..=order.len() as i64).collect())),
+            ("id", ids.column(order.iter().copied())),
+            ("text", Column::Text(order.iter().map(|&sample| train.content(sample).0).collect())),
+        ];
+        if labels.is_some() {
+            let labels = order.iter().map(|&sample| train.content(sample).1.unwrap_or_default());
+            columns.push(("label", Column::Text(labels.collect())));
+        }
+        let guesses: Option<Vec<Guess>> = order.iter().map(|&sample| train.predictions[sample].guess()).collect();
+        if let (Some(labels), Some(guesses)) = (labels, &guesses) {
+            let predicted = guesses.iter().map(|guess| labels.names[guess.class].as_str());
+            columns.push(("predicted", Column::Text(predicted.collect())));
+            let probabilities = guesses.iter().map(|guess| guess.probability as f32);
+            columns.push(("probability", Column::Real(probabilities.collect())));
+        }
+        let margins: Option<Vec<f64>> = train.predictions.iter().map(Prediction::margin).collect();
+        columns.extend(margins.as_ref().map(|margins| ("margin", real(margins))));
+        columns.push(("score", real(&scores.rows[0])));
+        columns.push(("training_loss", real(&train.losses())));
+        columns.extend(self_influence.map(|values| ("self_influence", real(values))));
+        Ok(stage_csv(path, &Table::new(columns))?)
+    }
+
+    pub(crate) fn scored(&self, query: usize, sample: usize) -> ScoredRow<'a> {
+        let (text, label) = self.train.content(sample);
+        let score = self.scores.rows[query][sample];
+        ScoredRow { train_id: self.train.id(sample), score, text, label }
+    }
+}
+
+impl Influence {
+    /// The scores with the rows.
+    pub fn board(&self) -> Board<'_> {
+        let Self { train, query, attribution, query_mode, rank_by, labels, .. } = self;
+        let (scores, query_mode, rank_by) = (&attribution.scores, *query_mode, *rank_by);
+        Board { train, query, scores, query_mode, rank_by, labels: labels.as_ref() }
+    }
+
+    /// The `k` most helpful and the `k` most harmful training rows for a query; with ranks by magnitude also the `k` most
+    /// influential.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such query.
+    pub fn ranking(&self, query: usize, k: usize) -> Ranking<'_> {
+        self.board().ranking(query, k)
+    }
+
+    /// The ids of the scores' rows and columns; the mean query has the number 0.
+    pub fn ids(&self) -> Ids {
+        self.board().ids()
+    }
+
+    /// Stages [`Influence::ranking`] of all queries as JSON lines.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written.
+    pub fn stage_rankings<'a>(&self, path: &'a Path, k: usize) -> Result<Staged<'a>, RunError> {
+        self.board().stage_rankings(path, k)
     }
 
     /// The `k` training rows with the highest scores for a query, the highest first.
@@ -126,29 +243,6 @@ impl Influence {
     pub fn most_harmful(&self, query: usize, k: usize) -> Vec<ScoredRow<'_>> {
         self.ranking(query, k).most_harmful
     }
-
-    /// Stages [`Influence::ranking`] of all queries as JSON lines.
-    ///
-    /// # Errors
-    ///
-    /// If the file cannot be written.
-    pub fn stage_rankings<'a>(&self, path: &'a Path, k: usize) -> Result<Staged<'a>, RunError> {
-        let staged = Staged::new(path, |file| {
-            let mut out = BufWriter::new(file);
-            for query in 0..self.attribution.scores.queries() {
-                serde_json::to_writer(&mut out, &self.ranking(query, k))?;
-                writeln!(out)?;
-            }
-            Ok(out.flush()?)
-        });
-        Ok(staged?)
-    }
-
-    fn scored(&self, query: usize, sample: usize) -> ScoredRow<'_> {
-        let (text, label) = self.train.content(sample);
-        let score = self.attribution.scores.rows[query][sample];
-        ScoredRow { train_id: self.train.id(sample), score, text, label }
-    }
 }
 
 impl Detection {
@@ -159,7 +253,7 @@ impl Detection {
     /// If there is no such place.
     pub fn suspect(&self, place: usize) -> (ScoredRow<'_>, Prediction) {
         let sample = self.order[place];
-        (self.influence.scored(0, sample), self.influence.train.predictions[sample])
+        (self.influence.board().scored(0, sample), self.influence.train.predictions[sample])
     }
 
     /// A classifier's label for the training row at a place of the ranking, with its probability.
@@ -180,29 +274,7 @@ impl Detection {
     ///
     /// If the file cannot be written.
     pub fn stage_table<'a>(&self, path: &'a Path) -> Result<Staged<'a>, RunError> {
-        let Influence { train, attribution, labels, .. } = &self.influence;
-        let (order, ids) = (&self.order, train.ids());
-        let real = |values: &[f64]| Column::Real(order.iter().map(|&sample| values[sample] as f32).collect());
-        let mut columns = vec![
-            ("rank", Column::Whole((1..=order.len() as i64).collect())),
-            ("id", ids.column(order.iter().copied())),
-            ("text", Column::Text(order.iter().map(|&sample| train.content(sample).0).collect())),
-        ];
-        if labels.is_some() {
-            let labels = order.iter().map(|&sample| train.content(sample).1.unwrap_or_default());
-            columns.push(("label", Column::Text(labels.collect())));
-        }
-        let guesses: Option<Vec<Guess>> = order.iter().map(|&sample| train.predictions[sample].guess()).collect();
-        if let (Some(labels), Some(guesses)) = (labels, &guesses) {
-            let predicted = guesses.iter().map(|guess| labels.names[guess.class].as_str());
-            columns.push(("predicted", Column::Text(predicted.collect())));
-            let probabilities = guesses.iter().map(|guess| guess.probability as f32);
-            columns.push(("probability", Column::Real(probabilities.collect())));
-        }
-        columns.push(("score", real(&attribution.scores.rows[0])));
-        columns.push(("training_loss", real(&train.losses())));
-        columns.push(("self_influence", real(&self.self_influence)));
-        Ok(stage_csv(path, &Table::new(columns))?)
+        self.influence.board().stage_suspicious(&self.order, Some(&self.self_influence), path)
     }
 }
 

@@ -36,6 +36,26 @@ pub enum Reason {
     /// JSON, but not an object.
     #[error("it is not a JSON object of columns")]
     NotObject,
+    /// The answers of a pair are the same.
+    #[error("`{chosen}` and `{rejected}` are the same")]
+    SamePair {
+        /// The column of the chosen answer.
+        chosen: String,
+        /// That of the rejected one.
+        rejected: String,
+    },
+    /// The answers of a pair are the same tokens.
+    #[error("both answers are the same {tokens} tokens, perhaps because they were cut")]
+    SameTokens {
+        /// Their number.
+        tokens: usize,
+    },
+    /// The model without its adapter failed on a pair.
+    #[error("the reference of the pair cannot be computed: {error}")]
+    Reference {
+        /// Why.
+        error: String,
+    },
     /// A blank line between rows.
     #[error("it is blank")]
     Blank,

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use hyperinf_gradients::Estimate;
-use hyperinf_models::{ModelError, RecordedParts};
+use hyperinf_models::{ModelError, PairLoss, RecordedParts};
 use hyperinf_scoring::{Amount, Options, QueryMode, RankBy, detect};
 use hyperinf_store::{FileStamp, OutputFolder, ProjectionSpec, check_range, self_influence};
 
@@ -10,10 +10,11 @@ use crate::cross_check::{CrossCheck, Scoring};
 use crate::dataset::ReadOptions;
 use crate::diffusion_options::DiffusionOptions;
 use crate::event::{Event, Notice};
-use crate::influence::{Detection, Influence, Selection};
+use crate::influence::{Detection, Influence};
 use crate::large_blocks::LargeBlocks;
 use crate::model_files::ModelFiles;
 use crate::pattern::Pattern;
+use crate::run_of_kind::Inputs;
 use crate::samples::LengthOptions;
 use crate::scored::Scored;
 use crate::stop::Stop;
@@ -43,6 +44,7 @@ pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gra
 /// | `layers` | adapters | the layers whose gradients are taken | needs an adapter, or another choice |
 /// | `large_blocks` | see [`LargeBlocks`] | how recorded weights are projected that are too large | |
 /// | `diffusion` | see [`DiffusionOptions`] | the loss of a diffusion model | |
+/// | `pairs` | `None` | rows are pairs of answers, with this loss | |
 /// | `blocks` | all | the blocks whose gradients are scored, by name | at least one |
 /// | `batch_size` | 16 | rows of a backward pass | ≥ 1 |
 /// | `out` | `hyperinf-out` | the folder of the gradients; created if missing | |
@@ -78,6 +80,8 @@ pub struct Run {
     pub large_blocks: LargeBlocks,
     /// The loss of a diffusion model.
     pub diffusion: DiffusionOptions,
+    /// The loss of rows that are pairs of answers.
+    pub pairs: Option<PairLoss>,
     /// The blocks whose gradients are scored.
     pub blocks: Option<Pattern>,
     /// Rows of a backward pass.
@@ -111,6 +115,7 @@ impl Default for Run {
             layers: RecordedParts::default(),
             large_blocks: LargeBlocks::default(),
             diffusion: DiffusionOptions::default(),
+            pairs: None,
             blocks: None,
             batch_size: 16,
             rank_by: RankBy::default(),
@@ -144,7 +149,7 @@ impl Run {
     ///
     /// See [`RunError`]. Gradients that were computed remain in hidden files, from which the same run resumes.
     pub fn attribute(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Influence, RunError> {
-        self.influence(device, None, observe)
+        self.influence(device, None, &[], observe)
     }
 
     /// [`Run::attribute`] by another method, as [`Run::detect_again`].
@@ -174,7 +179,7 @@ impl Run {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Detection, RunError> {
-        let influence = self.of_mean().influence(device, remove, observe)?;
+        let influence = self.of_mean().influence(device, remove, &[], observe)?;
         self.detect_in(influence, remove, device, observe)
     }
 
@@ -216,34 +221,7 @@ impl Run {
         Ok(Detection { influence, order, self_influence, removed, cross_check })
     }
 
-    /// Scores the training rows for the mean query, and selects those that help it most; by magnitude those that matter
-    /// most to it, helpful or harmful.
-    ///
-    /// # Errors
-    ///
-    /// As [`Run::attribute`], or [`RunError::Amount`].
-    pub fn select(&self, keep: Amount, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Selection, RunError> {
-        let influence = self.of_mean().influence(device, Some(keep), observe)?;
-        Selection::new(influence, keep)
-    }
-
-    /// [`Run::select`] by another method, as [`Run::detect_again`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Run::select`].
-    pub fn select_again(
-        &self,
-        mut earlier: Influence,
-        keep: Amount,
-        device: &Device,
-        observe: &mut dyn FnMut(Event),
-    ) -> Result<Selection, RunError> {
-        self.of_mean().score_again(&mut earlier, device, observe)?;
-        Selection::new(earlier, keep)
-    }
-
-    fn score_again(
+    pub(crate) fn score_again(
         &self,
         earlier: &mut Influence,
         device: &Device,
@@ -260,7 +238,9 @@ impl Run {
 
     /// Whether scores or losses find wrong labels among the validation rows.
     fn cross_check(&self, influence: &Influence, device: &Device) -> Result<Option<CrossCheck>, RunError> {
-        if influence.labels.as_ref().is_none_or(|labels| labels.names.len() != 2) {
+        // Exchanging the answers of a pair changes its gradient as exchanging two labels does.
+        let two = influence.labels.as_ref().is_some_and(|labels| labels.names.len() == 2);
+        if !two && self.pairs.is_none() {
             return Ok(None);
         }
         let [train, query] = &influence.gradients;
@@ -275,14 +255,15 @@ impl Run {
     }
 
     /// The same run for the mean query.
-    fn of_mean(&self) -> Self {
+    pub(crate) fn of_mean(&self) -> Self {
         Self { options: Options { query: QueryMode::Mean, ..self.options.clone() }, ..self.clone() }
     }
 
-    fn influence(
+    pub(crate) fn influence(
         &self,
         device: &Device,
         amount: Option<Amount>,
+        targets: &[PathBuf],
         observe: &mut dyn FnMut(Event),
     ) -> Result<Influence, RunError> {
         self.validate()?;
@@ -290,7 +271,9 @@ impl Run {
         let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
         files.read_images(&self.read, Some(&self.out))?;
         files.set_diffusion(&self.diffusion)?;
-        files.kind().influence(self, files, folder, amount, device, observe)
+        files.set_pairs(self.pairs)?;
+        let kind = files.kind();
+        kind.influence(self, Inputs { files, folder, amount, targets }, device, observe)
     }
 }
 

@@ -47,6 +47,12 @@ pub enum RunError {
         /// The model as given.
         model: String,
     },
+    /// Pairs of answers, for another model than a language model.
+    #[error("`{model}` is not a language model, and takes no pairs of answers")]
+    NotLanguageModel {
+        /// The model as given.
+        model: String,
+    },
     /// No kind of model takes this architecture.
     #[error("the model `{model}` is of the kind {kind:?}, which takes no rows")]
     NoKind {
@@ -106,6 +112,28 @@ pub enum RunError {
         asked: usize,
         /// The rows that can be used.
         rows: usize,
+    },
+    /// A choice of a selection is out of range.
+    #[error("{what} must be {expected}, not {value}")]
+    Selection {
+        /// The choice.
+        what: &'static str,
+        /// Its range.
+        expected: &'static str,
+        /// The value given.
+        value: f64,
+    },
+    /// A kind of model without hidden states of tokens.
+    #[error("models of the kind `{kind}` have no hidden states of tokens")]
+    NoStates {
+        /// The kind.
+        kind: &'static str,
+    },
+    /// Rows without labels, and no column of groups.
+    #[error("the rows of `{path}` have no labels, and no column of groups was named")]
+    NoGroups {
+        /// The file.
+        path: PathBuf,
     },
     /// Too few or too many seeds for error bars.
     #[error("error bars take 2 to {most} seeds, not {count}")]
@@ -208,6 +236,18 @@ pub enum Choice {
     Tokenizer,
     /// A diffusion model.
     Diffusion,
+    /// A diverse selection.
+    Diverse,
+    /// Ranks by the size of the scores.
+    Magnitude,
+    /// Scores over a divisor.
+    Normalised,
+    /// A baseline.
+    Baseline,
+    /// Duplicates by their gradients.
+    NearDuplicates,
+    /// Several files of query rows.
+    Targets,
 }
 
 /// Contents of a folder that must not be overwritten.
@@ -249,6 +289,12 @@ impl fmt::Display for Choice {
             Self::LanguageModel => "a language model",
             Self::Tokenizer => "a tokenizer",
             Self::Diffusion => "a diffusion model",
+            Self::Diverse => "a diverse selection",
+            Self::Magnitude => "ranks by magnitude",
+            Self::Normalised => "normalised scores",
+            Self::Baseline => "a baseline",
+            Self::NearDuplicates => "near duplicates",
+            Self::Targets => "several targets",
         })
     }
 }

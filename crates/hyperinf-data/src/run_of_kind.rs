@@ -12,7 +12,7 @@ use crate::RunError;
 use crate::dataset::Dataset;
 use crate::event::{Event, Purpose, warn_of};
 use crate::gradients::Extractor;
-use crate::influence::{Influence, Rows};
+use crate::influence::{Influence, Rows, Target as QueryTarget, target_file};
 use crate::kind::{Kind, Prepared};
 use crate::large_blocks::LargeBlocks;
 use crate::model_files::ModelFiles;
@@ -25,20 +25,30 @@ use crate::selected::check_amount;
 /// The generation of per-sample gradients: another one where the same program version would write other numbers.
 const GENERATION: &str = "1";
 
+/// What a run works on besides its settings.
+pub(crate) struct Inputs<'a> {
+    pub(crate) files: ModelFiles,
+    pub(crate) folder: OutputFolder,
+    /// The rows that will be asked for.
+    pub(crate) amount: Option<Amount>,
+    /// Further files of query rows.
+    pub(crate) targets: &'a [PathBuf],
+}
+
 /// [`Run::influence`] of one kind of model.
 pub(crate) fn influence<K: Kind>(
     run: &Run,
-    files: ModelFiles,
-    folder: OutputFolder,
-    amount: Option<Amount>,
+    inputs: Inputs<'_>,
     device: &Device,
     observe: &mut dyn FnMut(Event),
 ) -> Result<Influence, RunError> {
+    let Inputs { files, folder, amount, targets } = inputs;
     K::check_estimate(run.estimate)?;
     let read = |set, path: &PathBuf| {
         unchanged(path, || Dataset::<K::Content>::read(set, path, &run.read).map_err(RunError::of_rows(set, path)))
     };
     let (train, query) = (read(Set::Train, &run.train)?, read(Set::Query, &run.query)?);
+    let others = targets.iter().map(|path| read(Set::Query, path)).collect::<Result<Vec<_>, _>>()?;
     check_amount(amount, train.rows.len())?;
     let adapter = match (&files.adapter, run.layers) {
         (Some(_), _) => files.read_adapter()?,
@@ -64,6 +74,8 @@ pub(crate) fn influence<K: Kind>(
     let (mut train, query) = (samples(train)?, samples(query)?);
     notify(&prepared.processor, &train, observe);
     notify(&prepared.processor, &query, observe);
+    let others = others.into_iter().map(samples).collect::<Result<Vec<_>, _>>()?;
+    others.iter().for_each(|other| notify(&prepared.processor, other, observe));
     let Prepared { model, processor } = prepared;
     let device_name = if run.device_name.is_empty() { format!("{device:?}") } else { run.device_name.clone() };
     let mut key = RunKey::from([
@@ -90,12 +102,20 @@ pub(crate) fn influence<K: Kind>(
     let mut pair = GradientPair::open(gradients[0].path(), gradients[1].path())?;
     pair.memory = run.memory;
     let labels = K::labels(&processor).cloned();
+    let mut found = Vec::new();
+    for (target, set) in others.into_iter().enumerate() {
+        let writer = extractor.write(&target_file(target), Target::Measure, &set, observe)?;
+        let pair = GradientPair::open(gradients[0].path(), writer.path())?;
+        let (of, facts) = (predictions::<K>(run, &model, &set, &writer, observe)?, set.facts());
+        found.push(QueryTarget { rows: Rows::new(set, facts, of), pair, gradients: writer });
+    }
     let [train_writer, query_writer] = &gradients;
     let of_train = predictions::<K>(run, &model, &train, train_writer, observe)?;
     let of_query = predictions::<K>(run, &model, &query, query_writer, observe)?;
+    let (facts, query_facts) = (train.facts(), query.facts());
     let model = ModelSamples::<K> { model, samples: std::mem::take(&mut train.samples) };
     let Scored { attribution, repeats, known } = Scored::new(run, &mut pair, &model, device, observe)?;
-    let (train, query) = (Rows::new(train, of_train), Rows::new(query, of_query));
+    let (train, query) = (Rows::new(train, facts, of_train), Rows::new(query, query_facts, of_query));
     warn_of(&train.quality(labels.as_ref()), &train.data.path, Purpose::Scores, observe);
     Ok(Influence {
         kind: K::NAME,
@@ -114,6 +134,7 @@ pub(crate) fn influence<K: Kind>(
         files,
         query_mode: run.options.query,
         rank_by: run.rank_by,
+        targets: found,
         gradients,
         _folder: folder,
         model: Box::new(model),

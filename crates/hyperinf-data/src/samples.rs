@@ -31,6 +31,13 @@ pub struct Samples<K: Kind> {
     pub cut: Vec<CutRow>,
 }
 
+/// What is kept of samples that go elsewhere.
+pub(crate) struct SampleFacts {
+    pub(crate) lengths: Vec<usize>,
+    /// XXH3 of each sample.
+    pub(crate) digests: Vec<u128>,
+}
+
 /// A row that was cut to the maximum length.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CutRow {
@@ -79,6 +86,12 @@ impl<K: Kind> Samples<K> {
         let failed = RunError::data(&data);
         let (data, samples) = data.convert(skip_bad_rows, convert).map_err(failed)?;
         Ok(Self { data, samples, cut })
+    }
+
+    pub(crate) fn facts(&self) -> SampleFacts {
+        let lengths = self.samples.iter().map(K::Model::length).collect();
+        let digests = self.samples.iter().map(|sample| XxHash3_128::oneshot(&K::bytes(sample))).collect();
+        SampleFacts { lengths, digests }
     }
 
     /// The samples' numbers, the shortest sample first.

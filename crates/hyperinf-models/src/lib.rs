@@ -5,6 +5,7 @@
 //! | [`EncoderClassifier`], [`Encoder`] | BERT, RoBERTa, MiniLM, with a classification head |
 //! | [`CausalLm`], [`Decoder`] | Llama 2 and 3, SmolLM2, Qwen2, Mistral |
 //! | [`VisionLanguage`], [`VisionEncoder`] | LLaVA, Idefics3, SmolVLM: a decoder that sees images |
+//! | [`PreferenceModel`], [`load_preference`] | a language model on pairs of answers: DPO, or a reward head |
 //! | [`record`] | which layers' gradients are taken: adapters, a connector, the last layer |
 //! | [`TextToImage`], [`PixArt`], [`sample_images`] | diffusion models: their loss, a denoiser, and pictures from it |
 //! | [`Pipeline`], [`load_pipeline`] | a diffusion model with its text encoder, from diffusers' folder |
@@ -62,9 +63,9 @@ pub use arch::{
     ALL_LINEAR, Activation, Adaptable, AdaptableEmbedding, AdaptableLinear, AttentionBias, CausalLm, Connector,
     ConnectorConfig, Decoder, DecoderConfig, DenseHead, Encoder, EncoderClassifier, EncoderConfig, EncoderFamily, Head,
     HeadKind, LmHead, LoraConfig, LoraEmbedding, LoraLinear, LoraScaling, MergedLora, ModelPart, NormPlacement,
-    RecordedLayers, RecordedLinear, RecordedParts, RotaryConfig, RotaryPairing, RotaryScaling, SampleModel,
-    SlidingWindow, VisionConfig, VisionEncoder, VisionForm, VisionLanguage, VisionLanguageConfig, adapt, generate,
-    record,
+    PairBatch, PairLoss, PairSample, PreferenceModel, RecordedLayers, RecordedLinear, RecordedParts, RotaryConfig,
+    RotaryPairing, RotaryScaling, SampleModel, SlidingWindow, VisionConfig, VisionEncoder, VisionForm, VisionLanguage,
+    VisionLanguageConfig, adapt, generate, record,
 };
 pub use diffusion::{
     Autoencoder, AutoencoderConfig, BetaSchedule, CaptionTokenizer, ClipText, ClipTextConfig, Denoiser, DiffusionBatch,
@@ -78,8 +79,8 @@ pub use files::{
     FeatureCache, FormatError, GgufVocabulary, Hub, LoadError, LoadReport, LoadedModel, ModelKind, OwnHead, Panicked,
     TargetModules, TrainedTokens, Treatment, ValueCache, gguf_tokenizer, guarded, llama2c_tokenizer, load_autoencoder,
     load_caption_tokenizer, load_causal_lm, load_classifier, load_clip_text, load_encoder, load_gguf, load_llama2c,
-    load_pipeline, load_pixart, load_unet, load_vision_language, load_weights, model_kind, open_regular,
-    panics_are_errors, read_regular, save_pipeline_index, save_pixart, vision_language_settings, weights,
+    load_pipeline, load_pixart, load_preference, load_unet, load_vision_language, load_weights, model_kind,
+    open_regular, panics_are_errors, read_regular, save_pipeline_index, save_pixart, vision_language_settings, weights,
 };
 pub use image::{
     Crop, ImageProcessor, Picture, PictureError, PictureLimits, Pixels, Processed, Resampling, TargetSize, Tiling,

@@ -18,6 +18,7 @@ mod vlm_batch;
 pub use chat::{ChatSource, Conversation};
 pub use clip_tokenizer::ClipTokenizer;
 pub use json::Json;
+pub(crate) use lm_batch::mean_states;
 pub use lm_batch::{LmBatch, LmSample};
 pub use message::{Message, MessageError};
 pub use token_batch::{LabelledBatch, Sample, TokenBatch};

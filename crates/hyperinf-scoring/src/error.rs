@@ -147,6 +147,16 @@ pub enum ScoreError {
         /// The value given.
         value: f64,
     },
+    /// The samples whose products were computed do not suffice for a choice among them.
+    #[error("{chosen} of {wanted} samples were chosen when the pool of the {pool} with the highest scores ran out")]
+    Pool {
+        /// The samples of the pool.
+        pool: usize,
+        /// Those chosen.
+        chosen: usize,
+        /// Those to choose.
+        wanted: usize,
+    },
     /// A source failed, because its file cannot be read, for example.
     #[error(transparent)]
     Source(Box<dyn Error + Send + Sync>),

@@ -36,10 +36,14 @@
 //! | [`baselines`] | a model with batches | training losses and gradient norms |
 //! | [`MethodSpec`] | a word such as `hyperinf:cols:merged@gauss-newton` | the [`Options`] of a named method |
 //! | [`ranking`], [`top_k`], [`detect`], [`select`] | scores | sample indices |
+//! | [`choose`], [`choose_diverse`] | scores, and [`Rules`] | samples within a budget: no copies, so many of a group, not alike |
+//! | [`products`] | a source | the products of some samples with each other |
+//! | [`Over`] | scores for several targets | one score per sample |
 //! | [`RankBy`] | scores | the same by the score or by its size |
 
 mod attribute;
 mod checkpoints;
+mod choose;
 mod curvature_from;
 mod error;
 mod groups;
@@ -50,6 +54,7 @@ mod part;
 mod passes;
 mod positions;
 mod precondition;
+mod products;
 mod queries;
 mod rank;
 mod scale;
@@ -58,12 +63,14 @@ mod scores;
 mod self_influence;
 mod source;
 mod spec;
+mod targets;
 
 // The crates whose types are in signatures, so that a manifest need not name them.
 pub use {burn, hyperinf_curvature, hyperinf_gradients, hyperinf_linalg, hyperinf_solvers};
 
 pub use attribute::{attribute, sweep};
 pub use checkpoints::{Checkpoint, TracIn, tracin};
+pub use choose::{Budget, Passed, Picks, Rules, choose, choose_diverse};
 pub use curvature_from::{CurvatureFrom, curvature};
 pub use error::{ScoreError, Set};
 pub use groups::{GroupError, Groups, Pool};
@@ -71,6 +78,7 @@ pub use method::{Gfim, Method};
 pub use methods::{MethodInfo, methods};
 pub use options::{Normalisation, Options, QueryMode};
 pub use positions::{PositionScores, position_scores};
+pub use products::{Picked, Products, between, products};
 pub use queries::{Contrast, Joined};
 pub use rank::{Amount, RankBy, detect, ranking, select, top_k};
 pub use scorer::{Scorer, Sweep};
@@ -80,3 +88,4 @@ pub use source::{
     Baselines, Batch, CurvatureSource, Moments, ProjectedSource, Samples, Source, TaskSource, baselines, principal,
 };
 pub use spec::{EstimateKind, MethodSpec, SpecError, scale_name, side_name};
+pub use targets::Over;

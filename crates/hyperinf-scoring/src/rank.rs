@@ -10,7 +10,7 @@ pub enum Amount {
 }
 
 impl Amount {
-    fn of(self, total: usize) -> Result<usize, ScoreError> {
+    pub(crate) fn of(self, total: usize) -> Result<usize, ScoreError> {
         let error = |what, expected: String, value| Err(ScoreError::Amount { what, expected, value });
         match self {
             Self::Share(share) if (0.0..=1.0).contains(&share) => Ok((share * total as f64).round() as usize),

@@ -9,7 +9,7 @@
 //! | [`GradientFile`] | reads a safetensors file with one tensor per block, `[n, rows, cols]` or `[n, D]` |
 //! | [`GradientWriter`] | writes one, batch by batch, with a journal from which an interrupted run resumes |
 //! | [`GradientPair`] | training and query gradients of the same blocks, optionally with curvature and contrast files |
-//! | [`score`], [`sweep`], [`self_influence`] | the entry points of `hyperinf-scoring` over such a pair, block by block |
+//! | [`score`], [`sweep`], [`self_influence`], [`products`] | the entry points of `hyperinf-scoring` over such a pair, block by block |
 //! | [`Checkpoint`], [`tracin`] | scores summed over several moments of a training |
 //! | [`ProjectionSpec`] | a projection of every block, applied while the gradients are read |
 //! | [`Sizes`], [`available`] | the memory that a scoring needs, and what the system grants; scoring refuses before work |
@@ -82,6 +82,6 @@ pub use scores::{ErrorBars, SCORE_FORMATS, ScoreFile, ScoreFormat, check_range, 
 pub use staged::{
     Staged, check_output, check_writable, stage_csv, stage_json, stage_parquet, stage_table, table_ending, write_json,
 };
-pub use stream::{score, self_influence, sweep};
+pub use stream::{products, score, self_influence, sweep};
 pub use table::{Column, Table};
 pub use temporary::abandon;

@@ -5,12 +5,12 @@ use burn::tensor::Device;
 use hyperinf_curvature::{BlockCurvature, Damping};
 use hyperinf_gradients::Sides;
 use hyperinf_scoring::{
-    Attribution, Contrast, CurvatureFrom, Joined, Method, Moments, Options, QueryMode, ScoreError, Scorer,
-    SelfInfluence, Set, Source, Sweep,
+    Attribution, Contrast, CurvatureFrom, Joined, Method, Moments, Options, Picked, Products, QueryMode, ScoreError,
+    Scorer, SelfInfluence, Set, Source, Sweep, between,
 };
 
 use crate::source::{FileSource, Reader};
-use crate::{GradientPair, StoreError};
+use crate::{GradientPair, Sizes, StoreError, available};
 
 /// Scores every training sample for every query, block by block; merged blocks are read as one.
 ///
@@ -82,6 +82,44 @@ pub fn self_influence(
         total.merge(hyperinf_scoring::self_influence(train, curvature(train, known), &unmerged)?)
     })?;
     Ok(total.values)
+}
+
+/// The products of some training samples with each other, block by block, as [`hyperinf_scoring::products`].
+///
+/// The curvature is that of [`score`]. `samples` ascend.
+///
+/// # Errors
+///
+/// As [`score`].
+///
+/// # Panics
+///
+/// If the samples do not ascend, or there are fewer in the file.
+pub fn products(
+    pair: &GradientPair,
+    known: Option<&[BlockCurvature]>,
+    samples: &[usize],
+    options: &Options,
+    device: &Device,
+) -> Result<Products, StoreError> {
+    let options = between(options);
+    if device.memory_pool_usage().is_none() || pair.memory.is_some() {
+        let sizes = Sizes { train: samples.len(), queries: samples.len(), ..Sizes::new(pair, 1, device) };
+        sizes.check(&options, pair.memory.or_else(available))?;
+    }
+    let mut scorer = Scorer::new(Options { merged: false, ..options.clone() }).map_err(StoreError::Score)?;
+    let mut sets = vec![Set::Train];
+    sets.extend(pair.curvature.as_ref().filter(|_| known.is_none()).map(|_| Set::Curvature));
+    each_group(pair, &sets, &options, device, &mut |sources| {
+        let picked = Picked { source: &sources[0], samples };
+        let curvature = match known {
+            Some(_) => curvature(&sources[0], known),
+            None => CurvatureFrom::Source(&sources[sources.len() - 1]),
+        };
+        scorer.add(&picked, &picked, curvature)
+    })?;
+    let found = scorer.finish().map_err(|error| explain(pair, error))?;
+    Ok(Products::new(samples, &found.scores))
 }
 
 /// The sides of every block's projection on the principal directions of the training gradients, from one pass.

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ColumnArgs, LengthArgs, ModelArgs};
+use super::{ColumnArgs, LengthArgs, ModelArgs, PairArgs};
 
 /// Arguments of `hyperinf check`.
 #[derive(Debug, Args)]
@@ -19,6 +19,9 @@ pub(crate) struct CheckArgs {
     /// How many rows to show; all are read.
     #[arg(long, value_name = "ROWS", default_value_t = 5)]
     pub rows: usize,
+    /// Rows that are pairs of answers.
+    #[command(flatten)]
+    pub pairs: PairArgs,
     /// How to read rows.
     #[command(flatten)]
     pub columns: ColumnArgs,

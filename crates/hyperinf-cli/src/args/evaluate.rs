@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ColumnArgs, DeviceArgs, DiffusionArgs, LengthArgs, ModelArgs};
+use super::{ColumnArgs, DeviceArgs, DiffusionArgs, LengthArgs, ModelArgs, PairArgs};
 
 /// Arguments of `hyperinf evaluate`.
 #[derive(Debug, Args)]
@@ -19,7 +19,7 @@ pub(crate) struct EvaluateArgs {
     /// Where to write what is predicted for each row: .csv, .jsonl or .parquet.
     ///
     /// Classifiers: id, label, predicted, probability, loss. Language models: id, tokens, loss.
-    /// Diffusion models: id, loss.
+    /// Diffusion models: id, loss. Pairs: id, margin, loss.
     #[arg(long, value_name = "FILE", display_order = 4)]
     pub output: Option<PathBuf>,
     /// Print all figures as JSON.
@@ -39,6 +39,9 @@ pub(crate) struct EvaluateArgs {
     /// The loss of a diffusion model.
     #[command(flatten)]
     pub diffusion: DiffusionArgs,
+    /// Rows that are pairs of answers.
+    #[command(flatten)]
+    pub pairs: PairArgs,
     /// How to read rows.
     #[command(flatten)]
     pub columns: ColumnArgs,

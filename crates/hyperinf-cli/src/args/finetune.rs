@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ColumnArgs, DeviceArgs, DiffusionArgs, LengthArgs, ModelArgs};
+use super::{ColumnArgs, DeviceArgs, DiffusionArgs, LengthArgs, ModelArgs, PairArgs};
 
 /// Arguments of `hyperinf finetune`.
 #[derive(Debug, Args)]
@@ -43,7 +43,7 @@ pub(crate) struct FinetuneArgs {
     /// Passes over the training rows [default: 3; diffusion models: 10].
     #[arg(long, display_order = 5)]
     pub epochs: Option<usize>,
-    /// The peak learning rate [default: 2e-3 for encoders, 2e-4 for decoders, 1e-3 for
+    /// The peak learning rate [default: 2e-3 for encoders, 2e-4 for decoders, 5e-5 for pairs, 1e-3 for
     /// diffusion models].
     #[arg(long, value_name = "RATE", display_order = 6)]
     pub learning_rate: Option<f64>,
@@ -84,6 +84,9 @@ pub(crate) struct FinetuneArgs {
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, help_heading = "Diffusion")]
     pub prompt_dropout: f64,
 
+    /// Rows that are pairs of answers.
+    #[command(flatten)]
+    pub pairs: PairArgs,
     /// How to read rows.
     #[command(flatten)]
     pub columns: ColumnArgs,

@@ -3,12 +3,13 @@ use std::str::FromStr;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use hyperinf::data::Duplicates;
 use hyperinf::models::{RecordedParts, TimestepsAs};
-use hyperinf::scoring::Amount;
+use hyperinf::scoring::{Amount, Budget, Over};
 use hyperinf::store::SCORE_FORMATS;
 
 use super::diffusion::{DiffusionArgs, timesteps_as};
-use super::{ColumnArgs, EstimateArgs, LengthArgs, ModelArgs, QueryModeArg, ScoringArgs};
+use super::{ColumnArgs, EstimateArgs, LengthArgs, ModelArgs, PairArgs, QueryModeArg, ScoringArgs};
 
 /// Arguments of all commands that score rows.
 #[derive(Debug, Args)]
@@ -57,6 +58,9 @@ pub(crate) struct InfluenceArgs {
     /// Sum the gradients of the timesteps, or keep them side by side, so that products match timesteps (DataInf).
     #[arg(long, value_name = "AS", default_value = "sum", value_parser = timesteps_as(), help_heading = "Diffusion")]
     pub timesteps_as: TimestepsAs,
+    /// Rows that are pairs of answers.
+    #[command(flatten)]
+    pub pairs: PairArgs,
     /// How to read rows.
     #[command(flatten)]
     pub columns: ColumnArgs,
@@ -113,12 +117,84 @@ pub(crate) struct SelectArgs {
     /// Arguments shared with other commands.
     #[command(flatten)]
     pub influence: InfluenceArgs,
-    /// Rows of the target task: .jsonl, .csv, .tsv or .parquet.
-    #[arg(long, value_name = "FILE", display_order = 4)]
-    pub validation: PathBuf,
-    /// How many rows to keep: a share as 20%, or a number of rows.
+    /// Rows of the target task: .jsonl, .csv, .tsv or .parquet; once per task.
+    #[arg(long, value_name = "FILE", display_order = 4, required = true)]
+    pub validation: Vec<PathBuf>,
+    /// How much to keep: a share of the rows as 20%, a number of rows, or of tokens as 50000tokens.
     #[arg(long, value_name = "AMOUNT", allow_hyphen_values = true, display_order = 6)]
-    pub keep: AmountArg,
+    pub keep: KeepArg,
+    /// Rows that help together: what selected rows already teach counts no more. STRENGTH multiplies the interaction.
+    #[arg(
+        long,
+        value_name = "STRENGTH",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "1",
+        display_order = 7
+    )]
+    pub diverse: Option<f64>,
+    /// Of rows that are the same to the model keep one; with COSINE also of rows with gradients that near.
+    #[arg(
+        long,
+        value_name = "COSINE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "equal",
+        display_order = 7
+    )]
+    pub drop_duplicates: Option<DuplicatesArg>,
+    /// At most ROWS rows of a label, or of a value of --group-column.
+    #[arg(long, value_name = "ROWS", help_heading = "Selection")]
+    pub per_group: Option<usize>,
+    /// The column of the groups [default: the label].
+    #[arg(long, value_name = "COLUMN", requires = "per_group", help_heading = "Selection")]
+    pub group_column: Option<String>,
+    /// How the scores for several tasks become one: their mean, the highest, or the lowest.
+    #[arg(long, value_name = "OVER", default_value = "mean", value_parser = over(), help_heading = "Selection")]
+    pub targets: Over,
+    /// Rows with the highest scores whose gradients are compared with each other, for --diverse and near duplicates
+    /// [default: 4 times the kept rows, at least 1000, from 8000 on a quarter more than kept].
+    #[arg(long, value_name = "ROWS", help_heading = "Selection")]
+    pub pool: Option<usize>,
+}
+
+/// How the scores for several targets become one, by name.
+fn over() -> impl TypedValueParser<Value = Over> {
+    let named = |name: &str| Over::NAMES.into_iter().find(|(known, _)| *known == name);
+    PossibleValuesParser::new(Over::NAMES.map(|(name, _)| name))
+        .map(move |name| named(&name).map(|(_, over)| over).unwrap_or_default())
+}
+
+/// Rows that count as [`Duplicates`]: `equal`, or a cosine.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct DuplicatesArg(pub Duplicates);
+
+impl FromStr for DuplicatesArg {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        let cosine = || typed.parse().ok().filter(|cosine| *cosine > 0.0 && *cosine <= 1.0);
+        match typed {
+            "equal" => Ok(Self(Duplicates::Equal)),
+            _ => cosine().map(|c| Self(Duplicates::Near(c))).ok_or_else(|| "a cosine is above 0 and at most 1".into()),
+        }
+    }
+}
+
+/// A [`Budget`] of a selection: `5%`, `40` or `50000tokens`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct KeepArg(pub Budget);
+
+impl FromStr for KeepArg {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        let Some(tokens) = typed.strip_suffix("tokens") else {
+            return typed.parse::<AmountArg>().map(|AmountArg(amount)| Self(amount.into()));
+        };
+        let tokens = tokens.trim().parse::<usize>().ok().filter(|&tokens| tokens > 0);
+        tokens.map(|tokens| Self(Budget::Length(tokens))).ok_or_else(|| "write tokens as 50000tokens".into())
+    }
 }
 
 /// The choices of layers by their names.

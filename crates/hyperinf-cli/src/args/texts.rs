@@ -95,6 +95,8 @@ impl From<&ColumnArgs> for ReadOptions {
             prompt: args.prompt_column.clone(),
             completion: args.completion_column.clone(),
             messages: args.messages_column.clone(),
+            chosen: None,
+            rejected: None,
             image: args.image_column.clone(),
             id: args.id_column.clone(),
         };

@@ -74,6 +74,7 @@ fn library_hint(error: &Library) -> Option<String> {
         Library::Score(ScoreError::Curvature(_)) => {
             "give the block two sides, take --structure per-block, or another method".into()
         }
+        Library::Score(ScoreError::Pool { wanted, .. }) => format!("compare more rows: --pool {}", 2 * wanted),
         Library::Score(ScoreError::Underflow { .. }) => return None,
         Library::Score(ScoreError::Divisor { value, .. }) if *value == f64::INFINITY => {
             "scale all gradients of both files down by the same factor".into()
@@ -138,6 +139,7 @@ fn run_hint(error: &RunError) -> Option<String> {
         RunError::NoAdapter { .. } => {
             "give --adapter, or train one first: hyperinf finetune --model … --train … --out ADAPTER".into()
         }
+        RunError::NoGroups { .. } => "name it: --group-column COLUMN".into(),
         RunError::NoBlock { .. } => "`*` stands for any characters: --blocks '*lora_B*'".into(),
         RunError::Stopped { kept: None, .. } => "the same command starts again".into(),
         RunError::Stopped { stage: Stage::Finetuning, kept: Some(path), .. } => {
@@ -176,6 +178,11 @@ fn data_hint(error: &DataError) -> Option<String> {
                 .into(),
             _ => "correct the rows, or leave such rows out with --skip-bad-rows".into(),
         },
+        DataError::Columns { found, .. }
+            if ["chosen", "rejected"].iter().all(|name| found.iter().any(|f| f == name)) =>
+        {
+            "rows that are pairs of answers need their loss: --pairs dpo or --pairs reward".into()
+        }
         DataError::Columns { .. } => "name the columns: --text-column, --label-column, --prompt-column, …".into(),
         DataError::NoColumn { role, .. } => {
             format!("--{role}-column names it; names are compared exactly, capitals included")

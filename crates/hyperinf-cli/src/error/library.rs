@@ -72,6 +72,7 @@ impl Library {
                 _ => Class::Input,
             },
             Self::Score(ScoreError::NoCaptures)
+            | Self::Score(ScoreError::Pool { .. })
             | Self::Score(ScoreError::Solve { source: SolveError::Unsupported { .. }, .. }) => Class::Usage,
             Self::Run(error) => match error {
                 RunError::Dataset { source, .. } if matches!(**source, DataError::Ending) => Class::Usage,
@@ -81,8 +82,12 @@ impl Library {
                 | RunError::Exists { .. }
                 | RunError::MaxLength { .. }
                 | RunError::Seeds { .. }
+                | RunError::Selection { .. }
+                | RunError::NoGroups { .. }
+                | RunError::NoStates { .. }
                 | RunError::Conflict { .. }
                 | RunError::NotDiffusion { .. }
+                | RunError::NotLanguageModel { .. }
                 | RunError::NoTiles { .. }
                 | RunError::NoImages { .. }
                 | RunError::Generate(GenerateError::Prompt { .. })
@@ -216,5 +221,11 @@ fn flag(choice: Choice) -> &'static str {
         Choice::LanguageModel => "a language model",
         Choice::Tokenizer => "--tokenizer",
         Choice::Diffusion => "a diffusion model",
+        Choice::Diverse => "--diverse",
+        Choice::Magnitude => "--rank-by magnitude",
+        Choice::Normalised => "--normalise",
+        Choice::Baseline => "a baseline",
+        Choice::NearDuplicates => "--drop-duplicates=COSINE",
+        Choice::Targets => "several --validation",
     }
 }

@@ -1,13 +1,15 @@
 use std::collections::BTreeMap;
 
-use hyperinf::data::{BadRow, Columns, CutRow, Influence, Labels, Quality, Rows};
+use hyperinf::data::{BadRow, Baseline, Columns, CutRow, Influence, Labels, Quality, Ranked, Rows};
 use hyperinf::eval::Spread;
 use hyperinf::gradients::{Block, Estimate, Sketch};
 use hyperinf::models::RecordedParts;
+use hyperinf::scoring::QueryMode;
 use hyperinf::store::{Directions, ProjectionSpec};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::Each;
 use crate::score::{Scoring, Settings, entries};
 
 /// `summary.json` of a run over rows: its settings, inputs and residuals.
@@ -42,6 +44,81 @@ pub(crate) struct Summary<'a> {
     /// The outputs, and results of the command beyond scores.
     #[serde(flatten)]
     more: Map<String, Value>,
+}
+
+/// `summary.json` of a baseline.
+#[derive(Serialize)]
+pub(crate) struct RowsSummary<'a> {
+    command: &'static str,
+    hyperinf_version: &'static str,
+    /// The baseline.
+    pub(crate) method: &'static str,
+    /// What its scores are.
+    pub(crate) unit: &'static str,
+    sign: &'static str,
+    query_mode: &'static str,
+    /// Of random scores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
+    task: &'static str,
+    model: Files<'a>,
+    adapter: Option<Files<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<&'a Labels>,
+    max_length: usize,
+    train: Input<'a>,
+    query: Input<'a>,
+    train_quality: Quality,
+    query_quality: Quality,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+impl<'a> RowsSummary<'a> {
+    pub(crate) fn new(command: &'static str, each: &Each<'_>, found: &'a Ranked, more: Map<String, Value>) -> Self {
+        let (files, random) = (&found.files, found.baseline == Baseline::Random);
+        let adapter = files.adapter.as_ref();
+        Self {
+            command,
+            hyperinf_version: env!("CARGO_PKG_VERSION"),
+            method: found.baseline.name(),
+            unit: found.baseline.summary(),
+            sign: "positive = helpful",
+            query_mode: match found.query_mode {
+                QueryMode::Each => "each",
+                QueryMode::Mean => "mean",
+            },
+            seed: random.then(|| each.job.args.scoring.shared.project.seed.unwrap_or(0)),
+            task: found.kind,
+            model: Files { path: files.name.clone(), xxh3_128: &files.model_hashes },
+            adapter: adapter.map(|path| Files { path: path.display().to_string(), xxh3_128: &files.adapter_hashes }),
+            labels: found.labels.as_ref(),
+            max_length: found.max_length,
+            train: Input::new(&found.train),
+            query: Input::new(&found.query),
+            train_quality: found.train.quality(found.labels.as_ref()),
+            query_quality: found.query.quality(found.labels.as_ref()),
+            more,
+        }
+    }
+
+    /// The same as entries of a file's metadata, with the numbers of rows instead of lists of them.
+    pub(crate) fn metadata(&self) -> Map<String, Value> {
+        counted(entries(self))
+    }
+}
+
+/// The numbers of rows instead of lists of them.
+fn counted(mut entries: Map<String, Value>) -> Map<String, Value> {
+    for set in ["train", "query"] {
+        if let Some(Value::Object(input)) = entries.get_mut(set) {
+            for list in ["left_out", "cut"] {
+                let rows = input.get(list).and_then(Value::as_array).map_or(0, Vec::len);
+                input.insert(list.to_owned(), rows.into());
+            }
+        }
+    }
+    entries
 }
 
 #[derive(Serialize)]
@@ -138,16 +215,7 @@ impl<'a> Summary<'a> {
 
     /// The same as entries of a file's metadata, with the numbers of rows instead of lists of them.
     pub(crate) fn metadata(&self) -> Map<String, Value> {
-        let mut entries = entries(self);
-        for set in ["train", "query"] {
-            if let Some(Value::Object(input)) = entries.get_mut(set) {
-                for list in ["left_out", "cut"] {
-                    let rows = input.get(list).and_then(Value::as_array).map_or(0, Vec::len);
-                    input.insert(list.to_owned(), rows.into());
-                }
-            }
-        }
-        entries
+        counted(entries(self))
     }
 
     pub(crate) fn blocks(&self) -> usize {

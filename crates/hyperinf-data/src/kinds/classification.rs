@@ -1,4 +1,4 @@
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use hyperinf_gradients::{Tape, Task};
 use hyperinf_linalg::host;
 use hyperinf_models::{
@@ -241,6 +241,10 @@ impl Kind for TextClassification {
         let logits = host(logits)?;
         let rows = samples.iter().zip(losses).zip(logits.chunks(model.classes()));
         Ok(rows.map(|((sample, loss), logits)| Prediction::of_class(loss, sample.label, logits)).collect())
+    }
+
+    fn states(model: &EncoderClassifier, samples: &[&Sample]) -> Result<Tensor<2>, RunError> {
+        Ok(model.encoder.pooled(&model.collate(samples)?.tokens, &mut Tape::off()))
     }
 
     /// The losses of two classes say everything, those of more do not.

@@ -1,4 +1,4 @@
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use hyperinf_gradients::{Estimate, Tape, Task};
 use hyperinf_linalg::host;
 use hyperinf_models::{
@@ -160,7 +160,11 @@ impl Content for Passage {
     }
 }
 
-fn tokenize(tokenizer: &TextTokenizer, content: &Passage, limit: Limit) -> Result<TokenizedSample<LmSample>, Reason> {
+pub(super) fn tokenize(
+    tokenizer: &TextTokenizer,
+    content: &Passage,
+    limit: Limit,
+) -> Result<TokenizedSample<LmSample>, Reason> {
     Ok(match content {
         Passage::Completion { prompt, completion } => tokenizer.completion(prompt, completion, limit),
         Passage::Text(text) => tokenizer.text(text, limit),
@@ -169,7 +173,7 @@ fn tokenize(tokenizer: &TextTokenizer, content: &Passage, limit: Limit) -> Resul
 }
 
 /// TRL's conversations in two columns.
-fn is_list(cells: Cells<'_>, column: &str) -> bool {
+pub(super) fn is_list(cells: Cells<'_>, column: &str) -> bool {
     matches!(cells.json(column), Some(Json::Array(_)))
 }
 
@@ -257,13 +261,16 @@ impl Kind for LanguageModel {
         Ok(samples.iter().zip(losses).map(|(sample, loss)| of_tokens(sample, loss)).collect())
     }
 
+    fn states(model: &CausalLm, samples: &[&LmSample]) -> Result<Tensor<2>, RunError> {
+        Ok(model.mean_states(samples)?)
+    }
+
     fn prediction_of_loss(_: &CausalLm, sample: &LmSample, loss: f64) -> Option<Prediction> {
         Some(of_tokens(sample, loss))
     }
 
     fn bytes(sample: &LmSample) -> Vec<u8> {
-        let tokens = sample.tokens.iter().flat_map(|token| token.to_le_bytes());
-        tokens.chain(sample.scored.iter().map(|&scored| u8::from(scored))).collect()
+        bytes(sample)
     }
 
     fn check_estimate(estimate: Estimate) -> Result<(), RunError> {
@@ -297,4 +304,9 @@ pub(super) fn of_conversations<C: Content>(tokenizer: &TextTokenizer, data: &Dat
 pub(super) fn of_tokens(sample: &LmSample, loss: f64) -> Prediction {
     let scored = sample.scored.iter().filter(|scored| **scored).count();
     Prediction { loss, target: Predicted::Tokens(scored) }
+}
+
+pub(super) fn bytes(sample: &LmSample) -> Vec<u8> {
+    let tokens = sample.tokens.iter().flat_map(|token| token.to_le_bytes());
+    tokens.chain(sample.scored.iter().map(|&scored| u8::from(scored))).collect()
 }

@@ -1,7 +1,7 @@
 use std::borrow::Borrow;
 use std::sync::Arc;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use hyperinf_gradients::{Estimate, Tape, Task};
 use hyperinf_linalg::host;
 use hyperinf_models::{
@@ -253,6 +253,10 @@ impl Kind for VisionLanguage {
         let batch = model.collate(samples)?;
         let losses = host(model.loss(model.forward(&batch, &mut Tape::off()), &batch))?;
         Ok(samples.iter().zip(losses).map(|(sample, loss)| language_model::of_tokens(&sample.text, loss)).collect())
+    }
+
+    fn states(model: &Model, samples: &[&VlmSample]) -> Result<Tensor<2>, RunError> {
+        Ok(model.mean_states(samples)?)
     }
 
     fn prediction_of_loss(_: &Model, sample: &VlmSample, loss: f64) -> Option<Prediction> {

@@ -5,6 +5,7 @@ use hyperinf_gradients::{Family, Likelihood, Tape, Task};
 use hyperinf_ops::cross_entropy;
 
 use super::builder::{self, Builder};
+use crate::text::mean_states;
 use crate::{
     Adaptable, AdaptableEmbedding, AdaptableLinear, CheckpointNames, Decoder, DecoderConfig, LmBatch, LmSample,
     LoraLinear, ModelError, ModelPart, SampleModel,
@@ -78,6 +79,17 @@ impl CausalLm {
     /// The kind of the head.
     pub fn head(&self) -> LmHead {
         if self.lm_head.is_some() { LmHead::Separate } else { LmHead::Tied }
+    }
+
+    /// The mean of the decoder's last hidden states over the tokens of each sample, `[n, d]`.
+    ///
+    /// # Errors
+    ///
+    /// If there are no samples or one does not fit the model.
+    pub fn mean_states(&self, samples: &[&LmSample]) -> Result<Tensor<2>, ModelError> {
+        let lengths: Vec<usize> = samples.iter().map(|sample| sample.tokens.len()).collect();
+        let batch = self.collate(samples)?;
+        Ok(mean_states(self.decoder.forward(batch.tokens, &mut Tape::off()), &lengths))
     }
 
     /// The logits `[n, t, vocabulary]` of every position of tokens `[n, t]`. Any padding must be on the right.

@@ -4,6 +4,7 @@ use hyperinf_gradients::{Likelihood, Tape, Task};
 
 use super::builder::{self, Builder};
 use super::vision_encoder;
+use crate::text::mean_states;
 use crate::{
     Adaptable, AdaptableEmbedding, AdaptableLinear, CausalLm, CheckpointNames, Connector, ConnectorConfig,
     DecoderConfig, FeatureStage, LmHead, ModelError, ModelPart, SampleModel, VisionConfig, VisionEncoder, Visual,
@@ -152,8 +153,23 @@ impl VisionLanguage {
         self.language.decoder().embedding().dtype()
     }
 
+    /// The mean of the decoder's last hidden states over the tokens of each sample, those of images included, `[n, d]`.
+    ///
+    /// # Errors
+    ///
+    /// If there are no samples or one does not fit the model.
+    pub fn mean_states(&self, samples: &[&VlmSample]) -> Result<Tensor<2>, ModelError> {
+        let lengths: Vec<usize> = samples.iter().map(|sample| sample.text.tokens.len()).collect();
+        Ok(mean_states(self.hidden(&self.collate(samples)?, &mut Tape::off()), &lengths))
+    }
+
     /// The logits of the scored places of a batch.
     fn outputs(&self, batch: &VlmBatch, tape: &mut Tape) -> Tensor<2> {
+        self.language.outputs(self.hidden(batch, tape), &batch.text, tape)
+    }
+
+    /// The last hidden states `[n, t, d]` of a batch.
+    fn hidden(&self, batch: &VlmBatch, tape: &mut Tape) -> Tensor<3> {
         let [n, t] = batch.text.tokens.dims();
         let decoder = self.language.decoder();
         let embedded = decoder.embed(batch.text.tokens.clone(), tape);
@@ -176,7 +192,7 @@ impl VisionLanguage {
                 all.select(0, batch.places.clone()).reshape([n, t, d])
             }
         };
-        self.language.outputs(decoder.forward_embedded(embedded, tape), &batch.text, tape)
+        decoder.forward_embedded(embedded, tape)
     }
 }
 

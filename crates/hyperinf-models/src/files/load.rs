@@ -95,7 +95,7 @@ const ALL: &[&str] = &["bert", "roberta", "xlm-roberta", "llama", "mistral", "qw
 /// Every layer has more, even where some are missing.
 const TENSORS_OF_A_LAYER: usize = 2;
 
-enum Family {
+pub(super) enum Family {
     Encoder(EncoderFamily),
     Decoder(DecoderFamily),
     Vision(VisionFamily),
@@ -292,7 +292,7 @@ pub(crate) fn is_llama2c(path: &Path) -> bool {
 }
 
 /// The settings of the model in a folder.
-fn settings(folder: &Path) -> Result<Fields, LoadError> {
+pub(super) fn settings(folder: &Path) -> Result<Fields, LoadError> {
     let path = folder.join("config.json");
     if path.exists() {
         let fields = Fields::read(&path)?;
@@ -309,7 +309,7 @@ fn settings(folder: &Path) -> Result<Fields, LoadError> {
     Err(LoadError::Missing { path: folder.to_owned(), what: "model", looked_for: "`config.json`" })
 }
 
-fn family(path: &Path, fields: &Fields) -> Result<Family, LoadError> {
+pub(super) fn family(path: &Path, fields: &Fields) -> Result<Family, LoadError> {
     let name = fields.text("model_type")?.unwrap_or_default();
     Ok(match name.as_str() {
         "bert" => Family::Encoder(EncoderFamily::Bert),
@@ -343,7 +343,7 @@ fn encoder_settings(folder: &Path) -> Result<(Fields, EncoderFamily), LoadError>
 }
 
 /// Fails if there are too many layers for the tensors: the list of missing tensors could be endless.
-fn check_layers(fields: &Fields, layers: usize, shards: &Shards) -> Result<(), LoadError> {
+pub(super) fn check_layers(fields: &Fields, layers: usize, shards: &Shards) -> Result<(), LoadError> {
     let tensors = shards.names().count();
     if layers.saturating_mul(TENSORS_OF_A_LAYER) <= tensors {
         return Ok(());

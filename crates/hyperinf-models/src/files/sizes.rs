@@ -138,6 +138,11 @@ pub(super) fn of_decoder(config: &DecoderConfig, head: LmHead) -> Vec<Expected> 
     list.0
 }
 
+/// A reward head.
+pub(super) fn of_score(width: usize) -> Expected {
+    Expected { name: "score.weight".to_owned(), sides: vec![one("num_labels", 1), one("hidden_size", width)] }
+}
+
 /// The tensors of a vision-language model.
 pub(super) fn of_vision_language(config: &VisionLanguageConfig) -> Vec<Expected> {
     let [vision, connector, text] = config.parts();

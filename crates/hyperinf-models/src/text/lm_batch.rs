@@ -64,8 +64,20 @@ impl LmBatch {
     ///
     /// If there are fewer than `m` values.
     pub(crate) fn mean_per_sample(&self, values: Tensor<1>) -> Tensor<1> {
+        let (device, dtype, n) = (values.device(), values.dtype(), self.counts.len());
+        let shares: Vec<f64> = self.counts.iter().map(|&count| 1.0 / count as f64).collect();
+        let shares = Tensor::<1>::from_data(TensorData::new(shares, [n]), (&device, dtype));
+        self.sum_per_sample(values) * shares
+    }
+
+    /// The sum of the values of each sample: `[m]` to `[n]`.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer than `m` values.
+    pub(crate) fn sum_per_sample(&self, values: Tensor<1>) -> Tensor<1> {
         let (n, most) = (self.counts.len(), self.counts.iter().copied().max().unwrap_or(0));
-        let (device, dtype) = (values.device(), values.dtype());
+        let device = values.device();
         let (mut rows, mut absent, mut start) = (Vec::with_capacity(n * most), Vec::with_capacity(n * most), 0);
         for &count in &self.counts {
             // Short rows repeat their own first value, so that even masked entries depend on this sample alone.
@@ -75,11 +87,20 @@ impl LmBatch {
         }
         let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [n * most]), &device);
         let absent = Tensor::<2, Bool>::from_data(TensorData::new(absent, [n, most]), &device);
-        let shares: Vec<f64> = self.counts.iter().map(|&count| 1.0 / count as f64).collect();
-        let shares = Tensor::<1>::from_data(TensorData::new(shares, [n]), (&device, dtype));
         let sums = values.select(0, rows).reshape([n, most]).mask_fill(absent, 0.0).sum_dim(1);
-        sums.squeeze_dim::<1>(1) * shares
+        sums.squeeze_dim::<1>(1)
     }
+}
+
+/// The mean of the hidden states `[n, t, d]` over each sample's own tokens, `[n, d]`.
+pub(crate) fn mean_states(hidden: Tensor<3>, lengths: &[usize]) -> Tensor<2> {
+    let [n, t, d] = hidden.dims();
+    let (device, dtype) = (hidden.device(), hidden.dtype());
+    let padding: Vec<bool> = lengths.iter().flat_map(|&length| (0..t).map(move |place| place >= length)).collect();
+    let padding = Tensor::<3, Bool>::from_data(TensorData::new(padding, [n, t, 1]), &device).expand([n, t, d]);
+    let shares: Vec<f64> = lengths.iter().map(|&length| 1.0 / length as f64).collect();
+    let shares = Tensor::<2>::from_data(TensorData::new(shares, [n, 1]), (&device, dtype));
+    hidden.mask_fill(padding, 0.0).sum_dim(1).squeeze_dim::<2>(1) * shares
 }
 
 fn check_sample(sample: usize, found: &LmSample, config: &DecoderConfig) -> Result<(), ModelError> {

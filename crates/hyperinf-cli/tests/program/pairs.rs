@@ -1,0 +1,73 @@
+//! Preference pairs from rows to scores.
+
+use serde_json::{Value, json};
+
+use crate::support::{Folder, csv_rows, number};
+use crate::texts::{completions, model};
+
+fn pairs(count: usize) -> Vec<Value> {
+    let rows = completions(count + 1);
+    let row = |i: usize| json!({ "prompt": rows[i]["prompt"], "chosen": rows[i]["completion"], "rejected": rows[i + 1]["completion"] });
+    (0..count).map(row).collect()
+}
+
+fn base() -> Vec<String> {
+    vec!["--model".into(), model("llama")]
+}
+
+#[test]
+fn pairs_are_trained_evaluated_and_scored() {
+    for (loss, more) in [("dpo", &["--beta", "0.5"][..]), ("reward", &[])] {
+        let folder = Folder::new();
+        folder.write_rows("pairs.jsonl", &pairs(9));
+        let pairs = [&["--pairs", loss][..], more].concat();
+        let args = ["--train", "pairs.jsonl", "--epochs", "3", "--learning-rate", "0.01", "--out", "adapter"];
+        let run = folder.succeed("finetune", &base(), &[&args[..], &pairs].concat());
+        assert!(run.stdout.contains("guessing 0.6931") && run.stdout.contains("margin"), "{}", run.stdout);
+        let adapter = [&base()[..], &["--adapter".into(), "adapter".into()]].concat();
+        let args = ["--data", "pairs.jsonl", "--output", "predictions.csv"];
+        folder.succeed("evaluate", &adapter, &[&args[..], &pairs].concat());
+        let margins: Vec<f64> =
+            csv_rows(&folder.file("predictions.csv")).iter().map(|row| number(row, "margin").expect("one")).collect();
+        let args = ["--train", "pairs.jsonl", "--validation", "pairs.jsonl", "--remove", "2", "--out", "found"];
+        folder.succeed("detect", &adapter, &[&args[..], &pairs].concat());
+        let rows = csv_rows(&folder.file("found/suspicious.csv"));
+        assert_eq!(rows.len(), 9);
+        for row in &rows {
+            let margin = margins[row["id"].parse::<usize>().expect("a number")];
+            assert!((number(row, "margin").expect("one") - margin).abs() < 1e-3, "{row:?}, {margin}");
+            assert!(row["text"].contains("chosen: ") && row["text"].contains("rejected: "), "{row:?}");
+        }
+        assert_eq!(folder.lines("found/cleaned.jsonl").len(), 7);
+        let summary = folder.json("found/summary.json");
+        assert_eq!((&summary["task"], &summary["loss"]["pairs"]), (&json!("preference"), &json!(loss)));
+        assert!(summary["cross_check"]["auc_loss"].is_number(), "{summary}");
+        let args = ["--train", "pairs.jsonl", "--query", "pairs.jsonl", "--out", "scored", "--method", "ekfac,bm25"];
+        folder.succeed("attribute", &adapter, &[&args[..], &pairs].concat());
+        assert_eq!(folder.lines("scored/ekfac/topk.jsonl").len(), 9);
+    }
+}
+
+#[test]
+fn pairs_need_their_loss_and_a_language_model() {
+    let folder = Folder::new();
+    folder.write_rows("pairs.jsonl", &pairs(4));
+    let bert = vec!["--model".into(), model("bert")];
+    let train = ["--train", "pairs.jsonl", "--out", "adapter"];
+    for (model, more, code, needle) in [
+        (base(), &[][..], 3, "--pairs dpo"),
+        (bert, &["--pairs", "dpo"], 2, "not a language model"),
+        (base(), &["--pairs", "reward", "--beta", "1"], 2, "--beta"),
+        (base(), &["--pairs", "dpo", "--beta", "-1"], 2, "beta"),
+        (base(), &["--pairs", "kto"], 2, "kto"),
+        (base(), &["--beta", "1"], 2, "--pairs"),
+        (base(), &["--pairs", "dpo", "--chosen-column", "best"], 3, "`best`"),
+    ] {
+        let model: Vec<&str> = model.iter().map(String::as_str).collect();
+        let run = folder.run("finetune", &[&model[..], &train, more].concat());
+        assert_eq!(run.code, Some(code), "{more:?}: {run:?}");
+        assert!(run.stderr.contains(needle), "{more:?}: no {needle:?} in {}", run.stderr);
+    }
+    let run = folder.succeed("check", &base(), &["--data", "pairs.jsonl", "--pairs", "dpo"]);
+    assert!(run.stdout.matches('⟦').count() >= 8, "both answers of four rows: {}", run.stdout);
+}
