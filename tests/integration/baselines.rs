@@ -5,7 +5,7 @@ use std::fs;
 use burn::tensor::{Int, Tensor, TensorData};
 use hyperinf::data::{Baseline, Bm25, Duplicates, Run, RunError, Select};
 use hyperinf::gradients::Tape;
-use hyperinf::models::{CausalLm, DecoderConfig, LmHead, LmSample};
+use hyperinf::models::{LmSample, load_causal_lm};
 use hyperinf::scoring::{Amount, Options, QueryMode};
 use hyperinf_tests::compare::{assert_close, values};
 use hyperinf_tests::{devices, fixtures};
@@ -49,18 +49,8 @@ fn bm25_is_its_definition() {
 #[test]
 fn hidden_states_are_means_over_the_rows_own_tokens() {
     for (name, device) in devices() {
-        let config = DecoderConfig {
-            vocabulary: 20,
-            width: 8,
-            layers: 2,
-            heads: 2,
-            key_value_heads: 1,
-            head_size: 4,
-            feed_forward: 12,
-            max_tokens: 16,
-            ..DecoderConfig::default()
-        };
-        let model = CausalLm::new(config, LmHead::Tied, 3, &device).expect("a valid configuration");
+        let model = load_causal_lm(&fixtures::path("transformers/llama"), &device).expect("a fixture").model;
+        let width = model.decoder().config().width;
         let sample = |tokens: &[u32]| {
             let scored = (0..tokens.len()).map(|place| place > 0).collect();
             LmSample { tokens: tokens.to_vec(), scored }
@@ -72,7 +62,8 @@ fn hidden_states_are_means_over_the_rows_own_tokens() {
             let ids: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
             let input = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, tokens.len()]), &device);
             let states = values(model.decoder().forward(input, &mut Tape::off()));
-            expected.extend((0..8).map(|k| states.iter().skip(k).step_by(8).sum::<f64>() / tokens.len() as f64));
+            expected
+                .extend((0..width).map(|k| states.iter().skip(k).step_by(width).sum::<f64>() / tokens.len() as f64));
         }
         assert_close(&name, &values(found), &expected, 1e-5);
     }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::run::{cache, program, root, status};
 
-/// Runs `tests/fixtures/derive.py`, or `make.py` in `tests/fixtures/transformers`, `vision`, `tokenizers`, `images` or
-/// `diffusion` if that is the first word, in a virtual environment with its packages; without arguments, with
+/// Runs `tests/fixtures/derive.py`, or `make.py` in `tests/fixtures/transformers`, `vision`, `tokenizers`, `images`,
+/// `preference` or `diffusion` if that is the first word, in a virtual environment with its packages; without arguments, with
 /// `--check`.
 pub fn run(args: &[&str]) -> Result<(), String> {
     let folder = root().join("tests").join("fixtures");
@@ -14,6 +14,7 @@ pub fn run(args: &[&str]) -> Result<(), String> {
         ["vision", args @ ..] => script("transformers", &folder.join("vision"), "make.py", args),
         ["images", args @ ..] => script("images", &folder.join("images"), "make.py", args),
         ["tokenizers", args @ ..] => script("tokenizers", &folder.join("tokenizers"), "make.py", args),
+        ["preference", args @ ..] => script("transformers", &folder.join("preference"), "make.py", args),
         ["diffusion", args @ ..] => script("diffusion", &folder.join("diffusion"), "make.py", args),
         args => script("fixtures", &folder, "derive.py", args),
     }
