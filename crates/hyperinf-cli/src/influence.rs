@@ -70,14 +70,14 @@ impl Job<'_> {
         let (several, summaries) = (methods.len() > 1, RefCell::new(Vec::new()));
         let each = |wanted: &Wanted| -> Result<Each<'_>, CliError> {
             let folder = if several { args.out.join(wanted.folder()) } else { args.out.clone() };
+            let random = methods.contains(&Wanted::Baseline(Baseline::Random));
             let (settings, run, baseline) = match *wanted {
                 Wanted::Method(method) => {
-                    let random = methods.contains(&Wanted::Baseline(Baseline::Random));
                     let (settings, run) = self.run(method, random)?;
                     (settings, run, None)
                 }
                 Wanted::Baseline(baseline) => {
-                    let (settings, run) = self.run_baseline(baseline)?;
+                    let (settings, run) = self.run_baseline(baseline, random)?;
                     (settings, run, Some(baseline))
                 }
             };

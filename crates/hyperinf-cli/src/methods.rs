@@ -93,6 +93,6 @@ fn table(out: &mut dyn Write) -> io::Result<()> {
         table.row(vec![method.name.into(), summary, method.cost.into(), method.source.into()]);
     }
     table.write(out)?;
-    writeln!(out, "\n{GRAMMAR}\n\nBaselines without gradients, for attribute, detect and select; `baselines` is all:")?;
+    writeln!(out, "\n{GRAMMAR}\n\nBaselines without gradients, for attribute, detect and select (all: baselines)")?;
     Baseline::NAMES.iter().try_for_each(|(name, baseline)| writeln!(out, "  {name:<14}{}", baseline.summary()))
 }

@@ -97,7 +97,10 @@ Examples:
   hyperinf select --model MODEL --adapter adapter --train train.jsonl \\
       --validation validation.jsonl --keep 20% --out chosen
   hyperinf select --model MODEL --adapter adapter --train train.parquet \\
-      --validation validation.jsonl --keep 1000 --text-column body --out chosen";
+      --validation validation.jsonl --keep 1000 --text-column body --out chosen
+  hyperinf select --model MODEL --adapter adapter --train train.jsonl \\
+      --validation validation.jsonl --keep 50000tokens --diverse --out chosen
+      rows that help together, as many as these tokens";
 
 pub(super) const DEMO: &str = "\
 Examples:

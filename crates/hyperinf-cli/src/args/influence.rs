@@ -140,7 +140,7 @@ pub(crate) struct SelectArgs {
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "equal",
-        display_order = 7
+        help_heading = "Selection"
     )]
     pub drop_duplicates: Option<DuplicatesArg>,
     /// At most ROWS rows of a label, or of a value of --group-column.

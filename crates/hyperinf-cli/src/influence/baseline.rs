@@ -6,7 +6,7 @@ use hyperinf::scoring::{MethodSpec, RankBy};
 
 use super::{Each, Job, Settings};
 use crate::error::{CliError, Usage};
-use crate::progress::observer;
+use crate::progress::{observer, warn};
 
 /// Stands for all baselines.
 const BASELINES: &str = "baselines";
@@ -48,12 +48,14 @@ impl Wanted {
 
 impl Job<'_> {
     /// The run of a baseline, which takes the settings that have nothing to do with gradients.
-    pub(super) fn run_baseline(&self, baseline: Baseline) -> Result<(Settings, Run), CliError> {
+    pub(super) fn run_baseline(&self, baseline: Baseline, drawn: bool) -> Result<(Settings, Run), CliError> {
         let refused = |second, reason| {
             let first = format!("--method {}", baseline.name());
             Err(Usage::Combination { first, second, reason }.into())
         };
-        let settings = Settings::of("identity".parse()?, &self.args.scoring, self.mode)?;
+        let mut settings = Settings::of("identity".parse()?, &self.args.scoring, self.mode)?;
+        settings.method = baseline.name().to_owned();
+        self.args.scoring.shared.project.check_seed(drawn)?;
         if self.seeds.is_some() {
             return refused("--uncertainty", "error bars are for methods that draw");
         }
@@ -68,6 +70,7 @@ impl Job<'_> {
 impl Each<'_> {
     /// The scores of a baseline.
     pub(super) fn ranked(&self, baseline: Baseline) -> Result<Ranked, CliError> {
+        Settings::notes(std::iter::once(&self.settings)).iter().for_each(|note| warn(note));
         let seed = self.job.args.scoring.shared.project.seed.unwrap_or(0);
         Ok(self.run.baseline(baseline, seed, &self.settings.device, &mut observer())?)
     }
