@@ -165,6 +165,13 @@ fn check_differences(loss: PairLoss) {
         }
         let (model, arrays) = model(loss, &device);
         let samples = samples(&model, &arrays);
+        let mut paths = Paths { path: Vec::new(), found: Vec::new() };
+        drop(model.clone().map(&mut paths));
+        let directions: Vec<Vec<f64>> = paths
+            .found
+            .iter()
+            .map(|(_, size)| (0..*size).map(|k| (1.3 * (k * k + 1) as f64).sin()).collect())
+            .collect();
         let moved = |change| model.clone().map(&mut Moved { path: Vec::new(), change });
         let losses = |model: &PreferenceModel| {
             let batch = batch(model, &samples);
@@ -172,19 +179,16 @@ fn check_differences(loss: PairLoss) {
         };
         let wide = moved(None);
         let found: Gradients = gradients(&wide, &batch(&wide, &samples), Target::Loss).expect("layers");
-        let mut paths = Paths { path: Vec::new(), found: Vec::new() };
-        drop(model.clone().map(&mut paths));
         assert_eq!(paths.found.len(), found.layout.len());
         let mut matched = 0;
-        for (path, size) in &paths.found {
-            let direction: Vec<f64> = (0..*size).map(|k| (1.3 * (k * k + 1) as f64).sin()).collect();
+        for ((path, size), direction) in paths.found.iter().zip(&directions) {
             let step = 1e-5;
             let (up, down) =
-                (losses(&moved(Some((path, &direction, step)))), losses(&moved(Some((path, &direction, -step)))));
+                (losses(&moved(Some((path, direction, step)))), losses(&moved(Some((path, direction, -step)))));
             let slope: Vec<f64> = up.iter().zip(&down).map(|(up, down)| (up - down) / (2.0 * step)).collect();
             let along = |gradients: &Tensor<3>| -> Vec<f64> {
                 let all = values(gradients.clone());
-                all.chunks(*size).map(|g| g.iter().zip(&direction).map(|(g, d)| g * d).sum()).collect()
+                all.chunks(*size).map(|g| g.iter().zip(direction).map(|(g, d)| g * d).sum()).collect()
             };
             // Blocks are matched by their slopes: their names are PEFT's, the paths Burn's.
             let fits = |(block, gradients): &(&Block, &Tensor<3>)| {
