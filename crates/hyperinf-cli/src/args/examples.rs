@@ -83,9 +83,9 @@ hyperinf index [OPTIONS] --model <MODEL> --adapter <DIR>
 pub(super) const QUERY: &str = "\
 Examples:
   hyperinf query --index index --query questions.jsonl --top-k 5
-  hyperinf query --index index --text 'the river is cold' --label water --json
-  hyperinf query --index index --prompt 'Where is the boat?' \\
-      --completion ' On the river.' --method identity";
+  hyperinf query --index index --text river --label water --json
+  hyperinf query --index index --prompt Boat? --completion River. \\
+      --method identity";
 pub(super) const QUERY_USAGE: &str = "\
 hyperinf query [OPTIONS] --index <DIR>
          <--query <FILE>|--text <TEXT>|--prompt <TEXT> --completion <TEXT>>";

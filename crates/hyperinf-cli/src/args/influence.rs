@@ -43,7 +43,7 @@ pub(crate) struct InfluenceArgs {
     pub blocks: Option<String>,
     /// Take the training gradients from an index, which is built if it is missing: another query then costs the queries
     /// alone.
-    #[arg(long, value_name = "DIR", display_order = 8)]
+    #[arg(long, value_name = "DIR", help_heading = "Gradients")]
     pub index: Option<PathBuf>,
     /// Keep the gradients in DIR: for the next method or command there, which need not run the model again, and for
     /// `hyperinf score`.

@@ -149,7 +149,8 @@ fn index_hint(error: &IndexError) -> Option<&'static str> {
         IndexError::Write(error) => return store_hint(error),
         IndexError::Newer { .. } => "take the version that wrote it, or a newer one",
         IndexError::Differs { .. } => {
-            "give the model, files and settings that it was built with (its manifest.json has them), or another --out"
+            "give what it was built with (its manifest.json says it), add rows of another file with --append, or build \
+             another index"
         }
         IndexError::Rows { .. } => "restore the rows, add other rows with --append, or build another index",
         IndexError::Incomplete { .. } => "the same `hyperinf index` finishes it",

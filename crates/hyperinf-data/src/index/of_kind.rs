@@ -132,12 +132,10 @@ fn fill<K: Kind>(
     let settings = serde_json::to_value(settings).map_err(|e| StoreError::output(&index.folder, e))?;
     let leaf_rows = index.batch_size.saturating_mul(index.leaf_batches);
     let mut manifest = Manifest::new(key, settings, &blocks, index.stored.name(), leaf_rows);
+    writer.check(&manifest)?;
     let source = extend(&mut manifest, writer.earlier(), index, set, again.is_some())?;
     let todo = match again {
-        Some(leaves) => {
-            writer.check(&manifest)?;
-            leaves.to_vec()
-        }
+        Some(leaves) => leaves.to_vec(),
         None => {
             let begun = writer.begin(manifest.clone())?;
             if !begun.lost.is_empty() {
