@@ -23,9 +23,8 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), CliError> {
     let found = IndexFolder::open(&args.index)?;
     let faults = faults_of(&found);
     if !faults.is_empty() && args.repair {
-        let told = faults.iter().try_for_each(|fault| to_stdout(|out| writeln!(out, "{fault}")));
         if !args.json {
-            told?;
+            to_stdout(|out| faults.iter().try_for_each(|fault| writeln!(out, "{fault}")))?;
         }
         let mut index = Index::of(&args.index)?;
         let saved = index.device_name.clone();

@@ -180,6 +180,27 @@ fn further_rows_are_new_leaves() {
 }
 
 #[test]
+fn ids_are_those_of_the_rows() {
+    let folder = Folder::new();
+    let named = |count: usize, first: usize| -> Vec<Value> {
+        let mut rows = three_classes(count);
+        rows.iter_mut().enumerate().for_each(|(i, row)| row["name"] = json!(format!("row-{}", first + i)));
+        rows
+    };
+    folder.write_rows("train.jsonl", &named(5, 0));
+    folder.write_rows("more.jsonl", &named(2, 4));
+    folder.write_rows("query.jsonl", &three_classes(1));
+    index(&folder, &["--id-column", "name"]);
+    let found = query(&folder, &["--top-k", "5"]);
+    let hits = found["answers"][0]["most_helpful"].as_array().expect("a list");
+    assert!(hits.iter().all(|hit| hit["train_id"].as_str().is_some_and(|id| id.starts_with("row-"))), "{hits:?}");
+    let model = bert();
+    let model: Vec<&str> = model.iter().map(String::as_str).collect();
+    let more = ["--train", "more.jsonl", "--truncate", "--out", "index", "--append", "--id-column", "name"];
+    fails(&folder, "index", &[&model[..], &more, &SMALL].concat(), 3, &["a row with the id \"row-4\" already"]);
+}
+
+#[test]
 fn another_model_or_setting_is_refused_by_name() {
     let folder = folder();
     index(&folder, &[]);

@@ -1,5 +1,6 @@
 //! [`Index`]es of one kind of model.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use burn::tensor::Device;
@@ -133,7 +134,11 @@ fn fill<K: Kind>(
     let leaf_rows = index.batch_size.saturating_mul(index.leaf_batches);
     let mut manifest = Manifest::new(key, settings, &blocks, index.stored.name(), leaf_rows);
     writer.check(&manifest)?;
+    let before = writer.earlier().map_or(0, |earlier| earlier.sources.len());
     let source = extend(&mut manifest, writer.earlier(), index, set, again.is_some())?;
+    if before > 0 && source >= before {
+        check_ids(&IndexFolder::open(&index.folder)?, set)?;
+    }
     let todo = match again {
         Some(leaves) => leaves.to_vec(),
         None => {
@@ -169,6 +174,22 @@ fn fill<K: Kind>(
         done += count;
     }
     Ok((total - computed, computed))
+}
+
+/// Fails if a row that is added has the id of one that is there.
+fn check_ids<K: Kind>(index: &IndexFolder, set: &Samples<K>) -> Result<(), RunError> {
+    let added: HashSet<&str> = set.data.rows.iter().filter_map(|row| row.id.as_deref()).collect();
+    if added.is_empty() {
+        return Ok(());
+    }
+    let missing = index.missing();
+    for leaf in (0..index.manifest().leaves.len()).filter(|leaf| !missing.contains(leaf)) {
+        let found = index.rows(leaf)?.into_iter().filter_map(|row| row.id).find(|id| added.contains(id.as_str()));
+        if let Some(id) = found {
+            return Err(IndexError::DuplicateId { path: index.path().to_owned(), id }.into());
+        }
+    }
+    Ok(())
 }
 
 fn stored<K: Kind>(set: &Samples<K>, sample: usize, offset: usize, prediction: &Prediction) -> StoredRow {

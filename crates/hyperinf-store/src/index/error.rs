@@ -55,6 +55,14 @@ pub enum IndexError {
         /// The number of its rows.
         rows: usize,
     },
+    /// A row that is added has the id of another one.
+    #[error("the index `{path}` has a row with the id {id:?} already")]
+    DuplicateId {
+        /// The folder.
+        path: PathBuf,
+        /// The id.
+        id: String,
+    },
     /// Leaves are missing.
     #[error("the index `{path}` is not complete: {finished} of {leaves} leaves are finished")]
     Incomplete {
