@@ -11,8 +11,8 @@ pub enum FileError {
     /// The file cannot be opened, or its beginning cannot be read.
     #[error("it cannot be read")]
     Open(#[source] io::Error),
-    /// A folder, a pipe or a device.
-    #[error("it is not a regular file")]
+    /// A folder without a list of shards, a pipe or a device.
+    #[error("it is not a regular file, nor a folder with an `index.json`")]
     NotRegular,
     /// No bytes at all.
     #[error("the file is empty")]

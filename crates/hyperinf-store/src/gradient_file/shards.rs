@@ -44,7 +44,10 @@ impl Files {
 impl ShardList {
     fn read(folder: &Path) -> Result<Self, FileError> {
         let path = folder.join(LIST);
-        let found = path.metadata().map_err(FileError::NoList)?;
+        let found = match path.metadata() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(FileError::NotRegular),
+            found => found.map_err(FileError::NoList)?,
+        };
         if !found.is_file() || found.len() > LONGEST {
             return Err(FileError::NotRegular);
         }
