@@ -98,8 +98,16 @@ pub const READERS: &[Reader] = &[
         read: |s, bytes, _| s.gradients(bytes),
     },
     Reader { name: "journal", fixtures: &[], read: |s, bytes, _| stores::journal(&s.0, bytes) },
-    Reader { name: "npy", fixtures: &["numpy/a.npy", "numpy/half.npy"], read: |s, bytes, _| stores::array(&s.file("a.npy", bytes)?) },
-    Reader { name: "npz", fixtures: &["numpy/both.npz"], read: |s, bytes, _| stores::array(&s.file("both.npz", bytes)?) },
+    Reader {
+        name: "npy",
+        fixtures: &["numpy/a.npy", "numpy/half.npy"],
+        read: |s, bytes, _| stores::array(&s.file("a.npy", bytes)?),
+    },
+    Reader {
+        name: "npz",
+        fixtures: &["numpy/both.npz"],
+        read: |s, bytes, _| stores::array(&s.file("both.npz", bytes)?),
+    },
     Reader {
         name: "bergson",
         fixtures: &["numpy/bergson/info.json"],
@@ -107,8 +115,16 @@ pub const READERS: &[Reader] = &[
     },
     Reader { name: "index-manifest", fixtures: &[], read: |s, bytes, _| stores::index(&s.0, "manifest.json", bytes) },
     Reader { name: "index-journal", fixtures: &[], read: |s, bytes, _| stores::index(&s.0, "journal.jsonl", bytes) },
-    Reader { name: "index-shard", fixtures: &[], read: |s, bytes, _| stores::index(&s.0, "leaf-00000.safetensors", bytes) },
-    Reader { name: "index-rows", fixtures: &[], read: |s, bytes, _| stores::index(&s.0, "leaf-00001.rows.jsonl", bytes) },
+    Reader {
+        name: "index-shard",
+        fixtures: &[],
+        read: |s, bytes, _| stores::index(&s.0, "leaf-00000.safetensors", bytes),
+    },
+    Reader {
+        name: "index-rows",
+        fixtures: &[],
+        read: |s, bytes, _| stores::index(&s.0, "leaf-00001.rows.jsonl", bytes),
+    },
     Reader { name: "index-list", fixtures: &[], read: |s, bytes, _| stores::index(&s.0, "index.json", bytes) },
     Reader {
         name: "picture",

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use hyperinf::gradients::Block;
 use hyperinf::store::{
-    GradientFile, GradientWriter, IndexError, IndexFolder, IndexWriter, Leaf, Manifest, Precision, RunKey, SourceFile, StoredRow,
+    GradientFile, GradientWriter, IndexError, IndexFolder, IndexWriter, Leaf, Manifest, Precision, RunKey, SourceFile,
+    StoredRow,
 };
 use twox_hash::XxHash3_128;
 

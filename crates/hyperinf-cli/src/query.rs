@@ -26,7 +26,8 @@ pub(crate) fn run(args: &QueryArgs) -> Result<(), CliError> {
     let inputs: Vec<_> = args.query.iter().map(std::path::PathBuf::as_path).collect();
     let mut output = args.output.as_deref().map(|path| ScoreFile::new(path, &inputs)).transpose()?;
     output.iter_mut().for_each(|output| output.rank_by = settings.rank_by);
-    let cells = [("text", &args.text), ("label", &args.label), ("prompt", &args.prompt), ("completion", &args.completion)];
+    let cells =
+        [("text", &args.text), ("label", &args.label), ("prompt", &args.prompt), ("completion", &args.completion)];
     let cells: BTreeMap<String, String> =
         cells.into_iter().filter_map(|(column, cell)| Some((column.to_owned(), cell.clone()?))).collect();
     let query = Query {

@@ -60,7 +60,12 @@ impl<K: Kind> Extractor<'_, K> {
         if *writer.found() != Resumption::default() {
             observe(Event::Notice(Notice::Earlier { stage: stage(target), found: writer.found().clone(), total }));
         }
-        self.fill(&mut writer, set, Part { rows: 0..total, before: 0, target, projection: &projection, folder }, observe)?;
+        self.fill(
+            &mut writer,
+            set,
+            Part { rows: 0..total, before: 0, target, projection: &projection, folder },
+            observe,
+        )?;
         Ok(writer)
     }
 

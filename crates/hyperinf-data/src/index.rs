@@ -12,6 +12,7 @@ use burn::tensor::Device;
 use hyperinf_models::{ModelError, RecordedParts};
 use hyperinf_store::{Fault, IndexError, IndexFolder, IndexWriter, StoredType};
 
+use crate::RunError;
 use crate::dataset::ReadOptions;
 use crate::diffusion_options::DiffusionOptions;
 use crate::event::Event;
@@ -21,7 +22,6 @@ use crate::pattern::Pattern;
 use crate::run::Run;
 use crate::samples::LengthOptions;
 use crate::stop::Stop;
-use crate::RunError;
 
 pub(crate) use of_kind::{Rows as IndexedRows, index, of_run};
 pub use query::{Answer, AnsweredQuery, Asked, Hit, Query, QuerySeconds};
@@ -85,7 +85,8 @@ pub struct Index {
 
 impl Default for Index {
     fn default() -> Self {
-        let Run { model, adapter, tokenizer, train, read, length, layers, large_blocks, diffusion, .. } = Run::default();
+        let Run { model, adapter, tokenizer, train, read, length, layers, large_blocks, diffusion, .. } =
+            Run::default();
         Self {
             folder: PathBuf::from("hyperinf-index"),
             model,

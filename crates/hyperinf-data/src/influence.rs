@@ -130,8 +130,11 @@ impl Influence {
     /// If a file cannot be moved.
     pub fn keep_gradients(self, folder: &Path) -> Result<(), RunError> {
         let (train, query) = self.gradients;
-        let writers: Vec<_> =
-            [train, Some(query)].into_iter().zip(GRADIENT_FILES).filter_map(|(w, name)| Some((w?, folder.join(name)))).collect();
+        let writers: Vec<_> = [train, Some(query)]
+            .into_iter()
+            .zip(GRADIENT_FILES)
+            .filter_map(|(w, name)| Some((w?, folder.join(name))))
+            .collect();
         // First, so that an interruption leaves no gradients of two runs side by side.
         for (writer, path) in &writers {
             if !writer.is_placed(path) && path.exists() {

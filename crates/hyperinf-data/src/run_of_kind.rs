@@ -81,9 +81,7 @@ pub(crate) fn influence<K: Kind>(
     pair.memory = run.memory;
     let labels = K::labels(&processor).cloned();
     let of_train = match (of_train, &train_gradients) {
-        (None, Some(writer)) => {
-            predictions::<K>(run, &model, &train, 0..train.samples.len(), writer, observe)?
-        }
+        (None, Some(writer)) => predictions::<K>(run, &model, &train, 0..train.samples.len(), writer, observe)?,
         (found, _) => found.unwrap_or_default(),
     };
     let of_query = predictions::<K>(run, &model, &query, 0..query.samples.len(), &query_gradients, observe)?;

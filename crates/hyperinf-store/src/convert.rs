@@ -8,7 +8,9 @@ use burn::tensor::TensorData;
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
-use crate::{FileError, GradientFile, Precision, Staged, StoreError, StoredType, WriteError, check_output, publish, stage_json};
+use crate::{
+    FileError, GradientFile, Precision, Staged, StoreError, StoredType, WriteError, check_output, publish, stage_json,
+};
 
 /// Bytes that are converted at once.
 const CHUNK: usize = 64 << 20;
@@ -103,7 +105,8 @@ impl Convert {
         for stored in file.blocks() {
             let dtype = self.dtype(stored.dtype);
             let bytes = stored.shape.iter().product::<usize>() * (dtype.bitsize() / 8);
-            let entry = json!({ "dtype": dtype.to_string(), "shape": stored.shape, "data_offsets": [end, end + bytes] });
+            let entry =
+                json!({ "dtype": dtype.to_string(), "shape": stored.shape, "data_offsets": [end, end + bytes] });
             header.insert(stored.block.name.clone(), entry);
             end += bytes;
         }
@@ -138,7 +141,8 @@ impl Convert {
             Dtype::F16 => "<f2",
             _ => "<f4",
         };
-        let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}, {parameters}), }}", file.samples());
+        let text =
+            format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}, {parameters}), }}", file.samples());
         // The whole header is a multiple of 64 bytes, and ends in a line end.
         let length = (10 + text.len() + 1).next_multiple_of(64) - 10;
         let step = (CHUNK / (8 * parameters)).max(1);

@@ -261,11 +261,7 @@ fn tensor<const D: usize>(view: &TensorView<'_>, shape: [usize; D], device: &Dev
     }
 }
 
-fn from_bytes<T: Pod + Element, const D: usize>(
-    bytes: &[u8],
-    shape: [usize; D],
-    place: (&Device, DType),
-) -> Tensor<D> {
+fn from_bytes<T: Pod + Element, const D: usize>(bytes: &[u8], shape: [usize; D], place: (&Device, DType)) -> Tensor<D> {
     let values: Vec<T> = bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect();
     Tensor::from_data(TensorData::new(values, shape), place)
 }

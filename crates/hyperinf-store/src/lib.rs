@@ -81,8 +81,8 @@ pub use gradient_file::{
 };
 pub use ids::{IdColumn, Ids, Unit};
 pub use index::{
-    Begun, Fault, FaultKind, IndexError, IndexFolder, IndexWriter, Leaf, MANIFEST, Manifest, Record, SourceFile, StoredGuess,
-    StoredRow, StoredSides,
+    Begun, Fault, FaultKind, IndexError, IndexFolder, IndexWriter, Leaf, MANIFEST, Manifest, Record, SourceFile,
+    StoredGuess, StoredRow, StoredSides,
 };
 pub use memory::{Need, Sizes, available};
 pub use own_file::{FileStamp, open_own, sync_folder};

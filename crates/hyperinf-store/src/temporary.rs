@@ -227,7 +227,8 @@ impl FolderLock {
                 Err(TryLockError::WouldBlock) => {
                     let owner = fs::read_to_string(&path).unwrap_or_default();
                     let owner = owner.lines().next().unwrap_or_default();
-                    let age = file.metadata().and_then(|entry| entry.modified()).ok().and_then(|time| time.elapsed().ok());
+                    let age =
+                        file.metadata().and_then(|entry| entry.modified()).ok().and_then(|time| time.elapsed().ok());
                     let age = age.map_or_else(String::new, |age| format!(", for {} s", age.as_secs()));
                     let who = if owner.is_empty() { String::new() } else { format!(": {owner}{age}") };
                     let message = format!("another run is writing it{who}");

@@ -183,7 +183,18 @@ macro_rules! from_library {
     };
 }
 
-from_library!(StoreError, ConvertError, IndexError, ScoreError, ModelError, GradientError, ReadError, SolveError, EvalError, TruthError);
+from_library!(
+    StoreError,
+    ConvertError,
+    IndexError,
+    ScoreError,
+    ModelError,
+    GradientError,
+    ReadError,
+    SolveError,
+    EvalError,
+    TruthError
+);
 
 impl From<RunError> for CliError {
     fn from(error: RunError) -> Self {

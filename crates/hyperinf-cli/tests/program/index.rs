@@ -167,7 +167,8 @@ fn further_rows_are_new_leaves() {
         }
     }
     let found = query(&folder, &["--top-k", "22", "--method", "identity"]);
-    let ids = found["answers"][0]["most_helpful"].as_array().expect("a list").iter().map(|hit| hit["train_id"].as_u64());
+    let ids =
+        found["answers"][0]["most_helpful"].as_array().expect("a list").iter().map(|hit| hit["train_id"].as_u64());
     let mut ids: Vec<u64> = ids.map(|id| id.expect("a number")).collect();
     ids.sort_unstable();
     assert_eq!(ids, (0..22).collect::<Vec<_>>());
@@ -360,9 +361,17 @@ fn a_disk_that_is_full_leaves_what_is_finished() {
         let told = String::from_utf8_lossy(&run.stderr);
         assert!(!told.contains("panicked"), "{told}");
         if run.status.code() != Some(0) {
-            assert!(run.status.code() == Some(2) && told.contains("cannot be written"), "{kib}: {:?} {told}", run.status);
+            assert!(
+                run.status.code() == Some(2) && told.contains("cannot be written"),
+                "{kib}: {:?} {told}",
+                run.status
+            );
         }
-        folder.succeed("index", &model, &[&["--train", "train.jsonl", "--truncate", "--out", &out], &SMALL[..]].concat());
+        folder.succeed(
+            "index",
+            &model,
+            &[&["--train", "train.jsonl", "--truncate", "--out", &out], &SMALL[..]].concat(),
+        );
         assert!(contents(&folder, &out) == whole, "{kib}");
     }
 }

@@ -15,7 +15,13 @@ use crate::run_of_kind::{GENERATION, device_name, layers};
 pub(super) const LAST_BITS: [&str; 2] = ["batch size", "device kind"];
 
 /// Everything that changes a number, by name. Rows are not in it: each leaf has the hash of its own.
-pub(super) fn key_of<K: Kind>(run: &Run, files: &ModelFiles, model: &K::Model, limit: Limit, device: &Device) -> RunKey {
+pub(super) fn key_of<K: Kind>(
+    run: &Run,
+    files: &ModelFiles,
+    model: &K::Model,
+    limit: Limit,
+    device: &Device,
+) -> RunKey {
     let device = device_name(run, device);
     let kind = device.split(':').next().unwrap_or_default().to_owned();
     let mut key = RunKey::from([

@@ -8,13 +8,14 @@ use hyperinf_gradients::{Block, Projection, Target};
 use hyperinf_models::{Limit, SampleModel};
 use hyperinf_scoring::Set;
 use hyperinf_store::{
-    IndexError, IndexFolder, IndexWriter, KeyDifference, Leaf, Manifest, Resumption, RunKey, SourceFile, StoreError, StoredGuess,
-    StoredRow,
+    IndexError, IndexFolder, IndexWriter, KeyDifference, Leaf, Manifest, Resumption, RunKey, SourceFile, StoreError,
+    StoredGuess, StoredRow,
 };
 
+use super::Index;
 use super::key::key_of;
 use super::settings::{Settings, anywhere};
-use super::Index;
+use crate::RunError;
 use crate::dataset::{Content, Dataset};
 use crate::event::{Event, Notice, Stage};
 use crate::gradients::{Extractor, Part};
@@ -24,7 +25,6 @@ use crate::prediction::{Guess, Predicted, Prediction};
 use crate::run::{Run, unchanged};
 use crate::run_of_kind::{Loaded, device_name, load, predictions};
 use crate::samples::{Samples, notify};
-use crate::RunError;
 
 /// Computes the missing leaves of a file of rows, or some leaves again. Rows that were there, and that were computed.
 pub(crate) fn index<K: Kind>(
@@ -151,8 +151,7 @@ fn fill<K: Kind>(
         }
     };
     let before = &manifest.sources[..source];
-    let (first, offset): (usize, usize) =
-        (before.iter().map(|s| s.rows).sum(), before.iter().map(|s| s.total).sum());
+    let (first, offset): (usize, usize) = (before.iter().map(|s| s.rows).sum(), before.iter().map(|s| s.total).sum());
     let total = set.samples.len();
     let computed: usize = todo.iter().map(|&leaf| manifest.leaves[leaf].rows).sum();
     let mut done = total - computed;
@@ -165,8 +164,7 @@ fn fill<K: Kind>(
         let rows = begin - first..begin - first + count;
         let folder = &index.folder;
         let mut gradients = writer.gradients(leaf).map_err(|e| StoreError::output(folder, e))?;
-        let part =
-            Part { rows: rows.clone(), before: done, target: Target::Loss, projection: &projection, folder };
+        let part = Part { rows: rows.clone(), before: done, target: Target::Loss, projection: &projection, folder };
         extractor.fill(&mut gradients, set, part, observe)?;
         let found = predictions::<K>(run, model, set, rows.clone(), &gradients, &mut |_| {})?;
         let stored: Vec<StoredRow> = rows.zip(&found).map(|(row, found)| stored(set, row, offset, found)).collect();

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use hyperinf_gradients::Block;
 use serde_json::json;
 
-use super::journal::{self, BatchHash, Begin, Done, Found, Resumption, RunKey};
 use super::StoredType;
+use super::journal::{self, BatchHash, Begin, Done, Found, Resumption, RunKey};
 use crate::own_file::{folder_of, open_own, sync_folder};
 
 /// The header's length is a multiple of this many bytes, so that the numbers are aligned for any reader.

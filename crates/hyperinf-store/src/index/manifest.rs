@@ -142,7 +142,10 @@ impl Manifest {
         let none = |source| IndexError::NoIndex { path: folder.to_owned(), source };
         let found = metadata(&path).map_err(none)?;
         if !found.is_file() || found.len() > LONGEST {
-            return Err(none(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file of at most 256 MiB")));
+            return Err(none(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "it is not a regular file of at most 256 MiB",
+            )));
         }
         let mut bytes = Vec::new();
         File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(none)?;

@@ -130,7 +130,12 @@ impl IndexWriter {
     /// # Panics
     ///
     /// As [`IndexWriter::gradients`].
-    pub fn finish_leaf(&mut self, leaf: usize, gradients: GradientWriter, rows: &[StoredRow]) -> Result<(), IndexError> {
+    pub fn finish_leaf(
+        &mut self,
+        leaf: usize,
+        gradients: GradientWriter,
+        rows: &[StoredRow],
+    ) -> Result<(), IndexError> {
         let (path, manifest) = (self.index().path.clone(), self.index().manifest.clone());
         assert_eq!(rows.len(), manifest.leaves[leaf].rows, "one row per sample");
         let failed = |source: io::Error| IndexError::Write(StoreError::output(&path, source));
