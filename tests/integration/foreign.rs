@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use hyperinf_store::{Convert, GradientFile, Precision, StoredType};
+use hyperinf_store::{Convert, GradientFile, IndexFolder, Precision, StoredType};
 use hyperinf_tests::fixtures;
+use hyperinf_tests::stores::small_index;
 
 /// The numbers of a block in f64, and its sides.
 fn block(file: &GradientFile, name: &str) -> (Vec<f64>, [usize; 2]) {
@@ -43,6 +44,20 @@ fn arrays_of_numpy_are_gradients() {
     refused(&numpy("columns.npy"), "column by column");
     refused(&numpy("whole.npy"), "`<i8`");
     refused(&numpy("compressed.npz"), "compressed");
+}
+
+#[test]
+fn an_index_is_what_its_description_says() {
+    let written = fixtures::path("index");
+    let index = IndexFolder::open(&written).expect("the script wrote it");
+    assert_eq!(index.verify(&mut |_| {}), []);
+    assert_eq!(block(&open(&written), "a"), (vec![0.0, 1.0, 2.0, 3.0, 10.0, 11.0, 12.0, 13.0], [1, 2]));
+    let folder = tempfile::tempdir().expect("a folder");
+    small_index(folder.path()).expect("written");
+    for name in ["journal.jsonl", "index.json", "leaf-00000.safetensors", "leaf-00001.rows.jsonl"] {
+        let [one, other] = [&written, folder.path()].map(|folder: &Path| fs::read(folder.join(name)).expect("there"));
+        assert!(one == other, "{name}");
+    }
 }
 
 #[test]

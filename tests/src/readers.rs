@@ -113,19 +113,31 @@ pub const READERS: &[Reader] = &[
         fixtures: &["numpy/bergson/info.json"],
         read: |s, bytes, _| stores::array(&s.folder("numpy/bergson", "info.json", bytes)?),
     },
-    Reader { name: "index-manifest", fixtures: &[], read: |s, bytes, _| stores::index(&s.0, "manifest.json", bytes) },
-    Reader { name: "index-journal", fixtures: &[], read: |s, bytes, _| stores::index(&s.0, "journal.jsonl", bytes) },
+    Reader {
+        name: "index-manifest",
+        fixtures: &["index/manifest.json"],
+        read: |s, bytes, _| stores::index(&s.0, "manifest.json", bytes),
+    },
+    Reader {
+        name: "index-journal",
+        fixtures: &["index/journal.jsonl"],
+        read: |s, bytes, _| stores::index(&s.0, "journal.jsonl", bytes),
+    },
     Reader {
         name: "index-shard",
-        fixtures: &[],
+        fixtures: &["index/leaf-00000.safetensors"],
         read: |s, bytes, _| stores::index(&s.0, "leaf-00000.safetensors", bytes),
     },
     Reader {
         name: "index-rows",
-        fixtures: &[],
+        fixtures: &["index/leaf-00001.rows.jsonl"],
         read: |s, bytes, _| stores::index(&s.0, "leaf-00001.rows.jsonl", bytes),
     },
-    Reader { name: "index-list", fixtures: &[], read: |s, bytes, _| stores::index(&s.0, "index.json", bytes) },
+    Reader {
+        name: "index-list",
+        fixtures: &["index/index.json"],
+        read: |s, bytes, _| stores::index(&s.0, "index.json", bytes),
+    },
     Reader {
         name: "picture",
         fixtures: &[

@@ -150,7 +150,7 @@ impl Convert {
             let mut out = BufWriter::new(out);
             out.write_all(b"\x93NUMPY\x01\x00")?;
             out.write_all(&(length as u16).to_le_bytes())?;
-            write!(out, "{text:<width$}\n", width = length - 1)?;
+            writeln!(out, "{text:<width$}", width = length - 1)?;
             for start in (0..file.samples()).step_by(step) {
                 let samples = start..file.samples().min(start + step);
                 let mut rows = vec![Vec::new(); samples.len()];

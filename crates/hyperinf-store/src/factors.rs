@@ -187,7 +187,7 @@ fn remove_other(path: &Path, rows: &str) {
     for entry in entries.into_iter().flatten().flatten() {
         let (found, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
         if name.starts_with(NAME[0]) && name.ends_with(NAME[1]) && found.is_file() {
-            let of = contents(&found).and_then(|bytes| Some(texts(&bytes)?.remove("rows")?));
+            let of = contents(&found).and_then(|bytes| texts(&bytes)?.remove("rows"));
             if of.as_deref() != Some(rows) {
                 let _ = remove_file(found);
             }

@@ -218,8 +218,8 @@ impl GradientFile {
                 let read = if stride == own {
                     contents.values(start, here, stored.dtype)
                 } else {
-                    let rows = here.chunks_mut(parameters).zip(0..);
-                    rows.map(|(row, at)| contents.values(start + at * stride, row, stored.dtype)).collect()
+                    let mut rows = here.chunks_mut(parameters).zip(0..);
+                    rows.try_for_each(|(row, at)| contents.values(start + at * stride, row, stored.dtype))
                 };
                 // A file that became shorter was changed, too.
                 if !contents.is_unchanged().map_err(failed)? {

@@ -118,7 +118,7 @@ impl Contents {
     }
 
     /// The same as a shard, which is open only while it is read.
-    pub(super) fn as_shard(mut self, sections: Vec<Section>) -> Self {
+    pub(super) fn into_shard(mut self, sections: Vec<Section>) -> Self {
         (self.file, self.shard, self.sections) = (None, true, sections);
         self
     }

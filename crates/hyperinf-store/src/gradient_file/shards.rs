@@ -171,7 +171,7 @@ impl GradientFile {
         let mut sections = sections.into_iter();
         let contents = shards.into_iter().flat_map(|shard| shard.files).map(|file| {
             let contents: Contents = file.into_inner().unwrap_or_else(PoisonError::into_inner);
-            Mutex::new(contents.as_shard(sections.next().unwrap_or_default()))
+            Mutex::new(contents.into_shard(sections.next().unwrap_or_default()))
         });
         let files = contents.collect();
         Ok(Self { path: folder.to_owned(), length, samples, blocks, files, vouched })

@@ -83,16 +83,15 @@ impl IndexWriter {
         let found = journal::read(&path, &manifest)?;
         self.canonical = found.canonical;
         let (mut records, mut begun) = (found.records, Begun::default());
-        for leaf in 0..records.len() {
-            match &records[leaf] {
+        for (leaf, there) in records.iter_mut().enumerate() {
+            match there {
                 Some(record) if settle(&path, record)? => {}
-                there => {
-                    if there.is_some() {
-                        begun.lost.push(leaf);
-                    }
+                Some(_) => {
+                    begun.lost.push(leaf);
                     begun.missing.push(leaf);
-                    records[leaf] = None;
+                    *there = None;
                 }
+                None => begun.missing.push(leaf),
             }
         }
         self.canonical &= begun.lost.is_empty();
