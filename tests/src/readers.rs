@@ -11,16 +11,14 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use hyperinf::data::{Captioned, Dataset, Format, Illustrated, LabelledText, ModelFiles, Passage, ReadOptions};
-use hyperinf::eval::Bank;
 use hyperinf::models::{
-    Adapter, Checkpoints, ClassifierOptions, Conversation, ImageProcessor, Limit, Message, Picture, PictureLimits,
-    Prediction, TextTokenizer, gguf_tokenizer, llama2c_tokenizer, load_causal_lm, load_classifier, load_gguf,
-    load_llama2c, load_pipeline, load_pixart, load_unet, load_vision_language,
+    Adapter, ClassifierOptions, Conversation, ImageProcessor, Limit, Message, Picture, PictureLimits, Prediction,
+    TextTokenizer, gguf_tokenizer, llama2c_tokenizer, load_causal_lm, load_classifier, load_gguf, load_llama2c,
+    load_pipeline, load_pixart, load_unet, load_vision_language,
 };
 use hyperinf::scoring::{Groups, MethodSpec, Set};
 use hyperinf::store::{GradientFile, Precision};
 
-use crate::one_query::OneQuery;
 use crate::{fixtures, pipelines, stores};
 
 pub use hyperinf::models::panics_are_errors;
@@ -210,8 +208,8 @@ pub const READERS: &[Reader] = &[
             Ok(())
         },
     },
-    Reader { name: "checkpoint", fixtures: &[], read: |s, bytes, _| s.checkpoint(bytes) },
-    Reader { name: "bank", fixtures: &[], read: |s, bytes, _| s.bank(bytes) },
+    Reader { name: "checkpoint", fixtures: &[], read: |s, bytes, _| stores::checkpoint(&s.0, bytes) },
+    Reader { name: "bank", fixtures: &[], read: |s, bytes, _| stores::bank(&s.0, bytes) },
     Reader { name: "words", fixtures: &[], read: |_, bytes, _| words(bytes) },
 ];
 
@@ -330,31 +328,6 @@ impl Scratch {
         fs::write(folder.join(name), bytes)?;
         shown(ModelFiles::find(&folder.to_string_lossy(), None, None));
         shown(load_pipeline(&folder, device));
-        Ok(())
-    }
-
-    /// A checkpoint, and one whose name is a later step's.
-    fn checkpoint(&self, bytes: &[u8]) -> io::Result<()> {
-        let folder = self.0.join("checkpoints");
-        fs::create_dir_all(&folder)?;
-        for entry in fs::read_dir(&folder)? {
-            fs::remove_file(entry?.path())?;
-        }
-        for step in [2, 4] {
-            fs::write(folder.join(format!("step-{step:08}.safetensors")), bytes)?;
-        }
-        shown(Checkpoints::new(folder).find());
-        Ok(())
-    }
-
-    fn bank(&self, bytes: &[u8]) -> io::Result<()> {
-        let path = self.file("bank.jsonl", bytes)?;
-        if let Some(bank) = shown(Bank::open(&path, &OneQuery)) {
-            let results = bank.len();
-            drop(bank);
-            let again = Bank::open(&path, &OneQuery).expect("what was opened once can be opened again");
-            assert_eq!(again.len(), results, "no result is lost");
-        }
         Ok(())
     }
 

@@ -1,16 +1,19 @@
-//! Readers of stored gradients, as functions of arbitrary bytes, and a small index to try them on.
+//! Readers of what runs store, as functions of arbitrary bytes, and a small index to try them on.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 
+use hyperinf::eval::Bank;
 use hyperinf::gradients::Block;
+use hyperinf::models::Checkpoints;
 use hyperinf::store::{
     GradientFile, GradientWriter, IndexError, IndexFolder, IndexWriter, Leaf, Manifest, Precision, RunKey, SourceFile,
     StoredRow,
 };
 use twox_hash::XxHash3_128;
 
+use crate::one_query::OneQuery;
 use crate::readers::shown;
 
 /// Reads gradients in any format.
@@ -29,6 +32,33 @@ pub(crate) fn journal(scratch: &Path, bytes: &[u8]) -> io::Result<()> {
     for journal in [bytes, &[&whole, bytes].concat()] {
         fs::write(scratch.join(".train.journal"), journal)?;
         shown(open());
+    }
+    Ok(())
+}
+
+/// A checkpoint, and one whose name is a later step's.
+pub(crate) fn checkpoint(scratch: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = scratch.join("checkpoints");
+    fs::create_dir_all(&folder)?;
+    for entry in fs::read_dir(&folder)? {
+        fs::remove_file(entry?.path())?;
+    }
+    for step in [2, 4] {
+        fs::write(folder.join(format!("step-{step:08}.safetensors")), bytes)?;
+    }
+    shown(Checkpoints::new(folder).find());
+    Ok(())
+}
+
+/// A bank of trainings.
+pub(crate) fn bank(scratch: &Path, bytes: &[u8]) -> io::Result<()> {
+    let path = scratch.join("bank.jsonl");
+    fs::write(&path, bytes)?;
+    if let Some(bank) = shown(Bank::open(&path, &OneQuery)) {
+        let results = bank.len();
+        drop(bank);
+        let again = Bank::open(&path, &OneQuery).expect("what was opened once can be opened again");
+        assert_eq!(again.len(), results, "no result is lost");
     }
     Ok(())
 }
