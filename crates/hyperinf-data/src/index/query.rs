@@ -1,3 +1,4 @@
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -260,8 +261,8 @@ pub(super) fn answers(
     let mut leaves: HashMap<usize, Vec<StoredRow>> = HashMap::new();
     let mut hit = |sample: usize, score: f64| -> Result<Hit, RunError> {
         let (leaf, place) = index.locate(sample);
-        if !leaves.contains_key(&leaf) {
-            leaves.insert(leaf, index.rows(leaf)?);
+        if let Entry::Vacant(place) = leaves.entry(leaf) {
+            place.insert(index.rows(leaf)?);
         }
         let row = &leaves[&leaf][place];
         let train_id = row.id.clone().map_or(RowId::Number(row.row as i64), RowId::Name);
