@@ -114,6 +114,16 @@ pub(crate) enum Input {
         /// Why.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// Files of an index are not what was written.
+    #[error("the index `{path}` has {faults} damaged or missing files; the first: {first}")]
+    Faults {
+        /// The index.
+        path: PathBuf,
+        /// Their number.
+        faults: usize,
+        /// The first of them, and what is wrong with it.
+        first: String,
+    },
     /// A library refused a file.
     #[error(transparent)]
     Library(Library),

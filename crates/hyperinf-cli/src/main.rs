@@ -6,6 +6,10 @@
 //! | [`score`] | `hyperinf score`: from gradient files to scores |
 //! | [`finetune`] | `hyperinf finetune`: an adapter from rows of text |
 //! | [`evaluate`] | `hyperinf evaluate`: how well a model predicts rows |
+//! | [`index`] | `hyperinf index`: the gradients of training rows, computed once |
+//! | [`query`] | `hyperinf query`: rows of an index that help and harm a prediction |
+//! | [`verify`] | `hyperinf verify`: whether an index is what was written |
+//! | [`convert`] | `hyperinf convert`: gradients in another format or type |
 //! | [`generate`] | `hyperinf generate`: pictures of a text-to-image model |
 //! | [`attribute`] | `hyperinf attribute`: scores of training rows for query rows |
 //! | [`detect`] | `hyperinf detect`: training rows that look wrong |
@@ -33,6 +37,7 @@ mod attribute;
 mod check;
 mod compare;
 mod converge;
+mod convert;
 mod demo;
 mod detect;
 mod device;
@@ -43,17 +48,20 @@ mod figure;
 mod finetune;
 mod generate;
 mod grid;
+mod index;
 mod influence;
 mod inspect;
 mod interrupt;
 mod methods;
 mod models;
 mod progress;
+mod query;
 mod score;
 mod select;
 mod sweep;
 mod terminal;
 mod text;
+mod verify;
 
 use std::io::{self, BufWriter, Write};
 use std::panic::{set_hook, take_hook};
@@ -106,6 +114,10 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Methods(args) => methods::run(args),
+        Command::Index(args) => index::run(args),
+        Command::Query(args) => query::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Convert(args) => convert::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Demo(args) => demo::run(args),
     };

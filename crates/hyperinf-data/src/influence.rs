@@ -63,7 +63,8 @@ pub struct Influence {
     pub rank_by: RankBy,
     /// Further files of query rows, of a selection.
     pub targets: Vec<Target>,
-    pub(crate) gradients: [GradientWriter; 2],
+    /// Of the training rows, unless they are an index's, and of the queries.
+    pub(crate) gradients: (Option<GradientWriter>, GradientWriter),
     /// The run's folder: no other run writes it as long as this result is there.
     pub(crate) _folder: OutputFolder,
     pub(crate) model: Box<dyn OfModel>,
@@ -137,23 +138,27 @@ pub(crate) fn target_file(target: usize) -> String {
 }
 
 impl Influence {
-    /// Moves the gradients to [`GRADIENT_FILES`] in a folder, for [`hyperinf_store::score`].
+    /// Moves the gradients to [`GRADIENT_FILES`] in a folder, for [`hyperinf_store::score`]; those of an index stay there.
     ///
     /// # Errors
     ///
     /// If a file cannot be moved.
     pub fn keep_gradients(self, folder: &Path) -> Result<(), RunError> {
-        let mut paths = GRADIENT_FILES.map(|name| folder.join(name)).to_vec();
-        paths.extend((0..self.targets.len()).map(|target| folder.join(target_file(target))));
-        let targets = self.targets.into_iter().map(|target| target.gradients);
-        let gradients: Vec<GradientWriter> = self.gradients.into_iter().chain(targets).collect();
+        let (train, query) = self.gradients;
+        let mut writers: Vec<_> = [train, Some(query)]
+            .into_iter()
+            .zip(GRADIENT_FILES)
+            .filter_map(|(w, name)| Some((w?, folder.join(name))))
+            .collect();
+        let targets = self.targets.into_iter().enumerate();
+        writers.extend(targets.map(|(place, target)| (target.gradients, folder.join(target_file(place)))));
         // First, so that an interruption leaves no gradients of two runs side by side.
-        for (writer, path) in gradients.iter().zip(&paths) {
+        for (writer, path) in &writers {
             if !writer.is_placed(path) && path.exists() {
                 remove_file(path).map_err(|e| StoreError::output(path, e))?;
             }
         }
-        for (writer, path) in gradients.into_iter().zip(paths) {
+        for (writer, path) in writers {
             writer.place(&path).map_err(|e| StoreError::output(&path, e))?;
         }
         Ok(())
@@ -165,7 +170,9 @@ impl Influence {
     ///
     /// If a file cannot be removed.
     pub fn discard_gradients(self) -> Result<(), RunError> {
-        for writer in self.gradients.into_iter().chain(self.targets.into_iter().map(|target| target.gradients)) {
+        let (train, query) = self.gradients;
+        let targets = self.targets.into_iter().map(|target| target.gradients);
+        for writer in train.into_iter().chain([query]).chain(targets) {
             let path = writer.path().to_owned();
             writer.discard().map_err(|e| StoreError::output(&path, e))?;
         }

@@ -6,6 +6,7 @@ use hyperinf_models::{
     Adaptable, Adapter, CheckpointNames, Limit, LoadError, ModelKind, SampleModel, TextTokenizer, TokenizedSample,
     TrainConfig,
 };
+use hyperinf_store::{IndexFolder, IndexWriter};
 use serde_json::Value;
 
 use crate::baseline::{self, Asked, Ranked};
@@ -14,6 +15,7 @@ use crate::dataset::{Content, Dataset};
 use crate::evaluate::{self, Evaluate, Evaluated};
 use crate::event::Event;
 use crate::finetune::{self, Finetune, Finetuned};
+use crate::index::{self, Answer, Index, Query};
 use crate::influence::Influence;
 use crate::labels::Labels;
 use crate::model_files::ModelFiles;
@@ -224,6 +226,26 @@ pub(crate) trait AnyKind: Sync {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Influence, RunError>;
 
+    fn index(
+        &self,
+        index: &Index,
+        files: &ModelFiles,
+        writer: &mut IndexWriter,
+        again: Option<&[usize]>,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<(usize, usize), RunError>;
+
+    fn query(
+        &self,
+        query: &Query,
+        run: Run,
+        files: ModelFiles,
+        index: IndexFolder,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Answer, RunError>;
+
     fn finetune(
         &self,
         run: &Finetune,
@@ -264,6 +286,30 @@ impl<K: Kind> AnyKind for K {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Influence, RunError> {
         run_of_kind::influence::<K>(run, inputs, device, observe)
+    }
+
+    fn index(
+        &self,
+        index: &Index,
+        files: &ModelFiles,
+        writer: &mut IndexWriter,
+        again: Option<&[usize]>,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<(usize, usize), RunError> {
+        index::index::<K>(index, files, writer, again, device, observe)
+    }
+
+    fn query(
+        &self,
+        query: &Query,
+        run: Run,
+        files: ModelFiles,
+        index: IndexFolder,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Answer, RunError> {
+        index::query::<K>(query, run, files, index, device, observe)
     }
 
     fn finetune(

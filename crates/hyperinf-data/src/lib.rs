@@ -5,6 +5,7 @@
 //! | [`Run`] | rows, a model and an adapter → gradients → scores: [`attribute`](Run::attribute), `detect`, `select` |
 //! | [`Select`] | how rows are selected: diverse, without duplicates, per group, for several targets, a budget |
 //! | [`Baseline`], [`Bm25`] | scores without gradients: random, length, loss, BM25, cosine of hidden states |
+//! | [`Index`], [`Query`] | the gradients of training rows, computed once; the rows that help and harm a new query |
 //! | [`Finetune`] | rows and a model → an adapter |
 //! | [`Check`] | rows as a model gets them: tokens, and which of them are scored |
 //! | [`Evaluate`] | rows and a model → predictions and a [`Quality`] |
@@ -58,6 +59,7 @@ mod ids;
 mod illustrated;
 mod image_folder;
 mod images;
+mod index;
 mod influence;
 mod json_array;
 mod jsonl;
@@ -113,6 +115,7 @@ pub use ids::{IdError, sample_ids};
 pub use illustrated::{Illustrated, IllustratedColumns, IllustratedTexts};
 pub use image_folder::rows_file;
 pub use images::ImageSource;
+pub use index::{Answer, AnsweredQuery, Asked, Hit, Index, Indexed, Query, QuerySeconds};
 pub use influence::{Detection, Influence, RowText, Rows, Selection, Target};
 pub use kind::{Kind, Prepared};
 pub use kinds::{

@@ -18,7 +18,7 @@ use crate::run_of_kind::Inputs;
 use crate::samples::LengthOptions;
 use crate::scored::Scored;
 use crate::stop::Stop;
-use crate::{RunError, estimate};
+use crate::{Choice, RunError, estimate};
 
 /// The names of the files of gradients in [`Run::out`].
 pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gradients.safetensors"];
@@ -47,6 +47,7 @@ pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gra
 /// | `pairs` | `None` | rows are pairs of answers, with this loss | |
 /// | `blocks` | all | the blocks whose gradients are scored, by name | at least one |
 /// | `batch_size` | 16 | rows of a backward pass | ≥ 1 |
+/// | `index` | `None` | an [`Index`](crate::Index) that the training gradients are taken from; built if it is missing | |
 /// | `out` | `hyperinf-out` | the folder of the gradients; created if missing | |
 /// | `device_name` | the device itself | the device's name: gradients of another device are not reused | |
 /// | `stop` | never | a request to stop between two batches | |
@@ -90,6 +91,8 @@ pub struct Run {
     pub rank_by: RankBy,
     /// The memory in bytes that scoring may take; `None` for what the system grants.
     pub memory: Option<f64>,
+    /// An index that the training gradients are taken from, and kept in: it is built if it is missing.
+    pub index: Option<PathBuf>,
     /// The folder of the gradients.
     pub out: PathBuf,
     /// The name of the device, a part of the key under which gradients are reused.
@@ -120,6 +123,7 @@ impl Default for Run {
             batch_size: 16,
             rank_by: RankBy::default(),
             memory: None,
+            index: None,
             out: PathBuf::from("hyperinf-out"),
             device_name: String::new(),
             stop: Stop::default(),
@@ -136,6 +140,10 @@ impl Run {
     pub fn validate(&self) -> Result<(), RunError> {
         if self.batch_size == 0 {
             return Err(ModelError::Setting { name: "batch_size", value: 0.0, expected: "at least 1" }.into());
+        }
+        if self.pairs.is_some() && self.index.is_some() {
+            let reason = "the rows of an index are those of its model's own kind";
+            return Err(RunError::Conflict { first: Choice::Pairs, second: Choice::Index, reason });
         }
         estimate::check(self.estimate, &self.options, self.projection.is_some())?;
         self.check_draws()
@@ -243,10 +251,9 @@ impl Run {
         if !two && self.pairs.is_none() {
             return Ok(None);
         }
-        let [train, query] = &influence.gradients;
         let scoring = Scoring {
-            train: train.path(),
-            query: query.path(),
+            train: influence.pair.train.path(),
+            query: influence.pair.query.file.path(),
             known: influence.known.as_deref(),
             options: &self.options,
             projection: self.projection,

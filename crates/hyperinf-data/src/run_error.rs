@@ -5,7 +5,7 @@ use hyperinf_gradients::{Estimate, GradientError};
 use hyperinf_linalg::ReadError;
 use hyperinf_models::{GenerateError, LoadError, ModelError, ModelKind};
 use hyperinf_scoring::{ScoreError, Set};
-use hyperinf_store::StoreError;
+use hyperinf_store::{IndexError, StoreError};
 
 use crate::dataset::Dataset;
 use crate::event::Stage;
@@ -208,6 +208,15 @@ pub enum RunError {
     /// The gradients allow no scores.
     #[error("the scores cannot be computed")]
     Score(#[from] ScoreError),
+    /// An index cannot be used or written.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The method cannot be computed from stored gradients alone.
+    #[error("an index cannot be asked with this method: {reason}")]
+    NotFromIndex {
+        /// Why.
+        reason: &'static str,
+    },
     /// A file of gradients cannot be read, or a result cannot be written.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -248,6 +257,10 @@ pub enum Choice {
     NearDuplicates,
     /// Several files of query rows.
     Targets,
+    /// Rows that are pairs of answers.
+    Pairs,
+    /// An index of training gradients.
+    Index,
 }
 
 /// Contents of a folder that must not be overwritten.
@@ -295,6 +308,8 @@ impl fmt::Display for Choice {
             Self::Baseline => "a baseline",
             Self::NearDuplicates => "near duplicates",
             Self::Targets => "several targets",
+            Self::Pairs => "pairs of answers",
+            Self::Index => "an index",
         })
     }
 }
