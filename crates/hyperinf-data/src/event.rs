@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use hyperinf_models::TokenizerNotice;
 use hyperinf_store::{Restart, Resumption};
 
+use crate::plan::Shortage;
 use crate::quality::{ClassQuality, Quality, Verdict};
 use crate::{BadRow, CrossCheck, listed};
 
@@ -157,6 +158,8 @@ pub enum Notice {
         /// The adapter's folder.
         folder: PathBuf,
     },
+    /// The run needs more memory or disk than there is.
+    Shortage(Shortage),
     /// A classifier predicts the labels of rows no better than a guess, or hardly better.
     NotLearned {
         /// The data set.
@@ -320,6 +323,7 @@ impl fmt::Display for Notice {
             Self::AlreadyTrained { folder } => {
                 write!(f, "this training has ended already: its adapter in `{}` stays as it is", folder.display())
             }
+            Self::Shortage(shortage) => shortage.fmt(f),
             Self::NotLearned { path, quality, verdict, purpose } => {
                 let guess = match verdict {
                     Verdict::Guessing => "is no better than guessing",

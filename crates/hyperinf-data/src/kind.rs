@@ -18,6 +18,8 @@ use crate::finetune::{self, Finetune, Finetuned};
 use crate::influence::Influence;
 use crate::labels::Labels;
 use crate::model_files::ModelFiles;
+use crate::plan::{Goal, RunPlan};
+use crate::plan_of_kind;
 use crate::prediction::Prediction;
 use crate::run::Run;
 use crate::run_of_kind;
@@ -215,6 +217,15 @@ pub(crate) trait AnyKind: Sync {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Influence, RunError>;
 
+    fn plan(
+        &self,
+        run: &Run,
+        goal: Goal,
+        files: ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<RunPlan, RunError>;
+
     fn finetune(
         &self,
         run: &Finetune,
@@ -223,7 +234,13 @@ pub(crate) trait AnyKind: Sync {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Finetuned, RunError>;
 
-    fn check(&self, check: &Check, files: &ModelFiles, observe: &mut dyn FnMut(Event)) -> Result<Checked, RunError>;
+    fn check(
+        &self,
+        check: &Check,
+        files: &ModelFiles,
+        device: Option<&Device>,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Checked, RunError>;
 
     fn evaluate(
         &self,
@@ -251,6 +268,17 @@ impl<K: Kind> AnyKind for K {
         run_of_kind::influence::<K>(run, files, folder, amount, device, observe)
     }
 
+    fn plan(
+        &self,
+        run: &Run,
+        goal: Goal,
+        files: ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<RunPlan, RunError> {
+        plan_of_kind::plan::<K>(run, goal, files, device, observe)
+    }
+
     fn finetune(
         &self,
         run: &Finetune,
@@ -261,8 +289,14 @@ impl<K: Kind> AnyKind for K {
         finetune::finetune::<K>(run, files, device, observe)
     }
 
-    fn check(&self, check: &Check, files: &ModelFiles, observe: &mut dyn FnMut(Event)) -> Result<Checked, RunError> {
-        check::check::<K>(check, files, observe)
+    fn check(
+        &self,
+        check: &Check,
+        files: &ModelFiles,
+        device: Option<&Device>,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Checked, RunError> {
+        check::check::<K>(check, files, device, observe)
     }
 
     fn evaluate(

@@ -42,7 +42,7 @@ pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gra
 /// | `seeds` | `None` | error bars: the mean query is scored with this many random seeds | 2 to 1,000,000 |
 /// | `layers` | adapters | the layers whose gradients are taken | needs an adapter, or another choice |
 /// | `large_blocks` | see [`LargeBlocks`] | how recorded weights are projected that are too large | |
-/// | `diffusion` | see [`DiffusionOptions`] | the loss of a diffusion model | |
+/// | `diffusion` | see [`DiffusionOptions`] | the loss of a diffusion model; another kind of model refuses one | |
 /// | `blocks` | all | the blocks whose gradients are scored, by name | at least one |
 /// | `batch_size` | 16 | rows of a backward pass | ≥ 1 |
 /// | `out` | `hyperinf-out` | the folder of the gradients; created if missing | |
@@ -76,8 +76,8 @@ pub struct Run {
     pub layers: RecordedParts,
     /// How recorded weights are projected that are too large for a gradient per row.
     pub large_blocks: LargeBlocks,
-    /// The loss of a diffusion model.
-    pub diffusion: DiffusionOptions,
+    /// The loss of a diffusion model; `None` for the usual one.
+    pub diffusion: Option<DiffusionOptions>,
     /// The blocks whose gradients are scored.
     pub blocks: Option<Pattern>,
     /// Rows of a backward pass.
@@ -110,7 +110,7 @@ impl Default for Run {
             seeds: None,
             layers: RecordedParts::default(),
             large_blocks: LargeBlocks::default(),
-            diffusion: DiffusionOptions::default(),
+            diffusion: None,
             blocks: None,
             batch_size: 16,
             rank_by: RankBy::default(),
@@ -275,7 +275,7 @@ impl Run {
     }
 
     /// The same run for the mean query.
-    fn of_mean(&self) -> Self {
+    pub(crate) fn of_mean(&self) -> Self {
         Self { options: Options { query: QueryMode::Mean, ..self.options.clone() }, ..self.clone() }
     }
 
@@ -289,7 +289,7 @@ impl Run {
         let folder = OutputFolder::new(&self.out, &[], &[])?;
         let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
         files.read_images(&self.read, Some(&self.out))?;
-        files.set_diffusion(&self.diffusion)?;
+        files.set_diffusion(self.diffusion.as_ref())?;
         files.kind().influence(self, files, folder, amount, device, observe)
     }
 }

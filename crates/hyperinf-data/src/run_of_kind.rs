@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use hyperinf_gradients::Target;
-use hyperinf_models::{RecordedParts, record};
+use hyperinf_models::{Limit, RecordedParts, record};
 use hyperinf_scoring::{Amount, Set};
 use hyperinf_store::{GradientPair, GradientWriter, OutputFolder, RunKey};
 
@@ -40,26 +40,7 @@ pub(crate) fn influence<K: Kind>(
     };
     let (train, query) = (read(Set::Train, &run.train)?, read(Set::Query, &run.query)?);
     check_amount(amount, train.rows.len())?;
-    let adapter = match (&files.adapter, run.layers) {
-        (Some(_), _) => files.read_adapter()?,
-        (None, RecordedParts::Connector | RecordedParts::LastLayer) => None,
-        (None, RecordedParts::Adapters | RecordedParts::ConnectorAndAdapters) => {
-            return Err(RunError::NoAdapter { model: run.model.clone() });
-        }
-    };
-    let adapter = adapter.map(|mut adapter| {
-        // Nothing is trained any more.
-        adapter.config.lora.dropout = 0.0;
-        adapter
-    });
-    let mut prepared = K::load(&files, adapter.as_ref(), &train, device)?;
-    if run.layers != RecordedParts::Adapters {
-        prepared.model = record(prepared.model, run.layers)?;
-        K::changed(&mut prepared, &files)?;
-    }
-    files.check_unchanged()?;
-    prepared.notify_of_tokenizer(observe);
-    let limit = run.length.limit::<K>(&prepared.model, files.note().map(|note| note.max_length))?;
+    let Loaded { prepared, limit } = load::<K>(run, &files, &train, device, observe)?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
     let (mut train, query) = (samples(train)?, samples(query)?);
     notify(&prepared.processor, &train, observe);
@@ -118,6 +99,43 @@ pub(crate) fn influence<K: Kind>(
         _folder: folder,
         model: Box::new(model),
     })
+}
+
+/// A model that is ready for a run, and the most tokens of a row.
+pub(crate) struct Loaded<K: Kind> {
+    pub(crate) prepared: Prepared<K>,
+    pub(crate) limit: Limit,
+}
+
+/// Loads the model of a run with its adapter, and records the layers whose gradients are taken.
+pub(crate) fn load<K: Kind>(
+    run: &Run,
+    files: &ModelFiles,
+    rows: &Dataset<K::Content>,
+    device: &Device,
+    observe: &mut dyn FnMut(Event),
+) -> Result<Loaded<K>, RunError> {
+    let adapter = match (&files.adapter, run.layers) {
+        (Some(_), _) => files.read_adapter()?,
+        (None, RecordedParts::Connector | RecordedParts::LastLayer) => None,
+        (None, RecordedParts::Adapters | RecordedParts::ConnectorAndAdapters) => {
+            return Err(RunError::NoAdapter { model: run.model.clone() });
+        }
+    };
+    let adapter = adapter.map(|mut adapter| {
+        // Nothing is trained any more.
+        adapter.config.lora.dropout = 0.0;
+        adapter
+    });
+    let mut prepared = K::load(files, adapter.as_ref(), rows, device)?;
+    if run.layers != RecordedParts::Adapters {
+        prepared.model = record(prepared.model, run.layers)?;
+        K::changed(&mut prepared, files)?;
+    }
+    files.check_unchanged()?;
+    prepared.notify_of_tokenizer(observe);
+    let limit = run.length.limit::<K>(&prepared.model, files.note().map(|note| note.max_length))?;
+    Ok(Loaded { prepared, limit })
 }
 
 /// What the model predicts for samples; where the losses do not say it, the model runs again, without gradients.

@@ -73,7 +73,7 @@ pub use gradient_file::{
     StoredBlock,
 };
 pub use ids::{IdColumn, Ids, Unit};
-pub use memory::{Need, Sizes, available};
+pub use memory::{Need, Sizes, available, free_space, peak_resident, reset_peak, resident};
 pub use own_file::{FileStamp, open_own, sync_folder};
 pub use pair::{GradientPair, MatchedFile};
 pub use projection::{Directions, ProjectionSpec};

@@ -74,7 +74,11 @@ impl Library {
             Self::Score(ScoreError::NoCaptures)
             | Self::Score(ScoreError::Solve { source: SolveError::Unsupported { .. }, .. }) => Class::Usage,
             Self::Run(error) => match error {
-                RunError::Dataset { source, .. } if matches!(**source, DataError::Ending) => Class::Usage,
+                RunError::Dataset { source, .. }
+                    if matches!(**source, DataError::Ending | DataError::UnusedColumn { .. }) =>
+                {
+                    Class::Usage
+                }
                 RunError::NoAdapter { .. }
                 | RunError::NoBlock { .. }
                 | RunError::Amount { .. }

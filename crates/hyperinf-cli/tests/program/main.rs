@@ -3,6 +3,7 @@
 mod captions;
 mod check;
 mod compare;
+mod config;
 mod converge;
 mod cross_check;
 mod demo;
@@ -24,6 +25,7 @@ mod numbers;
 mod outputs;
 mod parquet_claims;
 mod pipeline;
+mod plan;
 mod projection;
 mod reader;
 mod resume;
