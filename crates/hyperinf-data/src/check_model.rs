@@ -162,20 +162,27 @@ struct Moved<'a, S> {
 
 impl<S> Moved<'_, S> {
     /// Compares `⟨g_i, d⟩` with `(L_i(w + h d) − L_i(w − h d)) / 2h`, where `d` is the direction of the sum of the
-    /// gradients.
+    /// gradients in all blocks that are matrices of the adapter's file.
     fn finding<K: Kind>(&self, data: &Dataset<K::Content>, device: &Device) -> Result<Finding, RunError>
     where
         K::Model: SampleModel<Sample = S>,
     {
         const NAME: &str = "finite differences";
-        let length = self.alone[0].gradient.len();
-        let sum: Vec<f64> =
-            (0..length).map(|at| self.alone.iter().map(|taken| f64::from(taken.gradient[at])).sum()).collect();
-        let size = norm(sum.iter().copied());
-        if size == 0.0 {
-            return Ok(Finding::warn(NAME, "not compared: all gradients are zero".into(), ""));
+        let mut direction = Vec::with_capacity(self.alone[0].gradient.len());
+        let mut moved = 0;
+        for block in self.blocks {
+            let (begin, count) = (direction.len(), block.parameters());
+            let there = self.matrix(block).is_some();
+            moved += if there { count } else { 0 };
+            let sum = |at: usize| self.alone.iter().map(|taken| f64::from(taken.gradient[at])).sum::<f64>();
+            direction.extend((begin..begin + count).map(|at| if there { sum(at) } else { 0.0 }));
         }
-        let direction: Vec<f64> = sum.iter().map(|value| value / size).collect();
+        let size = norm(direction.iter().copied());
+        if size == 0.0 {
+            let found = "not compared: no gradient of a matrix of the adapter's file";
+            return Ok(Finding::warn(NAME, found.into(), ""));
+        }
+        direction.iter_mut().for_each(|value| *value /= size);
         let along = |taken: &Taken| taken.gradient.iter().zip(&direction).map(|(g, d)| f64::from(*g) * d).sum();
         let expected: Vec<f64> = self.alone.iter().map(along).collect();
         let largest = expected.iter().fold(0.0_f64, |most, value| most.max(value.abs()));
@@ -185,11 +192,7 @@ impl<S> Moved<'_, S> {
             let step = share * loss.max(0.1) / largest;
             let mut losses = Vec::new();
             for step in [step, -step] {
-                let Some(adapter) = self.moved(&direction, step) else {
-                    let found = "not compared: the adapter's file has other matrices than its layers";
-                    return Ok(Finding::warn(NAME, found.into(), ""));
-                };
-                let prepared = K::load(self.files, Some(&adapter), data, device)?;
+                let prepared = K::load(self.files, Some(&self.moved(&direction, step)), data, device)?;
                 let found = K::predict(&prepared.model, self.samples)?;
                 losses.push(found.into_iter().map(|prediction| prediction.loss).collect::<Vec<f64>>());
             }
@@ -200,32 +203,35 @@ impl<S> Moved<'_, S> {
                 break;
             }
         }
-        let found = format!("of {} rows derivatives by {length} numbers differ by {best:.1e}", self.alone.len());
+        let found = format!("of {} rows derivatives by {moved} numbers differ by {best:.1e}", self.alone.len());
         Ok(match best <= DIFFERENCES {
             true => Finding::pass(NAME, found),
             false => Finding::fail(NAME, found, "the gradients are not those of the loss: report the model"),
         })
     }
 
-    /// The adapter `step` further along the direction; `None` if a block is no matrix of it.
-    fn moved(&self, direction: &[f64], step: f64) -> Option<Adapter> {
+    /// The matrix of a block in the adapter's file, outputs × inputs; a block with a bias, its last row, is none.
+    fn matrix(&self, block: &Block) -> Option<Vec<f32>> {
+        let tensor = self.adapter.tensors.get(&block.name)?;
+        let fits = tensor.shape().to_vec() == [block.cols, block.rows];
+        fits.then(|| tensor.clone().convert_dtype(DType::F32).try_into_vec::<f32>().ok()).flatten()
+    }
+
+    /// The adapter `step` further along the direction.
+    fn moved(&self, direction: &[f64], step: f64) -> Adapter {
         let mut adapter = self.adapter.clone();
         let mut begin = 0;
         for block in self.blocks {
-            let tensor = adapter.tensors.get_mut(&block.name)?;
-            // A file has outputs × inputs, a block inputs × outputs.
-            if tensor.shape().to_vec() != [block.cols, block.rows] {
-                return None;
-            }
-            let mut values = tensor.clone().convert_dtype(DType::F32).try_into_vec::<f32>().ok()?;
-            for row in 0..block.rows {
-                for col in 0..block.cols {
-                    values[col * block.rows + row] += (step * direction[begin + row * block.cols + col]) as f32;
+            if let Some(mut values) = self.matrix(block) {
+                for row in 0..block.rows {
+                    for col in 0..block.cols {
+                        values[col * block.rows + row] += (step * direction[begin + row * block.cols + col]) as f32;
+                    }
                 }
+                adapter.tensors.insert(block.name.clone(), TensorData::new(values, [block.cols, block.rows]));
             }
-            *tensor = TensorData::new(values, [block.cols, block.rows]);
             begin += block.parameters();
         }
-        Some(adapter)
+        adapter
     }
 }

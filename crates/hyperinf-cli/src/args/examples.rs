@@ -144,6 +144,18 @@ pub(super) const ATTRIBUTE_USAGE: &str = "\
 hyperinf attribute [OPTIONS] --model <MODEL> --adapter <DIR>
          --train <FILE> --query <FILE> --out <DIR>";
 
+pub(super) const PLAN_ATTRIBUTE_USAGE: &str = "\
+hyperinf plan attribute [OPTIONS] --model <MODEL> --adapter <DIR>
+         --train <FILE> --query <FILE> --out <DIR>";
+
+pub(super) const PLAN_DETECT_USAGE: &str = "\
+hyperinf plan detect [OPTIONS] --model <MODEL> --adapter <DIR>
+         --train <FILE> --validation <FILE> --out <DIR>";
+
+pub(super) const PLAN_SELECT_USAGE: &str = "\
+hyperinf plan select [OPTIONS] --model <MODEL> --adapter <DIR>
+         --train <FILE> --validation <FILE> --out <DIR> --keep <AMOUNT>";
+
 pub(super) const DETECT_USAGE: &str = "\
 hyperinf detect [OPTIONS] --model <MODEL> --adapter <DIR>
          --train <FILE> --validation <FILE> --out <DIR>";

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::{AttributeArgs, DetectArgs, SelectArgs};
+use super::{AttributeArgs, DetectArgs, SelectArgs, examples};
 
 /// Arguments of `hyperinf plan`: a command with its own.
 #[derive(Debug, Args)]
@@ -18,10 +18,13 @@ pub(crate) struct PlanArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Planned {
     /// Plan `hyperinf attribute`
+    #[command(override_usage = examples::PLAN_ATTRIBUTE_USAGE)]
     Attribute(AttributeArgs),
     /// Plan `hyperinf detect`
+    #[command(override_usage = examples::PLAN_DETECT_USAGE)]
     Detect(DetectArgs),
     /// Plan `hyperinf select`
+    #[command(override_usage = examples::PLAN_SELECT_USAGE)]
     Select(SelectArgs),
 }
 

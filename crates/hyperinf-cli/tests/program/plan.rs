@@ -59,7 +59,7 @@ fn a_plan_names_every_step_and_leaves_nothing() {
         assert!(text.code == Some(0) && text.stdout.contains(needle), "{needle}: {text:?}");
     }
     // What is not enough is told before the run.
-    let small = [&["attribute"][..], &model, &rows, &["--query", "query.jsonl", "--memory", "0.0001"]].concat();
+    let small = [&["attribute"][..], &model, &rows, &["--query", "query.jsonl", "--memory", "0.00001"]].concat();
     let small = folder.run("plan", &small);
     assert!(small.code == Some(0) && small.stderr.contains("of memory, and there are"), "{small:?}");
     assert_eq!(folder.run("plan", &["attribute", "--train", "train.jsonl"]).code, Some(2));
