@@ -12,6 +12,7 @@ mod examples;
 mod finetune;
 mod generate;
 mod ids;
+mod index;
 mod influence;
 mod scoring;
 mod sweep;
@@ -36,6 +37,7 @@ pub(crate) use evaluate::EvaluateArgs;
 pub(crate) use finetune::FinetuneArgs;
 pub(crate) use generate::GenerateArgs;
 pub(crate) use ids::IdArgs;
+pub(crate) use index::{ConvertArgs, IndexArgs, QueryArgs, VerifyArgs};
 pub(crate) use influence::{AttributeArgs, DetectArgs, InfluenceArgs, SelectArgs};
 pub(crate) use scoring::{
     DirectionsArg, GIB, ProjectArgs, QueryModeArg, RankByArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
@@ -201,6 +203,37 @@ pub(crate) enum Command {
     /// best first), and summary.json. With several methods each has its own folder, DIR/METHOD.
     #[command(after_help = examples::SELECT, override_usage = examples::SELECT_USAGE)]
     Select(SelectArgs),
+    /// Compute the gradients of training rows once, into an index that is asked often
+    ///
+    /// DIR gets the gradients in leaves of 64 batches, each a safetensors file with
+    /// its hash in a journal, and manifest.json, which names everything that the
+    /// numbers depend on. An interrupted or killed build is resumed by the same
+    /// command, byte for byte. Further rows of the same file, or those of another
+    /// one with --append, become new leaves; finished leaves stay as they are.
+    ///   hyperinf query    which rows of the index help and harm a prediction
+    ///   hyperinf verify   whether the index is what was written
+    ///   hyperinf score    takes an index for --train-gradients
+    #[command(verbatim_doc_comment, after_help = examples::INDEX, override_usage = examples::INDEX_USAGE)]
+    Index(IndexArgs),
+    /// Ask an index which training rows help and harm a prediction
+    ///
+    /// Only the queries run through the model; no training row is read. Any method of stored gradients can be asked, with
+    /// any damping, normalisation and projection. The curvature of the index is computed by the first question that needs
+    /// it and kept for the next ones, except that of methods that hold all gradients (datainf, exact with fewer rows than
+    /// parameters). kfac and ekfac need the model on all training rows: use attribute.
+    #[command(after_help = examples::QUERY, override_usage = examples::QUERY_USAGE)]
+    Query(QueryArgs),
+    /// Check every file of an index against its hash, and compute damaged leaves again
+    ///
+    /// Names each damaged, missing or exchanged file, and in a shard the first damaged block. Exit code 3 if there are
+    /// any. With --repair the leaves concerned are computed again from the model and the rows, which must be unchanged.
+    #[command(after_help = examples::VERIFY)]
+    Verify(VerifyArgs),
+    /// Write gradients in another format or type
+    ///
+    /// `hyperinf score`, `compare`, `sweep` and `inspect` read the same sources without it.
+    #[command(after_help = examples::CONVERT)]
+    Convert(ConvertArgs),
     /// Draw pictures with a text-to-image model, and see what it knows
     ///
     /// MODEL is diffusers' folder (model_index.json): PixArt, or Stable Diffusion 1.5 or 2. Noise comes from the seed, so

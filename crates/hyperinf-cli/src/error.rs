@@ -169,6 +169,16 @@ pub(crate) enum Input {
         /// Those that failed.
         failed: String,
     },
+    /// Files of an index are not what was written.
+    #[error("the index `{path}` has {faults} damaged or missing files; the first: {first}")]
+    Faults {
+        /// The index.
+        path: PathBuf,
+        /// Their number.
+        faults: usize,
+        /// The first of them, and what is wrong with it.
+        first: String,
+    },
     /// A library refused a file.
     #[error(transparent)]
     Library(Library),

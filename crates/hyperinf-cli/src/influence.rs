@@ -120,6 +120,7 @@ impl Job<'_> {
             batch_size: args.batch_size.rows(),
             rank_by: settings.rank_by,
             memory: args.scoring.memory(),
+            index: args.index.clone(),
             out: args.out.clone(),
             device_name: settings.device_name.clone(),
             stop: interrupt::stop(),
@@ -140,8 +141,8 @@ impl Job<'_> {
 
     /// Keeps the gradients under their names, or removes them.
     fn settle_gradients(&self, found: Influence) -> Result<(), CliError> {
-        let (bytes, folder) =
-            (size(found.pair.train.length() + found.pair.query.file.length()), self.args.out.display());
+        let of_train = if self.args.index.is_some() { 0 } else { found.pair.train.length() };
+        let (bytes, folder) = (size(of_train + found.pair.query.file.length()), self.args.out.display());
         let note = if self.args.keep_gradients {
             found.keep_gradients(&self.args.out)?;
             format!(
@@ -150,7 +151,9 @@ impl Job<'_> {
             )
         } else {
             found.discard_gradients()?;
-            format!("gradients {bytes}, removed; for another method without another run of the model: --keep-gradients")
+            let index = self.args.index.as_ref();
+            index.map_or_else(|| format!("gradients {bytes}, removed; for another method without another run of the model: --keep-gradients"),
+                |index| format!("gradients of the queries {bytes}, removed; those of the training rows in {}", index.display()))
         };
         if self.args.scoring.json {
             return Ok(());

@@ -6,6 +6,10 @@
 //! | [`score`] | `hyperinf score`: from gradient files to scores |
 //! | [`finetune`] | `hyperinf finetune`: an adapter from rows of text |
 //! | [`evaluate`] | `hyperinf evaluate`: how well a model predicts rows |
+//! | [`index`] | `hyperinf index`: the gradients of training rows, computed once |
+//! | [`query`] | `hyperinf query`: rows of an index that help and harm a prediction |
+//! | [`verify`] | `hyperinf verify`: whether an index is what was written |
+//! | [`convert`] | `hyperinf convert`: gradients in another format or type |
 //! | [`generate`] | `hyperinf generate`: pictures of a text-to-image model |
 //! | [`attribute`] | `hyperinf attribute`: scores of training rows for query rows |
 //! | [`detect`] | `hyperinf detect`: training rows that look wrong |
@@ -37,6 +41,7 @@ mod check;
 mod compare;
 mod config;
 mod converge;
+mod convert;
 mod demo;
 mod detect;
 mod device;
@@ -47,6 +52,7 @@ mod figure;
 mod finetune;
 mod generate;
 mod grid;
+mod index;
 mod influence;
 mod inspect;
 mod interrupt;
@@ -55,11 +61,13 @@ mod methods;
 mod models;
 mod pages;
 mod progress;
+mod query;
 mod score;
 mod select;
 mod sweep;
 mod terminal;
 mod text;
+mod verify;
 
 use std::io::{self, BufWriter, Write};
 use std::panic::{set_hook, take_hook};
@@ -131,6 +139,10 @@ fn main() -> ExitCode {
         Command::Schema(args) => config::schema(args),
         Command::Completions(args) => pages::completions(args),
         Command::Man(args) => pages::man(args),
+        Command::Index(args) => index::run(args),
+        Command::Query(args) => query::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Convert(args) => convert::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Demo(args) => demo::run(args),
     };

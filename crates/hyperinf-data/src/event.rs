@@ -127,6 +127,13 @@ pub enum Notice {
         /// All rows.
         total: usize,
     },
+    /// Finished leaves of an index whose files are gone or have another length; they are computed again.
+    LostLeaves {
+        /// The index.
+        path: PathBuf,
+        /// The leaves.
+        leaves: Vec<usize>,
+    },
     /// A checkpoint that cannot be used; it is set aside.
     DamagedCheckpoint {
         /// The checkpoint.
@@ -308,6 +315,14 @@ impl fmt::Display for Notice {
                 write!(f, "the projection to rank {rank} has no effect: no side of any block is longer")
             }
             Self::Earlier { stage, found, total } => earlier(f, stage.name(), found, *total),
+            Self::LostLeaves { path, leaves } => write!(
+                f,
+                "{} finished leaves of the index `{}` are gone or have another length, and are computed again; the first \
+                 is leaf {}",
+                leaves.len(),
+                path.display(),
+                leaves.first().copied().unwrap_or_default()
+            ),
             Self::DamagedCheckpoint { path, reason } => {
                 write!(f, "the checkpoint `{}` is damaged and set aside: {reason}", path.display())
             }

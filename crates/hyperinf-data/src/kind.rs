@@ -7,7 +7,7 @@ use hyperinf_models::{
     TrainConfig,
 };
 use hyperinf_scoring::Amount;
-use hyperinf_store::OutputFolder;
+use hyperinf_store::{IndexFolder, IndexWriter, OutputFolder};
 use serde_json::Value;
 
 use crate::check::{self, Check, Checked};
@@ -15,6 +15,7 @@ use crate::dataset::{Content, Dataset};
 use crate::evaluate::{self, Evaluate, Evaluated};
 use crate::event::Event;
 use crate::finetune::{self, Finetune, Finetuned};
+use crate::index::{self, Answer, Index, Query};
 use crate::influence::Influence;
 use crate::labels::Labels;
 use crate::model_files::ModelFiles;
@@ -226,6 +227,26 @@ pub(crate) trait AnyKind: Sync {
         observe: &mut dyn FnMut(Event),
     ) -> Result<RunPlan, RunError>;
 
+    fn index(
+        &self,
+        index: &Index,
+        files: &ModelFiles,
+        writer: &mut IndexWriter,
+        again: Option<&[usize]>,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<(usize, usize), RunError>;
+
+    fn query(
+        &self,
+        query: &Query,
+        run: Run,
+        files: ModelFiles,
+        index: IndexFolder,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Answer, RunError>;
+
     fn finetune(
         &self,
         run: &Finetune,
@@ -277,6 +298,30 @@ impl<K: Kind> AnyKind for K {
         observe: &mut dyn FnMut(Event),
     ) -> Result<RunPlan, RunError> {
         plan_of_kind::plan::<K>(run, goal, files, device, observe)
+    }
+
+    fn index(
+        &self,
+        index: &Index,
+        files: &ModelFiles,
+        writer: &mut IndexWriter,
+        again: Option<&[usize]>,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<(usize, usize), RunError> {
+        index::index::<K>(index, files, writer, again, device, observe)
+    }
+
+    fn query(
+        &self,
+        query: &Query,
+        run: Run,
+        files: ModelFiles,
+        index: IndexFolder,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Answer, RunError> {
+        index::query::<K>(query, run, files, index, device, observe)
     }
 
     fn finetune(

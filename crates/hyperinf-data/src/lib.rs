@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`Run`] | rows, a model and an adapter → gradients → scores: [`attribute`](Run::attribute), `detect`, `select` |
 //! | [`RunPlan`] | what a [`Run`] will take: time, memory and disk |
+//! | [`Index`], [`Query`] | the gradients of training rows, computed once; the rows that help and harm a new query |
 //! | [`Finetune`] | rows and a model → an adapter |
 //! | [`Check`] | rows as a model gets them: tokens, which of them are scored, and [`Finding`]s about rows and gradients |
 //! | [`Evaluate`] | rows and a model → predictions and a [`Quality`] |
@@ -56,6 +57,7 @@ mod ids;
 mod illustrated;
 mod image_folder;
 mod images;
+mod index;
 mod influence;
 mod json_array;
 mod jsonl;
@@ -111,6 +113,7 @@ pub use ids::{IdError, sample_ids};
 pub use illustrated::{Illustrated, IllustratedColumns, IllustratedTexts};
 pub use image_folder::rows_file;
 pub use images::ImageSource;
+pub use index::{Answer, AnsweredQuery, Asked, Hit, Index, Indexed, Query, QuerySeconds};
 pub use influence::{Detection, Influence, RowText, Rows, Selection};
 pub use kind::{Kind, Prepared};
 pub use kinds::{

@@ -45,6 +45,7 @@ pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gra
 /// | `diffusion` | see [`DiffusionOptions`] | the loss of a diffusion model; another kind of model refuses one | |
 /// | `blocks` | all | the blocks whose gradients are scored, by name | at least one |
 /// | `batch_size` | 16 | rows of a backward pass | ≥ 1 |
+/// | `index` | `None` | an [`Index`](crate::Index) that the training gradients are taken from; built if it is missing | |
 /// | `out` | `hyperinf-out` | the folder of the gradients; created if missing | |
 /// | `device_name` | the device itself | the device's name: gradients of another device are not reused | |
 /// | `stop` | never | a request to stop between two batches | |
@@ -86,6 +87,8 @@ pub struct Run {
     pub rank_by: RankBy,
     /// The memory in bytes that scoring may take; `None` for what the system grants.
     pub memory: Option<f64>,
+    /// An index that the training gradients are taken from, and kept in: it is built if it is missing.
+    pub index: Option<PathBuf>,
     /// The folder of the gradients.
     pub out: PathBuf,
     /// The name of the device, a part of the key under which gradients are reused.
@@ -115,6 +118,7 @@ impl Default for Run {
             batch_size: 16,
             rank_by: RankBy::default(),
             memory: None,
+            index: None,
             out: PathBuf::from("hyperinf-out"),
             device_name: String::new(),
             stop: Stop::default(),
@@ -263,10 +267,9 @@ impl Run {
         if influence.labels.as_ref().is_none_or(|labels| labels.names.len() != 2) {
             return Ok(None);
         }
-        let [train, query] = &influence.gradients;
         let scoring = Scoring {
-            train: train.path(),
-            query: query.path(),
+            train: influence.pair.train.path(),
+            query: influence.pair.query.file.path(),
             known: influence.known.as_deref(),
             options: &self.options,
             projection: self.projection,

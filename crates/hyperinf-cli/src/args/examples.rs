@@ -92,6 +92,38 @@ Examples:
   hyperinf evaluate --model MODEL --adapter adapter --data validation.jsonl
   hyperinf evaluate --model MODEL --data test.csv --output predictions.csv";
 
+pub(super) const INDEX: &str = "\
+Examples:
+  hyperinf index --model MODEL --adapter adapter --train train.jsonl --out index
+  hyperinf index --model MODEL --adapter adapter --train train.jsonl \\
+      --project 16 --dtype bf16 --out small
+  hyperinf index --model MODEL --adapter adapter --train more.jsonl \\
+      --append --out index";
+pub(super) const INDEX_USAGE: &str = "\
+hyperinf index [OPTIONS] --model <MODEL> --adapter <DIR>
+         --train <FILE> --out <DIR>";
+
+pub(super) const QUERY: &str = "\
+Examples:
+  hyperinf query --index index --query questions.jsonl --top-k 5
+  hyperinf query --index index --text river --label water --json
+  hyperinf query --index index --prompt Boat? --completion River. \\
+      --method identity";
+pub(super) const QUERY_USAGE: &str = "\
+hyperinf query [OPTIONS] --index <DIR>
+         <--query <FILE>|--text <TEXT>|--prompt <TEXT> --completion <TEXT>>";
+
+pub(super) const VERIFY: &str = "\
+Examples:
+  hyperinf verify index
+  hyperinf verify index --repair";
+
+pub(super) const CONVERT: &str = "\
+Examples:
+  hyperinf convert runs/quickstart train.safetensors
+  hyperinf convert index train.npy
+  hyperinf convert train.npz small.safetensors --dtype bf16";
+
 pub(super) const GENERATE: &str = "\
 Examples:
   hyperinf generate --model MODEL --prompt cat --out cat.png

@@ -35,6 +35,10 @@ pub(crate) struct InfluenceArgs {
     /// Only blocks whose names match: `*` stands for any characters, a comma for "or".
     #[arg(long, value_name = "PATTERN", help_heading = "Gradients")]
     pub blocks: Option<String>,
+    /// Take the training gradients from an index, which is built if it is missing: another query then costs the queries
+    /// alone.
+    #[arg(long, value_name = "DIR", help_heading = "Gradients")]
+    pub index: Option<PathBuf>,
     /// Keep the gradients in DIR: for the next method or command there, which need not run the model again, and for
     /// `hyperinf score`.
     #[arg(long, display_order = 8)]
@@ -125,7 +129,7 @@ pub(crate) struct SelectArgs {
 }
 
 /// The choices of layers by their names.
-fn layers() -> impl TypedValueParser<Value = RecordedParts> {
+pub(super) fn layers() -> impl TypedValueParser<Value = RecordedParts> {
     let named = |name: &str| RecordedParts::NAMES.into_iter().find(|(known, _)| *known == name);
     PossibleValuesParser::new(RecordedParts::NAMES.map(|(name, _)| name))
         .map(move |name| named(&name).map(|(_, parts)| parts).unwrap_or_default())

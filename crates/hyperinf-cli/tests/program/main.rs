@@ -17,6 +17,7 @@ mod generate;
 mod guide;
 mod help;
 mod ids;
+mod index;
 mod inspect;
 mod kills;
 mod labels;
