@@ -165,7 +165,7 @@ pub enum Notice {
         /// The adapter's folder.
         folder: PathBuf,
     },
-    /// The run needs more memory or disk than there is.
+    /// The run needs more than there is.
     Shortage(Shortage),
     /// A classifier predicts the labels of rows no better than a guess, or hardly better.
     NotLearned {
@@ -287,10 +287,8 @@ impl fmt::Display for Notice {
                 for bad in bad.iter().take(LISTED) {
                     write!(f, "\n  {bad}")?;
                 }
-                match bad.len().checked_sub(LISTED) {
-                    Some(more @ 1..) => write!(f, "\n  and {more} more"),
-                    Some(0) | None => Ok(()),
-                }
+                let more = bad.len().saturating_sub(LISTED);
+                if more > 0 { write!(f, "\n  and {more} more") } else { Ok(()) }
             }
             Self::Cut { path, rows, first } => {
                 write!(f, "{rows} rows of `{}` are cut at their end, the first is row {first}", path.display())
