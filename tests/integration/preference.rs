@@ -317,7 +317,7 @@ fn prompts_are_given_or_what_both_answers_begin_with() {
         (r#"{"chosen": "The fox", "rejected": "The fox"}"#, "chosen"),
         (r#"{"prompt": "a", "chosen": "b"}"#, "rejected"),
         (r#"{"prompt": "a", "chosen": 3, "rejected": "b"}"#, "chosen"),
-        (r#"{"prompt": "a", "chosen": [{"role": "user", "content": "x"}], "rejected": "b"}"#, "prompt"),
+        (r#"{"prompt": "a", "chosen": [{"role": "user", "content": "x"}], "rejected": "b"}"#, "rejected"),
     ] {
         let error = one(row).expect_err("no pair");
         assert!(error.contains(part), "{row}: {error}");
@@ -407,7 +407,7 @@ fn what_is_no_pair_of_a_language_model_is_refused() {
     assert!(reward.attribute(&device, &mut |_| ()).is_err(), "the adapter's head has no place");
     let checked =
         Check { model: folder().display().to_string(), data: place.at("pairs.jsonl"), pairs: true, ..Check::default() };
-    let checked = checked.run(&mut |_| ()).expect("they are pairs");
+    let checked = checked.run(None, &mut |_| ()).expect("they are pairs");
     assert_eq!((checked.kind, checked.rows), ("preference", 6));
     let scored = checked.shown[0].pieces.iter().filter(|piece| piece.scored).count();
     assert_eq!(scored, 2, "both answers: {:?}", checked.shown[0].pieces);

@@ -18,6 +18,7 @@ mod pairs;
 mod scoring;
 mod sweep;
 mod texts;
+mod tools;
 mod truths;
 mod variants;
 
@@ -45,6 +46,9 @@ pub(crate) use scoring::{
 };
 pub(crate) use sweep::SweepArgs;
 pub(crate) use texts::{ColumnArgs, LengthArgs, ModelArgs};
+pub(crate) use tools::{
+    BatchSizeArg, CompletionsArgs, GlobalArgs, LogFormat, LogLevel, ManArgs, PlanArgs, Planned, SchemaArgs,
+};
 pub(crate) use variants::{OverArg, VariantArgs};
 
 /// Training-data attribution: which training samples helped or harmed a prediction.
@@ -56,6 +60,9 @@ pub(crate) struct Cli {
     /// The command.
     #[command(subcommand)]
     pub command: Command,
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
 }
 
 // Lists are verbatim: their lines must fit into 80 columns.
@@ -123,11 +130,18 @@ pub(crate) enum Command {
     ///   summary.json        means and spreads over the draws
     #[command(verbatim_doc_comment, after_help = examples::CONVERGE)]
     Converge(ConvergeArgs),
+    /// Say what a run will take: time, memory, disk, and the largest batch
+    ///
+    /// Loads the model, reads all rows, and measures a few batches of them and the method on their gradients, for some
+    /// seconds. Write `plan` in front of the command: its options are the same. Nothing is written.
+    #[command(after_help = examples::PLAN)]
+    Plan(PlanArgs),
     /// Show rows as a model gets them: their tokens, and which are part of the loss
     ///
     /// Reads a data set with the tokenizer of a model and prints the text of the first rows as it is tokenised: for a
-    /// language model with ⟦ ⟧ around the tokens that are part of the loss, for a classifier with the label. Fails with
-    /// exit code 3 at rows that cannot be used.
+    /// language model with ⟦ ⟧ around the tokens that are part of the loss, for a classifier with the label. Then a
+    /// table of checks: lengths, labels, duplicates; with --adapter also gradients of a few rows, against other batches
+    /// and against differences of losses. Fails with exit code 3 at rows that cannot be used, and if a check fails.
     #[command(after_help = examples::CHECK)]
     Check(CheckArgs),
     /// Show the contents of a file of gradients, and whether `score` can use it
@@ -139,6 +153,18 @@ pub(crate) enum Command {
     /// List the methods: what each computes, what it costs, where it comes from.
     #[command(after_help = examples::METHODS)]
     Methods(MethodsArgs),
+    /// Print the JSON schema of configurations
+    ///
+    /// A configuration is a TOML file whose keys are the names of a command's flags: `--config FILE`. attribute, detect,
+    /// select and finetune write theirs, run.toml, into the folder of the results; it replays the run.
+    #[command(after_help = examples::SCHEMA)]
+    Schema(SchemaArgs),
+    /// Print completions for a shell
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write those of all commands
+    #[command(after_help = examples::MAN)]
+    Man(ManArgs),
     /// Fine-tune a model with LoRA adapters
     ///
     /// MODEL is a Hugging Face folder (config.json, model.safetensors, tokenizer.json), a .gguf file, a llama2.c .bin

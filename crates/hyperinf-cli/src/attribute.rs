@@ -6,7 +6,7 @@ use hyperinf::data::{Influence, Ranked, RankedQuery, Ranking, ScoredRow};
 use hyperinf::eval::Stability;
 use hyperinf::store::{ScoreFile, stage_json};
 
-use crate::args::{AttributeArgs, QueryModeArg};
+use crate::args::AttributeArgs;
 use crate::error::CliError;
 use crate::figure::stage_contact_sheet;
 use crate::influence::{Each, Job, RowsSummary, Summary};
@@ -37,9 +37,7 @@ pub(crate) fn run(args: &AttributeArgs) -> Result<(), CliError> {
     if !ScoreFile::at(&args.influence.out.join(&scores_name))?.format.holds_metadata {
         outputs.push(&metadata);
     }
-    let mode = if args.uncertainty.is_some() { QueryModeArg::Mean } else { QueryModeArg::Each };
-    let mode = args.query_mode.unwrap_or(mode);
-    let (command, seeds) = ("attribute", args.uncertainty);
+    let (command, mode, seeds) = ("attribute", args.mode(), args.uncertainty);
     let (shared, query) = (&args.influence, args.query.as_path());
     let job = Job { command, args: shared, query, targets: &[], mode, seeds, outputs: &outputs };
     job.each(

@@ -28,7 +28,7 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<(), CliError> {
         pairs: args.pairs.loss()?,
         length: args.length.into(),
         batch_size: args.batch_size as usize,
-        diffusion: args.diffusion.options(),
+        diffusion: args.diffusion.options(None, None),
     };
     if let Some(path) = &args.output {
         table_ending(path)?;

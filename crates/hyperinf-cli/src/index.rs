@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use hyperinf::data::{DiffusionOptions, Index, Indexed, LargeBlocks, Pattern};
+use hyperinf::data::{Index, Indexed, LargeBlocks, Pattern};
 use serde_json::json;
 
 use crate::args::IndexArgs;
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &IndexArgs) -> Result<(), CliError> {
         length: args.length.into(),
         layers: args.layers,
         large_blocks,
-        diffusion: DiffusionOptions { timesteps_as: args.timesteps_as, ..args.diffusion.options() },
+        diffusion: args.diffusion.options(args.timesteps_as, None),
         blocks: args.blocks.clone().map(Pattern::new),
         batch_size: args.batch_size as usize,
         leaf_batches: args.leaf_batches as usize,

@@ -2,6 +2,7 @@
 
 mod baseline;
 mod earlier;
+mod plan;
 mod summary;
 
 use std::cell::RefCell;
@@ -9,7 +10,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use hyperinf::data::{Baseline, DiffusionOptions, GRADIENT_FILES, Influence, LargeBlocks, Pattern, Ranked, Run};
+use hyperinf::data::{Baseline, GRADIENT_FILES, Influence, LargeBlocks, Pattern, Ranked, Run};
 use hyperinf::eval::{Spread, between};
 use hyperinf::gradients::Estimate;
 use hyperinf::scoring::MethodSpec;
@@ -23,6 +24,7 @@ use crate::score::{self, Settings};
 use crate::text::size;
 use crate::to_stdout;
 use baseline::Wanted;
+pub(crate) use plan::run as plan;
 pub(crate) use summary::{RowsSummary, Summary};
 
 /// The highest scores whose overlap between seeds is reported.
@@ -84,15 +86,26 @@ impl Job<'_> {
             let json = several.then_some(&summaries);
             Ok(Each { job: self, settings, run, baseline, folder, began: Instant::now(), json })
         };
-        let methods = methods.iter().map(each).collect::<Result<Vec<_>, _>>()?;
+        let mut methods = methods.iter().map(each).collect::<Result<Vec<_>, _>>()?;
         methods.iter().try_for_each(|each| self.check_outputs(each))?;
+        if args.batch_size.is_auto() {
+            // Baselines take no gradients.
+            if let Some(first) = methods.iter().find(|each| each.baseline.is_none()) {
+                let rows = self.batch_size(first)?;
+                methods.iter_mut().for_each(|each| each.run.batch_size = rows);
+            }
+        }
         let folder = args.out.display();
         interrupt::set_hint(format!("; the same command resumes from finished gradients in {folder}"));
         let mut found = None;
         for mut each in methods {
             each.began = Instant::now();
-            // `--out` itself is the run's, which keeps gradients there.
-            let _own = if several { Some(OutputFolder::new(&each.folder, &[], &[])?) } else { None };
+            // `--out` itself is the run's, which keeps gradients there; a baseline has none.
+            let _own = if several || each.baseline.is_some() {
+                Some(OutputFolder::new(&each.folder, &[], &[])?)
+            } else {
+                None
+            };
             match each.baseline {
                 Some(baseline) => run_baseline(&each, each.ranked(baseline)?)?,
                 None => found = Some(run(&each, found)?),
@@ -103,6 +116,16 @@ impl Job<'_> {
             to_stdout(|out| writeln!(out, "[{summaries}]"))?;
         }
         found.map_or(Ok(()), |found| self.settle_gradients(found))
+    }
+
+    /// The methods, in their order, without baselines.
+    fn methods(&self) -> Result<Vec<MethodSpec>, CliError> {
+        let wanted = baseline::list(&self.args.scoring.method)?;
+        let method = |wanted| match wanted {
+            Wanted::Method(method) => Some(method),
+            Wanted::Baseline(_) => None,
+        };
+        Ok(wanted.into_iter().filter_map(method).collect())
     }
 
     /// The run of one method.
@@ -134,9 +157,9 @@ impl Job<'_> {
             seeds: self.seeds,
             layers: args.layers,
             large_blocks: LargeBlocks::default(),
-            diffusion: DiffusionOptions { timesteps_as: args.timesteps_as, ..args.diffusion.options() },
+            diffusion: args.diffusion.options(args.timesteps_as, None),
             blocks: args.blocks.clone().map(Pattern::new),
-            batch_size: args.batch_size as usize,
+            batch_size: args.batch_size.rows(),
             rank_by: settings.rank_by,
             memory: args.scoring.memory(),
             index: args.index.clone(),
@@ -151,8 +174,8 @@ impl Job<'_> {
         let args = self.args;
         let mut inputs = vec![self.args.train.as_path(), self.query];
         inputs.extend(self.targets.iter().map(PathBuf::as_path));
-        let summary = each.summary_name();
-        let outputs: Vec<&str> = self.outputs.iter().copied().chain([&*summary]).collect();
+        let (summary, config) = (each.summary_name(), each.config_name());
+        let outputs: Vec<&str> = self.outputs.iter().copied().chain([&*config, &*summary]).collect();
         let _folder = OutputFolder::new(&each.folder, &outputs, &inputs)?;
         let gradients = if args.keep_gradients { &GRADIENT_FILES[..] } else { &[] };
         Ok(gradients.iter().try_for_each(|name| check_output(&args.out.join(name), &inputs))?)

@@ -22,10 +22,13 @@
 //! | [`eval`] | `hyperinf eval`: methods compared with retraining |
 //! | [`check`] | `hyperinf check`: rows as a model gets them |
 //! | [`inspect`] | `hyperinf inspect`: the contents of a file of gradients |
+//! | [`config`] | `--config` and `--set`: options from a file, and the file that replays a run; `hyperinf schema` |
+//! | [`pages`] | `hyperinf completions`, `hyperinf man` |
 //! | [`methods`] | `hyperinf methods`: the list of methods |
 //! | [`models`] | short names of models |
 //! | [`demo`] | `hyperinf demo`: every method on real e-mails |
 //! | [`interrupt`] | signals: how an interrupted run ends |
+//! | [`log`] | messages on standard error |
 //! | [`error`] | errors with their exit codes |
 //! | [`terminal`] | text of strangers on a terminal |
 //!
@@ -36,6 +39,7 @@ mod args;
 mod attribute;
 mod check;
 mod compare;
+mod config;
 mod converge;
 mod convert;
 mod demo;
@@ -52,8 +56,10 @@ mod index;
 mod influence;
 mod inspect;
 mod interrupt;
+mod log;
 mod methods;
 mod models;
+mod pages;
 mod progress;
 mod query;
 mod score;
@@ -91,15 +97,30 @@ fn main() -> ExitCode {
     }));
     interrupt::install();
     let width = grid::width().min(WIDEST_HELP);
-    let matches = Cli::command().term_width(width).try_get_matches();
-    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
+    let typed: Vec<_> = std::env::args_os().collect();
+    let words = match config::expand(typed.clone()) {
+        Ok(words) => words,
+        Err(error) => return fail(&error),
+    };
+    let configured = words != typed;
+    let matches = Cli::command().term_width(width).try_get_matches_from(words);
+    let parsed = matches.and_then(|matches| {
+        let cli = Cli::from_arg_matches(&matches)?;
+        config::remember(&matches);
+        Ok(cli)
+    });
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version arrive here too; a closed pipe is not a failure.
             let _ = error.print();
+            if configured && error.use_stderr() {
+                terminal::tell("note: options of --config and --set count as flags");
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    log::set(&cli.global);
     let outcome = match &cli.command {
         Command::Score(args) => score::run(args),
         Command::Finetune(args) => finetune::run(args),
@@ -114,6 +135,10 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Methods(args) => methods::run(args),
+        Command::Plan(args) => influence::plan(args),
+        Command::Schema(args) => config::schema(args),
+        Command::Completions(args) => pages::completions(args),
+        Command::Man(args) => pages::man(args),
         Command::Index(args) => index::run(args),
         Command::Query(args) => query::run(args),
         Command::Verify(args) => verify::run(args),
@@ -123,11 +148,14 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            terminal::tell(&error.report(terminal::message));
-            ExitCode::from(if error.is_stopped() { interrupt::exit_code() } else { error.exit_code() })
-        }
+        Err(error) => fail(&error),
     }
+}
+
+/// Reports an error.
+fn fail(error: &CliError) -> ExitCode {
+    log::write(args::LogLevel::Error, &error.report(terminal::message));
+    ExitCode::from(if error.is_stopped() { interrupt::exit_code() } else { error.exit_code() })
 }
 
 /// Writes to standard output. A closed pipe, as after `| head`, counts as success.

@@ -119,7 +119,7 @@ impl Run {
     ) -> Result<Ranked, RunError> {
         let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
         files.read_images(&self.read, Some(&self.out))?;
-        files.set_diffusion(&self.diffusion)?;
+        files.set_diffusion(self.diffusion.as_ref())?;
         files.set_pairs(self.pairs)?;
         let kind = files.kind();
         kind.baseline(self, Asked { baseline, seed, files }, device, observe)

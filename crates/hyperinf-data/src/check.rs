@@ -1,18 +1,25 @@
 use std::borrow::Borrow;
 use std::path::PathBuf;
 
+use burn::tensor::Device;
 use hyperinf_models::{Limit, PairLoss, TextTokenizer, TokenizeError, TokenizedSample};
 use hyperinf_scoring::Set;
+use twox_hash::XxHash3_128;
 
+use crate::check_model;
 use crate::dataset::{Content, Dataset, ReadOptions};
 use crate::event::{Event, Notice};
+use crate::findings::{Facts, Finding};
 use crate::kind::Kind;
 use crate::model_files::ModelFiles;
 use crate::run::unchanged;
 use crate::samples::LengthOptions;
 use crate::{Row, RunError};
 
-/// What a model gets of rows: their tokens, and which of them are part of the loss. Only the tokenizer is loaded.
+/// What a model gets of rows: their tokens, and which of them are part of the loss; and what is wrong with them.
+///
+/// Only the tokenizer is loaded, unless a device is given: then also the model with its adapter, whose gradients of a few
+/// rows are checked.
 ///
 /// | field | default | purpose |
 /// |---|---|---|
@@ -23,8 +30,9 @@ use crate::{Row, RunError};
 /// | `read` | usual names | columns, and whether bad rows are skipped |
 /// | `length` | the adapter's | how long rows may be; the model's own limit is not looked at |
 /// | `rows` | 5 | how many rows are shown |
-/// | `pairs` | `false` | rows are pairs of answers |
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// | `gradients` | 4 | rows whose gradients are checked, among the first 64 |
+/// | `pairs` | `None` | rows are pairs of answers, with this loss |
+#[derive(Clone, Debug, PartialEq)]
 pub struct Check {
     /// The model.
     pub model: String,
@@ -40,8 +48,10 @@ pub struct Check {
     pub length: LengthOptions,
     /// How many rows are shown.
     pub rows: usize,
-    /// Whether rows are pairs of answers.
-    pub pairs: bool,
+    /// Rows whose gradients are checked.
+    pub gradients: usize,
+    /// The loss of rows that are pairs of answers.
+    pub pairs: Option<PairLoss>,
 }
 
 /// The result of a [`Check`].
@@ -57,6 +67,8 @@ pub struct Checked {
     pub tokens: usize,
     /// Those of their tokens that are part of the loss.
     pub scored: usize,
+    /// What was checked.
+    pub findings: Vec<Finding>,
 }
 
 /// A row as a model gets it.
@@ -97,22 +109,24 @@ impl Default for Check {
             read: ReadOptions::default(),
             length: LengthOptions::default(),
             rows: 5,
-            pairs: false,
+            gradients: 4,
+            pairs: None,
         }
     }
 }
 
 impl Check {
-    /// Reads and tokenises all rows.
+    /// Reads and tokenises all rows, and checks them; on a device also the gradients of a few.
     ///
     /// # Errors
     ///
-    /// If a file cannot be read, or a row cannot be used and bad rows are not skipped.
-    pub fn run(&self, observe: &mut dyn FnMut(Event)) -> Result<Checked, RunError> {
+    /// If a file cannot be read, or a row cannot be used and bad rows are not skipped. A model or an adapter that cannot
+    /// be used is a [`Finding`].
+    pub fn run(&self, device: Option<&Device>, observe: &mut dyn FnMut(Event)) -> Result<Checked, RunError> {
         let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
         files.read_images(&self.read, None)?;
-        files.set_pairs(self.pairs.then_some(PairLoss::Reward))?;
-        files.kind().check(self, &files, observe)
+        files.set_pairs(self.pairs)?;
+        files.kind().check(self, &files, device, observe)
     }
 }
 
@@ -127,6 +141,7 @@ impl Checked {
 pub(crate) fn check<K: Kind>(
     check: &Check,
     files: &ModelFiles,
+    device: Option<&Device>,
     observe: &mut dyn FnMut(Event),
 ) -> Result<Checked, RunError> {
     let failed = RunError::of_rows(Set::Train, &check.data);
@@ -140,7 +155,7 @@ pub(crate) fn check<K: Kind>(
     let length = check.length.max.or(files.note().map(|note| note.max_length)).unwrap_or(K::USUAL_LENGTH);
     let limit = if check.length.truncate { Limit::Cut(length) } else { Limit::Refuse(length) };
     let failed = RunError::data(&data);
-    let (mut shown, mut tokens, mut scored) = (Vec::new(), 0, 0);
+    let (mut shown, mut tokens, mut scored, mut facts) = (Vec::new(), 0, 0, Facts::default());
     let convert = |row: &Row<K::Content>| {
         let TokenizedSample { sample, cut } = K::tokens(&reader, &row.content, limit)?;
         if shown.len() < check.rows {
@@ -148,8 +163,16 @@ pub(crate) fn check<K: Kind>(
             let pieces = pieces(tokenizer, &sample)?;
             shown.push(CheckedRow { row: row.row, line: row.line, label, tokens: sample.len(), cut, pieces });
         }
+        let of_loss = sample.iter().filter(|(_, scored)| *scored).count();
         tokens += sample.len();
-        scored += sample.iter().filter(|(_, scored)| *scored).count();
+        scored += of_loss;
+        facts.lengths.push(sample.len());
+        facts.cut += usize::from(cut > 0);
+        if of_loss == 0 {
+            facts.unscored.push(row.row);
+        }
+        let content = format!("{}\0{:?}", row.content.text(), row.content.images());
+        facts.add(row.row, XxHash3_128::oneshot(content.as_bytes()), row.content.label());
         Ok(())
     };
     let (data, rows) = data.convert(check.read.skip_bad_rows, convert).map_err(failed)?;
@@ -158,7 +181,13 @@ pub(crate) fn check<K: Kind>(
         observe(Event::Notice(Notice::LeftOut { path, bad, total }));
     }
     K::row_notices(tokenizer, &data).into_iter().for_each(|notice| observe(Event::Notice(notice)));
-    Ok(Checked { kind: K::NAME, shown, rows: rows.len(), tokens, scored })
+    let share = (scored > 0).then(|| scored as f64 / tokens.max(1) as f64);
+    let known = files.note().and_then(|note| note.labels.as_ref()).map(|labels| labels.names.as_slice());
+    let mut findings = facts.findings(data.total, data.bad.len(), share, known);
+    if let Some(device) = device {
+        findings.extend(check_model::findings::<K>(check, files, &data, device)?);
+    }
+    Ok(Checked { kind: K::NAME, shown, rows: rows.len(), tokens, scored, findings })
 }
 
 fn pieces(tokenizer: &TextTokenizer, tokens: &[(u32, bool)]) -> Result<Vec<Piece>, TokenizeError> {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use hyperinf_models::TokenizerNotice;
 use hyperinf_store::{Restart, Resumption};
 
+use crate::plan::Shortage;
 use crate::quality::{ClassQuality, Quality, Verdict};
 use crate::{BadRow, CrossCheck, listed};
 
@@ -164,6 +165,8 @@ pub enum Notice {
         /// The adapter's folder.
         folder: PathBuf,
     },
+    /// The run needs more than there is.
+    Shortage(Shortage),
     /// A classifier predicts the labels of rows no better than a guess, or hardly better.
     NotLearned {
         /// The data set.
@@ -284,10 +287,8 @@ impl fmt::Display for Notice {
                 for bad in bad.iter().take(LISTED) {
                     write!(f, "\n  {bad}")?;
                 }
-                match bad.len().checked_sub(LISTED) {
-                    Some(more @ 1..) => write!(f, "\n  and {more} more"),
-                    Some(0) | None => Ok(()),
-                }
+                let more = bad.len().saturating_sub(LISTED);
+                if more > 0 { write!(f, "\n  and {more} more") } else { Ok(()) }
             }
             Self::Cut { path, rows, first } => {
                 write!(f, "{rows} rows of `{}` are cut at their end, the first is row {first}", path.display())
@@ -335,6 +336,7 @@ impl fmt::Display for Notice {
             Self::AlreadyTrained { folder } => {
                 write!(f, "this training has ended already: its adapter in `{}` stays as it is", folder.display())
             }
+            Self::Shortage(shortage) => shortage.fmt(f),
             Self::NotLearned { path, quality, verdict, purpose } => {
                 let guess = match verdict {
                     Verdict::Guessing => "is no better than guessing",

@@ -6,12 +6,13 @@ use burn::tensor::{DType, Device};
 use hyperinf_gradients::{Block, Capture, GradientError, Projection, Target, capture};
 use hyperinf_linalg::{ReadError, host};
 use hyperinf_models::{RecordedParts, SampleModel};
-use hyperinf_store::{GradientWriter, Resumption, RunKey, Sizes, StoreError, available};
+use hyperinf_store::{GradientWriter, Resumption, RunKey, Sizes, StoreError, available, free_space};
 
 use crate::RunError;
 use crate::event::{Detail, Event, Notice, Progress, Stage};
 use crate::kind::Kind;
 use crate::pattern::Pattern;
+use crate::plan::{PlannedDisk, Shortage};
 use crate::run::Run;
 use crate::samples::{Samples, by_length};
 
@@ -60,6 +61,7 @@ impl<K: Kind> Extractor<'_, K> {
         if *writer.found() != Resumption::default() {
             observe(Event::Notice(Notice::Earlier { stage: stage(target), found: writer.found().clone(), total }));
         }
+        self.warn_of_disk(total - writer.found().samples, &blocks, observe);
         self.fill(
             &mut writer,
             set,
@@ -145,6 +147,16 @@ impl<K: Kind> Extractor<'_, K> {
         Ok(sizes.check(&self.run.options, self.run.memory.or_else(available))?)
     }
 
+    /// Warns if the gradients of so many samples have no room on the disk.
+    fn warn_of_disk(&self, samples: usize, blocks: &[Block], observe: &mut dyn FnMut(Event)) {
+        let row: usize = blocks.iter().map(Block::parameters).sum();
+        let (folder, needed) = (self.run.out.clone(), (samples * row * size_of::<f32>()) as u64);
+        let free = free_space(&folder);
+        if let Some(shortage) = Shortage::of_disk(&PlannedDisk { folder, needed, free }) {
+            observe(Event::Notice(Notice::Shortage(shortage)));
+        }
+    }
+
     /// The blocks that are projected when their gradients are taken.
     pub(crate) fn large_blocks(&self, train: &Samples<K>) -> Result<Vec<Block>, RunError> {
         if self.run.layers == RecordedParts::Adapters && !self.run.large_blocks.adapters {
@@ -156,7 +168,7 @@ impl<K: Kind> Extractor<'_, K> {
         Ok(all.into_iter().filter(|block| self.run.large_blocks.includes(block)).collect())
     }
 
-    fn wanted(&self, block: &Block) -> bool {
+    pub(crate) fn wanted(&self, block: &Block) -> bool {
         self.run.blocks.as_ref().is_none_or(|pattern| pattern.matches(&block.name))
     }
 
@@ -196,7 +208,7 @@ fn stage(target: Target) -> Stage {
     }
 }
 
-fn numbers(captured: &Capture) -> Result<Vec<f32>, GradientError> {
+pub(crate) fn numbers(captured: &Capture) -> Result<Vec<f32>, GradientError> {
     let data = captured.gradients().into_data_dtype(DType::F32);
     data.try_into_vec::<f32>().map_err(|error| ReadError { reason: format!("{error:?}") }.into())
 }

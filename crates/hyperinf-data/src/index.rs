@@ -67,8 +67,8 @@ pub struct Index {
     pub layers: RecordedParts,
     /// How gradients are projected as they are taken.
     pub large_blocks: LargeBlocks,
-    /// The loss of a diffusion model.
-    pub diffusion: DiffusionOptions,
+    /// The loss of a diffusion model; `None` for the usual one.
+    pub diffusion: Option<DiffusionOptions>,
     /// The blocks whose gradients are taken.
     pub blocks: Option<Pattern>,
     /// Rows of a backward pass.
@@ -174,7 +174,7 @@ impl Index {
         let mut writer = IndexWriter::open(&self.folder)?;
         let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
         files.read_images(&self.read, Some(&self.folder))?;
-        files.set_diffusion(&self.diffusion)?;
+        files.set_diffusion(self.diffusion.as_ref())?;
         let Some(leaves) = repair else {
             let (kept, computed) = files.kind().index(self, &files, &mut writer, None, device, observe)?;
             return Ok(Indexed { index: writer.finish()?, kept, computed });

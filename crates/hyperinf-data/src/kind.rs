@@ -19,6 +19,8 @@ use crate::index::{self, Answer, Index, Query};
 use crate::influence::Influence;
 use crate::labels::Labels;
 use crate::model_files::ModelFiles;
+use crate::plan::{Goal, RunPlan};
+use crate::plan_of_kind;
 use crate::prediction::Prediction;
 use crate::run::Run;
 use crate::run_of_kind::{self, Inputs};
@@ -226,6 +228,15 @@ pub(crate) trait AnyKind: Sync {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Influence, RunError>;
 
+    fn plan(
+        &self,
+        run: &Run,
+        goal: Goal,
+        files: ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<RunPlan, RunError>;
+
     fn index(
         &self,
         index: &Index,
@@ -254,7 +265,13 @@ pub(crate) trait AnyKind: Sync {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Finetuned, RunError>;
 
-    fn check(&self, check: &Check, files: &ModelFiles, observe: &mut dyn FnMut(Event)) -> Result<Checked, RunError>;
+    fn check(
+        &self,
+        check: &Check,
+        files: &ModelFiles,
+        device: Option<&Device>,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Checked, RunError>;
 
     fn evaluate(
         &self,
@@ -286,6 +303,17 @@ impl<K: Kind> AnyKind for K {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Influence, RunError> {
         run_of_kind::influence::<K>(run, inputs, device, observe)
+    }
+
+    fn plan(
+        &self,
+        run: &Run,
+        goal: Goal,
+        files: ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<RunPlan, RunError> {
+        plan_of_kind::plan::<K>(run, goal, files, device, observe)
     }
 
     fn index(
@@ -322,8 +350,14 @@ impl<K: Kind> AnyKind for K {
         finetune::finetune::<K>(run, files, device, observe)
     }
 
-    fn check(&self, check: &Check, files: &ModelFiles, observe: &mut dyn FnMut(Event)) -> Result<Checked, RunError> {
-        check::check::<K>(check, files, observe)
+    fn check(
+        &self,
+        check: &Check,
+        files: &ModelFiles,
+        device: Option<&Device>,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Checked, RunError> {
+        check::check::<K>(check, files, device, observe)
     }
 
     fn evaluate(

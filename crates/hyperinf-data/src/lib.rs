@@ -5,9 +5,10 @@
 //! | [`Run`] | rows, a model and an adapter → gradients → scores: [`attribute`](Run::attribute), `detect`, `select` |
 //! | [`Select`] | how rows are selected: diverse, without duplicates, per group, for several targets, a budget |
 //! | [`Baseline`], [`Bm25`] | scores without gradients: random, length, loss, BM25, cosine of hidden states |
+//! | [`RunPlan`] | what a [`Run`] will take: time, memory and disk |
 //! | [`Index`], [`Query`] | the gradients of training rows, computed once; the rows that help and harm a new query |
 //! | [`Finetune`] | rows and a model → an adapter |
-//! | [`Check`] | rows as a model gets them: tokens, and which of them are scored |
+//! | [`Check`] | rows as a model gets them: tokens, which of them are scored, and [`Finding`]s about rows and gradients |
 //! | [`Evaluate`] | rows and a model → predictions and a [`Quality`] |
 //! | [`Generate`] | pictures of a text-to-image model |
 //! | [`Dataset`] | reads JSON lines, JSON arrays, CSV, TSV and Parquet, with stable row ids and no silent loss |
@@ -40,6 +41,7 @@ mod baseline;
 mod bm25;
 mod captioned;
 mod check;
+mod check_model;
 mod columns;
 mod contact;
 mod conversations;
@@ -51,6 +53,7 @@ mod error;
 mod estimate;
 mod evaluate;
 mod event;
+mod findings;
 mod finetune;
 mod generate;
 mod gradients;
@@ -70,6 +73,9 @@ mod large_blocks;
 mod model_files;
 mod parquet;
 mod pattern;
+mod plan;
+mod plan_of_kind;
+mod plan_scores;
 mod prediction;
 mod quality;
 mod ranking;
@@ -108,6 +114,7 @@ pub use diffusion_options::{DiffusionOptions, Timesteps};
 pub use error::{DataError, SubsetError, listed};
 pub use evaluate::{Evaluate, Evaluated};
 pub use event::{Detail, Event, Notice, Progress, Purpose, Stage};
+pub use findings::{Finding, Outcome};
 pub use finetune::{Finetune, Finetuned};
 pub use generate::Generate;
 pub use groups::PerGroup;
@@ -126,6 +133,7 @@ pub use labels::{ClassIndex, Labels};
 pub use large_blocks::LargeBlocks;
 pub use model_files::{ModelFiles, Note};
 pub use pattern::Pattern;
+pub use plan::{Goal, PlannedBatch, PlannedDisk, PlannedMemory, PlannedRows, PlannedStep, RunPlan, Shortage, duration};
 pub use prediction::{Guess, Predicted, Prediction};
 pub use quality::{ClassCounts, ClassQuality, PairQuality, PictureQuality, Quality, TokenQuality, Verdict};
 pub use ranking::{Board, RankedQuery, Ranking, RowId, ScoredRow};

@@ -43,7 +43,7 @@ pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gra
 /// | `seeds` | `None` | error bars: the mean query is scored with this many random seeds | 2 to 1,000,000 |
 /// | `layers` | adapters | the layers whose gradients are taken | needs an adapter, or another choice |
 /// | `large_blocks` | see [`LargeBlocks`] | how recorded weights are projected that are too large | |
-/// | `diffusion` | see [`DiffusionOptions`] | the loss of a diffusion model | |
+/// | `diffusion` | see [`DiffusionOptions`] | the loss of a diffusion model; another kind of model refuses one | |
 /// | `pairs` | `None` | rows are pairs of answers, with this loss | |
 /// | `blocks` | all | the blocks whose gradients are scored, by name | at least one |
 /// | `batch_size` | 16 | rows of a backward pass | ≥ 1 |
@@ -79,8 +79,8 @@ pub struct Run {
     pub layers: RecordedParts,
     /// How recorded weights are projected that are too large for a gradient per row.
     pub large_blocks: LargeBlocks,
-    /// The loss of a diffusion model.
-    pub diffusion: DiffusionOptions,
+    /// The loss of a diffusion model; `None` for the usual one.
+    pub diffusion: Option<DiffusionOptions>,
     /// The loss of rows that are pairs of answers.
     pub pairs: Option<PairLoss>,
     /// The blocks whose gradients are scored.
@@ -117,7 +117,7 @@ impl Default for Run {
             seeds: None,
             layers: RecordedParts::default(),
             large_blocks: LargeBlocks::default(),
-            diffusion: DiffusionOptions::default(),
+            diffusion: None,
             pairs: None,
             blocks: None,
             batch_size: 16,
@@ -277,7 +277,7 @@ impl Run {
         let folder = OutputFolder::new(&self.out, &[], &[])?;
         let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
         files.read_images(&self.read, Some(&self.out))?;
-        files.set_diffusion(&self.diffusion)?;
+        files.set_diffusion(self.diffusion.as_ref())?;
         files.set_pairs(self.pairs)?;
         let kind = files.kind();
         kind.influence(self, Inputs { files, folder, amount, targets }, device, observe)

@@ -84,7 +84,7 @@ pub use index::{
     Begun, Fault, FaultKind, IndexError, IndexFolder, IndexWriter, Leaf, MANIFEST, Manifest, Record, SourceFile,
     StoredGuess, StoredRow, StoredSides,
 };
-pub use memory::{Need, Sizes, available};
+pub use memory::{Need, Sizes, available, free_space, peak_resident, reset_peak, resident};
 pub use own_file::{FileStamp, open_own, sync_folder};
 pub use pair::{GradientPair, MatchedFile};
 pub use projection::{Directions, ProjectionSpec};

@@ -42,9 +42,32 @@ Examples:
   hyperinf converge
   hyperinf converge --dims 128,256 --samples 300 --draws 1 --out curves";
 
+pub(super) const PLAN: &str = "\
+Examples:
+  hyperinf plan attribute --model MODEL --adapter adapter \\
+      --train train.jsonl --query questions.jsonl --out influence
+  hyperinf plan detect --model MODEL --adapter adapter --train train.jsonl \\
+      --validation validation.jsonl --out suspicious --method ekfac";
+
+pub(super) const SCHEMA: &str = "\
+Examples:
+  hyperinf schema
+  hyperinf schema detect";
+
+pub(super) const COMPLETIONS: &str = "\
+Examples:
+  hyperinf completions bash
+  hyperinf completions fish";
+
+pub(super) const MAN: &str = "\
+Examples:
+  hyperinf man
+  hyperinf man --out man1";
+
 pub(super) const CHECK: &str = "\
 Examples:
   hyperinf check --model MODEL --data train.jsonl
+  hyperinf check --model MODEL --adapter adapter --data train.jsonl
   hyperinf check --model MODEL --data chats.jsonl --rows 20 --skip-bad-rows";
 
 pub(super) const INSPECT: &str = "\
@@ -155,6 +178,18 @@ hyperinf sweep [OPTIONS] --train-gradients <FILE>
 pub(super) const ATTRIBUTE_USAGE: &str = "\
 hyperinf attribute [OPTIONS] --model <MODEL> --adapter <DIR>
          --train <FILE> --query <FILE> --out <DIR>";
+
+pub(super) const PLAN_ATTRIBUTE_USAGE: &str = "\
+hyperinf plan attribute [OPTIONS] --model <MODEL> --adapter <DIR>
+         --train <FILE> --query <FILE> --out <DIR>";
+
+pub(super) const PLAN_DETECT_USAGE: &str = "\
+hyperinf plan detect [OPTIONS] --model <MODEL> --adapter <DIR>
+         --train <FILE> --validation <FILE> --out <DIR>";
+
+pub(super) const PLAN_SELECT_USAGE: &str = "\
+hyperinf plan select [OPTIONS] --model <MODEL> --adapter <DIR>
+         --train <FILE> --validation <FILE> --out <DIR> --keep <AMOUNT>";
 
 pub(super) const DETECT_USAGE: &str = "\
 hyperinf detect [OPTIONS] --model <MODEL> --adapter <DIR>

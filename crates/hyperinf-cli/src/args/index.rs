@@ -57,9 +57,10 @@ pub(crate) struct IndexArgs {
     /// The loss of a diffusion model.
     #[command(flatten)]
     pub diffusion: DiffusionArgs,
-    /// Sum the gradients of the timesteps, or keep them side by side, so that products match timesteps (DataInf).
-    #[arg(long, value_name = "AS", default_value = "sum", value_parser = timesteps_as(), help_heading = "Diffusion")]
-    pub timesteps_as: TimestepsAs,
+    /// Sum the gradients of the timesteps, or keep them side by side, so that products match timesteps (DataInf)
+    /// [default: sum].
+    #[arg(long, value_name = "AS", value_parser = timesteps_as(), help_heading = "Diffusion")]
+    pub timesteps_as: Option<TimestepsAs>,
     /// How to read rows.
     #[command(flatten)]
     pub columns: ColumnArgs,

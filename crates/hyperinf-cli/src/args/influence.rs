@@ -9,7 +9,7 @@ use hyperinf::scoring::{Amount, Budget, Over};
 use hyperinf::store::SCORE_FORMATS;
 
 use super::diffusion::{DiffusionArgs, timesteps_as};
-use super::{ColumnArgs, EstimateArgs, LengthArgs, ModelArgs, PairArgs, QueryModeArg, ScoringArgs};
+use super::{BatchSizeArg, ColumnArgs, EstimateArgs, LengthArgs, ModelArgs, PairArgs, QueryModeArg, ScoringArgs};
 
 /// Arguments of all commands that score rows.
 #[derive(Debug, Args)]
@@ -26,15 +26,9 @@ pub(crate) struct InfluenceArgs {
     /// The folder for the results; created if missing.
     #[arg(long, value_name = "DIR", display_order = 5)]
     pub out: PathBuf,
-    /// Rows of a backward pass.
-    #[arg(
-        long,
-        value_name = "ROWS",
-        default_value_t = 16,
-        value_parser = clap::value_parser!(u32).range(1..),
-        help_heading = "Gradients"
-    )]
-    pub batch_size: u32,
+    /// Rows of a backward pass; auto measures which size is fastest and fits into memory.
+    #[arg(long, value_name = "ROWS|auto", default_value = "16", help_heading = "Gradients")]
+    pub batch_size: BatchSizeArg,
     /// The layers whose gradients are taken: those of the adapter, the connector of a vision-language model, the last
     /// layer of a language model, or the connector and the adapter.
     #[arg(long, value_name = "LAYERS", default_value = "adapters", value_parser = layers(), help_heading = "Gradients")]
@@ -59,9 +53,10 @@ pub(crate) struct InfluenceArgs {
     /// The loss of a diffusion model.
     #[command(flatten)]
     pub diffusion: DiffusionArgs,
-    /// Sum the gradients of the timesteps, or keep them side by side, so that products match timesteps (DataInf).
-    #[arg(long, value_name = "AS", default_value = "sum", value_parser = timesteps_as(), help_heading = "Diffusion")]
-    pub timesteps_as: TimestepsAs,
+    /// Sum the gradients of the timesteps, or keep them side by side, so that products match timesteps (DataInf)
+    /// [default: sum].
+    #[arg(long, value_name = "AS", value_parser = timesteps_as(), help_heading = "Diffusion")]
+    pub timesteps_as: Option<TimestepsAs>,
     /// Rows that are pairs of answers.
     #[command(flatten)]
     pub pairs: PairArgs,
@@ -99,6 +94,14 @@ pub(crate) struct AttributeArgs {
     /// The format of the scores.
     #[arg(long, default_value = "parquet", value_parser = formats(), display_order = 7)]
     pub format: String,
+}
+
+impl AttributeArgs {
+    /// Whether queries are scored one by one.
+    pub(crate) fn mode(&self) -> QueryModeArg {
+        let usual = if self.uncertainty.is_some() { QueryModeArg::Mean } else { QueryModeArg::Each };
+        self.query_mode.unwrap_or(usual)
+    }
 }
 
 /// Arguments of `hyperinf detect`.

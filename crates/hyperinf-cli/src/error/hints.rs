@@ -22,7 +22,7 @@ impl CliError {
         match self {
             Self::Usage(error) => usage_hint(error),
             Self::Input(error) => match &**error {
-                Input::File { .. } => None,
+                Input::File { .. } | Input::Checks { .. } => None,
                 Input::Faults { .. } => {
                     Some("hyperinf verify DIR --repair computes them again from the model and the rows".into())
                 }
@@ -56,8 +56,20 @@ fn usage_hint(error: &Usage) -> Option<String> {
         Usage::Device(DeviceError::WrongResults { .. }) => {
             "take another --device, or a newer driver; --no-device-check uses this one all the same".into()
         }
+        Usage::UnknownKey { nearest: Some(name), .. } | Usage::UnknownCommand { nearest: Some(name), .. } => {
+            format!("did you mean `{name}`?")
+        }
+        Usage::UnknownKey { command, .. } => format!("`hyperinf schema {command}` has all keys"),
+        Usage::UnknownCommand { .. } => "`hyperinf --help` lists the commands".into(),
+        Usage::NoCommand => "command = \"attribute\", say".into(),
         Usage::Library(error) => return library_hint(error),
-        Usage::Value { .. } | Usage::Combination { .. } | Usage::Device(_) | Usage::Stdout(_) => return None,
+        Usage::Value { .. }
+        | Usage::Combination { .. }
+        | Usage::Device(_)
+        | Usage::Stdout(_)
+        | Usage::Set { .. }
+        | Usage::Key { .. }
+        | Usage::OtherCommand { .. } => return None,
     })
 }
 
@@ -223,6 +235,7 @@ fn data_hint(error: &DataError) -> Option<String> {
         DataError::NoColumn { role, .. } => {
             format!("--{role}-column names it; names are compared exactly, capitals included")
         }
+        DataError::UnusedColumn { role, .. } => format!("leave --{role}-column out"),
         DataError::UnnamedLabel { classes, .. } => {
             format!("write labels as class numbers, 0 to {}", classes.saturating_sub(1))
         }

@@ -87,7 +87,11 @@ impl Library {
                 _ => Class::Input,
             },
             Self::Run(error) => match error {
-                RunError::Dataset { source, .. } if matches!(**source, DataError::Ending) => Class::Usage,
+                RunError::Dataset { source, .. }
+                    if matches!(**source, DataError::Ending | DataError::UnusedColumn { .. }) =>
+                {
+                    Class::Usage
+                }
                 RunError::NoAdapter { .. }
                 | RunError::NoBlock { .. }
                 | RunError::Amount { .. }

@@ -3,6 +3,7 @@
 mod captions;
 mod check;
 mod compare;
+mod config;
 mod converge;
 mod cross_check;
 mod demo;
@@ -26,6 +27,7 @@ mod outputs;
 mod pairs;
 mod parquet_claims;
 mod pipeline;
+mod plan;
 mod projection;
 mod reader;
 mod resume;

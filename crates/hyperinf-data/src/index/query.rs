@@ -206,7 +206,7 @@ impl Query {
         run.read.skip_bad_rows = false;
         let mut files = ModelFiles::find(&run.model, run.tokenizer.as_deref(), run.adapter.as_deref())?;
         files.read_images(&run.read, None)?;
-        files.set_diffusion(&run.diffusion)?;
+        files.set_diffusion(run.diffusion.as_ref())?;
         files.kind().query(self, run, files, index, device, observe)
     }
 }

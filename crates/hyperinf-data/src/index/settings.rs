@@ -68,7 +68,8 @@ impl Settings {
     pub(super) fn new(index: &Index, max_length: usize, device: String) -> Self {
         let ColumnOptions { text, pair, label, prompt, completion, messages, image, id } = index.read.columns.clone();
         let some = |path: &Option<PathBuf>| path.as_deref().map(anywhere);
-        let (timesteps, timesteps_list) = match &index.diffusion.timesteps {
+        let diffusion = index.diffusion.clone().unwrap_or_default();
+        let (timesteps, timesteps_list) = match &diffusion.timesteps {
             Timesteps::Evenly(count) => (Some(*count), None),
             Timesteps::List(list) => (None, Some(list.clone())),
         };
@@ -90,10 +91,10 @@ impl Settings {
             project_adapters: index.large_blocks.adapters,
             timesteps,
             timesteps_list,
-            timesteps_stacked: index.diffusion.timesteps_as == TimestepsAs::Stacked,
-            own_noise: index.diffusion.noise == NoiseSharing::PerSample,
-            noise_seed: index.diffusion.seed,
-            min_snr: index.diffusion.min_snr,
+            timesteps_stacked: diffusion.timesteps_as == TimestepsAs::Stacked,
+            own_noise: diffusion.noise == NoiseSharing::PerSample,
+            noise_seed: diffusion.seed,
+            min_snr: diffusion.min_snr,
             blocks: index.blocks.as_ref().map(|pattern| pattern.text().to_owned()),
             batch_size: index.batch_size,
             leaf_batches: index.leaf_batches,
@@ -118,6 +119,14 @@ impl Settings {
         };
         let layers = RecordedParts::NAMES.into_iter().find(|(name, _)| *name == self.layers);
         let stored = StoredType::NAMES.into_iter().find(|(name, _)| *name == self.stored);
+        let diffusion = DiffusionOptions {
+            timesteps,
+            timesteps_as: if self.timesteps_stacked { TimestepsAs::Stacked } else { TimestepsAs::Sum },
+            noise: if self.own_noise { NoiseSharing::PerSample } else { NoiseSharing::Shared },
+            seed: self.noise_seed,
+            min_snr: self.min_snr,
+            ..DiffusionOptions::default()
+        };
         Index {
             folder: folder.to_owned(),
             model: self.model,
@@ -141,14 +150,8 @@ impl Settings {
                 seed: self.project_seed,
                 adapters: self.project_adapters,
             },
-            diffusion: DiffusionOptions {
-                timesteps,
-                timesteps_as: if self.timesteps_stacked { TimestepsAs::Stacked } else { TimestepsAs::Sum },
-                noise: if self.own_noise { NoiseSharing::PerSample } else { NoiseSharing::Shared },
-                seed: self.noise_seed,
-                min_snr: self.min_snr,
-                ..DiffusionOptions::default()
-            },
+            // Models of other kinds take none.
+            diffusion: Some(diffusion).filter(|options| *options != DiffusionOptions::default()),
             blocks: self.blocks.map(Pattern::new),
             batch_size: self.batch_size,
             leaf_batches: self.leaf_batches,

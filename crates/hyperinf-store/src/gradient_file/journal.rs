@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
@@ -25,6 +26,19 @@ impl<T: Into<String>, const N: usize> From<[(&str, T); N]> for RunKey {
 }
 
 impl RunKey {
+    /// That of the gradients in a folder under this name, which may be half-written; `None` if there are none.
+    pub fn of(folder: &Path, name: &str) -> Option<Self> {
+        let begin = ["done", "journal"].into_iter().find_map(|ending| {
+            let path = folder.join(format!(".{name}.{ending}"));
+            // Reading a named pipe would wait for its other end.
+            let log = path.is_file().then(|| File::open(path).ok()).flatten()?;
+            let mut first = Vec::new();
+            BufReader::new(log).read_until(b'\n', &mut first).ok()?;
+            serde_json::from_slice::<Begin>(&first).ok()
+        });
+        begin.map(|begin| begin.key)
+    }
+
     /// What differs between the key of an earlier run and that of the current one.
     pub fn differences(&self, now: &Self) -> Vec<KeyDifference> {
         let mut names: Vec<&String> = self.0.keys().chain(now.0.keys()).collect();
