@@ -405,8 +405,12 @@ fn what_is_no_pair_of_a_language_model_is_refused() {
     assert!(matches!(error, Some(RunError::Load { .. })), "{error:?}");
     let reward = Run { adapter: Some(fixtures::path("preference/reward")), ..place.run(DPO, "none") };
     assert!(reward.attribute(&device, &mut |_| ()).is_err(), "the adapter's head has no place");
-    let checked =
-        Check { model: folder().display().to_string(), data: place.at("pairs.jsonl"), pairs: true, ..Check::default() };
+    let checked = Check {
+        model: folder().display().to_string(),
+        data: place.at("pairs.jsonl"),
+        pairs: Some(DPO),
+        ..Check::default()
+    };
     let checked = checked.run(None, &mut |_| ()).expect("they are pairs");
     assert_eq!((checked.kind, checked.rows), ("preference", 6));
     let scored = checked.shown[0].pieces.iter().filter(|piece| piece.scored).count();

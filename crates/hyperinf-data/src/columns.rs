@@ -53,7 +53,7 @@ pub struct ColumnOptions {
 impl ColumnOptions {
     /// Fails if a column is named for a part that is not read: one of another kind of model, or of another form of row.
     pub(crate) fn check_used(&self, roles: &[Role]) -> Result<(), DataError> {
-        let Self { text, pair, label, prompt, completion, messages, image, id: _ } = self;
+        let Self { text, pair, label, prompt, completion, messages, chosen, rejected, image, id: _ } = self;
         let named = [
             ("text", "text", text),
             ("pair", "text_pair", pair),
@@ -61,6 +61,8 @@ impl ColumnOptions {
             ("prompt", "prompt", prompt),
             ("completion", "completion", completion),
             ("messages", "messages", messages),
+            ("chosen", "chosen", chosen),
+            ("rejected", "rejected", rejected),
             ("image", "image", image),
         ];
         for (role, part, column) in named {

@@ -221,6 +221,8 @@ fn over(own: &ColumnOptions, of_index: ColumnOptions) -> ColumnOptions {
         prompt: own.prompt.or(of_index.prompt),
         completion: own.completion.or(of_index.completion),
         messages: own.messages.or(of_index.messages),
+        chosen: own.chosen.or(of_index.chosen),
+        rejected: own.rejected.or(of_index.rejected),
         image: own.image.or(of_index.image),
         id: own.id,
     }

@@ -66,7 +66,9 @@ pub(super) fn anywhere(path: &Path) -> PathBuf {
 
 impl Settings {
     pub(super) fn new(index: &Index, max_length: usize, device: String) -> Self {
-        let ColumnOptions { text, pair, label, prompt, completion, messages, image, id } = index.read.columns.clone();
+        // An index has no pairs of answers.
+        let ColumnOptions { text, pair, label, prompt, completion, messages, image, id, chosen: _, rejected: _ } =
+            index.read.columns.clone();
         let some = |path: &Option<PathBuf>| path.as_deref().map(anywhere);
         let diffusion = index.diffusion.clone().unwrap_or_default();
         let (timesteps, timesteps_list) = match &diffusion.timesteps {
@@ -135,7 +137,17 @@ impl Settings {
             train,
             append: false,
             read: ReadOptions {
-                columns: ColumnOptions { text, pair, label, prompt, completion, messages, image, id },
+                columns: ColumnOptions {
+                    text,
+                    pair,
+                    label,
+                    prompt,
+                    completion,
+                    messages,
+                    image,
+                    id,
+                    ..ColumnOptions::default()
+                },
                 skip_bad_rows: self.skip_bad_rows,
                 unpacked: self.unpacked,
                 images: self.images,
