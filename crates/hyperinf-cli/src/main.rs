@@ -10,6 +10,7 @@
 //! | [`attribute`] | `hyperinf attribute`: scores of training rows for query rows |
 //! | [`detect`] | `hyperinf detect`: training rows that look wrong |
 //! | [`select`] | `hyperinf select`: the training rows that help most |
+//! | [`report`] | `hyperinf report`: results as a page |
 //! | [`compare`] | `hyperinf compare`: every method on the same gradients |
 //! | [`sweep`] | `hyperinf sweep`: scores at many dampings, and which to use |
 //! | [`converge`] | `hyperinf converge`: how fast solvers approach the inverse |
@@ -49,6 +50,7 @@ mod interrupt;
 mod methods;
 mod models;
 mod progress;
+mod report;
 mod score;
 mod select;
 mod sweep;
@@ -99,6 +101,7 @@ fn main() -> ExitCode {
         Command::Attribute(args) => attribute::run(args),
         Command::Detect(args) => detect::run(args),
         Command::Select(args) => select::run(args),
+        Command::Report(args) => report::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Converge(args) => converge::run(args),
         Command::Sweep(args) => sweep::run(args),

@@ -8,6 +8,7 @@ use hyperinf::models::LoadError;
 use hyperinf::scoring::{ScoreError, SpecError};
 use hyperinf::solvers::{SolveError, solvers};
 use hyperinf::store::{FileError, StoreError, WriteError};
+use hyperinf_report::ReportError;
 
 use crate::models;
 
@@ -23,6 +24,14 @@ impl CliError {
             Self::Usage(error) => usage_hint(error),
             Self::Input(error) => match &**error {
                 Input::File { .. } => None,
+                Input::Report(ReportError::NoRows { .. }) => Some("name them: --train FILE or --query FILE".into()),
+                Input::Report(ReportError::NoSummary { nested: Some(folder), .. }) => {
+                    Some(format!("several methods have a folder each: hyperinf report {folder}"))
+                }
+                Input::Report(ReportError::Command { command, .. }) if command == "sweep" => {
+                    Some("a sweep is a part of a report: --sweep DIR".into())
+                }
+                Input::Report(_) => None,
                 Input::Library(error) => library_hint(error),
             },
             Self::Numbers(error) => match &**error {
