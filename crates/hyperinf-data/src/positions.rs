@@ -82,10 +82,14 @@ pub(crate) fn token_scores(
     observe: &mut dyn FnMut(Event),
 ) -> Result<Vec<TokenScores>, RunError> {
     let Some(k) = run.positions.filter(|&k| k > 0) else { return Ok(Vec::new()) };
+    // Those of `Influence::ranking`, each once.
     let ends = |scores: &Vec<f64>| {
         let order = ranking(scores);
-        let later = order.len().saturating_sub(k).max(k.min(order.len()));
-        order[..k.min(order.len())].iter().chain(&order[later..]).copied().collect::<Vec<usize>>()
+        let harms = order.last().is_some_and(|&lowest| scores[lowest] < 0.0);
+        let place = |(place, &row): (usize, &usize)| {
+            (place < k || place + k >= order.len() && (scores[row] < 0.0 || !harms)).then_some(row)
+        };
+        order.iter().enumerate().filter_map(place).collect::<Vec<usize>>()
     };
     let ends: Vec<Vec<usize>> = scores.rows.iter().map(ends).collect();
     let rows: Vec<usize> = ends.iter().flatten().copied().collect::<BTreeSet<_>>().into_iter().collect();

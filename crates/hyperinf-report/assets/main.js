@@ -57,12 +57,19 @@ const ends = (list, entries) => {
   if (!entries.length) list.append(el("li", {}, "None."));
 };
 
+/** The tokens with the largest scores, for those who do not see colors. */
+const strongest = ([tokens, scores]) => {
+  const order = scores.map((_, place) => place).sort((a, b) => Math.abs(scores[b]) - Math.abs(scores[a])).slice(0, 10);
+  const line = (place) => el("tr", {}, el("td", { dir: "auto" }, ...words(tokens[place])), el("td", { class: `n score ${side(scores[place])}` }, signed(scores[place])));
+  return el("table", {}, el("tr", {}, el("th", { scope: "col" }, "token"), el("th", { scope: "col", class: "n" }, "score")), ...order.map(line));
+};
+
 const openRow = (row) => {
   const facts = columnsOf(page).filter(({ key }) => key !== "text").map(({ key, name }) =>
     [el("dt", {}, name), el("dd", {}, ...words(cellOf(key, row)))]).flat();
   const picture = page.pictures[row];
   $("row-title").replaceChildren("Row ", ...words(String(page.ids[row])));
-  $("row-inside").replaceChildren(el("dl", {}, ...facts), ...(picture ? [el("p", {}, el("img", { class: "thumb", src: `data:image/png;base64,${picture}`, alt: `the picture of row ${page.ids[row]}` }))] : []), textOf(row, false));
+  $("row-inside").replaceChildren(el("dl", {}, ...facts), ...(picture ? [el("p", {}, el("img", { class: "thumb", src: `data:image/png;base64,${picture}`, alt: `the picture of row ${page.ids[row]}` }))] : []), textOf(row, false), ...(heatOf(state.query, row) ? [strongest(heatOf(state.query, row))] : []));
   $("row").showModal();
 };
 

@@ -6,6 +6,7 @@ use hyperinf_eval::EvalError;
 use hyperinf_models::{Panicked, read_regular};
 use hyperinf_store::StoreError;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// Why results make no report.
 #[derive(Debug, thiserror::Error)]
@@ -148,8 +149,22 @@ pub enum ReportError {
     },
 }
 
+/// Reads the summary of one of some commands; `expected` is their names in a sentence.
+pub(crate) fn read_summary<T: DeserializeOwned>(
+    path: &Path,
+    commands: &[&str],
+    expected: &'static str,
+) -> Result<T, ReportError> {
+    let value: Value = read_json(path)?;
+    let command = value["command"].as_str().unwrap_or_default();
+    if !commands.contains(&command) {
+        return Err(ReportError::Command { path: path.to_owned(), command: command.to_owned(), expected });
+    }
+    serde_json::from_value(value).map_err(|source| ReportError::Json { path: path.to_owned(), source })
+}
+
 /// Reads a file of JSON.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ReportError> {
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ReportError> {
     let failed = |source| ReportError::File { path: path.to_owned(), source };
     let bytes = read_regular(path).map_err(failed)?;
     serde_json::from_slice(&bytes).map_err(|source| ReportError::Json { path: path.to_owned(), source })

@@ -7,7 +7,7 @@ use hyperinf_scoring::Set;
 use hyperinf_store::StoredScores;
 
 use crate::detection::DetectionCurve;
-use crate::error::read_json;
+use crate::error::read_summary;
 use crate::report::{Column, Limits, Query, Report, Rows, Values};
 use crate::rows::{Place, heat, ids, named, of_data, of_table, thumbnails};
 use crate::summary::Summary;
@@ -59,11 +59,7 @@ impl Results {
     /// See [`ReportError`].
     pub fn report(&self) -> Result<Report, ReportError> {
         let summary_path = self.summary()?;
-        let summary: Summary = read_json(&summary_path)?;
-        if !COMMANDS.contains(&summary.command.as_str()) {
-            let command = summary.command;
-            return Err(ReportError::Command { path: summary_path, command, expected: "attribute, detect or select" });
-        }
+        let summary: Summary = read_summary(&summary_path, &COMMANDS, "attribute, detect or select")?;
         let mut notes = summary.notes();
         let place = |set, input, moved| Place {
             task: &summary.task,

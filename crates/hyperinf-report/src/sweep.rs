@@ -3,7 +3,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::ReportError;
-use crate::error::read_json;
+use crate::error::read_summary;
 
 /// Figures by damping, of one variant of a sweep.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -18,7 +18,6 @@ pub struct DampingLines {
 
 #[derive(Deserialize)]
 struct Summary {
-    command: String,
     samples: usize,
     sides: Vec<Side>,
 }
@@ -51,10 +50,7 @@ impl DampingLines {
     /// If it cannot be read, is of another command, or of another number of rows.
     pub fn read(folder: &Path, samples: usize) -> Result<Vec<Self>, ReportError> {
         let path = folder.join("summary.json");
-        let summary: Summary = read_json(&path)?;
-        if summary.command != "sweep" {
-            return Err(ReportError::Command { path, command: summary.command, expected: "sweep" });
-        }
+        let summary: Summary = read_summary(&path, &["sweep"], "sweep")?;
         if summary.samples != samples {
             return Err(ReportError::Count { path, found: summary.samples, expected: samples });
         }

@@ -55,7 +55,7 @@ Examples:
 pub(super) const REPORT: &str = "\
 Examples:
   hyperinf report influence
-  hyperinf report suspicious --true-labels checked_label --output suspicious.html
+  hyperinf report suspicious --known-bad ids.txt --output page.html
   hyperinf report influence --sweep hyperinf-sweep";
 
 pub(super) const METHODS: &str = "\

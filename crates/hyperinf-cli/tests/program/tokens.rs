@@ -21,7 +21,11 @@ fn check_tokens(model: &[String], rows: &[Value], queries: &[Value], more: &[&st
     let folder = Folder::new();
     folder.write_rows("train.jsonl", rows);
     folder.write_rows("query.jsonl", queries);
-    folder.succeed("attribute", model, &[&DATA[..], &["--positions", "--top-k", "3", "--format", "csv"], more].concat());
+    folder.succeed(
+        "attribute",
+        model,
+        &[&DATA[..], &["--positions", "--top-k", "3", "--format", "csv"], more].concat(),
+    );
     let found = folder.lines("found/positions.jsonl");
     let ends = folder.lines("found/topk.jsonl");
     let mut expected = Vec::new();
@@ -31,7 +35,8 @@ fn check_tokens(model: &[String], rows: &[Value], queries: &[Value], more: &[&st
         let lowest = [ids("most_harmful"), ids("least_helpful")].concat();
         expected.extend(lowest.iter().rev().map(|row| (ranking["query_id"].clone(), row["train_id"].clone())));
     }
-    let pairs: Vec<(Value, Value)> = found.iter().map(|line| (line["query_id"].clone(), line["train_id"].clone())).collect();
+    let pairs: Vec<(Value, Value)> =
+        found.iter().map(|line| (line["query_id"].clone(), line["train_id"].clone())).collect();
     assert_eq!(pairs, expected, "{more:?}");
     for line in &found {
         let (scores, tokens) = (numbers(&line["scores"]), line["tokens"].as_array().expect("a list"));
@@ -43,7 +48,9 @@ fn check_tokens(model: &[String], rows: &[Value], queries: &[Value], more: &[&st
         let tokens: Vec<String> = tokens.iter().map(|token| token.as_str().expect("a text").to_owned()).collect();
         texts(&rows[line["train_id"].as_u64().expect("rows are numbered") as usize], &tokens);
     }
-    assert!(folder.json("found/summary.json")["outputs"].as_array().expect("a list").contains(&json!("positions.jsonl")));
+    assert!(
+        folder.json("found/summary.json")["outputs"].as_array().expect("a list").contains(&json!("positions.jsonl"))
+    );
     let report = folder.run("report", &["found"]);
     assert_eq!(report.code, Some(0), "{report:?}");
     assert!(folder.text("found/report.html").contains("id=\"heat\""), "the page has them");
@@ -61,7 +68,9 @@ fn tokens_of_classified_texts_have_scores() {
             assert!(text.contains(word), "{word} in {text}");
         }
     };
-    for more in [&["--method", "hyperinf"][..], &["--method", "datainf", "--normalise", "cosine"], &["--query-mode", "mean"]] {
+    for more in
+        [&["--method", "hyperinf"][..], &["--method", "datainf", "--normalise", "cosine"], &["--query-mode", "mean"]]
+    {
         check_tokens(&bert(), &three_classes(12), &three_classes(2), more, &words);
     }
 }
@@ -73,7 +82,8 @@ fn tokens_of_completions_have_scores() {
         let (found, expected) = (tokens.concat(), text("prompt") + &text("completion"));
         assert!(found.contains(expected.trim()), "{expected} in {found}");
     };
-    for more in [&["--method", "exact"][..], &["--method", "identity", "--batch-size", "2"], &["--structure", "merged"]] {
+    for more in [&["--method", "exact"][..], &["--method", "identity", "--batch-size", "2"], &["--structure", "merged"]]
+    {
         check_tokens(&llama(), &completions(8), &completions(2), more, &text);
     }
 }
