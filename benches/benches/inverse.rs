@@ -9,37 +9,17 @@
 
 use std::time::Duration;
 
-use burn::tensor::{Device, Distribution, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
 use faer::linalg::solvers::{DenseSolveCore, Llt};
 use faer::{Mat, MatRef, Side};
 use hyperinf::curvature::{Curvature, Dense};
-use hyperinf::linalg::{outer, precise, scalars};
-use hyperinf::solvers::{
-    Exact, Hyperpower, HyperpowerStart, MatrixInverse, Order, Solver, SpectralSolver, spectral_bound,
-};
+use hyperinf::solvers::{Exact, Hyperpower, HyperpowerStart, MatrixInverse, Order, Solver, SpectralSolver};
 use hyperinf_benches::device;
+use hyperinf_benches::matrices::{Damped, damped, error};
 
 const TOLERANCE: f64 = 1e-5;
-
-/// `A = H + λI` with the bounds of its eigenvalues.
-struct Damped {
-    a: Tensor<2>,
-    lower: f64,
-    upper: f64,
-}
-
-fn damped(d: usize, condition: f64, device: &Device) -> Damped {
-    device.seed(0);
-    let decay: Vec<f32> = (0..d).map(|j| 1.0 / (1.0 + j as f32).sqrt()).collect();
-    let decay = Tensor::<1>::from_floats(decay.as_slice(), device).reshape([1, d]);
-    let samples = Tensor::<2>::random([d / 4, d], Distribution::Normal(0.0, 1.0), device) * decay;
-    let h = outer(samples).div_scalar(d as f64 / 4.0);
-    let upper = spectral_bound(&Curvature::from(Dense { matrix: h.clone() }), &h).expect("the device works");
-    let lower = upper / condition;
-    Damped { a: h + Tensor::eye(d, device).mul_scalar(lower), lower, upper: upper + lower }
-}
 
 fn inverse(c: &mut Criterion) {
     let (name, device) = device();
@@ -124,15 +104,6 @@ fn hyperpower(group: &mut BenchmarkGroup<'_, WallTime>, problem: &Damped, condit
     }
     // The iteration reads its last error back, which waits for the device.
     group.bench_function(BenchmarkId::new(label, format!("{condition:.0e}")), |b| b.iter(invert));
-}
-
-/// `||I − A X||_F / √d`.
-fn error(a: &Tensor<2>, x: Tensor<2>) -> f64 {
-    let (d, device) = (a.dims()[0], a.device());
-    let product = precise(a.clone()).matmul(precise(x));
-    let rest = Tensor::<2>::eye(d, &device).cast(product.dtype()) - product;
-    let square: f64 = scalars(rest.clone(), rest).expect("the device works").iter().sum();
-    (square / d as f64).sqrt()
 }
 
 criterion_group!(benches, inverse);

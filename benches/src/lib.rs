@@ -3,6 +3,9 @@
 //! The device is `flex` unless the environment variable `HYPERINF_BENCH_DEVICE` names another. Every timed region
 //! ends with a read-back of its result, which waits for the device.
 
+pub mod matrices;
+pub mod transformers;
+
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::{log_softmax, relu};
 use burn::tensor::{Device, Distribution, Int, Tensor};

@@ -3,7 +3,7 @@ use burn::nn::Linear;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, Tensor};
 use hyperinf::gradients::{GradientError, Tape, Target, Task, gradients};
-use hyperinf::linalg::has_f64_functions;
+use hyperinf::linalg::{has_f64_functions, rounds_products};
 use hyperinf::{DeviceCheck, DeviceError, check_device, checked_device, compiled_devices, device, device_name};
 use hyperinf_tests::compare::{assert_close, tensor, values};
 use hyperinf_tests::devices;
@@ -133,6 +133,23 @@ fn a_model_in_f64_is_right_or_refused() {
                 assert_close(&name, &values(block), &expected, 1e-14);
             }
             false => assert!(matches!(found, Err(GradientError::NoF64Functions { .. })), "{name}"),
+        }
+    }
+}
+
+/// Products have all digits, or the device is known to round their factors.
+#[test]
+fn products_have_the_digits_that_are_promised() {
+    for (name, device) in devices() {
+        let limit = if rounds_products(&device).expect("the device works") { 2e-3 } else { 1e-5 };
+        for [rows, inner, cols] in [[1, 1, 1], [3, 70, 5], [64, 64, 64], [130, 300, 200]] {
+            let entry = |seed: usize| move |i: usize| ((i * (2 * seed + 7919) * 104_729) % 2003) as f64 / 1001.0 - 0.9;
+            let numbers = |count: usize, seed| (0..count).map(entry(seed)).map(|x| f64::from(x as f32)).collect();
+            let left = Matrix { rows, cols: inner, values: numbers(rows * inner, 1) };
+            let right = Matrix { rows: inner, cols, values: numbers(inner * cols, 2) };
+            let on = |matrix: &Matrix| tensor(matrix, &device, DType::F32);
+            let found = values(on(&left).matmul(on(&right)));
+            assert_close(&format!("{name}, {rows} × {inner} × {cols}"), &found, &left.times(&right).values, limit);
         }
     }
 }

@@ -56,7 +56,7 @@ impl Place {
             validation: Some(self.at("rows")),
             out: self.at(out),
             lora: LoraConfig { rank: RANK, ..LoraConfig::default() },
-            diffusion,
+            diffusion: Some(diffusion),
             recipe: Recipe { epochs: Some(3), batch_size: Some(4), learning_rate: Some(1e-2), ..Recipe::default() },
             ..Finetune::default()
         };
@@ -74,7 +74,7 @@ impl Place {
             query: self.at("rows"),
             out: self.at(out),
             options: Options { query: QueryMode::Each, ..identity() },
-            diffusion,
+            diffusion: Some(diffusion),
             ..Run::default()
         }
     }
@@ -144,7 +144,7 @@ fn losses_are_those_of_the_library() {
     let run = |min_snr| Evaluate {
         model: place.model(),
         rows: place.at("rows"),
-        diffusion: DiffusionOptions { min_snr, ..three() },
+        diffusion: Some(DiffusionOptions { min_snr, ..three() }),
         ..Evaluate::default()
     };
     let found = run(None).run(&device, &mut |_| ()).expect("it fits");
@@ -230,7 +230,7 @@ fn every_verb_runs() {
     assert_eq!(found.selected.len(), 3);
     found.influence.discard_gradients().expect("they are there");
     let check = Check { model: place.model(), data: place.at("rows"), ..Check::default() };
-    let checked = check.run(&mut |_| ()).expect("it fits");
+    let checked = check.run(None, &mut |_| ()).expect("it fits");
     assert_eq!((checked.kind, checked.rows, checked.shown[3].tokens), ("diffusion", 6, 2));
 }
 
@@ -240,17 +240,18 @@ fn choices_without_a_meaning_are_refused() {
     place.finetune("adapter", DiffusionOptions::default());
     let (_, device) = devices().remove(0);
     let run = || place.run("adapter", "out", three());
-    let timesteps = |list: &[f64]| DiffusionOptions { timesteps: Timesteps::List(list.to_vec()), ..three() };
+    let given = |options| Run { diffusion: Some(options), ..run() };
+    let timesteps = |list: &[f64]| given(DiffusionOptions { timesteps: Timesteps::List(list.to_vec()), ..three() });
     let bert = fixtures::path("transformers/bert");
     let cases = [
         (Run { layers: RecordedParts::Connector, ..run() }, "connector"),
         (Run { estimate: Estimate::GaussNewton { sketch: None }, options: Options::default(), ..run() }, "diffusion"),
         (Run { tokenizer: Some(bert.clone()), ..run() }, "tokenizer"),
-        (Run { diffusion: timesteps(&[]), ..run() }, "timesteps"),
-        (Run { diffusion: timesteps(&[1001.0]), ..run() }, "timestep"),
-        (Run { diffusion: timesteps(&[f64::NAN]), ..run() }, "timestep"),
-        (Run { diffusion: DiffusionOptions { timesteps: Timesteps::Evenly(0), ..three() }, ..run() }, "timesteps"),
-        (Run { diffusion: DiffusionOptions { prompt_dropout: 1.0, ..three() }, ..run() }, "prompt_dropout"),
+        (timesteps(&[]), "timesteps"),
+        (timesteps(&[1001.0]), "timestep"),
+        (timesteps(&[f64::NAN]), "timestep"),
+        (given(DiffusionOptions { timesteps: Timesteps::Evenly(0), ..three() }), "timesteps"),
+        (given(DiffusionOptions { prompt_dropout: 1.0, ..three() }), "prompt_dropout"),
         (Run { model: bert.display().to_string(), ..run() }, "diffusion"),
     ];
     for (run, part) in cases {

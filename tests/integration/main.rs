@@ -24,6 +24,7 @@ mod eval_driver;
 mod evaluation;
 mod examples;
 mod folders;
+mod foreign;
 mod gguf;
 mod goldens;
 mod goldens_structures;

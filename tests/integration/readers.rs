@@ -112,6 +112,16 @@ fn adapters() {
 }
 
 #[test]
+fn stored_gradients() {
+    for name in ["npy", "npz", "bergson", "index-list", "index-shard", "index-rows"] {
+        check(name, 200);
+    }
+    for name in ["index-manifest", "index-journal"] {
+        check(name, 500);
+    }
+}
+
+#[test]
 fn pictures_and_their_processors() {
     check("picture", 150);
     check("image-processor", 300);

@@ -245,7 +245,7 @@ fn recorded_weights_need_no_adapter_and_large_ones_are_projected() {
         (RecordedParts::LastLayer, 1 << 20, vec![(16, 16), (16, 8), (16, 8), (16, 16), (16, 24), (16, 24), (24, 16)]),
     ] {
         let out = folder.path().join(format!("{}-{above}", layers.name()));
-        let large_blocks = LargeBlocks { above, rank: 8, seed: 0 };
+        let large_blocks = LargeBlocks { above, rank: 8, ..LargeBlocks::default() };
         let run = Run { layers, large_blocks, ..run("smolvlm", &rows, &out) };
         let found = run.attribute(&device, &mut |_| ()).expect("it fits");
         let sizes: Vec<(usize, usize)> =

@@ -13,6 +13,7 @@ pub mod fixtures;
 pub mod oracle;
 pub mod pipelines;
 pub mod readers;
+pub mod stores;
 pub mod strategies;
 
 pub use devices::devices;

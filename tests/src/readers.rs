@@ -11,18 +11,15 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use hyperinf::data::{Captioned, Dataset, Format, Illustrated, LabelledText, ModelFiles, Passage, ReadOptions};
-use hyperinf::eval::Bank;
-use hyperinf::gradients::Block;
 use hyperinf::models::{
-    Adapter, Checkpoints, ClassifierOptions, Conversation, ImageProcessor, Limit, Message, Picture, PictureLimits,
-    Prediction, TextTokenizer, gguf_tokenizer, llama2c_tokenizer, load_causal_lm, load_classifier, load_gguf,
-    load_llama2c, load_pipeline, load_pixart, load_unet, load_vision_language,
+    Adapter, ClassifierOptions, Conversation, ImageProcessor, Limit, Message, Picture, PictureLimits, Prediction,
+    TextTokenizer, gguf_tokenizer, llama2c_tokenizer, load_causal_lm, load_classifier, load_gguf, load_llama2c,
+    load_pipeline, load_pixart, load_unet, load_vision_language,
 };
 use hyperinf::scoring::{Groups, MethodSpec, Set};
-use hyperinf::store::{GradientFile, GradientWriter, Precision, RunKey};
+use hyperinf::store::{GradientFile, Precision};
 
-use crate::one_query::OneQuery;
-use crate::{fixtures, pipelines};
+use crate::{fixtures, pipelines, stores};
 
 pub use hyperinf::models::panics_are_errors;
 
@@ -98,7 +95,47 @@ pub const READERS: &[Reader] = &[
         fixtures: &["lora_tiny/train.safetensors", "lora_tiny/query.safetensors"],
         read: |s, bytes, _| s.gradients(bytes),
     },
-    Reader { name: "journal", fixtures: &[], read: |s, bytes, _| s.journal(bytes) },
+    Reader { name: "journal", fixtures: &[], read: |s, bytes, _| stores::journal(&s.0, bytes) },
+    Reader {
+        name: "npy",
+        fixtures: &["numpy/a.npy", "numpy/half.npy"],
+        read: |s, bytes, _| stores::array(&s.file("a.npy", bytes)?),
+    },
+    Reader {
+        name: "npz",
+        fixtures: &["numpy/both.npz"],
+        read: |s, bytes, _| stores::array(&s.file("both.npz", bytes)?),
+    },
+    Reader {
+        name: "bergson",
+        fixtures: &["numpy/bergson/info.json"],
+        read: |s, bytes, _| stores::array(&s.folder("numpy/bergson", "info.json", bytes)?),
+    },
+    Reader {
+        name: "index-manifest",
+        fixtures: &["index/manifest.json"],
+        read: |s, bytes, _| stores::index(&s.0, "manifest.json", bytes),
+    },
+    Reader {
+        name: "index-journal",
+        fixtures: &["index/journal.jsonl"],
+        read: |s, bytes, _| stores::index(&s.0, "journal.jsonl", bytes),
+    },
+    Reader {
+        name: "index-shard",
+        fixtures: &["index/leaf-00000.safetensors"],
+        read: |s, bytes, _| stores::index(&s.0, "leaf-00000.safetensors", bytes),
+    },
+    Reader {
+        name: "index-rows",
+        fixtures: &["index/leaf-00001.rows.jsonl"],
+        read: |s, bytes, _| stores::index(&s.0, "leaf-00001.rows.jsonl", bytes),
+    },
+    Reader {
+        name: "index-list",
+        fixtures: &["index/index.json"],
+        read: |s, bytes, _| stores::index(&s.0, "index.json", bytes),
+    },
     Reader {
         name: "picture",
         fixtures: &[
@@ -171,8 +208,8 @@ pub const READERS: &[Reader] = &[
             Ok(())
         },
     },
-    Reader { name: "checkpoint", fixtures: &[], read: |s, bytes, _| s.checkpoint(bytes) },
-    Reader { name: "bank", fixtures: &[], read: |s, bytes, _| s.bank(bytes) },
+    Reader { name: "checkpoint", fixtures: &[], read: |s, bytes, _| stores::checkpoint(&s.0, bytes) },
+    Reader { name: "bank", fixtures: &[], read: |s, bytes, _| stores::bank(&s.0, bytes) },
     Reader { name: "words", fixtures: &[], read: |_, bytes, _| words(bytes) },
 ];
 
@@ -294,31 +331,6 @@ impl Scratch {
         Ok(())
     }
 
-    /// A checkpoint, and one whose name is a later step's.
-    fn checkpoint(&self, bytes: &[u8]) -> io::Result<()> {
-        let folder = self.0.join("checkpoints");
-        fs::create_dir_all(&folder)?;
-        for entry in fs::read_dir(&folder)? {
-            fs::remove_file(entry?.path())?;
-        }
-        for step in [2, 4] {
-            fs::write(folder.join(format!("step-{step:08}.safetensors")), bytes)?;
-        }
-        shown(Checkpoints::new(folder).find());
-        Ok(())
-    }
-
-    fn bank(&self, bytes: &[u8]) -> io::Result<()> {
-        let path = self.file("bank.jsonl", bytes)?;
-        if let Some(bank) = shown(Bank::open(&path, &OneQuery)) {
-            let results = bank.len();
-            drop(bank);
-            let again = Bank::open(&path, &OneQuery).expect("what was opened once can be opened again");
-            assert_eq!(again.len(), results, "no result is lost");
-        }
-        Ok(())
-    }
-
     fn gguf(&self, bytes: &[u8], device: &Device) -> io::Result<()> {
         let path = self.file("model.gguf", bytes)?;
         shown(gguf_tokenizer(&path));
@@ -352,20 +364,6 @@ impl Scratch {
         shown(file.first_non_finite());
         Ok(())
     }
-
-    /// A journal next to half-made gradients of three samples: the bytes alone, and after a whole journal.
-    fn journal(&self, bytes: &[u8]) -> io::Result<()> {
-        let (blocks, key) = ([Block::new("layer", 2, 2)], RunKey::from([("model", "m")]));
-        let open = || GradientWriter::open(&self.0, "train", &key, 3, &blocks);
-        self.file(".train.journal", b"")?;
-        open()?.write(&[0, 2], &[0.5, 0.25], &[vec![1.0; 8]])?;
-        let whole = fs::read(self.0.join(".train.journal"))?;
-        for journal in [bytes, &[&whole, bytes].concat()] {
-            self.file(".train.journal", journal)?;
-            shown(open());
-        }
-        Ok(())
-    }
 }
 
 /// What is typed on a command line.
@@ -379,7 +377,7 @@ fn words(bytes: &[u8]) -> io::Result<()> {
 }
 
 /// The value; an error is written out, for its words are part of the reader.
-fn shown<T, E: std::error::Error>(result: Result<T, E>) -> Option<T> {
+pub(crate) fn shown<T, E: std::error::Error>(result: Result<T, E>) -> Option<T> {
     let error = match result {
         Ok(value) => return Some(value),
         Err(error) => error,

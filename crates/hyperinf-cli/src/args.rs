@@ -12,11 +12,13 @@ mod examples;
 mod finetune;
 mod generate;
 mod ids;
+mod index;
 mod influence;
 mod report;
 mod scoring;
 mod sweep;
 mod texts;
+mod tools;
 mod truths;
 mod variants;
 
@@ -36,6 +38,7 @@ pub(crate) use evaluate::EvaluateArgs;
 pub(crate) use finetune::FinetuneArgs;
 pub(crate) use generate::GenerateArgs;
 pub(crate) use ids::IdArgs;
+pub(crate) use index::{ConvertArgs, IndexArgs, QueryArgs, VerifyArgs};
 pub(crate) use influence::{AttributeArgs, DetectArgs, InfluenceArgs, SelectArgs};
 pub(crate) use report::ReportArgs;
 pub(crate) use scoring::{
@@ -43,6 +46,9 @@ pub(crate) use scoring::{
 };
 pub(crate) use sweep::SweepArgs;
 pub(crate) use texts::{ColumnArgs, LengthArgs, ModelArgs};
+pub(crate) use tools::{
+    BatchSizeArg, CompletionsArgs, GlobalArgs, LogFormat, LogLevel, ManArgs, PlanArgs, Planned, SchemaArgs,
+};
 pub(crate) use variants::{OverArg, VariantArgs};
 
 /// Training-data attribution: which training samples helped or harmed a prediction.
@@ -54,6 +60,9 @@ pub(crate) struct Cli {
     /// The command.
     #[command(subcommand)]
     pub command: Command,
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
 }
 
 // Lists are verbatim: their lines must fit into 80 columns.
@@ -121,11 +130,18 @@ pub(crate) enum Command {
     ///   summary.json        means and spreads over the draws
     #[command(verbatim_doc_comment, after_help = examples::CONVERGE)]
     Converge(ConvergeArgs),
+    /// Say what a run will take: time, memory, disk, and the largest batch
+    ///
+    /// Loads the model, reads all rows, and measures a few batches of them and the method on their gradients, for some
+    /// seconds. Write `plan` in front of the command: its options are the same. Nothing is written.
+    #[command(after_help = examples::PLAN)]
+    Plan(PlanArgs),
     /// Show rows as a model gets them: their tokens, and which are part of the loss
     ///
     /// Reads a data set with the tokenizer of a model and prints the text of the first rows as it is tokenised: for a
-    /// language model with ⟦ ⟧ around the tokens that are part of the loss, for a classifier with the label. Fails with
-    /// exit code 3 at rows that cannot be used.
+    /// language model with ⟦ ⟧ around the tokens that are part of the loss, for a classifier with the label. Then a
+    /// table of checks: lengths, labels, duplicates; with --adapter also gradients of a few rows, against other batches
+    /// and against differences of losses. Fails with exit code 3 at rows that cannot be used, and if a check fails.
     #[command(after_help = examples::CHECK)]
     Check(CheckArgs),
     /// Show the contents of a file of gradients, and whether `score` can use it
@@ -137,6 +153,18 @@ pub(crate) enum Command {
     /// List the methods: what each computes, what it costs, where it comes from.
     #[command(after_help = examples::METHODS)]
     Methods(MethodsArgs),
+    /// Print the JSON schema of configurations
+    ///
+    /// A configuration is a TOML file whose keys are the names of a command's flags: `--config FILE`. attribute, detect,
+    /// select and finetune write theirs, run.toml, into the folder of the results; it replays the run.
+    #[command(after_help = examples::SCHEMA)]
+    Schema(SchemaArgs),
+    /// Print completions for a shell
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write those of all commands
+    #[command(after_help = examples::MAN)]
+    Man(ManArgs),
     /// Fine-tune a model with LoRA adapters
     ///
     /// MODEL is a Hugging Face folder (config.json, model.safetensors, tokenizer.json), a .gguf file, a llama2.c .bin
@@ -187,6 +215,37 @@ pub(crate) enum Command {
     /// which must be unchanged.
     #[command(after_help = examples::REPORT)]
     Report(ReportArgs),
+    /// Compute the gradients of training rows once, into an index that is asked often
+    ///
+    /// DIR gets the gradients in leaves of 64 batches, each a safetensors file with
+    /// its hash in a journal, and manifest.json, which names everything that the
+    /// numbers depend on. An interrupted or killed build is resumed by the same
+    /// command, byte for byte. Further rows of the same file, or those of another
+    /// one with --append, become new leaves; finished leaves stay as they are.
+    ///   hyperinf query    which rows of the index help and harm a prediction
+    ///   hyperinf verify   whether the index is what was written
+    ///   hyperinf score    takes an index for --train-gradients
+    #[command(verbatim_doc_comment, after_help = examples::INDEX, override_usage = examples::INDEX_USAGE)]
+    Index(IndexArgs),
+    /// Ask an index which training rows help and harm a prediction
+    ///
+    /// Only the queries run through the model; no training row is read. Any method of stored gradients can be asked, with
+    /// any damping, normalisation and projection. The curvature of the index is computed by the first question that needs
+    /// it and kept for the next ones, except that of methods that hold all gradients (datainf, exact with fewer rows than
+    /// parameters). kfac and ekfac need the model on all training rows: use attribute.
+    #[command(after_help = examples::QUERY, override_usage = examples::QUERY_USAGE)]
+    Query(QueryArgs),
+    /// Check every file of an index against its hash, and compute damaged leaves again
+    ///
+    /// Names each damaged, missing or exchanged file, and in a shard the first damaged block. Exit code 3 if there are
+    /// any. With --repair the leaves concerned are computed again from the model and the rows, which must be unchanged.
+    #[command(after_help = examples::VERIFY)]
+    Verify(VerifyArgs),
+    /// Write gradients in another format or type
+    ///
+    /// `hyperinf score`, `compare`, `sweep` and `inspect` read the same sources without it.
+    #[command(after_help = examples::CONVERT)]
+    Convert(ConvertArgs),
     /// Draw pictures with a text-to-image model, and see what it knows
     ///
     /// MODEL is diffusers' folder (model_index.json): PixArt, or Stable Diffusion 1.5 or 2. Noise comes from the seed, so

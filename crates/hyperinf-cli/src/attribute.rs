@@ -6,7 +6,7 @@ use hyperinf::data::{Influence, RankedQuery, Ranking, ScoredRow};
 use hyperinf::eval::Stability;
 use hyperinf::store::{ScoreFile, stage_json};
 
-use crate::args::{AttributeArgs, QueryModeArg};
+use crate::args::AttributeArgs;
 use crate::error::CliError;
 use crate::figure::stage_contact_sheet;
 use crate::influence::{Each, Job, Summary};
@@ -43,9 +43,7 @@ pub(crate) fn run(args: &AttributeArgs) -> Result<(), CliError> {
     if args.positions {
         outputs.push(POSITIONS);
     }
-    let mode = if args.uncertainty.is_some() { QueryModeArg::Mean } else { QueryModeArg::Each };
-    let mode = args.query_mode.unwrap_or(mode);
-    let (command, seeds) = ("attribute", args.uncertainty);
+    let (command, mode, seeds) = ("attribute", args.mode(), args.uncertainty);
     let positions = args.positions.then_some(args.top_k);
     let job = Job { command, args: &args.influence, query: &args.query, mode, seeds, positions, outputs: &outputs };
     job.each(|each, before| attribute(args, each, before, &scores_name))

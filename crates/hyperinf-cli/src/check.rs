@@ -2,10 +2,12 @@
 
 use std::io::{self, IsTerminal, Write, stdout};
 
-use hyperinf::data::{Check, Checked, CheckedRow};
+use hyperinf::data::{Check, Checked, CheckedRow, Finding, Outcome};
 
 use crate::args::CheckArgs;
-use crate::error::CliError;
+use crate::device::open_device;
+use crate::error::{CliError, Input};
+use crate::grid::{Align, Grid};
 use crate::progress::observer;
 use crate::to_stdout;
 
@@ -13,11 +15,12 @@ use crate::to_stdout;
 const MARKS: [&str; 2] = ["⟦", "⟧"];
 const COLOURS: [&str; 2] = ["\x1b[32m", "\x1b[0m"];
 
-/// Prints the tokens of the first rows as text, with marks around those that are part of the loss.
+/// Prints the tokens of the first rows as text, with marks around those that are part of the loss, and a table of what
+/// was checked.
 ///
 /// # Errors
 ///
-/// If a file cannot be read, or a row cannot be used.
+/// If a file cannot be read, a row cannot be used, or a check failed.
 pub(crate) fn run(args: &CheckArgs) -> Result<(), CliError> {
     let check = Check {
         model: args.model.model.clone(),
@@ -27,13 +30,37 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), CliError> {
         read: (&args.columns).into(),
         length: args.length.into(),
         rows: args.rows,
+        gradients: args.gradients,
     };
-    let found = check.run(&mut observer())?;
+    let device = args.adapter.as_ref().map(|_| open_device(&args.device)).transpose()?;
+    let found = check.run(device.as_ref().map(|(_, device)| device), &mut observer())?;
     let colours = if stdout().is_terminal() { COLOURS } else { [""; 2] };
     to_stdout(|out| {
         found.shown.iter().try_for_each(|row| print(out, row, found.is_scored(), colours))?;
+        table(out, &found.findings)?;
         summary(out, &found)
-    })
+    })?;
+    let failed: Vec<&str> =
+        found.findings.iter().filter(|finding| finding.outcome == Outcome::Fail).map(|finding| finding.name).collect();
+    match failed.len() {
+        0 => Ok(()),
+        _ => Err(Input::Checks { failed: failed.join(", ") }.into()),
+    }
+}
+
+fn table(out: &mut dyn Write, findings: &[Finding]) -> io::Result<()> {
+    let columns = [("check", Align::Left), ("", Align::Left), ("found", Align::Text), ("what to do", Align::Text)];
+    let mut table = Grid::new(columns);
+    for Finding { name, outcome, found, advice } in findings {
+        let outcome = match outcome {
+            Outcome::Pass => "pass",
+            Outcome::Warn => "warn",
+            Outcome::Fail => "FAIL",
+        };
+        table.row(vec![(*name).to_owned(), outcome.to_owned(), visible(found), (*advice).to_owned()]);
+    }
+    table.write(out)?;
+    writeln!(out)
 }
 
 fn print(out: &mut dyn Write, row: &CheckedRow, scored: bool, colours: [&str; 2]) -> io::Result<()> {

@@ -1,11 +1,13 @@
 //! The device by its name.
 
 use burn::tensor::Device;
+use hyperinf::linalg::rounds_products;
 use hyperinf::{DeviceCheck, checked_device, compiled_devices, device_name};
 
 use crate::args::DeviceArgs;
 use crate::error::CliError;
 use crate::models::cache;
+use crate::progress::warn;
 
 /// The device of that name, or the first that was compiled in, with its name: results never say `cpu` or `gpu`.
 pub(crate) fn open_device(args: &DeviceArgs) -> Result<(String, Device), CliError> {
@@ -18,5 +20,11 @@ pub(crate) fn open_device(args: &DeviceArgs) -> Result<(String, Device), CliErro
         (false, None) => DeviceCheck::Once,
     };
     let device = checked_device(&name, check)?;
+    if rounds_products(&device).unwrap_or(false) {
+        warn(&format!(
+            "`{name}` rounds the factors of products to 10 bits (TF32): gradients are off by about a thousandth of the \
+             largest; a processor has all digits"
+        ));
+    }
     Ok((name, device))
 }

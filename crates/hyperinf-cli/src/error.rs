@@ -91,6 +91,55 @@ pub(crate) enum Usage {
         /// The value given.
         value: f64,
     },
+    /// `--set` without a key.
+    #[error("--set takes KEY=VALUE, not `{text}`")]
+    Set {
+        /// What was given.
+        text: String,
+    },
+    /// A key that is no flag of the command.
+    #[error("the key `{key}` of {place} is unknown: `hyperinf {command}` has no such option")]
+    UnknownKey {
+        /// The key.
+        key: String,
+        /// The file, or `--set`.
+        place: String,
+        /// The command.
+        command: String,
+        /// The nearest name that it has.
+        nearest: Option<String>,
+    },
+    /// A key with a value of another type.
+    #[error("the key `{key}` of {place} takes {expected}")]
+    Key {
+        /// The key.
+        key: String,
+        /// The file, or `--set`.
+        place: String,
+        /// What it takes.
+        expected: &'static str,
+    },
+    /// A configuration of another command.
+    #[error("{place} is for `hyperinf {named}`, not for `hyperinf {typed}`")]
+    OtherCommand {
+        /// The command that was typed.
+        typed: String,
+        /// The command of the configuration.
+        named: String,
+        /// The file, or `--set`.
+        place: String,
+    },
+    /// A command that does not exist.
+    #[error("there is no command `{name}`")]
+    UnknownCommand {
+        /// Its name.
+        name: String,
+        /// The nearest that exists.
+        nearest: Option<String>,
+    },
+    /// No command, neither typed nor in the configuration.
+    #[error("no command is named, neither by an argument nor by the key `command`")]
+    NoCommand,
     /// The device is not available.
     #[error(transparent)]
     Device(DeviceError),
@@ -118,6 +167,22 @@ pub(crate) enum Input {
     /// Results make no page.
     #[error(transparent)]
     Report(ReportError),
+    /// `check` found what makes scores wrong.
+    #[error("checks failed: {failed}")]
+    Checks {
+        /// Those that failed.
+        failed: String,
+    },
+    /// Files of an index are not what was written.
+    #[error("the index `{path}` has {faults} damaged or missing files; the first: {first}")]
+    Faults {
+        /// The index.
+        path: PathBuf,
+        /// Their number.
+        faults: usize,
+        /// The first of them, and what is wrong with it.
+        first: String,
+    },
     /// A library refused a file.
     #[error(transparent)]
     Library(Library),

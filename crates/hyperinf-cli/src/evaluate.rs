@@ -27,7 +27,7 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<(), CliError> {
         read: (&args.columns).into(),
         length: args.length.into(),
         batch_size: args.batch_size as usize,
-        diffusion: args.diffusion.options(),
+        diffusion: args.diffusion.options(None, None),
     };
     if let Some(path) = &args.output {
         table_ending(path)?;

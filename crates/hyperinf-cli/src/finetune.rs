@@ -3,10 +3,11 @@
 use std::io::{self, Write};
 use std::time::Instant;
 
-use hyperinf::data::{DiffusionOptions, Finetune, Finetuned, Quality, Recipe};
+use hyperinf::data::{Finetune, Finetuned, Quality, Recipe};
 use hyperinf::models::{LoraConfig, LoraScaling};
 
 use crate::args::FinetuneArgs;
+use crate::config;
 use crate::device::open_device;
 use crate::error::CliError;
 use crate::interrupt;
@@ -26,6 +27,7 @@ pub(crate) fn run(args: &FinetuneArgs) -> Result<(), CliError> {
     let (_, device) = open_device(&args.device)?;
     let found = run.run(&device, &mut observer())?;
     let seconds = began.elapsed().as_secs_f64();
+    config::stage(&args.out.join("run.toml"))?.place()?;
     to_stdout(|out| {
         print(out, &found, seconds)?;
         writeln!(out, "adapter   {}", args.out.display())
@@ -45,7 +47,7 @@ fn plan(args: &FinetuneArgs) -> Finetune {
         length: args.length.into(),
         lora: LoraConfig { rank: args.lora_rank, alpha: args.lora_alpha, scaling, dropout: args.lora_dropout },
         targets: args.lora_target.clone(),
-        diffusion: DiffusionOptions { prompt_dropout: args.prompt_dropout, ..args.diffusion.options() },
+        diffusion: args.diffusion.options(None, args.prompt_dropout),
         recipe: Recipe {
             learning_rate: args.learning_rate,
             warmup: args.warmup,

@@ -1,6 +1,7 @@
 //! Shared by `attribute`, `detect` and `select`: from arguments to a run, and the summary of its result.
 
 mod earlier;
+mod plan;
 mod summary;
 
 use std::cell::RefCell;
@@ -8,7 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use hyperinf::data::{DiffusionOptions, GRADIENT_FILES, Influence, LargeBlocks, Pattern, Run};
+use hyperinf::data::{GRADIENT_FILES, Influence, LargeBlocks, Pattern, Run};
 use hyperinf::eval::{Spread, between};
 use hyperinf::scoring::MethodSpec;
 use hyperinf::store::{OutputFolder, check_output};
@@ -19,6 +20,7 @@ use crate::interrupt;
 use crate::score::{self, Settings};
 use crate::text::size;
 use crate::to_stdout;
+pub(crate) use plan::run as plan;
 pub(crate) use summary::Summary;
 
 /// The highest scores whose overlap between seeds is reported.
@@ -59,16 +61,19 @@ impl Job<'_> {
         mut run: impl FnMut(&Each<'_>, Option<Influence>) -> Result<Influence, CliError>,
     ) -> Result<(), CliError> {
         let args = self.args;
-        let words: Vec<&str> = args.scoring.method.split(',').collect();
-        let methods = MethodSpec::list(&words, &MethodSpec::all())?;
+        let methods = self.methods()?;
         let (several, summaries) = (methods.len() > 1, RefCell::new(Vec::new()));
         let each = |method: &MethodSpec| -> Result<Each<'_>, CliError> {
             let folder = if several { args.out.join(folder_of(method)) } else { args.out.clone() };
             let (settings, run) = self.run(*method)?;
             Ok(Each { job: self, settings, run, folder, began: Instant::now(), json: several.then_some(&summaries) })
         };
-        let methods = methods.iter().map(each).collect::<Result<Vec<_>, _>>()?;
+        let mut methods = methods.iter().map(each).collect::<Result<Vec<_>, _>>()?;
         methods.iter().try_for_each(|each| self.check_outputs(each))?;
+        if args.batch_size.is_auto() {
+            let rows = self.batch_size(&methods[0])?;
+            methods.iter_mut().for_each(|each| each.run.batch_size = rows);
+        }
         let folder = args.out.display();
         interrupt::set_hint(format!("; the same command resumes from finished gradients in {folder}"));
         let mut found = None;
@@ -83,6 +88,12 @@ impl Job<'_> {
             to_stdout(|out| writeln!(out, "[{summaries}]"))?;
         }
         found.map_or(Ok(()), |found| self.settle_gradients(found))
+    }
+
+    /// The methods, in their order.
+    fn methods(&self) -> Result<Vec<MethodSpec>, CliError> {
+        let words: Vec<&str> = self.args.scoring.method.split(',').collect();
+        Ok(MethodSpec::list(&words, &MethodSpec::all())?)
     }
 
     /// The run of one method.
@@ -107,11 +118,12 @@ impl Job<'_> {
             positions: self.positions,
             layers: args.layers,
             large_blocks: LargeBlocks::default(),
-            diffusion: DiffusionOptions { timesteps_as: args.timesteps_as, ..args.diffusion.options() },
+            diffusion: args.diffusion.options(args.timesteps_as, None),
             blocks: args.blocks.clone().map(Pattern::new),
-            batch_size: args.batch_size as usize,
+            batch_size: args.batch_size.rows(),
             rank_by: settings.rank_by,
             memory: args.scoring.memory(),
+            index: args.index.clone(),
             out: args.out.clone(),
             device_name: settings.device_name.clone(),
             stop: interrupt::stop(),
@@ -123,8 +135,8 @@ impl Job<'_> {
     /// Fails if an output cannot be written. Folders that are created for that are gone again.
     fn check_outputs(&self, each: &Each<'_>) -> Result<(), CliError> {
         let (args, inputs) = (self.args, [self.args.train.as_path(), self.query]);
-        let summary = each.summary_name();
-        let outputs: Vec<&str> = self.outputs.iter().copied().chain([&*summary]).collect();
+        let (summary, config) = (each.summary_name(), each.config_name());
+        let outputs: Vec<&str> = self.outputs.iter().copied().chain([&*config, &*summary]).collect();
         let _folder = OutputFolder::new(&each.folder, &outputs, &inputs)?;
         let gradients = if args.keep_gradients { &GRADIENT_FILES[..] } else { &[] };
         Ok(gradients.iter().try_for_each(|name| check_output(&args.out.join(name), &inputs))?)
@@ -132,8 +144,8 @@ impl Job<'_> {
 
     /// Keeps the gradients under their names, or removes them.
     fn settle_gradients(&self, found: Influence) -> Result<(), CliError> {
-        let (bytes, folder) =
-            (size(found.pair.train.length() + found.pair.query.file.length()), self.args.out.display());
+        let of_train = if self.args.index.is_some() { 0 } else { found.pair.train.length() };
+        let (bytes, folder) = (size(of_train + found.pair.query.file.length()), self.args.out.display());
         let note = if self.args.keep_gradients {
             found.keep_gradients(&self.args.out)?;
             format!(
@@ -142,7 +154,9 @@ impl Job<'_> {
             )
         } else {
             found.discard_gradients()?;
-            format!("gradients {bytes}, removed; for another method without another run of the model: --keep-gradients")
+            let index = self.args.index.as_ref();
+            index.map_or_else(|| format!("gradients {bytes}, removed; for another method without another run of the model: --keep-gradients"),
+                |index| format!("gradients of the queries {bytes}, removed; those of the training rows in {}", index.display()))
         };
         if self.args.scoring.json {
             return Ok(());

@@ -6,6 +6,10 @@
 //! | [`score`] | `hyperinf score`: from gradient files to scores |
 //! | [`finetune`] | `hyperinf finetune`: an adapter from rows of text |
 //! | [`evaluate`] | `hyperinf evaluate`: how well a model predicts rows |
+//! | [`index`] | `hyperinf index`: the gradients of training rows, computed once |
+//! | [`query`] | `hyperinf query`: rows of an index that help and harm a prediction |
+//! | [`verify`] | `hyperinf verify`: whether an index is what was written |
+//! | [`convert`] | `hyperinf convert`: gradients in another format or type |
 //! | [`generate`] | `hyperinf generate`: pictures of a text-to-image model |
 //! | [`attribute`] | `hyperinf attribute`: scores of training rows for query rows |
 //! | [`detect`] | `hyperinf detect`: training rows that look wrong |
@@ -19,10 +23,13 @@
 //! | [`eval`] | `hyperinf eval`: methods compared with retraining |
 //! | [`check`] | `hyperinf check`: rows as a model gets them |
 //! | [`inspect`] | `hyperinf inspect`: the contents of a file of gradients |
+//! | [`config`] | `--config` and `--set`: options from a file, and the file that replays a run; `hyperinf schema` |
+//! | [`pages`] | `hyperinf completions`, `hyperinf man` |
 //! | [`methods`] | `hyperinf methods`: the list of methods |
 //! | [`models`] | short names of models |
 //! | [`demo`] | `hyperinf demo`: every method on real e-mails |
 //! | [`interrupt`] | signals: how an interrupted run ends |
+//! | [`log`] | messages on standard error |
 //! | [`error`] | errors with their exit codes |
 //! | [`terminal`] | text of strangers on a terminal |
 //!
@@ -33,7 +40,9 @@ mod args;
 mod attribute;
 mod check;
 mod compare;
+mod config;
 mod converge;
+mod convert;
 mod demo;
 mod detect;
 mod device;
@@ -44,18 +53,23 @@ mod figure;
 mod finetune;
 mod generate;
 mod grid;
+mod index;
 mod influence;
 mod inspect;
 mod interrupt;
+mod log;
 mod methods;
 mod models;
+mod pages;
 mod progress;
+mod query;
 mod report;
 mod score;
 mod select;
 mod sweep;
 mod terminal;
 mod text;
+mod verify;
 
 use std::io::{self, BufWriter, Write};
 use std::panic::{set_hook, take_hook};
@@ -85,15 +99,30 @@ fn main() -> ExitCode {
     }));
     interrupt::install();
     let width = grid::width().min(WIDEST_HELP);
-    let matches = Cli::command().term_width(width).try_get_matches();
-    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
+    let typed: Vec<_> = std::env::args_os().collect();
+    let words = match config::expand(typed.clone()) {
+        Ok(words) => words,
+        Err(error) => return fail(&error),
+    };
+    let configured = words != typed;
+    let matches = Cli::command().term_width(width).try_get_matches_from(words);
+    let parsed = matches.and_then(|matches| {
+        let cli = Cli::from_arg_matches(&matches)?;
+        config::remember(&matches);
+        Ok(cli)
+    });
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version arrive here too; a closed pipe is not a failure.
             let _ = error.print();
+            if configured && error.use_stderr() {
+                terminal::tell("note: options of --config and --set count as flags");
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    log::set(&cli.global);
     let outcome = match &cli.command {
         Command::Score(args) => score::run(args),
         Command::Finetune(args) => finetune::run(args),
@@ -109,16 +138,27 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Methods(args) => methods::run(args),
+        Command::Plan(args) => influence::plan(args),
+        Command::Schema(args) => config::schema(args),
+        Command::Completions(args) => pages::completions(args),
+        Command::Man(args) => pages::man(args),
+        Command::Index(args) => index::run(args),
+        Command::Query(args) => query::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Convert(args) => convert::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Demo(args) => demo::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            terminal::tell(&error.report(terminal::message));
-            ExitCode::from(if error.is_stopped() { interrupt::exit_code() } else { error.exit_code() })
-        }
+        Err(error) => fail(&error),
     }
+}
+
+/// Reports an error.
+fn fail(error: &CliError) -> ExitCode {
+    log::write(args::LogLevel::Error, &error.report(terminal::message));
+    ExitCode::from(if error.is_stopped() { interrupt::exit_code() } else { error.exit_code() })
 }
 
 /// Writes to standard output. A closed pipe, as after `| head`, counts as success.

@@ -1,12 +1,16 @@
 //! Progress and warnings on standard error.
 
-use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
 
 use hyperinf::data::{Event, Notice, Stage};
+use hyperinf::store::resident;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use serde_json::json;
 
-use crate::terminal::{message, tell};
+use crate::args::LogLevel;
+use crate::log;
+use crate::text::size;
+pub(crate) use hyperinf::data::duration;
 
 /// Without a terminal that draws a bar, a line is written this often.
 const EVERY: Duration = Duration::from_secs(10);
@@ -14,9 +18,12 @@ const EVERY: Duration = Duration::from_secs(10);
 /// A bar on a terminal, elsewhere a line now and then; a bar vanishes at the end.
 pub(crate) struct Progress {
     what: &'static str,
+    /// What is counted, for the speed.
+    unit: Option<&'static str>,
     bar: Option<ProgressBar>,
     length: u64,
-    began: Instant,
+    /// When the first part was done, and how much it was: what an earlier run left took no time.
+    began: Option<(Instant, u64)>,
     written: Instant,
 }
 
@@ -26,34 +33,52 @@ impl Progress {
         let style = || ProgressStyle::with_template(template).expect("the template is well formed");
         let new =
             || ProgressBar::new(length).with_style(style()).with_prefix(what).with_finish(ProgressFinish::AndClear);
-        let bar = stderr().is_terminal().then(new);
-        let now = Instant::now();
-        Self { what, bar, length, began: now, written: now }
+        let bar = log::draws_bars().then(new);
+        Self { what, unit: None, bar, length, began: None, written: Instant::now() }
+    }
+
+    /// Also shows how many of these are done per second, and the memory that is held.
+    fn counting(self, unit: &'static str) -> Self {
+        Self { unit: Some(unit), ..self }
     }
 
     /// Sets how much is done, with more about it.
     pub(crate) fn at(&mut self, position: u64, about: impl FnOnce() -> String) {
-        match &self.bar {
-            Some(bar) => {
-                bar.set_message(about());
-                bar.set_position(position);
-            }
-            None if self.written.elapsed() >= EVERY => {
-                self.written = Instant::now();
-                let left = self.began.elapsed().as_secs_f64() / position.max(1) as f64
-                    * self.length.saturating_sub(position) as f64;
-                // Without standard error nobody reads it.
-                let _ = writeln!(
-                    stderr(),
-                    "{}: {position} of {}, {}, {} left",
-                    self.what,
-                    self.length,
-                    about(),
-                    duration(left)
-                );
-            }
-            None => {}
+        let (began, first) = *self.began.get_or_insert((Instant::now(), position));
+        let (seconds, done) = (began.elapsed().as_secs_f64(), position.saturating_sub(first));
+        let speed = (done > 0).then(|| done as f64 / seconds.max(1e-9));
+        if self.bar.is_none() && self.written.elapsed() < EVERY {
+            return;
         }
+        let mut about = about();
+        if let Some(unit) = self.unit {
+            if let Some(speed) = speed {
+                about.push_str(&format!(", {speed:.1} {unit}/s"));
+            }
+            if let Some(memory) = resident() {
+                about.push_str(&format!(", {}", size(memory as u64)));
+            }
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_message(about);
+            bar.set_position(position);
+            return;
+        }
+        self.written = Instant::now();
+        let left = speed.map(|speed| self.length.saturating_sub(position) as f64 / speed);
+        let (what, total) = (self.what, self.length);
+        log::progress(
+            || {
+                let left = left.map(|left| format!(", {} left", duration(left))).unwrap_or_default();
+                format!("{what}: {position} of {total}, {about}{left}")
+            },
+            || {
+                json!({
+                    "level": "info", "stage": what, "done": position, "total": total, "per_second": speed,
+                    "seconds_left": left, "memory": resident(), "message": about,
+                })
+            },
+        );
     }
 
     pub(crate) fn finish(self) {
@@ -63,24 +88,23 @@ impl Progress {
     }
 }
 
-/// A duration in its two largest units.
-pub(crate) fn duration(seconds: f64) -> String {
-    let seconds = seconds.round() as u64;
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, s) => format!("{s} s"),
-        (0, m, s) => format!("{m} min {s:02} s"),
-        (h, m, _) => format!("{h} h {m:02} min"),
-    }
-}
-
 /// Warns on standard error about notices that the results do not show.
 pub(crate) fn warn(note: &str) {
-    tell(&format!("warning: {}", message(note)));
+    log::write(LogLevel::Warn, note);
 }
 
 /// Tells on standard error what is no problem.
-fn note(note: &str) {
-    tell(&format!("note: {}", message(note)));
+pub(crate) fn note(note: &str) {
+    log::write(LogLevel::Info, note);
+}
+
+/// What a stage counts, in one word.
+fn unit(stage: Stage) -> &'static str {
+    match stage {
+        Stage::TrainGradients | Stage::QueryGradients | Stage::Evaluation => "rows",
+        Stage::Curvature => "passes",
+        Stage::Finetuning => "steps",
+    }
 }
 
 /// Shows the progress and the notices of a run.
@@ -98,7 +122,9 @@ pub(crate) fn observer() -> impl FnMut(Event) {
         Event::Notice(notice) => notice.to_string().lines().for_each(warn),
         Event::Progress(at) => {
             let begun = current.take().filter(|(stage, _)| *stage == at.stage);
-            let (_, mut bar) = begun.unwrap_or_else(|| (at.stage, Progress::new(at.stage.name(), at.total as u64)));
+            let (_, mut bar) = begun.unwrap_or_else(|| {
+                (at.stage, Progress::new(at.stage.name(), at.total as u64).counting(unit(at.stage)))
+            });
             bar.at(at.done as u64, || at.detail.to_string());
             // Notices that follow must not be drawn over.
             current = (at.done < at.total).then_some((at.stage, bar));

@@ -1,18 +1,25 @@
 use std::borrow::Borrow;
 use std::path::PathBuf;
 
+use burn::tensor::Device;
 use hyperinf_models::{Limit, TextTokenizer, TokenizeError, TokenizedSample};
 use hyperinf_scoring::Set;
+use twox_hash::XxHash3_128;
 
+use crate::check_model;
 use crate::dataset::{Content, Dataset, ReadOptions};
 use crate::event::{Event, Notice};
+use crate::findings::{Facts, Finding};
 use crate::kind::Kind;
 use crate::model_files::ModelFiles;
 use crate::run::unchanged;
 use crate::samples::LengthOptions;
 use crate::{Row, RunError};
 
-/// What a model gets of rows: their tokens, and which of them are part of the loss. Only the tokenizer is loaded.
+/// What a model gets of rows: their tokens, and which of them are part of the loss; and what is wrong with them.
+///
+/// Only the tokenizer is loaded, unless a device is given: then also the model with its adapter, whose gradients of a few
+/// rows are checked.
 ///
 /// | field | default | purpose |
 /// |---|---|---|
@@ -23,6 +30,7 @@ use crate::{Row, RunError};
 /// | `read` | usual names | columns, and whether bad rows are skipped |
 /// | `length` | the adapter's | how long rows may be; the model's own limit is not looked at |
 /// | `rows` | 5 | how many rows are shown |
+/// | `gradients` | 4 | rows whose gradients are checked, among the first 64 |
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     /// The model.
@@ -39,6 +47,8 @@ pub struct Check {
     pub length: LengthOptions,
     /// How many rows are shown.
     pub rows: usize,
+    /// Rows whose gradients are checked.
+    pub gradients: usize,
 }
 
 /// The result of a [`Check`].
@@ -54,6 +64,8 @@ pub struct Checked {
     pub tokens: usize,
     /// Those of their tokens that are part of the loss.
     pub scored: usize,
+    /// What was checked.
+    pub findings: Vec<Finding>,
 }
 
 /// A row as a model gets it.
@@ -94,20 +106,22 @@ impl Default for Check {
             read: ReadOptions::default(),
             length: LengthOptions::default(),
             rows: 5,
+            gradients: 4,
         }
     }
 }
 
 impl Check {
-    /// Reads and tokenises all rows.
+    /// Reads and tokenises all rows, and checks them; on a device also the gradients of a few.
     ///
     /// # Errors
     ///
-    /// If a file cannot be read, or a row cannot be used and bad rows are not skipped.
-    pub fn run(&self, observe: &mut dyn FnMut(Event)) -> Result<Checked, RunError> {
+    /// If a file cannot be read, or a row cannot be used and bad rows are not skipped. A model or an adapter that cannot
+    /// be used is a [`Finding`].
+    pub fn run(&self, device: Option<&Device>, observe: &mut dyn FnMut(Event)) -> Result<Checked, RunError> {
         let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
         files.read_images(&self.read, None)?;
-        files.kind().check(self, &files, observe)
+        files.kind().check(self, &files, device, observe)
     }
 }
 
@@ -122,6 +136,7 @@ impl Checked {
 pub(crate) fn check<K: Kind>(
     check: &Check,
     files: &ModelFiles,
+    device: Option<&Device>,
     observe: &mut dyn FnMut(Event),
 ) -> Result<Checked, RunError> {
     let failed = RunError::of_rows(Set::Train, &check.data);
@@ -135,7 +150,7 @@ pub(crate) fn check<K: Kind>(
     let length = check.length.max.or(files.note().map(|note| note.max_length)).unwrap_or(K::USUAL_LENGTH);
     let limit = if check.length.truncate { Limit::Cut(length) } else { Limit::Refuse(length) };
     let failed = RunError::data(&data);
-    let (mut shown, mut tokens, mut scored) = (Vec::new(), 0, 0);
+    let (mut shown, mut tokens, mut scored, mut facts) = (Vec::new(), 0, 0, Facts::default());
     let convert = |row: &Row<K::Content>| {
         let TokenizedSample { sample, cut } = K::tokens(&reader, &row.content, limit)?;
         if shown.len() < check.rows {
@@ -143,8 +158,16 @@ pub(crate) fn check<K: Kind>(
             let pieces = pieces(tokenizer, &sample)?;
             shown.push(CheckedRow { row: row.row, line: row.line, label, tokens: sample.len(), cut, pieces });
         }
+        let of_loss = sample.iter().filter(|(_, scored)| *scored).count();
         tokens += sample.len();
-        scored += sample.iter().filter(|(_, scored)| *scored).count();
+        scored += of_loss;
+        facts.lengths.push(sample.len());
+        facts.cut += usize::from(cut > 0);
+        if of_loss == 0 {
+            facts.unscored.push(row.row);
+        }
+        let content = format!("{}\0{:?}", row.content.text(), row.content.images());
+        facts.add(row.row, XxHash3_128::oneshot(content.as_bytes()), row.content.label());
         Ok(())
     };
     let (data, rows) = data.convert(check.read.skip_bad_rows, convert).map_err(failed)?;
@@ -153,7 +176,13 @@ pub(crate) fn check<K: Kind>(
         observe(Event::Notice(Notice::LeftOut { path, bad, total }));
     }
     K::row_notices(tokenizer, &data).into_iter().for_each(|notice| observe(Event::Notice(notice)));
-    Ok(Checked { kind: K::NAME, shown, rows: rows.len(), tokens, scored })
+    let share = (scored > 0).then(|| scored as f64 / tokens.max(1) as f64);
+    let known = files.note().and_then(|note| note.labels.as_ref()).map(|labels| labels.names.as_slice());
+    let mut findings = facts.findings(data.total, data.bad.len(), share, known);
+    if let Some(device) = device {
+        findings.extend(check_model::findings::<K>(check, files, &data, device)?);
+    }
+    Ok(Checked { kind: K::NAME, shown, rows: rows.len(), tokens, scored, findings })
 }
 
 fn pieces(tokenizer: &TextTokenizer, tokens: &[(u32, bool)]) -> Result<Vec<Piece>, TokenizeError> {

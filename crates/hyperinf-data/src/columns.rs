@@ -23,7 +23,8 @@ use crate::{DataError, Reason};
 /// | `image` | `image`, `images`, `file_name`, `file_names` | kinds with images |
 /// | `id` | none: rows are numbered from 0 | both kinds |
 ///
-/// A column that the file lacks is a [`DataError::NoColumn`].
+/// A column that the file lacks is a [`DataError::NoColumn`], one that the kind of model does not read a
+/// [`DataError::UnusedColumn`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ColumnOptions {
     /// The text.
@@ -42,6 +43,30 @@ pub struct ColumnOptions {
     pub image: Option<String>,
     /// The rows' ids.
     pub id: Option<String>,
+}
+
+impl ColumnOptions {
+    /// Fails if a column is named for a part that is not read: one of another kind of model, or of another form of row.
+    pub(crate) fn check_used(&self, roles: &[Role]) -> Result<(), DataError> {
+        let Self { text, pair, label, prompt, completion, messages, image, id: _ } = self;
+        let named = [
+            ("text", "text", text),
+            ("pair", "text_pair", pair),
+            ("label", "label", label),
+            ("prompt", "prompt", prompt),
+            ("completion", "completion", completion),
+            ("messages", "messages", messages),
+            ("image", "image", image),
+        ];
+        for (role, part, column) in named {
+            let Some(column) = column else { continue };
+            if !roles.iter().any(|role| role.name == part && role.column.as_ref() == Some(column)) {
+                let read = roles.iter().filter(|role| role.column.is_some()).map(|role| role.name.to_owned()).collect();
+                return Err(DataError::UnusedColumn { role, column: column.clone(), read });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What a column of images holds.

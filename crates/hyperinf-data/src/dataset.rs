@@ -130,7 +130,9 @@ impl<C: Content> Dataset<C> {
         let header = Header::new(&table, &options.columns);
         let id = header.named("id", &options.columns.id)?;
         let content = C::columns(&header)?;
-        let columns = Columns::new(&table, C::roles(&content), id)?;
+        let roles = C::roles(&content);
+        options.columns.check_used(&roles)?;
+        let columns = Columns::new(&table, roles, id)?;
         let wanted = columns.read();
         let folder = options.images.as_deref().unwrap_or(&table.folder);
         let (mut rows, mut bad) = (Vec::new(), Vec::new());

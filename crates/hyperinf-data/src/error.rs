@@ -80,6 +80,16 @@ pub enum DataError {
         /// The column's name.
         column: String,
     },
+    /// A column was named for a part that is not read.
+    #[error("`{column}` is named as the column of the {role}, which is not read here: of these rows {} is", listed(.read))]
+    UnusedColumn {
+        /// The part.
+        role: &'static str,
+        /// The column's name.
+        column: String,
+        /// The parts that are read.
+        read: Vec<String>,
+    },
     /// Not a Parquet file, or a damaged one.
     #[error("it cannot be read as Parquet")]
     Parquet(#[from] parquet::errors::ParquetError),
@@ -275,7 +285,7 @@ pub fn listed(names: &[String]) -> String {
 }
 
 /// A number of bytes in its largest unit.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     let of = |unit: u32| bytes as f64 / f64::from(unit);
     match bytes {
         0..1_000 => format!("{bytes} bytes"),

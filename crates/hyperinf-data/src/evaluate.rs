@@ -29,7 +29,7 @@ use crate::samples::{LengthOptions, Samples, notify};
 /// | `read` | usual names | columns, and whether bad rows are skipped | |
 /// | `length` | the adapter's | how long rows may be | |
 /// | `batch_size` | 32 | rows of a forward pass | ≥ 1 |
-/// | `diffusion` | see [`DiffusionOptions`] | the loss of a diffusion model | |
+/// | `diffusion` | see [`DiffusionOptions`] | the loss of a diffusion model; another kind of model refuses one | |
 #[derive(Clone, Debug)]
 pub struct Evaluate {
     /// The model.
@@ -46,8 +46,8 @@ pub struct Evaluate {
     pub length: LengthOptions,
     /// Rows of a forward pass.
     pub batch_size: usize,
-    /// The loss of a diffusion model.
-    pub diffusion: DiffusionOptions,
+    /// The loss of a diffusion model; `None` for the usual one.
+    pub diffusion: Option<DiffusionOptions>,
 }
 
 /// What a model predicts for rows.
@@ -76,7 +76,7 @@ impl Default for Evaluate {
             read: ReadOptions::default(),
             length: LengthOptions::default(),
             batch_size: 32,
-            diffusion: DiffusionOptions::default(),
+            diffusion: None,
         }
     }
 }
@@ -94,7 +94,7 @@ impl Evaluate {
     pub fn run(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Evaluated, RunError> {
         let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
         files.read_images(&self.read, None)?;
-        files.set_diffusion(&self.diffusion)?;
+        files.set_diffusion(self.diffusion.as_ref())?;
         files.kind().evaluate(self, files, device, observe)
     }
 }

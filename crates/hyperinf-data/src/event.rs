@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use hyperinf_models::TokenizerNotice;
 use hyperinf_store::{Restart, Resumption};
 
+use crate::plan::Shortage;
 use crate::quality::{ClassQuality, Quality, Verdict};
 use crate::{BadRow, CrossCheck, listed};
 
@@ -128,6 +129,13 @@ pub enum Notice {
         /// All rows.
         total: usize,
     },
+    /// Finished leaves of an index whose files are gone or have another length; they are computed again.
+    LostLeaves {
+        /// The index.
+        path: PathBuf,
+        /// The leaves.
+        leaves: Vec<usize>,
+    },
     /// A checkpoint that cannot be used; it is set aside.
     DamagedCheckpoint {
         /// The checkpoint.
@@ -159,6 +167,8 @@ pub enum Notice {
         /// The adapter's folder.
         folder: PathBuf,
     },
+    /// The run needs more than there is.
+    Shortage(Shortage),
     /// A classifier predicts the labels of rows no better than a guess, or hardly better.
     NotLearned {
         /// The data set.
@@ -280,10 +290,8 @@ impl fmt::Display for Notice {
                 for bad in bad.iter().take(LISTED) {
                     write!(f, "\n  {bad}")?;
                 }
-                match bad.len().checked_sub(LISTED) {
-                    Some(more @ 1..) => write!(f, "\n  and {more} more"),
-                    Some(0) | None => Ok(()),
-                }
+                let more = bad.len().saturating_sub(LISTED);
+                if more > 0 { write!(f, "\n  and {more} more") } else { Ok(()) }
             }
             Self::Cut { path, rows, first } => {
                 write!(f, "{rows} rows of `{}` are cut at their end, the first is row {first}", path.display())
@@ -308,6 +316,14 @@ impl fmt::Display for Notice {
                 write!(f, "the projection to rank {rank} has no effect: no side of any block is longer")
             }
             Self::Earlier { stage, found, total } => earlier(f, stage.name(), found, *total),
+            Self::LostLeaves { path, leaves } => write!(
+                f,
+                "{} finished leaves of the index `{}` are gone or have another length, and are computed again; the first \
+                 is leaf {}",
+                leaves.len(),
+                path.display(),
+                leaves.first().copied().unwrap_or_default()
+            ),
             Self::DamagedCheckpoint { path, reason } => {
                 write!(f, "the checkpoint `{}` is damaged and set aside: {reason}", path.display())
             }
@@ -323,6 +339,7 @@ impl fmt::Display for Notice {
             Self::AlreadyTrained { folder } => {
                 write!(f, "this training has ended already: its adapter in `{}` stays as it is", folder.display())
             }
+            Self::Shortage(shortage) => shortage.fmt(f),
             Self::NotLearned { path, quality, verdict, purpose } => {
                 let guess = match verdict {
                     Verdict::Guessing => "is no better than guessing",

@@ -67,7 +67,7 @@ pub(crate) const CHECKPOINTS: &str = "checkpoints";
 /// | `length` | the model's | how long rows may be |
 /// | `lora` | see [`LoraConfig`] | rank and scaling of the adapters |
 /// | `targets` | the kind's | the adapted layers, by the ends of their names |
-/// | `diffusion` | see [`DiffusionOptions`] | the loss of a diffusion model | |
+/// | `diffusion` | see [`DiffusionOptions`] | the loss of a diffusion model; another kind of model refuses one | |
 /// | `recipe` | the kind's | steps and learning rates, and the seed of everything random, see [`Recipe`] |
 /// | `micro_batch` | the batch | rows of a forward and backward pass |
 /// | `patience` | `None` | epochs without a lower validation loss after which the training stops |
@@ -98,8 +98,8 @@ pub struct Finetune {
     pub lora: LoraConfig,
     /// The adapted layers; the kind's own if empty.
     pub targets: Vec<String>,
-    /// The loss of a diffusion model.
-    pub diffusion: DiffusionOptions,
+    /// The loss of a diffusion model; `None` for the usual one.
+    pub diffusion: Option<DiffusionOptions>,
     /// Steps and learning rates.
     pub recipe: Recipe,
     /// Rows of a forward and backward pass.
@@ -152,7 +152,7 @@ impl Default for Finetune {
             length: LengthOptions::default(),
             lora: LoraConfig::default(),
             targets: Vec::new(),
-            diffusion: DiffusionOptions::default(),
+            diffusion: None,
             recipe: Recipe::default(),
             micro_batch: None,
             patience: None,
@@ -184,7 +184,7 @@ impl Finetune {
         let _folder = self.prepare_folder()?;
         let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), None)?;
         files.read_images(&self.read, Some(&self.out))?;
-        files.set_diffusion(&self.diffusion)?;
+        files.set_diffusion(self.diffusion.as_ref())?;
         files.kind().finetune(self, &files, device, observe)
     }
 

@@ -1,17 +1,20 @@
+use std::ops::Range;
+use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::{DType, Device};
 use hyperinf_gradients::{Block, Capture, GradientError, Projection, Target, capture};
 use hyperinf_linalg::{ReadError, host};
 use hyperinf_models::{RecordedParts, SampleModel};
-use hyperinf_store::{GradientWriter, Resumption, RunKey, Sizes, StoreError, available};
+use hyperinf_store::{GradientWriter, Resumption, RunKey, Sizes, StoreError, available, free_space};
 
 use crate::RunError;
 use crate::event::{Detail, Event, Notice, Progress, Stage};
 use crate::kind::Kind;
 use crate::pattern::Pattern;
+use crate::plan::{PlannedDisk, Shortage};
 use crate::run::Run;
-use crate::samples::Samples;
+use crate::samples::{Samples, by_length};
 
 /// Takes the gradients of samples into files.
 pub(crate) struct Extractor<'a, K: Kind> {
@@ -19,6 +22,19 @@ pub(crate) struct Extractor<'a, K: Kind> {
     pub(crate) model: &'a K::Model,
     /// Everything that the gradients depend on besides the samples.
     pub(crate) key: RunKey,
+}
+
+/// Consecutive samples of a set, and what is taken of them.
+pub(crate) struct Part<'a> {
+    /// The samples.
+    pub(crate) rows: Range<usize>,
+    /// Samples of the set that are finished already.
+    pub(crate) before: usize,
+    pub(crate) target: Target,
+    /// The projection of blocks as they are taken.
+    pub(crate) projection: &'a Option<Projection>,
+    /// Where finished gradients are kept.
+    pub(crate) folder: &'a Path,
 }
 
 impl<K: Kind> Extractor<'_, K> {
@@ -33,46 +49,65 @@ impl<K: Kind> Extractor<'_, K> {
         set: &Samples<K>,
         observe: &mut dyn FnMut(Event),
     ) -> Result<GradientWriter, RunError> {
-        let mut order = set.by_length();
+        let order = set.by_length();
         let (blocks, projection) = self.blocks(&set.samples[order[0]], target)?;
         let mut key = self.key.clone();
-        let more = [("target", format!("{target:?}")), ("rows' content", set.fingerprint())];
+        let more = [("target", format!("{target:?}")), ("rows' content", set.fingerprint(0..set.samples.len()))];
         key.0.extend(more.map(|(name, value)| (name.to_owned(), value)));
         let folder = &self.run.out;
         let failed = |source: std::io::Error| StoreError::output(folder, source);
         let mut writer = GradientWriter::open(folder, file, &key, set.samples.len(), &blocks).map_err(failed)?;
-        // The longest first: if memory is too small for them, no work is lost.
-        order.reverse();
-        let stage = match target {
-            Target::Loss => Stage::TrainGradients,
-            Target::Measure => Stage::QueryGradients,
-        };
         let total = set.samples.len();
         if *writer.found() != Resumption::default() {
-            observe(Event::Notice(Notice::Earlier { stage, found: writer.found().clone(), total }));
+            observe(Event::Notice(Notice::Earlier { stage: stage(target), found: writer.found().clone(), total }));
         }
+        self.warn_of_disk(total - writer.found().samples, &blocks, observe);
+        self.fill(
+            &mut writer,
+            set,
+            Part { rows: 0..total, before: 0, target, projection: &projection, folder },
+            observe,
+        )?;
+        Ok(writer)
+    }
+
+    /// Computes the gradients of some consecutive samples that the file lacks.
+    pub(crate) fn fill(
+        &self,
+        writer: &mut GradientWriter,
+        set: &Samples<K>,
+        part: Part<'_>,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<(), RunError> {
+        let Part { rows, before, target, projection, folder } = part;
+        let failed = |source: std::io::Error| StoreError::output(folder, source);
+        let mut order = by_length::<K::Model>(&set.samples[rows.clone()]);
+        // The longest first: if memory is too small for them, no work is lost.
+        order.reverse();
+        let (stage, total) = (stage(target), set.samples.len());
         let missing: Vec<&[usize]> =
             order.chunks(self.run.batch_size).filter(|batch| !writer.has_batch(batch)).collect();
-        let mut done = total - missing.iter().map(|batch| batch.len()).sum::<usize>();
+        let mut done = before + rows.len() - missing.iter().map(|batch| batch.len()).sum::<usize>();
         let (began, mut tokens) = (Instant::now(), 0);
         let _listening = self.run.stop.listen();
         for batch in missing {
             if self.run.stop.is_requested() {
-                return Err(RunError::Stopped { stage, done, total, kept: Some(folder.clone()) });
+                return Err(RunError::Stopped { stage, done, total, kept: Some(folder.to_owned()) });
             }
-            let samples: Vec<_> = batch.iter().map(|&sample| &set.samples[sample]).collect();
+            let samples: Vec<_> = batch.iter().map(|&sample| &set.samples[rows.start + sample]).collect();
             let captures = capture(self.model, &self.model.collate(&samples)?, target)?;
             let losses = host(captures.values)?;
             let not_finite = |place: usize, what, value| {
-                let (set, path, row) = (set.data.set, set.data.path.clone(), set.data.rows[batch[place]].row);
+                let row = set.data.rows[rows.start + batch[place]].row;
+                let (set, path) = (set.data.set, set.data.path.clone());
                 Err(RunError::NotFinite { set, path, row, what, value })
             };
             if let Some(place) = losses.iter().position(|loss| !loss.is_finite()) {
                 return not_finite(place, "loss".into(), losses[place]);
             }
-            let mut values = Vec::with_capacity(blocks.len());
+            let mut values = Vec::with_capacity(captures.blocks.len());
             let wanted = captures.blocks.into_iter().filter(|captured| self.wanted(&captured.block)).collect();
-            let wanted: Vec<Capture> = match &projection {
+            let wanted: Vec<Capture> = match projection {
                 Some(projection) => projection.captures(wanted)?,
                 None => wanted,
             };
@@ -90,7 +125,7 @@ impl<K: Kind> Extractor<'_, K> {
             let detail = Detail::Speed(tokens as f64 / began.elapsed().as_secs_f64(), K::UNIT);
             observe(Event::Progress(Progress { stage, done, total, detail }));
         }
-        Ok(writer)
+        Ok(())
     }
 
     /// Fails if the scores will need more memory than there is: before hours of gradients, not after. Projected blocks
@@ -112,9 +147,19 @@ impl<K: Kind> Extractor<'_, K> {
         Ok(sizes.check(&self.run.options, self.run.memory.or_else(available))?)
     }
 
+    /// Warns if the gradients of so many samples have no room on the disk.
+    fn warn_of_disk(&self, samples: usize, blocks: &[Block], observe: &mut dyn FnMut(Event)) {
+        let row: usize = blocks.iter().map(Block::parameters).sum();
+        let (folder, needed) = (self.run.out.clone(), (samples * row * size_of::<f32>()) as u64);
+        let free = free_space(&folder);
+        if let Some(shortage) = Shortage::of_disk(&PlannedDisk { folder, needed, free }) {
+            observe(Event::Notice(Notice::Shortage(shortage)));
+        }
+    }
+
     /// The blocks that are projected when their gradients are taken.
     pub(crate) fn large_blocks(&self, train: &Samples<K>) -> Result<Vec<Block>, RunError> {
-        if self.run.layers == RecordedParts::Adapters {
+        if self.run.layers == RecordedParts::Adapters && !self.run.large_blocks.adapters {
             return Ok(Vec::new());
         }
         let Some(first) = train.samples.first() else { return Ok(Vec::new()) };
@@ -123,7 +168,7 @@ impl<K: Kind> Extractor<'_, K> {
         Ok(all.into_iter().filter(|block| self.run.large_blocks.includes(block)).collect())
     }
 
-    fn wanted(&self, block: &Block) -> bool {
+    pub(crate) fn wanted(&self, block: &Block) -> bool {
         self.run.blocks.as_ref().is_none_or(|pattern| pattern.matches(&block.name))
     }
 
@@ -156,7 +201,14 @@ impl<K: Kind> Extractor<'_, K> {
     }
 }
 
-fn numbers(captured: &Capture) -> Result<Vec<f32>, GradientError> {
+fn stage(target: Target) -> Stage {
+    match target {
+        Target::Loss => Stage::TrainGradients,
+        Target::Measure => Stage::QueryGradients,
+    }
+}
+
+pub(crate) fn numbers(captured: &Capture) -> Result<Vec<f32>, GradientError> {
     let data = captured.gradients().into_data_dtype(DType::F32);
     data.try_into_vec::<f32>().map_err(|error| ReadError { reason: format!("{error:?}") }.into())
 }

@@ -64,7 +64,8 @@ pub struct Influence {
     pub query_mode: QueryMode,
     /// What rankings are by.
     pub rank_by: RankBy,
-    pub(crate) gradients: [GradientWriter; 2],
+    /// Of the training rows, unless they are an index's, and of the queries.
+    pub(crate) gradients: (Option<GradientWriter>, GradientWriter),
     /// The run's folder: no other run writes it as long as this result is there.
     pub(crate) _folder: OutputFolder,
     pub(crate) model: Box<dyn OfModel>,
@@ -125,20 +126,25 @@ impl Influence {
         Ids { queries, train: self.train.ids(), unit: Unit::Sample }
     }
 
-    /// Moves the gradients to [`GRADIENT_FILES`] in a folder, for [`hyperinf_store::score`].
+    /// Moves the gradients to [`GRADIENT_FILES`] in a folder, for [`hyperinf_store::score`]; those of an index stay there.
     ///
     /// # Errors
     ///
     /// If a file cannot be moved.
     pub fn keep_gradients(self, folder: &Path) -> Result<(), RunError> {
-        let paths = GRADIENT_FILES.map(|name| folder.join(name));
+        let (train, query) = self.gradients;
+        let writers: Vec<_> = [train, Some(query)]
+            .into_iter()
+            .zip(GRADIENT_FILES)
+            .filter_map(|(w, name)| Some((w?, folder.join(name))))
+            .collect();
         // First, so that an interruption leaves no gradients of two runs side by side.
-        for (writer, path) in self.gradients.iter().zip(&paths) {
+        for (writer, path) in &writers {
             if !writer.is_placed(path) && path.exists() {
                 remove_file(path).map_err(|e| StoreError::output(path, e))?;
             }
         }
-        for (writer, path) in self.gradients.into_iter().zip(paths) {
+        for (writer, path) in writers {
             writer.place(&path).map_err(|e| StoreError::output(&path, e))?;
         }
         Ok(())
@@ -150,7 +156,8 @@ impl Influence {
     ///
     /// If a file cannot be removed.
     pub fn discard_gradients(self) -> Result<(), RunError> {
-        for writer in self.gradients {
+        let (train, query) = self.gradients;
+        for writer in train.into_iter().chain([query]) {
             let path = writer.path().to_owned();
             writer.discard().map_err(|e| StoreError::output(&path, e))?;
         }

@@ -8,7 +8,7 @@ use hyperinf_models::{
     TrainConfig,
 };
 use hyperinf_scoring::{Amount, Set};
-use hyperinf_store::OutputFolder;
+use hyperinf_store::{IndexFolder, IndexWriter, OutputFolder};
 use serde_json::Value;
 
 use crate::check::{self, Check, Checked};
@@ -16,9 +16,12 @@ use crate::dataset::{Content, Dataset, ReadOptions};
 use crate::evaluate::{self, Evaluate, Evaluated};
 use crate::event::Event;
 use crate::finetune::{self, Finetune, Finetuned};
+use crate::index::{self, Answer, Index, Query};
 use crate::influence::{Influence, RowText};
 use crate::labels::Labels;
 use crate::model_files::ModelFiles;
+use crate::plan::{Goal, RunPlan};
+use crate::plan_of_kind;
 use crate::prediction::Prediction;
 use crate::run::Run;
 use crate::run_of_kind;
@@ -226,6 +229,35 @@ pub(crate) trait AnyKind: Sync {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Influence, RunError>;
 
+    fn plan(
+        &self,
+        run: &Run,
+        goal: Goal,
+        files: ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<RunPlan, RunError>;
+
+    fn index(
+        &self,
+        index: &Index,
+        files: &ModelFiles,
+        writer: &mut IndexWriter,
+        again: Option<&[usize]>,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<(usize, usize), RunError>;
+
+    fn query(
+        &self,
+        query: &Query,
+        run: Run,
+        files: ModelFiles,
+        index: IndexFolder,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Answer, RunError>;
+
     fn finetune(
         &self,
         run: &Finetune,
@@ -234,7 +266,13 @@ pub(crate) trait AnyKind: Sync {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Finetuned, RunError>;
 
-    fn check(&self, check: &Check, files: &ModelFiles, observe: &mut dyn FnMut(Event)) -> Result<Checked, RunError>;
+    fn check(
+        &self,
+        check: &Check,
+        files: &ModelFiles,
+        device: Option<&Device>,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Checked, RunError>;
 
     fn evaluate(
         &self,
@@ -270,6 +308,41 @@ impl<K: Kind> AnyKind for K {
         run_of_kind::influence::<K>(run, files, folder, amount, device, observe)
     }
 
+    fn plan(
+        &self,
+        run: &Run,
+        goal: Goal,
+        files: ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<RunPlan, RunError> {
+        plan_of_kind::plan::<K>(run, goal, files, device, observe)
+    }
+
+    fn index(
+        &self,
+        index: &Index,
+        files: &ModelFiles,
+        writer: &mut IndexWriter,
+        again: Option<&[usize]>,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<(usize, usize), RunError> {
+        index::index::<K>(index, files, writer, again, device, observe)
+    }
+
+    fn query(
+        &self,
+        query: &Query,
+        run: Run,
+        files: ModelFiles,
+        index: IndexFolder,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Answer, RunError> {
+        index::query::<K>(query, run, files, index, device, observe)
+    }
+
     fn finetune(
         &self,
         run: &Finetune,
@@ -280,8 +353,14 @@ impl<K: Kind> AnyKind for K {
         finetune::finetune::<K>(run, files, device, observe)
     }
 
-    fn check(&self, check: &Check, files: &ModelFiles, observe: &mut dyn FnMut(Event)) -> Result<Checked, RunError> {
-        check::check::<K>(check, files, observe)
+    fn check(
+        &self,
+        check: &Check,
+        files: &ModelFiles,
+        device: Option<&Device>,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Checked, RunError> {
+        check::check::<K>(check, files, device, observe)
     }
 
     fn evaluate(

@@ -3,8 +3,10 @@
 //! | item | purpose |
 //! |---|---|
 //! | [`Run`] | rows, a model and an adapter → gradients → scores: [`attribute`](Run::attribute), `detect`, `select` |
+//! | [`RunPlan`] | what a [`Run`] will take: time, memory and disk |
+//! | [`Index`], [`Query`] | the gradients of training rows, computed once; the rows that help and harm a new query |
 //! | [`Finetune`] | rows and a model → an adapter |
-//! | [`Check`] | rows as a model gets them: tokens, and which of them are scored |
+//! | [`Check`] | rows as a model gets them: tokens, which of them are scored, and [`Finding`]s about rows and gradients |
 //! | [`Evaluate`] | rows and a model → predictions and a [`Quality`] |
 //! | [`Generate`] | pictures of a text-to-image model |
 //! | [`Dataset`] | reads JSON lines, JSON arrays, CSV, TSV and Parquet, with stable row ids and no silent loss |
@@ -35,6 +37,7 @@
 
 mod captioned;
 mod check;
+mod check_model;
 mod columns;
 mod contact;
 mod conversations;
@@ -46,6 +49,7 @@ mod error;
 mod estimate;
 mod evaluate;
 mod event;
+mod findings;
 mod finetune;
 mod generate;
 mod gradients;
@@ -53,6 +57,7 @@ mod ids;
 mod illustrated;
 mod image_folder;
 mod images;
+mod index;
 mod influence;
 mod json_array;
 mod jsonl;
@@ -63,6 +68,9 @@ mod large_blocks;
 mod model_files;
 mod parquet;
 mod pattern;
+mod plan;
+mod plan_of_kind;
+mod plan_scores;
 mod positions;
 mod prediction;
 mod quality;
@@ -100,12 +108,14 @@ pub use diffusion_options::{DiffusionOptions, Timesteps};
 pub use error::{DataError, SubsetError, listed};
 pub use evaluate::{Evaluate, Evaluated};
 pub use event::{Detail, Event, Notice, Progress, Purpose, Stage};
+pub use findings::{Finding, Outcome};
 pub use finetune::{Finetune, Finetuned};
 pub use generate::Generate;
 pub use ids::{IdError, sample_ids};
 pub use illustrated::{Illustrated, IllustratedColumns, IllustratedTexts};
 pub use image_folder::rows_file;
 pub use images::ImageSource;
+pub use index::{Answer, AnsweredQuery, Asked, Hit, Index, Indexed, Query, QuerySeconds};
 pub use influence::{Detection, Influence, RowText, Rows, Selection};
 pub use kind::{Kind, Prepared};
 pub use kinds::{
@@ -116,6 +126,7 @@ pub use labels::{ClassIndex, Labels};
 pub use large_blocks::LargeBlocks;
 pub use model_files::{ModelFiles, Note};
 pub use pattern::Pattern;
+pub use plan::{Goal, PlannedBatch, PlannedDisk, PlannedMemory, PlannedRows, PlannedStep, RunPlan, Shortage, duration};
 pub use positions::TokenScores;
 pub use prediction::{Guess, Predicted, Prediction};
 pub use quality::{ClassCounts, ClassQuality, PictureQuality, Quality, TokenQuality, Verdict};

@@ -161,9 +161,10 @@ impl ModelFiles {
     ///
     /// # Errors
     ///
-    /// [`RunError::NotDiffusion`] if it is not the default and the model is of another kind.
-    pub fn set_diffusion(&mut self, options: &DiffusionOptions) -> Result<(), RunError> {
-        if *options != DiffusionOptions::default() && !self.is_diffusion() {
+    /// [`RunError::NotDiffusion`] if the model is of another kind.
+    pub fn set_diffusion(&mut self, options: Option<&DiffusionOptions>) -> Result<(), RunError> {
+        let Some(options) = options else { return Ok(()) };
+        if !self.is_diffusion() {
             return Err(RunError::NotDiffusion { model: self.name.clone() });
         }
         self.diffusion = options.clone();

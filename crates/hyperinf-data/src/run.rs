@@ -43,9 +43,10 @@ pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gra
 /// | `positions` | `None` | scores of tokens: of so many rows at either end of each ranking | |
 /// | `layers` | adapters | the layers whose gradients are taken | needs an adapter, or another choice |
 /// | `large_blocks` | see [`LargeBlocks`] | how recorded weights are projected that are too large | |
-/// | `diffusion` | see [`DiffusionOptions`] | the loss of a diffusion model | |
+/// | `diffusion` | see [`DiffusionOptions`] | the loss of a diffusion model; another kind of model refuses one | |
 /// | `blocks` | all | the blocks whose gradients are scored, by name | at least one |
 /// | `batch_size` | 16 | rows of a backward pass | ≥ 1 |
+/// | `index` | `None` | an [`Index`](crate::Index) that the training gradients are taken from; built if it is missing | |
 /// | `out` | `hyperinf-out` | the folder of the gradients; created if missing | |
 /// | `device_name` | the device itself | the device's name: gradients of another device are not reused | |
 /// | `stop` | never | a request to stop between two batches | |
@@ -79,8 +80,8 @@ pub struct Run {
     pub layers: RecordedParts,
     /// How recorded weights are projected that are too large for a gradient per row.
     pub large_blocks: LargeBlocks,
-    /// The loss of a diffusion model.
-    pub diffusion: DiffusionOptions,
+    /// The loss of a diffusion model; `None` for the usual one.
+    pub diffusion: Option<DiffusionOptions>,
     /// The blocks whose gradients are scored.
     pub blocks: Option<Pattern>,
     /// Rows of a backward pass.
@@ -89,6 +90,8 @@ pub struct Run {
     pub rank_by: RankBy,
     /// The memory in bytes that scoring may take; `None` for what the system grants.
     pub memory: Option<f64>,
+    /// An index that the training gradients are taken from, and kept in: it is built if it is missing.
+    pub index: Option<PathBuf>,
     /// The folder of the gradients.
     pub out: PathBuf,
     /// The name of the device, a part of the key under which gradients are reused.
@@ -114,11 +117,12 @@ impl Default for Run {
             positions: None,
             layers: RecordedParts::default(),
             large_blocks: LargeBlocks::default(),
-            diffusion: DiffusionOptions::default(),
+            diffusion: None,
             blocks: None,
             batch_size: 16,
             rank_by: RankBy::default(),
             memory: None,
+            index: None,
             out: PathBuf::from("hyperinf-out"),
             device_name: String::new(),
             stop: Stop::default(),
@@ -269,10 +273,9 @@ impl Run {
         if influence.labels.as_ref().is_none_or(|labels| labels.names.len() != 2) {
             return Ok(None);
         }
-        let [train, query] = &influence.gradients;
         let scoring = Scoring {
-            train: train.path(),
-            query: query.path(),
+            train: influence.pair.train.path(),
+            query: influence.pair.query.file.path(),
             known: influence.known.as_deref(),
             options: &self.options,
             projection: self.projection,
@@ -281,7 +284,7 @@ impl Run {
     }
 
     /// The same run for the mean query.
-    fn of_mean(&self) -> Self {
+    pub(crate) fn of_mean(&self) -> Self {
         Self { options: Options { query: QueryMode::Mean, ..self.options.clone() }, ..self.clone() }
     }
 
@@ -295,7 +298,7 @@ impl Run {
         let folder = OutputFolder::new(&self.out, &[], &[])?;
         let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
         files.read_images(&self.read, Some(&self.out))?;
-        files.set_diffusion(&self.diffusion)?;
+        files.set_diffusion(self.diffusion.as_ref())?;
         files.kind().influence(self, files, folder, amount, device, observe)
     }
 }

@@ -5,7 +5,7 @@ use hyperinf_gradients::{Estimate, GradientError};
 use hyperinf_linalg::ReadError;
 use hyperinf_models::{GenerateError, LoadError, ModelError, ModelKind};
 use hyperinf_scoring::{ScoreError, Set};
-use hyperinf_store::StoreError;
+use hyperinf_store::{IndexError, StoreError};
 
 use crate::dataset::Dataset;
 use crate::event::Stage;
@@ -188,6 +188,15 @@ pub enum RunError {
     /// The gradients allow no scores.
     #[error("the scores cannot be computed")]
     Score(#[from] ScoreError),
+    /// An index cannot be used or written.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The method cannot be computed from stored gradients alone.
+    #[error("an index cannot be asked with this method: {reason}")]
+    NotFromIndex {
+        /// Why.
+        reason: &'static str,
+    },
     /// A file of gradients cannot be read, or a result cannot be written.
     #[error(transparent)]
     Store(#[from] StoreError),

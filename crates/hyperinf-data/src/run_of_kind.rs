@@ -1,16 +1,18 @@
 //! [`Run`]s of one kind of model.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use burn::tensor::Device;
 use hyperinf_gradients::Target;
-use hyperinf_models::{RecordedParts, record};
+use hyperinf_models::{Limit, RecordedParts, record};
 use hyperinf_scoring::{Amount, Set};
 use hyperinf_store::{GradientPair, GradientWriter, OutputFolder, RunKey};
 
 use crate::dataset::Dataset;
 use crate::event::{Event, Purpose, warn_of};
 use crate::gradients::Extractor;
+use crate::index::{Index, IndexedRows, of_run};
 use crate::influence::{Influence, Rows};
 use crate::kind::{Kind, Prepared};
 use crate::large_blocks::LargeBlocks;
@@ -23,7 +25,7 @@ use crate::selected::check_amount;
 use crate::{Choice, RunError};
 
 /// The generation of per-sample gradients: another one where the same program version would write other numbers.
-const GENERATION: &str = "1";
+pub(crate) const GENERATION: &str = "1";
 
 /// [`Run::influence`] of one kind of model.
 pub(crate) fn influence<K: Kind>(
@@ -35,49 +37,28 @@ pub(crate) fn influence<K: Kind>(
     observe: &mut dyn FnMut(Event),
 ) -> Result<Influence, RunError> {
     K::check_estimate(run.estimate)?;
+    let index = run.index.as_deref().map(|folder| Index::of_training(run, folder));
+    let large_blocks = index.as_ref().map_or(run.large_blocks, |index| index.large_blocks);
+    let run = &Run { large_blocks, ..run.clone() };
     let read = |set, path: &PathBuf| {
         unchanged(path, || Dataset::<K::Content>::read(set, path, &run.read).map_err(RunError::of_rows(set, path)))
     };
     let (train, query) = (read(Set::Train, &run.train)?, read(Set::Query, &run.query)?);
     check_amount(amount, train.rows.len())?;
-    let adapter = match (&files.adapter, run.layers) {
-        (Some(_), _) => files.read_adapter()?,
-        (None, RecordedParts::Connector | RecordedParts::LastLayer) => None,
-        (None, RecordedParts::Adapters | RecordedParts::ConnectorAndAdapters) => {
-            return Err(RunError::NoAdapter { model: run.model.clone() });
-        }
-    };
-    let adapter = adapter.map(|mut adapter| {
-        // Nothing is trained any more.
-        adapter.config.lora.dropout = 0.0;
-        adapter
-    });
-    let mut prepared = K::load(&files, adapter.as_ref(), &train, device)?;
-    if run.layers != RecordedParts::Adapters {
-        prepared.model = record(prepared.model, run.layers)?;
-        K::changed(&mut prepared, &files)?;
-    }
-    files.check_unchanged()?;
-    prepared.notify_of_tokenizer(observe);
-    let limit = run.length.limit::<K>(&prepared.model, files.note().map(|note| note.max_length))?;
+    let Loaded { prepared, limit } = load::<K>(run, &files, &train, device, observe)?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
     let (mut train, query) = (samples(train)?, samples(query)?);
     notify(&prepared.processor, &train, observe);
     notify(&prepared.processor, &query, observe);
     let Prepared { model, processor } = prepared;
-    let device_name = if run.device_name.is_empty() { format!("{device:?}") } else { run.device_name.clone() };
     let mut key = RunKey::from([
         ("program", format!("{}/{GENERATION}", env!("CARGO_PKG_VERSION"))),
         ("model, adapter and tokenizer", files.fingerprint()),
-        ("device", device_name),
+        ("device", device_name(run, device)),
         ("batch size", run.batch_size.to_string()),
         ("maximum length", limit.tokens().to_string()),
     ]);
-    if run.layers != RecordedParts::Adapters {
-        let LargeBlocks { above, rank, seed } = run.large_blocks;
-        let parts = format!("{}, blocks above {above} at rank {rank}, seed {seed}", run.layers.name());
-        key.0.insert("layers".to_owned(), parts);
-    }
+    key.0.extend(layers(run).map(|parts| ("layers".to_owned(), parts)));
     let settings = K::settings(&model);
     key.0.extend(settings.iter().map(|settings| ("loss".to_owned(), settings.to_string())));
     if run.positions.is_some() && train.samples.first().is_some_and(|sample| K::token_ids(sample).is_none()) {
@@ -87,16 +68,27 @@ pub(crate) fn influence<K: Kind>(
     let extractor = Extractor::<K> { run, model: &model, key };
     extractor.check_memory(&train, &query, device)?;
     let projected = extractor.large_blocks(&train)?;
-    let gradients = [
-        extractor.write(GRADIENT_FILES[0], Target::Loss, &train, observe)?,
-        extractor.write(GRADIENT_FILES[1], Target::Measure, &query, observe)?,
-    ];
-    let mut pair = GradientPair::open(gradients[0].path(), gradients[1].path())?;
+    let (of_train, train_gradients, train_path) = match &index {
+        Some(index) => {
+            let rows = IndexedRows { files: &files, model: &model, set: &train, limit };
+            let (found, predictions) = of_run::<K>(index, run, rows, device, observe)?;
+            (Some(predictions), None, found.path().to_owned())
+        }
+        None => {
+            let writer = extractor.write(GRADIENT_FILES[0], Target::Loss, &train, observe)?;
+            let path = writer.path().to_owned();
+            (None, Some(writer), path)
+        }
+    };
+    let query_gradients = extractor.write(GRADIENT_FILES[1], Target::Measure, &query, observe)?;
+    let mut pair = GradientPair::open(&train_path, query_gradients.path())?;
     pair.memory = run.memory;
     let labels = K::labels(&processor).cloned();
-    let [train_writer, query_writer] = &gradients;
-    let of_train = predictions::<K>(run, &model, &train, train_writer, observe)?;
-    let of_query = predictions::<K>(run, &model, &query, query_writer, observe)?;
+    let of_train = match (of_train, &train_gradients) {
+        (None, Some(writer)) => predictions::<K>(run, &model, &train, 0..train.samples.len(), writer, observe)?,
+        (found, _) => found.unwrap_or_default(),
+    };
+    let of_query = predictions::<K>(run, &model, &query, 0..query.samples.len(), &query_gradients, observe)?;
     let model = ModelSamples::<K> { model, samples: std::mem::take(&mut train.samples), processor };
     let Scored { attribution, repeats, known, positions } = Scored::new(run, &mut pair, &model, device, observe)?;
     let (train, query) = (Rows::new(train, of_train), Rows::new(query, of_query));
@@ -119,24 +111,78 @@ pub(crate) fn influence<K: Kind>(
         files,
         query_mode: run.options.query,
         rank_by: run.rank_by,
-        gradients,
+        gradients: (train_gradients, query_gradients),
         _folder: folder,
         model: Box::new(model),
     })
 }
 
+/// A model that is ready for a run, and the most tokens of a row.
+pub(crate) struct Loaded<K: Kind> {
+    pub(crate) prepared: Prepared<K>,
+    pub(crate) limit: Limit,
+}
+
+/// Loads the model of a run with its adapter, and records the layers whose gradients are taken.
+pub(crate) fn load<K: Kind>(
+    run: &Run,
+    files: &ModelFiles,
+    rows: &Dataset<K::Content>,
+    device: &Device,
+    observe: &mut dyn FnMut(Event),
+) -> Result<Loaded<K>, RunError> {
+    let adapter = match (&files.adapter, run.layers) {
+        (Some(_), _) => files.read_adapter()?,
+        (None, RecordedParts::Connector | RecordedParts::LastLayer) => None,
+        (None, RecordedParts::Adapters | RecordedParts::ConnectorAndAdapters) => {
+            return Err(RunError::NoAdapter { model: run.model.clone() });
+        }
+    };
+    let adapter = adapter.map(|mut adapter| {
+        // Nothing is trained any more.
+        adapter.config.lora.dropout = 0.0;
+        adapter
+    });
+    let mut prepared = K::load(files, adapter.as_ref(), rows, device)?;
+    if run.layers != RecordedParts::Adapters {
+        prepared.model = record(prepared.model, run.layers)?;
+        K::changed(&mut prepared, files)?;
+    }
+    files.check_unchanged()?;
+    prepared.notify_of_tokenizer(observe);
+    let limit = run.length.limit::<K>(&prepared.model, files.note().map(|note| note.max_length))?;
+    Ok(Loaded { prepared, limit })
+}
+
+/// The name of the device.
+pub(crate) fn device_name(run: &Run, device: &Device) -> String {
+    if run.device_name.is_empty() { format!("{device:?}") } else { run.device_name.clone() }
+}
+
+/// The layers whose gradients are taken and how they are projected, where that is not the default.
+pub(crate) fn layers(run: &Run) -> Option<String> {
+    let LargeBlocks { above, rank, seed, adapters } = run.large_blocks;
+    if run.layers == RecordedParts::Adapters && !adapters {
+        return None;
+    }
+    let too = if adapters { ", adapters as well" } else { "" };
+    Some(format!("{}, blocks above {above} at rank {rank}, seed {seed}{too}", run.layers.name()))
+}
+
 /// What the model predicts for samples; where the losses do not say it, the model runs again, without gradients.
-fn predictions<K: Kind>(
+pub(crate) fn predictions<K: Kind>(
     run: &Run,
     model: &K::Model,
     set: &Samples<K>,
+    rows: Range<usize>,
     gradients: &GradientWriter,
     observe: &mut dyn FnMut(Event),
 ) -> Result<Vec<Prediction>, RunError> {
     let losses = gradients.losses().iter().copied().flatten();
-    let of_losses = set.samples.iter().zip(losses).map(|(sample, loss)| K::prediction_of_loss(model, sample, loss));
+    let of_losses = set.samples[rows.clone()].iter().zip(losses);
+    let of_losses = of_losses.map(|(sample, loss)| K::prediction_of_loss(model, sample, loss));
     match of_losses.collect::<Option<Vec<_>>>() {
         Some(predictions) => Ok(predictions),
-        None => predict(model, set, &(0..set.samples.len()).collect::<Vec<_>>(), run.batch_size, observe),
+        None => predict(model, set, &rows.collect::<Vec<_>>(), run.batch_size, observe),
     }
 }

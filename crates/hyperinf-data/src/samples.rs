@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use hyperinf_models::{Limit, SampleModel};
 use serde::Serialize;
 use twox_hash::XxHash3_128;
@@ -86,10 +88,10 @@ impl<K: Kind> Samples<K> {
         by_length::<K::Model>(&self.samples)
     }
 
-    /// XXH3 of all samples, 128 bits.
-    pub(crate) fn fingerprint(&self) -> String {
+    /// XXH3 of some samples, 128 bits.
+    pub(crate) fn fingerprint(&self, rows: Range<usize>) -> String {
         let mut hasher = XxHash3_128::new();
-        for sample in &self.samples {
+        for sample in &self.samples[rows] {
             let bytes = K::bytes(sample);
             hasher.write(&(bytes.len() as u64).to_le_bytes());
             hasher.write(&bytes);

@@ -57,7 +57,8 @@ pub use norms::{largest, norms, ratios, scalars, squared_norms, squares};
 pub use nystrom::{NystromPairs, RandomRows};
 pub use orthonormal::orthonormal;
 pub use precision::{
-    epsilon, has_f64_functions, has_own_memory, host, least_square, precise, precise_type, tensor_from_host,
+    epsilon, has_f64_functions, has_own_memory, host, least_square, precise, precise_type, rounds_products,
+    tensor_from_host,
 };
 pub use product::{
     combine, combine_precise, diagonal, dots, dots_precise, gram, gram_precise, normal_product, outer, outer_precise,

@@ -44,6 +44,32 @@ pub fn has_f64_functions(device: &Device) -> Result<bool, ReadError> {
     Ok(right)
 }
 
+/// Whether a device rounds the factors of products in f32 to 10 bits, as the tensor cores of NVIDIA's cards do (TF32).
+///
+/// Burn 0.22 uses them for f32 without a way to ask for all digits: products are then off by some 1e-4 to 1e-3 of the
+/// largest number. Products in f64 are exact there. A processor is not asked, and each other device once.
+///
+/// # Errors
+///
+/// If the device fails.
+pub fn rounds_products(device: &Device) -> Result<bool, ReadError> {
+    static KNOWN: Mutex<BTreeMap<String, bool>> = Mutex::new(BTreeMap::new());
+    if !has_own_memory(device) {
+        return Ok(false);
+    }
+    let name = format!("{:?}", device.clone().without_autodiff());
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(&rounds) = known().get(&name) {
+        return Ok(rounds);
+    }
+    // 1 + 2⁻¹² needs 12 bits; the sum of 64 of them is a number of f32.
+    let ones = Tensor::<2>::ones([64, 64], (&device.clone().without_autodiff(), DType::F32));
+    let product = host((ones.clone() + 1.0 / 4096.0).matmul(ones))?;
+    let rounds = product.iter().any(|sum| (sum - 64.015_625).abs() > 1e-4);
+    known().insert(name, rounds);
+    Ok(rounds)
+}
+
 /// The spacing of numbers at 1 in a type.
 pub fn epsilon(dtype: DType) -> f64 {
     dtype.finfo().map_or(f64::EPSILON, |info| info.epsilon)

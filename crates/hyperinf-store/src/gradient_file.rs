@@ -4,14 +4,20 @@
 //! `i` of every tensor is sample `i`. A block `[n, D]` counts as 1 row of `D` columns: a one-sided curvature of it
 //! is the whole `D × D` matrix, so write three dimensions where a layer has two sides.
 //!
+//! A folder with an `index.json` is such a file in shards, see [`GradientFile::open`].
+//!
 //! Only the header stays in memory. The numbers of a block are read on demand and without mapping the file, so that a
 //! file truncated during a run is an error, not a signal. A file that changes in any way while it is open is an error.
 
 mod error;
+mod foreign;
 mod header;
 mod journal;
 mod read;
+mod shards;
+mod stored_type;
 mod write;
+mod zip;
 
 use std::fs::{File, metadata};
 use std::ops::Range;
@@ -24,21 +30,27 @@ use safetensors::Dtype;
 
 use crate::FileStamp;
 pub use error::FileError;
+use foreign::{BERGSON, sides};
 use header::Tensor;
 pub use journal::{KeyDifference, Restart, Resumption, RunKey};
-use read::Contents;
+use read::{Contents, Target};
+pub(crate) use shards::{Files, LIST, ShardList};
+pub use stored_type::StoredType;
 pub use write::GradientWriter;
 
 /// Numbers that are scanned at once, 32 MiB of f64.
 const SCANNED: usize = 1 << 22;
 
-/// A file of per-sample gradients, open for reading.
+/// A file of per-sample gradients, or a folder of shards, open for reading.
 pub struct GradientFile {
     path: PathBuf,
     length: u64,
     samples: usize,
     blocks: Vec<StoredBlock>,
-    contents: Mutex<Contents>,
+    /// The file, or the shards.
+    files: Vec<Mutex<Contents>>,
+    /// The hash of all shards, where a journal vouches for them.
+    vouched: Option<String>,
 }
 
 /// A block and where its numbers are.
@@ -50,8 +62,19 @@ pub struct StoredBlock {
     pub dtype: Dtype,
     /// The tensor's shape in the file.
     pub shape: Vec<usize>,
-    /// The first byte of its numbers.
+    /// Where its numbers are, in the order of the samples.
+    pieces: Vec<Piece>,
+}
+
+/// The numbers of consecutive samples of a block in one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Piece {
+    file: usize,
+    /// The first byte.
     start: u64,
+    samples: usize,
+    /// Bytes from one sample to the next; `None`: they follow each other.
+    stride: Option<u64>,
 }
 
 /// The floating-point type that numbers are read as.
@@ -75,14 +98,30 @@ pub struct BadValue {
 }
 
 impl GradientFile {
-    /// Opens a file and checks its whole header.
+    /// Opens a file and checks its whole header. The blocks are in the order in which their numbers lie in the file.
     ///
-    /// The blocks are in the order in which their numbers lie in the file.
+    /// Of a folder it opens the shards that its `index.json` lists: `{"weight_map": {BLOCK: FILE, …}}`, as Hugging Face
+    /// writes it, or a list of files for each block, whose samples follow each other. A folder written by
+    /// [`IndexWriter`](crate::IndexWriter) must be complete; what its journal vouches for is compared with its hash as it
+    /// is read.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, is not a safetensors file, or does not hold gradients as described above.
+    /// If a file cannot be read, is not a safetensors file, or does not hold gradients as described above.
     pub fn open(path: &Path) -> Result<Self, FileError> {
+        let found = metadata(path).map_err(FileError::Open)?;
+        if found.is_dir() {
+            let bergson = BERGSON.iter().all(|name| path.join(name).exists());
+            return if bergson { Self::open_bergson(path) } else { Self::open_folder(path) };
+        }
+        match path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase).as_deref() {
+            Some("npy") => Self::open_npy(path),
+            Some("npz") => Self::open_npz(path),
+            _ => Self::open_file(path),
+        }
+    }
+
+    pub(crate) fn open_file(path: &Path) -> Result<Self, FileError> {
         // Opening a named pipe would wait for its other end.
         if !metadata(path).map_err(FileError::Open)?.is_file() {
             return Err(FileError::NotRegular);
@@ -97,28 +136,20 @@ impl GradientFile {
             if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64) {
                 return Err(FileError::Type { block: name, found: dtype });
             }
-            let (samples, rows, cols) = match shape[..] {
-                [n, rows, cols] => (n, rows, cols),
-                [n, parameters] => (n, 1, parameters),
-                _ => return Err(FileError::Rank { block: name, shape }),
-            };
-            if samples == 0 {
-                return Err(FileError::NoSamples { block: name, shape });
-            }
-            if rows == 0 || cols == 0 {
-                return Err(FileError::NoParameters { block: name, shape });
-            }
+            let (samples, rows, cols) = sides(&name, &shape)?;
             let (other, expected) = first.get_or_insert_with(|| (name.clone(), samples));
             if samples != *expected {
                 let (other, expected) = (other.clone(), *expected);
                 return Err(FileError::SampleCount { block: name, found: samples, other, expected });
             }
-            blocks.push(StoredBlock { block: Block::new(name, rows, cols), dtype, shape, start });
+            let pieces = vec![Piece { file: 0, start, samples, stride: None }];
+            blocks.push(StoredBlock { block: Block::new(name, rows, cols), dtype, shape, pieces });
         }
         let (_, samples) = first.ok_or(FileError::NoBlocks)?;
-        let mut contents = Contents::new(file, stamp);
-        contents.hash_to(blocks[0].start).map_err(FileError::Open)?;
-        Ok(Self { path: path.to_owned(), length, samples, blocks, contents: Mutex::new(contents) })
+        let mut contents = Contents::new(path, file, length, stamp);
+        contents.hash_to(blocks[0].pieces[0].start).map_err(FileError::Open)?;
+        let files = vec![Mutex::new(contents)];
+        Ok(Self { path: path.to_owned(), length, samples, blocks, files, vouched: None })
     }
 
     /// Where the file is.
@@ -129,6 +160,11 @@ impl GradientFile {
     /// The file's length in bytes.
     pub fn length(&self) -> u64 {
         self.length
+    }
+
+    /// The hash of all shards of an index, which its journal vouches for.
+    pub(crate) fn vouched(&self) -> Option<&str> {
+        self.vouched.as_deref()
     }
 
     /// `n`, the number of samples, at least one.
@@ -157,19 +193,47 @@ impl GradientFile {
     /// If there is no such block or sample.
     pub fn read(&self, block: usize, samples: Range<usize>, precision: Precision) -> Result<TensorData, FileError> {
         assert!(samples.start <= samples.end && samples.end <= self.samples, "samples {samples:?} of {}", self.samples);
-        let stored = &self.blocks[block];
-        let (parameters, taken) = (stored.block.parameters(), samples.len());
-        let width = stored.dtype.bitsize() / 8;
-        let start = stored.start + (samples.start * parameters * width) as u64;
-        let shape = [taken, stored.block.rows, stored.block.cols];
-        let failed = |source| FileError::Read { block: stored.block.name.clone(), source };
-        let mut contents = self.contents();
-        let values = contents.values(start, taken * parameters, stored.dtype, precision, shape);
-        // A file that became shorter was changed, too.
-        if !contents.is_unchanged().map_err(failed)? {
-            return Err(FileError::Changed);
+        let shape = [samples.len(), self.blocks[block].block.rows, self.blocks[block].block.cols];
+        match precision {
+            Precision::Single => Ok(TensorData::new(self.values::<f32>(block, samples)?, shape)),
+            Precision::Double => Ok(TensorData::new(self.values::<f64>(block, samples)?, shape)),
         }
-        values.map_err(failed)
+    }
+
+    fn values<T: Target>(&self, block: usize, samples: Range<usize>) -> Result<Vec<T>, FileError> {
+        let stored = &self.blocks[block];
+        let (parameters, width) = (stored.block.parameters(), stored.dtype.bitsize() / 8);
+        let failed = |source| FileError::Read { block: stored.block.name.clone(), source };
+        let mut values = vec![T::zeroed(); samples.len() * parameters];
+        let (mut first, mut out) = (0, values.as_mut_slice());
+        for piece in &stored.pieces {
+            let taken = samples.start.max(first)..samples.end.min(first + piece.samples);
+            if !taken.is_empty() {
+                let own = (parameters * width) as u64;
+                let stride = piece.stride.unwrap_or(own);
+                let start = piece.start + (taken.start - first) as u64 * stride;
+                let (here, rest) = out.split_at_mut(taken.len() * parameters);
+                out = rest;
+                let mut contents = self.contents(piece.file);
+                let read = if stride == own {
+                    contents.values(start, here, stored.dtype)
+                } else {
+                    let mut rows = here.chunks_mut(parameters).zip(0..);
+                    rows.try_for_each(|(row, at)| contents.values(start + at * stride, row, stored.dtype))
+                };
+                // A file that became shorter was changed, too.
+                if !contents.is_unchanged().map_err(failed)? {
+                    return Err(FileError::Changed);
+                }
+                read.map_err(failed)?;
+                if contents.is_damaged() {
+                    let file = contents.path().display().to_string();
+                    return Err(FileError::Damaged { block: stored.block.name.clone(), file });
+                }
+            }
+            first += piece.samples;
+        }
+        Ok(values)
     }
 
     /// The first NaN or infinite value of a sample in a block.
@@ -216,7 +280,7 @@ impl GradientFile {
         Ok(None)
     }
 
-    /// The XXH3 hash (128 bits, as `xxhsum -H2` prints it) of the whole file.
+    /// The XXH3 hash (128 bits, as `xxhsum -H2` prints it) of the whole file; of a folder that of its shards' hashes.
     ///
     /// Bytes are hashed when they are first read; the rest of the file is read now.
     ///
@@ -224,7 +288,11 @@ impl GradientFile {
     ///
     /// If the file cannot be read, or was changed since it was opened.
     pub fn fingerprint(&self) -> Result<String, FileError> {
-        let mut contents = self.contents();
+        let [file] = &self.files[..] else { return self.fingerprint_of_shards() };
+        if self.vouched.is_some() {
+            return self.fingerprint_of_shards();
+        }
+        let mut contents = file.lock().unwrap_or_else(PoisonError::into_inner);
         let hash = contents.hash_to(self.length);
         if !contents.is_unchanged().map_err(FileError::Open)? {
             return Err(FileError::Changed);
@@ -233,7 +301,7 @@ impl GradientFile {
         Ok(format!("{hash:032x}"))
     }
 
-    fn contents(&self) -> MutexGuard<'_, Contents> {
-        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    fn contents(&self, file: usize) -> MutexGuard<'_, Contents> {
+        self.files[file].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

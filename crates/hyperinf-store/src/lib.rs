@@ -8,6 +8,8 @@
 //! |---|---|
 //! | [`GradientFile`] | reads a safetensors file with one tensor per block, `[n, rows, cols]` or `[n, D]` |
 //! | [`GradientWriter`] | writes one, batch by batch, with a journal from which an interrupted run resumes |
+//! | [`IndexWriter`], [`IndexFolder`] | an index: gradients in shards with a journal, built once, asked often, extended, verified |
+//! | [`Convert`] | gradients of NumPy and bergson as safetensors, and back |
 //! | [`GradientPair`] | training and query gradients of the same blocks, optionally with curvature and contrast files |
 //! | [`score`], [`sweep`], [`self_influence`] | the entry points of `hyperinf-scoring` over such a pair, block by block |
 //! | [`position_scorer`] | queries preconditioned for scores of positions |
@@ -46,11 +48,14 @@
 
 mod cells;
 mod checkpoints;
+mod convert;
 mod error;
+mod factors;
 mod folder;
 mod formats;
 mod gradient_file;
 mod ids;
+mod index;
 mod memory;
 mod own_file;
 mod pair;
@@ -69,14 +74,20 @@ pub use {burn, hyperinf_curvature, hyperinf_gradients, hyperinf_scoring};
 
 pub use cells::{Cells, cell};
 pub use checkpoints::{Checkpoint, tracin};
+pub use convert::{Convert, ConvertError, Converted};
 pub use error::{StoreError, WriteError};
+pub use factors::{Factors, factors};
 pub use folder::OutputFolder;
 pub use gradient_file::{
     BadValue, FileError, GradientFile, GradientWriter, KeyDifference, Precision, Restart, Resumption, RunKey,
-    StoredBlock,
+    StoredBlock, StoredType,
 };
 pub use ids::{IdColumn, Ids, Unit};
-pub use memory::{Need, Sizes, available};
+pub use index::{
+    Begun, Fault, FaultKind, IndexError, IndexFolder, IndexWriter, Leaf, MANIFEST, Manifest, Record, SourceFile,
+    StoredGuess, StoredRow, StoredSides,
+};
+pub use memory::{Need, Sizes, available, free_space, peak_resident, reset_peak, resident};
 pub use own_file::{FileStamp, open_own, sync_folder};
 pub use pair::{GradientPair, MatchedFile};
 pub use projection::{Directions, ProjectionSpec};
@@ -88,4 +99,4 @@ pub use staged::{
 pub use stored_scores::{ScoresFault, StoredScores};
 pub use stream::{position_scorer, score, self_influence, sweep};
 pub use table::{Column, Table};
-pub use temporary::abandon;
+pub use temporary::{TemporaryFolder, abandon};

@@ -139,6 +139,36 @@ pub fn available() -> Option<f64> {
     [free, group()].into_iter().chain(limits).flatten().reduce(f64::min)
 }
 
+/// The memory in bytes that this process holds; `None` where the system does not count it.
+pub fn resident() -> Option<f64> {
+    field("/proc/self/status", "VmRSS")
+}
+
+/// The most memory in bytes that this process held since it began or since [`reset_peak`].
+pub fn peak_resident() -> Option<f64> {
+    field("/proc/self/status", "VmHWM")
+}
+
+/// Makes the system forget the highest value so far, where it can.
+pub fn reset_peak() {
+    let _ = fs::write("/proc/self/clear_refs", "5");
+}
+
+/// Free bytes on the disk of a folder, or of the nearest one above it that exists; `None` where it is unknown.
+pub fn free_space(folder: &Path) -> Option<u64> {
+    let there = folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
+    #[cfg(unix)]
+    {
+        let found = rustix::fs::statvfs(there).ok()?;
+        Some(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = there;
+        None
+    }
+}
+
 /// Address space that products in f64 reserve beyond their numbers, where it is limited: each thread that takes part
 /// asks for twice the processor's last cache, most of which it never touches.
 fn reserved() -> f64 {

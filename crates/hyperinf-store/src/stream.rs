@@ -104,6 +104,21 @@ pub fn self_influence(
     Ok(total.values)
 }
 
+/// The curvature of every block, or of all merged, of the training gradients.
+pub(crate) fn curvatures(
+    pair: &GradientPair,
+    options: &Options,
+    device: &Device,
+) -> Result<Vec<BlockCurvature>, StoreError> {
+    pair.check_memory(1, options, device)?;
+    let (unmerged, mut all) = (Options { merged: false, ..options.clone() }, Vec::new());
+    each_group(pair, &[Set::Train], options, device, &mut |sources| {
+        all.extend(hyperinf_scoring::curvature(&sources[0], &unmerged)?);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
 /// The sides of every block's projection on the principal directions of the training gradients, from one pass.
 pub(crate) fn principal(pair: &GradientPair, rank: usize, device: &Device) -> Result<Vec<Sides>, StoreError> {
     let options = Options { method: Method::Identity, query: QueryMode::Mean, merged: false, ..Options::default() };

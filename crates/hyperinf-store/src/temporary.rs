@@ -1,13 +1,13 @@
 //! Temporary files next to the files that they become, and what is left of them after an interruption.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, TryLockError, read_dir, remove_dir, remove_file, symlink_metadata};
+use std::fs::{self, File, TryLockError, read_dir, remove_dir, remove_dir_all, remove_file, symlink_metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tempfile::{Builder, NamedTempFile};
+use tempfile::{Builder, NamedTempFile, TempDir};
 
 use crate::own_file::{open_own, same_file};
 use crate::publish;
@@ -103,7 +103,12 @@ pub fn abandon() -> bool {
     left.ended = true;
     // Folders come after what is in them: there is nobody left to report a failure to.
     for path in left.paths.iter().rev() {
-        let _ = if path.is_dir() { remove_dir(path) } else { remove_file(path) };
+        let own = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
+        let _ = match path.is_dir() {
+            true if own => remove_dir_all(path),
+            true => remove_dir(path),
+            false => remove_file(path),
+        };
     }
     left.published
 }
@@ -142,6 +147,31 @@ impl Temporary {
             }
         }
         Err(last.unwrap_or_else(|| io::ErrorKind::AlreadyExists.into()))
+    }
+}
+
+/// A folder for what is needed for a moment, removed with everything in it when it is dropped.
+pub struct TemporaryFolder {
+    folder: TempDir,
+    _live: Live,
+}
+
+impl TemporaryFolder {
+    /// A folder among the system's temporary files.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be created.
+    pub fn new() -> io::Result<Self> {
+        let change = Change::begin();
+        let folder = Builder::new().prefix(PREFIX).tempdir()?;
+        let _live = Live::new(folder.path(), &change);
+        Ok(Self { folder, _live })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
     }
 }
 
@@ -197,7 +227,10 @@ impl FolderLock {
                 Err(TryLockError::WouldBlock) => {
                     let owner = fs::read_to_string(&path).unwrap_or_default();
                     let owner = owner.lines().next().unwrap_or_default();
-                    let who = if owner.is_empty() { String::new() } else { format!(": {owner}") };
+                    let age =
+                        file.metadata().and_then(|entry| entry.modified()).ok().and_then(|time| time.elapsed().ok());
+                    let age = age.map_or_else(String::new, |age| format!(", for {} s", age.as_secs()));
+                    let who = if owner.is_empty() { String::new() } else { format!(": {owner}{age}") };
                     let message = format!("another run is writing it{who}");
                     return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
                 }

@@ -374,7 +374,7 @@ mod gpu {
             "rocm" => "the AMD driver or ROCm is missing or finds no card: `rocminfo` must list one",
             "metal" => "Metal finds no card: it needs macOS and a card that supports it",
             "vulkan" => "no Vulkan driver is installed or it finds no card: `vulkaninfo` must list one",
-            _ => "no graphics adapter is found: install a driver for Vulkan, Metal or DirectX 12",
+            _ => "no graphics adapter is found, or its driver failed: Vulkan, Metal or DirectX 12 is needed",
         }
     }
 }

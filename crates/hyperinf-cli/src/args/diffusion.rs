@@ -3,27 +3,44 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use hyperinf::data::{DiffusionOptions, Timesteps};
 use hyperinf::models::{NoiseSharing, TimestepsAs};
 
-/// The loss of a diffusion model.
+/// The loss of a diffusion model. Without defaults: another kind of model refuses every value that is given.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DiffusionArgs {
-    /// Timesteps of the loss: so many, evenly spaced, or a list as 25,225,425 (of one: `25,`).
-    #[arg(long, value_name = "COUNT|LIST", default_value = "10", value_parser = timesteps, help_heading = "Diffusion")]
-    pub timesteps: Timesteps,
-    /// Whether all rows get the same noise, or each its own.
-    #[arg(long, value_name = "NOISE", default_value = "shared", value_parser = noise(), help_heading = "Diffusion")]
-    pub noise: NoiseSharing,
-    /// The seed of the noise.
-    #[arg(long, value_name = "SEED", default_value_t = 0, help_heading = "Diffusion")]
-    pub noise_seed: u64,
+    /// Timesteps of the loss: so many, evenly spaced, or a list as 25,225,425 (of one: `25,`) [default: 10].
+    #[arg(long, value_name = "COUNT|LIST", value_parser = timesteps, help_heading = "Diffusion")]
+    pub timesteps: Option<Timesteps>,
+    /// Whether all rows get the same noise, or each its own [default: shared].
+    #[arg(long, value_name = "NOISE", value_parser = noise(), help_heading = "Diffusion")]
+    pub noise: Option<NoiseSharing>,
+    /// The seed of the noise [default: 0].
+    #[arg(long, value_name = "SEED", help_heading = "Diffusion")]
+    pub noise_seed: Option<u64>,
     /// Weigh timesteps by min-SNR with this γ (usually 5).
     #[arg(long, value_name = "GAMMA", help_heading = "Diffusion")]
     pub min_snr: Option<f64>,
 }
 
 impl DiffusionArgs {
-    pub(crate) fn options(&self) -> DiffusionOptions {
-        let Self { timesteps, noise, noise_seed, min_snr } = self.clone();
-        DiffusionOptions { timesteps, noise, seed: noise_seed, min_snr, ..DiffusionOptions::default() }
+    /// The options, with those that only some commands have; `None` if none is given.
+    pub(crate) fn options(
+        &self,
+        timesteps_as: Option<TimestepsAs>,
+        prompt_dropout: Option<f64>,
+    ) -> Option<DiffusionOptions> {
+        let Self { timesteps, noise, noise_seed, min_snr } = self;
+        let none = timesteps.is_none() && noise.is_none() && noise_seed.is_none() && min_snr.is_none();
+        if none && timesteps_as.is_none() && prompt_dropout.is_none() {
+            return None;
+        }
+        let usual = DiffusionOptions::default();
+        Some(DiffusionOptions {
+            timesteps: timesteps.clone().unwrap_or(usual.timesteps),
+            timesteps_as: timesteps_as.unwrap_or(usual.timesteps_as),
+            noise: noise.unwrap_or(usual.noise),
+            seed: noise_seed.unwrap_or(usual.seed),
+            min_snr: *min_snr,
+            prompt_dropout: prompt_dropout.unwrap_or(usual.prompt_dropout),
+        })
     }
 }
 

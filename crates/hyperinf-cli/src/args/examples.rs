@@ -42,9 +42,32 @@ Examples:
   hyperinf converge
   hyperinf converge --dims 128,256 --samples 300 --draws 1 --out curves";
 
+pub(super) const PLAN: &str = "\
+Examples:
+  hyperinf plan attribute --model MODEL --adapter adapter \\
+      --train train.jsonl --query questions.jsonl --out influence
+  hyperinf plan detect --model MODEL --adapter adapter --train train.jsonl \\
+      --validation validation.jsonl --out suspicious --method ekfac";
+
+pub(super) const SCHEMA: &str = "\
+Examples:
+  hyperinf schema
+  hyperinf schema detect";
+
+pub(super) const COMPLETIONS: &str = "\
+Examples:
+  hyperinf completions bash
+  hyperinf completions fish";
+
+pub(super) const MAN: &str = "\
+Examples:
+  hyperinf man
+  hyperinf man --out man1";
+
 pub(super) const CHECK: &str = "\
 Examples:
   hyperinf check --model MODEL --data train.jsonl
+  hyperinf check --model MODEL --adapter adapter --data train.jsonl
   hyperinf check --model MODEL --data chats.jsonl --rows 20 --skip-bad-rows";
 
 pub(super) const INSPECT: &str = "\
@@ -74,6 +97,38 @@ pub(super) const EVALUATE: &str = "\
 Examples:
   hyperinf evaluate --model MODEL --adapter adapter --data validation.jsonl
   hyperinf evaluate --model MODEL --data test.csv --output predictions.csv";
+
+pub(super) const INDEX: &str = "\
+Examples:
+  hyperinf index --model MODEL --adapter adapter --train train.jsonl --out index
+  hyperinf index --model MODEL --adapter adapter --train train.jsonl \\
+      --project 16 --dtype bf16 --out small
+  hyperinf index --model MODEL --adapter adapter --train more.jsonl \\
+      --append --out index";
+pub(super) const INDEX_USAGE: &str = "\
+hyperinf index [OPTIONS] --model <MODEL> --adapter <DIR>
+         --train <FILE> --out <DIR>";
+
+pub(super) const QUERY: &str = "\
+Examples:
+  hyperinf query --index index --query questions.jsonl --top-k 5
+  hyperinf query --index index --text river --label water --json
+  hyperinf query --index index --prompt Boat? --completion River. \\
+      --method identity";
+pub(super) const QUERY_USAGE: &str = "\
+hyperinf query [OPTIONS] --index <DIR>
+         <--query <FILE>|--text <TEXT>|--prompt <TEXT> --completion <TEXT>>";
+
+pub(super) const VERIFY: &str = "\
+Examples:
+  hyperinf verify index
+  hyperinf verify index --repair";
+
+pub(super) const CONVERT: &str = "\
+Examples:
+  hyperinf convert runs/quickstart train.safetensors
+  hyperinf convert index train.npy
+  hyperinf convert train.npz small.safetensors --dtype bf16";
 
 pub(super) const GENERATE: &str = "\
 Examples:
@@ -126,6 +181,18 @@ hyperinf sweep [OPTIONS] --train-gradients <FILE>
 pub(super) const ATTRIBUTE_USAGE: &str = "\
 hyperinf attribute [OPTIONS] --model <MODEL> --adapter <DIR>
          --train <FILE> --query <FILE> --out <DIR>";
+
+pub(super) const PLAN_ATTRIBUTE_USAGE: &str = "\
+hyperinf plan attribute [OPTIONS] --model <MODEL> --adapter <DIR>
+         --train <FILE> --query <FILE> --out <DIR>";
+
+pub(super) const PLAN_DETECT_USAGE: &str = "\
+hyperinf plan detect [OPTIONS] --model <MODEL> --adapter <DIR>
+         --train <FILE> --validation <FILE> --out <DIR>";
+
+pub(super) const PLAN_SELECT_USAGE: &str = "\
+hyperinf plan select [OPTIONS] --model <MODEL> --adapter <DIR>
+         --train <FILE> --validation <FILE> --out <DIR> --keep <AMOUNT>";
 
 pub(super) const DETECT_USAGE: &str = "\
 hyperinf detect [OPTIONS] --model <MODEL> --adapter <DIR>

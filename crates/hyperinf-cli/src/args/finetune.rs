@@ -80,9 +80,9 @@ pub(crate) struct FinetuneArgs {
     /// The loss of a diffusion model; training draws its own timesteps and noise.
     #[command(flatten)]
     pub diffusion: DiffusionArgs,
-    /// The share of captions that training leaves out.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1, help_heading = "Diffusion")]
-    pub prompt_dropout: f64,
+    /// The share of captions that training leaves out [default: 0.1].
+    #[arg(long, value_name = "SHARE", help_heading = "Diffusion")]
+    pub prompt_dropout: Option<f64>,
 
     /// How to read rows.
     #[command(flatten)]

@@ -8,7 +8,7 @@ use hyperinf::scoring::Amount;
 use hyperinf::store::SCORE_FORMATS;
 
 use super::diffusion::{DiffusionArgs, timesteps_as};
-use super::{ColumnArgs, EstimateArgs, LengthArgs, ModelArgs, QueryModeArg, ScoringArgs};
+use super::{BatchSizeArg, ColumnArgs, EstimateArgs, LengthArgs, ModelArgs, QueryModeArg, ScoringArgs};
 
 /// Arguments of all commands that score rows.
 #[derive(Debug, Args)]
@@ -25,15 +25,9 @@ pub(crate) struct InfluenceArgs {
     /// The folder for the results; created if missing.
     #[arg(long, value_name = "DIR", display_order = 5)]
     pub out: PathBuf,
-    /// Rows of a backward pass.
-    #[arg(
-        long,
-        value_name = "ROWS",
-        default_value_t = 16,
-        value_parser = clap::value_parser!(u32).range(1..),
-        help_heading = "Gradients"
-    )]
-    pub batch_size: u32,
+    /// Rows of a backward pass; auto measures which size is fastest and fits into memory.
+    #[arg(long, value_name = "ROWS|auto", default_value = "16", help_heading = "Gradients")]
+    pub batch_size: BatchSizeArg,
     /// The layers whose gradients are taken: those of the adapter, the connector of a vision-language model, the last
     /// layer of a language model, or the connector and the adapter.
     #[arg(long, value_name = "LAYERS", default_value = "adapters", value_parser = layers(), help_heading = "Gradients")]
@@ -41,6 +35,10 @@ pub(crate) struct InfluenceArgs {
     /// Only blocks whose names match: `*` stands for any characters, a comma for "or".
     #[arg(long, value_name = "PATTERN", help_heading = "Gradients")]
     pub blocks: Option<String>,
+    /// Take the training gradients from an index, which is built if it is missing: another query then costs the queries
+    /// alone.
+    #[arg(long, value_name = "DIR", help_heading = "Gradients")]
+    pub index: Option<PathBuf>,
     /// Keep the gradients in DIR: for the next method or command there, which need not run the model again, and for
     /// `hyperinf score`.
     #[arg(long, display_order = 8)]
@@ -54,9 +52,10 @@ pub(crate) struct InfluenceArgs {
     /// The loss of a diffusion model.
     #[command(flatten)]
     pub diffusion: DiffusionArgs,
-    /// Sum the gradients of the timesteps, or keep them side by side, so that products match timesteps (DataInf).
-    #[arg(long, value_name = "AS", default_value = "sum", value_parser = timesteps_as(), help_heading = "Diffusion")]
-    pub timesteps_as: TimestepsAs,
+    /// Sum the gradients of the timesteps, or keep them side by side, so that products match timesteps (DataInf)
+    /// [default: sum].
+    #[arg(long, value_name = "AS", value_parser = timesteps_as(), help_heading = "Diffusion")]
+    pub timesteps_as: Option<TimestepsAs>,
     /// How to read rows.
     #[command(flatten)]
     pub columns: ColumnArgs,
@@ -99,6 +98,14 @@ pub(crate) struct AttributeArgs {
     pub format: String,
 }
 
+impl AttributeArgs {
+    /// Whether queries are scored one by one.
+    pub(crate) fn mode(&self) -> QueryModeArg {
+        let usual = if self.uncertainty.is_some() { QueryModeArg::Mean } else { QueryModeArg::Each };
+        self.query_mode.unwrap_or(usual)
+    }
+}
+
 /// Arguments of `hyperinf detect`.
 #[derive(Debug, Args)]
 pub(crate) struct DetectArgs {
@@ -128,7 +135,7 @@ pub(crate) struct SelectArgs {
 }
 
 /// The choices of layers by their names.
-fn layers() -> impl TypedValueParser<Value = RecordedParts> {
+pub(super) fn layers() -> impl TypedValueParser<Value = RecordedParts> {
     let named = |name: &str| RecordedParts::NAMES.into_iter().find(|(known, _)| *known == name);
     PossibleValuesParser::new(RecordedParts::NAMES.map(|(name, _)| name))
         .map(move |name| named(&name).map(|(_, parts)| parts).unwrap_or_default())

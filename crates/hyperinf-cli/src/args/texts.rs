@@ -82,7 +82,7 @@ pub(crate) struct LengthArgs {
     pub truncate: bool,
 }
 
-fn known(name: &str) -> Result<String, Infallible> {
+pub(super) fn known(name: &str) -> Result<String, Infallible> {
     Ok(model(name))
 }
 

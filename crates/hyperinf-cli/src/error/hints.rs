@@ -7,7 +7,7 @@ use hyperinf::eval::TruthError;
 use hyperinf::models::LoadError;
 use hyperinf::scoring::{ScoreError, SpecError};
 use hyperinf::solvers::{SolveError, solvers};
-use hyperinf::store::{FileError, StoreError, WriteError};
+use hyperinf::store::{ConvertError, FileError, IndexError, MANIFEST, StoreError, WriteError};
 use hyperinf_report::ReportError;
 
 use crate::models;
@@ -23,7 +23,6 @@ impl CliError {
         match self {
             Self::Usage(error) => usage_hint(error),
             Self::Input(error) => match &**error {
-                Input::File { .. } => None,
                 Input::Report(ReportError::NoRows { .. }) => Some("name them: --train FILE or --query FILE".into()),
                 Input::Report(ReportError::NoSummary { nested: Some(folder), .. }) => {
                     Some(format!("several methods have a folder each: hyperinf report {folder}"))
@@ -32,6 +31,10 @@ impl CliError {
                     Some("a sweep is a part of a report: --sweep DIR".into())
                 }
                 Input::Report(_) => None,
+                Input::File { .. } | Input::Checks { .. } => None,
+                Input::Faults { .. } => {
+                    Some("hyperinf verify DIR --repair computes them again from the model and the rows".into())
+                }
                 Input::Library(error) => library_hint(error),
             },
             Self::Numbers(error) => match &**error {
@@ -62,14 +65,27 @@ fn usage_hint(error: &Usage) -> Option<String> {
         Usage::Device(DeviceError::WrongResults { .. }) => {
             "take another --device, or a newer driver; --no-device-check uses this one all the same".into()
         }
+        Usage::UnknownKey { nearest: Some(name), .. } | Usage::UnknownCommand { nearest: Some(name), .. } => {
+            format!("did you mean `{name}`?")
+        }
+        Usage::UnknownKey { command, .. } => format!("`hyperinf schema {command}` has all keys"),
+        Usage::UnknownCommand { .. } => "`hyperinf --help` lists the commands".into(),
+        Usage::NoCommand => "command = \"attribute\", say".into(),
         Usage::Library(error) => return library_hint(error),
-        Usage::Value { .. } | Usage::Combination { .. } | Usage::Device(_) | Usage::Stdout(_) => return None,
+        Usage::Value { .. }
+        | Usage::Combination { .. }
+        | Usage::Device(_)
+        | Usage::Stdout(_)
+        | Usage::Set { .. }
+        | Usage::Key { .. }
+        | Usage::OtherCommand { .. } => return None,
     })
 }
 
 fn library_hint(error: &Library) -> Option<String> {
     Some(match error {
         Library::Store(error) => return store_hint(error).map(Into::into),
+        Library::Index(error) => return index_hint(error).map(Into::into),
         Library::Run(error) => return run_hint(error),
         Library::Score(ScoreError::Solve { source: SolveError::Unsupported { .. }, .. }) => {
             "leave --solver out for the method's own, or take exact, auto or cg, which invert every curvature".into()
@@ -96,7 +112,9 @@ fn library_hint(error: &Library) -> Option<String> {
         Library::Truth(TruthError::Diverged { .. }) => {
             "give a larger --damping, which keeps the model nearer to the trained one".into()
         }
-        Library::Truth(_)
+        Library::Convert(ConvertError::Read { source, .. }) => return file_hint(source).map(Into::into),
+        Library::Convert(_)
+        | Library::Truth(_)
         | Library::Model(_)
         | Library::Gradients(_)
         | Library::Losses(_)
@@ -115,15 +133,7 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
         StoreError::Output { .. } => "choose a folder that exists and can be written",
         StoreError::OutputIsInput { .. } => "choose another name",
         StoreError::OtherSummary { .. } => "choose another folder",
-        StoreError::File { source, .. } => match source {
-            FileError::Type { .. } => "leave out tensors that are not gradients, convert those that are",
-            FileError::Rank { .. } => "write one tensor per layer, its first dimension the samples",
-            FileError::SampleCount { .. } => "row i of every block must be sample i",
-            FileError::Changed => "run again once nothing writes to the file",
-            FileError::Truncated { .. } | FileError::Read { .. } => "write or copy the file again",
-            FileError::NoSamples { .. } | FileError::NoBlocks => "check the program that wrote the file",
-            _ => return None,
-        },
+        StoreError::File { source, .. } => return file_hint(source),
         StoreError::Blocks { .. } | StoreError::Sides { .. } => {
             "write both files from the same layers of the same model"
         }
@@ -139,6 +149,43 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
     })
 }
 
+/// The hint for a file of gradients.
+fn file_hint(error: &FileError) -> Option<&'static str> {
+    Some(match error {
+        FileError::Type { .. } => "leave out tensors that are not gradients, convert those that are",
+        FileError::Rank { .. } => "write one tensor per layer, its first dimension the samples",
+        FileError::SampleCount { .. } => "row i of every block must be sample i",
+        FileError::Changed => "run again once nothing writes to the file",
+        FileError::Index(error) => return index_hint(error),
+        FileError::Damaged { .. } => "hyperinf verify DIR --repair computes damaged leaves again",
+        FileError::Truncated { .. } | FileError::Read { .. } => "write or copy the file again",
+        FileError::NoSamples { .. } | FileError::NoBlocks => "check the program that wrote the file",
+        _ => return None,
+    })
+}
+
+/// The hint for an index.
+fn index_hint(error: &IndexError) -> Option<&'static str> {
+    Some(match error {
+        IndexError::Write(error) => return store_hint(error),
+        IndexError::Newer { .. } => "take the version that wrote it, or a newer one",
+        IndexError::Differs { .. } => {
+            "give what it was built with (its manifest.json says it), add rows of another file with --append, or build \
+             another index"
+        }
+        IndexError::Rows { .. } => "restore the rows, add other rows with --append, or build another index",
+        IndexError::Incomplete { .. } => "the same `hyperinf index` finishes it",
+        IndexError::NoIndex { .. } => "build one: hyperinf index --model … --train … --out DIR",
+        IndexError::Damaged { path, .. } if path.ends_with(MANIFEST) => {
+            "the same `hyperinf index` writes it again, and keeps the leaves that are intact"
+        }
+        IndexError::Damaged { .. } | IndexError::Gradients { .. } | IndexError::Read { .. } => {
+            "hyperinf verify DIR --repair computes damaged leaves again"
+        }
+        _ => return None,
+    })
+}
+
 /// The hint for a run over rows.
 fn run_hint(error: &RunError) -> Option<String> {
     Some(match error {
@@ -147,6 +194,7 @@ fn run_hint(error: &RunError) -> Option<String> {
         RunError::NoAdapter { .. } => {
             "give --adapter, or train one first: hyperinf finetune --model … --train … --out ADAPTER".into()
         }
+        RunError::NotFromIndex { .. } => "use hyperinf attribute, which runs the model on the training rows".into(),
         RunError::NoBlock { .. } => "`*` stands for any characters: --blocks '*lora_B*'".into(),
         RunError::Stopped { kept: None, .. } => "the same command starts again".into(),
         RunError::Stopped { stage: Stage::Finetuning, kept: Some(path), .. } => {
@@ -189,6 +237,7 @@ fn data_hint(error: &DataError) -> Option<String> {
         DataError::NoColumn { role, .. } => {
             format!("--{role}-column names it; names are compared exactly, capitals included")
         }
+        DataError::UnusedColumn { role, .. } => format!("leave --{role}-column out"),
         DataError::UnnamedLabel { classes, .. } => {
             format!("write labels as class numbers, 0 to {}", classes.saturating_sub(1))
         }

@@ -9,7 +9,7 @@ use hyperinf::linalg::ReadError;
 use hyperinf::models::{GenerateError, ModelError};
 use hyperinf::scoring::ScoreError;
 use hyperinf::solvers::SolveError;
-use hyperinf::store::StoreError;
+use hyperinf::store::{ConvertError, IndexError, StoreError};
 
 use super::{CliError, Input, Numbers, Usage};
 
@@ -25,6 +25,12 @@ pub(crate) enum Library {
     /// A run over rows, or a fine-tuning, ended without a result.
     #[error(transparent)]
     Run(RunError),
+    /// An index cannot be used or written.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// Gradients cannot be read to be converted.
+    #[error(transparent)]
+    Convert(ConvertError),
     /// The model cannot be trained or run.
     #[error("{}", .0.what())]
     Model(#[from] ModelError),
@@ -73,8 +79,18 @@ impl Library {
             },
             Self::Score(ScoreError::NoCaptures)
             | Self::Score(ScoreError::Solve { source: SolveError::Unsupported { .. }, .. }) => Class::Usage,
+            Self::Convert(ConvertError::Ending { .. }) => Class::Usage,
+            Self::Convert(_) => Class::Input,
+            Self::Index(error) => match error {
+                IndexError::Write(StoreError::Output { .. }) => Class::Usage,
+                _ => Class::Input,
+            },
             Self::Run(error) => match error {
-                RunError::Dataset { source, .. } if matches!(**source, DataError::Ending) => Class::Usage,
+                RunError::Dataset { source, .. }
+                    if matches!(**source, DataError::Ending | DataError::UnusedColumn { .. }) =>
+                {
+                    Class::Usage
+                }
                 RunError::NoAdapter { .. }
                 | RunError::NoBlock { .. }
                 | RunError::Amount { .. }
@@ -86,6 +102,7 @@ impl Library {
                 | RunError::NoTiles { .. }
                 | RunError::NoImages { .. }
                 | RunError::Generate(GenerateError::Prompt { .. })
+                | RunError::NotFromIndex { .. }
                 | RunError::NoTokenizer { .. } => Class::Usage,
                 RunError::Stopped { .. } => Class::Stopped,
                 RunError::Dataset { .. }
@@ -142,6 +159,15 @@ impl From<StoreError> for Library {
     }
 }
 
+impl From<ConvertError> for Library {
+    fn from(error: ConvertError) -> Self {
+        match error {
+            ConvertError::Write(error) => error.into(),
+            other => Self::Convert(other),
+        }
+    }
+}
+
 impl From<TruthError> for Library {
     fn from(error: TruthError) -> Self {
         match error {
@@ -162,12 +188,24 @@ macro_rules! from_library {
     };
 }
 
-from_library!(StoreError, ScoreError, ModelError, GradientError, ReadError, SolveError, EvalError, TruthError);
+from_library!(
+    StoreError,
+    ConvertError,
+    IndexError,
+    ScoreError,
+    ModelError,
+    GradientError,
+    ReadError,
+    SolveError,
+    EvalError,
+    TruthError
+);
 
 impl From<RunError> for CliError {
     fn from(error: RunError) -> Self {
         match error {
             RunError::Store(error) => error.into(),
+            RunError::Index(error) => error.into(),
             RunError::Score(error) => error.into(),
             RunError::Model(error) | RunError::Generate(GenerateError::Model(error)) => error.into(),
             RunError::Gradients(error) => error.into(),

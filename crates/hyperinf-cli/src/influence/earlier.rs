@@ -7,6 +7,7 @@ use hyperinf::store::{Staged, publish};
 use serde_json::{Map, Value, json};
 
 use super::{Each, Job};
+use crate::config;
 use crate::error::CliError;
 use crate::progress::warn;
 
@@ -23,6 +24,8 @@ fn read_summary(folder: &Path, name: &str) -> Value {
 pub(crate) struct Earlier {
     folder: PathBuf,
     names: Vec<String>,
+    /// The configuration of this run.
+    config: PathBuf,
 }
 
 impl Each<'_> {
@@ -48,7 +51,8 @@ impl Each<'_> {
                 && canonicalize(path).is_ok_and(|real| !inputs.contains(&real))
         };
         let names = outputs.into_iter().flatten().filter_map(Value::as_str).filter(stale).map(str::to_owned).collect();
-        Earlier { folder, names }
+        let config = folder.join(self.config_name());
+        Earlier { folder, names, config }
     }
 
     /// The name of the summary: `summary.json`, unless that is another command's in this folder.
@@ -58,10 +62,15 @@ impl Each<'_> {
         if others { format!("{command}-{usual}") } else { usual.to_owned() }
     }
 
+    /// The name of the configuration next to the summary.
+    pub(crate) fn config_name(&self) -> String {
+        self.summary_name().replace("summary.json", "run.toml")
+    }
+
     /// The summary's entry of this run's outputs.
     pub(crate) fn outputs(&self) -> Map<String, Value> {
-        let summary = self.summary_name();
-        let outputs: Vec<&str> = self.job.outputs.iter().copied().chain([&*summary]).collect();
+        let (summary, config) = (self.summary_name(), self.config_name());
+        let outputs: Vec<&str> = self.job.outputs.iter().copied().chain([&*config, &*summary]).collect();
         Map::from_iter([(OUTPUTS.to_owned(), json!(outputs))])
     }
 }
@@ -78,6 +87,9 @@ impl Earlier {
     /// Places the results together, in place of those of the earlier run, and removes its stale outputs.
     pub(crate) fn replace(self, results: Vec<Staged<'_>>) -> Result<(), CliError> {
         let stale: Vec<PathBuf> = self.names.iter().map(|name| self.folder.join(name)).collect();
+        let mut results: Vec<Staged<'_>> = results;
+        // The summary stays the last.
+        results.insert(results.len().saturating_sub(1), config::stage(&self.config)?);
         publish(results, &stale)?;
         if !self.names.is_empty() {
             let (names, folder) = (listed(&self.names), self.folder.display());

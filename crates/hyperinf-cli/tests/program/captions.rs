@@ -94,11 +94,25 @@ fn options_of_one_kind_of_model_are_refused_for_others() {
         }
     };
     let others = ["bert", "llama", "llava"];
-    for option in [["--timesteps", "5"], ["--noise", "own"], ["--noise-seed", "1"], ["--min-snr", "5"]] {
+    // The defaults' values as well.
+    let loss = [
+        ["--timesteps", "5"],
+        ["--timesteps", "10"],
+        ["--noise", "own"],
+        ["--noise", "shared"],
+        ["--noise-seed", "1"],
+        ["--noise-seed", "0"],
+        ["--min-snr", "5"],
+    ];
+    for option in loss {
         check("evaluate", &others, &option, "is not a diffusion model");
     }
-    check("finetune", &others, &["--prompt-dropout", "0.2"], "is not a diffusion model");
-    check("attribute", &others, &["--layers", "last-layer", "--timesteps-as", "stacked"], "is not a diffusion model");
+    for share in ["0.2", "0.1"] {
+        check("finetune", &others, &["--prompt-dropout", share], "is not a diffusion model");
+    }
+    for form in ["stacked", "sum"] {
+        check("attribute", &others, &["--layers", "last-layer", "--timesteps-as", form], "is not a diffusion model");
+    }
     for command in ["evaluate", "check", "finetune", "attribute"] {
         check(command, &["bert", "llama", "captions"], &["--tiles", "1"], "makes no tiles");
         check(
@@ -111,6 +125,26 @@ fn options_of_one_kind_of_model_are_refused_for_others() {
             check(command, &["bert", "llama"], &option, "takes no images");
         }
     }
+    for (kinds, parts) in [
+        (&["bert"][..], &["prompt", "completion", "messages"][..]),
+        (&["llama"], &["pair", "label"]),
+        (&["llava"], &["text", "pair", "label"]),
+        (&["captions"], &["pair", "label", "prompt", "completion", "messages"]),
+    ] {
+        for part in parts {
+            let option = format!("--{part}-column");
+            // Whether the file has the column or not.
+            for column in ["text", "label", "other"] {
+                check("check", kinds, &[&option, column], &option);
+            }
+        }
+    }
+    // A conversation has no separate prompt.
+    check("check", &["llama"], &["--messages-column", "prompt", "--prompt-column", "prompt"], "--prompt-column");
+    for command in ["evaluate", "finetune"] {
+        check(command, &["llama"], &["--label-column", "label"], "--label-column");
+    }
+    check("attribute", &["llama"], &["--layers", "last-layer", "--label-column", "label"], "--label-column");
     check("attribute", &["bert", "llama", "captions"], &["--layers", "connector"], "connector");
     check("attribute", &["bert", "captions"], &["--layers", "last-layer"], "last-layer");
     check("evaluate", &["bert"], &["--timesteps", "a,b"], "timesteps");

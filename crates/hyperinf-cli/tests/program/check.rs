@@ -4,7 +4,7 @@ use hyperinf_tests::fixtures;
 use serde_json::json;
 
 use crate::support::{Folder, hyperinf};
-use crate::texts::model;
+use crate::texts::{bert, completions, llama, model, three_classes};
 
 fn succeed(folder: &Folder, args: &[&str]) -> String {
     let run = hyperinf(folder.path(), args);
@@ -84,4 +84,61 @@ fn rows_of_classifiers_have_their_label() {
     folder.write_rows("rows.jsonl", &[json!({ "text": "old fox", "label": 1 })]);
     let text = succeed(&folder, &["check", "--model", &model("bert"), "--data", "rows.jsonl"]);
     assert!(text.contains("label 1") && text.contains("fox") && !text.contains('⟦'), "{text}");
+}
+
+/// The line of the table that begins with a name.
+fn line<'a>(text: &'a str, name: &str) -> &'a str {
+    text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"))
+}
+
+#[test]
+fn gradients_of_every_kind_of_model_are_checked() {
+    let folder = Folder::new();
+    folder.write_rows("bert.jsonl", &three_classes(12));
+    folder.write_rows("llama.jsonl", &completions(12));
+    for (name, model) in [("bert", bert()), ("llama", llama())] {
+        let rows = format!("{name}.jsonl");
+        let text = folder.succeed("check", &model, &["--data", &rows, "--truncate", "--rows", "1"]).stdout;
+        for check in ["rows", "length", "adapter", "finite ", "batch size", "padding", "finite differences"] {
+            assert!(line(&text, check).contains("pass"), "{name}: {check}: {text}");
+        }
+        // One that is not compared is no pass.
+        assert!(line(&text, "finite differences").contains("of 4 rows"), "{text}");
+        assert!(text.lines().last().is_some_and(|line| line.starts_with("12 rows, ")), "{text}");
+    }
+    // An adapter of another model.
+    let [_, bert, ..] = <[String; 4]>::try_from(bert()).expect("four arguments");
+    let [.., llama] = <[String; 4]>::try_from(llama()).expect("four arguments");
+    let run = folder.run("check", &["--model", &bert, "--adapter", &llama, "--data", "bert.jsonl", "--truncate"]);
+    assert!(run.code == Some(3) && run.stderr.contains("failed: adapter"), "{run:?}");
+    assert!(line(&run.stdout, "adapter").contains("FAIL"), "{run:?}");
+}
+
+#[test]
+fn rows_are_checked() {
+    let folder = Folder::new();
+    let row = |text: &str, label: &str| json!({ "text": text, "label": label });
+    let rows = [row("a fox", "a"), row("a river", "b"), row("a fox", "a"), row("a river", "a"), row("two foxes", "b")];
+    let check = |rows: &[serde_json::Value]| {
+        folder.write_rows("rows.jsonl", rows);
+        hyperinf(folder.path(), &["check", "--model", &model("bert"), "--data", "rows.jsonl"])
+    };
+    let run = check(&rows);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    for (name, needles) in [
+        ("rows", &["pass", "all 5"][..]),
+        ("labels", &["pass", "a 3, b 2"]),
+        ("duplicates", &["warn", "row 2"]),
+        ("contradictions", &["warn", "row 3"]),
+    ] {
+        for needle in needles {
+            assert!(line(&run.stdout, name).contains(needle), "{name}: {needle}: {}", run.stdout);
+        }
+    }
+    let clean = check(&[row("a fox", "a"), row("a river", "b"), row("two foxes", "a"), row("old river", "b")]);
+    assert!(clean.code == Some(0) && !clean.stdout.contains("warn"), "{clean:?}");
+    let one = check(&[row("a fox", "a"), row("a river", "a")]);
+    assert!(one.code == Some(0) && line(&one.stdout, "labels").contains("warn"), "{one:?}");
+    let alone = check(&[row("a fox", "a"), row("a river", "a"), row("an owl", "b")]);
+    assert!(alone.code == Some(0) && line(&alone.stdout, "labels").contains("warn"), "{alone:?}");
 }

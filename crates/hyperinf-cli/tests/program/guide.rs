@@ -90,6 +90,15 @@ fn the_guide_selects_data() {
 }
 
 #[test]
+fn the_guide_asks_an_index() {
+    let folder = Folder::new();
+    for (file, count) in [("train.jsonl", 12), ("questions.jsonl", 3)] {
+        folder.write_rows(file, &completions(count));
+    }
+    follow("Ask often", &folder);
+}
+
+#[test]
 fn the_guide_scores_gradients() {
     let folder = Folder::new();
     if let Ok(python) = env::var("HYPERINF_GUIDE_PYTHON") {

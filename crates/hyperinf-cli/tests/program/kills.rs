@@ -85,6 +85,11 @@ fn a_killed_attribute_ends_as_an_undisturbed_one() {
 }
 
 #[test]
+fn a_killed_index_ends_as_an_undisturbed_one() {
+    check_rows("index", &["--leaf-batches", "4"]);
+}
+
+#[test]
 fn a_killed_detect_ends_as_an_undisturbed_one() {
     check_rows("detect", &["--validation", "query.jsonl", "--remove", "5"]);
 }

@@ -91,9 +91,12 @@ impl Folder {
         self.text(name).lines().map(line).collect()
     }
 
-    /// The names of all files in a folder here, sorted; those that begin with a dot too.
+    /// The names of all files in a folder here, sorted; those that begin with a dot too. Configurations, which all results
+    /// have and which name their folder, are left out.
     pub fn files_in(&self, name: &str) -> Vec<String> {
-        names(&self.file(name))
+        let mut names = names(&self.file(name));
+        names.retain(|name| !name.ends_with("run.toml"));
+        names
     }
 }
 

@@ -178,7 +178,7 @@ impl<'a> Unit<'a> {
             overwrite: true,
             read: self.read(),
             lora: LoraConfig { rank: self.rank, alpha: self.rank as f64, ..LoraConfig::default() },
-            diffusion: self.loss(true, false),
+            diffusion: Some(self.loss(true, false)),
             recipe: Recipe {
                 learning_rate: Some(learning_rate),
                 epochs: Some(epochs),
@@ -199,7 +199,7 @@ impl<'a> Unit<'a> {
             adapter: adapter.map(Path::to_owned),
             rows: rows.to_owned(),
             read: self.read(),
-            diffusion: self.loss(true, false),
+            diffusion: Some(self.loss(true, false)),
             ..Evaluate::default()
         };
         Ok(run.run(self.device, &mut |_| ())?.rows.losses())
@@ -305,7 +305,7 @@ impl<'a> Unit<'a> {
             read: self.read(),
             options: Options { query: QueryMode::Each, ..options },
             estimate,
-            diffusion: self.loss(shared_noise, stacked),
+            diffusion: Some(self.loss(shared_noise, stacked)),
             out: self.folder.join("gradients"),
             ..Run::default()
         };

@@ -2,6 +2,8 @@ use std::io;
 
 use safetensors::{Dtype, SafeTensorError};
 
+use crate::index::IndexError;
+
 /// Why a file cannot be used as gradients.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -9,8 +11,8 @@ pub enum FileError {
     /// The file cannot be opened, or its beginning cannot be read.
     #[error("it cannot be read")]
     Open(#[source] io::Error),
-    /// A folder, a pipe or a device.
-    #[error("it is not a regular file")]
+    /// A folder without a list of shards, a pipe or a device.
+    #[error("it is not a regular file, nor a folder with an `index.json`")]
     NotRegular,
     /// No bytes at all.
     #[error("the file is empty")]
@@ -105,6 +107,90 @@ pub enum FileError {
         other: String,
         /// That block's samples.
         expected: usize,
+    },
+    /// A folder without a readable list of its shards.
+    #[error("it is a folder, and its `index.json`, which lists the shards, cannot be read")]
+    NoList(#[source] io::Error),
+    /// A list of shards that is none.
+    #[error("its `index.json` has no `weight_map` of blocks and files")]
+    List(#[source] serde_json::Error),
+    /// A shard that is not a file of the folder.
+    #[error("its `index.json` names the shard `{name}`, expected a file in the folder")]
+    ShardName {
+        /// The name.
+        name: String,
+    },
+    /// A shard cannot be used.
+    #[error("its shard `{name}` cannot be used")]
+    Shard {
+        /// The shard.
+        name: String,
+        /// Why.
+        source: Box<FileError>,
+    },
+    /// A shard lacks a block that the list says it has.
+    #[error("block `{block}` is not in `{name}`, which should have it")]
+    NotInShard {
+        /// The block.
+        block: String,
+        /// The shard.
+        name: String,
+    },
+    /// A block that the list does not have.
+    #[error("block `{block}` in `{name}` is not in `index.json`")]
+    Unlisted {
+        /// The block.
+        block: String,
+        /// The shard.
+        name: String,
+    },
+    /// A block has another type or other sides than in the shards before.
+    #[error("block `{block}` has another type or other sides in `{name}` than in the shards before it")]
+    ShardsDiffer {
+        /// The block.
+        block: String,
+        /// The shard.
+        name: String,
+    },
+    /// An array of NumPy that cannot be read.
+    #[error("the array `{block}` cannot be read: {reason}")]
+    Array {
+        /// Its name.
+        block: String,
+        /// Why.
+        reason: String,
+    },
+    /// A type of numbers of NumPy that gradients do not have.
+    #[error("its numbers are of the type `{found}`, expected little-endian float16, bfloat16, float32 or float64")]
+    NumpyType {
+        /// The type.
+        found: String,
+    },
+    /// An archive or a folder of another program that cannot be read.
+    #[error("it cannot be read: {reason}")]
+    Archive {
+        /// Why.
+        reason: String,
+    },
+    /// A compressed array.
+    #[error("`{name}` in it is compressed: write it with numpy.savez, not savez_compressed")]
+    Compressed {
+        /// The array.
+        name: String,
+    },
+    /// A folder of bergson that is described in another way.
+    #[error("its info.json does not describe gradients of rows")]
+    Bergson(#[source] serde_json::Error),
+    /// The folder is an index that cannot be used.
+    #[error(transparent)]
+    Index(Box<IndexError>),
+    /// Numbers whose hash is not that of the journal.
+    #[error("block `{block}` in `{file}` is damaged: its hash is not that of the journal")]
+    Damaged {
+        /// The block.
+        block: String,
+        /// The shard.
+        file: String,
     },
     /// The file is not what it was when it was opened: written, replaced or moved.
     #[error("it was changed while it was read")]

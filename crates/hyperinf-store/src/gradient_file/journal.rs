@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
@@ -21,6 +22,33 @@ pub struct RunKey(pub BTreeMap<String, String>);
 impl<T: Into<String>, const N: usize> From<[(&str, T); N]> for RunKey {
     fn from(fields: [(&str, T); N]) -> Self {
         Self(fields.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect())
+    }
+}
+
+impl RunKey {
+    /// That of the gradients in a folder under this name, which may be half-written; `None` if there are none.
+    pub fn of(folder: &Path, name: &str) -> Option<Self> {
+        let begin = ["done", "journal"].into_iter().find_map(|ending| {
+            let path = folder.join(format!(".{name}.{ending}"));
+            // Reading a named pipe would wait for its other end.
+            let log = path.is_file().then(|| File::open(path).ok()).flatten()?;
+            let mut first = Vec::new();
+            BufReader::new(log).read_until(b'\n', &mut first).ok()?;
+            serde_json::from_slice::<Begin>(&first).ok()
+        });
+        begin.map(|begin| begin.key)
+    }
+
+    /// What differs between the key of an earlier run and that of the current one.
+    pub fn differences(&self, now: &Self) -> Vec<KeyDifference> {
+        let mut names: Vec<&String> = self.0.keys().chain(now.0.keys()).collect();
+        names.sort();
+        names.dedup();
+        let changed = names.into_iter().filter(|name| self.0.get(*name) != now.0.get(*name)).map(|name| {
+            let value = |key: &Self| key.0.get(name).cloned().unwrap_or_else(|| "absent".to_owned());
+            KeyDifference { what: name.clone(), before: value(self), now: value(now) }
+        });
+        changed.collect()
     }
 }
 
@@ -98,7 +126,6 @@ impl Begin {
 
     /// What differs from an earlier run's beginning.
     fn differences(&self, earlier: &Self) -> Vec<KeyDifference> {
-        let absent = || "absent".to_owned();
         let blocks = |begin: &Self| format!("{} blocks", begin.blocks.len());
         let fields = [
             ("format of the journal", earlier.format.to_string(), self.format.to_string()),
@@ -110,13 +137,7 @@ impl Begin {
             .map(|(what, before, now)| KeyDifference { what: what.to_owned(), before, now })
             .filter(|field| field.before != field.now)
             .collect();
-        let mut names: Vec<&String> = self.key.0.keys().chain(earlier.key.0.keys()).collect();
-        names.sort();
-        names.dedup();
-        all.extend(names.into_iter().filter(|name| self.key.0.get(*name) != earlier.key.0.get(*name)).map(|name| {
-            let value = |key: &RunKey| key.0.get(name).cloned().unwrap_or_else(absent);
-            KeyDifference { what: name.clone(), before: value(&earlier.key), now: value(&self.key) }
-        }));
+        all.extend(earlier.key.differences(&self.key));
         if all.is_empty() {
             let [before, now] = ["other names or sides", "these"].map(str::to_owned);
             all.push(KeyDifference { what: "the blocks".into(), before, now });

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use hyperinf_gradients::Block;
 use serde_json::json;
 
+use super::StoredType;
 use super::journal::{self, BatchHash, Begin, Done, Found, Resumption, RunKey};
 use crate::own_file::{folder_of, open_own, sync_folder};
 
@@ -25,6 +26,7 @@ pub struct GradientWriter {
     journal: PathBuf,
     file: File,
     log: File,
+    stored: StoredType,
     blocks: Vec<Block>,
     /// The first byte of each block's numbers.
     starts: Vec<u64>,
@@ -42,6 +44,26 @@ impl GradientWriter {
     ///
     /// If the files cannot be created or read, are links, or another process is writing them.
     pub fn open(folder: &Path, name: &str, key: &RunKey, samples: usize, blocks: &[Block]) -> io::Result<Self> {
+        Self::open_as(StoredType::F32, folder, name, key, samples, blocks)
+    }
+
+    /// [`GradientWriter::open`] for numbers of a type, which is part of the key.
+    ///
+    /// # Errors
+    ///
+    /// As [`GradientWriter::open`].
+    pub fn open_as(
+        stored: StoredType,
+        folder: &Path,
+        name: &str,
+        key: &RunKey,
+        samples: usize,
+        blocks: &[Block],
+    ) -> io::Result<Self> {
+        let mut key = key.clone();
+        if stored != StoredType::F32 {
+            key.0.insert("type of the numbers".to_owned(), stored.name().to_owned());
+        }
         let hidden = |ending| folder.join(format!(".{name}.{ending}"));
         let (placed, record) = (folder.join(name), hidden("done"));
         let at = |path, journal, file, log, placed| Self {
@@ -49,6 +71,7 @@ impl GradientWriter {
             journal,
             file,
             log,
+            stored,
             blocks: blocks.to_vec(),
             starts: Vec::new(),
             losses: vec![None; samples],
@@ -57,7 +80,7 @@ impl GradientWriter {
             placed,
         };
         let sides = blocks.iter().map(|b| (b.name.clone(), b.rows, b.cols)).collect();
-        let begin = Begin::new(key, samples, sides);
+        let begin = Begin::new(&key, samples, sides);
         let mut of_placed = Resumption::default();
         if record.is_file()
             && placed.is_file()
@@ -85,7 +108,7 @@ impl GradientWriter {
 
     /// Whether a placed file is that of this run, whole and intact.
     fn adopt(&mut self, begin: &Begin) -> io::Result<bool> {
-        let (header, starts, length) = header(&self.blocks, self.losses.len());
+        let (header, starts, length) = header(&self.blocks, self.losses.len(), self.stored);
         self.starts = starts;
         let batches = match journal::read(&mut self.log, begin)? {
             Found::Batches(batches, _) => batches,
@@ -105,7 +128,7 @@ impl GradientWriter {
 
     /// Takes what is intact of an earlier run, and prepares both files for the rest.
     fn resume(&mut self, begin: &Begin) -> io::Result<()> {
-        let (header, starts, length) = header(&self.blocks, self.losses.len());
+        let (header, starts, length) = header(&self.blocks, self.losses.len(), self.stored);
         self.starts = starts;
         match journal::read(&mut self.log, begin)? {
             Found::Batches(batches, damaged) => {
@@ -169,7 +192,7 @@ impl GradientWriter {
         }
         let mut hash = BatchHash::new(samples, losses);
         for (block, start) in self.blocks.iter().zip(&self.starts) {
-            let mut bytes = vec![0; block.parameters() * size_of::<f32>()];
+            let mut bytes = vec![0; block.parameters() * self.stored.bytes()];
             for &sample in samples {
                 if !journal::fill(&mut self.file, start + (sample * bytes.len()) as u64, &mut bytes) {
                     return None;
@@ -216,7 +239,7 @@ impl GradientWriter {
     ///
     /// # Errors
     ///
-    /// If the file cannot be written.
+    /// If the file cannot be written, or a number is too large for its type.
     ///
     /// # Panics
     ///
@@ -234,8 +257,12 @@ impl GradientWriter {
         for ((block, start), values) in self.blocks.iter().zip(&self.starts).zip(blocks) {
             let parameters = block.parameters();
             for (sample, values) in samples.iter().zip(values.chunks(parameters)) {
-                self.file.seek(SeekFrom::Start(start + (sample * parameters * size_of::<f32>()) as u64))?;
-                let bytes = little_endian(values);
+                let bytes = self.stored.encode(values).map_err(|value| {
+                    let (name, stored) = (&block.name, self.stored.name());
+                    let message = format!("the gradient {value:e} in block `{name}` does not fit {stored}");
+                    io::Error::new(io::ErrorKind::InvalidData, message)
+                })?;
+                self.file.seek(SeekFrom::Start(start + (sample * bytes.len()) as u64))?;
                 hash.add(&bytes);
                 self.file.write_all(&bytes)?;
             }
@@ -261,11 +288,7 @@ impl GradientWriter {
     ///
     /// If a sample is missing, whose gradients would read as zeros, or the file cannot be moved. The hidden files stay.
     pub fn place(self, path: &Path) -> io::Result<()> {
-        let missing = self.losses.iter().filter(|loss| loss.is_none()).count();
-        if missing > 0 {
-            let message = format!("the gradients of {missing} of {} samples are missing", self.losses.len());
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-        }
+        self.check_whole()?;
         if self.is_placed(path) {
             return Ok(());
         }
@@ -285,6 +308,22 @@ impl GradientWriter {
         Ok(())
     }
 
+    fn check_whole(&self) -> io::Result<()> {
+        let missing = self.losses.iter().filter(|loss| loss.is_none()).count();
+        if missing == 0 {
+            return Ok(());
+        }
+        let message = format!("the gradients of {missing} of {} samples are missing", self.losses.len());
+        Err(io::Error::new(io::ErrorKind::InvalidData, message))
+    }
+
+    /// The whole file and its journal, on disk, under their hidden names.
+    pub(crate) fn into_whole(self) -> io::Result<(PathBuf, PathBuf)> {
+        self.check_whole()?;
+        self.file.sync_all()?;
+        Ok((self.path, self.journal))
+    }
+
     /// Removes the file and its journal; a file that an earlier run placed stays.
     ///
     /// # Errors
@@ -301,15 +340,15 @@ impl GradientWriter {
 }
 
 /// The header of the file, the first byte of each block, and the file's length.
-fn header(blocks: &[Block], samples: usize) -> (Vec<u8>, Vec<u64>, u64) {
+fn header(blocks: &[Block], samples: usize, stored: StoredType) -> (Vec<u8>, Vec<u64>, u64) {
     let mut tensors = std::collections::BTreeMap::new();
     let (mut end, mut starts) = (0, Vec::with_capacity(blocks.len()));
     for block in blocks {
         let start = end;
-        end += (samples * block.parameters() * size_of::<f32>()) as u64;
+        end += (samples * block.parameters() * stored.bytes()) as u64;
         starts.push(start);
         let shape = [samples, block.rows, block.cols];
-        let info = json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, end] });
+        let info = json!({ "dtype": stored.dtype().to_string(), "shape": shape, "data_offsets": [start, end] });
         tensors.insert(block.name.clone(), info);
     }
     let mut json = json!(tensors).to_string().into_bytes();
@@ -317,12 +356,4 @@ fn header(blocks: &[Block], samples: usize) -> (Vec<u8>, Vec<u64>, u64) {
     let begin = (ALIGNMENT + json.len()) as u64;
     let header = [&(json.len() as u64).to_le_bytes()[..], &json].concat();
     (header, starts.into_iter().map(|start| begin + start).collect(), begin + end)
-}
-
-fn little_endian(values: &[f32]) -> Vec<u8> {
-    let mut bytes = bytemuck::cast_slice(values).to_vec();
-    if cfg!(target_endian = "big") {
-        bytes.chunks_exact_mut(size_of::<f32>()).for_each(<[u8]>::reverse);
-    }
-    bytes
 }

@@ -1,0 +1,84 @@
+//! `hyperinf index`: the gradients of training rows, computed once.
+
+use std::time::Instant;
+
+use hyperinf::data::{Index, Indexed, LargeBlocks, Pattern};
+use serde_json::json;
+
+use crate::args::IndexArgs;
+use crate::device::open_device;
+use crate::error::CliError;
+use crate::interrupt;
+use crate::progress::observer;
+use crate::score::counted;
+use crate::text::size;
+use crate::to_stdout;
+
+/// Builds an index, resumes a build, or adds rows.
+///
+/// # Errors
+///
+/// See [`CliError`]. Finished leaves stay.
+pub(crate) fn run(args: &IndexArgs) -> Result<(), CliError> {
+    let began = Instant::now();
+    let (device_name, device) = open_device(&args.device)?;
+    let large_blocks = match args.project {
+        Some(rank) => LargeBlocks { above: 0, rank: rank as usize, seed: args.seed, adapters: true },
+        None => LargeBlocks::default(),
+    };
+    let index = Index {
+        folder: args.out.clone(),
+        model: args.model.model.clone(),
+        adapter: args.adapter.clone(),
+        tokenizer: args.model.tokenizer.clone(),
+        train: args.train.clone(),
+        append: args.append,
+        read: (&args.columns).into(),
+        length: args.length.into(),
+        layers: args.layers,
+        large_blocks,
+        diffusion: args.diffusion.options(args.timesteps_as, None),
+        blocks: args.blocks.clone().map(Pattern::new),
+        batch_size: args.batch_size as usize,
+        leaf_batches: args.leaf_batches as usize,
+        stored: args.dtype,
+        device_name,
+        stop: interrupt::stop(),
+    };
+    interrupt::set_hint(format!("; the same command resumes from what is finished in {}", args.out.display()));
+    let found = index.build(&device, &mut observer())?;
+    report(&found, "index", args.json, began)
+}
+
+/// Prints what an index holds, and what was done.
+pub(crate) fn report(found: &Indexed, command: &str, json: bool, began: Instant) -> Result<(), CliError> {
+    let Indexed { index, kept, computed } = found;
+    let (manifest, gradients) = (index.manifest(), index.gradients()?);
+    let parameters: usize = manifest.blocks.iter().map(|block| block.rows * block.cols).sum();
+    to_stdout(|out| {
+        if json {
+            let summary = json!({
+                "command": command,
+                "index": index.path(),
+                "rows": manifest.rows(),
+                "kept": kept,
+                "computed": computed,
+                "leaves": manifest.leaves.len(),
+                "blocks": manifest.blocks.len(),
+                "numbers": parameters,
+                "dtype": manifest.dtype,
+                "bytes": gradients.length(),
+                "key": manifest.key,
+            });
+            serde_json::to_writer_pretty(&mut *out, &summary)?;
+            return writeln!(out);
+        }
+        let rows = counted(manifest.rows(), "row", "rows");
+        let (leaves, blocks) = (manifest.leaves.len(), manifest.blocks.len());
+        let (leaves, blocks) = (counted(leaves, "leaf", "leaves"), counted(blocks, "block", "blocks"));
+        let (bytes, dtype) = (size(gradients.length()), &manifest.dtype);
+        writeln!(out, "{rows} in {leaves}: {blocks}, {parameters} numbers of {dtype} per row, {bytes}")?;
+        let seconds = began.elapsed().as_secs_f64();
+        writeln!(out, "{computed} computed in {seconds:.1} s, {kept} were there; in {}", index.path().display())
+    })
+}

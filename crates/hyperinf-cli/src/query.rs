@@ -1,0 +1,109 @@
+//! `hyperinf query`: which rows of an index help and harm a prediction.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use hyperinf::data::{Answer, AnsweredQuery, Asked, ColumnOptions, Hit, Query};
+use hyperinf::store::ScoreFile;
+use serde_json::{Value, json};
+
+use crate::args::QueryArgs;
+use crate::error::CliError;
+use crate::interrupt;
+use crate::progress::observer;
+use crate::score::{self, Scoring, Settings, counted, entries, head};
+use crate::terminal::name;
+use crate::text::{excerpt, excerpts};
+use crate::to_stdout;
+
+/// Asks an index, and prints the ends of each ranking.
+///
+/// # Errors
+///
+/// See [`CliError`].
+pub(crate) fn run(args: &QueryArgs) -> Result<(), CliError> {
+    let settings = Settings::new(&args.scoring, args.query_mode)?.of_stored()?;
+    let inputs: Vec<_> = args.query.iter().map(std::path::PathBuf::as_path).collect();
+    let mut output = args.output.as_deref().map(|path| ScoreFile::new(path, &inputs)).transpose()?;
+    output.iter_mut().for_each(|output| output.rank_by = settings.rank_by);
+    let cells =
+        [("text", &args.text), ("label", &args.label), ("prompt", &args.prompt), ("completion", &args.completion)];
+    let cells: BTreeMap<String, String> =
+        cells.into_iter().filter_map(|(column, cell)| Some((column.to_owned(), cell.clone()?))).collect();
+    let query = Query {
+        index: args.index.clone(),
+        asked: args.query.clone().map_or(Asked::Row(cells), Asked::File),
+        model: args.moved.model.clone(),
+        adapter: args.moved.adapter.clone(),
+        tokenizer: args.moved.tokenizer.clone(),
+        columns: ColumnOptions { id: args.id_column.clone(), ..ColumnOptions::default() },
+        options: settings.options.clone(),
+        projection: settings.projection,
+        memory: args.scoring.memory(),
+        rank_by: settings.rank_by,
+        top: args.top_k,
+        keep_factors: !args.keep_nothing,
+        device_name: settings.device_name.clone(),
+        stop: interrupt::stop(),
+    };
+    let found = query.ask(&settings.device, &mut observer())?;
+    if args.scoring.strict {
+        score::check_converged(&found.attribution)?;
+    }
+    score::warn(&settings, &found.attribution);
+    let scoring = Scoring::new(&settings, &found.pair, &found.attribution);
+    if let Some(output) = &output {
+        let mut metadata = entries(&scoring);
+        metadata.insert("index".into(), json!(found.index.manifest().key));
+        output.write(&found.attribution.scores, None, &found.ids()?, &metadata)?;
+    }
+    to_stdout(|out| if args.scoring.json { as_json(out, &found, &scoring) } else { as_text(out, &found, &scoring) })
+}
+
+fn as_json(out: &mut dyn Write, found: &Answer, scoring: &Scoring) -> io::Result<()> {
+    let mut all = entries(scoring);
+    let more = [
+        ("command", json!("query")),
+        ("index", json!(found.index.path())),
+        ("answers", json!(found.answers)),
+        ("curvature_found", Value::from(found.factors_found)),
+        ("seconds", json!(found.seconds)),
+    ];
+    all.extend(more.map(|(name, value)| (name.to_owned(), value)));
+    serde_json::to_writer_pretty(&mut *out, &all)?;
+    writeln!(out)
+}
+
+fn as_text(out: &mut dyn Write, found: &Answer, scoring: &Scoring) -> io::Result<()> {
+    let seconds = found.seconds;
+    let scored = seconds.curvature + seconds.scores;
+    head(out, scoring, found.index.manifest().blocks.len(), scored)?;
+    let curvature = if found.factors_found { "found in the index" } else { "computed" };
+    let (load, gradients) = (seconds.load, seconds.gradients);
+    writeln!(out, "model {load:.2} s, gradients {gradients:.2} s, scores {scored:.3} s; curvature {curvature}")?;
+    found.answers.iter().try_for_each(|answer| print(out, answer, found.query.data.rows.len()))
+}
+
+fn print(out: &mut dyn Write, answer: &AnsweredQuery, queries: usize) -> io::Result<()> {
+    let named = |label: &Option<String>| label.as_ref().map_or_else(String::new, |label| format!(" ({})", name(label)));
+    match (&answer.query_id, &answer.text) {
+        (Some(id), Some(text)) => {
+            writeln!(out, "\nquery {}{}: {}", name(&id.to_string()), named(&answer.label), excerpt(text))?;
+        }
+        _ => writeln!(out, "\nthe mean of {}", counted(queries, "query", "queries"))?,
+    }
+    let lists = [
+        ("most influential", &answer.most_influential),
+        ("most helpful", &answer.most_helpful),
+        ("most harmful", &answer.most_harmful),
+    ];
+    let texts: Vec<&str> = lists.iter().flat_map(|(_, hits)| hits.iter()).map(|hit| hit.text.as_str()).collect();
+    let mut texts = excerpts(&texts).into_iter();
+    for (title, hits) in lists.into_iter().filter(|(_, hits)| !hits.is_empty()) {
+        writeln!(out, "  {title}")?;
+        for (Hit { train_id, score, label, .. }, text) in hits.iter().zip(&mut texts) {
+            writeln!(out, "  {score:>+10.3e}  {}{}: {text}", name(&train_id.to_string()), named(label))?;
+        }
+    }
+    Ok(())
+}

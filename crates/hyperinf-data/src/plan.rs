@@ -1,0 +1,239 @@
+use std::fmt;
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+use serde::Serialize;
+
+use crate::RunError;
+use crate::error::size;
+use crate::event::Event;
+use crate::model_files::ModelFiles;
+use crate::run::{GRADIENT_FILES, Run};
+use hyperinf_store::RunKey;
+
+/// What the scores of a [`Run`] are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// [`Run::attribute`].
+    Attribute,
+    /// [`Run::detect`], which also takes each training row's influence on itself.
+    Detect,
+    /// [`Run::select`].
+    Select,
+}
+
+/// What a [`Run`] will take, by [`Run::plan`]: the time of each step, memory, disk, and the largest batch that fits.
+///
+/// Times are those of a few batches of the run's own rows, of all lengths, and of the method on their gradients, scaled
+/// to all rows. They assume that nothing of an earlier run is reused, and that the machine is as busy as it was.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunPlan {
+    /// The training rows.
+    pub train: PlannedRows,
+    /// The query rows.
+    pub query: PlannedRows,
+    /// The blocks whose gradients are taken.
+    pub blocks: usize,
+    /// The numbers of one row's gradients, over all blocks.
+    pub parameters: usize,
+    /// Batches.
+    pub batch: PlannedBatch,
+    /// The steps of the run, in order.
+    pub steps: Vec<PlannedStep>,
+    /// Memory.
+    pub memory: PlannedMemory,
+    /// Disk.
+    pub disk: PlannedDisk,
+    /// The seconds that the measurement took, without the loading.
+    pub measured: f64,
+}
+
+/// Rows of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PlannedRows {
+    /// Their number.
+    pub rows: usize,
+    /// The sum of their lengths, in tokens.
+    pub tokens: usize,
+    /// The longest.
+    pub longest: usize,
+}
+
+/// Batches of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlannedBatch {
+    /// Rows of a batch.
+    pub rows: usize,
+    /// The most of the longest rows that fit into memory, at most all rows; `None` where free memory is unknown.
+    pub largest: Option<usize>,
+    /// The fastest size that was measured and fits.
+    pub fastest: usize,
+    /// Rows per second of batches of rows of middle length, by size.
+    pub speeds: Vec<(usize, f64)>,
+}
+
+/// A step of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlannedStep {
+    /// What it does.
+    pub name: &'static str,
+    /// Seconds.
+    pub seconds: f64,
+    /// How much of it there is.
+    pub work: String,
+}
+
+/// Memory of a plan, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct PlannedMemory {
+    /// The most while gradients are taken, measured with the longest batch; `None` where the system does not count it,
+    /// and without the memory of a graphics card.
+    pub gradients: Option<f64>,
+    /// The most while rows are scored, by the sizes of what is held.
+    pub scores: f64,
+    /// What the process may take, or what scores are allowed; `None` where it is unknown.
+    pub available: Option<f64>,
+}
+
+/// Disk of a plan, in bytes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlannedDisk {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Gradients and scores.
+    pub needed: u64,
+    /// What is free there; `None` where it is unknown.
+    pub free: Option<u64>,
+}
+
+/// Something that a run needs more of than there is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shortage {
+    /// Memory for scores, in bytes.
+    Memory {
+        /// What they need.
+        needed: f64,
+        /// What there is.
+        available: f64,
+    },
+    /// Disk, in bytes.
+    Disk {
+        /// The folder.
+        folder: PathBuf,
+        /// What the files need.
+        needed: u64,
+        /// What is free.
+        free: u64,
+    },
+}
+
+impl Run {
+    /// What the run will take, from a measurement of a few seconds on its own rows. The model is loaded, and all rows are
+    /// read. Nothing is left behind.
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::attribute`], but for memory and disk, which the plan shows.
+    pub fn plan(&self, goal: Goal, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<RunPlan, RunError> {
+        self.validate()?;
+        let of_mean;
+        let run = match goal {
+            Goal::Attribute => self,
+            Goal::Detect | Goal::Select => {
+                of_mean = self.of_mean();
+                &of_mean
+            }
+        };
+        let mut files = ModelFiles::find(&run.model, run.tokenizer.as_deref(), run.adapter.as_deref())?;
+        files.read_images(&run.read, Some(&run.out))?;
+        files.set_diffusion(run.diffusion.as_ref())?;
+        let kind = files.kind();
+        kind.plan(run, goal, files, device, observe)
+    }
+
+    /// The batch size of gradients that an earlier run left in the folder: only with the same one are they reused.
+    pub fn earlier_batch_size(&self) -> Option<usize> {
+        RunKey::of(&self.out, GRADIENT_FILES[0])?.0.get("batch size")?.parse().ok()
+    }
+}
+
+impl RunPlan {
+    /// Seconds of all steps.
+    pub fn seconds(&self) -> f64 {
+        self.steps.iter().map(|step| step.seconds).sum()
+    }
+
+    /// What the run needs more of than there is.
+    pub fn shortages(&self) -> Vec<Shortage> {
+        // The longest batch has been computed: gradients fit.
+        let PlannedMemory { scores: needed, available, .. } = self.memory;
+        let available = available.filter(|available| needed > *available);
+        let memory = available.map(|available| Shortage::Memory { needed, available });
+        memory.into_iter().chain(Shortage::of_disk(&self.disk)).collect()
+    }
+}
+
+impl Shortage {
+    /// Whether there is too little room for files.
+    pub(crate) fn of_disk(disk: &PlannedDisk) -> Option<Self> {
+        let PlannedDisk { folder, needed, free } = disk;
+        let free = free.filter(|free| free < needed)?;
+        Some(Self::Disk { folder: folder.clone(), needed: *needed, free })
+    }
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory { needed, available } => {
+                write!(f, "the scores need about {} of memory, and there are {}", bytes(*needed), bytes(*available))
+            }
+            Self::Disk { folder, needed, free } => {
+                write!(f, "the files need {}, and {} are free in `{}`", size(*needed), size(*free), folder.display())
+            }
+        }
+    }
+}
+
+impl fmt::Display for RunPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (what, PlannedRows { rows, tokens, longest }) in [("training", self.train), ("query", self.query)] {
+            writeln!(f, "{what:<9} {rows} rows, {tokens} tokens, at most {longest} each")?;
+        }
+        writeln!(f, "gradients {} numbers of each row, in {} blocks", self.parameters, self.blocks)?;
+        for PlannedStep { name, seconds, work } in &self.steps {
+            writeln!(f, "  {name:<20} {:>12}  {work}", duration(*seconds))?;
+        }
+        writeln!(f, "  {:<20} {:>12}", "all", duration(self.seconds()))?;
+        let PlannedMemory { gradients, scores, available } = &self.memory;
+        let of_gradients = gradients.map(|most| format!("{} for gradients, ", bytes(most))).unwrap_or_default();
+        write!(f, "memory    {of_gradients}{} for scores", bytes(*scores))?;
+        writeln!(f, "{}", available.map(|free| format!("; {} are free", bytes(free))).unwrap_or_default())?;
+        let PlannedDisk { folder, needed, free } = &self.disk;
+        let free = free.map(|free| format!("; {} are free", size(free))).unwrap_or_default();
+        writeln!(f, "disk      {} in {}{free}", size(*needed), folder.display())?;
+        let PlannedBatch { rows, largest, fastest, speeds } = &self.batch;
+        let speed = |(rows, speed): &(usize, f64)| format!("{rows}: {speed:.1}");
+        let speeds = speeds.iter().map(speed).collect::<Vec<_>>().join(", ");
+        let largest = largest.map(|largest| format!("; at most {largest} fit into memory")).unwrap_or_default();
+        writeln!(f, "batch     {rows} rows; rows per second by size {speeds}; fastest {fastest}{largest}")?;
+        write!(f, "measured in {:.1} s", self.measured)
+    }
+}
+
+fn bytes(number: f64) -> String {
+    size(number as u64)
+}
+
+/// A time in its two largest units; below ten seconds with a fraction.
+pub fn duration(seconds: f64) -> String {
+    if seconds < 9.95 {
+        return format!("{seconds:.1} s");
+    }
+    let seconds = seconds.round() as u64;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s} s"),
+        (0, m, s) => format!("{m} min {s:02} s"),
+        (h, m, _) => format!("{h} h {m:02} min"),
+    }
+}
