@@ -144,8 +144,6 @@ impl Part {
 
 impl Unordered {
     fn report(&mut self, index: usize, report: Option<BlockReport>, scores: &Scores, options: &Options) {
-        let magnitude = scores.rows.iter().flatten().map(|score| score.abs()).sum();
-        let report = report.map(|report| BlockReport { magnitude, ..report });
         let scores = options.block_scores.then(|| scores.clone());
         self.blocks.push((index, report, scores));
     }

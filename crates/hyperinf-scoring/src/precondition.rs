@@ -283,7 +283,6 @@ impl BlockInverse {
             residual: 0.0,
             tolerance: None,
             rounding: lambda.map_or(0.0, |lambda| epsilon(dtype) * (1.0 + trace / lambda)),
-            magnitude: 0.0,
         };
         let zero = matches!(operator, Operator::Nothing);
         Self { block, operator, scaling, zero, report: Some(report), rows }

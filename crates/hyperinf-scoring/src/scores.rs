@@ -118,9 +118,6 @@ pub struct BlockReport {
     /// A bound on what rounding in the curvature's sum adds to the relative residual times the condition, `ε·κ` with
     /// `κ ≤ 1 + tr F/λ`: the error that no residual shows, relative to `||v|| ||g||/λ` of a score.
     pub rounding: f64,
-    /// The sum of the absolute scores by this block alone, of all samples for all queries, before they are divided by
-    /// norms.
-    pub magnitude: f64,
 }
 
 impl BlockReport {
@@ -157,13 +154,6 @@ impl Attribution {
     /// Whether every block reached its tolerance.
     pub fn converged(&self) -> bool {
         self.blocks.iter().all(BlockReport::converged)
-    }
-
-    /// Each block's share of the sum of all blocks' absolute scores, in [0, 1]; 0 if all scores are 0.
-    pub fn shares(&self) -> Vec<f64> {
-        let total: f64 = self.blocks.iter().map(|block| block.magnitude).sum();
-        let share = |block: &BlockReport| if total > 0.0 { block.magnitude / total } else { 0.0 };
-        self.blocks.iter().map(share).collect()
     }
 
     /// The blocks that did not reach their tolerance, the largest residual first.

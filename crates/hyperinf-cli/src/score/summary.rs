@@ -99,8 +99,6 @@ pub(crate) struct BlockSummary {
     pub(crate) tolerance: Option<f64>,
     /// A bound on the error by rounding in the curvature's sum, relative to the scores' scale.
     pub(crate) rounding: f64,
-    /// Its share of the sum of all blocks' absolute scores.
-    pub(crate) share: f64,
     pub(crate) converged: bool,
 }
 
@@ -192,7 +190,7 @@ impl Scoring {
             samples: pair.train.samples(),
             residual: attribution.residual(),
             converged: attribution.converged(),
-            blocks: attribution.blocks.iter().zip(attribution.shares()).map(block).collect(),
+            blocks: attribution.blocks.iter().map(block).collect(),
         }
     }
 }
@@ -211,7 +209,7 @@ pub(crate) fn input(pair: &GradientPair, set: Set) -> Result<Input, CliError> {
     })
 }
 
-fn block((report, share): (&BlockReport, f64)) -> BlockSummary {
+fn block(report: &BlockReport) -> BlockSummary {
     BlockSummary {
         name: report.block.name.clone(),
         rows: report.block.rows,
@@ -223,7 +221,6 @@ fn block((report, share): (&BlockReport, f64)) -> BlockSummary {
         residual: report.residual,
         tolerance: report.tolerance,
         rounding: report.rounding,
-        share,
         converged: report.converged(),
     }
 }
