@@ -15,9 +15,9 @@ const columnsOf = (head) => {
     { key: "id", name: "row", rem: 5.5 },
     { key: "score", name: "score", number: true, rem: 6 },
     { key: "rank", name: "rank", number: true, rem: 4.5, minor: true },
+    ...texts.map(({ name }) => ({ key: name, name, rem: 6, minor: true })),
+    { key: "text", name: "text", rem: 18, text: true },
     ...numbers.map(({ name }) => ({ key: name, name, number: true, rem: 7.5, minor: true })),
-    ...texts.map(({ name }) => ({ key: name, name, rem: 7, minor: true })),
-    { key: "text", name: "text", rem: 16, text: true },
   ];
 };
 

@@ -132,8 +132,8 @@ impl Summary {
     /// The figures at the top of a page.
     pub(crate) fn figures(&self) -> Vec<Fact> {
         let mut figures = vec![
-            Fact::new("training rows", self.train.used.to_string()),
-            Fact::new("query rows", self.query.used.to_string()),
+            Fact::new("training rows", grouped(self.train.used)),
+            Fact::new("query rows", grouped(self.query.used)),
         ];
         figures.push(Fact::new("method", &self.method));
         figures.extend(self.damping_text().map(|text| Fact::new("damping", text)));
@@ -146,9 +146,8 @@ impl Summary {
             }
         }
         for (list, name) in [(&self.removed, "removed rows"), (&self.selected, "selected rows")] {
-            figures.extend(
-                list.as_ref().filter(|list| !list.is_empty()).map(|list| Fact::new(name, list.len().to_string())),
-            );
+            figures
+                .extend(list.as_ref().filter(|list| !list.is_empty()).map(|list| Fact::new(name, grouped(list.len()))));
         }
         figures
     }
@@ -252,7 +251,18 @@ impl Files {
 
 /// A number with its noun.
 fn counted(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+    if count == 1 { format!("1 {noun}") } else { format!("{} {noun}s", grouped(count)) }
+}
+
+/// A number with commas.
+fn grouped(count: usize) -> String {
+    let digits = count.to_string();
+    let comma = |place: usize| place > 0 && (digits.len() - place).is_multiple_of(3);
+    digits
+        .chars()
+        .enumerate()
+        .flat_map(|(place, digit)| comma(place).then_some(',').into_iter().chain([digit]))
+        .collect()
 }
 
 fn capital(text: &str) -> String {
