@@ -302,8 +302,8 @@ impl From<DeviceError> for CliError {
 impl From<ReportError> for CliError {
     fn from(error: ReportError) -> Self {
         match error {
-            ReportError::Run(error) => error.into(),
-            ReportError::Store(error) => error.into(),
+            ReportError::Run(error) => (*error).into(),
+            ReportError::Store(error) => (*error).into(),
             other => Input::Report(other).into(),
         }
     }

@@ -135,10 +135,10 @@ pub enum ReportError {
     Detection(#[from] EvalError),
     /// A data set cannot be read.
     #[error(transparent)]
-    Run(#[from] RunError),
+    Run(Box<RunError>),
     /// Scores cannot be read.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(Box<StoreError>),
     /// A reader of files failed.
     #[error("`{path}` cannot be used")]
     Panicked {
@@ -147,6 +147,18 @@ pub enum ReportError {
         /// Why.
         source: Panicked,
     },
+}
+
+impl From<RunError> for ReportError {
+    fn from(error: RunError) -> Self {
+        Self::Run(Box::new(error))
+    }
+}
+
+impl From<StoreError> for ReportError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Box::new(error))
+    }
 }
 
 /// Reads the summary of one of some commands; `expected` is their names in a sentence.

@@ -9,7 +9,7 @@ use hyperinf_store::StoredScores;
 use crate::detection::DetectionCurve;
 use crate::error::read_summary;
 use crate::report::{Column, Limits, Query, Report, Rows, Values};
-use crate::rows::{Place, heat, ids, named, of_data, of_table, thumbnails};
+use crate::rows::{Missing, Place, heat, ids, named, of_data, of_table, thumbnails};
 use crate::summary::Summary;
 use crate::{DampingLines, ReportError};
 
@@ -177,8 +177,8 @@ impl Results {
         query_data: Option<Dataset<RowText>>,
         notes: &mut Vec<String>,
     ) {
-        let mut missing: Option<(usize, String)> = None;
-        let mut failed = |found: Option<(usize, String)>| {
+        let mut missing: Missing = None;
+        let mut failed = |found: Missing| {
             if let Some((count, reason)) = found {
                 missing.get_or_insert((0, reason)).0 += count;
             }

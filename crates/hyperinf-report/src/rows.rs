@@ -135,13 +135,16 @@ fn typed(name: &str, values: Vec<String>) -> Values {
     }
 }
 
+/// The number of pictures that cannot be shown, with the first reason.
+pub(crate) type Missing = Option<(usize, String)>;
+
 /// The thumbnails of some rows, PNG files by the rows' places; and the first reason, with their number, of those that
 /// cannot be shown.
 pub(crate) fn thumbnails(
     data: &Dataset<RowText>,
     rows: impl Iterator<Item = usize>,
-) -> (BTreeMap<usize, Vec<u8>>, Option<(usize, String)>) {
-    let (mut found, mut failed) = (BTreeMap::new(), None);
+) -> (BTreeMap<usize, Vec<u8>>, Missing) {
+    let (mut found, mut failed): (_, Missing) = (BTreeMap::new(), None);
     for row in rows {
         let Some(image) = data.rows[row].content.images.first() else { continue };
         let png = image.thumbnail(EDGE).map_err(|reason| reason.to_string());
