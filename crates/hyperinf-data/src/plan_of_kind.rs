@@ -122,7 +122,7 @@ fn step(name: &'static str, seconds: f64, work: String) -> PlannedStep {
 }
 
 fn rows<K: Kind>(set: &Samples<K>) -> PlannedRows {
-    let lengths = || set.samples.iter().map(|sample| K::Model::length(sample));
+    let lengths = || set.samples.iter().map(K::Model::length);
     PlannedRows { rows: set.samples.len(), tokens: lengths().sum(), longest: lengths().max().unwrap_or(0) }
 }
 
