@@ -34,15 +34,23 @@ pub(crate) fn run(args: &DetectArgs) -> Result<(), CliError> {
         outputs.push(&cleaned);
     }
     let (query, mode) = (&args.validation, QueryModeArg::Mean);
-    let job =
-        Job { command: "detect", args: &args.influence, query, targets: &[], mode, seeds: None, outputs: &outputs };
+    let job = Job {
+        command: "detect",
+        args: &args.influence,
+        query,
+        targets: &[],
+        mode,
+        seeds: None,
+        positions: None,
+        outputs: &outputs,
+    };
     job.each(|each, before| detect(args, each, before, &cleaned), |each, found| baseline(args, each, &found, &cleaned))
 }
 
 /// Writes the ranking of a baseline and the remaining rows.
 fn baseline(args: &DetectArgs, each: &Each<'_>, found: &Ranked, cleaned: &str) -> Result<(), CliError> {
     let (folder, summary_name, train) = (&each.folder, each.summary_name(), &found.train);
-    let earlier = each.earlier("cleaned.");
+    let earlier = each.earlier(&["cleaned."]);
     let without = args.remove.map(|remove| found.without(remove.0)).transpose();
     let without = without.map_err(|error| CliError::amount("--remove", error))?;
     let mut more = each.outputs();
@@ -69,7 +77,7 @@ fn baseline(args: &DetectArgs, each: &Each<'_>, found: &Ranked, cleaned: &str) -
 
 fn detect(args: &DetectArgs, each: &Each<'_>, before: Option<Influence>, cleaned: &str) -> Result<Influence, CliError> {
     let (folder, Settings { device, .. }) = (&each.folder, &each.settings);
-    let earlier = each.earlier("cleaned.");
+    let earlier = each.earlier(&["cleaned."]);
     let amount = args.remove.map(|remove| remove.0);
     let found = match before {
         None => each.run.detect(amount, device, &mut observer()),

@@ -23,7 +23,16 @@ pub(crate) fn run(args: &SelectArgs) -> Result<(), CliError> {
     let outputs = [name.as_str(), "ranking.csv"];
     let (mode, select) = (QueryModeArg::Mean, chosen(args));
     let (query, targets) = args.validation.split_first().expect("the parser requires one");
-    let job = Job { command: "select", args: &args.influence, query, targets, mode, seeds: None, outputs: &outputs };
+    let job = Job {
+        command: "select",
+        args: &args.influence,
+        query,
+        targets,
+        mode,
+        seeds: None,
+        positions: None,
+        outputs: &outputs,
+    };
     job.each(
         |each, before| self::select(args, &select, each, before, &name),
         |each, found| baseline(args, &select, each, &found, &name),
@@ -32,7 +41,7 @@ pub(crate) fn run(args: &SelectArgs) -> Result<(), CliError> {
 
 /// Selects rows by a baseline, and writes them.
 fn baseline(args: &SelectArgs, select: &Select, each: &Each<'_>, found: &Ranked, name: &str) -> Result<(), CliError> {
-    let (folder, earlier, train) = (&each.folder, each.earlier("selected."), &found.train);
+    let (folder, earlier, train) = (&each.folder, each.earlier(&["selected."]), &found.train);
     let picks = found.select(select, &each.run).map_err(|error| CliError::amount("--keep", error))?;
     let kept: BTreeSet<usize> = picks.order.iter().map(|&sample| train.data.rows[sample].row).collect();
     let mut more = each.outputs();
@@ -66,7 +75,7 @@ fn select(
     name: &str,
 ) -> Result<Influence, CliError> {
     let (folder, Settings { device, .. }) = (&each.folder, &each.settings);
-    let earlier = each.earlier("selected.");
+    let earlier = each.earlier(&["selected."]);
     let found = match before {
         None => each.run.select(select, device, &mut observer()),
         Some(before) => each.run.select_again(before, select, device, &mut observer()),

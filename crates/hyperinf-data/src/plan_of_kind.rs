@@ -69,7 +69,7 @@ pub(crate) fn plan<K: Kind>(
     reset_peak();
     let curve = probe.curve(&order)?;
     let most = peak_resident();
-    let batch = probe.batches(&order, before.zip(most))?;
+    let batch = probe.batches(&order, &curve, before.zip(most))?;
     let of_set = |set: &Samples<K>, name, work: &str| {
         let (seconds, batches) = curve.of::<K>(set, run.batch_size);
         step(name, seconds, format!("{batches} {work}"))
@@ -122,7 +122,7 @@ fn step(name: &'static str, seconds: f64, work: String) -> PlannedStep {
 }
 
 fn rows<K: Kind>(set: &Samples<K>) -> PlannedRows {
-    let lengths = || set.samples.iter().map(|sample| K::Model::length(sample));
+    let lengths = || set.samples.iter().map(K::Model::length);
     PlannedRows { rows: set.samples.len(), tokens: lengths().sum(), longest: lengths().max().unwrap_or(0) }
 }
 
@@ -282,7 +282,12 @@ impl<'a, K: Kind> Probe<'a, K> {
 
     /// The speed of batches of several sizes, and how many of the longest rows fit. `memory` is what was held before and
     /// at most during a batch of these.
-    fn batches(&mut self, order: &[usize], memory: Option<(f64, f64)>) -> Result<PlannedBatch, RunError> {
+    fn batches(
+        &mut self,
+        order: &[usize],
+        curve: &Curve,
+        memory: Option<(f64, f64)>,
+    ) -> Result<PlannedBatch, RunError> {
         let (run, all) = (self.extractor.run, order.len());
         let rows = run.batch_size.min(all);
         let largest = memory.zip(available()).map(|((before, most), free)| {
@@ -291,6 +296,8 @@ impl<'a, K: Kind> Probe<'a, K> {
         });
         let fits = largest.unwrap_or(LARGEST).min(LARGEST).min(all);
         let began = Instant::now();
+        let middle = K::Model::length(&self.set.samples[order[all / 2]]);
+        let own = (rows, 1.0 / curve.seconds(middle, 1).max(1e-9));
         let mut speeds: Vec<(usize, f64)> = Vec::new();
         let mut size = 4.min(fits);
         loop {
@@ -308,6 +315,10 @@ impl<'a, K: Kind> Probe<'a, K> {
                 break;
             }
             size = next;
+        }
+        if speeds.iter().all(|speed| speed.0 != rows) {
+            speeds.push(own);
+            speeds.sort_by_key(|speed| speed.0);
         }
         let best = speeds.iter().map(|speed| speed.1).fold(0.0, f64::max);
         // The smallest that is as fast: a larger one takes memory.

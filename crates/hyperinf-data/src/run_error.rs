@@ -61,6 +61,14 @@ pub enum RunError {
         /// Its architecture.
         kind: ModelKind,
     },
+    /// There is no kind of model of this name.
+    #[error("there is no task `{task}`; known are {}", listed(.known))]
+    Task {
+        /// The name.
+        task: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
     /// The tokenizer lacks the token of images.
     #[error("the model's image token is {token}, but the tokenizer has {vocabulary} tokens")]
     ImageToken {
@@ -261,6 +269,10 @@ pub enum Choice {
     Pairs,
     /// An index of training gradients.
     Index,
+    /// Scores of tokens.
+    Positions,
+    /// A kind of model, by its name.
+    Kind(&'static str),
 }
 
 /// Contents of a folder that must not be overwritten.
@@ -310,6 +322,8 @@ impl fmt::Display for Choice {
             Self::Targets => "several targets",
             Self::Pairs => "pairs of answers",
             Self::Index => "an index",
+            Self::Positions => "scores of tokens",
+            Self::Kind(name) => name,
         })
     }
 }

@@ -112,6 +112,7 @@ impl Library {
                 RunError::Stopped { .. } => Class::Stopped,
                 RunError::Dataset { .. }
                 | RunError::NoKind { .. }
+                | RunError::Task { .. }
                 | RunError::Load { .. }
                 | RunError::ImageToken { .. }
                 | RunError::Changed { .. } => Class::Input,
@@ -267,5 +268,7 @@ fn flag(choice: Choice) -> &'static str {
         Choice::Targets => "several --validation",
         Choice::Pairs => "--pairs",
         Choice::Index => "--index",
+        Choice::Positions => "--positions",
+        Choice::Kind(name) => name,
     }
 }

@@ -269,6 +269,10 @@ impl Kind for LanguageModel {
         Some(of_tokens(sample, loss))
     }
 
+    fn token_ids(sample: &LmSample) -> Option<Vec<u32>> {
+        Some(sample.tokens.clone())
+    }
+
     fn bytes(sample: &LmSample) -> Vec<u8> {
         bytes(sample)
     }
