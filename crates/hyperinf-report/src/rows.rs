@@ -42,6 +42,8 @@ impl Place<'_> {
             prompt: column("prompt"),
             completion: column("completion"),
             messages: column("messages"),
+            chosen: column("chosen"),
+            rejected: column("rejected"),
             image: column("image"),
             id: column("id"),
         };
