@@ -64,6 +64,8 @@ mod ranking;
 mod readers;
 mod reference;
 mod refusals;
+mod report;
+mod report_browser;
 mod scales;
 mod scoring;
 mod settings;

@@ -27,6 +27,9 @@ struct Models;
 #[doc = include_str!("../../crates/hyperinf-ops/README.md")]
 struct Ops;
 
+#[doc = include_str!("../../crates/hyperinf-report/README.md")]
+struct Report;
+
 #[doc = include_str!("../../crates/hyperinf-scoring/README.md")]
 struct Scoring;
 

@@ -14,6 +14,7 @@ mod generate;
 mod ids;
 mod index;
 mod influence;
+mod report;
 mod scoring;
 mod sweep;
 mod texts;
@@ -39,6 +40,7 @@ pub(crate) use generate::GenerateArgs;
 pub(crate) use ids::IdArgs;
 pub(crate) use index::{ConvertArgs, IndexArgs, QueryArgs, VerifyArgs};
 pub(crate) use influence::{AttributeArgs, DetectArgs, InfluenceArgs, SelectArgs};
+pub(crate) use report::ReportArgs;
 pub(crate) use scoring::{
     DirectionsArg, GIB, ProjectArgs, QueryModeArg, RankByArg, ScaleArg, ScoringArgs, SharedArgs, SideArg, StructureArg,
 };
@@ -184,6 +186,8 @@ pub(crate) enum Command {
     ///   scores.parquet  query_id, train_id, score, rank of every pair
     ///   topk.jsonl      per query the most helpful and most harmful training rows
     ///   summary.json    the settings, and rows left out or cut
+    /// and with --positions
+    ///   positions.jsonl the score of each token of the rows in topk.jsonl
     /// With several methods each has its own folder, DIR/METHOD. An interrupted run
     /// resumes its gradients where it stopped; gradients that are kept are reused.
     #[command(verbatim_doc_comment, after_help = examples::ATTRIBUTE, override_usage = examples::ATTRIBUTE_USAGE)]
@@ -203,6 +207,14 @@ pub(crate) enum Command {
     /// best first), and summary.json. With several methods each has its own folder, DIR/METHOD.
     #[command(after_help = examples::SELECT, override_usage = examples::SELECT_USAGE)]
     Select(SelectArgs),
+    /// Make one HTML page of the results of attribute, detect or select
+    ///
+    /// The page needs no network: rankings with texts and pictures, the distribution of scores, residuals, and every row
+    /// in a table that can be sorted and searched. With --known-bad or --true-labels it shows how well low scores find
+    /// bad rows, with --sweep how the scores depend on the damping. Rows are read from the files that the summary names,
+    /// which must be unchanged.
+    #[command(after_help = examples::REPORT)]
+    Report(ReportArgs),
     /// Compute the gradients of training rows once, into an index that is asked often
     ///
     /// DIR gets the gradients in leaves of 64 batches, each a safetensors file with

@@ -20,6 +20,9 @@ const QUERIES: usize = 3;
 /// Training rows at either end of a printed ranking.
 const SHOWN: usize = 3;
 
+/// The scores of tokens.
+const POSITIONS: &str = "positions.jsonl";
+
 /// The contact sheet of rows with images, its queries, and the pictures at either end of each ranking.
 const SHEET: &str = "scores.png";
 const SHEET_QUERIES: usize = 10;
@@ -37,8 +40,12 @@ pub(crate) fn run(args: &AttributeArgs) -> Result<(), CliError> {
     if !ScoreFile::at(&args.influence.out.join(&scores_name))?.format.holds_metadata {
         outputs.push(&metadata);
     }
+    if args.positions {
+        outputs.push(POSITIONS);
+    }
     let (command, mode, seeds) = ("attribute", args.mode(), args.uncertainty);
-    let job = Job { command, args: &args.influence, query: &args.query, mode, seeds, outputs: &outputs };
+    let positions = args.positions.then_some(args.top_k);
+    let job = Job { command, args: &args.influence, query: &args.query, mode, seeds, positions, outputs: &outputs };
     job.each(|each, before| attribute(args, each, before, &scores_name))
 }
 
@@ -51,7 +58,7 @@ fn attribute(
     let (folder, Settings { device, .. }) = (&each.folder, &each.settings);
     let mut scores = ScoreFile::at(&folder.join(scores_name))?;
     scores.rank_by = each.settings.rank_by;
-    let mut earlier = each.earlier("scores.");
+    let mut earlier = each.earlier(&["scores.", POSITIONS]);
     let mut found = match before {
         None => each.run.attribute(device, &mut observer())?,
         Some(before) => each.run.attribute_again(before, device, &mut observer())?,
@@ -67,7 +74,10 @@ fn attribute(
     let (found_scores, bars) = (&found.attribution.scores, spread.as_ref().map(bars));
     let mut results = scores.stage(&beside, found_scores, bars, &found.ids(), &summary.metadata())?;
     results.push(found.stage_rankings(&topk, args.top_k)?);
-    let sheet = folder.join(SHEET);
+    let (sheet, positions) = (folder.join(SHEET), folder.join(POSITIONS));
+    if args.positions {
+        results.push(found.stage_positions(&positions)?);
+    }
     if !contacts.is_empty() {
         let title = format!("{}: training rows by {}", found.files.name, each.settings.spec);
         results.push(stage_contact_sheet(&sheet, &title, &contacts)?);
@@ -90,8 +100,9 @@ fn attribute(
         if queries > QUERIES {
             writeln!(out, "\n… and {}", counted(queries - QUERIES, "more query", "more queries"))?;
         }
-        let sheet = if contacts.is_empty() { String::new() } else { format!("{SHEET}, ") };
-        writeln!(out, "\nEverything: {scores_name}, topk.jsonl, {sheet}{summary_name} in {}", folder.display())
+        let more = [(!contacts.is_empty(), SHEET), (args.positions, POSITIONS)];
+        let more: String = more.iter().filter(|(is, _)| *is).map(|(_, name)| format!("{name}, ")).collect();
+        writeln!(out, "\nEverything: {scores_name}, topk.jsonl, {more}{summary_name} in {}", folder.display())
     })?;
     Ok(found)
 }

@@ -34,13 +34,14 @@ pub(crate) fn run(args: &DetectArgs) -> Result<(), CliError> {
         outputs.push(&cleaned);
     }
     let (query, mode) = (&args.validation, QueryModeArg::Mean);
-    let job = Job { command: "detect", args: &args.influence, query, mode, seeds: None, outputs: &outputs };
+    let job =
+        Job { command: "detect", args: &args.influence, query, mode, seeds: None, positions: None, outputs: &outputs };
     job.each(|each, before| detect(args, each, before, &cleaned))
 }
 
 fn detect(args: &DetectArgs, each: &Each<'_>, before: Option<Influence>, cleaned: &str) -> Result<Influence, CliError> {
     let (folder, Settings { device, .. }) = (&each.folder, &each.settings);
-    let earlier = each.earlier("cleaned.");
+    let earlier = each.earlier(&["cleaned."]);
     let amount = args.remove.map(|remove| remove.0);
     let found = match before {
         None => each.run.detect(amount, device, &mut observer()),

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use hyperinf::DeviceError;
 use hyperinf::eval::convergence::ConvergenceError;
 use hyperinf::scoring::SpecError;
+use hyperinf_report::ReportError;
 
 pub(crate) use library::Library;
 
@@ -163,6 +164,9 @@ pub(crate) enum Input {
         /// Why.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// Results make no page.
+    #[error(transparent)]
+    Report(ReportError),
     /// `check` found what makes scores wrong.
     #[error("checks failed: {failed}")]
     Checks {
@@ -292,6 +296,16 @@ impl From<SpecError> for CliError {
 impl From<DeviceError> for CliError {
     fn from(error: DeviceError) -> Self {
         Usage::Device(error).into()
+    }
+}
+
+impl From<ReportError> for CliError {
+    fn from(error: ReportError) -> Self {
+        match error {
+            ReportError::Run(error) => (*error).into(),
+            ReportError::Store(error) => (*error).into(),
+            other => Input::Report(other).into(),
+        }
     }
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct Job<'a> {
     pub(crate) mode: QueryModeArg,
     /// Seeds for error bars.
     pub(crate) seeds: Option<usize>,
+    /// Scores of tokens, of so many rows at either end of each ranking.
+    pub(crate) positions: Option<usize>,
     /// The names of the files that will be written, but for the summary.
     pub(crate) outputs: &'a [&'a str],
 }
@@ -113,6 +115,7 @@ impl Job<'_> {
             estimate,
             projection: settings.projection,
             seeds: self.seeds,
+            positions: self.positions,
             layers: args.layers,
             large_blocks: LargeBlocks::default(),
             diffusion: args.diffusion.options(args.timesteps_as, None),

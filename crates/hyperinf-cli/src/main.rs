@@ -14,6 +14,7 @@
 //! | [`attribute`] | `hyperinf attribute`: scores of training rows for query rows |
 //! | [`detect`] | `hyperinf detect`: training rows that look wrong |
 //! | [`select`] | `hyperinf select`: the training rows that help most |
+//! | [`report`] | `hyperinf report`: results as a page |
 //! | [`compare`] | `hyperinf compare`: every method on the same gradients |
 //! | [`sweep`] | `hyperinf sweep`: scores at many dampings, and which to use |
 //! | [`converge`] | `hyperinf converge`: how fast solvers approach the inverse |
@@ -62,6 +63,7 @@ mod models;
 mod pages;
 mod progress;
 mod query;
+mod report;
 mod score;
 mod select;
 mod sweep;
@@ -128,6 +130,7 @@ fn main() -> ExitCode {
         Command::Attribute(args) => attribute::run(args),
         Command::Detect(args) => detect::run(args),
         Command::Select(args) => select::run(args),
+        Command::Report(args) => report::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Converge(args) => converge::run(args),
         Command::Sweep(args) => sweep::run(args),

@@ -102,7 +102,7 @@ pub(crate) fn note(note: &str) {
 fn unit(stage: Stage) -> &'static str {
     match stage {
         Stage::TrainGradients | Stage::QueryGradients | Stage::Evaluation => "rows",
-        Stage::Curvature => "passes",
+        Stage::Curvature | Stage::Tokens => "passes",
         Stage::Finetuning => "steps",
     }
 }

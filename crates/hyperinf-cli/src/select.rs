@@ -19,13 +19,14 @@ pub(crate) fn run(args: &SelectArgs) -> Result<(), CliError> {
     let name = with_ending_of("selected", &args.influence.train);
     let outputs = [name.as_str(), "ranking.csv"];
     let (query, mode) = (&args.validation, QueryModeArg::Mean);
-    let job = Job { command: "select", args: &args.influence, query, mode, seeds: None, outputs: &outputs };
+    let job =
+        Job { command: "select", args: &args.influence, query, mode, seeds: None, positions: None, outputs: &outputs };
     job.each(|each, before| select(args, each, before, &name))
 }
 
 fn select(args: &SelectArgs, each: &Each<'_>, before: Option<Influence>, name: &str) -> Result<Influence, CliError> {
     let (folder, Settings { device, .. }) = (&each.folder, &each.settings);
-    let earlier = each.earlier("selected.");
+    let earlier = each.earlier(&["selected."]);
     let found = match before {
         None => each.run.select(args.keep.0, device, &mut observer()),
         Some(before) => each.run.select_again(before, args.keep.0, device, &mut observer()),

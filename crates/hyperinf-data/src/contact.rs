@@ -1,4 +1,4 @@
-use hyperinf_models::{Picture, PictureLimits, Resampling};
+use hyperinf_models::Picture;
 use hyperinf_scoring::{QueryMode, ranking};
 
 use crate::influence::{Influence, Rows};
@@ -39,8 +39,8 @@ impl ShownRow {
             let bad = vec![BadRow { row: row.row, line: row.line, reason }];
             RunError::data(&rows.data)(DataError::bad_rows(bad, rows.data.total, false))
         };
-        let picture = row.content.images.first().map(|image| image.picture(&PictureLimits::default()));
-        let picture = picture.transpose().map_err(failed)?.map(|picture| shrunk(&picture));
+        let picture = row.content.images.first().map(|image| image.thumbnail(Self::EDGE));
+        let picture = picture.transpose().map_err(failed)?;
         Ok(Self { place: Some(position), picture, text: row.content.text.clone(), score })
     }
 }
@@ -77,14 +77,4 @@ impl Influence {
             harmful: lowest.take(k).map(shown).collect::<Result<_, _>>()?,
         })
     }
-}
-
-fn shrunk(picture: &Picture) -> Picture {
-    let (width, height) = (picture.width(), picture.height());
-    let longer = width.max(height);
-    if longer <= ShownRow::EDGE {
-        return picture.clone();
-    }
-    let side = |side: usize| (side * ShownRow::EDGE / longer).max(1);
-    picture.resized(side(width), side(height), Resampling::Bilinear)
 }

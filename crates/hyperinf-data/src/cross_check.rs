@@ -5,7 +5,7 @@ use hyperinf_curvature::BlockCurvature;
 use hyperinf_linalg::ranks;
 use hyperinf_scoring::{Normalisation, Options, QueryMode};
 use hyperinf_store::{Directions, GradientPair, ProjectionSpec, StoreError, score};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Prediction;
 
@@ -23,7 +23,7 @@ const ERRORS: f64 = 2.0;
 ///
 /// The model was not trained on these rows, so both detectors are better here than on training rows whose wrong labels
 /// it has learned. What carries over is which of them is the better one.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CrossCheck {
     /// The validation rows.
     pub rows: usize,

@@ -1,7 +1,7 @@
 use std::cell::{Cell, RefCell};
 
 use hyperinf_curvature::{BlockCurvature, Storage};
-use hyperinf_gradients::{Block, Estimate, Projection, Sketch, Tape, Task};
+use hyperinf_gradients::{Block, Estimate, Projection, Sketch, Tape};
 use hyperinf_models::SampleModel;
 use hyperinf_scoring::{Batch, CurvatureSource, Method, Options, ScoreError, Source, curvature};
 
@@ -78,32 +78,43 @@ pub(crate) fn of_model<M: SampleModel>(
         Estimate::GaussNewton { sketch: Some(Sketch { draws, .. }) } => draws,
         Estimate::GaussNewton { sketch: None } => model.forward(&batches[0], &mut Tape::off()).dims()[1],
     };
-    let source = Blocks {
-        all: CurvatureSource { task: model, batches: batches.as_slice(), estimate },
-        pattern: run.blocks.as_ref(),
-        large: run.large_blocks,
-        projection: RefCell::new(None),
-        done: Cell::new(0),
-        total: storage.passes() * batches.len() * backward,
-        observe: RefCell::new(observe),
-    };
+    let all = CurvatureSource { task: model, batches: batches.as_slice(), estimate };
+    let total = storage.passes() * batches.len() * backward;
+    let source = Blocks::new(run, all, Stage::Curvature, total, observe);
     Ok(Some(curvature(&source, &run.options)?))
 }
 
-/// The curvature of some of a model's blocks.
-struct Blocks<'a, 'o, T: Task> {
-    all: CurvatureSource<'a, T, &'a [T::Batch]>,
+/// The captures of some of a model's blocks.
+pub(crate) struct Blocks<'a, 'o, S> {
+    all: S,
     pattern: Option<&'a Pattern>,
     large: LargeBlocks,
     /// That of the blocks, once they are known.
     projection: RefCell<Option<Option<Projection>>>,
+    stage: Stage,
     /// Backward passes done.
     done: Cell<usize>,
     total: usize,
     observe: RefCell<&'o mut dyn FnMut(Event)>,
 }
 
-impl<T: Task> Source for Blocks<'_, '_, T> {
+impl<'a, 'o, S: Source> Blocks<'a, 'o, S> {
+    /// The blocks of a run's gradients; `total` backward passes are reported as a stage.
+    pub(crate) fn new(run: &'a Run, all: S, stage: Stage, total: usize, observe: &'o mut dyn FnMut(Event)) -> Self {
+        Self {
+            all,
+            pattern: run.blocks.as_ref(),
+            large: run.large_blocks,
+            projection: RefCell::new(None),
+            stage,
+            done: Cell::new(0),
+            total,
+            observe: RefCell::new(observe),
+        }
+    }
+}
+
+impl<S: Source> Source for Blocks<'_, '_, S> {
     fn pass(&self, visit: &mut dyn FnMut(Batch) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
         self.all.pass(&mut |batch| {
             let mut captures = batch.into_captures()?;
@@ -123,7 +134,7 @@ impl<T: Task> Source for Blocks<'_, '_, T> {
             let (done, total) = (self.done.get() + 1, self.total);
             self.done.set(done);
             let detail = Detail::BackwardPasses;
-            (self.observe.borrow_mut())(Event::Progress(Progress { stage: Stage::Curvature, done, total, detail }));
+            (self.observe.borrow_mut())(Event::Progress(Progress { stage: self.stage, done, total, detail }));
             Ok(())
         })
     }

@@ -42,6 +42,8 @@ pub enum Stage {
     QueryGradients,
     /// The curvature of the model.
     Curvature,
+    /// Scores of tokens.
+    Tokens,
     /// Fine-tuning.
     Finetuning,
     /// Predictions for rows.
@@ -231,6 +233,7 @@ impl Stage {
             Self::TrainGradients => "training gradients",
             Self::QueryGradients => "query gradients",
             Self::Curvature => "curvature",
+            Self::Tokens => "token scores",
             Self::Finetuning => "fine-tuning",
             Self::Evaluation => "evaluation",
         }
@@ -241,7 +244,7 @@ impl Stage {
         match self {
             Self::TrainGradients => "training rows, whose gradients are kept",
             Self::QueryGradients => "query rows, whose gradients are kept",
-            Self::Curvature => "backward passes",
+            Self::Curvature | Self::Tokens => "backward passes",
             Self::Finetuning => "steps",
             Self::Evaluation => "rows",
         }

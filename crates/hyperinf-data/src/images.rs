@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use hyperinf_models::{Json, Picture, PictureError, PictureLimits, read_regular};
+use hyperinf_models::{Json, Picture, PictureError, PictureLimits, Resampling, read_regular};
 
 use crate::Reason;
 
@@ -55,6 +55,22 @@ impl ImageSource {
     /// [`Reason::Image`] if it cannot be read or decoded.
     pub fn picture(&self, limits: &PictureLimits) -> Result<Picture, Reason> {
         Picture::decode(&self.bytes(limits)?, limits).map_err(|error| self.failed(&error))
+    }
+
+    /// The picture, with edges of at most `edge`.
+    ///
+    /// # Errors
+    ///
+    /// As [`ImageSource::picture`].
+    pub fn thumbnail(&self, edge: usize) -> Result<Picture, Reason> {
+        let picture = self.picture(&PictureLimits::default())?;
+        let (width, height) = (picture.width(), picture.height());
+        let longer = width.max(height);
+        if longer <= edge {
+            return Ok(picture);
+        }
+        let side = |side: usize| (side * edge / longer).max(1);
+        Ok(picture.resized(side(width), side(height), Resampling::Bilinear))
     }
 
     /// The reason of an image that cannot be used.

@@ -15,6 +15,7 @@ use crate::images::ImageSource;
 use crate::kind::Kind;
 use crate::labels::Labels;
 use crate::model_files::ModelFiles;
+use crate::positions::TokenScores;
 use crate::prediction::Prediction;
 use crate::quality::Quality;
 use crate::run::GRADIENT_FILES;
@@ -43,6 +44,8 @@ pub struct Influence {
     pub estimate: Estimate,
     /// The curvature of each block, where the model was run for it.
     pub known: Option<Vec<BlockCurvature>>,
+    /// With [`positions`](crate::Run::positions): the scores of tokens.
+    pub positions: Vec<TokenScores>,
     /// The layers whose gradients were taken.
     pub layers: RecordedParts,
     /// The loss of a diffusion model.

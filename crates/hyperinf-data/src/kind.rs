@@ -1,4 +1,5 @@
 use std::borrow::Borrow;
+use std::path::Path;
 
 use burn::tensor::Device;
 use hyperinf_gradients::Estimate;
@@ -6,17 +7,17 @@ use hyperinf_models::{
     Adaptable, Adapter, CheckpointNames, Limit, LoadError, ModelKind, SampleModel, TextTokenizer, TokenizedSample,
     TrainConfig,
 };
-use hyperinf_scoring::Amount;
+use hyperinf_scoring::{Amount, Set};
 use hyperinf_store::{IndexFolder, IndexWriter, OutputFolder};
 use serde_json::Value;
 
 use crate::check::{self, Check, Checked};
-use crate::dataset::{Content, Dataset};
+use crate::dataset::{Content, Dataset, ReadOptions};
 use crate::evaluate::{self, Evaluate, Evaluated};
 use crate::event::Event;
 use crate::finetune::{self, Finetune, Finetuned};
 use crate::index::{self, Answer, Index, Query};
-use crate::influence::Influence;
+use crate::influence::{Influence, RowText};
 use crate::labels::Labels;
 use crate::model_files::ModelFiles;
 use crate::plan::{Goal, RunPlan};
@@ -24,7 +25,7 @@ use crate::plan_of_kind;
 use crate::prediction::Prediction;
 use crate::run::Run;
 use crate::run_of_kind;
-use crate::{Notice, Reason, RunError};
+use crate::{DataError, Notice, Reason, RunError};
 
 /// A kind of model: how its files are loaded, and how a row becomes a sample.
 ///
@@ -37,7 +38,7 @@ pub trait Kind: Send + Sync + Sized + 'static {
     /// The content of a row.
     type Content: Content;
     /// Turns content into samples: a tokenizer, the labels of the classes, an image processor.
-    type Processor;
+    type Processor: Send;
     /// What turns content into tokens without the model.
     type Reader: Borrow<TextTokenizer>;
 
@@ -151,6 +152,12 @@ pub trait Kind: Send + Sync + Sized + 'static {
         limit: Limit,
     ) -> Result<TokenizedSample<Vec<(u32, bool)>>, Reason>;
 
+    /// The tokens of a sample, one per position of the model's layers; `None` if its positions are none.
+    fn token_ids(sample: &<Self::Model as SampleModel>::Sample) -> Option<Vec<u32>> {
+        let _ = sample;
+        None
+    }
+
     /// What the user should know about how these rows are read.
     fn row_notices(tokenizer: &TextTokenizer, data: &Dataset<Self::Content>) -> Vec<Notice> {
         let _ = (tokenizer, data);
@@ -207,6 +214,10 @@ impl<K: Kind> Prepared<K> {
 /// A [`Kind`] without its types, for the list of all kinds.
 pub(crate) trait AnyKind: Sync {
     fn accepts(&self, kind: ModelKind) -> bool;
+
+    fn name(&self) -> &'static str;
+
+    fn texts(&self, set: Set, path: &Path, options: &ReadOptions) -> Result<Dataset<RowText>, DataError>;
 
     fn influence(
         &self,
@@ -275,6 +286,14 @@ pub(crate) trait AnyKind: Sync {
 impl<K: Kind> AnyKind for K {
     fn accepts(&self, kind: ModelKind) -> bool {
         K::matches(kind)
+    }
+
+    fn name(&self) -> &'static str {
+        K::NAME
+    }
+
+    fn texts(&self, set: Set, path: &Path, options: &ReadOptions) -> Result<Dataset<RowText>, DataError> {
+        Ok(Dataset::<K::Content>::read(set, path, options)?.map(|content| RowText::new(&content)))
     }
 
     fn influence(

@@ -17,7 +17,7 @@ use crate::pattern::Pattern;
 use crate::samples::LengthOptions;
 use crate::scored::Scored;
 use crate::stop::Stop;
-use crate::{RunError, estimate};
+use crate::{RunError, estimate, positions};
 
 /// The names of the files of gradients in [`Run::out`].
 pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gradients.safetensors"];
@@ -40,6 +40,7 @@ pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gra
 /// | `estimate` | empirical | the estimate of the curvature | |
 /// | `projection` | `None` | a projection of every block's gradients | |
 /// | `seeds` | `None` | error bars: the mean query is scored with this many random seeds | 2 to 1,000,000 |
+/// | `positions` | `None` | scores of tokens: of so many rows at either end of each ranking | |
 /// | `layers` | adapters | the layers whose gradients are taken | needs an adapter, or another choice |
 /// | `large_blocks` | see [`LargeBlocks`] | how recorded weights are projected that are too large | |
 /// | `diffusion` | see [`DiffusionOptions`] | the loss of a diffusion model; another kind of model refuses one | |
@@ -73,6 +74,8 @@ pub struct Run {
     pub projection: Option<ProjectionSpec>,
     /// Seeds of a random projection or, without one, of the estimate: for error bars of the mean query.
     pub seeds: Option<usize>,
+    /// Scores of tokens, of so many rows at either end of each ranking.
+    pub positions: Option<usize>,
     /// The layers whose gradients are taken.
     pub layers: RecordedParts,
     /// How recorded weights are projected that are too large for a gradient per row.
@@ -111,6 +114,7 @@ impl Default for Run {
             estimate: Estimate::default(),
             projection: None,
             seeds: None,
+            positions: None,
             layers: RecordedParts::default(),
             large_blocks: LargeBlocks::default(),
             diffusion: None,
@@ -137,6 +141,7 @@ impl Run {
             return Err(ModelError::Setting { name: "batch_size", value: 0.0, expected: "at least 1" }.into());
         }
         estimate::check(self.estimate, &self.options, self.projection.is_some())?;
+        positions::check(self)?;
         self.check_draws()
     }
 
@@ -255,8 +260,9 @@ impl Run {
     ) -> Result<(), RunError> {
         self.validate()?;
         earlier.pair.memory = self.memory;
-        let Scored { attribution, repeats, known } =
+        let Scored { attribution, repeats, known, positions } =
             Scored::new(self, &mut earlier.pair, earlier.model.as_ref(), device, observe)?;
+        earlier.positions = positions;
         (earlier.attribution, earlier.repeats, earlier.known) = (attribution, repeats, known);
         (earlier.estimate, earlier.query_mode, earlier.rank_by) = (self.estimate, self.options.query, self.rank_by);
         Ok(())

@@ -55,6 +55,14 @@ pub enum RunError {
         /// Its architecture.
         kind: ModelKind,
     },
+    /// There is no kind of model of this name.
+    #[error("there is no task `{task}`; known are {}", listed(.known))]
+    Task {
+        /// The name.
+        task: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
     /// The tokenizer lacks the token of images.
     #[error("the model's image token is {token}, but the tokenizer has {vocabulary} tokens")]
     ImageToken {
@@ -217,6 +225,10 @@ pub enum Choice {
     Tokenizer,
     /// A diffusion model.
     Diffusion,
+    /// Scores of tokens.
+    Positions,
+    /// A kind of model, by its name.
+    Kind(&'static str),
 }
 
 /// Contents of a folder that must not be overwritten.
@@ -258,6 +270,8 @@ impl fmt::Display for Choice {
             Self::LanguageModel => "a language model",
             Self::Tokenizer => "a tokenizer",
             Self::Diffusion => "a diffusion model",
+            Self::Positions => "scores of tokens",
+            Self::Kind(name) => name,
         })
     }
 }

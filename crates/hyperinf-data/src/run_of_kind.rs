@@ -9,7 +9,6 @@ use hyperinf_models::{Limit, RecordedParts, record};
 use hyperinf_scoring::{Amount, Set};
 use hyperinf_store::{GradientPair, GradientWriter, OutputFolder, RunKey};
 
-use crate::RunError;
 use crate::dataset::Dataset;
 use crate::event::{Event, Purpose, warn_of};
 use crate::gradients::Extractor;
@@ -23,6 +22,7 @@ use crate::run::{GRADIENT_FILES, Run, unchanged};
 use crate::samples::{Samples, notify};
 use crate::scored::{ModelSamples, Scored};
 use crate::selected::check_amount;
+use crate::{Choice, RunError};
 
 /// The generation of per-sample gradients: another one where the same program version would write other numbers.
 pub(crate) const GENERATION: &str = "1";
@@ -61,6 +61,10 @@ pub(crate) fn influence<K: Kind>(
     key.0.extend(layers(run).map(|parts| ("layers".to_owned(), parts)));
     let settings = K::settings(&model);
     key.0.extend(settings.iter().map(|settings| ("loss".to_owned(), settings.to_string())));
+    if run.positions.is_some() && train.samples.first().is_some_and(|sample| K::token_ids(sample).is_none()) {
+        let reason = "its rows are no tokens";
+        return Err(RunError::Conflict { first: Choice::Positions, second: Choice::Kind(K::NAME), reason });
+    }
     let extractor = Extractor::<K> { run, model: &model, key };
     extractor.check_memory(&train, &query, device)?;
     let projected = extractor.large_blocks(&train)?;
@@ -85,8 +89,8 @@ pub(crate) fn influence<K: Kind>(
         (found, _) => found.unwrap_or_default(),
     };
     let of_query = predictions::<K>(run, &model, &query, 0..query.samples.len(), &query_gradients, observe)?;
-    let model = ModelSamples::<K> { model, samples: std::mem::take(&mut train.samples) };
-    let Scored { attribution, repeats, known } = Scored::new(run, &mut pair, &model, device, observe)?;
+    let model = ModelSamples::<K> { model, samples: std::mem::take(&mut train.samples), processor };
+    let Scored { attribution, repeats, known, positions } = Scored::new(run, &mut pair, &model, device, observe)?;
     let (train, query) = (Rows::new(train, of_train), Rows::new(query, of_query));
     warn_of(&train.quality(labels.as_ref()), &train.data.path, Purpose::Scores, observe);
     Ok(Influence {
@@ -100,6 +104,7 @@ pub(crate) fn influence<K: Kind>(
         settings,
         projected: (!projected.is_empty()).then_some((projected, run.large_blocks.rank)),
         known,
+        positions,
         labels,
         max_length: limit.tokens(),
         pair,

@@ -1,12 +1,13 @@
 use burn::tensor::Device;
 use hyperinf_curvature::BlockCurvature;
-use hyperinf_gradients::Estimate;
+use hyperinf_gradients::{Block, Estimate};
 use hyperinf_models::SampleModel;
-use hyperinf_scoring::{Attribution, QueryMode};
+use hyperinf_scoring::{Attribution, PositionScorer, QueryMode};
 use hyperinf_store::{Directions, GradientPair, ProjectionSpec, score};
 
 use crate::event::{Event, Notice};
 use crate::kind::Kind;
+use crate::positions::{RowPositions, TokenScores, token_scores};
 use crate::run::Run;
 use crate::{Choice, RunError, estimate};
 
@@ -21,6 +22,8 @@ pub(crate) struct Scored {
     pub(crate) repeats: Vec<Vec<f64>>,
     /// The curvature, where the model was run for it.
     pub(crate) known: Option<Vec<BlockCurvature>>,
+    /// The scores of tokens, if they were asked for.
+    pub(crate) positions: Vec<TokenScores>,
 }
 
 /// The random choices of a scoring.
@@ -39,12 +42,23 @@ pub(crate) trait OfModel: Send {
         estimate: Estimate,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Option<Vec<BlockCurvature>>, RunError>;
+
+    /// The scores of the tokens of some rows, in their order; `blocks` are those of the scorer, in their order.
+    fn positions(
+        &self,
+        run: &Run,
+        blocks: &[&Block],
+        rows: &[usize],
+        scorer: PositionScorer,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Vec<RowPositions>, RunError>;
 }
 
 /// A model of a kind, and the training samples.
 pub(crate) struct ModelSamples<K: Kind> {
     pub(crate) model: K::Model,
     pub(crate) samples: Vec<<K::Model as SampleModel>::Sample>,
+    pub(crate) processor: K::Processor,
 }
 
 impl<K: Kind> OfModel for ModelSamples<K> {
@@ -56,6 +70,17 @@ impl<K: Kind> OfModel for ModelSamples<K> {
     ) -> Result<Option<Vec<BlockCurvature>>, RunError> {
         K::check_estimate(estimate)?;
         estimate::of_model(run, estimate, &self.model, &self.samples, observe)
+    }
+
+    fn positions(
+        &self,
+        run: &Run,
+        blocks: &[&Block],
+        rows: &[usize],
+        scorer: PositionScorer,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Vec<RowPositions>, RunError> {
+        self.token_scores(run, blocks, rows, scorer, observe)
     }
 }
 
@@ -97,7 +122,9 @@ impl Scored {
             // Everything else in the result is that of the first seed.
             pair.project(run.projection, device)?;
         }
-        Ok(Self { attribution, repeats, known })
+        let scored = (&*pair, known.as_deref());
+        let positions = token_scores(run, scored, &attribution.scores, model, device, observe)?;
+        Ok(Self { attribution, repeats, known, positions })
     }
 }
 

@@ -26,6 +26,7 @@
 //! | [`sweep`] | the same, and many dampings | the scores at each, from one curvature |
 //! | [`self_influence`] | one source | each sample's influence on itself, `[n]` |
 //! | [`position_scores`] | two sources, of which the first has captures | scores of each position (token) |
+//! | [`PositionScorer`] | queries and curvature some blocks at a time | the same |
 //! | [`tracin`] | sources at several checkpoints | scores summed over them |
 //! | [`Scorer`], [`Sweep`] | stored gradients, some blocks at a time | [`attribute`] and [`sweep`], in less memory |
 //! | [`CurvatureFrom`] | training samples, another source, or known curvature | the curvature of each of the above |
@@ -70,7 +71,7 @@ pub use groups::{GroupError, Groups, Pool};
 pub use method::{Gfim, Method};
 pub use methods::{MethodInfo, methods};
 pub use options::{Normalisation, Options, QueryMode};
-pub use positions::{PositionScores, position_scores};
+pub use positions::{PositionScorer, PositionScores, position_scores};
 pub use queries::{Contrast, Joined};
 pub use rank::{Amount, RankBy, detect, ranking, select, top_k};
 pub use scorer::{Scorer, Sweep};

@@ -1,5 +1,5 @@
 use burn::tensor::{Tensor, s};
-use hyperinf_gradients::{Block, Capture, Gradients, same_layout};
+use hyperinf_gradients::{Block, Capture, same_layout};
 use hyperinf_linalg::scalars;
 
 use crate::part::{add, divided, roots};
@@ -41,78 +41,135 @@ pub fn position_scores(
     curvature: CurvatureFrom<'_>,
     options: &Options,
 ) -> Result<PositionScores, ScoreError> {
-    options.damping.validate()?;
-    let queries = queries(query, options)?;
-    let mut inverses: Vec<BlockInverse> = Vec::new();
-    let mut x = Vec::new();
-    let mut query_squares = Vec::new();
-    let inverted = invert(train, curvature, Some(&queries), options, options.damping)?;
-    for (inverted, v) in inverted.zip(&queries.blocks) {
-        let mut inverted = inverted?;
-        let (found, _) = inverted.queries(v.clone().flatten(1, 2))?;
-        if options.normalisation == Normalisation::Cosine {
-            add(&mut query_squares, found.squared_norms()?);
-        }
-        inverted.release(options.normalisation);
-        inverses.push(inverted);
-        x.push(found.restored());
-    }
-    let q = queries.samples();
-    let mut result = PositionScores { rows: vec![Vec::new(); q], whole: vec![Vec::new(); q], blocks: Vec::new() };
-    let mut squares = Vec::new();
-    let mut layout = (!options.merged).then(|| queries.layout.to_vec());
-    train.pass(&mut |found| {
-        // In f64, as the preconditioned queries are; not for plain inner products.
-        let dtype = x.first().map(Tensor::dtype);
-        let typed = |c: Capture| match dtype {
-            Some(dtype) => Capture { input: c.input.cast(dtype), delta: c.delta.cast(dtype), ..c },
-            None => c,
-        };
-        let captures: Vec<Capture> = found.into_captures()?.into_iter().map(typed).collect();
-        let blocks: Vec<Block> = captures.iter().map(|c| c.block.clone()).collect();
-        let layout = match &mut layout {
-            Some(layout) => layout,
-            none => {
-                x = cut(&x, &blocks, &queries)?;
-                none.insert(blocks.clone())
-            }
-        };
-        same_layout(layout, &blocks).map_err(ScoreError::gradients(Set::Train))?;
-        let positions = positions(&captures)?;
-        for query in 0..q {
-            let (rows, whole) = batch(&captures, &x, query, positions)?;
-            for (i, row) in rows.iter().enumerate() {
-                if let Some(value) = row.iter().chain([&whole[i]]).find(|value| !value.is_finite()) {
-                    let sample = result.whole[query].len() + i;
-                    return Err(ScoreError::Overflow { query, sample, value: *value });
-                }
-            }
-            result.rows[query].extend(rows);
-            result.whole[query].extend(whole);
-        }
-        squares.extend(divisors(&captures, &mut inverses, options)?);
-        Ok(())
-    })?;
-    if result.whole.iter().all(Vec::is_empty) {
-        return Err(ScoreError::Empty { set: Set::Train, what: "samples" });
+    let mut scorer = PositionScorer::new(options.clone())?;
+    scorer.add(train, query, curvature)?;
+    scorer.finish(train)
+}
+
+/// [`position_scores`] of some training samples, by curvature and queries that come some blocks at a time.
+///
+/// Every call of [`PositionScorer::add`] brings all queries of its blocks, in the order of the layers. With
+/// [`Options::merged`] all blocks must come in one call.
+pub struct PositionScorer {
+    options: Options,
+    inverses: Vec<BlockInverse>,
+    /// The preconditioned queries of each block.
+    x: Vec<Tensor<2>>,
+    query_squares: Vec<f64>,
+    /// The blocks of the queries, which are one if they are merged.
+    layout: Vec<Block>,
+    queries: usize,
+}
+
+impl PositionScorer {
+    /// A scorer without blocks.
+    ///
+    /// # Errors
+    ///
+    /// If the damping is not positive and finite.
+    pub fn new(options: Options) -> Result<Self, ScoreError> {
+        options.damping.validate()?;
+        let (inverses, x, query_squares, layout) = Default::default();
+        Ok(Self { options, inverses, x, query_squares, layout, queries: 0 })
     }
 
-    let (query_roots, train_roots) = (roots(&query_squares, Set::Query)?, roots(&squares, Set::Train)?);
-    for (query, (rows, whole)) in result.rows.iter_mut().zip(&mut result.whole).enumerate() {
-        for (i, (row, whole)) in rows.iter_mut().zip(whole).enumerate() {
-            for value in row.iter_mut().chain([whole]) {
-                *value = divided(*value, query_roots.get(query), train_roots.get(i));
+    /// Adds some blocks; `train` are the samples of the curvature, if it is [`CurvatureFrom::Training`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Scorer::add`](crate::Scorer::add).
+    pub fn add(
+        &mut self,
+        train: &dyn Source,
+        query: &dyn Source,
+        curvature: CurvatureFrom<'_>,
+    ) -> Result<(), ScoreError> {
+        let options = &self.options;
+        let queries = queries(query, options)?;
+        let (found, expected) = (queries.samples(), self.queries);
+        if expected != 0 && found != expected {
+            return Err(ScoreError::SampleCount { set: Set::Query, found, expected });
+        }
+        let inverted = invert(train, curvature, Some(&queries), options, options.damping)?;
+        for (inverted, v) in inverted.zip(&queries.blocks) {
+            let mut inverted = inverted?;
+            let (found, _) = inverted.queries(v.clone().flatten(1, 2))?;
+            if options.normalisation == Normalisation::Cosine {
+                add(&mut self.query_squares, found.squared_norms()?);
+            }
+            inverted.release(options.normalisation);
+            inverted.rows = None;
+            self.inverses.push(inverted);
+            self.x.push(found.restored());
+        }
+        self.layout.extend_from_slice(&queries.layout);
+        self.queries = found;
+        Ok(())
+    }
+
+    /// The scores of the positions of training samples.
+    ///
+    /// # Errors
+    ///
+    /// As [`position_scores`].
+    pub fn finish(self, train: &dyn Source) -> Result<PositionScores, ScoreError> {
+        let Self { options, mut inverses, mut x, query_squares, layout: of_queries, queries: q } = self;
+        let mut result = PositionScores { rows: vec![Vec::new(); q], whole: vec![Vec::new(); q], blocks: Vec::new() };
+        let mut squares = Vec::new();
+        let mut layout = (!options.merged).then(|| of_queries.clone());
+        train.pass(&mut |found| {
+            // In f64, as the preconditioned queries are; not for plain inner products.
+            let dtype = x.first().map(Tensor::dtype);
+            let typed = |c: Capture| match dtype {
+                Some(dtype) => Capture { input: c.input.cast(dtype), delta: c.delta.cast(dtype), ..c },
+                None => c,
+            };
+            let captures: Vec<Capture> = found.into_captures()?.into_iter().map(typed).collect();
+            let blocks: Vec<Block> = captures.iter().map(|c| c.block.clone()).collect();
+            let layout = match &mut layout {
+                Some(layout) => layout,
+                none => {
+                    x = cut(&x, &blocks, &of_queries)?;
+                    none.insert(blocks.clone())
+                }
+            };
+            same_layout(layout, &blocks).map_err(ScoreError::gradients(Set::Train))?;
+            let positions = positions(&captures)?;
+            for query in 0..q {
+                let (rows, whole) = batch(&captures, &x, query, positions)?;
+                for (i, row) in rows.iter().enumerate() {
+                    if let Some(value) = row.iter().chain([&whole[i]]).find(|value| !value.is_finite()) {
+                        let sample = result.whole[query].len() + i;
+                        return Err(ScoreError::Overflow { query, sample, value: *value });
+                    }
+                }
+                result.rows[query].extend(rows);
+                result.whole[query].extend(whole);
+            }
+            squares.extend(divisors(&captures, &mut inverses, &options)?);
+            Ok(())
+        })?;
+        if result.whole.iter().all(Vec::is_empty) {
+            return Err(ScoreError::Empty { set: Set::Train, what: "samples" });
+        }
+
+        let (query_roots, train_roots) = (roots(&query_squares, Set::Query)?, roots(&squares, Set::Train)?);
+        for (query, (rows, whole)) in result.rows.iter_mut().zip(&mut result.whole).enumerate() {
+            for (i, (row, whole)) in rows.iter_mut().zip(whole).enumerate() {
+                for value in row.iter_mut().chain([whole]) {
+                    *value = divided(*value, query_roots.get(query), train_roots.get(i));
+                }
             }
         }
+        result.blocks = inverses.into_iter().filter_map(|inverted| inverted.report).collect();
+        Ok(result)
     }
-    result.blocks = inverses.into_iter().filter_map(|inverted| inverted.report).collect();
-    Ok(result)
 }
 
 /// The queries of merged blocks, block by block.
-fn cut(merged: &[Tensor<2>], layout: &[Block], queries: &Gradients) -> Result<Vec<Tensor<2>>, ScoreError> {
+fn cut(merged: &[Tensor<2>], layout: &[Block], queries: &[Block]) -> Result<Vec<Tensor<2>>, ScoreError> {
     let all = Block::new("merged", 1, layout.iter().map(Block::parameters).sum());
-    same_layout(&queries.layout, &[all]).map_err(ScoreError::gradients(Set::Train))?;
+    same_layout(queries, &[all]).map_err(ScoreError::gradients(Set::Train))?;
     let mut start = 0;
     let part = |block: &Block| {
         let end = start + block.parameters();

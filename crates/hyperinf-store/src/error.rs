@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use hyperinf_scoring::{ScoreError, Set};
 use safetensors::SafeTensorError;
 
-use crate::{BadValue, FileError, SCORE_FORMATS};
+use crate::{BadValue, FileError, SCORE_FORMATS, ScoresFault};
 
 /// Names listed in one message at most.
 const LISTED: usize = 5;
@@ -129,6 +129,14 @@ pub enum StoreError {
         largest: f64,
         /// The smallest that is accepted.
         least: f64,
+    },
+    /// A file of scores cannot be read.
+    #[error("the scores in `{path}` cannot be used")]
+    Scores {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: ScoresFault,
     },
     /// A score outside the range of `f32`.
     #[error("the score of training sample {sample} for query {query} is {value:e}: expected at most {:e}", f32::MAX)]

@@ -1,4 +1,4 @@
-//! The writers of each format.
+//! The writers and readers of each format.
 
 pub(crate) mod csv;
 pub(crate) mod jsonl;

@@ -12,10 +12,12 @@
 //! | [`Convert`] | gradients of NumPy and bergson as safetensors, and back |
 //! | [`GradientPair`] | training and query gradients of the same blocks, optionally with curvature and contrast files |
 //! | [`score`], [`sweep`], [`self_influence`] | the entry points of `hyperinf-scoring` over such a pair, block by block |
+//! | [`position_scorer`] | queries preconditioned for scores of positions |
 //! | [`Checkpoint`], [`tracin`] | scores summed over several moments of a training |
 //! | [`ProjectionSpec`] | a projection of every block, applied while the gradients are read |
 //! | [`Sizes`], [`available`] | the memory that a scoring needs, and what the system grants; scoring refuses before work |
 //! | [`ScoreFile`] | writes scores with ids, ranks and metadata as safetensors, Parquet, CSV or JSON lines |
+//! | [`StoredScores`] | reads such files |
 //! | [`Staged`], [`publish`] | files that are written next to their places and moved there, together, when all are whole |
 //! | [`OutputFolder`] | a folder for results: locked, and free of what an interrupted run left half-written |
 //!
@@ -62,6 +64,7 @@ mod publish;
 mod scores;
 mod source;
 mod staged;
+mod stored_scores;
 mod stream;
 mod table;
 mod temporary;
@@ -93,6 +96,7 @@ pub use scores::{ErrorBars, SCORE_FORMATS, ScoreFile, ScoreFormat, check_range, 
 pub use staged::{
     Staged, check_output, check_writable, stage_csv, stage_json, stage_parquet, stage_table, table_ending, write_json,
 };
-pub use stream::{score, self_influence, sweep};
+pub use stored_scores::{ScoresFault, StoredScores};
+pub use stream::{position_scorer, score, self_influence, sweep};
 pub use table::{Column, Table};
 pub use temporary::{TemporaryFolder, abandon};

@@ -7,6 +7,7 @@ use hyperinf_scoring::{RankBy, Scores};
 use serde_json::{Map, Value};
 
 use crate::formats::{csv, jsonl, parquet, safetensors};
+use crate::stored_scores::{ScoresFault, StoredScores};
 use crate::{Column, Ids, Staged, StoreError, Table, WriteError, check_output, publish, stage_json};
 
 /// Rows of a table that are built and written at once, at least one query's.
@@ -20,18 +21,27 @@ pub struct ScoreFormat {
     /// Whether the file itself holds the metadata; else they are in a second file, `FILE.json`.
     pub holds_metadata: bool,
     write: WriteScores,
+    pub(crate) read: ReadScores,
 }
 
 /// Writes scores with their metadata.
 type WriteScores = fn(&mut File, &ScoreTable<'_>, &Map<String, Value>) -> Result<(), WriteError>;
 
+/// Reads scores, one pair after the other.
+type ReadScores = fn(File, &mut StoredScores) -> Result<(), ScoresFault>;
+
 /// Every format of scores: one tensor `[q, n]` of F32 in safetensors; rows of query_id, train_id (of groups group_id),
 /// score and rank in the others.
 pub static SCORE_FORMATS: [ScoreFormat; 4] = [
-    ScoreFormat { ending: "safetensors", holds_metadata: true, write: safetensors::write_scores },
-    ScoreFormat { ending: "parquet", holds_metadata: true, write: parquet::write_scores },
-    ScoreFormat { ending: "csv", holds_metadata: false, write: csv::write_scores },
-    ScoreFormat { ending: "jsonl", holds_metadata: false, write: jsonl::write_scores },
+    ScoreFormat {
+        ending: "safetensors",
+        holds_metadata: true,
+        write: safetensors::write_scores,
+        read: safetensors::read_scores,
+    },
+    ScoreFormat { ending: "parquet", holds_metadata: true, write: parquet::write_scores, read: parquet::read_scores },
+    ScoreFormat { ending: "csv", holds_metadata: false, write: csv::write_scores, read: csv::read_scores },
+    ScoreFormat { ending: "jsonl", holds_metadata: false, write: jsonl::write_scores, read: jsonl::read_scores },
 ];
 
 /// Scores with all that is written with them.

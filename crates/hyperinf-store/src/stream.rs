@@ -5,8 +5,8 @@ use burn::tensor::Device;
 use hyperinf_curvature::{BlockCurvature, Damping};
 use hyperinf_gradients::Sides;
 use hyperinf_scoring::{
-    Attribution, Contrast, CurvatureFrom, Joined, Method, Moments, Options, QueryMode, ScoreError, Scorer,
-    SelfInfluence, Set, Source, Sweep,
+    Attribution, Contrast, CurvatureFrom, Joined, Method, Moments, Options, PositionScorer, QueryMode, ScoreError,
+    Scorer, SelfInfluence, Set, Source, Sweep,
 };
 
 use crate::source::{FileSource, Reader};
@@ -35,6 +35,26 @@ pub fn score(
         as_sets(sources, known, options.query, &mut |train, query, curvature| scorer.add(train, query, curvature))
     })?;
     scorer.finish().map_err(|error| explain(pair, error))
+}
+
+/// The queries of [`score`], preconditioned for [`PositionScorer::finish`]: then the model runs over the samples whose
+/// positions are scored. The pair must not be projected.
+///
+/// # Errors
+///
+/// As [`score`].
+pub fn position_scorer(
+    pair: &GradientPair,
+    known: Option<&[BlockCurvature]>,
+    options: &Options,
+    device: &Device,
+) -> Result<PositionScorer, StoreError> {
+    pair.check_memory(1, options, device)?;
+    let mut scorer = PositionScorer::new(options.clone()).map_err(StoreError::Score)?;
+    each_group(pair, &pair.sets(), options, device, &mut |sources| {
+        as_sets(sources, known, options.query, &mut |train, query, curvature| scorer.add(train, query, curvature))
+    })?;
+    Ok(scorer)
 }
 
 /// [`score`] at every damping, from one curvature; `done` is called after every block.

@@ -75,6 +75,12 @@ Examples:
   hyperinf inspect train.safetensors
   hyperinf inspect train.safetensors --numbers --json";
 
+pub(super) const REPORT: &str = "\
+Examples:
+  hyperinf report influence
+  hyperinf report suspicious --known-bad ids.txt --output page.html
+  hyperinf report influence --sweep hyperinf-sweep";
+
 pub(super) const METHODS: &str = "\
 Examples:
   hyperinf methods

@@ -81,6 +81,12 @@ pub(crate) struct AttributeArgs {
     /// Rows at either end of each ranking in topk.jsonl; a contact sheet shows five.
     #[arg(long, value_name = "ROWS", default_value_t = 20, display_order = 6)]
     pub top_k: usize,
+    /// Also write positions.jsonl: the score of each token of the rows in topk.jsonl, with the tokens' texts.
+    ///
+    /// The model runs over these rows once more. Tokens have the parts of the row's gradient that their
+    /// positions contribute.
+    #[arg(long, help_heading = "Scores")]
+    pub positions: bool,
     /// Error bars over SEEDS seeds: of a random --project or, without one, of the draws of --estimate.
     ///
     /// For the mean query. Scores are the means over the seeds; outputs get the columns score_std

@@ -8,6 +8,7 @@ use hyperinf::models::LoadError;
 use hyperinf::scoring::{ScoreError, SpecError};
 use hyperinf::solvers::{SolveError, solvers};
 use hyperinf::store::{ConvertError, FileError, IndexError, MANIFEST, StoreError, WriteError};
+use hyperinf_report::ReportError;
 
 use crate::models;
 
@@ -22,6 +23,14 @@ impl CliError {
         match self {
             Self::Usage(error) => usage_hint(error),
             Self::Input(error) => match &**error {
+                Input::Report(ReportError::NoRows { .. }) => Some("name them: --train FILE or --query FILE".into()),
+                Input::Report(ReportError::NoSummary { nested: Some(folder), .. }) => {
+                    Some(format!("several methods have a folder each: hyperinf report {folder}"))
+                }
+                Input::Report(ReportError::Command { command, .. }) if command == "sweep" => {
+                    Some("a sweep is a part of a report: --sweep DIR".into())
+                }
+                Input::Report(_) => None,
                 Input::File { .. } | Input::Checks { .. } => None,
                 Input::Faults { .. } => {
                     Some("hyperinf verify DIR --repair computes them again from the model and the rows".into())

@@ -107,6 +107,7 @@ impl Library {
                 RunError::Stopped { .. } => Class::Stopped,
                 RunError::Dataset { .. }
                 | RunError::NoKind { .. }
+                | RunError::Task { .. }
                 | RunError::Load { .. }
                 | RunError::ImageToken { .. }
                 | RunError::Changed { .. } => Class::Input,
@@ -254,5 +255,7 @@ fn flag(choice: Choice) -> &'static str {
         Choice::LanguageModel => "a language model",
         Choice::Tokenizer => "--tokenizer",
         Choice::Diffusion => "a diffusion model",
+        Choice::Positions => "--positions",
+        Choice::Kind(name) => name,
     }
 }

@@ -29,8 +29,8 @@ pub(crate) struct Earlier {
 }
 
 impl Each<'_> {
-    /// Lists stale outputs with this prefix, before the summary is replaced. Inputs are never listed.
-    pub(crate) fn earlier(&self, prefix: &str) -> Earlier {
+    /// Lists stale outputs with these prefixes, before the summary is replaced. Inputs are never listed.
+    pub(crate) fn earlier(&self, prefixes: &[&str]) -> Earlier {
         let folder = self.folder.clone();
         let Job { command, args, query, outputs: written, .. } = self.job;
         // Without a summary of this program nothing is known about the files next to it.
@@ -44,7 +44,7 @@ impl Each<'_> {
             .collect();
         let stale = |name: &&str| {
             let path = folder.join(name);
-            name.starts_with(prefix)
+            prefixes.iter().any(|prefix| name.starts_with(prefix))
                 && Path::new(name).file_name().is_some_and(|plain| plain == *name)
                 && !written.iter().any(|output| output.eq_ignore_ascii_case(name))
                 && path.is_file()

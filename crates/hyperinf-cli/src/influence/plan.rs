@@ -13,13 +13,17 @@ use crate::{config, interrupt};
 /// # Errors
 ///
 /// See [`CliError`]. Nothing is left behind.
-pub(crate) fn run(args: &PlanArgs) -> Result<(), CliError> {
-    let (command, args, query, mode, seeds) = match &args.of {
+pub(crate) fn run(plan: &PlanArgs) -> Result<(), CliError> {
+    let (command, args, query, mode, seeds) = match &plan.of {
         Planned::Attribute(args) => ("attribute", &args.influence, &args.query, args.mode(), args.uncertainty),
         Planned::Detect(args) => ("detect", &args.influence, &args.validation, QueryModeArg::Mean, None),
         Planned::Select(args) => ("select", &args.influence, &args.validation, QueryModeArg::Mean, None),
     };
-    Job { command, args, query, mode, seeds, outputs: &[] }.plan()
+    let positions = match &plan.of {
+        Planned::Attribute(args) => args.positions.then_some(args.top_k),
+        Planned::Detect(_) | Planned::Select(_) => None,
+    };
+    Job { command, args, query, mode, seeds, positions, outputs: &[] }.plan()
 }
 
 impl Job<'_> {

@@ -248,6 +248,10 @@ impl Kind for TextClassification {
         (model.classes() == 2).then(|| Prediction::of_two_classes(loss, sample.label))
     }
 
+    fn token_ids(sample: &Sample) -> Option<Vec<u32>> {
+        Some(sample.tokens.clone())
+    }
+
     fn bytes(sample: &Sample) -> Vec<u8> {
         let numbers = sample.tokens.iter().chain(&sample.segments).copied();
         numbers.chain([sample.label as u32]).flat_map(u32::to_le_bytes).collect()

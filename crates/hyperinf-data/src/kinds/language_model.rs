@@ -261,6 +261,10 @@ impl Kind for LanguageModel {
         Some(of_tokens(sample, loss))
     }
 
+    fn token_ids(sample: &LmSample) -> Option<Vec<u32>> {
+        Some(sample.tokens.clone())
+    }
+
     fn bytes(sample: &LmSample) -> Vec<u8> {
         let tokens = sample.tokens.iter().flat_map(|token| token.to_le_bytes());
         tokens.chain(sample.scored.iter().map(|&scored| u8::from(scored))).collect()

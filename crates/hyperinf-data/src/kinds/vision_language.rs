@@ -259,6 +259,10 @@ impl Kind for VisionLanguage {
         Some(language_model::of_tokens(&sample.text, loss))
     }
 
+    fn token_ids(sample: &VlmSample) -> Option<Vec<u32>> {
+        Some(sample.text.tokens.clone())
+    }
+
     fn bytes(sample: &VlmSample) -> Vec<u8> {
         let mut bytes = LanguageModel::bytes(&sample.text);
         bytes.extend((sample.tiles as u64).to_le_bytes());

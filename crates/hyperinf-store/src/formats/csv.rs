@@ -5,6 +5,7 @@ use std::io::Write;
 use serde_json::{Map, Value};
 
 use crate::scores::ScoreTable;
+use crate::stored_scores::{ScoresFault, StoredScores};
 use crate::{Table, WriteError};
 
 /// Writes the long form of scores; a CSV file has no place for metadata.
@@ -32,4 +33,20 @@ pub(crate) fn write<'a, T: Borrow<Table<'a>>>(
         }
     }
     Ok(writer.flush()?)
+}
+
+/// Reads the long form of scores.
+pub(crate) fn read_scores(file: File, found: &mut StoredScores) -> Result<(), ScoresFault> {
+    let mut reader = csv::Reader::from_reader(file);
+    let header = reader.headers()?.clone();
+    let place = |name: &'static str| header.iter().position(|column| column == name);
+    let column = |name| place(name).ok_or(ScoresFault::Column { column: name });
+    let (query, score, std) = (column("query_id")?, column("score")?, place("score_std"));
+    let train = column("train_id").or_else(|missing| place("group_id").ok_or(missing))?;
+    let mut record = csv::StringRecord::new();
+    while reader.read_record(&mut record)? {
+        let number = |place: usize| record[place].parse::<f32>().unwrap_or(f32::NAN);
+        found.push(&record[query], &record[train], number(score), std.map(number))?;
+    }
+    Ok(())
 }

@@ -1,9 +1,11 @@
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, Write};
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::scores::ScoreTable;
+use crate::stored_scores::{ScoresFault, StoredScores};
 use crate::{Column, Table, WriteError};
 
 /// Writes the long form of scores, one JSON object per line; JSON lines have no place for metadata.
@@ -39,4 +41,23 @@ fn value(column: &Column<'_>, row: usize) -> Value {
         Column::Text(values) => values[row].into(),
         Column::Truth(values) => values[row].into(),
     }
+}
+
+/// A line of the long form.
+#[derive(Deserialize)]
+struct Line {
+    query_id: Value,
+    #[serde(alias = "group_id")]
+    train_id: Value,
+    score: f32,
+    score_std: Option<f32>,
+}
+
+/// Reads the long form of scores.
+pub(crate) fn read_scores(file: File, found: &mut StoredScores) -> Result<(), ScoresFault> {
+    for line in BufReader::new(file).lines() {
+        let Line { query_id, train_id, score, score_std } = serde_json::from_str(&line?)?;
+        found.push(&super::plain(&query_id), &super::plain(&train_id), score, score_std)?;
+    }
+    Ok(())
 }

@@ -1,12 +1,14 @@
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 
+use ::safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::plain;
 use crate::scores::ScoreTable;
+use crate::stored_scores::{ScoresFault, StoredScores};
 use crate::{Ids, WriteError};
 
 /// The header's length is a multiple of this many bytes.
@@ -74,6 +76,36 @@ fn write(
     file.write_all(&json)?;
     for (_, bytes) in tensors {
         file.write_all(bytes)?;
+    }
+    Ok(())
+}
+
+/// Reads the tensor `scores`, and the ids from the metadata; without them rows are numbered.
+pub(crate) fn read_scores(mut file: File, found: &mut StoredScores) -> Result<(), ScoresFault> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let (_, header) = SafeTensors::read_metadata(&bytes)?;
+    let file = SafeTensors::deserialize(&bytes)?;
+    let scores = file.tensor("scores")?;
+    let (Dtype::F32, &[queries, samples]) = (scores.dtype(), scores.shape()) else {
+        return Err(ScoresFault::Tensor { dtype: format!("{:?}", scores.dtype()), shape: scores.shape().to_vec() });
+    };
+    let ids = |names: [&str; 2], count: usize| -> Result<Vec<String>, ScoresFault> {
+        let entries = header.metadata().as_ref();
+        let Some(list) = entries.and_then(|entries| names.iter().find_map(|name| entries.get(*name))) else {
+            return Ok((0..count).map(|number| number.to_string()).collect());
+        };
+        let ids: Vec<String> = serde_json::from_str::<Vec<Value>>(list)?.iter().map(plain).collect();
+        let length = ids.len();
+        if length == count { Ok(ids) } else { Err(ScoresFault::Ids { found: length, expected: count }) }
+    };
+    let (query_ids, train_ids) = (ids(["query_ids"; 2], queries)?, ids(["train_ids", "group_ids"], samples)?);
+    let numbers = |bytes: &[u8]| -> Vec<f32> { bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect() };
+    let values = numbers(scores.data());
+    let std = file.tensor("score_std").ok().filter(|std| std.dtype() == Dtype::F32).map(|std| numbers(std.data()));
+    for (place, &score) in values.iter().enumerate() {
+        let std = std.as_ref().and_then(|std| std.get(place).copied());
+        found.push(&query_ids[place / samples], &train_ids[place % samples], score, std)?;
     }
     Ok(())
 }
