@@ -66,12 +66,21 @@ pub(crate) fn bank(scratch: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Reads an index with one of its files replaced: by the bytes, and by the bytes with right seals, so that its contents
 /// count as well.
 pub(crate) fn index(scratch: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let folder = scratch.join("index");
-    for bytes in [bytes.to_vec(), sealed(bytes)] {
+    let (folder, whole) = (scratch.join("index"), scratch.join("whole"));
+    if !whole.exists() {
+        small_index(&whole)?;
+    }
+    let right = sealed(bytes);
+    let again = (right != bytes).then_some(right.as_slice());
+    for bytes in [bytes].into_iter().chain(again) {
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
         }
-        small_index(&folder)?;
+        fs::create_dir(&folder)?;
+        for entry in fs::read_dir(&whole)? {
+            let path = entry?.path();
+            fs::copy(&path, folder.join(path.file_name().unwrap_or_default()))?;
+        }
         fs::write(folder.join(name), bytes)?;
         if let Some(index) = shown(IndexFolder::open(&folder)) {
             index.verify(&mut |_| {}).iter().for_each(|fault| assert!(!fault.to_string().is_empty()));
