@@ -1,4 +1,4 @@
-"""The work of `benches/card.rs` in PyTorch on the same card: products, copies, inverses, LoRA gradients.
+"""The work of `benches/benches/card.rs` in PyTorch on the same card: products, copies, inverses, LoRA gradients.
 
 Needs torch, transformers and peft; prints tables in Markdown: milliseconds, median (shortest-longest) of ten.
 """
