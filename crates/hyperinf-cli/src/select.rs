@@ -105,7 +105,10 @@ fn select(
 
 /// The selected rows, and how, for the summary.
 fn entries(args: &SelectArgs, select: &Select, train: &Rows, picks: &Picks, pool: usize) -> Map<String, Value> {
-    let selected: Vec<String> = picks.order.iter().map(|&sample| train.id(sample).to_string()).collect();
+    // In the order of the data, as the subset; `ranking.csv` has the places.
+    let mut kept = picks.order.clone();
+    kept.sort_unstable();
+    let selected: Vec<String> = kept.into_iter().map(|sample| train.id(sample).to_string()).collect();
     let most_tokens = match select.keep {
         Budget::Samples(_) => None,
         Budget::Length(tokens) => Some(tokens),

@@ -153,11 +153,10 @@ impl Run {
     /// use hyperinf_data::{Duplicates, Run, Select};
     /// use hyperinf_scoring::Amount;
     ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let (_, device) = hyperinf_tests::devices().remove(0);
+    /// # fn select(device: &burn::tensor::Device) -> Result<(), Box<dyn std::error::Error>> {
     /// let run = Run { model: "minilm".into(), train: "train.jsonl".into(), query: "query.jsonl".into(), ..Run::default() };
     /// let select = Select { diverse: Some(1.0), duplicates: Duplicates::Equal, ..Amount::Share(0.2).into() };
-    /// let found = run.select(&select, &device, &mut |event| println!("{event}"))?;
+    /// let found = run.select(&select, device, &mut |event| println!("{event}"))?;
     /// println!("{:?}", found.picks.order);
     /// # Ok(())
     /// # }

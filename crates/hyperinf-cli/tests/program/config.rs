@@ -112,7 +112,7 @@ fn the_schema_has_every_flag() {
         let schema = found.unwrap_or_else(|| panic!("{name} is missing"));
         let words: Vec<&str> = name.split(' ').chain(["-h"]).collect();
         let help = succeed(&folder, &words).stdout;
-        let flags = help.lines().filter_map(|line| line.trim_start().strip_prefix("--")?.split([' ', '=']).next());
+        let flags = help.lines().filter_map(|line| line.trim_start().strip_prefix("--")?.split([' ', '=', '[']).next());
         let own = ["config", "set", "log-format", "log-level", "help"];
         let mut seen = 0;
         for flag in flags.filter(|flag| !own.contains(flag)) {
