@@ -51,8 +51,10 @@ pub(crate) fn run(args: &DetectArgs) -> Result<(), CliError> {
 fn baseline(args: &DetectArgs, each: &Each<'_>, found: &Ranked, cleaned: &str) -> Result<(), CliError> {
     let (folder, summary_name, train) = (&each.folder, each.summary_name(), &found.train);
     let earlier = each.earlier(&["cleaned."]);
-    let without = args.remove.map(|remove| found.without(remove.0)).transpose();
-    let without = without.map_err(|error| CliError::amount("--remove", error))?;
+    let without = match args.remove {
+        Some(remove) => Some(found.without(remove.0).map_err(|error| CliError::amount("--remove", error))?),
+        None => None,
+    };
     let mut more = each.outputs();
     if let Some((_, removed)) = &without {
         let removed: Vec<String> = removed.iter().map(|&sample| train.id(sample).to_string()).collect();
