@@ -40,6 +40,21 @@ fn library_crates_name_no_device_not_even_in_examples() {
     assert!(seen > 100, "{seen} files are not those of the library crates");
 }
 
+#[test]
+fn files_have_fewer_than_400_lines() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut files = Vec::new();
+    for folder in ["crates", "tests", "xtask", "benches", "examples", "fuzz"] {
+        sources(&root.join(folder), &mut files);
+    }
+    files.retain(|file| !file.components().any(|part| part.as_os_str() == "target"));
+    assert!(files.len() > 400, "{} files are not those of the workspace", files.len());
+    for file in files {
+        let lines = fs::read_to_string(&file).expect("sources are UTF-8").lines().count();
+        assert!(lines < 400, "{} has {lines} lines", file.display());
+    }
+}
+
 /// The lines of a section of a manifest.
 fn section<'a>(manifest: &'a str, name: &str) -> Vec<&'a str> {
     let lines = manifest.lines().skip_while(|line| *line != format!("[{name}]")).skip(1);

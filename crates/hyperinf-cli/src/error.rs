@@ -122,7 +122,7 @@ pub(crate) enum Usage {
     /// A configuration of another command.
     #[error("{place} is for `hyperinf {named}`, not for `hyperinf {typed}`")]
     OtherCommand {
-        /// The command that was typed.
+        /// The command on the command line.
         typed: String,
         /// The command of the configuration.
         named: String,

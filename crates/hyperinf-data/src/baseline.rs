@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::bm25::Bm25;
 use crate::dataset::Dataset;
-use crate::event::{Detail, Event, Progress, Stage};
+use crate::event::{Detail, Event, Progress};
 use crate::influence::Rows;
 use crate::kind::Kind;
 use crate::labels::Labels;
@@ -22,6 +22,7 @@ use crate::run::{Run, unchanged};
 use crate::samples::{Samples, notify};
 use crate::select::{Duplicates, Select, select_rows};
 use crate::selected::check_amount;
+use crate::stage::Stage;
 use crate::{Choice, RunError};
 
 /// Scores without gradients, to compare methods with. High scores are kept, low ones suspicious, as those of methods.

@@ -210,7 +210,8 @@ impl<S> Moved<'_, S> {
         })
     }
 
-    /// The matrix of a block in the adapter's file, outputs × inputs; a block with a bias, its last row, is none.
+    /// The matrix of a block in the adapter's file, outputs × inputs. `None` for a block whose last
+    /// row is a bias.
     fn matrix(&self, block: &Block) -> Option<Vec<f32>> {
         let tensor = self.adapter.tensors.get(&block.name)?;
         let fits = tensor.shape().to_vec() == [block.cols, block.rows];

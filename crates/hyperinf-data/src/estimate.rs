@@ -5,11 +5,12 @@ use hyperinf_gradients::{Block, Estimate, Projection, Sketch, Tape};
 use hyperinf_models::SampleModel;
 use hyperinf_scoring::{Batch, CurvatureSource, Method, Options, ScoreError, Source, curvature};
 
-use crate::event::{Detail, Event, Progress, Stage};
+use crate::event::{Detail, Event, Progress};
 use crate::large_blocks::LargeBlocks;
 use crate::pattern::Pattern;
 use crate::run::Run;
 use crate::samples::by_length;
+use crate::stage::Stage;
 use crate::{Choice, RunError};
 
 /// Refuses an estimate that the method, its partition or a projection rules out.

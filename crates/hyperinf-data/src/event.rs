@@ -6,6 +6,7 @@ use hyperinf_store::{Restart, Resumption};
 
 use crate::plan::Shortage;
 use crate::quality::{ClassQuality, Quality, Verdict};
+use crate::stage::Stage;
 use crate::{BadRow, CrossCheck, listed};
 
 /// Bad rows that are listed in one notice; of more only the number is given.
@@ -31,23 +32,6 @@ pub struct Progress {
     pub total: usize,
     /// More about it.
     pub detail: Detail,
-}
-
-/// A stage of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Per-sample gradients of the training rows.
-    TrainGradients,
-    /// Per-sample gradients of the query rows.
-    QueryGradients,
-    /// The curvature of the model.
-    Curvature,
-    /// Scores of tokens.
-    Tokens,
-    /// Fine-tuning.
-    Finetuning,
-    /// Predictions for rows.
-    Evaluation,
 }
 
 /// More about a stage.
@@ -223,31 +207,6 @@ pub(crate) fn warn_of(quality: &Quality, path: &Path, purpose: Purpose, observe:
     if let Some(verdict) = warn {
         let (path, quality) = (path.to_owned(), quality.clone());
         observe(Event::Notice(Notice::NotLearned { path, quality, verdict, purpose }));
-    }
-}
-
-impl Stage {
-    /// The stage in two words.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::TrainGradients => "training gradients",
-            Self::QueryGradients => "query gradients",
-            Self::Curvature => "curvature",
-            Self::Tokens => "token scores",
-            Self::Finetuning => "fine-tuning",
-            Self::Evaluation => "evaluation",
-        }
-    }
-
-    /// What the stage counts.
-    pub fn unit(self) -> &'static str {
-        match self {
-            Self::TrainGradients => "training rows, whose gradients are kept",
-            Self::QueryGradients => "query rows, whose gradients are kept",
-            Self::Curvature | Self::Tokens => "backward passes",
-            Self::Finetuning => "steps",
-            Self::Evaluation => "rows",
-        }
     }
 }
 

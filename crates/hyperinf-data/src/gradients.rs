@@ -9,12 +9,13 @@ use hyperinf_models::{RecordedParts, SampleModel};
 use hyperinf_store::{GradientWriter, Resumption, RunKey, Sizes, StoreError, available, free_space};
 
 use crate::RunError;
-use crate::event::{Detail, Event, Notice, Progress, Stage};
+use crate::event::{Detail, Event, Notice, Progress};
 use crate::kind::Kind;
 use crate::pattern::Pattern;
 use crate::plan::{PlannedDisk, Shortage};
 use crate::run::Run;
 use crate::samples::{Samples, by_length};
+use crate::stage::Stage;
 
 /// Takes the gradients of samples into files.
 pub(crate) struct Extractor<'a, K: Kind> {

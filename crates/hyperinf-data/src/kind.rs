@@ -1,5 +1,4 @@
 use std::borrow::Borrow;
-use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use hyperinf_gradients::Estimate;
@@ -7,26 +6,14 @@ use hyperinf_models::{
     Adaptable, Adapter, CheckpointNames, Limit, LoadError, ModelKind, SampleModel, TextTokenizer, TokenizedSample,
     TrainConfig,
 };
-use hyperinf_scoring::Set;
-use hyperinf_store::{IndexFolder, IndexWriter};
 use serde_json::Value;
 
-use crate::baseline::{self, Asked, Ranked};
-use crate::check::{self, Check, Checked};
-use crate::dataset::{Content, Dataset, ReadOptions};
-use crate::evaluate::{self, Evaluate, Evaluated};
+use crate::dataset::{Content, Dataset};
 use crate::event::Event;
-use crate::finetune::{self, Finetune, Finetuned};
-use crate::index::{self, Answer, Index, Query};
-use crate::influence::{Influence, RowText};
 use crate::labels::Labels;
 use crate::model_files::ModelFiles;
-use crate::plan::{Goal, RunPlan};
-use crate::plan_of_kind;
 use crate::prediction::Prediction;
-use crate::run::Run;
-use crate::run_of_kind::{self, Inputs};
-use crate::{DataError, Notice, Reason, RunError};
+use crate::{Notice, Reason, RunError};
 
 /// A kind of model: how its files are loaded, and how a row becomes a sample.
 ///
@@ -221,183 +208,6 @@ impl<K: Kind> Prepared<K> {
     pub(crate) fn notify_of_tokenizer(&self, observe: &mut dyn FnMut(Event)) {
         let notices = K::tokenizer(&self.processor).map_or(&[][..], TextTokenizer::notices);
         notices.iter().for_each(|notice| observe(Event::Notice(Notice::Tokenizer(notice.clone()))));
-    }
-}
-
-/// A [`Kind`] without its types, for the list of all kinds.
-pub(crate) trait AnyKind: Sync {
-    fn accepts(&self, kind: ModelKind, pairs: bool) -> bool;
-
-    fn name(&self) -> &'static str;
-
-    fn texts(&self, set: Set, path: &Path, options: &ReadOptions) -> Result<Dataset<RowText>, DataError>;
-
-    fn influence(
-        &self,
-        run: &Run,
-        inputs: Inputs<'_>,
-        device: &Device,
-        observe: &mut dyn FnMut(Event),
-    ) -> Result<Influence, RunError>;
-
-    fn plan(
-        &self,
-        run: &Run,
-        goal: Goal,
-        files: ModelFiles,
-        device: &Device,
-        observe: &mut dyn FnMut(Event),
-    ) -> Result<RunPlan, RunError>;
-
-    fn index(
-        &self,
-        index: &Index,
-        files: &ModelFiles,
-        writer: &mut IndexWriter,
-        again: Option<&[usize]>,
-        device: &Device,
-        observe: &mut dyn FnMut(Event),
-    ) -> Result<(usize, usize), RunError>;
-
-    fn query(
-        &self,
-        query: &Query,
-        run: Run,
-        files: ModelFiles,
-        index: IndexFolder,
-        device: &Device,
-        observe: &mut dyn FnMut(Event),
-    ) -> Result<Answer, RunError>;
-
-    fn finetune(
-        &self,
-        run: &Finetune,
-        files: &ModelFiles,
-        device: &Device,
-        observe: &mut dyn FnMut(Event),
-    ) -> Result<Finetuned, RunError>;
-
-    fn check(
-        &self,
-        check: &Check,
-        files: &ModelFiles,
-        device: Option<&Device>,
-        observe: &mut dyn FnMut(Event),
-    ) -> Result<Checked, RunError>;
-
-    fn evaluate(
-        &self,
-        run: &Evaluate,
-        files: ModelFiles,
-        device: &Device,
-        observe: &mut dyn FnMut(Event),
-    ) -> Result<Evaluated, RunError>;
-
-    fn baseline(
-        &self,
-        run: &Run,
-        asked: Asked,
-        device: &Device,
-        observe: &mut dyn FnMut(Event),
-    ) -> Result<Ranked, RunError>;
-}
-
-impl<K: Kind> AnyKind for K {
-    fn accepts(&self, kind: ModelKind, pairs: bool) -> bool {
-        K::PAIRS == pairs && K::matches(kind)
-    }
-
-    fn name(&self) -> &'static str {
-        K::NAME
-    }
-
-    fn texts(&self, set: Set, path: &Path, options: &ReadOptions) -> Result<Dataset<RowText>, DataError> {
-        Ok(Dataset::<K::Content>::read(set, path, options)?.map(|content| RowText::new(&content)))
-    }
-
-    fn influence(
-        &self,
-        run: &Run,
-        inputs: Inputs<'_>,
-        device: &Device,
-        observe: &mut dyn FnMut(Event),
-    ) -> Result<Influence, RunError> {
-        run_of_kind::influence::<K>(run, inputs, device, observe)
-    }
-
-    fn plan(
-        &self,
-        run: &Run,
-        goal: Goal,
-        files: ModelFiles,
-        device: &Device,
-        observe: &mut dyn FnMut(Event),
-    ) -> Result<RunPlan, RunError> {
-        plan_of_kind::plan::<K>(run, goal, files, device, observe)
-    }
-
-    fn index(
-        &self,
-        index: &Index,
-        files: &ModelFiles,
-        writer: &mut IndexWriter,
-        again: Option<&[usize]>,
-        device: &Device,
-        observe: &mut dyn FnMut(Event),
-    ) -> Result<(usize, usize), RunError> {
-        index::index::<K>(index, files, writer, again, device, observe)
-    }
-
-    fn query(
-        &self,
-        query: &Query,
-        run: Run,
-        files: ModelFiles,
-        index: IndexFolder,
-        device: &Device,
-        observe: &mut dyn FnMut(Event),
-    ) -> Result<Answer, RunError> {
-        index::query::<K>(query, run, files, index, device, observe)
-    }
-
-    fn finetune(
-        &self,
-        run: &Finetune,
-        files: &ModelFiles,
-        device: &Device,
-        observe: &mut dyn FnMut(Event),
-    ) -> Result<Finetuned, RunError> {
-        finetune::finetune::<K>(run, files, device, observe)
-    }
-
-    fn check(
-        &self,
-        check: &Check,
-        files: &ModelFiles,
-        device: Option<&Device>,
-        observe: &mut dyn FnMut(Event),
-    ) -> Result<Checked, RunError> {
-        check::check::<K>(check, files, device, observe)
-    }
-
-    fn evaluate(
-        &self,
-        run: &Evaluate,
-        files: ModelFiles,
-        device: &Device,
-        observe: &mut dyn FnMut(Event),
-    ) -> Result<Evaluated, RunError> {
-        evaluate::evaluate::<K>(run, files, device, observe)
-    }
-
-    fn baseline(
-        &self,
-        run: &Run,
-        asked: Asked,
-        device: &Device,
-        observe: &mut dyn FnMut(Event),
-    ) -> Result<Ranked, RunError> {
-        baseline::baseline::<K>(run, asked, device, observe)
     }
 }
 

@@ -6,7 +6,7 @@ mod language_model;
 mod pairs;
 mod vision_language;
 
-use crate::kind::AnyKind;
+use crate::any_kind::AnyKind;
 pub use classification::{LabelledColumns, LabelledProcessor, LabelledText, TextClassification};
 pub use diffusion::{Diffusion, DiffusionProcessor};
 pub use language_model::{LanguageModel, Passage, PassageColumns};

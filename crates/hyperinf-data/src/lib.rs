@@ -37,6 +37,7 @@
 //! # }
 //! ```
 
+mod any_kind;
 mod baseline;
 mod bm25;
 mod captioned;
@@ -90,6 +91,7 @@ mod samples;
 mod scored;
 mod select;
 mod selected;
+mod stage;
 mod stop;
 mod subset;
 mod table;
@@ -115,7 +117,7 @@ pub use delimited::{CsvError, CsvFault};
 pub use diffusion_options::{DiffusionOptions, Timesteps};
 pub use error::{DataError, SubsetError, listed};
 pub use evaluate::{Evaluate, Evaluated};
-pub use event::{Detail, Event, Notice, Progress, Purpose, Stage};
+pub use event::{Detail, Event, Notice, Progress, Purpose};
 pub use findings::{Finding, Outcome};
 pub use finetune::{Finetune, Finetuned};
 pub use generate::Generate;
@@ -146,6 +148,7 @@ pub use run::{GRADIENT_FILES, Run};
 pub use run_error::{Choice, Existing, RunError};
 pub use samples::{CutRow, LengthOptions, Samples};
 pub use select::{Duplicates, Select};
+pub use stage::Stage;
 pub use stop::Stop;
 pub use subset::Subset;
 pub use table::Format;

@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 
 use crate::RunError;
+use crate::any_kind::AnyKind;
 use crate::dataset::ReadOptions;
 use crate::diffusion_options::DiffusionOptions;
 use crate::finetune::{ADAPTER, FEATURES};
-use crate::kind::AnyKind;
 use crate::kinds::KINDS;
 use crate::labels::Labels;
 

@@ -33,7 +33,7 @@ const PATIENCE: f64 = 1.5;
 const SHARE: f64 = 0.8;
 /// The largest batch that is measured.
 const LARGEST: usize = 256;
-/// A gain in speed below this share is none.
+/// A batch size must be faster by this share to be taken instead of a smaller one.
 const GAIN: f64 = 0.03;
 /// Bytes of a score in a file: an upper bound for Parquet.
 const SCORE: u64 = 16;

@@ -13,12 +13,13 @@ use hyperinf_store::{GradientPair, Staged, position_scorer};
 use serde::Serialize;
 
 use crate::estimate::Blocks;
-use crate::event::{Event, Stage};
+use crate::event::Event;
 use crate::influence::Influence;
 use crate::kind::Kind;
 use crate::ranking::RowId;
 use crate::run::Run;
 use crate::scored::{ModelSamples, OfModel};
+use crate::stage::Stage;
 use crate::{Choice, RunError};
 
 /// The score of each token of a training row for a query; with `whole` they sum to the row's score.

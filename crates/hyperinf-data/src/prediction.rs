@@ -1,8 +1,9 @@
 use hyperinf_models::SampleModel;
 
-use crate::event::{Detail, Event, Progress, Stage};
+use crate::event::{Detail, Event, Progress};
 use crate::kind::Kind;
 use crate::samples::Samples;
+use crate::stage::Stage;
 use crate::{Labels, Quality, RunError};
 
 /// What a model computes for one row, besides gradients.

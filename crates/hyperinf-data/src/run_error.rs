@@ -8,7 +8,7 @@ use hyperinf_scoring::{ScoreError, Set};
 use hyperinf_store::{IndexError, StoreError};
 
 use crate::dataset::Dataset;
-use crate::event::Stage;
+use crate::stage::Stage;
 use crate::{DataError, listed};
 
 /// Why a run from rows to scores, or to an adapter, ended without a result.

@@ -21,7 +21,7 @@ const SCRIPT: &str = concat!(
 const LICENCE: &str = include_str!("../assets/uplot-licence.txt");
 const GENERATOR: &str = concat!("hyperinf ", env!("CARGO_PKG_VERSION"));
 
-/// What the script is told first.
+/// What the script reads first.
 #[derive(Serialize)]
 struct Page<'a> {
     count: usize,

@@ -62,7 +62,7 @@ impl IndexFolder {
     ///
     /// # Errors
     ///
-    /// If it is none, damaged, or of a newer schema.
+    /// If it is not an index, damaged, or of a newer schema.
     pub fn open(path: &Path) -> Result<Self, IndexError> {
         let manifest = Manifest::read(path)?;
         let records = journal::read(path, &manifest)?.records;

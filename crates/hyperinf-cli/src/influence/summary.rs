@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use hyperinf::data::{BadRow, Baseline, Columns, CutRow, Influence, Labels, Quality, Ranked, Rows};
+use hyperinf::data::{BadRow, Baseline, Columns, CutRow, Influence, Labels, ModelFiles, Quality, Ranked, Rows};
 use hyperinf::eval::Spread;
 use hyperinf::gradients::{Block, Estimate, Sketch};
 use hyperinf::models::RecordedParts;
@@ -22,17 +22,8 @@ pub(crate) struct Summary<'a> {
     /// Between seeds, with error bars.
     #[serde(skip_serializing_if = "Option::is_none")]
     uncertainty: Option<Uncertainty>,
-    task: &'static str,
-    model: Files<'a>,
-    adapter: Option<Files<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    labels: Option<&'a Labels>,
-    max_length: usize,
-    train: Input<'a>,
-    query: Input<'a>,
-    /// How well the model predicts the training and the query rows.
-    train_quality: Quality,
-    query_quality: Quality,
+    #[serde(flatten)]
+    inputs: Inputs<'a>,
     /// Of a diffusion model.
     #[serde(skip_serializing_if = "Option::is_none")]
     loss: Option<&'a Value>,
@@ -44,6 +35,45 @@ pub(crate) struct Summary<'a> {
     /// The outputs, and results of the command beyond scores.
     #[serde(flatten)]
     more: Map<String, Value>,
+}
+
+/// The model and the rows.
+#[derive(Serialize)]
+struct Inputs<'a> {
+    task: &'static str,
+    model: Files<'a>,
+    adapter: Option<Files<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<&'a Labels>,
+    max_length: usize,
+    train: Input<'a>,
+    query: Input<'a>,
+    /// How well the model predicts the training and the query rows.
+    train_quality: Quality,
+    query_quality: Quality,
+}
+
+impl<'a> Inputs<'a> {
+    fn new(
+        task: &'static str,
+        files: &'a ModelFiles,
+        labels: Option<&'a Labels>,
+        max_length: usize,
+        [train, query]: [&'a Rows; 2],
+    ) -> Self {
+        let adapter = files.adapter.as_ref();
+        Self {
+            task,
+            model: Files { path: files.name.clone(), xxh3_128: &files.model_hashes },
+            adapter: adapter.map(|path| Files { path: path.display().to_string(), xxh3_128: &files.adapter_hashes }),
+            labels,
+            max_length,
+            train: Input::new(train),
+            query: Input::new(query),
+            train_quality: train.quality(labels),
+            query_quality: query.quality(labels),
+        }
+    }
 }
 
 /// `summary.json` of a baseline.
@@ -60,24 +90,15 @@ pub(crate) struct RowsSummary<'a> {
     /// Of random scores.
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
-    task: &'static str,
-    model: Files<'a>,
-    adapter: Option<Files<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    labels: Option<&'a Labels>,
-    max_length: usize,
-    train: Input<'a>,
-    query: Input<'a>,
-    train_quality: Quality,
-    query_quality: Quality,
+    #[serde(flatten)]
+    inputs: Inputs<'a>,
     #[serde(flatten)]
     more: Map<String, Value>,
 }
 
 impl<'a> RowsSummary<'a> {
     pub(crate) fn new(command: &'static str, each: &Each<'_>, found: &'a Ranked, more: Map<String, Value>) -> Self {
-        let (files, random) = (&found.files, found.baseline == Baseline::Random);
-        let adapter = files.adapter.as_ref();
+        let random = found.baseline == Baseline::Random;
         Self {
             command,
             hyperinf_version: env!("CARGO_PKG_VERSION"),
@@ -89,15 +110,13 @@ impl<'a> RowsSummary<'a> {
                 QueryMode::Mean => "mean",
             },
             seed: random.then(|| each.job.args.scoring.shared.project.seed.unwrap_or(0)),
-            task: found.kind,
-            model: Files { path: files.name.clone(), xxh3_128: &files.model_hashes },
-            adapter: adapter.map(|path| Files { path: path.display().to_string(), xxh3_128: &files.adapter_hashes }),
-            labels: found.labels.as_ref(),
-            max_length: found.max_length,
-            train: Input::new(&found.train),
-            query: Input::new(&found.query),
-            train_quality: found.train.quality(found.labels.as_ref()),
-            query_quality: found.query.quality(found.labels.as_ref()),
+            inputs: Inputs::new(
+                found.kind,
+                &found.files,
+                found.labels.as_ref(),
+                found.max_length,
+                [&found.train, &found.query],
+            ),
             more,
         }
     }
@@ -181,8 +200,6 @@ impl<'a> Summary<'a> {
         spread: Option<&Spread>,
         more: Map<String, Value>,
     ) -> Self {
-        let files = &found.files;
-        let adapter = files.adapter.as_ref();
         Self {
             command,
             scoring: Scoring::new(settings, &found.pair, &found.attribution),
@@ -197,15 +214,13 @@ impl<'a> Summary<'a> {
                 top: spread.stability.top,
                 top_overlap: spread.stability.overlap,
             }),
-            task: found.kind,
-            model: Files { path: files.name.clone(), xxh3_128: &files.model_hashes },
-            adapter: adapter.map(|path| Files { path: path.display().to_string(), xxh3_128: &files.adapter_hashes }),
-            labels: found.labels.as_ref(),
-            max_length: found.max_length,
-            train: Input::new(&found.train),
-            query: Input::new(&found.query),
-            train_quality: found.train.quality(found.labels.as_ref()),
-            query_quality: found.query.quality(found.labels.as_ref()),
+            inputs: Inputs::new(
+                found.kind,
+                &found.files,
+                found.labels.as_ref(),
+                found.max_length,
+                [&found.train, &found.query],
+            ),
             loss: found.settings.as_ref(),
             layers: (found.layers != RecordedParts::Adapters).then(|| Layers::new(found)),
             gradient_blocks: found.pair.train.blocks().len(),

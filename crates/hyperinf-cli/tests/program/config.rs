@@ -69,7 +69,7 @@ fn every_result_has_a_configuration_that_is_accepted() {
         let bytes = || std::fs::read(folder.file(&format!("{out}/{result}"))).expect("it was written");
         let first = bytes();
         let config = format!("{out}/run.toml");
-        // Defaults are in it as well: none of them conflicts with what was typed.
+        // It has the defaults, too, and they conflict with nothing.
         let overwrite: &[&str] = if out == "t" { &["--set", "overwrite=true"] } else { &[] };
         succeed(&folder, &[&["--config", &config][..], overwrite].concat());
         assert!(first == bytes(), "{out}");

@@ -58,7 +58,7 @@ fn a_plan_names_every_step_and_leaves_nothing() {
     for needle in ["training gradients", "10 batches", "memory", "disk", "fastest"] {
         assert!(text.code == Some(0) && text.stdout.contains(needle), "{needle}: {text:?}");
     }
-    // What is not enough is told before the run.
+    // A plan warns if the memory is not enough.
     let small = [&["attribute"][..], &model, &rows, &["--query", "query.jsonl", "--memory", "0.00001"]].concat();
     let small = folder.run("plan", &small);
     assert!(small.code == Some(0) && small.stderr.contains("of memory, and there are"), "{small:?}");

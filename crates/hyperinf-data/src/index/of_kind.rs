@@ -17,7 +17,7 @@ use super::key::key_of;
 use super::settings::{Settings, anywhere};
 use crate::RunError;
 use crate::dataset::{Content, Dataset};
-use crate::event::{Event, Notice, Stage};
+use crate::event::{Event, Notice};
 use crate::gradients::{Extractor, Part};
 use crate::kind::{Kind, Prepared};
 use crate::model_files::ModelFiles;
@@ -25,6 +25,7 @@ use crate::prediction::{Guess, Predicted, Prediction};
 use crate::run::{Run, unchanged};
 use crate::run_of_kind::{Loaded, device_name, load, predictions};
 use crate::samples::{Samples, notify};
+use crate::stage::Stage;
 
 /// Computes the missing leaves of a file of rows, or some leaves again. Rows that were there, and that were computed.
 pub(crate) fn index<K: Kind>(

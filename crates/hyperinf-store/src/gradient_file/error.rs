@@ -111,7 +111,7 @@ pub enum FileError {
     /// A folder without a readable list of its shards.
     #[error("it is a folder, and its `index.json`, which lists the shards, cannot be read")]
     NoList(#[source] io::Error),
-    /// A list of shards that is none.
+    /// An `index.json` that does not list shards.
     #[error("its `index.json` has no `weight_map` of blocks and files")]
     List(#[source] serde_json::Error),
     /// A shard that is not a file of the folder.

@@ -1,0 +1,201 @@
+//! Kinds of models without their types: one list holds all of them, and each command asks the one of its model.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use hyperinf_models::ModelKind;
+use hyperinf_scoring::Set;
+use hyperinf_store::{IndexFolder, IndexWriter};
+
+use crate::baseline::{self, Asked, Ranked};
+use crate::check::{self, Check, Checked};
+use crate::dataset::{Dataset, ReadOptions};
+use crate::evaluate::{self, Evaluate, Evaluated};
+use crate::event::Event;
+use crate::finetune::{self, Finetune, Finetuned};
+use crate::index::{self, Answer, Index, Query};
+use crate::influence::{Influence, RowText};
+use crate::kind::Kind;
+use crate::model_files::ModelFiles;
+use crate::plan::{Goal, RunPlan};
+use crate::plan_of_kind;
+use crate::run::Run;
+use crate::run_of_kind::{self, Inputs};
+use crate::{DataError, RunError};
+
+/// A [`Kind`] without its types, for the list of all kinds.
+pub(crate) trait AnyKind: Sync {
+    fn accepts(&self, kind: ModelKind, pairs: bool) -> bool;
+
+    fn name(&self) -> &'static str;
+
+    fn texts(&self, set: Set, path: &Path, options: &ReadOptions) -> Result<Dataset<RowText>, DataError>;
+
+    fn influence(
+        &self,
+        run: &Run,
+        inputs: Inputs<'_>,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Influence, RunError>;
+
+    fn plan(
+        &self,
+        run: &Run,
+        goal: Goal,
+        files: ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<RunPlan, RunError>;
+
+    fn index(
+        &self,
+        index: &Index,
+        files: &ModelFiles,
+        writer: &mut IndexWriter,
+        again: Option<&[usize]>,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<(usize, usize), RunError>;
+
+    fn query(
+        &self,
+        query: &Query,
+        run: Run,
+        files: ModelFiles,
+        index: IndexFolder,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Answer, RunError>;
+
+    fn finetune(
+        &self,
+        run: &Finetune,
+        files: &ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Finetuned, RunError>;
+
+    fn check(
+        &self,
+        check: &Check,
+        files: &ModelFiles,
+        device: Option<&Device>,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Checked, RunError>;
+
+    fn evaluate(
+        &self,
+        run: &Evaluate,
+        files: ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Evaluated, RunError>;
+
+    fn baseline(
+        &self,
+        run: &Run,
+        asked: Asked,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Ranked, RunError>;
+}
+
+impl<K: Kind> AnyKind for K {
+    fn accepts(&self, kind: ModelKind, pairs: bool) -> bool {
+        K::PAIRS == pairs && K::matches(kind)
+    }
+
+    fn name(&self) -> &'static str {
+        K::NAME
+    }
+
+    fn texts(&self, set: Set, path: &Path, options: &ReadOptions) -> Result<Dataset<RowText>, DataError> {
+        Ok(Dataset::<K::Content>::read(set, path, options)?.map(|content| RowText::new(&content)))
+    }
+
+    fn influence(
+        &self,
+        run: &Run,
+        inputs: Inputs<'_>,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Influence, RunError> {
+        run_of_kind::influence::<K>(run, inputs, device, observe)
+    }
+
+    fn plan(
+        &self,
+        run: &Run,
+        goal: Goal,
+        files: ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<RunPlan, RunError> {
+        plan_of_kind::plan::<K>(run, goal, files, device, observe)
+    }
+
+    fn index(
+        &self,
+        index: &Index,
+        files: &ModelFiles,
+        writer: &mut IndexWriter,
+        again: Option<&[usize]>,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<(usize, usize), RunError> {
+        index::index::<K>(index, files, writer, again, device, observe)
+    }
+
+    fn query(
+        &self,
+        query: &Query,
+        run: Run,
+        files: ModelFiles,
+        index: IndexFolder,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Answer, RunError> {
+        index::query::<K>(query, run, files, index, device, observe)
+    }
+
+    fn finetune(
+        &self,
+        run: &Finetune,
+        files: &ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Finetuned, RunError> {
+        finetune::finetune::<K>(run, files, device, observe)
+    }
+
+    fn check(
+        &self,
+        check: &Check,
+        files: &ModelFiles,
+        device: Option<&Device>,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Checked, RunError> {
+        check::check::<K>(check, files, device, observe)
+    }
+
+    fn evaluate(
+        &self,
+        run: &Evaluate,
+        files: ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Evaluated, RunError> {
+        evaluate::evaluate::<K>(run, files, device, observe)
+    }
+
+    fn baseline(
+        &self,
+        run: &Run,
+        asked: Asked,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Ranked, RunError> {
+        baseline::baseline::<K>(run, asked, device, observe)
+    }
+}
