@@ -8,6 +8,7 @@ use hyperinf_scoring::{Amount, Picks, QueryMode, RankBy, Scores, Set, detect};
 use hyperinf_store::Staged;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use serde_json::Value;
 
 use crate::bm25::Bm25;
 use crate::dataset::Dataset;
@@ -99,6 +100,8 @@ pub struct Ranked {
     pub labels: Option<Labels>,
     /// The most tokens of a row.
     pub max_length: usize,
+    /// The loss of a diffusion model, or of pairs.
+    pub settings: Option<Value>,
     /// The files of the model and its adapter.
     pub files: ModelFiles,
 }
@@ -255,8 +258,8 @@ pub(crate) fn baseline<K: Kind>(
     };
     let scores = Scores { rows: if run.options.query == QueryMode::Mean { vec![mean(&rows)] } else { rows } };
     let (labels, query_mode) = (K::labels(&prepared.processor).cloned(), run.options.query);
-    let max_length = limit.tokens();
-    Ok(Ranked { baseline, kind: K::NAME, train, query, scores, query_mode, labels, max_length, files })
+    let (max_length, settings) = (limit.tokens(), K::settings(model));
+    Ok(Ranked { baseline, kind: K::NAME, train, query, scores, query_mode, labels, max_length, settings, files })
 }
 
 fn mean(rows: &[Vec<f64>]) -> Vec<f64> {

@@ -48,7 +48,7 @@ pub struct Influence {
     pub positions: Vec<TokenScores>,
     /// The layers whose gradients were taken.
     pub layers: RecordedParts,
-    /// The loss of a diffusion model.
+    /// The loss of a diffusion model, or of pairs.
     pub settings: Option<Value>,
     /// Blocks that were projected when their gradients were taken, in their own size, and to which rank.
     pub projected: Option<(Vec<Block>, usize)>,

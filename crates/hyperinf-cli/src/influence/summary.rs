@@ -24,9 +24,6 @@ pub(crate) struct Summary<'a> {
     uncertainty: Option<Uncertainty>,
     #[serde(flatten)]
     inputs: Inputs<'a>,
-    /// Of a diffusion model.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    loss: Option<&'a Value>,
     /// The layers whose gradients were taken, if not those of adapters alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     layers: Option<Layers>,
@@ -51,6 +48,9 @@ struct Inputs<'a> {
     /// How well the model predicts the training and the query rows.
     train_quality: Quality,
     query_quality: Quality,
+    /// Of a diffusion model, and of pairs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loss: Option<&'a Value>,
 }
 
 impl<'a> Inputs<'a> {
@@ -59,6 +59,7 @@ impl<'a> Inputs<'a> {
         files: &'a ModelFiles,
         labels: Option<&'a Labels>,
         max_length: usize,
+        loss: Option<&'a Value>,
         [train, query]: [&'a Rows; 2],
     ) -> Self {
         let adapter = files.adapter.as_ref();
@@ -72,6 +73,7 @@ impl<'a> Inputs<'a> {
             query: Input::new(query),
             train_quality: train.quality(labels),
             query_quality: query.quality(labels),
+            loss,
         }
     }
 }
@@ -115,6 +117,7 @@ impl<'a> RowsSummary<'a> {
                 &found.files,
                 found.labels.as_ref(),
                 found.max_length,
+                found.settings.as_ref(),
                 [&found.train, &found.query],
             ),
             more,
@@ -219,9 +222,9 @@ impl<'a> Summary<'a> {
                 &found.files,
                 found.labels.as_ref(),
                 found.max_length,
+                found.settings.as_ref(),
                 [&found.train, &found.query],
             ),
-            loss: found.settings.as_ref(),
             layers: (found.layers != RecordedParts::Adapters).then(|| Layers::new(found)),
             gradient_blocks: found.pair.train.blocks().len(),
             more,

@@ -45,6 +45,8 @@ fn pairs_are_trained_evaluated_and_scored() {
         let args = ["--train", "pairs.jsonl", "--query", "pairs.jsonl", "--out", "scored", "--method", "ekfac,bm25"];
         folder.succeed("attribute", &adapter, &[&args[..], &pairs].concat());
         assert_eq!(folder.lines("scored/ekfac/topk.jsonl").len(), 9);
+        // A baseline's result says of which loss, too.
+        assert_eq!(folder.json("scored/bm25/summary.json")["loss"]["pairs"], json!(loss));
     }
 }
 
