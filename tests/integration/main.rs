@@ -72,6 +72,7 @@ mod scales;
 mod scoring;
 mod selection;
 mod settings;
+mod shares;
 mod sizes;
 mod small_gradients;
 mod solvers;

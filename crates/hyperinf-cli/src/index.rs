@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use burn::tensor::Device;
 use hyperinf::data::{Index, Indexed, LargeBlocks, Pattern};
 use serde_json::json;
 
@@ -9,6 +10,7 @@ use crate::args::IndexArgs;
 use crate::device::open_device;
 use crate::error::CliError;
 use crate::interrupt;
+use crate::plan::Found;
 use crate::progress::observer;
 use crate::score::counted;
 use crate::text::size;
@@ -21,6 +23,20 @@ use crate::to_stdout;
 /// See [`CliError`]. Finished leaves stay.
 pub(crate) fn run(args: &IndexArgs) -> Result<(), CliError> {
     let began = Instant::now();
+    let (index, device) = settings(args)?;
+    interrupt::set_hint(format!("; the same command resumes from what is finished in {}", args.out.display()));
+    let found = index.build(&device, &mut observer())?;
+    report(&found, "index", args.json, began)
+}
+
+/// What the build will take.
+pub(crate) fn planned(args: &IndexArgs) -> Result<Found, CliError> {
+    let (index, device) = settings(args)?;
+    let plan = index.plan(&device, &mut observer())?;
+    Ok(Found { method: None, device: index.device_name, plan })
+}
+
+fn settings(args: &IndexArgs) -> Result<(Index, Device), CliError> {
     let (device_name, device) = open_device(&args.device)?;
     let large_blocks = match args.project {
         Some(rank) => LargeBlocks { above: 0, rank: rank as usize, seed: args.seed, adapters: true },
@@ -33,7 +49,8 @@ pub(crate) fn run(args: &IndexArgs) -> Result<(), CliError> {
         tokenizer: args.model.tokenizer.clone(),
         train: args.train.clone(),
         append: args.append,
-        read: (&args.columns).into(),
+        read: args.pairs.read(&args.columns),
+        pairs: args.pairs.loss()?,
         length: args.length.into(),
         layers: args.layers,
         large_blocks,
@@ -45,9 +62,7 @@ pub(crate) fn run(args: &IndexArgs) -> Result<(), CliError> {
         device_name,
         stop: interrupt::stop(),
     };
-    interrupt::set_hint(format!("; the same command resumes from what is finished in {}", args.out.display()));
-    let found = index.build(&device, &mut observer())?;
-    report(&found, "index", args.json, began)
+    Ok((index, device))
 }
 
 /// Prints what an index holds, and what was done.

@@ -24,7 +24,6 @@ use crate::score::{self, Settings};
 use crate::text::size;
 use crate::to_stdout;
 use baseline::Wanted;
-pub(crate) use plan::run as plan;
 pub(crate) use summary::{RowsSummary, Summary};
 
 /// The highest scores whose overlap between seeds is reported.

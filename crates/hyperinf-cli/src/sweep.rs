@@ -13,13 +13,14 @@ use hyperinf::store::{self, GradientPair, OutputFolder, Staged, check_range};
 
 use crate::agreement::top_k;
 use crate::args::{GIB, SideArg, SweepArgs};
+use crate::config;
 use crate::error::{CliError, Input, Usage};
 use crate::progress::{Progress, warn};
 use crate::score::{Settings, flat, note};
 use crate::to_stdout;
 use report::Summary;
 
-const FILES: [&str; 5] = ["sweep.csv", "scores.parquet", "sweep.png", "spearman.png", "summary.json"];
+const FILES: [&str; 6] = ["sweep.csv", "scores.parquet", "sweep.png", "spearman.png", config::FILE, "summary.json"];
 
 /// The choices that are swept with the damping.
 #[derive(Clone, Copy)]
@@ -109,13 +110,14 @@ pub(crate) fn run(args: &SweepArgs) -> Result<(), CliError> {
     let chosen = choose(&sides);
     let sweep = Sweep { args, top_k, dampings: &dampings, sides, all, chosen, seconds: began.elapsed().as_secs_f64() };
     let summary = Summary::new(&sweep, &pair)?;
-    let [csv, scores, lines, map, json] = FILES.map(|name| folder.file(name));
+    let [csv, scores, lines, map, config, json] = FILES.map(|name| folder.file(name));
     let cells = summary.table();
-    let staged: [Staged<'_>; 5] = [
+    let staged: [Staged<'_>; 6] = [
         hyperinf::store::stage_csv(&csv, &cells.table())?,
         report::stage_scores(&scores, &sweep, &summary, &ids)?,
         figures::stage_lines(&lines, &sweep)?,
         figures::stage_map(&map, &sweep)?,
+        config::stage(&config)?,
         hyperinf::store::stage_json(&json, &summary)?,
     ];
     store::publish(staged.into(), &[])?;

@@ -12,16 +12,16 @@ use crate::check::{self, Check, Checked};
 use crate::dataset::{Dataset, ReadOptions};
 use crate::evaluate::{self, Evaluate, Evaluated};
 use crate::event::Event;
-use crate::finetune::{self, Finetune, Finetuned};
+use crate::finetune::{Finetune, Finetuned};
 use crate::index::{self, Answer, Index, Query};
 use crate::influence::{Influence, RowText};
 use crate::kind::Kind;
 use crate::model_files::ModelFiles;
 use crate::plan::{Goal, RunPlan};
-use crate::plan_of_kind;
 use crate::run::Run;
 use crate::run_of_kind::{self, Inputs};
 use crate::{DataError, RunError};
+use crate::{plan_index, plan_of_kind, plan_tuning, tuning_of_kind};
 
 /// A [`Kind`] without its types, for the list of all kinds.
 pub(crate) trait AnyKind: Sync {
@@ -42,7 +42,7 @@ pub(crate) trait AnyKind: Sync {
     fn plan(
         &self,
         run: &Run,
-        goal: Goal,
+        goal: &Goal,
         files: ModelFiles,
         device: &Device,
         observe: &mut dyn FnMut(Event),
@@ -67,6 +67,22 @@ pub(crate) trait AnyKind: Sync {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Answer, RunError>;
+
+    fn plan_index(
+        &self,
+        index: &Index,
+        files: &ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<RunPlan, RunError>;
+
+    fn plan_tuning(
+        &self,
+        run: &Finetune,
+        files: &ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<RunPlan, RunError>;
 
     fn finetune(
         &self,
@@ -127,7 +143,7 @@ impl<K: Kind> AnyKind for K {
     fn plan(
         &self,
         run: &Run,
-        goal: Goal,
+        goal: &Goal,
         files: ModelFiles,
         device: &Device,
         observe: &mut dyn FnMut(Event),
@@ -166,7 +182,27 @@ impl<K: Kind> AnyKind for K {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Finetuned, RunError> {
-        finetune::finetune::<K>(run, files, device, observe)
+        tuning_of_kind::finetune::<K>(run, files, device, observe)
+    }
+
+    fn plan_index(
+        &self,
+        index: &Index,
+        files: &ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<RunPlan, RunError> {
+        plan_index::plan::<K>(index, files, device, observe)
+    }
+
+    fn plan_tuning(
+        &self,
+        run: &Finetune,
+        files: &ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<RunPlan, RunError> {
+        plan_tuning::plan::<K>(run, files, device, observe)
     }
 
     fn check(

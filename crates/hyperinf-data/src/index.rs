@@ -9,7 +9,7 @@ mod settings;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use hyperinf_models::{ModelError, RecordedParts};
+use hyperinf_models::{ModelError, PairLoss, RecordedParts};
 use hyperinf_store::{Fault, IndexError, IndexFolder, IndexWriter, StoredType};
 
 use crate::RunError;
@@ -19,6 +19,7 @@ use crate::event::Event;
 use crate::large_blocks::LargeBlocks;
 use crate::model_files::ModelFiles;
 use crate::pattern::Pattern;
+use crate::plan::RunPlan;
 use crate::run::Run;
 use crate::samples::LengthOptions;
 use crate::stop::Stop;
@@ -36,7 +37,7 @@ use settings::Settings;
 /// | `model`, `adapter`, `tokenizer` | as for [`Run`] | the model | |
 /// | `train` | empty | the rows | |
 /// | `append` | `false` | whether rows of another file are added | |
-/// | `read`, `length`, `layers`, `diffusion`, `blocks` | as for [`Run`] | which rows and gradients | |
+/// | `read`, `length`, `layers`, `diffusion`, `pairs`, `blocks` | as for [`Run`] | which rows and gradients | |
 /// | `large_blocks` | see [`LargeBlocks`] | how gradients are projected as they are taken | |
 /// | `batch_size` | 16 | rows of a backward pass | ≥ 1 |
 /// | `leaf_batches` | 64 | batches of a leaf, which is one file and what is computed again if it is damaged | ≥ 1 |
@@ -69,6 +70,8 @@ pub struct Index {
     pub large_blocks: LargeBlocks,
     /// The loss of a diffusion model; `None` for the usual one.
     pub diffusion: Option<DiffusionOptions>,
+    /// The loss of rows that are pairs of answers.
+    pub pairs: Option<PairLoss>,
     /// The blocks whose gradients are taken.
     pub blocks: Option<Pattern>,
     /// Rows of a backward pass.
@@ -99,6 +102,7 @@ impl Default for Index {
             layers,
             large_blocks,
             diffusion,
+            pairs: None,
             blocks: None,
             batch_size: 16,
             leaf_batches: 64,
@@ -130,6 +134,35 @@ impl Index {
     /// [`RunError`]. What is finished stays.
     pub fn build(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Indexed, RunError> {
         self.work(None, device, observe)
+    }
+
+    /// What a build of all rows will take, from a measurement of a few seconds. The model is loaded and all rows are read;
+    /// nothing is left behind.
+    ///
+    /// # Errors
+    ///
+    /// As [`Index::build`], but for memory and disk, which the plan shows.
+    pub fn plan(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<RunPlan, RunError> {
+        self.validate()?;
+        let files = self.files(None)?;
+        files.kind().plan_index(self, &files, device, observe)
+    }
+
+    fn validate(&self) -> Result<(), RunError> {
+        for (name, value) in [("batch_size", self.batch_size), ("leaf_batches", self.leaf_batches)] {
+            if value == 0 {
+                return Err(ModelError::Setting { name, value: 0.0, expected: "at least 1" }.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn files(&self, folder: Option<&Path>) -> Result<ModelFiles, RunError> {
+        let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
+        files.read_images(&self.read, folder)?;
+        files.set_diffusion(self.diffusion.as_ref())?;
+        files.set_pairs(self.pairs)?;
+        Ok(files)
     }
 
     /// Computes the leaves of these faults again, and writes what else is wrong.
@@ -166,15 +199,9 @@ impl Index {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Indexed, RunError> {
-        for (name, value) in [("batch_size", self.batch_size), ("leaf_batches", self.leaf_batches)] {
-            if value == 0 {
-                return Err(ModelError::Setting { name, value: 0.0, expected: "at least 1" }.into());
-            }
-        }
+        self.validate()?;
         let mut writer = IndexWriter::open(&self.folder)?;
-        let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
-        files.read_images(&self.read, Some(&self.folder))?;
-        files.set_diffusion(self.diffusion.as_ref())?;
+        let files = self.files(Some(&self.folder))?;
         let Some(leaves) = repair else {
             let (kept, computed) = files.kind().index(self, &files, &mut writer, None, device, observe)?;
             return Ok(Indexed { index: writer.finish()?, kept, computed });
@@ -214,6 +241,7 @@ impl Index {
             layers: run.layers,
             large_blocks,
             diffusion: run.diffusion.clone(),
+            pairs: run.pairs,
             blocks: run.blocks.clone(),
             batch_size: run.batch_size,
             leaf_batches,
@@ -224,7 +252,7 @@ impl Index {
     }
 
     /// The run whose gradients are taken.
-    fn run(&self) -> Run {
+    pub(crate) fn run(&self) -> Run {
         Run {
             model: self.model.clone(),
             adapter: self.adapter.clone(),
@@ -235,6 +263,7 @@ impl Index {
             layers: self.layers,
             large_blocks: self.large_blocks,
             diffusion: self.diffusion.clone(),
+            pairs: self.pairs,
             blocks: self.blocks.clone(),
             batch_size: self.batch_size,
             out: self.folder.clone(),

@@ -75,8 +75,12 @@ mod model_files;
 mod parquet;
 mod pattern;
 mod plan;
+mod plan_gradients;
+mod plan_index;
 mod plan_of_kind;
+mod plan_probe;
 mod plan_scores;
+mod plan_tuning;
 mod positions;
 mod prediction;
 mod quality;
@@ -84,6 +88,7 @@ mod ranking;
 mod reason;
 mod recipe;
 mod resumption;
+mod room;
 mod run;
 mod run_error;
 mod run_of_kind;
@@ -98,6 +103,7 @@ mod table;
 mod texts;
 mod training_log;
 mod tuning;
+mod tuning_of_kind;
 
 // The crates whose types are in signatures, so that a manifest need not name them.
 pub use {

@@ -266,8 +266,6 @@ fn flag(choice: Choice) -> &'static str {
         Choice::Baseline => "a baseline",
         Choice::NearDuplicates => "--drop-duplicates=COSINE",
         Choice::Targets => "several --validation",
-        Choice::Pairs => "--pairs",
-        Choice::Index => "--index",
         Choice::Positions => "--positions",
         Choice::Kind(name) => name,
     }
