@@ -68,6 +68,8 @@ enum Language {
 
 /// The name of the results file.
 pub const FILE: &str = "photos.jsonl";
+/// CIFAR-10's classes.
+const ANSWERS: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 const QUESTION: &str = "What is in the picture?";
 /// The length of ViT-S's vectors, and what the names of its layers begin with.
 const WIDTH: usize = 384;
@@ -103,6 +105,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
             rows: chosen.iter().map(|row| row.line.clone()).collect(),
             query: lines(&query, settings.validation),
             test: lines(&test, settings.test),
+            answers: &ANSWERS,
             wanted: chosen.iter().map(|row| row.right).collect(),
             targets: &["modality_projection.proj", "*_model.layers.*.q_proj", "*_model.layers.*.v_proj"],
             methods: &["identity", "cosine", "datainf", "lissa", "hyperinf", "hyperinf-authors"],
@@ -111,7 +114,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
                 (RecordedParts::LastLayer, "datainf"),
                 (RecordedParts::LastLayer, "hyperinf"),
             ],
-            untuned: false,
+            untuned: true,
         };
         let model = format!("CIFAR-10, {}, {:?}", settings.labels, settings.language);
         let setting = Setting::new(model, seed, &unit, &settings.tuning);
