@@ -70,6 +70,17 @@ enum Language {
 pub const FILE: &str = "photos.jsonl";
 /// CIFAR-10's classes.
 const ANSWERS: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+/// The connector, which is random, and all linear layers of the language model, which has never been asked a question.
+const TARGETS: [&str; 8] = [
+    "modality_projection.proj",
+    "text_model.layers.*.q_proj",
+    "text_model.layers.*.k_proj",
+    "text_model.layers.*.v_proj",
+    "text_model.layers.*.o_proj",
+    "text_model.layers.*.gate_proj",
+    "text_model.layers.*.up_proj",
+    "text_model.layers.*.down_proj",
+];
 const QUESTION: &str = "What is in the picture?";
 /// The length of ViT-S's vectors, and what the names of its layers begin with.
 const WIDTH: usize = 384;
@@ -107,7 +118,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
             test: lines(&test, settings.test),
             answers: &ANSWERS,
             wanted: chosen.iter().map(|row| row.right).collect(),
-            targets: &["modality_projection.proj", "*_model.layers.*.q_proj", "*_model.layers.*.v_proj"],
+            targets: &TARGETS,
             methods: &["identity", "cosine", "datainf", "lissa", "hyperinf", "hyperinf-authors"],
             others: &[
                 (RecordedParts::LastLayer, "identity"),
