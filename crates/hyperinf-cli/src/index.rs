@@ -13,6 +13,7 @@ use crate::interrupt;
 use crate::plan::Found;
 use crate::progress::observer;
 use crate::score::counted;
+use crate::team;
 use crate::text::size;
 use crate::to_stdout;
 
@@ -25,7 +26,19 @@ pub(crate) fn run(args: &IndexArgs) -> Result<(), CliError> {
     let began = Instant::now();
     let (index, device) = settings(args)?;
     interrupt::set_hint(format!("; the same command resumes from what is finished in {}", args.out.display()));
+    if team::helps() {
+        return Ok(index.assist(&device)?);
+    }
+    if let Some((part, of)) = args.part {
+        let rows = index.take_part(part, of, &device, &mut observer())?;
+        let (rows, folder) = (counted(rows, "row", "rows"), args.out.display());
+        return to_stdout(|out| {
+            writeln!(out, "part {part} of {of}: the gradients of {rows} are in {folder}")?;
+            writeln!(out, "once all parts are there: the same command without --part")
+        });
+    }
     let found = index.build(&device, &mut observer())?;
+    team::finish(&args.out)?;
     report(&found, "index", args.json, began)
 }
 
@@ -61,6 +74,7 @@ fn settings(args: &IndexArgs) -> Result<(Index, Device), CliError> {
         stored: args.dtype,
         device_name,
         stop: interrupt::stop(),
+        crew: team::crew(),
     };
     Ok((index, device))
 }

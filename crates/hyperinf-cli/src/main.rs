@@ -30,6 +30,7 @@
 //! | [`models`] | short names of models |
 //! | [`demo`] | `hyperinf demo`: every method on real e-mails |
 //! | [`interrupt`] | signals: how an interrupted run ends |
+//! | [`team`] | processes and threads that share a command |
 //! | [`log`] | events of `tracing` on standard error |
 //! | [`error`] | errors with their exit codes |
 //! | [`terminal`] | text of strangers on a terminal |
@@ -69,6 +70,7 @@ mod report;
 mod score;
 mod select;
 mod sweep;
+mod team;
 mod terminal;
 mod text;
 mod verify;
@@ -127,7 +129,15 @@ fn main() -> ExitCode {
     if let Err(error) = log::set(&cli.global) {
         return fail(&error);
     }
-    let outcome = match &cli.command {
+    let outcome = team::share(&cli.command, || run(&cli.command));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn run(command: &Command) -> Result<(), CliError> {
+    match command {
         Command::Score(args) => score::run(args),
         Command::Finetune(args) => finetune::run(args),
         Command::Evaluate(args) => evaluate::run(args),
@@ -152,10 +162,6 @@ fn main() -> ExitCode {
         Command::Convert(args) => convert::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Demo(args) => demo::run(args),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
     }
 }
 
@@ -163,7 +169,11 @@ fn main() -> ExitCode {
 fn fail(error: &CliError) -> ExitCode {
     log::set_default();
     tracing::error!("{}", error.report(terminal::message));
-    ExitCode::from(if error.is_stopped() { interrupt::exit_code() } else { error.exit_code() })
+    ExitCode::from(code(error))
+}
+
+fn code(error: &CliError) -> u8 {
+    if error.is_stopped() { interrupt::exit_code() } else { error.exit_code() }
 }
 
 /// Writes to standard output. A closed pipe, as after `| head`, counts as success.

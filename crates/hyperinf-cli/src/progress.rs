@@ -7,6 +7,7 @@ use hyperinf::store::resident;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
 use crate::log;
+use crate::team::helps;
 use crate::text::size;
 pub(crate) use hyperinf::data::duration;
 
@@ -85,12 +86,17 @@ impl Progress {
 
 /// Warns on standard error about notices that the results do not show.
 pub(crate) fn warn(note: &str) {
-    tracing::warn!("{note}");
+    // What rank 0 says, too; an error is the rank's own.
+    if !helps() {
+        tracing::warn!("{note}");
+    }
 }
 
 /// Tells on standard error what is no problem.
 pub(crate) fn note(note: &str) {
-    tracing::info!("{note}");
+    if !helps() {
+        tracing::info!("{note}");
+    }
 }
 
 /// What a stage counts, in one word.

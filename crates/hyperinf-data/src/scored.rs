@@ -3,8 +3,9 @@ use hyperinf_curvature::BlockCurvature;
 use hyperinf_gradients::{Block, Estimate};
 use hyperinf_models::SampleModel;
 use hyperinf_scoring::{Attribution, PositionScorer, QueryMode};
-use hyperinf_store::{Directions, GradientPair, ProjectionSpec, score};
+use hyperinf_store::{Directions, GradientPair, ProjectionSpec};
 
+use crate::crew_work::score;
 use crate::event::{Event, Notice};
 use crate::kind::Kind;
 use crate::positions::{RowPositions, TokenScores, token_scores};
@@ -104,15 +105,16 @@ impl Scored {
             observe(Event::Notice(Notice::IdleProjection { rank: spec.rank }));
         }
         let draws = run.draws()?;
-        let mut score = |Draws { estimate, projection }| -> Result<_, RunError> {
+        let mut score = |draw: usize| -> Result<_, RunError> {
+            let Draws { estimate, projection } = draws[draw];
             pair.project(projection, device)?;
             let known = model.curvature(run, estimate, observe)?;
-            let found = score(pair, known.as_deref(), &run.options, device)?;
+            let found = score(run, pair, known.as_deref(), draw, device)?;
             Ok((known, found))
         };
-        let (known, mut attribution) = score(draws[0])?;
+        let (known, mut attribution) = score(0)?;
         let mut repeats = Vec::new();
-        for &other in &draws[1..] {
+        for other in 1..draws.len() {
             let Attribution { scores, blocks, .. } = score(other)?.1;
             repeats.extend(scores.rows);
             attribution.keep_worst(blocks);
@@ -132,6 +134,11 @@ impl Run {
     /// Fails if error bars are asked for that cannot be had.
     pub(crate) fn check_draws(&self) -> Result<(), RunError> {
         self.draws().map(drop)
+    }
+
+    /// The projection of a scoring: the requested one, or that of a further seed.
+    pub(crate) fn projection_of(&self, draw: usize) -> Result<Option<ProjectionSpec>, RunError> {
+        Ok(self.draws()?.get(draw).and_then(|draw| draw.projection))
     }
 
     /// All scorings: the requested one and, for error bars, those with further seeds.

@@ -29,6 +29,7 @@ mod parquet_claims;
 mod pipeline;
 mod plan;
 mod projection;
+mod ranks;
 mod reader;
 mod report;
 mod resume;
