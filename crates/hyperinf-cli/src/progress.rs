@@ -1,8 +1,9 @@
 //! Progress and warnings on standard error.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use hyperinf::data::{Event, Notice, Stage};
+use hyperinf::data::{Event, Notice, PlannedDisk, Stage};
 use hyperinf::store::resident;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
@@ -89,6 +90,15 @@ pub(crate) fn warn(note: &str) {
     // What rank 0 says, too; an error is the rank's own.
     if !helps() {
         tracing::warn!("{note}");
+    }
+}
+
+/// Warns if so many scores have no room on the disk of a folder.
+pub(crate) fn warn_of_disk(folder: &Path, scores: usize) {
+    /// An upper bound for a table, which has ids and ranks as well.
+    const BYTES: u64 = 16;
+    if let Some(shortage) = PlannedDisk::new(folder, scores as u64 * BYTES).shortage() {
+        warn(&shortage.to_string());
     }
 }
 

@@ -12,10 +12,10 @@ use hyperinf::scoring::{Attribution, Method, Normalisation, Options, Scores};
 use hyperinf::store::{self, GradientPair, OutputFolder, Staged, check_range};
 
 use crate::agreement::top_k;
-use crate::args::{GIB, SideArg, SweepArgs};
+use crate::args::{GIB, QueryModeArg, SideArg, SweepArgs};
 use crate::config;
 use crate::error::{CliError, Input, Usage};
-use crate::progress::{Progress, warn};
+use crate::progress::{Progress, warn, warn_of_disk};
 use crate::score::{Settings, flat, note};
 use crate::to_stdout;
 use report::Summary;
@@ -82,6 +82,8 @@ pub(crate) fn run(args: &SweepArgs) -> Result<(), CliError> {
     };
     let bad = args.known_bad.as_ref().map(known).transpose()?;
     let compared = DampingConfig { top: top_k, stable: args.stable, bad: bad.as_deref() };
+    let queries = if args.query_mode == QueryModeArg::Mean { 1 } else { pair.query.file.samples() };
+    warn_of_disk(&args.out, settings.len() * dampings.len() * queries * pair.train.samples());
     let mut dot = plain(&settings[0].1, &pair)?;
     let mut progress = Progress::new("variants and blocks", (settings.len() * pair.train.blocks().len()) as u64);
     let mut done = 0;

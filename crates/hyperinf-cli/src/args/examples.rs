@@ -198,6 +198,10 @@ pub(super) const PLAN_SELECT_USAGE: &str = "\
 hyperinf plan select [OPTIONS] --model <MODEL> --adapter <DIR>
          --train <FILE> --validation <FILE> --out <DIR> --keep <AMOUNT>";
 
+pub(super) const PLAN_FINETUNE_USAGE: &str = "\
+hyperinf plan finetune [OPTIONS] --model <MODEL> --train <FILE>
+         --out <DIR>";
+
 pub(super) const PLAN_INDEX_USAGE: &str = "\
 hyperinf plan index [OPTIONS] --model <MODEL> --adapter <DIR>
          --train <FILE> --out <DIR>";

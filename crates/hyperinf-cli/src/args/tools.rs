@@ -30,6 +30,7 @@ pub(crate) enum Planned {
     #[command(override_usage = examples::PLAN_INDEX_USAGE)]
     Index(IndexArgs),
     /// Plan `hyperinf finetune`
+    #[command(override_usage = examples::PLAN_FINETUNE_USAGE)]
     Finetune(PlanFinetuneArgs),
 }
 
