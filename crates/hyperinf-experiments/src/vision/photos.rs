@@ -73,13 +73,13 @@ const ANSWERS: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "d
 /// The connector, which is random, and all linear layers of the language model, which has never been asked a question.
 const TARGETS: [&str; 8] = [
     "modality_projection.proj",
-    "text_model.layers.*.q_proj",
-    "text_model.layers.*.k_proj",
-    "text_model.layers.*.v_proj",
-    "text_model.layers.*.o_proj",
-    "text_model.layers.*.gate_proj",
-    "text_model.layers.*.up_proj",
-    "text_model.layers.*.down_proj",
+    "*text_model.layers.*.q_proj",
+    "*text_model.layers.*.k_proj",
+    "*text_model.layers.*.v_proj",
+    "*text_model.layers.*.o_proj",
+    "*text_model.layers.*.gate_proj",
+    "*text_model.layers.*.up_proj",
+    "*text_model.layers.*.down_proj",
 ];
 const QUESTION: &str = "What is in the picture?";
 /// The length of ViT-S's vectors, and what the names of its layers begin with.
