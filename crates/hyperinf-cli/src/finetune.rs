@@ -14,7 +14,7 @@ use crate::interrupt;
 use crate::plan::Found;
 use crate::progress::{duration, observer};
 use crate::score::counted;
-use crate::{terminal, to_stdout};
+use crate::{team, terminal, to_stdout};
 
 /// Trains an adapter and writes it.
 ///
@@ -26,7 +26,11 @@ pub(crate) fn run(args: &FinetuneArgs) -> Result<(), CliError> {
     let run = settings(args)?;
     run.validate()?;
     let (_, device) = open_device(&args.device)?;
+    if team::helps() {
+        return Ok(run.assist(&device)?);
+    }
     let found = run.run(&device, &mut observer())?;
+    team::finish(&args.out)?;
     let seconds = began.elapsed().as_secs_f64();
     to_stdout(|out| {
         print(out, &found, seconds)?;
@@ -73,6 +77,7 @@ fn settings(args: &FinetuneArgs) -> Result<Finetune, CliError> {
         resume: args.resume,
         more_files: vec![(config::FILE.to_owned(), config::text().into_bytes())],
         stop: interrupt::stop(),
+        crew: team::crew(),
     })
 }
 

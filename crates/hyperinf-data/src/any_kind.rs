@@ -9,6 +9,7 @@ use hyperinf_store::{IndexFolder, IndexWriter};
 
 use crate::baseline::{self, Asked, Ranked};
 use crate::check::{self, Check, Checked};
+use crate::crew_training;
 use crate::dataset::{Dataset, ReadOptions};
 use crate::evaluate::{self, Evaluate, Evaluated};
 use crate::event::Event;
@@ -21,7 +22,7 @@ use crate::plan::{Goal, RunPlan};
 use crate::run::Run;
 use crate::run_of_kind::{self, Inputs};
 use crate::{DataError, RunError};
-use crate::{plan_index, plan_of_kind, plan_tuning, tuning_of_kind};
+use crate::{finetune_of_kind, plan_index, plan_of_kind, plan_tuning};
 
 /// A [`Kind`] without its types, for the list of all kinds.
 pub(crate) trait AnyKind: Sync {
@@ -95,6 +96,8 @@ pub(crate) trait AnyKind: Sync {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Finetuned, RunError>;
+
+    fn assist_finetune(&self, run: &Finetune, files: &ModelFiles, device: &Device) -> Result<(), RunError>;
 
     fn check(
         &self,
@@ -194,7 +197,11 @@ impl<K: Kind> AnyKind for K {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Finetuned, RunError> {
-        tuning_of_kind::finetune::<K>(run, files, device, observe)
+        finetune_of_kind::finetune::<K>(run, files, device, observe)
+    }
+
+    fn assist_finetune(&self, run: &Finetune, files: &ModelFiles, device: &Device) -> Result<(), RunError> {
+        crew_training::assist::<K>(run, files, device)
     }
 
     fn plan_index(

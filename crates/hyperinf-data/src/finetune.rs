@@ -6,7 +6,7 @@ use hyperinf_models::{
     Adapter, Checkpoints, Evaluation, FinetuneConfig, LoraConfig, LoraScaling, PairLoss, TOKENIZER_FILES, TrainConfig,
 };
 
-use crate::RunError;
+use crate::crew::Crew;
 use crate::dataset::ReadOptions;
 use crate::diffusion_options::DiffusionOptions;
 use crate::event::Event;
@@ -18,6 +18,7 @@ use crate::samples::LengthOptions;
 use crate::stop::Stop;
 use crate::training_log;
 use crate::tuning::TuningQuality;
+use crate::{Choice, RunError};
 
 /// The file that makes a folder an adapter.
 pub(crate) const ADAPTER: &str = "adapter_config.json";
@@ -35,8 +36,6 @@ pub(crate) const OUTPUTS: [&str; 9] = [
     TOKENIZER_FILES[2],
     SUMMARY,
 ];
-/// The most training rows on which the trained model is measured.
-pub(crate) const MEASURED: usize = 1000;
 /// The hidden folder of images' features in that of a run.
 pub(crate) const FEATURES: &str = ".features";
 /// The folder of checkpoints in that of the adapter.
@@ -65,6 +64,7 @@ pub(crate) const CHECKPOINTS: &str = "checkpoints";
 /// | `resume` | `false` | resume from the checkpoints in the folder |
 /// | `more_files` | none | further files of the folder, names with contents, that appear together with the adapter |
 /// | `stop` | never | a request to stop between two steps, with a checkpoint |
+/// | `crew` | `None` | the ranks that share the pieces of a batch; needs `micro_batch` |
 ///
 /// A value outside its range is a [`RunError::Model`].
 #[derive(Clone, Debug)]
@@ -107,6 +107,8 @@ pub struct Finetune {
     pub more_files: Vec<(String, Vec<u8>)>,
     /// A request to stop between two steps.
     pub stop: Stop,
+    /// The ranks that share the pieces of a batch, `micro_batch` rows each.
+    pub crew: Option<Crew>,
 }
 
 /// An adapter that was trained and written.
@@ -156,6 +158,7 @@ impl Default for Finetune {
             resume: false,
             more_files: Vec::new(),
             stop: Stop::default(),
+            crew: None,
         }
     }
 }
@@ -168,7 +171,40 @@ impl Finetune {
     /// [`RunError::Model`].
     pub fn validate(&self) -> Result<(), RunError> {
         self.recipe.schedule(&TrainConfig::default()).validate()?;
+        if self.micro_batch.is_none() && self.crew.as_ref().is_some_and(|crew| crew.size() > 1) {
+            let reason = "what ranks share are pieces of a batch, of as many rows as the micro-batch has";
+            return Err(RunError::Conflict { first: Choice::Ranks, second: Choice::WholeBatches, reason });
+        }
+        let prompts = self.diffusion.as_ref().is_some_and(|diffusion| diffusion.prompt_dropout > 0.0);
+        if (self.lora.dropout > 0.0 || prompts) && self.crew.as_ref().is_some_and(Crew::is_one_process) {
+            let reason = "threads of one process draw from one generator; processes of MPI have their own";
+            return Err(RunError::Conflict { first: Choice::Ranks, second: Choice::Dropout, reason });
+        }
         Ok(self.lora.validate()?)
+    }
+
+    /// Trains an adapter and writes it; `observe` is called with progress and notices.
+    ///
+    /// # Errors
+    ///
+    /// See [`RunError`]. No adapter is left behind, only checkpoints from which the same run resumes.
+    pub fn run(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Finetuned, RunError> {
+        self.validate()?;
+        let _folder = self.prepare_folder()?;
+        let files = self.files(Some(&self.out))?;
+        files.kind().finetune(self, &files, device, observe)
+    }
+
+    /// What the other ranks of a crew do while rank 0 runs [`Finetune::run`]: gradients of pieces of batches, until there
+    /// are no more.
+    ///
+    /// # Errors
+    ///
+    /// See [`RunError`]; [`RunError::Team`] if rank 0 has ended.
+    pub fn assist(&self, device: &Device) -> Result<(), RunError> {
+        self.validate()?;
+        let files = self.files(Some(&self.out))?;
+        files.kind().assist_finetune(self, &files, device)
     }
 
     /// What the run will take, from a measurement of a few seconds: steps on copies of the model. The model is loaded and
@@ -189,18 +225,6 @@ impl Finetune {
         files.set_diffusion(self.diffusion.as_ref())?;
         files.set_pairs(self.pairs)?;
         Ok(files)
-    }
-
-    /// Trains an adapter and writes it; `observe` is called with progress and notices.
-    ///
-    /// # Errors
-    ///
-    /// See [`RunError`]. No adapter is left behind, only checkpoints from which the same run resumes.
-    pub fn run(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Finetuned, RunError> {
-        self.validate()?;
-        let _folder = self.prepare_folder()?;
-        let files = self.files(Some(&self.out))?;
-        files.kind().finetune(self, &files, device, observe)
     }
 
     pub(crate) fn config(&self, usual: &TrainConfig, settings: BTreeMap<String, String>) -> FinetuneConfig {

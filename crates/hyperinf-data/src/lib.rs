@@ -47,6 +47,7 @@ mod columns;
 mod contact;
 mod conversations;
 mod crew;
+mod crew_training;
 mod crew_work;
 mod cross_check;
 mod dataset;
@@ -58,6 +59,7 @@ mod evaluate;
 mod event;
 mod findings;
 mod finetune;
+mod finetune_of_kind;
 mod generate;
 mod gradients;
 mod groups;
@@ -105,7 +107,6 @@ mod table;
 mod texts;
 mod training_log;
 mod tuning;
-mod tuning_of_kind;
 
 // The crates whose types are in signatures, so that a manifest need not name them.
 pub use {

@@ -10,18 +10,19 @@ use hyperinf_models::{
 use hyperinf_store::{available, resident};
 
 use crate::RunError;
-use crate::event::Event;
-use crate::finetune::{Finetune, MEASURED};
-use crate::kind::Kind;
+use crate::event::{Event, Notice};
+use crate::finetune::Finetune;
+use crate::finetune_of_kind::{MEASURED, Ready, ready};
+use crate::kind::{Kind, Prepared};
 use crate::model_files::{ModelFiles, load_error};
 use crate::plan::{PlannedDisk, PlannedMemory, RunPlan, TRAINING};
 use crate::plan_gradients::{middle, predictions};
 use crate::plan_of_kind::rows;
 use crate::plan_probe::{Measured, PATIENCE, measure, step};
+use crate::room::Growth;
 use crate::samples::Samples;
 use crate::stage::Stage;
 use crate::tuning::size;
-use crate::tuning_of_kind::{Ready, ready};
 
 /// Bytes of a trained number, and its copies in a checkpoint: itself, two moments, and the best so far.
 const NUMBER: u64 = 4;
@@ -36,7 +37,9 @@ pub(crate) fn plan<K: Kind>(
     observe: &mut dyn FnMut(Event),
 ) -> Result<RunPlan, RunError> {
     let began = Instant::now();
-    let Ready { model, set, validation, schedule, labels, .. } = ready::<K>(run, files, device, observe)?;
+    let Ready { prepared, rows: set, validation, .. } = ready::<K>(run, files, device, observe)?;
+    let Prepared { model, processor } = prepared;
+    let schedule = run.recipe.schedule(&K::training());
     let mut steps = vec![step("loading", began.elapsed().as_secs_f64(), String::new())];
     let began = Instant::now();
     let _listening = run.stop.listen();
@@ -56,7 +59,7 @@ pub(crate) fn plan<K: Kind>(
 
     // Without gradients: the training rows after, and before where a model may be good then; the others per epoch.
     let measured = lengths.len().min(MEASURED);
-    let of_training = measured * if labels.is_some() { 1 } else { 2 };
+    let of_training = measured * if K::labels(&processor).is_some() { 1 } else { 2 };
     let others = validation.as_ref().map(Samples::lengths).unwrap_or_default();
     let batch_rows = middle(&order, micro_batch);
     let share =
@@ -88,6 +91,27 @@ impl Finetune {
     pub(crate) fn trained<M: Adaptable + CheckpointNames>(&self, model: &M) -> Result<(usize, usize), RunError> {
         let adapter = Adapter::from_model(model, &self.lora, None);
         Ok(size(&adapter.map_err(load_error("adapter", self.out.display()))?))
+    }
+
+    /// Warns if batches or checkpoints will not fit.
+    pub(crate) fn warn_of_room<K: Kind>(
+        &self,
+        model: &K::Model,
+        set: &Samples<K>,
+        schedule: TrainConfig,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<(), RunError> {
+        let rows = self.micro_batch.unwrap_or(schedule.batch_size).min(set.samples.len());
+        let order = set.by_length();
+        let trial = Trial { run: self, model, set, schedule };
+        let growth = Growth::of(device, order.len(), &mut |rows| trial.step(&order[order.len() - rows..]).map(drop))?;
+        let batches = growth.and_then(|growth| growth.shortage(rows));
+        let disk = PlannedDisk::new(&self.out, self.bytes(self.trained(model)?));
+        batches.into_iter().chain(disk.shortage()).for_each(|shortage| {
+            observe(Event::Notice(Notice::Shortage(shortage)));
+        });
+        Ok(())
     }
 
     /// The bytes of an adapter of so many parameters, with its checkpoints.

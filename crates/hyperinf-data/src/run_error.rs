@@ -278,6 +278,12 @@ pub enum Choice {
     Targets,
     /// Scores of tokens.
     Positions,
+    /// Several ranks.
+    Ranks,
+    /// Dropout in adapters.
+    Dropout,
+    /// Training on whole batches.
+    WholeBatches,
     /// A kind of model, by its name.
     Kind(&'static str),
 }
@@ -328,6 +334,9 @@ impl fmt::Display for Choice {
             Self::NearDuplicates => "near duplicates",
             Self::Targets => "several targets",
             Self::Positions => "scores of tokens",
+            Self::Dropout => "dropout",
+            Self::Ranks => "several ranks",
+            Self::WholeBatches => "whole batches",
             Self::Kind(name) => name,
         })
     }

@@ -268,6 +268,9 @@ fn flag(choice: Choice) -> &'static str {
         Choice::NearDuplicates => "--drop-duplicates=COSINE",
         Choice::Targets => "several --validation",
         Choice::Positions => "--positions",
+        Choice::Ranks => "several ranks",
+        Choice::Dropout => "--lora-dropout or --prompt-dropout",
+        Choice::WholeBatches => "no --micro-batch",
         Choice::Kind(name) => name,
     }
 }

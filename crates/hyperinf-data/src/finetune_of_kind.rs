@@ -1,4 +1,4 @@
-//! [`Finetune`]s of one kind of model.
+//! [`Finetune`] of one kind of model.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -6,23 +6,20 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use hyperinf_models::{
-    Adapter, Limit, ModelError, TextTokenizer, TrainConfig, adapt, finetune_until as train, training_digest,
+    Adapter, Limit, ModelError, PieceTeam, TextTokenizer, adapt, finetune_shared as train, training_digest,
 };
 use hyperinf_scoring::Set;
 use hyperinf_store::{Staged, WriteError, publish, stage_json};
 
 use crate::RunError;
+use crate::crew_training::{Pieces, common_key};
 use crate::dataset::Dataset;
 use crate::event::{Detail, Event, Notice, Progress};
-use crate::finetune::{Finetune, Finetuned, MEASURED, SUMMARY};
+use crate::finetune::{Finetune, Finetuned, SUMMARY};
 use crate::kind::{Kind, Prepared};
-use crate::labels::Labels;
 use crate::model_files::{ModelFiles, Note, load_error};
-use crate::plan::PlannedDisk;
-use crate::plan_tuning::Trial;
 use crate::prediction::measure;
 use crate::resumption::Earlier;
-use crate::room::Growth;
 use crate::run::unchanged;
 use crate::samples::{Samples, notify};
 use crate::stage::Stage;
@@ -32,27 +29,26 @@ use crate::tuning::{TuningQuality, TuningSummary, size};
 /// Files of an earlier tokenizer, which the new one may lack.
 const EARLIER: [&str; 4] =
     ["chat_template.jinja", "chat_template.json", "special_tokens_map.json", "added_tokens.json"];
+/// The most training rows on which the trained model is measured.
+pub(crate) const MEASURED: usize = 1000;
 
-/// A model with new adapters, and the samples of a training.
-pub(crate) struct Ready<K: Kind> {
-    pub(crate) model: K::Model,
-    pub(crate) processor: K::Processor,
-    pub(crate) set: Samples<K>,
+/// A model with new adapters, and the samples of all rows.
+pub(crate) struct Ready<'a, K: Kind> {
+    pub(crate) prepared: Prepared<K>,
+    pub(crate) rows: Samples<K>,
     pub(crate) validation: Option<Samples<K>>,
-    pub(crate) labels: Option<Labels>,
     pub(crate) limit: Limit,
     /// The adapted layers.
-    pub(crate) targets: Vec<String>,
-    pub(crate) schedule: TrainConfig,
+    pub(crate) targets: Vec<&'a str>,
 }
 
-/// Loads the model and the rows.
-pub(crate) fn ready<K: Kind>(
-    run: &Finetune,
+/// Reads the rows, loads the model and adds the adapters.
+pub(crate) fn ready<'a, K: Kind>(
+    run: &'a Finetune,
     files: &ModelFiles,
     device: &Device,
     observe: &mut dyn FnMut(Event),
-) -> Result<Ready<K>, RunError> {
+) -> Result<Ready<'a, K>, RunError> {
     let read = |set, path: &PathBuf| {
         unchanged(path, || Dataset::<K::Content>::read(set, path, &run.read).map_err(RunError::of_rows(set, path)))
     };
@@ -63,45 +59,18 @@ pub(crate) fn ready<K: Kind>(
     files.check_unchanged()?;
     prepared.notify_of_tokenizer(observe);
     let given: Vec<&str> = run.targets.iter().map(String::as_str).collect();
-    let targets = if given.is_empty() { K::ADAPTED } else { &given };
-    prepared.model = adapt(prepared.model, targets, &run.lora, seed)?;
+    let targets = if given.is_empty() { K::ADAPTED.to_vec() } else { given };
+    prepared.model = adapt(prepared.model, &targets, &run.lora, seed)?;
     // Before rows become samples: what is stored of their images depends on the layers that are trained.
     K::changed(&mut prepared, files)?;
     let limit = run.length.limit::<K>(&prepared.model, None)?;
     let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
-    let set = samples(rows)?;
+    let rows = samples(rows)?;
     let validation = validation.map(samples).transpose()?;
-    for set in std::iter::once(&set).chain(&validation) {
+    for set in std::iter::once(&rows).chain(&validation) {
         notify(&prepared.processor, set, observe);
     }
-    let Prepared { model, processor } = prepared;
-    let labels = K::labels(&processor).cloned();
-    let targets = targets.iter().map(|target| (*target).to_owned()).collect();
-    let schedule = run.recipe.schedule(&K::training());
-    Ok(Ready { model, processor, set, validation, labels, limit, targets, schedule })
-}
-
-impl Finetune {
-    /// Warns if batches or checkpoints will not fit.
-    fn warn_of_room<K: Kind>(
-        &self,
-        model: &K::Model,
-        set: &Samples<K>,
-        schedule: TrainConfig,
-        device: &Device,
-        observe: &mut dyn FnMut(Event),
-    ) -> Result<(), RunError> {
-        let rows = self.micro_batch.unwrap_or(schedule.batch_size).min(set.samples.len());
-        let order = set.by_length();
-        let trial = Trial { run: self, model, set, schedule };
-        let growth = Growth::of(device, order.len(), &mut |rows| trial.step(&order[order.len() - rows..]).map(drop))?;
-        let batches = growth.and_then(|growth| growth.shortage(rows));
-        let disk = PlannedDisk::new(&self.out, self.bytes(self.trained(model)?));
-        batches.into_iter().chain(disk.shortage()).for_each(|shortage| {
-            observe(Event::Notice(Notice::Shortage(shortage)));
-        });
-        Ok(())
-    }
+    Ok(Ready { prepared, rows, validation, limit, targets })
 }
 
 /// [`Finetune::run`] of one kind of model.
@@ -111,14 +80,18 @@ pub(crate) fn finetune<K: Kind>(
     device: &Device,
     observe: &mut dyn FnMut(Event),
 ) -> Result<Finetuned, RunError> {
-    let Ready { model, processor, set: rows, validation, labels, limit, targets, .. } =
-        ready::<K>(run, files, device, observe)?;
-    let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
-    let targets = targets.as_slice();
+    let Ready { prepared, rows, validation, limit, targets } = ready::<K>(run, files, device, observe)?;
+    let Prepared { model, processor } = prepared;
+    let labels = K::labels(&processor).cloned();
 
-    let mut settings = run.settings(files, targets, labels.as_ref(), limit.tokens(), device);
+    let mut settings = run.settings(files, &targets, labels.as_ref(), limit.tokens(), device);
     let loss_settings = K::settings(&model);
     settings.extend(loss_settings.iter().map(|found| ("loss".to_owned(), found.to_string())));
+    let crew = run.crew.as_ref().filter(|crew| crew.size() > 1);
+    if let Some(crew) = crew {
+        crew.meet(&common_key(run, settings.clone(), &rows))?;
+    }
+    let pieces = crew.map(Pieces::new);
     let config = run.config(&K::training(), settings);
     let evaluated = validation.as_ref().map(|set| set.samples.as_slice());
     config.validate(evaluated.map(<[_]>::len))?;
@@ -166,7 +139,8 @@ pub(crate) fn finetune<K: Kind>(
     let mut unwritten = None;
     // To the end: what is trained is measured and written even if the run is to stop.
     let _listening = run.stop.listen();
-    let tuned = train(model, &rows.samples, evaluated, &config, |step| {
+    let team = pieces.as_ref().map(|pieces| pieces as &dyn PieceTeam);
+    let tuned = train(model, &rows.samples, evaluated, &config, team, |step| {
         if let Err(error) = log.step(step) {
             unwritten.get_or_insert(error);
         }
@@ -179,7 +153,10 @@ pub(crate) fn finetune<K: Kind>(
         ModelError::Stopped { step: done, steps: total, checkpoint: kept } => {
             RunError::Stopped { stage: Stage::Finetuning, done, total, kept }
         }
-        error => error.into(),
+        error => match &pieces {
+            Some(pieces) => pieces.explain(error),
+            None => error.into(),
+        },
     })?;
     unwritten.map_or(Ok(()), Err)?;
     let mut quality = |set, most| measure(&tuned.model, set, labels.as_ref(), most, batch, observe);
@@ -203,7 +180,7 @@ pub(crate) fn finetune<K: Kind>(
         xxh3_128,
         train: TuningSummary::rows(&rows.data),
         validation: validation.as_ref().map(|set| TuningSummary::rows(&set.data)),
-        lora: TuningSummary::lora(&run.lora, targets),
+        lora: TuningSummary::lora(&run.lora, &targets),
         training: TuningSummary::training(&config.schedule, config.micro_batch),
         loss: loss_settings,
         parameters,
