@@ -47,6 +47,7 @@ mod columns;
 mod contact;
 mod conversations;
 mod crew;
+mod crew_curvature;
 mod crew_training;
 mod crew_work;
 mod cross_check;
