@@ -11,7 +11,7 @@ use crate::support::{Folder, Run, check_png, csv_rows, device_names, f32s, hyper
 
 const INPUTS: [&str; 5] =
     ["compare", "--train-gradients", "train.safetensors", "--query-gradients", "query.safetensors"];
-const FILES: [&str; 4] = ["methods.csv", "pairs.csv", "spearman.png", "summary.json"];
+const FILES: [&str; 5] = ["methods.csv", "pairs.csv", "run.toml", "spearman.png", "summary.json"];
 
 fn compare(folder: &Folder, args: &[&str]) -> Run {
     hyperinf(folder.path(), &[&INPUTS[..], args].concat())

@@ -255,6 +255,7 @@ fn pictures_of_other_sizes_are_replaced() {
         .map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned())
         .collect();
     names.sort();
-    let expected = ["converge-d5-n8.png", "converge-d6-n8.png", "converge-notes.png", "converge.csv", "summary.json"];
+    let expected =
+        ["converge-d5-n8.png", "converge-d6-n8.png", "converge-notes.png", "converge.csv", "run.toml", "summary.json"];
     assert_eq!(names, expected);
 }

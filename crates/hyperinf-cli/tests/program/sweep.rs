@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::support::{Folder, Run, check_png, csv_rows, device_names, f32s, hyperinf, number, whole};
 
 const INPUTS: [&str; 5] = ["sweep", "--train-gradients", "train.safetensors", "--query-gradients", "query.safetensors"];
-const FILES: [&str; 5] = ["scores.parquet", "spearman.png", "summary.json", "sweep.csv", "sweep.png"];
+const FILES: [&str; 6] = ["run.toml", "scores.parquet", "spearman.png", "summary.json", "sweep.csv", "sweep.png"];
 
 /// 40 samples and 4 queries of two blocks.
 fn folder() -> Folder {
