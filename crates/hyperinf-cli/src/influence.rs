@@ -166,6 +166,7 @@ impl Job<'_> {
             rank_by: settings.rank_by,
             memory: args.scoring.memory(),
             index: args.index.clone(),
+            keep_factors: !args.keep_nothing,
             out: args.out.clone(),
             device_name: settings.device_name.clone(),
             stop: interrupt::stop(),

@@ -11,7 +11,7 @@ use hyperinf_linalg::{gram_precise, host};
 use hyperinf_models::SampleModel;
 use hyperinf_scoring::{Method, QueryMode, Set};
 use hyperinf_store::{
-    GradientWriter, RunKey, Sizes, StoreError, available, free_space, peak_resident, reset_peak, resident,
+    GradientWriter, RunKey, Sizes, StoreError, available, factor_bytes, free_space, peak_resident, reset_peak, resident,
 };
 use tempfile::TempDir;
 
@@ -110,7 +110,11 @@ pub(crate) fn plan<K: Kind>(
         available: run.memory.or_else(available).map(|free| free + held),
     };
     let of_gradients = (n + q) as u64 * parameters as u64 * size_of::<f32>() as u64;
-    let needed = of_gradients + n as u64 * queries as u64 * SCORE;
+    let of_factors = match run.index {
+        Some(_) if run.keep_factors => factor_bytes(&run.options, &sizes.blocks, n) as u64,
+        _ => 0,
+    };
+    let needed = of_gradients + of_factors + n as u64 * queries as u64 * SCORE;
     let disk = PlannedDisk { folder: run.out.clone(), needed, free: free_space(&run.out) };
     let (train, query) = (rows(&train), rows(&query));
     let measured = began.elapsed().as_secs_f64();

@@ -3,12 +3,13 @@ use hyperinf_curvature::BlockCurvature;
 use hyperinf_gradients::{Block, Estimate};
 use hyperinf_models::SampleModel;
 use hyperinf_scoring::{Attribution, PositionScorer, QueryMode};
-use hyperinf_store::{Directions, GradientPair, ProjectionSpec, score};
+use hyperinf_store::{Directions, FactorOptions, GradientPair, ProjectionSpec, model_factors, score, training_factors};
 
 use crate::event::{Event, Notice};
 use crate::kind::Kind;
 use crate::positions::{RowPositions, TokenScores, token_scores};
 use crate::run::Run;
+use crate::run_of_kind::device_kind;
 use crate::{Choice, RunError, estimate};
 
 /// The most seeds of error bars.
@@ -104,16 +105,20 @@ impl Scored {
             observe(Event::Notice(Notice::IdleProjection { rank: spec.rank }));
         }
         let draws = run.draws()?;
-        let mut score = |Draws { estimate, projection }| -> Result<_, RunError> {
+        let mut score = |Draws { estimate, projection }, kept: bool| -> Result<_, RunError> {
             pair.project(projection, device)?;
-            let known = model.curvature(run, estimate, observe)?;
+            let known = match kept {
+                true => run.recall(pair, estimate, projection, model, device, observe)?,
+                false => model.curvature(run, estimate, observe)?,
+            };
             let found = score(pair, known.as_deref(), &run.options, device)?;
             Ok((known, found))
         };
-        let (known, mut attribution) = score(draws[0])?;
+        let (known, mut attribution) = score(draws[0], run.index.is_some())?;
         let mut repeats = Vec::new();
         for &other in &draws[1..] {
-            let Attribution { scores, blocks, .. } = score(other)?.1;
+            // Further seeds are not asked for again.
+            let Attribution { scores, blocks, .. } = score(other, false)?.1;
             repeats.extend(scores.rows);
             attribution.keep_worst(blocks);
         }
@@ -129,6 +134,30 @@ impl Scored {
 }
 
 impl Run {
+    /// The curvature from the index, if an earlier run has left it there: that of the model is returned, that of the
+    /// training gradients goes into the pair.
+    fn recall(
+        &self,
+        pair: &mut GradientPair,
+        estimate: Estimate,
+        projection: Option<ProjectionSpec>,
+        model: &dyn OfModel,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Option<Vec<BlockCurvature>>, RunError> {
+        let how = FactorOptions { keep: self.keep_factors, device_kind: device_kind(self, device) };
+        let (known, factors) = if estimate::needs_model(&self.options, estimate) {
+            let compute = || Ok(model.curvature(self, estimate, observe)?.unwrap_or_default());
+            let of = format!("{estimate:?}");
+            let (known, factors) = model_factors::<RunError>(pair, &self.options, &of, &how, device, compute)?;
+            (Some(known), factors)
+        } else {
+            (None, training_factors(pair, &self.options, projection, &how, device)?)
+        };
+        observe(Event::Notice(Notice::Factors(factors)));
+        Ok(known)
+    }
+
     /// Fails if error bars are asked for that cannot be had.
     pub(crate) fn check_draws(&self) -> Result<(), RunError> {
         self.draws().map(drop)

@@ -123,6 +123,7 @@ impl Library {
                 | ModelError::NoPart { .. }
                 | ModelError::Target { .. }
                 | ModelError::Checkpoint { .. }
+                | ModelError::CheckpointWrite { .. }
                 | ModelError::CheckpointExists { .. }
                 | ModelError::CheckpointDiffers { .. },
             )
