@@ -63,6 +63,7 @@ mod projection;
 mod publication;
 mod quality;
 mod ranking;
+mod ranks;
 mod readers;
 mod reference;
 mod refusals;

@@ -66,7 +66,7 @@ fn auto_is_exact_and_says_what_it_took() {
             assert!(found.converged(), "{what}");
             let choice = Auto::default().choose(h, 0.05).expect("a good problem");
             let plan = inverse.plan();
-            assert_eq!((plan.solver, plan.reason), (choice.solver, Some(choice.reason)), "{what}");
+            assert_eq!((&*plan.solver, plan.reason), (choice.solver, Some(choice.reason)), "{what}");
             assert!(plan.to_string().starts_with(&format!("{}: {}", choice.solver, choice.reason)), "{what}: {plan}");
             // Two dampings are no reason to change the answer.
             for (inverse, lambda) in

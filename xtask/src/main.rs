@@ -10,6 +10,7 @@ mod guide;
 mod licences;
 mod llvm;
 mod matrix;
+mod mpi;
 mod package;
 mod run;
 mod steps;
@@ -44,6 +45,7 @@ fn dispatch(args: &[&str]) -> Result<(), Failure> {
         ["gpu", rest @ ..] => return devices::pack(rest),
         ["matrix"] => matrix::run(),
         ["matrix", "--vulkan", filters @ ..] => devices::vulkan(filters),
+        ["mpi"] => mpi::check(),
         ["package"] => package::pack(),
         ["licences"] => licences::check(),
         ["bench", filters @ ..] => run::status(&mut ci::bench_command(filters)),

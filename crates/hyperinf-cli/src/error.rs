@@ -10,6 +10,7 @@ use std::io;
 use std::path::PathBuf;
 
 use hyperinf::DeviceError;
+use hyperinf::data::RunError;
 use hyperinf::eval::convergence::ConvergenceError;
 use hyperinf::scoring::SpecError;
 use hyperinf_report::ReportError;
@@ -247,6 +248,18 @@ impl CliError {
     /// Whether a signal stopped the run.
     pub(crate) fn is_stopped(&self) -> bool {
         matches!(self, Self::Stopped(_))
+    }
+
+    /// Whether another rank is why this one could not go on.
+    pub(crate) fn is_of_team(&self) -> bool {
+        let library = match self {
+            Self::Numbers(numbers) => match &**numbers {
+                Numbers::Library(library) => library,
+                _ => return false,
+            },
+            Self::Usage(_) | Self::Input(_) | Self::Stopped(_) => return false,
+        };
+        matches!(library, Library::Run(error) if matches!(error, RunError::Team(_)))
     }
 
     /// The causes, the first cause last, without the message itself.

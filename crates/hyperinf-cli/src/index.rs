@@ -11,6 +11,7 @@ use crate::error::CliError;
 use crate::interrupt;
 use crate::progress::observer;
 use crate::score::counted;
+use crate::team;
 use crate::text::size;
 use crate::to_stdout;
 
@@ -44,9 +45,22 @@ pub(crate) fn run(args: &IndexArgs) -> Result<(), CliError> {
         stored: args.dtype,
         device_name,
         stop: interrupt::stop(),
+        crew: team::crew(),
     };
     interrupt::set_hint(format!("; the same command resumes from what is finished in {}", args.out.display()));
+    if team::helps() {
+        return Ok(index.assist(&device)?);
+    }
+    if let Some((part, of)) = args.part {
+        let rows = index.take_part(part, of, &device, &mut observer())?;
+        let (rows, folder) = (counted(rows, "row", "rows"), args.out.display());
+        return to_stdout(|out| {
+            writeln!(out, "part {part} of {of}: the gradients of {rows} are in {folder}")?;
+            writeln!(out, "once all parts are there: the same command without --part")
+        });
+    }
     let found = index.build(&device, &mut observer())?;
+    team::finish(&args.out)?;
     report(&found, "index", args.json, began)
 }
 

@@ -18,9 +18,10 @@ use hyperinf::store::{OutputFolder, check_output};
 use serde::Serialize;
 
 use crate::args::{InfluenceArgs, QueryModeArg};
-use crate::error::CliError;
+use crate::error::{CliError, Usage};
 use crate::interrupt;
 use crate::score::{self, Settings};
+use crate::team;
 use crate::text::size;
 use crate::to_stdout;
 use baseline::Wanted;
@@ -89,6 +90,23 @@ impl Job<'_> {
             Ok(Each { job: self, settings, run, baseline, folder, began: Instant::now(), json })
         };
         let mut methods = methods.iter().map(each).collect::<Result<Vec<_>, _>>()?;
+        if let Some(crew) = team::crew() {
+            if args.batch_size.is_auto() {
+                let first = format!("{} ranks", crew.size());
+                let reason = "each rank would find another number: give it";
+                return Err(Usage::Combination { first, second: "--batch-size auto", reason }.into());
+            }
+            let gradients = methods.iter_mut().filter(|each| each.baseline.is_none());
+            gradients.enumerate().for_each(|(place, each)| each.run.crew = Some(crew.for_method(place)));
+            if crew.rank() > 0 {
+                let runs: Vec<Run> =
+                    methods.iter().filter(|each| each.baseline.is_none()).map(|each| each.run.clone()).collect();
+                return match methods.first().filter(|_| !runs.is_empty()) {
+                    Some(each) => Ok(Run::assist(&runs, self.targets, &each.settings.device)?),
+                    None => Ok(()),
+                };
+            }
+        }
         methods.iter().try_for_each(|each| self.check_outputs(each))?;
         if args.batch_size.is_auto() {
             // Baselines take no gradients.
@@ -113,6 +131,7 @@ impl Job<'_> {
                 None => found = Some(run(&each, found)?),
             }
         }
+        team::finish(&args.out)?;
         if several && args.scoring.json {
             let summaries = summaries.borrow().join(",\n");
             to_stdout(|out| writeln!(out, "[{summaries}]"))?;
@@ -170,6 +189,7 @@ impl Job<'_> {
             out: args.out.clone(),
             device_name: settings.device_name.clone(),
             stop: interrupt::stop(),
+            crew: None,
         })
     }
 

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use crate::args::{GlobalArgs, LogFormat, LogLevel};
+use crate::team::helps;
 use crate::terminal::{message, tell};
 
 static LOG: OnceLock<(LogFormat, LogLevel)> = OnceLock::new();
@@ -32,7 +33,8 @@ pub(crate) fn draws_bars() -> bool {
 
 /// Writes a message; an error has its causes on lines of their own.
 pub(crate) fn write(level: LogLevel, text: &str) {
-    if !is_on(level) {
+    // What rank 0 says, too; an error is the rank's own.
+    if !is_on(level) || helps() && level != LogLevel::Error {
         return;
     }
     let (name, word) = match level {

@@ -29,6 +29,7 @@
 //! | [`models`] | short names of models |
 //! | [`demo`] | `hyperinf demo`: every method on real e-mails |
 //! | [`interrupt`] | signals: how an interrupted run ends |
+//! | [`team`] | processes and threads that share a command |
 //! | [`log`] | messages on standard error |
 //! | [`error`] | errors with their exit codes |
 //! | [`terminal`] | text of strangers on a terminal |
@@ -67,6 +68,7 @@ mod report;
 mod score;
 mod select;
 mod sweep;
+mod team;
 mod terminal;
 mod text;
 mod verify;
@@ -123,7 +125,15 @@ fn main() -> ExitCode {
         }
     };
     log::set(&cli.global);
-    let outcome = match &cli.command {
+    let outcome = team::share(&cli.command, || run(&cli.command));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn run(command: &Command) -> Result<(), CliError> {
+    match command {
         Command::Score(args) => score::run(args),
         Command::Finetune(args) => finetune::run(args),
         Command::Evaluate(args) => evaluate::run(args),
@@ -148,17 +158,17 @@ fn main() -> ExitCode {
         Command::Convert(args) => convert::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Demo(args) => demo::run(args),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
     }
 }
 
 /// Reports an error.
 fn fail(error: &CliError) -> ExitCode {
     log::write(args::LogLevel::Error, &error.report(terminal::message));
-    ExitCode::from(if error.is_stopped() { interrupt::exit_code() } else { error.exit_code() })
+    ExitCode::from(code(error))
+}
+
+fn code(error: &CliError) -> u8 {
+    if error.is_stopped() { interrupt::exit_code() } else { error.exit_code() }
 }
 
 /// Writes to standard output. A closed pipe, as after `| head`, counts as success.

@@ -1,10 +1,11 @@
 use burn::tensor::{DType, Tensor, assert_shape};
 use hyperinf_linalg::{ReadError, precise_type};
+use serde::{Deserialize, Serialize};
 
 use crate::{Core, CurvatureError, Dense, Diagonal, Eigenpairs, Isotropic, Kronecker, OneSided, Samples, Structured};
 
 /// The kind of a [`Curvature`], without its numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Structure {
     /// The full matrix of the block.
     Dense,

@@ -1,6 +1,6 @@
 //! Kinds of models without their types: one list holds all of them, and each command asks the one of its model.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use hyperinf_models::ModelKind;
@@ -13,7 +13,7 @@ use crate::dataset::{Dataset, ReadOptions};
 use crate::evaluate::{self, Evaluate, Evaluated};
 use crate::event::Event;
 use crate::finetune::{self, Finetune, Finetuned};
-use crate::index::{self, Answer, Index, Query};
+use crate::index::{self, Answer, Index, Leaves, Query};
 use crate::influence::{Influence, RowText};
 use crate::kind::Kind;
 use crate::model_files::ModelFiles;
@@ -39,6 +39,10 @@ pub(crate) trait AnyKind: Sync {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Influence, RunError>;
 
+    fn assist(&self, runs: &[Run], files: &ModelFiles, targets: &[PathBuf], device: &Device) -> Result<(), RunError>;
+
+    fn assist_index(&self, index: &Index, files: &ModelFiles, device: &Device) -> Result<(), RunError>;
+
     fn plan(
         &self,
         run: &Run,
@@ -53,7 +57,7 @@ pub(crate) trait AnyKind: Sync {
         index: &Index,
         files: &ModelFiles,
         writer: &mut IndexWriter,
-        again: Option<&[usize]>,
+        leaves: Leaves<'_>,
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<(usize, usize), RunError>;
@@ -124,6 +128,14 @@ impl<K: Kind> AnyKind for K {
         run_of_kind::influence::<K>(run, inputs, device, observe)
     }
 
+    fn assist(&self, runs: &[Run], files: &ModelFiles, targets: &[PathBuf], device: &Device) -> Result<(), RunError> {
+        run_of_kind::assist::<K>(runs, files, targets, device)
+    }
+
+    fn assist_index(&self, index: &Index, files: &ModelFiles, device: &Device) -> Result<(), RunError> {
+        index::assist::<K>(index, files, device)
+    }
+
     fn plan(
         &self,
         run: &Run,
@@ -140,11 +152,11 @@ impl<K: Kind> AnyKind for K {
         index: &Index,
         files: &ModelFiles,
         writer: &mut IndexWriter,
-        again: Option<&[usize]>,
+        leaves: Leaves<'_>,
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<(usize, usize), RunError> {
-        index::index::<K>(index, files, writer, again, device, observe)
+        index::index::<K>(index, files, writer, leaves, device, observe)
     }
 
     fn query(

@@ -9,6 +9,8 @@ use hyperinf_models::{RecordedParts, SampleModel};
 use hyperinf_store::{GradientWriter, Resumption, RunKey, Sizes, StoreError, available, free_space};
 
 use crate::RunError;
+use crate::crew::Work;
+use crate::crew_work::{from_bytes, several};
 use crate::event::{Detail, Event, Notice, Progress};
 use crate::kind::Kind;
 use crate::pattern::Pattern;
@@ -27,10 +29,13 @@ pub(crate) struct Extractor<'a, K: Kind> {
 
 /// Consecutive samples of a set, and what is taken of them.
 pub(crate) struct Part<'a> {
+    /// The set's place: 0 for training rows, 1 for queries, then further targets.
+    pub(crate) place: usize,
     /// The samples.
     pub(crate) rows: Range<usize>,
-    /// Samples of the set that are finished already.
+    /// Samples that are finished already, and all that are to be.
     pub(crate) before: usize,
+    pub(crate) total: usize,
     pub(crate) target: Target,
     /// The projection of blocks as they are taken.
     pub(crate) projection: &'a Option<Projection>,
@@ -38,18 +43,26 @@ pub(crate) struct Part<'a> {
     pub(crate) folder: &'a Path,
 }
 
+/// The losses of a batch of samples, and the gradients of each block, `[samples, rows, cols]`.
+pub(crate) struct BatchGradients {
+    pub(crate) losses: Vec<f64>,
+    pub(crate) values: Vec<Vec<f32>>,
+}
+
 impl<K: Kind> Extractor<'_, K> {
     /// Computes the gradients of all samples that the file lacks, batch by batch.
     ///
     /// Samples of similar length share a batch, so that little is padded; in the file they are in order. Batches are
-    /// those of an undisturbed run, because the last bits of a gradient may depend on its batch.
+    /// those of an undisturbed run, because the last bits of a gradient may depend on its batch. `place` is the set's:
+    /// 0 for training rows, 1 for queries, then further targets.
     pub(crate) fn write(
         &self,
         file: &str,
-        target: Target,
+        place: usize,
         set: &Samples<K>,
         observe: &mut dyn FnMut(Event),
     ) -> Result<GradientWriter, RunError> {
+        let target = if place == 0 { Target::Loss } else { Target::Measure };
         let order = set.by_length();
         let (blocks, projection) = self.blocks(&set.samples[order[0]], target)?;
         let mut key = self.key.clone();
@@ -66,7 +79,7 @@ impl<K: Kind> Extractor<'_, K> {
         self.fill(
             &mut writer,
             set,
-            Part { rows: 0..total, before: 0, target, projection: &projection, folder },
+            Part { place, rows: 0..total, before: 0, total, target, projection: &projection, folder },
             observe,
         )?;
         Ok(writer)
@@ -80,54 +93,77 @@ impl<K: Kind> Extractor<'_, K> {
         part: Part<'_>,
         observe: &mut dyn FnMut(Event),
     ) -> Result<(), RunError> {
-        let Part { rows, before, target, projection, folder } = part;
+        let Part { place, rows, before, total, target, projection, folder } = part;
         let failed = |source: std::io::Error| StoreError::output(folder, source);
         let mut order = by_length::<K::Model>(&set.samples[rows.clone()]);
         // The longest first: if memory is too small for them, no work is lost.
         order.reverse();
-        let (stage, total) = (stage(target), set.samples.len());
+        let stage = stage(target);
         let missing: Vec<&[usize]> =
             order.chunks(self.run.batch_size).filter(|batch| !writer.has_batch(batch)).collect();
         let mut done = before + rows.len() - missing.iter().map(|batch| batch.len()).sum::<usize>();
         let (began, mut tokens) = (Instant::now(), 0);
         let _listening = self.run.stop.listen();
-        for batch in missing {
+        let crew = several(self.run).filter(|_| !missing.is_empty());
+        if let Some(crew) = crew {
+            let batches = missing.iter().map(|batch| batch.to_vec()).collect();
+            crew.order(&Work::Gradients { set: place, first: rows.start, batches })?;
+        }
+        for (number, batch) in missing.into_iter().enumerate() {
             if self.run.stop.is_requested() {
                 return Err(RunError::Stopped { stage, done, total, kept: Some(folder.to_owned()) });
             }
-            let samples: Vec<_> = batch.iter().map(|&sample| &set.samples[rows.start + sample]).collect();
-            let captures = capture(self.model, &self.model.collate(&samples)?, target)?;
-            let losses = host(captures.values)?;
-            let not_finite = |place: usize, what, value| {
-                let row = set.data.rows[rows.start + batch[place]].row;
-                let (set, path) = (set.data.set, set.data.path.clone());
-                Err(RunError::NotFinite { set, path, row, what, value })
+            let compute = || self.batch(set, rows.start, batch, target, projection);
+            let BatchGradients { losses, values } = match crew.map(|crew| (crew, crew.owner(number))) {
+                None => compute()?,
+                Some((crew, 0)) => crew.computing(compute)?,
+                Some((crew, rank)) => from_bytes(rank, &crew.receive(rank, "the gradients of a batch")?, batch.len())?,
             };
-            if let Some(place) = losses.iter().position(|loss| !loss.is_finite()) {
-                return not_finite(place, "loss".into(), losses[place]);
-            }
-            let mut values = Vec::with_capacity(captures.blocks.len());
-            let wanted = captures.blocks.into_iter().filter(|captured| self.wanted(&captured.block)).collect();
-            let wanted: Vec<Capture> = match projection {
-                Some(projection) => projection.captures(wanted)?,
-                None => wanted,
-            };
-            for captured in &wanted {
-                let numbers = numbers(captured)?;
-                if let Some(at) = numbers.iter().position(|value| !value.is_finite()) {
-                    let what = format!("gradient in block `{}`", captured.block.name);
-                    return not_finite(at / captured.block.parameters(), what, numbers[at].into());
-                }
-                values.push(numbers);
-            }
             writer.write(batch, &losses, &values).map_err(failed)?;
             done += batch.len();
-            tokens += samples.iter().map(|sample| K::Model::length(sample)).sum::<usize>();
+            tokens += batch.iter().map(|sample| K::Model::length(&set.samples[rows.start + sample])).sum::<usize>();
             let detail = Detail::Speed(tokens as f64 / began.elapsed().as_secs_f64(), K::UNIT);
             observe(Event::Progress(Progress { stage, done, total, detail }));
         }
         writer.sync().map_err(failed)?;
         Ok(())
+    }
+
+    /// The losses and gradients of a batch of samples, numbered from `first`.
+    pub(crate) fn batch(
+        &self,
+        set: &Samples<K>,
+        first: usize,
+        batch: &[usize],
+        target: Target,
+        projection: &Option<Projection>,
+    ) -> Result<BatchGradients, RunError> {
+        let samples: Vec<_> = batch.iter().map(|&sample| &set.samples[first + sample]).collect();
+        let captures = capture(self.model, &self.model.collate(&samples)?, target)?;
+        let losses = host(captures.values)?;
+        let not_finite = |place: usize, what, value| {
+            let row = set.data.rows[first + batch[place]].row;
+            let (set, path) = (set.data.set, set.data.path.clone());
+            Err(RunError::NotFinite { set, path, row, what, value })
+        };
+        if let Some(place) = losses.iter().position(|loss| !loss.is_finite()) {
+            return not_finite(place, "loss".into(), losses[place]);
+        }
+        let mut values = Vec::with_capacity(captures.blocks.len());
+        let wanted = captures.blocks.into_iter().filter(|captured| self.wanted(&captured.block)).collect();
+        let wanted: Vec<Capture> = match projection {
+            Some(projection) => projection.captures(wanted)?,
+            None => wanted,
+        };
+        for captured in &wanted {
+            let numbers = numbers(captured)?;
+            if let Some(at) = numbers.iter().position(|value| !value.is_finite()) {
+                let what = format!("gradient in block `{}`", captured.block.name);
+                return not_finite(at / captured.block.parameters(), what, numbers[at].into());
+            }
+            values.push(numbers);
+        }
+        Ok(BatchGradients { losses, values })
     }
 
     /// Fails if the scores will need more memory than there is: before hours of gradients, not after. Projected blocks

@@ -13,6 +13,7 @@ use hyperinf_models::{ModelError, RecordedParts};
 use hyperinf_store::{Fault, FaultKind, IndexError, IndexFolder, IndexWriter, StoreError, StoredType};
 
 use crate::RunError;
+use crate::crew::Crew;
 use crate::dataset::ReadOptions;
 use crate::diffusion_options::DiffusionOptions;
 use crate::event::Event;
@@ -23,7 +24,7 @@ use crate::run::Run;
 use crate::samples::LengthOptions;
 use crate::stop::Stop;
 
-pub(crate) use of_kind::{Rows as IndexedRows, index, of_run};
+pub(crate) use of_kind::{Leaves, Rows as IndexedRows, assist, index, of_run};
 pub use query::{Answer, AnsweredQuery, Asked, Hit, Query, QuerySeconds};
 pub(crate) use query_of_kind::query;
 use settings::Settings;
@@ -43,6 +44,7 @@ use settings::Settings;
 /// | `stored` | `f32` | the type of the numbers | see [`StoredType`] |
 /// | `device_name` | the device itself | the device's name, whose kind is part of the key | |
 /// | `stop` | never | a request to stop between two batches | |
+/// | `crew` | `None` | the ranks that share the work, of which this is rank 0 | see [`Crew`] |
 ///
 /// Rows of the same file that follow those of the index become new leaves; its first rows must be those of the index.
 #[derive(Clone)]
@@ -81,6 +83,8 @@ pub struct Index {
     pub device_name: String,
     /// A request to stop between two batches.
     pub stop: Stop,
+    /// The ranks that share the work.
+    pub crew: Option<Crew>,
 }
 
 impl Default for Index {
@@ -105,6 +109,7 @@ impl Default for Index {
             stored: StoredType::default(),
             device_name: String::new(),
             stop: Stop::default(),
+            crew: None,
         }
     }
 }
@@ -130,6 +135,57 @@ impl Index {
     /// [`RunError`]. What is finished stays.
     pub fn build(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Indexed, RunError> {
         self.work(None, device, observe)
+    }
+
+    /// Takes the gradients of every `of`-th leaf, beginning with the `part`-th, from 1: what one of several processes does
+    /// that know nothing of each other. They stay in hidden files of the folder, which the processes must share;
+    /// [`Index::build`] finds them there. Returns the rows of the part.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Part`], or as [`Index::build`].
+    pub fn take_part(
+        &self,
+        part: usize,
+        of: usize,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<usize, RunError> {
+        self.validate()?;
+        if !(1..=of).contains(&part) {
+            return Err(RunError::Part { part, of });
+        }
+        let (mut writer, files) = (IndexWriter::of_part(&self.folder)?, self.files()?);
+        let leaves = Leaves::Part { part: part - 1, of };
+        Ok(files.kind().index(self, &files, &mut writer, leaves, device, observe)?.1)
+    }
+
+    /// What the other ranks of a crew do while rank 0 runs [`Index::build`]: batches of gradients, until there are no
+    /// more.
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::assist`].
+    pub fn assist(&self, device: &Device) -> Result<(), RunError> {
+        self.validate()?;
+        let files = self.files()?;
+        files.kind().assist_index(self, &files, device)
+    }
+
+    fn validate(&self) -> Result<(), RunError> {
+        for (name, value) in [("batch_size", self.batch_size), ("leaf_batches", self.leaf_batches)] {
+            if value == 0 {
+                return Err(ModelError::Setting { name, value: 0.0, expected: "at least 1" }.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn files(&self) -> Result<ModelFiles, RunError> {
+        let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
+        files.read_images(&self.read, Some(&self.folder))?;
+        files.set_diffusion(self.diffusion.as_ref())?;
+        Ok(files)
     }
 
     /// Computes the leaves of these faults again, writes what else is wrong, and removes damaged curvature.
@@ -170,17 +226,10 @@ impl Index {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Indexed, RunError> {
-        for (name, value) in [("batch_size", self.batch_size), ("leaf_batches", self.leaf_batches)] {
-            if value == 0 {
-                return Err(ModelError::Setting { name, value: 0.0, expected: "at least 1" }.into());
-            }
-        }
-        let mut writer = IndexWriter::open(&self.folder)?;
-        let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
-        files.read_images(&self.read, Some(&self.folder))?;
-        files.set_diffusion(self.diffusion.as_ref())?;
+        self.validate()?;
+        let (mut writer, files) = (IndexWriter::open(&self.folder)?, self.files()?);
         let Some(leaves) = repair else {
-            let (kept, computed) = files.kind().index(self, &files, &mut writer, None, device, observe)?;
+            let (kept, computed) = files.kind().index(self, &files, &mut writer, Leaves::Missing, device, observe)?;
             return Ok(Indexed { index: writer.finish()?, kept, computed });
         };
         let Some(manifest) = writer.earlier().cloned() else {
@@ -194,7 +243,8 @@ impl Index {
                 leaves.iter().copied().filter(|&leaf| manifest.leaves[leaf].source == number).collect();
             if !of_source.is_empty() {
                 let index = Self { train: PathBuf::from(&source.path), ..self.clone() };
-                computed += files.kind().index(&index, &files, &mut writer, Some(&of_source), device, observe)?.1;
+                let leaves = Leaves::Again(&of_source);
+                computed += files.kind().index(&index, &files, &mut writer, leaves, device, observe)?.1;
             }
         }
         let kept = manifest.rows() - computed;
@@ -224,6 +274,7 @@ impl Index {
             stored,
             device_name: run.device_name.clone(),
             stop: run.stop.clone(),
+            crew: run.crew.clone(),
         }
     }
 
@@ -244,6 +295,7 @@ impl Index {
             out: self.folder.clone(),
             device_name: self.device_name.clone(),
             stop: self.stop.clone(),
+            crew: self.crew.clone(),
             ..Run::default()
         }
     }

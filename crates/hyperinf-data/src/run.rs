@@ -6,6 +6,7 @@ use hyperinf_models::{ModelError, PairLoss, RecordedParts};
 use hyperinf_scoring::{Amount, Options, QueryMode, RankBy, detect};
 use hyperinf_store::{FileStamp, OutputFolder, ProjectionSpec, check_range, self_influence};
 
+use crate::crew::Crew;
 use crate::cross_check::{CrossCheck, Scoring};
 use crate::dataset::ReadOptions;
 use crate::diffusion_options::DiffusionOptions;
@@ -53,6 +54,7 @@ pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gra
 /// | `out` | `hyperinf-out` | the folder of the gradients; created if missing | |
 /// | `device_name` | the device itself | the device's name: gradients of another device are not reused | |
 /// | `stop` | never | a request to stop between two batches | |
+/// | `crew` | `None` | the ranks that share the work, of which this is rank 0 | see [`Crew`] |
 #[derive(Clone)]
 pub struct Run {
     /// The model.
@@ -105,6 +107,8 @@ pub struct Run {
     pub device_name: String,
     /// A request to stop between two batches.
     pub stop: Stop,
+    /// The ranks that share the work.
+    pub crew: Option<Crew>,
 }
 
 impl Default for Run {
@@ -135,6 +139,7 @@ impl Default for Run {
             out: PathBuf::from("hyperinf-out"),
             device_name: String::new(),
             stop: Stop::default(),
+            crew: None,
         }
     }
 }
@@ -276,6 +281,50 @@ impl Run {
         Self { options: Options { query: QueryMode::Mean, ..self.options.clone() }, ..self.clone() }
     }
 
+    /// What the other ranks of a crew do while rank 0 runs [`Run::attribute`], [`Run::detect`] or [`Run::select`]: batches
+    /// of gradients and blocks of scores, until rank 0 has no more of them. `runs` are the same as there, one per method
+    /// in the order of [`Crew::for_method`], and `targets` the further files of a selection.
+    ///
+    /// ```
+    /// use burn::tensor::Device;
+    /// use hyperinf_data::{Crew, DEADLINE, Influence, Run, RunError};
+    /// use hyperinf_scoring::Threads;
+    ///
+    /// /// Attributes with a thread for each device.
+    /// fn attribute(run: &Run, devices: &[Device]) -> Result<Influence, RunError> {
+    ///     let with = |team| Run { crew: Some(Crew::new(Box::new(team), DEADLINE)), ..run.clone() };
+    ///     let mut runs: Vec<Run> = Threads::team(devices.len()).into_iter().map(with).collect();
+    ///     std::thread::scope(|scope| {
+    ///         let leader = runs.remove(0);
+    ///         for (run, device) in runs.into_iter().zip(&devices[1..]) {
+    ///             scope.spawn(move || Run::assist(&[run], &[], device));
+    ///         }
+    ///         leader.attribute(&devices[0], &mut |_| ())
+    ///     })
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// See [`RunError`]; [`RunError::Team`] if rank 0 has ended.
+    ///
+    /// # Panics
+    ///
+    /// Without runs.
+    pub fn assist(runs: &[Self], targets: &[PathBuf], device: &Device) -> Result<(), RunError> {
+        runs.iter().try_for_each(Self::validate)?;
+        let files = runs[0].files()?;
+        files.kind().assist(runs, &files, targets, device)
+    }
+
+    fn files(&self) -> Result<ModelFiles, RunError> {
+        let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
+        files.read_images(&self.read, Some(&self.out))?;
+        files.set_diffusion(self.diffusion.as_ref())?;
+        files.set_pairs(self.pairs)?;
+        Ok(files)
+    }
+
     pub(crate) fn influence(
         &self,
         device: &Device,
@@ -285,10 +334,7 @@ impl Run {
     ) -> Result<Influence, RunError> {
         self.validate()?;
         let folder = OutputFolder::new(&self.out, &[], &[])?;
-        let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
-        files.read_images(&self.read, Some(&self.out))?;
-        files.set_diffusion(self.diffusion.as_ref())?;
-        files.set_pairs(self.pairs)?;
+        let files = self.files()?;
         let kind = files.kind();
         kind.influence(self, Inputs { files, folder, amount, targets }, device, observe)
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use hyperinf_gradients::{Estimate, GradientError};
 use hyperinf_linalg::ReadError;
 use hyperinf_models::{GenerateError, LoadError, ModelError, ModelKind};
-use hyperinf_scoring::{ScoreError, Set};
+use hyperinf_scoring::{ScoreError, Set, TeamError};
 use hyperinf_store::{IndexError, StoreError};
 
 use crate::dataset::Dataset;
@@ -219,6 +219,17 @@ pub enum RunError {
     /// An index cannot be used or written.
     #[error(transparent)]
     Index(#[from] IndexError),
+    /// A part that there is not.
+    #[error("there is no part {part} of {of}: parts are numbered from 1 to their number")]
+    Part {
+        /// The part.
+        part: usize,
+        /// The number of parts.
+        of: usize,
+    },
+    /// The ranks of a crew could not work together.
+    #[error(transparent)]
+    Team(#[from] TeamError),
     /// The method cannot be computed from stored gradients alone.
     #[error("an index cannot be asked with this method: {reason}")]
     NotFromIndex {

@@ -4,11 +4,11 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use hyperinf_gradients::Target;
 use hyperinf_models::{Limit, RecordedParts, record};
 use hyperinf_scoring::{Amount, Set};
 use hyperinf_store::{GradientPair, GradientWriter, OutputFolder, RunKey};
 
+use crate::crew_work::{common_key, serve, several};
 use crate::dataset::Dataset;
 use crate::event::{Event, Purpose, warn_of};
 use crate::gradients::Extractor;
@@ -49,35 +49,19 @@ pub(crate) fn influence<K: Kind>(
     let index = run.index.as_deref().map(|folder| Index::of_training(run, folder));
     let large_blocks = index.as_ref().map_or(run.large_blocks, |index| index.large_blocks);
     let run = &Run { large_blocks, ..run.clone() };
-    let read = |set, path: &PathBuf| {
-        unchanged(path, || Dataset::<K::Content>::read(set, path, &run.read).map_err(RunError::of_rows(set, path)))
-    };
-    let (train, query) = (read(Set::Train, &run.train)?, read(Set::Query, &run.query)?);
-    let others = targets.iter().map(|path| read(Set::Query, path)).collect::<Result<Vec<_>, _>>()?;
-    check_amount(amount, train.rows.len())?;
-    let Loaded { prepared, limit } = load::<K>(run, &files, &train, device, observe)?;
-    let samples = |data| Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows);
-    let (mut train, query) = (samples(train)?, samples(query)?);
-    notify(&prepared.processor, &train, observe);
-    notify(&prepared.processor, &query, observe);
-    let others = others.into_iter().map(samples).collect::<Result<Vec<_>, _>>()?;
-    others.iter().for_each(|other| notify(&prepared.processor, other, observe));
+    let Ready { prepared, limit, key, mut train, query, others } =
+        ready::<K>(run, &files, amount, targets, device, observe)?;
     let Prepared { model, processor } = prepared;
-    let mut key = RunKey::from([
-        ("program", format!("{}/{GENERATION}", env!("CARGO_PKG_VERSION"))),
-        ("model, adapter and tokenizer", files.fingerprint()),
-        ("device", device_name(run, device)),
-        ("batch size", run.batch_size.to_string()),
-        ("maximum length", limit.tokens().to_string()),
-    ]);
-    key.0.extend(layers(run).map(|parts| ("layers".to_owned(), parts)));
     let settings = K::settings(&model);
-    key.0.extend(settings.iter().map(|settings| ("loss".to_owned(), settings.to_string())));
     if run.positions.is_some() && train.samples.first().is_some_and(|sample| K::token_ids(sample).is_none()) {
         let reason = "its rows are no tokens";
         return Err(RunError::Conflict { first: Choice::Positions, second: Choice::Kind(K::NAME), reason });
     }
     let extractor = Extractor::<K> { run, model: &model, key };
+    if let Some(crew) = several(run) {
+        let sets: Vec<&Samples<K>> = [&train, &query].into_iter().chain(&others).collect();
+        crew.meet(&common_key(&extractor.key, &sets))?;
+    }
     extractor.check_memory(&train, &query, device)?;
     let projected = extractor.large_blocks(&train)?;
     let (of_train, train_gradients, train_path) = match &index {
@@ -87,12 +71,12 @@ pub(crate) fn influence<K: Kind>(
             (Some(predictions), None, found.path().to_owned())
         }
         None => {
-            let writer = extractor.write(GRADIENT_FILES[0], Target::Loss, &train, observe)?;
+            let writer = extractor.write(GRADIENT_FILES[0], 0, &train, observe)?;
             let path = writer.path().to_owned();
             (None, Some(writer), path)
         }
     };
-    let query_gradients = extractor.write(GRADIENT_FILES[1], Target::Measure, &query, observe)?;
+    let query_gradients = extractor.write(GRADIENT_FILES[1], 1, &query, observe)?;
     let mut pair = GradientPair::open(&train_path, query_gradients.path())?;
     pair.memory = run.memory;
     let labels = K::labels(&processor).cloned();
@@ -103,7 +87,7 @@ pub(crate) fn influence<K: Kind>(
     let of_query = predictions::<K>(run, &model, &query, 0..query.samples.len(), &query_gradients, observe)?;
     let mut found = Vec::new();
     for (target, set) in others.into_iter().enumerate() {
-        let writer = extractor.write(&target_file(target), Target::Measure, &set, observe)?;
+        let writer = extractor.write(&target_file(target), 2 + target, &set, observe)?;
         let pair = GradientPair::open(&train_path, writer.path())?;
         let of = predictions::<K>(run, &model, &set, 0..set.samples.len(), &writer, observe)?;
         let facts = set.facts();
@@ -137,6 +121,81 @@ pub(crate) fn influence<K: Kind>(
         _folder: folder,
         model: Box::new(model),
     })
+}
+
+/// Takes the gradients of a run's batches and scores blocks for rank 0, until it has no more of them. `runs` are those of
+/// all methods.
+pub(crate) fn assist<K: Kind>(
+    runs: &[Run],
+    files: &ModelFiles,
+    targets: &[PathBuf],
+    device: &Device,
+) -> Result<(), RunError> {
+    let index = runs[0].index.as_deref().map(|folder| Index::of_training(&runs[0], folder));
+    let large_blocks = index.map_or(runs[0].large_blocks, |index| index.large_blocks);
+    let run = &Run { large_blocks, ..runs[0].clone() };
+    let Ready { prepared, key, train, query, others, .. } = ready::<K>(run, files, None, targets, device, &mut |_| {})?;
+    let extractor = Extractor::<K> { run, model: &prepared.model, key };
+    let sets: Vec<&Samples<K>> = [&train, &query].into_iter().chain(&others).collect();
+    serve(runs, &extractor, &sets, device)
+}
+
+/// A model with its adapter, and the samples of all rows.
+struct Ready<K: Kind> {
+    prepared: Prepared<K>,
+    limit: Limit,
+    /// Everything that gradients depend on besides the samples.
+    key: RunKey,
+    train: Samples<K>,
+    query: Samples<K>,
+    others: Vec<Samples<K>>,
+}
+
+/// Reads the rows of a run and loads its model.
+fn ready<K: Kind>(
+    run: &Run,
+    files: &ModelFiles,
+    amount: Option<Amount>,
+    targets: &[PathBuf],
+    device: &Device,
+    observe: &mut dyn FnMut(Event),
+) -> Result<Ready<K>, RunError> {
+    let read = |set, path: &PathBuf| {
+        unchanged(path, || Dataset::<K::Content>::read(set, path, &run.read).map_err(RunError::of_rows(set, path)))
+    };
+    let (train, query) = (read(Set::Train, &run.train)?, read(Set::Query, &run.query)?);
+    let others = targets.iter().map(|path| read(Set::Query, path)).collect::<Result<Vec<_>, _>>()?;
+    check_amount(amount, train.rows.len())?;
+    let Loaded { prepared, limit } = load::<K>(run, files, &train, device, observe)?;
+    let mut samples = |data| {
+        let set = Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows)?;
+        notify(&prepared.processor, &set, observe);
+        Ok::<_, RunError>(set)
+    };
+    let (train, query) = (samples(train)?, samples(query)?);
+    let others = others.into_iter().map(samples).collect::<Result<Vec<_>, _>>()?;
+    let key = gradient_key::<K>(run, files, &prepared.model, limit, device);
+    Ok(Ready { prepared, limit, key, train, query, others })
+}
+
+/// Everything that gradients depend on besides the samples.
+pub(crate) fn gradient_key<K: Kind>(
+    run: &Run,
+    files: &ModelFiles,
+    model: &K::Model,
+    limit: Limit,
+    device: &Device,
+) -> RunKey {
+    let mut key = RunKey::from([
+        ("program", format!("{}/{GENERATION}", env!("CARGO_PKG_VERSION"))),
+        ("model, adapter and tokenizer", files.fingerprint()),
+        ("device", device_name(run, device)),
+        ("batch size", run.batch_size.to_string()),
+        ("maximum length", limit.tokens().to_string()),
+    ]);
+    key.0.extend(layers(run).map(|parts| ("layers".to_owned(), parts)));
+    key.0.extend(K::settings(model).iter().map(|settings| ("loss".to_owned(), settings.to_string())));
+    key
 }
 
 /// A model that is ready for a run, and the most tokens of a row.

@@ -3,8 +3,9 @@ use hyperinf_curvature::BlockCurvature;
 use hyperinf_gradients::{Block, Estimate};
 use hyperinf_models::SampleModel;
 use hyperinf_scoring::{Attribution, PositionScorer, QueryMode};
-use hyperinf_store::{Directions, FactorOptions, GradientPair, ProjectionSpec, model_factors, score, training_factors};
+use hyperinf_store::{Directions, FactorOptions, GradientPair, ProjectionSpec, model_factors, training_factors};
 
+use crate::crew_work::{score, several};
 use crate::event::{Event, Notice};
 use crate::kind::Kind;
 use crate::positions::{RowPositions, TokenScores, token_scores};
@@ -105,20 +106,21 @@ impl Scored {
             observe(Event::Notice(Notice::IdleProjection { rank: spec.rank }));
         }
         let draws = run.draws()?;
-        let mut score = |Draws { estimate, projection }, kept: bool| -> Result<_, RunError> {
+        let mut score = |draw: usize| -> Result<_, RunError> {
+            let Draws { estimate, projection } = draws[draw];
             pair.project(projection, device)?;
-            let known = match kept {
+            // Further seeds are not asked for again.
+            let known = match draw == 0 && run.index.is_some() {
                 true => run.recall(pair, estimate, projection, model, device, observe)?,
                 false => model.curvature(run, estimate, observe)?,
             };
-            let found = score(pair, known.as_deref(), &run.options, device)?;
+            let found = score(run, pair, known.as_deref(), draw, device)?;
             Ok((known, found))
         };
-        let (known, mut attribution) = score(draws[0], run.index.is_some())?;
+        let (known, mut attribution) = score(0)?;
         let mut repeats = Vec::new();
-        for &other in &draws[1..] {
-            // Further seeds are not asked for again.
-            let Attribution { scores, blocks, .. } = score(other, false)?.1;
+        for other in 1..draws.len() {
+            let Attribution { scores, blocks, .. } = score(other)?.1;
             repeats.extend(scores.rows);
             attribution.keep_worst(blocks);
         }
@@ -146,7 +148,12 @@ impl Run {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Option<Vec<BlockCurvature>>, RunError> {
         let how = FactorOptions { keep: self.keep_factors, device_kind: device_kind(self, device) };
-        let (known, factors) = if estimate::needs_model(&self.options, estimate) {
+        let of_model = estimate::needs_model(&self.options, estimate);
+        // Ranks take the curvature of a block each.
+        if !of_model && several(self).is_some() {
+            return Ok(None);
+        }
+        let (known, factors) = if of_model {
             let compute = || Ok(model.curvature(self, estimate, observe)?.unwrap_or_default());
             let of = format!("{estimate:?}");
             let (known, factors) = model_factors::<RunError>(pair, &self.options, &of, &how, device, compute)?;
@@ -161,6 +168,11 @@ impl Run {
     /// Fails if error bars are asked for that cannot be had.
     pub(crate) fn check_draws(&self) -> Result<(), RunError> {
         self.draws().map(drop)
+    }
+
+    /// The projection of a scoring: the requested one, or that of a further seed.
+    pub(crate) fn projection_of(&self, draw: usize) -> Result<Option<ProjectionSpec>, RunError> {
+        Ok(self.draws()?.get(draw).and_then(|draw| draw.projection))
     }
 
     /// All scorings: the requested one and, for error bars, those with further seeds.

@@ -4,8 +4,9 @@ use burn::tensor::Device;
 use hyperinf_scoring::{
     Amount, Budget, Method, Normalisation, Options, Over, Picks, Products, RankBy, Rules, choose, choose_diverse,
 };
-use hyperinf_store::{check_range, products, score};
+use hyperinf_store::{check_range, products};
 
+use crate::crew_work::score;
 use crate::dataset::ReadOptions;
 use crate::event::Event;
 use crate::groups::{PerGroup, groups};
@@ -201,7 +202,7 @@ impl Run {
             pair.memory = self.memory;
             pair.project(self.projection, device)?;
             pair.share_curvature(&influence.pair);
-            let found = score(pair, influence.known.as_deref(), &self.options, device)?;
+            let found = score(self, pair, influence.known.as_deref(), 0, device)?;
             targets.extend(found.scores.rows);
             influence.attribution.keep_worst(found.blocks);
         }

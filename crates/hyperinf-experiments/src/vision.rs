@@ -1,5 +1,6 @@
 //! Experiments with vision-language models.
 
+mod answer;
 pub mod easy_vqa;
 mod folder;
 mod onnx;

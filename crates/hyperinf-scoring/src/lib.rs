@@ -29,6 +29,7 @@
 //! | [`PositionScorer`] | queries and curvature some blocks at a time | the same |
 //! | [`tracin`] | sources at several checkpoints | scores summed over them |
 //! | [`Scorer`], [`Sweep`] | stored gradients, some blocks at a time | [`attribute`] and [`sweep`], in less memory |
+//! | [`Team`], [`BlockScores`] | several processes or threads | the same scores, a block by each |
 //! | [`CurvatureFrom`] | training samples, another source, or known curvature | the curvature of each of the above |
 //! | [`Contrast`], [`Joined`] | two query sources | one: their difference; one after the other |
 //! | [`Groups`] | scores | sums or means over groups of samples or queries |
@@ -43,6 +44,7 @@
 //! | [`RankBy`] | scores | the same by the score or by its size |
 
 mod attribute;
+mod block_scores;
 mod checkpoints;
 mod choose;
 mod curvature_from;
@@ -65,11 +67,13 @@ mod self_influence;
 mod source;
 mod spec;
 mod targets;
+mod team;
 
 // The crates whose types are in signatures, so that a manifest need not name them.
 pub use {burn, hyperinf_curvature, hyperinf_gradients, hyperinf_linalg, hyperinf_solvers};
 
 pub use attribute::{attribute, sweep};
+pub use block_scores::BlockScores;
 pub use checkpoints::{Checkpoint, TracIn, tracin};
 pub use choose::{Budget, Passed, Picks, Rules, choose, choose_diverse};
 pub use curvature_from::{CurvatureFrom, curvature};
@@ -90,3 +94,4 @@ pub use source::{
 };
 pub use spec::{EstimateKind, MethodSpec, SpecError, scale_name, side_name};
 pub use targets::Over;
+pub use team::{Team, TeamError, Threads, owners};

@@ -1,7 +1,7 @@
 use hyperinf_curvature::Damping;
 
 use crate::part::Part;
-use crate::{Attribution, CurvatureFrom, Method, Options, ScoreError, Set, Source};
+use crate::{Attribution, BlockScores, CurvatureFrom, Method, Options, ScoreError, Set, Source};
 
 /// Scores some blocks at a time, for files of gradients larger than memory.
 ///
@@ -33,6 +33,21 @@ impl Scorer {
         curvature: CurvatureFrom<'_>,
     ) -> Result<(), ScoreError> {
         self.0.add(train, query, curvature)
+    }
+
+    /// Adds the scores of the next block, which another process or thread may have found.
+    ///
+    /// # Errors
+    ///
+    /// If the number of samples or queries differs from that of the blocks before.
+    pub fn merge(&mut self, block: BlockScores) -> Result<(), ScoreError> {
+        match self.0.parts.first_mut() {
+            Some(total) => total.merge(block.0),
+            None => {
+                self.0.parts.push(block.0);
+                Ok(())
+            }
+        }
     }
 
     /// The scores over all blocks added.

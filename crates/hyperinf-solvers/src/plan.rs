@@ -1,16 +1,18 @@
+use std::borrow::Cow;
 use std::fmt;
 
 use burn::tensor::DType;
+use serde::{Deserialize, Serialize};
 
 use crate::Reason;
 
 /// How one block is inverted, and why: see [`crate::Inverse::plan`].
 ///
 /// Displays as one line for reports; as nothing if the solver's name says it all.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// The solver that inverts the block; empty for an [`crate::Inverse`] that does not name its solver.
-    pub solver: &'static str,
+    pub solver: Cow<'static, str>,
     /// Why this solver, where [`crate::Auto`] chose it.
     pub reason: Option<Reason>,
     /// The work, where the solver knows it; `None` for a closed form.
@@ -20,7 +22,7 @@ pub struct Plan {
 impl Plan {
     /// A plan that names only the solver.
     pub fn of(solver: &'static str) -> Self {
-        Self { solver, ..Self::default() }
+        Self { solver: solver.into(), ..Self::default() }
     }
 
     /// Steps: those taken on the matrix, or those that suffice for every right-hand side.
@@ -52,7 +54,7 @@ impl Plan {
 }
 
 /// The work of a [`Plan`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Work {
     /// A matrix iteration, run before the first right-hand side.
@@ -96,7 +98,7 @@ pub enum Work {
 }
 
 /// A matrix iteration that has run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MatrixRun {
     /// The side `k` of the matrix.
     pub size: usize,
@@ -113,7 +115,7 @@ pub struct MatrixRun {
 }
 
 /// The steps that suffice for a tolerance.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Forecast {
     /// The condition assumed: `u/λ` for an upper bound `u` on the eigenvalues, `s/λ` for a scale `s`.
     pub condition: f64,

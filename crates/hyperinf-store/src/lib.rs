@@ -98,6 +98,6 @@ pub use staged::{
     Staged, check_output, check_writable, stage_csv, stage_json, stage_parquet, stage_table, table_ending, write_json,
 };
 pub use stored_scores::{ScoresFault, StoredScores};
-pub use stream::{position_scorer, products, score, self_influence, sweep};
+pub use stream::{position_scorer, products, score, score_blocks, self_influence, sweep};
 pub use table::{Column, Table};
 pub use temporary::{TemporaryFolder, abandon};

@@ -5,8 +5,8 @@ use burn::tensor::Device;
 use hyperinf_curvature::{BlockCurvature, Damping};
 use hyperinf_gradients::Sides;
 use hyperinf_scoring::{
-    Attribution, Contrast, CurvatureFrom, Joined, Method, Moments, Options, Picked, PositionScorer, Products,
-    QueryMode, ScoreError, Scorer, SelfInfluence, Set, Source, Sweep, between,
+    Attribution, BlockScores, Contrast, CurvatureFrom, Joined, Method, Moments, Options, Picked, PositionScorer,
+    Products, QueryMode, ScoreError, Scorer, SelfInfluence, Set, Source, Sweep, between,
 };
 
 use crate::source::{FileSource, Reader};
@@ -35,6 +35,33 @@ pub fn score(
         as_sets(sources, known, options.query, &mut |train, query, curvature| scorer.add(train, query, curvature))
     })?;
     scorer.finish().map_err(|error| explain(pair, error))
+}
+
+/// The scores of some blocks of [`score`], each for [`Scorer::merge`]: what one of several processes computes. `found` is
+/// called with each block's place in the training file and its scores.
+///
+/// # Errors
+///
+/// As [`score`].
+pub fn score_blocks(
+    pair: &GradientPair,
+    known: Option<&[BlockCurvature]>,
+    options: &Options,
+    device: &Device,
+    blocks: &[usize],
+    found: &mut dyn FnMut(usize, BlockScores),
+) -> Result<(), StoreError> {
+    pair.check_memory(1, options, device)?;
+    let mut places = blocks.iter();
+    let groups: Vec<&[usize]> = blocks.chunks(1).collect();
+    some_groups(pair, &groups, &pair.sets(), options, device, &mut |sources| {
+        as_sets(sources, known, options.query, &mut |train, query, curvature| {
+            let scores = BlockScores::new(train, query, curvature, options)?;
+            let &place = places.next().expect("one block per visit");
+            found(place, scores);
+            Ok(())
+        })
+    })
 }
 
 /// The queries of [`score`], preconditioned for [`PositionScorer::finish`]: then the model runs over the samples whose
@@ -179,15 +206,26 @@ fn each_group(
     device: &Device,
     visit: &mut dyn FnMut(&[FileSource<'_>]) -> Result<(), ScoreError>,
 ) -> Result<(), StoreError> {
-    let precision = pair.precision(device);
     let all: Vec<usize> = (0..pair.train.blocks().len()).collect();
     let groups: Vec<&[usize]> = if options.merged { vec![&all] } else { all.chunks(1).collect() };
+    some_groups(pair, &groups, sets, options, device, visit)
+}
+
+/// [`each_group`] of some groups of blocks.
+fn some_groups(
+    pair: &GradientPair,
+    groups: &[&[usize]],
+    sets: &[Set],
+    options: &Options,
+    device: &Device,
+    visit: &mut dyn FnMut(&[FileSource<'_>]) -> Result<(), ScoreError>,
+) -> Result<(), StoreError> {
+    let precision = pair.precision(device);
     let reader = |set| Reader { pair, set, options, precision };
     thread::scope(|scope| {
         let (send, receive) = sync_channel(0);
-        let ahead = &groups;
         scope.spawn(move || {
-            for group in ahead {
+            for group in groups {
                 let loaded: Result<Vec<_>, _> = sets.iter().map(|&set| reader(set).load(group)).collect();
                 let failed = loaded.is_err();
                 if send.send(loaded).is_err() || failed {

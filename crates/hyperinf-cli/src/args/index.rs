@@ -28,6 +28,10 @@ pub(crate) struct IndexArgs {
     /// Add the rows of another file to an index.
     #[arg(long, display_order = 5)]
     pub append: bool,
+    /// Take only the gradients of part K of N of the leaves, for an array of jobs that know nothing of each other. The
+    /// same command without it finds them, and finishes the index.
+    #[arg(long, value_name = "K/N", value_parser = part, display_order = 5)]
+    pub part: Option<(usize, usize)>,
     /// The type of the numbers. bf16 halves the index and keeps 8 bits of precision; f16 keeps 11, but loses gradients
     /// below 6e-8.
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = dtypes(), display_order = 6)]
@@ -163,6 +167,12 @@ pub(crate) struct ConvertArgs {
     /// The type of the numbers [default: as they are].
     #[arg(long, value_name = "TYPE", value_parser = dtypes())]
     pub dtype: Option<StoredType>,
+}
+
+/// A part of several: `2/8`.
+fn part(text: &str) -> Result<(usize, usize), String> {
+    let parts = text.split_once('/').and_then(|(part, of)| Some((part.parse().ok()?, of.parse().ok()?)));
+    parts.filter(|(part, of)| (1..=*of).contains(part)).ok_or_else(|| "a part is K/N with K from 1 to N, as 2/8".into())
 }
 
 /// The types of numbers by their words.

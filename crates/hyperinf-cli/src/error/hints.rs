@@ -6,7 +6,7 @@ use hyperinf::curvature::CurvatureError;
 use hyperinf::data::{DataError, Existing, Reason, RunError, Stage};
 use hyperinf::eval::TruthError;
 use hyperinf::models::LoadError;
-use hyperinf::scoring::{ScoreError, SpecError};
+use hyperinf::scoring::{ScoreError, SpecError, TeamError};
 use hyperinf::solvers::{SolveError, solvers};
 use hyperinf::store::{ConvertError, FileError, IndexError, MANIFEST, StoreError, WriteError};
 use hyperinf_report::ReportError;
@@ -218,6 +218,10 @@ fn run_hint(error: &RunError) -> Option<String> {
         RunError::Stopped { kept: Some(path), .. } => {
             format!("the same command resumes from the gradients in {}", path.display())
         }
+        RunError::Team(TeamError::Late { .. }) => {
+            "if that rank is alive and slow: --deadline SECONDS; the same command goes on from finished work".into()
+        }
+        RunError::Team(_) => "the same command goes on from finished work, with any number of ranks".into(),
         RunError::Changed { .. } => "run again once nothing writes to the file".into(),
         RunError::NotFinite { .. } => "leave the row out, or look for a damaged model".into(),
         RunError::NoTokenizer { .. } => "give its vocabulary: --tokenizer tokenizer.bin".into(),

@@ -108,6 +108,7 @@ impl Library {
                 | RunError::NoImages { .. }
                 | RunError::Generate(GenerateError::Prompt { .. })
                 | RunError::NotFromIndex { .. }
+                | RunError::Part { .. }
                 | RunError::NoTokenizer { .. } => Class::Usage,
                 RunError::Stopped { .. } => Class::Stopped,
                 RunError::Dataset { .. }

@@ -16,35 +16,70 @@ use super::Index;
 use super::key::key_of;
 use super::settings::{Settings, anywhere};
 use crate::RunError;
+use crate::crew_work::{common_key, serve, several};
 use crate::dataset::{Content, Dataset};
 use crate::event::{Event, Notice};
 use crate::gradients::{Extractor, Part};
-use crate::kind::{Kind, Prepared};
+use crate::kind::Kind;
 use crate::model_files::ModelFiles;
 use crate::prediction::{Guess, Predicted, Prediction};
 use crate::run::{Run, unchanged};
-use crate::run_of_kind::{Loaded, device_name, load, predictions};
+use crate::run_of_kind::{Loaded, device_name, gradient_key, load, predictions};
 use crate::samples::{Samples, notify};
 use crate::stage::Stage;
+
+/// The leaves that are computed.
+#[derive(Clone, Copy)]
+pub(crate) enum Leaves<'a> {
+    /// Those that the index lacks.
+    Missing,
+    /// These, although they were there.
+    Again(&'a [usize]),
+    /// Of those that the index lacks every `of`-th, beginning with `part`: their gradients only.
+    Part { part: usize, of: usize },
+}
+
+/// Takes the gradients of batches for rank 0, until it has no more of them.
+pub(crate) fn assist<K: Kind>(index: &Index, files: &ModelFiles, device: &Device) -> Result<(), RunError> {
+    let run = index.run();
+    let (set, model, limit) = ready::<K>(index, &run, files, device, &mut |_| {})?;
+    let key = gradient_key::<K>(&run, files, &model, limit, device);
+    serve(&[], &Extractor::<K> { run: &run, model: &model, key }, &[&set], device)
+}
+
+/// The samples of an index's rows, its model, and the most tokens of a row.
+fn ready<K: Kind>(
+    index: &Index,
+    run: &Run,
+    files: &ModelFiles,
+    device: &Device,
+    observe: &mut dyn FnMut(Event),
+) -> Result<(Samples<K>, K::Model, Limit), RunError> {
+    let path = &index.train;
+    let data = unchanged(path, || {
+        Dataset::<K::Content>::read(Set::Train, path, &run.read).map_err(RunError::of_rows(Set::Train, path))
+    })?;
+    let Loaded { prepared, limit } = load::<K>(run, files, &data, device, observe)?;
+    let set = Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows)?;
+    notify(&prepared.processor, &set, observe);
+    Ok((set, prepared.model, limit))
+}
 
 /// Computes the missing leaves of a file of rows, or some leaves again. Rows that were there, and that were computed.
 pub(crate) fn index<K: Kind>(
     index: &Index,
     files: &ModelFiles,
     writer: &mut IndexWriter,
-    again: Option<&[usize]>,
+    leaves: Leaves<'_>,
     device: &Device,
     observe: &mut dyn FnMut(Event),
 ) -> Result<(usize, usize), RunError> {
-    let (run, path) = (index.run(), &index.train);
-    let data = unchanged(path, || {
-        Dataset::<K::Content>::read(Set::Train, path, &run.read).map_err(RunError::of_rows(Set::Train, path))
-    })?;
-    let Loaded { prepared, limit } = load::<K>(&run, files, &data, device, observe)?;
-    let set = Samples::<K>::new(&prepared, data, limit, run.read.skip_bad_rows)?;
-    notify(&prepared.processor, &set, observe);
-    let Prepared { model, .. } = prepared;
-    let done = fill(index, &run, Rows { files, model: &model, set: &set, limit }, writer, again, device, observe)?;
+    let run = index.run();
+    let (set, model, limit) = ready::<K>(index, &run, files, device, observe)?;
+    if let Some(crew) = several(&run) {
+        crew.meet(&common_key(&gradient_key::<K>(&run, files, &model, limit, device), &[&set]))?;
+    }
+    let done = fill(index, &run, Rows { files, model: &model, set: &set, limit }, writer, leaves, device, observe)?;
     files.check_unchanged()?;
     Ok(done)
 }
@@ -75,7 +110,7 @@ pub(crate) fn of_run<K: Kind>(
         }
         None => {
             let mut writer = IndexWriter::open(&index.folder)?;
-            fill(index, run, Rows { files, model, set, limit }, &mut writer, None, device, observe)?;
+            fill(index, run, Rows { files, model, set, limit }, &mut writer, Leaves::Missing, device, observe)?;
             let found = writer.finish()?;
             if !rows_of(found.manifest()) {
                 let (before, now) = (found.manifest().rows().to_string(), set.samples.len().to_string());
@@ -120,7 +155,7 @@ fn fill<K: Kind>(
     run: &Run,
     rows: Rows<'_, K>,
     writer: &mut IndexWriter,
-    again: Option<&[usize]>,
+    leaves: Leaves<'_>,
     device: &Device,
     observe: &mut dyn FnMut(Event),
 ) -> Result<(usize, usize), RunError> {
@@ -135,28 +170,36 @@ fn fill<K: Kind>(
     let leaf_rows = index.batch_size.saturating_mul(index.leaf_batches);
     let mut manifest = Manifest::new(key, settings, &blocks, index.stored.name(), leaf_rows);
     writer.check(&manifest)?;
+    let again = matches!(leaves, Leaves::Again(_));
     let before = writer.earlier().map_or(0, |earlier| earlier.sources.len());
-    let source = extend(&mut manifest, writer.earlier(), index, set, again.is_some())?;
+    let source = extend(&mut manifest, writer.earlier(), index, set, again)?;
     if before > 0 && source >= before {
         check_ids(&IndexFolder::open(&index.folder)?, set)?;
     }
-    let todo = match again {
-        Some(leaves) => leaves.to_vec(),
-        None => {
+    let todo = match leaves {
+        Leaves::Again(leaves) => leaves.to_vec(),
+        Leaves::Missing | Leaves::Part { .. } => {
             let begun = writer.begin(manifest.clone())?;
             if !begun.lost.is_empty() {
                 let (path, leaves) = (index.folder.clone(), begun.lost);
                 observe(Event::Notice(Notice::LostLeaves { path, leaves }));
             }
-            begun.missing.into_iter().filter(|&leaf| manifest.leaves[leaf].source == source).collect()
+            let mine = |leaf: usize| match leaves {
+                Leaves::Part { part, of } => leaf % of == part,
+                Leaves::Missing | Leaves::Again(_) => true,
+            };
+            let wanted = |leaf: &usize| manifest.leaves[*leaf].source == source && mine(*leaf);
+            begun.missing.into_iter().filter(wanted).collect::<Vec<usize>>()
         }
     };
     let before = &manifest.sources[..source];
     let (first, offset): (usize, usize) = (before.iter().map(|s| s.rows).sum(), before.iter().map(|s| s.total).sum());
-    let total = set.samples.len();
+    let all = set.samples.len();
     let computed: usize = todo.iter().map(|&leaf| manifest.leaves[leaf].rows).sum();
+    // Of a part the other leaves are neither there nor its own.
+    let total = if matches!(leaves, Leaves::Part { .. }) { computed } else { all };
     let mut done = total - computed;
-    if done > 0 && again.is_none() {
+    if done > 0 && !again {
         let found = Resumption { samples: done, ..Resumption::default() };
         observe(Event::Notice(Notice::Earlier { stage: Stage::TrainGradients, found, total }));
     }
@@ -165,12 +208,23 @@ fn fill<K: Kind>(
         let rows = begin - first..begin - first + count;
         let folder = &index.folder;
         let mut gradients = writer.gradients(leaf).map_err(|e| StoreError::output(folder, e))?;
-        let part = Part { rows: rows.clone(), before: done, target: Target::Loss, projection: &projection, folder };
+        let part = Part {
+            place: 0,
+            rows: rows.clone(),
+            before: done,
+            total,
+            target: Target::Loss,
+            projection: &projection,
+            folder,
+        };
         extractor.fill(&mut gradients, set, part, observe)?;
+        done += count;
+        if matches!(leaves, Leaves::Part { .. }) {
+            continue;
+        }
         let found = predictions::<K>(run, model, set, rows.clone(), &gradients, &mut |_| {})?;
         let stored: Vec<StoredRow> = rows.zip(&found).map(|(row, found)| stored(set, row, offset, found)).collect();
         writer.finish_leaf(leaf, gradients, &stored)?;
-        done += count;
     }
     Ok((total - computed, computed))
 }

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
-use hyperinf_gradients::Target;
 use hyperinf_scoring::Set;
 use hyperinf_store::{
     FactorOptions, GradientPair, IndexError, IndexFolder, RunKey, StoreError, TemporaryFolder, score, training_factors,
@@ -54,7 +53,7 @@ pub(crate) fn query<K: Kind>(
     seconds.load = began.elapsed().as_secs_f64();
     let began = Instant::now();
     let extractor = Extractor::<K> { run: &run, model: &model, key: RunKey::default() };
-    let gradients = extractor.write(GRADIENT_FILES[1], Target::Measure, &set, observe)?;
+    let gradients = extractor.write(GRADIENT_FILES[1], 1, &set, observe)?;
     let found = predictions::<K>(&run, &model, &set, 0..set.samples.len(), &gradients, &mut |_| {})?;
     seconds.gradients = began.elapsed().as_secs_f64();
     let began = Instant::now();

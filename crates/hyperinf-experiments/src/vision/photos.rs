@@ -68,6 +68,19 @@ enum Language {
 
 /// The name of the results file.
 pub const FILE: &str = "photos.jsonl";
+/// CIFAR-10's classes.
+const ANSWERS: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+/// The connector, which is random, and all linear layers of the language model, which has never been asked a question.
+const TARGETS: [&str; 8] = [
+    "modality_projection.proj",
+    "*text_model.layers.*.q_proj",
+    "*text_model.layers.*.k_proj",
+    "*text_model.layers.*.v_proj",
+    "*text_model.layers.*.o_proj",
+    "*text_model.layers.*.gate_proj",
+    "*text_model.layers.*.up_proj",
+    "*text_model.layers.*.down_proj",
+];
 const QUESTION: &str = "What is in the picture?";
 /// The length of ViT-S's vectors, and what the names of its layers begin with.
 const WIDTH: usize = 384;
@@ -103,15 +116,16 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
             rows: chosen.iter().map(|row| row.line.clone()).collect(),
             query: lines(&query, settings.validation),
             test: lines(&test, settings.test),
+            answers: &ANSWERS,
             wanted: chosen.iter().map(|row| row.right).collect(),
-            targets: &["modality_projection.proj", "*_model.layers.*.q_proj", "*_model.layers.*.v_proj"],
+            targets: &TARGETS,
             methods: &["identity", "cosine", "datainf", "lissa", "hyperinf", "hyperinf-authors"],
             others: &[
                 (RecordedParts::LastLayer, "identity"),
                 (RecordedParts::LastLayer, "datainf"),
                 (RecordedParts::LastLayer, "hyperinf"),
             ],
-            untuned: false,
+            untuned: true,
         };
         let model = format!("CIFAR-10, {}, {:?}", settings.labels, settings.language);
         let setting = Setting::new(model, seed, &unit, &settings.tuning);

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use hyperinf_curvature::Structure;
+use serde::{Deserialize, Serialize};
 
 /// A choice of [`crate::Auto`] for one block.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,7 +15,7 @@ pub struct Choice {
 }
 
 /// Why [`crate::Auto`] picked a solver. Displays as the sizes and the estimates that were compared.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Reason {
     /// There is no damping to invert at.
@@ -50,7 +51,7 @@ pub enum Reason {
 }
 
 /// Estimated seconds of each way to invert, for all dampings and right-hand sides.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     /// Cholesky factorisation on the host.
     pub cholesky: f64,
@@ -61,7 +62,7 @@ pub struct Estimate {
 }
 
 /// The estimated cost of a matrix iteration.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IterationEstimate {
     /// Seconds for all dampings and right-hand sides.
     pub seconds: f64,

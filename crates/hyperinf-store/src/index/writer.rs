@@ -1,4 +1,4 @@
-use std::fs::{OpenOptions, remove_file, rename};
+use std::fs::{OpenOptions, create_dir_all, remove_file, rename};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,9 @@ use crate::{GradientWriter, OutputFolder, Staged, StoreError, StoredType, stage_
 
 /// An index that is built, extended or repaired; no other run writes it as long as this value is there.
 pub struct IndexWriter {
-    folder: OutputFolder,
+    path: PathBuf,
+    /// None for a part, whose folder other processes write as well.
+    folder: Option<OutputFolder>,
     earlier: Option<Manifest>,
     index: Option<IndexFolder>,
     canonical: bool,
@@ -37,12 +39,27 @@ impl IndexWriter {
     /// manifest counts as none: [`IndexWriter::begin`] keeps the leaves that fit the new one.
     pub fn open(path: &Path) -> Result<Self, IndexError> {
         let folder = OutputFolder::new(path, &[MANIFEST], &[])?;
+        Self::new(path, Some(folder))
+    }
+
+    /// For the gradients of a part of the leaves, while other processes take those of other parts: the folder is not
+    /// locked, and no leaf is finished.
+    ///
+    /// # Errors
+    ///
+    /// As [`IndexWriter::open`].
+    pub fn of_part(path: &Path) -> Result<Self, IndexError> {
+        create_dir_all(path).map_err(|e| IndexError::Write(StoreError::output(path, e)))?;
+        Self::new(path, None)
+    }
+
+    fn new(path: &Path, folder: Option<OutputFolder>) -> Result<Self, IndexError> {
         let earlier = match Manifest::read(path) {
             Ok(manifest) => Some(manifest),
             Err(IndexError::NoIndex { .. } | IndexError::Damaged { .. }) => None,
             Err(error) => return Err(error),
         };
-        Ok(Self { folder, earlier, index: None, canonical: true })
+        Ok(Self { path: path.to_owned(), folder, earlier, index: None, canonical: true })
     }
 
     /// The manifest that was found.
@@ -58,7 +75,7 @@ impl IndexWriter {
     pub fn check(&self, manifest: &Manifest) -> Result<(), IndexError> {
         match self.earlier.as_ref().map(|earlier| earlier.differences(manifest)) {
             Some(differences) if !differences.is_empty() => {
-                Err(IndexError::Differs { path: self.folder.path().to_owned(), differences })
+                Err(IndexError::Differs { path: self.path.clone(), differences })
             }
             _ => Ok(()),
         }
@@ -70,7 +87,7 @@ impl IndexWriter {
     ///
     /// [`IndexError::Differs`] if the index was built from something else, or a file cannot be read or written.
     pub fn begin(&mut self, manifest: Manifest) -> Result<Begun, IndexError> {
-        let path = self.folder.path().to_owned();
+        let path = self.path.clone();
         let mut manifest = manifest;
         self.check(&manifest)?;
         if let Some(earlier) = &self.earlier {
@@ -85,6 +102,8 @@ impl IndexWriter {
         let (mut records, mut begun) = (found.records, Begun::default());
         for (leaf, there) in records.iter_mut().enumerate() {
             match there {
+                // Files of finished leaves are the whole build's.
+                Some(_) if self.folder.is_none() => {}
                 Some(record) if settle(&path, record)? => {}
                 Some(_) => {
                     begun.lost.push(leaf);

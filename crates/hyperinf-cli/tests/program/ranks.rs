@@ -1,0 +1,161 @@
+//! Ranks that share a command: results are those of one process, byte for byte.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support::Folder;
+use crate::texts::{bert, three_classes};
+
+fn rows(train: usize) -> Folder {
+    let folder = Folder::new();
+    folder.write_rows("train.jsonl", &three_classes(train));
+    folder.write_rows("query.jsonl", &three_classes(5));
+    folder.write_rows("more.jsonl", &three_classes(3));
+    folder
+}
+
+/// The files of a folder and its folders, without those that tell what the ranks did and which devices were asked for.
+fn contents(folder: &Folder, out: &str) -> BTreeMap<String, Vec<u8>> {
+    let of_run = |name: &str| !["ranks.json", "run.toml"].contains(&name);
+    let (mut found, mut folders) = (BTreeMap::new(), vec![String::new()]);
+    while let Some(inner) = folders.pop() {
+        for entry in fs::read_dir(folder.file(&format!("{out}/{inner}"))).expect("it is a folder") {
+            let path = entry.expect("it can be listed").path();
+            let name = path.file_name().expect("it has a name").to_string_lossy().into_owned();
+            if path.is_dir() {
+                folders.push(format!("{inner}{name}/"));
+            } else if of_run(&name) {
+                found.insert(format!("{inner}{name}"), fs::read(&path).expect("it is a file"));
+            }
+        }
+    }
+    found
+}
+
+fn devices(ranks: usize) -> String {
+    vec!["flex"; ranks].join(",")
+}
+
+#[track_caller]
+fn check(folder: &Folder, command: &str, more: &[&str], ranks: &[usize]) {
+    let args = [&["--train", "train.jsonl", "--truncate", "--batch-size", "2"], more].concat();
+    folder.succeed(command, &bert(), &[&args[..], &["--out", "alone"]].concat());
+    let alone = contents(folder, "alone");
+    for &count in ranks {
+        let (out, devices) = (format!("ranks-{count}"), devices(count));
+        folder.succeed(command, &bert(), &[&args[..], &["--out", &out, "--device", &devices]].concat());
+        let found = contents(folder, &out);
+        assert_eq!(found.keys().collect::<Vec<_>>(), alone.keys().collect::<Vec<_>>(), "{command} {more:?}");
+        for (name, bytes) in &alone {
+            assert!(found[name] == *bytes, "{command} {more:?}: {name} differs with {count} ranks");
+        }
+        let told: Value =
+            serde_json::from_slice(&fs::read(folder.file(&format!("{out}/ranks.json"))).expect("it is there"))
+                .expect("it is JSON");
+        let told = told["ranks"].as_array().expect("a list");
+        assert_eq!(told.len(), count);
+        assert!(told.iter().all(|rank| rank["sent_bytes"].as_u64().is_some_and(|bytes| bytes > 0)), "{told:?}");
+        fs::remove_dir_all(folder.file(&out)).expect("it is there");
+    }
+    fs::remove_dir_all(folder.file("alone")).expect("it is there");
+}
+
+#[test]
+fn attribute_by_ranks_is_attribute_alone() {
+    let folder = rows(23);
+    let query = ["--query", "query.jsonl", "--format", "csv"];
+    check(&folder, "attribute", &query, &[2, 3, 5]);
+    let methods = ["--method", "hyperinf,datainf,identity,exact,ekfac", "--keep-gradients"];
+    check(&folder, "attribute", &[&query[..], &methods].concat(), &[2]);
+    for more in [
+        &["--structure", "merged"][..],
+        &["--project", "2", "--query-mode", "mean"],
+        &["--project", "2", "--query-mode", "mean", "--uncertainty", "2"],
+        &["--normalise", "cosine", "--positions"],
+        &["--normalise", "l-relatif"],
+        &["--index", "index"],
+    ] {
+        check(&folder, "attribute", &[&query[..], more].concat(), &[3]);
+    }
+}
+
+#[test]
+fn more_ranks_than_batches_and_blocks() {
+    check(&rows(3), "attribute", &["--query", "query.jsonl", "--blocks", "*0*query*"], &[5]);
+}
+
+#[test]
+fn detect_and_select_by_ranks() {
+    let folder = rows(17);
+    check(&folder, "detect", &["--validation", "query.jsonl", "--remove", "5"], &[2, 3]);
+    let targets = ["--validation", "query.jsonl", "--validation", "more.jsonl", "--keep", "7"];
+    check(&folder, "select", &targets, &[2, 3]);
+}
+
+#[test]
+fn index_by_ranks_and_by_parts() {
+    let folder = rows(29);
+    let leaves = ["--leaf-batches", "2"];
+    check(&folder, "index", &leaves, &[2, 3]);
+    let args = [&["--train", "train.jsonl", "--truncate", "--batch-size", "2"], &leaves[..]].concat();
+    let with = |more: &[&'static str]| [&args[..], more].concat();
+    folder.succeed("index", &bert(), &with(&["--out", "alone"]));
+    for part in ["3/3", "1/3", "2/3"] {
+        let run = folder.succeed("index", &bert(), &with(&["--out", "parts", "--part", part]));
+        assert!(run.stdout.contains("without --part"), "{run:?}");
+    }
+    let run = folder.succeed("index", &bert(), &with(&["--out", "parts"]));
+    assert!(run.stdout.contains("29 rows in 8 leaves"), "{run:?}");
+    assert!(contents(&folder, "parts") == contents(&folder, "alone"));
+    // A part that is missing is made by the whole.
+    folder.succeed("index", &bert(), &with(&["--out", "half", "--part", "1/2"]));
+    folder.succeed("index", &bert(), &with(&["--out", "half"]));
+    assert!(contents(&folder, "half") == contents(&folder, "alone"));
+    for part in ["0/3", "4/3", "3", "a/b", "1/0"] {
+        let run = folder.run("index", &with(&["--model", "m", "--out", "never", "--part", part]));
+        assert_eq!(run.code, Some(2), "{run:?}");
+    }
+}
+
+#[test]
+fn what_ranks_cannot_share_is_refused() {
+    let folder = rows(4);
+    let args =
+        ["--train", "train.jsonl", "--query", "query.jsonl", "--truncate", "--out", "out", "--device", "flex,flex"];
+    let attribute = |more: &[&str]| {
+        let bert = bert();
+        folder.run(
+            "attribute",
+            &bert.iter().map(String::as_str).chain(args).chain(more.iter().copied()).collect::<Vec<_>>(),
+        )
+    };
+    let run = attribute(&["--batch-size", "auto"]);
+    assert!(run.code == Some(2) && run.stderr.contains("--batch-size auto"), "{run:?}");
+    let run = folder.run("score", &["--train", "a", "--query", "b", "--output", "c.csv", "--device", "flex,flex"]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    // An error of all ranks is told once, and nobody waits.
+    let run = attribute(&["--text-column", "nothing"]);
+    assert_eq!(run.code, Some(3), "{run:?}");
+    assert_eq!(run.stderr.matches("nothing").count(), 1, "{run:?}");
+}
+
+#[test]
+fn processes_of_mpi_are_refused_without_the_feature() {
+    if cfg!(feature = "mpi") {
+        return;
+    }
+    let folder = rows(4);
+    let run = Command::new(env!("CARGO_BIN_EXE_hyperinf"))
+        .arg("attribute")
+        .args(bert())
+        .args(["--train", "train.jsonl", "--query", "query.jsonl", "--out", "out"])
+        .current_dir(folder.path())
+        .env("OMPI_COMM_WORLD_SIZE", "2")
+        .output()
+        .expect("the program was built with the tests");
+    let told = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.code() == Some(2) && told.contains("feature `mpi`"), "{told}");
+}

@@ -1,0 +1,225 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use hyperinf_scoring::{Team, TeamError};
+use hyperinf_store::RunKey;
+use serde::{Deserialize, Serialize};
+
+use crate::RunError;
+
+/// How long a rank waits for another one, unless something else is said: two hours.
+pub const DEADLINE: Duration = Duration::from_secs(7200);
+
+/// The ranks that share a run. Rank 0 leads: it runs [`Run`](crate::Run) or [`Index`](crate::Index) as if it were
+/// alone, gives out batches of rows and blocks, and writes every file. The others [`assist`](crate::Run::assist).
+///
+/// Results are those of one process, bit for bit: batches and blocks are the same whoever computes them, and what is
+/// added is added by rank 0 in the order of one process. Files of gradients must be readable by all ranks. When the last
+/// clone of rank 0's crew is dropped, the others end.
+#[derive(Clone)]
+pub struct Crew {
+    shared: Arc<Shared>,
+    /// The place of the run's method among those that the other ranks know.
+    pub(crate) method: usize,
+}
+
+struct Shared {
+    team: Box<dyn Team>,
+    deadline: Duration,
+    met: AtomicBool,
+    finished: AtomicBool,
+    sent: AtomicU64,
+    /// In nanoseconds.
+    waiting: AtomicU64,
+    computing: AtomicU64,
+}
+
+/// What a rank did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RankReport {
+    /// The rank.
+    pub rank: usize,
+    /// Bytes that it sent to others.
+    pub sent_bytes: u64,
+    /// Seconds in batches and blocks.
+    pub computing_seconds: f64,
+    /// Seconds in which it waited for others.
+    pub waiting_seconds: f64,
+}
+
+/// What rank 0 gives out.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Work {
+    /// The gradients of batches of a set, numbered from `first`: each rank takes its own.
+    Gradients { set: usize, first: usize, batches: Vec<Vec<usize>> },
+    /// The scores of blocks, with the owner of each.
+    Scores { method: usize, draw: usize, train: PathBuf, query: PathBuf, owners: Vec<usize> },
+    /// Nothing more.
+    End,
+}
+
+impl fmt::Debug for Crew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rank {} of {}", self.rank(), self.size())
+    }
+}
+
+impl Crew {
+    /// The crew of a rank's team. A rank that waits longer than `deadline` for another one gives up.
+    #[must_use]
+    pub fn new(team: Box<dyn Team>, deadline: Duration) -> Self {
+        let shared = Shared {
+            team,
+            deadline,
+            met: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
+            sent: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
+            computing: AtomicU64::new(0),
+        };
+        Self { shared: Arc::new(shared), method: 0 }
+    }
+
+    /// The same crew for another method of the runs that the others [`assist`](crate::Run::assist) with.
+    #[must_use]
+    pub fn for_method(&self, method: usize) -> Self {
+        Self { method, ..self.clone() }
+    }
+
+    /// This rank.
+    #[must_use]
+    pub fn rank(&self) -> usize {
+        self.shared.team.rank()
+    }
+
+    /// The number of ranks.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.shared.team.size()
+    }
+
+    /// Ends the others' work, and tells what each rank did.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Team`].
+    ///
+    /// # Panics
+    ///
+    /// If this is not rank 0.
+    pub fn finish(&self) -> Result<Vec<RankReport>, RunError> {
+        assert_eq!(self.rank(), 0, "rank 0 ends the work");
+        self.shared.finished.store(true, Ordering::SeqCst);
+        self.order(&Work::End)?;
+        let mut reports = vec![self.report()];
+        for rank in 1..self.size() {
+            let bytes = self.receive(rank, "the report")?;
+            reports.push(read(rank, &bytes)?);
+        }
+        Ok(reports)
+    }
+
+    /// What this rank has done so far.
+    #[must_use]
+    pub fn report(&self) -> RankReport {
+        let seconds = |nanoseconds: &AtomicU64| nanoseconds.load(Ordering::Relaxed) as f64 / 1e9;
+        RankReport {
+            rank: self.rank(),
+            sent_bytes: self.shared.sent.load(Ordering::Relaxed),
+            computing_seconds: seconds(&self.shared.computing),
+            waiting_seconds: seconds(&self.shared.waiting),
+        }
+    }
+
+    /// Who computes a batch.
+    pub(crate) fn owner(&self, batch: usize) -> usize {
+        batch % self.size()
+    }
+
+    /// Fails unless all ranks work on the same: of rank 0 before its first work, of the others before they take any.
+    pub(crate) fn meet(&self, key: &RunKey) -> Result<(), RunError> {
+        if self.shared.met.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        if self.rank() > 0 {
+            return self.send(0, &written(&key.0));
+        }
+        for rank in 1..self.size() {
+            let theirs: BTreeMap<String, String> = read(rank, &self.receive(rank, "the model and the rows")?)?;
+            let differs = key.differences(&RunKey(theirs)).into_iter().next();
+            if let Some(found) = differs {
+                let (what, ours, theirs) = (found.what, found.before, found.now);
+                return Err(TeamError::Differs { rank, what, theirs, ours }.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives out work.
+    pub(crate) fn order(&self, work: &Work) -> Result<(), RunError> {
+        let message = written(work);
+        self.shared.sent.fetch_add((message.len() * (self.size() - 1)) as u64, Ordering::Relaxed);
+        Ok(self.shared.team.broadcast(&message)?)
+    }
+
+    /// The next work.
+    pub(crate) fn next(&self) -> Result<Work, RunError> {
+        read(0, &self.receive(0, "the next work")?)
+    }
+
+    /// The answer to [`Work::End`].
+    pub(crate) fn leave(&self) -> Result<(), RunError> {
+        self.send(0, &written(&self.report()))
+    }
+
+    pub(crate) fn send(&self, to: usize, message: &[u8]) -> Result<(), RunError> {
+        self.shared.sent.fetch_add(message.len() as u64, Ordering::Relaxed);
+        let began = Instant::now();
+        let sent = self.shared.team.send(to, message);
+        add(&self.shared.waiting, began);
+        Ok(sent?)
+    }
+
+    pub(crate) fn receive(&self, from: usize, what: &'static str) -> Result<Vec<u8>, RunError> {
+        let began = Instant::now();
+        let received = self.shared.team.receive(from, self.shared.deadline, what);
+        add(&self.shared.waiting, began);
+        Ok(received?)
+    }
+
+    /// Work whose time is counted.
+    pub(crate) fn computing<T>(&self, work: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let result = work();
+        add(&self.shared.computing, began);
+        result
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if self.team.rank() == 0 && !*self.finished.get_mut() {
+            // Those that are gone already need no word.
+            let message = written(&Work::End);
+            for rank in 1..self.team.size() {
+                let _ = self.team.send(rank, &message);
+            }
+        }
+    }
+}
+
+fn add(sum: &AtomicU64, began: Instant) {
+    sum.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
+}
+
+fn written(message: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(message).expect("numbers and texts can be written")
+}
+
+fn read<T: for<'a> Deserialize<'a>>(rank: usize, bytes: &[u8]) -> Result<T, RunError> {
+    serde_json::from_slice(bytes).map_err(|error| TeamError::Garbled { rank, reason: error.to_string() }.into())
+}

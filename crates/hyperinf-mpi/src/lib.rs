@@ -1,0 +1,9 @@
+//! A [`Team`](https://docs.rs/hyperinf-scoring) over MPI, for the processes of `mpiexec` and `srun`.
+//!
+//! Everything is behind the feature `mpi`, which needs an MPI library with its compiler wrapper `mpicc`, and libclang.
+
+#[cfg(feature = "mpi")]
+mod world;
+
+#[cfg(feature = "mpi")]
+pub use world::{Ranks, World};

@@ -1,0 +1,111 @@
+//! Ranks: messages, owners, and scores of blocks that travel.
+
+use std::thread::scope;
+use std::time::Duration;
+
+use burn::tensor::{DType, Device};
+use hyperinf::data::{Crew, DEADLINE, Run, RunError};
+use hyperinf::gradients::{Block, Gradients};
+use hyperinf::scoring::{
+    BlockScores, CurvatureFrom, MethodSpec, Normalisation, Options, Scorer, Team, TeamError, Threads, attribute, owners,
+};
+use hyperinf_tests::compare::tensor;
+use hyperinf_tests::devices;
+use hyperinf_tests::oracle::Matrix;
+use proptest::prelude::*;
+
+const SOON: Duration = Duration::from_millis(30);
+
+#[test]
+fn messages_arrive_whole_and_in_order() {
+    let mut team = Threads::team(3);
+    let (two, one, zero) = (team.remove(2), team.remove(1), team.remove(0));
+    assert_eq!((zero.rank(), one.rank(), two.rank(), two.size()), (0, 1, 2, 3));
+    scope(|scope| {
+        scope.spawn(|| {
+            for length in [0_usize, 1, 100_000, 7] {
+                two.send(0, &vec![7; length]).expect("rank 0 is there");
+            }
+        });
+        for length in [0_usize, 1, 100_000, 7] {
+            assert_eq!(zero.receive(2, DEADLINE, "bytes").expect("rank 2 sends"), vec![7; length]);
+        }
+    });
+    zero.broadcast(b"all").expect("both are there");
+    assert_eq!(one.receive(0, SOON, "a word").expect("it was sent"), b"all");
+    assert_eq!(two.receive(0, SOON, "a word").expect("it was sent"), b"all");
+    let late = TeamError::Late { here: 0, rank: 1, what: "the gradients of a batch", seconds: 0 };
+    assert_eq!(zero.receive(1, SOON, "the gradients of a batch"), Err(late));
+    drop(one);
+    assert_eq!(zero.receive(1, DEADLINE, "a word"), Err(TeamError::Gone { rank: 1 }));
+    assert_eq!(zero.send(1, b""), Err(TeamError::Gone { rank: 1 }));
+}
+
+proptest! {
+    /// The heaviest first, each to the least loaded: at most 4/3 of the best split (Graham 1969).
+    #[test]
+    fn work_is_spread(weights in prop::collection::vec(0.0..1e6_f64, 0..200), ranks in 1_usize..70) {
+        let found = owners(&weights, ranks);
+        prop_assert_eq!(found.len(), weights.len());
+        let mut loads = vec![0.0; ranks];
+        found.iter().zip(&weights).for_each(|(&owner, weight)| loads[owner] += weight);
+        let (most, total) = (loads.iter().copied().fold(0.0, f64::max), weights.iter().sum::<f64>());
+        let heaviest = weights.iter().copied().fold(0.0, f64::max);
+        prop_assert!(most <= (total / ranks as f64 + heaviest) * (1.0 + 1e-9));
+    }
+}
+
+/// Of so many samples, in three blocks.
+fn gradients(samples: usize, seed: u64, device: &Device) -> Gradients {
+    let layout = [Block::new("a", 3, 4), Block::new("b", 5, 2), Block::new("c", 1, 6)];
+    let of = |(place, block): (usize, &Block)| {
+        let rows = Matrix::noise(samples, block.parameters(), seed + 10 * place as u64);
+        tensor(&rows, device, DType::F32).reshape([samples, block.rows, block.cols])
+    };
+    let blocks = layout.iter().enumerate().map(of).collect();
+    Gradients::new(layout, blocks).expect("blocks of their own shape")
+}
+
+/// Each block by itself, through bytes, is all blocks together.
+#[test]
+fn blocks_that_travel_are_those_of_one_process() {
+    for (name, device) in devices() {
+        let (train, query) = (gradients(7, 1, &device), gradients(3, 2, &device));
+        for word in ["identity", "hyperinf", "datainf", "exact", "lissa", "ekfac", "shampoo", "cg"] {
+            let spec: MethodSpec = word.parse().expect("a method");
+            for normalisation in [Normalisation::None, Normalisation::Cosine, Normalisation::LossRelatif] {
+                let options = Options { normalisation, block_scores: true, ..spec.options().expect("its options") };
+                let Ok(whole) = attribute(&train, &query, CurvatureFrom::Training, &options) else { continue };
+                let mut scorer = Scorer::new(options.clone()).expect("the damping is positive");
+                for (place, block) in train.layout.iter().enumerate() {
+                    let only = |all: &Gradients| {
+                        Gradients::new([block.clone()], vec![all.blocks[place].clone()]).expect("its own shape")
+                    };
+                    let found = BlockScores::new(&only(&train), &only(&query), CurvatureFrom::Training, &options)
+                        .expect("the block alone can be scored");
+                    let bytes = found.to_bytes();
+                    for damaged in [&bytes[..bytes.len() - 1], &bytes[..3], &[]] {
+                        assert!(BlockScores::from_bytes(damaged, block).is_err());
+                    }
+                    scorer.merge(BlockScores::from_bytes(&bytes, block).expect("as written")).expect("as many samples");
+                }
+                let found = scorer.finish().expect("all blocks");
+                assert!(found.scores == whole.scores, "{word}, {normalisation:?}, {name}");
+                assert_eq!((found.blocks, found.block_scores), (whole.blocks, whole.block_scores), "{word}, {name}");
+            }
+        }
+    }
+}
+
+/// A crew whose helper never answers, or is gone.
+#[test]
+fn nobody_waits_for_ever() {
+    let (_, device) = devices().remove(0);
+    let mut team = Threads::team(2);
+    let (helper, leader) = (team.remove(1), team.remove(0));
+    let run = Run { crew: Some(Crew::new(Box::new(helper), SOON)), ..Run::default() };
+    // A model that is not there fails before any waiting.
+    assert!(Run::assist(&[run], &[], &device).is_err());
+    let crew = Crew::new(Box::new(leader), SOON);
+    assert!(matches!(crew.finish(), Err(RunError::Team(TeamError::Gone { rank: 1 }))));
+}
