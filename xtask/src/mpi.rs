@@ -99,6 +99,14 @@ fn arguments(command: &str, more: &[&str]) -> Vec<String> {
     all.iter().chain(&["--batch-size", "2"]).chain(more).map(|&word| word.to_owned()).collect()
 }
 
+/// With dropout: each process has a generator of its own.
+fn tuning() -> Vec<String> {
+    let llama = root().join("tests/fixtures/transformers/llama").display().to_string();
+    let pieces = ["--batch-size", "8", "--micro-batch", "2", "--lora-dropout", "0.1", "--epochs", "3"];
+    let all = ["finetune", "--model", &llama, "--train", "train.jsonl", "--text-column", "text", "--truncate"];
+    all.iter().chain(&pieces).map(|&word| word.to_owned()).collect()
+}
+
 fn cases() -> Vec<Case> {
     let query = ["--query", "query.jsonl", "--format", "csv"];
     let attribute = |more: &[&str]| arguments("attribute", &[&query[..], more].concat());
@@ -112,6 +120,7 @@ fn cases() -> Vec<Case> {
         ("detect", arguments("detect", &["--validation", "query.jsonl", "--remove", "9"])),
         ("select", arguments("select", &["--validation", "query.jsonl", "--keep", "20"])),
         ("index", arguments("index", &["--leaf-batches", "4"])),
+        ("finetune", tuning()),
     ]
 }
 

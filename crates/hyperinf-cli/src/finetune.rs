@@ -13,7 +13,7 @@ use crate::error::CliError;
 use crate::interrupt;
 use crate::progress::{duration, observer};
 use crate::score::counted;
-use crate::{terminal, to_stdout};
+use crate::{team, terminal, to_stdout};
 
 /// Trains an adapter and writes it.
 ///
@@ -25,7 +25,11 @@ pub(crate) fn run(args: &FinetuneArgs) -> Result<(), CliError> {
     let run = plan(args)?;
     run.validate()?;
     let (_, device) = open_device(&args.device)?;
+    if team::helps() {
+        return Ok(run.assist(&device)?);
+    }
     let found = run.run(&device, &mut observer())?;
+    team::finish(&args.out)?;
     let seconds = began.elapsed().as_secs_f64();
     config::stage(&args.out.join("run.toml"))?.place()?;
     to_stdout(|out| {
@@ -63,6 +67,7 @@ fn plan(args: &FinetuneArgs) -> Result<Finetune, CliError> {
         checkpoint_every: args.checkpoint_every,
         resume: args.resume,
         stop: interrupt::stop(),
+        crew: team::crew(),
     })
 }
 

@@ -57,7 +57,7 @@ pub(crate) fn share(command: &Command, run: impl Fn() -> Result<(), CliError> + 
     }
     if device(command).is_none() {
         let first = format!("{} ranks", threads.max(processes));
-        let reason = "attribute, detect, select and index share their work; the others run alone";
+        let reason = "attribute, detect, select, index and finetune share their work; the others run alone";
         return Err(Usage::Combination { first, second: "this command", reason }.into());
     }
     if processes > 1 {
@@ -136,6 +136,7 @@ fn device(command: &Command) -> Option<&DeviceArgs> {
         Command::Attribute(args) => Some(&args.influence.scoring.shared.device),
         Command::Detect(args) => Some(&args.influence.scoring.shared.device),
         Command::Select(args) => Some(&args.influence.scoring.shared.device),
+        Command::Finetune(args) => Some(&args.device),
         Command::Index(args) => Some(&args.device),
         _ => None,
     }

@@ -9,10 +9,12 @@ use hyperinf_store::{IndexFolder, IndexWriter};
 
 use crate::baseline::{self, Asked, Ranked};
 use crate::check::{self, Check, Checked};
+use crate::crew_training;
 use crate::dataset::{Dataset, ReadOptions};
 use crate::evaluate::{self, Evaluate, Evaluated};
 use crate::event::Event;
-use crate::finetune::{self, Finetune, Finetuned};
+use crate::finetune::{Finetune, Finetuned};
+use crate::finetune_of_kind;
 use crate::index::{self, Answer, Index, Leaves, Query};
 use crate::influence::{Influence, RowText};
 use crate::kind::Kind;
@@ -79,6 +81,8 @@ pub(crate) trait AnyKind: Sync {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Finetuned, RunError>;
+
+    fn assist_finetune(&self, run: &Finetune, files: &ModelFiles, device: &Device) -> Result<(), RunError>;
 
     fn check(
         &self,
@@ -178,7 +182,11 @@ impl<K: Kind> AnyKind for K {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Finetuned, RunError> {
-        finetune::finetune::<K>(run, files, device, observe)
+        finetune_of_kind::finetune::<K>(run, files, device, observe)
+    }
+
+    fn assist_finetune(&self, run: &Finetune, files: &ModelFiles, device: &Device) -> Result<(), RunError> {
+        crew_training::assist::<K>(run, files, device)
     }
 
     fn check(

@@ -58,6 +58,8 @@ pub(crate) enum Work {
     Gradients { set: usize, first: usize, batches: Vec<Vec<usize>> },
     /// The scores of blocks, with the owner of each.
     Scores { method: usize, draw: usize, train: PathBuf, query: PathBuf, owners: Vec<usize> },
+    /// The gradients of pieces of a batch, each rank its own; the parameters follow.
+    Pieces { seed: u64, pieces: Vec<Vec<usize>> },
     /// Nothing more.
     End,
 }
@@ -100,6 +102,12 @@ impl Crew {
     #[must_use]
     pub fn size(&self) -> usize {
         self.shared.team.size()
+    }
+
+    /// Whether several ranks are threads of one process.
+    #[must_use]
+    pub fn is_one_process(&self) -> bool {
+        self.size() > 1 && self.shared.team.is_one_process()
     }
 
     /// Ends the others' work, and tells what each rank did.

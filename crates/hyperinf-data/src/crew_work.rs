@@ -52,6 +52,7 @@ pub(crate) fn serve<K: Kind>(
     loop {
         match crew.next()? {
             Work::End => return crew.leave(),
+            Work::Pieces { .. } => return Err(garbled("its work is that of fine-tuning".to_owned())),
             Work::Gradients { set: place, first, batches } => {
                 let set = *sets.get(place).ok_or_else(|| garbled(format!("there is no set {place}")))?;
                 let (target, stage) = match place {

@@ -282,6 +282,12 @@ pub enum Choice {
     Index,
     /// Scores of tokens.
     Positions,
+    /// Several ranks.
+    Ranks,
+    /// Dropout in adapters.
+    Dropout,
+    /// Training on whole batches.
+    WholeBatches,
     /// A kind of model, by its name.
     Kind(&'static str),
 }
@@ -334,6 +340,9 @@ impl fmt::Display for Choice {
             Self::Pairs => "pairs of answers",
             Self::Index => "an index",
             Self::Positions => "scores of tokens",
+            Self::Dropout => "dropout",
+            Self::Ranks => "several ranks",
+            Self::WholeBatches => "whole batches",
             Self::Kind(name) => name,
         })
     }

@@ -121,6 +121,12 @@ pub enum ModelError {
         /// The learning rate of that step.
         learning_rate: f64,
     },
+    /// Other processes could not take the gradients of their pieces.
+    #[error("pieces of a batch could not be shared: {reason}")]
+    Helpers {
+        /// Why.
+        reason: String,
+    },
     /// The training loss depends on no trained parameter.
     #[error("the loss depends on no trained parameter: every parameter is frozen")]
     Frozen,

@@ -92,6 +92,7 @@ pub use text::{
     TokenizedSample, TokenizerNotice, TokenizerSettings, Visual, VlmBatch, VlmSample,
 };
 pub use training::{
-    AveragedTraining, Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, FoundCheckpoints, Progress,
-    RunDifference, TrainConfig, finetune, finetune_until, is_checkpoint, pretrain_masked, train, training_digest,
+    AveragedTraining, Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, FoundCheckpoints, Piece, PieceTeam,
+    Progress, RunDifference, SharedStep, TrainConfig, finetune, finetune_shared, finetune_until, is_checkpoint,
+    pretrain_masked, shared_pieces, train, training_digest,
 };

@@ -6,11 +6,13 @@ mod finetune;
 mod fingerprint;
 mod masked;
 mod optimizer;
+mod pieces;
 mod train;
 
 pub use averaged::AveragedTraining;
 pub use checkpoint::{Checkpoints, FoundCheckpoints, is_checkpoint};
-pub use finetune::{Evaluation, FinetuneConfig, FinetunedModel, finetune, finetune_until};
+pub use finetune::{Evaluation, FinetuneConfig, FinetunedModel, finetune, finetune_shared, finetune_until};
 pub use fingerprint::{RunDifference, training_digest};
 pub use masked::pretrain_masked;
+pub use pieces::{Piece, PieceTeam, SharedStep, shared_pieces};
 pub use train::{Progress, TrainConfig, train};

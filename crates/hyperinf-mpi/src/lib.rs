@@ -5,5 +5,8 @@
 #[cfg(feature = "mpi")]
 mod world;
 
+// The crate whose types are in signatures, so that a manifest need not name it.
+#[cfg(feature = "mpi")]
+pub use hyperinf_scoring;
 #[cfg(feature = "mpi")]
 pub use world::{Ranks, World};

@@ -13,6 +13,11 @@ pub trait Team: Send + Sync {
     /// The number of ranks.
     fn size(&self) -> usize;
 
+    /// Whether the ranks are threads of one process, which share what a process has once.
+    fn is_one_process(&self) -> bool {
+        false
+    }
+
     /// Sends a message to another rank; messages arrive whole and in their order. May wait until the other rank
     /// receives.
     ///
@@ -126,6 +131,10 @@ impl Team for Threads {
 
     fn size(&self) -> usize {
         self.to.len()
+    }
+
+    fn is_one_process(&self) -> bool {
+        true
     }
 
     fn send(&self, to: usize, message: &[u8]) -> Result<(), TeamError> {

@@ -271,6 +271,9 @@ fn flag(choice: Choice) -> &'static str {
         Choice::Pairs => "--pairs",
         Choice::Index => "--index",
         Choice::Positions => "--positions",
+        Choice::Ranks => "several ranks",
+        Choice::Dropout => "--lora-dropout or --prompt-dropout",
+        Choice::WholeBatches => "no --micro-batch",
         Choice::Kind(name) => name,
     }
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::support::Folder;
-use crate::texts::{bert, three_classes};
+use crate::texts::{bert, completions, model, three_classes};
 
 fn rows(train: usize) -> Folder {
     let folder = Folder::new();
@@ -118,6 +118,29 @@ fn index_by_ranks_and_by_parts() {
         let run = folder.run("index", &with(&["--model", "m", "--out", "never", "--part", part]));
         assert_eq!(run.code, Some(2), "{run:?}");
     }
+}
+
+#[test]
+fn finetune_by_ranks() {
+    let folder = Folder::new();
+    folder.write_rows("train.jsonl", &completions(22));
+    folder.write_rows("query.jsonl", &completions(5));
+    let llama = model("llama");
+    let args = ["--model", &llama, "--train", "train.jsonl", "--validation", "query.jsonl", "--epochs", "3"];
+    let pieces = ["--batch-size", "6", "--micro-batch", "2"];
+    let tune = |out: &str, more: &[&str]| folder.run("finetune", &[&args[..], &["--out", out], more].concat());
+    let alone = tune("alone", &pieces);
+    assert_eq!(alone.code, Some(0), "{alone:?}");
+    for count in [2, 3, 4] {
+        let (out, devices) = (format!("ranks-{count}"), devices(count));
+        let run = tune(&out, &[&pieces[..], &["--device", &devices]].concat());
+        assert_eq!(run.code, Some(0), "{run:?}");
+        assert!(contents(&folder, &out) == contents(&folder, "alone"), "{count} ranks");
+    }
+    let whole = tune("never", &["--device", "flex,flex"]);
+    assert!(whole.code == Some(2) && whole.stderr.contains("--micro-batch"), "{whole:?}");
+    let dropout = tune("never", &[&pieces[..], &["--device", "flex,flex", "--lora-dropout", "0.1"]].concat());
+    assert!(dropout.code == Some(2) && dropout.stderr.contains("dropout"), "{dropout:?}");
 }
 
 #[test]

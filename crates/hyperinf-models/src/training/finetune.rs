@@ -6,6 +6,7 @@ use hyperinf_gradients::Tape;
 
 use super::checkpoint::{Checkpoint, Checkpoints};
 use super::fingerprint::Fingerprint;
+use super::pieces::{PieceTeam, losses_of};
 use super::train::{Run, State};
 use crate::error::check;
 use crate::files::weights::{Selection, read, write};
@@ -111,6 +112,23 @@ pub fn finetune_until<M: SampleModel>(
     train: &[M::Sample],
     validation: Option<&[M::Sample]>,
     config: &FinetuneConfig,
+    progress: impl FnMut(&Progress) -> ControlFlow<()>,
+) -> Result<FinetunedModel<M>, ModelError> {
+    finetune_shared(model, train, validation, config, None, progress)
+}
+
+/// As [`finetune_until`], but other processes take gradients of the pieces of a batch, `micro_batch` samples each. The
+/// result is that of one process, bit for bit.
+///
+/// # Errors
+///
+/// As [`finetune_until`], or [`ModelError::Helpers`].
+pub fn finetune_shared<M: SampleModel>(
+    model: M,
+    train: &[M::Sample],
+    validation: Option<&[M::Sample]>,
+    config: &FinetuneConfig,
+    team: Option<&dyn PieceTeam>,
     mut progress: impl FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<FinetunedModel<M>, ModelError> {
     config.validate(validation.map(<[_]>::len))?;
@@ -130,16 +148,13 @@ pub fn finetune_until<M: SampleModel>(
     let steps = config.schedule.steps(train.len());
     let every = config.evaluate_every.unwrap_or(train.len().div_ceil(config.schedule.batch_size).max(1));
     let out_of_patience = |best: &BestState| config.patience.is_some_and(|patience| best.stale >= patience);
-    let losses = |model: &M, rows: &[usize]| {
-        let samples: Vec<&M::Sample> = rows.iter().map(|&row| &train[row]).collect();
-        let batch = model.collate(&samples)?;
-        Ok(model.loss(model.forward(&batch, &mut Tape::off()), &batch))
-    };
+    let losses = |model: &M, rows: &[usize]| losses_of(model, train, rows);
     let run = Run {
         lengths: &lengths,
         config: &config.schedule,
         micro_batch: config.micro_batch,
         clip_norm: config.clip_norm,
+        team,
     };
     if !out_of_patience(&best) {
         state = run.go(state, losses, |state, after| {

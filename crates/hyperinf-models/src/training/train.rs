@@ -7,9 +7,11 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-use super::optimizer::{Flat, Optimizer, add, clip, norm, take};
+use super::optimizer::{Flat, Optimizer, add, clip, norm, on_device};
+use super::pieces::{Piece, PieceTeam, SharedStep, piece_of};
 use crate::ModelError;
 use crate::error::check;
+use crate::files::weights::{Selection, read};
 
 /// The settings of training with AdamW, whose learning rate rises linearly and then falls linearly.
 ///
@@ -123,7 +125,7 @@ pub struct Progress {
 /// parameters cost no gradient.
 ///
 /// Equal seeds give equal models on one machine. Dropout draws from the devices' generators, which are seeded before
-/// every step; with dropout, equality holds only if nothing else draws from them.
+/// every piece of a step; with dropout, equality holds only if nothing else draws from them.
 ///
 /// # Errors
 ///
@@ -136,7 +138,7 @@ pub fn train<M: Module>(
     losses: impl FnMut(&M, &[usize]) -> Result<Tensor<1>, ModelError>,
     mut progress: impl FnMut(&Progress),
 ) -> Result<M, ModelError> {
-    let run = Run { lengths, config, micro_batch: None, clip_norm: None };
+    let run = Run { lengths, config, micro_batch: None, clip_norm: None, team: None };
     let state = run.go(State::new(module, config), losses, |_, after| {
         progress(after);
         Ok(ControlFlow::Continue(()))
@@ -171,6 +173,8 @@ pub(crate) struct Run<'a> {
     pub(crate) micro_batch: Option<usize>,
     /// The largest norm of a step's gradient over all parameters.
     pub(crate) clip_norm: Option<f64>,
+    /// Processes that share the pieces of a batch.
+    pub(crate) team: Option<&'a dyn PieceTeam>,
 }
 
 impl Run<'_> {
@@ -193,11 +197,9 @@ impl Run<'_> {
             epoch_batches(self.lengths, config, &mut order).into_iter().map(move |rows| (epoch, rows))
         });
         for (step, (epoch, rows)) in batches.enumerate().skip(state.step) {
-            for device in state.module.devices() {
-                device.seed(config.seed.wrapping_add(step as u64));
-            }
             let learning_rate = config.learning_rate_at(step, steps);
-            let (loss, gradients) = self.gradients(&state.module, &rows, &mut losses)?;
+            let seed = config.seed.wrapping_add(step as u64);
+            let (loss, gradients) = self.gradients(&state.module, &rows, seed, &mut losses)?;
             if !loss.is_finite() {
                 return Err(ModelError::Diverged { step, value: loss, learning_rate });
             }
@@ -228,24 +230,35 @@ impl Run<'_> {
         &self,
         module: &M,
         rows: &[usize],
+        seed: u64,
         losses: &mut impl FnMut(&M, &[usize]) -> Result<Tensor<1>, ModelError>,
     ) -> Result<(f64, Flat), ModelError> {
         let (mut loss, mut sum) = (0.0, Flat::new());
-        for piece in rows.chunks(self.micro_batch.unwrap_or(rows.len())) {
-            let mut mean = losses(module, piece)?.mean();
-            if piece.len() < rows.len() {
-                mean = mean.mul_scalar(piece.len() as f64 / rows.len() as f64);
+        let pieces: Vec<&[usize]> = rows.chunks(self.micro_batch.unwrap_or(rows.len())).collect();
+        let mut own = |place: usize| piece_of(module, (pieces[place], rows.len()), seed, place, losses);
+        let Some(team) = self.team.filter(|_| pieces.len() > 1) else {
+            for place in 0..pieces.len() {
+                let (part, gradients) = own(place)?;
+                loss += part;
+                if !loss.is_finite() {
+                    return Ok((loss, Flat::new()));
+                }
+                add(&mut sum, gradients);
             }
-            if !mean.is_tracked() {
-                return Err(ModelError::Frozen);
-            }
-            loss += read_scalar(mean.clone())?;
-            if !loss.is_finite() {
-                return Ok((loss, Flat::new()));
-            }
-            add(&mut sum, take(module, &mut mean.backward()));
+            return Ok((loss, sum));
+        };
+        let parameters = read(module, Selection::Trained)?;
+        let step = SharedStep { seed, parameters, pieces: pieces.iter().map(|piece| piece.to_vec()).collect() };
+        let all = team.share(step, &mut |place| {
+            let (loss, gradients) = own(place)?;
+            Piece::new(loss, gradients)
+        })?;
+        let device = module.devices().into_iter().next().ok_or(ModelError::Frozen)?;
+        for Piece { loss: part, gradients } in all {
+            loss += part;
+            add(&mut sum, gradients.into_iter().map(|(path, data)| (path, on_device(data, &device))).collect());
         }
-        Ok((loss, sum))
+        if loss.is_finite() { Ok((loss, sum)) } else { Ok((loss, Flat::new())) }
     }
 }
 
