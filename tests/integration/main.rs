@@ -73,6 +73,7 @@ mod scales;
 mod scoring;
 mod selection;
 mod settings;
+mod shares;
 mod sizes;
 mod small_gradients;
 mod solvers;

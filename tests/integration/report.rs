@@ -45,6 +45,7 @@ pub fn hostile() -> Report {
         ..Query::default()
     };
     Report {
+        results: None,
         title: HOSTILE[0].into(),
         subtitle: HOSTILE[1].into(),
         notes: texts(),

@@ -15,13 +15,13 @@ use hyperinf_tests::oracle::{Contracted, Matrix, datainf, exact, fisher, gfim, r
 const SHAPES: [(usize, usize); 2] = [(3, 5), (4, 2)];
 
 /// Gradients of two blocks from a seed, with the plain matrices that they came from.
-fn set(n: usize, seed: u64, device: &Device) -> (Gradients, Vec<Matrix>) {
+pub(crate) fn set(n: usize, seed: u64, device: &Device) -> (Gradients, Vec<Matrix>) {
     let parts: Vec<Matrix> =
         SHAPES.iter().enumerate().map(|(l, (r, c))| Matrix::noise(n, r * c, seed + 100 * l as u64)).collect();
     (stored(&parts, device), parts)
 }
 
-fn stored(parts: &[Matrix], device: &Device) -> Gradients {
+pub(crate) fn stored(parts: &[Matrix], device: &Device) -> Gradients {
     let layout: Vec<Block> =
         SHAPES.iter().enumerate().map(|(l, (r, c))| Block::new(format!("layer.{l}"), *r, *c)).collect();
     let blocks = parts.iter().zip(SHAPES);
@@ -29,11 +29,11 @@ fn stored(parts: &[Matrix], device: &Device) -> Gradients {
     Gradients::new(layout, blocks).expect("shapes agree")
 }
 
-fn options(name: &str) -> Options {
+pub(crate) fn options(name: &str) -> Options {
     Options::named(name).expect("a method")
 }
 
-fn run(train: &Gradients, query: &Gradients, options: &Options) -> Attribution {
+pub(crate) fn run(train: &Gradients, query: &Gradients, options: &Options) -> Attribution {
     attribute(train, query, CurvatureFrom::Training, options).unwrap_or_else(|e| panic!("{e}"))
 }
 
@@ -41,8 +41,8 @@ fn flat(found: &Attribution) -> Vec<f64> {
     found.scores.rows.concat()
 }
 
-/// The sum over blocks of `X_l J_lᵀ` for preconditioned queries by the definition.
-fn oracle(name: &str, train: &[Matrix], query: &[Matrix]) -> Vec<f64> {
+/// `X_l J_lᵀ` of each block for preconditioned queries by the definition.
+pub(crate) fn parts(name: &str, train: &[Matrix], query: &[Matrix]) -> Vec<Matrix> {
     let parts = train.iter().zip(query).zip(SHAPES).map(|((j, v), (r, c))| {
         let lambda = relative_damping(j);
         let contracted = if r < c { Contracted::Rows } else { Contracted::Cols };
@@ -54,7 +54,12 @@ fn oracle(name: &str, train: &[Matrix], query: &[Matrix]) -> Vec<f64> {
         };
         scores(&x, j)
     });
-    parts.reduce(|a, b| a.plus(1.0, &b)).expect("two blocks").values
+    parts.collect()
+}
+
+/// The sum over blocks.
+fn oracle(name: &str, train: &[Matrix], query: &[Matrix]) -> Vec<f64> {
+    parts(name, train, query).into_iter().reduce(|a, b| a.plus(1.0, &b)).expect("two blocks").values
 }
 
 #[test]

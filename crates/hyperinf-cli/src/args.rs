@@ -11,6 +11,7 @@ mod evaluate;
 mod examples;
 mod finetune;
 mod generate;
+mod groups;
 mod ids;
 mod index;
 mod influence;
@@ -38,6 +39,7 @@ pub(crate) use eval::{CandidateArgs, ResultArgs, at_least, once};
 pub(crate) use evaluate::EvaluateArgs;
 pub(crate) use finetune::FinetuneArgs;
 pub(crate) use generate::GenerateArgs;
+pub(crate) use groups::command;
 pub(crate) use ids::IdArgs;
 pub(crate) use index::{ConvertArgs, IndexArgs, QueryArgs, VerifyArgs};
 pub(crate) use influence::{AttributeArgs, DetectArgs, InfluenceArgs, SelectArgs};
@@ -134,8 +136,8 @@ pub(crate) enum Command {
     Converge(ConvergeArgs),
     /// Say what a run will take: time, memory, disk, and the largest batch
     ///
-    /// Loads the model, reads all rows, and measures a few batches of them and the method on their gradients, for some
-    /// seconds. Write `plan` in front of the command: its options are the same. Nothing is written.
+    /// Loads the model, reads all rows, and measures a few batches of them (and the method on their gradients, or steps of
+    /// a training) for some seconds. Write `plan` in front of the command: its options are the same. Nothing is written.
     #[command(after_help = examples::PLAN)]
     Plan(PlanArgs),
     /// Show rows as a model gets them: their tokens, and which are part of the loss
@@ -157,8 +159,8 @@ pub(crate) enum Command {
     Methods(MethodsArgs),
     /// Print the JSON schema of configurations
     ///
-    /// A configuration is a TOML file whose keys are the names of a command's flags: `--config FILE`. attribute, detect,
-    /// select and finetune write theirs, run.toml, into the folder of the results; it replays the run.
+    /// A configuration is a TOML file whose keys are the names of a command's flags: `--config FILE`. Commands that write
+    /// a folder of results put theirs, run.toml, into it; it replays the run.
     #[command(after_help = examples::SCHEMA)]
     Schema(SchemaArgs),
     /// Print completions for a shell

@@ -10,6 +10,7 @@ use hyperinf::scoring::{Attribution, MethodSpec};
 
 use crate::agreement::top_k;
 use crate::args::CompareArgs;
+use crate::config;
 use crate::error::{CliError, Numbers, Usage};
 use crate::figure::{HeatMap, stage_heat_map};
 use crate::progress::{Progress, warn};
@@ -23,7 +24,7 @@ use report::Summary;
 const JUDGE: &str = "exact";
 
 /// The files that are written, the summary last.
-const FILES: [&str; 4] = ["methods.csv", "pairs.csv", "spearman.png", "summary.json"];
+const FILES: [&str; 5] = ["methods.csv", "pairs.csv", "spearman.png", config::FILE, "summary.json"];
 
 /// The result of one method.
 struct Outcome {
@@ -168,7 +169,7 @@ fn score(settings: &Settings, pair: &GradientPair, meter: &mut Meter) -> Result<
 
 fn write(folder: &OutputFolder, comparison: &Comparison<'_>, summary: &Summary) -> Result<(), CliError> {
     let (of_methods, of_pairs) = (summary.methods_table(), summary.pairs_table());
-    let [methods, pairs, picture, json] = FILES.map(|n| folder.file(n));
+    let [methods, pairs, picture, config, json] = FILES.map(|n| folder.file(n));
     let methods = stage_csv(&methods, &of_methods.table())?;
     let pairs = stage_csv(&pairs, &of_pairs.table())?;
     let names: Vec<String> = comparison.computed().map(|(name, _)| name.to_owned()).collect();
@@ -177,5 +178,5 @@ fn write(folder: &OutputFolder, comparison: &Comparison<'_>, summary: &Summary) 
     let title = format!("Rank correlation (Spearman) between methods, {}", summary.setting());
     let picture = stage_heat_map(&picture, &HeatMap { title: &title, names: &names, cells: &cells })?;
     let json = stage_json(&json, summary)?;
-    Ok(store::publish(vec![methods, pairs, picture, json], &[])?)
+    Ok(store::publish(vec![methods, pairs, picture, config::stage(&config)?, json], &[])?)
 }

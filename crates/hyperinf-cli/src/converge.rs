@@ -9,6 +9,7 @@ use burn::tensor::DType;
 use hyperinf::eval::convergence::{ConvergenceConfig, ConvergenceError, curves};
 
 use crate::args::{ConvergeArgs, PrecisionArg};
+use crate::config;
 use crate::device::open_device;
 use crate::error::{CliError, Numbers, Usage};
 use crate::progress::{Progress, warn};
@@ -32,7 +33,8 @@ pub(crate) fn run(args: &ConvergeArgs) -> Result<(), CliError> {
     }
     let sizes = config.sizes();
     let pictures: Vec<String> = sizes.iter().map(|s| format!("converge-d{}-n{}.png", s.dim, s.samples)).collect();
-    let files: Vec<&str> = pictures.iter().map(String::as_str).chain(["converge.csv", "summary.json"]).collect();
+    let files: Vec<&str> =
+        pictures.iter().map(String::as_str).chain(["converge.csv", config::FILE, "summary.json"]).collect();
     let folder = OutputFolder::of_command("converge", &args.out, &files, &[])?;
     let mut progress = None;
     let all = curves(&config, &device, &mut |at| {
@@ -46,7 +48,7 @@ pub(crate) fn run(args: &ConvergeArgs) -> Result<(), CliError> {
     progress.into_iter().for_each(Progress::finish);
     all.iter().flat_map(report::notes).for_each(|note| warn(&note));
     let summary = Summary::new(&config, &device_name, &all, began.elapsed().as_secs_f64());
-    let (csv, json) = (folder.file("converge.csv"), folder.file("summary.json"));
+    let [csv, toml, json] = ["converge.csv", config::FILE, "summary.json"].map(|name| folder.file(name));
     let cells = report::table(&all);
     let pictures: Vec<_> = pictures.iter().map(|name| folder.file(name)).collect();
     let mut staged: Vec<Staged<'_>> = Vec::new();
@@ -54,6 +56,7 @@ pub(crate) fn run(args: &ConvergeArgs) -> Result<(), CliError> {
         staged.push(picture::stage(path, curves, &config)?);
     }
     staged.push(stage_csv(&csv, &cells.table())?);
+    staged.push(config::stage(&toml)?);
     staged.push(stage_json(&json, &summary)?);
     let stale = folder.earlier(&files);
     publish(staged, &stale)?;

@@ -138,6 +138,14 @@ pub(crate) enum Usage {
         /// The nearest that exists.
         nearest: Option<String>,
     },
+    /// A level of messages that does not exist.
+    #[error("`{value}` in {variable} is no level of messages")]
+    LogLevel {
+        /// The environment's variable.
+        variable: &'static str,
+        /// What it has.
+        value: String,
+    },
     /// No command, neither typed nor in the configuration.
     #[error("no command is named, neither by an argument nor by the key `command`")]
     NoCommand,

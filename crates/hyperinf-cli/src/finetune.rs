@@ -11,6 +11,7 @@ use crate::config;
 use crate::device::open_device;
 use crate::error::CliError;
 use crate::interrupt;
+use crate::plan::Found;
 use crate::progress::{duration, observer};
 use crate::score::counted;
 use crate::{team, terminal, to_stdout};
@@ -22,7 +23,7 @@ use crate::{team, terminal, to_stdout};
 /// See [`CliError`]. No adapter is left behind, only checkpoints from which the same run resumes.
 pub(crate) fn run(args: &FinetuneArgs) -> Result<(), CliError> {
     let began = Instant::now();
-    let run = plan(args)?;
+    let run = settings(args)?;
     run.validate()?;
     let (_, device) = open_device(&args.device)?;
     if team::helps() {
@@ -31,14 +32,22 @@ pub(crate) fn run(args: &FinetuneArgs) -> Result<(), CliError> {
     let found = run.run(&device, &mut observer())?;
     team::finish(&args.out)?;
     let seconds = began.elapsed().as_secs_f64();
-    config::stage(&args.out.join("run.toml"))?.place()?;
     to_stdout(|out| {
         print(out, &found, seconds)?;
         writeln!(out, "adapter   {}", args.out.display())
     })
 }
 
-fn plan(args: &FinetuneArgs) -> Result<Finetune, CliError> {
+/// What the training will take.
+pub(crate) fn planned(args: &FinetuneArgs) -> Result<Found, CliError> {
+    let run = settings(args)?;
+    run.validate()?;
+    let (name, device) = open_device(&args.device)?;
+    let plan = run.plan(&device, &mut observer())?;
+    Ok(Found { method: None, device: name, plan })
+}
+
+fn settings(args: &FinetuneArgs) -> Result<Finetune, CliError> {
     let scaling = if args.rslora { LoraScaling::RankStabilized } else { LoraScaling::Standard };
     Ok(Finetune {
         model: args.model.model.clone(),
@@ -66,6 +75,7 @@ fn plan(args: &FinetuneArgs) -> Result<Finetune, CliError> {
         patience: args.patience,
         checkpoint_every: args.checkpoint_every,
         resume: args.resume,
+        more_files: vec![(config::FILE.to_owned(), config::text().into_bytes())],
         stop: interrupt::stop(),
         crew: team::crew(),
     })

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use burn::tensor::Device;
 use hyperinf::data::{Index, Indexed, LargeBlocks, Pattern};
 use serde_json::json;
 
@@ -9,6 +10,7 @@ use crate::args::IndexArgs;
 use crate::device::open_device;
 use crate::error::CliError;
 use crate::interrupt;
+use crate::plan::Found;
 use crate::progress::observer;
 use crate::score::counted;
 use crate::team;
@@ -22,31 +24,7 @@ use crate::to_stdout;
 /// See [`CliError`]. Finished leaves stay.
 pub(crate) fn run(args: &IndexArgs) -> Result<(), CliError> {
     let began = Instant::now();
-    let (device_name, device) = open_device(&args.device)?;
-    let large_blocks = match args.project {
-        Some(rank) => LargeBlocks { above: 0, rank: rank as usize, seed: args.seed, adapters: true },
-        None => LargeBlocks::default(),
-    };
-    let index = Index {
-        folder: args.out.clone(),
-        model: args.model.model.clone(),
-        adapter: args.adapter.clone(),
-        tokenizer: args.model.tokenizer.clone(),
-        train: args.train.clone(),
-        append: args.append,
-        read: (&args.columns).into(),
-        length: args.length.into(),
-        layers: args.layers,
-        large_blocks,
-        diffusion: args.diffusion.options(args.timesteps_as, None),
-        blocks: args.blocks.clone().map(Pattern::new),
-        batch_size: args.batch_size as usize,
-        leaf_batches: args.leaf_batches as usize,
-        stored: args.dtype,
-        device_name,
-        stop: interrupt::stop(),
-        crew: team::crew(),
-    };
+    let (index, device) = settings(args)?;
     interrupt::set_hint(format!("; the same command resumes from what is finished in {}", args.out.display()));
     if team::helps() {
         return Ok(index.assist(&device)?);
@@ -62,6 +40,43 @@ pub(crate) fn run(args: &IndexArgs) -> Result<(), CliError> {
     let found = index.build(&device, &mut observer())?;
     team::finish(&args.out)?;
     report(&found, "index", args.json, began)
+}
+
+/// What the build will take.
+pub(crate) fn planned(args: &IndexArgs) -> Result<Found, CliError> {
+    let (index, device) = settings(args)?;
+    let plan = index.plan(&device, &mut observer())?;
+    Ok(Found { method: None, device: index.device_name, plan })
+}
+
+fn settings(args: &IndexArgs) -> Result<(Index, Device), CliError> {
+    let (device_name, device) = open_device(&args.device)?;
+    let large_blocks = match args.project {
+        Some(rank) => LargeBlocks { above: 0, rank: rank as usize, seed: args.seed, adapters: true },
+        None => LargeBlocks::default(),
+    };
+    let index = Index {
+        folder: args.out.clone(),
+        model: args.model.model.clone(),
+        adapter: args.adapter.clone(),
+        tokenizer: args.model.tokenizer.clone(),
+        train: args.train.clone(),
+        append: args.append,
+        read: args.pairs.read(&args.columns),
+        pairs: args.pairs.loss()?,
+        length: args.length.into(),
+        layers: args.layers,
+        large_blocks,
+        diffusion: args.diffusion.options(args.timesteps_as, None),
+        blocks: args.blocks.clone().map(Pattern::new),
+        batch_size: args.batch_size as usize,
+        leaf_batches: args.leaf_batches as usize,
+        stored: args.dtype,
+        device_name,
+        stop: interrupt::stop(),
+        crew: team::crew(),
+    };
+    Ok((index, device))
 }
 
 /// Prints what an index holds, and what was done.

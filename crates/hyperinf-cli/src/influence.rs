@@ -25,7 +25,6 @@ use crate::team;
 use crate::text::size;
 use crate::to_stdout;
 use baseline::Wanted;
-pub(crate) use plan::run as plan;
 pub(crate) use summary::{RowsSummary, Summary};
 
 /// The highest scores whose overlap between seeds is reported.

@@ -24,13 +24,14 @@
 //! | [`check`] | `hyperinf check`: rows as a model gets them |
 //! | [`inspect`] | `hyperinf inspect`: the contents of a file of gradients |
 //! | [`config`] | `--config` and `--set`: options from a file, and the file that replays a run; `hyperinf schema` |
+//! | [`plan`] | `hyperinf plan`: what a command will take |
 //! | [`pages`] | `hyperinf completions`, `hyperinf man` |
 //! | [`methods`] | `hyperinf methods`: the list of methods |
 //! | [`models`] | short names of models |
 //! | [`demo`] | `hyperinf demo`: every method on real e-mails |
 //! | [`interrupt`] | signals: how an interrupted run ends |
 //! | [`team`] | processes and threads that share a command |
-//! | [`log`] | messages on standard error |
+//! | [`log`] | events of `tracing` on standard error |
 //! | [`error`] | errors with their exit codes |
 //! | [`terminal`] | text of strangers on a terminal |
 //!
@@ -62,6 +63,7 @@ mod log;
 mod methods;
 mod models;
 mod pages;
+mod plan;
 mod progress;
 mod query;
 mod report;
@@ -77,7 +79,7 @@ use std::io::{self, BufWriter, Write};
 use std::panic::{set_hook, take_hook};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::FromArgMatches;
 use hyperinf::models::panics_are_errors;
 
 use args::{Cli, Command};
@@ -107,7 +109,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     let configured = words != typed;
-    let matches = Cli::command().term_width(width).try_get_matches_from(words);
+    let matches = args::command(width).try_get_matches_from(words);
     let parsed = matches.and_then(|matches| {
         let cli = Cli::from_arg_matches(&matches)?;
         config::remember(&matches);
@@ -124,7 +126,9 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    log::set(&cli.global);
+    if let Err(error) = log::set(&cli.global) {
+        return fail(&error);
+    }
     let outcome = team::share(&cli.command, || run(&cli.command));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -148,7 +152,7 @@ fn run(command: &Command) -> Result<(), CliError> {
         Command::Check(args) => check::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Methods(args) => methods::run(args),
-        Command::Plan(args) => influence::plan(args),
+        Command::Plan(args) => plan::run(args),
         Command::Schema(args) => config::schema(args),
         Command::Completions(args) => pages::completions(args),
         Command::Man(args) => pages::man(args),
@@ -163,7 +167,8 @@ fn run(command: &Command) -> Result<(), CliError> {
 
 /// Reports an error.
 fn fail(error: &CliError) -> ExitCode {
-    log::write(args::LogLevel::Error, &error.report(terminal::message));
+    log::set_default();
+    tracing::error!("{}", error.report(terminal::message));
     ExitCode::from(code(error))
 }
 

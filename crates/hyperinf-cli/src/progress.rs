@@ -1,14 +1,14 @@
 //! Progress and warnings on standard error.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use hyperinf::data::{Event, Notice, Stage};
+use hyperinf::data::{Event, Notice, PlannedDisk, Stage};
 use hyperinf::store::resident;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
-use serde_json::json;
 
-use crate::args::LogLevel;
 use crate::log;
+use crate::team::helps;
 use crate::text::size;
 pub(crate) use hyperinf::data::duration;
 
@@ -66,18 +66,15 @@ impl Progress {
         }
         self.written = Instant::now();
         let left = speed.map(|speed| self.length.saturating_sub(position) as f64 / speed);
-        let (what, total) = (self.what, self.length);
-        log::progress(
-            || {
-                let left = left.map(|left| format!(", {} left", duration(left))).unwrap_or_default();
-                format!("{what}: {position} of {total}, {about}{left}")
-            },
-            || {
-                json!({
-                    "level": "info", "stage": what, "done": position, "total": total, "per_second": speed,
-                    "seconds_left": left, "memory": resident(), "message": about,
-                })
-            },
+        let memory = resident().map(|memory| memory as u64);
+        tracing::info!(
+            stage = self.what,
+            done = position,
+            total = self.length,
+            per_second = speed,
+            seconds_left = left,
+            memory,
+            "{about}"
         );
     }
 
@@ -90,12 +87,26 @@ impl Progress {
 
 /// Warns on standard error about notices that the results do not show.
 pub(crate) fn warn(note: &str) {
-    log::write(LogLevel::Warn, note);
+    // What rank 0 says, too; an error is the rank's own.
+    if !helps() {
+        tracing::warn!("{note}");
+    }
+}
+
+/// Warns if so many scores have no room on the disk of a folder.
+pub(crate) fn warn_of_disk(folder: &Path, scores: usize) {
+    /// An upper bound for a table, which has ids and ranks as well.
+    const BYTES: u64 = 16;
+    if let Some(shortage) = PlannedDisk::new(folder, scores as u64 * BYTES).shortage() {
+        warn(&shortage.to_string());
+    }
 }
 
 /// Tells on standard error what is no problem.
 pub(crate) fn note(note: &str) {
-    log::write(LogLevel::Info, note);
+    if !helps() {
+        tracing::info!("{note}");
+    }
 }
 
 /// What a stage counts, in one word.
@@ -110,6 +121,8 @@ fn unit(stage: Stage) -> &'static str {
 /// Shows the progress and the notices of a run.
 pub(crate) fn observer() -> impl FnMut(Event) {
     let mut current: Option<(Stage, Progress)> = None;
+    // A stage begins where the one before ended: its first event is that of a part that is done.
+    let mut mark = Instant::now();
     move |event| match event {
         Event::Notice(Notice::IdleProjection { rank }) => {
             warn(&format!("--project {rank} has no effect: no side of any block is longer"));
@@ -124,11 +137,16 @@ pub(crate) fn observer() -> impl FnMut(Event) {
         }
         Event::Notice(notice) => notice.to_string().lines().for_each(warn),
         Event::Progress(at) => {
-            let begun = current.take().filter(|(stage, _)| *stage == at.stage);
-            let (_, mut bar) = begun.unwrap_or_else(|| {
+            let drawn = current.take().filter(|(stage, _)| *stage == at.stage);
+            let (_, mut bar) = drawn.unwrap_or_else(|| {
                 (at.stage, Progress::new(at.stage.name(), at.total as u64).counting(unit(at.stage)))
             });
             bar.at(at.done as u64, || at.detail.to_string());
+            if at.done >= at.total {
+                let (stage, seconds) = (at.stage.name(), std::mem::replace(&mut mark, Instant::now()).elapsed());
+                let seconds = seconds.as_secs_f64();
+                tracing::debug!(stage, total = at.total as u64, seconds, "{stage}: done in {}", duration(seconds));
+            }
             // Notices that follow must not be drawn over.
             current = (at.done < at.total).then_some((at.stage, bar));
         }

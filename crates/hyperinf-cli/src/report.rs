@@ -9,7 +9,8 @@ use crate::score::counted;
 use crate::text::size;
 use crate::to_stdout;
 
-const PAGE: &str = "report.html";
+/// The page in the folder of its results.
+pub(crate) const PAGE: &str = "report.html";
 
 /// Writes the page.
 ///

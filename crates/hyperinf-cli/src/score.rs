@@ -13,7 +13,7 @@ use std::time::Instant;
 use hyperinf::eval::Spread;
 use hyperinf::scoring::{Attribution, BlockReport};
 
-use crate::args::ScoreArgs;
+use crate::args::{QueryModeArg, ScoreArgs};
 use crate::error::{CliError, Numbers};
 use crate::progress;
 use crate::to_stdout;
@@ -50,6 +50,10 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), CliError> {
     variants.check_projection(first, settings.projection)?;
     note(first, settings.projection).iter().for_each(|note| progress::warn(note));
     flat(first, [&settings].into_iter()).iter().for_each(|note| progress::warn(note));
+    if let Some(folder) = args.output.as_deref().and_then(std::path::Path::parent) {
+        let queries = if variants.query_mode() == QueryModeArg::Mean { 1 } else { first.query.file.samples() };
+        progress::warn_of_disk(folder, queries * first.train.samples());
+    }
     let groups = variants.groups(first.train.samples())?;
     let ids = args.ids.read(first.train.samples(), first.query.file.samples(), variants.query_mode())?;
     let check = |found: &Attribution| if args.scoring.strict { check_converged(found) } else { Ok(()) };

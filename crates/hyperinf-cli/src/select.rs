@@ -59,7 +59,8 @@ fn baseline(args: &SelectArgs, select: &Select, each: &Each<'_>, found: &Ranked,
 }
 
 /// How rows are selected.
-fn chosen(args: &SelectArgs) -> Select {
+/// How rows are selected.
+pub(crate) fn chosen(args: &SelectArgs) -> Select {
     let duplicates = args.drop_duplicates.map_or(Duplicates::Keep, |duplicates| duplicates.0);
     let groups = args.per_group.map(|most| PerGroup { most, column: args.group_column.clone() });
     let targets = args.validation.iter().skip(1).cloned().collect();

@@ -12,14 +12,15 @@ use hyperinf::scoring::{Attribution, Method, Normalisation, Options, Scores};
 use hyperinf::store::{self, GradientPair, OutputFolder, Staged, check_range};
 
 use crate::agreement::top_k;
-use crate::args::{GIB, SideArg, SweepArgs};
+use crate::args::{GIB, QueryModeArg, SideArg, SweepArgs};
+use crate::config;
 use crate::error::{CliError, Input, Usage};
-use crate::progress::{Progress, warn};
+use crate::progress::{Progress, warn, warn_of_disk};
 use crate::score::{Settings, flat, note};
 use crate::to_stdout;
 use report::Summary;
 
-const FILES: [&str; 5] = ["sweep.csv", "scores.parquet", "sweep.png", "spearman.png", "summary.json"];
+const FILES: [&str; 6] = ["sweep.csv", "scores.parquet", "sweep.png", "spearman.png", config::FILE, "summary.json"];
 
 /// The choices that are swept with the damping.
 #[derive(Clone, Copy)]
@@ -81,6 +82,8 @@ pub(crate) fn run(args: &SweepArgs) -> Result<(), CliError> {
     };
     let bad = args.known_bad.as_ref().map(known).transpose()?;
     let compared = DampingConfig { top: top_k, stable: args.stable, bad: bad.as_deref() };
+    let queries = if args.query_mode == QueryModeArg::Mean { 1 } else { pair.query.file.samples() };
+    warn_of_disk(&args.out, settings.len() * dampings.len() * queries * pair.train.samples());
     let mut dot = plain(&settings[0].1, &pair)?;
     let mut progress = Progress::new("variants and blocks", (settings.len() * pair.train.blocks().len()) as u64);
     let mut done = 0;
@@ -109,13 +112,14 @@ pub(crate) fn run(args: &SweepArgs) -> Result<(), CliError> {
     let chosen = choose(&sides);
     let sweep = Sweep { args, top_k, dampings: &dampings, sides, all, chosen, seconds: began.elapsed().as_secs_f64() };
     let summary = Summary::new(&sweep, &pair)?;
-    let [csv, scores, lines, map, json] = FILES.map(|name| folder.file(name));
+    let [csv, scores, lines, map, config, json] = FILES.map(|name| folder.file(name));
     let cells = summary.table();
-    let staged: [Staged<'_>; 5] = [
+    let staged: [Staged<'_>; 6] = [
         hyperinf::store::stage_csv(&csv, &cells.table())?,
         report::stage_scores(&scores, &sweep, &summary, &ids)?,
         figures::stage_lines(&lines, &sweep)?,
         figures::stage_map(&map, &sweep)?,
+        config::stage(&config)?,
         hyperinf::store::stage_json(&json, &summary)?,
     ];
     store::publish(staged.into(), &[])?;

@@ -14,16 +14,15 @@ use crate::dataset::{Dataset, ReadOptions};
 use crate::evaluate::{self, Evaluate, Evaluated};
 use crate::event::Event;
 use crate::finetune::{Finetune, Finetuned};
-use crate::finetune_of_kind;
 use crate::index::{self, Answer, Index, Leaves, Query};
 use crate::influence::{Influence, RowText};
 use crate::kind::Kind;
 use crate::model_files::ModelFiles;
 use crate::plan::{Goal, RunPlan};
-use crate::plan_of_kind;
 use crate::run::Run;
 use crate::run_of_kind::{self, Inputs};
 use crate::{DataError, RunError};
+use crate::{finetune_of_kind, plan_index, plan_of_kind, plan_tuning};
 
 /// A [`Kind`] without its types, for the list of all kinds.
 pub(crate) trait AnyKind: Sync {
@@ -48,7 +47,7 @@ pub(crate) trait AnyKind: Sync {
     fn plan(
         &self,
         run: &Run,
-        goal: Goal,
+        goal: &Goal,
         files: ModelFiles,
         device: &Device,
         observe: &mut dyn FnMut(Event),
@@ -73,6 +72,22 @@ pub(crate) trait AnyKind: Sync {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Answer, RunError>;
+
+    fn plan_index(
+        &self,
+        index: &Index,
+        files: &ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<RunPlan, RunError>;
+
+    fn plan_tuning(
+        &self,
+        run: &Finetune,
+        files: &ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<RunPlan, RunError>;
 
     fn finetune(
         &self,
@@ -143,7 +158,7 @@ impl<K: Kind> AnyKind for K {
     fn plan(
         &self,
         run: &Run,
-        goal: Goal,
+        goal: &Goal,
         files: ModelFiles,
         device: &Device,
         observe: &mut dyn FnMut(Event),
@@ -187,6 +202,26 @@ impl<K: Kind> AnyKind for K {
 
     fn assist_finetune(&self, run: &Finetune, files: &ModelFiles, device: &Device) -> Result<(), RunError> {
         crew_training::assist::<K>(run, files, device)
+    }
+
+    fn plan_index(
+        &self,
+        index: &Index,
+        files: &ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<RunPlan, RunError> {
+        plan_index::plan::<K>(index, files, device, observe)
+    }
+
+    fn plan_tuning(
+        &self,
+        run: &Finetune,
+        files: &ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<RunPlan, RunError> {
+        plan_tuning::plan::<K>(run, files, device, observe)
     }
 
     fn check(

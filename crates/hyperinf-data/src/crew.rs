@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use hyperinf_gradients::Estimate;
 use hyperinf_scoring::{Team, TeamError};
 use hyperinf_store::RunKey;
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,8 @@ pub(crate) enum Work {
     Gradients { set: usize, first: usize, batches: Vec<Vec<usize>> },
     /// The scores of blocks, with the owner of each.
     Scores { method: usize, draw: usize, train: PathBuf, query: PathBuf, owners: Vec<usize> },
+    /// The captures of batches for the curvature of a method, each rank its own.
+    Curvature { method: usize, estimate: Estimate },
     /// The gradients of pieces of a batch, each rank its own; the parameters follow.
     Pieces { seed: u64, pieces: Vec<Vec<usize>> },
     /// Nothing more.

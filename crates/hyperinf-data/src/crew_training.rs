@@ -78,7 +78,7 @@ pub(crate) fn assist<K: Kind>(run: &Finetune, files: &ModelFiles, device: &Devic
         let (seed, pieces) = match crew.next()? {
             Work::Pieces { seed, pieces } => (seed, pieces),
             Work::End => return crew.leave(),
-            Work::Gradients { .. } | Work::Scores { .. } => {
+            Work::Gradients { .. } | Work::Scores { .. } | Work::Curvature { .. } => {
                 let reason = "its work is not that of fine-tuning".to_owned();
                 return Err(TeamError::Garbled { rank: 0, reason }.into());
             }

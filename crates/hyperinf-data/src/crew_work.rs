@@ -10,6 +10,7 @@ use hyperinf_store::{GradientPair, RunKey, StoreError, score_blocks};
 
 use crate::RunError;
 use crate::crew::{Crew, Work};
+use crate::crew_curvature;
 use crate::gradients::{BatchGradients, Extractor};
 use crate::kind::Kind;
 use crate::run::Run;
@@ -52,6 +53,10 @@ pub(crate) fn serve<K: Kind>(
     loop {
         match crew.next()? {
             Work::End => return crew.leave(),
+            Work::Curvature { method, estimate } => {
+                let run = runs.get(method).ok_or_else(|| garbled(format!("there is no method {method}")))?;
+                crew.computing(|| crew_curvature::serve(crew, run, estimate, extractor.model, &sets[0].samples))?;
+            }
             Work::Pieces { .. } => return Err(garbled("its work is that of fine-tuning".to_owned())),
             Work::Gradients { set: place, first, batches } => {
                 let set = *sets.get(place).ok_or_else(|| garbled(format!("there is no set {place}")))?;

@@ -2,9 +2,11 @@ use std::cell::{Cell, RefCell};
 
 use hyperinf_curvature::{BlockCurvature, Storage};
 use hyperinf_gradients::{Block, Estimate, Projection, Sketch, Tape};
-use hyperinf_models::SampleModel;
+use hyperinf_models::{ModelError, SampleModel};
 use hyperinf_scoring::{Batch, CurvatureSource, Method, Options, ScoreError, Source, curvature};
 
+use crate::crew_curvature::SharedCurvature;
+use crate::crew_work::several;
 use crate::event::{Detail, Event, Progress};
 use crate::large_blocks::LargeBlocks;
 use crate::pattern::Pattern;
@@ -77,10 +79,7 @@ pub(crate) fn of_model<M: SampleModel>(
     if !needs_model(&run.options, estimate) {
         return Ok(None);
     }
-    let batches = by_length::<M>(samples)
-        .chunks(run.batch_size)
-        .map(|rows| model.collate(&rows.iter().map(|&row| &samples[row]).collect::<Vec<_>>()))
-        .collect::<Result<Vec<_>, _>>()?;
+    let batches = batches(run, model, samples)?;
     let backward = match estimate {
         Estimate::Empirical => 1,
         Estimate::Sampled { draws, .. } => draws,
@@ -89,8 +88,37 @@ pub(crate) fn of_model<M: SampleModel>(
     };
     let all = CurvatureSource { task: model, batches: batches.as_slice(), estimate };
     let total = storage.passes() * batches.len() * backward;
-    let source = Blocks::new(run, all, Stage::Curvature, total, observe);
-    Ok(Some(curvature(&source, &run.options)?))
+    let found = match (several(run), model.devices().into_iter().next()) {
+        (Some(crew), Some(device)) => {
+            let all = SharedCurvature { crew, source: all, device };
+            curvature(&Blocks::new(run, all, Stage::Curvature, total, observe), &run.options)
+        }
+        _ => curvature(&Blocks::new(run, all, Stage::Curvature, total, observe), &run.options),
+    };
+    found.map(Some).map_err(of_team)
+}
+
+/// The batches of a model's samples, in the order of their passes.
+pub(crate) fn batches<M: SampleModel>(
+    run: &Run,
+    model: &M,
+    samples: &[M::Sample],
+) -> Result<Vec<M::Batch>, ModelError> {
+    by_length::<M>(samples)
+        .chunks(run.batch_size)
+        .map(|rows| model.collate(&rows.iter().map(|&row| &samples[row]).collect::<Vec<_>>()))
+        .collect()
+}
+
+/// The error of a team that a source has wrapped.
+fn of_team(error: ScoreError) -> RunError {
+    match error {
+        ScoreError::Source(source) => match source.downcast::<RunError>() {
+            Ok(error) => *error,
+            Err(source) => ScoreError::Source(source).into(),
+        },
+        error => error.into(),
+    }
 }
 
 /// The captures of some of a model's blocks.

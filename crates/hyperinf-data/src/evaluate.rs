@@ -9,13 +9,14 @@ use serde_json::{Map, Value};
 use crate::RunError;
 use crate::dataset::{Dataset, ReadOptions};
 use crate::diffusion_options::DiffusionOptions;
-use crate::event::{Event, Purpose, warn_of};
+use crate::event::{Event, Notice, Purpose, warn_of};
 use crate::influence::Rows;
 use crate::kind::{Kind, Prepared};
 use crate::labels::Labels;
 use crate::model_files::ModelFiles;
 use crate::prediction::{Guess, Predicted, predict};
 use crate::quality::Quality;
+use crate::room::Growth;
 use crate::run::unchanged;
 use crate::samples::{LengthOptions, Samples, notify};
 
@@ -122,6 +123,14 @@ pub(crate) fn evaluate<K: Kind>(
     let set = Samples::<K>::new(&prepared, rows, limit, run.read.skip_bad_rows)?;
     notify(&prepared.processor, &set, observe);
     let Prepared { model, processor } = &prepared;
+    let order = set.by_length();
+    let growth = Growth::of(device, order.len(), &mut |rows| {
+        let samples: Vec<_> = order[order.len() - rows..].iter().map(|&sample| &set.samples[sample]).collect();
+        K::predict(model, &samples).map(drop)
+    })?;
+    if let Some(shortage) = growth.and_then(|growth| growth.shortage(run.batch_size.min(order.len()))) {
+        observe(Event::Notice(Notice::Shortage(shortage)));
+    }
     let all: Vec<usize> = (0..set.samples.len()).collect();
     let predictions = predict(model, &set, &all, run.batch_size, observe)?;
     let labels = K::labels(processor).cloned();

@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use hyperinf_models::{
@@ -12,6 +12,7 @@ use crate::diffusion_options::DiffusionOptions;
 use crate::event::Event;
 use crate::labels::Labels;
 use crate::model_files::ModelFiles;
+use crate::plan::RunPlan;
 use crate::recipe::Recipe;
 use crate::samples::LengthOptions;
 use crate::stop::Stop;
@@ -61,6 +62,7 @@ pub(crate) const CHECKPOINTS: &str = "checkpoints";
 /// | `patience` | `None` | epochs without a lower validation loss after which the training stops |
 /// | `checkpoint_every` | `None` | steps between two checkpoints, from which an interrupted run resumes |
 /// | `resume` | `false` | resume from the checkpoints in the folder |
+/// | `more_files` | none | further files of the folder, names with contents, that appear together with the adapter |
 /// | `stop` | never | a request to stop between two steps, with a checkpoint |
 /// | `crew` | `None` | the ranks that share the pieces of a batch; needs `micro_batch` |
 ///
@@ -101,6 +103,8 @@ pub struct Finetune {
     pub checkpoint_every: Option<usize>,
     /// Whether checkpoints in the folder are resumed from.
     pub resume: bool,
+    /// Further files of the folder.
+    pub more_files: Vec<(String, Vec<u8>)>,
     /// A request to stop between two steps.
     pub stop: Stop,
     /// The ranks that share the pieces of a batch, `micro_batch` rows each.
@@ -152,6 +156,7 @@ impl Default for Finetune {
             patience: None,
             checkpoint_every: None,
             resume: false,
+            more_files: Vec::new(),
             stop: Stop::default(),
             crew: None,
         }
@@ -186,7 +191,7 @@ impl Finetune {
     pub fn run(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Finetuned, RunError> {
         self.validate()?;
         let _folder = self.prepare_folder()?;
-        let files = self.files()?;
+        let files = self.files(Some(&self.out))?;
         files.kind().finetune(self, &files, device, observe)
     }
 
@@ -198,13 +203,25 @@ impl Finetune {
     /// See [`RunError`]; [`RunError::Team`] if rank 0 has ended.
     pub fn assist(&self, device: &Device) -> Result<(), RunError> {
         self.validate()?;
-        let files = self.files()?;
+        let files = self.files(Some(&self.out))?;
         files.kind().assist_finetune(self, &files, device)
     }
 
-    fn files(&self) -> Result<ModelFiles, RunError> {
+    /// What the run will take, from a measurement of a few seconds: steps on copies of the model. The model is loaded and
+    /// all rows are read; nothing is left behind.
+    ///
+    /// # Errors
+    ///
+    /// As [`Finetune::run`], but for memory and disk, which the plan shows.
+    pub fn plan(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<RunPlan, RunError> {
+        self.validate()?;
+        let files = self.files(None)?;
+        files.kind().plan_tuning(self, &files, device, observe)
+    }
+
+    fn files(&self, out: Option<&Path>) -> Result<ModelFiles, RunError> {
         let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), None)?;
-        files.read_images(&self.read, Some(&self.out))?;
+        files.read_images(&self.read, out)?;
         files.set_diffusion(self.diffusion.as_ref())?;
         files.set_pairs(self.pairs)?;
         Ok(files)

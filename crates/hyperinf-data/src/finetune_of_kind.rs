@@ -30,7 +30,7 @@ use crate::tuning::{TuningQuality, TuningSummary, size};
 const EARLIER: [&str; 4] =
     ["chat_template.jinja", "chat_template.json", "special_tokens_map.json", "added_tokens.json"];
 /// The most training rows on which the trained model is measured.
-const MEASURED: usize = 1000;
+pub(crate) const MEASURED: usize = 1000;
 
 /// A model with new adapters, and the samples of all rows.
 pub(crate) struct Ready<'a, K: Kind> {
@@ -95,6 +95,7 @@ pub(crate) fn finetune<K: Kind>(
     let config = run.config(&K::training(), settings);
     let evaluated = validation.as_ref().map(|set| set.samples.as_slice());
     config.validate(evaluated.map(<[_]>::len))?;
+    run.warn_of_room::<K>(&model, &rows, config.schedule, device, observe)?;
     let digest = training_digest(&model, &rows.samples, evaluated, &config)?;
     let total = config.schedule.steps(rows.samples.len());
     let batch = run.micro_batch.unwrap_or(config.schedule.batch_size);
@@ -194,6 +195,7 @@ pub(crate) fn finetune<K: Kind>(
     let (note_path, summary_path, log_path) = (Note::path(&run.out), run.out.join(SUMMARY), log.path());
     let more = K::more_files(&tuned.model, &adapter).map_err(&failed)?;
     let mut files: Vec<_> = more.into_iter().map(|(name, bytes)| (run.out.join(name), bytes)).collect();
+    files.extend(run.more_files.iter().map(|(name, bytes)| (run.out.join(name), bytes.clone())));
     files.extend(adapter.files(&run.out).map_err(&failed)?);
     let mut staged = vec![stage_json(&note_path, &note)?, stage_json(&summary_path, &summary)?, log.stage(&log_path)?];
     // The adapter comes last: it makes the folder an adapter.

@@ -6,7 +6,7 @@ use burn::tensor::{DType, Device};
 use hyperinf_gradients::{Block, Capture, GradientError, Projection, Target, capture};
 use hyperinf_linalg::{ReadError, host};
 use hyperinf_models::{RecordedParts, SampleModel};
-use hyperinf_store::{GradientWriter, Resumption, RunKey, Sizes, StoreError, available, free_space};
+use hyperinf_store::{GradientWriter, Resumption, RunKey, Sizes, StoreError, available};
 
 use crate::RunError;
 use crate::crew::Work;
@@ -14,7 +14,8 @@ use crate::crew_work::{from_bytes, several};
 use crate::event::{Detail, Event, Notice, Progress};
 use crate::kind::Kind;
 use crate::pattern::Pattern;
-use crate::plan::{PlannedDisk, Shortage};
+use crate::plan::PlannedDisk;
+use crate::room::Growth;
 use crate::run::Run;
 use crate::samples::{Samples, by_length};
 use crate::stage::Stage;
@@ -75,7 +76,12 @@ impl<K: Kind> Extractor<'_, K> {
         if *writer.found() != Resumption::default() {
             observe(Event::Notice(Notice::Earlier { stage: stage(target), found: writer.found().clone(), total }));
         }
-        self.warn_of_disk(total - writer.found().samples, &blocks, observe);
+        let missing = total - writer.found().samples;
+        if missing > 0 {
+            let parameters: usize = blocks.iter().map(Block::parameters).sum();
+            let bytes = (missing * parameters * size_of::<f32>()) as u64;
+            self.warn_of_room(set, &projection, PlannedDisk::new(folder, bytes), observe)?;
+        }
         self.fill(
             &mut writer,
             set,
@@ -185,14 +191,29 @@ impl<K: Kind> Extractor<'_, K> {
         Ok(sizes.check(&self.run.options, self.run.memory.or_else(available))?)
     }
 
-    /// Warns if the gradients of so many samples have no room on the disk.
-    fn warn_of_disk(&self, samples: usize, blocks: &[Block], observe: &mut dyn FnMut(Event)) {
-        let row: usize = blocks.iter().map(Block::parameters).sum();
-        let (folder, needed) = (self.run.out.clone(), (samples * row * size_of::<f32>()) as u64);
-        let free = free_space(&folder);
-        if let Some(shortage) = Shortage::of_disk(&PlannedDisk { folder, needed, free }) {
-            observe(Event::Notice(Notice::Shortage(shortage)));
-        }
+    /// Warns if batches have no room in memory, or the gradients none on the disk.
+    pub(crate) fn warn_of_room(
+        &self,
+        set: &Samples<K>,
+        projection: &Option<Projection>,
+        disk: PlannedDisk,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<(), RunError> {
+        let (order, rows) = (set.by_length(), self.run.batch_size.min(set.samples.len()));
+        let growth = Growth::of(&self.model.device(), order.len(), &mut |rows| {
+            let samples: Vec<_> = order[order.len() - rows..].iter().map(|&sample| &set.samples[sample]).collect();
+            let captures = capture(self.model, &self.model.collate(&samples)?, Target::Loss)?;
+            let wanted = captures.blocks.into_iter().filter(|captured| self.wanted(&captured.block)).collect();
+            let wanted = match projection {
+                Some(projection) => projection.captures(wanted)?,
+                None => wanted,
+            };
+            Ok(wanted.iter().try_for_each(|captured| numbers(captured).map(drop))?)
+        })?;
+        let batches = growth.and_then(|growth| growth.shortage(rows));
+        let all = batches.into_iter().chain(disk.shortage());
+        all.for_each(|shortage| observe(Event::Notice(Notice::Shortage(shortage))));
+        Ok(())
     }
 
     /// The blocks that are projected when their gradients are taken.

@@ -9,7 +9,7 @@ mod settings;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use hyperinf_models::{ModelError, RecordedParts};
+use hyperinf_models::{ModelError, PairLoss, RecordedParts};
 use hyperinf_store::{Fault, FaultKind, IndexError, IndexFolder, IndexWriter, StoreError, StoredType};
 
 use crate::RunError;
@@ -20,6 +20,7 @@ use crate::event::Event;
 use crate::large_blocks::LargeBlocks;
 use crate::model_files::ModelFiles;
 use crate::pattern::Pattern;
+use crate::plan::RunPlan;
 use crate::run::Run;
 use crate::samples::LengthOptions;
 use crate::stop::Stop;
@@ -37,7 +38,7 @@ use settings::Settings;
 /// | `model`, `adapter`, `tokenizer` | as for [`Run`] | the model | |
 /// | `train` | empty | the rows | |
 /// | `append` | `false` | whether rows of another file are added | |
-/// | `read`, `length`, `layers`, `diffusion`, `blocks` | as for [`Run`] | which rows and gradients | |
+/// | `read`, `length`, `layers`, `diffusion`, `pairs`, `blocks` | as for [`Run`] | which rows and gradients | |
 /// | `large_blocks` | see [`LargeBlocks`] | how gradients are projected as they are taken | |
 /// | `batch_size` | 16 | rows of a backward pass | ≥ 1 |
 /// | `leaf_batches` | 64 | batches of a leaf, which is one file and what is computed again if it is damaged | ≥ 1 |
@@ -71,6 +72,8 @@ pub struct Index {
     pub large_blocks: LargeBlocks,
     /// The loss of a diffusion model; `None` for the usual one.
     pub diffusion: Option<DiffusionOptions>,
+    /// The loss of rows that are pairs of answers.
+    pub pairs: Option<PairLoss>,
     /// The blocks whose gradients are taken.
     pub blocks: Option<Pattern>,
     /// Rows of a backward pass.
@@ -103,6 +106,7 @@ impl Default for Index {
             layers,
             large_blocks,
             diffusion,
+            pairs: None,
             blocks: None,
             batch_size: 16,
             leaf_batches: 64,
@@ -137,6 +141,18 @@ impl Index {
         self.work(None, device, observe)
     }
 
+    /// What a build of all rows will take, from a measurement of a few seconds. The model is loaded and all rows are read;
+    /// nothing is left behind.
+    ///
+    /// # Errors
+    ///
+    /// As [`Index::build`], but for memory and disk, which the plan shows.
+    pub fn plan(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<RunPlan, RunError> {
+        self.validate()?;
+        let files = self.files(None)?;
+        files.kind().plan_index(self, &files, device, observe)
+    }
+
     /// Takes the gradients of every `of`-th leaf, beginning with the `part`-th, from 1: what one of several processes does
     /// that know nothing of each other. They stay in hidden files of the folder, which the processes must share;
     /// [`Index::build`] finds them there. Returns the rows of the part.
@@ -155,7 +171,7 @@ impl Index {
         if !(1..=of).contains(&part) {
             return Err(RunError::Part { part, of });
         }
-        let (mut writer, files) = (IndexWriter::of_part(&self.folder)?, self.files()?);
+        let (mut writer, files) = (IndexWriter::of_part(&self.folder)?, self.files(Some(&self.folder))?);
         let leaves = Leaves::Part { part: part - 1, of };
         Ok(files.kind().index(self, &files, &mut writer, leaves, device, observe)?.1)
     }
@@ -168,7 +184,7 @@ impl Index {
     /// As [`Run::assist`].
     pub fn assist(&self, device: &Device) -> Result<(), RunError> {
         self.validate()?;
-        let files = self.files()?;
+        let files = self.files(Some(&self.folder))?;
         files.kind().assist_index(self, &files, device)
     }
 
@@ -181,10 +197,11 @@ impl Index {
         Ok(())
     }
 
-    fn files(&self) -> Result<ModelFiles, RunError> {
+    fn files(&self, folder: Option<&Path>) -> Result<ModelFiles, RunError> {
         let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
-        files.read_images(&self.read, Some(&self.folder))?;
+        files.read_images(&self.read, folder)?;
         files.set_diffusion(self.diffusion.as_ref())?;
+        files.set_pairs(self.pairs)?;
         Ok(files)
     }
 
@@ -227,7 +244,7 @@ impl Index {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Indexed, RunError> {
         self.validate()?;
-        let (mut writer, files) = (IndexWriter::open(&self.folder)?, self.files()?);
+        let (mut writer, files) = (IndexWriter::open(&self.folder)?, self.files(Some(&self.folder))?);
         let Some(leaves) = repair else {
             let (kept, computed) = files.kind().index(self, &files, &mut writer, Leaves::Missing, device, observe)?;
             return Ok(Indexed { index: writer.finish()?, kept, computed });
@@ -268,6 +285,7 @@ impl Index {
             layers: run.layers,
             large_blocks,
             diffusion: run.diffusion.clone(),
+            pairs: run.pairs,
             blocks: run.blocks.clone(),
             batch_size: run.batch_size,
             leaf_batches,
@@ -279,7 +297,7 @@ impl Index {
     }
 
     /// The run whose gradients are taken.
-    fn run(&self) -> Run {
+    pub(crate) fn run(&self) -> Run {
         Run {
             model: self.model.clone(),
             adapter: self.adapter.clone(),
@@ -290,6 +308,7 @@ impl Index {
             layers: self.layers,
             large_blocks: self.large_blocks,
             diffusion: self.diffusion.clone(),
+            pairs: self.pairs,
             blocks: self.blocks.clone(),
             batch_size: self.batch_size,
             out: self.folder.clone(),

@@ -1,5 +1,5 @@
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use serde::Serialize;
@@ -9,32 +9,60 @@ use crate::error::size;
 use crate::event::Event;
 use crate::model_files::ModelFiles;
 use crate::run::{GRADIENT_FILES, Run};
-use hyperinf_store::RunKey;
+use crate::select::Select;
+use hyperinf_store::{RunKey, free_space};
+
+/// The command that trains.
+pub(crate) const TRAINING: &str = "finetune";
 
 /// What the scores of a [`Run`] are for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Goal {
     /// [`Run::attribute`].
     Attribute,
     /// [`Run::detect`], which also takes each training row's influence on itself.
     Detect,
     /// [`Run::select`].
-    Select,
+    Select(Select),
 }
 
-/// What a [`Run`] will take, by [`Run::plan`]: the time of each step, memory, disk, and the largest batch that fits.
+impl Goal {
+    /// The command.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Attribute => "attribute",
+            Self::Detect => "detect",
+            Self::Select(_) => "select",
+        }
+    }
+
+    /// Further files of query rows.
+    pub(crate) fn targets(&self) -> &[PathBuf] {
+        if let Self::Select(select) = self { &select.targets } else { &[] }
+    }
+
+    /// The rows whose gradients are compared with each other, of so many rows and tokens.
+    pub(crate) fn pool(&self, rows: usize, tokens: usize) -> Option<usize> {
+        if let Self::Select(select) = self { select.planned_pool(rows, tokens) } else { None }
+    }
+}
+
+/// What a run will take, by [`Run::plan`], [`Index::plan`](crate::Index::plan) or
+/// [`Finetune::plan`](crate::Finetune::plan): the time of each step, memory, disk, and the largest batch that fits.
 ///
 /// Times are those of a few batches of the run's own rows, of all lengths, and of the method on their gradients, scaled
-/// to all rows. They assume that nothing of an earlier run is reused, and that the machine is as busy as it was.
+/// to all rows; of a training those of a few steps. They assume that nothing of an earlier run is reused, and that the machine is as busy as it was.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunPlan {
+    /// The command.
+    pub command: &'static str,
     /// The training rows.
     pub train: PlannedRows,
-    /// The query rows.
-    pub query: PlannedRows,
-    /// The blocks whose gradients are taken.
+    /// The query or validation rows of each file.
+    pub query: Vec<PlannedRows>,
+    /// The blocks whose gradients are taken; of a training the tensors.
     pub blocks: usize,
-    /// The numbers of one row's gradients, over all blocks.
+    /// The numbers of one row's gradients, over all blocks; of a training the trained parameters.
     pub parameters: usize,
     /// Batches.
     pub batch: PlannedBatch,
@@ -62,7 +90,7 @@ pub struct PlannedRows {
 /// Batches of a plan.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PlannedBatch {
-    /// Rows of a batch.
+    /// Rows of a forward and backward pass.
     pub rows: usize,
     /// The most of the longest rows that fit into memory, at most all rows; `None` where free memory is unknown.
     pub largest: Option<usize>,
@@ -86,11 +114,11 @@ pub struct PlannedStep {
 /// Memory of a plan, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct PlannedMemory {
-    /// The most while gradients are taken, measured with the longest batch; `None` where the system does not count it,
-    /// and without the memory of a graphics card.
-    pub gradients: Option<f64>,
-    /// The most while rows are scored, by the sizes of what is held.
-    pub scores: f64,
+    /// The most with the longest batch, measured if it fits, else by the growth with its rows; `None` where the system
+    /// does not count it, and without the memory of a graphics card.
+    pub batches: Option<f64>,
+    /// The most while rows are scored, by the sizes of what is held; `None` if none are.
+    pub scores: Option<f64>,
     /// What the process may take, or what scores are allowed; `None` where it is unknown.
     pub available: Option<f64>,
 }
@@ -100,7 +128,7 @@ pub struct PlannedMemory {
 pub struct PlannedDisk {
     /// The folder.
     pub folder: PathBuf,
-    /// Gradients and scores.
+    /// Gradients and scores; of a training the adapter and its checkpoints.
     pub needed: u64,
     /// What is free there; `None` where it is unknown.
     pub free: Option<u64>,
@@ -109,6 +137,15 @@ pub struct PlannedDisk {
 /// Something that a run needs more of than there is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Shortage {
+    /// Memory for batches, in bytes.
+    Batches {
+        /// Their rows.
+        rows: usize,
+        /// What the process will hold.
+        needed: f64,
+        /// What it may hold.
+        available: f64,
+    },
     /// Memory for scores, in bytes.
     Memory {
         /// What they need.
@@ -134,12 +171,12 @@ impl Run {
     /// # Errors
     ///
     /// As [`Run::attribute`], but for memory and disk, which the plan shows.
-    pub fn plan(&self, goal: Goal, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<RunPlan, RunError> {
+    pub fn plan(&self, goal: &Goal, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<RunPlan, RunError> {
         self.validate()?;
         let of_mean;
         let run = match goal {
             Goal::Attribute => self,
-            Goal::Detect | Goal::Select => {
+            Goal::Detect | Goal::Select(_) => {
                 of_mean = self.of_mean();
                 &of_mean
             }
@@ -166,26 +203,39 @@ impl RunPlan {
 
     /// What the run needs more of than there is.
     pub fn shortages(&self) -> Vec<Shortage> {
-        // The longest batch has been computed: gradients fit.
-        let PlannedMemory { scores: needed, available, .. } = self.memory;
-        let available = available.filter(|available| needed > *available);
-        let memory = available.map(|available| Shortage::Memory { needed, available });
-        memory.into_iter().chain(Shortage::of_disk(&self.disk)).collect()
+        let PlannedMemory { batches, scores, available } = self.memory;
+        let missing = |needed: Option<f64>| needed.zip(available).filter(|(needed, available)| needed > available);
+        let rows = self.batch.rows;
+        let batches = missing(batches).map(|(needed, available)| Shortage::Batches { rows, needed, available });
+        let scores = missing(scores).map(|(needed, available)| Shortage::Memory { needed, available });
+        batches.into_iter().chain(scores).chain(self.disk.shortage()).collect()
     }
 }
 
-impl Shortage {
-    /// Whether there is too little room for files.
-    pub(crate) fn of_disk(disk: &PlannedDisk) -> Option<Self> {
-        let PlannedDisk { folder, needed, free } = disk;
+impl PlannedDisk {
+    /// So many bytes in a folder.
+    pub fn new(folder: &Path, needed: u64) -> Self {
+        Self { folder: folder.to_owned(), needed, free: free_space(folder) }
+    }
+
+    /// Whether there is too little room for the files.
+    pub fn shortage(&self) -> Option<Shortage> {
+        let Self { folder, needed, free } = self;
         let free = free.filter(|free| free < needed)?;
-        Some(Self::Disk { folder: folder.clone(), needed: *needed, free })
+        Some(Shortage::Disk { folder: folder.clone(), needed: *needed, free })
     }
 }
 
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Batches { rows, needed, available } => {
+                let (needed, available) = (bytes(*needed), bytes(*available));
+                write!(
+                    f,
+                    "batches of {rows} of the longest rows need about {needed} of memory, and there are {available}"
+                )
+            }
             Self::Memory { needed, available } => {
                 write!(f, "the scores need about {} of memory, and there are {}", bytes(*needed), bytes(*available))
             }
@@ -198,18 +248,28 @@ impl fmt::Display for Shortage {
 
 impl fmt::Display for RunPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (what, PlannedRows { rows, tokens, longest }) in [("training", self.train), ("query", self.query)] {
+        let trains = self.command == TRAINING;
+        let other = if trains { "check" } else { "query" };
+        let sets = std::iter::once(("training", &self.train)).chain(self.query.iter().map(|rows| (other, rows)));
+        for (what, PlannedRows { rows, tokens, longest }) in sets {
             writeln!(f, "{what:<9} {rows} rows, {tokens} tokens, at most {longest} each")?;
         }
-        writeln!(f, "gradients {} numbers of each row, in {} blocks", self.parameters, self.blocks)?;
+        if trains {
+            writeln!(f, "adapter   {} trained parameters in {} tensors", self.parameters, self.blocks)?;
+        } else {
+            writeln!(f, "gradients {} numbers of each row, in {} blocks", self.parameters, self.blocks)?;
+        }
         for PlannedStep { name, seconds, work } in &self.steps {
             writeln!(f, "  {name:<20} {:>12}  {work}", duration(*seconds))?;
         }
         writeln!(f, "  {:<20} {:>12}", "all", duration(self.seconds()))?;
-        let PlannedMemory { gradients, scores, available } = &self.memory;
-        let of_gradients = gradients.map(|most| format!("{} for gradients, ", bytes(most))).unwrap_or_default();
-        write!(f, "memory    {of_gradients}{} for scores", bytes(*scores))?;
-        writeln!(f, "{}", available.map(|free| format!("; {} are free", bytes(free))).unwrap_or_default())?;
+        let PlannedMemory { batches, scores, available } = &self.memory;
+        let parts = [(batches, "for batches"), (scores, "for scores")];
+        let parts = parts.iter().filter_map(|(most, what)| Some(format!("{} {what}", bytes((**most)?))));
+        let parts = parts.collect::<Vec<_>>().join(", ");
+        let parts = if parts.is_empty() { "not counted".to_owned() } else { parts };
+        let free = available.map(|free| format!("; {} are free", bytes(free))).unwrap_or_default();
+        writeln!(f, "memory    {parts}{free}")?;
         let PlannedDisk { folder, needed, free } = &self.disk;
         let free = free.map(|free| format!("; {} are free", size(free))).unwrap_or_default();
         writeln!(f, "disk      {} in {}{free}", size(*needed), folder.display())?;

@@ -42,7 +42,7 @@ impl ScoreCosts {
     /// From two numbers of training rows and of queries each.
     pub(crate) fn measure(
         run: &Run,
-        goal: Goal,
+        goal: &Goal,
         stored: &Stored<'_>,
         of: [usize; 2],
         known: Option<&[BlockCurvature]>,
@@ -74,14 +74,14 @@ impl ScoreCosts {
                     seconds[i][j] = began.elapsed().as_secs_f64().min(seconds[i][j]);
                 }
                 blocks = pair.scored_blocks();
-                if goal == Goal::Detect && j == 0 {
+                if *goal == Goal::Detect && j == 0 {
                     let began = Instant::now();
                     self_influence(&pair, known, &options, device)?;
                     of_self[i] = began.elapsed().as_secs_f64();
                 }
             }
         }
-        let of_self = (goal == Goal::Detect).then(|| line(rows, of_self));
+        let of_self = (*goal == Goal::Detect).then(|| line(rows, of_self));
         Ok(Self { blocks, terms: terms(rows, queries, seconds), of_self })
     }
 
@@ -90,6 +90,13 @@ impl ScoreCosts {
         let (n, q) = (train as f64, queries as f64);
         let [constant, of_rows, of_queries, of_pairs] = self.terms;
         constant + of_rows * n + of_queries * q + of_pairs * n * q
+    }
+
+    /// Seconds of the products of `pool` training rows with each other, by the curvature of all.
+    pub(crate) fn products(&self, train: usize, pool: usize) -> f64 {
+        let (n, m) = (train as f64, pool as f64);
+        let [constant, of_rows, of_queries, of_pairs] = self.terms;
+        constant + of_rows * n + of_queries * m + of_pairs * m * m
     }
 
     /// Seconds of the influence of each row on itself, where the run takes it.

@@ -30,7 +30,8 @@ impl Finetune {
             [self.train.as_path(), Path::new(&self.model)].into_iter().chain(optional.into_iter().flatten()).collect();
         let read: Vec<PathBuf> = inputs.iter().flat_map(|input| TOKENIZER_FILES.map(|name| input.join(name))).collect();
         let all: Vec<&Path> = inputs.iter().copied().chain(read.iter().map(PathBuf::as_path)).collect();
-        let locked = OutputFolder::of_command("finetune", folder, &OUTPUTS, &all)?;
+        let outputs: Vec<&str> = self.more_files.iter().map(|(name, _)| name.as_str()).chain(OUTPUTS).collect();
+        let locked = OutputFolder::of_command("finetune", folder, &outputs, &all)?;
         let checkpoints = folder.join(CHECKPOINTS);
         // The folder is removed at the end with everything in it.
         if let Ok(real) = canonicalize(&checkpoints)

@@ -19,7 +19,7 @@ use crate::run_of_kind::Inputs;
 use crate::samples::LengthOptions;
 use crate::scored::Scored;
 use crate::stop::Stop;
-use crate::{Choice, RunError, estimate, positions};
+use crate::{RunError, estimate, positions};
 
 /// The names of the files of gradients in [`Run::out`].
 pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gradients.safetensors"];
@@ -153,10 +153,6 @@ impl Run {
     pub fn validate(&self) -> Result<(), RunError> {
         if self.batch_size == 0 {
             return Err(ModelError::Setting { name: "batch_size", value: 0.0, expected: "at least 1" }.into());
-        }
-        if self.pairs.is_some() && self.index.is_some() {
-            let reason = "the rows of an index are those of its model's own kind";
-            return Err(RunError::Conflict { first: Choice::Pairs, second: Choice::Index, reason });
         }
         estimate::check(self.estimate, &self.options, self.projection.is_some())?;
         positions::check(self)?;

@@ -276,10 +276,6 @@ pub enum Choice {
     NearDuplicates,
     /// Several files of query rows.
     Targets,
-    /// Rows that are pairs of answers.
-    Pairs,
-    /// An index of training gradients.
-    Index,
     /// Scores of tokens.
     Positions,
     /// Several ranks.
@@ -337,8 +333,6 @@ impl fmt::Display for Choice {
             Self::Baseline => "a baseline",
             Self::NearDuplicates => "near duplicates",
             Self::Targets => "several targets",
-            Self::Pairs => "pairs of answers",
-            Self::Index => "an index",
             Self::Positions => "scores of tokens",
             Self::Dropout => "dropout",
             Self::Ranks => "several ranks",

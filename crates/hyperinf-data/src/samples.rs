@@ -96,6 +96,11 @@ impl<K: Kind> Samples<K> {
         SampleFacts { lengths, digests }
     }
 
+    /// The length of each sample.
+    pub(crate) fn lengths(&self) -> Vec<usize> {
+        self.samples.iter().map(K::Model::length).collect()
+    }
+
     /// The samples' numbers, the shortest sample first.
     pub(crate) fn by_length(&self) -> Vec<usize> {
         by_length::<K::Model>(&self.samples)

@@ -121,6 +121,19 @@ impl Select {
         }
     }
 
+    /// The rows whose gradients are compared, of so many rows and tokens, as far as that is known before the scores.
+    pub(crate) fn planned_pool(&self, rows: usize, tokens: usize) -> Option<usize> {
+        if self.diverse.is_none() && !matches!(self.duplicates, Duplicates::Near(_)) {
+            return None;
+        }
+        let wanted = match self.keep {
+            Budget::Samples(Amount::Share(share)) => (share * rows as f64).round() as usize,
+            Budget::Samples(Amount::Count(count)) => count,
+            Budget::Length(length) => (length as f64 * rows as f64 / tokens.max(1) as f64) as usize,
+        };
+        Some(self.pool.unwrap_or_else(|| usual_pool(wanted)).min(rows))
+    }
+
     /// The rules for the rows.
     pub(crate) fn rules<'a>(&self, rows: &'a Rows, groups: Option<&'a [usize]>) -> Rules<'a> {
         Rules {
@@ -136,14 +149,18 @@ impl Select {
     fn pool(&self, scores: &[f64], rank_by: RankBy, rules: &Rules<'_>) -> Result<(Vec<usize>, usize), RunError> {
         let n = scores.len();
         let wanted = choose(scores, rank_by, &Rules { near: None, ..*rules })?.order.len();
-        let usual = (POOL.0 * wanted).min(LARGE_POOL).max(wanted + wanted / 4).max(POOL.1);
-        let pool = Amount::Count(self.pool.unwrap_or(usual).min(n));
+        let pool = Amount::Count(self.pool.unwrap_or_else(|| usual_pool(wanted)).min(n));
         // Copies would fill it with rows that cannot be chosen.
         let rules = Rules { budget: pool.into(), copies: rules.copies, ..Rules::default() };
         let mut picks = choose(scores, rank_by, &rules)?;
         picks.order.sort_unstable();
         Ok((picks.order, picks.passed.copies))
     }
+}
+
+/// The rows of a pool for so many rows of a selection.
+fn usual_pool(wanted: usize) -> usize {
+    (POOL.0 * wanted).min(LARGE_POOL).max(wanted + wanted / 4).max(POOL.1)
 }
 
 impl Run {

@@ -3,6 +3,7 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 use hyperinf_linalg::host;
 use rand::RngExt;
 use rand::rngs::StdRng;
+use serde::{Deserialize, Serialize};
 
 use crate::random::{Purpose, generator, normal, sign};
 use crate::{Capture, GradientError, Tape, Target, Task, capture};
@@ -70,7 +71,7 @@ impl Likelihood {
 /// `J` is the Jacobian of a row's outputs, `H = diag(p) − ppᵀ` (softmax) or `I` (Gaussian) the Hessian of its
 /// `−log p` with respect to them, `w` its weight. [`Sampled`](Self::Sampled) and a [`Sketch`] converge to the exact
 /// Gauss-Newton matrix `(1/n) Σ_rows w JᵀHJ`, the error falling as `1/√draws`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Estimate {
     /// The gradients of the losses themselves: the empirical Fisher.
     #[default]
@@ -104,7 +105,7 @@ impl Estimate {
 
 /// The Gauss-Newton matrix by few random cotangents, for large vocabularies: `√w (√p∘z − p⟨√p, z⟩)` with independent
 /// signs `z`, or `√w z`, whose outer products have the expectation `wH`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sketch {
     /// Backward passes per batch.
     pub draws: usize,

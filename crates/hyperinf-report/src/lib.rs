@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`Report`] | what a page shows: facts, rows with texts and columns, scores of queries, curves; [`Report::render`] |
 //! | [`Results`] | the folder of a finished `attribute`, `detect` or `select`; [`Results::report`] reads it |
+//! | [`is_stale`] | whether a page is of other results than a summary |
 //! | [`Limits`] | how much of it a page has |
 //!
 //! ```
@@ -46,5 +47,5 @@ pub use {hyperinf_data, hyperinf_eval, hyperinf_models, hyperinf_scoring, hyperi
 pub use detection::DetectionCurve;
 pub use error::ReportError;
 pub use report::{BlockFact, Column, Fact, Heat, Limits, Query, Report, Rows, Values};
-pub use results::Results;
+pub use results::{Results, is_stale};
 pub use sweep::DampingLines;

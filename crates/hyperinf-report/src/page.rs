@@ -58,6 +58,7 @@ pub(crate) fn render(report: &Report) -> String {
     let sections = BTreeMap::from([
         ("policy", policy),
         ("generator", GENERATOR.to_owned()),
+        ("results", report.results.as_ref().map(|hash| format!("{RESULTS}{}\">\n", escape(hash))).unwrap_or_default()),
         ("style", STYLE.to_owned()),
         ("script", SCRIPT.to_owned()),
         ("licence", escape(LICENCE)),
@@ -87,6 +88,9 @@ pub(crate) fn render(report: &Report) -> String {
     }
     page
 }
+
+/// The beginning of the tag that names the results of a page.
+pub(crate) const RESULTS: &str = "<meta name=\"hyperinf-results\" content=\"";
 
 /// The data blocks.
 fn data(report: &Report) -> String {
@@ -265,7 +269,11 @@ fn blocks(blocks: &[BlockFact]) -> String {
     if shares {
         table.push_str("<th scope=\"col\">share of the scores</th>");
     }
-    table.push_str("<th scope=\"col\" class=\"n\">λ</th><th scope=\"col\" class=\"n\">residual</th><th scope=\"col\">inverted by</th></tr>\n");
+    let inverted = blocks.iter().any(|block| block.residual.is_some());
+    if inverted {
+        table.push_str("<th scope=\"col\" class=\"n\">λ</th><th scope=\"col\" class=\"n\">residual</th><th scope=\"col\">inverted by</th>");
+    }
+    table.push_str("</tr>\n");
     let small = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.2e}"));
     for BlockFact { name, shape: [rows, cols], lambda, residual, converged, share, plan } in blocks {
         let warning = if *converged { "" } else { " <b class=\"fail\">tolerance missed</b>" };
@@ -275,10 +283,13 @@ fn blocks(blocks: &[BlockFact]) -> String {
             let text = share.map_or_else(|| "–".to_owned(), |share| format!("{:.1} %", 100.0 * share));
             table.push_str(&format!("<td><i class=\"share\" data-share=\"{width:.2}\"></i>{text}</td>"));
         }
-        let (lambda, residual, plan) = (small(*lambda), small(*residual), escape(plan));
-        table.push_str(&format!(
-            "<td class=\"n\">{lambda}</td><td class=\"n\">{residual}{warning}</td><td>{plan}</td></tr>\n"
-        ));
+        if inverted {
+            let (lambda, residual, plan) = (small(*lambda), small(*residual), escape(plan));
+            table.push_str(&format!(
+                "<td class=\"n\">{lambda}</td><td class=\"n\">{residual}{warning}</td><td>{plan}</td>"
+            ));
+        }
+        table.push_str("</tr>\n");
     }
     format!(
         "<section aria-labelledby=\"blocks\"><h2 id=\"blocks\">Blocks</h2><details open><summary>{} blocks of \

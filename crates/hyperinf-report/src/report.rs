@@ -36,6 +36,8 @@ pub struct Report {
     pub heat: Vec<Heat>,
     /// Settings, inputs and their fingerprints.
     pub facts: Vec<Fact>,
+    /// The SHA-256 of the summary that the page is of, by which [`is_stale`](crate::is_stale) knows later results.
+    pub results: Option<String>,
     /// How much the page has.
     pub limits: Limits,
 }

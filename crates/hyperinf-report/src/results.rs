@@ -1,14 +1,17 @@
 use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use hyperinf_data::{Dataset, RowText};
-use hyperinf_models::guarded;
+use hyperinf_models::{guarded, read_regular};
 use hyperinf_scoring::Set;
 use hyperinf_store::StoredScores;
 
 use crate::detection::DetectionCurve;
 use crate::error::read_summary;
-use crate::report::{Column, Limits, Query, Report, Rows, Values};
+use crate::pack::sha256;
+use crate::page::RESULTS;
+use crate::report::{Column, Fact, Limits, Query, Report, Rows, Values};
 use crate::rows::{Missing, Place, heat, ids, named, of_data, of_table, thumbnails};
 use crate::summary::Summary;
 use crate::{DampingLines, ReportError};
@@ -60,6 +63,7 @@ impl Results {
     pub fn report(&self) -> Result<Report, ReportError> {
         let summary_path = self.summary()?;
         let summary: Summary = read_summary(&summary_path, &COMMANDS, "attribute, detect or select")?;
+        let hash = fingerprint(&summary_path)?;
         let mut notes = summary.notes();
         let place = |set, input, moved| Place {
             task: &summary.task,
@@ -116,6 +120,8 @@ impl Results {
         let detection = detection(&rows, &queries)?;
         let dampings = self.sweep.as_ref().map(|folder| DampingLines::read(folder, rows.ids.len())).transpose()?;
         self.tell_limits(&rows, &queries, &mut notes);
+        let mut facts = summary.facts();
+        facts.push(Fact::new("results", format!("{}: SHA-256 {hash}", summary_path.display())));
         Ok(Report {
             title: summary.title(),
             subtitle: summary.subtitle(),
@@ -128,7 +134,8 @@ impl Results {
             dampings: dampings.unwrap_or_default(),
             blocks: summary.blocks(),
             heat,
-            facts: summary.facts(),
+            facts,
+            results: Some(hash),
             limits: self.limits.clone(),
         })
     }
@@ -227,6 +234,32 @@ impl Results {
             notes.push(format!("The page has all scores of the first {whole} of {} queries; of the others, the ends of their rankings.", queries.len()));
         }
     }
+}
+
+/// Whether a page shows other results than those of a summary; `None` without a page that names its results.
+///
+/// # Errors
+///
+/// If the page or the summary cannot be read.
+pub fn is_stale(page: &Path, summary: &Path) -> Result<Option<bool>, ReportError> {
+    /// The tag is in the first lines.
+    const HEAD: u64 = 4096;
+    if !page.is_file() {
+        return Ok(None);
+    }
+    let failed = |source| ReportError::File { path: page.to_owned(), source };
+    let mut head = Vec::new();
+    std::fs::File::open(page).and_then(|file| file.take(HEAD).read_to_end(&mut head)).map_err(failed)?;
+    let head = String::from_utf8_lossy(&head);
+    let Some((_, rest)) = head.split_once(RESULTS) else { return Ok(None) };
+    let shown = rest.split('"').next().unwrap_or_default();
+    Ok(Some(shown != fingerprint(summary)?))
+}
+
+/// The SHA-256 of a file.
+fn fingerprint(path: &Path) -> Result<String, ReportError> {
+    let bytes = read_regular(path).map_err(|source| ReportError::File { path: path.to_owned(), source })?;
+    Ok(sha256(&bytes))
 }
 
 /// Fails if the rows are not those of the scores.

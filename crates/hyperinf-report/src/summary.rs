@@ -1,6 +1,6 @@
 //! What a report takes from a summary.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use hyperinf_data::CrossCheck;
 use serde::Deserialize;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::report::{BlockFact, Fact};
 
-/// `summary.json` of `attribute`, `detect` or `select`.
+/// `summary.json` of `attribute`, `detect` or `select`; a baseline without gradients has no curvature and no device.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Summary {
     pub(crate) command: String,
@@ -17,20 +17,29 @@ pub(crate) struct Summary {
     solver: Option<String>,
     pub(crate) sign: String,
     unit: String,
-    normalisation: String,
+    #[serde(default)]
+    normalisation: Option<String>,
     damping: Option<Damping>,
     pub(crate) query_mode: String,
-    structure: String,
+    #[serde(default)]
+    structure: Option<String>,
     #[serde(default)]
     projection: Value,
     #[serde(default)]
     rank_by: Option<String>,
-    device: String,
-    precision: String,
+    #[serde(default)]
+    device: Option<String>,
+    #[serde(default)]
+    precision: Option<String>,
     residual: Option<f64>,
     #[serde(default)]
     blocks: Vec<Block>,
-    curvature: Curvature,
+    #[serde(default)]
+    shares: Vec<Share>,
+    #[serde(default)]
+    curvature: Option<Curvature>,
+    /// Of random scores.
+    seed: Option<u64>,
     pub(crate) task: String,
     model: Files,
     adapter: Option<Files>,
@@ -99,8 +108,14 @@ struct Block {
     converged: bool,
     #[serde(default)]
     chosen: String,
-    #[serde(default)]
-    share: Option<f64>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Share {
+    name: String,
+    rows: usize,
+    cols: usize,
+    share: f64,
 }
 
 impl Summary {
@@ -116,7 +131,8 @@ impl Summary {
 
     pub(crate) fn subtitle(&self) -> String {
         let adapter = self.adapter.as_ref().map(|adapter| format!(" with {}", adapter.path)).unwrap_or_default();
-        format!("{}{adapter} · method {}", self.model.path, self.method)
+        let method = if self.is_baseline() { "baseline" } else { "method" };
+        format!("{}{adapter} · {method} {}", self.model.path, self.method)
     }
 
     /// The query of scores for the mean of all.
@@ -155,7 +171,7 @@ impl Summary {
     /// What the reader must know first.
     pub(crate) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        if self.train_quality["verdict"] == "guessing" {
+        if self.train_quality["verdict"] == "guessing" && !self.is_baseline() {
             notes.push(
                 "The model is no better than guessing on its training rows: scores by its gradients say little.".into(),
             );
@@ -197,21 +213,28 @@ impl Summary {
     /// Settings, inputs and fingerprints.
     pub(crate) fn facts(&self) -> Vec<Fact> {
         let solver = self.solver.as_ref().map(|solver| format!(", solver {solver}")).unwrap_or_default();
+        let structure = self.structure.as_ref().map(|structure| format!(", {structure}")).unwrap_or_default();
+        let name = if self.is_baseline() { "baseline" } else { "method" };
         let mut facts = vec![
             Fact::new("program", format!("hyperinf {}, {}", self.hyperinf_version, self.command)),
-            Fact::new("method", format!("{}{solver}, {}", self.method, self.structure)),
+            Fact::new(name, format!("{}{solver}{structure}", self.method)),
         ];
         let mut add = |name: &str, value: Option<String>| facts.extend(value.map(|value| Fact::new(name, value)));
         add("damping", self.damping_text());
-        let draws = self.curvature.draws.map(|draws| format!(", {draws} draws")).unwrap_or_default();
-        add("curvature", Some(format!("{}{draws}", self.curvature.estimate)));
-        add("normalisation", Some(self.normalisation.clone()));
+        let draws = |draws: usize| format!(", {draws} draws");
+        let curvature = |Curvature { estimate, draws: drawn }: &Curvature| {
+            format!("{estimate}{}", drawn.map(draws).unwrap_or_default())
+        };
+        add("curvature", self.curvature.as_ref().map(curvature));
+        add("normalisation", self.normalisation.clone());
+        add("seed", self.seed.map(|seed| seed.to_string()));
         add("projection", (!self.projection.is_null()).then(|| self.projection.to_string()));
         add("ranks by", self.rank_by.clone());
         add("queries", Some(if self.query_mode == "mean" { "their mean" } else { "each" }.to_owned()));
         add("sign", Some(self.sign.clone()));
         add("unit", Some(self.unit.clone()));
-        add("device", Some(format!("{}, {}", self.device, self.precision)));
+        let precision = self.precision.as_ref().map(|precision| format!(", {precision}")).unwrap_or_default();
+        add("device", self.device.as_ref().map(|device| format!("{device}{precision}")));
         add("task", Some(format!("{}, rows of at most {} tokens", self.task, self.max_length)));
         add("loss", (!self.loss.is_null()).then(|| self.loss.to_string()));
         for (name, files) in [("model", Some(&self.model)), ("adapter", self.adapter.as_ref())] {
@@ -224,17 +247,34 @@ impl Summary {
         facts
     }
 
+    /// The blocks that were inverted; of methods that invert nothing, all.
     pub(crate) fn blocks(&self) -> Vec<BlockFact> {
+        if self.blocks.is_empty() {
+            let fact = |Share { name, rows, cols, share }: &Share| BlockFact {
+                name: name.clone(),
+                shape: [*rows, *cols],
+                converged: true,
+                share: Some(*share),
+                ..BlockFact::default()
+            };
+            return self.shares.iter().map(fact).collect();
+        }
+        let shares: HashMap<&str, f64> = self.shares.iter().map(|found| (&*found.name, found.share)).collect();
         let fact = |block: &Block| BlockFact {
             name: block.name.clone(),
             shape: [block.rows, block.cols],
             lambda: block.lambda,
             residual: Some(block.residual),
             converged: block.converged,
-            share: block.share,
+            share: shares.get(&*block.name).copied(),
             plan: block.chosen.clone(),
         };
         self.blocks.iter().map(fact).collect()
+    }
+
+    /// Whether the scores are those of a baseline without gradients.
+    fn is_baseline(&self) -> bool {
+        self.curvature.is_none()
     }
 
     fn damping_text(&self) -> Option<String> {

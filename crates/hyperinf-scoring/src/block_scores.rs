@@ -18,6 +18,7 @@ struct Head {
     samples: usize,
     divisors: [usize; 2],
     block_scores: bool,
+    magnitude: Option<f64>,
 }
 
 /// A [`BlockReport`] without its block, which the receiver knows.
@@ -56,7 +57,7 @@ impl BlockScores {
     /// If they are the scores of several blocks.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let Part { scores, blocks, block_scores, divisors } = &self.0;
+        let Part { scores, blocks, block_scores, magnitudes, divisors } = &self.0;
         assert!(blocks.len() <= 1 && block_scores.len() <= 1, "the scores of one block");
         let report = blocks.first().cloned().map(|report| {
             let BlockReport { block: _, lambda, mean_square, plan, iterations, residual, tolerance, rounding } = report;
@@ -68,6 +69,7 @@ impl BlockScores {
             samples: scores.samples(),
             divisors: [divisors.query.len(), divisors.train.len()],
             block_scores: !block_scores.is_empty(),
+            magnitude: magnitudes.first().map(|(_, magnitude)| *magnitude),
         };
         let mut bytes = Vec::new();
         into_writer(&head, &mut bytes).expect("memory takes bytes");
@@ -99,6 +101,7 @@ impl BlockScores {
             let block = block.clone();
             BlockReport { block, lambda, mean_square, plan, iterations, residual, tolerance, rounding }
         });
-        Ok(Self(Part { scores, blocks: report.into_iter().collect(), block_scores, divisors }))
+        let magnitudes = head.magnitude.map(|magnitude| (block.clone(), magnitude)).into_iter().collect();
+        Ok(Self(Part { scores, blocks: report.into_iter().collect(), block_scores, magnitudes, divisors }))
     }
 }

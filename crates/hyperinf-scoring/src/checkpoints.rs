@@ -49,6 +49,7 @@ impl TracIn {
         self.checkpoints += 1;
         found.scores.scale(learning_rate);
         found.block_scores.iter_mut().for_each(|(_, scores)| scores.scale(learning_rate));
+        found.magnitudes.iter_mut().for_each(|(_, magnitude)| *magnitude *= learning_rate);
         let Some(total) = &mut self.total else {
             self.total = Some(found);
             return Ok(());
@@ -56,6 +57,9 @@ impl TracIn {
         total.scores.sum(found.scores)?;
         for ((_, sum), (_, more)) in total.block_scores.iter_mut().zip(found.block_scores) {
             sum.sum(more)?;
+        }
+        for ((_, sum), (_, more)) in total.magnitudes.iter_mut().zip(found.magnitudes) {
+            *sum += more;
         }
         total.blocks.extend(found.blocks);
         Ok(())

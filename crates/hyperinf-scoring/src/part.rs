@@ -12,6 +12,7 @@ pub(crate) struct Part {
     pub(crate) scores: Scores,
     pub(crate) blocks: Vec<BlockReport>,
     pub(crate) block_scores: Vec<(Block, Scores)>,
+    pub(crate) magnitudes: Vec<(Block, f64)>,
     pub(crate) divisors: Divisors,
 }
 
@@ -19,9 +20,18 @@ pub(crate) struct Part {
 #[derive(Default)]
 struct Unordered {
     scores: Scores,
-    /// With their places in the layout.
-    blocks: Vec<(usize, Option<BlockReport>, Option<Scores>)>,
+    blocks: Vec<OfBlock>,
     divisors: Divisors,
+}
+
+/// What is kept of one block.
+struct OfBlock {
+    /// Its place in the layout.
+    index: usize,
+    report: Option<BlockReport>,
+    magnitude: f64,
+    /// If they are asked for.
+    scores: Option<Scores>,
 }
 
 /// The squares of the scores' divisors; empty without normalisation.
@@ -42,8 +52,10 @@ struct Waiting {
     powers: Vec<i32>,
     /// One per damping.
     inverses: Vec<BlockInverse>,
-    /// This block's part of the scores, `[dampings · q, n]`.
+    /// This block's part of the scores, `[dampings · q, n]`, if it is kept.
     scores: Scores,
+    /// The sum of its absolute values, at each damping.
+    magnitudes: Vec<f64>,
     /// For inner products without curvature on a device without f64; an accumulated curvature checks this itself.
     underflow: Option<Underflow>,
 }
@@ -90,12 +102,14 @@ impl Part {
                 // The curvature has checked that the gradients are finite.
                 scores.check()?;
                 add(&mut part.divisors.train, inverted.squares(&rows, options.normalisation)?);
-                part.report(index, inverted.report.take(), &scores, options);
+                let (report, kept) = (inverted.report.take(), options.block_scores.then(|| scores.clone()));
+                part.blocks.push(OfBlock { index, report, magnitude: scores.magnitude(), scores: kept });
                 part.scores.sum(scores)?;
             }
             if !later.is_empty() {
                 let scores = Scores { rows: vec![Vec::new(); later.len() * queries.samples()] };
-                waiting.push(Waiting { index, x: joined(later), powers, inverses, scores, underflow });
+                let magnitudes = vec![0.0; inverses.len()];
+                waiting.push(Waiting { index, x: joined(later), powers, inverses, scores, magnitudes, underflow });
             }
         }
         if !waiting.is_empty() {
@@ -104,10 +118,11 @@ impl Part {
                 part.scores.sum(scores)?;
                 add(&mut part.divisors.train, squares);
             }
-            for Waiting { index, inverses, scores, .. } in waiting {
-                let scores = scores.split(queries.samples());
-                for ((part, inverted), scores) in parts.iter_mut().zip(inverses).zip(scores) {
-                    part.report(index, inverted.report, &scores, options);
+            for Waiting { index, inverses, scores, magnitudes, .. } in waiting {
+                let scores = scores.split(queries.samples()).zip(magnitudes);
+                for ((part, inverted), (scores, magnitude)) in parts.iter_mut().zip(inverses).zip(scores) {
+                    let scores = options.block_scores.then_some(scores);
+                    part.blocks.push(OfBlock { index, report: inverted.report, magnitude, scores });
                 }
             }
         }
@@ -122,6 +137,7 @@ impl Part {
         self.scores.sum(other.scores)?;
         self.blocks.extend(other.blocks);
         self.block_scores.extend(other.block_scores);
+        self.magnitudes.extend(other.magnitudes);
         add(&mut self.divisors.query, other.divisors.query);
         add(&mut self.divisors.train, other.divisors.train);
         Ok(())
@@ -129,7 +145,7 @@ impl Part {
 
     /// The scores over their divisors.
     pub(crate) fn normalised(self) -> Result<Attribution, ScoreError> {
-        let Self { mut scores, blocks, mut block_scores, divisors: Divisors { query, train } } = self;
+        let Self { mut scores, blocks, mut block_scores, magnitudes, divisors: Divisors { query, train } } = self;
         let (query, train) = (roots(&query, Set::Query)?, roots(&train, Set::Train)?);
         for scores in block_scores.iter_mut().map(|(_, scores)| scores).chain([&mut scores]) {
             for (q, row) in scores.rows.iter_mut().enumerate() {
@@ -138,24 +154,20 @@ impl Part {
                 }
             }
         }
-        Ok(Attribution { scores, blocks, block_scores })
+        Ok(Attribution { scores, blocks, block_scores, magnitudes })
     }
 }
 
 impl Unordered {
-    fn report(&mut self, index: usize, report: Option<BlockReport>, scores: &Scores, options: &Options) {
-        let scores = options.block_scores.then(|| scores.clone());
-        self.blocks.push((index, report, scores));
-    }
-
     fn ordered(mut self, layout: &[Block]) -> Part {
-        self.blocks.sort_by_key(|(index, ..)| *index);
-        let (mut blocks, mut block_scores) = (Vec::new(), Vec::new());
-        for (index, report, scores) in self.blocks {
+        self.blocks.sort_by_key(|block| block.index);
+        let (mut blocks, mut block_scores, mut magnitudes) = (Vec::new(), Vec::new(), Vec::new());
+        for OfBlock { index, report, magnitude, scores } in self.blocks {
             blocks.extend(report);
             block_scores.extend(scores.map(|scores| (layout[index].clone(), scores)));
+            magnitudes.push((layout[index].clone(), magnitude));
         }
-        Part { scores: self.scores, blocks, block_scores, divisors: self.divisors }
+        Part { scores: self.scores, blocks, block_scores, magnitudes, divisors: self.divisors }
     }
 }
 
@@ -214,7 +226,7 @@ fn score(
         let seen = total.samples();
         let mut sum: Option<Scores> = None;
         let mut sums = vec![Vec::new(); dampings];
-        for Waiting { index, x, powers, inverses, scores, underflow } in waiting.iter_mut() {
+        for Waiting { index, x, powers, inverses, scores, magnitudes, underflow } in waiting.iter_mut() {
             let rows: Tensor<2> = gradients.blocks[*index].clone().flatten(1, 2);
             inverses.iter().try_for_each(|inverted| inverted.check(&rows))?;
             let products = products(x, &rows)?.times_powers(powers)?;
@@ -223,6 +235,10 @@ fn score(
             }
             for (sums, inverted) in sums.iter_mut().zip(inverses) {
                 add(sums, inverted.squares(&rows, options.normalisation)?);
+            }
+            for (magnitude, rows) in magnitudes.iter_mut().zip(products.rows.chunks(queries.samples())) {
+                let more: f64 = rows.iter().flatten().map(|score| score.abs()).sum();
+                *magnitude = (*magnitude + more).min(f64::MAX);
             }
             if options.block_scores {
                 scores.extend(&products);

@@ -67,6 +67,11 @@ impl Scores {
         self.rows.iter_mut().flatten().for_each(|score| *score *= factor);
     }
 
+    /// The sum of all absolute scores; of scores so large that it would overflow, the largest number.
+    pub(crate) fn magnitude(&self) -> f64 {
+        self.rows.iter().flatten().map(|score| score.abs()).sum::<f64>().min(f64::MAX)
+    }
+
     /// Appends scores of further samples for the same queries.
     pub(crate) fn extend(&mut self, other: &Self) {
         for (row, more) in self.rows.iter_mut().zip(&other.rows) {
@@ -143,6 +148,9 @@ pub struct Attribution {
     /// Each block's part of the scores, with [`Options::block_scores`](crate::Options::block_scores): over the same
     /// divisors, so that they sum to the scores.
     pub block_scores: Vec<(Block, Scores)>,
+    /// `Σ_q Σ_i |s_l[q, i]|` of each block, whose scores are `s_l` before any divisor; over checkpoints the sum of
+    /// learning rate times that.
+    pub magnitudes: Vec<(Block, f64)>,
 }
 
 impl Attribution {
@@ -154,6 +162,15 @@ impl Attribution {
     /// Whether every block reached its tolerance.
     pub fn converged(&self) -> bool {
         self.blocks.iter().all(BlockReport::converged)
+    }
+
+    /// Each block's share of the scores, `Σ |s_l| / Σ_k Σ |s_k|` over samples and queries, in [0, 1]: how much a block
+    /// moves scores, whatever the signs. The shares sum to 1, or are all 0 if every score of every block is.
+    pub fn shares(&self) -> Vec<(&Block, f64)> {
+        let largest = self.magnitudes.iter().map(|(_, magnitude)| *magnitude).fold(0.0, f64::max);
+        let relative = |magnitude: f64| if largest > 0.0 { magnitude / largest } else { 0.0 };
+        let total: f64 = self.magnitudes.iter().map(|(_, magnitude)| relative(*magnitude)).sum();
+        self.magnitudes.iter().map(|(block, magnitude)| (block, relative(*magnitude) / total.max(1.0))).collect()
     }
 
     /// The blocks that did not reach their tolerance, the largest residual first.

@@ -47,7 +47,8 @@ Examples:
   hyperinf plan attribute --model MODEL --adapter adapter \\
       --train train.jsonl --query questions.jsonl --out influence
   hyperinf plan detect --model MODEL --adapter adapter --train train.jsonl \\
-      --validation validation.jsonl --out suspicious --method ekfac";
+      --validation validation.jsonl --out suspicious --method ekfac
+  hyperinf plan finetune --model MODEL --train train.jsonl --out adapter";
 
 pub(super) const SCHEMA: &str = "\
 Examples:
@@ -196,6 +197,14 @@ hyperinf plan detect [OPTIONS] --model <MODEL> --adapter <DIR>
 pub(super) const PLAN_SELECT_USAGE: &str = "\
 hyperinf plan select [OPTIONS] --model <MODEL> --adapter <DIR>
          --train <FILE> --validation <FILE> --out <DIR> --keep <AMOUNT>";
+
+pub(super) const PLAN_FINETUNE_USAGE: &str = "\
+hyperinf plan finetune [OPTIONS] --model <MODEL> --train <FILE>
+         --out <DIR>";
+
+pub(super) const PLAN_INDEX_USAGE: &str = "\
+hyperinf plan index [OPTIONS] --model <MODEL> --adapter <DIR>
+         --train <FILE> --out <DIR>";
 
 pub(super) const DETECT_USAGE: &str = "\
 hyperinf detect [OPTIONS] --model <MODEL> --adapter <DIR>

@@ -8,7 +8,7 @@ use hyperinf::store::StoredType;
 use super::diffusion::{DiffusionArgs, timesteps_as};
 use super::influence::layers;
 use super::texts::known;
-use super::{ColumnArgs, DeviceArgs, LengthArgs, ModelArgs, QueryModeArg, ScoringArgs};
+use super::{ColumnArgs, DeviceArgs, LengthArgs, ModelArgs, PairArgs, QueryModeArg, ScoringArgs};
 
 /// Arguments of `hyperinf index`.
 #[derive(Debug, Args)]
@@ -65,6 +65,9 @@ pub(crate) struct IndexArgs {
     /// [default: sum].
     #[arg(long, value_name = "AS", value_parser = timesteps_as(), help_heading = "Diffusion")]
     pub timesteps_as: Option<TimestepsAs>,
+    /// Rows that are pairs of answers.
+    #[command(flatten)]
+    pub pairs: PairArgs,
     /// How to read rows.
     #[command(flatten)]
     pub columns: ColumnArgs,

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::{AttributeArgs, DetectArgs, SelectArgs, examples};
+use super::{AttributeArgs, DetectArgs, FinetuneArgs, IndexArgs, SelectArgs, examples};
 
 /// Arguments of `hyperinf plan`: a command with its own.
 #[derive(Debug, Args)]
@@ -26,6 +26,36 @@ pub(crate) enum Planned {
     /// Plan `hyperinf select`
     #[command(override_usage = examples::PLAN_SELECT_USAGE)]
     Select(SelectArgs),
+    /// Plan `hyperinf index`
+    #[command(override_usage = examples::PLAN_INDEX_USAGE)]
+    Index(IndexArgs),
+    /// Plan `hyperinf finetune`
+    #[command(override_usage = examples::PLAN_FINETUNE_USAGE)]
+    Finetune(PlanFinetuneArgs),
+}
+
+/// Arguments of `hyperinf plan finetune`.
+#[derive(Debug, Args)]
+pub(crate) struct PlanFinetuneArgs {
+    /// Those of the command.
+    #[command(flatten)]
+    pub finetune: FinetuneArgs,
+    /// Print the plan as JSON.
+    #[arg(long, display_order = 12)]
+    pub json: bool,
+}
+
+impl PlanArgs {
+    /// Whether the plan is printed as JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        match &self.of {
+            Planned::Attribute(args) => args.influence.scoring.json,
+            Planned::Detect(args) => args.influence.scoring.json,
+            Planned::Select(args) => args.influence.scoring.json,
+            Planned::Index(args) => args.json,
+            Planned::Finetune(args) => args.json,
+        }
+    }
 }
 
 /// Arguments of `hyperinf schema`.
@@ -64,9 +94,10 @@ pub(crate) struct GlobalArgs {
     /// How progress, notes and errors are written to standard error.
     #[arg(long, global = true, value_enum, default_value_t, help_heading = "Configuration")]
     pub log_format: LogFormat,
-    /// What is written to standard error: errors, also warnings, or also notes and progress.
-    #[arg(long, global = true, value_enum, default_value_t, help_heading = "Configuration")]
-    pub log_level: LogLevel,
+    /// What is written to standard error: errors, also warnings, also notes and progress, or also how long each stage
+    /// took [default: the environment's HYPERINF_LOG, or info].
+    #[arg(long, global = true, value_enum, value_name = "LEVEL", help_heading = "Configuration")]
+    pub log_level: Option<LogLevel>,
 }
 
 /// How messages are written.
@@ -89,6 +120,8 @@ pub(crate) enum LogLevel {
     /// Notes and progress as well.
     #[default]
     Info,
+    /// How long each stage took as well.
+    Debug,
 }
 
 /// Rows of a batch: a number, or `auto`.

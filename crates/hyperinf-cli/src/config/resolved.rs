@@ -10,6 +10,12 @@ use toml::Value;
 use super::{COMMAND, is_list, is_switch, key_of, options};
 use crate::args::Cli;
 
+/// The name of the configuration next to results.
+pub(crate) const FILE: &str = "run.toml";
+
+/// A resumed run has the same configuration as one that was never interrupted.
+const UNTOLD: [&str; 1] = ["resume"];
+
 /// The keys of this run with their values, in the order of the flags.
 static KEYS: Mutex<Vec<(String, Value)>> = Mutex::new(Vec::new());
 
@@ -30,6 +36,7 @@ pub(crate) fn remember(matches: &ArgMatches) {
 
 fn values(command: &Command, matches: &ArgMatches) -> Vec<(String, Value)> {
     let given = options(command).filter(|arg| matches.value_source(arg.get_id().as_str()).is_some());
+    let given = given.filter(|arg| !UNTOLD.contains(&arg.get_id().as_str()));
     let value = |arg: &clap::Arg| {
         let id = arg.get_id().as_str();
         if is_switch(arg) {

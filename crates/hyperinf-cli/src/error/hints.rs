@@ -86,6 +86,7 @@ fn usage_hint(error: &Usage) -> Option<String> {
         }
         Usage::UnknownKey { command, .. } => format!("`hyperinf schema {command}` has all keys"),
         Usage::UnknownCommand { .. } => "`hyperinf --help` lists the commands".into(),
+        Usage::LogLevel { .. } => "error, warn, info or debug".into(),
         Usage::NoCommand => "command = \"attribute\", say".into(),
         Usage::Library(error) => return library_hint(error),
         Usage::Value { .. }

@@ -268,8 +268,6 @@ fn flag(choice: Choice) -> &'static str {
         Choice::Baseline => "a baseline",
         Choice::NearDuplicates => "--drop-duplicates=COSINE",
         Choice::Targets => "several --validation",
-        Choice::Pairs => "--pairs",
-        Choice::Index => "--index",
         Choice::Positions => "--positions",
         Choice::Ranks => "several ranks",
         Choice::Dropout => "--lora-dropout or --prompt-dropout",

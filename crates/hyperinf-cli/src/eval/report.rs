@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::candidate::{LABEL_SEED, draws};
 use crate::args::{CandidateArgs, ResultArgs};
+use crate::config;
 use crate::error::CliError;
 use crate::figure::{Bar, Bars, stage_bars};
 use crate::grid::{Align, Grid};
@@ -20,7 +21,7 @@ use crate::to_stdout;
 const FILES: [&str; 2] = ["methods.csv", "summary.json"];
 const PICTURE: &str = "methods.png";
 /// All output files, the summary last.
-pub(super) const OUTPUTS: [&str; 3] = [FILES[0], PICTURE, FILES[1]];
+pub(super) const OUTPUTS: [&str; 4] = [FILES[0], PICTURE, config::FILE, FILES[1]];
 
 /// The output folder, checked to be writable before anything is computed.
 pub(super) fn folder(args: &ResultArgs, truth: &str) -> Result<OutputFolder, CliError> {
@@ -67,11 +68,13 @@ impl Report<'_> {
         let names = self.names();
         let columns = names.iter().enumerate().map(|(place, name)| (name.as_str(), column(place)));
         let csv = stage_csv(&csv, &Table::new(columns.collect()))?;
+        let config = folder.file(config::FILE);
+        let config = config::stage(&config)?;
         let json = stage_json(&json, &summary)?;
         let picture = folder.file(PICTURE);
         let picture = self.picture(&picture)?;
         let stale = picture.is_none().then(|| folder.file(PICTURE));
-        let results: Vec<Staged<'_>> = std::iter::once(csv).chain(picture).chain([json]).collect();
+        let results: Vec<Staged<'_>> = std::iter::once(csv).chain(picture).chain([config, json]).collect();
         publish(results, stale.as_slice())?;
         to_stdout(|out| {
             if args.json {

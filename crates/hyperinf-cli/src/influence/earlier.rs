@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use hyperinf::data::listed;
 use hyperinf::models::read_regular;
 use hyperinf::store::{Staged, publish};
+use hyperinf_report::is_stale;
 use serde_json::{Map, Value, json};
 
 use super::{Each, Job};
 use crate::config;
 use crate::error::CliError;
-use crate::progress::warn;
+use crate::progress::{note, warn};
+use crate::report::PAGE;
 
 /// The entry of a summary that names all files that were written.
 const OUTPUTS: &str = "outputs";
@@ -26,6 +28,8 @@ pub(crate) struct Earlier {
     names: Vec<String>,
     /// The configuration of this run.
     config: PathBuf,
+    /// Its summary.
+    summary: PathBuf,
 }
 
 impl Each<'_> {
@@ -51,8 +55,8 @@ impl Each<'_> {
                 && canonicalize(path).is_ok_and(|real| !inputs.contains(&real))
         };
         let names = outputs.into_iter().flatten().filter_map(Value::as_str).filter(stale).map(str::to_owned).collect();
-        let config = folder.join(self.config_name());
-        Earlier { folder, names, config }
+        let (config, summary) = (folder.join(self.config_name()), folder.join(self.summary_name()));
+        Earlier { folder, names, config, summary }
     }
 
     /// The name of the summary: `summary.json`, unless that is another command's in this folder.
@@ -91,6 +95,11 @@ impl Earlier {
         // The summary stays the last.
         results.insert(results.len().saturating_sub(1), config::stage(&self.config)?);
         publish(results, &stale)?;
+        let page = self.folder.join(PAGE);
+        if is_stale(&page, &self.summary).ok().flatten() == Some(true) {
+            let (page, folder) = (page.display(), self.folder.display());
+            note(&format!("{page} shows earlier results; for these: hyperinf report {folder}"));
+        }
         if !self.names.is_empty() {
             let (names, folder) = (listed(&self.names), self.folder.display());
             warn(&format!("results of an earlier run are removed: {names} in {folder}"));

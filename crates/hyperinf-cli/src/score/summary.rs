@@ -1,4 +1,5 @@
 use hyperinf::curvature::Damping;
+use hyperinf::gradients::Block;
 use hyperinf::scoring::{Attribution, BlockReport, Method, QueryMode, Set};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -64,6 +65,16 @@ pub(crate) struct Scoring {
     pub(crate) converged: bool,
     /// One per block that was inverted.
     pub(crate) blocks: Vec<BlockSummary>,
+    /// Each block's share of the scores, [`Attribution::shares`].
+    pub(crate) shares: Vec<ShareSummary>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct ShareSummary {
+    pub(crate) name: String,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) share: f64,
 }
 
 #[derive(Serialize)]
@@ -191,6 +202,7 @@ impl Scoring {
             residual: attribution.residual(),
             converged: attribution.converged(),
             blocks: attribution.blocks.iter().map(block).collect(),
+            shares: attribution.shares().into_iter().map(share).collect(),
         }
     }
 }
@@ -207,6 +219,10 @@ pub(crate) fn input(pair: &GradientPair, set: Set) -> Result<Input, CliError> {
         samples: file.samples(),
         blocks: file.blocks().len(),
     })
+}
+
+fn share((block, share): (&Block, f64)) -> ShareSummary {
+    ShareSummary { name: block.name.clone(), rows: block.rows, cols: block.cols, share }
 }
 
 fn block(report: &BlockReport) -> BlockSummary {

@@ -76,6 +76,33 @@ fn every_result_has_a_configuration_that_is_accepted() {
     }
 }
 
+/// The commands on gradients and the studies, without their times.
+#[test]
+fn results_without_a_model_have_one_too() {
+    let folder = Folder::with_gradients();
+    let gradients = ["--train-gradients", "train.safetensors", "--query-gradients", "query.safetensors"];
+    let digits = ["--train", "40", "--queries", "4", "--epochs", "1", "--models", "2", "--methods", "identity"];
+    let cases: [(&[&str], &[&str], &[&str]); 4] = [
+        (&["compare"], &[&gradients[..], &["--methods", "identity,exact", "--top-k", "2"]].concat(), &["pairs.csv"]),
+        (&["sweep"], &[&gradients[..], &["--damping", "0.1,1", "--top-k", "2"]].concat(), &["sweep.csv"]),
+        (&["converge"], &["--dims", "4", "--samples", "9", "--steps", "3", "--draws", "1"], &[]),
+        (&["eval", "lds"], &digits, &[]),
+    ];
+    for (command, args, same) in cases {
+        let out = command.join("-");
+        let mut line = [command, args].concat();
+        line.extend(["--out", &out]);
+        succeed(&folder, &line);
+        let config = folder.text(&format!("{out}/run.toml"));
+        assert!(config.contains(&format!("command = \"{}\"\n", command.join(" "))), "{config}");
+        let bytes = |name: &str| std::fs::read(folder.file(&format!("{out}/{name}"))).expect("it was written");
+        let first: Vec<_> = same.iter().map(|name| bytes(name)).collect();
+        succeed(&folder, &["--config", &format!("{out}/run.toml")]);
+        assert_eq!(folder.text(&format!("{out}/run.toml")), config, "{out}");
+        assert!(same.iter().map(|name| bytes(name)).eq(first), "{out}");
+    }
+}
+
 #[test]
 fn what_is_not_understood_is_named() {
     let (folder, config) = rows();
@@ -157,14 +184,45 @@ fn messages_as_json() {
     let run = hyperinf(folder.path(), &args);
     let found = objects(&run);
     assert_eq!(run.code, Some(3), "{run:?}");
-    assert!(found.iter().any(|object| object["level"] == "error" && object["time"].is_number()), "{found:?}");
+    assert!(found.iter().any(|object| object["level"] == "ERROR" && object["timestamp"].is_string()), "{found:?}");
     let run = hyperinf(folder.path(), &[&args[..], &["--set", "skip-bad-rows=true"]].concat());
     assert_eq!(run.code, Some(0), "{run:?}");
-    let left_out = |object: &Value| object["level"] == "warn" && object["message"].to_string().contains("left out");
+    let left_out = |object: &Value| object["level"] == "WARN" && object["message"].to_string().contains("left out");
     assert!(objects(&run).iter().any(left_out), "{run:?}");
     let quiet =
         hyperinf(folder.path(), &[&args[..], &["--set", "skip-bad-rows=true", "--log-level", "error"]].concat());
     assert_eq!((quiet.code, quiet.stderr.as_str()), (Some(0), ""));
+    // Each stage with its time, which is of no interest otherwise.
+    let stages = |run: &Run| -> Vec<String> {
+        let debug =
+            objects(run).into_iter().filter(|object| object["level"] == "DEBUG" && object["seconds"].is_number());
+        debug.filter_map(|object| object["stage"].as_str().map(str::to_owned)).collect()
+    };
+    let skip = [&args[..], &["--set", "skip-bad-rows=true"]].concat();
+    let debug = hyperinf(folder.path(), &[&skip[..], &["--log-level", "debug"]].concat());
+    assert!(stages(&debug).iter().any(|stage| stage == "training gradients"), "{debug:?}");
+    assert!(stages(&run).is_empty(), "{run:?}");
+}
+
+#[test]
+fn the_level_may_come_from_the_environment() {
+    let (folder, _) = rows();
+    let run = |variable: &str, args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_hyperinf"))
+            .args([&["--config", "run.toml"], args].concat())
+            .current_dir(folder.path())
+            .env("HYPERINF_LOG", variable)
+            .output()
+            .expect("the program was built with the tests");
+        (output.status.code(), String::from_utf8(output.stderr).expect("the program writes UTF-8"))
+    };
+    let note = |text: &str| text.contains("no better than guessing");
+    assert!(note(&run("", &[]).1) && note(&run("warn", &[]).1));
+    assert_eq!(run("error", &[]), (Some(0), String::new()));
+    assert!(note(&run("error", &["--log-level", "warn"]).1), "the flag counts more");
+    assert!(run("DEBUG", &[]).1.contains("debug: query gradients: done in"));
+    let (code, text) = run("loud", &[]);
+    assert!(code == Some(2) && text.contains("HYPERINF_LOG") && text.contains("`loud`"), "{text}");
 }
 
 /// `--help` reads nothing.

@@ -12,9 +12,15 @@ fn commands(folder: &Folder) -> Vec<Vec<String>> {
         next += 1;
         let args: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
         let help = hyperinf(folder.path(), &args).stdout;
-        let Some((_, list)) = help.split_once("\nCommands:\n") else { continue };
+        let list = if command.is_empty() {
+            // Under several headings.
+            help.split_once("\nEveryday:\n").and_then(|(_, list)| list.split_once("\nOptions:\n")).map(|(list, _)| list)
+        } else {
+            help.split_once("\nCommands:\n").and_then(|(_, list)| list.split_once("\n\n")).map(|(list, _)| list)
+        };
+        let Some(list) = list else { continue };
         // A description that is broken continues further to the right.
-        let names = list.lines().take_while(|line| !line.is_empty()).filter(|line| !line.starts_with("   "));
+        let names = list.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
         let names = names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
         found.extend(names.map(|name| [command.as_slice(), &[name.to_owned()]].concat()));
     }
@@ -90,6 +96,35 @@ fn what_matters_comes_first_and_the_rest_has_headings() {
         let places: Vec<_> = headings.iter().map(|heading| rest.find(&format!("{heading}\n"))).collect();
         assert!(places.iter().all(Option::is_some), "{command}: {headings:?} at {places:?} of\n{rest}");
         assert_eq!(places.iter().max(), places.last(), "{command}: examples come last");
+    }
+}
+
+#[test]
+fn every_command_is_under_one_heading() {
+    let folder = Folder::new();
+    let help = hyperinf(folder.path(), &["--help"]).stdout;
+    assert_eq!(help, hyperinf(folder.path(), &["help"]).stdout);
+    let places: Vec<usize> =
+        ["Everyday:", "Before a run:", "Files of gradients:", "Methods:", "The program:", "Options:"]
+            .iter()
+            .map(|heading| help.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("{heading}: {help}")))
+            .collect();
+    assert!(places.is_sorted(), "{help}");
+    for everyday in ["demo", "finetune", "detect", "select", "attribute", "report"] {
+        assert!(help.find(&format!("\n  {everyday} ")).is_some_and(|place| place < places[1]), "{everyday}: {help}");
+    }
+    // The schema has all commands that take options.
+    let schema: serde_json::Value = serde_json::from_str(&hyperinf(folder.path(), &["schema"]).stdout).expect("JSON");
+    let mut names: Vec<&str> = schema["oneOf"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|own| own["properties"]["command"]["const"].as_str()?.split(' ').next())
+        .collect();
+    names.dedup();
+    assert!(names.len() >= 20, "{names:?}");
+    for name in names {
+        assert_eq!(help.matches(&format!("\n  {name} ")).count(), 1, "{name}: {help}");
     }
 }
 

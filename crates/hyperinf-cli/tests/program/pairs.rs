@@ -1,5 +1,6 @@
 //! Preference pairs from rows to scores.
 
+use hyperinf_tests::compare::assert_close;
 use serde_json::{Value, json};
 
 use crate::support::{Folder, csv_rows, number};
@@ -45,6 +46,32 @@ fn pairs_are_trained_evaluated_and_scored() {
         let args = ["--train", "pairs.jsonl", "--query", "pairs.jsonl", "--out", "scored", "--method", "ekfac,bm25"];
         folder.succeed("attribute", &adapter, &[&args[..], &pairs].concat());
         assert_eq!(folder.lines("scored/ekfac/topk.jsonl").len(), 9);
+        // The same scores from an index, which is asked again for pairs of a file.
+        let args = ["--train", "pairs.jsonl", "--out", "index"];
+        folder.succeed("index", &adapter, &[&args[..], &pairs].concat());
+        let args = ["--train", "pairs.jsonl", "--query", "pairs.jsonl", "--format", "csv", "--method", "datainf"];
+        folder.succeed("attribute", &adapter, &[&args[..], &["--out", "plain"], &pairs].concat());
+        let more = ["--out", "indexed", "--index", "index"];
+        let run = folder.succeed("attribute", &adapter, &[&args[..], &more, &pairs].concat());
+        assert!(run.stderr.contains("9 of 9"), "the index is not built again: {}", run.stderr);
+        let scores = |name: &str| folder.text(&format!("{name}/scores.csv"));
+        let numbers = |text: &str| -> Vec<f64> {
+            text.lines()
+                .skip(1)
+                .map(|line| line.split(',').nth(2).and_then(|cell| cell.parse().ok()).expect("a score"))
+                .collect()
+        };
+        assert_close(loss, &numbers(&scores("indexed")), &numbers(&scores("plain")), 1e-4);
+        let args = ["--index", "index", "--query", "pairs.jsonl", "--method", "datainf", "--output", "asked.csv"];
+        folder.succeed("query", &[], &args);
+        assert_eq!(numbers(&folder.text("asked.csv")), numbers(&scores("indexed")));
+        // Another loss, or another β, has other gradients.
+        let other =
+            if *loss == *"dpo" { ["--pairs", "dpo", "--beta", "2"] } else { ["--pairs", "dpo", "--beta", "0.1"] };
+        let args = ["--train", "pairs.jsonl", "--query", "pairs.jsonl", "--out", "other", "--index", "index"];
+        let words: Vec<&str> = adapter.iter().map(String::as_str).chain(args).chain(other).collect();
+        let run = folder.run("attribute", &words);
+        assert!(run.code == Some(3) || run.code == Some(2), "{run:?}");
         // A baseline's result says of which loss, too.
         assert_eq!(folder.json("scored/bm25/summary.json")["loss"]["pairs"], json!(loss));
     }

@@ -65,6 +65,92 @@ fn a_plan_names_every_step_and_leaves_nothing() {
     assert_eq!(folder.run("plan", &["attribute", "--train", "train.jsonl"]).code, Some(2));
 }
 
+fn step<'a>(plan: &'a Value, name: &str) -> &'a Value {
+    let steps = plan["plan"]["steps"].as_array().expect("steps");
+    steps.iter().find(|step| step["name"] == name).unwrap_or_else(|| panic!("{name}: {plan}"))
+}
+
+#[test]
+fn trainings_and_indexes_are_planned() {
+    let folder = Folder::new();
+    folder.write_rows("train.jsonl", &completions(40));
+    folder.write_rows("query.jsonl", &completions(6));
+    let rows = ["--train", "train.jsonl", "--truncate", "--out", "made"];
+    let llama = llama();
+    let all: Vec<&str> = llama.iter().map(String::as_str).chain(rows).collect();
+    let before = folder.files();
+    let one = |args: &[&str]| -> Value {
+        let found = planned(&folder, args);
+        let [plan] = &found.as_array().expect("a list")[..] else { panic!("{found}") };
+        assert_eq!(folder.files(), before, "{args:?}");
+        assert!(seconds(plan).iter().all(|(_, seconds)| seconds.is_finite() && *seconds > 0.0), "{plan}");
+        plan.clone()
+    };
+    let number =
+        |plan: &Value, path: &str| plan.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path}"));
+
+    let index = one(&[&["index"][..], &all, &["--batch-size", "4", "--leaf-batches", "3"]].concat());
+    // Leaves of 12, 12, 12 and 4 rows.
+    assert_eq!(step(&index, "training gradients")["work"], "10 batches in 4 leaves");
+    let (parameters, disk) = (number(&index, "/plan/parameters"), number(&index, "/plan/disk/needed"));
+    assert!(disk > 40.0 * 4.0 * parameters && disk < 40.0 * (4.0 * parameters + 1000.0), "{index}");
+    let half = one(&[&["index"][..], &all, &["--dtype", "bf16"]].concat());
+    assert!((disk - number(&half, "/plan/disk/needed") - 40.0 * 2.0 * parameters).abs() < 1.0, "{half}");
+    let small = one(&[&["index"][..], &all, &["--project", "2"]].concat());
+    assert!(number(&small, "/plan/parameters") < parameters, "{small}");
+    assert_eq!((&index["command"], &index["method"]), (&Value::from("index"), &Value::Null));
+
+    // The base model: the adapter is new.
+    let base = [&all[..2], &rows].concat();
+    let tune = [&["finetune"][..], &base, &["--epochs", "2", "--batch-size", "16", "--validation", "query.jsonl"]];
+    let plain = one(&tune.concat());
+    assert_eq!(step(&plain, "training")["work"], "6 steps of 16 rows");
+    // Before and after on 40 rows, and 6 rows after each epoch and at the end.
+    assert_eq!(step(&plain, "evaluation")["work"], "98 rows");
+    let adapter = number(&plain, "/plan/disk/needed");
+    assert_eq!(adapter, 4.0 * number(&plain, "/plan/parameters"));
+    let kept = one(&[&tune.concat()[..], &["--checkpoint-every", "1"]].concat());
+    assert_eq!(number(&kept, "/plan/disk/needed"), 13.0 * adapter);
+    let micro = one(&[&tune.concat()[..], &["--micro-batch", "2"]].concat());
+    assert_eq!(micro["plan"]["batch"]["rows"], 2);
+    let text = folder.run("plan", &tune.concat());
+    for needle in ["finetune on flex", "trained parameters", "check     6 rows", "training", "for batches"] {
+        assert!(text.code == Some(0) && text.stdout.contains(needle), "{needle}: {text:?}");
+    }
+    // What is planned is what is trained.
+    let done = folder.run("finetune", &tune.concat()[1..]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert_eq!(folder.json("made/summary.json")["parameters"], plain["plan"]["parameters"]);
+    let size = std::fs::metadata(folder.file("made/adapter_model.safetensors")).expect("it was written").len() as f64;
+    assert!(size >= adapter && size < adapter + 10_000.0, "{size} of {adapter}");
+}
+
+#[test]
+fn a_plan_counts_all_that_a_selection_asks_for() {
+    let folder = Folder::new();
+    folder.write_rows("train.jsonl", &three_classes(40));
+    folder.write_rows("query.jsonl", &three_classes(6));
+    folder.write_rows("later.jsonl", &three_classes(9));
+    let bert = bert();
+    let rows = ["--train", "train.jsonl", "--validation", "query.jsonl", "--truncate", "--keep", "5", "--out", "found"];
+    let all: Vec<&str> = ["select"].into_iter().chain(bert.iter().map(String::as_str)).chain(rows).collect();
+    let one = |more: &[&str]| planned(&folder, &[&all[..], more].concat())[0].clone();
+    let plain = one(&[]);
+    assert_eq!(plain["plan"]["query"].as_array().map(Vec::len), Some(1));
+    assert!(plain["plan"]["steps"].as_array().expect("steps").iter().all(|step| step["name"] != "products"));
+    let all = one(&["--validation", "later.jsonl", "--diverse", "--drop-duplicates=0.9", "--pool", "20"]);
+    assert_eq!(all["plan"]["query"][1]["rows"], 9);
+    assert_eq!(step(&all, "scores")["work"], "40 rows for 2");
+    for name in ["products", "cosines"] {
+        assert_eq!(step(&all, name)["work"], "20 rows with each other");
+        assert!(step(&all, name)["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{all}");
+    }
+    let bytes = |plan: &Value| plan["plan"]["disk"]["needed"].as_f64().expect("a number");
+    let row = 4.0 * plain["plan"]["parameters"].as_f64().expect("a number");
+    let more = bytes(&all) - bytes(&plain);
+    assert!(more >= 9.0 * row && more < 9.0 * row + 40.0 * 100.0, "{more} of {row}");
+}
+
 #[test]
 fn the_batch_size_is_chosen_once() {
     let folder = Folder::new();

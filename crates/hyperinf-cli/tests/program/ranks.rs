@@ -71,7 +71,10 @@ fn attribute_by_ranks_is_attribute_alone() {
     let methods = ["--method", "hyperinf,datainf,identity,exact,ekfac", "--keep-gradients"];
     check(&folder, "attribute", &[&query[..], &methods].concat(), &[2]);
     for more in [
-        &["--structure", "merged"][..],
+        &["--method", "kfac,ekfac"][..],
+        &["--method", "exact", "--estimate", "gauss-newton"],
+        &["--method", "shampoo", "--estimate", "sampled", "--draws", "2", "--blocks", "*query*"],
+        &["--structure", "merged"],
         &["--project", "2", "--query-mode", "mean"],
         &["--project", "2", "--query-mode", "mean", "--uncertainty", "2"],
         &["--normalise", "cosine", "--positions"],

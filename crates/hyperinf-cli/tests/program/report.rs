@@ -119,6 +119,54 @@ fn suspicious_and_selected_rows_become_pages_with_what_is_known_of_them() {
 }
 
 #[test]
+fn baselines_become_pages_without_what_they_lack() {
+    let folder = folder();
+    folder.write_rows("query.jsonl", &three_classes(3));
+    let args = ["--method", "hyperinf,random,loss"];
+    let query = ["--query", "query.jsonl", "--out", "found"];
+    folder.succeed("attribute", &bert(), &[&DATA[..], &args, &query].concat());
+    let validation = ["--validation", "query.jsonl", "--remove", "3", "--out", "suspicious"];
+    folder.succeed("detect", &bert(), &[&DATA[..], &args, &validation].concat());
+    let validation = ["--validation", "query.jsonl", "--keep", "9", "--out", "chosen"];
+    folder.succeed("select", &bert(), &[&DATA[..], &args, &validation].concat());
+    for name in ["found", "suspicious", "chosen"] {
+        for baseline in ["random", "loss"] {
+            let nested = format!("{name}/{baseline}");
+            let page = page(&folder, &[&nested], &format!("{nested}/report.html")).0;
+            assert!(page.contains(&format!("baseline {baseline}")), "{nested}");
+            assert_eq!(page.contains("<dt>seed</dt>"), baseline == "random", "{nested}");
+            for part in ["<dt>curvature</dt>", "<dt>device</dt>", "blocks of parameters", "Unit: ."] {
+                assert!(!page.contains(part), "{nested}: {part}");
+            }
+        }
+        let page = page(&folder, &[&format!("{name}/hyperinf")], &format!("{name}/hyperinf/report.html")).0;
+        assert!(page.contains("share of the scores</th>") && page.contains("<dt>curvature</dt>"), "{name}");
+    }
+}
+
+#[test]
+fn a_page_of_earlier_results_is_told() {
+    let folder = folder();
+    folder.write_rows("query.jsonl", &three_classes(3));
+    let run = |more: &[&str]| {
+        let args = [&DATA[..], &["--query", "query.jsonl", "--out", "found", "--format", "csv"], more].concat();
+        folder.succeed("attribute", &bert(), &args).stderr
+    };
+    let stale = "found/report.html shows earlier results; for these: hyperinf report found";
+    assert!(!run(&["--method", "tracin"]).contains("shows earlier results"));
+    let found = page(&folder, &["found"], "found/report.html").0;
+    // No block is inverted, but all have their shares.
+    assert!(found.contains("share of the scores</th>") && !found.contains("inverted by"));
+    assert!(!run(&["--method", "tracin"]).contains("shows earlier results"), "equal results");
+    assert!(run(&["--method", "datainf"]).contains(stale));
+    page(&folder, &["found"], "found/report.html");
+    assert!(!run(&["--method", "datainf"]).contains("shows earlier results"));
+    // A page without the name of its results is somebody's own.
+    folder.write_bytes("found/report.html", b"<!doctype html>");
+    assert!(!run(&["--method", "tracin"]).contains("shows earlier results"));
+}
+
+#[test]
 fn a_language_models_scores_and_a_sweep_become_a_page() {
     let folder = Folder::new();
     folder.write_rows("train.jsonl", &completions(12));

@@ -22,6 +22,7 @@ use crate::event::{Event, Notice};
 use crate::gradients::{Extractor, Part};
 use crate::kind::Kind;
 use crate::model_files::ModelFiles;
+use crate::plan::PlannedDisk;
 use crate::prediction::{Guess, Predicted, Prediction};
 use crate::run::{Run, unchanged};
 use crate::run_of_kind::{Loaded, device_name, gradient_key, load, predictions};
@@ -202,6 +203,11 @@ fn fill<K: Kind>(
     if done > 0 && !again {
         let found = Resumption { samples: done, ..Resumption::default() };
         observe(Event::Notice(Notice::Earlier { stage: Stage::TrainGradients, found, total }));
+    }
+    if computed > 0 {
+        let parameters: usize = blocks.iter().map(Block::parameters).sum();
+        let bytes = (computed * parameters * index.stored.bytes()) as u64;
+        extractor.warn_of_room(set, &projection, PlannedDisk::new(&index.folder, bytes), observe)?;
     }
     for leaf in todo {
         let Leaf { first: begin, rows: count, .. } = manifest.leaves[leaf];

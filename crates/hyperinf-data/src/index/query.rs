@@ -207,6 +207,7 @@ impl Query {
         let mut files = ModelFiles::find(&run.model, run.tokenizer.as_deref(), run.adapter.as_deref())?;
         files.read_images(&run.read, None)?;
         files.set_diffusion(run.diffusion.as_ref())?;
+        files.set_pairs(run.pairs)?;
         files.kind().query(self, run, files, index, device, observe)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf, absolute};
 
-use hyperinf_models::{NoiseSharing, RecordedParts, TimestepsAs};
+use hyperinf_models::{NoiseSharing, PairLoss, RecordedParts, TimestepsAs};
 use hyperinf_store::{IndexError, IndexFolder, MANIFEST, StoredType};
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,11 @@ pub(super) struct Settings {
     own_noise: bool,
     noise_seed: u64,
     min_snr: Option<f64>,
+    /// The loss of pairs of answers, and its β.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pairs: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pairs_beta: Option<f64>,
     blocks: Option<String>,
     batch_size: usize,
     leaf_batches: usize,
@@ -55,6 +60,10 @@ struct SavedColumns {
     prompt: Option<String>,
     completion: Option<String>,
     messages: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chosen: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejected: Option<String>,
     image: Option<String>,
     id: Option<String>,
 }
@@ -66,9 +75,13 @@ pub(super) fn anywhere(path: &Path) -> PathBuf {
 
 impl Settings {
     pub(super) fn new(index: &Index, max_length: usize, device: String) -> Self {
-        // An index has no pairs of answers.
-        let ColumnOptions { text, pair, label, prompt, completion, messages, image, id, chosen: _, rejected: _ } =
+        let ColumnOptions { text, pair, label, prompt, completion, messages, image, id, chosen, rejected } =
             index.read.columns.clone();
+        let (pairs, pairs_beta) = match index.pairs {
+            Some(loss @ PairLoss::Dpo { beta }) => (Some(loss.name().to_owned()), Some(beta)),
+            Some(loss @ PairLoss::Reward) => (Some(loss.name().to_owned()), None),
+            None => (None, None),
+        };
         let some = |path: &Option<PathBuf>| path.as_deref().map(anywhere);
         let diffusion = index.diffusion.clone().unwrap_or_default();
         let (timesteps, timesteps_list) = match &diffusion.timesteps {
@@ -79,7 +92,7 @@ impl Settings {
             model: anywhere(Path::new(&index.model)).display().to_string(),
             adapter: some(&index.adapter),
             tokenizer: some(&index.tokenizer),
-            columns: SavedColumns { text, pair, label, prompt, completion, messages, image, id },
+            columns: SavedColumns { text, pair, label, prompt, completion, messages, chosen, rejected, image, id },
             skip_bad_rows: index.read.skip_bad_rows,
             unpacked: index.read.unpacked,
             images: some(&index.read.images),
@@ -97,6 +110,8 @@ impl Settings {
             own_noise: diffusion.noise == NoiseSharing::PerSample,
             noise_seed: diffusion.seed,
             min_snr: diffusion.min_snr,
+            pairs,
+            pairs_beta,
             blocks: index.blocks.as_ref().map(|pattern| pattern.text().to_owned()),
             batch_size: index.batch_size,
             leaf_batches: index.leaf_batches,
@@ -113,7 +128,9 @@ impl Settings {
     }
 
     pub(super) fn index(self, folder: &Path, train: PathBuf) -> Index {
-        let SavedColumns { text, pair, label, prompt, completion, messages, image, id } = self.columns;
+        let SavedColumns { text, pair, label, prompt, completion, messages, chosen, rejected, image, id } =
+            self.columns;
+        let pairs = self.pairs.map(|_| self.pairs_beta.map_or(PairLoss::Reward, |beta| PairLoss::Dpo { beta }));
         let timesteps = match (self.timesteps_list, self.timesteps) {
             (Some(list), _) => Timesteps::List(list),
             (None, Some(count)) => Timesteps::Evenly(count),
@@ -137,17 +154,7 @@ impl Settings {
             train,
             append: false,
             read: ReadOptions {
-                columns: ColumnOptions {
-                    text,
-                    pair,
-                    label,
-                    prompt,
-                    completion,
-                    messages,
-                    image,
-                    id,
-                    ..ColumnOptions::default()
-                },
+                columns: ColumnOptions { text, pair, label, prompt, completion, messages, chosen, rejected, image, id },
                 skip_bad_rows: self.skip_bad_rows,
                 unpacked: self.unpacked,
                 images: self.images,
@@ -164,6 +171,7 @@ impl Settings {
             },
             // Models of other kinds take none.
             diffusion: Some(diffusion).filter(|options| *options != DiffusionOptions::default()),
+            pairs,
             blocks: self.blocks.map(Pattern::new),
             batch_size: self.batch_size,
             leaf_batches: self.leaf_batches,

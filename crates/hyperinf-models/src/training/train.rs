@@ -80,6 +80,11 @@ impl TrainConfig {
         self.epochs * samples.div_ceil(self.batch_size)
     }
 
+    /// The batches of the first epoch, by the numbers of the samples; those of others differ in what is random.
+    pub fn batches(&self, lengths: &[usize]) -> Vec<Vec<usize>> {
+        epoch_batches(lengths, self, &mut StdRng::seed_from_u64(self.seed))
+    }
+
     /// The learning rate of a step, counted from 0.
     ///
     /// With `w = ⌈warmup · steps⌉`, it is `peak · (step + 1)/w` for steps below `w`, then

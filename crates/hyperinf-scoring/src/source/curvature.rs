@@ -29,7 +29,7 @@ where
     ///
     /// The exact Gauss-Newton matrix takes as many passes over a batch as its longest sample has rows. A batch of `r`
     /// passes (per class) would weigh `r / mean(r)` times too much in the mean.
-    fn factors(&self) -> Option<Vec<f64>> {
+    pub fn factors(&self) -> Option<Vec<f64>> {
         let Estimate::GaussNewton { sketch: None } = self.estimate else { return None };
         let likelihoods =
             || self.batches.clone().into_iter().map(|batch| (self.task.likelihood(batch.borrow()), batch));
@@ -47,6 +47,36 @@ where
         let mean = passes as f64 / samples.iter().sum::<usize>() as f64;
         Some(rows.into_iter().map(|rows| (mean / rows as f64).sqrt()).collect())
     }
+
+    /// The pseudo-samples of one batch by its index, with its factor of [`CurvatureSource::factors`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::pass`].
+    pub fn batch(
+        &self,
+        index: usize,
+        factors: Option<&[f64]>,
+        visit: &mut dyn FnMut(Batch) -> Result<(), ScoreError>,
+    ) -> Result<(), ScoreError> {
+        self.batches.clone().into_iter().nth(index).map_or(Ok(()), |batch| self.of(batch, index, factors, visit))
+    }
+
+    fn of(
+        &self,
+        batch: I::Item,
+        index: usize,
+        factors: Option<&[f64]>,
+        visit: &mut dyn FnMut(Batch) -> Result<(), ScoreError>,
+    ) -> Result<(), ScoreError> {
+        let factor = factors.map_or(1.0, |factors| factors[index]);
+        let scaled = |capture: Capture| Capture { delta: capture.delta.mul_scalar(factor), ..capture };
+        estimated(self.task, batch.borrow(), index, self.estimate, |captures| {
+            let captures = if factor == 1.0 { captures } else { captures.into_iter().map(scaled).collect() };
+            visit(captures.into()).map_err(Stop)
+        })
+        .map_err(|Stop(error)| error)
+    }
 }
 
 impl<T, I> Source for CurvatureSource<'_, T, I>
@@ -58,13 +88,7 @@ where
     fn pass(&self, visit: &mut dyn FnMut(Batch) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
         let factors = self.factors();
         for (index, batch) in self.batches.clone().into_iter().enumerate() {
-            let factor = factors.as_ref().map_or(1.0, |factors| factors[index]);
-            let scaled = |capture: Capture| Capture { delta: capture.delta.mul_scalar(factor), ..capture };
-            estimated(self.task, batch.borrow(), index, self.estimate, |captures| {
-                let captures = if factor == 1.0 { captures } else { captures.into_iter().map(scaled).collect() };
-                visit(captures.into()).map_err(Stop)
-            })
-            .map_err(|Stop(error)| error)?;
+            self.of(batch, index, factors.as_deref(), visit)?;
         }
         Ok(())
     }

@@ -1,0 +1,113 @@
+//! The measurement of a plan's gradients: batches through the code of a run, into files that are removed again.
+
+use std::time::Instant;
+
+use hyperinf_gradients::{Block, Capture, Projection, Target, capture};
+use hyperinf_linalg::host;
+use hyperinf_models::SampleModel;
+use hyperinf_store::{GradientWriter, RunKey, StoreError};
+use tempfile::TempDir;
+
+use crate::RunError;
+use crate::gradients::{Extractor, numbers};
+use crate::kind::Kind;
+use crate::plan_probe::{Curve, LARGEST, Measured, measure, scratch};
+use crate::samples::Samples;
+use crate::stage::Stage;
+
+/// Gradients of some rows, into files that are removed again.
+pub(crate) struct Probe<'a, K: Kind> {
+    extractor: &'a Extractor<'a, K>,
+    set: &'a Samples<K>,
+    projection: Option<Projection>,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) folder: TempDir,
+    writer: GradientWriter,
+    /// The gradients of a batch: for each block `[rows, parameters]`.
+    pub(crate) kept: Vec<Vec<f32>>,
+}
+
+impl<'a, K: Kind> Probe<'a, K> {
+    pub(crate) fn new(extractor: &'a Extractor<'a, K>, set: &'a Samples<K>) -> Result<Self, RunError> {
+        let order = set.by_length();
+        let (blocks, projection) = extractor.blocks(&set.samples[order[0]], Target::Loss)?;
+        let folder = scratch(&extractor.run.out)?;
+        let most = extractor.run.batch_size.max(LARGEST).min(set.samples.len());
+        let writer = GradientWriter::open(folder.path(), "batches", &RunKey::default(), most, &blocks)
+            .map_err(|source| StoreError::output(folder.path(), source))?;
+        Ok(Self { extractor, set, projection, blocks, folder, writer, kept: Vec::new() })
+    }
+
+    /// Measures batches of the run.
+    pub(crate) fn measure(&mut self) -> Result<Measured, RunError> {
+        let (lengths, rows) = (self.set.lengths(), self.extractor.run.batch_size);
+        let device = self.extractor.model.device();
+        measure(&lengths, rows, &device, &mut |batch| self.batch(batch))
+    }
+
+    /// Takes the gradients of a batch as a run does. Returns its seconds.
+    fn batch(&mut self, batch: &[usize]) -> Result<f64, RunError> {
+        let Extractor { run, model, .. } = self.extractor;
+        if run.stop.is_requested() {
+            let stage = Stage::TrainGradients;
+            return Err(RunError::Stopped { stage, done: 0, total: self.set.samples.len(), kept: None });
+        }
+        let began = Instant::now();
+        let samples: Vec<_> = batch.iter().map(|&sample| &self.set.samples[sample]).collect();
+        let captures = capture(*model, &model.collate(&samples)?, Target::Loss)?;
+        let losses = host(captures.values)?;
+        let wanted = captures.blocks.into_iter().filter(|captured| self.extractor.wanted(&captured.block)).collect();
+        let wanted: Vec<Capture> = match &self.projection {
+            Some(projection) => projection.captures(wanted)?,
+            None => wanted,
+        };
+        let values = wanted.iter().map(numbers).collect::<Result<Vec<_>, _>>()?;
+        let places: Vec<usize> = (0..batch.len()).collect();
+        self.writer
+            .write(&places, &losses, &values)
+            .map_err(|source| StoreError::output(self.folder.path(), source))?;
+        let seconds = began.elapsed().as_secs_f64();
+        let bad = values.iter().zip(&wanted).find_map(|(values, captured)| {
+            let at = values.iter().position(|value| !value.is_finite())?;
+            Some((at / captured.block.parameters(), format!("gradient in block `{}`", captured.block.name), values[at]))
+        });
+        if let Some((place, what, value)) = bad {
+            let (data, row) = (&self.set.data, self.set.data.rows[batch[place]].row);
+            return Err(RunError::NotFinite { set: data.set, path: data.path.clone(), row, what, value: value.into() });
+        }
+        self.kept = values;
+        Ok(seconds)
+    }
+
+    /// Seconds per row of predictions in a pass of their own, as a share of those of gradients; `None` where the losses
+    /// say them.
+    pub(crate) fn prediction(&self, order: &[usize], curve: &Curve) -> Result<Option<f64>, RunError> {
+        let model = self.extractor.model;
+        let batch = middle(order, self.extractor.run.batch_size);
+        let samples: Vec<_> = batch.iter().map(|&sample| &self.set.samples[sample]).collect();
+        if samples.iter().all(|sample| K::prediction_of_loss(model, sample, 1.0).is_some()) {
+            return Ok(None);
+        }
+        Ok(Some(predictions::<K>(model, self.set, batch)? / curve.seconds(self.middle(order), 1)))
+    }
+
+    /// The length of the middle sample.
+    pub(crate) fn middle(&self, order: &[usize]) -> usize {
+        K::Model::length(&self.set.samples[order[order.len() / 2]])
+    }
+}
+
+/// Samples of middle length.
+pub(crate) fn middle(order: &[usize], rows: usize) -> &[usize] {
+    let rows = rows.min(order.len());
+    let first = (order.len() - rows) / 2;
+    &order[first..first + rows]
+}
+
+/// Seconds per row of predictions.
+pub(crate) fn predictions<K: Kind>(model: &K::Model, set: &Samples<K>, batch: &[usize]) -> Result<f64, RunError> {
+    let samples: Vec<_> = batch.iter().map(|&sample| &set.samples[sample]).collect();
+    let began = Instant::now();
+    K::predict(model, &samples)?;
+    Ok(began.elapsed().as_secs_f64() / samples.len() as f64)
+}
