@@ -134,6 +134,21 @@ pub fn model_factors<E>(
     }
 }
 
+/// The key of curvature that is sent.
+const SENT: &str = "sent";
+
+/// Curvature as bytes, with all digits, for another process; `None` if a block's is its samples.
+#[must_use]
+pub fn curvature_to_bytes(known: &[BlockCurvature]) -> Option<Vec<u8>> {
+    file::to_bytes(SENT, "", known)
+}
+
+/// The curvature of [`curvature_to_bytes`]; `None` if the bytes are not whole.
+#[must_use]
+pub fn curvature_from_bytes(bytes: &[u8], device: &Device) -> Option<Vec<BlockCurvature>> {
+    file::parsed(bytes, SENT, device)
+}
+
 /// The bytes of the curvature that an index keeps for a method, of blocks as they are scored; 0 if nothing is kept.
 pub fn factor_bytes(options: &Options, blocks: &[Block], samples: usize) -> f64 {
     match options.method {

@@ -77,7 +77,9 @@ pub use cells::{Cells, cell};
 pub use checkpoints::{Checkpoint, tracin};
 pub use convert::{Convert, ConvertError, Converted};
 pub use error::{StoreError, WriteError};
-pub use factors::{FactorOptions, Factors, factor_bytes, model_factors, training_factors};
+pub use factors::{
+    FactorOptions, Factors, curvature_from_bytes, curvature_to_bytes, factor_bytes, model_factors, training_factors,
+};
 pub use folder::OutputFolder;
 pub use gradient_file::{
     BadValue, FileError, GradientFile, GradientWriter, KeyDifference, Precision, Restart, Resumption, RunKey,

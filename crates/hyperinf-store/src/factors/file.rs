@@ -129,6 +129,20 @@ fn hash<'a>(key: &str, described: &str, numbers: impl Iterator<Item = &'a [u8]>)
 
 /// Writes a file; its length. Those of other rows or of another version are removed.
 pub(super) fn save(path: &Path, key: &str, rows: &str, known: &[BlockCurvature]) -> Option<u64> {
+    let bytes = to_bytes(key, rows, known)?;
+    let others = path.parent().map(files).unwrap_or_default();
+    for other in others {
+        let of = contents(&other).and_then(|bytes| Some(label_of(&bytes)?.rows));
+        if of.as_deref() != Some(rows) {
+            let _ = remove_file(other);
+        }
+    }
+    Staged::new(path, |file| Ok(file.write_all(&bytes)?)).ok()?.place().ok()?;
+    Some(bytes.len() as u64)
+}
+
+/// The bytes of curvature with its key; `None` for a structure that is samples.
+pub(super) fn to_bytes(key: &str, rows: &str, known: &[BlockCurvature]) -> Option<Vec<u8>> {
     let (mut described, mut all) = (Vec::new(), Vec::new());
     for (number, BlockCurvature { block, curvature, mean_square, samples }) in known.iter().enumerate() {
         let (structure, rows_contracted, parts) = parts(curvature)?;
@@ -151,16 +165,7 @@ pub(super) fn save(path: &Path, key: &str, rows: &str, known: &[BlockCurvature])
     });
     let views = views.collect::<Result<Vec<_>, _>>().ok()?;
     let label = Label { key: key.to_owned(), rows: rows.to_owned(), described, seal };
-    let bytes = written(views, &label)?;
-    let others = path.parent().map(files).unwrap_or_default();
-    for other in others {
-        let of = contents(&other).and_then(|bytes| Some(label_of(&bytes)?.rows));
-        if of.as_deref() != Some(rows) {
-            let _ = remove_file(other);
-        }
-    }
-    Staged::new(path, |file| Ok(file.write_all(&bytes)?)).ok()?.place().ok()?;
-    Some(bytes.len() as u64)
+    written(views, &label)
 }
 
 fn contents(path: &Path) -> Option<Vec<u8>> {
@@ -191,7 +196,12 @@ impl<'a> Whole<'a> {
 /// The curvature in a file, if it is whole and of this key, and the file's length.
 pub(super) fn load(path: &Path, key: &str, device: &Device) -> Option<(Vec<BlockCurvature>, u64)> {
     let bytes = contents(path)?;
-    let Whole { label, tensors } = Whole::read(&bytes)?;
+    Some((parsed(&bytes, key, device)?, bytes.len() as u64))
+}
+
+/// The curvature of [`to_bytes`], if it is whole and of this key.
+pub(super) fn parsed(bytes: &[u8], key: &str, device: &Device) -> Option<Vec<BlockCurvature>> {
+    let Whole { label, tensors } = Whole::read(bytes)?;
     if label.key != key {
         return None;
     }
@@ -227,7 +237,7 @@ pub(super) fn load(path: &Path, key: &str, device: &Device) -> Option<(Vec<Block
         let block = Block::new(found.block, rows, cols);
         known.push(BlockCurvature { block, curvature, mean_square, samples: found.samples });
     }
-    Some((known, bytes.len() as u64))
+    Some(known)
 }
 
 fn tensor<const D: usize>(view: &TensorView<'_>, shape: [usize; D], device: &Device) -> Option<Tensor<D>> {
