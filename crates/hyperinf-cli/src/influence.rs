@@ -102,7 +102,8 @@ impl Job<'_> {
                     methods.iter().filter(|each| each.baseline.is_none()).map(|each| each.run.clone()).collect();
                 return match methods.first().filter(|_| !runs.is_empty()) {
                     Some(each) => Ok(Run::assist(&runs, self.targets, &each.settings.device)?),
-                    None => Ok(()),
+                    // Baselines are rank 0's.
+                    None => Ok(crew.stand_by()?),
                 };
             }
         }

@@ -134,6 +134,18 @@ impl Crew {
         Ok(reports)
     }
 
+    /// Waits until rank 0 ends work in which this rank has no part.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Team`].
+    pub fn stand_by(&self) -> Result<(), RunError> {
+        match self.next()? {
+            Work::End => self.leave(),
+            other => Err(TeamError::Garbled { rank: 0, reason: format!("{other:?} was not expected") }.into()),
+        }
+    }
+
     /// What this rank has done so far.
     #[must_use]
     pub fn report(&self) -> RankReport {
