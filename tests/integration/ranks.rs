@@ -55,6 +55,27 @@ proptest! {
     }
 }
 
+/// LoRA on all linear layers of Llama 2: at 64 ranks no rank has more than 10 % above its share of HyperINF's work.
+#[test]
+fn blocks_of_real_models_are_spread_evenly() {
+    for (layers, width, inner, key_width) in [(32, 4096, 11008, 4096), (40, 5120, 13824, 5120), (80, 8192, 28672, 1024)]
+    {
+        let linear = [(width, width), (width, key_width), (width, key_width), (width, width)];
+        let linear = linear.into_iter().chain([(width, inner), (width, inner), (inner, width)]);
+        let rank = 8;
+        let layer: Vec<usize> = linear.flat_map(|(from, to)| [from * rank, rank * to]).collect();
+        // A block's work is its gradients' products with its short side, of the adapter's rank, and with the queries.
+        let weights: Vec<f64> = (0..layers).flat_map(|_| layer.iter().map(|&numbers| numbers as f64)).collect();
+        for ranks in [2, 8, 64] {
+            let mut loads = vec![0.0; ranks];
+            owners(&weights, ranks).into_iter().zip(&weights).for_each(|(owner, weight)| loads[owner] += weight);
+            let most = loads.iter().copied().fold(0.0, f64::max);
+            let balance = weights.iter().sum::<f64>() / ranks as f64 / most;
+            assert!(balance >= 0.9, "{layers} layers, {ranks} ranks: {balance}");
+        }
+    }
+}
+
 /// Of so many samples, in three blocks.
 fn gradients(samples: usize, seed: u64, device: &Device) -> Gradients {
     let layout = [Block::new("a", 3, 4), Block::new("b", 5, 2), Block::new("c", 1, 6)];

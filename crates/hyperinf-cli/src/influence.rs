@@ -102,7 +102,8 @@ impl Job<'_> {
                     methods.iter().filter(|each| each.baseline.is_none()).map(|each| each.run.clone()).collect();
                 return match methods.first().filter(|_| !runs.is_empty()) {
                     Some(each) => Ok(Run::assist(&runs, self.targets, &each.settings.device)?),
-                    None => Ok(()),
+                    // Baselines are rank 0's.
+                    None => Ok(crew.stand_by()?),
                 };
             }
         }
@@ -184,6 +185,7 @@ impl Job<'_> {
             rank_by: settings.rank_by,
             memory: args.scoring.memory(),
             index: args.index.clone(),
+            keep_factors: !args.keep_nothing,
             out: args.out.clone(),
             device_name: settings.device_name.clone(),
             stop: interrupt::stop(),

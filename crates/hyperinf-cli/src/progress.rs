@@ -128,7 +128,10 @@ pub(crate) fn observer() -> impl FnMut(Event) {
             warn(&format!("--project {rank} has no effect: no side of any block is longer"));
         }
         Event::Notice(
-            notice @ (Notice::Earlier { .. } | Notice::ResumedTraining { .. } | Notice::AlreadyTrained { .. }),
+            notice @ (Notice::Earlier { .. }
+            | Notice::Factors(_)
+            | Notice::ResumedTraining { .. }
+            | Notice::AlreadyTrained { .. }),
         ) => {
             notice.to_string().lines().for_each(note);
         }

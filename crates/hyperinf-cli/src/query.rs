@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use hyperinf::data::{Answer, AnsweredQuery, Asked, ColumnOptions, Hit, Query};
-use hyperinf::store::ScoreFile;
+use hyperinf::store::{Factors, ScoreFile};
 use serde_json::{Value, json};
 
 use crate::args::QueryArgs;
@@ -13,7 +13,7 @@ use crate::interrupt;
 use crate::progress::observer;
 use crate::score::{self, Scoring, Settings, counted, entries, head};
 use crate::terminal::name;
-use crate::text::{excerpt, excerpts};
+use crate::text::{excerpt, excerpts, size};
 use crate::to_stdout;
 
 /// Asks an index, and prints the ends of each ranking.
@@ -66,7 +66,9 @@ fn as_json(out: &mut dyn Write, found: &Answer, scoring: &Scoring) -> io::Result
         ("command", json!("query")),
         ("index", json!(found.index.path())),
         ("answers", json!(found.answers)),
-        ("curvature_found", Value::from(found.factors_found)),
+        ("curvature_found", Value::from(matches!(found.factors, Factors::Found { .. }))),
+        ("curvature_bytes", json!(bytes_of(&found.factors))),
+        ("nothing_kept", json!(reason(&found.factors))),
         ("seconds", json!(found.seconds)),
     ];
     all.extend(more.map(|(name, value)| (name.to_owned(), value)));
@@ -78,10 +80,31 @@ fn as_text(out: &mut dyn Write, found: &Answer, scoring: &Scoring) -> io::Result
     let seconds = found.seconds;
     let scored = seconds.curvature + seconds.scores;
     head(out, scoring, found.index.manifest().blocks.len(), scored)?;
-    let curvature = if found.factors_found { "found in the index" } else { "computed" };
+    let kept = bytes_of(&found.factors).map_or_else(String::new, |bytes| format!(" ({} in the index)", size(bytes)));
+    let curvature = match &found.factors {
+        Factors::Nothing { reason } => format!("none is kept: {reason}"),
+        Factors::Found { .. } => format!("that of an earlier run{kept}"),
+        Factors::Computed { .. } => format!("computed{kept}"),
+    };
     let (load, gradients) = (seconds.load, seconds.gradients);
-    writeln!(out, "model {load:.2} s, gradients {gradients:.2} s, scores {scored:.3} s; curvature {curvature}")?;
+    writeln!(out, "model {load:.2} s, gradients {gradients:.2} s, scores {scored:.3} s; curvature: {curvature}")?;
     found.answers.iter().try_for_each(|answer| print(out, answer, found.query.data.rows.len()))
+}
+
+/// The length of the kept curvature.
+fn bytes_of(factors: &Factors) -> Option<u64> {
+    match factors {
+        Factors::Found { bytes, .. } => Some(*bytes),
+        Factors::Computed { bytes, .. } => *bytes,
+        Factors::Nothing { .. } => None,
+    }
+}
+
+fn reason(factors: &Factors) -> Option<&'static str> {
+    match factors {
+        Factors::Nothing { reason } => Some(reason),
+        Factors::Found { .. } | Factors::Computed { .. } => None,
+    }
 }
 
 fn print(out: &mut dyn Write, answer: &AnsweredQuery, queries: usize) -> io::Result<()> {

@@ -16,8 +16,15 @@ use crate::error::{CliError, Usage};
 /// The file with what each rank did: its times differ from run to run, so the summary does not have them.
 pub(crate) const RANKS: &str = "ranks.json";
 
-/// Set by launchers of MPI for each process that they start.
-const SIZES: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS"];
+/// Set by launchers for each process that they start: Open MPI, MPICH and its kin, Slurm, Flux, IBM's jsrun.
+const SIZES: [&str; 6] = [
+    "OMPI_COMM_WORLD_SIZE",
+    "PMI_SIZE",
+    "MPI_LOCALNRANKS",
+    "SLURM_STEP_NUM_TASKS",
+    "FLUX_JOB_SIZE",
+    "JSM_NAMESPACE_SIZE",
+];
 
 thread_local! {
     /// The crew of this thread.

@@ -11,6 +11,7 @@ use crate::device::open_device;
 use crate::error::{CliError, Input};
 use crate::progress::{Progress, observer};
 use crate::score::counted;
+use crate::text::size;
 use crate::{index, interrupt, to_stdout};
 
 /// Compares every file of an index with its hash; with `--repair` computes what is damaged again.
@@ -42,6 +43,8 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), CliError> {
         return index::report(&repaired, "verify", args.json, began);
     }
     let (rows, leaves) = (found.manifest().rows(), found.manifest().leaves.len());
+    let factors = found.factors();
+    let kept: u64 = factors.iter().filter_map(|path| path.metadata().ok()).map(|file| file.len()).sum();
     to_stdout(|out| {
         if args.json {
             let listed: Vec<_> = faults
@@ -50,6 +53,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), CliError> {
                 .collect();
             let summary = json!({
                 "command": "verify", "index": args.index, "rows": rows, "leaves": leaves, "faults": listed,
+                "curvature": { "files": factors.len(), "bytes": kept },
             });
             serde_json::to_writer_pretty(&mut *out, &summary)?;
             return writeln!(out);
@@ -58,6 +62,10 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), CliError> {
         if faults.is_empty() {
             let (rows, leaves) = (counted(rows, "row", "rows"), counted(leaves, "leaf", "leaves"));
             writeln!(out, "{rows} in {leaves}: every file is what was written")?;
+            if !factors.is_empty() {
+                let files = counted(factors.len(), "file", "files");
+                writeln!(out, "{files} of kept curvature, {}: factors-*.safetensors, free to be removed", size(kept))?;
+            }
         }
         Ok(())
     })?;

@@ -57,8 +57,8 @@ pub struct RankReport {
 pub(crate) enum Work {
     /// The gradients of batches of a set, numbered from `first`: each rank takes its own.
     Gradients { set: usize, first: usize, batches: Vec<Vec<usize>> },
-    /// The scores of blocks, with the owner of each.
-    Scores { method: usize, draw: usize, train: PathBuf, query: PathBuf, owners: Vec<usize> },
+    /// The scores of blocks, with the owner of each; where the curvature is known, that of a rank's blocks follows.
+    Scores { method: usize, draw: usize, train: PathBuf, query: PathBuf, owners: Vec<usize>, known: bool },
     /// The captures of batches for the curvature of a method, each rank its own.
     Curvature { method: usize, estimate: Estimate },
     /// The gradients of pieces of a batch, each rank its own; the parameters follow.
@@ -132,6 +132,18 @@ impl Crew {
             reports.push(read(rank, &bytes)?);
         }
         Ok(reports)
+    }
+
+    /// Waits until rank 0 ends work in which this rank has no part.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Team`].
+    pub fn stand_by(&self) -> Result<(), RunError> {
+        match self.next()? {
+            Work::End => self.leave(),
+            other => Err(TeamError::Garbled { rank: 0, reason: format!("{other:?} was not expected") }.into()),
+        }
     }
 
     /// What this rank has done so far.

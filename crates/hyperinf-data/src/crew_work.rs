@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use hyperinf_curvature::{BlockCurvature, Storage};
 use hyperinf_gradients::{Block, Target};
 use hyperinf_scoring::{Attribution, BlockScores, Method, Options, Scorer, TeamError, owners};
-use hyperinf_store::{GradientPair, RunKey, StoreError, score_blocks};
+use hyperinf_store::{GradientPair, RunKey, StoreError, curvature_from_bytes, curvature_to_bytes, score_blocks};
 
 use crate::RunError;
 use crate::crew::{Crew, Work};
@@ -75,15 +75,22 @@ pub(crate) fn serve<K: Kind>(
                     crew.send(0, &to_bytes(&found))?;
                 }
             }
-            Work::Scores { method, draw, train, query, owners } => {
+            Work::Scores { method, draw, train, query, owners, known } => {
                 let run = runs.get(method).ok_or_else(|| garbled(format!("there is no method {method}")))?;
                 let mut pair = GradientPair::open(&train, &query)?;
                 pair.memory = run.memory;
                 pair.project(run.projection_of(draw)?, device)?;
+                let known = match known {
+                    false => None,
+                    true => {
+                        let known = curvature_from_bytes(&crew.receive(0, "the curvature of blocks")?, device);
+                        Some(known.ok_or_else(|| garbled("it is no curvature".to_owned()))?)
+                    }
+                };
                 let mut found = Vec::new();
                 let own = owned(&owners, crew.rank());
                 let mut keep = |_, scores| found.push(scores);
-                crew.computing(|| score_blocks(&pair, None, &run.options, device, &own, &mut keep))?;
+                crew.computing(|| score_blocks(&pair, known.as_deref(), &run.options, device, &own, &mut keep))?;
                 found.iter().try_for_each(|scores: &BlockScores| crew.send(0, &scores.to_bytes()))?;
             }
         }
@@ -94,8 +101,8 @@ fn owned(owners: &[usize], rank: usize) -> Vec<usize> {
     (0..owners.len()).filter(|&block| owners[block] == rank).collect()
 }
 
-/// [`hyperinf_store::score`] by all ranks, a block by each. One that spans all blocks, or whose curvature only rank 0 has,
-/// is scored by rank 0.
+/// [`hyperinf_store::score`] by all ranks, a block by each. Blocks that are merged, or whose curvature is known as
+/// samples, are scored by rank 0.
 pub(crate) fn score(
     run: &Run,
     pair: &GradientPair,
@@ -104,18 +111,38 @@ pub(crate) fn score(
     device: &Device,
 ) -> Result<Attribution, RunError> {
     let blocks = pair.scored_blocks();
-    let Some(crew) = several(run).filter(|_| known.is_none() && !run.options.merged && blocks.len() > 1) else {
+    let Some(crew) = several(run).filter(|_| !run.options.merged && blocks.len() > 1) else {
         return Ok(hyperinf_store::score(pair, known, &run.options, device)?);
     };
     let (n, q) = (pair.train.samples(), pair.query.file.samples());
     let weights: Vec<f64> = blocks.iter().map(|block| weight(&run.options, block, n, q)).collect();
     let owners = owners(&weights, crew.size());
+    let of = |known: &[BlockCurvature], rank: usize| {
+        let own = owned(&owners, rank);
+        let is_own = |found: &&BlockCurvature| own.iter().any(|&place| blocks[place] == found.block);
+        curvature_to_bytes(&known.iter().filter(is_own).cloned().collect::<Vec<_>>())
+    };
+    let shares = match known {
+        None => Vec::new(),
+        Some(known) => match (1..crew.size()).map(|rank| of(known, rank)).collect::<Option<Vec<_>>>() {
+            Some(shares) => shares,
+            None => return Ok(hyperinf_store::score(pair, Some(known), &run.options, device)?),
+        },
+    };
     let path = |path| absolute(path).map_err(|e| StoreError::output(path, e));
     let (train, query) = (path(pair.train.path())?, path(pair.query.file.path())?);
-    crew.order(&Work::Scores { method: crew.method, draw, train, query, owners: owners.clone() })?;
+    crew.order(&Work::Scores {
+        method: crew.method,
+        draw,
+        train,
+        query,
+        owners: owners.clone(),
+        known: known.is_some(),
+    })?;
+    shares.iter().zip(1..).try_for_each(|(share, rank)| crew.send(rank, share))?;
     let mut found: Vec<Option<BlockScores>> = blocks.iter().map(|_| None).collect();
     let mut keep = |block: usize, scores| found[block] = Some(scores);
-    crew.computing(|| score_blocks(pair, None, &run.options, device, &owned(&owners, 0), &mut keep))?;
+    crew.computing(|| score_blocks(pair, known, &run.options, device, &owned(&owners, 0), &mut keep))?;
     let mut scorer = Scorer::new(run.options.clone())?;
     for ((found, rank), block) in found.into_iter().zip(owners).zip(&blocks) {
         let scores = match found {

@@ -59,6 +59,14 @@ pub(crate) fn further(estimate: Estimate, count: usize) -> Vec<Estimate> {
     (1..=count as u64).map(with).collect()
 }
 
+/// Whether the curvature is that of the model: no stored gradients have it.
+pub(crate) fn needs_model(options: &Options, estimate: Estimate) -> bool {
+    match &options.method {
+        Method::Identity => false,
+        Method::Inverse { storage, .. } => estimate != Estimate::Empirical || storage.needs_captures(),
+    }
+}
+
 /// The curvature of each block of the model over all samples; `None` where it is computed from the stored gradients.
 pub(crate) fn of_model<M: SampleModel>(
     run: &Run,
@@ -68,7 +76,7 @@ pub(crate) fn of_model<M: SampleModel>(
     observe: &mut dyn FnMut(Event),
 ) -> Result<Option<Vec<BlockCurvature>>, RunError> {
     let Method::Inverse { storage, .. } = &run.options.method else { return Ok(None) };
-    if estimate == Estimate::Empirical && !storage.needs_captures() {
+    if !needs_model(&run.options, estimate) {
         return Ok(None);
     }
     let batches = batches(run, model, samples)?;

@@ -2,7 +2,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use hyperinf_models::TokenizerNotice;
-use hyperinf_store::{Restart, Resumption};
+use hyperinf_store::{Factors, Restart, Resumption};
 
 use crate::plan::Shortage;
 use crate::quality::{ClassQuality, Quality, Verdict};
@@ -120,6 +120,8 @@ pub enum Notice {
         /// The leaves.
         leaves: Vec<usize>,
     },
+    /// What an index keeps of a method.
+    Factors(Factors),
     /// A checkpoint that cannot be used; it is set aside.
     DamagedCheckpoint {
         /// The checkpoint.
@@ -283,6 +285,7 @@ impl fmt::Display for Notice {
                 path.display(),
                 leaves.first().copied().unwrap_or_default()
             ),
+            Self::Factors(factors) => factors.fmt(f),
             Self::DamagedCheckpoint { path, reason } => {
                 write!(f, "the checkpoint `{}` is damaged and set aside: {reason}", path.display())
             }

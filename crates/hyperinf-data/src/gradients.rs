@@ -131,6 +131,7 @@ impl<K: Kind> Extractor<'_, K> {
             let detail = Detail::Speed(tokens as f64 / began.elapsed().as_secs_f64(), K::UNIT);
             observe(Event::Progress(Progress { stage, done, total, detail }));
         }
+        writer.sync().map_err(failed)?;
         Ok(())
     }
 

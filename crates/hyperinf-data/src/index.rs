@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use hyperinf_models::{ModelError, PairLoss, RecordedParts};
-use hyperinf_store::{Fault, IndexError, IndexFolder, IndexWriter, StoredType};
+use hyperinf_store::{Fault, FaultKind, IndexError, IndexFolder, IndexWriter, StoreError, StoredType};
 
 use crate::RunError;
 use crate::crew::Crew;
@@ -205,7 +205,7 @@ impl Index {
         Ok(files)
     }
 
-    /// Computes the leaves of these faults again, and writes what else is wrong.
+    /// Computes the leaves of these faults again, writes what else is wrong, and removes damaged curvature.
     ///
     /// # Errors
     ///
@@ -216,6 +216,10 @@ impl Index {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Indexed, RunError> {
+        for fault in faults.iter().filter(|fault| fault.kind == FaultKind::Factors) {
+            let path = self.folder.join(&fault.file);
+            std::fs::remove_file(&path).map_err(|e| StoreError::output(&path, e))?;
+        }
         let mut leaves: Vec<usize> = faults.iter().filter_map(|fault| fault.leaf).collect();
         leaves.dedup();
         self.work(Some(&leaves), device, observe)

@@ -8,7 +8,7 @@ use hyperinf_curvature::Storage;
 use hyperinf_gradients::Block;
 use hyperinf_linalg::{gram_precise, host};
 use hyperinf_scoring::{Method, Options, QueryMode, Set};
-use hyperinf_store::{RunKey, Sizes, available, free_space, resident};
+use hyperinf_store::{RunKey, Sizes, available, factor_bytes, free_space, resident};
 
 use crate::dataset::Dataset;
 use crate::event::Event;
@@ -117,7 +117,11 @@ pub(crate) fn plan<K: Kind>(
         available: run.memory.or_else(available).map(|free| free + held),
     };
     let of_gradients = (n + asked) as u64 * parameters as u64 * size_of::<f32>() as u64;
-    let needed = of_gradients + (n * scored) as u64 * SCORE;
+    let of_factors = match run.index {
+        Some(_) if run.keep_factors => factor_bytes(&run.options, &sizes.blocks, n) as u64,
+        _ => 0,
+    };
+    let needed = of_gradients + of_factors + (n * scored) as u64 * SCORE;
     let disk = PlannedDisk { folder: run.out.clone(), needed, free: free_space(&run.out) };
     Ok(RunPlan {
         command: goal.name(),

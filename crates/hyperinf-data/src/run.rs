@@ -50,6 +50,7 @@ pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gra
 /// | `blocks` | all | the blocks whose gradients are scored, by name | at least one |
 /// | `batch_size` | 16 | rows of a backward pass | ≥ 1 |
 /// | `index` | `None` | an [`Index`](crate::Index) that the training gradients are taken from; built if it is missing | |
+/// | `keep_factors` | `true` | whether a curvature that was computed is kept in the index for later runs | |
 /// | `out` | `hyperinf-out` | the folder of the gradients; created if missing | |
 /// | `device_name` | the device itself | the device's name: gradients of another device are not reused | |
 /// | `stop` | never | a request to stop between two batches | |
@@ -98,6 +99,8 @@ pub struct Run {
     pub memory: Option<f64>,
     /// An index that the training gradients are taken from, and kept in: it is built if it is missing.
     pub index: Option<PathBuf>,
+    /// Whether a curvature that was computed is kept in the index for later runs.
+    pub keep_factors: bool,
     /// The folder of the gradients.
     pub out: PathBuf,
     /// The name of the device, a part of the key under which gradients are reused.
@@ -132,6 +135,7 @@ impl Default for Run {
             rank_by: RankBy::default(),
             memory: None,
             index: None,
+            keep_factors: true,
             out: PathBuf::from("hyperinf-out"),
             device_name: String::new(),
             stop: Stop::default(),
@@ -261,7 +265,7 @@ impl Run {
         let scoring = Scoring {
             train: influence.pair.train.path(),
             query: influence.pair.query.file.path(),
-            known: influence.known.as_deref(),
+            known: influence.known.as_deref().or_else(|| influence.pair.own_curvature(&self.options)),
             options: &self.options,
             projection: self.projection,
         };

@@ -240,6 +240,11 @@ pub(crate) fn device_name(run: &Run, device: &Device) -> String {
     if run.device_name.is_empty() { format!("{device:?}") } else { run.device_name.clone() }
 }
 
+/// The name of the device without its number.
+pub(crate) fn device_kind(run: &Run, device: &Device) -> String {
+    device_name(run, device).split(':').next().unwrap_or_default().to_owned()
+}
+
 /// The layers whose gradients are taken and how they are projected, where that is not the default.
 pub(crate) fn layers(run: &Run) -> Option<String> {
     let LargeBlocks { above, rank, seed, adapters } = run.large_blocks;

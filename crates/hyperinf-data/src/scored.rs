@@ -3,13 +3,14 @@ use hyperinf_curvature::BlockCurvature;
 use hyperinf_gradients::{Block, Estimate};
 use hyperinf_models::SampleModel;
 use hyperinf_scoring::{Attribution, PositionScorer, QueryMode};
-use hyperinf_store::{Directions, GradientPair, ProjectionSpec};
+use hyperinf_store::{Directions, FactorOptions, GradientPair, ProjectionSpec, model_factors, training_factors};
 
-use crate::crew_work::score;
+use crate::crew_work::{score, several};
 use crate::event::{Event, Notice};
 use crate::kind::Kind;
 use crate::positions::{RowPositions, TokenScores, token_scores};
 use crate::run::Run;
+use crate::run_of_kind::device_kind;
 use crate::{Choice, RunError, estimate};
 
 /// The most seeds of error bars.
@@ -108,7 +109,11 @@ impl Scored {
         let mut score = |draw: usize| -> Result<_, RunError> {
             let Draws { estimate, projection } = draws[draw];
             pair.project(projection, device)?;
-            let known = model.curvature(run, estimate, observe)?;
+            // Further seeds are not asked for again.
+            let known = match draw == 0 && run.index.is_some() {
+                true => run.recall(pair, estimate, projection, model, device, observe)?,
+                false => model.curvature(run, estimate, observe)?,
+            };
             let found = score(run, pair, known.as_deref(), draw, device)?;
             Ok((known, found))
         };
@@ -131,6 +136,35 @@ impl Scored {
 }
 
 impl Run {
+    /// The curvature from the index, if an earlier run has left it there: that of the model is returned, that of the
+    /// training gradients goes into the pair.
+    fn recall(
+        &self,
+        pair: &mut GradientPair,
+        estimate: Estimate,
+        projection: Option<ProjectionSpec>,
+        model: &dyn OfModel,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Option<Vec<BlockCurvature>>, RunError> {
+        let how = FactorOptions { keep: self.keep_factors, device_kind: device_kind(self, device) };
+        let of_model = estimate::needs_model(&self.options, estimate);
+        // Ranks take the curvature of a block each.
+        if !of_model && several(self).is_some() {
+            return Ok(None);
+        }
+        let (known, factors) = if of_model {
+            let compute = || Ok(model.curvature(self, estimate, observe)?.unwrap_or_default());
+            let of = format!("{estimate:?}");
+            let (known, factors) = model_factors::<RunError>(pair, &self.options, &of, &how, device, compute)?;
+            (Some(known), factors)
+        } else {
+            (None, training_factors(pair, &self.options, projection, &how, device)?)
+        };
+        observe(Event::Notice(Notice::Factors(factors)));
+        Ok(known)
+    }
+
     /// Fails if error bars are asked for that cannot be had.
     pub(crate) fn check_draws(&self) -> Result<(), RunError> {
         self.draws().map(drop)

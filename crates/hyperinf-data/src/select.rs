@@ -218,6 +218,7 @@ impl Run {
         for Target { pair, .. } in &mut influence.targets {
             pair.memory = self.memory;
             pair.project(self.projection, device)?;
+            pair.share_curvature(&influence.pair);
             let found = score(self, pair, influence.known.as_deref(), 0, device)?;
             targets.extend(found.scores.rows);
             influence.attribution.keep_worst(found.blocks);

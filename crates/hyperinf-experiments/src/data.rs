@@ -18,6 +18,13 @@ pub struct Labelled {
     pub label: usize,
 }
 
+impl Labelled {
+    /// All its words.
+    pub fn words(&self) -> String {
+        self.pair.iter().fold(self.text.clone(), |text, pair| format!("{text} {pair}"))
+    }
+}
+
 /// Training and validation samples.
 pub struct Split<T> {
     pub train: Vec<T>,

@@ -16,6 +16,7 @@ mod influential;
 mod judge;
 mod mail;
 mod results;
+mod selections;
 mod tables;
 mod vision;
 
@@ -41,6 +42,8 @@ enum Experiment {
     Detection(detection::Settings),
     /// Tunes again without the samples that a method removes, and compares the accuracies.
     Cleaning(cleaning::Settings),
+    /// Tunes on rows that are selected in different ways, and compares the accuracies.
+    Selections(selections::Settings),
     /// Finds training samples of the query's own class by influence on it.
     Influential(influential::Settings),
     /// Trains a small text-to-image model on emoji.
@@ -96,6 +99,7 @@ fn main() -> Result<(), Failure> {
         Experiment::Checks(places) => checks::run(&places),
         Experiment::Detection(settings) => detection::run(&settings),
         Experiment::Cleaning(settings) => cleaning::run(&settings),
+        Experiment::Selections(settings) => selections::run(&settings),
         Experiment::Influential(settings) => influential::run(&settings),
         Experiment::Emoji(settings) => emoji::run(&settings),
         Experiment::EmojiInfluence(settings) => emoji::influence::run(&settings),

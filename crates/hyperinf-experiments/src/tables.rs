@@ -6,7 +6,7 @@ use crate::judge::{SWEPT, mean_and_spread};
 use crate::results::{
     self, Detection, DetectionMethod, DetectionSetting, Influential, InfluentialMethod, InfluentialSetting,
 };
-use crate::{Failure, cleaning, detection, emoji, influential, vision};
+use crate::{Failure, cleaning, detection, emoji, influential, selections, vision};
 
 /// Results that differ only in the seed.
 pub fn groups(results: Vec<Detection>) -> Vec<(DetectionSetting, Vec<Detection>)> {
@@ -69,6 +69,7 @@ pub fn print(out: &Path) -> Result<(), Failure> {
         );
     }
     cleaning::print(out)?;
+    selections::print(out)?;
     emoji::found::print(&out.join(emoji::found::FILE))?;
     emoji::retrained::print(&out.join(emoji::retrained::FILE))?;
     vision::selection::print(&out.join(vision::easy_vqa::FILE), "colour rows")?;

@@ -230,7 +230,15 @@ pub enum ModelError {
         /// The checkpoint from which the run can continue, if there are checkpoints.
         checkpoint: Option<PathBuf>,
     },
-    /// A checkpoint cannot be written or read.
+    /// A checkpoint, or its folder, cannot be written.
+    #[error("checkpoint `{}` cannot be written", path.display())]
+    CheckpointWrite {
+        /// The file or its folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A checkpoint cannot be made or read.
     #[error("checkpoint {}: {reason}", path.display())]
     Checkpoint {
         /// The file or its folder.
@@ -283,6 +291,7 @@ impl ModelError {
             Self::Checkpoint { .. } | Self::CheckpointExists { .. } | Self::CheckpointDiffers { .. } => {
                 "the checkpoints of the training cannot be used"
             }
+            Self::CheckpointWrite { .. } => "the training cannot be saved",
             Self::Features { .. } => "stored features of images cannot be used",
             _ => "the model does not support this use",
         }

@@ -19,9 +19,17 @@ pub enum CurvatureFrom<'a> {
     ///
     /// Not used by methods without curvature.
     Known(Vec<BlockCurvature>),
+    /// As [`CurvatureFrom::Training`], already accumulated: [`curvature`] of the training samples. Not that of
+    /// [`Storage::Samples`], whose samples are the training gradients to be scored.
+    KnownTraining(Vec<BlockCurvature>),
 }
 
 impl CurvatureFrom<'_> {
+    /// Whether it is that of the training gradients.
+    pub(crate) fn is_of_training(&self) -> bool {
+        matches!(self, Self::Training | Self::KnownTraining(_))
+    }
+
     /// One curvature per block; fails unless the blocks are those of the queries.
     pub(crate) fn accumulate(
         self,
@@ -33,7 +41,7 @@ impl CurvatureFrom<'_> {
         match self {
             Self::Training => accumulate(train, Set::Train, queries, storage, merged),
             Self::Source(source) => accumulate(source, Set::Curvature, queries, storage, merged),
-            Self::Known(blocks) => {
+            Self::Known(blocks) | Self::KnownTraining(blocks) => {
                 if let Some(queries) = queries {
                     let layout: Vec<Block> = blocks.iter().map(|known| known.block.clone()).collect();
                     same_layout(&layout, &queries.layout).map_err(ScoreError::gradients(Set::Query))?;

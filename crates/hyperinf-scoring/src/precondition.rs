@@ -111,7 +111,7 @@ pub(crate) fn invert<'a>(
         };
         return Ok(Box::new(layout.iter().map(identity)));
     };
-    let own = matches!(curvature, CurvatureFrom::Training);
+    let own = curvature.is_of_training();
     let mut found = VecDeque::from(curvature.accumulate(train, queries, *storage, options.merged)?);
     let mut ready = VecDeque::new();
     Ok(Box::new(iter::from_fn(move || {
@@ -132,7 +132,7 @@ pub(crate) fn invert_at_each<'a>(
 ) -> Result<Inverses<'a, Vec<BlockInverse>>, ScoreError> {
     match (&options.method, dampings) {
         (Method::Inverse { storage, solver }, [_, _, ..]) => {
-            let own = matches!(curvature, CurvatureFrom::Training);
+            let own = curvature.is_of_training();
             let found = curvature.accumulate(train, Some(queries), *storage, options.merged)?;
             Ok(Box::new(found.into_iter().map(move |block| prepare_sweep(block, solver.as_ref(), dampings, own))))
         }

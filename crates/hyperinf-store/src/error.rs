@@ -1,7 +1,9 @@
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use arrow_schema::ArrowError;
 use hyperinf_scoring::{ScoreError, Set};
+use parquet::errors::ParquetError;
 use safetensors::SafeTensorError;
 
 use crate::{BadValue, FileError, SCORE_FORMATS, ScoresFault};
@@ -196,7 +198,7 @@ pub enum WriteError {
     Io(#[from] io::Error),
     /// The Parquet writer refused.
     #[error(transparent)]
-    Parquet(#[from] parquet::errors::ParquetError),
+    Parquet(#[from] ParquetError),
     /// The CSV writer refused.
     #[error(transparent)]
     Csv(#[from] csv::Error),
@@ -208,7 +210,7 @@ pub enum WriteError {
     Json(#[from] serde_json::Error),
     /// Arrow refused.
     #[error(transparent)]
-    Arrow(#[from] arrow_schema::ArrowError),
+    Arrow(#[from] ArrowError),
     /// The content of the file could not be produced.
     #[error("{what}")]
     Content {
@@ -217,6 +219,24 @@ pub enum WriteError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+impl WriteError {
+    /// Whether there is no room left.
+    pub fn is_full(&self) -> bool {
+        let full = |error: &io::Error| matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+        match self {
+            Self::Io(error) | Self::Safetensors(SafeTensorError::IoError(error)) => full(error),
+            Self::Arrow(ArrowError::IoError(_, error)) => full(error),
+            Self::Parquet(ParquetError::External(error)) => error.downcast_ref().is_some_and(full),
+            Self::Csv(error) => matches!(error.kind(), csv::ErrorKind::Io(error) if full(error)),
+            Self::Json(error) => {
+                matches!(error.io_error_kind(), Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
+            }
+            Self::Content { source, .. } => source.downcast_ref().is_some_and(full),
+            Self::Folder | Self::Safetensors(_) | Self::Arrow(_) | Self::Parquet(_) => false,
+        }
+    }
 }
 
 impl StoreError {

@@ -1,97 +1,254 @@
-//! Curvature that a question to an index has computed, kept for the next one.
+//! Curvature that a run on an index has computed, kept for the next one.
 
-use std::collections::BTreeMap;
-use std::fs::{metadata, read, read_dir, remove_file};
-use std::io::Write;
+pub(crate) mod file;
+
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{DType, Device, Element, Tensor, TensorData};
-use bytemuck::Pod;
-use hyperinf_curvature::{
-    BlockCurvature, Curvature, Dense, Diagonal, Eigenpairs, Isotropic, Kronecker, OneSided, Storage,
-};
+use burn::tensor::Device;
+use hyperinf_curvature::{BlockCurvature, Storage};
 use hyperinf_gradients::Block;
 use hyperinf_scoring::{Method, Options};
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors, serialize};
-use serde::{Deserialize, Serialize};
-use twox_hash::XxHash3_128;
 
 use crate::stream::curvatures;
-use crate::{GradientPair, ProjectionSpec, Staged, StoreError};
+use crate::{GradientPair, IndexFolder, ProjectionSpec, StoreError, available};
 
-/// The beginning and the ending of the files' names.
-const NAME: [&str; 2] = ["factors-", ".safetensors"];
 /// More bytes are not kept: reading the gradients again is no slower.
 const MOST: f64 = (1_u64 << 30) as f64;
+/// The share of the free memory that a curvature to keep may take: that of all blocks is held at once.
+const SHARE: f64 = 0.25;
 const NUMBER: f64 = size_of::<f64>() as f64;
 
-/// The curvature of an index for a method.
-pub struct Factors {
-    /// One per block; `None` where the method has no curvature, or one that is not kept.
-    pub known: Option<Vec<BlockCurvature>>,
-    /// Whether it is that of an earlier question.
-    pub found: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Described {
-    block: String,
-    rows: usize,
-    cols: usize,
-    structure: String,
-    rows_contracted: bool,
-    mean_square_bits: u64,
-    samples: usize,
-}
-
-/// The curvature of the pair's training gradients, an index, for [`score`](crate::score): from the index's folder if an
-/// earlier question with the same rows, storage, partition and projection has left it there, else from one pass over the
-/// gradients, and then kept if `keep`. A folder that cannot be written keeps nothing.
+/// How the curvature of an index is kept.
 ///
-/// Samples that a method holds ([`Storage::Samples`], DataInf's) are the gradients themselves, and a curvature of more
-/// than 1 GiB is not kept: then `known` is `None`, and scoring computes it as usual.
+/// | field | default | purpose |
+/// |---|---|---|
+/// | `keep` | `true` | whether a curvature that was computed is kept; one that is there is used all the same |
+/// | `device_kind` | empty | the kind of the device, a part of the key: another one may round differently |
+#[derive(Clone, Debug)]
+pub struct FactorOptions {
+    /// Whether a curvature that was computed is kept.
+    pub keep: bool,
+    /// The kind of the device.
+    pub device_kind: String,
+}
+
+impl Default for FactorOptions {
+    fn default() -> Self {
+        Self { keep: true, device_kind: String::new() }
+    }
+}
+
+/// What became of the curvature of an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Factors {
+    /// There is nothing to keep; scoring computes what it needs.
+    Nothing {
+        /// Why.
+        reason: &'static str,
+    },
+    /// It was there.
+    Found {
+        /// Its file.
+        path: PathBuf,
+        /// Bytes of the file.
+        bytes: u64,
+    },
+    /// It was computed.
+    Computed {
+        /// Its file.
+        path: PathBuf,
+        /// Bytes of the file; `None` if it is not kept.
+        bytes: Option<u64>,
+    },
+}
+
+/// The curvature of the training gradients that a pair has at hand.
+pub(crate) struct OwnCurvature {
+    storage: Storage,
+    merged: bool,
+    blocks: Vec<BlockCurvature>,
+}
+
+/// The file of a curvature.
+struct Place {
+    path: PathBuf,
+    key: String,
+    rows: String,
+    blocks: usize,
+}
+
+/// Gives the pair the curvature of its training gradients, those of an index: from the index's folder if an earlier run
+/// with the same rows, storage, partition, projection and precision has left it there, else from one pass over the
+/// gradients, and then kept. From then on, scoring with these options takes it; the results are the same to the last
+/// bit. Solver and damping are not part of it: one curvature serves all.
+///
+/// A folder that cannot be written keeps nothing. Neither does a method without curvature, one that holds the samples
+/// themselves (DataInf, the dual of `exact`), nor one whose curvature takes more than 1 GiB or a quarter of the memory.
 ///
 /// # Errors
 ///
 /// As [`score`](crate::score).
-pub fn factors(
-    pair: &GradientPair,
+pub fn training_factors(
+    pair: &mut GradientPair,
     options: &Options,
     projection: Option<ProjectionSpec>,
-    keep: bool,
+    how: &FactorOptions,
     device: &Device,
 ) -> Result<Factors, StoreError> {
-    let nothing = Factors { known: None, found: false };
-    let Method::Inverse { storage, .. } = options.method else { return Ok(nothing) };
-    let folder = pair.train.path();
-    let Some(rows) = pair.train.vouched().filter(|_| pair.curvature.is_none() && folder.is_dir()) else {
-        return Ok(nothing);
+    pair.own = None;
+    let Method::Inverse { storage, .. } = options.method else {
+        return Ok(Factors::Nothing { reason: "the method has no curvature" });
     };
-    let layout = match options.merged {
-        true => vec![Block::new("merged", 1, pair.scored_blocks().iter().map(Block::parameters).sum())],
-        false => pair.scored_blocks(),
+    if storage.needs_captures() {
+        return Ok(Factors::Nothing { reason: "its curvature is that of the model" });
+    }
+    let place = match Place::new(pair, options, &format!("{projection:?}"), how, device) {
+        Ok(place) => place,
+        Err(reason) => return Ok(Factors::Nothing { reason }),
     };
-    let n = pair.train.samples();
-    let bytes: f64 = layout.iter().map(|block| kept_numbers(storage, block) * NUMBER).sum();
-    if bytes > MOST || storage.needs_captures() || layout.iter().any(|block| storage.holds_samples(block, n)) {
-        return Ok(nothing);
+    let (blocks, found) = place.recall(how, device, || curvatures(pair, options, device))?;
+    pair.own = Some(OwnCurvature { storage, merged: options.merged, blocks });
+    Ok(found)
+}
+
+/// The curvature of a model over the rows of the pair's training gradients, those of an index, for
+/// [`score`](crate::score): from the index's folder if an earlier run has left it there, else by `compute`, and then
+/// kept, as with [`training_factors`]. The manifest of the index is part of its key, and so is `estimate`.
+///
+/// # Errors
+///
+/// Those of `compute`.
+pub fn model_factors<E>(
+    pair: &GradientPair,
+    options: &Options,
+    estimate: &str,
+    how: &FactorOptions,
+    device: &Device,
+    compute: impl FnOnce() -> Result<Vec<BlockCurvature>, E>,
+) -> Result<(Vec<BlockCurvature>, Factors), E> {
+    let manifest = IndexFolder::open(pair.train.path()).map(|index| index.manifest().identity()).unwrap_or_default();
+    match Place::new(pair, options, &format!("{estimate} {manifest}"), how, device) {
+        Ok(place) => place.recall(how, device, compute),
+        Err(reason) => Ok((compute()?, Factors::Nothing { reason })),
     }
-    let precision = pair.precision(device);
-    let key = format!("1 {storage:?} merged {} {projection:?} {precision:?} {rows}", options.merged);
-    let hash = format!("{:032x}", XxHash3_128::oneshot(key.as_bytes()));
-    let path = folder.join(format!("{}{}{}", NAME[0], &hash[..16], NAME[1]));
-    if let Some(known) = load(&path, &key, device)
-        && known.len() == layout.len()
-    {
-        return Ok(Factors { known: Some(known), found: true });
+}
+
+/// The key of curvature that is sent.
+const SENT: &str = "sent";
+
+/// Curvature as bytes, with all digits, for another process; `None` if a block's is its samples.
+#[must_use]
+pub fn curvature_to_bytes(known: &[BlockCurvature]) -> Option<Vec<u8>> {
+    file::to_bytes(SENT, "", known)
+}
+
+/// The curvature of [`curvature_to_bytes`]; `None` if the bytes are not whole.
+#[must_use]
+pub fn curvature_from_bytes(bytes: &[u8], device: &Device) -> Option<Vec<BlockCurvature>> {
+    file::parsed(bytes, SENT, device)
+}
+
+/// The bytes of the curvature that an index keeps for a method, of blocks as they are scored; 0 if nothing is kept.
+pub fn factor_bytes(options: &Options, blocks: &[Block], samples: usize) -> f64 {
+    match options.method {
+        Method::Identity => 0.0,
+        Method::Inverse { storage, .. } => bytes_of(storage, &layout(blocks, options.merged), samples)
+            .ok()
+            .filter(|&bytes| bytes <= MOST)
+            .unwrap_or(0.0),
     }
-    let known = curvatures(pair, options, device)?;
-    if keep {
-        // Without it the next question takes longer, no more.
-        let _ = save(&path, &key, rows, &known);
+}
+
+impl Place {
+    /// Fails with the reason if there is nothing to keep.
+    fn new(
+        pair: &GradientPair,
+        options: &Options,
+        more: &str,
+        how: &FactorOptions,
+        device: &Device,
+    ) -> Result<Self, &'static str> {
+        let Method::Inverse { storage, .. } = options.method else { return Err("the method has no curvature") };
+        let folder = pair.train.path();
+        let Some(rows) = pair.train.vouched().filter(|_| pair.curvature.is_none() && folder.is_dir()) else {
+            return Err("the training gradients are not an index");
+        };
+        let layout = layout(&pair.scored_blocks(), options.merged);
+        let bytes = bytes_of(storage, &layout, pair.train.samples())?;
+        if bytes > MOST {
+            return Err("its curvature takes more than 1 GiB");
+        }
+        if pair.memory.or_else(available).is_some_and(|free| bytes > SHARE * free) {
+            return Err("its curvature takes more than a quarter of the memory");
+        }
+        let rows = format!("{} {rows}", env!("CARGO_PKG_VERSION"));
+        let (merged, precision, kind) = (options.merged, pair.precision(device), &how.device_kind);
+        let key = format!("2 {storage:?} merged {merged} {more} {precision:?} on {kind} of {rows}");
+        Ok(Self { path: folder.join(file::name(&key)), key, rows, blocks: layout.len() })
     }
-    Ok(Factors { known: Some(known), found: false })
+
+    /// The curvature in the file, or the computed one.
+    fn recall<E>(
+        self,
+        how: &FactorOptions,
+        device: &Device,
+        compute: impl FnOnce() -> Result<Vec<BlockCurvature>, E>,
+    ) -> Result<(Vec<BlockCurvature>, Factors), E> {
+        let Self { path, key, rows, blocks } = self;
+        if let Some((known, bytes)) = file::load(&path, &key, device).filter(|(known, _)| known.len() == blocks) {
+            return Ok((known, Factors::Found { path, bytes }));
+        }
+        let known = compute()?;
+        // Without it the next run takes longer, no more.
+        let bytes = how.keep.then(|| file::save(&path, &key, &rows, &known)).flatten();
+        Ok((known, Factors::Computed { path, bytes }))
+    }
+}
+
+impl GradientPair {
+    /// The curvature of the training gradients for these options, if [`training_factors`] has given it to the pair and
+    /// the projection has not changed since.
+    pub fn own_curvature(&self, options: &Options) -> Option<&[BlockCurvature]> {
+        let Method::Inverse { storage, .. } = options.method else { return None };
+        let own = self.own.as_ref()?;
+        (own.storage == storage && own.merged == options.merged).then_some(&*own.blocks)
+    }
+
+    /// Takes the curvature of another pair with the same training gradients and projection.
+    pub fn share_curvature(&mut self, other: &Self) {
+        let of = |own: &OwnCurvature| OwnCurvature { blocks: own.blocks.clone(), ..*own };
+        self.own = other.own.as_ref().map(of);
+    }
+}
+
+impl fmt::Display for Factors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |path: &Path| path.display().to_string();
+        match self {
+            Self::Nothing { reason } => write!(f, "no curvature is kept in the index: {reason}"),
+            Self::Found { path, .. } => write!(f, "the curvature is that of an earlier run, in `{}`", name(path)),
+            Self::Computed { path, bytes: Some(bytes) } => {
+                write!(f, "the curvature is kept for the next run, {bytes} bytes in `{}`", name(path))
+            }
+            Self::Computed { bytes: None, .. } => f.write_str("the curvature is not kept for the next run"),
+        }
+    }
+}
+
+fn layout(blocks: &[Block], merged: bool) -> Vec<Block> {
+    match merged {
+        true => vec![Block::new("merged", 1, blocks.iter().map(Block::parameters).sum())],
+        false => blocks.to_vec(),
+    }
+}
+
+/// The bytes of a curvature; fails for one that holds samples.
+fn bytes_of(storage: Storage, layout: &[Block], samples: usize) -> Result<f64, &'static str> {
+    if layout.iter().any(|block| storage.holds_samples(block, samples)) {
+        return Err("the method works on the gradients themselves");
+    }
+    Ok(layout.iter().map(|block| kept_numbers(storage, block) * NUMBER).sum())
 }
 
 /// The numbers of a block's curvature.
@@ -106,162 +263,4 @@ fn kept_numbers(storage: Storage, block: &Block) -> f64 {
         Storage::Kronecker { .. } | Storage::TwoSided { .. } => rows * rows + cols * cols + d,
         Storage::LowRank { rank, .. } => (rank as f64).min(d) * (d + 1.0),
     }
-}
-
-/// A matrix on the host.
-struct Numbers {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-/// `None` for a type that is not kept.
-fn numbers<const D: usize>(tensor: &Tensor<D>) -> Option<Numbers> {
-    let (shape, data) = (tensor.dims().to_vec(), tensor.to_data());
-    let (dtype, bytes) = match data.dtype() {
-        DType::F64 => (Dtype::F64, bytemuck::cast_slice(data.as_slice::<f64>().ok()?).to_vec()),
-        DType::F32 => (Dtype::F32, bytemuck::cast_slice(data.as_slice::<f32>().ok()?).to_vec()),
-        _ => return None,
-    };
-    // Numbers are little-endian in the file.
-    cfg!(target_endian = "little").then_some(Numbers { dtype, shape, bytes })
-}
-
-fn parts(curvature: &Curvature) -> Option<(&'static str, bool, Vec<Numbers>)> {
-    Some(match curvature {
-        Curvature::Dense(Dense { matrix }) => ("dense", false, vec![numbers(matrix)?]),
-        Curvature::OneSided(h) => ("one-sided", h.rows_contracted, vec![numbers(&h.factor)?]),
-        Curvature::Diagonal(Diagonal { values }) => ("diagonal", false, vec![numbers(values)?]),
-        Curvature::Isotropic(Isotropic { value, .. }) => ("isotropic", false, vec![numbers(value)?]),
-        Curvature::Kronecker(Kronecker { left, right, eigenvalues }) => {
-            ("kronecker", false, vec![numbers(left)?, numbers(right)?, numbers(eigenvalues)?])
-        }
-        Curvature::Eigenpairs(Eigenpairs { vectors, values }) => {
-            ("eigenpairs", false, vec![numbers(vectors)?, numbers(values)?])
-        }
-        Curvature::Samples(_) => return None,
-    })
-}
-
-/// A hash of everything in the file.
-fn hash<'a>(key: &str, described: &str, numbers: impl Iterator<Item = &'a [u8]>) -> String {
-    let mut hasher = XxHash3_128::new();
-    hasher.write(key.as_bytes());
-    hasher.write(described.as_bytes());
-    numbers.for_each(|bytes| hasher.write(bytes));
-    format!("{:032x}", hasher.finish_128())
-}
-
-fn save(path: &Path, key: &str, rows: &str, known: &[BlockCurvature]) -> Option<()> {
-    let (mut described, mut all) = (Vec::new(), Vec::new());
-    for (number, BlockCurvature { block, curvature, mean_square, samples }) in known.iter().enumerate() {
-        let (structure, rows_contracted, parts) = parts(curvature)?;
-        described.push(Described {
-            block: block.name.clone(),
-            rows: block.rows,
-            cols: block.cols,
-            structure: structure.to_owned(),
-            rows_contracted,
-            mean_square_bits: mean_square.to_bits(),
-            samples: *samples,
-        });
-        all.extend(parts.into_iter().enumerate().map(|(part, numbers)| (format!("{number:05}.{part}"), numbers)));
-    }
-    let described = serde_json::to_string(&described).ok()?;
-    let seal = hash(key, &described, all.iter().map(|(_, numbers)| &numbers.bytes[..]));
-    let views = all.iter().map(|(name, numbers)| {
-        let view = TensorView::new(numbers.dtype, numbers.shape.clone(), &numbers.bytes);
-        view.map(|view| (name, view))
-    });
-    let views = views.collect::<Result<Vec<_>, _>>().ok()?;
-    let metadata = [("key", key), ("rows", rows), ("described", &described), ("seal", &seal)];
-    let metadata = metadata.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let bytes = serialize(views, Some(metadata)).ok()?;
-    remove_other(path, rows);
-    Staged::new(path, |file| Ok(file.write_all(&bytes)?)).ok()?.place().ok()
-}
-
-/// Removes the curvature of an index with fewer rows.
-fn remove_other(path: &Path, rows: &str) {
-    let entries = path.parent().and_then(|folder| read_dir(folder).ok());
-    for entry in entries.into_iter().flatten().flatten() {
-        let (found, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-        if name.starts_with(NAME[0]) && name.ends_with(NAME[1]) && found.is_file() {
-            let of = contents(&found).and_then(|bytes| texts(&bytes)?.remove("rows"));
-            if of.as_deref() != Some(rows) {
-                let _ = remove_file(found);
-            }
-        }
-    }
-}
-
-fn contents(path: &PathBuf) -> Option<Vec<u8>> {
-    let found = metadata(path).ok()?;
-    (found.is_file() && found.len() as f64 <= 2.0 * MOST).then(|| read(path).ok()).flatten()
-}
-
-fn texts(bytes: &[u8]) -> Option<std::collections::HashMap<String, String>> {
-    SafeTensors::read_metadata(bytes).ok()?.1.metadata().clone()
-}
-
-/// The curvature in a file, if it is whole and of this key.
-fn load(path: &Path, key: &str, device: &Device) -> Option<Vec<BlockCurvature>> {
-    let bytes = contents(&path.to_owned())?;
-    let texts = texts(&bytes)?;
-    let tensors = SafeTensors::deserialize(&bytes).ok()?;
-    let by_name: BTreeMap<String, TensorView<'_>> = tensors.tensors().into_iter().collect();
-    let described = texts.get("described")?;
-    if texts.get("key")? != key || *texts.get("seal")? != hash(key, described, by_name.values().map(|view| view.data()))
-    {
-        return None;
-    }
-    let described: Vec<Described> = serde_json::from_str(described).ok()?;
-    let mut known = Vec::with_capacity(described.len());
-    for (number, found) in described.into_iter().enumerate() {
-        let part = |part: usize| by_name.get(&format!("{number:05}.{part}"));
-        let (rows, cols) = (found.rows, found.cols);
-        let d = rows.checked_mul(cols)?;
-        let matrix = |number: usize, shape: [usize; 2]| tensor::<2>(part(number)?, shape, device);
-        let curvature = match found.structure.as_str() {
-            "dense" => Curvature::Dense(Dense { matrix: matrix(0, [d, d])? }),
-            "one-sided" => {
-                let side = if found.rows_contracted { cols } else { rows };
-                let (factor, rows_contracted) = (matrix(0, [side, side])?, found.rows_contracted);
-                Curvature::OneSided(OneSided { factor, rows, cols, rows_contracted })
-            }
-            "diagonal" => Curvature::Diagonal(Diagonal { values: tensor::<1>(part(0)?, [d], device)? }),
-            "isotropic" => Curvature::Isotropic(Isotropic { value: matrix(0, [1, 1])?, parameters: d }),
-            "kronecker" => Curvature::Kronecker(Kronecker {
-                left: matrix(0, [rows, rows])?,
-                right: matrix(1, [cols, cols])?,
-                eigenvalues: matrix(2, [rows, cols])?,
-            }),
-            "eigenpairs" => {
-                let k = *part(1)?.shape().first()?;
-                let (vectors, values) = (matrix(0, [k, d])?, tensor::<1>(part(1)?, [k], device)?);
-                Curvature::Eigenpairs(Eigenpairs { vectors, values })
-            }
-            _ => return None,
-        };
-        let mean_square = f64::from_bits(found.mean_square_bits);
-        let block = Block::new(found.block, rows, cols);
-        known.push(BlockCurvature { block, curvature, mean_square, samples: found.samples });
-    }
-    Some(known)
-}
-
-fn tensor<const D: usize>(view: &TensorView<'_>, shape: [usize; D], device: &Device) -> Option<Tensor<D>> {
-    if view.shape() != shape {
-        return None;
-    }
-    match view.dtype() {
-        Dtype::F64 => Some(from_bytes::<f64, D>(view.data(), shape, (device, DType::F64))),
-        Dtype::F32 => Some(from_bytes::<f32, D>(view.data(), shape, (device, DType::F32))),
-        _ => None,
-    }
-}
-
-fn from_bytes<T: Pod + Element, const D: usize>(bytes: &[u8], shape: [usize; D], place: (&Device, DType)) -> Tensor<D> {
-    let values: Vec<T> = bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect();
-    Tensor::from_data(TensorData::new(values, shape), place)
 }

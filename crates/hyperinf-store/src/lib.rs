@@ -12,6 +12,7 @@
 //! | [`Convert`] | gradients of NumPy and bergson as safetensors, and back |
 //! | [`GradientPair`] | training and query gradients of the same blocks, optionally with curvature and contrast files |
 //! | [`score`], [`sweep`], [`self_influence`], [`products`] | the entry points of `hyperinf-scoring` over such a pair, block by block |
+//! | [`training_factors`], [`model_factors`] | curvature that an index keeps for the next run |
 //! | [`position_scorer`] | queries preconditioned for scores of positions |
 //! | [`Checkpoint`], [`tracin`] | scores summed over several moments of a training |
 //! | [`ProjectionSpec`] | a projection of every block, applied while the gradients are read |
@@ -76,7 +77,9 @@ pub use cells::{Cells, cell};
 pub use checkpoints::{Checkpoint, tracin};
 pub use convert::{Convert, ConvertError, Converted};
 pub use error::{StoreError, WriteError};
-pub use factors::{Factors, factors};
+pub use factors::{
+    FactorOptions, Factors, curvature_from_bytes, curvature_to_bytes, factor_bytes, model_factors, training_factors,
+};
 pub use folder::OutputFolder;
 pub use gradient_file::{
     BadValue, FileError, GradientFile, GradientWriter, KeyDifference, Precision, Restart, Resumption, RunKey,

@@ -5,6 +5,7 @@ use hyperinf_gradients::{Block, Projection};
 use hyperinf_scoring::{Options, Set};
 use safetensors::Dtype;
 
+use crate::factors::OwnCurvature;
 use crate::{GradientFile, Precision, Sizes, StoreError, available};
 
 /// The gradients of training samples and of queries, with the same blocks.
@@ -21,6 +22,8 @@ pub struct GradientPair {
     pub memory: Option<f64>,
     /// The projection of every block's gradients before they are scored; see [`GradientPair::project`].
     pub(crate) projection: Option<Projection>,
+    /// The curvature of the training gradients, projected, where it is at hand; see [`crate::training_factors`].
+    pub(crate) own: Option<OwnCurvature>,
 }
 
 /// A file with the same blocks as the training gradients, possibly in another order.
@@ -41,7 +44,7 @@ impl GradientPair {
     pub fn open(train: &Path, query: &Path) -> Result<Self, StoreError> {
         let train = open(Set::Train, train)?;
         let query = MatchedFile::open(Set::Query, query, &train)?;
-        Ok(Self { train, query, curvature: None, contrast: None, memory: None, projection: None })
+        Ok(Self { train, query, curvature: None, contrast: None, memory: None, projection: None, own: None })
     }
 
     /// The same pair with a curvature or a contrast from other files.

@@ -87,7 +87,7 @@ impl GradientPair {
     ///
     /// If the rank is 0, or the training gradients cannot be read for their principal directions.
     pub fn project(&mut self, spec: Option<ProjectionSpec>, device: &Device) -> Result<(), StoreError> {
-        self.projection = None;
+        (self.projection, self.own) = (None, None);
         let Some(ProjectionSpec { rank, directions }) = spec else { return Ok(()) };
         let layout = self.stored_blocks();
         let dtype = if self.precision(device) == Precision::Double { DType::F64 } else { DType::F32 };

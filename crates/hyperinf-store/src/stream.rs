@@ -14,8 +14,8 @@ use crate::{GradientPair, Sizes, StoreError, available};
 
 /// Scores every training sample for every query, block by block; merged blocks are read as one.
 ///
-/// The curvature is that of the training samples, of the pair's curvature file, or `known`: one per block of the
-/// pair, by [`hyperinf_scoring::curvature`] of the model itself. A contrast is subtracted from the mean of the queries;
+/// The curvature is that of the training samples ([`crate::training_factors`] may have it), of the pair's curvature
+/// file, or `known`: one per block of the pair, by [`hyperinf_scoring::curvature`] of the model itself. A contrast is subtracted from the mean of the queries;
 /// with [`QueryMode::Each`] its rows follow those of the queries.
 ///
 /// # Errors
@@ -160,8 +160,8 @@ pub fn products(
     each_group(pair, &sets, &options, device, &mut |sources| {
         let picked = Picked { source: &sources[0], samples };
         let curvature = match known {
-            Some(_) => curvature(&sources[0], known),
-            None => CurvatureFrom::Source(&sources[sources.len() - 1]),
+            None if pair.own_curvature(&options).is_none() => CurvatureFrom::Source(&sources[sources.len() - 1]),
+            _ => curvature(&sources[0], known),
         };
         scorer.add(&picked, &picked, curvature)
     })?;
@@ -273,9 +273,13 @@ fn as_sets(
 fn curvature<'a>(source: &FileSource<'_>, known: Option<&[BlockCurvature]>) -> CurvatureFrom<'a> {
     let of = |known: &[BlockCurvature]| {
         let blocks = source.layout.iter().filter_map(|block| known.iter().find(|found| found.block == *block));
-        CurvatureFrom::Known(blocks.cloned().collect())
+        blocks.cloned().collect()
     };
-    known.map_or(CurvatureFrom::Training, of)
+    match (known, source.reader.pair.own_curvature(source.reader.options)) {
+        (Some(known), _) => CurvatureFrom::Known(of(known)),
+        (None, Some(own)) => CurvatureFrom::KnownTraining(of(own)),
+        (None, None) => CurvatureFrom::Training,
+    }
 }
 
 /// The error with the file it is about, and the value where a value is at fault.

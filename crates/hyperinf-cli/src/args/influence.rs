@@ -40,6 +40,9 @@ pub(crate) struct InfluenceArgs {
     /// alone.
     #[arg(long, value_name = "DIR", help_heading = "Gradients")]
     pub index: Option<PathBuf>,
+    /// Do not keep the method's curvature in the index, for the next query.
+    #[arg(long, requires = "index", help_heading = "Gradients")]
+    pub keep_nothing: bool,
     /// Keep the gradients in DIR: for the next method or command there, which need not run the model again, and for
     /// `hyperinf score`.
     #[arg(long, display_order = 8)]

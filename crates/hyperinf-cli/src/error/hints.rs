@@ -1,4 +1,5 @@
-use std::io::ErrorKind;
+use std::error::Error;
+use std::io::{self, ErrorKind};
 
 use hyperinf::DeviceError;
 use hyperinf::curvature::CurvatureError;
@@ -20,6 +21,9 @@ const LARGER_DAMPING: &str = "a larger --damping makes the inverse easier";
 impl CliError {
     /// How to fix it.
     pub(super) fn hint(&self) -> Option<String> {
+        if self.is_full() {
+            return Some("make room, or choose another folder; what is finished stays".into());
+        }
         match self {
             Self::Usage(error) => usage_hint(error),
             Self::Input(error) => match &**error {
@@ -47,6 +51,18 @@ impl CliError {
             },
             Self::Stopped(error) => library_hint(error),
         }
+    }
+}
+
+impl CliError {
+    /// Whether a disk has no room left.
+    fn is_full(&self) -> bool {
+        let full = |error: &io::Error| matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+        let of = |cause: &(dyn Error + 'static)| match cause.downcast_ref::<WriteError>() {
+            Some(error) => error.is_full(),
+            None => cause.downcast_ref().is_some_and(full),
+        };
+        std::iter::successors(self.source(), |&cause| cause.source()).any(of)
     }
 }
 
@@ -129,9 +145,6 @@ fn library_hint(error: &Library) -> Option<String> {
 /// The hint for gradient files and outputs.
 fn store_hint(error: &StoreError) -> Option<&'static str> {
     Some(match error {
-        StoreError::Output { source: WriteError::Io(error), .. } if error.kind() == ErrorKind::StorageFull => {
-            "make room, or choose another folder; what is finished stays"
-        }
         StoreError::Output { .. } => "choose a folder that exists and can be written",
         StoreError::OutputIsInput { .. } => "choose another name",
         StoreError::OtherSummary { .. } => "choose another folder",

@@ -124,6 +124,7 @@ impl Library {
                 | ModelError::NoPart { .. }
                 | ModelError::Target { .. }
                 | ModelError::Checkpoint { .. }
+                | ModelError::CheckpointWrite { .. }
                 | ModelError::CheckpointExists { .. }
                 | ModelError::CheckpointDiffers { .. },
             )

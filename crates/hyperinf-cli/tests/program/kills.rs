@@ -13,11 +13,16 @@ use crate::texts::{bert, completions, model, three_classes};
 const FOLDERS: u32 = 4;
 const KILLS: u32 = 5;
 
+/// `OUT` in the arguments stands for the folder of the results.
+fn with_out(args: &[&str], out: &str) -> Vec<String> {
+    let named = args.iter().map(|arg| arg.replace("OUT", out));
+    named.chain(["--out".to_owned(), out.to_owned()]).collect()
+}
+
 fn start(folder: &Folder, command: &str, args: &[&str], out: &str) -> Child {
     Command::new(env!("CARGO_BIN_EXE_hyperinf"))
         .arg(command)
-        .args(args)
-        .args(["--out", out])
+        .args(with_out(args, out))
         .current_dir(folder.path())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -26,11 +31,14 @@ fn start(folder: &Folder, command: &str, args: &[&str], out: &str) -> Child {
 }
 
 fn contents(folder: &Folder, out: &str) -> BTreeMap<String, Vec<u8>> {
-    let read = |name: String| {
-        let bytes = fs::read(folder.file(&format!("{out}/{name}"))).expect("it is a file");
+    let index = format!("{out}-index");
+    let of = |place: &str, name: String| {
+        let bytes = fs::read(folder.file(&format!("{place}/{name}"))).expect("it is a file");
         (name, bytes)
     };
-    folder.files_in(out).into_iter().map(read).collect()
+    let results = folder.files_in(out).into_iter().map(|name| of(out, name));
+    let indexed = folder.files_in(&index).into_iter().map(|name| of(&index, name));
+    results.chain(indexed.map(|(name, bytes)| (format!("index/{name}"), bytes))).collect()
 }
 
 /// Kills a command 20 times, at moments spread over its time, and lets it end after every five.
@@ -52,7 +60,8 @@ fn check(folder: &Folder, command: &str, args: &[&str]) {
             child.kill().expect("it runs, or has ended");
             child.wait().expect("it was started");
         }
-        let run = folder.run(command, &[args, &["--out", &out]].concat());
+        let named = with_out(args, &out);
+        let run = folder.run(command, &named.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(run.code, Some(0), "{run:?}");
         let found = contents(folder, &out);
         assert_eq!(found.keys().collect::<Vec<_>>(), whole.keys().collect::<Vec<_>>(), "{out}");
@@ -82,6 +91,12 @@ fn check_rows(command: &str, more: &[&str]) {
 #[test]
 fn a_killed_attribute_ends_as_an_undisturbed_one() {
     check_rows("attribute", &["--query", "query.jsonl", "--format", "csv"]);
+}
+
+#[test]
+fn a_killed_attribute_with_an_index_ends_as_an_undisturbed_one() {
+    let index = ["--index", "OUT-index", "--method", "ekfac"];
+    check_rows("attribute", &[&["--query", "query.jsonl", "--format", "csv"], &index[..]].concat());
 }
 
 #[test]

@@ -147,6 +147,18 @@ fn finetune_by_ranks() {
 }
 
 #[test]
+fn baselines_are_those_of_rank_0() {
+    let folder = rows(7);
+    for methods in ["length,random", "length,identity"] {
+        let args = ["--train", "train.jsonl", "--query", "query.jsonl", "--truncate", "--format", "csv"];
+        let more = ["--method", methods, "--out"];
+        folder.succeed("attribute", &bert(), &[&args[..], &more, &["alone"]].concat());
+        folder.succeed("attribute", &bert(), &[&args[..], &more, &["ranks", "--device", "flex,flex"]].concat());
+        assert!(contents(&folder, "ranks") == contents(&folder, "alone"), "{methods}");
+    }
+}
+
+#[test]
 fn what_ranks_cannot_share_is_refused() {
     let folder = rows(4);
     let args =

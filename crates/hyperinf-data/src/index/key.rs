@@ -9,7 +9,7 @@ use crate::kind::Kind;
 use crate::model_files::ModelFiles;
 use crate::pattern::Pattern;
 use crate::run::Run;
-use crate::run_of_kind::{GENERATION, device_name, layers};
+use crate::run_of_kind::{GENERATION, device_kind, layers};
 
 /// Fields that need not be the same for queries as for training rows: they change the last bits only.
 pub(super) const LAST_BITS: [&str; 2] = ["batch size", "device kind"];
@@ -22,8 +22,7 @@ pub(super) fn key_of<K: Kind>(
     limit: Limit,
     device: &Device,
 ) -> RunKey {
-    let device = device_name(run, device);
-    let kind = device.split(':').next().unwrap_or_default().to_owned();
+    let kind = device_kind(run, device);
     let mut key = RunKey::from([
         ("generation of gradients", GENERATION.to_owned()),
         ("kind of model", K::NAME.to_owned()),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use hyperinf_gradients::Estimate;
 use hyperinf_scoring::{Attribution, Method, Options, QueryMode, RankBy, ranking};
-use hyperinf_store::{GradientPair, IdColumn, Ids, IndexFolder, ProjectionSpec, StoredRow, Unit};
+use hyperinf_store::{Factors, GradientPair, IdColumn, Ids, IndexFolder, ProjectionSpec, StoredRow, Unit};
 use serde::Serialize;
 
 use super::Settings;
@@ -111,8 +111,8 @@ pub struct Answer {
     pub query_mode: QueryMode,
     /// The ends of each query's ranking.
     pub answers: Vec<AnsweredQuery>,
-    /// Whether the curvature was that of an earlier question.
-    pub factors_found: bool,
+    /// Whether the curvature was that of an earlier run, and what is kept of it.
+    pub factors: Factors,
     /// What it took.
     pub seconds: QuerySeconds,
 }

@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use hyperinf_scoring::Set;
-use hyperinf_store::{GradientPair, IndexError, IndexFolder, RunKey, StoreError, TemporaryFolder, factors, score};
+use hyperinf_store::{
+    FactorOptions, GradientPair, IndexError, IndexFolder, RunKey, StoreError, TemporaryFolder, score, training_factors,
+};
 
 use super::key::{LAST_BITS, key_of};
 use super::query::{Answer, Asked, Query, QuerySeconds, answers, write_row};
@@ -16,7 +18,7 @@ use crate::influence::Rows;
 use crate::kind::{Kind, Prepared};
 use crate::model_files::ModelFiles;
 use crate::run::{GRADIENT_FILES, Run, unchanged};
-use crate::run_of_kind::{Loaded, load, predictions};
+use crate::run_of_kind::{Loaded, device_kind, load, predictions};
 use crate::samples::{Samples, notify};
 
 /// Takes the gradients of the queries, and scores the rows of the index for them.
@@ -58,23 +60,15 @@ pub(crate) fn query<K: Kind>(
     let mut pair = GradientPair::open(index.path(), gradients.path())?;
     pair.memory = run.memory;
     pair.project(run.projection, device)?;
-    let factors = factors(&pair, &run.options, run.projection, query.keep_factors, device)?;
+    let how = FactorOptions { keep: query.keep_factors, device_kind: device_kind(&run, device) };
+    let factors = training_factors(&mut pair, &run.options, run.projection, &how, device)?;
     seconds.curvature = began.elapsed().as_secs_f64();
     let began = Instant::now();
-    let attribution = score(&pair, factors.known.as_deref(), &run.options, device)?;
+    let attribution = score(&pair, None, &run.options, device)?;
     let facts = set.facts();
     let rows = Rows::new(set, facts, found);
     let mode = run.options.query;
     let answers = answers(&index, &rows, &attribution, mode, (query.rank_by, query.top))?;
     seconds.scores = began.elapsed().as_secs_f64();
-    Ok(Answer {
-        index,
-        query: rows,
-        attribution,
-        pair,
-        query_mode: mode,
-        answers,
-        factors_found: factors.found,
-        seconds,
-    })
+    Ok(Answer { index, query: rows, attribution, pair, query_mode: mode, answers, factors, seconds })
 }

@@ -137,7 +137,7 @@ impl<M: Module> AveragedTraining<M> {
             .map_err(|e| failed(e.to_string()))?;
         let bytes = safetensors::serialize(views, Some(HashMap::from([(ENTRY.to_owned(), entry)])));
         let bytes = bytes.map_err(|e| failed(e.to_string()))?;
-        write_whole(&[(path.to_owned(), bytes)]).map_err(|(_, e)| failed(e.to_string()))
+        write_whole(&[(path.to_owned(), bytes)]).map_err(|(path, source)| ModelError::CheckpointWrite { path, source })
     }
 
     /// Continues a saved run: takes over its weights, moments, average and step.

@@ -202,15 +202,16 @@ impl Checkpoints {
 
     /// Writes a checkpoint under a temporary name, renames it, and removes those that are too old.
     pub(crate) fn write(&self, saved: &Checkpoint, run: &Fingerprint) -> Result<PathBuf, ModelError> {
-        fs::create_dir_all(&self.folder).map_err(|e| failed(&self.folder, e))?;
+        let unwritten = |path: &Path, source| ModelError::CheckpointWrite { path: path.to_owned(), source };
+        fs::create_dir_all(&self.folder).map_err(|e| unwritten(&self.folder, e))?;
         // What an interrupted run left half-written has the name of its process.
         remove_partial(&self.folder, "step-");
         let path = self.folder.join(format!("step-{:08}.safetensors", saved.header.step));
         let bytes = compose(saved, run).map_err(|reason| failed(&path, reason))?;
-        write_whole(&[(path.clone(), bytes)]).map_err(|(path, e)| failed(&path, e))?;
+        write_whole(&[(path.clone(), bytes)]).map_err(|(path, e)| unwritten(&path, e))?;
         let all = self.list()?;
         for (_, old) in &all[..all.len().saturating_sub(self.keep)] {
-            fs::remove_file(old).map_err(|e| failed(old, e))?;
+            fs::remove_file(old).map_err(|e| unwritten(old, e))?;
         }
         Ok(path)
     }

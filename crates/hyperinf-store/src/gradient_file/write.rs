@@ -2,6 +2,7 @@ use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use hyperinf_gradients::Block;
 use serde_json::json;
@@ -12,6 +13,8 @@ use crate::own_file::{folder_of, open_own, sync_folder};
 
 /// The header's length is a multiple of this many bytes, so that the numbers are aligned for any reader.
 const ALIGNMENT: usize = 8;
+/// How often the file is synced at most while batches are written.
+const SYNC: Duration = Duration::from_secs(1);
 
 /// A file of gradients being written, batch by batch in any order, and resumable after an interruption.
 ///
@@ -35,6 +38,8 @@ pub struct GradientWriter {
     found: Resumption,
     /// Whether it is a file that an earlier run placed.
     placed: bool,
+    /// When the file was last synced.
+    synced: Instant,
 }
 
 impl GradientWriter {
@@ -78,6 +83,7 @@ impl GradientWriter {
             batches: HashSet::new(),
             found: Resumption::default(),
             placed,
+            synced: Instant::now(),
         };
         let sides = blocks.iter().map(|b| (b.name.clone(), b.rows, b.cols)).collect();
         let begin = Begin::new(&key, samples, sides);
@@ -267,13 +273,27 @@ impl GradientWriter {
                 self.file.write_all(&bytes)?;
             }
         }
-        // The journal must not be ahead of the file, not even if the machine stops.
-        self.file.sync_data()?;
+        // A process that is killed loses nothing that is written, and a machine that stops what is not synced: lines of
+        // the journal that are ahead of the file do not count then. Syncing every small batch would cost most of its time.
+        if self.synced.elapsed() >= SYNC {
+            self.sync()?;
+        }
         journal::append(&mut self.log, &Done { samples: samples.to_vec(), losses: bits, xxh3_128: hash.text() })?;
         for (&sample, &loss) in samples.iter().zip(losses) {
             self.losses[sample] = Some(loss);
         }
         self.batches.insert(samples.to_vec());
+        Ok(())
+    }
+
+    /// Waits until everything that was written is on disk; [`GradientWriter::write`] does so once a second.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written: some file systems find out only now that a disk is full.
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()?;
+        self.synced = Instant::now();
         Ok(())
     }
 

@@ -104,6 +104,12 @@ impl Manifest {
         self.blocks.iter().map(|block| Block::new(block.name.clone(), block.rows, block.cols)).collect()
     }
 
+    /// A hash of what its numbers depend on.
+    pub(crate) fn identity(&self) -> String {
+        let content = serde_json::json!([self.key, self.blocks, self.dtype, self.leaf_rows, self.leaves]);
+        format!("{:032x}", XxHash3_128::oneshot(content.to_string().as_bytes()))
+    }
+
     /// What a leaf's numbers depend on.
     ///
     /// # Panics

@@ -1,12 +1,13 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use twox_hash::XxHash3_128;
 
 use super::{IndexError, IndexFolder, MANIFEST, rows_name, shard_name};
 use crate::GradientFile;
+use crate::factors::file::{files, is_whole};
 use crate::gradient_file::LIST;
 
 /// Bytes that are read at once.
@@ -15,7 +16,8 @@ const PIECE: usize = 1 << 20;
 /// What is wrong with a file of an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The leaf that must be computed again; `None` for the list of the shards, which is only written again.
+    /// The leaf that must be computed again; `None` for the list of the shards, which is only written again, and for
+    /// kept curvature, which is removed.
     pub leaf: Option<usize>,
     /// The file.
     pub file: String,
@@ -47,6 +49,8 @@ pub enum FaultKind {
     },
     /// The list does not name the shards of each block.
     List,
+    /// It is a kept curvature, and not what was written; it is not used, and may be removed.
+    Factors,
 }
 
 impl fmt::Display for Fault {
@@ -59,6 +63,7 @@ impl fmt::Display for Fault {
             FaultKind::Hash { block: Some(block) } => write!(f, "the numbers of block `{block}` are damaged"),
             FaultKind::Hash { block: None } => f.write_str("it is damaged"),
             FaultKind::List => f.write_str("it does not list the shards"),
+            FaultKind::Factors => f.write_str("this kept curvature is damaged, and not used"),
         }
     }
 }
@@ -143,7 +148,16 @@ impl IndexFolder {
         if !self.is_listed() {
             faults.push(Fault { leaf: None, file: LIST.to_owned(), kind: FaultKind::List });
         }
+        for path in self.factors().into_iter().filter(|path| !is_whole(path)) {
+            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            faults.push(Fault { leaf: None, file, kind: FaultKind::Factors });
+        }
         faults
+    }
+
+    /// The files of curvature that earlier runs have left in it; see [`crate::training_factors`].
+    pub fn factors(&self) -> Vec<PathBuf> {
+        files(&self.path)
     }
 
     /// The names of the files that an index has next to its leaves.
