@@ -37,7 +37,9 @@ fn contents(folder: &Folder, out: &str) -> BTreeMap<String, Vec<u8>> {
         (name, bytes)
     };
     let results = folder.files_in(out).into_iter().map(|name| of(out, name));
-    let indexed = folder.files_in(&index).into_iter().map(|name| of(&index, name));
+    // The text of a dead run's lock is for people, and stays in an index that nobody writes any more.
+    let names = folder.files_in(&index).into_iter().filter(|name| name != ".hyperinf.lock");
+    let indexed = names.map(|name| of(&index, name));
     results.chain(indexed.map(|(name, bytes)| (format!("index/{name}"), bytes))).collect()
 }
 
