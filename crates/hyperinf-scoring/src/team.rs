@@ -155,7 +155,7 @@ impl Team for Threads {
 /// The owner of each piece of work: the heaviest first, each to the rank with the least work so far.
 ///
 /// ```
-/// assert_eq!(hyperinf_scoring::owners(&[1.0, 4.0, 2.0, 2.0], 2), [1, 0, 1, 1]);
+/// assert_eq!(hyperinf_scoring::owners(&[1.0, 4.0, 2.0, 2.0], 2), [0, 0, 1, 1]);
 /// ```
 ///
 /// # Panics
