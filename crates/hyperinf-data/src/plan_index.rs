@@ -9,6 +9,7 @@ use hyperinf_store::{RunKey, available, resident};
 
 use crate::RunError;
 use crate::dataset::Dataset;
+use crate::error::size;
 use crate::event::Event;
 use crate::gradients::Extractor;
 use crate::index::Index;
@@ -17,7 +18,7 @@ use crate::model_files::ModelFiles;
 use crate::plan::{PlannedDisk, PlannedMemory, RunPlan};
 use crate::plan_gradients::Probe;
 use crate::plan_of_kind::rows;
-use crate::plan_probe::{Measured, sorted, step};
+use crate::plan_probe::{Measured, sorted, step, sync_rate};
 use crate::run::unchanged;
 use crate::run_of_kind::{Loaded, load};
 use crate::samples::{Samples, notify};
@@ -57,6 +58,8 @@ pub(crate) fn plan<K: Kind>(
         steps.push(step("predictions", share * seconds, format!("{} rows", lengths.len())));
     }
     let parameters: usize = probe.blocks.iter().map(Block::parameters).sum();
+    let written = (lengths.len() * parameters * index.stored.bytes()) as f64;
+    steps.push(step("gradients to disk", written * sync_rate(probe.folder.path())?, size(written as u64)));
     let texts: usize = set.data.rows.iter().map(|row| crate::Content::text(&row.content).len() + ENTRY).sum();
     let needed = lengths.len() as u64 * (parameters * index.stored.bytes()) as u64 + texts as u64;
     let held = resident().unwrap_or(0.0);

@@ -11,13 +11,14 @@ use hyperinf_scoring::{Method, Options, QueryMode, Set};
 use hyperinf_store::{RunKey, Sizes, available, factor_bytes, free_space, resident};
 
 use crate::dataset::Dataset;
+use crate::error::size;
 use crate::event::Event;
 use crate::gradients::Extractor;
 use crate::kind::{Kind, Prepared};
 use crate::model_files::ModelFiles;
 use crate::plan::{Goal, PlannedDisk, PlannedMemory, PlannedRows, RunPlan};
 use crate::plan_gradients::{Probe, middle};
-use crate::plan_probe::{Measured, sorted, step};
+use crate::plan_probe::{Measured, sorted, step, sync_rate};
 use crate::plan_scores::{ScoreCosts, Stored};
 use crate::run::{Run, unchanged};
 use crate::run_of_kind::{Loaded, load};
@@ -66,6 +67,9 @@ pub(crate) fn plan<K: Kind>(
     }
     steps.push(step("query gradients", of_queries, format!("{batches} batches")));
     let (n, q) = (train.samples.len(), queries[0].samples.len());
+    let parameters: usize = probe.blocks.iter().map(Block::parameters).sum();
+    let written = (n * parameters * size_of::<f32>()) as f64;
+    steps.push(step("gradients to disk", written * sync_rate(probe.folder.path())?, size(written as u64)));
     let asked: usize = queries.iter().map(|set| set.samples.len()).sum();
     if let Some(share) = probe.prediction(&order, &curve)? {
         steps.push(step("predictions", share * (of_train + of_queries), format!("{} rows", n + asked)));
@@ -103,7 +107,6 @@ pub(crate) fn plan<K: Kind>(
         }
     }
 
-    let parameters = probe.blocks.iter().map(Block::parameters).sum();
     let projected = run.projection.is_some();
     let most_queries = queries.iter().map(|set| set.samples.len()).max().unwrap_or(0);
     let sizes =
