@@ -214,11 +214,14 @@ impl Crew {
         Ok(received?)
     }
 
-    /// Work whose time is counted.
+    /// Work whose time is counted, without what it waits for others.
     pub(crate) fn computing<T>(&self, work: impl FnOnce() -> T) -> T {
-        let began = Instant::now();
+        let waiting = || self.shared.waiting.load(Ordering::Relaxed);
+        let (began, before) = (Instant::now(), waiting());
         let result = work();
-        add(&self.shared.computing, began);
+        let waited = waiting().saturating_sub(before);
+        let worked = (began.elapsed().as_nanos() as u64).saturating_sub(waited);
+        self.shared.computing.fetch_add(worked, Ordering::Relaxed);
         result
     }
 }
