@@ -1,17 +1,19 @@
 //! Ranks: messages, owners, and scores of blocks that travel.
 
+use std::fs;
 use std::thread::scope;
 use std::time::Duration;
 
 use burn::tensor::{DType, Device};
+use hyperinf::curvature::Damping;
 use hyperinf::data::{Crew, DEADLINE, Run, RunError};
 use hyperinf::gradients::{Block, Gradients};
 use hyperinf::scoring::{
     BlockScores, CurvatureFrom, MethodSpec, Normalisation, Options, Scorer, Team, TeamError, Threads, attribute, owners,
 };
 use hyperinf_tests::compare::tensor;
-use hyperinf_tests::devices;
 use hyperinf_tests::oracle::Matrix;
+use hyperinf_tests::{devices, fixtures};
 use proptest::prelude::*;
 
 const SOON: Duration = Duration::from_millis(30);
@@ -114,6 +116,55 @@ fn blocks_that_travel_are_those_of_one_process() {
                 assert!(found.scores == whole.scores, "{word}, {normalisation:?}, {name}");
                 assert_eq!((found.blocks, found.block_scores), (whole.blocks, whole.block_scores), "{word}, {name}");
             }
+        }
+    }
+}
+
+/// Ranks that would score by other settings, or other rows, are refused before any work, by name.
+#[test]
+fn ranks_that_differ_are_refused() {
+    let (_, device) = devices().remove(0);
+    let folder = tempfile::tempdir().expect("the system has room for tests");
+    let write = |name: &str, texts: [&str; 3]| {
+        let rows = texts.iter().enumerate().map(|(i, text)| format!("{{\"text\": \"{text}\", \"label\": {i}}}\n"));
+        let path = folder.path().join(name);
+        fs::write(&path, rows.collect::<String>()).expect("the folder can be written");
+        path
+    };
+    let train = write("train.jsonl", ["the fox rests", "a small river", "old fox"]);
+    let other = write("other.jsonl", ["the fox rests", "a small river", "old river"]);
+    let model = fixtures::path("transformers/bert");
+    let run = Run {
+        model: model.display().to_string(),
+        adapter: Some(model.join("query_value")),
+        train: train.clone(),
+        query: train,
+        out: folder.path().join("out"),
+        ..Run::default()
+    };
+    let damping = Options { damping: Damping::Relative(0.2), ..run.options.clone() };
+    let merged = Options { merged: true, ..run.options.clone() };
+    let cases = [
+        (Run { options: damping, ..run.clone() }, "method and its settings"),
+        (Run { options: merged, ..run.clone() }, "method and its settings"),
+        (Run { batch_size: 2, ..run.clone() }, "batch size"),
+        (Run { train: other, ..run.clone() }, "content of training rows"),
+    ];
+    for (differing, expected) in cases {
+        let mut team = Threads::team(2);
+        let (helper, leader) = (team.remove(1), team.remove(0));
+        let with = |run: &Run, team| Run { crew: Some(Crew::new(Box::new(team), DEADLINE)), ..run.clone() };
+        let (leader, helper) = (with(&run, leader), with(&differing, helper));
+        let found = scope(|scope| {
+            let device = &device;
+            scope.spawn(move || Run::assist(&[helper], &[], device));
+            let found = leader.attribute(device, &mut |_| ()).map(drop);
+            drop(leader);
+            found
+        });
+        match found {
+            Err(RunError::Team(TeamError::Differs { rank: 1, what, .. })) => assert_eq!(what, expected),
+            other => panic!("{expected}: {other:?}"),
         }
     }
 }

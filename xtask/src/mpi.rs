@@ -18,7 +18,7 @@ struct Mpi {
 
 const MPIS: [Mpi; 2] = [
     Mpi { name: "mpich", compiler: "mpicc.mpich", launcher: &["mpiexec.mpich"] },
-    // It takes a container's root and more ranks than cores only when told so.
+    // It refuses root and more ranks than cores unless both are allowed.
     Mpi {
         name: "openmpi",
         compiler: "mpicc.openmpi",
@@ -153,11 +153,11 @@ impl Place<'_> {
     fn run(&self, case: &Case, ranks: usize, out: &str) -> Result<f64, String> {
         let began = Instant::now();
         let done = self.command(case, ranks, out).output().map_err(|e| format!("{}: {e}", self.mpi.name))?;
-        let (name, told) = (case.0, String::from_utf8_lossy(&done.stderr).into_owned());
+        let (name, message) = (case.0, String::from_utf8_lossy(&done.stderr).into_owned());
         if done.status.success() {
             return Ok(began.elapsed().as_secs_f64());
         }
-        Err(format!("{}, {name}, {ranks} ranks ended with {}: {told}", self.mpi.name, done.status))
+        Err(format!("{}, {name}, {ranks} ranks ended with {}: {message}", self.mpi.name, done.status))
     }
 
     /// The files of a folder and its folders.
@@ -212,7 +212,7 @@ impl Place<'_> {
         Ok(())
     }
 
-    /// A random rank is killed at a random moment; nobody is left, and another number of ranks goes on.
+    /// A random rank is killed at a random moment: no process stays, and another number of ranks goes on.
     fn kills(&self) -> Result<(), String> {
         rows(&self.folder.join("train.jsonl"), 600)?;
         let case = &("killed", arguments("attribute", &["--query", "query.jsonl", "--format", "csv"]));

@@ -57,10 +57,18 @@ pub struct RankReport {
 pub(crate) enum Work {
     /// The gradients of batches of a set, numbered from `first`: each rank takes its own.
     Gradients { set: usize, first: usize, batches: Vec<Vec<usize>> },
-    /// The scores of blocks, with the owner of each; where the curvature is known, that of a rank's blocks follows.
-    Scores { method: usize, draw: usize, train: PathBuf, query: PathBuf, owners: Vec<usize>, known: bool },
+    /// The scores of blocks by the method at a place, with the owner of each block; where the curvature is known, that of a rank's blocks follows.
+    Scores {
+        place: usize,
+        method: String,
+        draw: usize,
+        train: PathBuf,
+        query: PathBuf,
+        owners: Vec<usize>,
+        known: bool,
+    },
     /// The captures of batches for the curvature of a method, each rank its own.
-    Curvature { method: usize, estimate: Estimate },
+    Curvature { place: usize, method: String, estimate: Estimate },
     /// The gradients of pieces of a batch, each rank its own; the parameters follow.
     Pieces { seed: u64, pieces: Vec<Vec<usize>> },
     /// Nothing more.

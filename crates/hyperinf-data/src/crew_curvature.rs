@@ -1,14 +1,16 @@
 //! Curvature of a model by several ranks: each takes the captures of its batches, and rank 0 adds them in the order of
 //! one process.
 
-use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor};
 use hyperinf_gradients::{Block, Capture, Estimate};
+use hyperinf_linalg::ReadError;
 use hyperinf_models::SampleModel;
 use hyperinf_scoring::{Batch, CurvatureSource, ScoreError, Source, TeamError};
 use serde::{Deserialize, Serialize};
 
 use crate::RunError;
 use crate::crew::{Crew, Work};
+use crate::crew_message::{Unread, packed};
 use crate::estimate::batches;
 use crate::run::Run;
 
@@ -16,6 +18,8 @@ use crate::run::Run;
 pub(crate) struct SharedCurvature<'a, M: SampleModel> {
     pub(crate) crew: &'a Crew,
     pub(crate) source: CurvatureSource<'a, M, &'a [M::Batch]>,
+    /// The settings of its method, in which the ranks must agree.
+    pub(crate) method: String,
     pub(crate) device: Device,
 }
 
@@ -23,18 +27,23 @@ impl<M: SampleModel> Source for SharedCurvature<'_, M> {
     fn pass(&self, visit: &mut dyn FnMut(Batch) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
         let crew = self.crew;
         let failed = |error: RunError| ScoreError::source(error);
-        crew.order(&Work::Curvature { method: crew.method, estimate: self.source.estimate }).map_err(failed)?;
+        crew.order(&Work::Curvature {
+            place: crew.method,
+            method: self.method.clone(),
+            estimate: self.source.estimate,
+        })
+        .map_err(failed)?;
         let factors = self.source.factors();
         for index in 0..self.source.batches.len() {
             match crew.owner(index) {
                 0 => self.source.batch(index, factors.as_deref(), visit)?,
                 rank => loop {
                     let bytes = crew.receive(rank, "the captures of a batch").map_err(failed)?;
-                    match from_bytes(&bytes, &self.device).map_err(|reason| TeamError::Garbled { rank, reason }) {
-                        Ok(captures) if captures.is_empty() => break,
-                        Ok(captures) => visit(captures.into())?,
-                        Err(error) => return Err(failed(error.into())),
+                    let captures = from_bytes(rank, &bytes, &self.device).map_err(|error| failed(error.into()))?;
+                    if captures.is_empty() {
+                        break;
                     }
+                    visit(captures.into())?;
                 },
             }
         }
@@ -58,14 +67,12 @@ pub(crate) fn serve<M: SampleModel>(
         let mut sent = Ok(());
         source.batch(index, factors.as_deref(), &mut |batch| {
             if sent.is_ok() {
-                sent = to_bytes(batch.into_captures()?)
-                    .map_err(|reason| TeamError::Failed { reason }.into())
-                    .and_then(|bytes| crew.send(0, &bytes));
+                sent = to_bytes(batch.into_captures()?).and_then(|bytes| crew.send(0, &bytes));
             }
             Ok(())
         })?;
         sent?;
-        crew.send(0, &to_bytes(Vec::new()).map_err(|reason| TeamError::Failed { reason })?)?;
+        crew.send(0, &to_bytes(Vec::new())?)?;
     }
     Ok(())
 }
@@ -79,43 +86,32 @@ struct Head {
     delta: ([usize; 3], DType),
 }
 
-/// Captures as a message: the length of a list of heads, the list, and the numbers.
-fn to_bytes(captures: Vec<Capture>) -> Result<Vec<u8>, String> {
+/// Captures as a message.
+fn to_bytes(captures: Vec<Capture>) -> Result<Vec<u8>, RunError> {
     let (mut heads, mut numbers) = (Vec::new(), Vec::new());
     for Capture { block, input, delta } in captures {
         let mut read = |tensor: Tensor<3>| {
             let dims = tensor.dims();
-            let data = tensor.try_into_data().map_err(|error| error.to_string())?;
+            let data = tensor.try_into_data().map_err(|error| ReadError { reason: format!("{error:?}") })?;
             numbers.extend_from_slice(data.as_bytes());
-            Ok::<_, String>((dims, data.dtype()))
+            Ok::<_, ReadError>((dims, data.dtype()))
         };
         let (input, delta) = (read(input)?, read(delta)?);
         heads.push(Head { name: block.name, sides: [block.rows, block.cols], input, delta });
     }
-    let heads = serde_json::to_vec(&heads).map_err(|error| error.to_string())?;
-    let mut bytes = (heads.len() as u64).to_le_bytes().to_vec();
-    bytes.extend(heads);
-    bytes.extend(numbers);
-    Ok(bytes)
+    Ok(packed(&heads, [&*numbers]))
 }
 
-fn from_bytes(bytes: &[u8], device: &Device) -> Result<Vec<Capture>, String> {
-    let cut = || "it is too short".to_owned();
-    let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(cut)?;
-    let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| cut())?;
-    let (heads, mut rest) = rest.split_at_checked(length).ok_or_else(cut)?;
-    let heads: Vec<Head> = serde_json::from_slice(heads).map_err(|error| error.to_string())?;
+fn from_bytes(rank: usize, bytes: &[u8], device: &Device) -> Result<Vec<Capture>, TeamError> {
+    let (heads, mut unread) = Unread::new::<Vec<Head>>(rank, bytes)?;
     let mut captures = Vec::with_capacity(heads.len());
     for Head { name, sides: [rows, cols], input, delta } in heads {
         let mut tensor = |(dims, dtype): ([usize; 3], DType)| {
-            let count = dims.iter().try_fold(dtype.size(), |all, &side| all.checked_mul(side)).ok_or_else(cut)?;
-            let (numbers, after) = rest.split_at_checked(count).ok_or_else(cut)?;
-            rest = after;
-            let data = TensorData::from_bytes_vec(numbers.to_vec(), Shape::from(dims.to_vec()), dtype);
-            Ok::<_, String>(Tensor::from_data(data, (device, dtype)))
+            Ok::<_, TeamError>(Tensor::from_data(unread.tensor(&dims, dtype)?, (device, dtype)))
         };
         let (input, delta) = (tensor(input)?, tensor(delta)?);
         captures.push(Capture { block: Block::new(name, rows, cols), input, delta });
     }
-    if rest.is_empty() { Ok(captures) } else { Err("it is too long".to_owned()) }
+    unread.end()?;
+    Ok(captures)
 }

@@ -3,13 +3,15 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use burn::tensor::{DType, Device, Shape, TensorData};
+use burn::tensor::{DType, Device, TensorData};
 use hyperinf_models::{ModelError, Piece, PieceTeam, SharedStep, shared_pieces};
 use hyperinf_scoring::TeamError;
 use hyperinf_store::RunKey;
+use serde::{Deserialize, Serialize};
 
 use crate::RunError;
 use crate::crew::{Crew, Work};
+use crate::crew_message::{Unread, packed};
 use crate::finetune::Finetune;
 use crate::finetune_of_kind::{Ready, ready};
 use crate::kind::{Kind, Prepared};
@@ -104,33 +106,27 @@ pub(crate) fn common_key<K: Kind>(run: &Finetune, settings: BTreeMap<String, Str
     key
 }
 
-/// A loss and tensors as a message: the length of a list of names, shapes and types, the list, and the numbers.
+/// What is sent of tensors before their numbers.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    /// The bits of the loss, which may be NaN.
+    loss: u64,
+    /// Names, shapes and types.
+    tensors: Vec<(String, Vec<usize>, DType)>,
+}
+
+/// A loss and tensors as a message.
 fn to_bytes(loss: f64, tensors: &BTreeMap<String, TensorData>) -> Vec<u8> {
-    let list: Vec<(&String, Vec<usize>, DType)> =
-        tensors.iter().map(|(name, data)| (name, data.shape().iter().copied().collect(), data.dtype())).collect();
-    let head = serde_json::to_vec(&list).expect("names and numbers can be written");
-    let mut bytes = loss.to_le_bytes().to_vec();
-    bytes.extend((head.len() as u64).to_le_bytes());
-    bytes.extend(head);
-    tensors.values().for_each(|data| bytes.extend_from_slice(data.as_bytes()));
-    bytes
+    let described =
+        |(name, data): (&String, &TensorData)| (name.clone(), data.shape().iter().copied().collect(), data.dtype());
+    let head = Head { loss: loss.to_bits(), tensors: tensors.iter().map(described).collect() };
+    packed(&head, tensors.values().map(TensorData::as_bytes))
 }
 
 fn from_bytes(rank: usize, bytes: &[u8]) -> Result<(f64, BTreeMap<String, TensorData>), RunError> {
-    let garbled = |reason: &str| RunError::from(TeamError::Garbled { rank, reason: reason.to_owned() });
-    let cut = || garbled("it is too short");
-    let (loss, rest) = bytes.split_first_chunk::<8>().ok_or_else(cut)?;
-    let (length, rest) = rest.split_first_chunk::<8>().ok_or_else(cut)?;
-    let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| cut())?;
-    let (head, mut rest) = rest.split_at_checked(length).ok_or_else(cut)?;
-    let list: Vec<(String, Vec<usize>, DType)> =
-        serde_json::from_slice(head).map_err(|error| garbled(&error.to_string()))?;
-    let mut tensors = BTreeMap::new();
-    for (name, shape, dtype) in list {
-        let count = shape.iter().try_fold(dtype.size(), |all, &side| all.checked_mul(side)).ok_or_else(cut)?;
-        let (numbers, after) = rest.split_at_checked(count).ok_or_else(cut)?;
-        tensors.insert(name, TensorData::from_bytes_vec(numbers.to_vec(), Shape::from(shape), dtype));
-        rest = after;
-    }
-    if rest.is_empty() { Ok((f64::from_le_bytes(*loss), tensors)) } else { Err(garbled("it is too long")) }
+    let (Head { loss, tensors }, mut unread) = Unread::new::<Head>(rank, bytes)?;
+    let read = |(name, shape, dtype): (String, Vec<usize>, DType)| Ok((name, unread.tensor(&shape, dtype)?));
+    let tensors = tensors.into_iter().map(read).collect::<Result<_, TeamError>>()?;
+    unread.end()?;
+    Ok((f64::from_bits(loss), tensors))
 }

@@ -7,10 +7,12 @@ use hyperinf_curvature::{BlockCurvature, Storage};
 use hyperinf_gradients::{Block, Target};
 use hyperinf_scoring::{Attribution, BlockScores, Method, Options, Scorer, TeamError, owners};
 use hyperinf_store::{GradientPair, RunKey, StoreError, curvature_from_bytes, curvature_to_bytes, score_blocks};
+use serde::{Deserialize, Serialize};
 
 use crate::RunError;
 use crate::crew::{Crew, Work};
 use crate::crew_curvature;
+use crate::crew_message::{Unread, packed};
 use crate::gradients::{BatchGradients, Extractor};
 use crate::kind::Kind;
 use crate::run::Run;
@@ -22,13 +24,41 @@ pub(crate) fn several(run: &Run) -> Option<&Crew> {
     run.crew.as_ref().filter(|crew| crew.size() > 1)
 }
 
-/// What all ranks must agree on.
-pub(crate) fn common_key<K: Kind>(key: &RunKey, sets: &[&Samples<K>]) -> RunKey {
+/// What all ranks must agree on; of an index without its method.
+pub(crate) fn common_key<K: Kind>(key: &RunKey, run: Option<&Run>, sets: &[&Samples<K>]) -> RunKey {
     let mut key = key.clone();
+    key.0.extend(run.map(|run| (METHOD.to_owned(), method(run))));
     for (place, set) in sets.iter().enumerate() {
         key.0.insert(format!("content of {} rows", place_name(place)), set.fingerprint(0..set.samples.len()));
     }
     key
+}
+
+const METHOD: &str = "method and its settings";
+
+/// Everything that a run's scores depend on besides its gradients.
+pub(crate) fn method(run: &Run) -> String {
+    let Options { method, normalisation, damping, query, merged, block_scores } = &run.options;
+    let method = match method {
+        Method::Identity => "identity".to_owned(),
+        Method::Inverse { storage, solver } => format!("{storage:?} by {}", solver.name()),
+    };
+    format!(
+        "{method}, {normalisation:?}, {damping:?}, {query:?}, merged {merged}, block scores {block_scores}, {:?}, {:?}, \
+         seeds {:?}",
+        run.estimate, run.projection, run.seeds
+    )
+}
+
+/// The run of a method, if it has the settings of rank 0.
+fn agreed<'a>(crew: &Crew, runs: &'a [Run], place: usize, leader: String) -> Result<&'a Run, RunError> {
+    let missing = || TeamError::Garbled { rank: 0, reason: format!("there is no method {place}") };
+    let run = runs.get(place).ok_or_else(missing)?;
+    let theirs = method(run);
+    if theirs == leader {
+        return Ok(run);
+    }
+    Err(TeamError::Differs { rank: crew.rank(), what: METHOD.to_owned(), theirs, ours: leader }.into())
 }
 
 fn place_name(place: usize) -> String {
@@ -47,14 +77,14 @@ pub(crate) fn serve<K: Kind>(
     device: &Device,
 ) -> Result<(), RunError> {
     let Some(crew) = several(extractor.run) else { return Ok(()) };
-    crew.meet(&common_key(&extractor.key, sets))?;
+    crew.meet(&common_key(&extractor.key, runs.first(), sets))?;
     let garbled = |reason: String| RunError::Team(TeamError::Garbled { rank: 0, reason });
     let stop = &extractor.run.stop;
     loop {
         match crew.next()? {
             Work::End => return crew.leave(),
-            Work::Curvature { method, estimate } => {
-                let run = runs.get(method).ok_or_else(|| garbled(format!("there is no method {method}")))?;
+            Work::Curvature { place, method, estimate } => {
+                let run = agreed(crew, runs, place, method)?;
                 crew.computing(|| crew_curvature::serve(crew, run, estimate, extractor.model, &sets[0].samples))?;
             }
             Work::Pieces { .. } => return Err(garbled("its work is that of fine-tuning".to_owned())),
@@ -75,8 +105,8 @@ pub(crate) fn serve<K: Kind>(
                     crew.send(0, &to_bytes(&found))?;
                 }
             }
-            Work::Scores { method, draw, train, query, owners, known } => {
-                let run = runs.get(method).ok_or_else(|| garbled(format!("there is no method {method}")))?;
+            Work::Scores { place, method, draw, train, query, owners, known } => {
+                let run = agreed(crew, runs, place, method)?;
                 let mut pair = GradientPair::open(&train, &query)?;
                 pair.memory = run.memory;
                 pair.project(run.projection_of(draw)?, device)?;
@@ -132,7 +162,8 @@ pub(crate) fn score(
     let path = |path| absolute(path).map_err(|e| StoreError::output(path, e));
     let (train, query) = (path(pair.train.path())?, path(pair.query.file.path())?);
     crew.order(&Work::Scores {
-        method: crew.method,
+        place: crew.method,
+        method: method(run),
         draw,
         train,
         query,
@@ -175,35 +206,36 @@ fn weight(options: &Options, block: &Block, n: usize, q: usize) -> f64 {
         }
 }
 
-/// A batch's gradients as a message: the numbers of samples, of blocks and of each block's numbers, then all of them.
-pub(crate) fn to_bytes(found: &BatchGradients) -> Vec<u8> {
+/// What is sent of a batch's gradients before its numbers.
+#[derive(Serialize, Deserialize)]
+struct Sizes {
+    samples: usize,
+    /// The numbers of each block.
+    blocks: Vec<usize>,
+}
+
+/// A batch's gradients as a message.
+fn to_bytes(found: &BatchGradients) -> Vec<u8> {
     let BatchGradients { losses, values } = found;
-    let sizes = [losses.len(), values.len()].into_iter().chain(values.iter().map(Vec::len));
-    let mut bytes: Vec<u8> = sizes.flat_map(|size| (size as u64).to_le_bytes()).collect();
-    bytes.extend(losses.iter().flat_map(|loss| loss.to_le_bytes()));
-    values.iter().flatten().for_each(|value| bytes.extend(value.to_le_bytes()));
-    bytes
+    let sizes = Sizes { samples: losses.len(), blocks: values.iter().map(Vec::len).collect() };
+    let losses: Vec<u8> = losses.iter().flat_map(|loss| loss.to_le_bytes()).collect();
+    let values: Vec<u8> = values.iter().flatten().flat_map(|value| value.to_le_bytes()).collect();
+    packed(&sizes, [&*losses, &*values])
 }
 
 /// From [`to_bytes`] of another rank, for a batch of so many samples.
 pub(crate) fn from_bytes(rank: usize, bytes: &[u8], samples: usize) -> Result<BatchGradients, RunError> {
-    let garbled = || TeamError::Garbled { rank, reason: format!("{} bytes are no batch of {samples}", bytes.len()) };
-    let mut rest = bytes;
-    let mut number = || {
-        let (number, after) = rest.split_first_chunk::<8>()?;
-        rest = after;
-        Some(u64::from_le_bytes(*number))
-    };
-    let (found, blocks) = number().zip(number()).ok_or_else(garbled)?;
-    let sizes = (0..blocks).map(|_| number()).collect::<Option<Vec<u64>>>().ok_or_else(garbled)?;
-    let losses: Option<Vec<f64>> = (0..samples).map(|_| number().map(f64::from_bits)).collect();
-    let losses = losses.filter(|_| found == samples as u64).ok_or_else(garbled)?;
-    let mut values = Vec::with_capacity(sizes.len());
-    for size in sizes {
-        let bytes = usize::try_from(size).ok().and_then(|size| rest.split_at_checked(size.checked_mul(4)?));
-        let (block, after) = bytes.ok_or_else(garbled)?;
-        values.push(block.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect());
-        rest = after;
+    let (sizes, mut unread) = Unread::new::<Sizes>(rank, bytes)?;
+    if sizes.samples != samples {
+        let reason = format!("it has {} samples, and the batch {samples}", sizes.samples);
+        return Err(unread.garbled(&reason).into());
     }
-    if rest.is_empty() { Ok(BatchGradients { losses, values }) } else { Err(garbled().into()) }
+    let losses = unread.take(samples * 8)?.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
+    let mut block = |size: usize| {
+        let bytes = unread.take(size.saturating_mul(4))?;
+        Ok(bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+    };
+    let values = sizes.blocks.into_iter().map(&mut block).collect::<Result<Vec<Vec<f32>>, TeamError>>()?;
+    unread.end()?;
+    Ok(BatchGradients { losses, values })
 }

@@ -6,7 +6,7 @@ use hyperinf_models::{ModelError, SampleModel};
 use hyperinf_scoring::{Batch, CurvatureSource, Method, Options, ScoreError, Source, curvature};
 
 use crate::crew_curvature::SharedCurvature;
-use crate::crew_work::several;
+use crate::crew_work::{method, several};
 use crate::event::{Detail, Event, Progress};
 use crate::large_blocks::LargeBlocks;
 use crate::pattern::Pattern;
@@ -90,7 +90,7 @@ pub(crate) fn of_model<M: SampleModel>(
     let total = storage.passes() * batches.len() * backward;
     let found = match (several(run), model.devices().into_iter().next()) {
         (Some(crew), Some(device)) => {
-            let all = SharedCurvature { crew, source: all, device };
+            let all = SharedCurvature { crew, source: all, method: method(run), device };
             curvature(&Blocks::new(run, all, Stage::Curvature, total, observe), &run.options)
         }
         _ => curvature(&Blocks::new(run, all, Stage::Curvature, total, observe), &run.options),

@@ -48,6 +48,7 @@ mod contact;
 mod conversations;
 mod crew;
 mod crew_curvature;
+mod crew_message;
 mod crew_training;
 mod crew_work;
 mod cross_check;

@@ -60,7 +60,7 @@ pub(crate) fn influence<K: Kind>(
     let extractor = Extractor::<K> { run, model: &model, key };
     if let Some(crew) = several(run) {
         let sets: Vec<&Samples<K>> = [&train, &query].into_iter().chain(&others).collect();
-        crew.meet(&common_key(&extractor.key, &sets))?;
+        crew.meet(&common_key(&extractor.key, Some(run), &sets))?;
     }
     extractor.check_memory(&train, &query, device)?;
     let projected = extractor.large_blocks(&train)?;

@@ -120,7 +120,7 @@ pub(crate) enum LogLevel {
     /// Notes and progress as well.
     #[default]
     Info,
-    /// How long each stage took as well.
+    /// Also how long each stage took.
     Debug,
 }
 

@@ -52,12 +52,12 @@ fn check(folder: &Folder, command: &str, more: &[&str], ranks: &[usize]) {
         for (name, bytes) in &alone {
             assert!(found[name] == *bytes, "{command} {more:?}: {name} differs with {count} ranks");
         }
-        let told: Value =
+        let report: Value =
             serde_json::from_slice(&fs::read(folder.file(&format!("{out}/ranks.json"))).expect("it is there"))
                 .expect("it is JSON");
-        let told = told["ranks"].as_array().expect("a list");
-        assert_eq!(told.len(), count);
-        assert!(told.iter().all(|rank| rank["sent_bytes"].as_u64().is_some_and(|bytes| bytes > 0)), "{told:?}");
+        let ranks = report["ranks"].as_array().expect("a list");
+        assert_eq!(ranks.len(), count);
+        assert!(ranks.iter().all(|rank| rank["sent_bytes"].as_u64().is_some_and(|bytes| bytes > 0)), "{ranks:?}");
         fs::remove_dir_all(folder.file(&out)).expect("it is there");
     }
     fs::remove_dir_all(folder.file("alone")).expect("it is there");
@@ -174,7 +174,7 @@ fn what_ranks_cannot_share_is_refused() {
     assert!(run.code == Some(2) && run.stderr.contains("--batch-size auto"), "{run:?}");
     let run = folder.run("score", &["--train", "a", "--query", "b", "--output", "c.csv", "--device", "flex,flex"]);
     assert_eq!(run.code, Some(2), "{run:?}");
-    // An error of all ranks is told once, and nobody waits.
+    // An error that every rank meets is reported once, and no rank is left waiting.
     let run = attribute(&["--text-column", "nothing"]);
     assert_eq!(run.code, Some(3), "{run:?}");
     assert_eq!(run.stderr.matches("nothing").count(), 1, "{run:?}");
@@ -194,6 +194,6 @@ fn processes_of_mpi_are_refused_without_the_feature() {
         .env("OMPI_COMM_WORLD_SIZE", "2")
         .output()
         .expect("the program was built with the tests");
-    let told = String::from_utf8_lossy(&run.stderr);
-    assert!(run.status.code() == Some(2) && told.contains("feature `mpi`"), "{told}");
+    let message = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.code() == Some(2) && message.contains("feature `mpi`"), "{message}");
 }

@@ -78,7 +78,7 @@ pub(crate) fn index<K: Kind>(
     let run = index.run();
     let (set, model, limit) = ready::<K>(index, &run, files, device, observe)?;
     if let Some(crew) = several(&run) {
-        crew.meet(&common_key(&gradient_key::<K>(&run, files, &model, limit, device), &[&set]))?;
+        crew.meet(&common_key(&gradient_key::<K>(&run, files, &model, limit, device), None, &[&set]))?;
     }
     let done = fill(index, &run, Rows { files, model: &model, set: &set, limit }, writer, leaves, device, observe)?;
     files.check_unchanged()?;

@@ -14,7 +14,7 @@ use crate::{GradientWriter, OutputFolder, Staged, StoreError, StoredType, stage_
 /// An index that is built, extended or repaired; no other run writes it as long as this value is there.
 pub struct IndexWriter {
     path: PathBuf,
-    /// None for a part, whose folder other processes write as well.
+    /// `None` for a part, whose folder other processes also write.
     folder: Option<OutputFolder>,
     earlier: Option<Manifest>,
     index: Option<IndexFolder>,
