@@ -157,13 +157,13 @@ fn ranks_that_differ_are_refused() {
         let (leader, helper) = (with(&run, leader), with(&differing, helper));
         let found = scope(|scope| {
             let device = &device;
-            scope.spawn(move || Run::assist(&[helper], &[], device));
-            let found = leader.attribute(device, &mut |_| ()).map(drop);
+            scope.spawn(move || drop(Run::assist(&[helper], &[], device)));
+            let found = leader.attribute(device, &mut |_| ()).err().map(Box::new);
             drop(leader);
             found
         });
-        match found {
-            Err(RunError::Team(TeamError::Differs { rank: 1, what, .. })) => assert_eq!(what, expected),
+        match found.as_deref() {
+            Some(RunError::Team(TeamError::Differs { rank: 1, what, .. })) => assert_eq!(what, expected),
             other => panic!("{expected}: {other:?}"),
         }
     }
