@@ -1,7 +1,8 @@
 //! Contact sheets.
 
 use hyperinf::models::{Picture, PictureLimits};
-use hyperinf_figures::{ContactSheet, SheetQuery, Thumbnail, draw_contact_sheet};
+use hyperinf_figures::{ContactSheet, PictureList, PictureLists, SheetQuery, Thumbnail};
+use hyperinf_figures::{draw_contact_sheet, draw_picture_lists};
 
 use crate::pictures::picture;
 
@@ -36,4 +37,25 @@ fn a_sheet_shows_every_picture() {
     assert_eq!(count([250, 0, 0]), 5 * 128 * 128);
     assert_eq!(count([0, 200, 0]), 2 * 128 * 85);
     assert_eq!(count([0, 0, 240]), 2 * 128 * 128);
+}
+
+#[test]
+fn lists_show_every_picture_in_lines_of_eight() {
+    let red = Picture::new(64, 64, [250, 0, 0].repeat(64 * 64)).expect("a picture");
+    let of = |heading: &'static str, count: usize| PictureList {
+        heading,
+        pictures: (0..count).map(|place| thumbnail(&red, "a caption", Some(3.0 - place as f64))).collect(),
+    };
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let path = folder.path().join("lists.png");
+    for (counts, lines) in [([19, 3], 3 + 1), ([8, 1], 1 + 1), ([1, 0], 1)] {
+        let lists = [of("the first", counts[0]), of("the last", counts[1])];
+        draw_picture_lists(&path, &PictureLists { title: "Lists", lists: &lists }).expect("drawn");
+        let sheet = Picture::decode(&std::fs::read(&path).expect("a file"), &PictureLimits::default()).expect("a PNG");
+        let pixels: Vec<&[u8]> = sheet.pixels().chunks_exact(3).collect();
+        let shown = pixels.iter().filter(|pixel| ***pixel == [250, 0, 0]).count();
+        assert_eq!(shown, counts.iter().sum::<usize>() * 128 * 128, "{counts:?}");
+        let red_lines = pixels.chunks(sheet.width()).filter(|line| line.contains(&&[250, 0, 0][..])).count();
+        assert_eq!(red_lines, lines * 128, "{counts:?}");
+    }
 }

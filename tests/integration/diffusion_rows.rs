@@ -120,7 +120,7 @@ fn pictures_with_captions_become_scores() {
     for (row, scores) in scores.iter().enumerate() {
         assert!(scores[row] > 0.0, "a row helps itself: {scores:?}");
     }
-    let contacts = found.contacts(2, 3).expect("the pictures are there");
+    let contacts = found.board().contacts(2, 3).expect("the pictures are there");
     assert_eq!(contacts.len(), 2);
     assert_eq!((contacts[0].query.text.as_str(), contacts[0].helpful.len()), (CAPTIONS[0], 3));
     assert_eq!(contacts[1].query.picture.as_ref().map(Picture::width), Some(12));

@@ -57,11 +57,20 @@ pub(crate) fn run(args: &AttributeArgs) -> Result<(), CliError> {
 fn baseline(args: &AttributeArgs, each: &Each<'_>, found: &Ranked, scores_name: &str) -> Result<(), CliError> {
     let (folder, summary_name, board) = (&each.folder, each.summary_name(), found.board());
     let scores = ScoreFile::at(&folder.join(scores_name))?;
-    let earlier = each.earlier(&["scores."]);
-    let summary = RowsSummary::new("attribute", each, found, each.outputs());
+    let mut earlier = each.earlier(&["scores."]);
+    let (contacts, mut outputs) = (board.contacts(SHEET_QUERIES, SHEET_ROWS)?, each.outputs());
+    if !contacts.is_empty() {
+        earlier.writes(SHEET, &mut outputs);
+    }
+    let summary = RowsSummary::new("attribute", each, found, outputs);
     let (topk, json, beside) = (folder.join("topk.jsonl"), folder.join(&summary_name), scores.metadata_file());
     let mut results = scores.stage(&beside, &found.scores, None, &board.ids(), &summary.metadata())?;
     results.push(board.stage_rankings(&topk, args.top_k)?);
+    let sheet = folder.join(SHEET);
+    if !contacts.is_empty() {
+        let title = format!("{}: training rows by {}", found.files.name, summary.method);
+        results.push(stage_contact_sheet(&sheet, &title, &contacts)?);
+    }
     results.push(stage_json(&json, &summary)?);
     earlier.replace(results)?;
     each.tell(&summary, |out| {
@@ -69,7 +78,8 @@ fn baseline(args: &AttributeArgs, each: &Each<'_>, found: &Ranked, scores_name: 
         for query in 0..found.scores.queries().min(QUERIES) {
             print(out, &board.ranking(query, SHOWN.min(args.top_k)))?;
         }
-        writeln!(out, "\nEverything: {scores_name}, topk.jsonl, {summary_name} in {}", folder.display())
+        let sheet = if contacts.is_empty() { "" } else { "scores.png, " };
+        writeln!(out, "\nEverything: {scores_name}, topk.jsonl, {sheet}{summary_name} in {}", folder.display())
     })
 }
 
@@ -88,7 +98,7 @@ fn attribute(
         Some(before) => each.run.attribute_again(before, device, &mut observer())?,
     };
     let spread = each.judge(&mut found)?;
-    let (contacts, mut outputs) = (found.contacts(SHEET_QUERIES, SHEET_ROWS)?, each.outputs());
+    let (contacts, mut outputs) = (found.board().contacts(SHEET_QUERIES, SHEET_ROWS)?, each.outputs());
     if !contacts.is_empty() {
         earlier.writes(SHEET, &mut outputs);
     }

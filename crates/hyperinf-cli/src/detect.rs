@@ -1,13 +1,15 @@
 //! `hyperinf detect`: training rows that look wrong.
 
 use std::io::{self, Write};
+use std::path::Path;
 
-use hyperinf::data::{Detection, Influence, Prediction, Ranked, ScoredRow};
-use hyperinf::store::stage_json;
+use hyperinf::data::{Detection, Influence, Prediction, Ranked, ScoredRow, ShownRow};
+use hyperinf::store::{Staged, stage_json};
 use serde_json::json;
 
 use crate::args::{DetectArgs, QueryModeArg, RankByArg};
 use crate::error::{CliError, Usage};
+use crate::figure::stage_picture_lists;
 use crate::influence::{Each, Job, RowsSummary, Summary, with_ending_of};
 use crate::progress::observer;
 use crate::score::{Settings, head};
@@ -16,6 +18,10 @@ use crate::text::excerpts;
 
 /// Rows that are printed.
 const SHOWN: usize = 10;
+
+/// The most suspicious rows with images, and their number.
+const SHEET: &str = "suspicious.png";
+const SHEET_ROWS: usize = 24;
 
 /// Scores and ranks the training rows, and writes the ranking, a summary and the remaining rows.
 ///
@@ -50,7 +56,7 @@ pub(crate) fn run(args: &DetectArgs) -> Result<(), CliError> {
 /// Writes the ranking of a baseline and the remaining rows.
 fn baseline(args: &DetectArgs, each: &Each<'_>, found: &Ranked, cleaned: &str) -> Result<(), CliError> {
     let (folder, summary_name, train) = (&each.folder, each.summary_name(), &found.train);
-    let earlier = each.earlier(&["cleaned."]);
+    let mut earlier = each.earlier(&["cleaned.", SHEET]);
     let without = match args.remove {
         Some(remove) => Some(found.without(remove.0).map_err(|error| CliError::amount("--remove", error))?),
         None => None,
@@ -60,11 +66,19 @@ fn baseline(args: &DetectArgs, each: &Each<'_>, found: &Ranked, cleaned: &str) -
         let removed: Vec<String> = removed.iter().map(|&sample| train.id(sample).to_string()).collect();
         more.insert("removed".into(), json!(removed));
     }
+    let shown = found.board().shown(&found.suspicious()?, SHEET_ROWS)?;
+    if !shown.is_empty() {
+        earlier.writes(SHEET, &mut more);
+    }
     let summary = RowsSummary::new("detect", each, found, more);
     let (table, json, cleaned) = (folder.join("suspicious.csv"), folder.join(&summary_name), folder.join(cleaned));
     let mut results = vec![found.stage_suspicious(&table)?];
     if let Some((kept, _)) = &without {
         results.push(train.stage(kept, &cleaned)?);
+    }
+    let (sheet, pictures) = (folder.join(SHEET), pictures(&shown));
+    if !shown.is_empty() {
+        results.push(stage_sheet(&sheet, &found.files.name, &summary.method, shown)?);
     }
     results.push(stage_json(&json, &summary)?);
     earlier.replace(results)?;
@@ -73,13 +87,13 @@ fn baseline(args: &DetectArgs, each: &Each<'_>, found: &Ranked, cleaned: &str) -
         if let Some((kept, _)) = &without {
             writeln!(out, "{} of {} rows are kept in {}", kept.len(), train.data.total, cleaned.display())?;
         }
-        writeln!(out, "Every row: suspicious.csv; how: {summary_name}; in {}", folder.display())
+        writeln!(out, "Every row: suspicious.csv{pictures}; how: {summary_name}; in {}", folder.display())
     })
 }
 
 fn detect(args: &DetectArgs, each: &Each<'_>, before: Option<Influence>, cleaned: &str) -> Result<Influence, CliError> {
     let (folder, Settings { device, .. }) = (&each.folder, &each.settings);
-    let earlier = each.earlier(&["cleaned."]);
+    let mut earlier = each.earlier(&["cleaned.", SHEET]);
     let amount = args.remove.map(|remove| remove.0);
     let found = match before {
         None => each.run.detect(amount, device, &mut observer()),
@@ -94,12 +108,21 @@ fn detect(args: &DetectArgs, each: &Each<'_>, before: Option<Influence>, cleaned
         let removed: Vec<String> = found.removed.iter().map(|&sample| train.id(sample).to_string()).collect();
         more.insert("removed".into(), json!(removed));
     }
+    let shown = found.influence.board().shown(&found.order, SHEET_ROWS)?;
+    if !shown.is_empty() {
+        earlier.writes(SHEET, &mut more);
+    }
     let summary = Summary::new("detect", &each.settings, &found.influence, None, more);
     let summary_name = each.summary_name();
     let (table, json, cleaned) = (folder.join("suspicious.csv"), folder.join(&summary_name), folder.join(cleaned));
     let (mut results, kept) = (vec![found.stage_table(&table)?], found.kept());
     if args.remove.is_some() {
         results.push(train.stage(&kept, &cleaned)?);
+    }
+    let (sheet, pictures) = (folder.join(SHEET), pictures(&shown));
+    if !shown.is_empty() {
+        let (model, method) = (&found.influence.files.name, each.settings.spec.to_string());
+        results.push(stage_sheet(&sheet, model, &method, shown)?);
     }
     results.push(stage_json(&json, &summary)?);
     earlier.replace(results)?;
@@ -110,9 +133,19 @@ fn detect(args: &DetectArgs, each: &Each<'_>, before: Option<Influence>, cleaned
             let (kept, total) = (kept.len(), train.data.total);
             writeln!(out, "\n{kept} of {total} rows are kept in {}", cleaned.display())?;
         }
-        writeln!(out, "\nEvery row: suspicious.csv; how: {summary_name}; in {}", folder.display())
+        writeln!(out, "\nEvery row: suspicious.csv{pictures}; how: {summary_name}; in {}", folder.display())
     })?;
     Ok(found.influence)
+}
+
+fn stage_sheet<'a>(path: &'a Path, model: &str, method: &str, shown: Vec<ShownRow>) -> Result<Staged<'a>, CliError> {
+    let heading = format!("the {} most suspicious, the lowest score first", shown.len());
+    stage_picture_lists(path, &format!("{model}: training rows by {method}"), &[(heading, shown)])
+}
+
+/// The sheet, for the line that names the outputs.
+fn pictures(shown: &[ShownRow]) -> String {
+    if shown.is_empty() { String::new() } else { format!("; pictures: {SHEET}") }
 }
 
 fn print(out: &mut dyn Write, found: &Detection) -> io::Result<()> {

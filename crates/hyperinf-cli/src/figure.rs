@@ -4,8 +4,8 @@ use std::path::Path;
 
 use hyperinf::data::{Contact, ShownRow};
 use hyperinf::store::{Staged, WriteError};
-use hyperinf_figures::{ContactSheet, SheetQuery, Thumbnail};
-use hyperinf_figures::{FigureError, draw_bars, draw_contact_sheet, draw_heat_map, draw_lines};
+use hyperinf_figures::{ContactSheet, FigureError, PictureList, PictureLists, SheetQuery, Thumbnail};
+use hyperinf_figures::{draw_bars, draw_contact_sheet, draw_heat_map, draw_lines, draw_picture_lists};
 
 use crate::error::CliError;
 
@@ -37,6 +37,20 @@ pub(crate) fn stage_contact_sheet<'a>(path: &'a Path, title: &str, found: &[Cont
         })
         .collect();
     stage(path, |file| draw_contact_sheet(file, &ContactSheet { title, queries: &queries }))
+}
+
+/// Stages lists of rows with pictures under their headings as a PNG file.
+pub(crate) fn stage_picture_lists<'a>(
+    path: &'a Path,
+    title: &str,
+    lists: &[(String, Vec<ShownRow>)],
+) -> Result<Staged<'a>, CliError> {
+    let lists: Vec<PictureList<'_>> = lists
+        .iter()
+        .filter(|(_, rows)| !rows.is_empty())
+        .map(|(heading, rows)| PictureList { heading, pictures: rows.iter().map(thumbnail).collect() })
+        .collect();
+    stage(path, |file| draw_picture_lists(file, &PictureLists { title, lists: &lists }))
 }
 
 fn thumbnail(row: &ShownRow) -> Thumbnail<'_> {

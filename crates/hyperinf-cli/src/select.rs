@@ -2,16 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use hyperinf::data::{Duplicates, Influence, PerGroup, Ranked, Rows, Select};
+use hyperinf::data::{Board, Duplicates, Influence, PerGroup, Ranked, Rows, Select, ShownRow};
 use hyperinf::scoring::{Budget, Passed, Picks};
 use hyperinf::store::stage_json;
 use serde_json::{Map, Value, json};
 
 use crate::args::{QueryModeArg, SelectArgs};
 use crate::error::CliError;
+use crate::figure::stage_picture_lists;
 use crate::influence::{Each, Job, RowsSummary, Summary, with_ending_of};
 use crate::progress::observer;
 use crate::score::{Settings, head};
+
+/// The first selected rows with images and those with the lowest scores, and their numbers.
+const SHEET: &str = "selected.png";
+const SHEET_ROWS: [usize; 2] = [24, 8];
 
 /// Scores and selects training rows, and writes them and a summary.
 ///
@@ -41,24 +46,34 @@ pub(crate) fn run(args: &SelectArgs) -> Result<(), CliError> {
 
 /// Selects rows by a baseline, and writes them.
 fn baseline(args: &SelectArgs, select: &Select, each: &Each<'_>, found: &Ranked, name: &str) -> Result<(), CliError> {
-    let (folder, earlier, train) = (&each.folder, each.earlier(&["selected."]), &found.train);
+    let (folder, mut earlier, train) = (&each.folder, each.earlier(&["selected."]), &found.train);
     let picks = found.select(select, &each.run).map_err(|error| CliError::amount("--keep", error))?;
     let kept: BTreeSet<usize> = picks.order.iter().map(|&sample| train.data.rows[sample].row).collect();
     let mut more = each.outputs();
     more.extend(entries(args, select, train, &picks, 0));
+    let lists = pictures(&found.board(), &picks)?;
+    if !lists.is_empty() {
+        earlier.writes(SHEET, &mut more);
+    }
     let summary = RowsSummary::new("select", each, found, more);
     let (path, json, table) = (folder.join(name), folder.join(each.summary_name()), folder.join("ranking.csv"));
-    let tables = vec![train.stage(&kept, &path)?, found.stage_selection(&picks, &table)?];
-    earlier.replace(tables.into_iter().chain([stage_json(&json, &summary)?]).collect())?;
+    let mut results = vec![train.stage(&kept, &path)?, found.stage_selection(&picks, &table)?];
+    let sheet = folder.join(SHEET);
+    if !lists.is_empty() {
+        let title = format!("{}: training rows by {}", found.files.name, summary.method);
+        results.push(stage_picture_lists(&sheet, &title, &lists)?);
+    }
+    results.push(stage_json(&json, &summary)?);
+    earlier.replace(results)?;
     each.tell(&summary, |out| {
         writeln!(out, "baseline  {}: {}", summary.method, summary.unit)?;
         let (rows, all, tokens) = (kept.len(), train.data.total, tokens(train, &picks));
         writeln!(out, "selected  {rows} of {all} rows, {tokens} tokens: {}", path.display())?;
-        write!(out, "{}", passed(&picks.passed))
+        write!(out, "{}", passed(&picks.passed))?;
+        if lists.is_empty() { Ok(()) } else { writeln!(out, "pictures  {}", sheet.display()) }
     })
 }
 
-/// How rows are selected.
 /// How rows are selected.
 pub(crate) fn chosen(args: &SelectArgs) -> Select {
     let duplicates = args.drop_duplicates.map_or(Duplicates::Keep, |duplicates| duplicates.0);
@@ -76,7 +91,7 @@ fn select(
     name: &str,
 ) -> Result<Influence, CliError> {
     let (folder, Settings { device, .. }) = (&each.folder, &each.settings);
-    let earlier = each.earlier(&["selected."]);
+    let mut earlier = each.earlier(&["selected."]);
     let found = match before {
         None => each.run.select(select, device, &mut observer()),
         Some(before) => each.run.select_again(before, select, device, &mut observer()),
@@ -87,10 +102,21 @@ fn select(
     let (tokens, passed) = (tokens(train, &found.picks), passed(&found.picks.passed));
     let mut more = each.outputs();
     more.extend(entries(args, select, train, &found.picks, found.pool));
+    let lists = pictures(&found.influence.board(), &found.picks)?;
+    if !lists.is_empty() {
+        earlier.writes(SHEET, &mut more);
+    }
     let summary = Summary::new("select", &each.settings, &found.influence, None, more);
     let (path, json, kept) = (folder.join(name), folder.join(each.summary_name()), found.kept());
     let table = folder.join("ranking.csv");
-    earlier.replace(vec![train.stage(&kept, &path)?, found.stage_table(&table)?, stage_json(&json, &summary)?])?;
+    let mut results = vec![train.stage(&kept, &path)?, found.stage_table(&table)?];
+    let sheet = folder.join(SHEET);
+    if !lists.is_empty() {
+        let title = format!("{}: training rows by {}", found.influence.files.name, each.settings.spec);
+        results.push(stage_picture_lists(&sheet, &title, &lists)?);
+    }
+    results.push(stage_json(&json, &summary)?);
+    earlier.replace(results)?;
     each.tell(&summary, |out| {
         head(out, &summary.scoring, summary.blocks(), each.seconds())?;
         let (rows, all) = (kept.len(), train.data.total);
@@ -99,9 +125,25 @@ fn select(
         if let (Some(step), Some(last)) = (found.picks.step, found.picks.gains.last()) {
             writeln!(out, "diverse   among {} rows, step {step:.3e}; gain of the last row {last:+.3e}", found.pool)?;
         }
+        if !lists.is_empty() {
+            writeln!(out, "pictures  {}", sheet.display())?;
+        }
         writeln!(out, "scores    of every row: ranking.csv")
     })?;
     Ok(found.influence)
+}
+
+/// The first selected rows and those with the lowest scores; empty if no row has an image.
+fn pictures(board: &Board<'_>, picks: &Picks) -> Result<Vec<(String, Vec<ShownRow>)>, CliError> {
+    let [first, lowest] = SHEET_ROWS;
+    let selected = board.shown(&picks.order, first)?;
+    if selected.is_empty() {
+        return Ok(Vec::new());
+    }
+    let order: Vec<usize> = board.rank_by.ranking(&board.scores.rows[0]).into_iter().rev().collect();
+    let lowest = board.shown(&order, lowest)?;
+    let heading = format!("the first {} of {} selected", selected.len(), picks.order.len());
+    Ok(vec![(heading, selected), ("the lowest scores, whether selected or not".to_owned(), lowest)])
 }
 
 /// The selected rows, and how, for the summary.

@@ -166,7 +166,16 @@ impl Ranked {
     ///
     /// If the file cannot be written.
     pub fn stage_suspicious<'a>(&self, path: &'a Path) -> Result<Staged<'a>, RunError> {
-        self.board().stage_suspicious(&detect(&self.scores.rows[0], Amount::Share(1.0))?, None, path)
+        self.board().stage_suspicious(&self.suspicious()?, None, path)
+    }
+
+    /// All training rows, the lowest score first.
+    ///
+    /// # Errors
+    ///
+    /// If a score is not finite.
+    pub fn suspicious(&self) -> Result<Vec<usize>, RunError> {
+        Ok(detect(&self.scores.rows[0], Amount::Share(1.0))?)
     }
 
     /// Stages all training rows as CSV, the highest score first, with those that were picked.

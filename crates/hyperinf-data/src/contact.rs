@@ -1,7 +1,8 @@
 use hyperinf_models::Picture;
 use hyperinf_scoring::{QueryMode, ranking};
 
-use crate::influence::{Influence, Rows};
+use crate::influence::Rows;
+use crate::ranking::Board;
 use crate::reason::BadRow;
 use crate::{DataError, RunError};
 
@@ -45,26 +46,42 @@ impl ShownRow {
     }
 }
 
-impl Influence {
+fn illustrated(rows: &Rows) -> bool {
+    rows.data.rows.iter().any(|row| !row.content.images.is_empty())
+}
+
+impl Board<'_> {
     /// The first `queries` queries with `k` training rows at either end; none if no row has an image.
     ///
     /// # Errors
     ///
     /// If an image can no longer be read.
     pub fn contacts(&self, queries: usize, k: usize) -> Result<Vec<Contact>, RunError> {
-        let illustrated = |rows: &Rows| rows.data.rows.iter().any(|row| !row.content.images.is_empty());
-        if !illustrated(&self.train) && !illustrated(&self.query) {
+        if !illustrated(self.train) && !illustrated(self.query) {
             return Ok(Vec::new());
         }
-        (0..self.attribution.scores.queries().min(queries)).map(|query| self.contact(query, k)).collect()
+        (0..self.scores.queries().min(queries)).map(|query| self.contact(query, k)).collect()
+    }
+
+    /// The first `k` of some training rows with their scores for the first query; none if no training row has an image.
+    ///
+    /// # Errors
+    ///
+    /// If an image can no longer be read.
+    pub fn shown(&self, order: &[usize], k: usize) -> Result<Vec<ShownRow>, RunError> {
+        if !illustrated(self.train) {
+            return Ok(Vec::new());
+        }
+        let scores = &self.scores.rows[0];
+        order.iter().take(k).map(|&sample| ShownRow::new(self.train, sample, Some(scores[sample]))).collect()
     }
 
     fn contact(&self, query: usize, k: usize) -> Result<Contact, RunError> {
-        let scores = &self.attribution.scores.rows[query];
+        let scores = &self.scores.rows[query];
         let order = ranking(scores);
-        let shown = |&sample: &usize| ShownRow::new(&self.train, sample, Some(scores[sample]));
+        let shown = |&sample: &usize| ShownRow::new(self.train, sample, Some(scores[sample]));
         let of_query = match self.query_mode {
-            QueryMode::Each => ShownRow::new(&self.query, query, None)?,
+            QueryMode::Each => ShownRow::new(self.query, query, None)?,
             QueryMode::Mean => {
                 let text = format!("the mean of {} queries", self.query.data.rows.len());
                 ShownRow { place: None, picture: None, text, score: None }

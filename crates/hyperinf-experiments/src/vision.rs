@@ -5,4 +5,6 @@ pub mod easy_vqa;
 mod folder;
 mod onnx;
 pub mod photos;
+mod question;
 pub mod selection;
+mod warm_up;

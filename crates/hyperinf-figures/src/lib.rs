@@ -38,7 +38,7 @@ use plotters::style::register_font;
 pub use bars::{Bar, Bars};
 pub use heat::HeatMap;
 pub use lines::{Line, PATTERNS, Panel, Point};
-pub use sheet::{ContactSheet, SheetQuery, Thumbnail};
+pub use sheet::{ContactSheet, PictureList, PictureLists, SheetQuery, Thumbnail};
 
 /// Why a figure was not drawn.
 #[derive(Debug, thiserror::Error)]
@@ -135,6 +135,15 @@ pub fn draw_bars(path: &Path, bars: &Bars<'_>) -> Result<(), FigureError> {
 /// As [`draw_lines`].
 pub fn draw_contact_sheet(path: &Path, sheet: &ContactSheet<'_>) -> Result<(), FigureError> {
     draw(path, sheet::size(sheet), |area| sheet::draw(area, sheet))
+}
+
+/// Draws lists of pictures with captions and scores into a PNG file; scores below 0 have the colour of harm.
+///
+/// # Errors
+///
+/// As [`draw_lines`].
+pub fn draw_picture_lists(path: &Path, lists: &PictureLists<'_>) -> Result<(), FigureError> {
+    draw(path, sheet::size_of_lists(lists), |area| sheet::draw_lists(area, lists))
 }
 
 fn draw(

@@ -24,6 +24,33 @@ pub struct SheetQuery<'a> {
     pub harmful: Vec<Thumbnail<'a>>,
 }
 
+/// Pictures with captions and scores in lists, such as the rows that look wrong.
+#[derive(Clone, Debug)]
+pub struct PictureLists<'a> {
+    /// The title of the figure.
+    pub title: &'a str,
+    /// The lists from top to bottom; at least one picture.
+    pub lists: &'a [PictureList<'a>],
+}
+
+/// Pictures under a heading, from left to right, [`PictureList::COLUMNS`] in a line.
+#[derive(Clone, Debug)]
+pub struct PictureList<'a> {
+    /// What the pictures are.
+    pub heading: &'a str,
+    /// The pictures in their order.
+    pub pictures: Vec<Thumbnail<'a>>,
+}
+
+impl PictureList<'_> {
+    /// Pictures in a line.
+    pub const COLUMNS: usize = 8;
+
+    fn height(&self) -> u32 {
+        HEADING + self.pictures.len().div_ceil(Self::COLUMNS) as u32 * (ROW - HEADING) + GAP
+    }
+}
+
 /// A picture on a sheet. Small pictures are enlarged by a whole number, large ones are averaged.
 #[derive(Clone, Copy, Debug)]
 pub struct Thumbnail<'a> {
@@ -87,6 +114,31 @@ pub(super) fn draw(area: &Area<'_>, sheet: &ContactSheet<'_>) -> Result<(), Fail
             row += ROW as i32;
         }
         top += (rows(query).max(1) * ROW + GAP) as i32;
+    }
+    Ok(())
+}
+
+pub(super) fn size_of_lists(figure: &PictureLists<'_>) -> (u32, u32) {
+    let columns = figure.lists.iter().map(|list| list.pictures.len()).max().unwrap_or(0).min(PictureList::COLUMNS);
+    let headings = figure.lists.iter().map(|list| width(list.heading, 14)).max().unwrap_or(0);
+    let wide = (columns as u32 * CELL).max(headings).max(width(figure.title, 18));
+    (wide + 2 * MARGIN, TITLE + figure.lists.iter().map(PictureList::height).sum::<u32>() + MARGIN)
+}
+
+pub(super) fn draw_lists(area: &Area<'_>, figure: &PictureLists<'_>) -> Result<(), Failure> {
+    let text = |size: u32| (FONT, size).into_font().color(&INK).pos(Pos::new(HPos::Left, VPos::Top));
+    let left = MARGIN as i32;
+    area.draw(&Text::new(figure.title, (left, 14), text(18)))?;
+    let mut top = TITLE as i32;
+    for list in figure.lists {
+        area.draw(&Text::new(list.heading, (left, top), text(14)))?;
+        for (place, picture) in list.pictures.iter().enumerate() {
+            let (line, column) = ((place / PictureList::COLUMNS) as i32, (place % PictureList::COLUMNS) as i32);
+            let corner = (left + column * CELL as i32, top + HEADING as i32 + line * (ROW - HEADING) as i32);
+            let colour = if picture.score.is_some_and(|score| score < 0.0) { BAD } else { GOOD };
+            cell(area, picture, corner, &colour)?;
+        }
+        top += list.height() as i32;
     }
     Ok(())
 }

@@ -157,7 +157,7 @@ pub(super) fn run(args: &DemoArgs, device_name: String, device: &Device) -> Resu
         demo.results.push(demo.judge(name, &found)?);
     }
     let scores = found.attribution.scores.clone();
-    let mut contacts = found.contacts(demo.new.len(), ENDS)?;
+    let mut contacts = found.board().contacts(demo.new.len(), ENDS)?;
     let losses = found.train.losses();
     found.discard_gradients()?;
     contacts.iter_mut().for_each(|contact| demo.caption(contact));

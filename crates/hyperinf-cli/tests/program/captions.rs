@@ -53,7 +53,22 @@ fn every_command_takes_pictures_with_captions() {
     let loss = &json(&folder, "worst/summary.json")["loss"];
     assert_eq!((&loss["timesteps"][1], &loss["timesteps_as"]), (&425.0.into(), &"stacked".into()));
     assert_eq!((&loss["noise"], &loss["noise_seed"]), (&"own".into(), &3.into()));
-    folder.succeed("select", &model, &["--train", "rows", "--validation", "rows", "--out", "best", "--keep", "2"]);
+    let best = ["--train", "rows", "--validation", "rows", "--out", "best", "--keep", "2"];
+    let run = folder.succeed("select", &model, &best);
+    assert!(run.stdout.contains("selected.png"), "{}", run.stdout);
+    let baselines = ["--train", "rows", "--validation", "rows", "--method", "loss", "--out"];
+    folder.succeed("detect", &model, &[&baselines[..], &["worst-loss"]].concat());
+    folder.succeed("select", &model, &[&baselines[..], &["best-loss", "--keep", "2"]].concat());
+    // Four rows: in a line of four; of two selected ones a line of two, and one of all.
+    let sheets = [("worst", "suspicious.png", 1), ("best", "selected.png", 2), ("worst-loss", "suspicious.png", 1)];
+    for (run, name, lines) in [&sheets[..], &[("best-loss", "selected.png", 2)]].concat() {
+        let outputs = &json(&folder, &format!("{run}/summary.json"))["outputs"];
+        assert!(outputs.as_array().is_some_and(|outputs| outputs.contains(&name.into())), "{outputs}");
+        let sheet = fs::read(folder.file(&format!("{run}/{name}"))).expect("it was written");
+        let sheet = Picture::decode(&sheet, &PictureLimits::default()).expect("a PNG");
+        assert!((lines * 128..(lines + 1) * 256).contains(&sheet.height()), "{name}: {}", sheet.height());
+        assert!(sheet.width() > 4 * 128, "{name}: {}", sheet.width());
+    }
     let run = folder.succeed("evaluate", &model, &["--data", "rows", "--output", "losses.csv"]);
     assert!(run.stdout.contains("quality   loss"), "{}", run.stdout);
     let table = fs::read_to_string(folder.file("losses.csv")).expect("it was written");

@@ -13,9 +13,9 @@ use hyperinf::burn::module::Module;
 use hyperinf::burn::tensor::Device;
 use hyperinf::gradients::{Tape, Task};
 use hyperinf::models::{
-    Activation, AttentionBias, AveragedTraining, ConnectorConfig, Conversation, DecoderConfig, ImageProcessor, Images,
-    Limit, LmHead, Message, Picture, PictureLimits, RecordedParts, RotaryConfig, SampleModel, TextTokenizer,
-    VisionConfig, VisionForm, VisionLanguage, VisionLanguageConfig, VlmSample,
+    Activation, AttentionBias, AveragedTraining, ConnectorConfig, DecoderConfig, ImageProcessor, Images, LmHead,
+    Picture, PictureLimits, RecordedParts, RotaryConfig, SampleModel, TextTokenizer, VisionConfig, VisionForm,
+    VisionLanguage, VisionLanguageConfig, VlmSample,
 };
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -25,6 +25,7 @@ use tokenizers::models::wordlevel::WordLevel;
 use tokenizers::pre_tokenizers::whitespace::Whitespace;
 
 use super::folder::{MARKS, Pixels, save_model, save_tokenizer};
+use super::question::asked;
 use super::selection::{self, Pool, Setting, Tuning};
 use crate::{Failure, Places};
 
@@ -265,19 +266,9 @@ impl Base {
             Ok(Some(Images::Pixels(Arc::new(tile.values))))
         };
         let images = (0..BASE).map(image).collect::<Result<Vec<_>, _>>()?;
-        let text = [config.image_text(MARKS[0], 0, 0)];
         let sample = |question: &Question| -> Result<VlmSample, Failure> {
-            let message = |role: &str, parts: serde_json::Value| -> Result<Message, Failure> {
-                let value = serde_json::json!({ "role": role, "content": parts });
-                Ok(Message::with_images(&serde_json::from_value(value)?)?.0)
-            };
-            let words = |text: &str| serde_json::json!({ "type": "text", "text": text });
-            let asked = serde_json::json!([{ "type": "image" }, words(&question.text)]);
-            let messages = vec![message("user", asked)?, message("assistant", [words(&question.answer)].into())?];
-            let limit = Limit::Refuse(128);
-            let found = tokenizer.chat_with_images(&Conversation::from(messages), MARKS[0], &text, limit)?;
             let images = images[question.image].clone().ok_or("the picture was left out")?;
-            Ok(VlmSample { text: found.sample, tiles: 1, images })
+            asked(&tokenizer, &config, &question.text, &question.answer, images)
         };
         let mut of_kinds: BTreeMap<Asks, Vec<&Question>> = BTreeMap::new();
         let seen = |question: &&Question| {

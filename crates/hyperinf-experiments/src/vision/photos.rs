@@ -22,6 +22,7 @@ use tokenizers::Tokenizer;
 use super::folder::{MARKS, Pixels, save_model, save_tokenizer};
 use super::onnx::{self, Array};
 use super::selection::{self, Pool, Setting, Tuning};
+use super::warm_up::WarmUp;
 use crate::{Failure, Places};
 
 /// Selects photos with right labels.
@@ -40,8 +41,10 @@ pub struct Settings {
     /// The labels that people gave: `label_worse` or `label_random1`.
     #[arg(long, default_value = "label_worse")]
     labels: String,
+    #[command(flatten)]
+    warm_up: WarmUp,
     /// Photos to select from.
-    #[arg(long, default_value_t = 2000)]
+    #[arg(long, default_value_t = 1600)]
     pool: usize,
     /// Photos with right labels that selection is for.
     #[arg(long, default_value_t = 200)]
@@ -93,13 +96,19 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let device = hyperinf::device(&settings.places.device)?;
     let name = format!("{:?}-{}-{}", settings.language, settings.side, settings.scale).to_lowercase();
     let folder = std::path::absolute(settings.places.out.join("photos").join(name))?;
-    let base = folder.join("base");
-    if !base.join("config.json").exists() {
-        settings.assemble(&base, &device)?;
-    }
     let photos = settings.places.data()?.join("cifar10n");
     let images = folder.join("images");
-    let pool = rows(&photos.join("pool.parquet"), &settings.labels, &images)?;
+    let mut pool = rows(&photos.join("pool.parquet"), &settings.labels, &images)?;
+    pool.shuffle(&mut StdRng::seed_from_u64(0));
+    let warm_up = pool.split_off(pool.len().saturating_sub(settings.warm_up.warm_up));
+    let base = folder.join("base");
+    if !base.join("config.json").exists() {
+        let partial = base.with_extension("partial");
+        settings.assemble(&partial, &device)?;
+        let right: Vec<String> = warm_up.iter().map(|row| row.right_line.clone()).collect();
+        settings.warm_up.train(&partial, &right, &PIXELS, &device)?;
+        fs::rename(partial, &base)?;
+    }
     let (query, test) = (
         rows(&photos.join("validation.parquet"), "label", &images)?,
         rows(&photos.join("test.parquet"), "label", &images)?,
@@ -134,9 +143,10 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A row of JSON, and whether its label is right.
+/// A row of JSON with the label that was given and with the right one, and whether they are the same.
 struct Photo {
     line: String,
+    right_line: String,
     right: bool,
 }
 
@@ -156,19 +166,20 @@ fn rows(path: &Path, labels: &str, images: &Path) -> Result<Vec<Photo>, Failure>
                 let bytes = given.content.image.bytes(&PictureLimits::default()).map_err(|e| e.to_string())?;
                 fs::write(&image, bytes)?;
             }
-            let answer = &given.content.caption;
-            let line = serde_json::json!({ "image": image, "question": QUESTION, "answer": answer }).to_string();
-            Ok(Photo { line, right: *answer == right.content.caption })
+            let (given, right) = (&given.content.caption, &right.content.caption);
+            let line = |answer: &str| {
+                serde_json::json!({ "image": image, "question": QUESTION, "answer": answer }).to_string()
+            };
+            Ok(Photo { line: line(given), right_line: line(right), right: given == right })
         };
     given.rows.iter().zip(&right.rows).enumerate().map(photo).collect()
 }
 
 impl Settings {
     /// Writes the folder of a model of three parts; its connector is random.
-    fn assemble(&self, base: &Path, device: &Device) -> Result<(), Failure> {
+    fn assemble(&self, folder: &Path, device: &Device) -> Result<(), Failure> {
         let (language, tokenizer) = self.language(device)?;
-        let partial = base.with_extension("partial");
-        let tokenizer = save_tokenizer(tokenizer, &partial)?;
+        let tokenizer = save_tokenizer(tokenizer, folder)?;
         let text = language.decoder().config().clone();
         let vocabulary = tokenizer.get_vocab_size(true);
         let config = VisionLanguageConfig {
@@ -218,9 +229,7 @@ impl Settings {
             }
             Ok(TensorData::new(values, shape.to_vec()))
         })?;
-        save_model(&model, &PIXELS, &partial)?;
-        fs::rename(partial, base)?;
-        Ok(())
+        save_model(&model, &PIXELS, folder)
     }
 
     fn language(&self, device: &Device) -> Result<(CausalLm, Tokenizer), Failure> {

@@ -104,9 +104,14 @@ pub(crate) fn untrained(seed: u64) -> impl FnMut(&str, &[usize]) -> Result<Tenso
     let mut rng = StdRng::seed_from_u64(seed);
     move |name, shape| {
         let count = shape.iter().product();
-        let values: Vec<f32> = match shape {
-            [rows, _] => {
-                let bound = if name.ends_with("embed_tokens.weight") { 0.1 } else { 1.0 / (*rows as f32).sqrt() };
+        let inputs = match shape {
+            [rows, _] => Some(*rows),
+            [_, channels, height, width] => Some(channels * height * width),
+            _ => None,
+        };
+        let values: Vec<f32> = match inputs {
+            Some(inputs) => {
+                let bound = if name.ends_with("embed_tokens.weight") { 0.1 } else { 1.0 / (inputs as f32).sqrt() };
                 (0..count).map(|_| bound * (2.0 * rng.random::<f32>() - 1.0)).collect()
             }
             _ => vec![if name.ends_with(".bias") { 0.0 } else { 1.0 }; count],

@@ -9,7 +9,7 @@ use super::embedding;
 use super::text_states::TextStates;
 use super::unet_config::UNetConfig;
 use super::unet_parts::{GroupNorm, PixelTransformer, Residual};
-use crate::arch::builder::{Builder, WeightSource};
+use crate::arch::builder::{Builder, WeightSource, untrained};
 use crate::{Adaptable, AdaptableLinear, CheckpointNames, ModelError};
 
 /// The denoiser of Stable Diffusion 1.5 and 2 (Rombach et al. 2022): diffusers' `UNet2DConditionModel` with attention to
@@ -38,6 +38,15 @@ struct Level {
 }
 
 impl UNet {
+    /// An untrained model; equal seeds give equal weights on every device.
+    ///
+    /// # Errors
+    ///
+    /// If the configuration is invalid.
+    pub fn new(config: UNetConfig, seed: u64, device: &Device) -> Result<Self, ModelError> {
+        Self::from_weights(config, device, &mut untrained(seed))
+    }
+
     /// A model with the weights that `source` gives by name and shape; those of linear layers are
     /// `[d_input, d_output]`, those of convolutions `[d_output, d_input, side, side]`.
     ///
