@@ -146,12 +146,17 @@ pub fn draw_picture_lists(path: &Path, lists: &PictureLists<'_>) -> Result<(), F
     draw(path, sheet::size_of_lists(lists), |area| sheet::draw_lists(area, lists))
 }
 
+/// Makes the font known: before that widths are guessed.
+fn register() -> Result<(), FigureError> {
+    register_font(FONT, FontStyle::Normal, UBUNTU_LIGHT).map_err(|_| FigureError::Font)
+}
+
 fn draw(
     path: &Path,
     size: (u32, u32),
     content: impl FnOnce(&Area<'_>) -> Result<(), Failure>,
 ) -> Result<(), FigureError> {
-    register_font(FONT, FontStyle::Normal, UBUNTU_LIGHT).map_err(|_| FigureError::Font)?;
+    register()?;
     let drawn = || -> Result<(), Failure> {
         let area = BitMapBackend::new(path, size).into_drawing_area();
         area.fill(&WHITE)?;

@@ -60,7 +60,7 @@ pub struct Thumbnail<'a> {
     pub height: usize,
     /// Red, green and blue, `[height, width, 3]`; what is missing is white.
     pub pixels: &'a [u8],
-    /// The text under it, which is cut to two lines.
+    /// The text under it, in three lines: a longer one is cut before its end.
     pub caption: &'a str,
     /// The score, if it has one.
     pub score: Option<f64>,
@@ -74,8 +74,10 @@ const TITLE: u32 = 44;
 const HEADING: u32 = 22;
 const LINE: u32 = 16;
 const CAPTION_FONT: u32 = 13;
-/// A caption of two lines, and a score.
-const TEXTS: u32 = 3 * LINE + 14;
+/// The lines of a caption.
+const LINES: usize = 3;
+/// A caption and a score.
+const TEXTS: u32 = (LINES as u32 + 1) * LINE + 14;
 const CELL: u32 = SIDE + GAP;
 const ROW: u32 = HEADING + SIDE + TEXTS;
 const GOOD: RGBColor = RGBColor(8, 81, 156);
@@ -207,25 +209,30 @@ fn fitted(picture: &Thumbnail<'_>) -> (u32, u32, Vec<u8>) {
     (wide as u32, high as u32, pixels)
 }
 
-/// A caption in at most two lines that fit a cell.
+/// A caption in at most [`LINES`] lines that fit a cell. Of a longer one the last line is its end: an answer is often
+/// there.
 fn lines(caption: &str) -> Vec<String> {
     let fits = |text: &str| width(text, CAPTION_FONT) <= SIDE;
     let words: Vec<&str> = caption.split_whitespace().collect();
     let mut rest = words.as_slice();
     let mut lines = Vec::new();
-    while !rest.is_empty() && lines.len() < 2 {
+    while !rest.is_empty() && lines.len() < LINES {
         let fitting = (1..=rest.len()).take_while(|&count| fits(&rest[..count].join(" "))).last().unwrap_or(1);
-        let last = lines.len() == 1;
-        let cut = fitting < rest.len() && last;
-        lines.push(shortened(&rest[..fitting].join(" "), cut, fits));
+        if lines.len() + 1 == LINES && fitting < rest.len() {
+            let tail = |count: usize| format!("…{}", rest[rest.len() - count..].join(" "));
+            let fitting = (1..rest.len()).take_while(|&count| fits(&tail(count))).last().unwrap_or(1);
+            lines.push(shortened(&tail(fitting), fits));
+            break;
+        }
+        lines.push(shortened(&rest[..fitting].join(" "), fits));
         rest = &rest[fitting..];
     }
     lines
 }
 
 /// A line that fits, with an ellipsis where something was left out.
-fn shortened(line: &str, cut: bool, fits: impl Fn(&str) -> bool) -> String {
-    if !cut && fits(line) {
+fn shortened(line: &str, fits: impl Fn(&str) -> bool) -> String {
+    if fits(line) {
         return line.to_owned();
     }
     let mut kept: Vec<char> = line.chars().collect();
@@ -235,5 +242,26 @@ fn shortened(line: &str, cut: bool, fits: impl Fn(&str) -> bool) -> String {
             return text;
         }
         kept.pop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LINES, SIDE, lines, width};
+
+    #[test]
+    fn a_long_caption_keeps_its_end() {
+        crate::register().expect("a font");
+        let found =
+            lines("user: what is the color of the largest shape that is in the picture, if any? assistant: brown");
+        assert_eq!(found.len(), LINES);
+        assert!(found[0].starts_with("user: what"), "{found:?}");
+        assert!(found[LINES - 1].starts_with('…') && found[LINES - 1].ends_with("assistant: brown"), "{found:?}");
+        let word = lines(&format!("a b {}", "Unbrechbareswort".repeat(4)));
+        for line in found.iter().chain(&word) {
+            assert!(width(line, super::CAPTION_FONT) <= SIDE, "{line}");
+        }
+        assert_eq!(lines("a caption"), ["a caption"]);
+        assert!(lines(" ").is_empty());
     }
 }

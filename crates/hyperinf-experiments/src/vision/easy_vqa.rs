@@ -142,7 +142,6 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
             rows: rows(&pool, "train", pool.len()),
             query: rows(&query, "test", settings.query),
             test: rows(&held_out, "test", settings.test),
-            answers: &[],
             wanted: pool.iter().map(|question| question.asks == Asks::Colour).collect(),
             targets: &[],
             methods: &["identity", "cosine", "datainf", "lissa", "hyperinf", "hyperinf-authors", "exact"],

@@ -56,7 +56,7 @@ pub struct Settings {
     #[arg(long, default_value_t = 112)]
     side: usize,
     /// Patches along the side of what becomes one vector.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 2)]
     scale: usize,
 }
 
@@ -71,9 +71,7 @@ enum Language {
 
 /// The name of the results file.
 pub const FILE: &str = "photos.jsonl";
-/// CIFAR-10's classes.
-const ANSWERS: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
-/// The connector, which is random, and all linear layers of the language model, which has never been asked a question.
+/// The connector and all linear layers of the language model.
 const TARGETS: [&str; 8] = [
     "modality_projection.proj",
     "*text_model.layers.*.q_proj",
@@ -94,8 +92,10 @@ const PIXELS: Pixels = Pixels { mean: [0.485, 0.456, 0.406], deviation: [0.229, 
 /// Assembles the base model and runs every seed, as far as there are no results.
 pub fn run(settings: &Settings) -> Result<(), Failure> {
     let device = hyperinf::device(&settings.places.device)?;
-    let name = format!("{:?}-{}-{}", settings.language, settings.side, settings.scale).to_lowercase();
-    let folder = std::path::absolute(settings.places.out.join("photos").join(name))?;
+    let WarmUp { warm_up: photos, warm_up_steps, .. } = settings.warm_up;
+    let Settings { language, side, scale, .. } = settings;
+    let name = format!("{language:?}-{side}-{scale}-{photos}-{warm_up_steps}").to_lowercase();
+    let folder = std::path::absolute(settings.places.out.join("photos").join(&name))?;
     let photos = settings.places.data()?.join("cifar10n");
     let images = folder.join("images");
     let mut pool = rows(&photos.join("pool.parquet"), &settings.labels, &images)?;
@@ -125,7 +125,6 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
             rows: chosen.iter().map(|row| row.line.clone()).collect(),
             query: lines(&query, settings.validation),
             test: lines(&test, settings.test),
-            answers: &ANSWERS,
             wanted: chosen.iter().map(|row| row.right).collect(),
             targets: &TARGETS,
             methods: &["identity", "cosine", "datainf", "lissa", "hyperinf", "hyperinf-authors"],
@@ -136,7 +135,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
             ],
             untuned: true,
         };
-        let model = format!("CIFAR-10, {}, {:?}", settings.labels, settings.language);
+        let model = format!("CIFAR-10, {}, {name}", settings.labels);
         let setting = Setting::new(model, seed, &unit, &settings.tuning);
         selection::run(&settings.places.out.join(FILE), &setting, &unit, &settings.tuning, &device)?;
     }

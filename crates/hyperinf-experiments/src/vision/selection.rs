@@ -18,7 +18,7 @@ use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
-use super::answer::Answer;
+use super::answer::answered;
 use crate::Failure;
 use crate::judge::options;
 use crate::results;
@@ -54,8 +54,6 @@ pub struct Pool<'a> {
     pub rows: Vec<String>,
     pub query: Vec<String>,
     pub test: Vec<String>,
-    /// The answers that a test row may have; empty if it may have any.
-    pub answers: &'a [&'a str],
     /// The rows of the pool that selection is to find.
     pub wanted: Vec<bool>,
     /// The adapted layers; empty for the program's choice.
@@ -92,8 +90,7 @@ pub struct Tuned {
     pub auc: Option<f64>,
     /// The share of wanted rows among the selected.
     pub wanted: f64,
-    /// The share of test rows whose answer is the likeliest of all possible ones or, where any answer is possible,
-    /// whose tokens are the likeliest one by one.
+    /// The share of test rows whose answer's tokens are the likeliest, one by one.
     pub accuracy: f64,
     pub seconds: f64,
 }
@@ -277,33 +274,12 @@ impl Unit<'_> {
         let data = Dataset::<Illustrated>::read(Set::Query, rows, &ReadOptions::default())?;
         let adapter = files.adapter.as_deref().map(Adapter::read).transpose()?;
         let prepared = VisionLanguage::load(&files, adapter.as_ref(), &data, self.device)?;
-        let count = data.rows.len();
-        let answers = |rows: &Path| -> Result<Vec<Answer>, Failure> {
-            let data = Dataset::<Illustrated>::read(Set::Query, rows, &ReadOptions::default())?;
-            let set = Samples::<VisionLanguage>::new(&prepared, data, Limit::Refuse(LONGEST), false)?;
-            let mut found = Vec::new();
-            for samples in set.samples.chunks(50) {
-                found.extend(Answer::of_batch(&prepared.model, samples)?);
-            }
-            Ok(found)
-        };
-        if self.pool.answers.is_empty() {
-            return Ok(answers(rows)?.iter().filter(|answer| answer.greedy).count() as f64 / count as f64);
+        let set = Samples::<VisionLanguage>::new(&prepared, data, Limit::Refuse(LONGEST), false)?;
+        let mut right = 0;
+        for samples in set.samples.chunks(50) {
+            right += answered(&prepared.model, samples)?;
         }
-        let (truth, mut best) = (answers(rows)?, vec![f64::NEG_INFINITY; count]);
-        for answer in self.pool.answers {
-            let file = self.pool.folder.join("answers.jsonl");
-            let line = |line: &String| -> Result<String, Failure> {
-                let mut row: serde_json::Value = serde_json::from_str(line)?;
-                row["answer"] = (*answer).into();
-                Ok(row.to_string())
-            };
-            let lines = self.pool.test.iter().map(line).collect::<Result<Vec<_>, _>>()?;
-            fs::write(&file, lines.join("\n") + "\n")?;
-            best.iter_mut().zip(answers(&file)?).for_each(|(best, answer)| *best = best.max(answer.likelihood));
-        }
-        let right = truth.iter().zip(best).filter(|(truth, best)| truth.likelihood >= *best);
-        Ok(right.count() as f64 / count as f64)
+        Ok(right as f64 / set.samples.len() as f64)
     }
 }
 
