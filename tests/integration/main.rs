@@ -2,6 +2,7 @@
 
 mod architecture;
 mod baselines;
+mod captured;
 mod changed_files;
 mod chat_templates;
 mod chebyshev;

@@ -2,7 +2,6 @@ use burn::tensor::{DType, Tensor, assert_shape};
 use hyperinf_gradients::{Block, Capture};
 use hyperinf_linalg::{least_square, precise_type, squared_norms};
 
-use crate::moments::capture_squares;
 use crate::sum::Sum;
 use crate::{Curvature, CurvatureError, Storage};
 
@@ -76,13 +75,14 @@ impl Accumulator {
         if !self.sum.is_second_pass() {
             self.sum.check(&self.block, self.samples + n)?;
             self.dtype = Some(precise_type(&gradients.device(), gradients.dtype()));
-            self.count(squared_norms(gradients.clone().flatten(1, 2))?)?;
+            self.count(&squared_norms(gradients.clone().flatten(1, 2))?)?;
         }
         self.sum.add(gradients)?;
         self.sum.collapse(&self.block, self.samples)
     }
 
-    /// Adds a batch as a capture; for storages that need gradients only, as [`Accumulator::add`].
+    /// Adds a batch as a capture: as [`Accumulator::add`] of its gradients, which are formed only where the storage needs
+    /// them or they take less.
     ///
     /// # Errors
     ///
@@ -92,7 +92,7 @@ impl Accumulator {
     ///
     /// If the shapes are not the block's.
     pub fn add_capture(&mut self, capture: &Capture) -> Result<(), CurvatureError> {
-        if !self.storage.needs_captures() {
+        if !self.storage.needs_captures() && !self.sum.takes(capture) {
             return self.add(capture.gradients());
         }
         let (rows, cols) = (self.block.rows, self.block.cols);
@@ -101,15 +101,17 @@ impl Accumulator {
         if capture.input.dims()[0] == 0 {
             return Ok(());
         }
+        let mut squares = Vec::new();
         if !self.sum.is_second_pass() {
             self.dtype = Some(precise_type(&capture.delta.device(), capture.delta.dtype()));
-            self.count(capture_squares(capture)?)?;
+            squares = capture.squared_norms()?;
+            self.count(&squares)?;
         }
-        self.sum.add_capture(capture)
+        self.sum.add_capture(capture, &squares)
     }
 
     /// Adds the squared norms of a batch's samples.
-    fn count(&mut self, squares: Vec<f64>) -> Result<(), CurvatureError> {
+    fn count(&mut self, squares: &[f64]) -> Result<(), CurvatureError> {
         if let Some(i) = squares.iter().position(|s| !s.is_finite()) {
             let (block, sample) = (self.block.name.clone(), self.samples + i);
             return Err(CurvatureError::NonFinite { block, sample, value: squares[i] });

@@ -42,6 +42,7 @@ mod accumulate;
 mod curvature;
 mod damping;
 mod error;
+mod from_captures;
 mod moments;
 mod side;
 mod sketch;

@@ -1,7 +1,8 @@
 use burn::tensor::{Tensor, s};
 use hyperinf_gradients::{Block, Capture};
-use hyperinf_linalg::{EigenDecomposition, host, outer_precise, precise, rotate, squared_norms, tensor_from_host};
+use hyperinf_linalg::{EigenDecomposition, host, outer_precise, precise, rotate, tensor_from_host};
 
+use crate::from_captures::one_sided;
 use crate::sum::Running;
 use crate::{CurvatureError, Kronecker};
 
@@ -43,6 +44,13 @@ impl Moments {
         let left = gradients.clone().swap_dims(1, 2).reshape([n * cols, rows]);
         self.left.add(outer_precise(left));
         self.right.add(outer_precise(gradients.reshape([n * rows, cols])));
+    }
+
+    /// The same from a capture, whose gradients are not formed.
+    pub(crate) fn add_products(&mut self, capture: &Capture) {
+        self.positions += capture.samples() as f64;
+        self.left.add(one_sided(capture, false));
+        self.right.add(one_sided(capture, true));
     }
 
     /// Adds the sums of later samples.
@@ -128,26 +136,6 @@ impl Fit {
         let eigenvalues = self.squares.mean(block, expected)?;
         Ok(Kronecker { left: self.left, right: self.right, eigenvalues })
     }
-}
-
-/// `||g_i||²` of each sample of a capture, `[n]`, in f64, without forming all gradients at once.
-pub(crate) fn capture_squares(capture: &Capture) -> Result<Vec<f64>, CurvatureError> {
-    let ([n, t, rows], [_, _, cols]) = (capture.input.dims(), capture.delta.dims());
-    if t == 1 {
-        let (a, delta) = (capture.input.clone().reshape([n, rows]), capture.delta.clone().reshape([n, cols]));
-        let squares = squared_norms(a)?.into_iter().zip(squared_norms(delta)?);
-        return Ok(squares.map(|(a, delta)| a * delta).collect());
-    }
-    let mut found = Vec::with_capacity(n);
-    for part in chunks(n, rows * cols) {
-        let gradients = Capture {
-            block: capture.block.clone(),
-            input: capture.input.clone().slice(s![part.clone(), .., ..]),
-            delta: capture.delta.clone().slice(s![part, .., ..]),
-        };
-        found.extend(squared_norms(gradients.gradients().flatten(1, 2))?);
-    }
-    Ok(found)
 }
 
 /// `0..n` in runs of samples with `size` numbers each.

@@ -3,8 +3,9 @@
 
 use burn::tensor::Tensor;
 use hyperinf_gradients::{Block, Capture};
-use hyperinf_linalg::{outer_precise, squares, widened};
+use hyperinf_linalg::{outer_precise, precise_type, squares, tensor_from_host, widened};
 
+use crate::from_captures::{diagonal, one_sided, one_sided_is_cheaper};
 use crate::moments::{Fit, Moments};
 use crate::sketch::Sketch;
 use crate::storage::{check_matrix, check_samples};
@@ -122,21 +123,39 @@ impl Sum {
         Ok(())
     }
 
-    /// Adds a batch of captures, from which gradients are multiplied out where they are needed.
-    pub(crate) fn add_capture(&mut self, capture: &Capture) -> Result<(), CurvatureError> {
+    /// Whether a batch of captures is better added as it is than as gradients.
+    pub(crate) fn takes(&self, capture: &Capture) -> bool {
+        let (rows, cols) = (capture.block.rows, capture.block.cols);
         match self {
-            Self::Moments { moments, .. } => moments.add_capture(capture),
-            Self::Fit(fit) => {
-                fit.add_capture(capture);
-                Ok(())
+            Self::OneSided { side, .. } => one_sided_is_cheaper(capture, side.contracts_rows(rows, cols)),
+            Self::Moments { shared: true, .. } => {
+                one_sided_is_cheaper(capture, true) && one_sided_is_cheaper(capture, false)
             }
-            Self::Samples { .. }
-            | Self::Dense(_)
-            | Self::OneSided { .. }
-            | Self::Diagonal(_)
-            | Self::Isotropic(_)
-            | Self::Sketch(_) => self.add(capture.gradients()),
+            // Both sides are turned into eigenbases, position by position.
+            Self::Fit(_) => capture.positions() < rows.min(cols).max(2),
+            Self::Moments { shared: false, .. } | Self::Isotropic(_) => true,
+            Self::Diagonal(_) => capture.positions() == 1,
+            Self::Samples { .. } | Self::Dense(_) | Self::Sketch(_) => false,
         }
+    }
+
+    /// Adds a batch of captures whose samples have these squared norms; gradients are multiplied out where they are needed.
+    pub(crate) fn add_capture(&mut self, capture: &Capture, squares: &[f64]) -> Result<(), CurvatureError> {
+        let (rows, cols) = (capture.block.rows, capture.block.cols);
+        match self {
+            Self::Moments { moments, shared: false, .. } => return moments.add_capture(capture),
+            Self::Moments { moments, shared: true, .. } => moments.add_products(capture),
+            Self::Fit(fit) => fit.add_capture(capture),
+            Self::OneSided { sum, side, .. } => sum.add(one_sided(capture, side.contracts_rows(rows, cols))),
+            Self::Diagonal(sum) => sum.add(diagonal(capture)),
+            Self::Isotropic(sum) => {
+                let (device, dtype) = (capture.delta.device(), capture.delta.dtype());
+                let dtype = precise_type(&device, dtype);
+                sum.add(tensor_from_host(vec![squares.iter().sum()], [1, 1], &device, dtype));
+            }
+            Self::Samples { .. } | Self::Dense(_) | Self::Sketch(_) => return self.add(capture.gradients()),
+        }
+        Ok(())
     }
 
     /// Replaces samples by the sum of their outer products where that is smaller and wanted.

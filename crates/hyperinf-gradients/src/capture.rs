@@ -1,6 +1,10 @@
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor, s};
+use hyperinf_linalg::{ReadError, host, precise, precise_type, squared_norms};
 
 use crate::Block;
+
+/// Numbers of a temporary: 32 MiB of f64.
+const CHUNK: usize = 1 << 22;
 
 /// The inputs and output gradients of a linear layer, for every sample of a batch.
 ///
@@ -17,15 +21,102 @@ pub struct Capture {
 }
 
 impl Capture {
+    /// The number of samples, `n`.
+    pub fn samples(&self) -> usize {
+        self.input.dims()[0]
+    }
+
+    /// The number of positions, `t`.
+    pub fn positions(&self) -> usize {
+        self.input.dims()[1]
+    }
+
     /// The per-sample gradients of the block, `[n, rows, cols]`.
     pub fn gradients(&self) -> Tensor<3> {
         let transposed = self.input.clone().swap_dims(1, 2);
-        if self.input.dims()[1] == 1 {
+        if self.positions() == 1 {
             // One position: an outer product, which a broadcast writes at the speed of memory; a product does not.
             transposed * self.delta.clone()
         } else {
             transposed.matmul(self.delta.clone())
         }
+    }
+
+    /// `Σ_i g_i`, `[1, rows, cols]`: one product over all samples and positions.
+    pub fn sum(&self) -> Tensor<3> {
+        let ([n, t, rows], [_, _, cols]) = (self.input.dims(), self.delta.dims());
+        let input = self.input.clone().reshape([n * t, rows]).transpose();
+        input.matmul(self.delta.clone().reshape([n * t, cols])).unsqueeze_dim(0)
+    }
+
+    /// `⟨X_q, g_i⟩ = Σ_t (a_t X_q)·δ_t`, `[q, n]`, for `X` `[q, rows, cols]`, in its type: no gradient is formed.
+    ///
+    /// Takes `q·n·t·rows·cols` multiplications; gradients take `(t + q)·n·rows·cols` and are written and read.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes do not fit.
+    pub fn dots(&self, x: Tensor<3>) -> Tensor<2> {
+        let ([q, rows, cols], t) = (x.dims(), self.positions());
+        // The shorter side is left, so that less is written.
+        let (kept, x) = if rows < cols { (rows, x.swap_dims(1, 2)) } else { (cols, x) };
+        let products = self.runs(q * t * kept).map(|run| {
+            let n = run.samples();
+            let (taken, other) = if rows < cols { (run.delta, run.input) } else { (run.input, run.delta) };
+            let taken = taken.cast(x.dtype()).reshape([1, n * t, rows.max(cols)]);
+            let other = other.cast(x.dtype()).reshape([1, n, t * kept]);
+            let along = taken.matmul(x.clone()).reshape([q, n, t * kept]);
+            (along * other).sum_dim(2).reshape([q, n])
+        });
+        Tensor::cat(products.collect(), 1)
+    }
+
+    /// `‖g_i‖²` of each sample, in f64: `‖a‖²·‖δ‖²` of one position; of several `Σ_{tt'} (a_t·a_t')(δ_t·δ_t')` where that
+    /// takes less than the gradients, of which only some are formed at a time.
+    ///
+    /// # Errors
+    ///
+    /// If the device fails.
+    pub fn squared_norms(&self) -> Result<Vec<f64>, ReadError> {
+        let ([n, t, rows], [_, _, cols]) = (self.input.dims(), self.delta.dims());
+        if t == 1 {
+            let (a, delta) = (self.input.clone().reshape([n, rows]), self.delta.clone().reshape([n, cols]));
+            let squares = squared_norms(a)?.into_iter().zip(squared_norms(delta)?);
+            return Ok(squares.map(|(a, delta)| a * delta).collect());
+        }
+        // The terms may cancel, and f64 has digits to spare for those of f32.
+        let dtype = self.delta.dtype();
+        let widens = dtype != DType::F64 && precise_type(&self.delta.device(), dtype) == DType::F64;
+        let mut found = Vec::with_capacity(n);
+        if widens && 2 * t * (rows + cols) < rows * cols {
+            for run in self.runs(t * (rows + cols + 2 * t)) {
+                let n = run.samples();
+                let sums = host((products(run.input) * products(run.delta)).reshape([n, t * t]).sum_dim(1))?;
+                found.extend(sums.into_iter().map(|sum| if sum < 0.0 { 0.0 } else { sum }));
+            }
+            return Ok(found);
+        }
+        for run in self.runs(rows * cols) {
+            found.extend(squared_norms(run.gradients().flatten(1, 2))?);
+        }
+        Ok(found)
+    }
+
+    /// The samples in runs, for temporaries of `size` numbers per sample; no run without samples.
+    pub fn runs(&self, size: usize) -> impl Iterator<Item = Self> {
+        let (n, step) = (self.samples(), (CHUNK / size.max(1)).max(1));
+        let whole = n <= step;
+        (0..n).step_by(step).map(move |start| {
+            if whole {
+                return self.clone();
+            }
+            let run = start..(start + step).min(n);
+            Self {
+                block: self.block.clone(),
+                input: self.input.clone().slice(s![run.clone(), .., ..]),
+                delta: self.delta.clone().slice(s![run, .., ..]),
+            }
+        })
     }
 
     /// Joins two uses of one layer: the positions of both, one after the other.
@@ -36,4 +127,10 @@ impl Capture {
             delta: Tensor::cat(vec![self.delta, other.delta], 1),
         }
     }
+}
+
+/// The products of each sample's positions with each other, `[n, t, t]`.
+fn products(rows: Tensor<3>) -> Tensor<3> {
+    let rows = precise(rows);
+    rows.clone().matmul(rows.swap_dims(1, 2))
 }

@@ -44,6 +44,7 @@
 //! | [`RankBy`] | scores | the same by the score or by its size |
 
 mod attribute;
+mod block_rows;
 mod block_scores;
 mod checkpoints;
 mod choose;

@@ -1,9 +1,10 @@
 use burn::tensor::{DType, Tensor};
 use hyperinf_curvature::{CurvatureError, Damping};
-use hyperinf_gradients::{Block, Gradients};
-use hyperinf_linalg::{dots, dots_precise, host, largest, least_square, precise_type, squared_norms};
+use hyperinf_gradients::{Block, Gradients, same_layout};
+use hyperinf_linalg::{least_square, precise_type, squared_norms};
 
-use crate::passes::{each_batch, queries, read_rows, squares};
+use crate::block_rows::{BatchRows, BlockRows};
+use crate::passes::queries;
 use crate::precondition::{BlockInverse, invert_at_each};
 use crate::{Attribution, BlockReport, CurvatureFrom, Normalisation, Options, ScoreError, Scores, Set, Source};
 
@@ -98,6 +99,7 @@ impl Part {
                     powers.extend(found.powers);
                     continue;
                 };
+                let rows = BlockRows::Formed(rows);
                 inverted.check(&rows)?;
                 // The curvature has checked that the gradients are finite.
                 scores.check()?;
@@ -221,20 +223,27 @@ fn score(
     let dampings = waiting.first().map_or(0, |block| block.inverses.len());
     let mut total = Scores { rows: vec![Vec::new(); dampings * queries.samples()] };
     let mut divisors = vec![Vec::new(); dampings];
-    each_batch(train, options.merged, Set::Train, &mut |gradients| {
-        gradients.same_layout(queries).map_err(ScoreError::gradients(Set::Train))?;
+    let rows_of_x = dampings * queries.samples();
+    train.pass(&mut |batch| {
+        let Some(mut batch) = BatchRows::new(batch, options.merged, Set::Train)? else { return Ok(()) };
+        same_layout(&queries.layout, &batch.layout).map_err(ScoreError::gradients(Set::Train))?;
         let seen = total.samples();
         let mut sum: Option<Scores> = None;
         let mut sums = vec![Vec::new(); dampings];
         for Waiting { index, x, powers, inverses, scores, magnitudes, underflow } in waiting.iter_mut() {
-            let rows: Tensor<2> = gradients.blocks[*index].clone().flatten(1, 2);
-            inverses.iter().try_for_each(|inverted| inverted.check(&rows))?;
-            let products = products(x, &rows)?.times_powers(powers)?;
+            let rows = &mut batch.blocks[*index];
+            if needs_rows(options.normalisation) {
+                *rows = BlockRows::Formed(rows.rows());
+            } else {
+                rows.form_for(rows_of_x);
+            }
+            inverses.iter().try_for_each(|inverted| inverted.check(rows))?;
+            let products = rows.products(x)?.times_powers(powers)?;
             if let Some(underflow) = underflow {
-                underflow.add(&products, &rows)?;
+                underflow.add(&products, rows)?;
             }
             for (sums, inverted) in sums.iter_mut().zip(inverses) {
-                add(sums, inverted.squares(&rows, options.normalisation)?);
+                add(sums, inverted.squares(rows, options.normalisation)?);
             }
             for (magnitude, rows) in magnitudes.iter_mut().zip(products.rows.chunks(queries.samples())) {
                 let more: f64 = rows.iter().flatten().map(|score| score.abs()).sum();
@@ -251,11 +260,11 @@ fn score(
         let sum = sum.unwrap_or_default();
         // NaN and infinity reach every product: only then is it worth looking for their sample.
         if let Some((row, sample, value)) = sum.first_not_finite() {
-            squares(&gradients, seen, Set::Train)?;
+            batch.squared_norms(seen, Set::Train)?;
             return Err(ScoreError::Overflow { query: row % queries.samples(), sample: seen + sample, value });
         }
         if sums.iter().flatten().any(|square| !square.is_finite()) {
-            squares(&gradients, seen, Set::Train)?;
+            batch.squared_norms(seen, Set::Train)?;
         }
         divisors.iter_mut().zip(sums).for_each(|(all, sums)| all.extend(sums));
         total.extend(&sum);
@@ -269,29 +278,24 @@ fn score(
     Ok((total, divisors))
 }
 
-/// `X Jᵀ`, `[q, n]`: in f64 for preconditioned rows; for plain queries in the type of the gradients, unless their
-/// products leave its range.
-fn products(x: &Tensor<2>, rows: &Tensor<2>) -> Result<Scores, ScoreError> {
-    if x.dtype() != rows.dtype() {
-        return read_rows(dots_precise(x.clone(), rows.clone()));
+/// Whether the divisors of the scores need the gradients themselves.
+fn needs_rows(normalisation: Normalisation) -> bool {
+    match normalisation {
+        Normalisation::LossRelatif | Normalisation::ThetaRelatif => true,
+        Normalisation::None | Normalisation::Gradient | Normalisation::Cosine => false,
     }
-    let products = dots(x.clone(), rows.clone());
-    let most = largest(&host(products.clone().abs().max())?);
-    if rows.dtype() != DType::F64 && !(least_square(rows.dtype())..f64::INFINITY).contains(&most) {
-        return read_rows(dots_precise(x.clone(), rows.clone()));
-    }
-    read_rows(products)
 }
 
 impl Underflow {
-    /// Adds a batch of training gradients `[n, D]` with their products with the queries.
-    fn add(&mut self, products: &Scores, rows: &Tensor<2>) -> Result<(), ScoreError> {
+    /// Adds a batch of training gradients with their products with the queries.
+    fn add(&mut self, products: &Scores, rows: &BlockRows) -> Result<(), ScoreError> {
         let least = least_square(rows.dtype());
         // NaN is not small; the scores report it.
         self.ruled_out = self.ruled_out || !products.rows.iter().flatten().all(|product| product.abs() < least);
         if !self.ruled_out {
-            self.samples += rows.dims()[0];
-            self.squares += squared_norms(rows.clone())?.iter().sum::<f64>();
+            let squares = rows.squared_norms()?;
+            self.samples += squares.len();
+            self.squares += squares.iter().sum::<f64>();
         }
         Ok(())
     }

@@ -5,7 +5,8 @@ use hyperinf_curvature::{Accumulator, BlockCurvature, CurvatureError, Storage};
 use hyperinf_gradients::{Block, Gradients, same_layout};
 use hyperinf_linalg::host;
 
-use crate::{Batch, Options, QueryMode, ScoreError, Scores, Set, Source};
+use crate::block_rows::BatchRows;
+use crate::{Batch, Options, QueryMode, Samples, ScoreError, Scores, Set, Source};
 
 /// One curvature per block, from as many passes over the source as the storage needs.
 pub(crate) fn accumulate(
@@ -28,8 +29,16 @@ pub(crate) fn accumulate(
                 same_blocks(&sums, layout, set)
             };
             // Merged blocks have no captures: their gradients are put side by side.
-            if !merged && storage.needs_captures() {
-                ready(&batch.layout())?;
+            let captured = matches!(batch.samples, Samples::Captures(_));
+            if !merged && (captured || storage.needs_captures()) {
+                let layout = batch.layout();
+                if layout.is_empty() {
+                    return Err(ScoreError::Empty { set, what: "blocks" });
+                }
+                if batch.samples() == 0 {
+                    return Ok(());
+                }
+                ready(&layout)?;
                 let captures = batch.into_captures()?;
                 return sums.iter_mut().zip(&captures).try_for_each(|(sum, c)| sum.add_capture(c)).map_err(&error);
             }
@@ -89,10 +98,10 @@ pub(crate) fn queries(source: &dyn Source, options: &Options) -> Result<Gradient
 /// The mean of a set's gradients, as one sample; checked to be finite.
 pub(crate) fn mean(source: &dyn Source, merged: bool, set: Set) -> Result<Gradients, ScoreError> {
     let (mut total, mut seen): (Option<Gradients>, usize) = (None, 0);
-    each_batch(source, merged, set, &mut |gradients| {
-        squares(&gradients, seen, set)?;
-        seen += gradients.samples();
-        let more = gradients.sum();
+    source.pass(&mut |batch| {
+        let Some(batch) = BatchRows::new(batch, merged, set)? else { return Ok(()) };
+        seen += batch.squared_norms(seen, set)?.len();
+        let more = batch.sum();
         match &mut total {
             None => total = Some(more),
             Some(sum) => {

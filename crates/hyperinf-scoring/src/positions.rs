@@ -2,6 +2,7 @@ use burn::tensor::{Tensor, s};
 use hyperinf_gradients::{Block, Capture, same_layout};
 use hyperinf_linalg::scalars;
 
+use crate::block_rows::BatchRows;
 use crate::part::{add, divided, roots};
 use crate::passes::queries;
 use crate::precondition::{BlockInverse, invert};
@@ -222,10 +223,8 @@ fn divisors(captures: &[Capture], inverses: &mut [BlockInverse], options: &Optio
     if options.normalisation == Normalisation::None && !inverses.iter().any(BlockInverse::is_zero) {
         return Ok(sums);
     }
-    let gradients = captures.iter().map(|c| c.gradients().flatten::<2>(1, 2));
-    let rows: Vec<Tensor<2>> =
-        if options.merged { vec![Tensor::cat(gradients.collect(), 1)] } else { gradients.collect() };
-    for (inverted, rows) in inverses.iter_mut().zip(&rows) {
+    let Some(batch) = BatchRows::new(captures.to_vec().into(), options.merged, Set::Train)? else { return Ok(sums) };
+    for (inverted, rows) in inverses.iter_mut().zip(&batch.blocks) {
         inverted.check(rows)?;
         add(&mut sums, inverted.squares(rows, options.normalisation)?);
     }

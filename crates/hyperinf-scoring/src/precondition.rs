@@ -9,6 +9,7 @@ use hyperinf_gradients::{Block, Gradients};
 use hyperinf_linalg::{dots_precise, epsilon, host, precise, precise_type, scalars, squared_norms, tensor_from_host};
 use hyperinf_solvers::{Inverse, Plan, Solver};
 
+use crate::block_rows::BlockRows;
 use crate::passes::read_rows;
 use crate::scale::{exponent, least_damping, near_one, shift, times};
 use crate::{BlockReport, CurvatureFrom, Method, Normalisation, Options, ScoreError, Scores, Source};
@@ -314,26 +315,26 @@ impl BlockInverse {
         self.zero
     }
 
-    /// Fails if training gradients `[n, D]` that are not zero meet a block without curvature and damping.
-    pub(crate) fn check(&self, rows: &Tensor<2>) -> Result<(), ScoreError> {
+    /// Fails if training gradients that are not zero meet a block without curvature and damping.
+    pub(crate) fn check(&self, rows: &BlockRows) -> Result<(), ScoreError> {
         if !self.zero {
             return Ok(());
         }
         // The scores report NaN and infinity with their sample.
-        let largest = host(rows.clone().abs().max())?;
+        let largest = host(rows.rows().abs().max())?;
         if largest.into_iter().any(|value| value > 0.0 && value.is_finite()) {
             return Err(ScoreError::NoCurvature { block: self.block.name.clone() });
         }
         Ok(())
     }
 
-    /// This block's part of the square of each sample's divisor, for training gradients `[n, D]`.
-    pub(crate) fn squares(&mut self, rows: &Tensor<2>, normalisation: Normalisation) -> Result<Vec<f64>, ScoreError> {
+    /// This block's part of the square of each sample's divisor.
+    pub(crate) fn squares(&mut self, rows: &BlockRows, normalisation: Normalisation) -> Result<Vec<f64>, ScoreError> {
         match normalisation {
             Normalisation::None => Ok(Vec::new()),
-            Normalisation::Gradient | Normalisation::Cosine => Ok(squared_norms(rows.clone())?),
-            Normalisation::LossRelatif => self.self_influence(rows),
-            Normalisation::ThetaRelatif => self.chunks(rows, |x, _| (x.clone(), x), 2),
+            Normalisation::Gradient | Normalisation::Cosine => rows.squared_norms(),
+            Normalisation::LossRelatif => self.self_influence(&rows.rows()),
+            Normalisation::ThetaRelatif => self.chunks(&rows.rows(), |x, _| (x.clone(), x), 2),
         }
     }
 

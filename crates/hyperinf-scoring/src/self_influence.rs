@@ -1,8 +1,9 @@
 use burn::tensor::Tensor;
 use hyperinf_gradients::same_layout;
 
+use crate::block_rows::{BatchRows, BlockRows};
 use crate::part::add;
-use crate::passes::{each_batch, squares};
+use crate::passes::each_batch;
 use crate::precondition::invert;
 use crate::{BlockReport, CurvatureFrom, Method, Options, ScoreError, Set, Source};
 
@@ -50,8 +51,10 @@ pub fn self_influence(
     options.damping.validate()?;
     let mut values = Vec::new();
     if matches!(options.method, Method::Identity) {
-        each_batch(train, options.merged, Set::Train, &mut |gradients| {
-            values.extend(squares(&gradients, values.len(), Set::Train)?);
+        train.pass(&mut |batch| {
+            if let Some(batch) = BatchRows::new(batch, options.merged, Set::Train)? {
+                values.extend(batch.squared_norms(values.len(), Set::Train)?);
+            }
             Ok(())
         })?;
         return Ok(SelfInfluence { values, blocks: Vec::new() });
@@ -64,7 +67,7 @@ pub fn self_influence(
         let mut batch = Vec::new();
         for (inverted, rows) in inverses.iter_mut().zip(&gradients.blocks) {
             let rows: Tensor<2> = rows.clone().flatten(1, 2);
-            inverted.check(&rows)?;
+            inverted.check(&BlockRows::Formed(rows.clone()))?;
             add(&mut batch, inverted.self_influence(&rows)?);
         }
         values.extend(batch);

@@ -3,7 +3,7 @@ use std::borrow::Borrow;
 use hyperinf_gradients::{Estimate, Target, Task, capture};
 use hyperinf_linalg::host;
 
-use crate::passes::squares;
+use crate::block_rows::BatchRows;
 use crate::{Batch, CurvatureSource, ScoreError, Set, Source};
 
 /// The captures of a task's batches, computed in every pass.
@@ -80,9 +80,10 @@ where
     for batch in batches {
         let captures = capture(task, batch.borrow(), Target::Loss).map_err(ScoreError::gradients(Set::Train))?;
         found.losses.extend(host(captures.values)?);
-        let gradients = Batch::from(captures.blocks).into_gradients();
-        let squares = squares(&gradients, found.gradient_norms.len(), Set::Train)?;
-        found.gradient_norms.extend(squares.into_iter().map(f64::sqrt));
+        if let Some(batch) = BatchRows::new(captures.blocks.into(), false, Set::Train)? {
+            let squares = batch.squared_norms(found.gradient_norms.len(), Set::Train)?;
+            found.gradient_norms.extend(squares.into_iter().map(f64::sqrt));
+        }
     }
     Ok(found)
 }

@@ -1,0 +1,150 @@
+//! The gradients of a batch, block by block, formed only where that is needed.
+
+use burn::tensor::{DType, Tensor};
+use hyperinf_gradients::{Block, Capture, Gradients};
+use hyperinf_linalg::{dots, dots_precise, host, largest, least_square, precise, squared_norms};
+
+use crate::passes::read_rows;
+use crate::{Batch, Samples, ScoreError, Scores, Set};
+
+/// What writing and reading a number costs beside a multiplication.
+const MEMORY: usize = 8;
+
+/// The samples of a batch, block by block.
+pub(crate) struct BatchRows {
+    pub(crate) layout: Vec<Block>,
+    pub(crate) blocks: Vec<BlockRows>,
+}
+
+/// A batch's gradients of one block.
+pub(crate) enum BlockRows {
+    /// `[n, D]`.
+    Formed(Tensor<2>),
+    /// As the capture that they are products of.
+    Captured(Capture),
+}
+
+impl BatchRows {
+    /// Of a batch, merged on request; `None` without samples.
+    pub(crate) fn new(batch: Batch, merged: bool, set: Set) -> Result<Option<Self>, ScoreError> {
+        let layout = batch.layout();
+        if layout.is_empty() {
+            return Err(ScoreError::Empty { set, what: "blocks" });
+        }
+        if batch.samples() == 0 {
+            return Ok(None);
+        }
+        if merged {
+            return Ok(Some(Self::formed(batch.into_gradients().merged())));
+        }
+        Ok(Some(match batch.samples {
+            Samples::Gradients(gradients) => Self::formed(gradients),
+            Samples::Captures(captures) => {
+                Self { layout, blocks: captures.into_iter().map(BlockRows::Captured).collect() }
+            }
+        }))
+    }
+
+    fn formed(gradients: Gradients) -> Self {
+        let blocks = gradients.blocks.into_iter().map(|block| BlockRows::Formed(block.flatten(1, 2))).collect();
+        Self { layout: gradients.layout.to_vec(), blocks }
+    }
+
+    /// The number of samples.
+    pub(crate) fn samples(&self) -> usize {
+        self.blocks.first().map_or(0, |block| match block {
+            BlockRows::Formed(rows) => rows.dims()[0],
+            BlockRows::Captured(capture) => capture.samples(),
+        })
+    }
+
+    /// `‖g‖²` of each sample over all blocks, of a batch that begins at sample `seen`; fails at the first sample whose
+    /// gradient is not finite.
+    pub(crate) fn squared_norms(&self, seen: usize, set: Set) -> Result<Vec<f64>, ScoreError> {
+        let mut total = vec![0.0; self.samples()];
+        for (block, rows) in self.layout.iter().zip(&self.blocks) {
+            for (i, (sum, value)) in total.iter_mut().zip(rows.squared_norms()?).enumerate() {
+                if !value.is_finite() {
+                    return Err(ScoreError::NonFinite { set, block: block.name.clone(), sample: seen + i, value });
+                }
+                *sum += value;
+            }
+        }
+        Ok(total)
+    }
+
+    /// The sum of the gradients of each block, `[1, rows, cols]`.
+    pub(crate) fn sum(self) -> Gradients {
+        let sum = |(rows, block): (BlockRows, &Block)| match rows {
+            BlockRows::Formed(rows) => rows.sum_dim(0).reshape([1, block.rows, block.cols]),
+            BlockRows::Captured(capture) => capture.sum(),
+        };
+        let blocks = self.blocks.into_iter().zip(&self.layout).map(sum).collect();
+        Gradients { layout: self.layout.into(), blocks }
+    }
+}
+
+impl BlockRows {
+    /// The gradients, `[n, D]`.
+    pub(crate) fn rows(&self) -> Tensor<2> {
+        match self {
+            Self::Formed(rows) => rows.clone(),
+            Self::Captured(capture) => capture.gradients().flatten(1, 2),
+        }
+    }
+
+    /// Forms the gradients if products with `q` rows take less from them than from the capture.
+    pub(crate) fn form_for(&mut self, q: usize) {
+        if let Self::Captured(capture) = self
+            && q * capture.positions() > q + capture.positions() + MEMORY
+        {
+            *self = Self::Formed(self.rows());
+        }
+    }
+
+    /// `‖g‖²` of each sample, in f64.
+    pub(crate) fn squared_norms(&self) -> Result<Vec<f64>, ScoreError> {
+        Ok(match self {
+            Self::Formed(rows) => squared_norms(rows.clone())?,
+            Self::Captured(capture) => capture.squared_norms()?,
+        })
+    }
+
+    /// The type of the gradients.
+    pub(crate) fn dtype(&self) -> DType {
+        match self {
+            Self::Formed(rows) => rows.dtype(),
+            Self::Captured(capture) => capture.delta.dtype(),
+        }
+    }
+
+    /// `X Jᵀ`, `[q, n]`: in f64 for preconditioned rows; for plain queries in the type of the gradients, unless their
+    /// products leave its range.
+    pub(crate) fn products(&self, x: &Tensor<2>) -> Result<Scores, ScoreError> {
+        let dtype = self.dtype();
+        if x.dtype() != dtype {
+            return read_rows(self.precise_products(x));
+        }
+        let products = match self {
+            Self::Formed(rows) => dots(x.clone(), rows.clone()),
+            Self::Captured(capture) => capture.dots(shaped(x.clone(), &capture.block)),
+        };
+        let most = largest(&host(products.clone().abs().max())?);
+        if dtype != DType::F64 && !(least_square(dtype)..f64::INFINITY).contains(&most) {
+            return read_rows(self.precise_products(x));
+        }
+        read_rows(products)
+    }
+
+    fn precise_products(&self, x: &Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Formed(rows) => dots_precise(x.clone(), rows.clone()),
+            Self::Captured(capture) => capture.dots(shaped(precise(x.clone()), &capture.block)),
+        }
+    }
+}
+
+fn shaped(x: Tensor<2>, block: &Block) -> Tensor<3> {
+    let q = x.dims()[0];
+    x.reshape([q, block.rows, block.cols])
+}
