@@ -1,12 +1,16 @@
 //! Per-sample gradients of a perceptron 784-512-256-10, batches of 128; the loop, one backward pass per sample,
-//! next to it on the first 16 of them.
+//! next to it on the first 16 of them. Scores of 4,096 samples for one query, next to one training step's forward and
+//! backward pass over as many; `benches/scores.py` is the same in PyTorch.
+
+use std::time::Duration;
 
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::{log_softmax, relu};
 use burn::tensor::{Distribution, Int, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use hyperinf::gradients::{Gradients, Target, gradients, gradients_looped};
+use hyperinf::gradients::{Gradients, Target, capture, gradients, gradients_looped};
+use hyperinf::scoring::{CurvatureFrom, Options, QueryMode, TaskSource, attribute};
 use hyperinf_benches::{Perceptron, device};
 
 const BATCH: usize = 128;
@@ -67,5 +71,53 @@ fn per_sample(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, per_sample);
+/// Scores of all samples for a query, with every pass over the model that the method takes.
+fn scores(c: &mut Criterion) {
+    const BATCHES: usize = 32;
+    let (name, device) = device();
+    device.seed(0);
+    let labels: Vec<i32> = (0..BATCH as i32).map(|i| i % 10).collect();
+    let labels = Tensor::<1, Int>::from_ints(labels.as_slice(), &device);
+    let batch = |_| (Tensor::<2>::random([BATCH, WIDTHS[0]], Distribution::Normal(0.0, 1.0), &device), labels.clone());
+    let batches: Vec<_> = (0..BATCHES).map(batch).collect();
+    let task = Perceptron::new(&WIDTHS, &device);
+    let trained = PerSampleLoop {
+        layers: WIDTHS.windows(2).map(|w| LinearConfig::new(w[0], w[1]).init(&device.clone().autodiff())).collect(),
+    };
+
+    let mut group = c.benchmark_group(format!("scores/{name}/784-512-256-10, 4096 samples"));
+    group.throughput(Throughput::Elements((BATCHES * BATCH) as u64)).sample_size(10);
+    group.measurement_time(Duration::from_secs(8));
+    group.bench_function("forward and backward", |b| {
+        b.iter(|| {
+            for (x, labels) in &batches {
+                let losses: Tensor<1> = trained.loss(x.clone().autodiff(), labels.clone().reshape([BATCH, 1]));
+                let gradients = trained.layers[0].weight.val().grad(&losses.sum().backward()).expect("a gradient");
+                gradients.slice([0..1, 0..1]).into_scalar::<f32>();
+            }
+        });
+    });
+    group.bench_function("captures", |b| {
+        b.iter(|| {
+            for batch in &batches {
+                let found = capture(&task, batch, Target::Loss).expect("a good model");
+                let delta = found.blocks.into_iter().next().expect("a layer").delta;
+                delta.slice([0..1, 0..1, 0..1]).into_scalar::<f32>();
+            }
+        });
+    });
+    let query = vec![batches[0].clone()];
+    for method in ["identity", "cosine", "diagonal", "hyperinf", "ekfac", "datainf"] {
+        let options = Options { query: QueryMode::Mean, ..Options::named(method).expect("a method") };
+        group.bench_function(method, |b| {
+            b.iter(|| {
+                let (train, query) = (TaskSource::train(&task, &batches), TaskSource::query(&task, &query));
+                attribute(&train, &query, CurvatureFrom::Training, &options).expect("good data").scores.rows[0][0]
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, per_sample, scores);
 criterion_main!(benches);
