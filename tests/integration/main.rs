@@ -89,6 +89,7 @@ mod template_files;
 mod tokenizer;
 mod tokenizer_files;
 mod tokenizer_vocabularies;
+mod top_rows;
 mod training;
 mod tuning_resumed;
 mod uncertainty;

@@ -16,7 +16,7 @@ use toml::{Table, Value};
 use crate::args::Cli;
 use crate::error::{CliError, Input, Usage};
 
-pub(crate) use resolved::{FILE, remember, resolve, stage, text};
+pub(crate) use resolved::{FILE, place, remember, resolve, stage, text, unset};
 pub(crate) use schema::run as schema;
 
 /// The key of the command.

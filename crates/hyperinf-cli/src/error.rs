@@ -192,9 +192,23 @@ pub(crate) enum Input {
         /// The first of them, and what is wrong with it.
         first: String,
     },
+    /// Rows of standard input that could not be used, each with its answer; or the input itself.
+    #[error("{failed} of {asked} rows of standard input could not be used{}", unread(.source))]
+    Questions {
+        /// The rows that were read.
+        asked: usize,
+        /// Those that could not be used.
+        failed: usize,
+        /// Why no more could be read.
+        source: Option<io::Error>,
+    },
     /// A library refused a file.
     #[error(transparent)]
     Library(Library),
+}
+
+fn unread(source: &Option<io::Error>) -> &'static str {
+    if source.is_some() { ", and further ones could not be read" } else { "" }
 }
 
 /// The numbers allow no answer.

@@ -7,6 +7,7 @@ use hyperinf::store::{check_output, table_ending};
 use serde_json::{Map, Value, json};
 
 use crate::args::EvaluateArgs;
+use crate::config;
 use crate::device::open_device;
 use crate::error::CliError;
 use crate::progress::observer;
@@ -56,7 +57,7 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<(), CliError> {
     });
     if let Some(path) = &args.output {
         let metadata: Map<String, Value> = summary.as_object().cloned().unwrap_or_default();
-        found.stage_predictions(path, &metadata)?.place()?;
+        config::place(path, vec![found.stage_predictions(path, &metadata)?])?;
     }
     to_stdout(|out| {
         if args.json {

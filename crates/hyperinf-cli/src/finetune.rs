@@ -3,18 +3,19 @@
 use std::io::{self, Write};
 use std::time::Instant;
 
+use burn::tensor::Device;
 use hyperinf::data::{Finetune, Finetuned, Quality, Recipe};
 use hyperinf::models::{LoraConfig, LoraScaling};
 
-use crate::args::FinetuneArgs;
+use crate::args::{BatchSizeArg, FinetuneArgs};
 use crate::config;
 use crate::device::open_device;
 use crate::error::CliError;
 use crate::interrupt;
-use crate::plan::Found;
-use crate::progress::{duration, observer};
+use crate::plan::{Found, warn_of};
+use crate::progress::{duration, note, observer};
 use crate::score::counted;
-use crate::{team, terminal, to_stdout};
+use crate::{index, team, terminal, to_stdout};
 
 /// Trains an adapter and writes it.
 ///
@@ -23,9 +24,19 @@ use crate::{team, terminal, to_stdout};
 /// See [`CliError`]. No adapter is left behind, only checkpoints from which the same run resumes.
 pub(crate) fn run(args: &FinetuneArgs) -> Result<(), CliError> {
     let began = Instant::now();
-    let run = settings(args)?;
+    let mut run = settings(args)?;
     run.validate()?;
     let (_, device) = open_device(&args.device)?;
+    if is_auto(args) {
+        index::refuse_auto("--resume", args.resume)?;
+        run.micro_batch = measured(&run, &device)?;
+        if args.batch_size.is_some_and(BatchSizeArg::is_auto) {
+            config::unset("batch-size");
+        }
+        config::unset("micro-batch");
+        run.micro_batch.iter().for_each(|&rows| config::resolve("micro-batch", rows));
+        run.more_files = configuration();
+    }
     if team::helps() {
         return Ok(run.assist(&device)?);
     }
@@ -45,6 +56,27 @@ pub(crate) fn planned(args: &FinetuneArgs) -> Result<Found, CliError> {
     let (name, device) = open_device(&args.device)?;
     let plan = run.plan(&device, &mut observer())?;
     Ok(Found { method: None, device: name, plan })
+}
+
+/// The configuration as a file of the result.
+fn configuration() -> Vec<(String, Vec<u8>)> {
+    vec![(config::FILE.to_owned(), config::text().into_bytes())]
+}
+
+/// Whether the rows of a pass are to be measured.
+fn is_auto(args: &FinetuneArgs) -> bool {
+    let auto = |size: Option<BatchSizeArg>| size.is_some_and(BatchSizeArg::is_auto);
+    auto(args.micro_batch) || (auto(args.batch_size) && args.micro_batch.is_none())
+}
+
+/// The fastest rows of a pass that fit; `None` for the whole batch.
+fn measured(run: &Finetune, device: &Device) -> Result<Option<usize>, CliError> {
+    let plan = run.plan(device, &mut observer())?;
+    warn_of(&plan);
+    let batch = plan.batch.rows;
+    let rows = plan.batch.fastest_within(batch);
+    note(&format!("passes of {rows} rows: the fastest of at most {batch} that fit"));
+    Ok((rows < batch).then_some(rows))
 }
 
 fn settings(args: &FinetuneArgs) -> Result<Finetune, CliError> {
@@ -67,15 +99,15 @@ fn settings(args: &FinetuneArgs) -> Result<Finetune, CliError> {
             warmup: args.warmup,
             weight_decay: args.weight_decay,
             epochs: args.epochs,
-            batch_size: args.batch_size,
+            batch_size: args.batch_size.and_then(BatchSizeArg::number),
             by_length: !args.any_length,
             seed: args.seed,
         },
-        micro_batch: args.micro_batch,
+        micro_batch: args.micro_batch.and_then(BatchSizeArg::number),
         patience: args.patience,
         checkpoint_every: args.checkpoint_every,
         resume: args.resume,
-        more_files: vec![(config::FILE.to_owned(), config::text().into_bytes())],
+        more_files: configuration(),
         stop: interrupt::stop(),
         crew: team::crew(),
     })

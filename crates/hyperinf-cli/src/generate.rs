@@ -8,6 +8,7 @@ use hyperinf::models::{GenerateConfig, Picture, SamplerConfig};
 use hyperinf::store::{Staged, WriteError, check_writable};
 
 use crate::args::GenerateArgs;
+use crate::config;
 use crate::device::open_device;
 use crate::error::CliError;
 use crate::score::counted;
@@ -39,7 +40,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), CliError> {
         let png = sheet.to_png().map_err(|e| WriteError::Content { what: "the picture", source: Box::new(e) })?;
         Ok(file.write_all(&png)?)
     };
-    Staged::new(&args.out, write)?.place()?;
+    config::place(&args.out, vec![Staged::new(&args.out, write)?])?;
     to_stdout(|out| {
         let (count, side) = (counted(pictures.len(), "picture", "pictures"), pictures[0].width());
         writeln!(out, "{count} of {side} × {side} pixels: {}", args.out.display())

@@ -3,15 +3,15 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
-use hyperinf::data::{Index, Indexed, LargeBlocks, Pattern};
+use hyperinf::data::{Index, Indexed, LargeBlocks, Pattern, duration};
 use serde_json::json;
 
 use crate::args::IndexArgs;
 use crate::device::open_device;
-use crate::error::CliError;
+use crate::error::{CliError, Usage};
 use crate::interrupt;
-use crate::plan::Found;
-use crate::progress::observer;
+use crate::plan::{Found, warn_of};
+use crate::progress::{note, observer};
 use crate::score::counted;
 use crate::team;
 use crate::text::size;
@@ -24,7 +24,11 @@ use crate::to_stdout;
 /// See [`CliError`]. Finished leaves stay.
 pub(crate) fn run(args: &IndexArgs) -> Result<(), CliError> {
     let began = Instant::now();
-    let (index, device) = settings(args)?;
+    let (mut index, device) = settings(args)?;
+    if args.batch_size.is_auto() {
+        refuse_auto("--part", args.part.is_some())?;
+        index.batch_size = measured(&index, &device)?;
+    }
     interrupt::set_hint(format!("; the same command resumes from what is finished in {}", args.out.display()));
     if team::helps() {
         return Ok(index.assist(&device)?);
@@ -44,9 +48,36 @@ pub(crate) fn run(args: &IndexArgs) -> Result<(), CliError> {
 
 /// What the build will take.
 pub(crate) fn planned(args: &IndexArgs) -> Result<Found, CliError> {
-    let (index, device) = settings(args)?;
+    let (mut index, device) = settings(args)?;
+    if let (true, Some(rows)) = (args.batch_size.is_auto(), index.earlier_batch_size()) {
+        index.batch_size = rows;
+    }
     let plan = index.plan(&device, &mut observer())?;
     Ok(Found { method: None, device: index.device_name, plan })
+}
+
+/// Fails if several processes would each find another size.
+pub(crate) fn refuse_auto(other: &'static str, given: bool) -> Result<(), CliError> {
+    let ranks = team::crew().map(|crew| format!("{} ranks", crew.size()));
+    let first = ranks.or_else(|| given.then(|| other.to_owned()));
+    first.map_or(Ok(()), |first| {
+        let reason = "each process would find another number: give it";
+        Err(Usage::Combination { first, second: "--batch-size auto", reason }.into())
+    })
+}
+
+/// The batch size of the index that is there, or the fastest that fits.
+fn measured(index: &Index, device: &Device) -> Result<usize, CliError> {
+    let (rows, why) = match index.earlier_batch_size() {
+        Some(rows) => (rows, "that of the index".to_owned()),
+        None => {
+            let plan = index.plan(device, &mut observer())?;
+            warn_of(&plan);
+            (plan.batch.fastest, format!("the fastest that fits; about {} in all", duration(plan.seconds())))
+        }
+    };
+    note(&format!("batches of {rows} rows: {why}"));
+    Ok(rows)
 }
 
 fn settings(args: &IndexArgs) -> Result<(Index, Device), CliError> {
@@ -69,7 +100,7 @@ fn settings(args: &IndexArgs) -> Result<(Index, Device), CliError> {
         large_blocks,
         diffusion: args.diffusion.options(args.timesteps_as, None),
         blocks: args.blocks.clone().map(Pattern::new),
-        batch_size: args.batch_size as usize,
+        batch_size: args.batch_size.rows(),
         leaf_batches: args.leaf_batches as usize,
         stored: args.dtype,
         device_name,

@@ -1,14 +1,18 @@
 //! `hyperinf query`: which rows of an index help and harm a prediction.
 
+mod serve;
+
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::Path;
 
-use hyperinf::data::{Answer, AnsweredQuery, Asked, ColumnOptions, Hit, Query};
+use hyperinf::data::{Answer, AnsweredQuery, Asked, ColumnOptions, Hit, Query, Reading};
 use hyperinf::store::{Factors, ScoreFile};
 use serde_json::{Value, json};
 
 use crate::args::QueryArgs;
-use crate::error::CliError;
+use crate::config;
+use crate::error::{CliError, Usage};
 use crate::interrupt;
 use crate::progress::observer;
 use crate::score::{self, Scoring, Settings, counted, entries, head};
@@ -23,6 +27,12 @@ use crate::to_stdout;
 /// See [`CliError`].
 pub(crate) fn run(args: &QueryArgs) -> Result<(), CliError> {
     let settings = Settings::new(&args.scoring, args.query_mode)?.of_stored()?;
+    let serves = args.query.as_deref() == Some(Path::new("-"));
+    if let (true, Some(path)) = (serves, &args.output) {
+        let reason = "rows of standard input are answered one by one, not scored into a file";
+        let first = format!("--output {}", path.display());
+        return Err(Usage::Combination { first, second: "--query -", reason }.into());
+    }
     let inputs: Vec<_> = args.query.iter().map(std::path::PathBuf::as_path).collect();
     let mut output = args.output.as_deref().map(|path| ScoreFile::new(path, &inputs)).transpose()?;
     output.iter_mut().for_each(|output| output.rank_by = settings.rank_by);
@@ -43,9 +53,14 @@ pub(crate) fn run(args: &QueryArgs) -> Result<(), CliError> {
         rank_by: settings.rank_by,
         top: args.top_k,
         keep_factors: !args.keep_nothing,
+        every_row: args.every_row || args.output.is_some(),
         device_name: settings.device_name.clone(),
         stop: interrupt::stop(),
     };
+    if serves {
+        score::warn_of_choices(&settings);
+        return serve::run(&query, &settings.device);
+    }
     let found = query.ask(&settings.device, &mut observer())?;
     if args.scoring.strict {
         score::check_converged(&found.attribution)?;
@@ -55,7 +70,9 @@ pub(crate) fn run(args: &QueryArgs) -> Result<(), CliError> {
     if let Some(output) = &output {
         let mut metadata = entries(&scoring);
         metadata.insert("index".into(), json!(found.index.manifest().key));
-        output.write(&found.attribution.scores, None, &found.ids()?, &metadata)?;
+        let beside = output.metadata_file();
+        let staged = output.stage(&beside, &found.attribution.scores, None, &found.ids()?, &metadata)?;
+        config::place(&output.path, staged)?;
     }
     to_stdout(|out| if args.scoring.json { as_json(out, &found, &scoring) } else { as_text(out, &found, &scoring) })
 }
@@ -66,6 +83,7 @@ fn as_json(out: &mut dyn Write, found: &Answer, scoring: &Scoring) -> io::Result
         ("command", json!("query")),
         ("index", json!(found.index.path())),
         ("answers", json!(found.answers)),
+        ("read", json!(found.reading)),
         ("curvature_found", Value::from(matches!(found.factors, Factors::Found { .. }))),
         ("curvature_bytes", json!(bytes_of(&found.factors))),
         ("nothing_kept", json!(reason(&found.factors))),
@@ -88,6 +106,14 @@ fn as_text(out: &mut dyn Write, found: &Answer, scoring: &Scoring) -> io::Result
     };
     let (load, gradients) = (seconds.load, seconds.gradients);
     writeln!(out, "model {load:.2} s, gradients {gradients:.2} s, scores {scored:.3} s; curvature: {curvature}")?;
+    match &found.reading {
+        Reading::Few { rows, sketched: 0 } => writeln!(out, "{} read in full", counted(*rows, "row", "rows"))?,
+        Reading::Few { rows, sketched } => {
+            let (rows, leaves) = (counted(*rows, "row", "rows"), counted(*sketched, "leaf", "leaves"));
+            writeln!(out, "{rows} read in full; {leaves} sketched for later questions")?;
+        }
+        Reading::Every { reason } => writeln!(out, "all rows read: {reason}")?,
+    }
     found.answers.iter().try_for_each(|answer| print(out, answer, found.query.data.rows.len()))
 }
 

@@ -14,6 +14,7 @@ use hyperinf::eval::Spread;
 use hyperinf::scoring::{Attribution, BlockReport};
 
 use crate::args::{QueryModeArg, ScoreArgs};
+use crate::config;
 use crate::error::{CliError, Numbers};
 use crate::progress;
 use crate::to_stdout;
@@ -69,7 +70,9 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), CliError> {
     attribution.scores = outcome.scores.clone();
     let summary = Summary::new(&settings, &moments, &attribution, &outcome)?;
     if let Some(output) = &output {
-        output.write(&outcome.scores, outcome.spread.as_ref().map(bars), &outcome.ids, &summary.metadata())?;
+        let (beside, bars) = (output.metadata_file(), outcome.spread.as_ref().map(bars));
+        let staged = output.stage(&beside, &outcome.scores, bars, &outcome.ids, &summary.metadata())?;
+        config::place(&output.path, staged)?;
     }
     warn(&settings, &attribution);
     let seconds = began.elapsed().as_secs_f64();
@@ -93,6 +96,11 @@ pub(crate) fn check_converged(attribution: &Attribution) -> Result<(), CliError>
         tolerance: worst.tolerance.unwrap_or_default(),
     }
     .into())
+}
+
+/// Warns of flags without effect.
+pub(crate) fn warn_of_choices(settings: &Settings) {
+    Settings::notes([settings].into_iter()).iter().for_each(|note| progress::warn(note));
 }
 
 /// Warns on standard error about problems that the scores do not show.

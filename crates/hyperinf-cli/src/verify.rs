@@ -1,5 +1,6 @@
 //! `hyperinf verify`: whether an index is what was written.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use hyperinf::data::Index;
@@ -44,7 +45,9 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), CliError> {
     }
     let (rows, leaves) = (found.manifest().rows(), found.manifest().leaves.len());
     let factors = found.factors();
-    let kept: u64 = factors.iter().filter_map(|path| path.metadata().ok()).map(|file| file.len()).sum();
+    let sketches = found.sketches();
+    let bytes = |files: &[PathBuf]| files.iter().filter_map(|path| path.metadata().ok()).map(|file| file.len()).sum();
+    let (kept, sketched): (u64, u64) = (bytes(&factors), bytes(&sketches));
     to_stdout(|out| {
         if args.json {
             let listed: Vec<_> = faults
@@ -54,6 +57,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), CliError> {
             let summary = json!({
                 "command": "verify", "index": args.index, "rows": rows, "leaves": leaves, "faults": listed,
                 "curvature": { "files": factors.len(), "bytes": kept },
+                "sketches": { "files": sketches.len(), "bytes": sketched },
             });
             serde_json::to_writer_pretty(&mut *out, &summary)?;
             return writeln!(out);
@@ -65,6 +69,10 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), CliError> {
             if !factors.is_empty() {
                 let files = counted(factors.len(), "file", "files");
                 writeln!(out, "{files} of kept curvature, {}: factors-*.safetensors, free to be removed", size(kept))?;
+            }
+            if !sketches.is_empty() {
+                let files = counted(sketches.len(), "file", "files");
+                writeln!(out, "{files} of sketches, {}: sketch-*.safetensors, free to be removed", size(sketched))?;
             }
         }
         Ok(())

@@ -14,7 +14,7 @@ use crate::dataset::{Dataset, ReadOptions};
 use crate::evaluate::{self, Evaluate, Evaluated};
 use crate::event::Event;
 use crate::finetune::{Finetune, Finetuned};
-use crate::index::{self, Answer, Index, Leaves, Query};
+use crate::index::{self, Answer, Index, Leaves, Query, Questions};
 use crate::influence::{Influence, RowText};
 use crate::kind::Kind;
 use crate::model_files::ModelFiles;
@@ -72,6 +72,16 @@ pub(crate) trait AnyKind: Sync {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Answer, RunError>;
+
+    fn serve(
+        &self,
+        query: &Query,
+        run: Run,
+        files: &ModelFiles,
+        index: IndexFolder,
+        device: &Device,
+        questions: &mut Questions<'_>,
+    ) -> Result<(), RunError>;
 
     fn plan_index(
         &self,
@@ -188,6 +198,18 @@ impl<K: Kind> AnyKind for K {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Answer, RunError> {
         index::query::<K>(query, run, files, index, device, observe)
+    }
+
+    fn serve(
+        &self,
+        query: &Query,
+        run: Run,
+        files: &ModelFiles,
+        index: IndexFolder,
+        device: &Device,
+        questions: &mut Questions<'_>,
+    ) -> Result<(), RunError> {
+        index::serve::<K>(query, run, files, index, device, questions)
     }
 
     fn finetune(

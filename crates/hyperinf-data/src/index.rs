@@ -4,6 +4,8 @@ mod key;
 mod of_kind;
 mod query;
 mod query_of_kind;
+mod serve;
+mod session;
 mod settings;
 
 use std::path::{Path, PathBuf};
@@ -26,8 +28,9 @@ use crate::samples::LengthOptions;
 use crate::stop::Stop;
 
 pub(crate) use of_kind::{Leaves, Rows as IndexedRows, assist, index, of_run};
-pub use query::{Answer, AnsweredQuery, Asked, Hit, Query, QuerySeconds};
-pub(crate) use query_of_kind::query;
+pub use query::{Answer, AnsweredQuery, Asked, Hit, Query, QuerySeconds, Reading};
+pub(crate) use query_of_kind::{query, serve};
+pub use serve::{Questions, Reply};
 use settings::Settings;
 
 /// An index of training rows: their gradients in a folder, built once, extended by further rows, asked by [`Query`].
@@ -205,7 +208,7 @@ impl Index {
         Ok(files)
     }
 
-    /// Computes the leaves of these faults again, writes what else is wrong, and removes damaged curvature.
+    /// Computes the leaves of these faults again, writes what else is wrong, and removes damaged curvature and sketches.
     ///
     /// # Errors
     ///
@@ -216,13 +219,18 @@ impl Index {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Indexed, RunError> {
-        for fault in faults.iter().filter(|fault| fault.kind == FaultKind::Factors) {
+        for fault in faults.iter().filter(|fault| matches!(fault.kind, FaultKind::Factors | FaultKind::Sketch)) {
             let path = self.folder.join(&fault.file);
             std::fs::remove_file(&path).map_err(|e| StoreError::output(&path, e))?;
         }
         let mut leaves: Vec<usize> = faults.iter().filter_map(|fault| fault.leaf).collect();
         leaves.dedup();
         self.work(Some(&leaves), device, observe)
+    }
+
+    /// The batch size of the index that is there: it answers for this one alone.
+    pub fn earlier_batch_size(&self) -> Option<usize> {
+        Self::of(&self.folder).ok().map(|there| there.batch_size)
     }
 
     /// The choices that an index was built with, from its manifest; the rows are those of its last file.

@@ -138,7 +138,7 @@ pub use ids::{IdError, sample_ids};
 pub use illustrated::{Illustrated, IllustratedColumns, IllustratedTexts};
 pub use image_folder::rows_file;
 pub use images::ImageSource;
-pub use index::{Answer, AnsweredQuery, Asked, Hit, Index, Indexed, Query, QuerySeconds};
+pub use index::{Answer, AnsweredQuery, Asked, Hit, Index, Indexed, Query, QuerySeconds, Questions, Reading, Reply};
 pub use influence::{Detection, Influence, RowText, Rows, Selection, Target};
 pub use kind::{Kind, Prepared};
 pub use kinds::{

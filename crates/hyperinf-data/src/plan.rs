@@ -8,6 +8,7 @@ use crate::RunError;
 use crate::error::size;
 use crate::event::Event;
 use crate::model_files::ModelFiles;
+use crate::plan_probe::GAIN;
 use crate::run::{GRADIENT_FILES, Run};
 use crate::select::Select;
 use hyperinf_store::{RunKey, free_space};
@@ -192,6 +193,16 @@ impl Run {
     /// The batch size of gradients that an earlier run left in the folder: only with the same one are they reused.
     pub fn earlier_batch_size(&self) -> Option<usize> {
         RunKey::of(&self.out, GRADIENT_FILES[0])?.0.get("batch size")?.parse().ok()
+    }
+}
+
+impl PlannedBatch {
+    /// The fastest size of at most so many rows that was measured and fits: the smallest of those that are as fast.
+    pub fn fastest_within(&self, most: usize) -> usize {
+        let fits = |rows: usize| rows <= most && self.largest.is_none_or(|largest| rows <= largest);
+        let fitting = || self.speeds.iter().filter(|(rows, _)| fits(*rows));
+        let best = fitting().map(|(_, speed)| *speed).fold(0.0, f64::max);
+        fitting().find(|(_, speed)| *speed >= best * (1.0 - GAIN)).map_or(self.rows.min(most), |(rows, _)| *rows)
     }
 }
 

@@ -15,6 +15,9 @@ use crate::plan_probe::{Curve, LARGEST, Measured, measure, scratch};
 use crate::samples::Samples;
 use crate::stage::Stage;
 
+/// Bytes of the file that batches are written into.
+const BYTES: usize = 256 << 20;
+
 /// Gradients of some rows, into files that are removed again.
 pub(crate) struct Probe<'a, K: Kind> {
     extractor: &'a Extractor<'a, K>,
@@ -23,6 +26,8 @@ pub(crate) struct Probe<'a, K: Kind> {
     pub(crate) blocks: Vec<Block>,
     pub(crate) folder: TempDir,
     writer: GradientWriter,
+    /// The rows of the file, and the next one to be written.
+    places: (usize, usize),
     /// The gradients of a batch: for each block `[rows, parameters]`.
     pub(crate) kept: Vec<Vec<f32>>,
 }
@@ -32,10 +37,12 @@ impl<'a, K: Kind> Probe<'a, K> {
         let order = set.by_length();
         let (blocks, projection) = extractor.blocks(&set.samples[order[0]], Target::Loss)?;
         let folder = scratch(&extractor.run.out)?;
-        let most = extractor.run.batch_size.max(LARGEST).min(set.samples.len());
-        let writer = GradientWriter::open(folder.path(), "batches", &RunKey::default(), most, &blocks)
+        let row: usize = blocks.iter().map(|block| block.parameters() * size_of::<f32>()).sum();
+        // Batches go to new places, as in a run: a file system writes again what is there in a fraction of the time.
+        let places = (BYTES / row.max(1)).max(extractor.run.batch_size.max(LARGEST)).min(set.samples.len());
+        let writer = GradientWriter::open(folder.path(), "batches", &RunKey::default(), places, &blocks)
             .map_err(|source| StoreError::output(folder.path(), source))?;
-        Ok(Self { extractor, set, projection, blocks, folder, writer, kept: Vec::new() })
+        Ok(Self { extractor, set, projection, blocks, folder, writer, places: (places, 0), kept: Vec::new() })
     }
 
     /// Measures batches of the run.
@@ -62,7 +69,10 @@ impl<'a, K: Kind> Probe<'a, K> {
             None => wanted,
         };
         let values = wanted.iter().map(numbers).collect::<Result<Vec<_>, _>>()?;
-        let places: Vec<usize> = (0..batch.len()).collect();
+        let (all, next) = self.places;
+        let first = if next + batch.len() > all { 0 } else { next };
+        let places: Vec<usize> = (first..first + batch.len()).collect();
+        self.places.1 = first + batch.len();
         self.writer
             .write(&places, &losses, &values)
             .map_err(|source| StoreError::output(self.folder.path(), source))?;

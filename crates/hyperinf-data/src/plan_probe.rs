@@ -21,7 +21,7 @@ const SHARE: f64 = 0.8;
 /// The largest batch that is measured.
 pub(crate) const LARGEST: usize = 256;
 /// A batch size must be faster by this share to be taken instead of a smaller one.
-const GAIN: f64 = 0.03;
+pub(crate) const GAIN: f64 = 0.03;
 
 /// Computes a batch of samples and returns its seconds.
 pub(crate) type Batch<'a> = dyn FnMut(&[usize]) -> Result<f64, RunError> + 'a;

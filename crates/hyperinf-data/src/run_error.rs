@@ -304,6 +304,11 @@ impl RunError {
         move |source| Self::Dataset { set, path, source: Box::new(source) }
     }
 
+    /// Whether it is about the rows of a data set: other rows may be used.
+    pub fn is_of_rows(&self) -> bool {
+        matches!(self, Self::Dataset { .. } | Self::NotFinite { .. })
+    }
+
     /// Names a data set in an error of its rows.
     pub(crate) fn data<C>(data: &Dataset<C>) -> impl FnOnce(DataError) -> Self + use<C> {
         let (set, path) = (data.set, data.path.clone());

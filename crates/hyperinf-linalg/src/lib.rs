@@ -12,6 +12,7 @@
 //! | [`Cholesky`], [`symmetric_eigen`], [`EigenDecomposition`], [`orthonormal`] | decompositions |
 //! | [`RandomRows`] | the randomised Nyström approximation |
 //! | [`rotate`], [`kronecker`] | Kronecker products |
+//! | [`ByteRows`], [`ByteProbe`] | rows of one byte a number, and products with them within a bound |
 //! | [`normals`], [`normal_pair`], [`seeded_normals`] | normal random numbers |
 //! | [`mean`], [`standard_error`], [`quantile`], [`ranks`], [`pearson`], [`spearman`] | statistics of plain slices |
 //!
@@ -33,6 +34,7 @@
 //! # }
 //! ```
 
+mod byte_rows;
 mod cholesky;
 mod eigen;
 mod error;
@@ -49,6 +51,7 @@ mod statistics;
 // The crates whose types are in signatures, so that a manifest need not name them.
 pub use burn;
 
+pub use byte_rows::{Bounded, ByteGroups, ByteProbe, ByteRows, GROUP, MISS};
 pub use cholesky::Cholesky;
 pub use eigen::{EigenDecomposition, symmetric_eigen};
 pub use error::{MatrixError, ReadError, StatisticsError};

@@ -30,6 +30,7 @@
 //! | [`tracin`] | sources at several checkpoints | scores summed over them |
 //! | [`Scorer`], [`Sweep`] | stored gradients, some blocks at a time | [`attribute`] and [`sweep`], in less memory |
 //! | [`Team`], [`BlockScores`] | several processes or threads | the same scores, a block by each |
+//! | [`Preconditioner`] | curvature, and queries that come later | queries after the inverse, `[q, D]` |
 //! | [`CurvatureFrom`] | training samples, another source, or known curvature | the curvature of each of the above |
 //! | [`Contrast`], [`Joined`] | two query sources | one: their difference; one after the other |
 //! | [`Groups`] | scores | sums or means over groups of samples or queries |
@@ -58,6 +59,7 @@ mod part;
 mod passes;
 mod positions;
 mod precondition;
+mod preconditioner;
 mod products;
 mod queries;
 mod rank;
@@ -84,6 +86,7 @@ pub use method::{Gfim, Method};
 pub use methods::{MethodInfo, methods};
 pub use options::{Normalisation, Options, QueryMode};
 pub use positions::{PositionScorer, PositionScores, position_scores};
+pub use preconditioner::{PreconditionedQueries, Preconditioner};
 pub use products::{Picked, Products, between, products};
 pub use queries::{Contrast, Joined};
 pub use rank::{Amount, RankBy, detect, ranking, select, top_k};

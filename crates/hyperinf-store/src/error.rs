@@ -6,6 +6,7 @@ use hyperinf_scoring::{ScoreError, Set};
 use parquet::errors::ParquetError;
 use safetensors::SafeTensorError;
 
+use crate::no_room::{is_full, with_room};
 use crate::{BadValue, FileError, SCORE_FORMATS, ScoresFault};
 
 /// Names listed in one message at most.
@@ -224,7 +225,7 @@ pub enum WriteError {
 impl WriteError {
     /// Whether there is no room left.
     pub fn is_full(&self) -> bool {
-        let full = |error: &io::Error| matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+        let full = is_full;
         match self {
             Self::Io(error) | Self::Safetensors(SafeTensorError::IoError(error)) => full(error),
             Self::Arrow(ArrowError::IoError(_, error)) => full(error),
@@ -242,7 +243,15 @@ impl WriteError {
 impl StoreError {
     /// A failure to write `path`.
     pub fn output(path: &Path, source: impl Into<WriteError>) -> Self {
-        Self::Output { path: path.to_owned(), source: source.into() }
+        let source = match source.into() {
+            WriteError::Io(error) => WriteError::Io(with_room(error, path, None)),
+            other if other.is_full() => {
+                let error = io::Error::new(ErrorKind::StorageFull, other);
+                WriteError::Io(with_room(error, path, None))
+            }
+            other => other,
+        };
+        Self::Output { path: path.to_owned(), source }
     }
 }
 

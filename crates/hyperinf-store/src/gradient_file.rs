@@ -14,6 +14,7 @@ mod foreign;
 mod header;
 mod journal;
 mod read;
+mod rows;
 mod shards;
 mod stored_type;
 mod write;

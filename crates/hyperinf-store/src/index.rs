@@ -7,6 +7,7 @@
 //! | `leaf-00000.rows.jsonl`, … | the leaf's rows: [`StoredRow`] |
 //! | `journal.jsonl` | a line per finished leaf with the hashes of its files: [`Record`] |
 //! | `index.json` | the shards of each block, in the order of the samples |
+//! | `sketch-00000.safetensors`, … | a leaf's rows at one byte a number: [`Sketches`](crate::Sketches), from the leaf alone |
 //!
 //! A *leaf* is so many consecutive rows: their number is fixed when the index is begun, never by who computes them.
 //! Within a leaf, batches are of rows of similar length. Rows that are added later form leaves of their own, so that
@@ -77,6 +78,11 @@ impl IndexFolder {
     /// What it holds.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// The record of a leaf that is finished.
+    pub(crate) fn record(&self, leaf: usize) -> Option<&Record> {
+        self.records.get(leaf)?.as_ref()
     }
 
     /// The leaves that are not finished.

@@ -13,6 +13,7 @@
 //! | [`GradientPair`] | training and query gradients of the same blocks, optionally with curvature and contrast files |
 //! | [`score`], [`sweep`], [`self_influence`], [`products`] | the entry points of `hyperinf-scoring` over such a pair, block by block |
 //! | [`training_factors`], [`model_factors`] | curvature that an index keeps for the next run |
+//! | [`top_rows`], [`Sketches`] | the ends of a ranking, of which few rows are read in full |
 //! | [`position_scorer`] | queries preconditioned for scores of positions |
 //! | [`Checkpoint`], [`tracin`] | scores summed over several moments of a training |
 //! | [`ProjectionSpec`] | a projection of every block, applied while the gradients are read |
@@ -58,20 +59,23 @@ mod gradient_file;
 mod ids;
 mod index;
 mod memory;
+mod no_room;
 mod own_file;
 mod pair;
 mod projection;
 mod publish;
 mod scores;
+mod sketch;
 mod source;
 mod staged;
 mod stored_scores;
 mod stream;
 mod table;
 mod temporary;
+mod top_rows;
 
 // The crates whose types are in signatures, so that a manifest need not name them.
-pub use {burn, hyperinf_curvature, hyperinf_gradients, hyperinf_scoring};
+pub use {burn, hyperinf_curvature, hyperinf_gradients, hyperinf_linalg, hyperinf_scoring};
 
 pub use cells::{Cells, cell};
 pub use checkpoints::{Checkpoint, tracin};
@@ -91,11 +95,13 @@ pub use index::{
     StoredGuess, StoredRow, StoredSides,
 };
 pub use memory::{Need, Sizes, available, free_space, peak_resident, reset_peak, resident};
+pub use no_room::NoRoom;
 pub use own_file::{FileStamp, open_own, sync_folder};
 pub use pair::{GradientPair, MatchedFile};
 pub use projection::{Directions, ProjectionSpec};
 pub use publish::publish;
 pub use scores::{ErrorBars, SCORE_FORMATS, ScoreFile, ScoreFormat, check_range, ranks};
+pub use sketch::Sketches;
 pub use staged::{
     Staged, check_output, check_writable, stage_csv, stage_json, stage_parquet, stage_table, table_ending, write_json,
 };
@@ -103,3 +109,4 @@ pub use stored_scores::{ScoresFault, StoredScores};
 pub use stream::{position_scorer, products, score, score_blocks, self_influence, sweep};
 pub use table::{Column, Table};
 pub use temporary::{TemporaryFolder, abandon};
+pub use top_rows::{Ends, TopRows, top_rows};

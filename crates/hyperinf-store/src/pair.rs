@@ -1,7 +1,7 @@
 use std::path::Path;
 
-use burn::tensor::{DType, Device};
-use hyperinf_gradients::{Block, Projection};
+use burn::tensor::{DType, Device, Tensor};
+use hyperinf_gradients::{Block, Gradients, Projection};
 use hyperinf_scoring::{Options, Set};
 use safetensors::Dtype;
 
@@ -57,6 +57,33 @@ impl GradientPair {
         let (curvature, contrast) = (matched(Set::Curvature, curvature)?, matched(Set::Contrast, contrast)?);
         (self.curvature, self.contrast) = (curvature, contrast);
         Ok(self)
+    }
+
+    /// The same training gradients, with queries of another file.
+    ///
+    /// # Errors
+    ///
+    /// As [`GradientPair::open`].
+    pub fn ask(&mut self, query: &Path) -> Result<(), StoreError> {
+        self.query = MatchedFile::open(Set::Query, query, &self.train)?;
+        Ok(())
+    }
+
+    /// The gradients of all queries, with the blocks in the order of the training file.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
+    pub fn query_gradients(&self, device: &Device) -> Result<Gradients, StoreError> {
+        let MatchedFile { file, positions } = &self.query;
+        let failed = |source| StoreError::File { set: Set::Query, path: file.path().to_owned(), source };
+        let block = |&position: &usize| {
+            let data = file.read(position, 0..file.samples(), self.precision(device)).map_err(failed)?;
+            let dtype = data.dtype();
+            Ok(Tensor::from_data(data, (device, dtype)))
+        };
+        let blocks = positions.iter().map(block).collect::<Result<_, _>>()?;
+        Ok(Gradients { layout: self.stored_blocks().into(), blocks })
     }
 
     /// The sets that have a file.

@@ -115,10 +115,11 @@ Examples:
   hyperinf query --index index --query questions.jsonl --top-k 5
   hyperinf query --index index --text river --label water --json
   hyperinf query --index index --prompt Boat? --completion River. \\
-      --method identity";
+      --method identity
+  hyperinf query --index index --query - < questions.jsonl > answers.jsonl";
 pub(super) const QUERY_USAGE: &str = "\
 hyperinf query [OPTIONS] --index <DIR>
-         <--query <FILE>|--text <TEXT>|--prompt <TEXT> --completion <TEXT>>";
+         <--query <FILE|->|--text <TEXT>|--prompt <TEXT> --completion <TEXT>>";
 
 pub(super) const VERIFY: &str = "\
 Examples:

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ColumnArgs, DeviceArgs, DiffusionArgs, LengthArgs, ModelArgs, PairArgs};
+use super::{BatchSizeArg, ColumnArgs, DeviceArgs, DiffusionArgs, LengthArgs, ModelArgs, PairArgs};
 
 /// Arguments of `hyperinf finetune`.
 #[derive(Debug, Args)]
@@ -47,15 +47,17 @@ pub(crate) struct FinetuneArgs {
     /// diffusion models].
     #[arg(long, value_name = "RATE", display_order = 6)]
     pub learning_rate: Option<f64>,
-    /// Rows per step [default: 16 for encoders, 32 for decoders].
-    #[arg(long, value_name = "ROWS", help_heading = "Training")]
-    pub batch_size: Option<usize>,
+    /// Rows per step [default: 16 for encoders, 32 for decoders]; auto: the default, in passes of the size that is
+    /// fastest by a measurement and fits into memory (--micro-batch auto).
+    #[arg(long, value_name = "ROWS|auto", help_heading = "Training")]
+    pub batch_size: Option<BatchSizeArg>,
     /// Batch rows of any length together: more padding, but no batches of one kind of row.
     #[arg(long, help_heading = "Training")]
     pub any_length: bool,
-    /// Rows of a forward and backward pass; a step sums several [default: the whole batch].
-    #[arg(long, value_name = "ROWS", help_heading = "Training")]
-    pub micro_batch: Option<usize>,
+    /// Rows of a forward and backward pass; a step sums several [default: the whole batch]; auto measures which size is
+    /// fastest and fits into memory.
+    #[arg(long, value_name = "ROWS|auto", help_heading = "Training")]
+    pub micro_batch: Option<BatchSizeArg>,
     /// The share of the steps in which the learning rate rises; afterwards it falls to zero.
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, help_heading = "Training")]
     pub warmup: f64,

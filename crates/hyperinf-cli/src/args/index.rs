@@ -8,7 +8,7 @@ use hyperinf::store::StoredType;
 use super::diffusion::{DiffusionArgs, timesteps_as};
 use super::influence::layers;
 use super::texts::known;
-use super::{ColumnArgs, DeviceArgs, LengthArgs, ModelArgs, PairArgs, QueryModeArg, ScoringArgs};
+use super::{BatchSizeArg, ColumnArgs, DeviceArgs, LengthArgs, ModelArgs, PairArgs, QueryModeArg, ScoringArgs};
 
 /// Arguments of `hyperinf index`.
 #[derive(Debug, Args)]
@@ -43,10 +43,10 @@ pub(crate) struct IndexArgs {
     /// The seed of the directions.
     #[arg(long, value_name = "SEED", default_value_t = 0, requires = "project", display_order = 8)]
     pub seed: u64,
-    /// Rows of a backward pass.
-    #[arg(long, value_name = "ROWS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..),
-        help_heading = "Gradients")]
-    pub batch_size: u32,
+    /// Rows of a backward pass; auto takes that of the index that is there, or measures which size is fastest and fits
+    /// into memory.
+    #[arg(long, value_name = "ROWS|auto", default_value = "16", help_heading = "Gradients")]
+    pub batch_size: BatchSizeArg,
     /// Batches of a leaf, which is one file of the index, and what is computed again if that is damaged.
     #[arg(long, value_name = "BATCHES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..),
         help_heading = "Gradients")]
@@ -102,7 +102,8 @@ pub(crate) struct QueryArgs {
     /// The index.
     #[arg(long, value_name = "DIR", display_order = 1)]
     pub index: PathBuf,
-    /// The query rows: .jsonl, .csv, .tsv or .parquet.
+    /// The query rows: .jsonl, .csv, .tsv or .parquet; or - for rows of standard input, a JSON object a line, each
+    /// answered by a JSON object a line before the next one is read.
     #[arg(long, value_name = "FILE", display_order = 2)]
     pub query: Option<PathBuf>,
     /// One query: a text, for classifiers with its --label.
@@ -126,9 +127,12 @@ pub(crate) struct QueryArgs {
     /// One row of scores per query, or one row for the mean of the queries' gradients.
     #[arg(long, value_enum, default_value_t, help_heading = "Scores")]
     pub query_mode: QueryModeArg,
-    /// Leave the index as it is: a curvature that was computed is not kept in it.
+    /// Leave the index as it is: curvature and sketches that were computed are not kept in it.
     #[arg(long, help_heading = "Scores")]
     pub keep_nothing: bool,
+    /// Read and score every row, also those that by the index's sketches cannot be at an end of the ranking.
+    #[arg(long, help_heading = "Scores")]
+    pub every_row: bool,
     /// The column of the query rows' ids [default: rows are numbered from 0].
     #[arg(long, value_name = "COLUMN", help_heading = "Scores")]
     pub id_column: Option<String>,

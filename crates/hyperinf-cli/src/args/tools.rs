@@ -138,6 +138,14 @@ impl BatchSizeArg {
         self == Self::Auto
     }
 
+    /// The rows, if they are a number.
+    pub(crate) fn number(self) -> Option<usize> {
+        match self {
+            Self::Auto => None,
+            Self::Rows(rows) => Some(rows as usize),
+        }
+    }
+
     /// The rows; while none are chosen, the usual number.
     pub(crate) fn rows(self) -> usize {
         match self {

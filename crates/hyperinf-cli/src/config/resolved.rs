@@ -1,10 +1,10 @@
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory};
-use hyperinf::store::{Staged, StoreError};
+use hyperinf::store::{Staged, StoreError, publish};
 use toml::Value;
 
 use super::{COMMAND, is_list, is_switch, key_of, options};
@@ -64,9 +64,16 @@ fn of_word(text: String) -> Value {
 /// Sets a value that was found during the run.
 pub(crate) fn resolve(key: &str, value: usize) {
     let mut keys = KEYS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(found) = keys.iter_mut().find(|(known, _)| known == key) {
-        found.1 = Value::Integer(i64::try_from(value).unwrap_or(i64::MAX));
+    let value = Value::Integer(i64::try_from(value).unwrap_or(i64::MAX));
+    match keys.iter_mut().find(|(known, _)| known == key) {
+        Some(found) => found.1 = value,
+        None => keys.push((key.to_owned(), value)),
     }
+}
+
+/// Removes a key: the run takes the default.
+pub(crate) fn unset(key: &str) {
+    KEYS.lock().unwrap_or_else(PoisonError::into_inner).retain(|(known, _)| known != key);
 }
 
 /// The configuration as a file that replays the run.
@@ -81,4 +88,20 @@ pub(crate) fn text() -> String {
 /// Stages the configuration of this run.
 pub(crate) fn stage(path: &Path) -> Result<Staged<'_>, StoreError> {
     Staged::new(path, |file| Ok(file.write_all(text().as_bytes())?))
+}
+
+/// `FILE.run.toml`: the configuration of a result that is the file `FILE`.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(FILE);
+    PathBuf::from(name)
+}
+
+/// Places the files of a result that is the file at `path`, with the configuration of this run.
+pub(crate) fn place(path: &Path, staged: Vec<Staged<'_>>) -> Result<(), StoreError> {
+    let beside = beside(path);
+    let mut all = vec![stage(&beside)?];
+    all.extend(staged);
+    publish(all, &[])
 }

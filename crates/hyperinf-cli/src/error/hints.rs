@@ -35,7 +35,7 @@ impl CliError {
                     Some("a sweep is a part of a report: --sweep DIR".into())
                 }
                 Input::Report(_) => None,
-                Input::File { .. } | Input::Checks { .. } => None,
+                Input::File { .. } | Input::Checks { .. } | Input::Questions { .. } => None,
                 Input::Faults { .. } => {
                     Some("hyperinf verify DIR --repair computes them again from the model and the rows".into())
                 }
@@ -172,7 +172,9 @@ fn file_hint(error: &FileError) -> Option<&'static str> {
         FileError::SampleCount { .. } => "row i of every block must be sample i",
         FileError::Changed => "run again once nothing writes to the file",
         FileError::Index(error) => return index_hint(error),
-        FileError::Damaged { .. } => "hyperinf verify DIR --repair computes damaged leaves again",
+        FileError::Damaged { .. } | FileError::DamagedRow { .. } => {
+            "hyperinf verify DIR --repair computes damaged leaves again"
+        }
         FileError::Truncated { .. } | FileError::Read { .. } => "write or copy the file again",
         FileError::NoSamples { .. } | FileError::NoBlocks => "check the program that wrote the file",
         _ => return None,

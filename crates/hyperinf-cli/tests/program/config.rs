@@ -55,6 +55,31 @@ fn a_file_is_a_run_and_what_it_writes_replays_it() {
 }
 
 #[test]
+fn a_result_that_is_a_file_has_its_configuration_next_to_it() {
+    let (folder, _) = rows();
+    let bert = bert();
+    folder.succeed("evaluate", &bert, &["--data", "train.jsonl", "--truncate", "--output", "predictions.csv"]);
+    folder.succeed("index", &bert, &["--train", "train.jsonl", "--truncate", "--out", "index"]);
+    succeed(&folder, &["query", "--index", "index", "--query", "query.jsonl", "--output", "asked.csv"]);
+    let rows = ["--train", "train.jsonl", "--query", "query.jsonl", "--truncate"];
+    folder.succeed("attribute", &bert, &[&rows[..], &["--out", "kept", "--keep-gradients"]].concat());
+    let gradients = ["--train-gradients", "index", "--query-gradients", "kept/query_gradients.safetensors"];
+    succeed(&folder, &[&["score"][..], &gradients, &["--damping", "0.7", "--output", "scored.parquet"]].concat());
+    for name in ["predictions.csv", "asked.csv", "scored.parquet"] {
+        let bytes = || std::fs::read(folder.file(name)).expect("it was written");
+        let (first, config) = (bytes(), folder.text(&format!("{name}.run.toml")));
+        std::fs::remove_file(folder.file(name)).expect("it was written");
+        succeed(&folder, &["--config", &format!("{name}.run.toml")]);
+        assert!(bytes() == first, "{name}: {config}");
+        assert_eq!(folder.text(&format!("{name}.run.toml")), config);
+    }
+    assert!(folder.text("scored.parquet.run.toml").contains("damping = 0.7"));
+    // Without a file there is nothing to go with.
+    folder.succeed("evaluate", &bert, &["--data", "query.jsonl", "--truncate"]);
+    assert_eq!(folder.files().iter().filter(|name| name.ends_with("run.toml")).count(), 4, "{:?}", folder.files());
+}
+
+#[test]
 fn every_result_has_a_configuration_that_is_accepted() {
     let (folder, _) = rows();
     let rows = ["--train", "train.jsonl", "--validation", "query.jsonl", "--truncate"];

@@ -69,7 +69,7 @@ fn check(folder: &Folder, command: &str, args: &[&str]) {
     let first = run("disk-0");
     assert_eq!(first.code, Some(0), "{first:?}");
     let whole = contents(&folder.file("disk-0"));
-    let mut failed = 0;
+    let (mut failed, mut needed) = (0, false);
     for kib in [4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512] {
         let name = format!("disk-{kib}");
         let disk = Disk::new(&folder.file(&name), kib).expect("the first could be mounted");
@@ -84,6 +84,8 @@ fn check(folder: &Folder, command: &str, args: &[&str]) {
             assert!(small.stderr.contains(word), "{command}, {kib} KiB: no {word:?} in {}", small.stderr);
         }
         assert!(!small.stderr.contains("panicked"), "{}", small.stderr);
+        needed |= small.stderr.contains("more bytes are needed, ");
+        assert!(small.stderr.contains("are free"), "{command}, {kib} KiB: {}", small.stderr);
         disk.grow(ROOM);
         let again = run(&name);
         assert_eq!(again.code, Some(0), "{command}, {kib} KiB: {again:?}");
@@ -94,6 +96,7 @@ fn check(folder: &Folder, command: &str, args: &[&str]) {
         }
     }
     assert!(failed > 0, "{command}: every disk was large enough");
+    assert!(needed || !["index", "attribute"].contains(&command), "{command}: no error said what gradients need");
 }
 
 fn rows() -> Folder {

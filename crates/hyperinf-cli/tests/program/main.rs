@@ -31,6 +31,7 @@ mod parquet_claims;
 mod pipeline;
 mod plan;
 mod projection;
+mod query;
 mod ranks;
 mod reader;
 mod report;

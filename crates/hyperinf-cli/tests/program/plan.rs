@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::support::Folder;
-use crate::texts::{bert, completions, llama, three_classes};
+use crate::texts::{bert, completions, llama, model, three_classes};
 
 fn planned(folder: &Folder, args: &[&str]) -> Value {
     let run = folder.run("plan", &[args, &["--json"]].concat());
@@ -149,6 +149,42 @@ fn a_plan_counts_all_that_a_selection_asks_for() {
     let row = 4.0 * plain["plan"]["parameters"].as_f64().expect("a number");
     let more = bytes(&all) - bytes(&plain);
     assert!(more >= 9.0 * row && more < 9.0 * row + 40.0 * 100.0, "{more} of {row}");
+}
+
+#[test]
+fn indexes_and_trainings_choose_their_batches() {
+    let folder = Folder::new();
+    folder.write_rows("train.jsonl", &completions(24));
+    let auto = ["--train", "train.jsonl", "--out", "index", "--batch-size", "auto"];
+    let first = folder.succeed("index", &llama(), &auto);
+    assert!(first.stderr.contains("batches of ") && first.stderr.contains("the fastest that fits"), "{first:?}");
+    let chosen = folder.json("index/manifest.json")["settings"]["batch_size"].as_u64().expect("a number");
+    assert!((1..=24).contains(&chosen), "{chosen}");
+    // The same index with the same batches, whatever a measurement would say now.
+    let second = folder.succeed("index", &llama(), &auto);
+    assert!(second.stderr.contains(&format!("batches of {chosen} rows: that of the index")), "{second:?}");
+    assert!(second.stdout.contains("0 computed"), "{second:?}");
+    let part = folder.run("index", &[&["--model", "m"], &auto[..], &["--part", "1/2"]].concat());
+    assert!(part.code == Some(2) && part.stderr.contains("--batch-size auto"), "{part:?}");
+
+    let base = model("llama");
+    let tune = ["--model", &base, "--train", "train.jsonl", "--epochs", "1", "--out", "tuned"];
+    let run = folder.run("finetune", &[&tune[..], &["--batch-size", "auto"]].concat());
+    assert!(run.code == Some(0) && run.stderr.contains("passes of "), "{run:?}");
+    let training = folder.json("tuned/summary.json")["training"].clone();
+    // The default: results depend on it.
+    assert_eq!(training["batch_size"], 32);
+    let config = folder.text("tuned/run.toml");
+    assert!(!config.contains("auto"), "{config}");
+    let micro = config.lines().find_map(|line| line.strip_prefix("micro-batch = "));
+    assert_eq!(micro.map(str::to_owned), training["micro_batch"].as_u64().map(|rows| rows.to_string()));
+    let adapter = || std::fs::read(folder.file("tuned/adapter_model.safetensors")).expect("it was written");
+    let first = adapter();
+    let again = folder.run("finetune", &["--config", "tuned/run.toml", "--overwrite"]);
+    assert_eq!(again.code, Some(0), "{again:?}");
+    assert!(adapter() == first, "a replayed run has the same passes");
+    let other = folder.run("finetune", &[&tune[..], &["--micro-batch", "auto", "--resume"]].concat());
+    assert!(other.code == Some(2) && other.stderr.contains("--resume"), "{other:?}");
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use hyperinf_gradients::Estimate;
-use hyperinf_scoring::{Attribution, Method, Options, QueryMode, RankBy, ranking};
-use hyperinf_store::{Factors, GradientPair, IdColumn, Ids, IndexFolder, ProjectionSpec, StoredRow, Unit};
+use hyperinf_scoring::{Attribution, Method, Options, QueryMode, RankBy};
+use hyperinf_store::{Ends, Factors, GradientPair, IdColumn, Ids, IndexFolder, ProjectionSpec, StoredRow, Unit};
 use serde::Serialize;
 
 use super::Settings;
@@ -22,7 +22,9 @@ use crate::stop::Stop;
 /// A question to an index: which of its rows help and harm the predictions on these rows.
 ///
 /// Only the queries run through the model; no training row is read. Every method that needs gradients alone can be
-/// asked; what it needs of all rows, its curvature, is taken from the index in a pass, or from an earlier question.
+/// asked; what it needs of all rows, its curvature, is taken from the index in a pass, or from an earlier question. The
+/// first question also leaves sketches of the gradients in the index, from which later ones know that most rows are not
+/// at an end of the ranking ([`top_rows`](hyperinf_store::top_rows)): only the others are read in full.
 ///
 /// | field | default | purpose |
 /// |---|---|---|
@@ -33,7 +35,8 @@ use crate::stop::Stop;
 /// | `options`, `projection`, `memory` | as for [`Run`] | how rows are scored |
 /// | `rank_by` | score | with ranks by magnitude, the most influential rows are listed as well |
 /// | `top` | 10 | the rows at either end of each ranking |
-/// | `keep_factors` | `true` | whether a curvature that was computed is kept in the index for later questions |
+/// | `keep_factors` | `true` | whether curvature and sketches that were computed are kept in the index for later questions |
+/// | `every_row` | `false` | whether all rows are read and scored, where sketches would do |
 #[derive(Clone)]
 pub struct Query {
     /// The index.
@@ -58,8 +61,10 @@ pub struct Query {
     pub rank_by: RankBy,
     /// The rows at either end of each ranking.
     pub top: usize,
-    /// Whether a curvature that was computed is kept.
+    /// Whether curvature and sketches that were computed are kept.
     pub keep_factors: bool,
+    /// Whether all rows are read and scored.
+    pub every_row: bool,
     /// The name of the device.
     pub device_name: String,
     /// A request to stop between two batches.
@@ -90,6 +95,7 @@ impl Default for Query {
             rank_by: RankBy::default(),
             top: 10,
             keep_factors: true,
+            every_row: false,
             device_name: String::new(),
             stop: Stop::default(),
         }
@@ -103,7 +109,8 @@ pub struct Answer {
     pub index: IndexFolder,
     /// The query rows; their gradients are gone.
     pub query: Rows,
-    /// Scores `[queries, rows of the index]`, and a report of each block's inverse.
+    /// Scores `[queries, rows of the index]`, and a report of each block's inverse. Without scores and shares of blocks
+    /// unless all rows were read.
     pub attribution: Attribution,
     /// The gradients that were scored.
     pub pair: GradientPair,
@@ -113,8 +120,28 @@ pub struct Answer {
     pub answers: Vec<AnsweredQuery>,
     /// Whether the curvature was that of an earlier run, and what is kept of it.
     pub factors: Factors,
+    /// The rows that were read in full.
+    pub reading: Reading,
     /// What it took.
     pub seconds: QuerySeconds,
+}
+
+/// The rows of an index that were read in full for a question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reading {
+    /// Those that may be at an end of a ranking; of the others the sketches say that they are not.
+    Few {
+        /// Their number.
+        rows: usize,
+        /// The leaves that were sketched for this question.
+        sketched: usize,
+    },
+    /// All.
+    Every {
+        /// Why.
+        reason: &'static str,
+    },
 }
 
 /// The ends of one query's ranking.
@@ -171,6 +198,12 @@ impl Query {
     /// [`RunError::Index`] if it is incomplete or damaged, or the model is not the one that it was built from;
     /// [`RunError::NotFromIndex`] if the method needs the model on the training rows; and as [`Run::attribute`].
     pub fn ask(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Answer, RunError> {
+        let (index, run, files) = self.prepare()?;
+        files.kind().query(self, run, files, index, device, observe)
+    }
+
+    /// The index, the run whose queries are taken, and the model's files.
+    pub(super) fn prepare(&self) -> Result<(IndexFolder, Run, ModelFiles), RunError> {
         let index = IndexFolder::open(&self.index)?;
         if let Method::Inverse { storage, .. } = &self.options.method
             && storage.needs_captures()
@@ -208,7 +241,7 @@ impl Query {
         files.read_images(&run.read, None)?;
         files.set_diffusion(run.diffusion.as_ref())?;
         files.set_pairs(run.pairs)?;
-        files.kind().query(self, run, files, index, device, observe)
+        Ok((index, run, files))
     }
 }
 
@@ -252,40 +285,30 @@ impl Answer {
     }
 }
 
-/// The ends of each row of scores, with the rows of the index that are there.
+/// The ends of each query's ranking, with the rows of the index that are there.
 pub(super) fn answers(
     index: &IndexFolder,
     query: &Rows,
-    attribution: &Attribution,
+    all: &[Ends],
     mode: QueryMode,
-    (rank_by, top): (RankBy, usize),
 ) -> Result<Vec<AnsweredQuery>, RunError> {
     // Only the leaves that are shown are read.
     let mut leaves: HashMap<usize, Vec<StoredRow>> = HashMap::new();
-    let mut hit = |sample: usize, score: f64| -> Result<Hit, RunError> {
-        let (leaf, place) = index.locate(sample);
-        if let Entry::Vacant(place) = leaves.entry(leaf) {
-            place.insert(index.rows(leaf)?);
-        }
-        let row = &leaves[&leaf][place];
-        let train_id = row.id.clone().map_or(RowId::Number(row.row as i64), RowId::Name);
-        Ok(Hit { train_id, score, text: row.text.clone(), label: row.label.clone(), loss: row.loss() })
-    };
-    let mut all = Vec::with_capacity(attribution.scores.queries());
-    for (number, scores) in attribution.scores.rows.iter().enumerate() {
-        let order = ranking(scores);
-        let [mut most_helpful, mut most_harmful, mut most_influential] = [Vec::new(), Vec::new(), Vec::new()];
-        for &sample in order.iter().take(top) {
-            most_helpful.push(hit(sample, scores[sample])?);
-        }
-        for &sample in order.iter().rev().take(top).filter(|&&sample| scores[sample] < 0.0) {
-            most_harmful.push(hit(sample, scores[sample])?);
-        }
-        if rank_by == RankBy::Magnitude {
-            for &sample in rank_by.ranking(scores).iter().take(top) {
-                most_influential.push(hit(sample, scores[sample])?);
+    let mut hits = |pairs: &[(usize, f64)]| -> Result<Vec<Hit>, RunError> {
+        let mut hits = Vec::with_capacity(pairs.len());
+        for &(sample, score) in pairs {
+            let (leaf, place) = index.locate(sample);
+            if let Entry::Vacant(place) = leaves.entry(leaf) {
+                place.insert(index.rows(leaf)?);
             }
+            let row = &leaves[&leaf][place];
+            let train_id = row.id.clone().map_or(RowId::Number(row.row as i64), RowId::Name);
+            hits.push(Hit { train_id, score, text: row.text.clone(), label: row.label.clone(), loss: row.loss() });
         }
+        Ok(hits)
+    };
+    let mut answers = Vec::with_capacity(all.len());
+    for (number, Ends { helpful, harmful, influential }) in all.iter().enumerate() {
         let (query_id, text, label) = match mode {
             QueryMode::Each => {
                 let (text, label) = query.content(number);
@@ -293,14 +316,15 @@ pub(super) fn answers(
             }
             QueryMode::Mean => (None, None, None),
         };
-        all.push(AnsweredQuery { query_id, text, label, most_helpful, most_harmful, most_influential });
+        let (most_helpful, most_harmful, most_influential) = (hits(helpful)?, hits(harmful)?, hits(influential)?);
+        answers.push(AnsweredQuery { query_id, text, label, most_helpful, most_harmful, most_influential });
     }
-    Ok(all)
+    Ok(answers)
 }
 
 /// Writes the one row of a question into a folder.
-pub(super) fn write_row(folder: &Path, cells: &BTreeMap<String, String>) -> std::io::Result<PathBuf> {
+pub(super) fn write_row(folder: &Path, row: &str) -> std::io::Result<PathBuf> {
     let path = folder.join("query.jsonl");
-    std::fs::write(&path, format!("{}\n", serde_json::to_string(cells)?))?;
+    std::fs::write(&path, format!("{row}\n"))?;
     Ok(path)
 }

@@ -192,6 +192,12 @@ pub enum FileError {
         /// The shard.
         file: String,
     },
+    /// Numbers of a row whose hash is not that of its sketch.
+    #[error("row {sample} is damaged: its hash is not that of the row that was sketched")]
+    DamagedRow {
+        /// The row's place in the index.
+        sample: usize,
+    },
     /// The file is not what it was when it was opened: written, replaced or moved.
     #[error("it was changed while it was read")]
     Changed,

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::StoredType;
 use super::journal::{self, BatchHash, Begin, Done, Found, Resumption, RunKey};
+use crate::no_room::with_room;
 use crate::own_file::{folder_of, open_own, sync_folder};
 
 /// The header's length is a multiple of this many bytes, so that the numbers are aligned for any reader.
@@ -258,6 +259,10 @@ impl GradientWriter {
         assert!(samples.iter().all(|&sample| sample < total), "samples {samples:?} of {total}");
         let expected = self.blocks.iter().map(|block| samples.len() * block.parameters());
         assert!(expected.eq(blocks.iter().map(Vec::len)), "one number per parameter and sample");
+        self.write_batch(samples, losses, blocks).map_err(|error| self.no_room(error))
+    }
+
+    fn write_batch(&mut self, samples: &[usize], losses: &[f64], blocks: &[Vec<f32>]) -> io::Result<()> {
         let bits: Vec<u64> = losses.iter().map(|loss| loss.to_bits()).collect();
         let mut hash = BatchHash::new(samples, &bits);
         for ((block, start), values) in self.blocks.iter().zip(&self.starts).zip(blocks) {
@@ -292,9 +297,16 @@ impl GradientWriter {
     ///
     /// If it cannot be written: some file systems find out only now that a disk is full.
     pub fn sync(&mut self) -> io::Result<()> {
-        self.file.sync_data()?;
+        self.file.sync_data().map_err(|error| self.no_room(error))?;
         self.synced = Instant::now();
         Ok(())
+    }
+
+    /// An error; that of a full disk with the bytes of the samples that are missing.
+    fn no_room(&self, error: io::Error) -> io::Error {
+        let row: usize = self.blocks.iter().map(|block| block.parameters() * self.stored.bytes()).sum();
+        let missing = self.losses.iter().filter(|loss| loss.is_none()).count();
+        with_room(error, &self.path, Some((missing * row) as u64))
     }
 
     /// Whether the file is there already: an earlier run with the same key has placed it.

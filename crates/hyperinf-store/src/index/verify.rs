@@ -9,6 +9,7 @@ use super::{IndexError, IndexFolder, MANIFEST, rows_name, shard_name};
 use crate::GradientFile;
 use crate::factors::file::{files, is_whole};
 use crate::gradient_file::LIST;
+use crate::sketch::file as sketches;
 
 /// Bytes that are read at once.
 const PIECE: usize = 1 << 20;
@@ -17,7 +18,7 @@ const PIECE: usize = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The leaf that must be computed again; `None` for the list of the shards, which is only written again, and for
-    /// kept curvature, which is removed.
+    /// kept curvature and sketches, which are removed.
     pub leaf: Option<usize>,
     /// The file.
     pub file: String,
@@ -51,6 +52,8 @@ pub enum FaultKind {
     List,
     /// It is a kept curvature, and not what was written; it is not used, and may be removed.
     Factors,
+    /// It is a sketch, and not that of the leaf; it is not used, and may be removed.
+    Sketch,
 }
 
 impl fmt::Display for Fault {
@@ -64,6 +67,7 @@ impl fmt::Display for Fault {
             FaultKind::Hash { block: None } => f.write_str("it is damaged"),
             FaultKind::List => f.write_str("it does not list the shards"),
             FaultKind::Factors => f.write_str("this kept curvature is damaged, and not used"),
+            FaultKind::Sketch => f.write_str("this sketch is damaged or that of other gradients, and not used"),
         }
     }
 }
@@ -152,7 +156,16 @@ impl IndexFolder {
             let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             faults.push(Fault { leaf: None, file, kind: FaultKind::Factors });
         }
+        for path in self.sketches().into_iter().filter(|path| !sketches::is_whole(self, path)) {
+            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            faults.push(Fault { leaf: None, file, kind: FaultKind::Sketch });
+        }
         faults
+    }
+
+    /// The sketches that earlier questions have left in it; see [`crate::Sketches`].
+    pub fn sketches(&self) -> Vec<PathBuf> {
+        sketches::files(&self.path)
     }
 
     /// The files of curvature that earlier runs have left in it; see [`crate::training_factors`].
