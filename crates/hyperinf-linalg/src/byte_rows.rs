@@ -226,7 +226,12 @@ fn product(lengths: &[usize], x: &[f32], numbers: &[i8], scales: &[f32]) -> f64 
             for (x, numbers) in x.iter().zip(numbers) {
                 add(&mut group, x, numbers);
             }
-            add(&mut group, x_rest, rest);
+            if !rest.is_empty() {
+                let (mut x, mut numbers) = ([0.0; LANES], [0; LANES]);
+                x[..x_rest.len()].copy_from_slice(x_rest);
+                numbers[..rest.len()].copy_from_slice(rest);
+                add(&mut group, &x, &numbers);
+            }
             for (sum, group) in sums.iter_mut().zip(group) {
                 *sum += scale * group;
             }
@@ -236,11 +241,13 @@ fn product(lengths: &[usize], x: &[f32], numbers: &[i8], scales: &[f32]) -> f64 
     total
 }
 
-/// Adds products lane by lane.
+/// Adds products lane by lane; of arrays, which alone become one instruction for all lanes.
 #[inline(always)]
-fn add(sums: &mut [f32; LANES], x: &[f32], numbers: &[i8]) {
-    for ((sum, x), &number) in sums.iter_mut().zip(x).zip(numbers) {
-        *sum += x * f32::from(number);
+fn add(sums: &mut [f32; LANES], x: &[f32; LANES], numbers: &[i8; LANES]) {
+    let mut lane = 0;
+    while lane < LANES {
+        sums[lane] += x[lane] * f32::from(numbers[lane]);
+        lane += 1;
     }
 }
 

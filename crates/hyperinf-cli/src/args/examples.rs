@@ -116,7 +116,7 @@ Examples:
   hyperinf query --index index --text river --label water --json
   hyperinf query --index index --prompt Boat? --completion River. \\
       --method identity
-  hyperinf query --index index --query - < questions.jsonl > answers.jsonl";
+  hyperinf query --index index --query -";
 pub(super) const QUERY_USAGE: &str = "\
 hyperinf query [OPTIONS] --index <DIR>
          <--query <FILE|->|--text <TEXT>|--prompt <TEXT> --completion <TEXT>>";

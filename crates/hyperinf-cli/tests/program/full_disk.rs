@@ -44,7 +44,7 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             let path = entry.path();
             if path.is_dir() {
                 folders.push(path);
-            } else if !path.ends_with("run.toml") {
+            } else if !path.to_string_lossy().ends_with("run.toml") {
                 let name = path.strip_prefix(folder).expect("it is below").to_owned();
                 found.insert(name, fs::read(path).expect("it is a file"));
             }

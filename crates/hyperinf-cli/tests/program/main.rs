@@ -23,6 +23,7 @@ mod index;
 mod inspect;
 mod kills;
 mod labels;
+mod memory;
 mod methods;
 mod numbers;
 mod outputs;

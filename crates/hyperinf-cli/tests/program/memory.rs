@@ -1,0 +1,79 @@
+//! The warning of batches that have no room in memory, under a limit of the system.
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
+
+use crate::support::{Folder, Tensor};
+use crate::texts::model;
+
+/// Positions of the model: attention over so many takes some 4 MB a row.
+const POSITIONS: usize = 512;
+/// The address space, in KiB: much more than the program and two rows take, much less than 300 rows.
+const LIMIT: u32 = 800_000;
+
+/// The tiny encoder of the fixtures with more positions, in `long`.
+fn write_model(folder: &Folder) {
+    let (from, to) = (model("bert"), folder.file("long"));
+    fs::create_dir(&to).expect("the folder can be written");
+    for name in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+        let text = fs::read_to_string(Path::new(&from).join(name)).expect("the fixture has it");
+        let mut values: Value = serde_json::from_str(&text).expect("JSON");
+        for key in ["max_position_embeddings", "model_max_length"] {
+            if values.get(key).is_some() {
+                values[key] = json!(POSITIONS);
+            }
+        }
+        fs::write(to.join(name), values.to_string()).expect("the folder can be written");
+    }
+    let bytes = fs::read(Path::new(&from).join("model.safetensors")).expect("the fixture has it");
+    let all = SafeTensors::deserialize(&bytes).expect("the fixture is a safetensors file");
+    let copies = |(name, view): (String, safetensors::tensor::TensorView<'_>)| {
+        let (mut shape, mut bytes) = (view.shape().to_vec(), view.data().to_vec());
+        if name.contains("position_embeddings") {
+            let row = bytes.len() / shape[0];
+            bytes = bytes.into_iter().cycle().take(POSITIONS * row).collect();
+            shape[0] = POSITIONS;
+        }
+        Tensor { name, dtype: view.dtype(), shape, bytes }
+    };
+    folder.write("long/model.safetensors", &all.tensors().into_iter().map(copies).collect::<Vec<_>>());
+}
+
+/// Evaluates in batches within the limit.
+fn limited(folder: &Folder, batch: usize) -> Output {
+    let script = format!(
+        "ulimit -v {LIMIT} || exit 77; exec '{}' evaluate --model long --adapter '{}' --data rows.jsonl --truncate \
+         --max-length {} --batch-size {batch} --output {batch}.csv",
+        env!("CARGO_BIN_EXE_hyperinf"),
+        model("bert/query_value"),
+        POSITIONS - 12,
+    );
+    Command::new("sh").args(["-c", &script]).current_dir(folder.path()).output().expect("there is a shell")
+}
+
+#[test]
+fn batches_without_room_are_a_warning_before_they_are_computed() {
+    let folder = Folder::new();
+    write_model(&folder);
+    let row = |i: usize| json!({ "text": "the old fox runs on the hill and rests. ".repeat(60), "label": i % 3 });
+    folder.write_rows("rows.jsonl", &(0..300).map(row).collect::<Vec<_>>());
+    let few = limited(&folder, 2);
+    if few.status.code() == Some(77) {
+        eprintln!("skipped: the address space cannot be limited here: {}", String::from_utf8_lossy(&few.stderr));
+        return;
+    }
+    let told = String::from_utf8_lossy(&few.stderr);
+    assert!(few.status.success() && !told.contains("warning: batches"), "{told}");
+    let all = limited(&folder, 300);
+    let told = String::from_utf8_lossy(&all.stderr);
+    let warning = told.lines().find(|line| line.starts_with("warning: batches of 300 of the longest rows need about "));
+    let warning = warning.unwrap_or_else(|| panic!("no warning in {told}"));
+    assert!(warning.contains(" of memory, and there are "), "{warning}");
+    // It was right.
+    assert!(!all.status.success() && !folder.file("300.csv").exists(), "{told}");
+}
