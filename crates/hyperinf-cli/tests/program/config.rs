@@ -76,7 +76,8 @@ fn a_result_that_is_a_file_has_its_configuration_next_to_it() {
     assert!(folder.text("scored.parquet.run.toml").contains("damping = 0.7"));
     // Without a file there is nothing to go with.
     folder.succeed("evaluate", &bert, &["--data", "query.jsonl", "--truncate"]);
-    assert_eq!(folder.files().iter().filter(|name| name.ends_with("run.toml")).count(), 4, "{:?}", folder.files());
+    let entries = std::fs::read_dir(folder.path()).expect("a folder").flatten();
+    assert_eq!(entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(".run.toml")).count(), 3);
 }
 
 #[test]

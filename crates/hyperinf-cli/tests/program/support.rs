@@ -100,12 +100,14 @@ impl Folder {
         fs::write(self.file(name), bytes).expect("the folder can be written");
     }
 
-    /// The names of all files, sorted; those that begin with a dot too.
+    /// The names of all files, sorted; those that begin with a dot too. Configurations of results that are files are left
+    /// out.
     pub fn files(&self) -> Vec<String> {
         let entries = fs::read_dir(self.path()).expect("the folder is there");
         let mut names: Vec<String> = entries
             .map(|e| e.expect("the folder can be read").file_name().into_string().expect("names are UTF-8"))
             .collect();
+        names.retain(|name| !name.ends_with(".run.toml"));
         names.sort();
         names
     }

@@ -139,7 +139,7 @@ fn finetuning_with_settings_that_are_wrong() {
         (&["--lora-dropout", "1"], &["`dropout`", "below 1"]),
         (&["--learning-rate", "0"], &["`learning_rate`", "positive"]),
         (&["--epochs", "0"], &["`epochs`", "at least 1"]),
-        (&["--micro-batch", "0"], &["`micro_batch`", "at least 1"]),
+        (&["--micro-batch", "0"], &["--micro-batch", "at least 1"]),
         (&["--patience", "2"], &["--validation"]),
         (&["--lora-target", "query,gate_proj"], &["`gate_proj`", "query", "dense"]),
     ] {
