@@ -38,6 +38,9 @@ pub struct Tuning {
     /// The peak learning rate.
     #[arg(long, default_value_t = 3e-3)]
     pub learning_rate: f64,
+    /// The shares of the pool that are selected; tables show .2 and .4.
+    #[arg(long, value_delimiter = ',', default_value = "0.2,0.4")]
+    pub shares: Vec<f64>,
     /// Methods of other layers than the adapters are left out.
     #[arg(long)]
     pub adapters_only: bool,
@@ -127,7 +130,7 @@ pub fn run(path: &Path, setting: &Setting, pool: &Pool<'_>, tuning: &Tuning, dev
     }
     let scores: Vec<(String, Vec<f64>)> = serde_json::from_slice(&fs::read(&scores)?)?;
     let data = Dataset::<Illustrated>::read(Set::Train, &rows, &ReadOptions::default())?;
-    for share in SHARES {
+    for &share in &tuning.shares {
         for (name, scores) in &scores {
             if !unit.missing(name, share)? {
                 continue;
