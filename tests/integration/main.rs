@@ -65,6 +65,8 @@ mod publication;
 mod quality;
 mod ranking;
 mod ranks;
+mod ranks_merged;
+mod ranks_share;
 mod readers;
 mod reference;
 mod refusals;

@@ -1,6 +1,7 @@
 //! Ranks: messages, owners, and scores of blocks that travel.
 
 use std::fs;
+use std::str::FromStr;
 use std::thread::scope;
 use std::time::Duration;
 
@@ -106,11 +107,16 @@ fn blocks_that_travel_are_those_of_one_process() {
                     };
                     let found = BlockScores::new(&only(&train), &only(&query), CurvatureFrom::Training, &options)
                         .expect("the block alone can be scored");
-                    let bytes = found.to_bytes();
-                    for damaged in [&bytes[..bytes.len() - 1], &bytes[..3], &[]] {
-                        assert!(BlockScores::from_bytes(damaged, block).is_err());
+                    // Pieces of one number, of an odd number of them, and all at once.
+                    let most = [1, 40, 1 << 20][place % 3];
+                    let pieces: Vec<Vec<u8>> = found.pieces(most).collect();
+                    assert_eq!(pieces.iter().map(Vec::len).sum::<usize>(), found.bytes());
+                    assert!(pieces.iter().all(|piece| piece.len() <= most.max(8)));
+                    let mut arriving = scorer.begin(&found.head(), block).expect("as written");
+                    for (number, piece) in pieces.iter().enumerate() {
+                        let whole = scorer.take(&mut arriving, piece).expect("as written");
+                        assert_eq!(whole, number + 1 == pieces.len());
                     }
-                    scorer.merge(BlockScores::from_bytes(&bytes, block).expect("as written")).expect("as many samples");
                 }
                 let found = scorer.finish().expect("all blocks");
                 assert!(found.scores == whole.scores, "{word}, {normalisation:?}, {name}");
@@ -118,6 +124,35 @@ fn blocks_that_travel_are_those_of_one_process() {
             }
         }
     }
+}
+
+/// Messages that were cut, or are those of other sizes, are refused.
+#[test]
+fn damaged_scores_are_refused() {
+    let (_, device) = devices().remove(0);
+    let options = MethodSpec::from_str("cosine").expect("a method").options().expect("its options");
+    let block = Block::new("a", 3, 4);
+    let of = |samples: usize| {
+        let only = |samples, seed| {
+            let all = gradients(samples, seed, &device);
+            Gradients::new([block.clone()], vec![all.blocks[0].clone()]).expect("its own shape")
+        };
+        BlockScores::new(&only(samples, 1), &only(2, 2), CurvatureFrom::Training, &options).expect("it can be scored")
+    };
+    let scores = of(5);
+    let whole = scores.pieces(1 << 20).next().expect("one piece");
+    let begin = || Scorer::new(options.clone()).expect("the damping is positive");
+    for damaged in [&scores.head()[..3], &[]] {
+        assert!(begin().begin(damaged, &block).is_err());
+    }
+    for damaged in [&whole[..whole.len() - 1], &[], &[&whole[..], &[0; 8]].concat()] {
+        let mut scorer = begin();
+        let mut arriving = scorer.begin(&scores.head(), &block).expect("as written");
+        assert!(scorer.take(&mut arriving, damaged).is_err());
+    }
+    let mut scorer = begin();
+    scorer.merge(scores).expect("the first block");
+    assert!(scorer.begin(&of(6).head(), &block).is_err());
 }
 
 /// Ranks that would score by other settings, or other rows, are refused before any work, by name.

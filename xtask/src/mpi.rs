@@ -1,5 +1,7 @@
 //! `cargo xtask mpi`: the program under MPICH and Open MPI, against the program alone.
 
+mod namespaces;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,6 +10,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::run::{cache, cargo, output, program, root, status};
+use namespaces::Namespaces;
 
 /// An MPI: its name, its compiler, and how it starts processes.
 struct Mpi {
@@ -38,6 +41,7 @@ type Case = (&'static str, Vec<String>);
 pub fn check() -> Result<(), String> {
     install()?;
     let work = cache("mpi")?;
+    let namespaces = Namespaces::make(&work)?;
     for mpi in &MPIS {
         let binary = build(mpi, &work)?;
         let folder = work.join(mpi.name);
@@ -48,6 +52,9 @@ pub fn check() -> Result<(), String> {
         let place = Place { mpi, binary, folder };
         for case in cases() {
             place.equal(&case)?;
+        }
+        if let Some(namespaces) = &namespaces {
+            place.across(namespaces)?;
         }
         place.kills()?;
     }
@@ -117,8 +124,14 @@ fn cases() -> Vec<Case> {
         ("merged", attribute(&["--structure", "merged"])),
         ("projected", attribute(&["--project", "2"])),
         ("an index", attribute(&["--index", "INDEX"])),
+        ("tokens", attribute(&["--positions", "--normalise", "cosine"])),
+        ("kept curvature", attribute(&["--index", "INDEX", "--method", "ekfac,shampoo"])),
         ("detect", arguments("detect", &["--validation", "query.jsonl", "--remove", "9"])),
         ("select", arguments("select", &["--validation", "query.jsonl", "--keep", "20"])),
+        (
+            "diverse",
+            arguments("select", &["--validation", "query.jsonl", "--keep", "9", "--diverse", "--drop-duplicates=0.9"]),
+        ),
         ("index", arguments("index", &["--leaf-batches", "4"])),
         ("finetune", tuning()),
     ]
@@ -133,12 +146,21 @@ struct Place<'a> {
 impl Place<'_> {
     /// A command that writes into a folder, by so many ranks; alone with none.
     fn command(&self, case: &Case, ranks: usize, out: &str) -> Command {
-        let (launcher, count) = (self.mpi.launcher, ranks.to_string());
-        let mut command = match ranks {
-            0 => Command::new(&self.binary),
-            _ => {
-                let mut command = Command::new(launcher[0]);
-                command.args(&launcher[1..]).args(["-n", &count]).arg(&self.binary);
+        let count = ranks.to_string();
+        let launcher: Vec<&str> = match ranks {
+            0 => Vec::new(),
+            _ => self.mpi.launcher.iter().copied().chain(["-n", &count]).collect(),
+        };
+        self.launched(&launcher, case, out)
+    }
+
+    /// The same by a launcher's words.
+    fn launched(&self, launcher: &[&str], case: &Case, out: &str) -> Command {
+        let mut command = match launcher {
+            [] => Command::new(&self.binary),
+            [first, others @ ..] => {
+                let mut command = Command::new(first);
+                command.args(others).arg(&self.binary);
                 command
             }
         };
@@ -151,13 +173,33 @@ impl Place<'_> {
     }
 
     fn run(&self, case: &Case, ranks: usize, out: &str) -> Result<f64, String> {
+        self.finished(self.command(case, ranks, out), case, ranks)
+    }
+
+    /// The seconds of a command that must succeed.
+    fn finished(&self, mut command: Command, case: &Case, ranks: usize) -> Result<f64, String> {
         let began = Instant::now();
-        let done = self.command(case, ranks, out).output().map_err(|e| format!("{}: {e}", self.mpi.name))?;
+        let done = command.output().map_err(|e| format!("{}: {e}", self.mpi.name))?;
         let (name, message) = (case.0, String::from_utf8_lossy(&done.stderr).into_owned());
         if done.status.success() {
             return Ok(began.elapsed().as_secs_f64());
         }
         Err(format!("{}, {name}, {ranks} ranks ended with {}: {message}", self.mpi.name, done.status))
+    }
+
+    /// Ranks in separate network namespaces write the files of the program alone.
+    fn across(&self, namespaces: &Namespaces) -> Result<(), String> {
+        for case in cases().iter().filter(|case| ["attribute", "every method", "detect"].contains(&case.0)) {
+            let name = case.0.replace(' ', "-");
+            for ranks in [2, 4] {
+                let (words, out) = (namespaces.launcher(self.mpi.name, ranks), format!("{name}-across-{ranks}"));
+                let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                self.finished(self.launched(&words, case, &out), case, ranks)?;
+                self.same(case, &format!("{name}-alone"), &out)?;
+            }
+        }
+        println!("{:8} 2 and 4 ranks in two network namespaces: the same files", self.mpi.name);
+        Ok(())
     }
 
     /// The files of a folder and its folders.

@@ -14,7 +14,7 @@ use hyperinf::data::{Baseline, GRADIENT_FILES, Influence, LargeBlocks, Pattern, 
 use hyperinf::eval::{Spread, between};
 use hyperinf::gradients::Estimate;
 use hyperinf::scoring::MethodSpec;
-use hyperinf::store::{OutputFolder, check_output};
+use hyperinf::store::{BATCH_BYTES, OutputFolder, check_output};
 use serde::Serialize;
 
 use crate::args::{InfluenceArgs, QueryModeArg};
@@ -184,6 +184,7 @@ impl Job<'_> {
             batch_size: args.batch_size.rows(),
             rank_by: settings.rank_by,
             memory: args.scoring.memory(),
+            batch_bytes: BATCH_BYTES,
             index: args.index.clone(),
             keep_factors: !args.keep_nothing,
             out: args.out.clone(),

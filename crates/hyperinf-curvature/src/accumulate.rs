@@ -18,6 +18,17 @@ pub struct BlockCurvature {
     pub samples: usize,
 }
 
+/// The sum of an [`Accumulator`] that is one matrix, for an accumulator elsewhere.
+#[derive(Clone, Debug)]
+pub struct MatrixSum {
+    /// `Σ g gᵀ`, or what one side of the block leaves of it.
+    pub matrix: Tensor<2>,
+    /// `Σ ||g||²`.
+    pub square_sum: f64,
+    /// The samples added.
+    pub samples: usize,
+}
+
 /// Sums the curvature of one block over batches: `F = (1/n) Σ g_i g_iᵀ`, in a [`Storage`].
 ///
 /// Samples are added once; if [`Accumulator::end_pass`] then returns `true`, the same ones again. Memory does not grow
@@ -174,6 +185,30 @@ impl Accumulator {
             self.dtype = self.dtype.or(later.dtype);
         }
         self.sum.collapse(&self.block, self.samples)
+    }
+
+    /// The sum so far, if it is one matrix: of [`Storage::Dense`] and [`Storage::OneSided`], once there are samples.
+    pub fn into_matrix(self) -> Option<MatrixSum> {
+        let Self { sum, square_sum, samples, .. } = self;
+        sum.into_matrix().map(|matrix| MatrixSum { matrix, square_sum, samples })
+    }
+
+    /// Adds a matrix of [`Accumulator::into_matrix`], as [`Accumulator::merge`] adds the accumulator that it is of:
+    /// bit for bit what adding the samples here gives, if they were one batch.
+    ///
+    /// # Errors
+    ///
+    /// [`CurvatureError::Merge`] if the sum is no matrix of this size.
+    pub fn merge_matrix(&mut self, later: MatrixSum) -> Result<(), CurvatureError> {
+        let MatrixSum { matrix, square_sum, samples } = later;
+        let dtype = matrix.dtype();
+        if !self.sum.add_matrix(matrix, &self.block) {
+            return Err(CurvatureError::Merge { block: self.block.name.clone(), what: "storage" });
+        }
+        self.samples += samples;
+        self.square_sum += square_sum;
+        self.dtype = self.dtype.or(Some(dtype));
+        Ok(())
     }
 
     /// `mean(diag F)`; 0 if all gradients are zero, and an error if they are not but their products would underflow.

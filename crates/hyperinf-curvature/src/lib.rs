@@ -53,7 +53,7 @@ mod sum;
 // The crates whose types are in signatures, so that a manifest need not name them.
 pub use {burn, hyperinf_gradients, hyperinf_linalg};
 
-pub use accumulate::{Accumulator, BlockCurvature};
+pub use accumulate::{Accumulator, BlockCurvature, MatrixSum};
 pub use curvature::{Curvature, Structure};
 pub use damping::Damping;
 pub use error::CurvatureError;

@@ -214,6 +214,40 @@ impl Sum {
         true
     }
 
+    /// The sum, where it is one matrix.
+    pub(crate) fn into_matrix(self) -> Option<Tensor<2>> {
+        match self {
+            Self::Dense(sum) | Self::OneSided { sum, .. } => sum.0,
+            Self::Samples { .. }
+            | Self::Diagonal(_)
+            | Self::Isotropic(_)
+            | Self::Moments { .. }
+            | Self::Fit(_)
+            | Self::Sketch(_) => None,
+        }
+    }
+
+    /// Adds a sum over later samples; `false` if this is no matrix of its size.
+    pub(crate) fn add_matrix(&mut self, later: Tensor<2>, block: &Block) -> bool {
+        let (sum, side) = match self {
+            Self::Dense(sum) => (sum, block.parameters()),
+            Self::OneSided { sum, side, .. } => {
+                (sum, if side.contracts_rows(block.rows, block.cols) { block.cols } else { block.rows })
+            }
+            Self::Samples { .. }
+            | Self::Diagonal(_)
+            | Self::Isotropic(_)
+            | Self::Moments { .. }
+            | Self::Fit(_)
+            | Self::Sketch(_) => return false,
+        };
+        let fits = later.dims() == [side, side];
+        if fits {
+            sum.add(later);
+        }
+        fits
+    }
+
     /// Whether the samples must be added once more, for which the sum is prepared.
     pub(crate) fn end_pass(&mut self, block: &Block, samples: usize) -> Result<bool, CurvatureError> {
         match self {

@@ -236,8 +236,9 @@ pub(crate) fn baseline<K: Kind>(
     notify(&prepared.processor, &train, observe);
     notify(&prepared.processor, &query, observe);
     let model = &prepared.model;
-    let mut predictions =
-        |set: &Samples<K>| predict(model, set, &(0..set.samples.len()).collect::<Vec<_>>(), run.batch_size, observe);
+    let mut predictions = |set: &Samples<K>| {
+        predict(model, set, &(0..set.samples.len()).collect::<Vec<_>>(), run.batch_size, None, observe)
+    };
     let (of_train, of_query) = (predictions(&train)?, predictions(&query)?);
     let states = match baseline {
         Baseline::HiddenCosine => {

@@ -1,19 +1,24 @@
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use hyperinf_gradients::Estimate;
 use hyperinf_scoring::{Team, TeamError};
-use hyperinf_store::RunKey;
+use hyperinf_store::{RunKey, available};
 use serde::{Deserialize, Serialize};
 
 use crate::RunError;
+use crate::crew_message::{read_json, written};
+use crate::crew_orders::Work;
 
 /// How long a rank waits for another one, unless something else is said: two hours.
 pub const DEADLINE: Duration = Duration::from_secs(7200);
+
+/// Bytes of finished scores that a rank holds.
+const HELD: usize = 1 << 30;
+/// The share of the free memory that they may take.
+const SHARE: f64 = 1.0 / 16.0;
 
 /// The ranks that share a run. Rank 0 leads: it runs [`Run`](crate::Run) or [`Index`](crate::Index) as if it were
 /// alone, gives out batches of rows and blocks, and writes every file. The others [`assist`](crate::Run::assist).
@@ -26,6 +31,8 @@ pub struct Crew {
     shared: Arc<Shared>,
     /// The place of the run's method among those that the other ranks know.
     pub(crate) method: usize,
+    /// Bytes of finished scores of blocks that a rank holds besides what it computes.
+    held: usize,
 }
 
 struct Shared {
@@ -52,29 +59,6 @@ pub struct RankReport {
     pub waiting_seconds: f64,
 }
 
-/// What rank 0 gives out.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Work {
-    /// The gradients of batches of a set, numbered from `first`: each rank takes its own.
-    Gradients { set: usize, first: usize, batches: Vec<Vec<usize>> },
-    /// The scores of blocks by the method at a place, with the owner of each block; where the curvature is known, that of a rank's blocks follows.
-    Scores {
-        place: usize,
-        method: String,
-        draw: usize,
-        train: PathBuf,
-        query: PathBuf,
-        owners: Vec<usize>,
-        known: bool,
-    },
-    /// The captures of batches for the curvature of a method, each rank its own.
-    Curvature { place: usize, method: String, estimate: Estimate },
-    /// The gradients of pieces of a batch, each rank its own; the parameters follow.
-    Pieces { seed: u64, pieces: Vec<Vec<usize>> },
-    /// Nothing more.
-    End,
-}
-
 impl fmt::Debug for Crew {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "rank {} of {}", self.rank(), self.size())
@@ -94,13 +78,20 @@ impl Crew {
             waiting: AtomicU64::new(0),
             computing: AtomicU64::new(0),
         };
-        Self { shared: Arc::new(shared), method: 0 }
+        Self { shared: Arc::new(shared), method: 0, held: HELD }
     }
 
     /// The same crew for another method of the runs that the others [`assist`](crate::Run::assist) with.
     #[must_use]
     pub fn for_method(&self, method: usize) -> Self {
         Self { method, ..self.clone() }
+    }
+
+    /// The same crew whose ranks hold at most so many bytes of finished scores, besides the sum and the block that they
+    /// compute; more wait until rank 0 takes them. Without it 1 GiB, or a sixteenth of the free memory if that is less.
+    #[must_use]
+    pub fn holding(&self, bytes: usize) -> Self {
+        Self { held: bytes, ..self.clone() }
     }
 
     /// This rank.
@@ -137,7 +128,7 @@ impl Crew {
         let mut reports = vec![self.report()];
         for rank in 1..self.size() {
             let bytes = self.receive(rank, "the report")?;
-            reports.push(read(rank, &bytes)?);
+            reports.push(read_json(rank, &bytes)?);
         }
         Ok(reports)
     }
@@ -166,6 +157,11 @@ impl Crew {
         }
     }
 
+    /// Bytes of finished scores that this rank may hold.
+    pub(crate) fn held(&self) -> usize {
+        available().map_or(self.held, |free| self.held.min((free * SHARE) as usize))
+    }
+
     /// Who computes a batch.
     pub(crate) fn owner(&self, batch: usize) -> usize {
         batch % self.size()
@@ -180,7 +176,7 @@ impl Crew {
             return self.send(0, &written(&key.0));
         }
         for rank in 1..self.size() {
-            let theirs: BTreeMap<String, String> = read(rank, &self.receive(rank, "the model and the rows")?)?;
+            let theirs: BTreeMap<String, String> = read_json(rank, &self.receive(rank, "the model and the rows")?)?;
             let differs = key.differences(&RunKey(theirs)).into_iter().next();
             if let Some(found) = differs {
                 let (what, ours, theirs) = (found.what, found.before, found.now);
@@ -188,6 +184,11 @@ impl Crew {
             }
         }
         Ok(())
+    }
+
+    /// Whether the ranks have agreed on what they work on.
+    pub(crate) fn has_met(&self) -> bool {
+        self.shared.met.load(Ordering::SeqCst)
     }
 
     /// Gives out work.
@@ -199,7 +200,7 @@ impl Crew {
 
     /// The next work.
     pub(crate) fn next(&self) -> Result<Work, RunError> {
-        read(0, &self.receive(0, "the next work")?)
+        read_json(0, &self.receive(0, "the next work")?)
     }
 
     /// The answer to [`Work::End`].
@@ -248,12 +249,4 @@ impl Drop for Shared {
 
 fn add(sum: &AtomicU64, began: Instant) {
     sum.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
-}
-
-fn written(message: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(message).expect("numbers and texts can be written")
-}
-
-fn read<T: for<'a> Deserialize<'a>>(rank: usize, bytes: &[u8]) -> Result<T, RunError> {
-    serde_json::from_slice(bytes).map_err(|error| TeamError::Garbled { rank, reason: error.to_string() }.into())
 }

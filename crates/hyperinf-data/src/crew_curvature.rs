@@ -9,8 +9,9 @@ use hyperinf_scoring::{Batch, CurvatureSource, ScoreError, Source, TeamError};
 use serde::{Deserialize, Serialize};
 
 use crate::RunError;
-use crate::crew::{Crew, Work};
+use crate::crew::Crew;
 use crate::crew_message::{Unread, packed};
+use crate::crew_orders::{Method, Work};
 use crate::estimate::batches;
 use crate::run::Run;
 
@@ -18,8 +19,8 @@ use crate::run::Run;
 pub(crate) struct SharedCurvature<'a, M: SampleModel> {
     pub(crate) crew: &'a Crew,
     pub(crate) source: CurvatureSource<'a, M, &'a [M::Batch]>,
-    /// The settings of its method, in which the ranks must agree.
-    pub(crate) method: String,
+    /// Its method, in which the ranks must agree.
+    pub(crate) method: Method,
     pub(crate) device: Device,
 }
 
@@ -27,12 +28,7 @@ impl<M: SampleModel> Source for SharedCurvature<'_, M> {
     fn pass(&self, visit: &mut dyn FnMut(Batch) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
         let crew = self.crew;
         let failed = |error: RunError| ScoreError::source(error);
-        crew.order(&Work::Curvature {
-            place: crew.method,
-            method: self.method.clone(),
-            estimate: self.source.estimate,
-        })
-        .map_err(failed)?;
+        crew.order(&Work::Curvature { of: self.method.clone(), estimate: self.source.estimate }).map_err(failed)?;
         let factors = self.source.factors();
         for index in 0..self.source.batches.len() {
             match crew.owner(index) {

@@ -4,6 +4,8 @@ use burn::tensor::{DType, Shape, TensorData};
 use hyperinf_scoring::TeamError;
 use serde::{Deserialize, Serialize};
 
+use crate::RunError;
+
 /// A head and the numbers that it describes.
 pub(crate) fn packed<'a>(head: &impl Serialize, numbers: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     let head = serde_json::to_vec(head).expect("names and numbers can be written");
@@ -11,6 +13,16 @@ pub(crate) fn packed<'a>(head: &impl Serialize, numbers: impl IntoIterator<Item 
     bytes.extend(head);
     numbers.into_iter().for_each(|numbers| bytes.extend_from_slice(numbers));
     bytes
+}
+
+/// A message without numbers.
+pub(crate) fn written(message: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(message).expect("numbers and texts can be written")
+}
+
+/// From [`written`] by another rank.
+pub(crate) fn read_json<T: for<'a> Deserialize<'a>>(rank: usize, bytes: &[u8]) -> Result<T, RunError> {
+    serde_json::from_slice(bytes).map_err(|error| TeamError::Garbled { rank, reason: error.to_string() }.into())
 }
 
 /// The numbers of a message that have not been read yet.

@@ -10,8 +10,9 @@ use hyperinf_store::RunKey;
 use serde::{Deserialize, Serialize};
 
 use crate::RunError;
-use crate::crew::{Crew, Work};
+use crate::crew::Crew;
 use crate::crew_message::{Unread, packed};
+use crate::crew_orders::Work;
 use crate::finetune::Finetune;
 use crate::finetune_of_kind::{Ready, ready};
 use crate::kind::{Kind, Prepared};
@@ -80,7 +81,13 @@ pub(crate) fn assist<K: Kind>(run: &Finetune, files: &ModelFiles, device: &Devic
         let (seed, pieces) = match crew.next()? {
             Work::Pieces { seed, pieces } => (seed, pieces),
             Work::End => return crew.leave(),
-            Work::Gradients { .. } | Work::Scores { .. } | Work::Curvature { .. } => {
+            Work::Check(_)
+            | Work::Gradients { .. }
+            | Work::Predictions { .. }
+            | Work::Blocks(_)
+            | Work::Rows(_)
+            | Work::Tokens { .. }
+            | Work::Curvature { .. } => {
                 let reason = "its work is not that of fine-tuning".to_owned();
                 return Err(TeamError::Garbled { rank: 0, reason }.into());
             }

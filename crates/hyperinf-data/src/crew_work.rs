@@ -1,23 +1,23 @@
-//! Work that ranks share: the gradients of batches and the scores of blocks.
+//! Work that ranks share, on the side of those that help; the gradients of batches on both sides.
 
-use std::path::absolute;
+use std::io;
 
 use burn::tensor::Device;
-use hyperinf_curvature::{BlockCurvature, Storage};
-use hyperinf_gradients::{Block, Target};
-use hyperinf_scoring::{Attribution, BlockScores, Method, Options, Scorer, TeamError, owners};
-use hyperinf_store::{GradientPair, RunKey, StoreError, curvature_from_bytes, curvature_to_bytes, score_blocks};
+use hyperinf_gradients::Target;
+use hyperinf_scoring::{Options, TeamError};
+use hyperinf_store::{Check, RunKey};
 use serde::{Deserialize, Serialize};
 
 use crate::RunError;
-use crate::crew::{Crew, Work};
-use crate::crew_curvature;
-use crate::crew_message::{Unread, packed};
+use crate::crew::Crew;
+use crate::crew_message::{Unread, packed, read_json, written};
+use crate::crew_orders::{Method, Work};
 use crate::gradients::{BatchGradients, Extractor};
 use crate::kind::Kind;
 use crate::run::Run;
 use crate::samples::Samples;
 use crate::stage::Stage;
+use crate::{crew_blocks, crew_curvature, crew_rows, crew_tokens, prediction};
 
 /// The crew of a run, if there are several ranks.
 pub(crate) fn several(run: &Run) -> Option<&Crew> {
@@ -27,7 +27,7 @@ pub(crate) fn several(run: &Run) -> Option<&Crew> {
 /// What all ranks must agree on; of an index without its method.
 pub(crate) fn common_key<K: Kind>(key: &RunKey, run: Option<&Run>, sets: &[&Samples<K>]) -> RunKey {
     let mut key = key.clone();
-    key.0.extend(run.map(|run| (METHOD.to_owned(), method(run))));
+    key.0.extend(run.map(|run| (METHOD.to_owned(), settings(run))));
     for (place, set) in sets.iter().enumerate() {
         key.0.insert(format!("content of {} rows", place_name(place)), set.fingerprint(0..set.samples.len()));
     }
@@ -36,29 +36,35 @@ pub(crate) fn common_key<K: Kind>(key: &RunKey, run: Option<&Run>, sets: &[&Samp
 
 const METHOD: &str = "method and its settings";
 
-/// Everything that a run's scores depend on besides its gradients.
-pub(crate) fn method(run: &Run) -> String {
-    let Options { method, normalisation, damping, query, merged, block_scores } = &run.options;
+/// Everything that a run's scores depend on besides its gradients, and whether queries are scored one by one: rank 0 says
+/// so with each work, since detection and selection are for their mean whatever the run says.
+fn settings(run: &Run) -> String {
+    let Options { method, normalisation, damping, query: _, merged, block_scores } = &run.options;
     let method = match method {
-        Method::Identity => "identity".to_owned(),
-        Method::Inverse { storage, solver } => format!("{storage:?} by {}", solver.name()),
+        hyperinf_scoring::Method::Identity => "identity".to_owned(),
+        hyperinf_scoring::Method::Inverse { storage, solver } => format!("{storage:?} by {}", solver.name()),
     };
     format!(
-        "{method}, {normalisation:?}, {damping:?}, {query:?}, merged {merged}, block scores {block_scores}, {:?}, {:?}, \
-         seeds {:?}",
-        run.estimate, run.projection, run.seeds
+        "{method}, {normalisation:?}, {damping:?}, merged {merged}, block scores {block_scores}, {:?}, {:?}, seeds {:?}, \
+         batches of {} bytes",
+        run.estimate, run.projection, run.seeds, run.batch_bytes
     )
 }
 
+/// A run's method, as it is given out.
+pub(crate) fn method(crew: &Crew, run: &Run) -> Method {
+    Method { place: crew.method, settings: settings(run) }
+}
+
 /// The run of a method, if it has the settings of rank 0.
-fn agreed<'a>(crew: &Crew, runs: &'a [Run], place: usize, leader: String) -> Result<&'a Run, RunError> {
-    let missing = || TeamError::Garbled { rank: 0, reason: format!("there is no method {place}") };
-    let run = runs.get(place).ok_or_else(missing)?;
-    let theirs = method(run);
-    if theirs == leader {
+fn agreed<'a>(crew: &Crew, runs: &'a [Run], of: Method) -> Result<&'a Run, RunError> {
+    let missing = || TeamError::Garbled { rank: 0, reason: format!("there is no method {}", of.place) };
+    let run = runs.get(of.place).ok_or_else(missing)?;
+    let theirs = settings(run);
+    if theirs == of.settings {
         return Ok(run);
     }
-    Err(TeamError::Differs { rank: crew.rank(), what: METHOD.to_owned(), theirs, ours: leader }.into())
+    Err(TeamError::Differs { rank: crew.rank(), what: METHOD.to_owned(), theirs, ours: of.settings }.into())
 }
 
 fn place_name(place: usize) -> String {
@@ -79,131 +85,112 @@ pub(crate) fn serve<K: Kind>(
     let Some(crew) = several(extractor.run) else { return Ok(()) };
     crew.meet(&common_key(&extractor.key, runs.first(), sets))?;
     let garbled = |reason: String| RunError::Team(TeamError::Garbled { rank: 0, reason });
-    let stop = &extractor.run.stop;
+    let set_of = |place: usize| sets.get(place).copied().ok_or_else(|| garbled(format!("there is no set {place}")));
     loop {
         match crew.next()? {
             Work::End => return crew.leave(),
-            Work::Curvature { place, method, estimate } => {
-                let run = agreed(crew, runs, place, method)?;
+            Work::Check(recorded) => {
+                let own: Vec<usize> = recorded.all().into_iter().filter(|&n| crew.owner(n) == crew.rank()).collect();
+                let intact = crew.computing(|| recorded.intact(&own));
+                crew.send(0, &written(&intact))?;
+            }
+            Work::Curvature { of, estimate } => {
+                let run = agreed(crew, runs, of)?;
                 crew.computing(|| crew_curvature::serve(crew, run, estimate, extractor.model, &sets[0].samples))?;
             }
             Work::Pieces { .. } => return Err(garbled("its work is that of fine-tuning".to_owned())),
-            Work::Gradients { set: place, first, batches } => {
-                let set = *sets.get(place).ok_or_else(|| garbled(format!("there is no set {place}")))?;
-                let (target, stage) = match place {
-                    0 => (Target::Loss, Stage::TrainGradients),
-                    _ => (Target::Measure, Stage::QueryGradients),
-                };
-                let sample = set.samples.get(first).ok_or_else(|| garbled(format!("there is no row {first}")))?;
-                let projection = extractor.blocks(sample, target)?.1;
-                let (total, _listening) = (batches.len(), stop.listen());
-                for (done, batch) in batches.iter().enumerate().filter(|(n, _)| crew.owner(*n) == crew.rank()) {
-                    if stop.is_requested() {
-                        return Err(RunError::Stopped { stage, done, total, kept: None });
-                    }
-                    let found = crew.computing(|| extractor.batch(set, first, batch, target, &projection))?;
-                    crew.send(0, &to_bytes(&found))?;
+            Work::Gradients { set, first, batches } => {
+                gradients(crew, extractor, (set, set_of(set)?), first, &batches, &garbled)?
+            }
+            Work::Predictions { set, batches } => {
+                let set = set_of(set)?;
+                for batch in own(crew, &batches) {
+                    let found = crew.computing(|| prediction::of_batch::<K>(extractor.model, set, batch))?;
+                    crew.send(0, &prediction::to_bytes(&found))?;
                 }
             }
-            Work::Scores { place, method, draw, train, query, owners, known } => {
-                let run = agreed(crew, runs, place, method)?;
-                let mut pair = GradientPair::open(&train, &query)?;
-                pair.memory = run.memory;
-                pair.project(run.projection_of(draw)?, device)?;
-                let known = match known {
-                    false => None,
-                    true => {
-                        let known = curvature_from_bytes(&crew.receive(0, "the curvature of blocks")?, device);
-                        Some(known.ok_or_else(|| garbled("it is no curvature".to_owned()))?)
-                    }
-                };
-                let mut found = Vec::new();
-                let own = owned(&owners, crew.rank());
-                let mut keep = |_, scores| found.push(scores);
-                crew.computing(|| score_blocks(&pair, known.as_deref(), &run.options, device, &own, &mut keep))?;
-                found.iter().try_for_each(|scores: &BlockScores| crew.send(0, &scores.to_bytes()))?;
+            Work::Tokens { of, rows, blocks } => {
+                let run = agreed(crew, runs, of)?;
+                crew_tokens::serve(crew, run, extractor.model, &sets[0].samples, (&rows, &blocks), device)?;
             }
+            Work::Blocks(work) => crew_blocks::serve(crew, agreed(crew, runs, work.scoring.of.clone())?, work, device)?,
+            Work::Rows(work) => crew_rows::serve(crew, agreed(crew, runs, work.scoring.of.clone())?, &work, device)?,
         }
     }
 }
 
-fn owned(owners: &[usize], rank: usize) -> Vec<usize> {
-    (0..owners.len()).filter(|&block| owners[block] == rank).collect()
+/// A rank's own of some batches.
+fn own<'a>(crew: &'a Crew, batches: &'a [Vec<usize>]) -> impl Iterator<Item = &'a Vec<usize>> {
+    batches.iter().enumerate().filter(|(n, _)| crew.owner(*n) == crew.rank()).map(|(_, batch)| batch)
 }
 
-/// [`hyperinf_store::score`] by all ranks, a block by each. Blocks that are merged, or whose curvature is known as
-/// samples, are scored by rank 0.
-pub(crate) fn score(
+/// Takes the gradients of this rank's batches of a set.
+fn gradients<K: Kind>(
+    crew: &Crew,
+    extractor: &Extractor<'_, K>,
+    (place, set): (usize, &Samples<K>),
+    first: usize,
+    batches: &[Vec<usize>],
+    garbled: &dyn Fn(String) -> RunError,
+) -> Result<(), RunError> {
+    let (target, stage) = match place {
+        0 => (Target::Loss, Stage::TrainGradients),
+        _ => (Target::Measure, Stage::QueryGradients),
+    };
+    let sample = set.samples.get(first).ok_or_else(|| garbled(format!("there is no row {first}")))?;
+    let projection = extractor.blocks(sample, target)?.1;
+    let stop = &extractor.run.stop;
+    let (total, _listening) = (batches.len(), stop.listen());
+    for (done, batch) in own(crew, batches).enumerate() {
+        if stop.is_requested() {
+            return Err(RunError::Stopped { stage, done, total, kept: None });
+        }
+        let found = crew.computing(|| extractor.batch(set, first, batch, target, &projection))?;
+        crew.send(0, &to_bytes(&found))?;
+    }
+    Ok(())
+}
+
+/// Calls `open` with a check of recorded batches that all ranks share, if there are several.
+pub(crate) fn checked<T>(
     run: &Run,
-    pair: &GradientPair,
-    known: Option<&[BlockCurvature]>,
-    draw: usize,
-    device: &Device,
-) -> Result<Attribution, RunError> {
-    let blocks = pair.scored_blocks();
-    let Some(crew) = several(run).filter(|_| !run.options.merged && blocks.len() > 1) else {
-        return Ok(hyperinf_store::score(pair, known, &run.options, device)?);
-    };
-    let (n, q) = (pair.train.samples(), pair.query.file.samples());
-    let weights: Vec<f64> = blocks.iter().map(|block| weight(&run.options, block, n, q)).collect();
-    let owners = owners(&weights, crew.size());
-    let of = |known: &[BlockCurvature], rank: usize| {
-        let own = owned(&owners, rank);
-        let is_own = |found: &&BlockCurvature| own.iter().any(|&place| blocks[place] == found.block);
-        curvature_to_bytes(&known.iter().filter(is_own).cloned().collect::<Vec<_>>())
-    };
-    let shares = match known {
-        None => Vec::new(),
-        Some(known) => match (1..crew.size()).map(|rank| of(known, rank)).collect::<Option<Vec<_>>>() {
-            Some(shares) => shares,
-            None => return Ok(hyperinf_store::score(pair, Some(known), &run.options, device)?),
-        },
-    };
-    let path = |path| absolute(path).map_err(|e| StoreError::output(path, e));
-    let (train, query) = (path(pair.train.path())?, path(pair.query.file.path())?);
-    crew.order(&Work::Scores {
-        place: crew.method,
-        method: method(run),
-        draw,
-        train,
-        query,
-        owners: owners.clone(),
-        known: known.is_some(),
-    })?;
-    shares.iter().zip(1..).try_for_each(|(share, rank)| crew.send(rank, share))?;
-    let mut found: Vec<Option<BlockScores>> = blocks.iter().map(|_| None).collect();
-    let mut keep = |block: usize, scores| found[block] = Some(scores);
-    crew.computing(|| score_blocks(pair, known, &run.options, device, &owned(&owners, 0), &mut keep))?;
-    let mut scorer = Scorer::new(run.options.clone())?;
-    for ((found, rank), block) in found.into_iter().zip(owners).zip(&blocks) {
-        let scores = match found {
-            Some(scores) => scores,
-            None => BlockScores::from_bytes(&crew.receive(rank, "the scores of a block")?, block)
-                .map_err(|reason| TeamError::Garbled { rank, reason })?,
+    open: impl FnOnce(&mut Check<'_>) -> io::Result<T>,
+) -> Result<io::Result<T>, RunError> {
+    let mut failed = None;
+    let opened = open(&mut |recorded| {
+        let all = recorded.all();
+        let Some(crew) = several(run).filter(|crew| all.len() > 1 && crew.has_met()) else {
+            return Ok(recorded.intact(&all));
         };
-        scorer.merge(scores)?;
+        share_check(crew, recorded).map_err(|error| {
+            failed = Some(error);
+            io::Error::other("ranks could not check it together")
+        })
+    });
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(opened),
     }
-    Ok(scorer.finish()?)
 }
 
-/// The multiplications that a block's scores take, roughly.
-fn weight(options: &Options, block: &Block, n: usize, q: usize) -> f64 {
-    let [n, q, rows, cols] = [n, q, block.rows, block.cols].map(|size| size as f64);
-    let parameters = rows * cols;
-    let scores = n * q * parameters;
-    let Method::Inverse { storage, .. } = &options.method else { return scores };
-    scores
-        + match storage.by_sides_of(block) {
-            Storage::OneSided { .. } => n * parameters * rows.min(cols) + rows.min(cols).powi(3),
-            Storage::Kronecker { .. } | Storage::TwoSided { .. } => {
-                n * parameters * (rows + cols) + rows.powi(3) + cols.powi(3)
-            }
-            Storage::Full | Storage::Dense | Storage::Samples | Storage::LowRank { .. } => {
-                let side = n.min(parameters);
-                n * parameters * side + side.powi(3)
-            }
-            Storage::Diagonal | Storage::Isotropic => n * parameters,
+fn share_check(crew: &Crew, recorded: &hyperinf_store::RecordedBatches) -> Result<Vec<bool>, RunError> {
+    crew.order(&Work::Check(recorded.clone()))?;
+    let all = recorded.all();
+    let of = |rank: usize| all.iter().copied().filter(|&n| crew.owner(n) == rank).collect::<Vec<_>>();
+    let mut intact = vec![false; all.len()];
+    for rank in 0..crew.size() {
+        let places = of(rank);
+        let found = match rank {
+            0 => crew.computing(|| recorded.intact(&places)),
+            rank => read_json::<Vec<bool>>(rank, &crew.receive(rank, "the check of recorded batches")?)?,
+        };
+        if found.len() != places.len() {
+            let reason = format!("it checked {} batches, not {}", found.len(), places.len());
+            return Err(TeamError::Garbled { rank, reason }.into());
         }
+        places.into_iter().zip(found).for_each(|(place, found)| intact[place] = found);
+    }
+    Ok(intact)
 }
 
 /// What is sent of a batch's gradients before its numbers.

@@ -4,10 +4,12 @@ use burn::tensor::Device;
 use hyperinf_curvature::BlockCurvature;
 use hyperinf_linalg::ranks;
 use hyperinf_scoring::{Normalisation, Options, QueryMode};
-use hyperinf_store::{Directions, GradientPair, ProjectionSpec, StoreError, score};
+use hyperinf_store::{Directions, GradientPair};
 use serde::{Deserialize, Serialize};
 
-use crate::Prediction;
+use crate::crew_blocks::Job;
+use crate::run::Run;
+use crate::{Prediction, RunError};
 
 /// The most validation rows of a cross-check, which needs the scores of all their pairs.
 const MOST: usize = 2000;
@@ -105,8 +107,8 @@ pub(crate) struct Scoring<'a> {
     pub(crate) train: &'a Path,
     pub(crate) query: &'a Path,
     pub(crate) known: Option<&'a [BlockCurvature]>,
-    pub(crate) options: &'a Options,
-    pub(crate) projection: Option<ProjectionSpec>,
+    /// The run, with its ranks.
+    pub(crate) run: &'a Run,
 }
 
 impl Scoring<'_> {
@@ -116,15 +118,17 @@ impl Scoring<'_> {
         &self,
         predictions: &[Prediction],
         device: &Device,
-    ) -> Result<Option<CrossCheck>, StoreError> {
-        let principal = self.projection.is_some_and(|spec| spec.directions == Directions::Principal);
+    ) -> Result<Option<CrossCheck>, RunError> {
+        let Run { projection, options, .. } = self.run;
+        let principal = projection.is_some_and(|spec| spec.directions == Directions::Principal);
         if !(2..=MOST).contains(&predictions.len()) || principal {
             return Ok(None);
         }
         let mut pair = GradientPair::open(self.query, self.query)?.with(Some(self.train), None)?;
-        pair.project(self.projection, device)?;
-        let options = Options { query: QueryMode::Each, block_scores: false, ..self.options.clone() };
-        let pairs = score(&pair, self.known, &options, device)?.scores.rows;
+        pair.project(*projection, device)?;
+        let options = &Options { query: QueryMode::Each, block_scores: false, ..options.clone() };
+        let job = Job { run: self.run, pair: &pair, known: self.known, options, draw: 0, device };
+        let pairs = job.score()?.scores.rows;
         Ok(CrossCheck::new(&pairs, predictions, options.normalisation != Normalisation::None))
     }
 }

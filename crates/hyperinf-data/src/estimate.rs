@@ -90,7 +90,7 @@ pub(crate) fn of_model<M: SampleModel>(
     let total = storage.passes() * batches.len() * backward;
     let found = match (several(run), model.devices().into_iter().next()) {
         (Some(crew), Some(device)) => {
-            let all = SharedCurvature { crew, source: all, method: method(run), device };
+            let all = SharedCurvature { crew, source: all, method: method(crew, run), device };
             curvature(&Blocks::new(run, all, Stage::Curvature, total, observe), &run.options)
         }
         _ => curvature(&Blocks::new(run, all, Stage::Curvature, total, observe), &run.options),

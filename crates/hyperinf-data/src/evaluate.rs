@@ -132,7 +132,7 @@ pub(crate) fn evaluate<K: Kind>(
         observe(Event::Notice(Notice::Shortage(shortage)));
     }
     let all: Vec<usize> = (0..set.samples.len()).collect();
-    let predictions = predict(model, &set, &all, run.batch_size, observe)?;
+    let predictions = predict(model, &set, &all, run.batch_size, None, observe)?;
     let labels = K::labels(processor).cloned();
     let quality = Quality::new(&predictions, labels.as_ref());
     warn_of(&quality, &set.data.path, Purpose::Evaluation, observe);

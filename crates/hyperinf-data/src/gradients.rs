@@ -6,11 +6,11 @@ use burn::tensor::{DType, Device};
 use hyperinf_gradients::{Block, Capture, GradientError, Projection, Target, capture};
 use hyperinf_linalg::{ReadError, host};
 use hyperinf_models::{RecordedParts, SampleModel};
-use hyperinf_store::{GradientWriter, Resumption, RunKey, Sizes, StoreError, available};
+use hyperinf_store::{GradientWriter, Resumption, RunKey, Sizes, StoreError, StoredType, available};
 
 use crate::RunError;
-use crate::crew::Work;
-use crate::crew_work::{from_bytes, several};
+use crate::crew_orders::Work;
+use crate::crew_work::{checked, from_bytes, several};
 use crate::event::{Detail, Event, Notice, Progress};
 use crate::kind::Kind;
 use crate::pattern::Pattern;
@@ -71,7 +71,10 @@ impl<K: Kind> Extractor<'_, K> {
         key.0.extend(more.map(|(name, value)| (name.to_owned(), value)));
         let folder = &self.run.out;
         let failed = |source: std::io::Error| StoreError::output(folder, source);
-        let mut writer = GradientWriter::open(folder, file, &key, set.samples.len(), &blocks).map_err(failed)?;
+        let opened = checked(self.run, |check| {
+            GradientWriter::open_checked(StoredType::F32, (folder, file), &key, set.samples.len(), &blocks, check)
+        });
+        let mut writer = opened?.map_err(failed)?;
         let total = set.samples.len();
         if *writer.found() != Resumption::default() {
             observe(Event::Notice(Notice::Earlier { stage: stage(target), found: writer.found().clone(), total }));

@@ -73,6 +73,8 @@ pub struct RunPlan {
     pub memory: PlannedMemory,
     /// Disk.
     pub disk: PlannedDisk,
+    /// Why the scores would be refused, with what fits in their place.
+    pub refusal: Option<String>,
     /// The seconds that the measurement took, without the loading.
     pub measured: f64,
 }
@@ -154,6 +156,11 @@ pub enum Shortage {
         /// What there is.
         available: f64,
     },
+    /// The scores would be refused.
+    Scores {
+        /// Why, with what fits in their place.
+        refusal: String,
+    },
     /// Disk, in bytes.
     Disk {
         /// The folder.
@@ -218,7 +225,10 @@ impl RunPlan {
         let missing = |needed: Option<f64>| needed.zip(available).filter(|(needed, available)| needed > available);
         let rows = self.batch.rows;
         let batches = missing(batches).map(|(needed, available)| Shortage::Batches { rows, needed, available });
-        let scores = missing(scores).map(|(needed, available)| Shortage::Memory { needed, available });
+        let scores = match &self.refusal {
+            Some(refusal) => Some(Shortage::Scores { refusal: refusal.clone() }),
+            None => missing(scores).map(|(needed, available)| Shortage::Memory { needed, available }),
+        };
         batches.into_iter().chain(scores).chain(self.disk.shortage()).collect()
     }
 }
@@ -250,6 +260,7 @@ impl fmt::Display for Shortage {
             Self::Memory { needed, available } => {
                 write!(f, "the scores need about {} of memory, and there are {}", bytes(*needed), bytes(*available))
             }
+            Self::Scores { refusal } => write!(f, "the scores would be refused: {refusal}"),
             Self::Disk { folder, needed, free } => {
                 write!(f, "the files need {}, and {} are free in `{}`", size(*needed), size(*free), folder.display())
             }

@@ -113,6 +113,7 @@ pub(crate) fn plan<K: Kind>(
         Sizes { blocks: costs.blocks, train: n, curvature: n, queries: most_queries, dampings: 1, width: 4, projected };
     let of_pool =
         pool.map_or(0.0, |pool| Sizes { train: pool, queries: pool, ..sizes.clone() }.needed(&run.options).bytes);
+    let refusal = sizes.check(&run.options, run.memory.or_else(available)).err().map(|error| error.to_string());
     let held = resident().unwrap_or(0.0);
     let memory = PlannedMemory {
         batches: most,
@@ -136,6 +137,7 @@ pub(crate) fn plan<K: Kind>(
         steps,
         memory,
         disk,
+        refusal,
         measured: began.elapsed().as_secs_f64(),
     })
 }

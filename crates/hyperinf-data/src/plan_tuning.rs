@@ -82,6 +82,7 @@ pub(crate) fn plan<K: Kind>(
         steps,
         memory: PlannedMemory { batches: memory, scores: None, available: available().map(|free| free + held) },
         disk: PlannedDisk::new(&run.out, run.bytes((parameters, blocks))),
+        refusal: None,
         measured: began.elapsed().as_secs_f64(),
     })
 }

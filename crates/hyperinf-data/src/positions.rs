@@ -7,19 +7,19 @@ use std::path::Path;
 use burn::tensor::Device;
 use hyperinf_curvature::BlockCurvature;
 use hyperinf_gradients::Block;
-use hyperinf_models::{SampleModel, TextTokenizer};
-use hyperinf_scoring::{Batch, PositionScorer, QueryMode, ScoreError, Scores, Source, TaskSource, ranking};
-use hyperinf_store::{GradientPair, Staged, position_scorer};
+use hyperinf_models::TextTokenizer;
+use hyperinf_scoring::{PositionScorer, QueryMode, Scores, ranking};
+use hyperinf_store::{GradientPair, Staged};
 use serde::Serialize;
 
-use crate::estimate::Blocks;
+use crate::crew_blocks::Job;
+use crate::crew_tokens::{OfRow, of_rows};
 use crate::event::Event;
 use crate::influence::Influence;
 use crate::kind::Kind;
 use crate::ranking::RowId;
 use crate::run::Run;
 use crate::scored::{ModelSamples, OfModel};
-use crate::stage::Stage;
 use crate::{Choice, RunError};
 
 /// The score of each token of a training row for a query; with `whole` they sum to the row's score.
@@ -46,6 +46,21 @@ pub(crate) struct RowPositions {
     /// `[queries, tokens]`.
     scores: Vec<Vec<f64>>,
     whole: Vec<f64>,
+}
+
+impl RowPositions {
+    fn new(tokens: Vec<String>, found: OfRow) -> Self {
+        let (mut scores, mut whole) = (Vec::new(), Vec::new());
+        for (mut row, of_whole) in found.scores.into_iter().zip(found.whole) {
+            // What is beyond the tokens is padding; of layers that see all rows as wholes there is one position.
+            let rest: f64 =
+                if row.len() < tokens.len() { row.drain(..).sum() } else { row.drain(tokens.len()..).sum() };
+            row.resize(tokens.len(), 0.0);
+            scores.push(row);
+            whole.push(of_whole + rest);
+        }
+        Self { tokens, scores, whole }
+    }
 }
 
 /// A line of the file.
@@ -94,7 +109,7 @@ pub(crate) fn token_scores(
     };
     let ends: Vec<Vec<usize>> = scores.rows.iter().map(ends).collect();
     let rows: Vec<usize> = ends.iter().flatten().copied().collect::<BTreeSet<_>>().into_iter().collect();
-    let scorer = position_scorer(pair, known, &run.options, device)?;
+    let scorer = Job { run, pair, known, options: &run.options, draw: 0, device }.position_scorer()?;
     let blocks: Vec<&Block> = pair.train.blocks().iter().map(|stored| &stored.block).collect();
     let found = model.positions(run, &blocks, &rows, scorer, observe)?;
     let of_pair = |query: usize, sample: usize| {
@@ -116,49 +131,13 @@ impl<K: Kind> ModelSamples<K> {
         scorer: PositionScorer,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Vec<RowPositions>, RunError> {
-        let mut order: Vec<usize> = (0..rows.len()).collect();
-        let sample = |place: usize| &self.samples[rows[place]];
-        order.sort_by_key(|&place| K::Model::length(sample(place)));
-        let batches = order
-            .chunks(run.batch_size)
-            .map(|places| self.model.collate(&places.iter().map(|&place| sample(place)).collect::<Vec<_>>()))
-            .collect::<Result<Vec<_>, _>>()?;
-        let all = TaskSource::train(&self.model, batches.as_slice());
-        let source = InOrder { all: Blocks::new(run, all, Stage::Tokens, batches.len(), observe), blocks };
-        let mut found = scorer.finish(&source)?;
-        let mut positions: Vec<Option<RowPositions>> = rows.iter().map(|_| None).collect();
-        for (at, &place) in order.iter().enumerate() {
-            let tokens = K::token_ids(sample(place)).unwrap_or_default();
+        let found = of_rows(run, &self.model, &self.samples, blocks, rows, scorer, observe)?;
+        let positions = rows.iter().zip(found).map(|(&row, found)| {
+            let tokens = K::token_ids(&self.samples[row]).unwrap_or_default();
             let tokens = K::tokenizer(&self.processor).map(|tokenizer| spelled(tokenizer, &tokens)).unwrap_or_default();
-            let (mut scores, mut whole) = (Vec::new(), Vec::new());
-            for (rows, wholes) in found.rows.iter_mut().zip(&found.whole) {
-                let mut row = std::mem::take(&mut rows[at]);
-                // What is beyond the tokens is padding; of layers that see all rows as wholes there is one position.
-                let rest: f64 =
-                    if row.len() < tokens.len() { row.drain(..).sum() } else { row.drain(tokens.len()..).sum() };
-                row.resize(tokens.len(), 0.0);
-                scores.push(row);
-                whole.push(wholes[at] + rest);
-            }
-            positions[place] = Some(RowPositions { tokens, scores, whole });
-        }
-        Ok(positions.into_iter().flatten().collect())
-    }
-}
-
-/// Captures in the order of the blocks of a file.
-struct InOrder<'a, S> {
-    all: S,
-    blocks: &'a [&'a Block],
-}
-
-impl<S: Source> Source for InOrder<'_, S> {
-    fn pass(&self, visit: &mut dyn FnMut(Batch) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
-        self.all.pass(&mut |batch| {
-            let mut captures = batch.into_captures()?;
-            captures.sort_by_key(|capture| self.blocks.iter().position(|block| block.name == capture.block.name));
-            visit(captures.into())
-        })
+            RowPositions::new(tokens, found)
+        });
+        Ok(positions.collect())
     }
 }
 

@@ -1,5 +1,10 @@
 use hyperinf_models::SampleModel;
+use hyperinf_scoring::TeamError;
+use serde::{Deserialize, Serialize};
 
+use crate::crew::Crew;
+use crate::crew_message::{read_json, written};
+use crate::crew_orders::Work;
 use crate::event::{Detail, Event, Progress};
 use crate::kind::Kind;
 use crate::samples::Samples;
@@ -75,12 +80,14 @@ impl Prediction {
     }
 }
 
-/// The predictions for some of the samples, by their numbers, `batch_size` at a time.
+/// The predictions for some of the samples, by their numbers, `batch_size` at a time; by all ranks of a crew that know
+/// the set by its place.
 pub(crate) fn predict<K: Kind>(
     model: &K::Model,
     set: &Samples<K>,
     rows: &[usize],
     batch_size: usize,
+    share: Option<(&Crew, usize)>,
     observe: &mut dyn FnMut(Event),
 ) -> Result<Vec<Prediction>, RunError> {
     let mut order: Vec<usize> = (0..rows.len()).collect();
@@ -88,22 +95,92 @@ pub(crate) fn predict<K: Kind>(
     order.sort_by_key(|&place| std::cmp::Reverse(K::Model::length(&set.samples[rows[place]])));
     let mut found = vec![None; rows.len()];
     let (began, mut done, mut tokens) = (std::time::Instant::now(), 0, 0);
-    for batch in order.chunks(batch_size) {
-        let samples: Vec<_> = batch.iter().map(|&place| &set.samples[rows[place]]).collect();
-        for (&place, prediction) in batch.iter().zip(K::predict(model, &samples)?) {
-            if !prediction.loss.is_finite() {
-                let (set, row) = (&set.data, set.data.rows[rows[place]].row);
-                let (path, what, value) = (set.path.clone(), "loss".to_owned(), prediction.loss);
-                return Err(RunError::NotFinite { set: set.set, path, row, what, value });
-            }
-            found[place] = Some(prediction);
-        }
+    let batches: Vec<Vec<usize>> =
+        order.chunks(batch_size).map(|batch| batch.iter().map(|&place| rows[place]).collect()).collect();
+    if let Some((crew, set)) = share {
+        crew.order(&Work::Predictions { set, batches: batches.clone() })?;
+    }
+    for (number, (places, batch)) in order.chunks(batch_size).zip(&batches).enumerate() {
+        let predictions = match share.map(|(crew, _)| (crew, crew.owner(number))) {
+            None => of_batch(model, set, batch)?,
+            Some((crew, 0)) => crew.computing(|| of_batch(model, set, batch))?,
+            Some((crew, rank)) => from_bytes(rank, &crew.receive(rank, "the predictions of a batch")?, batch.len())?,
+        };
+        places.iter().zip(predictions).for_each(|(&place, prediction)| found[place] = Some(prediction));
         done += batch.len();
-        tokens += samples.iter().map(|sample| K::Model::length(sample)).sum::<usize>();
+        tokens += batch.iter().map(|&row| K::Model::length(&set.samples[row])).sum::<usize>();
         let detail = Detail::Speed(tokens as f64 / began.elapsed().as_secs_f64().max(1e-9), K::UNIT);
         observe(Event::Progress(Progress { stage: Stage::Evaluation, done, total: rows.len(), detail }));
     }
     Ok(found.into_iter().map(|prediction| prediction.expect("every row is in one batch")).collect())
+}
+
+/// The predictions for a batch of samples.
+pub(crate) fn of_batch<K: Kind>(
+    model: &K::Model,
+    set: &Samples<K>,
+    batch: &[usize],
+) -> Result<Vec<Prediction>, RunError> {
+    let samples: Vec<_> = batch.iter().map(|&row| &set.samples[row]).collect();
+    let found = K::predict(model, &samples)?;
+    if let Some((&row, prediction)) = batch.iter().zip(&found).find(|(_, found)| !found.loss.is_finite()) {
+        let (set, row) = (&set.data, set.data.rows[row].row);
+        let (path, what, value) = (set.path.clone(), "loss".to_owned(), prediction.loss);
+        return Err(RunError::NotFinite { set: set.set, path, row, what, value });
+    }
+    Ok(found)
+}
+
+/// A [`Prediction`] as it is sent: numbers are their bits, which decimal text may round.
+#[derive(Serialize, Deserialize)]
+struct Sent {
+    loss: u64,
+    target: SentTarget,
+}
+
+#[derive(Serialize, Deserialize)]
+enum SentTarget {
+    Class { label: usize, class: usize, probability: u64 },
+    Tokens(usize),
+    Picture,
+    Pair { margin: u64 },
+}
+
+/// Predictions as a message.
+pub(crate) fn to_bytes(found: &[Prediction]) -> Vec<u8> {
+    let sent = |found: &Prediction| {
+        let target = match found.target {
+            Predicted::Class(Guess { label, class, probability }) => {
+                SentTarget::Class { label, class, probability: probability.to_bits() }
+            }
+            Predicted::Tokens(count) => SentTarget::Tokens(count),
+            Predicted::Picture => SentTarget::Picture,
+            Predicted::Pair { margin } => SentTarget::Pair { margin: margin.to_bits() },
+        };
+        Sent { loss: found.loss.to_bits(), target }
+    };
+    written(&found.iter().map(sent).collect::<Vec<_>>())
+}
+
+/// From [`to_bytes`] of another rank, for a batch of so many samples.
+fn from_bytes(rank: usize, bytes: &[u8], samples: usize) -> Result<Vec<Prediction>, RunError> {
+    let found: Vec<Sent> = read_json(rank, bytes)?;
+    if found.len() != samples {
+        let reason = format!("it has {} predictions, and the batch {samples}", found.len());
+        return Err(TeamError::Garbled { rank, reason }.into());
+    }
+    let prediction = |Sent { loss, target }| {
+        let target = match target {
+            SentTarget::Class { label, class, probability } => {
+                Predicted::Class(Guess { label, class, probability: f64::from_bits(probability) })
+            }
+            SentTarget::Tokens(count) => Predicted::Tokens(count),
+            SentTarget::Picture => Predicted::Picture,
+            SentTarget::Pair { margin } => Predicted::Pair { margin: f64::from_bits(margin) },
+        };
+        Prediction { loss: f64::from_bits(loss), target }
+    };
+    Ok(found.into_iter().map(prediction).collect())
 }
 
 /// The quality of a model on at most `most` samples, evenly spread over the set.
@@ -118,5 +195,5 @@ pub(crate) fn measure<K: Kind>(
     let total = set.samples.len();
     let count = total.min(most);
     let rows: Vec<usize> = (0..count).map(|place| place * total / count).collect();
-    Ok(Quality::new(&predict(model, set, &rows, batch_size, observe)?, labels))
+    Ok(Quality::new(&predict(model, set, &rows, batch_size, None, observe)?, labels))
 }

@@ -4,9 +4,10 @@ use burn::tensor::Device;
 use hyperinf_gradients::Estimate;
 use hyperinf_models::{ModelError, PairLoss, RecordedParts};
 use hyperinf_scoring::{Amount, Options, QueryMode, RankBy, detect};
-use hyperinf_store::{FileStamp, OutputFolder, ProjectionSpec, check_range, self_influence};
+use hyperinf_store::{BATCH_BYTES, FileStamp, OutputFolder, ProjectionSpec, check_range};
 
 use crate::crew::Crew;
+use crate::crew_blocks::Job;
 use crate::cross_check::{CrossCheck, Scoring};
 use crate::dataset::ReadOptions;
 use crate::diffusion_options::DiffusionOptions;
@@ -49,6 +50,7 @@ pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gra
 /// | `pairs` | `None` | rows are pairs of answers, with this loss | |
 /// | `blocks` | all | the blocks whose gradients are scored, by name | at least one |
 /// | `batch_size` | 16 | rows of a backward pass | ≥ 1 |
+/// | `batch_bytes` | [`BATCH_BYTES`] | bytes of stored gradients that are scored at once, where not all must be | > 0 |
 /// | `index` | `None` | an [`Index`](crate::Index) that the training gradients are taken from; built if it is missing | |
 /// | `keep_factors` | `true` | whether a curvature that was computed is kept in the index for later runs | |
 /// | `out` | `hyperinf-out` | the folder of the gradients; created if missing | |
@@ -97,6 +99,8 @@ pub struct Run {
     pub rank_by: RankBy,
     /// The memory in bytes that scoring may take; `None` for what the system grants.
     pub memory: Option<f64>,
+    /// Bytes of stored gradients that are scored at once, where not all must be; the last bits of scores depend on it.
+    pub batch_bytes: usize,
     /// An index that the training gradients are taken from, and kept in: it is built if it is missing.
     pub index: Option<PathBuf>,
     /// Whether a curvature that was computed is kept in the index for later runs.
@@ -134,6 +138,7 @@ impl Default for Run {
             batch_size: 16,
             rank_by: RankBy::default(),
             memory: None,
+            batch_bytes: BATCH_BYTES,
             index: None,
             keep_factors: true,
             out: PathBuf::from("hyperinf-out"),
@@ -227,7 +232,7 @@ impl Run {
     ) -> Result<Detection, RunError> {
         let run = self.of_mean();
         let (pair, known) = (&influence.pair, influence.known.as_deref());
-        let self_influence = self_influence(pair, known, &run.options, device)?;
+        let self_influence = Job { run: &run, pair, known, options: &run.options, draw: 0, device }.self_influence()?;
         check_range(&influence.attribution.scores)?;
         let scores = &influence.attribution.scores.rows[0];
         let order = detect(scores, Amount::Share(1.0))?;
@@ -266,10 +271,9 @@ impl Run {
             train: influence.pair.train.path(),
             query: influence.pair.query.file.path(),
             known: influence.known.as_deref().or_else(|| influence.pair.own_curvature(&self.options)),
-            options: &self.options,
-            projection: self.projection,
+            run: self,
         };
-        Ok(scoring.cross_check(&influence.query.predictions, device)?)
+        scoring.cross_check(&influence.query.predictions, device)
     }
 
     /// The same run for the mean query.
@@ -278,7 +282,7 @@ impl Run {
     }
 
     /// What the other ranks of a crew do while rank 0 runs [`Run::attribute`], [`Run::detect`] or [`Run::select`]: batches
-    /// of gradients and blocks of scores, until rank 0 has no more of them. `runs` are the same as there, one per method
+    /// of gradients, of predictions and of merged blocks, blocks, and tokens, until rank 0 has no more of them. `runs` are the same as there, one per method
     /// in the order of [`Crew::for_method`], and `targets` the further files of a selection.
     ///
     /// ```

@@ -78,18 +78,19 @@ pub(crate) fn influence<K: Kind>(
     };
     let query_gradients = extractor.write(GRADIENT_FILES[1], 1, &query, observe)?;
     let mut pair = GradientPair::open(&train_path, query_gradients.path())?;
-    pair.memory = run.memory;
+    (pair.memory, pair.batch_bytes) = (run.memory, run.batch_bytes);
     let labels = K::labels(&processor).cloned();
     let of_train = match (of_train, &train_gradients) {
-        (None, Some(writer)) => predictions::<K>(run, &model, &train, 0..train.samples.len(), writer, observe)?,
+        (None, Some(writer)) => predictions::<K>(run, &model, (0, &train), 0..train.samples.len(), writer, observe)?,
         (found, _) => found.unwrap_or_default(),
     };
-    let of_query = predictions::<K>(run, &model, &query, 0..query.samples.len(), &query_gradients, observe)?;
+    let of_query = predictions::<K>(run, &model, (1, &query), 0..query.samples.len(), &query_gradients, observe)?;
     let mut found = Vec::new();
     for (target, set) in others.into_iter().enumerate() {
         let writer = extractor.write(&target_file(target), 2 + target, &set, observe)?;
-        let pair = GradientPair::open(&train_path, writer.path())?;
-        let of = predictions::<K>(run, &model, &set, 0..set.samples.len(), &writer, observe)?;
+        let mut pair = GradientPair::open(&train_path, writer.path())?;
+        pair.batch_bytes = run.batch_bytes;
+        let of = predictions::<K>(run, &model, (2 + target, &set), 0..set.samples.len(), &writer, observe)?;
         let facts = set.facts();
         found.push(QueryTarget { rows: Rows::new(set, facts, of), pair, gradients: writer });
     }
@@ -255,11 +256,12 @@ pub(crate) fn layers(run: &Run) -> Option<String> {
     Some(format!("{}, blocks above {above} at rank {rank}, seed {seed}{too}", run.layers.name()))
 }
 
-/// What the model predicts for samples; where the losses do not say it, the model runs again, without gradients.
+/// What the model predicts for samples of the set at a place; where the losses do not say it, the model runs again,
+/// without gradients.
 pub(crate) fn predictions<K: Kind>(
     run: &Run,
     model: &K::Model,
-    set: &Samples<K>,
+    (place, set): (usize, &Samples<K>),
     rows: Range<usize>,
     gradients: &GradientWriter,
     observe: &mut dyn FnMut(Event),
@@ -269,6 +271,9 @@ pub(crate) fn predictions<K: Kind>(
     let of_losses = of_losses.map(|(sample, loss)| K::prediction_of_loss(model, sample, loss));
     match of_losses.collect::<Option<Vec<_>>>() {
         Some(predictions) => Ok(predictions),
-        None => predict(model, set, &rows.collect::<Vec<_>>(), run.batch_size, observe),
+        None => {
+            let share = several(run).map(|crew| (crew, place));
+            predict(model, set, &rows.collect::<Vec<_>>(), run.batch_size, share, observe)
+        }
     }
 }

@@ -3,9 +3,9 @@ use hyperinf_curvature::BlockCurvature;
 use hyperinf_gradients::{Block, Estimate};
 use hyperinf_models::SampleModel;
 use hyperinf_scoring::{Attribution, PositionScorer, QueryMode};
-use hyperinf_store::{Directions, FactorOptions, GradientPair, ProjectionSpec, model_factors, training_factors};
+use hyperinf_store::{Directions, FactorOptions, GradientPair, ProjectionSpec, model_factors, training_factors_by};
 
-use crate::crew_work::{score, several};
+use crate::crew_blocks::Job;
 use crate::event::{Event, Notice};
 use crate::kind::Kind;
 use crate::positions::{RowPositions, TokenScores, token_scores};
@@ -111,10 +111,11 @@ impl Scored {
             pair.project(projection, device)?;
             // Further seeds are not asked for again.
             let known = match draw == 0 && run.index.is_some() {
-                true => run.recall(pair, estimate, projection, model, device, observe)?,
+                true => run.recall(pair, draws[draw], draw, model, device, observe)?,
                 false => model.curvature(run, estimate, observe)?,
             };
-            let found = score(run, pair, known.as_deref(), draw, device)?;
+            let job = Job { run, pair: &*pair, known: known.as_deref(), options: &run.options, draw, device };
+            let found = job.score()?;
             Ok((known, found))
         };
         let (known, mut attribution) = score(0)?;
@@ -141,25 +142,23 @@ impl Run {
     fn recall(
         &self,
         pair: &mut GradientPair,
-        estimate: Estimate,
-        projection: Option<ProjectionSpec>,
+        Draws { estimate, projection }: Draws,
+        draw: usize,
         model: &dyn OfModel,
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Option<Vec<BlockCurvature>>, RunError> {
         let how = FactorOptions { keep: self.keep_factors, device_kind: device_kind(self, device) };
         let of_model = estimate::needs_model(&self.options, estimate);
-        // Ranks take the curvature of a block each.
-        if !of_model && several(self).is_some() {
-            return Ok(None);
-        }
         let (known, factors) = if of_model {
             let compute = || Ok(model.curvature(self, estimate, observe)?.unwrap_or_default());
             let of = format!("{estimate:?}");
             let (known, factors) = model_factors::<RunError>(pair, &self.options, &of, &how, device, compute)?;
             (Some(known), factors)
         } else {
-            (None, training_factors(pair, &self.options, projection, &how, device)?)
+            let options = &self.options;
+            let compute = |pair: &GradientPair| Job { run: self, pair, known: None, options, draw, device }.curvature();
+            (None, training_factors_by(pair, options, projection, &how, device, compute)?)
         };
         observe(Event::Notice(Notice::Factors(factors)));
         Ok(known)

@@ -4,9 +4,9 @@ use burn::tensor::Device;
 use hyperinf_scoring::{
     Amount, Budget, Method, Normalisation, Options, Over, Picks, Products, RankBy, Rules, choose, choose_diverse,
 };
-use hyperinf_store::{check_range, products};
+use hyperinf_store::check_range;
 
-use crate::crew_work::score;
+use crate::crew_blocks::Job;
 use crate::dataset::ReadOptions;
 use crate::event::Event;
 use crate::groups::{PerGroup, groups};
@@ -216,10 +216,11 @@ impl Run {
     fn select_in(&self, mut influence: Influence, select: &Select, device: &Device) -> Result<Selection, RunError> {
         let mut targets = vec![influence.attribution.scores.rows[0].clone()];
         for Target { pair, .. } in &mut influence.targets {
-            pair.memory = self.memory;
+            (pair.memory, pair.batch_bytes) = (self.memory, self.batch_bytes);
             pair.project(self.projection, device)?;
             pair.share_curvature(&influence.pair);
-            let found = score(self, pair, influence.known.as_deref(), 0, device)?;
+            let known = influence.known.as_deref();
+            let found = Job { run: self, pair, known, options: &self.options, draw: 0, device }.score()?;
             targets.extend(found.scores.rows);
             influence.attribution.keep_worst(found.blocks);
         }
@@ -233,19 +234,16 @@ impl Run {
             _ => select.pool(&scores, self.rank_by, &rules)?,
         };
         let (pair, known) = (&influence.pair, influence.known.as_deref());
+        let job = Job { run: self, pair, known, options: &self.options, draw: 0, device };
         let cosines = match select.duplicates {
-            Duplicates::Near(limit) => {
-                let options =
-                    Options { method: Method::Identity, normalisation: Normalisation::Cosine, ..Options::default() };
-                Some((products(pair, None, &pool, &options, device)?, limit))
-            }
+            Duplicates::Near(limit) => Some((job.products(&pool, true)?, limit)),
             Duplicates::Keep | Duplicates::Equal => None,
         };
         let rules = Rules { near: cosines.as_ref().map(|(cosines, limit)| (cosines, *limit)), ..rules };
         let picks: Picks = match select.diverse {
             None => choose(&scores, self.rank_by, &rules)?,
             Some(strength) => {
-                let between: Products = products(pair, known, &pool, &self.options, device)?;
+                let between: Products = job.products(&pool, false)?;
                 let mut picks = choose_diverse(&scores, &between, strength, &rules)?;
                 picks.passed.copies += copies;
                 picks

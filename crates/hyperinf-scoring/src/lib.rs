@@ -41,6 +41,8 @@
 //! | [`ranking`], [`top_k`], [`detect`], [`select`] | scores | sample indices |
 //! | [`choose`], [`choose_diverse`] | scores, and [`Rules`] | samples within a budget: no copies, so many of a group, not alike |
 //! | [`products`] | a source | the products of some samples with each other |
+//! | [`Team`], [`Threads`] | messages between ranks | |
+//! | [`BlockScores`], [`RowScorer`] | one block, or batches of its samples | scores for a [`Scorer`] elsewhere |
 //! | [`Over`] | scores for several targets | one score per sample |
 //! | [`RankBy`] | scores | the same by the score or by its size |
 
@@ -57,12 +59,14 @@ mod methods;
 mod options;
 mod part;
 mod passes;
+mod position_parts;
 mod positions;
 mod precondition;
 mod preconditioner;
 mod products;
 mod queries;
 mod rank;
+mod row_scorer;
 mod scale;
 mod scorer;
 mod scores;
@@ -76,7 +80,7 @@ mod team;
 pub use {burn, hyperinf_curvature, hyperinf_gradients, hyperinf_linalg, hyperinf_solvers};
 
 pub use attribute::{attribute, sweep};
-pub use block_scores::BlockScores;
+pub use block_scores::{ArrivingScores, BlockScores};
 pub use checkpoints::{Checkpoint, TracIn, tracin};
 pub use choose::{Budget, Passed, Picks, Rules, choose, choose_diverse};
 pub use curvature_from::{CurvatureFrom, curvature};
@@ -90,6 +94,7 @@ pub use preconditioner::{PreconditionedQueries, Preconditioner};
 pub use products::{Picked, Products, between, products};
 pub use queries::{Contrast, Joined};
 pub use rank::{Amount, RankBy, detect, ranking, select, top_k};
+pub use row_scorer::RowScorer;
 pub use scorer::{Scorer, Sweep};
 pub use scores::{Attribution, BlockReport, Scores};
 pub use self_influence::{SelfInfluence, self_influence};

@@ -45,25 +45,25 @@ pub(crate) struct Divisors {
 }
 
 /// A block whose queries wait for the second pass.
-struct Waiting {
+pub(crate) struct Waiting {
     /// Its place in the layout.
-    index: usize,
+    pub(crate) index: usize,
     /// The preconditioned queries of all dampings, `[dampings · q, D]`, row `i` over `2^powers[i]`.
-    x: Tensor<2>,
-    powers: Vec<i32>,
+    pub(crate) x: Tensor<2>,
+    pub(crate) powers: Vec<i32>,
     /// One per damping.
-    inverses: Vec<BlockInverse>,
+    pub(crate) inverses: Vec<BlockInverse>,
     /// This block's part of the scores, `[dampings · q, n]`, if it is kept.
-    scores: Scores,
+    pub(crate) scores: Scores,
     /// The sum of its absolute values, at each damping.
-    magnitudes: Vec<f64>,
+    pub(crate) magnitudes: Vec<f64>,
     /// For inner products without curvature on a device without f64; an accumulated curvature checks this itself.
-    underflow: Option<Underflow>,
+    pub(crate) underflow: Option<Underflow>,
 }
 
 /// Whether the products of a block's gradients are all too small for their type.
 #[derive(Default)]
-struct Underflow {
+pub(crate) struct Underflow {
     /// A larger product has been found.
     ruled_out: bool,
     /// Training samples, and their squares.
@@ -72,6 +72,12 @@ struct Underflow {
 }
 
 impl Part {
+    /// Scores without reports and divisors.
+    pub(crate) fn of_scores(scores: Scores) -> Self {
+        let (blocks, block_scores, magnitudes, divisors) = Default::default();
+        Self { scores, blocks, block_scores, magnitudes, divisors }
+    }
+
     /// The scores at each damping, from one curvature.
     pub(crate) fn at_each(
         dampings: &[Damping],
@@ -214,7 +220,7 @@ pub(crate) fn add(sums: &mut Vec<f64>, more: Vec<f64>) {
 
 /// The second pass: products of the waiting queries with every training gradient, `[dampings · q, n]`, and the squares
 /// of their divisors at each damping.
-fn score(
+pub(crate) fn score(
     train: &dyn Source,
     queries: &Gradients,
     waiting: &mut [Waiting],

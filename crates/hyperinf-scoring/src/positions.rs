@@ -52,14 +52,14 @@ pub fn position_scores(
 /// Every call of [`PositionScorer::add`] brings all queries of its blocks, in the order of the layers. With
 /// [`Options::merged`] all blocks must come in one call.
 pub struct PositionScorer {
-    options: Options,
-    inverses: Vec<BlockInverse>,
+    pub(crate) options: Options,
+    pub(crate) inverses: Vec<BlockInverse>,
     /// The preconditioned queries of each block.
-    x: Vec<Tensor<2>>,
-    query_squares: Vec<f64>,
+    pub(crate) x: Vec<Tensor<2>>,
+    pub(crate) query_squares: Vec<f64>,
     /// The blocks of the queries, which are one if they are merged.
-    layout: Vec<Block>,
-    queries: usize,
+    pub(crate) layout: Vec<Block>,
+    pub(crate) queries: usize,
 }
 
 impl PositionScorer {

@@ -1,5 +1,7 @@
 //! The inverse `(H + λI)⁻¹` of each block.
 
+mod sent;
+
 use std::collections::VecDeque;
 use std::iter;
 

@@ -1,7 +1,8 @@
 use hyperinf_curvature::Damping;
+use hyperinf_gradients::Block;
 
 use crate::part::Part;
-use crate::{Attribution, BlockScores, CurvatureFrom, Method, Options, ScoreError, Set, Source};
+use crate::{ArrivingScores, Attribution, BlockScores, CurvatureFrom, Method, Options, ScoreError, Set, Source};
 
 /// Scores some blocks at a time, for files of gradients larger than memory.
 ///
@@ -35,7 +36,7 @@ impl Scorer {
         self.0.add(train, query, curvature)
     }
 
-    /// Adds the scores of the next block, which another process or thread may have found.
+    /// Adds the scores of the next block, found apart from the others.
     ///
     /// # Errors
     ///
@@ -48,6 +49,35 @@ impl Scorer {
                 Ok(())
             }
         }
+    }
+
+    /// Begins with the scores of the next block, which come from another process or thread: `head` is
+    /// [`BlockScores::head`], `block` the block.
+    ///
+    /// # Errors
+    ///
+    /// A text that says why it cannot be read, or does not fit the blocks before.
+    pub fn begin(&mut self, head: &[u8], block: &Block) -> Result<ArrivingScores, String> {
+        let mut total = self.0.parts.pop();
+        let arriving = ArrivingScores::new(head, block, &mut total);
+        self.0.parts.extend(total);
+        arriving
+    }
+
+    /// Adds the next of [`BlockScores::pieces`]; `true` if it was the block's last one.
+    ///
+    /// # Errors
+    ///
+    /// A text that says why it cannot be read; the sum is of no use then.
+    pub fn take(&mut self, arriving: &mut ArrivingScores, piece: &[u8]) -> Result<bool, String> {
+        let total = self.0.parts.first_mut().ok_or("no block has begun")?;
+        arriving.take(piece, total)
+    }
+
+    /// The scores of the blocks added, as they can be added to another scorer's; `None` if there were none.
+    #[must_use]
+    pub fn into_block(mut self) -> Option<BlockScores> {
+        self.0.parts.pop().map(BlockScores)
     }
 
     /// The scores over all blocks added.

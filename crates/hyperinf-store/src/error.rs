@@ -7,7 +7,8 @@ use parquet::errors::ParquetError;
 use safetensors::SafeTensorError;
 
 use crate::no_room::{is_full, with_room};
-use crate::{BadValue, FileError, SCORE_FORMATS, ScoresFault};
+use crate::offers::offered;
+use crate::{BadValue, FileError, Offer, SCORE_FORMATS, ScoresFault};
 
 /// Names listed in one message at most.
 const LISTED: usize = 5;
@@ -103,7 +104,7 @@ pub enum StoreError {
     /// The scoring would take more memory than there is.
     #[error(
         "block `{block}` of {rows} × {cols} with {samples} samples needs about {needed_gib:.1} GiB of memory, and {available_gib:.1} GiB are available; {}",
-        fit(.fitting)
+        offered(.offers)
     )]
     Memory {
         /// The block that needs most, or all merged.
@@ -118,8 +119,25 @@ pub enum StoreError {
         needed_gib: f64,
         /// The memory available.
         available_gib: f64,
-        /// The methods that need less.
-        fitting: Vec<&'static str>,
+        /// What fits.
+        offers: Vec<Offer>,
+    },
+    /// The scoring would need a matrix that is never formed.
+    #[error(
+        "block `{block}` needs a matrix of {side} × {side}, {gib:.0} GiB in f64, of at most {most} rows; {}",
+        offered(.offers)
+    )]
+    Matrix {
+        /// The block, or all merged.
+        block: String,
+        /// The matrix's rows.
+        side: usize,
+        /// Its size in f64, in GiB.
+        gib: f64,
+        /// The most rows.
+        most: usize,
+        /// What fits.
+        offers: Vec<Offer>,
     },
     /// Scores that are all too small for `f32`.
     #[error(
@@ -253,11 +271,6 @@ impl StoreError {
         };
         Self::Output { path: path.to_owned(), source }
     }
-}
-
-/// The methods that fit into memory, as a part of a sentence.
-fn fit(methods: &[&str]) -> String {
-    if methods.is_empty() { "no method fits".into() } else { format!("these methods fit: {}", methods.join(", ")) }
 }
 
 /// The endings of all formats, as `.a, .b or .c`.

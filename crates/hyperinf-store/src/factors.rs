@@ -5,13 +5,13 @@ pub(crate) mod file;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use hyperinf_curvature::{BlockCurvature, Storage};
 use hyperinf_gradients::Block;
 use hyperinf_scoring::{Method, Options};
 
 use crate::stream::curvatures;
-use crate::{GradientPair, IndexFolder, ProjectionSpec, StoreError, available};
+use crate::{BATCH_BYTES, GradientPair, IndexFolder, ProjectionSpec, StoreError, available};
 
 /// More bytes are not kept: reading the gradients again is no slower.
 const MOST: f64 = (1_u64 << 30) as f64;
@@ -96,6 +96,23 @@ pub fn training_factors(
     how: &FactorOptions,
     device: &Device,
 ) -> Result<Factors, StoreError> {
+    training_factors_by(pair, options, projection, how, device, |pair| curvatures(pair, options, device))
+}
+
+/// [`training_factors`] whose pass over the gradients is that of `compute`: several processes may take some blocks each
+/// ([`curvature_blocks`](crate::curvature_blocks)).
+///
+/// # Errors
+///
+/// Those of `compute`.
+pub fn training_factors_by<E>(
+    pair: &mut GradientPair,
+    options: &Options,
+    projection: Option<ProjectionSpec>,
+    how: &FactorOptions,
+    device: &Device,
+    compute: impl FnOnce(&GradientPair) -> Result<Vec<BlockCurvature>, E>,
+) -> Result<Factors, E> {
     pair.own = None;
     let Method::Inverse { storage, .. } = options.method else {
         return Ok(Factors::Nothing { reason: "the method has no curvature" });
@@ -107,7 +124,7 @@ pub fn training_factors(
         Ok(place) => place,
         Err(reason) => return Ok(Factors::Nothing { reason }),
     };
-    let (blocks, found) = place.recall(how, device, || curvatures(pair, options, device))?;
+    let (blocks, found) = place.recall(how, device, || compute(pair))?;
     pair.own = Some(OwnCurvature { storage, merged: options.merged, blocks });
     Ok(found)
 }
@@ -137,10 +154,16 @@ pub fn model_factors<E>(
 /// The key of curvature that is sent.
 const SENT: &str = "sent";
 
-/// Curvature as bytes, with all digits, for another process; `None` if a block's is its samples.
+/// Curvature as bytes, with all digits, for another process; `None` for numbers that are neither f32 nor f64.
 #[must_use]
 pub fn curvature_to_bytes(known: &[BlockCurvature]) -> Option<Vec<u8>> {
     file::to_bytes(SENT, "", known)
+}
+
+/// Whether [`curvature_to_bytes`] has bytes for it.
+#[must_use]
+pub fn can_be_sent(known: &[BlockCurvature]) -> bool {
+    known.iter().all(|known| matches!(known.curvature.like().dtype(), DType::F32 | DType::F64))
 }
 
 /// The curvature of [`curvature_to_bytes`]; `None` if the bytes are not whole.
@@ -184,7 +207,11 @@ impl Place {
         }
         let rows = format!("{} {rows}", env!("CARGO_PKG_VERSION"));
         let (merged, precision, kind) = (options.merged, pair.precision(device), &how.device_kind);
-        let key = format!("2 {storage:?} merged {merged} {more} {precision:?} on {kind} of {rows}");
+        let batch = match pair.batch_bytes {
+            BATCH_BYTES => String::new(),
+            other => format!("batches of {other} bytes "),
+        };
+        let key = format!("2 {storage:?} merged {merged} {more} {batch}{precision:?} on {kind} of {rows}");
         Ok(Self { path: folder.join(file::name(&key)), key, rows, blocks: layout.len() })
     }
 
@@ -213,6 +240,13 @@ impl GradientPair {
         let Method::Inverse { storage, .. } = options.method else { return None };
         let own = self.own.as_ref()?;
         (own.storage == storage && own.merged == options.merged).then_some(&*own.blocks)
+    }
+
+    /// Takes the curvature of the training gradients for these options, that of some blocks at least: what
+    /// [`training_factors`] or another process has computed.
+    pub fn take_curvature(&mut self, options: &Options, blocks: Vec<BlockCurvature>) {
+        let Method::Inverse { storage, .. } = options.method else { return };
+        self.own = Some(OwnCurvature { storage, merged: options.merged, blocks });
     }
 
     /// Takes the curvature of another pair with the same training gradients and projection.

@@ -48,6 +48,7 @@
 //! }
 //! ```
 
+mod block_stream;
 mod cells;
 mod checkpoints;
 mod convert;
@@ -60,10 +61,12 @@ mod ids;
 mod index;
 mod memory;
 mod no_room;
+mod offers;
 mod own_file;
 mod pair;
 mod projection;
 mod publish;
+mod rows_stream;
 mod scores;
 mod sketch;
 mod source;
@@ -77,17 +80,19 @@ mod top_rows;
 // The crates whose types are in signatures, so that a manifest need not name them.
 pub use {burn, hyperinf_curvature, hyperinf_gradients, hyperinf_linalg, hyperinf_scoring};
 
+pub use block_stream::{Found, curvature_blocks, position_blocks, product_blocks, score_blocks, self_influence_blocks};
 pub use cells::{Cells, cell};
 pub use checkpoints::{Checkpoint, tracin};
 pub use convert::{Convert, ConvertError, Converted};
 pub use error::{StoreError, WriteError};
 pub use factors::{
-    FactorOptions, Factors, curvature_from_bytes, curvature_to_bytes, factor_bytes, model_factors, training_factors,
+    FactorOptions, Factors, can_be_sent, curvature_from_bytes, curvature_to_bytes, factor_bytes, model_factors,
+    training_factors, training_factors_by,
 };
 pub use folder::OutputFolder;
 pub use gradient_file::{
-    BadValue, FileError, GradientFile, GradientWriter, KeyDifference, Precision, Restart, Resumption, RunKey,
-    StoredBlock, StoredType,
+    BadValue, Check, FileError, GradientFile, GradientWriter, KeyDifference, Precision, RecordedBatches, Restart,
+    Resumption, RunKey, StoredBlock, StoredType,
 };
 pub use ids::{IdColumn, Ids, Unit};
 pub use index::{
@@ -96,17 +101,20 @@ pub use index::{
 };
 pub use memory::{Need, Sizes, available, free_space, peak_resident, reset_peak, resident};
 pub use no_room::NoRoom;
+pub use offers::Offer;
 pub use own_file::{FileStamp, open_own, sync_folder};
 pub use pair::{GradientPair, MatchedFile};
 pub use projection::{Directions, ProjectionSpec};
 pub use publish::publish;
+pub use rows_stream::{RowShare, row_share, score_rows, sum_rows};
 pub use scores::{ErrorBars, SCORE_FORMATS, ScoreFile, ScoreFormat, check_range, ranks};
 pub use sketch::Sketches;
+pub use source::BATCH_BYTES;
 pub use staged::{
     Staged, check_output, check_writable, stage_csv, stage_json, stage_parquet, stage_table, table_ending, write_json,
 };
 pub use stored_scores::{ScoresFault, StoredScores};
-pub use stream::{position_scorer, products, score, score_blocks, self_influence, sweep};
+pub use stream::{curvatures, position_scorer, products, score, self_influence, sweep};
 pub use table::{Column, Table};
 pub use temporary::{TemporaryFolder, abandon};
 pub use top_rows::{Ends, TopRows, top_rows};

@@ -6,13 +6,12 @@ use std::thread;
 
 use burn::tensor::Device;
 use hyperinf_gradients::Block;
-use hyperinf_scoring::{Gfim, Method, Options, Set, methods};
+use hyperinf_scoring::{Method, Options, Set};
 
-use crate::source::BATCH;
-use crate::{GradientPair, Precision, StoreError};
+use crate::{BATCH_BYTES, GradientPair, Precision};
 
 /// One GiB in bytes.
-const GIB: f64 = (1_u64 << 30) as f64;
+pub(crate) const GIB: f64 = (1_u64 << 30) as f64;
 const F64: f64 = 8.0;
 /// Address space of stacks and of what is aligned.
 const SLACK: f64 = 128.0 * 1024.0 * 1024.0;
@@ -76,7 +75,7 @@ impl Sizes {
         let blocks = if options.merged { std::slice::from_ref(&merged) } else { &self.blocks };
         let of_block = |block: &Block| {
             let gradients = |samples: usize| samples as f64 * block.parameters() as f64 * self.width as f64;
-            let streamed = (2.0 * gradients(self.train)).min(4.0 * BATCH as f64);
+            let streamed = (2.0 * gradients(self.train)).min(4.0 * BATCH_BYTES as f64);
             let rows = (self.queries * self.dampings) as f64 * block.parameters() as f64;
             let curvature = match &options.method {
                 Method::Identity => 0.0,
@@ -96,38 +95,10 @@ impl Sizes {
             .iter()
             .map(|block| (of_block(block), block))
             .fold((0.0, &merged), |most, next| if next.0 > most.0 { next } else { most });
-        let read = if self.projected { 2.0 * BATCH as f64 } else { 0.0 };
+        let read = if self.projected { 2.0 * BATCH_BYTES as f64 } else { 0.0 };
         let read = read + if matches!(options.method, Method::Identity) { 0.0 } else { reserved() };
         let scores = 3.0 * F64 * (self.queries * self.dampings) as f64 * self.train as f64;
         Need { bytes: bytes + read + scores, block: block.clone() }
-    }
-
-    /// Fails if the options need more memory than `available` bytes, and names the methods that need less.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Memory`].
-    pub fn check(&self, options: &Options, available: Option<f64>) -> Result<(), StoreError> {
-        let Some(available) = available else { return Ok(()) };
-        let Need { bytes, block } = self.needed(options);
-        if bytes <= available {
-            return Ok(());
-        }
-        let fits = |named: &Options| {
-            let named = Options { merged: options.merged, ..named.clone() };
-            self.needed(&named).bytes <= available
-        };
-        let fitting =
-            methods().iter().filter(|method| !method.needs_captures() && fits(&method.options(Gfim::default())));
-        Err(StoreError::Memory {
-            block: block.name,
-            rows: block.rows,
-            cols: block.cols,
-            samples: self.curvature,
-            needed_gib: bytes / GIB,
-            available_gib: available / GIB,
-            fitting: fitting.map(|method| method.name).collect(),
-        })
     }
 }
 

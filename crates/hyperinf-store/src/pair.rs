@@ -6,7 +6,7 @@ use hyperinf_scoring::{Options, Set};
 use safetensors::Dtype;
 
 use crate::factors::OwnCurvature;
-use crate::{GradientFile, Precision, Sizes, StoreError, available};
+use crate::{BATCH_BYTES, GradientFile, Precision, Sizes, StoreError, available};
 
 /// The gradients of training samples and of queries, with the same blocks.
 pub struct GradientPair {
@@ -20,6 +20,8 @@ pub struct GradientPair {
     pub contrast: Option<MatchedFile>,
     /// The memory in bytes that scoring may take; `None` for what the system grants ([`available`]).
     pub memory: Option<f64>,
+    /// Bytes of training gradients that are held at once, where not all need be. The last bits of sums depend on it.
+    pub batch_bytes: usize,
     /// The projection of every block's gradients before they are scored; see [`GradientPair::project`].
     pub(crate) projection: Option<Projection>,
     /// The curvature of the training gradients, projected, where it is at hand; see [`crate::training_factors`].
@@ -44,7 +46,16 @@ impl GradientPair {
     pub fn open(train: &Path, query: &Path) -> Result<Self, StoreError> {
         let train = open(Set::Train, train)?;
         let query = MatchedFile::open(Set::Query, query, &train)?;
-        Ok(Self { train, query, curvature: None, contrast: None, memory: None, projection: None, own: None })
+        Ok(Self {
+            train,
+            query,
+            curvature: None,
+            contrast: None,
+            memory: None,
+            batch_bytes: BATCH_BYTES,
+            projection: None,
+            own: None,
+        })
     }
 
     /// The same pair with a curvature or a contrast from other files.

@@ -8,8 +8,8 @@ use hyperinf_scoring::{Batch, Method, Options, QueryMode, Samples, ScoreError, S
 
 use crate::{FileError, GradientFile, GradientPair, Precision, StoreError, projection};
 
-/// Bytes of a batch of samples, for methods that do not need all samples at once.
-pub(crate) const BATCH: usize = 256 << 20;
+/// Bytes of a batch of samples, for methods that do not need all samples at once: see [`GradientPair::batch_bytes`].
+pub const BATCH_BYTES: usize = 256 << 20;
 
 /// Reads the blocks of one set for a method.
 #[derive(Clone, Copy)]
@@ -44,6 +44,12 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The samples of each batch of some blocks.
+    pub(crate) fn batches(self, group: &[usize]) -> Vec<Range<usize>> {
+        let (n, batch) = (self.file().samples(), self.batch(&self.positions(group)));
+        (0..n).step_by(batch).map(|start| start..n.min(start + batch)).collect()
+    }
+
     /// The number of samples that are held at once.
     fn batch(self, positions: &[usize]) -> usize {
         let n = self.file().samples();
@@ -61,7 +67,7 @@ impl<'a> Reader<'a> {
             Set::Train | Set::Curvature => held,
         };
         let bytes = block.parameters() * if self.precision == Precision::Double { 8 } else { 4 };
-        if all { n } else { (BATCH / bytes).clamp(1, n) }
+        if all { n } else { (self.pair.batch_bytes / bytes).clamp(1, n) }
     }
 
     /// The numbers of some samples, `[samples, rows, cols]` of [`Reader::block`].
@@ -100,7 +106,9 @@ impl<'a> Reader<'a> {
             None => self.block(&positions),
         };
         let (layout, batch) = ([block].into(), self.batch(&positions));
-        let mut source = FileSource { reader: self, positions, layout, projection, batch, device, whole: None };
+        let samples = 0..self.file().samples();
+        let mut source =
+            FileSource { reader: self, positions, layout, projection, samples, batch, device, whole: None };
         source.whole = loaded.map(|data| source.gradients(data)).transpose().map_err(StoreError::Score)?;
         Ok(source)
     }
@@ -117,12 +125,19 @@ pub(crate) struct FileSource<'a> {
     pub(crate) layout: Arc<[Block]>,
     /// The projection of the blocks before they are put side by side.
     projection: Option<Projection>,
+    /// Those that a pass visits.
+    samples: Range<usize>,
     batch: usize,
     device: &'a Device,
     whole: Option<Gradients>,
 }
 
 impl FileSource<'_> {
+    /// The same of some samples only, which are read in each pass.
+    pub(crate) fn of_samples(self, samples: Range<usize>) -> Self {
+        Self { samples, whole: None, ..self }
+    }
+
     /// The gradients on the device, projected.
     fn gradients(&self, data: TensorData) -> Result<Gradients, ScoreError> {
         let dtype = data.dtype();
@@ -148,9 +163,8 @@ impl Source for FileSource<'_> {
         if let Some(whole) = &self.whole {
             return visit(self.batch(whole.clone()));
         }
-        let n = self.reader.file().samples();
-        for start in (0..n).step_by(self.batch) {
-            let samples = start..n.min(start + self.batch);
+        for start in self.samples.clone().step_by(self.batch) {
+            let samples = start..self.samples.end.min(start + self.batch);
             let data = self.reader.read(&self.positions, samples);
             let data = data.map_err(|error| ScoreError::source(self.reader.error(error)))?;
             visit(self.batch(self.gradients(data)?))?;

@@ -5,8 +5,8 @@ use burn::tensor::Device;
 use hyperinf_curvature::{BlockCurvature, Damping};
 use hyperinf_gradients::Sides;
 use hyperinf_scoring::{
-    Attribution, BlockScores, Contrast, CurvatureFrom, Joined, Method, Moments, Options, Picked, PositionScorer,
-    Products, QueryMode, ScoreError, Scorer, SelfInfluence, Set, Source, Sweep, between,
+    Attribution, Contrast, CurvatureFrom, Joined, Method, Moments, Options, Picked, PositionScorer, Products,
+    QueryMode, ScoreError, Scorer, SelfInfluence, Set, Source, Sweep, between,
 };
 
 use crate::source::{FileSource, Reader};
@@ -35,33 +35,6 @@ pub fn score(
         as_sets(sources, known, options.query, &mut |train, query, curvature| scorer.add(train, query, curvature))
     })?;
     scorer.finish().map_err(|error| explain(pair, error))
-}
-
-/// The scores of some blocks of [`score`], each for [`Scorer::merge`]: what one of several processes computes. `found` is
-/// called with each block's place in the training file and its scores.
-///
-/// # Errors
-///
-/// As [`score`].
-pub fn score_blocks(
-    pair: &GradientPair,
-    known: Option<&[BlockCurvature]>,
-    options: &Options,
-    device: &Device,
-    blocks: &[usize],
-    found: &mut dyn FnMut(usize, BlockScores),
-) -> Result<(), StoreError> {
-    pair.check_memory(1, options, device)?;
-    let mut places = blocks.iter();
-    let groups: Vec<&[usize]> = blocks.chunks(1).collect();
-    some_groups(pair, &groups, &pair.sets(), options, device, &mut |sources| {
-        as_sets(sources, known, options.query, &mut |train, query, curvature| {
-            let scores = BlockScores::new(train, query, curvature, options)?;
-            let &place = places.next().expect("one block per visit");
-            found(place, scores);
-            Ok(())
-        })
-    })
 }
 
 /// The queries of [`score`], preconditioned for [`PositionScorer::finish`]: then the model runs over the samples whose
@@ -150,31 +123,55 @@ pub fn products(
     device: &Device,
 ) -> Result<Products, StoreError> {
     let options = between(options);
-    if device.memory_pool_usage().is_none() || pair.memory.is_some() {
-        let sizes = Sizes { train: samples.len(), queries: samples.len(), ..Sizes::new(pair, 1, device) };
-        sizes.check(&options, pair.memory.or_else(available))?;
-    }
+    check_products(pair, samples, &options, device)?;
     let mut scorer = Scorer::new(Options { merged: false, ..options.clone() }).map_err(StoreError::Score)?;
-    let mut sets = vec![Set::Train];
-    sets.extend(pair.curvature.as_ref().filter(|_| known.is_none()).map(|_| Set::Curvature));
-    each_group(pair, &sets, &options, device, &mut |sources| {
+    each_group(pair, &product_sets(pair, known), &options, device, &mut |sources| {
         let picked = Picked { source: &sources[0], samples };
-        let curvature = match known {
-            None if pair.own_curvature(&options).is_none() => CurvatureFrom::Source(&sources[sources.len() - 1]),
-            _ => curvature(&sources[0], known),
-        };
-        scorer.add(&picked, &picked, curvature)
+        scorer.add(&picked, &picked, product_curvature(pair, sources, known, &options))
     })?;
     let found = scorer.finish().map_err(|error| explain(pair, error))?;
     Ok(Products::new(samples, &found.scores))
 }
 
-/// The curvature of every block, or of all merged, of the training gradients.
-pub(crate) fn curvatures(
+/// Fails if products of so many samples need more memory than there is.
+pub(crate) fn check_products(
     pair: &GradientPair,
+    samples: &[usize],
     options: &Options,
     device: &Device,
-) -> Result<Vec<BlockCurvature>, StoreError> {
+) -> Result<(), StoreError> {
+    if device.memory_pool_usage().is_some() && pair.memory.is_none() {
+        return Ok(());
+    }
+    let sizes = Sizes { train: samples.len(), queries: samples.len(), ..Sizes::new(pair, 1, device) };
+    sizes.check(options, pair.memory.or_else(available))
+}
+
+/// The sets that products are computed from.
+pub(crate) fn product_sets(pair: &GradientPair, known: Option<&[BlockCurvature]>) -> Vec<Set> {
+    let of_file = pair.curvature.as_ref().filter(|_| known.is_none()).map(|_| Set::Curvature);
+    [Set::Train].into_iter().chain(of_file).collect()
+}
+
+/// The curvature of products: never that of the picked samples.
+pub(crate) fn product_curvature<'a>(
+    pair: &GradientPair,
+    sources: &'a [FileSource<'_>],
+    known: Option<&[BlockCurvature]>,
+    options: &Options,
+) -> CurvatureFrom<'a> {
+    match known {
+        None if pair.own_curvature(options).is_none() => CurvatureFrom::Source(&sources[sources.len() - 1]),
+        _ => curvature(&sources[0], known),
+    }
+}
+
+/// The curvature of every block, or of all merged, of the training gradients.
+///
+/// # Errors
+///
+/// As [`score`].
+pub fn curvatures(pair: &GradientPair, options: &Options, device: &Device) -> Result<Vec<BlockCurvature>, StoreError> {
     pair.check_memory(1, options, device)?;
     let (unmerged, mut all) = (Options { merged: false, ..options.clone() }, Vec::new());
     each_group(pair, &[Set::Train], options, device, &mut |sources| {
@@ -199,7 +196,7 @@ pub(crate) fn principal(pair: &GradientPair, rank: usize, device: &Device) -> Re
 ///
 /// While one block is visited the next is read, so two blocks are held. Blocks larger than a batch are read batch by
 /// batch, once for every pass, unless the method holds all samples of a block anyway.
-fn each_group(
+pub(crate) fn each_group(
     pair: &GradientPair,
     sets: &[Set],
     options: &Options,
@@ -212,7 +209,7 @@ fn each_group(
 }
 
 /// [`each_group`] of some groups of blocks.
-fn some_groups(
+pub(crate) fn some_groups(
     pair: &GradientPair,
     groups: &[&[usize]],
     sets: &[Set],
@@ -243,10 +240,10 @@ fn some_groups(
 }
 
 /// Sees training samples, queries and curvature of some blocks.
-type VisitSets<'a> = dyn FnMut(&dyn Source, &dyn Source, CurvatureFrom<'_>) -> Result<(), ScoreError> + 'a;
+pub(crate) type VisitSets<'a> = dyn FnMut(&dyn Source, &dyn Source, CurvatureFrom<'_>) -> Result<(), ScoreError> + 'a;
 
 /// Visits the sources of some blocks as training samples, queries and curvature.
-fn as_sets(
+pub(crate) fn as_sets(
     sources: &[FileSource<'_>],
     known: Option<&[BlockCurvature]>,
     query: QueryMode,
@@ -270,7 +267,7 @@ fn as_sets(
 }
 
 /// The known curvature of the source's blocks, or that of its samples.
-fn curvature<'a>(source: &FileSource<'_>, known: Option<&[BlockCurvature]>) -> CurvatureFrom<'a> {
+pub(crate) fn curvature<'a>(source: &FileSource<'_>, known: Option<&[BlockCurvature]>) -> CurvatureFrom<'a> {
     let of = |known: &[BlockCurvature]| {
         let blocks = source.layout.iter().filter_map(|block| known.iter().find(|found| found.block == *block));
         blocks.cloned().collect()
@@ -283,7 +280,7 @@ fn curvature<'a>(source: &FileSource<'_>, known: Option<&[BlockCurvature]>) -> C
 }
 
 /// The error with the file it is about, and the value where a value is at fault.
-fn explain(pair: &GradientPair, error: ScoreError) -> StoreError {
+pub(crate) fn explain(pair: &GradientPair, error: ScoreError) -> StoreError {
     let (set, block, sample, value) = match error {
         ScoreError::NonFinite { set, block, sample, value } => (set, block, sample, value),
         // A file that cannot be read, wrapped for its way through a pass.

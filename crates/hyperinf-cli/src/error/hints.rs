@@ -155,6 +155,9 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
         StoreError::Checkpoint { .. } => "write the same samples in the same order at every checkpoint",
         StoreError::NonFinite { .. } => "leave the sample out, or find out why its loss overflowed",
         StoreError::TooLarge { .. } => "scale all gradients of both files down by the same factor",
+        StoreError::Matrix { .. } => {
+            "take one of these with --method or --structure per-block, or shrink the gradients with --project RANK"
+        }
         StoreError::Memory { .. } => {
             "take one of these with --method, shrink the gradients with --project RANK, or allow more with --memory GIB"
         }

@@ -74,7 +74,8 @@ impl Library {
                 StoreError::Score(_)
                 | StoreError::Range { .. }
                 | StoreError::TooSmall { .. }
-                | StoreError::Memory { .. } => Class::Numbers,
+                | StoreError::Memory { .. }
+                | StoreError::Matrix { .. } => Class::Numbers,
                 _ => Class::Input,
             },
             Self::Score(ScoreError::NoCaptures)

@@ -325,7 +325,7 @@ fn a_matrix_that_cannot_fit() {
         folder.write(file, &[f32s("embedding", &[2, 200_000], &whole(400_000, 1))]);
     }
     let args = ["--method", "hyperinf", "--output", "scores.csv"];
-    check(&folder, &args, 4, &["block `embedding`", "200000 × 200000", "GiB of memory", "these methods fit", "hint"]);
+    check(&folder, &args, 4, &["block `embedding`", "200000 × 200000", "GiB of memory", "these fit", "hint"]);
 }
 
 #[test]

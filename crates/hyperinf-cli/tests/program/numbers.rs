@@ -79,7 +79,7 @@ fn scores_that_a_file_cannot_hold_are_refused() {
 
 fn check_refused(run: &Run, what: &str) {
     assert_eq!(run.code, Some(4), "{what}: {run:?}");
-    for needle in ["block `", "GiB of memory", "are available", "these methods fit: identity", "--project RANK"] {
+    for needle in ["block `", "GiB of memory", "are available", "these fit: ", "`identity` (", "--project RANK"] {
         assert!(run.stderr.contains(needle), "{what}: no {needle:?} in {}", run.stderr);
     }
     assert_eq!(run.stdout, "", "{what}");

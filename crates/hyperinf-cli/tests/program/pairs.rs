@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::{Folder, csv_rows, number};
 use crate::texts::{completions, model};
 
-fn pairs(count: usize) -> Vec<Value> {
+pub fn pairs(count: usize) -> Vec<Value> {
     let rows = completions(count + 1);
     let row = |i: usize| json!({ "prompt": rows[i]["prompt"], "chosen": rows[i]["completion"], "rejected": rows[i + 1]["completion"] });
     (0..count).map(row).collect()

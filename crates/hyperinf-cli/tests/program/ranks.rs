@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::pairs::pairs;
 use crate::support::Folder;
 use crate::texts::{bert, completions, model, three_classes};
 
@@ -75,11 +76,12 @@ fn attribute_by_ranks_is_attribute_alone() {
         &["--method", "exact", "--estimate", "gauss-newton"],
         &["--method", "shampoo", "--estimate", "sampled", "--draws", "2", "--blocks", "*query*"],
         &["--structure", "merged"],
+        &["--structure", "merged", "--method", "exact,cosine"],
         &["--project", "2", "--query-mode", "mean"],
         &["--project", "2", "--query-mode", "mean", "--uncertainty", "2"],
         &["--normalise", "cosine", "--positions"],
         &["--normalise", "l-relatif"],
-        &["--index", "index"],
+        &["--index", "index", "--method", "ekfac,shampoo,hyperinf"],
     ] {
         check(&folder, "attribute", &[&query[..], more].concat(), &[3]);
     }
@@ -96,6 +98,32 @@ fn detect_and_select_by_ranks() {
     check(&folder, "detect", &["--validation", "query.jsonl", "--remove", "5"], &[2, 3]);
     let targets = ["--validation", "query.jsonl", "--validation", "more.jsonl", "--keep", "7"];
     check(&folder, "select", &targets, &[2, 3]);
+    let diverse = ["--validation", "query.jsonl", "--keep", "7", "--diverse", "--drop-duplicates=0.9"];
+    check(&folder, "select", &diverse, &[2, 3]);
+}
+
+/// Margins, and the cross-check of scores and losses.
+#[test]
+fn pairs_by_ranks() {
+    let folder = Folder::new();
+    folder.write_rows("pairs.jsonl", &pairs(7));
+    let base = ["--model".to_owned(), model("llama")];
+    let tune = ["--train", "pairs.jsonl", "--pairs", "dpo", "--learning-rate", "0.01", "--out", "adapter"];
+    folder.succeed("finetune", &base, &tune);
+    let adapter = [&base[..], &["--adapter".into(), "adapter".into()]].concat();
+    let args = ["--train", "pairs.jsonl", "--validation", "pairs.jsonl", "--batch-size", "2", "--pairs", "dpo"];
+    for method in ["hyperinf", "exact", "kfac"] {
+        let detect = |out: &str, more: &[&str]| {
+            folder.succeed("detect", &adapter, &[&args[..], &["--method", method, "--out", out], more].concat());
+            contents(&folder, out)
+        };
+        let alone = detect("alone", &[]);
+        assert!(folder.json("alone/summary.json")["cross_check"]["auc_loss"].is_number());
+        for count in [2, 3] {
+            let out = format!("ranks-{method}-{count}");
+            assert!(detect(&out, &["--device", &devices(count)]) == alone, "{method}, {count} ranks");
+        }
+    }
 }
 
 #[test]

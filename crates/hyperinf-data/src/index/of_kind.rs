@@ -16,7 +16,7 @@ use super::Index;
 use super::key::key_of;
 use super::settings::{Settings, anywhere};
 use crate::RunError;
-use crate::crew_work::{common_key, serve, several};
+use crate::crew_work::{checked, common_key, serve, several};
 use crate::dataset::{Content, Dataset};
 use crate::event::{Event, Notice};
 use crate::gradients::{Extractor, Part};
@@ -213,7 +213,8 @@ fn fill<K: Kind>(
         let Leaf { first: begin, rows: count, .. } = manifest.leaves[leaf];
         let rows = begin - first..begin - first + count;
         let folder = &index.folder;
-        let mut gradients = writer.gradients(leaf).map_err(|e| StoreError::output(folder, e))?;
+        let opened = checked(run, |check| writer.gradients_checked(leaf, check))?;
+        let mut gradients = opened.map_err(|e| StoreError::output(folder, e))?;
         let part = Part {
             place: 0,
             rows: rows.clone(),
@@ -228,7 +229,7 @@ fn fill<K: Kind>(
         if matches!(leaves, Leaves::Part { .. }) {
             continue;
         }
-        let found = predictions::<K>(run, model, set, rows.clone(), &gradients, &mut |_| {})?;
+        let found = predictions::<K>(run, model, (0, set), rows.clone(), &gradients, &mut |_| {})?;
         let stored: Vec<StoredRow> = rows.zip(&found).map(|(row, found)| stored(set, row, offset, found)).collect();
         writer.finish_leaf(leaf, gradients, &stored)?;
     }

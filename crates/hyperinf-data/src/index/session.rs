@@ -108,7 +108,7 @@ impl<K: Kind> Session<K> {
             false => {
                 let written = extractor.write(GRADIENT_FILES[1], 1, &set, observe)?;
                 let all = 0..set.samples.len();
-                let found = predictions::<K>(&self.run, extractor.model, &set, all, &written, &mut |_| {})?;
+                let found = predictions::<K>(&self.run, extractor.model, (1, &set), all, &written, &mut |_| {})?;
                 seconds.gradients = began.elapsed().as_secs_f64();
                 let began = Instant::now();
                 let mut pair = GradientPair::open(self.index.path(), written.path())?;

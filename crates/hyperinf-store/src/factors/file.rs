@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Element, Tensor, TensorData};
 use bytemuck::Pod;
-use hyperinf_curvature::{BlockCurvature, Curvature, Dense, Diagonal, Eigenpairs, Isotropic, Kronecker, OneSided};
+use hyperinf_curvature::{
+    BlockCurvature, Curvature, Dense, Diagonal, Eigenpairs, Isotropic, Kronecker, OneSided, Samples,
+};
 use hyperinf_gradients::Block;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors, serialize};
@@ -105,7 +107,8 @@ fn parts(curvature: &Curvature) -> Option<(&'static str, bool, Vec<Numbers>)> {
         Curvature::Eigenpairs(Eigenpairs { vectors, values }) => {
             ("eigenpairs", false, vec![numbers(vectors)?, numbers(values)?])
         }
-        Curvature::Samples(_) => return None,
+        // Sent to other ranks, never kept.
+        Curvature::Samples(Samples { rows }) => ("samples", false, vec![numbers(rows)?]),
     })
 }
 
@@ -141,7 +144,7 @@ pub(super) fn save(path: &Path, key: &str, rows: &str, known: &[BlockCurvature])
     Some(bytes.len() as u64)
 }
 
-/// The bytes of curvature with its key; `None` for a structure that is samples.
+/// The bytes of curvature with its key; `None` for numbers of a type that is not kept.
 pub(super) fn to_bytes(key: &str, rows: &str, known: &[BlockCurvature]) -> Option<Vec<u8>> {
     let (mut described, mut all) = (Vec::new(), Vec::new());
     for (number, BlockCurvature { block, curvature, mean_square, samples }) in known.iter().enumerate() {
@@ -230,6 +233,10 @@ pub(super) fn parsed(bytes: &[u8], key: &str, device: &Device) -> Option<Vec<Blo
                 let k = *part(1)?.shape().first()?;
                 let (vectors, values) = (matrix(0, [k, d])?, tensor::<1>(part(1)?, [k], device)?);
                 Curvature::Eigenpairs(Eigenpairs { vectors, values })
+            }
+            "samples" => {
+                let m = *part(0)?.shape().first()?;
+                Curvature::Samples(Samples { rows: matrix(0, [m, d])? })
             }
             _ => return None,
         };

@@ -101,7 +101,7 @@ pub(super) struct Begin {
 }
 
 /// A line of a journal: samples whose gradients were computed together and are in the file.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Done {
     pub(super) samples: Vec<usize>,
     /// The bits of the losses: decimal text may round them.

@@ -1,9 +1,10 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use safetensors::Dtype;
+use serde::{Deserialize, Serialize};
 
 /// The type that gradients are written as.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StoredType {
     /// 4 bytes, as they were computed.
     #[default]

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 use std::time::{Duration, Instant};
 
 use hyperinf_gradients::Block;
@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::StoredType;
 use super::journal::{self, BatchHash, Begin, Done, Found, Resumption, RunKey};
+use super::recorded::{Check, RecordedBatches};
 use crate::no_room::with_room;
 use crate::own_file::{folder_of, open_own, sync_folder};
 
@@ -66,6 +67,24 @@ impl GradientWriter {
         samples: usize,
         blocks: &[Block],
     ) -> io::Result<Self> {
+        let check = &mut |recorded: &RecordedBatches| Ok(recorded.intact(&recorded.all()));
+        Self::open_checked(stored, (folder, name), key, samples, blocks, check)
+    }
+
+    /// [`GradientWriter::open_as`] where `check` says which of the recorded batches are intact: several processes may
+    /// check some each. In the folder the file has the name.
+    ///
+    /// # Errors
+    ///
+    /// As [`GradientWriter::open`], and those of `check`.
+    pub fn open_checked(
+        stored: StoredType,
+        (folder, name): (&Path, &str),
+        key: &RunKey,
+        samples: usize,
+        blocks: &[Block],
+        check: &mut Check<'_>,
+    ) -> io::Result<Self> {
         let mut key = key.clone();
         if stored != StoredType::F32 {
             key.0.insert("type of the numbers".to_owned(), stored.name().to_owned());
@@ -94,7 +113,7 @@ impl GradientWriter {
             && let (Ok(file), Ok(log)) = (open_own(&placed), open_own(&record))
         {
             let mut writer = at(placed, record, file, log, true);
-            if writer.adopt(&begin)? {
+            if writer.adopt(&begin, check)? {
                 return Ok(writer);
             }
             of_placed.restarted = writer.found.restarted.take();
@@ -106,7 +125,7 @@ impl GradientWriter {
             TryLockError::Error(error) => error,
         })?;
         let mut writer = at(path.clone(), journal, open_own(&path)?, log, false);
-        writer.resume(&begin)?;
+        writer.resume(&begin, check)?;
         if writer.found == Resumption::default() {
             writer.found = of_placed;
         }
@@ -114,7 +133,7 @@ impl GradientWriter {
     }
 
     /// Whether a placed file is that of this run, whole and intact.
-    fn adopt(&mut self, begin: &Begin) -> io::Result<bool> {
+    fn adopt(&mut self, begin: &Begin, check: &mut Check<'_>) -> io::Result<bool> {
         let (header, starts, length) = header(&self.blocks, self.losses.len(), self.stored);
         self.starts = starts;
         let batches = match journal::read(&mut self.log, begin)? {
@@ -128,13 +147,13 @@ impl GradientWriter {
         if self.file.metadata()?.len() != length || !self.has_header(&header) {
             return Ok(false);
         }
-        self.verify(batches);
+        self.verify(batches, check)?;
         self.found.samples = self.losses.iter().flatten().count();
         Ok(self.losses.iter().all(Option::is_some))
     }
 
     /// Takes what is intact of an earlier run, and prepares both files for the rest.
-    fn resume(&mut self, begin: &Begin) -> io::Result<()> {
+    fn resume(&mut self, begin: &Begin, check: &mut Check<'_>) -> io::Result<()> {
         let (header, starts, length) = header(&self.blocks, self.losses.len(), self.stored);
         self.starts = starts;
         match journal::read(&mut self.log, begin)? {
@@ -145,7 +164,7 @@ impl GradientWriter {
                     self.file.seek(SeekFrom::Start(0))?;
                     self.file.write_all(&header)?;
                 }
-                self.verify(batches);
+                self.verify(batches, check)?;
                 if self.file.metadata()?.len() != length {
                     self.file.set_len(length)?;
                 }
@@ -177,9 +196,14 @@ impl GradientWriter {
     }
 
     /// Takes the recorded batches whose hash is that of the file.
-    fn verify(&mut self, recorded: Vec<Done>) {
-        for Done { samples, losses, xxh3_128 } in recorded {
-            if self.hash(&samples, &losses).is_some_and(|hash| hash == xxh3_128) {
+    fn verify(&mut self, batches: Vec<Done>, check: &mut Check<'_>) -> io::Result<()> {
+        // Another process may have another working folder.
+        let (path, stored, samples) = (absolute(&self.path)?, self.stored, self.losses.len());
+        let sides = self.blocks.iter().zip(&self.starts).map(|(block, &start)| (start, block.parameters()));
+        let recorded = RecordedBatches { path, stored, samples, sides: sides.collect(), batches };
+        let intact = check(&recorded)?;
+        for (Done { samples, losses, .. }, intact) in recorded.batches.into_iter().zip(intact) {
+            if intact {
                 for (&sample, &loss) in samples.iter().zip(&losses) {
                     self.losses[sample] = Some(f64::from_bits(loss));
                 }
@@ -188,26 +212,7 @@ impl GradientWriter {
                 self.found.damaged += 1;
             }
         }
-    }
-
-    /// The hash of a recorded batch in the file; none if the record or the file cannot be right.
-    fn hash(&mut self, samples: &[usize], losses: &[u64]) -> Option<String> {
-        let mut distinct = HashSet::new();
-        let known = |&sample: &usize| sample < self.losses.len() && distinct.insert(sample);
-        if samples.len() != losses.len() || !samples.iter().all(known) {
-            return None;
-        }
-        let mut hash = BatchHash::new(samples, losses);
-        for (block, start) in self.blocks.iter().zip(&self.starts) {
-            let mut bytes = vec![0; block.parameters() * self.stored.bytes()];
-            for &sample in samples {
-                if !journal::fill(&mut self.file, start + (sample * bytes.len()) as u64, &mut bytes) {
-                    return None;
-                }
-                hash.add(&bytes);
-            }
-        }
-        Some(hash.text())
+        Ok(())
     }
 
     /// The path of the file while it is written.

@@ -9,7 +9,7 @@ use super::verify::{Hashes, hashes_of};
 use super::{IndexError, IndexFolder, JOURNAL, MANIFEST, Manifest, Record, StoredRow, journal, rows_name, seal};
 use crate::gradient_file::{Files, LIST, ShardList};
 use crate::own_file::sync_folder;
-use crate::{GradientWriter, OutputFolder, Staged, StoreError, StoredType, stage_json};
+use crate::{Check, GradientWriter, OutputFolder, Staged, StoreError, StoredType, stage_json};
 
 /// An index that is built, extended or repaired; no other run writes it as long as this value is there.
 pub struct IndexWriter {
@@ -129,11 +129,26 @@ impl IndexWriter {
     ///
     /// Before [`IndexWriter::begin`], or if there is no such leaf.
     pub fn gradients(&self, leaf: usize) -> io::Result<GradientWriter> {
+        self.gradients_checked(leaf, &mut |recorded| Ok(recorded.intact(&recorded.all())))
+    }
+
+    /// [`IndexWriter::gradients`] where `check` says which batches of an interrupted run are intact, as in
+    /// [`GradientWriter::open_checked`].
+    ///
+    /// # Errors
+    ///
+    /// As [`GradientWriter::open_checked`].
+    ///
+    /// # Panics
+    ///
+    /// As [`IndexWriter::gradients`].
+    pub fn gradients_checked(&self, leaf: usize, check: &mut Check<'_>) -> io::Result<GradientWriter> {
         let IndexFolder { path, manifest, .. } = self.index();
         let named = StoredType::NAMES.into_iter().find(|(name, _)| *name == manifest.dtype);
         let stored = named.map(|(_, stored)| stored).unwrap_or_default();
         let (key, rows) = (manifest.leaf_key(leaf), manifest.leaves[leaf].rows);
-        GradientWriter::open_as(stored, path, &super::shard_name(leaf), &key, rows, &manifest.layout())
+        let name = super::shard_name(leaf);
+        GradientWriter::open_checked(stored, (path, &name), &key, rows, &manifest.layout(), check)
     }
 
     /// Finishes a leaf: its files get their names, and the journal its line.

@@ -1,0 +1,303 @@
+//! Blocks that ranks share: their scores, the influence of samples on themselves, products of samples, curvature.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf, absolute};
+
+use burn::tensor::Device;
+use hyperinf_curvature::{BlockCurvature, Storage};
+use hyperinf_gradients::Block;
+use hyperinf_scoring::{
+    Attribution, BlockScores, Method, Normalisation, Options, PositionScorer, Products, QueryMode, ScoreError,
+    TeamError, between, owners,
+};
+use hyperinf_store::{
+    GradientPair, StoreError, can_be_sent, curvature_blocks, curvature_from_bytes, curvature_to_bytes, curvatures,
+    position_blocks, product_blocks, score_blocks, self_influence_blocks,
+};
+
+use crate::RunError;
+use crate::crew::Crew;
+use crate::crew_gather::{Gather, Outgoing};
+use crate::crew_orders::{BlockWork, Origin, Scoring, What, Work};
+use crate::crew_rows;
+use crate::crew_work::{method, several};
+use crate::run::Run;
+
+/// Gradients that are scored by a run's method, by all its ranks.
+#[derive(Clone, Copy)]
+pub(crate) struct Job<'a> {
+    pub(crate) run: &'a Run,
+    pub(crate) pair: &'a GradientPair,
+    /// The curvature of the model.
+    pub(crate) known: Option<&'a [BlockCurvature]>,
+    /// Those of the run, but for the mode of the queries and the scores of blocks.
+    pub(crate) options: &'a Options,
+    /// Which of the run's random choices.
+    pub(crate) draw: usize,
+    pub(crate) device: &'a Device,
+}
+
+/// The blocks and their owners.
+struct Shares {
+    blocks: Vec<Block>,
+    owners: Vec<usize>,
+}
+
+impl<'a> Job<'a> {
+    /// [`hyperinf_store::score`] by all ranks, a block by each, or batches of merged blocks.
+    pub(crate) fn score(&self) -> Result<Attribution, RunError> {
+        let Self { pair, known, options, device, .. } = *self;
+        if let Some(found) = crew_rows::score(self)? {
+            return Ok(found);
+        }
+        let Some((crew, shares)) = self.give_out(What::Scores, options)? else {
+            return Ok(hyperinf_store::score(pair, known, options, device)?);
+        };
+        let mut gather = Gather::new(crew, options, &shares.blocks, &shares.owners)?;
+        let mut keep = |scores| gather.keep(scores).map_err(ScoreError::source);
+        let done = crew.computing(|| score_blocks(pair, known, options, device, &shares.of(0), &mut keep));
+        done.map_err(unwrapped)?;
+        gather.finish()
+    }
+
+    /// [`hyperinf_store::self_influence`] by all ranks.
+    pub(crate) fn self_influence(&self) -> Result<Vec<f64>, RunError> {
+        let Self { pair, known, options, device, .. } = *self;
+        let Some((crew, shares)) = self.give_out(What::SelfInfluence, options)? else {
+            return Ok(hyperinf_store::self_influence(pair, known, options, device)?);
+        };
+        let plain = Options { normalisation: Normalisation::None, block_scores: false, ..options.clone() };
+        let mut gather = Gather::new(crew, &plain, &shares.blocks, &shares.owners)?;
+        let done = crew.computing(|| {
+            self_influence_blocks(pair, known, options, device, &shares.of(0), &mut |found| {
+                gather.keep(BlockScores::of_values(found.values)).map_err(ScoreError::source)
+            })
+        });
+        done.map_err(unwrapped)?;
+        Ok(gather.finish()?.scores.rows.pop().unwrap_or_default())
+    }
+
+    /// [`hyperinf_store::products`] of some training samples by all ranks; of cosines `options` are those of inner
+    /// products.
+    pub(crate) fn products(&self, samples: &[usize], cosines: bool) -> Result<Products, RunError> {
+        let Self { pair, known, device, .. } = *self;
+        let of_method = between(self.options);
+        let options = if cosines { &cosine() } else { &of_method };
+        let known = known.filter(|_| !cosines);
+        let work = What::Products { samples: samples.to_vec(), cosines };
+        let Some((crew, shares)) = Job { known, ..*self }.give_out(work, options)? else {
+            return Ok(hyperinf_store::products(pair, known, samples, options, device)?);
+        };
+        let mut gather = Gather::new(crew, options, &shares.blocks, &shares.owners)?;
+        let mut keep = |scores| gather.keep(scores).map_err(ScoreError::source);
+        let done = crew.computing(|| product_blocks(pair, known, samples, options, device, &shares.of(0), &mut keep));
+        done.map_err(unwrapped)?;
+        Ok(Products::new(samples, &gather.finish()?.scores))
+    }
+
+    /// The curvature of the training gradients by all ranks.
+    pub(crate) fn curvature(&self) -> Result<Vec<BlockCurvature>, RunError> {
+        let Self { pair, options, device, .. } = *self;
+        if let Some(found) = crew_rows::curvature(self)? {
+            return Ok(vec![found]);
+        }
+        let Some((crew, shares)) = self.give_out(What::Curvature, options)? else {
+            return Ok(curvatures(pair, options, device)?);
+        };
+        let mut found = crew.computing(|| curvature_blocks(pair, options, device, &shares.of(0)))?;
+        for rank in 1..crew.size() {
+            let bytes = crew.receive(rank, "the curvature of blocks")?;
+            found.extend(curvature_from_bytes(&bytes, device).ok_or_else(|| no_curvature(rank))?);
+        }
+        let of = |block: &Block| found.iter().find(|found| found.block == *block).cloned();
+        let all: Option<Vec<BlockCurvature>> = shares.blocks.iter().map(of).collect();
+        Ok(all.ok_or_else(|| no_curvature(crew.size() - 1))?)
+    }
+
+    /// [`hyperinf_store::position_scorer`] by all ranks.
+    pub(crate) fn position_scorer(&self) -> Result<PositionScorer, RunError> {
+        let Self { pair, known, options, device, .. } = *self;
+        let with_inverse = matches!(options.normalisation, Normalisation::LossRelatif | Normalisation::ThetaRelatif);
+        let shares = if with_inverse { None } else { self.give_out(What::Queries, options)? };
+        let Some((crew, shares)) = shares else {
+            return Ok(hyperinf_store::position_scorer(pair, known, options, device)?);
+        };
+        let mut own = VecDeque::new();
+        let mut keep = |scorer| {
+            own.push_back(scorer);
+            Ok(())
+        };
+        crew.computing(|| position_blocks(pair, known, options, device, &shares.of(0), &mut keep))?;
+        let mut all = PositionScorer::new(options.clone())?;
+        for &rank in &shares.owners {
+            let next = match (rank, own.pop_front_if(|_| rank == 0)) {
+                (_, Some(own)) => own,
+                _ => PositionScorer::from_bytes(&crew.receive(rank, "the queries of a block")?, options, device)
+                    .map_err(|reason| TeamError::Garbled { rank, reason })?,
+            };
+            all.merge(next)?;
+        }
+        Ok(all)
+    }
+
+    /// The work as it is given out.
+    pub(crate) fn scoring(&self, crew: &Crew, options: &Options) -> Result<Scoring, RunError> {
+        let path = |path: &Path| absolute(path).map_err(|e| RunError::from(StoreError::output(path, e)));
+        let curvature = self.pair.curvature.as_ref().map(|matched| path(matched.file.path())).transpose()?;
+        Ok(Scoring {
+            of: method(crew, self.run),
+            draw: self.draw,
+            train: path(self.pair.train.path())?,
+            query: path(self.pair.query.file.path())?,
+            curvature,
+            each: options.query == QueryMode::Each,
+            block_scores: options.block_scores,
+        })
+    }
+
+    /// Gives out work on blocks with what is known of their curvature; `None` if rank 0 does it alone.
+    fn give_out(&self, what: What, options: &Options) -> Result<Option<(&'a Crew, Shares)>, RunError> {
+        let blocks = self.pair.scored_blocks();
+        let Some(crew) = several(self.run).filter(|_| !options.merged && blocks.len() > 1) else { return Ok(None) };
+        let known = match (self.known, self.pair.own_curvature(options)) {
+            (Some(known), _) => Some((Origin::Model, known)),
+            (None, Some(own)) => Some((Origin::TrainingGradients, own)),
+            (None, None) => None,
+        };
+        if self.pair.contrast.is_some() || known.is_some_and(|(_, known)| !can_be_sent(known)) {
+            return Ok(None);
+        }
+        let (n, q) = match &what {
+            What::Scores | What::Queries => (self.pair.train.samples(), self.pair.query.file.samples()),
+            What::SelfInfluence | What::Curvature => (self.pair.train.samples(), 1),
+            What::Products { samples, .. } => (self.pair.train.samples(), samples.len()),
+        };
+        let weights: Vec<f64> = blocks.iter().map(|block| weight(options, block, n, q)).collect();
+        let shares = Shares { owners: owners(&weights, crew.size()), blocks };
+        crew.order(&Work::Blocks(BlockWork {
+            what,
+            scoring: self.scoring(crew, options)?,
+            owners: shares.owners.clone(),
+            known: known.map(|(origin, _)| origin),
+        }))?;
+        for rank in 1..crew.size() {
+            let Some((_, known)) = known else { break };
+            let own = shares.of(rank);
+            let is_own = |found: &&BlockCurvature| own.iter().any(|&place| shares.blocks[place] == found.block);
+            let share: Vec<BlockCurvature> = known.iter().filter(is_own).cloned().collect();
+            crew.send(rank, &curvature_to_bytes(&share).ok_or_else(|| no_curvature(0))?)?;
+        }
+        Ok(Some((crew, shares)))
+    }
+}
+
+impl Shares {
+    /// The blocks of a rank.
+    fn of(&self, rank: usize) -> Vec<usize> {
+        owned(&self.owners, rank)
+    }
+}
+
+fn owned(owners: &[usize], rank: usize) -> Vec<usize> {
+    (0..owners.len()).filter(|&block| owners[block] == rank).collect()
+}
+
+fn no_curvature(rank: usize) -> TeamError {
+    TeamError::Garbled { rank, reason: "it is no curvature of the blocks".to_owned() }
+}
+
+/// The options for cosines of gradients.
+fn cosine() -> Options {
+    Options {
+        method: Method::Identity,
+        normalisation: Normalisation::Cosine,
+        query: QueryMode::Each,
+        ..Options::default()
+    }
+}
+
+/// The gradients of a scoring, as a rank that helps opens them, and its options.
+pub(crate) fn opened(run: &Run, scoring: &Scoring, device: &Device) -> Result<(GradientPair, Options), RunError> {
+    let Scoring { draw, train, query, curvature, each, block_scores, .. } = scoring;
+    let curvature: Option<&PathBuf> = curvature.as_ref();
+    let mut pair = GradientPair::open(train, query)?.with(curvature.map(PathBuf::as_path), None)?;
+    (pair.memory, pair.batch_bytes) = (run.memory, run.batch_bytes);
+    pair.project(run.projection_of(*draw)?, device)?;
+    let query = if *each { QueryMode::Each } else { QueryMode::Mean };
+    Ok((pair, Options { query, block_scores: *block_scores, ..run.options.clone() }))
+}
+
+/// Does this rank's part of work on blocks.
+pub(crate) fn serve(crew: &Crew, run: &Run, work: BlockWork, device: &Device) -> Result<(), RunError> {
+    let BlockWork { what, scoring, owners, known } = work;
+    let (mut pair, mut options) = opened(run, &scoring, device)?;
+    if matches!(what, What::Products { cosines: true, .. }) {
+        options = cosine();
+    }
+    let mut of_model = None;
+    if let Some(origin) = known {
+        let bytes = crew.receive(0, "the curvature of blocks")?;
+        let found = curvature_from_bytes(&bytes, device).ok_or_else(|| no_curvature(0))?;
+        match origin {
+            Origin::Model => of_model = Some(found),
+            Origin::TrainingGradients => pair.take_curvature(&options, found),
+        }
+    }
+    let (known, own) = (of_model.as_deref(), owned(&owners, crew.rank()));
+    let mut outgoing = Outgoing::new(crew);
+    let keep = &mut |scores| outgoing.keep(scores).map_err(ScoreError::source);
+    let done = match what {
+        What::Scores => crew.computing(|| score_blocks(&pair, known, &options, device, &own, keep)),
+        What::SelfInfluence => crew.computing(|| {
+            let keep = &mut |found: hyperinf_scoring::SelfInfluence| keep(BlockScores::of_values(found.values));
+            self_influence_blocks(&pair, known, &options, device, &own, keep)
+        }),
+        What::Products { samples, .. } => {
+            crew.computing(|| product_blocks(&pair, known, &samples, &options, device, &own, keep))
+        }
+        What::Curvature => {
+            let found = crew.computing(|| curvature_blocks(&pair, &options, device, &own))?;
+            return crew.send(0, &curvature_to_bytes(&found).ok_or_else(|| no_curvature(crew.rank()))?);
+        }
+        What::Queries => {
+            let mut send = |scorer: PositionScorer| match scorer.to_bytes()? {
+                Some(bytes) => crew.send(0, &bytes).map_err(ScoreError::source),
+                None => Ok(()),
+            };
+            crew.computing(|| position_blocks(&pair, known, &options, device, &own, &mut send))
+        }
+    };
+    done.map_err(unwrapped)?;
+    outgoing.finish()
+}
+
+/// The error of a rank that has travelled through a scoring.
+pub(crate) fn unwrapped(error: StoreError) -> RunError {
+    match error {
+        StoreError::Score(ScoreError::Source(source)) => match source.downcast::<RunError>() {
+            Ok(error) => *error,
+            Err(source) => StoreError::Score(ScoreError::Source(source)).into(),
+        },
+        error => error.into(),
+    }
+}
+
+/// The multiplications that a block's scores take, roughly.
+fn weight(options: &Options, block: &Block, n: usize, q: usize) -> f64 {
+    let [n, q, rows, cols] = [n, q, block.rows, block.cols].map(|size| size as f64);
+    let parameters = rows * cols;
+    let scores = n * q * parameters;
+    let Method::Inverse { storage, .. } = &options.method else { return scores };
+    scores
+        + match storage.by_sides_of(block) {
+            Storage::OneSided { .. } => n * parameters * rows.min(cols) + rows.min(cols).powi(3),
+            Storage::Kronecker { .. } | Storage::TwoSided { .. } => {
+                n * parameters * (rows + cols) + rows.powi(3) + cols.powi(3)
+            }
+            Storage::Full | Storage::Dense | Storage::Samples | Storage::LowRank { .. } => {
+                let side = n.min(parameters);
+                n * parameters * side + side.powi(3)
+            }
+            Storage::Diagonal | Storage::Isotropic => n * parameters,
+        }
+}
