@@ -78,7 +78,7 @@ fn baseline(args: &DetectArgs, each: &Each<'_>, found: &Ranked, cleaned: &str) -
     }
     let (sheet, pictures) = (folder.join(SHEET), pictures(&shown));
     if !shown.is_empty() {
-        results.push(stage_sheet(&sheet, &found.files.name, &summary.method, shown)?);
+        results.push(stage_sheet(&sheet, &found.files.name, summary.method, shown)?);
     }
     results.push(stage_json(&json, &summary)?);
     earlier.replace(results)?;

@@ -17,6 +17,7 @@ pub(crate) struct BatchRows {
 }
 
 /// A batch's gradients of one block.
+#[allow(clippy::large_enum_variant, reason = "there is one per block of a batch, and its tensors are handles")]
 pub(crate) enum BlockRows {
     /// `[n, D]`.
     Formed(Tensor<2>),

@@ -18,6 +18,9 @@ use crate::{Inverse, Plan, Preconditioner, Solution, SolveError, Solver, Step};
 ///         Z = R P₀⁻¹,  P ← orth(Z − (G⁻¹ Q Zᵀ)ᵀ P)
 /// ```
 ///
+/// In exact arithmetic `D/b` steps end it. After twice as many, and ten, the directions have lost their conjugacy to
+/// rounding: it starts again from the residual `V − X (H + λI)` of what it has.
+///
 /// `orth` drops the redundant directions of duplicate queries, zero queries and dependent residuals, so `G` is always
 /// well posed. With one query this is [`crate::Cg`]; with `b` it takes the steps of a problem without its `b − 1`
 /// largest eigenvalues, each a product of at most `b` rows with `H` and some `20 b² D` flop more. All in f64 where the
@@ -123,8 +126,10 @@ impl Prepared {
         first: usize,
         show: &mut dyn FnMut(usize, &Tensor<2>, Vec<f64>),
     ) -> Result<(Tensor<2>, usize), SolveError> {
+        let [queries, parameters] = v.dims();
+        let enough = 2 * parameters.div_ceil(queries.max(1)) + 10;
         let mut x = v.zeros_like();
-        let mut r = v;
+        let mut r = v.clone();
         let mut squares = scalars(r.clone(), r.clone())?;
         let wholes = squares.clone();
         let goals: Vec<f64> = squares.iter().map(|s| s * self.params.tolerance.powi(2)).collect();
@@ -143,11 +148,17 @@ impl Prepared {
             if squares.iter().any(|s| s.is_nan()) {
                 return Err(SolveError::Diverged { solver: "block-cg", step, residual: f64::NAN });
             }
+            step += 1;
+            show(step, &x, relative(&squares, &wholes));
+            if step % enough == 0 {
+                r = v.clone() - self.h.apply(x.clone()) - x.clone().mul_scalar(self.lambda);
+                squares = scalars(r.clone(), r.clone())?;
+                basis = orthonormal("block-cg", self.preconditioner.apply(r.clone()))?;
+                continue;
+            }
             let z = self.preconditioner.apply(r.clone());
             let beta = inverse.matmul(dots(product, z.clone())).transpose();
             basis = orthonormal("block-cg", z - combine(beta, p))?;
-            step += 1;
-            show(step, &x, relative(&squares, &wholes));
         }
         Ok((x, step))
     }

@@ -13,6 +13,7 @@ pub fn answered(model: &VisionLanguage, samples: &[<VisionLanguage as SampleMode
     let likeliest: Vec<i64> = likeliest.iter::<i64>().collect();
     let targets = batch.text.targets.clone().try_into_data().map_err(|e| e.to_string())?;
     let mut equal = likeliest.into_iter().zip(targets.iter::<i64>()).map(|(found, right)| found == right);
-    let whole = |count: usize| equal.by_ref().take(count).fold(true, |all, equal| all && equal);
+    // All of a sample's tokens are taken, also after a wrong one.
+    let whole = |count: usize| equal.by_ref().take(count).filter(|&equal| equal).count() == count;
     Ok(batch.text.counts.iter().copied().map(whole).filter(|&right| right).count())
 }
