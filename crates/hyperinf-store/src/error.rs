@@ -103,7 +103,7 @@ pub enum StoreError {
     Score(#[source] ScoreError),
     /// The scoring would take more memory than there is.
     #[error(
-        "block `{block}` of {rows} × {cols} with {samples} samples needs about {needed_gib:.1} GiB of memory, and {available_gib:.1} GiB are available; {}",
+        "block `{block}` of {rows} × {cols} with {samples} samples needs about {needed_gib:.3} GiB of memory, and {available_gib:.3} GiB are available; {}",
         offered(.offers)
     )]
     Memory {
