@@ -55,7 +55,7 @@ impl Capture {
     ///
     /// # Panics
     ///
-    /// If the shapes do not fit.
+    /// If the shapes do not fit, or there are no samples.
     pub fn dots(&self, x: Tensor<3>) -> Tensor<2> {
         let ([q, rows, cols], t) = (x.dims(), self.positions());
         // The shorter side is left, so that less is written.

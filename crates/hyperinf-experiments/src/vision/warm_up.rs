@@ -28,7 +28,7 @@ pub struct WarmUp {
     #[arg(long, default_value_t = 400)]
     pub warm_up: usize,
     /// Optimiser steps of that training.
-    #[arg(long, default_value_t = 600)]
+    #[arg(long, default_value_t = 500)]
     pub warm_up_steps: usize,
     /// Photos per step.
     #[arg(long, default_value_t = 32)]
