@@ -46,10 +46,11 @@ def encoders():
 
 
 def adapted(model):
-    from peft import LoraConfig
+    from peft import LoraConfig, inject_adapter_in_model
 
     model.requires_grad_(False)
-    model.add_adapter(LoraConfig(r=8, lora_alpha=16, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
+    config = LoraConfig(r=8, lora_alpha=16, target_modules=["to_q", "to_k", "to_v", "to_out.0"])
+    model = inject_adapter_in_model(config, model)
     seen = {}
     for name, layer in model.named_modules():
         if name.endswith(("lora_A.default", "lora_B.default")):

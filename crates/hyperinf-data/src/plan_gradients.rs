@@ -1,6 +1,6 @@
 //! The measurement of a plan's gradients: batches through the code of a run, into files that are removed again.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyperinf_gradients::{Block, Capture, Projection, Target, capture};
 use hyperinf_linalg::host;
@@ -15,8 +15,12 @@ use crate::plan_probe::{Curve, LARGEST, Measured, measure, scratch};
 use crate::samples::Samples;
 use crate::stage::Stage;
 
-/// Bytes of the file that batches are written into.
-const BYTES: usize = 256 << 20;
+/// The most bytes of the file that batches are written into, most of which are never written.
+const BYTES: usize = 4 << 30;
+/// How long batches are written before the probe waits for the disk: less than the writer itself waits.
+const SYNC: Duration = Duration::from_millis(500);
+/// The golden ratio's part by which each batch's places are moved: all batches go to new places.
+const SHIFT: f64 = 0.618_033_988_749_895;
 
 /// Gradients of some rows, into files that are removed again.
 pub(crate) struct Probe<'a, K: Kind> {
@@ -26,23 +30,35 @@ pub(crate) struct Probe<'a, K: Kind> {
     pub(crate) blocks: Vec<Block>,
     pub(crate) folder: TempDir,
     writer: GradientWriter,
-    /// The rows of the file, and the next one to be written.
-    places: (usize, usize),
+    /// The rows of the file.
+    places: usize,
+    batches: usize,
+    disk: Disk,
     /// The gradients of a batch: for each block `[rows, parameters]`.
     pub(crate) kept: Vec<Vec<f32>>,
 }
 
+/// What the disk took.
+struct Disk {
+    written: usize,
+    waited: Duration,
+    synced: Instant,
+}
+
 impl<'a, K: Kind> Probe<'a, K> {
-    pub(crate) fn new(extractor: &'a Extractor<'a, K>, set: &'a Samples<K>) -> Result<Self, RunError> {
+    /// A probe of a run that writes files of at most so many rows.
+    pub(crate) fn new(extractor: &'a Extractor<'a, K>, set: &'a Samples<K>, rows: usize) -> Result<Self, RunError> {
         let order = set.by_length();
         let (blocks, projection) = extractor.blocks(&set.samples[order[0]], Target::Loss)?;
         let folder = scratch(&extractor.run.out)?;
         let row: usize = blocks.iter().map(|block| block.parameters() * size_of::<f32>()).sum();
-        // Batches go to new places, as in a run: a file system writes again what is there in a fraction of the time.
-        let places = (BYTES / row.max(1)).max(extractor.run.batch_size.max(LARGEST)).min(set.samples.len());
+        // Batches go to new places that are far from each other, as in a run: a file system writes again what is there,
+        // and what lies together, in a fraction of the time.
+        let places = (BYTES / row.max(1)).max(extractor.run.batch_size.max(LARGEST)).min(rows).min(set.samples.len());
         let writer = GradientWriter::open(folder.path(), "batches", &RunKey::default(), places, &blocks)
             .map_err(|source| StoreError::output(folder.path(), source))?;
-        Ok(Self { extractor, set, projection, blocks, folder, writer, places: (places, 0), kept: Vec::new() })
+        let disk = Disk { written: 0, waited: Duration::ZERO, synced: Instant::now() };
+        Ok(Self { extractor, set, projection, blocks, folder, writer, places, batches: 0, disk, kept: Vec::new() })
     }
 
     /// Measures batches of the run.
@@ -59,6 +75,9 @@ impl<'a, K: Kind> Probe<'a, K> {
             let stage = Stage::TrainGradients;
             return Err(RunError::Stopped { stage, done: 0, total: self.set.samples.len(), kept: None });
         }
+        if self.disk.synced.elapsed() >= SYNC {
+            self.sync()?;
+        }
         let began = Instant::now();
         let samples: Vec<_> = batch.iter().map(|&sample| &self.set.samples[sample]).collect();
         let captures = capture(*model, &model.collate(&samples)?, Target::Loss)?;
@@ -69,10 +88,10 @@ impl<'a, K: Kind> Probe<'a, K> {
             None => wanted,
         };
         let values = wanted.iter().map(numbers).collect::<Result<Vec<_>, _>>()?;
-        let (all, next) = self.places;
-        let first = if next + batch.len() > all { 0 } else { next };
-        let places: Vec<usize> = (first..first + batch.len()).collect();
-        self.places.1 = first + batch.len();
+        let moved = (self.batches as f64 * SHIFT * self.places as f64) as usize;
+        let places: Vec<usize> = batch.iter().map(|&sample| (sample + moved) % self.places).collect();
+        self.batches += 1;
+        self.disk.written += values.iter().map(|values| size_of_val(&values[..])).sum::<usize>();
         self.writer
             .write(&places, &losses, &values)
             .map_err(|source| StoreError::output(self.folder.path(), source))?;
@@ -87,6 +106,21 @@ impl<'a, K: Kind> Probe<'a, K> {
         }
         self.kept = values;
         Ok(seconds)
+    }
+
+    /// Waits for the disk, as a run does once a second.
+    fn sync(&mut self) -> Result<(), RunError> {
+        let began = Instant::now();
+        self.writer.sync().map_err(|source| StoreError::output(self.folder.path(), source))?;
+        self.disk.waited += began.elapsed();
+        self.disk.synced = Instant::now();
+        Ok(())
+    }
+
+    /// Seconds per byte that a run waits until what it wrote is on the disk, after batches were measured.
+    pub(crate) fn sync_rate(&mut self) -> Result<f64, RunError> {
+        self.sync()?;
+        Ok(self.disk.waited.as_secs_f64() / self.disk.written.max(1) as f64)
     }
 
     /// Seconds per row of predictions in a pass of their own, as a share of those of gradients; `None` where the losses

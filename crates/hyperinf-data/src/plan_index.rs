@@ -18,7 +18,7 @@ use crate::model_files::ModelFiles;
 use crate::plan::{PlannedDisk, PlannedMemory, RunPlan};
 use crate::plan_gradients::Probe;
 use crate::plan_of_kind::rows;
-use crate::plan_probe::{Measured, sorted, step, sync_rate};
+use crate::plan_probe::{Measured, sorted, step};
 use crate::run::unchanged;
 use crate::run_of_kind::{Loaded, load};
 use crate::samples::{Samples, notify};
@@ -46,10 +46,10 @@ pub(crate) fn plan<K: Kind>(
     let began = Instant::now();
     let _listening = run.stop.listen();
     let extractor = Extractor::<K> { run: &run, model: &model, key: RunKey::default() };
-    let mut probe = Probe::new(&extractor, &set)?;
+    let leaf_rows = index.batch_size.saturating_mul(index.leaf_batches).max(1);
+    let mut probe = Probe::new(&extractor, &set, leaf_rows)?;
     let Measured { curve, batch, memory, order } = probe.measure()?;
     let lengths = set.lengths();
-    let leaf_rows = index.batch_size.saturating_mul(index.leaf_batches).max(1);
     // Batches are sorted within a leaf.
     let (seconds, batches) = curve.total(lengths.chunks(leaf_rows).flat_map(|leaf| sorted(leaf, index.batch_size)));
     let leaves = lengths.len().div_ceil(leaf_rows);
@@ -59,7 +59,7 @@ pub(crate) fn plan<K: Kind>(
     }
     let parameters: usize = probe.blocks.iter().map(Block::parameters).sum();
     let written = (lengths.len() * parameters * index.stored.bytes()) as f64;
-    steps.push(step("gradients to disk", written * sync_rate(probe.folder.path())?, size(written as u64)));
+    steps.push(step("gradients to disk", written * probe.sync_rate()?, size(written as u64)));
     let texts: usize = set.data.rows.iter().map(|row| crate::Content::text(&row.content).len() + ENTRY).sum();
     let needed = lengths.len() as u64 * (parameters * index.stored.bytes()) as u64 + texts as u64;
     let held = resident().unwrap_or(0.0);

@@ -18,7 +18,7 @@ use crate::kind::{Kind, Prepared};
 use crate::model_files::ModelFiles;
 use crate::plan::{Goal, PlannedDisk, PlannedMemory, PlannedRows, RunPlan};
 use crate::plan_gradients::{Probe, middle};
-use crate::plan_probe::{Measured, sorted, step, sync_rate};
+use crate::plan_probe::{Measured, sorted, step};
 use crate::plan_scores::{ScoreCosts, Stored};
 use crate::run::{Run, unchanged};
 use crate::run_of_kind::{Loaded, load};
@@ -55,7 +55,7 @@ pub(crate) fn plan<K: Kind>(
     let began = Instant::now();
     let _listening = run.stop.listen();
     let extractor = Extractor::<K> { run, model: &model, key: RunKey::default() };
-    let mut probe = Probe::new(&extractor, &train)?;
+    let mut probe = Probe::new(&extractor, &train, usize::MAX)?;
     let Measured { curve, batch, memory: most, order } = probe.measure()?;
     let of_set = |set: &Samples<K>| curve.total(sorted(&set.lengths(), run.batch_size));
     let (of_train, batches) = of_set(&train);
@@ -69,7 +69,7 @@ pub(crate) fn plan<K: Kind>(
     let (n, q) = (train.samples.len(), queries[0].samples.len());
     let parameters: usize = probe.blocks.iter().map(Block::parameters).sum();
     let written = (n * parameters * size_of::<f32>()) as f64;
-    steps.push(step("gradients to disk", written * sync_rate(probe.folder.path())?, size(written as u64)));
+    steps.push(step("gradients to disk", written * probe.sync_rate()?, size(written as u64)));
     let asked: usize = queries.iter().map(|set| set.samples.len()).sum();
     if let Some(share) = probe.prediction(&order, &curve)? {
         steps.push(step("predictions", share * (of_train + of_queries), format!("{} rows", n + asked)));

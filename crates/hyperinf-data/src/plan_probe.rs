@@ -1,8 +1,6 @@
 //! The measurement of a plan: batches of different lengths and sizes.
 
 use std::collections::BTreeMap;
-use std::fs::{File, remove_file};
-use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
@@ -171,28 +169,6 @@ fn sizes(
 
 pub(crate) fn step(name: &'static str, seconds: f64, work: String) -> PlannedStep {
     PlannedStep { name, seconds, work }
-}
-
-/// Bytes whose way to the disk is measured.
-const SYNCED: usize = 64 << 20;
-
-/// Seconds per byte that a run waits until what it wrote is on the disk of a folder.
-pub(crate) fn sync_rate(folder: &Path) -> Result<f64, RunError> {
-    let path = folder.join("synced");
-    let measure = || -> std::io::Result<f64> {
-        let mut file = File::create(&path)?;
-        // Nothing that a file system could leave out.
-        let piece: Vec<u8> = (0..1 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-        for _ in 0..SYNCED / piece.len() {
-            file.write_all(&piece)?;
-        }
-        let began = Instant::now();
-        file.sync_data()?;
-        Ok(began.elapsed().as_secs_f64() / SYNCED as f64)
-    };
-    let rate = measure().map_err(|source| StoreError::output(&path, source).into());
-    let _ = remove_file(&path);
-    rate
 }
 
 /// A folder on the disk of the results, removed at the end.

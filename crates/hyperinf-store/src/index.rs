@@ -125,11 +125,28 @@ impl IndexFolder {
     ///
     /// If there is no such leaf.
     pub fn rows(&self, leaf: usize) -> Result<Vec<StoredRow>, IndexError> {
-        let Some(record) = &self.records[leaf] else {
+        rows::read(&self.path, self.finished(leaf)?, self.manifest.leaves[leaf].rows)
+    }
+
+    /// Some rows of a leaf, in the order of their places in it, which are counted from 0. The file's hash is checked;
+    /// only these rows are parsed.
+    ///
+    /// # Errors
+    ///
+    /// As [`rows`](Self::rows).
+    ///
+    /// # Panics
+    ///
+    /// If there is no such leaf or place.
+    pub fn rows_at(&self, leaf: usize, places: &[usize]) -> Result<Vec<StoredRow>, IndexError> {
+        rows::read_some(&self.path, self.finished(leaf)?, self.manifest.leaves[leaf].rows, places)
+    }
+
+    fn finished(&self, leaf: usize) -> Result<&Record, IndexError> {
+        self.records[leaf].as_ref().ok_or_else(|| {
             let finished = self.records.iter().flatten().count();
-            return Err(IndexError::Incomplete { path: self.path.clone(), finished, leaves: self.records.len() });
-        };
-        rows::read(&self.path, record, self.manifest.leaves[leaf].rows)
+            IndexError::Incomplete { path: self.path.clone(), finished, leaves: self.records.len() }
+        })
     }
 
     /// The leaf of a sample, and the sample's place in it.

@@ -1,5 +1,4 @@
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
@@ -292,21 +291,25 @@ pub(super) fn answers(
     all: &[Ends],
     mode: QueryMode,
 ) -> Result<Vec<AnsweredQuery>, RunError> {
-    // Only the leaves that are shown are read.
-    let mut leaves: HashMap<usize, Vec<StoredRow>> = HashMap::new();
-    let mut hits = |pairs: &[(usize, f64)]| -> Result<Vec<Hit>, RunError> {
-        let mut hits = Vec::with_capacity(pairs.len());
-        for &(sample, score) in pairs {
-            let (leaf, place) = index.locate(sample);
-            if let Entry::Vacant(place) = leaves.entry(leaf) {
-                place.insert(index.rows(leaf)?);
-            }
-            let row = &leaves[&leaf][place];
-            let train_id = row.id.clone().map_or(RowId::Number(row.row as i64), RowId::Name);
-            hits.push(Hit { train_id, score, text: row.text.clone(), label: row.label.clone(), loss: row.loss() });
-        }
-        Ok(hits)
+    // Only the rows that are shown are parsed.
+    let ends = all.iter().flat_map(|ends| [&ends.helpful, &ends.harmful, &ends.influential]);
+    let mut shown: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+    for &(sample, _) in ends.flatten() {
+        let (leaf, place) = index.locate(sample);
+        shown.entry(leaf).or_default().insert(place);
+    }
+    let mut rows: HashMap<(usize, usize), StoredRow> = HashMap::new();
+    for (leaf, places) in shown {
+        let places: Vec<usize> = places.into_iter().collect();
+        let found = index.rows_at(leaf, &places)?;
+        rows.extend(places.into_iter().map(|place| (leaf, place)).zip(found));
+    }
+    let hit = |&(sample, score): &(usize, f64)| {
+        let row = &rows[&index.locate(sample)];
+        let train_id = row.id.clone().map_or(RowId::Number(row.row as i64), RowId::Name);
+        Hit { train_id, score, text: row.text.clone(), label: row.label.clone(), loss: row.loss() }
     };
+    let hits = |pairs: &[(usize, f64)]| -> Vec<Hit> { pairs.iter().map(hit).collect() };
     let mut answers = Vec::with_capacity(all.len());
     for (number, Ends { helpful, harmful, influential }) in all.iter().enumerate() {
         let (query_id, text, label) = match mode {
@@ -316,7 +319,7 @@ pub(super) fn answers(
             }
             QueryMode::Mean => (None, None, None),
         };
-        let (most_helpful, most_harmful, most_influential) = (hits(helpful)?, hits(harmful)?, hits(influential)?);
+        let (most_helpful, most_harmful, most_influential) = (hits(helpful), hits(harmful), hits(influential));
         answers.push(AnsweredQuery { query_id, text, label, most_helpful, most_harmful, most_influential });
     }
     Ok(answers)

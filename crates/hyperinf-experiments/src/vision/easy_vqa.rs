@@ -153,6 +153,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
                 (RecordedParts::LastLayer, "datainf"),
                 (RecordedParts::LastLayer, "hyperinf"),
             ],
+            per_answer: &[],
             untuned: true,
         };
         let setting = Setting::new("easy-VQA".to_owned(), seed, &unit, &settings.tuning);

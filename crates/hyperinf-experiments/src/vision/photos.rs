@@ -133,6 +133,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
                 (RecordedParts::LastLayer, "datainf"),
                 (RecordedParts::LastLayer, "hyperinf"),
             ],
+            per_answer: &["identity", "datainf", "hyperinf", "hyperinf, last-layer", "low loss"],
             untuned: true,
         };
         let model = format!("CIFAR-10, {}, {name}", settings.labels);

@@ -1,7 +1,7 @@
 //! Selection of training rows for a vision-language model: adapters are tuned on all rows of a pool, every method
 //! scores the rows for the mean query, and adapters are tuned again on the best of them, always for as many steps.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -64,6 +64,8 @@ pub struct Pool<'a> {
     /// The methods on the adapters' gradients, and on those of other layers.
     pub methods: &'a [&'a str],
     pub others: &'a [(RecordedParts, &'a str)],
+    /// The scores by which as many rows of each answer are selected, too.
+    pub per_answer: &'a [&'a str],
     /// Whether the untuned model is measured.
     pub untuned: bool,
 }
@@ -93,6 +95,8 @@ pub struct Tuned {
     pub auc: Option<f64>,
     /// The share of wanted rows among the selected.
     pub wanted: f64,
+    /// How many equally frequent answers the selected rows would have: the exponential of the entropy of theirs.
+    pub answers: Option<f64>,
     /// The share of test rows whose answer's tokens are the likeliest, one by one.
     pub accuracy: f64,
     pub seconds: f64,
@@ -112,7 +116,8 @@ pub fn run(path: &Path, setting: &Setting, pool: &Pool<'_>, tuning: &Tuning, dev
     };
     let (rows, query) = (write("pool.jsonl", &pool.rows)?, write("query.jsonl", &pool.query)?);
     let test = write("test.jsonl", &pool.test)?;
-    let unit = Unit { setting, pool, tuning, device, path };
+    let answers = pool.rows.iter().map(|row| answer(row)).collect::<Result<Vec<_>, _>>()?;
+    let unit = Unit { setting, pool, tuning, device, path, answers };
     if pool.untuned && unit.missing("untuned", 0.0)? {
         unit.note("untuned", 0.0, None, &BTreeSet::new(), unit.accuracy(None, &test)?, Instant::now())?;
     }
@@ -128,7 +133,12 @@ pub fn run(path: &Path, setting: &Setting, pool: &Pool<'_>, tuning: &Tuning, dev
         let found = unit.scores(&rows, &query, &full)?;
         fs::write(&scores, serde_json::to_vec(&found)?)?;
     }
-    let scores: Vec<(String, Vec<f64>)> = serde_json::from_slice(&fs::read(&scores)?)?;
+    let mut scores: Vec<(String, Vec<f64>)> = serde_json::from_slice(&fs::read(&scores)?)?;
+    for &name in pool.per_answer {
+        // Methods may have been left out.
+        let Some((_, of)) = scores.iter().find(|scores| scores.0 == name) else { continue };
+        scores.push((format!("{name}, per answer"), unit.per_answer(of)));
+    }
     let data = Dataset::<Illustrated>::read(Set::Train, &rows, &ReadOptions::default())?;
     for &share in &tuning.shares {
         for (name, scores) in &scores {
@@ -144,7 +154,11 @@ pub fn run(path: &Path, setting: &Setting, pool: &Pool<'_>, tuning: &Tuning, dev
             data.subset(chosen.clone())?.write(&mut File::create(&file)?)?;
             unit.tune(&file, chosen.len(), &adapter)?;
             let accuracy = unit.accuracy(Some(&adapter), &test)?;
-            unit.note(name, share, Some(auc(scores, &pool.wanted)?), &chosen, accuracy, began)?;
+            let auc = match name.ends_with("per answer") {
+                true => None,
+                false => Some(auc(scores, &pool.wanted)?),
+            };
+            unit.note(name, share, auc, &chosen, accuracy, began)?;
         }
     }
     Ok(())
@@ -156,9 +170,38 @@ struct Unit<'a> {
     tuning: &'a Tuning,
     device: &'a Device,
     path: &'a Path,
+    /// Of the pool's rows.
+    answers: Vec<String>,
+}
+
+/// The answer of a line.
+fn answer(row: &str) -> Result<String, Failure> {
+    let row: serde_json::Value = serde_json::from_str(row)?;
+    Ok(row["answer"].as_str().ok_or("a row without an answer")?.to_owned())
 }
 
 impl Unit<'_> {
+    /// Minus the place of each row among those of its answer, the best first.
+    fn per_answer(&self, scores: &[f64]) -> Vec<f64> {
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+        let mut seen: BTreeMap<&str, f64> = BTreeMap::new();
+        let mut places = vec![0.0; scores.len()];
+        for row in order {
+            let place = seen.entry(&self.answers[row]).or_default();
+            places[row] = -*place;
+            *place += 1.0;
+        }
+        places
+    }
+
+    fn distinct(&self, chosen: &BTreeSet<usize>) -> Option<f64> {
+        let mut counts: BTreeMap<&str, f64> = BTreeMap::new();
+        chosen.iter().for_each(|&row| *counts.entry(&self.answers[row]).or_default() += 1.0);
+        let shares = counts.values().map(|count| count / chosen.len() as f64);
+        (!chosen.is_empty()).then(|| shares.map(|share| -share * share.ln()).sum::<f64>().exp())
+    }
+
     fn missing(&self, method: &str, share: f64) -> Result<bool, Failure> {
         let same = |found: &Tuned| {
             found.setting == *self.setting && found.method == method && (found.share - share).abs() < 1e-9
@@ -183,7 +226,8 @@ impl Unit<'_> {
             auc.map_or_else(|| "–".to_owned(), |auc| format!("{auc:.3}"))
         );
         let (setting, method) = (self.setting.clone(), method.to_owned());
-        results::append(self.path, &Tuned { setting, method, share, auc, wanted, accuracy, seconds })
+        let answers = self.distinct(chosen);
+        results::append(self.path, &Tuned { setting, method, share, auc, wanted, answers, accuracy, seconds })
     }
 
     fn read(&self) -> ReadOptions {
@@ -302,7 +346,7 @@ pub fn print(path: &Path, wanted: &str) -> Result<(), Failure> {
         let seeds: BTreeSet<u64> = all.iter().map(|found| found.setting.seed).collect();
         println!(
             "\n### {}: {} rows, {} steps, {} seeds\n\n| selected by | AUC of {wanted} | share of {wanted}, 20 % | 40 % | \
-             accuracy, 20 % | 40 % |\n|---|---|---|---|---|---|",
+             answers, 20 % | accuracy, 20 % | 40 % |\n|---|---|---|---|---|---|---|",
             setting.model,
             setting.rows,
             setting.steps,
@@ -327,17 +371,19 @@ pub fn print(path: &Path, wanted: &str) -> Result<(), Failure> {
             };
             if let Some(whole) = [("untuned", 0.0), ("full", 1.0)].iter().find(|(name, _)| *name == method) {
                 println!(
-                    "| {method} | – | {} | – | {} | – |",
+                    "| {method} | – | {} | – | {} | {} | – |",
                     cell(whole.1, &|f| Some(f.wanted)),
+                    cell(whole.1, &|f| f.answers),
                     cell(whole.1, &|f| Some(f.accuracy))
                 );
                 continue;
             }
             println!(
-                "| {method} | {} | {} | {} | {} | {} |",
+                "| {method} | {} | {} | {} | {} | {} | {} |",
                 cell(SHARES[0], &|f| f.auc),
                 cell(SHARES[0], &|f| Some(f.wanted)),
                 cell(SHARES[1], &|f| Some(f.wanted)),
+                cell(SHARES[0], &|f| f.answers),
                 cell(SHARES[0], &|f| Some(f.accuracy)),
                 cell(SHARES[1], &|f| Some(f.accuracy))
             );
