@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Worst cases of the same numbers add up over groups instead: that bound is some 10 to 100 times larger, and prunes
-//! nothing. Rounding in f32 is part of `B`.
+//! nothing. Rounding in f32 is part of `B`, and so is that of `x` to 16 bits, with which products are sums of integers.
 
 use pulp::{Arch, Simd, WithSimd};
 use rand::rngs::StdRng;
@@ -22,10 +22,6 @@ pub const GROUP: usize = 64;
 /// The largest chance that a product is not within its bound.
 pub const MISS: f64 = 1e-12;
 
-/// Lanes of a sum: products of a group are summed by lane.
-const LANES: usize = 16;
-/// Groups that are summed in f32 before they are added in f64.
-const SUMMED: usize = 32;
 /// The largest byte before it is rounded up.
 const LARGEST: f32 = 126.0;
 /// The smallest scale: its numbers have all their digits.
@@ -132,8 +128,10 @@ fn round(group: &[f32], bytes: &mut [i8], rng: &mut StdRng) -> Option<f32> {
 #[derive(Clone, Debug)]
 pub struct ByteProbe {
     groups: ByteGroups,
-    /// Over `scale`, so that the largest is in [1, 2).
-    x: Vec<f32>,
+    /// Rounded to 16 bits: over `scale` and the step of its group.
+    x: Vec<i16>,
+    /// The step of each group.
+    steps: Vec<f32>,
     /// The squared norm of each group of it.
     squares: Vec<f64>,
     scale: f64,
@@ -154,23 +152,39 @@ impl ByteProbe {
             return None;
         }
         let scale = if largest > 0.0 { largest.log2().floor().exp2().max(f64::MIN_POSITIVE) } else { 1.0 };
-        let scaled: Vec<f64> = x.iter().map(|value| value / scale).collect();
-        let mut rest = &scaled[..];
+        let (mut integers, mut steps) = (Vec::with_capacity(x.len()), Vec::with_capacity(groups.count()));
         let mut squares = Vec::with_capacity(groups.count());
+        let (mut rest, mut relative) = (x, 0.0);
         for &length in &groups.lengths {
             let (group, more) = rest.split_at(length);
             rest = more;
+            let scaled = || group.iter().map(|value| value / scale);
+            let largest = scaled().fold(0.0_f64, |most, value| most.max(value.abs()));
+            // Below the range of f32 the whole group is what rounding leaves out.
+            let step = (largest / f64::from(i16::MAX)) as f32;
+            let step = if step < LEAST { 0.0 } else { step };
+            let over = if step > 0.0 { 1.0 / f64::from(step) } else { 0.0 };
+            let mut left = 0.0;
+            for value in scaled() {
+                // The cast ends at the largest integer, which f32's rounding of the step may exceed.
+                let integer = (value * over).round() as i16;
+                left += (value - f64::from(integer) * f64::from(step)).powi(2);
+                integers.push(integer);
+            }
+            steps.push(step);
             // Numbers that f32 rounds to 0 count with the smallest norm that it resolves.
-            squares.push(group.iter().map(|value| value * value).sum::<f64>().max(1e-30));
+            let square = scaled().map(|value| value * value).sum::<f64>().max(1e-30);
+            relative += left / square;
+            squares.push(square);
         }
-        // Each step of a sum in f32 rounds by ε/2 of at most Σ s ||x|| · 127 √64, so do the vector and the rounding at
-        // random; by Cauchy and Schwarz Σ s ||x|| ≤ √groups · √(Σ s² ||x||²).
-        let steps = (SUMMED + GROUP + 8) as f64;
-        let rounding = steps * f64::from(f32::EPSILON) * 127.0 * (GROUP as f64).sqrt();
+        // The rounding at random is itself rounded in f32, and its u has 16 bits: each number may be biased by a few ε of
+        // 127 s; by Cauchy and Schwarz Σ s ||x|| ≤ √groups · √(Σ s² ||x||²). Sums in f64 round by far less.
+        let rounding = 16.0 * f64::from(f32::EPSILON) * 127.0 * (GROUP as f64).sqrt();
         let hoeffding = (0.5 * (2.0 / MISS).ln()).sqrt();
-        let factor = hoeffding + rounding * (groups.count() as f64).sqrt();
-        let x = scaled.iter().map(|&value| value as f32).collect();
-        Some(Self { groups: groups.clone(), x, squares, scale, factor })
+        // What rounding leaves out of x, r, changes a product by at most Σ s ||r|| · 127 √64.
+        let left_out = 127.0 * (GROUP as f64).sqrt() * relative.sqrt();
+        let factor = hoeffding + rounding * (groups.count() as f64).sqrt() + left_out;
+        Some(Self { groups: groups.clone(), x: integers, steps, squares, scale, factor })
     }
 
     /// The products with rows `[n, width]`, whose scales are `[n, groups]`.
@@ -204,7 +218,7 @@ impl WithSimd for Products<'_> {
         let (groups, count) = (&probe.groups, probe.groups.count());
         let rows = numbers.chunks_exact(groups.width).zip(scales.chunks_exact(count));
         for ((numbers, scales), found) in rows.zip(found) {
-            let value = product(&groups.lengths, &probe.x, numbers, scales);
+            let value = product(&groups.lengths, (&probe.x, &probe.steps), numbers, scales);
             let bound = probe.factor * sum_of_squares(&probe.squares, scales).sqrt();
             *found = Bounded { value: value * probe.scale, bound: bound * probe.scale };
         }
@@ -213,42 +227,34 @@ impl WithSimd for Products<'_> {
 
 /// `Σ s (x · b)`.
 #[inline(always)]
-fn product(lengths: &[usize], x: &[f32], numbers: &[i8], scales: &[f32]) -> f64 {
+fn product(lengths: &[usize], (x, steps): (&[i16], &[f32]), numbers: &[i8], scales: &[f32]) -> f64 {
     let (mut total, mut at) = (0.0, 0);
-    for (lengths, scales) in lengths.chunks(SUMMED).zip(scales.chunks(SUMMED)) {
-        let mut sums = [0.0_f32; LANES];
-        for (&length, &scale) in lengths.iter().zip(scales) {
-            let (x, numbers) = (&x[at..at + length], &numbers[at..at + length]);
-            at += length;
-            let mut group = [0.0_f32; LANES];
-            let (x, x_rest) = x.as_chunks::<LANES>();
-            let (numbers, rest) = numbers.as_chunks::<LANES>();
-            for (x, numbers) in x.iter().zip(numbers) {
-                add(&mut group, x, numbers);
+    for ((&length, &scale), &step) in lengths.iter().zip(scales).zip(steps) {
+        let (x, numbers) = (&x[at..at + length], &numbers[at..at + length]);
+        at += length;
+        let sum = match (x.try_into(), numbers.try_into()) {
+            (Ok(x), Ok(numbers)) => sum(x, numbers),
+            _ => {
+                let (mut all_x, mut all_numbers) = ([0; GROUP], [0; GROUP]);
+                all_x[..length].copy_from_slice(x);
+                all_numbers[..length].copy_from_slice(numbers);
+                sum(&all_x, &all_numbers)
             }
-            if !rest.is_empty() {
-                let (mut x, mut numbers) = ([0.0; LANES], [0; LANES]);
-                x[..x_rest.len()].copy_from_slice(x_rest);
-                numbers[..rest.len()].copy_from_slice(rest);
-                add(&mut group, &x, &numbers);
-            }
-            for (sum, group) in sums.iter_mut().zip(group) {
-                *sum += scale * group;
-            }
-        }
-        total += sums.iter().map(|&sum| f64::from(sum)).sum::<f64>();
+        };
+        total += f64::from(scale) * f64::from(step) * f64::from(sum);
     }
     total
 }
 
-/// Adds products lane by lane; of arrays, which alone become one instruction for all lanes.
+/// The product of a group, at most 64 · 127 · 32,767; of arrays, which alone become a few instructions for all numbers.
 #[inline(always)]
-fn add(sums: &mut [f32; LANES], x: &[f32; LANES], numbers: &[i8; LANES]) {
-    let mut lane = 0;
-    while lane < LANES {
-        sums[lane] += x[lane] * f32::from(numbers[lane]);
-        lane += 1;
+fn sum(x: &[i16; GROUP], numbers: &[i8; GROUP]) -> i32 {
+    let (mut sum, mut at) = (0_i32, 0);
+    while at < GROUP {
+        sum = sum.wrapping_add(i32::from(x[at]) * i32::from(numbers[at]));
+        at += 1;
     }
+    sum
 }
 
 /// `Σ s² ||x||²`.
