@@ -118,6 +118,19 @@ fn gelu_tanh_is_its_definition() {
     check("gelu_tanh of extremes", &extremes, &|x| ops::gelu_tanh(x[0].clone()), &gelu, 8.0);
 }
 
+#[test]
+fn swish_is_its_definition() {
+    for slope in [1.0, 1.702, 0.25] {
+        let swish = |inputs: &[Vec<f64>]| inputs[0].iter().map(|x| x / (1.0 + (-slope * x).exp())).collect();
+        for length in [1, 7, 33, 40_001] {
+            let inputs = [noise(length, 6.0, length as u64)];
+            check("swish", &inputs, &|x| ops::swish(x[0].clone(), slope), &swish, 8.0);
+        }
+        let extremes = [vec![1e4, -1e4, 30.5, -30.5, 0.0]];
+        check("swish of extremes", &extremes, &|x| ops::swish(x[0].clone(), slope), &swish, 8.0);
+    }
+}
+
 /// The documented error of Φ holds at every place, not only relative to the largest value.
 #[test]
 fn gelu_is_exact_near_zero_and_far_away() {

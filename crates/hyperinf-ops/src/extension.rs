@@ -24,6 +24,7 @@ pub(super) trait Fused: Backend {
     fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
     fn fused_gelu_tanh(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_swish(x: FloatTensor<Self>, slope: f64) -> FloatTensor<Self>;
     fn fused_layer_norm(
         x: FloatTensor<Self>,
         gain: FloatTensor<Self>,
@@ -60,6 +61,11 @@ impl Fused for Flex {
     fn fused_gelu_tanh(x: FlexTensor) -> FlexTensor {
         let x = contiguous(x);
         filled(&x, 1, &kernels::GeluTanh { x: x.storage() })
+    }
+
+    fn fused_swish(x: FlexTensor, slope: f64) -> FlexTensor {
+        let x = contiguous(x);
+        filled(&x, 1, &kernels::Swish { x: x.storage(), slope: slope as f32 })
     }
 
     fn fused_layer_norm(x: FlexTensor, gain: FlexTensor, bias: FlexTensor, epsilon: f64) -> FlexTensor {
@@ -136,6 +142,15 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         let output = Flex::fused_gelu_tanh(x.clone());
         match steps::GeluTanh.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish(x, output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        }
+    }
+
+    fn fused_swish(x: FloatTensor<Self>, slope: f64) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        let output = Flex::fused_swish(x.clone(), slope);
+        match steps::Swish.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish((x, slope), output),
             OpsKind::UnTracked(prepared) => prepared.finish(output),
         }
     }
@@ -292,6 +307,10 @@ pub(super) mod apply {
 
     pub(crate) fn gelu_tanh<const R: usize>(x: Tensor<R>) -> Tensor<R> {
         Tensor::from_dispatch(Dispatch::fused_gelu_tanh(x.into_dispatch()))
+    }
+
+    pub(crate) fn swish<const R: usize>(x: Tensor<R>, slope: f64) -> Tensor<R> {
+        Tensor::from_dispatch(Dispatch::fused_swish(x.into_dispatch(), slope))
     }
 
     pub(crate) fn layer_norm<const R: usize>(

@@ -9,7 +9,7 @@ mod norm;
 mod softmax;
 mod swiglu;
 
-pub(super) use gelu::{Gelu, GeluGradient, GeluTanh, GeluTanhGradient};
+pub(super) use gelu::{Gelu, GeluGradient, GeluTanh, GeluTanhGradient, Swish, SwishGradient};
 pub(super) use norm::{LayerNorm, LayerNormGradient, RmsNorm, RmsNormGradient};
 pub(super) use softmax::{AttentionGradient, AttentionWeights, CrossEntropy, CrossEntropyGradient, Hidden};
 pub(super) use swiglu::{GateGradient, SwiGlu, UpGradient};

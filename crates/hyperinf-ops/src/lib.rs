@@ -3,7 +3,7 @@
 //! | function | computes |
 //! |---|---|
 //! | [`linear`] | `x W + b` |
-//! | [`gelu`], [`gelu_tanh`], [`swiglu`] | activations |
+//! | [`gelu`], [`gelu_tanh`], [`swish`], [`swiglu`] | activations |
 //! | [`layer_norm`], [`standardize`], [`rms_norm`] | normalisations |
 //! | [`attention`], [`attention_weights`] | attention with a mask and shared key heads |
 //! | [`cross_entropy`] | the negative log-likelihood of class targets |
@@ -105,6 +105,21 @@ pub fn gelu_tanh<const R: usize>(x: Tensor<R>) -> Tensor<R> {
     let inner = (x.clone().square().mul_scalar(0.044715).add_scalar(1.0) * x.clone())
         .mul_scalar(FRAC_2_SQRT_PI * FRAC_1_SQRT_2);
     x * inner.tanh().add_scalar(1.0).mul_scalar(0.5)
+}
+
+/// Swish, `x σ(β x)` with the slope β (Ramachandran et al. 2017): SiLU for 1, and CLIP's `quick_gelu` for 1.702.
+///
+/// # Shapes
+///
+/// `x`: any; output: the same.
+pub fn swish<const R: usize>(x: Tensor<R>, slope: f64) -> Tensor<R> {
+    #[cfg(feature = "flex")]
+    if fits(&x) {
+        return apply::swish(x, slope);
+    }
+    // By the hyperbolic tangent: a backend computes its sigmoid in f32.
+    let sigmoid = x.clone().mul_scalar(0.5 * slope).tanh().add_scalar(1.0).mul_scalar(0.5);
+    x * sigmoid
 }
 
 /// Layer normalisation over the last dimension (Ba et al. 2016): `(x − mean(x)) / √(var(x) + ε) · gain + bias`, with

@@ -55,6 +55,22 @@ impl Backward<Flex, 1> for GeluTanh {
 }
 
 #[derive(Debug)]
+pub(super) struct Swish;
+
+impl Backward<Flex, 1> for Swish {
+    /// The input and the slope.
+    type State = (FlexTensor, f64);
+
+    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let (x, slope) = ops.state;
+        let x = contiguous(x);
+        unary::<Flex, _>(ops.parents, ops.node, gradients, |gradient| {
+            rewritten(gradient, 1, &kernels::SwishGradient { x: x.storage(), slope: slope as f32 })
+        });
+    }
+}
+
+#[derive(Debug)]
 pub(super) struct LayerNorm;
 
 impl Backward<Flex, 1> for LayerNorm {

@@ -1,5 +1,5 @@
 use burn::tensor::Tensor;
-use burn::tensor::activation::{gelu_approximate, relu, sigmoid};
+use burn::tensor::activation::relu;
 use hyperinf_ops as ops;
 
 use crate::ModelError;
@@ -163,8 +163,8 @@ impl Activation {
     pub(crate) fn apply(self, x: Tensor<3>) -> Tensor<3> {
         match self {
             Self::Gelu => ops::gelu(x),
-            Self::GeluTanh => gelu_approximate(x),
-            Self::QuickGelu => x.clone() * sigmoid(x.mul_scalar(1.702)),
+            Self::GeluTanh => ops::gelu_tanh(x),
+            Self::QuickGelu => ops::swish(x, 1.702),
             Self::Relu => relu(x),
         }
     }

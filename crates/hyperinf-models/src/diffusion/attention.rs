@@ -117,8 +117,7 @@ fn nothing_hidden(device: &Device) -> Tensor<4, Bool> {
     Tensor::from_data([[[[false]]]], &device.clone().without_autodiff())
 }
 
-/// `x σ(x)`, by the hyperbolic tangent: a backend computes its sigmoid in f32.
+/// `x σ(x)`.
 pub(super) fn silu<const R: usize>(x: Tensor<R>) -> Tensor<R> {
-    let half = x.clone().mul_scalar(0.5).tanh().add_scalar(1.0).mul_scalar(0.5);
-    x * half
+    ops::swish(x, 1.0)
 }

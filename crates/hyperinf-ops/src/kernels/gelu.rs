@@ -34,6 +34,39 @@ impl Rows for GeluGradient<'_> {
     }
 }
 
+/// `x σ(β x)`; a row is one element.
+pub(crate) struct Swish<'a> {
+    pub x: &'a [f32],
+    pub slope: f32,
+}
+
+impl Rows for Swish<'_> {
+    #[inline(always)]
+    fn fill(&self, first: usize, out: &mut [f32]) {
+        let x = part(self.x, first, 1, out.len());
+        for (y, &x) in out.iter_mut().zip(x) {
+            *y = x * sigmoid(self.slope * x);
+        }
+    }
+}
+
+/// The output gradient, multiplied in place by the derivative of [`Swish`].
+pub(crate) struct SwishGradient<'a> {
+    pub x: &'a [f32],
+    pub slope: f32,
+}
+
+impl Rows for SwishGradient<'_> {
+    #[inline(always)]
+    fn fill(&self, first: usize, out: &mut [f32]) {
+        let x = part(self.x, first, 1, out.len());
+        for (g, &x) in out.iter_mut().zip(x) {
+            let s = sigmoid(self.slope * x);
+            *g *= s + s * (1.0 - s) * self.slope * x;
+        }
+    }
+}
+
 /// `2 √(2/π)` and `2 √(2/π) · 0.044715`: with them `tanh` becomes a sigmoid.
 const SLOPE: f32 = 1.595_769;
 const CUBIC: f32 = 0.071_354_816;
