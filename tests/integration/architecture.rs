@@ -61,6 +61,28 @@ fn section<'a>(manifest: &'a str, name: &str) -> Vec<&'a str> {
     lines.take_while(|line| !line.starts_with('[')).collect()
 }
 
+#[test]
+fn no_test_is_where_none_is_run() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
+    let mut seen = 0;
+    for entry in fs::read_dir(&crates).expect("the crates are there") {
+        let folder = entry.expect("the folder can be read").path();
+        let manifest = fs::read_to_string(folder.join("Cargo.toml")).expect("a crate has a manifest");
+        if !section(&manifest, "lib").contains(&"test = false") {
+            continue;
+        }
+        let mut files = Vec::new();
+        sources(&folder.join("src"), &mut files);
+        seen += files.len();
+        for file in files {
+            let text = fs::read_to_string(&file).expect("sources are UTF-8");
+            let bad = text.lines().find(|line| ["#[test]", "#[cfg(test)]", "proptest!"].contains(&line.trim()));
+            assert!(bad.is_none(), "{}: its package has no test program", file.display());
+        }
+    }
+    assert!(seen > 100, "{seen} files are not those of the libraries without a test program");
+}
+
 /// A program that takes one crate needs no other in its manifest, and turns its backend on with that crate's feature.
 #[test]
 fn each_crate_stands_alone() {
