@@ -1,6 +1,7 @@
 //! Per-sample gradients of a perceptron 784-512-256-10, batches of 128; the loop, one backward pass per sample,
 //! next to it on the first 16 of them. Scores of 4,096 samples for one query, next to one training step's forward and
-//! backward pass over as many; `benches/scores.py` is the same in PyTorch.
+//! backward pass over as many; `benches/scores.py` is the same in PyTorch. Before a method is timed the difference of its
+//! scores from those of formed gradients is printed.
 
 use std::time::Duration;
 
@@ -10,7 +11,10 @@ use burn::tensor::activation::{log_softmax, relu};
 use burn::tensor::{Distribution, Int, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use hyperinf::gradients::{Gradients, Target, capture, gradients, gradients_looped};
-use hyperinf::scoring::{CurvatureFrom, Options, QueryMode, TaskSource, attribute};
+use hyperinf::scoring::{
+    Batch, CurvatureFrom, Gfim, Method, Options, QueryMode, ScoreError, Source, TaskSource, attribute,
+};
+use hyperinf::solvers::Exact;
 use hyperinf_benches::{Perceptron, device};
 
 const BATCH: usize = 128;
@@ -71,6 +75,15 @@ fn per_sample(c: &mut Criterion) {
     group.finish();
 }
 
+/// The gradients of a source, formed batch by batch.
+struct Formed<'a>(&'a dyn Source);
+
+impl Source for Formed<'_> {
+    fn pass(&self, visit: &mut dyn FnMut(Batch) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
+        self.0.pass(&mut |batch| visit(batch.into_gradients().into()))
+    }
+}
+
 /// Scores of all samples for a query, with every pass over the model that the method takes.
 fn scores(c: &mut Criterion) {
     const BATCHES: usize = 32;
@@ -107,8 +120,25 @@ fn scores(c: &mut Criterion) {
         });
     });
     let query = vec![batches[0].clone()];
-    for method in ["identity", "cosine", "diagonal", "hyperinf", "ekfac", "datainf"] {
-        let options = Options { query: QueryMode::Mean, ..Options::named(method).expect("a method") };
+    // Half a gigabyte of gradients.
+    let few = &batches[..2];
+    let named = |name| (name, Options::named(name).expect("a method"));
+    let by_cholesky = Options { method: Method::inverse(Gfim::default().storage(), Exact), ..Options::default() };
+    let methods = ["identity", "cosine", "diagonal", "datainf", "hyperinf", "ekfac"].map(named).into_iter();
+    for (method, options) in methods.chain([("hyperinf by Cholesky", by_cholesky)]) {
+        let options = Options { query: QueryMode::Mean, ..options };
+        let needs_captures = method == "ekfac";
+        let scores = |train: &dyn Source| {
+            let found = attribute(train, &TaskSource::query(&task, &query), CurvatureFrom::Training, &options);
+            found.expect("good data").scores.rows.concat()
+        };
+        if !needs_captures {
+            let train = TaskSource::train(&task, few);
+            let (found, formed) = (scores(&train), scores(&Formed(&train)));
+            let largest = formed.iter().fold(0.0_f64, |most, score| most.max(score.abs()));
+            let off = found.iter().zip(&formed).fold(0.0_f64, |most, (a, b)| most.max((a - b).abs()));
+            eprintln!("{method}: {:.1e} of the largest score from formed gradients", off / largest);
+        }
         group.bench_function(method, |b| {
             b.iter(|| {
                 let (train, query) = (TaskSource::train(&task, &batches), TaskSource::query(&task, &query));

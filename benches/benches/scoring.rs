@@ -1,4 +1,5 @@
-//! Scores from stored gradients: 24 blocks × 1000 samples × 8 × 1024, one mean query, 786 MB of f32.
+//! Scores from stored gradients: 24 blocks × 1000 samples × 8 × 1024, one mean query, 786 MB of f32; and 448 blocks × 100
+//! samples of LoRA of rank 1 and 8 (103 and 826 MB), where a block is small.
 //!
 //! Before a method is timed its error is printed: Spearman and relative difference with the exact scores of the same
 //! structure, and the residual.
@@ -60,5 +61,28 @@ fn scoring(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, scoring);
+/// Many small blocks: as fast per byte as few large ones, unless a block costs something by itself.
+fn small_blocks(c: &mut Criterion) {
+    const SAMPLES: usize = 100;
+    let (name, device) = device();
+    for rank in [1, 8] {
+        device.seed(0);
+        let train = random_gradients(448, SAMPLES, rank, 576, &device);
+        let query = random_gradients(448, 1, rank, 576, &device);
+        let mut group = c.benchmark_group(format!("scoring/{name}/448x{SAMPLES}x{rank}x576"));
+        group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(2));
+        group.throughput(Throughput::Bytes((448 * SAMPLES * rank * 576 * 4) as u64));
+        for method in ["identity", "cosine", "datainf", "exact"] {
+            let options = Options { query: QueryMode::Mean, ..Options::named(method).expect("a named method") };
+            group.bench_function(BenchmarkId::from_parameter(method), |b| {
+                b.iter(|| {
+                    attribute(&train, &query, CurvatureFrom::Training, &options).expect("good data").scores.rows[0][0]
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, scoring, small_blocks);
 criterion_main!(benches);

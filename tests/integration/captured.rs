@@ -14,7 +14,8 @@ use proptest::prelude::*;
 
 use crate::kronecker::{CORRECTED, Layer, TWO_SIDED};
 
-const STORAGES: [Storage; 8] = [
+const STORAGES: [Storage; 9] = [
+    Storage::Samples,
     Storage::OneSided { side: Side::Rows, scale: Scale::Mean },
     Storage::OneSided { side: Side::Cols, scale: Scale::Sum },
     Storage::Diagonal,
@@ -43,6 +44,10 @@ fn curvatures(layer: &Layer, device: &Device, dtype: DType, tolerance: f64) -> R
         assert_close("mean square", &[found.mean_square], &[expected.mean_square], tolerance);
         let dense = |of: &BlockCurvature| values(of.curvature.to_dense());
         assert_close(&format!("{storage:?}"), &dense(&found), &dense(&expected), tolerance);
+        let diagonal = |of: &BlockCurvature| values(of.curvature.diagonal());
+        assert_close(&format!("{storage:?}"), &diagonal(&found), &diagonal(&expected), tolerance);
+        let trace = |of: &BlockCurvature| [of.curvature.trace().expect("a device")];
+        assert_close(&format!("{storage:?}"), &trace(&found), &trace(&expected), tolerance);
     }
     Ok(())
 }
@@ -62,6 +67,9 @@ proptest! {
                 let g = matrix(layer.capture(&device, DType::F64).gradients().flatten::<2>(1, 2));
                 let dots = capture.dots(tensor(&x, &device, dtype).reshape([q, rows, cols]));
                 assert_close("products", &values(dots), &x.times(&g.transpose()).values, tolerance);
+                let weights = Matrix::noise(q, n, seed + 2);
+                let sums = capture.combine(tensor(&weights, &device, dtype)).flatten::<2>(1, 2);
+                assert_close("sums", &values(sums), &weights.times(&g).values, tolerance);
                 let squares: Vec<f64> = (0..n).map(|i| g.row(i).iter().map(|v| v * v).sum()).collect();
                 assert_close("norms", &capture.squared_norms().expect("a device"), &squares, tolerance);
                 let sum: Vec<f64> = (0..rows * cols).map(|j| (0..n).map(|i| g.at(i, j)).sum()).collect();
@@ -94,12 +102,15 @@ fn long_runs_are_cut_and_joined() {
     let g = matrix(layer.capture(&device, DType::F64).gradients().flatten::<2>(1, 2));
     let dots = capture.dots(tensor(&x, &device, DType::F32).reshape([40, 60, 90]));
     assert_close("products", &values(dots), &x.times(&g.transpose()).values, 1e-5);
+    let weights = Matrix::noise(40, 900, 7);
+    let sums = capture.combine(tensor(&weights, &device, DType::F32)).flatten::<2>(1, 2);
+    assert_close("sums", &values(sums), &weights.times(&g).values, 1e-5);
     let squares: Vec<f64> = (0..900).map(|i| g.row(i).iter().map(|v| v * v).sum()).collect();
     assert_close("norms", &capture.squared_norms().expect("a device"), &squares, 1e-5);
 }
 
 /// Captures in two batches, the second smaller.
-struct Captured(Vec<Vec<Capture>>);
+pub(crate) struct Captured(pub(crate) Vec<Vec<Capture>>);
 
 impl Source for Captured {
     fn pass(&self, visit: &mut dyn FnMut(Batch) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
@@ -122,7 +133,7 @@ impl Captured {
         Self(sizes.into_iter().enumerate().map(batch).collect())
     }
 
-    fn gradients(&self) -> Gradients {
+    pub(crate) fn gradients(&self) -> Gradients {
         let sets = self.0.iter().map(|captures| Batch::from(captures.clone()).into_gradients());
         Gradients::concat(sets.collect()).expect("one layout")
     }

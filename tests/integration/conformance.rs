@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::{DType, Tensor};
-use hyperinf::curvature::{Curvature, Dense, Diagonal, Eigenpairs, Kronecker, OneSided, Samples, Structure};
+use hyperinf::curvature::{
+    Captured, Curvature, Dense, Diagonal, Eigenpairs, Kronecker, OneSided, SamplePart, Samples, Structure,
+};
 use hyperinf::solvers::{SolveError, Solver, solvers};
 use hyperinf_tests::compare::{assert_close, matrix, precisions, tensor, values};
 use hyperinf_tests::devices;
@@ -171,6 +173,13 @@ fn poisoned(h: &Curvature, bad: f64) -> Curvature {
             Curvature::from(Dense { matrix: tensor(&Matrix::from_fn(12, 12, bad), &device, DType::F64) })
         }
         Curvature::Samples(Samples { rows }) => Curvature::from(Samples { rows: poison(rows) }),
+        Curvature::Captured(Captured { parts }) => {
+            let mut parts = parts.clone();
+            let SamplePart::Captured { capture, .. } = &mut parts[0] else { panic!("a capture comes first") };
+            let [n, t, rows] = capture.input.dims();
+            capture.input = poison(&capture.input.clone().reshape([n * t, rows])).reshape([n, t, rows]);
+            Curvature::from(Captured { parts })
+        }
         Curvature::OneSided(OneSided { factor, .. }) => h.with_core(poison(factor)),
         Curvature::Diagonal(Diagonal { values }) => {
             Curvature::from(Diagonal { values: poison(&values.clone().reshape([1, 12])).reshape([12]) })

@@ -1,8 +1,11 @@
 //! Random numbers, the Nyström approximation and statistics on their own.
 
 use burn::tensor::DType;
-use hyperinf::linalg::{RandomRows, normals, pearson, quantile, ranks, seeded_normals, spearman, standard_error};
-use hyperinf_tests::compare::{assert_close, matrix};
+use hyperinf::linalg::{
+    RandomRows, combine_precise, dots_precise, gram_precise, normals, outer_precise, pearson, quantile, ranks,
+    seeded_normals, spearman, standard_error,
+};
+use hyperinf_tests::compare::{assert_close, assert_within, matrix, tensor, values};
 use hyperinf_tests::devices;
 use hyperinf_tests::oracle::Matrix;
 
@@ -35,6 +38,55 @@ fn random_rows_are_orthonormal_and_nested() {
         let three = rows(3);
         let projected = three.times(&five.transpose()).times(&five);
         assert_close(&name, &projected.values, &three.values, 1e-5);
+    }
+}
+
+/// Columns fall from 1 to 1e-4, so that the Gram matrix has a condition of 1e8 and more: what is lost is lost of the large
+/// numbers, and must not reach the small ones. Sums of products of f32 in f64 are off by f64's rounding alone.
+#[test]
+fn products_of_f32_have_the_digits_of_f64() {
+    for (name, device) in devices().into_iter().filter(|(_, device)| device.supports_dtype(DType::F64)) {
+        for [n, d] in [[1, 1], [3, 200], [200, 3], [67, 300], [300, 67], [130, 20_000], [5000, 65]] {
+            let noise = Matrix::noise(n, d, 9);
+            let fallen = Matrix::from_fn(n, d, |i, j| noise.at(i, j) * 1e-4_f64.powf(j as f64 / d as f64));
+            let rows = tensor(&fallen, &device, DType::F32);
+            // As the rows were rounded.
+            let exact = matrix(rows.clone().cast(DType::F64));
+            let squares = |m: &Matrix| -> Vec<f64> { (0..m.rows).map(|i| m.row(i).iter().map(|v| v * v).sum()).collect() };
+            // The oracle adds up its terms one after the other.
+            let rounding = (20.0 + 2.0 * (n.max(d) as f64).sqrt()) * f64::EPSILON;
+            let check = |what: &str, found: &Matrix, expected: &Matrix, left: &[f64], right: &[f64]| {
+                assert_eq!((found.rows, found.cols), (expected.rows, expected.cols), "{what}");
+                for (i, left) in left.iter().enumerate() {
+                    for (j, right) in right.iter().enumerate() {
+                        // Cauchy and Schwarz bound the sum of the magnitudes.
+                        let bound = rounding * (left * right).sqrt();
+                        let what = format!("{what} of {n} × {d} at {i}, {j}, {name}");
+                        assert_within(&what, &[found.at(i, j)], &[expected.at(i, j)], bound);
+                    }
+                }
+            };
+            let (of_rows, of_cols) = (squares(&exact), squares(&exact.transpose()));
+            if n <= 300 {
+                let gram = exact.times(&exact.transpose());
+                check("gram", &matrix(gram_precise(rows.clone())), &gram, &of_rows, &of_rows);
+            }
+            if d <= 300 {
+                let outer = exact.transpose().times(&exact);
+                check("outer", &matrix(outer_precise(rows.clone())), &outer, &of_cols, &of_cols);
+            }
+            for q in [1, 2, 7] {
+                let (x, c) = (Matrix::noise(q, d, 4), Matrix::noise(q, n, 5));
+                let on = |m: &Matrix| tensor(m, &device, DType::F64);
+                let products = matrix(dots_precise(on(&x), rows.clone()));
+                check("products", &products, &x.times(&exact.transpose()), &squares(&x), &of_rows);
+                let sums = matrix(combine_precise(on(&c), rows.clone()));
+                check("sums", &sums, &c.times(&exact), &squares(&c), &of_cols);
+            }
+        }
+        let none = tensor(&Matrix::noise(0, 70, 1), &device, DType::F32);
+        assert_eq!(values(outer_precise(none.clone())), vec![0.0; 70 * 70], "{name}");
+        assert_eq!(gram_precise(none).dims(), [0, 0], "{name}");
     }
 }
 

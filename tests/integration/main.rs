@@ -36,6 +36,7 @@ mod ground_truths;
 mod hub;
 mod hyperpower;
 mod hyperpower_family;
+mod held_captures;
 mod image_rows;
 mod known;
 mod kronecker;

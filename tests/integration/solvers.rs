@@ -1,7 +1,10 @@
 //! Every solver against the definition of its problem, and the error that it reports.
 
 use burn::tensor::{DType, Device, Tensor};
-use hyperinf::curvature::{Curvature, Dense, Diagonal, Eigenpairs, Isotropic, Kronecker, OneSided, Samples};
+use hyperinf::curvature::{
+    Captured, Curvature, Dense, Diagonal, Eigenpairs, Isotropic, Kronecker, OneSided, SamplePart, Samples,
+};
+use hyperinf::gradients::{Block, Capture};
 use hyperinf::solvers::{
     Cg, DataInf, Exact, Hyperpower, HyperpowerStart, Lissa, LissaBatch, Solution, SolveError, Solver, solvers,
 };
@@ -29,9 +32,19 @@ pub(crate) fn structures(device: &Device) -> Vec<(Curvature, Matrix)> {
     let (factor, kept) = (fisher(&Matrix::noise(20, 4, 6)), fisher(&Matrix::noise(20, 3, 7)));
     let diagonal = Matrix::noise(1, 12, 8);
     let diagonal = Matrix::from_fn(1, 12, |_, j| diagonal.at(0, j).abs());
+    // Of one and of several positions, next to formed samples.
+    let captured = |n: usize, t: usize, seed: u64| {
+        let side = |width: usize, seed: u64| rows(&Matrix::noise(n * t, width, seed)).reshape([n, t, width]);
+        let capture = Capture { block: Block::new("block", 3, 4), input: side(3, seed), delta: side(4, seed + 1) };
+        let squares = capture.squared_norms().expect("the device works");
+        SamplePart::Captured { capture, squares }
+    };
+    let formed = SamplePart::Formed(rows(&Matrix::noise(2, 12, 30)));
     let all = [
         Curvature::from(Dense { matrix: rows(&fisher(&samples)) }),
         Curvature::from(Samples { rows: rows(&samples) }),
+        Curvature::from(Captured { parts: vec![captured(4, 1, 20)] }),
+        Curvature::from(Captured { parts: vec![captured(3, 1, 22), formed, captured(2, 3, 24)] }),
         Curvature::OneSided(OneSided { factor: rows(&factor), rows: 3, cols: 4, rows_contracted: true }),
         Curvature::OneSided(OneSided { factor: rows(&kept), rows: 3, cols: 4, rows_contracted: false }),
         Curvature::from(Diagonal { values: rows(&diagonal).reshape([12]) }),

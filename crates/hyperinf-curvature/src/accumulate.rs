@@ -175,7 +175,7 @@ impl Accumulator {
             return Err(unlike("pass"));
         }
         let samples = if second { self.samples } else { self.samples + later.samples };
-        self.sum.check(&self.block, samples)?;
+        self.sum.check(&self.block, samples.saturating_sub(later.sum.captured()))?;
         if !self.sum.merge(later.sum) {
             return Err(unlike("pass"));
         }

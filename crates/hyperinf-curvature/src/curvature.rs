@@ -2,7 +2,9 @@ use burn::tensor::{DType, Tensor, assert_shape};
 use hyperinf_linalg::{ReadError, precise_type};
 use serde::{Deserialize, Serialize};
 
-use crate::{Core, CurvatureError, Dense, Diagonal, Eigenpairs, Isotropic, Kronecker, OneSided, Samples, Structured};
+use crate::{
+    Captured, Core, CurvatureError, Dense, Diagonal, Eigenpairs, Isotropic, Kronecker, OneSided, Samples, Structured,
+};
 
 /// The kind of a [`Curvature`], without its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -67,6 +69,8 @@ pub enum Curvature {
     Dense(Dense),
     /// `H = RᵀR/m` for the samples `R`.
     Samples(Samples),
+    /// The same, with the captures that the samples are products of.
+    Captured(Captured),
     /// One factor, repeated along the other side.
     OneSided(OneSided),
     /// `H = diag(h)`.
@@ -85,6 +89,7 @@ impl Curvature {
         match self {
             Self::Dense(h) => h,
             Self::Samples(h) => h,
+            Self::Captured(h) => h,
             Self::OneSided(h) => h,
             Self::Diagonal(h) => h,
             Self::Isotropic(h) => h,
@@ -156,7 +161,7 @@ impl Curvature {
             core.mul_scalar(power(exponent / 2)).mul_scalar(power(exponent - exponent / 2))
         };
         match self.core() {
-            Core::Samples(rows) => self.with_core(times(rows.clone(), exponent)),
+            Core::Samples(rows) => rows.scaled(exponent).into(),
             Core::Matrix { matrix, .. } => self.with_core(times(matrix.clone(), 2 * exponent)),
             Core::Eigenvalues { values, .. } => self.with_core(times(values, 2 * exponent)),
         }
@@ -183,7 +188,8 @@ impl Curvature {
     /// A tensor on the device and in the type of all its tensors.
     pub fn like(&self) -> Tensor<2> {
         match self.core() {
-            Core::Matrix { matrix: tensor, .. } | Core::Samples(tensor) => tensor.clone(),
+            Core::Matrix { matrix, .. } => matrix.clone(),
+            Core::Samples(rows) => rows.like(),
             Core::Eigenvalues { values, .. } => values,
         }
     }
@@ -223,4 +229,30 @@ macro_rules! variants {
     };
 }
 
-variants!(Dense, Samples, OneSided, Diagonal, Isotropic, Kronecker, Eigenpairs);
+variants!(Dense, OneSided, Diagonal, Isotropic, Kronecker, Eigenpairs);
+
+impl From<Samples> for Curvature {
+    fn from(h: Samples) -> Self {
+        Self::Samples(h)
+    }
+}
+
+impl From<Captured> for Curvature {
+    fn from(h: Captured) -> Self {
+        Self::Captured(h)
+    }
+}
+
+impl TryFrom<Curvature> for Samples {
+    type Error = CurvatureError;
+
+    /// Captures are multiplied out.
+    fn try_from(h: Curvature) -> Result<Self, CurvatureError> {
+        match h.core() {
+            Core::Samples(rows) => Ok(Self { rows: rows.rows() }),
+            Core::Matrix { .. } | Core::Eigenvalues { .. } => {
+                Err(CurvatureError::Structure { expected: Structure::Samples, found: h.structure() })
+            }
+        }
+    }
+}

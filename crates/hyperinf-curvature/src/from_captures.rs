@@ -4,6 +4,15 @@ use burn::tensor::{DType, Tensor};
 use hyperinf_gradients::Capture;
 use hyperinf_linalg::{outer, precise, precise_type};
 
+/// Whether samples are better held as captures than as gradients: `t·(rows + cols)` numbers in place of `rows·cols`.
+///
+/// Of several positions at most half as many: products with them may form gradients again.
+pub(crate) fn captures_are_smaller(capture: &Capture) -> bool {
+    let (t, rows, cols) = (capture.positions(), capture.block.rows, capture.block.cols);
+    let factor = if t == 1 { 1 } else { 2 };
+    factor * t * (rows + cols) < rows * cols
+}
+
 /// Whether [`one_sided`] takes less than the gradients and their products do: `t²(c + k) + t·k²` multiplications per sample
 /// against `t·c·k + c·k²`, for a kept side of `k` and a contracted one of `c`.
 pub(crate) fn one_sided_is_cheaper(capture: &Capture, rows_contracted: bool) -> bool {

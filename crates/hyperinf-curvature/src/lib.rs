@@ -10,7 +10,8 @@
 //! | storage | computed from | structure | numbers held |
 //! |---|---|---|---|
 //! | [`Storage::Dense`] | gradients | [`Dense`] | `D²` |
-//! | [`Storage::Samples`], [`Storage::Full`] | gradients | [`Samples`] (or [`Dense`]) | `nD` (at most `D²`) |
+//! | [`Storage::Samples`] | gradients, or captures where they are smaller | [`Samples`], [`Captured`] | `nD`, or `nt(rows + cols)` |
+//! | [`Storage::Full`] | gradients | [`Samples`] or [`Dense`] | `nD`, at most `D²` |
 //! | [`Storage::OneSided`] | gradients | [`OneSided`] | `rows²` or `cols²` |
 //! | [`Storage::Diagonal`] | gradients | [`Diagonal`] | `D` |
 //! | [`Storage::Isotropic`] | gradients | [`Isotropic`] | 1 |
@@ -59,4 +60,7 @@ pub use damping::Damping;
 pub use error::CurvatureError;
 pub use side::{Scale, Side};
 pub use storage::Storage;
-pub use structures::{Core, Dense, Diagonal, Eigenpairs, Isotropic, Kronecker, OneSided, Samples, Structured};
+pub use structures::{
+    Captured, Core, Dense, Diagonal, Eigenpairs, Isotropic, Kronecker, OneSided, SamplePart, SampleRows, Samples,
+    Structured,
+};

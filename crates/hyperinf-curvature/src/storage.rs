@@ -15,7 +15,7 @@ const F64: u64 = 8;
 pub enum Storage {
     /// `[D, D]`, whatever the number of samples.
     Dense,
-    /// All samples, `[n, D]`.
+    /// All samples, `[n, D]`; captures as they are, where that takes less memory.
     Samples,
     /// The smaller of the two, both exact: samples while `n ≤ D`, the dense matrix from then on.
     Full,
@@ -191,6 +191,11 @@ pub(crate) fn check_matrix(block: &Block, side: usize) -> Result<(), CurvatureEr
 /// Fails if `samples` gradients of the block in f32 would be too large.
 pub(crate) fn check_samples(block: &Block, samples: usize) -> Result<(), CurvatureError> {
     check(block, "all samples", [samples, block.parameters()], F32, SAMPLES_LIMIT)
+}
+
+/// Fails if captures of the block with so many positions in all would be too large in f32.
+pub(crate) fn check_captures(block: &Block, positions: usize) -> Result<(), CurvatureError> {
+    check(block, "all captures", [positions, block.rows + block.cols], F32, SAMPLES_LIMIT)
 }
 
 fn check(block: &Block, what: &'static str, shape: [usize; 2], width: u64, limit: u64) -> Result<(), CurvatureError> {

@@ -1,11 +1,13 @@
 //! The structures: one file each.
 
+mod captured;
 mod dense;
 mod diagonal;
 mod eigenpairs;
 mod isotropic;
 mod kronecker;
 mod one_sided;
+mod rows;
 mod samples;
 
 use burn::tensor::{DType, Tensor};
@@ -13,12 +15,14 @@ use hyperinf_linalg::ReadError;
 
 use crate::{Curvature, Structure};
 
+pub use captured::{Captured, SamplePart};
 pub use dense::Dense;
 pub use diagonal::Diagonal;
 pub use eigenpairs::Eigenpairs;
 pub use isotropic::Isotropic;
 pub use kronecker::Kronecker;
 pub use one_sided::OneSided;
+pub use rows::SampleRows;
 pub use samples::Samples;
 
 /// A symmetric positive semi-definite `[D, D]` matrix in some structure, as every variant of [`Curvature`].
@@ -76,7 +80,7 @@ pub enum Core<'a> {
         on_rows: bool,
     },
     /// `H = RᵀR/m` for samples `R`, `[m, D]`.
-    Samples(&'a Tensor<2>),
+    Samples(SampleRows),
     /// Eigenvalues whose eigenvectors are known.
     Eigenvalues {
         /// In the order and shape that [`Curvature::with_core`] takes.

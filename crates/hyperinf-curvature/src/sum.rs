@@ -5,11 +5,13 @@ use burn::tensor::Tensor;
 use hyperinf_gradients::{Block, Capture};
 use hyperinf_linalg::{outer_precise, precise_type, squares, tensor_from_host, widened};
 
-use crate::from_captures::{diagonal, one_sided, one_sided_is_cheaper};
+use crate::from_captures::{captures_are_smaller, diagonal, one_sided, one_sided_is_cheaper};
 use crate::moments::{Fit, Moments};
 use crate::sketch::Sketch;
-use crate::storage::{check_matrix, check_samples};
-use crate::{Curvature, CurvatureError, Dense, Diagonal, Isotropic, OneSided, Samples, Scale, Side, Storage};
+use crate::storage::{check_captures, check_matrix, check_samples};
+use crate::{
+    Curvature, CurvatureError, Dense, Diagonal, Isotropic, OneSided, SamplePart, SampleRows, Scale, Side, Storage,
+};
 
 /// A sum of tensors of one shape, in the order in which they are added.
 #[derive(Clone, Default)]
@@ -41,9 +43,9 @@ impl<const R: usize> Running<R> {
 /// The sum of the batches so far.
 #[derive(Clone)]
 pub(crate) enum Sum {
-    /// All samples, `[n, D]` each; `collapse` to their outer products once that is smaller.
+    /// All samples; `collapse` to their outer products once that is smaller.
     Samples {
-        rows: Vec<Tensor<2>>,
+        parts: Vec<SamplePart>,
         collapse: bool,
     },
     /// `Σ g gᵀ`.
@@ -74,8 +76,8 @@ impl Sum {
         let moments = |fit, shared| Self::Moments { moments: Moments::default(), fit, shared };
         match storage {
             Storage::Dense => Self::Dense(Running::default()),
-            Storage::Samples => Self::Samples { rows: Vec::new(), collapse: false },
-            Storage::Full => Self::Samples { rows: Vec::new(), collapse: true },
+            Storage::Samples => Self::Samples { parts: Vec::new(), collapse: false },
+            Storage::Full => Self::Samples { parts: Vec::new(), collapse: true },
             Storage::OneSided { side, scale } => Self::OneSided { sum: Running::default(), side, scale },
             Storage::Diagonal => Self::Diagonal(Running::default()),
             Storage::Isotropic => Self::Isotropic(Running::default()),
@@ -90,10 +92,24 @@ impl Sum {
         matches!(self, Self::Fit(_))
     }
 
-    /// Fails if the samples would be too large to be held, together with more of them.
+    /// Samples that are held as captures.
+    pub(crate) fn captured(&self) -> usize {
+        match self {
+            Self::Samples { parts, .. } => parts
+                .iter()
+                .map(|part| match part {
+                    SamplePart::Captured { capture, .. } => capture.samples(),
+                    SamplePart::Formed(_) => 0,
+                })
+                .sum(),
+            _ => 0,
+        }
+    }
+
+    /// Fails if the samples would be too large to be held, together with more of them; those held as captures take less.
     pub(crate) fn check(&self, block: &Block, samples: usize) -> Result<(), CurvatureError> {
         match self {
-            Self::Samples { .. } => check_samples(block, samples),
+            Self::Samples { .. } => check_samples(block, samples.saturating_sub(self.captured())),
             Self::Dense(_)
             | Self::OneSided { .. }
             | Self::Diagonal(_)
@@ -107,7 +123,7 @@ impl Sum {
     /// Adds a batch of gradients `[n, rows, cols]`.
     pub(crate) fn add(&mut self, gradients: Tensor<3>) -> Result<(), CurvatureError> {
         match self {
-            Self::Samples { rows, .. } => rows.push(gradients.flatten(1, 2)),
+            Self::Samples { parts, .. } => parts.push(SamplePart::Formed(gradients.flatten(1, 2))),
             Self::Dense(sum) => sum.add(outer_precise(gradients.flatten(1, 2))),
             Self::OneSided { sum, side, .. } => sum.add(outer_precise(contracted(gradients, *side))),
             Self::Diagonal(sum) => {
@@ -135,7 +151,8 @@ impl Sum {
             Self::Fit(_) => capture.positions() < rows.min(cols).max(2),
             Self::Moments { shared: false, .. } | Self::Isotropic(_) => true,
             Self::Diagonal(_) => capture.positions() == 1,
-            Self::Samples { .. } | Self::Dense(_) | Self::Sketch(_) => false,
+            Self::Samples { collapse: false, .. } => captures_are_smaller(capture),
+            Self::Samples { collapse: true, .. } | Self::Dense(_) | Self::Sketch(_) => false,
         }
     }
 
@@ -153,18 +170,28 @@ impl Sum {
                 let dtype = precise_type(&device, dtype);
                 sum.add(tensor_from_host(vec![squares.iter().sum()], [1, 1], &device, dtype));
             }
-            Self::Samples { .. } | Self::Dense(_) | Self::Sketch(_) => return self.add(capture.gradients()),
+            Self::Samples { parts, collapse: false } => {
+                parts.push(SamplePart::Captured { capture: capture.clone(), squares: squares.to_vec() });
+                let held = |part: &SamplePart| match part {
+                    SamplePart::Captured { capture, .. } => capture.samples() * capture.positions(),
+                    SamplePart::Formed(_) => 0,
+                };
+                check_captures(&capture.block, parts.iter().map(held).sum())?;
+            }
+            Self::Samples { collapse: true, .. } | Self::Dense(_) | Self::Sketch(_) => {
+                return self.add(capture.gradients());
+            }
         }
         Ok(())
     }
 
     /// Replaces samples by the sum of their outer products where that is smaller and wanted.
     pub(crate) fn collapse(&mut self, block: &Block, samples: usize) -> Result<(), CurvatureError> {
-        if let Self::Samples { rows, collapse: true } = self
+        if let Self::Samples { parts, collapse: true } = self
             && samples > block.parameters()
         {
             check_matrix(block, block.parameters())?;
-            *self = Self::Dense(outer_products(std::mem::take(rows)));
+            *self = Self::Dense(outer_products(std::mem::take(parts)));
         }
         Ok(())
     }
@@ -172,17 +199,17 @@ impl Sum {
     /// Adds the sum over later samples; `false` if it is a sum of another kind.
     pub(crate) fn merge(&mut self, later: Self) -> bool {
         match self {
-            Self::Samples { rows, .. } => match later {
-                Self::Samples { rows: later, .. } => rows.extend(later),
+            Self::Samples { parts, .. } => match later {
+                Self::Samples { parts: later, .. } => parts.extend(later),
                 Self::Dense(later) => {
-                    let mut sum = outer_products(std::mem::take(rows));
+                    let mut sum = outer_products(std::mem::take(parts));
                     sum.merge(later);
                     *self = Self::Dense(sum);
                 }
                 _ => return false,
             },
             Self::Dense(sum) => match later {
-                Self::Samples { rows: later, .. } => sum.merge(outer_products(later)),
+                Self::Samples { parts: later, .. } => sum.merge(outer_products(later)),
                 Self::Dense(later) => sum.merge(later),
                 _ => return false,
             },
@@ -270,9 +297,7 @@ impl Sum {
     /// The mean over all samples added.
     pub(crate) fn finish(self, block: &Block, samples: usize) -> Result<Curvature, CurvatureError> {
         Ok(match self {
-            Self::Samples { rows, .. } => {
-                Samples { rows: if rows.len() == 1 { rows[0].clone() } else { Tensor::cat(rows, 0) } }.into()
-            }
+            Self::Samples { parts, .. } => SampleRows::of(parts).into(),
             Self::Dense(sum) => Dense { matrix: sum.mean(block, samples)? }.into(),
             Self::OneSided { sum, side, scale } => {
                 let (rows, cols) = (block.rows, block.cols);
@@ -302,9 +327,9 @@ impl Sum {
 }
 
 /// `Σ JᵀJ` over batches of rows `J`, `[D, D]`.
-fn outer_products(batches: Vec<Tensor<2>>) -> Running<2> {
+fn outer_products(parts: Vec<SamplePart>) -> Running<2> {
     let mut sum = Running::default();
-    batches.into_iter().for_each(|rows| sum.add(outer_precise(rows)));
+    parts.into_iter().for_each(|part| sum.add(SampleRows::of(vec![part]).outer_precise()));
     sum
 }
 

@@ -1,10 +1,12 @@
-use burn::tensor::{DType, Tensor, s};
+use burn::tensor::{DType, Tensor, assert_shape, s};
 use hyperinf_linalg::{ReadError, host, precise, precise_type, squared_norms};
 
 use crate::Block;
 
 /// Numbers of a temporary: 32 MiB of f64.
 const CHUNK: usize = 1 << 22;
+/// What writing and reading a number costs beside a multiplication.
+const MEMORY: usize = 8;
 
 /// The inputs and output gradients of a linear layer, for every sample of a batch.
 ///
@@ -71,6 +73,40 @@ impl Capture {
         Tensor::cat(products.collect(), 1)
     }
 
+    /// `Σ_i w_qi g_i`, `[q, rows, cols]`, for weights `[q, n]`, in their type: no gradient is formed.
+    ///
+    /// Takes as many multiplications as [`Capture::dots`].
+    ///
+    /// # Panics
+    ///
+    /// If there is not one weight for each sample.
+    pub fn combine(&self, weights: Tensor<2>) -> Tensor<3> {
+        let (samples, t) = (self.samples(), self.positions());
+        assert_shape!(weights, [_, samples]);
+        let ([_, _, rows], [_, _, cols]) = (self.input.dims(), self.delta.dims());
+        let (q, dtype, device) = (weights.dims()[0], weights.dtype(), weights.device());
+        // The shorter side is weighted, so that less is written.
+        let (short, long, mut seen) = (rows.min(cols), rows.max(cols), 0);
+        let sums = self.runs(q * t * short).map(|run| {
+            let n = run.samples();
+            let (weighted, other) = if rows < cols { (run.input, run.delta) } else { (run.delta, run.input) };
+            let part = weights.clone().slice(s![.., seen..seen + n]).transpose().reshape([n, 1, q, 1]);
+            seen += n;
+            let weighted = weighted.cast(dtype).reshape([n, t, 1, short]) * part;
+            let other = other.cast(dtype).reshape([n * t, long]).transpose();
+            other.matmul(weighted.reshape([n * t, q * short]))
+        });
+        let sum = sums.reduce(|a, b| a + b).unwrap_or_else(|| Tensor::zeros([long, q * short], (&device, dtype)));
+        // [long, q, short] to [q, rows, cols].
+        sum.reshape([long, q, short]).permute(if rows < cols { [1, 2, 0] } else { [1, 0, 2] })
+    }
+
+    /// Whether products with `q` rows, or `q` sums, take less from the capture than from its gradients, which would be
+    /// formed for them.
+    pub fn is_cheaper_for(&self, q: usize) -> bool {
+        q * self.positions() <= q + self.positions() + MEMORY
+    }
+
     /// `‖g_i‖²` of each sample, in f64: `‖a‖²·‖δ‖²` of one position; of several `Σ_{tt'} (a_t·a_t')(δ_t·δ_t')` where that
     /// takes less than the gradients, of which only some are formed at a time.
     ///
@@ -104,17 +140,22 @@ impl Capture {
 
     /// The samples in runs, for temporaries of `size` numbers per sample; no run without samples.
     pub fn runs(&self, size: usize) -> impl Iterator<Item = Self> {
-        let (n, step) = (self.samples(), (CHUNK / size.max(1)).max(1));
+        self.batches((CHUNK / size.max(1)).max(1))
+    }
+
+    /// The samples in batches of at most `most`; none without samples.
+    pub fn batches(&self, most: usize) -> impl Iterator<Item = Self> {
+        let (n, step) = (self.samples(), most.max(1));
         let whole = n <= step;
         (0..n).step_by(step).map(move |start| {
             if whole {
                 return self.clone();
             }
-            let run = start..(start + step).min(n);
+            let batch = start..(start + step).min(n);
             Self {
                 block: self.block.clone(),
-                input: self.input.clone().slice(s![run.clone(), .., ..]),
-                delta: self.delta.clone().slice(s![run, .., ..]),
+                input: self.input.clone().slice(s![batch.clone(), .., ..]),
+                delta: self.delta.clone().slice(s![batch, .., ..]),
             }
         })
     }

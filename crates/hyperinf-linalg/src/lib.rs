@@ -38,6 +38,7 @@ mod byte_rows;
 mod cholesky;
 mod eigen;
 mod error;
+mod host_gram;
 mod kronecker;
 mod norms;
 mod nystrom;

@@ -1,7 +1,9 @@
-use burn::tensor::{Tensor, s};
+use std::ops::Range;
+
+use burn::tensor::{DType, Tensor, s};
 use rayon::prelude::*;
 
-use crate::{has_own_memory, precise, precise_type};
+use crate::{has_own_memory, host_gram, precise, precise_type};
 
 /// Diagonal blocks up to this size are multiplied whole; larger ones are split to save work by symmetry.
 const PANEL: usize = 256;
@@ -104,6 +106,9 @@ pub fn normal_product(
 
 /// [`gram`] in f64 where the device has it, `[n, n]`: columns are widened a chunk at a time, never all of `J`.
 pub fn gram_precise(rows: Tensor<2>) -> Tensor<2> {
+    if let Some(found) = host_gram::gram(&rows) {
+        return found;
+    }
     let parts = column_chunks(&rows).map(|chunk| gram(precise(chunk)));
     parts.reduce(|a, b| a + b).unwrap_or_else(|| precise(gram(rows.clone())))
 }
@@ -113,6 +118,9 @@ pub fn gram_precise(rows: Tensor<2>) -> Tensor<2> {
 /// A product of two f32 numbers is exact in f64, so the sum is off by f64's rounding only. It takes about twice the time
 /// of [`outer`] in f32.
 pub fn outer_precise(rows: Tensor<2>) -> Tensor<2> {
+    if let Some(found) = host_gram::outer(&rows) {
+        return found;
+    }
     let sum = widened(rows.clone()).map(outer).reduce(|a, b| a + b);
     sum.unwrap_or_else(|| precise(outer(rows)))
 }
@@ -131,6 +139,11 @@ pub fn widened(rows: Tensor<2>) -> impl Iterator<Item = Tensor<2>> {
 
 /// [`dots`] in f64 where the device has it, a chunk of columns at a time.
 pub fn dots_precise(x: Tensor<2>, rows: Tensor<2>) -> Tensor<2> {
+    if let Some(step) = chunked(&rows, x.dims()[0]) {
+        let (n, x) = (rows.dims()[0], precise(x).transpose());
+        let products = chunks(n, step).map(|chunk| precise(rows.clone().slice([chunk])).matmul(x.clone()).transpose());
+        return Tensor::cat(products.collect(), 1);
+    }
     let parts = column_chunks(&x).zip(column_chunks(&rows)).map(|(x, rows)| dots(precise(x), precise(rows)));
     parts.reduce(|a, b| a + b).unwrap_or_else(|| precise(dots(x.clone(), rows.clone())))
 }
@@ -138,7 +151,28 @@ pub fn dots_precise(x: Tensor<2>, rows: Tensor<2>) -> Tensor<2> {
 /// [`combine`] in f64 where the device has it, a chunk of columns at a time.
 pub fn combine_precise(weights: Tensor<2>, rows: Tensor<2>) -> Tensor<2> {
     let weights = precise(weights);
+    if let Some(step) = chunked(&rows, weights.dims()[0]) {
+        let sum = |chunk: Range<usize>| {
+            weights.clone().slice(s![.., chunk.clone()]).matmul(precise(rows.clone().slice([chunk])))
+        };
+        let sums: Vec<Tensor<2>> = chunks(rows.dims()[0], step).map(sum).collect();
+        return sums.into_iter().reduce(|a, b| a + b).expect("there are rows");
+    }
     Tensor::cat(column_chunks(&rows).map(|chunk| combine(weights.clone(), precise(chunk))).collect(), 1)
+}
+
+/// Rows of a chunk, if `q` vectors are best multiplied with one chunk of rows after the other on each core, widened in
+/// its cache.
+fn chunked(rows: &Tensor<2>, q: usize) -> Option<usize> {
+    let ([n, d], device, dtype) = (rows.dims(), rows.device(), rows.dtype());
+    let step = (CHUNK / 2 / d.max(1)).max(1);
+    let widens = dtype != DType::F64 && precise_type(&device, dtype) == DType::F64;
+    (widens && q <= CHUNKED && n > step && !has_own_memory(&device)).then_some(step)
+}
+
+/// `0..n` in runs of `step`.
+fn chunks(n: usize, step: usize) -> impl IndexedParallelIterator<Item = Range<usize>> {
+    (0..n.div_ceil(step)).into_par_iter().map(move |chunk| chunk * step..((chunk + 1) * step).min(n))
 }
 
 /// The diagonal of a square matrix, `[1, k]` for `[k, k]`.

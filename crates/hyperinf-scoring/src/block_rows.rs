@@ -1,14 +1,12 @@
 //! The gradients of a batch, block by block, formed only where that is needed.
 
 use burn::tensor::{DType, Tensor};
+use hyperinf_curvature::{SamplePart, SampleRows};
 use hyperinf_gradients::{Block, Capture, Gradients};
 use hyperinf_linalg::{dots, dots_precise, host, largest, least_square, precise, squared_norms};
 
 use crate::passes::read_rows;
 use crate::{Batch, Samples, ScoreError, Scores, Set};
-
-/// What writing and reading a number costs beside a multiplication.
-const MEMORY: usize = 8;
 
 /// The samples of a batch, block by block.
 pub(crate) struct BatchRows {
@@ -23,6 +21,8 @@ pub(crate) enum BlockRows {
     Formed(Tensor<2>),
     /// As the capture that they are products of.
     Captured(Capture),
+    /// All training samples, as the curvature holds them.
+    Held(SampleRows),
 }
 
 impl BatchRows {
@@ -56,6 +56,7 @@ impl BatchRows {
         self.blocks.first().map_or(0, |block| match block {
             BlockRows::Formed(rows) => rows.dims()[0],
             BlockRows::Captured(capture) => capture.samples(),
+            BlockRows::Held(rows) => rows.dims()[0],
         })
     }
 
@@ -79,6 +80,7 @@ impl BatchRows {
         let sum = |(rows, block): (BlockRows, &Block)| match rows {
             BlockRows::Formed(rows) => rows.sum_dim(0).reshape([1, block.rows, block.cols]),
             BlockRows::Captured(capture) => capture.sum(),
+            BlockRows::Held(rows) => rows.rows().sum_dim(0).reshape([1, block.rows, block.cols]),
         };
         let blocks = self.blocks.into_iter().zip(&self.layout).map(sum).collect();
         Gradients { layout: self.layout.into(), blocks }
@@ -91,13 +93,30 @@ impl BlockRows {
         match self {
             Self::Formed(rows) => rows.clone(),
             Self::Captured(capture) => capture.gradients().flatten(1, 2),
+            Self::Held(rows) => rows.rows(),
+        }
+    }
+
+    /// The samples, at most so many at a time, so that the gradients of captures need not all be formed at once.
+    pub(crate) fn pieces(&self, most: usize) -> Vec<Self> {
+        match self {
+            Self::Formed(rows) => rows.clone().split(most, 0).into_iter().map(Self::Formed).collect(),
+            Self::Captured(capture) => capture.batches(most).map(Self::Captured).collect(),
+            Self::Held(SampleRows::Formed(rows)) => Self::Formed(rows.clone()).pieces(most),
+            Self::Held(SampleRows::Captured(held)) => {
+                let piece = |part: &SamplePart| match part {
+                    SamplePart::Formed(rows) => Self::Formed(rows.clone()).pieces(most),
+                    SamplePart::Captured { capture, .. } => Self::Captured(capture.clone()).pieces(most),
+                };
+                held.parts.iter().flat_map(piece).collect()
+            }
         }
     }
 
     /// Forms the gradients if products with `q` rows take less from them than from the capture.
     pub(crate) fn form_for(&mut self, q: usize) {
         if let Self::Captured(capture) = self
-            && q * capture.positions() > q + capture.positions() + MEMORY
+            && !capture.is_cheaper_for(q)
         {
             *self = Self::Formed(self.rows());
         }
@@ -108,6 +127,7 @@ impl BlockRows {
         Ok(match self {
             Self::Formed(rows) => squared_norms(rows.clone())?,
             Self::Captured(capture) => capture.squared_norms()?,
+            Self::Held(rows) => rows.squared_norms()?,
         })
     }
 
@@ -116,6 +136,7 @@ impl BlockRows {
         match self {
             Self::Formed(rows) => rows.dtype(),
             Self::Captured(capture) => capture.delta.dtype(),
+            Self::Held(rows) => rows.like().dtype(),
         }
     }
 
@@ -129,6 +150,7 @@ impl BlockRows {
         let products = match self {
             Self::Formed(rows) => dots(x.clone(), rows.clone()),
             Self::Captured(capture) => capture.dots(shaped(x.clone(), &capture.block)),
+            Self::Held(rows) => rows.dots(x.clone()),
         };
         let most = largest(&host(products.clone().abs().max())?);
         if dtype != DType::F64 && !(least_square(dtype)..f64::INFINITY).contains(&most) {
@@ -141,6 +163,7 @@ impl BlockRows {
         match self {
             Self::Formed(rows) => dots_precise(x.clone(), rows.clone()),
             Self::Captured(capture) => capture.dots(shaped(precise(x.clone()), &capture.block)),
+            Self::Held(rows) => rows.dots(precise(x.clone())),
         }
     }
 }

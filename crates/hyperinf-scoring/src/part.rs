@@ -6,7 +6,10 @@ use hyperinf_linalg::{least_square, precise_type, squared_norms};
 use crate::block_rows::{BatchRows, BlockRows};
 use crate::passes::queries;
 use crate::precondition::{BlockInverse, invert_at_each};
-use crate::{Attribution, BlockReport, CurvatureFrom, Normalisation, Options, ScoreError, Scores, Set, Source};
+use crate::source::Replayed;
+use crate::{
+    Attribution, BlockReport, CurvatureFrom, Method, Normalisation, Options, ScoreError, Scores, Set, Source,
+};
 
 /// Scores of some blocks, before they are normalised.
 pub(crate) struct Part {
@@ -87,6 +90,9 @@ impl Part {
         options: &Options,
     ) -> Result<Vec<Self>, ScoreError> {
         let queries = queries(query, options)?;
+        let replayed = Replayed::new(train);
+        let again = matches!((&options.method, &curvature), (Method::Inverse { .. }, CurvatureFrom::Training));
+        let train: &dyn Source = if again { &replayed } else { train };
         let mut parts: Vec<Unordered> = dampings.iter().map(|_| Unordered::default()).collect();
         let mut waiting = Vec::new();
         let all = invert_at_each(dampings, train, curvature, &queries, options)?;
@@ -105,7 +111,7 @@ impl Part {
                     powers.extend(found.powers);
                     continue;
                 };
-                let rows = BlockRows::Formed(rows);
+                let rows = BlockRows::Held(rows);
                 inverted.check(&rows)?;
                 // The curvature has checked that the gradients are finite.
                 scores.check()?;

@@ -6,6 +6,7 @@ use hyperinf_gradients::{Block, Gradients, same_layout};
 use hyperinf_linalg::host;
 
 use crate::block_rows::BatchRows;
+use crate::source::Replayed;
 use crate::{Batch, Options, QueryMode, Samples, ScoreError, Scores, Set, Source};
 
 /// One curvature per block, from as many passes over the source as the storage needs.
@@ -17,6 +18,8 @@ pub(crate) fn accumulate(
     merged: bool,
 ) -> Result<Vec<BlockCurvature>, ScoreError> {
     let error = ScoreError::curvature(set);
+    let replayed = Replayed::new(source);
+    let source: &dyn Source = if storage.passes() > 1 { &replayed } else { source };
     let mut sums: Vec<Accumulator> = Vec::new();
     loop {
         source.pass(&mut |batch| {

@@ -6,9 +6,9 @@ use std::collections::VecDeque;
 use std::iter;
 
 use burn::tensor::{DType, Tensor};
-use hyperinf_curvature::{BlockCurvature, Core, Curvature, Damping};
+use hyperinf_curvature::{BlockCurvature, Core, Curvature, Damping, SampleRows};
 use hyperinf_gradients::{Block, Gradients};
-use hyperinf_linalg::{dots_precise, epsilon, host, precise, precise_type, scalars, squared_norms, tensor_from_host};
+use hyperinf_linalg::{epsilon, host, precise, precise_type, scalars, squared_norms, tensor_from_host};
 use hyperinf_solvers::{Inverse, Plan, Solver};
 
 use crate::block_rows::BlockRows;
@@ -33,8 +33,8 @@ pub(crate) struct BlockInverse {
     zero: bool,
     /// For methods with curvature.
     pub(crate) report: Option<BlockReport>,
-    /// The block's training gradients `[n, D]`, if its curvature holds them.
-    pub(crate) rows: Option<Tensor<2>>,
+    /// The block's training samples, if its curvature holds them.
+    pub(crate) rows: Option<SampleRows>,
 }
 
 /// What the inverse is of: `4^k (H + λ/2^p I)` in place of `H + λI`.
@@ -273,7 +273,7 @@ impl BlockInverse {
             None => absolute.map_or(Operator::Nothing, Operator::Damping),
         };
         let rows = match curvature.core() {
-            Core::Samples(rows) if own => Some(rows.clone()),
+            Core::Samples(rows) if own => Some(rows),
             Core::Samples(_) | Core::Matrix { .. } | Core::Eigenvalues { .. } => None,
         };
         let report = BlockReport {
@@ -300,7 +300,7 @@ impl BlockInverse {
                 let powers: Vec<i32> = found.powers.iter().map(|power| power - self.scaling.exponent).collect();
                 Some((read_rows(products)?, powers))
             }
-            (None, Some(rows)) => Some((read_rows(dots_precise(found.x.clone(), rows.clone()))?, found.powers.clone())),
+            (None, Some(rows)) => Some((read_rows(rows.dots_precise(found.x.clone()))?, found.powers.clone())),
             (_, None) => None,
         };
         let scores = scores.map(|(scores, powers)| scores.times_powers(&powers)).transpose()?;
@@ -323,9 +323,10 @@ impl BlockInverse {
             return Ok(());
         }
         // The scores report NaN and infinity with their sample.
-        let largest = host(rows.rows().abs().max())?;
-        if largest.into_iter().any(|value| value > 0.0 && value.is_finite()) {
-            return Err(ScoreError::NoCurvature { block: self.block.name.clone() });
+        for piece in rows.pieces(CHUNK) {
+            if host(piece.rows().abs().max())?.into_iter().any(|value| value > 0.0 && value.is_finite()) {
+                return Err(ScoreError::NoCurvature { block: self.block.name.clone() });
+            }
         }
         Ok(())
     }
@@ -335,8 +336,8 @@ impl BlockInverse {
         match normalisation {
             Normalisation::None => Ok(Vec::new()),
             Normalisation::Gradient | Normalisation::Cosine => rows.squared_norms(),
-            Normalisation::LossRelatif => self.self_influence(&rows.rows()),
-            Normalisation::ThetaRelatif => self.chunks(&rows.rows(), |x, _| (x.clone(), x), 2),
+            Normalisation::LossRelatif => self.self_influence(rows),
+            Normalisation::ThetaRelatif => self.chunks(rows, |x, _| (x.clone(), x), 2),
         }
     }
 
@@ -347,20 +348,21 @@ impl BlockInverse {
         }
     }
 
-    /// `g (H + λI)⁻¹ g` of each row, `[n, D]`.
-    pub(crate) fn self_influence(&mut self, rows: &Tensor<2>) -> Result<Vec<f64>, ScoreError> {
+    /// `g (H + λI)⁻¹ g` of each sample.
+    pub(crate) fn self_influence(&mut self, rows: &BlockRows) -> Result<Vec<f64>, ScoreError> {
         self.chunks(rows, |x, g| (x, g), 1)
     }
 
     /// The inner products of the pairs that `pair` makes of preconditioned rows and rows, with `order` of the former.
     fn chunks(
         &mut self,
-        rows: &Tensor<2>,
+        rows: &BlockRows,
         pair: impl Fn(Tensor<2>, Tensor<2>) -> (Tensor<2>, Tensor<2>),
         order: i32,
     ) -> Result<Vec<f64>, ScoreError> {
-        let mut all = Vec::with_capacity(rows.dims()[0]);
-        for chunk in rows.clone().split(CHUNK, 0) {
+        let mut all = Vec::new();
+        for piece in rows.pieces(CHUNK) {
+            let chunk = piece.rows();
             let Preconditioned { x, powers } = self.apply(chunk.clone())?.0;
             let (left, right) = pair(x, chunk);
             // In f64: squares of small gradients, and of their inverses, leave the range of f32.

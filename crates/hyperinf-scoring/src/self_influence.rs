@@ -1,10 +1,10 @@
-use burn::tensor::Tensor;
 use hyperinf_gradients::same_layout;
 
 use crate::block_rows::{BatchRows, BlockRows};
 use crate::part::add;
 use crate::passes::each_batch;
 use crate::precondition::invert;
+use crate::source::Replayed;
 use crate::{BlockReport, CurvatureFrom, Method, Options, ScoreError, Set, Source};
 
 /// The influence of each training sample on itself.
@@ -59,6 +59,8 @@ pub fn self_influence(
         })?;
         return Ok(SelfInfluence { values, blocks: Vec::new() });
     }
+    let replayed = Replayed::new(train);
+    let train: &dyn Source = if matches!(curvature, CurvatureFrom::Training) { &replayed } else { train };
     let inverses = invert(train, curvature, None, options, options.damping)?;
     let mut inverses = inverses.collect::<Result<Vec<_>, _>>()?;
     let expected: Vec<_> = inverses.iter().map(|inverted| inverted.block.clone()).collect();
@@ -66,8 +68,8 @@ pub fn self_influence(
         same_layout(&expected, &gradients.layout).map_err(ScoreError::gradients(Set::Train))?;
         let mut batch = Vec::new();
         for (inverted, rows) in inverses.iter_mut().zip(&gradients.blocks) {
-            let rows: Tensor<2> = rows.clone().flatten(1, 2);
-            inverted.check(&BlockRows::Formed(rows.clone()))?;
+            let rows = BlockRows::Formed(rows.clone().flatten(1, 2));
+            inverted.check(&rows)?;
             add(&mut batch, inverted.self_influence(&rows)?);
         }
         values.extend(batch);

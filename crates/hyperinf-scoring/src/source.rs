@@ -1,6 +1,7 @@
 mod batch;
 mod curvature;
 mod projected;
+mod replayed;
 mod task;
 
 use hyperinf_gradients::Gradients;
@@ -8,6 +9,7 @@ use hyperinf_gradients::Gradients;
 pub use self::batch::{Batch, Samples};
 pub use self::curvature::CurvatureSource;
 pub use self::projected::{Moments, ProjectedSource, principal};
+pub(crate) use self::replayed::Replayed;
 pub use self::task::{Baselines, TaskSource, baselines};
 
 use crate::ScoreError;

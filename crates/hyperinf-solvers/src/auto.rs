@@ -2,7 +2,7 @@ mod choice;
 mod cost;
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Core, Curvature, Structure};
+use hyperinf_curvature::{Core, Curvature, SampleRows, Structure};
 
 use crate::solver::check;
 use crate::{
@@ -78,7 +78,7 @@ impl Auto {
             return Ok((Way::Cholesky, Reason::NoDampings));
         }
         match h.core() {
-            Core::Samples(samples) => Ok(of_samples(samples, lambdas.len())),
+            Core::Samples(samples) => Ok(of_samples(&samples, lambdas.len())),
             Core::Eigenvalues { .. } => Ok((Way::Cholesky, Reason::NothingToFactorise(h.structure()))),
             Core::Matrix { matrix, .. } => self.of_matrix(matrix, h.parameters(), lambdas),
         }
@@ -116,10 +116,10 @@ impl Auto {
 }
 
 /// For held samples `[m, D]`: Cholesky, unless a sweep is so long that one eigendecomposition is cheaper.
-fn of_samples(held: &Tensor<2>, dampings: usize) -> (Way, Reason) {
+fn of_samples(held: &SampleRows, dampings: usize) -> (Way, Reason) {
     let [samples, parameters] = held.dims();
     let workload = Workload { size: samples.min(parameters), right_hand_sides: 0, dampings, iteration: None };
-    let estimate = workload.estimate(Machine::of(&held.device()));
+    let estimate = workload.estimate(Machine::of(&held.like().device()));
     let reason = |estimate| Reason::Samples { samples, parameters, dampings, estimate };
     if estimate.spectral < estimate.cholesky {
         (Way::Spectral, reason(Some(estimate)))

@@ -1,6 +1,6 @@
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Curvature, Samples, Structure};
-use hyperinf_linalg::{ReadError, host, normal_product, precise, ratios, squares};
+use hyperinf_curvature::{Core, Curvature, SampleRows, Structure};
+use hyperinf_linalg::{ReadError, host, precise, ratios};
 
 use crate::solver::{check, check_rows, finite};
 use crate::{Inverse, Plan, Solution, SolveError, Solver};
@@ -24,8 +24,6 @@ pub struct DataInf;
 
 /// The share of `⟨v, u_i⟩` that the subtraction has to leave for the type of the samples to suffice.
 const LEFT: f64 = 0.01;
-/// Values of the samples that are widened to f64 at once, 32 MiB.
-const WIDENED: usize = 1 << 22;
 
 impl Solver for DataInf {
     fn name(&self) -> &'static str {
@@ -38,22 +36,22 @@ impl Solver for DataInf {
 
     fn prepare(&self, h: &Curvature, lambda: f64) -> Result<Box<dyn Inverse>, SolveError> {
         check(self, h, lambda)?;
-        match h {
-            Curvature::Samples(Samples { rows }) => Ok(Box::new(Prepared { samples: rows.clone(), lambda })),
-            _ => Err(SolveError::unsupported(self, h.structure())),
+        match h.core() {
+            Core::Samples(samples) => Ok(Box::new(Prepared { samples, lambda })),
+            Core::Matrix { .. } | Core::Eigenvalues { .. } => Err(SolveError::unsupported(self, h.structure())),
         }
     }
 }
 
 struct Prepared {
-    samples: Tensor<2>,
+    samples: SampleRows,
     lambda: f64,
 }
 
 impl Inverse for Prepared {
     fn apply(&self, v: Tensor<2>) -> Result<Solution, SolveError> {
         check_rows(&v, self.samples.dims()[1])?;
-        let (dtype, samples) = (v.dtype(), self.samples.dtype());
+        let (dtype, samples) = (v.dtype(), self.samples.like().dtype());
         let (mut found, cancelled) = self.solve(v.clone().cast(samples))?;
         if cancelled {
             let wide = precise(v);
@@ -75,34 +73,15 @@ impl Prepared {
     fn solve(&self, v: Tensor<2>) -> Result<(Solution, bool), ReadError> {
         let n = self.samples.dims()[0] as f64;
         // The norms are computed for each batch of queries: from rows in the cache they cost nearly nothing.
-        let (sum, before) = self.product(v.clone(), |products, rows| {
-            products / squares(rows.clone()).add_scalar(self.lambda).mul_scalar(n)
+        let (sum, before) = self.samples.normal_product(v.clone(), |products, squares| {
+            products / squares().add_scalar(self.lambda).mul_scalar(n)
         });
         let x = (v.clone() - sum).div_scalar(self.lambda);
-        let (fisher, products) = self.product(x.clone(), |products, _| products.div_scalar(n));
+        let (fisher, products) = self.samples.normal_product(x.clone(), |products, _| products.div_scalar(n));
         let residuals = ratios(fisher + x.clone().mul_scalar(self.lambda) - v.clone(), v)?;
         let (after, before) = (largest(&products)?, largest(&before)?);
         let cancelled = after.iter().zip(before).any(|(after, before)| after * self.lambda < LEFT * before);
         Ok((Solution { x, iterations: 0, residuals, tolerance: None, products: Some(products) }, cancelled))
-    }
-
-    /// [`normal_product`] with the samples, in the type of `v`.
-    fn product(
-        &self,
-        v: Tensor<2>,
-        weigh: impl Fn(Tensor<2>, &Tensor<2>) -> Tensor<2> + Sync,
-    ) -> (Tensor<2>, Tensor<2>) {
-        let [n, d] = self.samples.dims();
-        let rows = if v.dtype() == self.samples.dtype() { n } else { (WIDENED / d.max(1)).max(1) };
-        let parts = (0..n).step_by(rows.max(1)).map(|start| {
-            let part = self.samples.clone().slice([start..(start + rows).min(n)]);
-            normal_product(v.clone(), part.cast(v.dtype()), &weigh)
-        });
-        let (sums, products): (Vec<_>, Vec<_>) = parts.unzip();
-        match sums.into_iter().reduce(|a, b| a + b) {
-            Some(sum) => (sum, Tensor::cat(products, 1)),
-            None => normal_product(v, self.samples.clone(), weigh),
-        }
     }
 }
 

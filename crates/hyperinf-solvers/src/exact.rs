@@ -1,10 +1,8 @@
 mod rotated;
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Core, Curvature, Structure};
-use hyperinf_linalg::{
-    Cholesky, combine_precise, dots_precise, gram_precise, host, outer_precise, precise, ratios, tensor_from_host,
-};
+use hyperinf_curvature::{Core, Curvature, SampleRows, Structure};
+use hyperinf_linalg::{Cholesky, host, precise, ratios, tensor_from_host};
 
 use crate::factor::{check_size, factorise};
 use crate::solver::{check, check_rows, finite};
@@ -52,12 +50,12 @@ impl Solver for Exact {
                 let [m, d] = samples.dims();
                 check_size("exact", m.min(d))?;
                 if m > d {
-                    let matrix = outer_precise(samples.clone()).div_scalar(m as f64);
+                    let matrix = samples.outer_precise().div_scalar(m as f64);
                     let shape = Shape { parameters: d, rows: 1, cols: d, on_rows: false };
                     return Ok(Box::new(Primal::new(shape, matrix, lambda)?));
                 }
-                let factor = factorise("exact", host(gram_precise(samples.clone()))?, m, m as f64 * lambda)?;
-                Ok(Box::new(Dual { samples: samples.clone(), factor, lambda }))
+                let factor = factorise("exact", host(samples.gram_precise())?, m, m as f64 * lambda)?;
+                Ok(Box::new(Dual { samples, factor, lambda }))
             }
             Core::Eigenvalues { values, complete } => match h {
                 Curvature::Diagonal(_) => Ok(Box::new(Division::new(host(values)?, lambda)?)),
@@ -162,7 +160,7 @@ impl Inverse for Division {
 }
 
 struct Dual {
-    samples: Tensor<2>,
+    samples: SampleRows,
     factor: Cholesky,
     lambda: f64,
 }
@@ -172,7 +170,7 @@ impl Inverse for Dual {
         let [m, d] = self.samples.dims();
         check_rows(&v, d)?;
         let ([q, _], device, dtype) = (v.dims(), v.device(), v.dtype());
-        let right = dots_precise(v.clone(), self.samples.clone());
+        let right = self.samples.dots_precise(v.clone());
         let working = right.dtype();
         let right = host(right)?;
         let mut c = right.clone();
@@ -181,9 +179,12 @@ impl Inverse for Dual {
         let on_device = |values| tensor_from_host(values, [q, m], &device, working);
         let left = on_device(self.factor.residual(&c, &right)).div_scalar(m as f64 * self.lambda);
         let v = precise(v);
-        let residuals = ratios(combine_precise(left, self.samples.clone()), v.clone())?;
         let c = on_device(c);
-        let x = (v - combine_precise(c.clone(), self.samples.clone())).div_scalar(self.lambda).cast(dtype);
+        // One pass over the samples for both.
+        let both = self.samples.combine_precise(Tensor::cat(vec![left, c.clone()], 0));
+        let (rest, sum) = (both.clone().slice([0..q]), both.slice([q..2 * q]));
+        let residuals = ratios(rest, v.clone())?;
+        let x = (v - sum).div_scalar(self.lambda).cast(dtype);
         // X Rᵀ = (V Rᵀ − C K)/λ = m C, by the definition of C.
         let products = Some(c.mul_scalar(m as f64));
         finite("exact", Solution { x, iterations: 0, residuals, tolerance: Some(TOLERANCE), products })

@@ -1,14 +1,17 @@
 mod held;
 mod series;
 
-use burn::tensor::{Int, Tensor, TensorData};
-use hyperinf_curvature::{Curvature, Samples, Structure, Structured};
+use std::sync::OnceLock;
+
+use burn::tensor::Tensor;
+use hyperinf_curvature::{Core, Curvature, SampleRows, Samples, Structure, Structured};
 use hyperinf_linalg::norms as lengths;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::cg::check_limits;
 use crate::solver::{Observer, check, check_rows, finite, in_type_of};
+use crate::spectrum::{Powers, largest_eigenvalue_along};
 use crate::{
     Forecast, Inverse, Plan, Solution, SolveError, Solver, Step, Work, largest_eigenvalue, relative_residuals,
 };
@@ -16,6 +19,8 @@ use series::Series;
 
 /// Power steps for the scale: convergence needs half of the largest eigenvalue only.
 const POWER_STEPS: usize = 5;
+/// Rows that are multiplied together with the power iteration's: so few cost nothing but the pass over the samples.
+const ALONG: usize = 3;
 /// Growth of the residual that shows the scale to be too small.
 const GROWN: f64 = 1.5;
 
@@ -62,7 +67,8 @@ pub enum LissaScale {
 ///
 /// The same steps are cheaper in other coordinates where the curvature is held as `m` samples with `4m ≤ D`:
 /// increments stay in the span of one row and the samples, so that a step costs `2m²` instead of `4mD` per query once
-/// the Gram matrix of the samples is known. It is computed if 24 steps do not suffice.
+/// the Gram matrix of the samples is known. It is computed if 24 steps do not suffice. With held samples the scale is
+/// found by `apply`, and up to three rows share the passes over the samples that it takes: ten steps take eleven passes.
 ///
 /// | parameter | default | purpose | range |
 /// |---|---|---|---|
@@ -126,21 +132,35 @@ impl Solver for Lissa {
                 return parameter("tail", "at least 1 and at most max_steps", tail as f64);
             }
         }
-        let scale = match (self.scale, self.batch, h) {
+        let prepared = |scale| -> Result<Box<dyn Inverse>, SolveError> {
+            Ok(Box::new(Prepared { params: *self, name: solver, h: h.clone(), lambda, scale }))
+        };
+        let scale = match (self.scale, self.batch, h.core()) {
             (LissaScale::Fixed(scale), ..) if !(scale > 0.0 && scale.is_finite()) => {
                 return parameter("scale", "positive and finite", scale);
             }
             (LissaScale::Fixed(scale), ..) => scale,
-            (LissaScale::Spectral, LissaBatch::Random { .. }, Curvature::Samples(Samples { rows })) => {
-                lengths(rows.clone())?.into_iter().fold(lambda, |most, norm| most.max(norm * norm + lambda))
+            (LissaScale::Spectral, LissaBatch::Random { .. }, Core::Samples(SampleRows::Formed(rows))) => {
+                lengths(rows)?.into_iter().fold(lambda, |most, norm| most.max(norm * norm + lambda))
             }
-            (LissaScale::Spectral, ..) => largest_eigenvalue(h, &h.like(), POWER_STEPS)? * 1.1 + lambda,
+            (LissaScale::Spectral, LissaBatch::Random { .. }, Core::Samples(rows)) => {
+                rows.squared_norms()?.into_iter().fold(lambda, |most, square| most.max(square + lambda))
+            }
+            // The rows may share the passes over the samples that it takes.
+            (LissaScale::Spectral, LissaBatch::Full, Core::Samples(_)) => return prepared(OnceLock::new()),
+            (LissaScale::Spectral, ..) => spectral_scale(largest_eigenvalue(h, &h.like(), POWER_STEPS)?, lambda),
         };
-        if !scale.is_finite() {
-            return Err(SolveError::NonFinite { solver, what: "the curvature" });
-        }
-        Ok(Box::new(Prepared { params: *self, name: solver, h: h.clone(), lambda, scale }))
+        prepared(finite_scale(solver, scale)?.into())
     }
+}
+
+/// Above `μ_max/2 + λ` with certainty for practical purposes, from an estimate of `μ_max` from below.
+fn spectral_scale(largest: f64, lambda: f64) -> f64 {
+    largest * 1.1 + lambda
+}
+
+fn finite_scale(solver: &'static str, scale: f64) -> Result<f64, SolveError> {
+    if scale.is_finite() { Ok(scale) } else { Err(SolveError::NonFinite { solver, what: "the curvature" }) }
 }
 
 struct Prepared {
@@ -148,7 +168,8 @@ struct Prepared {
     name: &'static str,
     h: Curvature,
     lambda: f64,
-    scale: f64,
+    /// Of held samples it is found with the first rows.
+    scale: OnceLock<f64>,
 }
 
 impl Inverse for Prepared {
@@ -162,7 +183,9 @@ impl Inverse for Prepared {
 
     fn plan(&self) -> Plan {
         let Lissa { batch, scale: chosen, max_steps, tolerance } = self.params;
-        let (scale, condition) = (self.scale, self.scale / self.lambda);
+        // A curvature that is not finite is reported by `apply`.
+        let scale = self.scale().unwrap_or(f64::NAN);
+        let condition = scale / self.lambda;
         let estimated = chosen == LissaScale::Spectral;
         let work = match batch {
             LissaBatch::Full => {
@@ -181,11 +204,35 @@ impl Inverse for Prepared {
 }
 
 impl Prepared {
+    /// `s`.
+    fn scale(&self) -> Result<f64, SolveError> {
+        if let Some(&scale) = self.scale.get() {
+            return Ok(scale);
+        }
+        let largest = largest_eigenvalue(&self.h, &self.h.like(), POWER_STEPS)?;
+        let scale = finite_scale(self.name, spectral_scale(largest, self.lambda))?;
+        Ok(*self.scale.get_or_init(|| scale))
+    }
+
+    /// `s`, and the powers of the curvature with these rows that finding it has given.
+    fn scale_along(&self, v: &Tensor<2>) -> Result<(f64, Powers), SolveError> {
+        let Lissa { batch, scale, .. } = self.params;
+        let shared = scale == LissaScale::Spectral && batch == LissaBatch::Full && v.dims()[0] <= ALONG;
+        if !shared || !matches!(self.h.core(), Core::Samples(_)) {
+            return Ok((self.scale()?, Powers::none(v)));
+        }
+        // Found with all rows that share it, so that the same rows have the same answer.
+        let (largest, powers) = largest_eigenvalue_along(&self.h, v, POWER_STEPS)?;
+        let scale = finite_scale(self.name, spectral_scale(largest, self.lambda))?;
+        self.scale.get_or_init(|| scale);
+        Ok((scale, powers))
+    }
+
     fn solve(&self, v: Tensor<2>, observer: Observer<'_>) -> Result<Solution, SolveError> {
         check_rows(&v, self.h.parameters())?;
-        let solution = match (self.params.batch, &self.h) {
-            (LissaBatch::Random { size, repeats, tail, seed }, Curvature::Samples(Samples { rows })) => {
-                let solution = self.random(v, rows, size, [repeats, tail], seed)?;
+        let solution = match (self.params.batch, self.h.core()) {
+            (LissaBatch::Random { size, repeats, tail, seed }, Core::Samples(rows)) => {
+                let solution = self.random(v, &rows, size, [repeats, tail], seed)?;
                 if let Some(observer) = observer {
                     // A mean over runs: only the answer is one.
                     observer(&solution.step());
@@ -200,28 +247,27 @@ impl Prepared {
     fn random(
         &self,
         v: Tensor<2>,
-        rows: &Tensor<2>,
+        rows: &SampleRows,
         size: usize,
         [repeats, tail]: [usize; 2],
         seed: u64,
     ) -> Result<Solution, SolveError> {
-        let m = rows.dims()[0];
+        let (m, scale) = (rows.dims()[0], self.scale()?);
         let mut rng = StdRng::seed_from_u64(seed);
         let mut total = v.zeros_like();
         for _ in 0..repeats {
             let mut r = v.clone();
             for step in 1..=self.params.max_steps {
-                let draw: Vec<i64> = (0..size).map(|_| rng.random_range(0..m) as i64).collect();
-                let draw = Tensor::<1, Int>::from_data(TensorData::new(draw, [size]), &rows.device());
-                let batch = Samples { rows: rows.clone().select(0, draw) };
+                let draw: Vec<usize> = (0..size).map(|_| rng.random_range(0..m)).collect();
+                let batch = Samples { rows: rows.select(&draw) };
                 let product = batch.apply(r.clone()) + r.clone().mul_scalar(self.lambda);
-                r = v.clone() + r - product.div_scalar(self.scale);
+                r = v.clone() + r - product.div_scalar(scale);
                 if step + tail > self.params.max_steps {
                     total = total + r.clone();
                 }
             }
         }
-        let x = total.div_scalar(self.scale * (repeats * tail) as f64);
+        let x = total.div_scalar(scale * (repeats * tail) as f64);
         let residuals = relative_residuals(&self.h, self.lambda, x.clone(), v)?;
         let (iterations, tolerance) = (self.params.max_steps, Some(self.params.tolerance));
         Ok(Solution { x, iterations, residuals, tolerance, products: None })

@@ -2,7 +2,7 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 use hyperinf_curvature::{Core, Curvature, Structure};
-use hyperinf_linalg::{ReadError, host, largest, normal_product, ratios};
+use hyperinf_linalg::{ReadError, host, largest, ratios};
 
 use crate::{Plan, SolveError};
 
@@ -200,7 +200,7 @@ pub(crate) fn checked(
     let (product, products) = match h.core() {
         Core::Samples(rows) => {
             let m = rows.dims()[0] as f64;
-            let (product, products) = normal_product(x.clone(), rows.clone(), |products, _| products.div_scalar(m));
+            let (product, products) = rows.normal_product(x.clone(), |products, _| products.div_scalar(m));
             (product, Some(products))
         }
         Core::Matrix { .. } | Core::Eigenvalues { .. } => (h.apply(x.clone()), None),

@@ -1,10 +1,8 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use hyperinf_curvature::{Core, Curvature, Dense, Structure};
-use hyperinf_linalg::{
-    combine_precise, dots_precise, gram_precise, host, outer_precise, precise, ratios, tensor_from_host,
-};
+use hyperinf_curvature::{Core, Curvature, Dense, SampleRows, Structure};
+use hyperinf_linalg::{host, precise, ratios, tensor_from_host};
 
 use crate::factor::check_size;
 use crate::krylov::symmetric_eigen;
@@ -43,7 +41,7 @@ enum Form {
         values: Vec<f64>,
     },
     Samples {
-        samples: Tensor<2>,
+        samples: SampleRows,
         /// `R Rᵀ/m`, `[m, m]`.
         gram: Tensor<2>,
         /// `U`, eigenvectors in its columns, `[m, m]`.
@@ -78,12 +76,12 @@ impl Spectral {
                 let [m, d] = samples.dims();
                 check_size(NAME, m.min(d))?;
                 if m > d {
-                    let matrix = outer_precise(samples.clone()).div_scalar(m as f64);
+                    let matrix = samples.outer_precise().div_scalar(m as f64);
                     return Self::new(&Dense { matrix }.into());
                 }
-                let gram = gram_precise(samples.clone()).div_scalar(m as f64);
+                let gram = samples.gram_precise().div_scalar(m as f64);
                 let (values, vectors) = decomposed(&gram)?;
-                Form::Samples { samples: samples.clone(), gram, vectors, values }
+                Form::Samples { samples, gram, vectors, values }
             }
             Core::Eigenvalues { .. } => Form::Known(h.clone()),
         };
@@ -124,7 +122,7 @@ impl Spectral {
                 lambdas.iter().map(|&lambda| matrix(h, vectors, values, lambda, &rotated, &v)).collect()
             }
             Form::Samples { samples, gram, vectors, values } => {
-                let right = dots_precise(v.clone(), samples.clone());
+                let right = samples.dots_precise(v.clone());
                 let rotated = right.clone().matmul(vectors.clone());
                 let solve = |&lambda: &f64| {
                     let m = values.len() as f64;
@@ -134,8 +132,8 @@ impl Spectral {
                     let left = (c.clone().matmul(gram.clone()) + c.clone().mul_scalar(lambda)).mul_scalar(m);
                     let left = (left - right.clone()).div_scalar(m * lambda);
                     let goal = precise(v.clone());
-                    let residuals = ratios(combine_precise(left, samples.clone()), goal.clone())?;
-                    let x = (goal - combine_precise(c.clone(), samples.clone())).div_scalar(lambda).cast(v.dtype());
+                    let residuals = ratios(samples.combine_precise(left), goal.clone())?;
+                    let x = (goal - samples.combine_precise(c.clone())).div_scalar(lambda).cast(v.dtype());
                     solution(x, residuals, Some(c.mul_scalar(m)))
                 };
                 lambdas.iter().map(solve).collect()

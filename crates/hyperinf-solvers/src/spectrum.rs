@@ -18,6 +18,54 @@ const ROUNDING: f64 = 16.0;
 ///
 /// If the device fails.
 pub fn largest_eigenvalue(h: &Curvature, like: &Tensor<2>, steps: usize) -> Result<f64, ReadError> {
+    iterate(h, like, steps, |row| Ok(h.apply(row)))
+}
+
+/// `V (H/c)^j`, `[q, D]`, for `j = 0, 1, …`: by-products of a power iteration.
+#[derive(Clone, Debug)]
+pub(crate) struct Powers {
+    /// The divisor `c`, a first estimate of the eigenvalue.
+    pub(crate) unit: f64,
+    /// One per power, from 0.
+    pub(crate) rows: Vec<Tensor<2>>,
+}
+
+impl Powers {
+    /// Of no product.
+    pub(crate) fn none(v: &Tensor<2>) -> Self {
+        Self { unit: 1.0, rows: vec![v.clone()] }
+    }
+}
+
+/// [`largest_eigenvalue`], whose passes over `H` also multiply the rows `V`.
+pub(crate) fn largest_eigenvalue_along(
+    h: &Curvature,
+    v: &Tensor<2>,
+    steps: usize,
+) -> Result<(f64, Powers), ReadError> {
+    let mut powers = Powers::none(v);
+    let found = iterate(h, v, steps, |row| {
+        let last = powers.rows[powers.rows.len() - 1].clone();
+        let q = last.dims()[0];
+        let both = h.apply(Tensor::cat(vec![row, last], 0));
+        let (row, next) = (both.clone().slice([0..1]), both.slice([1..1 + q]));
+        if powers.rows.len() == 1 {
+            let unit = norms(row.clone())?[0];
+            powers.unit = if unit.is_finite() && unit > 0.0 { unit } else { 1.0 };
+        }
+        powers.rows.push(next.div_scalar(powers.unit));
+        Ok(row)
+    })?;
+    Ok((found, powers))
+}
+
+/// The power iteration with `multiply` for a row times `H`.
+fn iterate(
+    h: &Curvature,
+    like: &Tensor<2>,
+    steps: usize,
+    mut multiply: impl FnMut(Tensor<2>) -> Result<Tensor<2>, ReadError>,
+) -> Result<f64, ReadError> {
     let mut row = start(h, like);
     let mut norm = norms(row.clone())?[0];
     let mut estimate: f64 = 0.0;
@@ -25,7 +73,7 @@ pub fn largest_eigenvalue(h: &Curvature, like: &Tensor<2>, steps: usize) -> Resu
         if !norm.is_finite() || norm == 0.0 {
             return Ok(norm);
         }
-        row = h.apply(row.div_scalar(norm));
+        row = multiply(row.div_scalar(norm))?;
         norm = norms(row.clone())?[0];
         let before = std::mem::replace(&mut estimate, norm);
         if estimate <= before * (1.0 + 1e-3) {

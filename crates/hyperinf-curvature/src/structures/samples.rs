@@ -1,7 +1,7 @@
 use burn::tensor::{DType, Tensor};
 use hyperinf_linalg::{ReadError, normal_product, outer, scalars};
 
-use crate::{Core, Curvature, Structure, Structured};
+use crate::{Core, Curvature, SampleRows, Structure, Structured};
 
 /// The samples themselves: `H = RᵀR/m`.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ impl Structured for Samples {
     }
 
     fn core(&self) -> Core<'_> {
-        Core::Samples(&self.rows)
+        Core::Samples(SampleRows::Formed(self.rows.clone()))
     }
 
     fn with_core(&self, core: Tensor<2>) -> Curvature {

@@ -1,5 +1,6 @@
 use burn::tensor::Tensor;
-use hyperinf_linalg::{combine_precise, dots_precise, epsilon, gram_precise, largest, norms, precise, scalars};
+use hyperinf_curvature::SampleRows;
+use hyperinf_linalg::{epsilon, largest, norms, precise, scalars};
 
 use super::series::{Run, Show};
 use super::{GROWN, Lissa};
@@ -17,7 +18,7 @@ use crate::SolveError;
 /// and `r` is the sum of increments, `(Σ a) e + (Σ C) R`. When the norm has shrunk so far that cancellation would
 /// destroy it, the increment is computed in full and becomes the next `e`.
 pub(super) struct HeldSeries<'a> {
-    pub(super) rows: &'a Tensor<2>,
+    pub(super) rows: &'a SampleRows,
     /// `f`.
     pub(super) shrink: f64,
     pub(super) scale: f64,
@@ -35,17 +36,17 @@ impl HeldSeries<'_> {
         params: &Lissa,
         mut show: Show<'_>,
     ) -> Result<Run, SolveError> {
-        let gram = gram_precise(self.rows.clone());
+        let gram = self.rows.gram_precise();
         let (m, dtype) = (self.rows.dims()[0] as f64, r.dtype());
         let (mut r, mut e) = (precise(r), precise(increment));
         // An increment smaller than this against e would lose its norm to cancellation.
         let least = epsilon(r.dtype()).cbrt();
         let (mut last, mut shown) = (f64::INFINITY, step);
         let sum = |r: &Tensor<2>, e: &Tensor<2>, a_sum: f64, c_sum: &Tensor<2>| {
-            r.clone() + e.clone().mul_scalar(a_sum) + combine_precise(c_sum.clone(), self.rows.clone())
+            r.clone() + e.clone().mul_scalar(a_sum) + self.rows.combine_precise(c_sum.clone())
         };
         loop {
-            let along = dots_precise(e.clone(), self.rows.clone());
+            let along = self.rows.dots_precise(e.clone());
             let bases = self.residuals(&e)?;
             let mut c = along.zeros_like();
             let (mut a, mut a_sum, mut c_sum) = (1.0, 0.0, c.clone());
@@ -62,7 +63,7 @@ impl HeldSeries<'_> {
                 }
                 let residual = largest(&residuals);
                 if residual.is_nan() || residual > GROWN * last.max(1.0) {
-                    return Ok(Run { r, steps: step, residuals, grew: true });
+                    return Ok(Run { r, steps: step, residuals, grew: true, products: None });
                 }
                 last = last.min(residual);
                 let ended = residual <= params.tolerance || step == params.max_steps;
@@ -77,9 +78,10 @@ impl HeldSeries<'_> {
                 step += 1;
             };
             r = sum(&r, &e, a_sum, &c_sum);
-            e = e.mul_scalar(a) + combine_precise(c, self.rows.clone());
+            e = e.mul_scalar(a) + self.rows.combine_precise(c);
             if ended {
-                return Ok(Run { r: r.cast(dtype), steps: step, residuals: self.residuals(&e)?, grew: false });
+                let residuals = self.residuals(&e)?;
+                return Ok(Run { r: r.cast(dtype), steps: step, residuals, grew: false, products: None });
             }
         }
     }

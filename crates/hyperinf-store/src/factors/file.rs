@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device, Element, Tensor, TensorData};
 use bytemuck::Pod;
 use hyperinf_curvature::{
-    BlockCurvature, Curvature, Dense, Diagonal, Eigenpairs, Isotropic, Kronecker, OneSided, Samples,
+    BlockCurvature, Curvature, Dense, Diagonal, Eigenpairs, Isotropic, Kronecker, OneSided, SampleRows, Samples,
 };
 use hyperinf_gradients::Block;
 use safetensors::tensor::TensorView;
@@ -109,6 +109,7 @@ fn parts(curvature: &Curvature) -> Option<(&'static str, bool, Vec<Numbers>)> {
         }
         // Sent to other ranks, never kept.
         Curvature::Samples(Samples { rows }) => ("samples", false, vec![numbers(rows)?]),
+        Curvature::Captured(held) => ("samples", false, vec![numbers(&SampleRows::Captured(held.clone()).rows())?]),
     })
 }
 

@@ -1,0 +1,98 @@
+//! Gram matrices in f64 of rows in f32, on a processor: half of each product, accumulated in place.
+
+use burn::tensor::{DType, Tensor, s};
+use faer::linalg::matmul::triangular::{BlockStructure, matmul};
+use faer::{Accum, Mat, MatRef, get_global_parallelism};
+use rayon::prelude::*;
+
+use crate::{has_own_memory, precise_type, tensor_from_host};
+
+/// Numbers that are widened to f64 at once: 16 MiB, which stays in memory that is used again.
+const WIDENED: usize = 1 << 21;
+/// Numbers that one thread widens at a time.
+const PART: usize = 1 << 15;
+/// The fewest rows or columns of a piece of a product.
+const LEAST: usize = 256;
+/// The side of a tile of a matrix that is mirrored: two of them stay in a core's first cache.
+const TILE: usize = 32;
+/// Below this side a product is so small that the ways do not differ.
+const SIDE: usize = 64;
+
+/// Whether `side × side` sums of `rows` are taken here.
+fn is_taken(rows: &Tensor<2>, side: usize) -> bool {
+    let (device, dtype) = (rows.device(), rows.dtype());
+    dtype == DType::F32 && side >= SIDE && precise_type(&device, dtype) == DType::F64 && !has_own_memory(&device)
+}
+
+/// `J Jᵀ` in f64, `[n, n]` for `[n, D]` in f32 on a processor with f64; `None` for others, and for few rows.
+///
+/// A product of two f32 numbers is exact in f64. Columns are widened some at a time, and only the lower triangle is
+/// multiplied.
+pub(crate) fn gram(rows: &Tensor<2>) -> Option<Tensor<2>> {
+    let [n, d] = rows.dims();
+    if !is_taken(rows, n) {
+        return None;
+    }
+    let columns = (WIDENED / n).max(LEAST).min(d);
+    let (mut sum, mut wide) = (Mat::<f64>::zeros(n, n), vec![0.0; n * columns]);
+    for start in (0..d).step_by(columns.max(1)) {
+        let width = columns.min(d - start);
+        let wide = &mut wide[..n * width];
+        widen(rows, 0, start..start + width, wide);
+        add(&mut sum, MatRef::from_row_major_slice(wide, n, width));
+    }
+    Some(mirrored(&sum, rows))
+}
+
+/// `JᵀJ` in f64, `[D, D]`, as [`gram`]; rows are widened some at a time.
+pub(crate) fn outer(rows: &Tensor<2>) -> Option<Tensor<2>> {
+    let [n, d] = rows.dims();
+    if !is_taken(rows, d) {
+        return None;
+    }
+    let step = (WIDENED / d).max(LEAST).min(n);
+    let (mut sum, mut wide) = (Mat::<f64>::zeros(d, d), vec![0.0; step * d]);
+    for start in (0..n).step_by(step.max(1)) {
+        let height = step.min(n - start);
+        let wide = &mut wide[..height * d];
+        widen(rows, start, 0..d, wide);
+        add(&mut sum, MatRef::from_row_major_slice(wide, height, d).transpose());
+    }
+    Some(mirrored(&sum, rows))
+}
+
+/// Widens the rows from `first` on, in these columns, until `wide` is full.
+fn widen(rows: &Tensor<2>, first: usize, columns: std::ops::Range<usize>, wide: &mut [f64]) {
+    let width = columns.len();
+    let height = (PART / width).max(1);
+    wide.par_chunks_mut(height * width).enumerate().for_each(|(part, wide)| {
+        let first = first + part * height;
+        let run = first..first + wide.len() / width;
+        let data = rows.clone().slice(s![run, columns.clone()]).into_data();
+        let values = data.as_slice::<f32>().expect("rows are in f32");
+        wide.iter_mut().zip(values).for_each(|(wide, value)| *wide = f64::from(*value));
+    });
+}
+
+/// Adds the lower triangle of `side · sideᵀ`.
+fn add(sum: &mut Mat<f64>, side: MatRef<'_, f64>) {
+    let (lower, whole) = (BlockStructure::TriangularLower, BlockStructure::Rectangular);
+    let parallel = get_global_parallelism();
+    matmul(sum.as_mut(), lower, Accum::Add, side, whole, side.transpose(), whole, 1.0, parallel);
+}
+
+/// The whole matrix from its lower triangle, on the device of the rows.
+fn mirrored(sum: &Mat<f64>, rows: &Tensor<2>) -> Tensor<2> {
+    let n = sum.nrows();
+    let mut values = Vec::with_capacity(n * n);
+    // A column from its diagonal on is the same row from there on.
+    (0..n).for_each(|j| values.extend_from_slice(sum.col_as_slice(j)));
+    for (row, column) in (0..n).step_by(TILE).flat_map(|row| (0..=row).step_by(TILE).map(move |column| (row, column))) {
+        for i in row..(row + TILE).min(n) {
+            for j in column..(column + TILE).min(i) {
+                values[i * n + j] = values[j * n + i];
+            }
+        }
+    }
+    tensor_from_host(values, [n, n], &rows.device(), DType::F64)
+}
