@@ -1,6 +1,8 @@
 //! Samples that a curvature holds as captures, and captures that are kept from one pass to the next.
 
 use std::cell::Cell;
+use std::env::{current_exe, var_os};
+use std::process::Command;
 
 use burn::tensor::{DType, Device, Tensor};
 use hyperinf::curvature::{Accumulator, Curvature, Samples, Storage};
@@ -195,5 +197,52 @@ fn captures_that_fit_are_computed_once() {
         // Every batch is the same, whichever pass it came from.
         let row = &found.scores.rows[0];
         assert_eq!(row[..20_000], row[row.len() - 20_000..], "{method}");
+    }
+}
+
+/// The variable with which this test runs itself.
+const BITS: &str = "HYPERINF_TEST_BITS";
+
+/// Scores of rows in f32 and of captures, by a sum over threads or without one, have the same bits on any number of them.
+#[test]
+fn the_number_of_threads_does_not_change_a_bit() {
+    if var_os(BITS).is_some() {
+        let (_, device) = devices().remove(0);
+        let set = |n: usize, seed: u64| {
+            let layer = |[t, rows, cols]: [usize; 3]| {
+                let capture = Layer::noise([n, t, rows, cols], seed).capture(&device, DType::F32);
+                Capture { block: Block::new(format!("{t}x{rows}x{cols}"), rows, cols), ..capture }
+            };
+            vec![[1, 90, 70], [3, 40, 80], [1, 300, 2]].into_iter().map(layer).collect::<Vec<_>>()
+        };
+        let (train, query) = (Captured(vec![set(150, 1), set(131, 2)]), Captured(vec![set(3, 3)]));
+        let (j, v) = (train.gradients(), query.gradients());
+        for name in ["identity", "datainf", "lissa", "exact", "hyperinf", "shampoo", "cg"] {
+            for query_mode in [QueryMode::Mean, QueryMode::Each] {
+                let options = Options { query: query_mode, ..Options::named(name).expect("a method") };
+                let rows = attribute(&j, &v, CurvatureFrom::Training, &options).expect("good data");
+                let captures = attribute(&train, &query, CurvatureFrom::Training, &options).expect("good data");
+                for found in [rows, captures] {
+                    let bits: Vec<u64> = found.scores.rows.concat().into_iter().map(f64::to_bits).collect();
+                    println!("bits of {name}, {query_mode:?}: {bits:x?}");
+                }
+            }
+        }
+        return;
+    }
+    let run = |threads: &str| {
+        let mut command = Command::new(current_exe().expect("this program has a name"));
+        command.args(["held_captures::the_number_of_threads_does_not_change_a_bit", "--exact", "--nocapture"]);
+        let output = command.env(BITS, "1").env("RAYON_NUM_THREADS", threads).output().expect("it starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).expect("it prints text");
+        text.lines().filter(|line| line.contains("bits of")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let expected = run("1");
+    assert_eq!(expected.len(), 28);
+    for threads in ["2", "3", "7"] {
+        for (found, expected) in run(threads).iter().zip(&expected) {
+            assert!(found == expected, "{threads} threads: {}", &found[..60]);
+        }
     }
 }
