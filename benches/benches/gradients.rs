@@ -1,7 +1,7 @@
-//! Per-sample gradients of a perceptron 784-512-256-10, batches of 128; the loop, one backward pass per sample,
-//! next to it on the first 16 of them. Scores of 4,096 samples for one query, next to one training step's forward and
-//! backward pass over as many; `benches/scores.py` is the same in PyTorch. Before a method is timed the difference of its
-//! scores from those of formed gradients is printed.
+//! Per-sample gradients of a perceptron 784-512-256-10, batches of 128; the loop, one backward pass per sample, next to
+//! it on the first 16 of them. Scores of 4,096 samples for one query, next to one training step's forward and backward
+//! pass over as many; `benches/scores.py` is the same in PyTorch. Before a method is timed the difference of its scores
+//! from those of formed gradients is printed.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Scores from stored gradients: 24 blocks × 1000 samples × 8 × 1024, one mean query, 786 MB of f32; and 448 blocks × 100
-//! samples of LoRA of rank 1 and 8 (103 and 826 MB), where a block is small.
+//! Scores from stored gradients: 24 blocks × 1000 samples × 8 × 1024, one mean query, 786 MB of f32; and 448 blocks ×
+//! 100 samples of LoRA of rank 1 and 8 (103 and 826 MB), where a block is small.
 //!
 //! Before a method is timed its error is printed: Spearman and relative difference with the exact scores of the same
 //! structure, and the residual.

@@ -203,7 +203,8 @@ fn captures_that_fit_are_computed_once() {
 /// The variable with which this test runs itself.
 const BITS: &str = "HYPERINF_TEST_BITS";
 
-/// Scores of rows in f32 and of captures, by a sum over threads or without one, have the same bits on any number of them.
+/// Scores of rows in f32 and of captures, by a sum over threads or without one, have the same bits on any number of
+/// them.
 #[test]
 fn the_number_of_threads_does_not_change_a_bit() {
     if var_os(BITS).is_some() {

@@ -41,8 +41,8 @@ fn random_rows_are_orthonormal_and_nested() {
     }
 }
 
-/// Columns fall from 1 to 1e-4, so that the Gram matrix has a condition of 1e8 and more: what is lost is lost of the large
-/// numbers, and must not reach the small ones. Sums of products of f32 in f64 are off by f64's rounding alone.
+/// Columns fall from 1 to 1e-4, so that the Gram matrix has a condition of 1e8 and more: what is lost is lost of the
+/// large numbers, and must not reach the small ones. Sums of products of f32 in f64 are off by f64's rounding alone.
 #[test]
 fn products_of_f32_have_the_digits_of_f64() {
     for (name, device) in devices().into_iter().filter(|(_, device)| device.supports_dtype(DType::F64)) {
@@ -52,7 +52,8 @@ fn products_of_f32_have_the_digits_of_f64() {
             let rows = tensor(&fallen, &device, DType::F32);
             // As the rows were rounded.
             let exact = matrix(rows.clone().cast(DType::F64));
-            let squares = |m: &Matrix| -> Vec<f64> { (0..m.rows).map(|i| m.row(i).iter().map(|v| v * v).sum()).collect() };
+            let squares =
+                |m: &Matrix| -> Vec<f64> { (0..m.rows).map(|i| m.row(i).iter().map(|v| v * v).sum()).collect() };
             // The oracle adds up its terms one after the other.
             let rounding = (20.0 + 2.0 * (n.max(d) as f64).sqrt()) * f64::EPSILON;
             let check = |what: &str, found: &Matrix, expected: &Matrix, left: &[f64], right: &[f64]| {

@@ -106,7 +106,8 @@ impl Sum {
         }
     }
 
-    /// Fails if the samples would be too large to be held, together with more of them; those held as captures take less.
+    /// Fails if the samples would be too large to be held, together with more of them; those held as captures take
+    /// less.
     pub(crate) fn check(&self, block: &Block, samples: usize) -> Result<(), CurvatureError> {
         match self {
             Self::Samples { .. } => check_samples(block, samples.saturating_sub(self.captured())),

@@ -7,9 +7,7 @@ use crate::block_rows::{BatchRows, BlockRows};
 use crate::passes::queries;
 use crate::precondition::{BlockInverse, invert_at_each};
 use crate::source::Replayed;
-use crate::{
-    Attribution, BlockReport, CurvatureFrom, Method, Normalisation, Options, ScoreError, Scores, Set, Source,
-};
+use crate::{Attribution, BlockReport, CurvatureFrom, Method, Normalisation, Options, ScoreError, Scores, Set, Source};
 
 /// Scores of some blocks, before they are normalised.
 pub(crate) struct Part {

@@ -73,9 +73,9 @@ impl Prepared {
     fn solve(&self, v: Tensor<2>) -> Result<(Solution, bool), ReadError> {
         let n = self.samples.dims()[0] as f64;
         // The norms are computed for each batch of queries: from rows in the cache they cost nearly nothing.
-        let (sum, before) = self.samples.normal_product(v.clone(), |products, squares| {
-            products / squares().add_scalar(self.lambda).mul_scalar(n)
-        });
+        let (sum, before) = self
+            .samples
+            .normal_product(v.clone(), |products, squares| products / squares().add_scalar(self.lambda).mul_scalar(n));
         let x = (v.clone() - sum).div_scalar(self.lambda);
         let (fisher, products) = self.samples.normal_product(x.clone(), |products, _| products.div_scalar(n));
         let residuals = ratios(fisher + x.clone().mul_scalar(self.lambda) - v.clone(), v)?;

@@ -65,10 +65,10 @@ pub enum LissaScale {
 /// spectral scale that is about `κ log(1/ε)`, which [`crate::Plan`] forecasts; its power estimate is from below, so
 /// that the condition is likely but not certain. The damping is *added* in the operator.
 ///
-/// The same steps are cheaper in other coordinates where the curvature is held as `m` samples with `4m ≤ D`:
-/// increments stay in the span of one row and the samples, so that a step costs `2m²` instead of `4mD` per query once
-/// the Gram matrix of the samples is known. It is computed if 24 steps do not suffice. With held samples the scale is
-/// found by `apply`, and up to three rows share the passes over the samples that it takes: ten steps take eleven passes.
+/// The same steps are cheaper in other coordinates where the curvature is held as `m` samples with `4m ≤ D`: increments
+/// stay in the span of one row and the samples, so that a step costs `2m²` instead of `4mD` per query once the Gram
+/// matrix of the samples is known. It is computed if 24 steps do not suffice. With held samples the scale is found by
+/// `apply`, and up to three rows share the passes over the samples that it takes: ten steps take eleven passes.
 ///
 /// | parameter | default | purpose | range |
 /// |---|---|---|---|
@@ -154,7 +154,7 @@ impl Solver for Lissa {
     }
 }
 
-/// Above `μ_max/2 + λ` with certainty for practical purposes, from an estimate of `μ_max` from below.
+/// A scale that is likely above `μ_max/2 + λ`, from an estimate of `μ_max` from below.
 fn spectral_scale(largest: f64, lambda: f64) -> f64 {
     largest * 1.1 + lambda
 }

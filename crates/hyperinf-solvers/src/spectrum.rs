@@ -38,11 +38,7 @@ impl Powers {
 }
 
 /// [`largest_eigenvalue`], whose passes over `H` also multiply the rows `V`.
-pub(crate) fn largest_eigenvalue_along(
-    h: &Curvature,
-    v: &Tensor<2>,
-    steps: usize,
-) -> Result<(f64, Powers), ReadError> {
+pub(crate) fn largest_eigenvalue_along(h: &Curvature, v: &Tensor<2>, steps: usize) -> Result<(f64, Powers), ReadError> {
     let mut powers = Powers::none(v);
     let found = iterate(h, v, steps, |row| {
         let last = powers.rows[powers.rows.len() - 1].clone();

@@ -34,7 +34,8 @@ pub enum SamplePart {
     },
 }
 
-/// What turns products `[q, m]` into weights; the second argument gives `‖r‖²` of these samples, `[1, m]`, in their type.
+/// What turns products `[q, m]` into weights; the second argument gives `‖r‖²` of these samples, `[1, m]`, in their
+/// type.
 pub(crate) type Weigh<'a> = &'a (dyn Fn(Tensor<2>, &dyn Fn() -> Tensor<2>) -> Tensor<2> + Sync);
 
 impl SamplePart {
@@ -122,9 +123,8 @@ impl SamplePart {
             Self::Formed(rows) => formed_normal_product(x, rows, weigh),
             Self::Captured { capture, squares } if capture.is_cheaper_for(x.dims()[0]) => {
                 let products = self.dots(x);
-                let squares = || {
-                    tensor_from_host(squares.clone(), [1, capture.samples()], &products.device(), products.dtype())
-                };
+                let squares =
+                    || tensor_from_host(squares.clone(), [1, capture.samples()], &products.device(), products.dtype());
                 (self.combine(weigh(products.clone(), &squares)), products)
             }
             Self::Captured { .. } => {

@@ -60,8 +60,8 @@ impl SampleRows {
         }
     }
 
-    /// Some of the rows in some order, `[k, D]`: the given ones, except that those of captures are put in the order of the
-    /// parts that hold them.
+    /// Some of the rows in some order, `[k, D]`: the given ones, except that those of captures are put in the order of
+    /// the parts that hold them.
     ///
     /// # Panics
     ///

@@ -5,9 +5,9 @@ use crate::{Batch, Samples, ScoreError, Source};
 /// Bytes of captures that are kept.
 const MOST: usize = 256 << 20;
 
-/// A source whose captures are kept in its first pass, so that the model does not compute them again in the next one: as
-/// long as they fit into 256 MiB, which those of adapters and of layers with one position mostly do. Gradients are never
-/// kept.
+/// A source whose captures are kept in its first pass, so that the model does not compute them again in the next one:
+/// as long as they fit into 256 MiB, which those of adapters and of layers with one position mostly do. Gradients are
+/// never kept.
 pub(crate) struct Replayed<'a> {
     source: &'a dyn Source,
     most: usize,

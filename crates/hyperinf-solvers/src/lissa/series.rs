@@ -4,8 +4,8 @@ use hyperinf_linalg::{host, largest, norms as lengths, tensor_from_host};
 
 use super::held::HeldSeries;
 use super::{GROWN, LissaScale, Prepared};
-use crate::spectrum::Powers;
 use crate::solver::Observer;
+use crate::spectrum::Powers;
 use crate::{Solution, SolveError, Step};
 
 /// Doublings of the scale before the iteration is given up.
@@ -137,8 +137,8 @@ impl<'a> Series<'a> {
 impl Series<'_> {
     /// The first increments, of which the power iteration has computed the products.
     ///
-    /// `r_k = Σ_j α_j v (H/c)^j` with `α_0 ← 1 + f α_0` and `α_j ← f α_j − (c/s) α_(j−1)`, `f = 1 − λ/s`: an increment is
-    /// the sum with the differences.
+    /// `r_k = Σ_j α_j v (H/c)^j` with `α_0 ← 1 + f α_0` and `α_j ← f α_j − (c/s) α_(j−1)`, `f = 1 − λ/s`: an increment
+    /// is the sum with the differences.
     fn known(&self, scale: f64) -> impl Iterator<Item = Tensor<2>> {
         let Powers { unit, rows } = &self.powers;
         let (shrink, ratio) = (1.0 - self.prepared.lambda / scale, unit / scale);
