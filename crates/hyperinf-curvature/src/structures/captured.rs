@@ -22,6 +22,7 @@ pub struct Captured {
 
 /// Some of the samples that a curvature holds.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "one per batch, and its tensors are handles")]
 pub enum SamplePart {
     /// Rows, `[m, D]`.
     Formed(Tensor<2>),

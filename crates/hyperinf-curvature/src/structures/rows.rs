@@ -11,6 +11,7 @@ use crate::Curvature;
 ///
 /// Solvers take products with them, which captures give without the rows. A copy shares the tensors.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "one per block, and its tensors are handles")]
 pub enum SampleRows {
     /// `R`.
     Formed(Tensor<2>),
