@@ -93,7 +93,12 @@ fn a_list_of_shards_is_a_file() {
     assert_eq!(file.fingerprint().expect("readable").len(), 32);
     // As Hugging Face has it, a block in one file.
     write(r#"{"metadata": {}, "weight_map": {"a": "one.safetensors", "b": "one.safetensors"}}"#);
-    assert_eq!(open(folder.path()).samples(), 5);
+    let one = open(folder.path());
+    // One shard is hashed as several are, not without an end.
+    let (hash, whole) = (one.fingerprint().expect("readable"), open(&at("one.safetensors")));
+    assert_eq!((one.samples(), hash.len(), one.unhashed()), (5, 32, 0));
+    assert_ne!(hash, whole.fingerprint().expect("readable"));
+    assert_eq!(one.excerpt().expect("readable"), whole.excerpt().expect("readable"));
     for (text, said) in [
         (r#"{"weight_map": {"a": "one.safetensors"}}"#, "block `b` in `one.safetensors` is not in `index.json`"),
         (r#"{"weight_map": {"a": "one.safetensors", "b": "one.safetensors", "c": "one.safetensors"}}"#, "block `c`"),

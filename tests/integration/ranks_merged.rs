@@ -18,7 +18,7 @@ fn options(method: &str) -> Options {
 }
 
 /// A file of gradients of some blocks.
-fn gradients(folder: &Path, name: &str, samples: usize, layout: &[Block], seed: u64) -> PathBuf {
+pub fn gradients(folder: &Path, name: &str, samples: usize, layout: &[Block], seed: u64) -> PathBuf {
     let mut writer =
         GradientWriter::open(folder, name, &RunKey::default(), samples, layout).expect("it can be written");
     let of = |(place, block): (usize, &Block)| {
@@ -47,7 +47,8 @@ proptest! {
             "identity", "cosine", "hyperinf", "exact", "cg", "diagonal", "shampoo", "datainf",
         ]),
         normalisation in prop::sample::select(vec![
-            Normalisation::None, Normalisation::Cosine, Normalisation::Gradient, Normalisation::ThetaRelatif,
+            Normalisation::None, Normalisation::Cosine, Normalisation::Gradient, Normalisation::LossRelatif,
+            Normalisation::ThetaRelatif,
         ]),
         each in any::<bool>(),
     ) {
@@ -111,8 +112,9 @@ fn merged_blocks_are_shared_where_they_can_be() {
     assert_eq!(share(&of("exact")), Some((5, Some(Storage::Dense))));
     assert_eq!(share(&of("identity")), Some((5, None)));
     assert_eq!(share(&of("diagonal")), Some((5, None)));
-    // Samples are held, the divisor needs the inverse, or the blocks are not merged.
+    let normalised = Options { normalisation: Normalisation::LossRelatif, ..of("exact") };
+    assert_eq!(share(&normalised), Some((5, Some(Storage::Dense))));
+    // Samples are held, or the blocks are not merged.
     assert_eq!(share(&of("datainf")), None);
-    assert_eq!(share(&Options { normalisation: Normalisation::LossRelatif, ..of("exact") }), None);
     assert_eq!(share(&options("exact")), None);
 }

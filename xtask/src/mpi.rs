@@ -134,7 +134,18 @@ fn cases() -> Vec<Case> {
         ),
         ("index", arguments("index", &["--leaf-batches", "4"])),
         ("finetune", tuning()),
+        ("score", scoring(&["--method", "hyperinf"])),
+        ("score exact", scoring(&["--method", "exact", "--normalise", "cosine", "--query-mode", "mean"])),
+        ("score merged", scoring(&["--structure", "merged", "--normalise", "l-relatif"])),
+        ("projections", scoring(&["--project", "2", "--uncertainty", "3", "--uncertainty-over", "projections"])),
     ]
+}
+
+/// From the gradients that the first case has kept.
+fn scoring(more: &[&str]) -> Vec<String> {
+    let gradients = ["train", "query"].map(|set| format!("attribute-alone/{set}_gradients.safetensors"));
+    let all = ["score", "--train-gradients", &gradients[0], "--query-gradients", &gradients[1]];
+    all.iter().chain(more).map(|&word| word.to_owned()).collect()
 }
 
 struct Place<'a> {
@@ -166,7 +177,14 @@ impl Place<'_> {
         };
         let index = format!("{out}-index");
         let args = case.1.iter().map(|word| if word == "INDEX" { index.as_str() } else { word });
-        command.args(args).args(["--out", out]).current_dir(&self.folder);
+        command.args(args).current_dir(&self.folder);
+        match case.1[0].as_str() {
+            "score" => {
+                let _ = fs::create_dir_all(self.folder.join(out));
+                command.args(["--output", &format!("{out}/scores.csv")])
+            }
+            _ => command.args(["--out", out]),
+        };
         // One thread for each rank: the same bits whatever their number, and no more of them than cores.
         command.env("RAYON_NUM_THREADS", "1").stdout(Stdio::null()).stderr(Stdio::piped());
         command
@@ -212,7 +230,7 @@ impl Place<'_> {
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 if path.is_dir() {
                     folders.push(path);
-                } else if name != TIMES && name != "run.toml" {
+                } else if !name.ends_with(TIMES) && !name.ends_with("run.toml") {
                     let bytes = fs::read(&path).map_err(failed)?;
                     found.insert(path.strip_prefix(self.folder.join(out)).unwrap_or(&path).to_owned(), bytes);
                 }

@@ -13,7 +13,7 @@ use crate::team::own_device;
 /// The device of that name, or the first that was compiled in, with its name: results never say `cpu` or `gpu`.
 pub(crate) fn open_device(args: &DeviceArgs) -> Result<(String, Device), CliError> {
     let name = args.device.as_deref().or_else(|| compiled_devices().first().copied()).unwrap_or("flex");
-    let name = device_name(&own_device(name))?;
+    let name = device_name(&own_device(name)?)?;
     let passed = cache().map(|folder| folder.join("checked-devices.txt"));
     let check = match (args.no_device_check, &passed) {
         (true, _) => DeviceCheck::Skip,

@@ -17,8 +17,10 @@ use crate::args::{QueryModeArg, ScoreArgs};
 use crate::config;
 use crate::error::{CliError, Numbers};
 use crate::progress;
+use crate::team;
 use crate::to_stdout;
-use hyperinf::store::{ErrorBars, ScoreFile, tracin};
+use hyperinf::data::StoredScoring;
+use hyperinf::store::{Checkpoint, ErrorBars, ScoreFile};
 pub(crate) use projection::{flags, flat, note};
 pub(crate) use report::{counted, head};
 pub(crate) use settings::Settings;
@@ -43,10 +45,23 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), CliError> {
     let variants = Variants::new(args)?;
     let settings = Settings::new(&args.scoring, variants.query_mode())?.of_stored()?;
     let options = variants.options(&settings.options)?;
+    let scoring = StoredScoring {
+        options,
+        projections: variants.projections(settings.projection),
+        device_name: settings.device_name.clone(),
+        crew: team::crew(),
+    };
+    let open = || -> Result<Vec<Checkpoint>, CliError> {
+        let mut moments = variants.open()?;
+        moments.iter_mut().for_each(|moment| moment.pair.memory = args.scoring.memory());
+        Ok(moments)
+    };
+    if team::helps() {
+        return Ok(scoring.assist(&open()?, &settings.device)?);
+    }
     let mut output = args.output.as_deref().map(|path| ScoreFile::new(path, &variants.inputs())).transpose()?;
     output.iter_mut().for_each(|output| output.rank_by = settings.rank_by);
-    let mut moments = variants.open()?;
-    moments.iter_mut().for_each(|moment| moment.pair.memory = args.scoring.memory());
+    let mut moments = open()?;
     let first = &moments[0].pair;
     variants.check_projection(first, settings.projection)?;
     note(first, settings.projection).iter().for_each(|note| progress::warn(note));
@@ -58,10 +73,10 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), CliError> {
     let groups = variants.groups(first.train.samples())?;
     let ids = args.ids.read(first.train.samples(), first.query.file.samples(), variants.query_mode())?;
     let check = |found: &Attribution| if args.scoring.strict { check_converged(found) } else { Ok(()) };
-    let mut score = |projection| tracin(&mut moments, projection, &options, &settings.device, check);
-    let mut attribution = score(settings.projection)?;
-    for other in variants.other_projections(settings.projection) {
-        let found = score(Some(other))?;
+    let mut score = |which| scoring.score(which, &mut moments, &settings.device, check);
+    let mut attribution = score(0)?;
+    for other in 1..scoring.projections.len() {
+        let found = score(other)?;
         attribution.scores.rows.extend(found.scores.rows);
         attribution.keep_worst(found.blocks);
     }
@@ -74,6 +89,7 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), CliError> {
         let staged = output.stage(&beside, &outcome.scores, bars, &outcome.ids, &summary.metadata())?;
         config::place(&output.path, staged)?;
     }
+    team::finish_file(args.output.as_deref())?;
     warn(&settings, &attribution);
     let seconds = began.elapsed().as_secs_f64();
     let report = report::Report { summary: &summary, outcome: &outcome, output: args.output.as_deref(), seconds };

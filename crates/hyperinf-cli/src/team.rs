@@ -1,8 +1,10 @@
 //! Ranks that share a command: processes under MPI, or threads with a device each.
+//!
+//! A rank that panics leaves its team, as one that fails: the others do not wait for it.
 
 use std::cell::RefCell;
 use std::fs::remove_file;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyperinf::data::{Crew, DEADLINE, RankReport};
@@ -16,6 +18,9 @@ use crate::error::{CliError, Usage};
 /// The file with what each rank did: its times differ from run to run, so the summary does not have them.
 pub(crate) const RANKS: &str = "ranks.json";
 
+/// Why a command refuses several ranks.
+const SHARED: &str = "attribute, detect, select, index, score and finetune share their work; the others run alone";
+
 /// Set by launchers for each process that they start: Open MPI, MPICH and its kin, Slurm, Flux, IBM's jsrun.
 const SIZES: [&str; 6] = [
     "OMPI_COMM_WORLD_SIZE",
@@ -26,11 +31,25 @@ const SIZES: [&str; 6] = [
     "JSM_NAMESPACE_SIZE",
 ];
 
+/// Rust's exit code of a panic.
+#[cfg(feature = "mpi")]
+const PANICKED: u8 = 101;
+
 thread_local! {
     /// The crew of this thread.
     static CREW: RefCell<Option<Crew>> = const { RefCell::new(None) };
     /// The place of this thread or process among those of the machine.
     static LOCAL: RefCell<usize> = const { RefCell::new(0) };
+}
+
+/// This thread's place in its crew, which ends with this value: the last clone of rank 0 ends the others' work, and one
+/// of another rank tells rank 0 that it is gone.
+struct Here;
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        CREW.take();
+    }
 }
 
 /// The crew of this thread, if several ranks share the command.
@@ -44,12 +63,20 @@ pub(crate) fn helps() -> bool {
 }
 
 /// The device of this rank: of several names its own, of a kind of graphics card the one with its number.
-pub(crate) fn own_device(given: &str) -> String {
+///
+/// # Errors
+///
+/// If there are several names and no ranks to use them.
+pub(crate) fn own_device(given: &str) -> Result<String, CliError> {
     let names: Vec<&str> = given.split(',').collect();
     let local = LOCAL.with_borrow(|local| *local);
     match names[..] {
-        [only] if crew().is_some() && ["cuda", "rocm"].contains(&only) => format!("{only}:{local}"),
-        _ => names[local % names.len()].to_owned(),
+        [only] if crew().is_some() && ["cuda", "rocm"].contains(&only) => Ok(format!("{only}:{local}")),
+        [_, _, ..] if crew().is_none() => {
+            let first = format!("--device {given}");
+            Err(Usage::Combination { first, second: "this command", reason: SHARED }.into())
+        }
+        _ => Ok(names[local % names.len()].to_owned()),
     }
 }
 
@@ -64,8 +91,7 @@ pub(crate) fn share(command: &Command, run: impl Fn() -> Result<(), CliError> + 
     }
     if device(command).is_none() {
         let first = format!("{} ranks", threads.max(processes));
-        let reason = "attribute, detect, select, index and finetune share their work; the others run alone";
-        return Err(Usage::Combination { first, second: "this command", reason }.into());
+        return Err(Usage::Combination { first, second: "this command", reason: SHARED }.into());
     }
     if processes > 1 {
         return under_mpi(deadline, run);
@@ -85,16 +111,15 @@ pub(crate) fn share(command: &Command, run: impl Fn() -> Result<(), CliError> + 
                 let join = join(place);
                 scope.spawn(move || {
                     join();
-                    let done = run();
-                    CREW.take();
-                    done
+                    let _here = Here;
+                    run()
                 })
             })
             .collect();
         lead();
+        let here = Here;
         let led = run();
-        // The last clone ends the others' work.
-        CREW.take();
+        drop(here);
         let helped: Vec<Result<(), CliError>> =
             helpers.into_iter().map(|helper| helper.join().unwrap_or(Ok(()))).collect();
         // A helper that failed is why rank 0 did.
@@ -127,14 +152,30 @@ fn under_mpi(deadline: Duration, run: impl Fn() -> Result<(), CliError>) -> Resu
     let ranks = world.ranks();
     LOCAL.set(world.local_rank());
     CREW.set(Some(Crew::new(Box::new(ranks), deadline)));
+    let here = Here;
+    let panic = EndsAll(&world);
     let done = run();
+    drop(panic);
     if let Err(error) = &done {
         // Others may wait for this rank: none of them is left behind.
         let _ = crate::fail(error);
         world.abort(crate::code(error));
     }
-    CREW.take();
+    drop(here);
     done
+}
+
+/// A panic of a rank ends all: MPI's own end would wait for them, and they for this one.
+#[cfg(feature = "mpi")]
+struct EndsAll<'a>(&'a hyperinf_mpi::World);
+
+#[cfg(feature = "mpi")]
+impl Drop for EndsAll<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.abort(PANICKED);
+        }
+    }
 }
 
 /// The device of a command that ranks can share.
@@ -145,23 +186,39 @@ fn device(command: &Command) -> Option<&DeviceArgs> {
         Command::Select(args) => Some(&args.influence.scoring.shared.device),
         Command::Finetune(args) => Some(&args.device),
         Command::Index(args) => Some(&args.device),
+        Command::Score(args) => Some(&args.scoring.shared.device),
         _ => None,
     }
 }
 
 /// Ends the others' work, and writes what each rank did into the folder of the results.
 pub(crate) fn finish(folder: &Path) -> Result<(), CliError> {
+    finish_with(Some(&folder.join(RANKS)))
+}
+
+/// [`finish`] for a result that is one file: what each rank did is next to it, in `FILE.ranks.json`.
+pub(crate) fn finish_file(file: Option<&Path>) -> Result<(), CliError> {
+    let beside = file.map(|file| {
+        let mut name = file.as_os_str().to_owned();
+        name.push(format!(".{RANKS}"));
+        PathBuf::from(name)
+    });
+    finish_with(beside.as_deref())
+}
+
+fn finish_with(path: Option<&Path>) -> Result<(), CliError> {
     #[derive(Serialize)]
     struct Ranks {
         ranks: Vec<RankReport>,
     }
-    let path = folder.join(RANKS);
-    match crew() {
-        None => {
+    match (crew(), path) {
+        (None, None) => {}
+        (None, Some(path)) => {
             // That of an earlier run would look like this one's.
             let _ = remove_file(path);
         }
-        Some(crew) => stage_json(&path, &Ranks { ranks: crew.finish()? })?.place()?,
+        (Some(crew), None) => drop(crew.finish()?),
+        (Some(crew), Some(path)) => stage_json(path, &Ranks { ranks: crew.finish()? })?.place()?,
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyperinf_scoring::{Team, TeamError};
@@ -15,6 +15,11 @@ use crate::crew_orders::Work;
 /// How long a rank waits for another one, unless something else is said: two hours.
 pub const DEADLINE: Duration = Duration::from_secs(7200);
 
+/// The part of a key that differs between the methods of one crew; each work says whose it is.
+pub(crate) const METHOD: &str = "method and its settings";
+/// The part of a key that names the device.
+const DEVICE: &str = "device";
+
 /// Bytes of finished scores that a rank holds.
 const HELD: usize = 1 << 30;
 /// The share of the free memory that they may take.
@@ -25,7 +30,7 @@ const SHARE: f64 = 1.0 / 16.0;
 ///
 /// Results are those of one process, bit for bit: batches and blocks are the same whoever computes them, and what is
 /// added is added by rank 0 in the order of one process. Files of gradients must be readable by all ranks. When the last
-/// clone of rank 0's crew is dropped, the others end.
+/// clone of rank 0's crew is dropped, the others end. After an error in work that ranks share a crew takes no more work.
 #[derive(Clone)]
 pub struct Crew {
     shared: Arc<Shared>,
@@ -38,12 +43,26 @@ pub struct Crew {
 struct Shared {
     team: Box<dyn Team>,
     deadline: Duration,
-    met: AtomicBool,
+    /// What the ranks have agreed on.
+    met: Mutex<Option<RunKey>>,
+    /// Of rank 0: whether no rank has anything left of the work before.
+    in_step: AtomicBool,
     finished: AtomicBool,
     sent: AtomicU64,
     /// In nanoseconds.
     waiting: AtomicU64,
     computing: AtomicU64,
+}
+
+/// Work that rank 0 has given out. Unless it is ended, the crew takes no other: messages of this one may be on their way.
+#[must_use]
+pub(crate) struct Step<'a>(&'a Crew);
+
+impl Step<'_> {
+    /// All ranks have done their part.
+    pub(crate) fn end(self) {
+        self.0.shared.in_step.store(true, Ordering::SeqCst);
+    }
 }
 
 /// What a rank did.
@@ -72,7 +91,8 @@ impl Crew {
         let shared = Shared {
             team,
             deadline,
-            met: AtomicBool::new(false),
+            met: Mutex::new(None),
+            in_step: AtomicBool::new(true),
             finished: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
@@ -123,13 +143,15 @@ impl Crew {
     /// If this is not rank 0.
     pub fn finish(&self) -> Result<Vec<RankReport>, RunError> {
         assert_eq!(self.rank(), 0, "rank 0 ends the work");
+        let step = self.step()?;
         self.shared.finished.store(true, Ordering::SeqCst);
-        self.order(&Work::End)?;
+        self.announce(&Work::End)?;
         let mut reports = vec![self.report()];
         for rank in 1..self.size() {
             let bytes = self.receive(rank, "the report")?;
             reports.push(read_json(rank, &bytes)?);
         }
+        step.end();
         Ok(reports)
     }
 
@@ -168,31 +190,47 @@ impl Crew {
     }
 
     /// Fails unless all ranks work on the same: of rank 0 before its first work, of the others before they take any.
+    /// What they have agreed on stays: only the method may be another later.
     pub(crate) fn meet(&self, key: &RunKey) -> Result<(), RunError> {
-        if self.shared.met.swap(true, Ordering::SeqCst) {
-            return Ok(());
+        let mut key = key.clone();
+        if let Some(device) = key.0.get_mut(DEVICE) {
+            *device = without_number(device);
         }
-        if self.rank() > 0 {
-            return self.send(0, &written(&key.0));
-        }
-        for rank in 1..self.size() {
-            let theirs: BTreeMap<String, String> = read_json(rank, &self.receive(rank, "the model and the rows")?)?;
-            let differs = key.differences(&RunKey(theirs)).into_iter().next();
-            if let Some(found) = differs {
-                let (what, ours, theirs) = (found.what, found.before, found.now);
-                return Err(TeamError::Differs { rank, what, theirs, ours }.into());
+        let mut met = self.shared.met.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*met {
+            Some(agreed) => return same(&without_method(agreed), &without_method(&key), self.rank()),
+            None if self.rank() > 0 => self.send(0, &written(&key.0))?,
+            None => {
+                let step = self.step()?;
+                for rank in 1..self.size() {
+                    let bytes = self.receive(rank, "the model and the rows")?;
+                    same(&key, &RunKey(read_json::<BTreeMap<String, String>>(rank, &bytes)?), rank)?;
+                }
+                step.end();
             }
         }
+        *met = Some(key);
         Ok(())
     }
 
     /// Whether the ranks have agreed on what they work on.
     pub(crate) fn has_met(&self) -> bool {
-        self.shared.met.load(Ordering::SeqCst)
+        self.shared.met.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Gives out work.
-    pub(crate) fn order(&self, work: &Work) -> Result<(), RunError> {
+    pub(crate) fn order(&self, work: &Work) -> Result<Step<'_>, RunError> {
+        let step = self.step()?;
+        self.announce(work)?;
+        Ok(step)
+    }
+
+    /// Fails if work before was not ended.
+    fn step(&self) -> Result<Step<'_>, TeamError> {
+        if self.shared.in_step.swap(false, Ordering::SeqCst) { Ok(Step(self)) } else { Err(TeamError::OutOfStep) }
+    }
+
+    fn announce(&self, work: &Work) -> Result<(), RunError> {
         let message = written(work);
         self.shared.sent.fetch_add((message.len() * (self.size() - 1)) as u64, Ordering::Relaxed);
         Ok(self.shared.team.broadcast(&message)?)
@@ -245,6 +283,29 @@ impl Drop for Shared {
             }
         }
     }
+}
+
+/// Fails if a rank's key is another one.
+fn same(ours: &RunKey, theirs: &RunKey, rank: usize) -> Result<(), RunError> {
+    match ours.differences(theirs).into_iter().next() {
+        None => Ok(()),
+        Some(found) => {
+            let (what, ours, theirs) = (found.what, found.before, found.now);
+            Err(TeamError::Differs { rank, what, theirs, ours }.into())
+        }
+    }
+}
+
+fn without_method(key: &RunKey) -> RunKey {
+    let mut key = key.clone();
+    key.0.remove(METHOD);
+    key
+}
+
+/// A device's name without its number: each rank may have a card of its own, of one kind.
+fn without_number(name: &str) -> String {
+    let kind: String = name.chars().filter(|character| !character.is_ascii_digit()).collect();
+    kind.trim_end_matches(':').to_owned()
 }
 
 fn add(sum: &AtomicU64, began: Instant) {

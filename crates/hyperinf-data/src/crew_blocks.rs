@@ -1,14 +1,14 @@
 //! Blocks that ranks share: their scores, the influence of samples on themselves, products of samples, curvature.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf, absolute};
+use std::path::absolute;
 
 use burn::tensor::Device;
 use hyperinf_curvature::{BlockCurvature, Storage};
 use hyperinf_gradients::Block;
 use hyperinf_scoring::{
-    Attribution, BlockScores, Method, Normalisation, Options, PositionScorer, Products, QueryMode, ScoreError,
-    TeamError, between, owners,
+    Attribution, BlockScores, Method, Normalisation, Options, PositionScorer, Products, QueryMode, ScoreError, Set,
+    TeamError, between, owners_beside,
 };
 use hyperinf_store::{
     GradientPair, StoreError, can_be_sent, curvature_blocks, curvature_from_bytes, curvature_to_bytes, curvatures,
@@ -16,12 +16,16 @@ use hyperinf_store::{
 };
 
 use crate::RunError;
-use crate::crew::Crew;
+use crate::crew::{Crew, Step};
 use crate::crew_gather::{Gather, Outgoing};
-use crate::crew_orders::{BlockWork, Origin, Scoring, What, Work};
+use crate::crew_orders::{BlockWork, Located, Origin, Scoring, What, Work};
 use crate::crew_rows;
 use crate::crew_work::{method, several};
 use crate::run::Run;
+
+/// What reading a number costs, and hashing it, too, in multiplications.
+const READ: f64 = 8.0;
+const HASHED: f64 = 16.0;
 
 /// Gradients that are scored by a run's method, by all its ranks.
 #[derive(Clone, Copy)]
@@ -46,24 +50,33 @@ struct Shares {
 impl<'a> Job<'a> {
     /// [`hyperinf_store::score`] by all ranks, a block by each, or batches of merged blocks.
     pub(crate) fn score(&self) -> Result<Attribution, RunError> {
+        self.score_with(false)
+    }
+
+    /// [`Job::score`]; with `hash` rank 0 also takes the hashes of the files while others compute, and fewer blocks.
+    pub(crate) fn score_with(&self, hash: bool) -> Result<Attribution, RunError> {
         let Self { pair, known, options, device, .. } = *self;
-        if let Some(found) = crew_rows::score(self)? {
+        let hash_files = || if hash { pair.hash() } else { Ok(()) };
+        if let Some(found) = crew_rows::score(self, || Ok(hash_files()?))? {
             return Ok(found);
         }
-        let Some((crew, shares)) = self.give_out(What::Scores, options)? else {
+        let Some((crew, work, shares)) = self.give_out(What::Scores, options, hash)? else {
             return Ok(hyperinf_store::score(pair, known, options, device)?);
         };
         let mut gather = Gather::new(crew, options, &shares.blocks, &shares.owners)?;
         let mut keep = |scores| gather.keep(scores).map_err(ScoreError::source);
         let done = crew.computing(|| score_blocks(pair, known, options, device, &shares.of(0), &mut keep));
         done.map_err(unwrapped)?;
-        gather.finish()
+        crew.computing(hash_files)?;
+        let found = gather.finish()?;
+        work.end();
+        Ok(found)
     }
 
     /// [`hyperinf_store::self_influence`] by all ranks.
     pub(crate) fn self_influence(&self) -> Result<Vec<f64>, RunError> {
         let Self { pair, known, options, device, .. } = *self;
-        let Some((crew, shares)) = self.give_out(What::SelfInfluence, options)? else {
+        let Some((crew, work, shares)) = self.give_out(What::SelfInfluence, options, false)? else {
             return Ok(hyperinf_store::self_influence(pair, known, options, device)?);
         };
         let plain = Options { normalisation: Normalisation::None, block_scores: false, ..options.clone() };
@@ -74,7 +87,9 @@ impl<'a> Job<'a> {
             })
         });
         done.map_err(unwrapped)?;
-        Ok(gather.finish()?.scores.rows.pop().unwrap_or_default())
+        let found = gather.finish()?.scores.rows.pop().unwrap_or_default();
+        work.end();
+        Ok(found)
     }
 
     /// [`hyperinf_store::products`] of some training samples by all ranks; of cosines `options` are those of inner
@@ -84,15 +99,17 @@ impl<'a> Job<'a> {
         let of_method = between(self.options);
         let options = if cosines { &cosine() } else { &of_method };
         let known = known.filter(|_| !cosines);
-        let work = What::Products { samples: samples.to_vec(), cosines };
-        let Some((crew, shares)) = Job { known, ..*self }.give_out(work, options)? else {
+        let what = What::Products { samples: samples.to_vec(), cosines };
+        let Some((crew, work, shares)) = Job { known, ..*self }.give_out(what, options, false)? else {
             return Ok(hyperinf_store::products(pair, known, samples, options, device)?);
         };
         let mut gather = Gather::new(crew, options, &shares.blocks, &shares.owners)?;
         let mut keep = |scores| gather.keep(scores).map_err(ScoreError::source);
         let done = crew.computing(|| product_blocks(pair, known, samples, options, device, &shares.of(0), &mut keep));
         done.map_err(unwrapped)?;
-        Ok(Products::new(samples, &gather.finish()?.scores))
+        let found = Products::new(samples, &gather.finish()?.scores);
+        work.end();
+        Ok(found)
     }
 
     /// The curvature of the training gradients by all ranks.
@@ -101,7 +118,7 @@ impl<'a> Job<'a> {
         if let Some(found) = crew_rows::curvature(self)? {
             return Ok(vec![found]);
         }
-        let Some((crew, shares)) = self.give_out(What::Curvature, options)? else {
+        let Some((crew, work, shares)) = self.give_out(What::Curvature, options, false)? else {
             return Ok(curvatures(pair, options, device)?);
         };
         let mut found = crew.computing(|| curvature_blocks(pair, options, device, &shares.of(0)))?;
@@ -111,15 +128,17 @@ impl<'a> Job<'a> {
         }
         let of = |block: &Block| found.iter().find(|found| found.block == *block).cloned();
         let all: Option<Vec<BlockCurvature>> = shares.blocks.iter().map(of).collect();
-        Ok(all.ok_or_else(|| no_curvature(crew.size() - 1))?)
+        let all = all.ok_or_else(|| no_curvature(crew.size() - 1))?;
+        work.end();
+        Ok(all)
     }
 
     /// [`hyperinf_store::position_scorer`] by all ranks.
     pub(crate) fn position_scorer(&self) -> Result<PositionScorer, RunError> {
         let Self { pair, known, options, device, .. } = *self;
         let with_inverse = matches!(options.normalisation, Normalisation::LossRelatif | Normalisation::ThetaRelatif);
-        let shares = if with_inverse { None } else { self.give_out(What::Queries, options)? };
-        let Some((crew, shares)) = shares else {
+        let shares = if with_inverse { None } else { self.give_out(What::Queries, options, false)? };
+        let Some((crew, work, shares)) = shares else {
             return Ok(hyperinf_store::position_scorer(pair, known, options, device)?);
         };
         let mut own = VecDeque::new();
@@ -137,26 +156,37 @@ impl<'a> Job<'a> {
             };
             all.merge(next)?;
         }
+        work.end();
         Ok(all)
     }
 
     /// The work as it is given out.
     pub(crate) fn scoring(&self, crew: &Crew, options: &Options) -> Result<Scoring, RunError> {
-        let path = |path: &Path| absolute(path).map_err(|e| RunError::from(StoreError::output(path, e)));
-        let curvature = self.pair.curvature.as_ref().map(|matched| path(matched.file.path())).transpose()?;
+        let pair = self.pair;
+        let located = |set| {
+            let path = pair.file(set).path();
+            let path = absolute(path).map_err(|e| StoreError::output(path, e))?;
+            Ok::<_, StoreError>(Located { path, excerpt: pair.excerpt(set)? })
+        };
         Ok(Scoring {
             of: method(crew, self.run),
             draw: self.draw,
-            train: path(self.pair.train.path())?,
-            query: path(self.pair.query.file.path())?,
-            curvature,
+            train: located(Set::Train)?,
+            query: located(Set::Query)?,
+            curvature: pair.curvature.as_ref().map(|_| located(Set::Curvature)).transpose()?,
+            contrast: pair.contrast.as_ref().map(|_| located(Set::Contrast)).transpose()?,
             each: options.query == QueryMode::Each,
             block_scores: options.block_scores,
         })
     }
 
     /// Gives out work on blocks with what is known of their curvature; `None` if rank 0 does it alone.
-    fn give_out(&self, what: What, options: &Options) -> Result<Option<(&'a Crew, Shares)>, RunError> {
+    fn give_out(
+        &self,
+        what: What,
+        options: &Options,
+        hash: bool,
+    ) -> Result<Option<(&'a Crew, Step<'a>, Shares)>, RunError> {
         let blocks = self.pair.scored_blocks();
         let Some(crew) = several(self.run).filter(|_| !options.merged && blocks.len() > 1) else { return Ok(None) };
         let known = match (self.known, self.pair.own_curvature(options)) {
@@ -164,7 +194,7 @@ impl<'a> Job<'a> {
             (None, Some(own)) => Some((Origin::TrainingGradients, own)),
             (None, None) => None,
         };
-        if self.pair.contrast.is_some() || known.is_some_and(|(_, known)| !can_be_sent(known)) {
+        if known.is_some_and(|(_, known)| !can_be_sent(known)) {
             return Ok(None);
         }
         let (n, q) = match &what {
@@ -172,9 +202,15 @@ impl<'a> Job<'a> {
             What::SelfInfluence | What::Curvature => (self.pair.train.samples(), 1),
             What::Products { samples, .. } => (self.pair.train.samples(), samples.len()),
         };
-        let weights: Vec<f64> = blocks.iter().map(|block| weight(options, block, n, q)).collect();
-        let shares = Shares { owners: owners(&weights, crew.size()), blocks };
-        crew.order(&Work::Blocks(BlockWork {
+        let stored = self.pair.train.blocks().iter().map(|stored| (n * stored.block.parameters()) as f64);
+        let of_block = |(block, stored)| weight(options, block, n, q) + READ * stored;
+        let weights: Vec<f64> = blocks.iter().zip(stored).map(of_block).collect();
+        let mut others = vec![0.0; crew.size()];
+        if hash {
+            others[0] = HASHED * self.pair.unhashed() as f64 / size_of::<f32>() as f64;
+        }
+        let shares = Shares { owners: owners_beside(&weights, others), blocks };
+        let work = crew.order(&Work::Blocks(BlockWork {
             what,
             scoring: self.scoring(crew, options)?,
             owners: shares.owners.clone(),
@@ -187,7 +223,7 @@ impl<'a> Job<'a> {
             let share: Vec<BlockCurvature> = known.iter().filter(is_own).cloned().collect();
             crew.send(rank, &curvature_to_bytes(&share).ok_or_else(|| no_curvature(0))?)?;
         }
-        Ok(Some((crew, shares)))
+        Ok(Some((crew, work, shares)))
     }
 }
 
@@ -217,10 +253,25 @@ fn cosine() -> Options {
 }
 
 /// The gradients of a scoring, as a rank that helps opens them, and its options.
-pub(crate) fn opened(run: &Run, scoring: &Scoring, device: &Device) -> Result<(GradientPair, Options), RunError> {
-    let Scoring { draw, train, query, curvature, each, block_scores, .. } = scoring;
-    let curvature: Option<&PathBuf> = curvature.as_ref();
-    let mut pair = GradientPair::open(train, query)?.with(curvature.map(PathBuf::as_path), None)?;
+pub(crate) fn opened(
+    crew: &Crew,
+    run: &Run,
+    scoring: &Scoring,
+    device: &Device,
+) -> Result<(GradientPair, Options), RunError> {
+    let Scoring { draw, train, query, curvature, contrast, each, block_scores, .. } = scoring;
+    let path = |located: &Option<Located>| located.as_ref().map(|located| located.path.clone());
+    let pair = GradientPair::open(&train.path, &query.path)?;
+    let mut pair = pair.with(path(curvature).as_deref(), path(contrast).as_deref())?;
+    let (of_curvature, of_contrast) = ((Set::Curvature, curvature.as_ref()), (Set::Contrast, contrast.as_ref()));
+    for (set, located) in [(Set::Train, Some(train)), (Set::Query, Some(query)), of_curvature, of_contrast] {
+        let Some(Located { path, excerpt }) = located else { continue };
+        let theirs = pair.excerpt(set)?;
+        if theirs != *excerpt {
+            let (what, ours) = (format!("content of `{}`", path.display()), excerpt.clone());
+            return Err(TeamError::Differs { rank: crew.rank(), what, theirs, ours }.into());
+        }
+    }
     (pair.memory, pair.batch_bytes) = (run.memory, run.batch_bytes);
     pair.project(run.projection_of(*draw)?, device)?;
     let query = if *each { QueryMode::Each } else { QueryMode::Mean };
@@ -230,7 +281,7 @@ pub(crate) fn opened(run: &Run, scoring: &Scoring, device: &Device) -> Result<(G
 /// Does this rank's part of work on blocks.
 pub(crate) fn serve(crew: &Crew, run: &Run, work: BlockWork, device: &Device) -> Result<(), RunError> {
     let BlockWork { what, scoring, owners, known } = work;
-    let (mut pair, mut options) = opened(run, &scoring, device)?;
+    let (mut pair, mut options) = opened(crew, run, &scoring, device)?;
     if matches!(what, What::Products { cosines: true, .. }) {
         options = cosine();
     }

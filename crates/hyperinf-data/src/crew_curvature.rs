@@ -28,7 +28,8 @@ impl<M: SampleModel> Source for SharedCurvature<'_, M> {
     fn pass(&self, visit: &mut dyn FnMut(Batch) -> Result<(), ScoreError>) -> Result<(), ScoreError> {
         let crew = self.crew;
         let failed = |error: RunError| ScoreError::source(error);
-        crew.order(&Work::Curvature { of: self.method.clone(), estimate: self.source.estimate }).map_err(failed)?;
+        let work = Work::Curvature { of: self.method.clone(), estimate: self.source.estimate };
+        let work = crew.order(&work).map_err(failed)?;
         let factors = self.source.factors();
         for index in 0..self.source.batches.len() {
             match crew.owner(index) {
@@ -43,6 +44,7 @@ impl<M: SampleModel> Source for SharedCurvature<'_, M> {
                 },
             }
         }
+        work.end();
         Ok(())
     }
 }

@@ -41,13 +41,23 @@ pub(crate) struct Method {
 pub(crate) struct Scoring {
     pub(crate) of: Method,
     pub(crate) draw: usize,
-    pub(crate) train: PathBuf,
-    pub(crate) query: PathBuf,
+    pub(crate) train: Located,
+    pub(crate) query: Located,
     /// Another file that the curvature is of.
-    pub(crate) curvature: Option<PathBuf>,
+    pub(crate) curvature: Option<Located>,
+    /// Queries whose mean is subtracted.
+    pub(crate) contrast: Option<Located>,
     /// Whether the queries are scored one by one.
     pub(crate) each: bool,
     pub(crate) block_scores: bool,
+}
+
+/// A file of gradients, and what some of it says: a rank that has another one under this path must not score it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Located {
+    pub(crate) path: PathBuf,
+    /// [`GradientFile::excerpt`](hyperinf_store::GradientFile::excerpt).
+    pub(crate) excerpt: String,
 }
 
 /// Work on blocks.

@@ -16,14 +16,19 @@ use crate::crew_orders::{RowWork, Work};
 use crate::crew_work::several;
 use crate::run::Run;
 
-/// The scores of merged blocks by all ranks; `None` where rank 0 computes them alone.
-pub(crate) fn score(job: &Job<'_>) -> Result<Option<Attribution>, RunError> {
+/// The scores of merged blocks by all ranks; `None` where rank 0 computes them alone. `own_work` is what rank 0 does
+/// before it waits for others.
+pub(crate) fn score(
+    job: &Job<'_>,
+    own_work: impl FnOnce() -> Result<(), RunError>,
+) -> Result<Option<Attribution>, RunError> {
     let Job { pair, options, device, .. } = *job;
     let Some((crew, share)) = shared(job) else { return Ok(None) };
     let own = pair.own_curvature(options).and_then(<[_]>::first).cloned();
     let sums = own.is_none() && share.sum.is_some();
     let curvature = matches!(options.method, Method::Inverse { .. });
-    crew.order(&Work::Rows(RowWork { scoring: job.scoring(crew, options)?, sums, scores: true, curvature }))?;
+    let scoring = job.scoring(crew, options)?;
+    let work = crew.order(&Work::Rows(RowWork { scoring, sums, scores: true, curvature }))?;
     let known = match (own, curvature) {
         (Some(own), _) => Some(own),
         (None, false) => None,
@@ -40,6 +45,7 @@ pub(crate) fn score(job: &Job<'_>) -> Result<Option<Attribution>, RunError> {
         Ok(())
     };
     crew.computing(|| score_rows(pair, known.as_ref(), options, device, &batches(crew, &share, 0), &mut keep))?;
+    crew.computing(own_work)?;
     let (mut own, mut whole) = (own.into_iter(), None::<BlockScores>);
     for batch in 0..share.batches {
         let found = match crew.owner(batch) {
@@ -51,6 +57,7 @@ pub(crate) fn score(job: &Job<'_>) -> Result<Option<Attribution>, RunError> {
             Some(whole) => whole.append(found),
         }
     }
+    work.end();
     let mut scorer = Scorer::new(Options { merged: false, ..options.clone() })?;
     scorer.merge(whole.ok_or_else(|| garbled(0))?)?;
     Ok(Some(scorer.finish()?))
@@ -60,13 +67,15 @@ pub(crate) fn score(job: &Job<'_>) -> Result<Option<Attribution>, RunError> {
 pub(crate) fn curvature(job: &Job<'_>) -> Result<Option<BlockCurvature>, RunError> {
     let Some((crew, share)) = shared(job).filter(|(_, share)| share.sum.is_some()) else { return Ok(None) };
     let scoring = job.scoring(crew, job.options)?;
-    crew.order(&Work::Rows(RowWork { scoring, sums: true, scores: false, curvature: true }))?;
-    sum(crew, job, &share).map(Some)
+    let work = crew.order(&Work::Rows(RowWork { scoring, sums: true, scores: false, curvature: true }))?;
+    let found = sum(crew, job, &share)?;
+    work.end();
+    Ok(Some(found))
 }
 
 /// Does this rank's part of work on merged blocks.
 pub(crate) fn serve(crew: &Crew, run: &Run, work: &RowWork, device: &Device) -> Result<(), RunError> {
-    let (pair, options) = opened(run, &work.scoring, device)?;
+    let (pair, options) = opened(crew, run, &work.scoring, device)?;
     let share = row_share(&pair, &options, device).ok_or_else(|| garbled(0))?;
     let own = batches(crew, &share, crew.rank());
     if work.sums {

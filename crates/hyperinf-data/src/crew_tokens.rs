@@ -43,7 +43,7 @@ pub(crate) fn of_rows<M: SampleModel>(
         let found = of_batches(run, model, samples, &all, &blocks, scorer, observe)?;
         return in_order(&batches, found, rows);
     };
-    crew.order(&Work::Tokens { of: method(crew, run), rows: rows.to_vec(), blocks: blocks.clone() })?;
+    let work = crew.order(&Work::Tokens { of: method(crew, run), rows: rows.to_vec(), blocks: blocks.clone() })?;
     (1..crew.size()).try_for_each(|rank| crew.send(rank, &bytes))?;
     let own = owned(crew, &batches, 0);
     let own = crew.computing(|| of_batches(run, model, samples, &own, &blocks, scorer, observe))?;
@@ -55,6 +55,7 @@ pub(crate) fn of_rows<M: SampleModel>(
             rank => from_bytes(rank, &crew.receive(rank, "the scores of tokens")?, batch.len())?,
         });
     }
+    work.end();
     in_order(&batches, found, rows)
 }
 

@@ -55,7 +55,7 @@ impl PieceTeam for Pieces<'_> {
         let SharedStep { seed, parameters, pieces } = step;
         let (crew, failed) = (self.crew, |error| self.failed(error));
         let count = pieces.len();
-        crew.order(&Work::Pieces { seed, pieces }).map_err(failed)?;
+        let work = crew.order(&Work::Pieces { seed, pieces }).map_err(failed)?;
         let parameters = to_bytes(0.0, &parameters);
         (1..crew.size()).try_for_each(|rank| crew.send(rank, &parameters)).map_err(failed)?;
         let piece = |place: usize| match crew.owner(place) {
@@ -66,7 +66,9 @@ impl PieceTeam for Pieces<'_> {
                 Ok(Piece { loss, gradients })
             }
         };
-        (0..count).map(piece).collect()
+        let found = (0..count).map(piece).collect::<Result<_, ModelError>>()?;
+        work.end();
+        Ok(found)
     }
 }
 
@@ -75,7 +77,8 @@ pub(crate) fn assist<K: Kind>(run: &Finetune, files: &ModelFiles, device: &Devic
     let Some(crew) = &run.crew else { return Ok(()) };
     let Ready { prepared, rows, limit, targets, .. } = ready::<K>(run, files, device, &mut |_| ())?;
     let Prepared { mut model, processor } = prepared;
-    let settings = run.settings(files, &targets, K::labels(&processor), limit.tokens(), device);
+    let mut settings = run.settings(files, &targets, K::labels(&processor), limit.tokens(), device);
+    settings.extend(K::settings(&model).iter().map(|found| ("loss".to_owned(), found.to_string())));
     crew.meet(&common_key(run, settings, &rows))?;
     loop {
         let (seed, pieces) = match crew.next()? {

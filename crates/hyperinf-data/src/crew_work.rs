@@ -9,7 +9,7 @@ use hyperinf_store::{Check, RunKey};
 use serde::{Deserialize, Serialize};
 
 use crate::RunError;
-use crate::crew::Crew;
+use crate::crew::{Crew, METHOD};
 use crate::crew_message::{Unread, packed, read_json, written};
 use crate::crew_orders::{Method, Work};
 use crate::gradients::{BatchGradients, Extractor};
@@ -34,8 +34,6 @@ pub(crate) fn common_key<K: Kind>(key: &RunKey, run: Option<&Run>, sets: &[&Samp
     key
 }
 
-const METHOD: &str = "method and its settings";
-
 /// Everything that a run's scores depend on besides its gradients, and whether queries are scored one by one: rank 0 says
 /// so with each work, since detection and selection are for their mean whatever the run says.
 fn settings(run: &Run) -> String {
@@ -57,7 +55,7 @@ pub(crate) fn method(crew: &Crew, run: &Run) -> Method {
 }
 
 /// The run of a method, if it has the settings of rank 0.
-fn agreed<'a>(crew: &Crew, runs: &'a [Run], of: Method) -> Result<&'a Run, RunError> {
+pub(crate) fn agreed<'a>(crew: &Crew, runs: &'a [Run], of: Method) -> Result<&'a Run, RunError> {
     let missing = || TeamError::Garbled { rank: 0, reason: format!("there is no method {}", of.place) };
     let run = runs.get(of.place).ok_or_else(missing)?;
     let theirs = settings(run);
@@ -174,7 +172,7 @@ pub(crate) fn checked<T>(
 }
 
 fn share_check(crew: &Crew, recorded: &hyperinf_store::RecordedBatches) -> Result<Vec<bool>, RunError> {
-    crew.order(&Work::Check(recorded.clone()))?;
+    let work = crew.order(&Work::Check(recorded.clone()))?;
     let all = recorded.all();
     let of = |rank: usize| all.iter().copied().filter(|&n| crew.owner(n) == rank).collect::<Vec<_>>();
     let mut intact = vec![false; all.len()];
@@ -190,6 +188,7 @@ fn share_check(crew: &Crew, recorded: &hyperinf_store::RecordedBatches) -> Resul
         }
         places.into_iter().zip(found).for_each(|(place, found)| intact[place] = found);
     }
+    work.end();
     Ok(intact)
 }
 

@@ -9,6 +9,7 @@ use hyperinf_models::{RecordedParts, SampleModel};
 use hyperinf_store::{GradientWriter, Resumption, RunKey, Sizes, StoreError, StoredType, available};
 
 use crate::RunError;
+use crate::crew::Step;
 use crate::crew_orders::Work;
 use crate::crew_work::{checked, from_bytes, several};
 use crate::event::{Detail, Event, Notice, Progress};
@@ -114,10 +115,11 @@ impl<K: Kind> Extractor<'_, K> {
         let (began, mut tokens) = (Instant::now(), 0);
         let _listening = self.run.stop.listen();
         let crew = several(self.run).filter(|_| !missing.is_empty());
-        if let Some(crew) = crew {
-            let batches = missing.iter().map(|batch| batch.to_vec()).collect();
-            crew.order(&Work::Gradients { set: place, first: rows.start, batches })?;
-        }
+        let batches = || missing.iter().map(|batch| batch.to_vec()).collect();
+        let work = match crew {
+            Some(crew) => Some(crew.order(&Work::Gradients { set: place, first: rows.start, batches: batches() })?),
+            None => None,
+        };
         for (number, batch) in missing.into_iter().enumerate() {
             if self.run.stop.is_requested() {
                 return Err(RunError::Stopped { stage, done, total, kept: Some(folder.to_owned()) });
@@ -134,6 +136,7 @@ impl<K: Kind> Extractor<'_, K> {
             let detail = Detail::Speed(tokens as f64 / began.elapsed().as_secs_f64(), K::UNIT);
             observe(Event::Progress(Progress { stage, done, total, detail }));
         }
+        work.into_iter().for_each(Step::end);
         writer.sync().map_err(failed)?;
         Ok(())
     }

@@ -2,7 +2,7 @@ use hyperinf_models::SampleModel;
 use hyperinf_scoring::TeamError;
 use serde::{Deserialize, Serialize};
 
-use crate::crew::Crew;
+use crate::crew::{Crew, Step};
 use crate::crew_message::{read_json, written};
 use crate::crew_orders::Work;
 use crate::event::{Detail, Event, Progress};
@@ -97,9 +97,10 @@ pub(crate) fn predict<K: Kind>(
     let (began, mut done, mut tokens) = (std::time::Instant::now(), 0, 0);
     let batches: Vec<Vec<usize>> =
         order.chunks(batch_size).map(|batch| batch.iter().map(|&place| rows[place]).collect()).collect();
-    if let Some((crew, set)) = share {
-        crew.order(&Work::Predictions { set, batches: batches.clone() })?;
-    }
+    let work = match share {
+        Some((crew, set)) => Some(crew.order(&Work::Predictions { set, batches: batches.clone() })?),
+        None => None,
+    };
     for (number, (places, batch)) in order.chunks(batch_size).zip(&batches).enumerate() {
         let predictions = match share.map(|(crew, _)| (crew, crew.owner(number))) {
             None => of_batch(model, set, batch)?,
@@ -112,6 +113,7 @@ pub(crate) fn predict<K: Kind>(
         let detail = Detail::Speed(tokens as f64 / began.elapsed().as_secs_f64().max(1e-9), K::UNIT);
         observe(Event::Progress(Progress { stage: Stage::Evaluation, done, total: rows.len(), detail }));
     }
+    work.into_iter().for_each(Step::end);
     Ok(found.into_iter().map(|prediction| prediction.expect("every row is in one batch")).collect())
 }
 

@@ -9,8 +9,9 @@ use mpi::traits::{Communicator, Destination, Source};
 
 /// Counts are C's `int`, and a longer message panics: long ones go in pieces of so many bytes.
 const PIECE: usize = 1 << 27;
-/// The pauses between two looks for a message: short at first, since most messages come soon.
+/// The pause between two looks for a message: a share of the time waited so far, within these bounds.
 const PAUSES: [Duration; 2] = [Duration::from_micros(50), Duration::from_millis(5)];
+const SHARE: u32 = 16;
 const TAG: i32 = 7;
 
 /// MPI, from [`World::start`] to the end of this value.
@@ -75,7 +76,12 @@ impl Team for Ranks {
         let world = SimpleCommunicator::world();
         let process = world.process_at_rank(rank(to)?);
         let length = (message.len() as u64).to_le_bytes();
-        process.send_with_tag(&length[..], TAG);
+        if self.rank == 0 {
+            process.send_with_tag(&length[..], TAG);
+        } else {
+            // Waits until rank 0 takes the message: MPI would keep small ones of fast ranks in its memory, all of them.
+            process.synchronous_send_with_tag(&length[..], TAG);
+        }
         message.chunks(PIECE).for_each(|piece| process.send_with_tag(piece, TAG));
         Ok(())
     }
@@ -89,7 +95,7 @@ impl Team for Ranks {
             if waited > deadline {
                 return Err(TeamError::Late { here: self.rank, rank: from, what, seconds: deadline.as_secs() });
             }
-            sleep(PAUSES[usize::from(waited > PAUSES[1])]);
+            sleep((waited / SHARE).clamp(PAUSES[0], PAUSES[1]));
         }
         let mut length = [0; 8];
         process.receive_into_with_tag(&mut length[..], TAG);

@@ -1,6 +1,6 @@
 use ciborium::{from_reader, into_writer};
 use hyperinf_gradients::Block;
-use hyperinf_solvers::Plan;
+use hyperinf_solvers::{Plan, Work};
 use serde::{Deserialize, Serialize};
 
 use crate::part::Part;
@@ -109,6 +109,7 @@ impl BlockScores {
         assert_eq!(own.scores.queries(), later.scores.queries(), "scores of the same queries");
         own.scores.extend(&later.scores);
         own.divisors.train.extend(later.divisors.train);
+        own.blocks.iter_mut().zip(later.blocks).for_each(|(own, later)| follow(own, later));
         for ((_, own), (_, later)) in own.block_scores.iter_mut().zip(&later.block_scores) {
             own.extend(later);
         }
@@ -120,6 +121,17 @@ impl BlockScores {
     fn numbers(&self) -> impl Iterator<Item = f64> + '_ {
         let Part { scores, divisors, .. } = &self.0;
         scores.rows.iter().flatten().chain(&divisors.query).chain(&divisors.train).copied()
+    }
+}
+
+/// The report of an inverse that was applied to more rows elsewhere, as divisors do that need the inverse.
+fn follow(own: &mut BlockReport, later: BlockReport) {
+    own.iterations = own.iterations.max(later.iterations);
+    own.residual = own.residual.max(later.residual);
+    own.tolerance = later.tolerance;
+    // A second attempt that one row needs is part of the plan for all.
+    if !matches!(own.plan.work, Some(Work::Matrix { second: Some(_), .. })) {
+        own.plan = later.plan;
     }
 }
 

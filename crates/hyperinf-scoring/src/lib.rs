@@ -103,4 +103,4 @@ pub use source::{
 };
 pub use spec::{EstimateKind, MethodSpec, SpecError, scale_name, side_name};
 pub use targets::Over;
-pub use team::{Team, TeamError, Threads, owners};
+pub use team::{Team, TeamError, Threads, owners, owners_beside};

@@ -18,8 +18,8 @@ pub struct RowScorer {
 
 impl RowScorer {
     /// Prepares the queries of one block, or of all merged. `train` are the samples of the curvature, if it is
-    /// [`CurvatureFrom::Training`]. `None` where the samples cannot be scored apart: their curvature holds them, their
-    /// divisor needs the inverse, or the device has no f64 for inner products.
+    /// [`CurvatureFrom::Training`]. `None` where the samples cannot be scored apart: their curvature holds them, or the
+    /// device has no f64 for inner products.
     ///
     /// # Errors
     ///
@@ -31,9 +31,6 @@ impl RowScorer {
         options: &Options,
     ) -> Result<Option<Self>, ScoreError> {
         options.damping.validate()?;
-        if matches!(options.normalisation, Normalisation::LossRelatif | Normalisation::ThetaRelatif) {
-            return Ok(None);
-        }
         let queries = queries(query, options)?;
         let (mut waiting, mut query_squares) = (Vec::new(), Vec::new());
         let all = invert(train, curvature, Some(&queries), options, options.damping)?;

@@ -85,6 +85,9 @@ pub enum TeamError {
         /// Why.
         reason: String,
     },
+    /// Work that ranks shared has failed, and the messages of its other ranks may still be on their way.
+    #[error("earlier work of these ranks ended in the middle: they take no more of it")]
+    OutOfStep,
     /// The connection failed.
     #[error("ranks cannot be reached: {reason}")]
     Failed {
@@ -163,11 +166,25 @@ impl Team for Threads {
 /// If there are no ranks.
 #[must_use]
 pub fn owners(weights: &[f64], ranks: usize) -> Vec<usize> {
+    owners_beside(weights, vec![0.0; ranks])
+}
+
+/// [`owners`] where each rank has other work, too, of this weight.
+///
+/// ```
+/// assert_eq!(hyperinf_scoring::owners_beside(&[1.0, 1.0, 1.0], vec![2.0, 0.0]), [1, 1, 0]);
+/// ```
+///
+/// # Panics
+///
+/// If there are no ranks.
+#[must_use]
+pub fn owners_beside(weights: &[f64], mut loads: Vec<f64>) -> Vec<usize> {
     let mut order: Vec<usize> = (0..weights.len()).collect();
     order.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]));
-    let (mut loads, mut owners) = (vec![0.0; ranks], vec![0; weights.len()]);
+    let mut owners = vec![0; weights.len()];
     for piece in order {
-        let least = (0..ranks).min_by(|&a, &b| f64::total_cmp(&loads[a], &loads[b])).expect("there are ranks");
+        let least = (0..loads.len()).min_by(|&a, &b| f64::total_cmp(&loads[a], &loads[b])).expect("there are ranks");
         owners[piece] = least;
         loads[least] += weights[piece];
     }

@@ -10,6 +10,7 @@
 //! file truncated during a run is an error, not a signal. A file that changes in any way while it is open is an error.
 
 mod error;
+mod excerpt;
 mod foreign;
 mod header;
 mod journal;
@@ -291,17 +292,28 @@ impl GradientFile {
     ///
     /// If the file cannot be read, or was changed since it was opened.
     pub fn fingerprint(&self) -> Result<String, FileError> {
-        let [file] = &self.files[..] else { return self.fingerprint_of_shards() };
-        if self.vouched.is_some() {
+        if self.is_folder() {
             return self.fingerprint_of_shards();
         }
-        let mut contents = file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut contents = self.contents(0);
         let hash = contents.hash_to(self.length);
         if !contents.is_unchanged().map_err(FileError::Open)? {
             return Err(FileError::Changed);
         }
         let hash = hash.map_err(FileError::Open)?;
         Ok(format!("{hash:032x}"))
+    }
+
+    /// Bytes that [`GradientFile::fingerprint`] has still to read, and will remember: none of an index, which vouches for
+    /// itself, and none of other folders, whose shards are read each time.
+    #[must_use]
+    pub fn unhashed(&self) -> u64 {
+        if self.is_folder() { 0 } else { self.length - self.contents(0).hashed() }
+    }
+
+    /// Whether it consists of shards, if only of one.
+    fn is_folder(&self) -> bool {
+        self.files.len() > 1 || self.contents(0).is_shard()
     }
 
     fn contents(&self, file: usize) -> MutexGuard<'_, Contents> {

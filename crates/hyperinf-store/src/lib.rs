@@ -82,7 +82,7 @@ pub use {burn, hyperinf_curvature, hyperinf_gradients, hyperinf_linalg, hyperinf
 
 pub use block_stream::{Found, curvature_blocks, position_blocks, product_blocks, score_blocks, self_influence_blocks};
 pub use cells::{Cells, cell};
-pub use checkpoints::{Checkpoint, tracin};
+pub use checkpoints::{Checkpoint, tracin, tracin_by};
 pub use convert::{Convert, ConvertError, Converted};
 pub use error::{StoreError, WriteError};
 pub use factors::{

@@ -6,7 +6,7 @@ use hyperinf_scoring::{Options, Set};
 use safetensors::Dtype;
 
 use crate::factors::OwnCurvature;
-use crate::{BATCH_BYTES, GradientFile, Precision, Sizes, StoreError, available};
+use crate::{BATCH_BYTES, FileError, GradientFile, Precision, Sizes, StoreError, available};
 
 /// The gradients of training samples and of queries, with the same blocks.
 pub struct GradientPair {
@@ -113,6 +113,36 @@ impl GradientPair {
             Set::Curvature => self.curvature.as_ref().map_or(&self.train, |matched| &matched.file),
             Set::Contrast => self.contrast.as_ref().map_or(&self.query.file, |matched| &matched.file),
         }
+    }
+
+    /// [`GradientFile::excerpt`] of a set's file.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
+    pub fn excerpt(&self, set: Set) -> Result<String, StoreError> {
+        self.file(set).excerpt().map_err(|source| self.unreadable(set, source))
+    }
+
+    /// [`GradientFile::unhashed`] of the files of all sets.
+    #[must_use]
+    pub fn unhashed(&self) -> u64 {
+        self.sets().into_iter().map(|set| self.file(set).unhashed()).sum()
+    }
+
+    /// Reads what is left of the files for their [`GradientFile::fingerprint`], which is then at hand.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read.
+    pub fn hash(&self) -> Result<(), StoreError> {
+        let unhashed = self.sets().into_iter().filter(|&set| self.file(set).unhashed() > 0);
+        let hash = |set| self.file(set).fingerprint().map(drop).map_err(|source| self.unreadable(set, source));
+        unhashed.map(hash).collect()
+    }
+
+    fn unreadable(&self, set: Set, source: FileError) -> StoreError {
+        StoreError::File { set, path: self.file(set).path().to_owned(), source }
     }
 
     /// The position in a set's file of a block of the training file.

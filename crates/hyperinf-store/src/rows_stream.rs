@@ -3,9 +3,7 @@
 use burn::tensor::{DType, Device};
 use hyperinf_curvature::{Accumulator, BlockCurvature, MatrixSum, Storage};
 use hyperinf_gradients::Block;
-use hyperinf_scoring::{
-    BlockScores, CurvatureFrom, Method, Normalisation, Options, RowScorer, ScoreError, Set, Source,
-};
+use hyperinf_scoring::{BlockScores, CurvatureFrom, Method, Options, RowScorer, ScoreError, Set, Source};
 
 use crate::block_stream::Found;
 use crate::source::{FileSource, Reader};
@@ -24,11 +22,10 @@ pub struct RowShare {
 }
 
 /// What can be shared of the scores of merged blocks: `None` where nothing can. A curvature that holds the samples is
-/// that of one process, and so are divisors that need the inverse, and samples that are one batch.
+/// that of one process, and so are samples that are one batch.
 #[must_use]
 pub fn row_share(pair: &GradientPair, options: &Options, device: &Device) -> Option<RowShare> {
-    let needs_inverse = matches!(options.normalisation, Normalisation::LossRelatif | Normalisation::ThetaRelatif);
-    if !options.merged || needs_inverse || pair.curvature.is_some() || !device.supports_dtype(DType::F64) {
+    if !options.merged || pair.curvature.is_some() || !device.supports_dtype(DType::F64) {
         return None;
     }
     let block = Block::new("merged", 1, pair.scored_blocks().iter().map(Block::parameters).sum());
@@ -91,6 +88,9 @@ pub fn score_rows(
     found: &mut Found<'_, BlockScores>,
 ) -> Result<(), StoreError> {
     pair.check_memory(1, options, device)?;
+    if batches.is_empty() {
+        return Ok(());
+    }
     let (blocks, unmerged) = (all(pair), Options { merged: false, ..options.clone() });
     let source = |set| {
         let reader = reader(pair, set, options, device);

@@ -3,8 +3,8 @@ use clap::Args;
 /// Where to compute.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct DeviceArgs {
-    /// Where to compute: cpu, gpu, flex, cuda:0, … [default: the first that was compiled in]. attribute, detect, select
-    /// and index share their work between several: cuda:0,cuda:1.
+    /// Where to compute: cpu, gpu, flex, cuda:0, … [default: the first that was compiled in]. attribute, detect, select,
+    /// index, score and finetune share their work between several: cuda:0,cuda:1.
     #[arg(long, value_name = "DEVICE", display_order = 11)]
     pub device: Option<String>,
     /// Use a graphics card without comparing its arithmetic with the processor's first.

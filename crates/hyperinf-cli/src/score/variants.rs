@@ -120,12 +120,13 @@ impl<'a> Variants<'a> {
         }
     }
 
-    /// The projections that the scores are repeated with.
-    pub(super) fn other_projections(&self, first: Option<ProjectionSpec>) -> Vec<ProjectionSpec> {
-        match (self.repeats, first) {
+    /// The projection of the scores, and those that they are repeated with.
+    pub(super) fn projections(&self, first: Option<ProjectionSpec>) -> Vec<Option<ProjectionSpec>> {
+        let others = match (self.repeats, first) {
             (Some(Repeats::Projections(count)), Some(first)) => first.further(count - 1),
             _ => Vec::new(),
-        }
+        };
+        [first].into_iter().chain(others.into_iter().map(Some)).collect()
     }
 
     pub(super) fn query_mode(&self) -> QueryModeArg {

@@ -110,6 +110,11 @@ fn pairs_by_ranks() {
     let base = ["--model".to_owned(), model("llama")];
     let tune = ["--train", "pairs.jsonl", "--pairs", "dpo", "--learning-rate", "0.01", "--out", "adapter"];
     folder.succeed("finetune", &base, &tune);
+    // Its loss is among what the ranks agree on.
+    let pieces = [&tune[..6], &["--batch-size", "4", "--micro-batch", "2"]].concat();
+    folder.succeed("finetune", &base, &[&pieces[..], &["--out", "tuned"]].concat());
+    folder.succeed("finetune", &base, &[&pieces[..], &["--out", "tuned-2", "--device", "flex,flex"]].concat());
+    assert!(contents(&folder, "tuned-2") == contents(&folder, "tuned"));
     let adapter = [&base[..], &["--adapter".into(), "adapter".into()]].concat();
     let args = ["--train", "pairs.jsonl", "--validation", "pairs.jsonl", "--batch-size", "2", "--pairs", "dpo"];
     for method in ["hyperinf", "exact", "kfac"] {
@@ -174,6 +179,53 @@ fn finetune_by_ranks() {
     assert!(dropout.code == Some(2) && dropout.stderr.contains("dropout"), "{dropout:?}");
 }
 
+/// The files of `hyperinf score`, and what the ranks did.
+#[test]
+fn scores_from_files_by_ranks() {
+    let folder = Folder::with_gradients();
+    let query = ["--contrast-gradients", "query.safetensors"];
+    let moments = ["--checkpoint", "train.safetensors", "query.safetensors", "0.5", "--learning-rate", "0.1"];
+    let projections = ["--project", "2", "--uncertainty", "3", "--uncertainty-over", "projections"];
+    for more in [
+        &[][..],
+        &["--method", "datainf", "--normalise", "cosine"],
+        &["--method", "exact", "--structure", "merged", "--query-mode", "mean"],
+        &["--method", "shampoo", "--normalise", "l-relatif"],
+        &["--curvature-gradients", "query.safetensors"],
+        &query,
+        &moments,
+        &projections,
+    ] {
+        for format in ["csv", "safetensors"] {
+            let name = |kind: &str| format!("{kind}.{format}");
+            let score = |output: &str, device: &str| {
+                let run = folder.score(&[more, &["--output", output, "--device", device]].concat());
+                assert_eq!(run.code, Some(0), "{more:?}: {run:?}");
+                // Metadata lie next to text.
+                let beside = fs::read(folder.file(&format!("{output}.json"))).ok();
+                assert_eq!(beside.is_some(), format == "csv");
+                (fs::read(folder.file(output)).expect("it was written"), beside)
+            };
+            let alone = score(&name("alone"), "flex");
+            for ranks in [2, 3, 4] {
+                let output = name(&format!("ranks-{ranks}"));
+                assert!(score(&output, &devices(ranks)) == alone, "{more:?}, {ranks} ranks");
+                let report: Value = folder.json(&format!("{output}.ranks.json"));
+                assert_eq!(report["ranks"].as_array().map(Vec::len), Some(ranks));
+            }
+        }
+    }
+    // Errors are those of one process.
+    let strict = ["--method", "lissa", "--damping", "1e-5", "--strict", "--output", "never.csv"];
+    for args in [&["--contrast-gradients", "missing.safetensors"][..], &strict] {
+        let alone = folder.score(&[args, &["--device", "flex"]].concat());
+        let ranks = folder.score(&[args, &["--device", "flex,flex"]].concat());
+        assert_ne!(alone.code, Some(0), "{alone:?}");
+        assert_eq!((ranks.code, &ranks.stderr), (alone.code, &alone.stderr));
+    }
+    assert!(!folder.file("never.csv").exists());
+}
+
 #[test]
 fn baselines_are_those_of_rank_0() {
     let folder = rows(7);
@@ -200,8 +252,10 @@ fn what_ranks_cannot_share_is_refused() {
     };
     let run = attribute(&["--batch-size", "auto"]);
     assert!(run.code == Some(2) && run.stderr.contains("--batch-size auto"), "{run:?}");
-    let run = folder.run("score", &["--train", "a", "--query", "b", "--output", "c.csv", "--device", "flex,flex"]);
-    assert_eq!(run.code, Some(2), "{run:?}");
+    let files = Folder::with_gradients();
+    let gradients = ["--train-gradients", "train.safetensors", "--query-gradients", "query.safetensors"];
+    let run = files.run("compare", &[&gradients[..], &["--out", "c", "--device", "flex,flex"]].concat());
+    assert!(run.code == Some(2) && run.stderr.contains("attribute, detect, select"), "{run:?}");
     // An error that every rank meets is reported once, and no rank is left waiting.
     let run = attribute(&["--text-column", "nothing"]);
     assert_eq!(run.code, Some(3), "{run:?}");

@@ -127,6 +127,16 @@ impl Contents {
         &self.path
     }
 
+    /// Whether it is one of a folder.
+    pub(super) fn is_shard(&self) -> bool {
+        self.shard
+    }
+
+    /// Bytes from the first one on that are hashed.
+    pub(super) fn hashed(&self) -> u64 {
+        self.hashed
+    }
+
     /// Whether a section was read whose hash is another.
     pub(super) fn is_damaged(&self) -> bool {
         self.damaged
