@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device};
-use hyperinf_curvature::{BlockCurvature, Storage};
+use hyperinf_curvature::{BlockCurvature, Curvature, Storage};
 use hyperinf_gradients::Block;
 use hyperinf_scoring::{Method, Options};
 
@@ -160,10 +160,15 @@ pub fn curvature_to_bytes(known: &[BlockCurvature]) -> Option<Vec<u8>> {
     file::to_bytes(SENT, "", known)
 }
 
-/// Whether [`curvature_to_bytes`] has bytes for it.
+/// Whether [`curvature_to_bytes`] has bytes for it whose products are those of this curvature, bit for bit: not of held
+/// captures, which would arrive as rows.
 #[must_use]
 pub fn can_be_sent(known: &[BlockCurvature]) -> bool {
-    known.iter().all(|known| matches!(known.curvature.like().dtype(), DType::F32 | DType::F64))
+    let is_kept = |known: &BlockCurvature| {
+        !matches!(known.curvature, Curvature::Captured(_))
+            && matches!(known.curvature.like().dtype(), DType::F32 | DType::F64)
+    };
+    known.iter().all(is_kept)
 }
 
 /// The curvature of [`curvature_to_bytes`]; `None` if the bytes are not whole.
