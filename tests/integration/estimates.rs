@@ -2,6 +2,7 @@
 
 mod case;
 mod models;
+mod products;
 
 use burn::nn::Linear;
 use burn::tensor::activation::log_softmax;
@@ -13,6 +14,7 @@ use hyperinf_tests::devices;
 use hyperinf_tests::oracle::{Matrix, fisher};
 
 use self::case::{Batch, Data, Net, NetTask, gauss_newton};
+pub(crate) use self::products::check_product_with_itself;
 use crate::networks::Make;
 
 const EXACT: Estimate = Estimate::GaussNewton { sketch: None };

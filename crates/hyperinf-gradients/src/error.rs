@@ -119,6 +119,36 @@ pub enum GradientError {
         /// The device.
         device: String,
     },
+    /// The parts of a layer's positions are kept apart, so that its block is larger than its parameters.
+    #[error(
+        "block `{block}` keeps the gradients of its positions apart, so that its entries are not the layer's \
+         parameters: products with a Hessian need the sum over positions"
+    )]
+    Stacked {
+        /// The layer's name.
+        block: String,
+    },
+    /// A product with a Hessian is not finite.
+    #[error(
+        "the product of direction {direction} is not finite in block `{block}` (its sum is {value}): a shorter step \
+         than {step:e} may help"
+    )]
+    Product {
+        /// The direction's row.
+        direction: usize,
+        /// The layer's name.
+        block: String,
+        /// The sum of the product's entries.
+        value: f64,
+        /// The length of the displacement.
+        step: f64,
+    },
+    /// The length of a displacement is not a positive number.
+    #[error("the length of the displacement is {length}, but must be positive and finite")]
+    Length {
+        /// The length.
+        length: f64,
+    },
     /// A device failed while values were read back.
     #[error(transparent)]
     Read(#[from] ReadError),

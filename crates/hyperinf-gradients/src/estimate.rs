@@ -182,18 +182,18 @@ enum Draw {
 }
 
 /// The outputs of a batch with their likelihood.
-struct Rows<'a> {
+pub(crate) struct Rows<'a> {
     likelihood: &'a Likelihood,
     /// `[m, C]`.
     outputs: Tensor<2>,
     /// `√w`, `m` values.
     roots: Vec<f64>,
     /// `n`.
-    samples: usize,
+    pub(crate) samples: usize,
 }
 
 impl<'a> Rows<'a> {
-    fn new(likelihood: &'a Likelihood, outputs: Tensor<2>) -> Result<Self, GradientError> {
+    pub(crate) fn new(likelihood: &'a Likelihood, outputs: Tensor<2>) -> Result<Self, GradientError> {
         let [m, _] = outputs.dims();
         let roots = likelihood.roots(m)?;
         let samples = match &likelihood.samples {
@@ -204,6 +204,20 @@ impl<'a> Rows<'a> {
             None => m,
         };
         Ok(Self { likelihood, outputs, roots, samples })
+    }
+
+    /// `w H z` for rows `z`, `[m, C]`: `w (p∘z − p⟨p, z⟩)`, or `w z`.
+    pub(crate) fn hessian_times(&self, z: Tensor<2>) -> Tensor<2> {
+        let weights = self.column(self.roots.iter().map(|root| root * root).collect());
+        weights
+            * match self.likelihood.family {
+                Family::Gaussian => z,
+                Family::Softmax => {
+                    let p = softmax(self.outputs.clone(), 1);
+                    let turned = p.clone() * z;
+                    turned.clone() - p * turned.sum_dim(1)
+                }
+            }
     }
 
     /// `√(w p_k)(e_k − p)` or `√w e_k` for the rows of that number, 0 for the others; times the root of the number of

@@ -11,6 +11,7 @@
 //! | [`capture`] | one backward pass: a [`Capture`] per block |
 //! | [`gradients`] | the same, multiplied out: a [`Gradients`] |
 //! | [`estimated`] | the captures of an [`Estimate`] of the curvature, for tasks with a [`Likelihood`] |
+//! | [`hessian_products`], [`gauss_newton_products`] | products with the two matrices of a whole model, which are never formed |
 //! | [`Projection`] | shrinks gradients or captures on both sides of each block |
 //! | [`gradients_looped`] | one backward pass per sample, for any module: the fallback and the oracle |
 //!
@@ -53,6 +54,7 @@ mod error;
 mod estimate;
 mod gradients;
 mod looped;
+mod products;
 mod projection;
 mod random;
 mod tape;
@@ -67,6 +69,7 @@ pub use error::GradientError;
 pub use estimate::{Estimate, Family, Likelihood, Sketch, estimated};
 pub use gradients::{Gradients, same_layout};
 pub use looped::gradients_looped;
+pub use products::{Difference, Products, gauss_newton_products, hessian_products};
 pub use projection::{Entries, Projection, Sides};
 pub use tape::Tape;
 pub use task::{Captures, Target, Task, capture, gradients};

@@ -1,11 +1,16 @@
 mod conv;
 mod embedding;
+mod moved;
 mod scale;
 
+use std::collections::BTreeMap;
+
+use burn::module::ParamId;
 use burn::nn::Linear;
 use burn::tensor::{DType, Tensor, assert_shape};
 use hyperinf_linalg::has_f64_functions;
 
+use self::moved::Parameters;
 use crate::{Block, Capture, GradientError};
 
 /// One use of a layer: the zero added to its output, and how `a` and `δ` follow from the gradient of that zero.
@@ -40,6 +45,12 @@ pub struct Tape {
     recording: bool,
     /// Parts of each sample's positions whose gradients are kept apart; 0 and 1 are the same.
     parts: usize,
+    /// The parameters that layers are applied with.
+    parameters: Parameters,
+    /// A block whose parts were to be kept apart where parameters are measured or moved.
+    stacked: Option<String>,
+    /// The parameters of linear layers by their blocks' names.
+    ids: BTreeMap<String, Vec<ParamId>>,
     uses: Vec<Use>,
 }
 
@@ -115,11 +126,12 @@ impl Tape {
             return layer.forward(input);
         }
         assert!(R == 2 || R == 3, "Tape::linear takes inputs of rank 2 or 3, not {R}");
+        self.note_parameters(name, layer);
         let dims = input.dims();
         let (n, t) = (dims[0], if R == 3 { dims[1] } else { 1 });
 
         let has_bias = bias.is_some();
-        let output = plain_linear(input.clone().reshape([n * t, d_input]), weight, bias);
+        let output = self.moved_linear(name, input.clone().reshape([n * t, d_input]), weight, bias);
         let rows = d_input + usize::from(has_bias);
         let mut seen = input.without_autodiff().reshape([n, t, d_input]);
         let parts = self.parts.max(1);

@@ -1,3 +1,6 @@
+use std::collections::BTreeMap;
+
+use burn::module::ParamId;
 use burn::tensor::Tensor;
 
 use crate::{Capture, GradientError, Gradients, Likelihood, Tape};
@@ -44,6 +47,9 @@ pub struct Captures {
     pub blocks: Vec<Capture>,
     /// The per-sample losses or measures, `[n]`.
     pub values: Tensor<1>,
+    /// The parameters that a block consists of, row by row: the weight and the bias of a linear layer, by the block's
+    /// name. Other blocks are not there, and one that stands for several layers has none.
+    pub parameters: BTreeMap<String, Vec<ParamId>>,
 }
 
 /// Runs a batch once, forward and backward, and returns a capture per block.
@@ -59,7 +65,8 @@ pub fn capture<T: Task>(task: &T, batch: &T::Batch, target: Target) -> Result<Ca
         Target::Measure => task.measure(outputs, batch),
     };
     let (kept, [n]) = (values.clone().without_autodiff(), values.dims());
-    Ok(Captures { blocks: tape.finish(values.sum(), n)?, values: kept })
+    let parameters = tape.take_parameters();
+    Ok(Captures { blocks: tape.finish(values.sum(), n)?, values: kept, parameters })
 }
 
 /// Per-sample gradients of a batch from one backward pass: `g_i = a_iᵀ δ_i` for each block, `[n, rows, cols]`.

@@ -1,11 +1,11 @@
 //! A network whose samples have several output rows, and its Gauss-Newton matrix from explicit Jacobians, in f64.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use hyperinf::gradients::{Family, Likelihood, Tape, Task, gradients_looped};
-use hyperinf_tests::compare::{matrix, tensor};
+use hyperinf_tests::compare::{matrix, tensor, values};
 use hyperinf_tests::oracle::Matrix;
 
 use crate::networks::Make;
@@ -26,6 +26,28 @@ impl Net {
     pub fn new(device: &Device, dtype: DType) -> Self {
         let make = Make { device: device.clone(), dtype };
         Self { first: make.linear("first", INPUTS, 3, true), head: make.linear("head", 3, OUTPUTS, true) }
+    }
+
+    /// With one parameter moved, by its place in the tape's blocks.
+    fn moved(&self, entry: usize, by: f64) -> Self {
+        let mut net = self.clone();
+        let (layer, entry) =
+            if entry < 3 * (INPUTS + 1) { (&mut net.first, entry) } else { (&mut net.head, entry - 3 * (INPUTS + 1)) };
+        let plus = |place: usize, mut old: Vec<f64>| {
+            old[place] += by;
+            old
+        };
+        let like = layer.weight.val();
+        let (device, dtype, dims) = (like.device(), like.dtype(), like.dims());
+        let size = dims[0] * dims[1];
+        if entry < size {
+            let data = TensorData::new(plus(entry, values(like)), dims);
+            layer.weight = Param::from_tensor(Tensor::from_data(data, (&device, dtype)));
+        } else if let Some(bias) = &mut layer.bias {
+            let data = TensorData::new(plus(entry - size, values(bias.val())), [dims[1]]);
+            *bias = Param::from_tensor(Tensor::from_data(data, (&device, dtype)));
+        }
+        net
     }
 
     pub fn outputs(&self, batch: &Batch, tape: &mut Tape) -> Tensor<2> {
@@ -158,4 +180,31 @@ pub fn gauss_newton(data: &Data, device: &Device, dtype: DType) -> Matrix {
         sum = sum.plus(batch.weights[r] / 5.0, &j.transpose().times(&hessian).times(&j));
     }
     sum
+}
+
+/// The Hessian of the mean loss, `[D, D]`, one column after the other from gradients at four places.
+pub fn hessian(data: &Data, device: &Device, dtype: DType) -> Matrix {
+    const STEP: f64 = 1e-3;
+    let device = device.clone().autodiff();
+    let net = Net::new(&device, dtype);
+    let one = |net: &Net, i: usize| {
+        let batch = data.batch(&[i], &device, dtype);
+        let task = NetTask(net.clone());
+        task.loss(task.forward(&batch, &mut Tape::off()), &batch)
+    };
+    let slope = |net: &Net| {
+        let all = gradients_looped(net, 5, one).expect("the loop works for every module").merged();
+        let all = matrix(all.blocks[0].clone());
+        Matrix::from_fn(1, all.cols, |_, d| (0..5).map(|i| all.at(i, d)).sum::<f64>() / 5.0)
+    };
+    let size = slope(&net).cols;
+    let columns: Vec<Matrix> = (0..size)
+        .map(|d| {
+            let at = |times: f64| slope(&net.moved(d, times * STEP));
+            let near = at(1.0).plus(-1.0, &at(-1.0));
+            let far = at(2.0).plus(-1.0, &at(-2.0));
+            Matrix::from_fn(1, size, |_, e| (8.0 * near.at(0, e) - far.at(0, e)) / (12.0 * STEP))
+        })
+        .collect();
+    Matrix::from_fn(size, size, |i, j| columns[j].at(0, i))
 }

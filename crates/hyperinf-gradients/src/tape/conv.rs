@@ -1,4 +1,4 @@
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::nn::conv::{Conv1d, Conv2d};
 use burn::nn::{PaddingConfig1d, PaddingConfig2d};
 use burn::tensor::ops::PadMode;
@@ -29,7 +29,13 @@ impl Tape {
             PaddingConfig1d::Same => same(length, kernel, layer.stride),
             PaddingConfig1d::Explicit(left, right) => (left, right),
         };
-        let output: Tensor<4> = layer.clone().valid().forward(input.clone()).unsqueeze_dim(2);
+        let mut layer = layer.clone().valid();
+        let parts = parts(layer.weight.val().flatten(0, 2), &layer.bias);
+        if let Some(by) = self.movement(name, &parts) {
+            let shape = layer.weight.dims();
+            (layer.weight, layer.bias) = moved(layer.weight, layer.bias, by, shape);
+        }
+        let output: Tensor<4> = layer.forward(input.clone()).unsqueeze_dim(2);
         let form = Form {
             kernel: [1, kernel],
             stride: [1, layer.stride],
@@ -73,7 +79,13 @@ impl Tape {
             }
             PaddingConfig2d::Explicit(top, left, bottom, right) => [(top, bottom), (left, right)],
         };
-        let output = layer.clone().valid().forward(input.clone());
+        let mut layer = layer.clone().valid();
+        let parts = parts(layer.weight.val().flatten(0, 3), &layer.bias);
+        if let Some(by) = self.movement(name, &parts) {
+            let shape = layer.weight.dims();
+            (layer.weight, layer.bias) = moved(layer.weight, layer.bias, by, shape);
+        }
+        let output = layer.forward(input.clone());
         let form = Form {
             kernel: layer.kernel_size,
             stride: layer.stride,
@@ -156,4 +168,23 @@ fn same(length: usize, kernel: usize, stride: usize) -> (usize, usize) {
     let needed = (length.div_ceil(stride).max(1) - 1) * stride + kernel;
     let total = needed.saturating_sub(length);
     (total / 2, total - total / 2)
+}
+
+/// The parameters of a convolution, flattened.
+fn parts(weight: Tensor<1>, bias: &Option<Param<Tensor<1>>>) -> Vec<Tensor<1>> {
+    std::iter::once(weight).chain(bias.as_ref().map(|bias| bias.val())).collect()
+}
+
+/// A kernel `[cols, …]` and bias moved by a block `[rows, cols]`.
+fn moved<const R: usize>(
+    weight: Param<Tensor<R>>,
+    bias: Option<Param<Tensor<1>>>,
+    by: Tensor<2>,
+    shape: [usize; R],
+) -> (Param<Tensor<R>>, Option<Param<Tensor<1>>>) {
+    let (cols, entries) = (shape[0], shape[1..].iter().product::<usize>());
+    let kernel = by.clone().slice(s![..entries, ..]).transpose().reshape(shape);
+    let weight = Param::from_tensor(weight.val() + kernel).no_grad();
+    let bias = bias.map(|bias| Param::from_tensor(bias.val() + by.slice(s![entries.., ..]).reshape([cols])).no_grad());
+    (weight, bias)
 }

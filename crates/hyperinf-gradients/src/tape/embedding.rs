@@ -52,8 +52,17 @@ impl Tape {
         if !self.recording {
             return layer.forward(tokens);
         }
-        let output = embedding(layer.weight.val().without_autodiff(), tokens.clone());
+        let weight = layer.weight.val().without_autodiff();
+        // Not the whole table, if not all of its rows are in the block.
+        let of_block = weight.clone().select(0, rows.clone()).flatten(0, 1);
+        let moved = self.movement(name, &[of_block]);
+        let mut output = embedding(weight, tokens.clone());
         let ([n, t, d], [k]) = (output.dims(), rows.dims());
+        if let Some(by) = moved {
+            let hits = tokens.clone().reshape([n * t, 1]).expand([n * t, k]);
+            let hits = hits.equal(rows.clone().reshape([1, k]).expand([n * t, k])).float().cast(by.dtype());
+            output = output + hits.matmul(by).reshape([n, t, d]);
+        }
         let read = move |delta: Tensor<3>| {
             let tokens = tokens.reshape([n, t, 1]).expand([n, t, k]);
             let one_hot = tokens.equal(rows.reshape([1, 1, k]).expand([n, t, k])).float().cast(delta.dtype());

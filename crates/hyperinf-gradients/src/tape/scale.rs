@@ -29,6 +29,11 @@ impl Tape {
         let dims = output.dims();
         let output = positions(output);
         let [n, t, d] = output.dims();
+        // The vector is the layer's own affair: where it is moved from does not show here.
+        let output = match self.movement(name, &[]) {
+            Some(by) => output + by.unsqueeze(),
+            None => output,
+        };
         let read = move |delta: Tensor<3>| (units([n, 1, t], &delta), delta);
         self.note(Block::new(name, 1, d), output, read).reshape(dims)
     }
@@ -100,9 +105,16 @@ impl Tape {
         let (dims, rows) = (x.dims(), 1 + usize::from(shift.is_some()));
         let x = positions(x);
         let seen = x.clone().without_autodiff();
-        let mut output = x * gain.without_autodiff().unsqueeze();
-        if let Some(shift) = shift {
-            output = output + shift.without_autodiff().unsqueeze();
+        let parts: Vec<Tensor<1>> = std::iter::once(gain.clone()).chain(shift.clone()).collect();
+        let mut vectors: Vec<Tensor<1>> = parts.iter().map(|part| part.clone().without_autodiff()).collect();
+        if let Some(by) = self.movement(name, &parts) {
+            let rows = by.split(1, 0).into_iter().map(|row| row.squeeze_dim::<1>(0));
+            vectors = vectors.into_iter().zip(rows).map(|(vector, row)| vector + row).collect();
+        }
+        let mut vectors = vectors.into_iter().map(|vector| vector.unsqueeze::<3>());
+        let mut output = vectors.next().map_or_else(|| x.clone(), |gain| x.clone() * gain);
+        if let Some(shift) = vectors.next() {
+            output = output + shift;
         }
         let [n, t, _] = output.dims();
         let read = move |delta: Tensor<3>| {
