@@ -209,6 +209,7 @@ pub const READERS: &[Reader] = &[
         },
     },
     Reader { name: "checkpoint", fixtures: &[], read: |s, bytes, _| stores::checkpoint(&s.0, bytes) },
+    Reader { name: "recording", fixtures: &[], read: |s, bytes, _| stores::recording(&s.0, bytes) },
     Reader { name: "bank", fixtures: &[], read: |s, bytes, _| stores::bank(&s.0, bytes) },
     Reader { name: "words", fixtures: &[], read: |_, bytes, _| words(bytes) },
 ];

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use hyperinf::eval::Bank;
 use hyperinf::gradients::Block;
-use hyperinf::models::Checkpoints;
+use hyperinf::models::{Checkpoints, Recording};
 use hyperinf::store::{
     GradientFile, GradientWriter, IndexError, IndexFolder, IndexWriter, Leaf, Manifest, Precision, RunKey, SourceFile,
     StoredRow,
@@ -32,6 +32,17 @@ pub(crate) fn journal(scratch: &Path, bytes: &[u8]) -> io::Result<()> {
     for journal in [bytes, &[&whole, bytes].concat()] {
         fs::write(scratch.join(".train.journal"), journal)?;
         shown(open());
+    }
+    Ok(())
+}
+
+/// A recording of a training.
+pub(crate) fn recording(scratch: &Path, bytes: &[u8]) -> io::Result<()> {
+    let path = scratch.join(Recording::FILE);
+    fs::write(&path, bytes)?;
+    if let Some(found) = shown(Recording::open(&path)) {
+        shown(found.config());
+        assert_eq!(found.states().first(), Some(&0), "a recording begins with the training");
     }
     Ok(())
 }

@@ -53,7 +53,7 @@ pub(crate) fn run(args: &AttributeArgs) -> Result<(), CliError> {
     )
 }
 
-/// Writes the scores of a baseline.
+/// Writes the scores of a baseline or of the derivative through the training.
 fn baseline(args: &AttributeArgs, each: &Each<'_>, found: &Ranked, scores_name: &str) -> Result<(), CliError> {
     let (folder, summary_name, board) = (&each.folder, each.summary_name(), found.board());
     let scores = ScoreFile::at(&folder.join(scores_name))?;
@@ -74,7 +74,7 @@ fn baseline(args: &AttributeArgs, each: &Each<'_>, found: &Ranked, scores_name: 
     results.push(stage_json(&json, &summary)?);
     earlier.replace(results)?;
     each.tell(&summary, |out| {
-        writeln!(out, "baseline  {}: {}", summary.method, summary.unit)?;
+        each.headline(out, &summary, found)?;
         for query in 0..found.scores.queries().min(QUERIES) {
             print(out, &board.ranking(query, SHOWN.min(args.top_k)))?;
         }

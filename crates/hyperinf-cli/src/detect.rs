@@ -53,7 +53,7 @@ pub(crate) fn run(args: &DetectArgs) -> Result<(), CliError> {
     job.each(|each, before| detect(args, each, before, &cleaned), |each, found| baseline(args, each, &found, &cleaned))
 }
 
-/// Writes the ranking of a baseline and the remaining rows.
+/// Writes the ranking of a method of rows and the remaining rows.
 fn baseline(args: &DetectArgs, each: &Each<'_>, found: &Ranked, cleaned: &str) -> Result<(), CliError> {
     let (folder, summary_name, train) = (&each.folder, each.summary_name(), &found.train);
     let mut earlier = each.earlier(&["cleaned.", SHEET]);
@@ -83,7 +83,7 @@ fn baseline(args: &DetectArgs, each: &Each<'_>, found: &Ranked, cleaned: &str) -
     results.push(stage_json(&json, &summary)?);
     earlier.replace(results)?;
     each.tell(&summary, |out| {
-        writeln!(out, "baseline  {}: {}", summary.method, summary.unit)?;
+        each.headline(out, &summary, found)?;
         if let Some((kept, _)) = &without {
             writeln!(out, "{} of {} rows are kept in {}", kept.len(), train.data.total, cleaned.display())?;
         }

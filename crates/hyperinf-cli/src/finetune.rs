@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use hyperinf::data::{Finetune, Finetuned, Quality, Recipe};
-use hyperinf::models::{LoraConfig, LoraScaling};
+use hyperinf::models::{LoraConfig, LoraScaling, Recording};
 
 use crate::args::{BatchSizeArg, FinetuneArgs};
 use crate::config;
@@ -15,6 +15,7 @@ use crate::interrupt;
 use crate::plan::{Found, warn_of};
 use crate::progress::{duration, note, observer};
 use crate::score::counted;
+use crate::text::size;
 use crate::{index, team, terminal, to_stdout};
 
 /// Trains an adapter and writes it.
@@ -106,6 +107,7 @@ fn settings(args: &FinetuneArgs) -> Result<Finetune, CliError> {
         micro_batch: args.micro_batch.and_then(BatchSizeArg::number),
         patience: args.patience,
         checkpoint_every: args.checkpoint_every,
+        record: args.record,
         resume: args.resume,
         more_files: configuration(),
         stop: interrupt::stop(),
@@ -114,7 +116,19 @@ fn settings(args: &FinetuneArgs) -> Result<Finetune, CliError> {
 }
 
 fn print(out: &mut dyn Write, found: &Finetuned, seconds: f64) -> io::Result<()> {
-    let Finetuned { parameters, tensors, rows, labels, steps, resumed_at, stopped_early, loss, best, quality } = found;
+    let Finetuned {
+        parameters,
+        tensors,
+        rows,
+        labels,
+        steps,
+        resumed_at,
+        stopped_early,
+        loss,
+        best,
+        recording,
+        quality,
+    } = found;
     let rows = counted(*rows, "row", "rows");
     writeln!(out, "trained   {parameters} parameters in {tensors} tensors on {rows}")?;
     if let Some(labels) = labels {
@@ -146,8 +160,11 @@ fn print(out: &mut dyn Write, found: &Finetuned, seconds: f64) -> io::Result<()>
         None => {}
     }
     writeln!(out, "on the training rows{measured}: {}", quality.train)?;
-    match &quality.validation {
-        Some(validation) => writeln!(out, "on the validation rows: {validation}"),
+    if let Some(validation) = &quality.validation {
+        writeln!(out, "on the validation rows: {validation}")?;
+    }
+    match recording {
+        Some((states, bytes)) => writeln!(out, "recorded  {states} states, {}: {}", size(*bytes), Recording::FILE),
         None => Ok(()),
     }
 }

@@ -1,8 +1,8 @@
 //! Shared by `attribute`, `detect` and `select`: from arguments to a run, and the summary of its result.
 
-mod baseline;
 mod earlier;
 mod plan;
+mod rows;
 mod summary;
 
 use std::cell::RefCell;
@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use hyperinf::data::{Baseline, GRADIENT_FILES, Influence, LargeBlocks, Pattern, Ranked, Run};
+use hyperinf::data::{Baseline, GRADIENT_FILES, Influence, LargeBlocks, Pattern, Ranked, RowMethod, Run};
 use hyperinf::eval::{Spread, between};
 use hyperinf::gradients::Estimate;
 use hyperinf::scoring::MethodSpec;
@@ -24,7 +24,7 @@ use crate::score::{self, Settings};
 use crate::team;
 use crate::text::size;
 use crate::to_stdout;
-use baseline::Wanted;
+use rows::Wanted;
 pub(crate) use summary::{RowsSummary, Summary};
 
 /// The highest scores whose overlap between seeds is reported.
@@ -52,8 +52,8 @@ pub(crate) struct Each<'a> {
     pub(crate) job: &'a Job<'a>,
     pub(crate) settings: Settings,
     pub(crate) run: Run,
-    /// A baseline in place of the method.
-    pub(crate) baseline: Option<Baseline>,
+    /// A baseline, or the derivative through the training, in place of the method.
+    pub(crate) rows: Option<RowMethod>,
     /// The folder of its results: of the only method `--out`, of several one each.
     pub(crate) folder: PathBuf,
     began: Instant,
@@ -67,26 +67,27 @@ impl Job<'_> {
     pub(crate) fn each(
         &self,
         mut run: impl FnMut(&Each<'_>, Option<Influence>) -> Result<Influence, CliError>,
-        mut run_baseline: impl FnMut(&Each<'_>, Ranked) -> Result<(), CliError>,
+        mut run_rows: impl FnMut(&Each<'_>, Ranked) -> Result<(), CliError>,
     ) -> Result<(), CliError> {
         let args = self.args;
-        let methods = baseline::list(&args.scoring.method)?;
+        let methods = rows::list(&args.scoring.method)?;
+        self.check_smoothness(&methods)?;
         let (several, summaries) = (methods.len() > 1, RefCell::new(Vec::new()));
         let each = |wanted: &Wanted| -> Result<Each<'_>, CliError> {
             let folder = if several { args.out.join(wanted.folder()) } else { args.out.clone() };
-            let random = methods.contains(&Wanted::Baseline(Baseline::Random));
-            let (settings, run, baseline) = match *wanted {
+            let random = methods.contains(&Wanted::Rows(RowMethod::Baseline(Baseline::Random)));
+            let (settings, run, rows) = match *wanted {
                 Wanted::Method(method) => {
                     let (settings, run) = self.run(method, random)?;
                     (settings, run, None)
                 }
-                Wanted::Baseline(baseline) => {
-                    let (settings, run) = self.run_baseline(baseline, random)?;
-                    (settings, run, Some(baseline))
+                Wanted::Rows(rows) => {
+                    let (settings, run) = self.run_rows(rows, random || self.args.smoothness.is_some())?;
+                    (settings, run, Some(rows))
                 }
             };
             let json = several.then_some(&summaries);
-            Ok(Each { job: self, settings, run, baseline, folder, began: Instant::now(), json })
+            Ok(Each { job: self, settings, run, rows, folder, began: Instant::now(), json })
         };
         let mut methods = methods.iter().map(each).collect::<Result<Vec<_>, _>>()?;
         if let Some(crew) = team::crew() {
@@ -95,22 +96,22 @@ impl Job<'_> {
                 let reason = "each rank would find another number: give it";
                 return Err(Usage::Combination { first, second: "--batch-size auto", reason }.into());
             }
-            let gradients = methods.iter_mut().filter(|each| each.baseline.is_none());
+            let gradients = methods.iter_mut().filter(|each| each.rows.is_none());
             gradients.enumerate().for_each(|(place, each)| each.run.crew = Some(crew.for_method(place)));
             if crew.rank() > 0 {
                 let runs: Vec<Run> =
-                    methods.iter().filter(|each| each.baseline.is_none()).map(|each| each.run.clone()).collect();
+                    methods.iter().filter(|each| each.rows.is_none()).map(|each| each.run.clone()).collect();
                 return match methods.first().filter(|_| !runs.is_empty()) {
                     Some(each) => Ok(Run::assist(&runs, self.targets, &each.settings.device)?),
-                    // Baselines are rank 0's.
+                    // Methods of rows are rank 0's.
                     None => Ok(crew.stand_by()?),
                 };
             }
         }
         methods.iter().try_for_each(|each| self.check_outputs(each))?;
         if args.batch_size.is_auto() {
-            // Baselines take no gradients.
-            if let Some(first) = methods.iter().find(|each| each.baseline.is_none()) {
+            // Others take no gradients of rows.
+            if let Some(first) = methods.iter().find(|each| each.rows.is_none()) {
                 let rows = self.batch_size(first)?;
                 methods.iter_mut().for_each(|each| each.run.batch_size = rows);
             }
@@ -120,14 +121,11 @@ impl Job<'_> {
         let mut found = None;
         for mut each in methods {
             each.began = Instant::now();
-            // `--out` itself is the run's, which keeps gradients there; a baseline has none.
-            let _own = if several || each.baseline.is_some() {
-                Some(OutputFolder::new(&each.folder, &[], &[])?)
-            } else {
-                None
-            };
-            match each.baseline {
-                Some(baseline) => run_baseline(&each, each.ranked(baseline)?)?,
+            // `--out` itself is the run's, which keeps gradients there; a method of rows has none.
+            let _own =
+                if several || each.rows.is_some() { Some(OutputFolder::new(&each.folder, &[], &[])?) } else { None };
+            match each.rows {
+                Some(rows) => run_rows(&each, each.ranked(rows)?)?,
                 None => found = Some(run(&each, found)?),
             }
         }
@@ -139,12 +137,12 @@ impl Job<'_> {
         found.map_or(Ok(()), |found| self.settle_gradients(found))
     }
 
-    /// The methods, in their order, without baselines.
+    /// The methods of stored gradients, in their order.
     fn methods(&self) -> Result<Vec<MethodSpec>, CliError> {
-        let wanted = baseline::list(&self.args.scoring.method)?;
+        let wanted = rows::list(&self.args.scoring.method)?;
         let method = |wanted| match wanted {
             Wanted::Method(method) => Some(method),
-            Wanted::Baseline(_) => None,
+            Wanted::Rows(_) => None,
         };
         Ok(wanted.into_iter().filter_map(method).collect())
     }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use hyperinf::data::Baseline;
+use hyperinf::data::{Baseline, RowMethod};
 use hyperinf::scoring::{MethodInfo, methods};
 use serde::Serialize;
 
@@ -94,5 +94,7 @@ fn table(out: &mut dyn Write) -> io::Result<()> {
     }
     table.write(out)?;
     writeln!(out, "\n{GRAMMAR}\n\nBaselines without gradients, for attribute, detect and select (all: baselines)")?;
-    Baseline::NAMES.iter().try_for_each(|(name, baseline)| writeln!(out, "  {name:<14}{}", baseline.summary()))
+    Baseline::NAMES.iter().try_for_each(|(name, baseline)| writeln!(out, "  {name:<14}{}", baseline.summary()))?;
+    writeln!(out, "\nThrough the training of an adapter of finetune --record, for the same commands")?;
+    writeln!(out, "  {:<14}{}", RowMethod::UNROLLED, RowMethod::Unrolled.summary())
 }

@@ -114,7 +114,7 @@ fn unit(stage: Stage) -> &'static str {
     match stage {
         Stage::TrainGradients | Stage::QueryGradients | Stage::Evaluation => "rows",
         Stage::Curvature | Stage::Tokens => "passes",
-        Stage::Finetuning => "steps",
+        Stage::Finetuning | Stage::Unrolling => "steps",
     }
 }
 
@@ -131,6 +131,8 @@ pub(crate) fn observer() -> impl FnMut(Event) {
             notice @ (Notice::Earlier { .. }
             | Notice::Factors(_)
             | Notice::ResumedTraining { .. }
+            | Notice::Recording { .. }
+            | Notice::Unrolling { .. }
             | Notice::AlreadyTrained { .. }),
         ) => {
             notice.to_string().lines().for_each(note);

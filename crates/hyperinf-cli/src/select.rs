@@ -44,7 +44,7 @@ pub(crate) fn run(args: &SelectArgs) -> Result<(), CliError> {
     )
 }
 
-/// Selects rows by a baseline, and writes them.
+/// Selects rows by a method of rows, and writes them.
 fn baseline(args: &SelectArgs, select: &Select, each: &Each<'_>, found: &Ranked, name: &str) -> Result<(), CliError> {
     let (folder, mut earlier, train) = (&each.folder, each.earlier(&["selected."]), &found.train);
     let picks = found.select(select, &each.run).map_err(|error| CliError::amount("--keep", error))?;
@@ -66,7 +66,7 @@ fn baseline(args: &SelectArgs, select: &Select, each: &Each<'_>, found: &Ranked,
     results.push(stage_json(&json, &summary)?);
     earlier.replace(results)?;
     each.tell(&summary, |out| {
-        writeln!(out, "baseline  {}: {}", summary.method, summary.unit)?;
+        each.headline(out, &summary, found)?;
         let (rows, all, tokens) = (kept.len(), train.data.total, tokens(train, &picks));
         writeln!(out, "selected  {rows} of {all} rows, {tokens} tokens: {}", path.display())?;
         write!(out, "{}", passed(&picks.passed))?;

@@ -21,6 +21,7 @@ use crate::model_files::ModelFiles;
 use crate::plan::{Goal, RunPlan};
 use crate::run::Run;
 use crate::run_of_kind::{self, Inputs};
+use crate::unrolled::{self, Following};
 use crate::{DataError, RunError};
 use crate::{finetune_of_kind, plan_index, plan_of_kind, plan_tuning};
 
@@ -129,6 +130,14 @@ pub(crate) trait AnyKind: Sync {
         &self,
         run: &Run,
         asked: Asked,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Ranked, RunError>;
+
+    fn unrolled(
+        &self,
+        run: &Run,
+        following: Following,
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Ranked, RunError>;
@@ -274,5 +283,15 @@ impl<K: Kind> AnyKind for K {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Ranked, RunError> {
         baseline::baseline::<K>(run, asked, device, observe)
+    }
+
+    fn unrolled(
+        &self,
+        run: &Run,
+        following: Following,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Ranked, RunError> {
+        unrolled::unrolled::<K>(run, following, device, observe)
     }
 }

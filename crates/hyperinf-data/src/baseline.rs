@@ -24,6 +24,7 @@ use crate::samples::{Samples, notify};
 use crate::select::{Duplicates, Select, select_rows};
 use crate::selected::check_amount;
 use crate::stage::Stage;
+use crate::unrolled::Derivative;
 use crate::{Choice, RunError};
 
 /// Scores without gradients, to compare methods with. High scores are kept, low ones suspicious, as those of methods.
@@ -81,11 +82,48 @@ impl Baseline {
     }
 }
 
-/// Training rows scored by a [`Baseline`].
+/// What scores rows without stored gradients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowMethod {
+    /// A baseline.
+    Baseline(Baseline),
+    /// The exact derivative through the recorded training: [`Run::unrolled`].
+    Unrolled,
+}
+
+impl RowMethod {
+    /// The name of [`Unrolled`](Self::Unrolled).
+    pub const UNROLLED: &'static str = "unrolled";
+
+    /// That of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        if name == Self::UNROLLED { Some(Self::Unrolled) } else { Baseline::named(name).map(Self::Baseline) }
+    }
+
+    /// The name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Baseline(baseline) => baseline.name(),
+            Self::Unrolled => Self::UNROLLED,
+        }
+    }
+
+    /// What a score is, in one line.
+    pub fn summary(self) -> &'static str {
+        match self {
+            Self::Baseline(baseline) => baseline.summary(),
+            Self::Unrolled => "how the query's loss rises if training ignores the row",
+        }
+    }
+}
+
+/// Training rows scored by a [`RowMethod`].
 #[must_use]
 pub struct Ranked {
-    /// The baseline.
-    pub baseline: Baseline,
+    /// What scored them.
+    pub method: RowMethod,
+    /// What is known of the derivative, if that scored them.
+    pub derivative: Option<Derivative>,
     /// The kind of the model.
     pub kind: &'static str,
     /// The training rows.
@@ -139,7 +177,11 @@ impl Ranked {
     pub fn select(&self, select: &Select, run: &Run) -> Result<Picks, RunError> {
         select.validate(&run.options, RankBy::Score)?;
         check_amount(select.amount(), self.train.data.rows.len())?;
-        let refused = |first, reason| Err(RunError::Conflict { first, second: Choice::Baseline, reason });
+        let second = match self.method {
+            RowMethod::Baseline(_) => Choice::Baseline,
+            RowMethod::Unrolled => Choice::Unrolled,
+        };
+        let refused = |first, reason| Err(RunError::Conflict { first, second, reason });
         if select.diverse.is_some() {
             return refused(Choice::Diverse, "its gains compare gradients");
         }
@@ -147,7 +189,7 @@ impl Ranked {
             return refused(Choice::NearDuplicates, "they are found by their gradients");
         }
         if !select.targets.is_empty() {
-            return refused(Choice::Targets, "baselines take one file of queries");
+            return refused(Choice::Targets, "it takes one file of queries");
         }
         select_rows(&self.train, &self.scores.rows[0], select, &run.read)
     }
@@ -269,7 +311,8 @@ pub(crate) fn baseline<K: Kind>(
     let scores = Scores { rows: if run.options.query == QueryMode::Mean { vec![mean(&rows)] } else { rows } };
     let (labels, query_mode) = (K::labels(&prepared.processor).cloned(), run.options.query);
     let (max_length, settings) = (limit.tokens(), K::settings(model));
-    Ok(Ranked { baseline, kind: K::NAME, train, query, scores, query_mode, labels, max_length, settings, files })
+    let (method, derivative, kind) = (RowMethod::Baseline(baseline), None, K::NAME);
+    Ok(Ranked { method, derivative, kind, train, query, scores, query_mode, labels, max_length, settings, files })
 }
 
 fn mean(rows: &[Vec<f64>]) -> Vec<f64> {

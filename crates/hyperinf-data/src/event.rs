@@ -153,6 +153,26 @@ pub enum Notice {
         /// The adapter's folder.
         folder: PathBuf,
     },
+    /// A training is recorded.
+    Recording {
+        /// The file that will be written.
+        path: PathBuf,
+        /// The states in it.
+        states: usize,
+        /// Its bytes.
+        bytes: u64,
+    },
+    /// A training is followed backwards.
+    Unrolling {
+        /// The steps of the training.
+        steps: usize,
+        /// The derivatives that are taken: one, or one for each query.
+        directions: usize,
+        /// The forward and backward passes over batches.
+        passes: usize,
+        /// The bytes that the steps between two recorded states take in memory.
+        bytes: u64,
+    },
     /// The run needs more than there is.
     Shortage(Shortage),
     /// A classifier predicts the labels of rows no better than a guess, or hardly better.
@@ -300,6 +320,20 @@ impl fmt::Display for Notice {
             }
             Self::AlreadyTrained { folder } => {
                 write!(f, "this training has ended already: its adapter in `{}` stays as it is", folder.display())
+            }
+            Self::Recording { path, states, bytes } => {
+                let megabytes = *bytes as f64 / 1e6;
+                write!(f, "the training is recorded: {states} states, {megabytes:.1} MB in `{}`", path.display())
+            }
+            Self::Unrolling { steps, directions, passes, bytes } => {
+                let megabytes = *bytes as f64 / 1e6;
+                let of = if *directions == 1 { "one derivative" } else { "derivatives" };
+                let count = if *directions == 1 { String::new() } else { format!("{directions} ") };
+                write!(
+                    f,
+                    "{count}{of} through {steps} steps: {passes} forward and backward passes over batches, where the \
+                     training took {steps}, and {megabytes:.1} MB for steps that are held"
+                )
             }
             Self::Shortage(shortage) => shortage.fmt(f),
             Self::NotLearned { path, quality, verdict, purpose } => {

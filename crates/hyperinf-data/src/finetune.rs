@@ -3,7 +3,8 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use hyperinf_models::{
-    Adapter, Checkpoints, Evaluation, FinetuneConfig, LoraConfig, LoraScaling, PairLoss, TOKENIZER_FILES, TrainConfig,
+    Adapter, Checkpoints, Evaluation, FinetuneConfig, LoraConfig, LoraScaling, PairLoss, Recording, TOKENIZER_FILES,
+    TrainConfig,
 };
 
 use crate::crew::Crew;
@@ -25,8 +26,9 @@ pub(crate) const ADAPTER: &str = "adapter_config.json";
 /// The file of settings and figures.
 pub(crate) const SUMMARY: &str = "summary.json";
 /// All files that are written, the summary last.
-pub(crate) const OUTPUTS: [&str; 9] = [
+pub(crate) const OUTPUTS: [&str; 10] = [
     ADAPTER,
+    Recording::FILE,
     Adapter::LORA_FILE,
     "adapter_model.safetensors",
     "hyperinf.json",
@@ -61,6 +63,7 @@ pub(crate) const CHECKPOINTS: &str = "checkpoints";
 /// | `micro_batch` | the batch | rows of a forward and backward pass |
 /// | `patience` | `None` | epochs without a lower validation loss after which the training stops |
 /// | `checkpoint_every` | `None` | steps between two checkpoints, from which an interrupted run resumes |
+/// | `record` | `false` | keep a [`Recording`] next to the adapter, of states `checkpoint_every` steps apart, else `⌈√steps⌉` |
 /// | `resume` | `false` | resume from the checkpoints in the folder |
 /// | `more_files` | none | further files of the folder, names with contents, that appear together with the adapter |
 /// | `stop` | never | a request to stop between two steps, with a checkpoint |
@@ -101,6 +104,8 @@ pub struct Finetune {
     pub patience: Option<usize>,
     /// Steps between two checkpoints.
     pub checkpoint_every: Option<usize>,
+    /// Whether the training is recorded, so that it can be differentiated.
+    pub record: bool,
     /// Whether checkpoints in the folder are resumed from.
     pub resume: bool,
     /// Further files of the folder.
@@ -132,6 +137,8 @@ pub struct Finetuned {
     pub loss: Option<f64>,
     /// The best evaluation.
     pub best: Option<Evaluation>,
+    /// The states of the recording, if there is one, and its bytes.
+    pub recording: Option<(usize, u64)>,
     /// How well the model predicts.
     pub quality: TuningQuality,
 }
@@ -155,6 +162,7 @@ impl Default for Finetune {
             micro_batch: None,
             patience: None,
             checkpoint_every: None,
+            record: false,
             resume: false,
             more_files: Vec::new(),
             stop: Stop::default(),
@@ -227,19 +235,34 @@ impl Finetune {
         Ok(files)
     }
 
-    pub(crate) fn config(&self, usual: &TrainConfig, settings: BTreeMap<String, String>) -> FinetuneConfig {
+    /// The configuration of a training on so many rows.
+    pub(crate) fn config(
+        &self,
+        usual: &TrainConfig,
+        rows: usize,
+        settings: BTreeMap<String, String>,
+    ) -> FinetuneConfig {
+        let schedule = self.recipe.schedule(usual);
         let mut checkpoints = Checkpoints::new(self.out.join(CHECKPOINTS));
         // A run that is stopped writes a checkpoint whether or not others were asked for.
-        checkpoints.every = self.checkpoint_every.unwrap_or(if self.resume { checkpoints.every } else { usize::MAX });
+        let unasked = if self.resume { checkpoints.every } else { usize::MAX };
+        checkpoints.every =
+            if self.record { self.spacing(&schedule, rows) } else { self.checkpoint_every.unwrap_or(unasked) };
+        checkpoints.record = self.record;
         checkpoints.resume = self.resume;
         checkpoints.settings = settings;
         FinetuneConfig {
-            schedule: self.recipe.schedule(usual),
+            schedule,
             micro_batch: self.micro_batch,
             patience: self.patience,
             checkpoints: Some(checkpoints),
             ..FinetuneConfig::default()
         }
+    }
+
+    /// The steps between two states of a recording.
+    pub(crate) fn spacing(&self, schedule: &TrainConfig, rows: usize) -> usize {
+        self.checkpoint_every.unwrap_or_else(|| Recording::usual_spacing(schedule.steps(rows)))
     }
 
     /// What determines a run and its adapter besides the samples, the trained weights and the schedule.

@@ -1,12 +1,12 @@
 //! [`Finetune`] of one kind of model.
 
-use std::io::Write;
+use std::io::{BufWriter, Seek, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use burn::tensor::Device;
 use hyperinf_models::{
-    Adapter, Limit, ModelError, PieceTeam, TextTokenizer, adapt, finetune_shared as train, training_digest,
+    Adapter, Limit, ModelError, PieceTeam, Recording, TextTokenizer, adapt, finetune_shared as train, training_digest,
 };
 use hyperinf_scoring::Set;
 use hyperinf_store::{Staged, WriteError, publish, stage_json};
@@ -18,6 +18,7 @@ use crate::event::{Detail, Event, Notice, Progress};
 use crate::finetune::{Finetune, Finetuned, SUMMARY};
 use crate::kind::{Kind, Prepared};
 use crate::model_files::{ModelFiles, Note, load_error};
+use crate::plan_tuning::NUMBER;
 use crate::prediction::measure;
 use crate::resumption::Earlier;
 use crate::run::unchanged;
@@ -92,7 +93,7 @@ pub(crate) fn finetune<K: Kind>(
         crew.meet(&common_key(run, settings.clone(), &rows))?;
     }
     let pieces = crew.map(Pieces::new);
-    let config = run.config(&K::training(), settings);
+    let config = run.config(&K::training(), rows.samples.len(), settings);
     let evaluated = validation.as_ref().map(|set| set.samples.as_slice());
     config.validate(evaluated.map(<[_]>::len))?;
     run.warn_of_room::<K>(&model, &rows, config.schedule, device, observe)?;
@@ -118,8 +119,14 @@ pub(crate) fn finetune<K: Kind>(
             stopped_early: false,
             loss: None,
             best: None,
+            recording: None,
             quality: TuningQuality { train_before: None, train, validation },
         });
+    }
+    if let Some(checkpoints) = config.checkpoints.as_ref().filter(|checkpoints| checkpoints.record) {
+        let bytes = Recording::bytes(run.trained(&model)?.0 as u64 * NUMBER, total, checkpoints.every);
+        let (states, path) = (total.div_ceil(checkpoints.every), run.out.join(Recording::FILE));
+        observe(Event::Notice(Notice::Recording { path, states, bytes }));
     }
     let mut log = match earlier {
         Earlier::Steps(steps) => TrainingLog::resumed(&run.out, steps)?,
@@ -198,6 +205,24 @@ pub(crate) fn finetune<K: Kind>(
     files.extend(run.more_files.iter().map(|(name, bytes)| (run.out.join(name), bytes.clone())));
     files.extend(adapter.files(&run.out).map_err(&failed)?);
     let mut staged = vec![stage_json(&note_path, &note)?, stage_json(&summary_path, &summary)?, log.stage(&log_path)?];
+    let recording = run.out.join(Recording::FILE);
+    let mut recorded = None;
+    if let Some(checkpoints) = config.checkpoints.as_ref().filter(|checkpoints| checkpoints.record) {
+        // What else fails than writing is an error of the checkpoints.
+        let mut failed = None;
+        let whole = Staged::new(&recording, |file| {
+            let mut out = BufWriter::new(file);
+            let written = Recording::write(&tuned, checkpoints, &recording, &mut out);
+            match written {
+                Ok(states) => recorded = Some((states, out.stream_position().map_err(WriteError::Io)?)),
+                Err(ModelError::CheckpointWrite { source, .. }) => return Err(WriteError::Io(source)),
+                Err(error) => failed = Some(error),
+            }
+            out.flush().map_err(WriteError::Io)
+        })?;
+        failed.map_or(Ok(()), Err)?;
+        staged.push(whole);
+    }
     // The adapter comes last: it makes the folder an adapter.
     for (path, bytes) in &files {
         staged.push(Staged::new(path, |file| file.write_all(bytes).map_err(WriteError::Io))?);
@@ -207,6 +232,8 @@ pub(crate) fn finetune<K: Kind>(
     }
     let stale =
         EARLIER.iter().map(|name| run.out.join(name)).filter(|path| tokenizer.iter().all(|(new, _)| new != path));
+    // A recording of another training must not stay next to this adapter.
+    let stale = stale.chain(recorded.is_none().then(|| recording.clone()).filter(|path| path.exists()));
     let loss = log.mean();
     publish(staged, &stale.collect::<Vec<_>>())?;
     // The log's hidden file goes last: as long as there are checkpoints, the lines before them are needed.
@@ -222,6 +249,7 @@ pub(crate) fn finetune<K: Kind>(
         stopped_early: tuned.stopped_early,
         loss,
         best: tuned.best,
+        recording: recorded,
         quality,
     })
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`Run`] | rows, a model and an adapter → gradients → scores: [`attribute`](Run::attribute), `detect`, `select` |
 //! | [`Select`] | how rows are selected: diverse, without duplicates, per group, for several targets, a budget |
+//! | [`RowMethod`], [`Derivative`] | scores by the exact derivative through the training of the adapter |
 //! | [`Baseline`], [`Bm25`] | scores without gradients: random, length, loss, BM25, cosine of hidden states |
 //! | [`RunPlan`] | what a [`Run`] will take: time, memory and disk |
 //! | [`Index`], [`Query`] | the gradients of training rows, computed once; the rows that help and harm a new query |
@@ -115,13 +116,14 @@ mod table;
 mod texts;
 mod training_log;
 mod tuning;
+mod unrolled;
 
 // The crates whose types are in signatures, so that a manifest need not name them.
 pub use {
     burn, hyperinf_curvature, hyperinf_gradients, hyperinf_linalg, hyperinf_models, hyperinf_scoring, hyperinf_store,
 };
 
-pub use baseline::{Baseline, Ranked};
+pub use baseline::{Baseline, Ranked, RowMethod};
 pub use bm25::Bm25;
 pub use captioned::{Captioned, CaptionedColumns};
 pub use check::{Check, Checked, CheckedRow, Piece};
@@ -173,3 +175,4 @@ pub use subset::Subset;
 pub use table::Format;
 pub use texts::read_texts;
 pub use tuning::TuningQuality;
+pub use unrolled::{Derivative, Steadiness};

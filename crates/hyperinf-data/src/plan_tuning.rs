@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use hyperinf_models::{
-    Adaptable, Adapter, CheckpointNames, FinetuneConfig, ModelError, SampleModel, TrainConfig, finetune_until,
+    Adaptable, Adapter, CheckpointNames, FinetuneConfig, ModelError, Recording, SampleModel, TrainConfig,
+    finetune_until,
 };
 use hyperinf_store::{available, resident};
 
@@ -25,7 +26,7 @@ use crate::stage::Stage;
 use crate::tuning::size;
 
 /// Bytes of a trained number, and its copies in a checkpoint: itself, two moments, and the best so far.
-const NUMBER: u64 = 4;
+pub(crate) const NUMBER: u64 = 4;
 const COPIES: u64 = 4;
 /// Checkpoints that are on the disk at once: those that are kept, and one that is being written.
 const CHECKPOINTS: u64 = 3;
@@ -81,7 +82,7 @@ pub(crate) fn plan<K: Kind>(
         batch,
         steps,
         memory: PlannedMemory { batches: memory, scores: None, available: available().map(|free| free + held) },
-        disk: PlannedDisk::new(&run.out, run.bytes((parameters, blocks))),
+        disk: PlannedDisk::new(&run.out, run.bytes((parameters, blocks), &schedule, lengths.len())),
         refusal: None,
         measured: began.elapsed().as_secs_f64(),
     })
@@ -108,15 +109,21 @@ impl Finetune {
         let trial = Trial { run: self, model, set, schedule };
         let growth = Growth::of(device, order.len(), &mut |rows| trial.step(&order[order.len() - rows..]).map(drop))?;
         let batches = growth.and_then(|growth| growth.shortage(rows));
-        let disk = PlannedDisk::new(&self.out, self.bytes(self.trained(model)?));
+        let disk = PlannedDisk::new(&self.out, self.bytes(self.trained(model)?, &schedule, set.samples.len()));
         batches.into_iter().chain(disk.shortage()).for_each(|shortage| {
             observe(Event::Notice(Notice::Shortage(shortage)));
         });
         Ok(())
     }
 
-    /// The bytes of an adapter of so many parameters, with its checkpoints.
-    pub(crate) fn bytes(&self, (parameters, _): (usize, usize)) -> u64 {
+    /// The bytes of an adapter of so many parameters, with its checkpoints, after a training on so many rows. Those of a
+    /// recording are there until it is written, too.
+    pub(crate) fn bytes(&self, (parameters, _): (usize, usize), schedule: &TrainConfig, rows: usize) -> u64 {
+        if self.record {
+            let one = parameters as u64 * NUMBER;
+            let recording = Recording::bytes(one, schedule.steps(rows), self.spacing(schedule, rows));
+            return one + 2 * recording;
+        }
         let checkpoints = if self.checkpoint_every.is_some() || self.resume { CHECKPOINTS } else { 0 };
         parameters as u64 * NUMBER * (1 + COPIES * checkpoints)
     }

@@ -4,7 +4,9 @@ use std::fs::{canonicalize, read_dir, remove_dir, remove_file, symlink_metadata}
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use hyperinf_models::{Adapter, FinetuneConfig, FoundCheckpoints, ModelError, TOKENIZER_FILES, is_checkpoint};
+use hyperinf_models::{
+    Adapter, FinetuneConfig, FoundCheckpoints, ModelError, Recording, TOKENIZER_FILES, is_checkpoint,
+};
 use hyperinf_store::{OutputFolder, StoreError};
 
 use crate::event::{Event, Notice};
@@ -83,7 +85,9 @@ impl Finetune {
         }
         let failed = load_error("adapter", self.out.display());
         let earlier = Note::read(&folder).map_err(&failed)?.and_then(|note| note.training);
-        if earlier != Some(digest()?) {
+        // An adapter without the recording that was asked for is that of another run.
+        let lacks = self.record && !folder.join(Recording::FILE).exists();
+        if lacks || earlier != Some(digest()?) {
             return Err(RunError::Exists { path: folder, what: Existing::Adapter });
         }
         let adapter = Adapter::read(&folder).map_err(&failed)?;

@@ -97,6 +97,12 @@ pub enum RunError {
         /// The model as given.
         model: String,
     },
+    /// The adapter's training was not recorded.
+    #[error("the folder `{folder}` has no recording of the training, which this derivative follows")]
+    NoRecording {
+        /// The adapter's folder.
+        folder: PathBuf,
+    },
     /// No block matches the pattern.
     #[error("no block matches `{pattern}`; the model has {}", listed(.known))]
     NoBlock {
@@ -272,6 +278,12 @@ pub enum Choice {
     Normalised,
     /// A baseline.
     Baseline,
+    /// The derivative through a training.
+    Unrolled,
+    /// Some of the blocks.
+    Blocks,
+    /// An index.
+    Index,
     /// Duplicates by their gradients.
     NearDuplicates,
     /// Several files of query rows.
@@ -336,6 +348,9 @@ impl fmt::Display for Choice {
             Self::Magnitude => "ranks by magnitude",
             Self::Normalised => "normalised scores",
             Self::Baseline => "a baseline",
+            Self::Unrolled => "the derivative through the training",
+            Self::Blocks => "a choice of blocks",
+            Self::Index => "an index",
             Self::NearDuplicates => "near duplicates",
             Self::Targets => "several targets",
             Self::Positions => "scores of tokens",

@@ -11,6 +11,8 @@ pub enum Stage {
     Tokens,
     /// Fine-tuning.
     Finetuning,
+    /// The derivative through a training.
+    Unrolling,
     /// Predictions for rows.
     Evaluation,
 }
@@ -24,6 +26,7 @@ impl Stage {
             Self::Curvature => "curvature",
             Self::Tokens => "token scores",
             Self::Finetuning => "fine-tuning",
+            Self::Unrolling => "unrolling",
             Self::Evaluation => "evaluation",
         }
     }
@@ -34,7 +37,7 @@ impl Stage {
             Self::TrainGradients => "training rows, whose gradients are kept",
             Self::QueryGradients => "query rows, whose gradients are kept",
             Self::Curvature | Self::Tokens => "backward passes",
-            Self::Finetuning => "steps",
+            Self::Finetuning | Self::Unrolling => "steps",
             Self::Evaluation => "rows",
         }
     }

@@ -27,7 +27,7 @@ mod vision_encoder;
 mod vision_language;
 mod vlm_collate;
 
-pub use adapt::{ALL_LINEAR, Adaptable, ModelPart, RecordedParts, adapt, record};
+pub use adapt::{ALL_LINEAR, Adaptable, ModelPart, RecordedParts, adapt, record, without_dropout};
 pub use adaptable_linear::{AdaptableLinear, RecordedLinear};
 pub use causal::{CausalLm, LmHead};
 pub use classifier::{EncoderClassifier, RecordedLayers};

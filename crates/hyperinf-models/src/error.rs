@@ -121,6 +121,58 @@ pub enum ModelError {
         /// The learning rate of that step.
         learning_rate: f64,
     },
+    /// There is not one weight per sample, or not one loss.
+    #[error("there are {weights} weights for the losses of {samples} samples: each sample needs one, and one loss")]
+    Weights {
+        /// The weights.
+        weights: usize,
+        /// The samples.
+        samples: usize,
+    },
+    /// A replayed training does not lead to what was recorded.
+    #[error(
+        "the training cannot be replayed: from step {from} to step {to} {parameter} comes out differently (by {by:e}, of \
+         values up to {size:e}): the same program on the same device with the same rows must lead to the same numbers"
+    )]
+    Replay {
+        /// The recorded step from which it was replayed.
+        from: usize,
+        /// The step at which the numbers differ.
+        to: usize,
+        /// What differs.
+        parameter: String,
+        /// The largest difference.
+        by: f64,
+        /// The largest recorded magnitude.
+        size: f64,
+    },
+    /// A recording cannot be read.
+    #[error("the recording {}: {reason}", path.display())]
+    Recording {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A recording belongs to another training.
+    #[error("{} records another training: {}", path.display(), shown(differences))]
+    RecordingDiffers {
+        /// The recording.
+        path: PathBuf,
+        /// The differences: what was recorded, and what is there.
+        differences: Vec<RunDifference>,
+    },
+    /// The derivative through the training is not finite.
+    #[error(
+        "the derivative through the training is {value} at step {step}: no displacement of the parameters gives finite \
+         losses on both sides, or the training amplifies small changes without bound"
+    )]
+    Unrolled {
+        /// The step, from 0.
+        step: usize,
+        /// The value.
+        value: f64,
+    },
     /// Other processes could not take the gradients of their pieces.
     #[error("pieces of a batch could not be shared: {reason}")]
     Helpers {
@@ -292,6 +344,10 @@ impl ModelError {
                 "the checkpoints of the training cannot be used"
             }
             Self::CheckpointWrite { .. } => "the training cannot be saved",
+            Self::Recording { .. } | Self::RecordingDiffers { .. } | Self::Replay { .. } => {
+                "the recording of the training cannot be used"
+            }
+            Self::Unrolled { .. } => "the training cannot be differentiated",
             Self::Features { .. } => "stored features of images cannot be used",
             _ => "the model does not support this use",
         }

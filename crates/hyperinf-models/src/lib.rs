@@ -17,6 +17,7 @@
 //! | [`TextTokenizer`] | samples from texts, pairs, prompts with completions, conversations |
 //! | [`Picture`], [`ImageProcessor`] | images from PNG, JPEG and WebP, and what models get of them |
 //! | [`finetune`], [`train`] | AdamW with warm-up, checkpoints and early stopping, deterministic from a seed |
+//! | [`Recording`], [`Unroll`] | the derivative through a training, with respect to the weights of its samples |
 //! | [`pretrain_masked`] | training of an encoder on text without labels |
 //! | [`generate`] | greedy continuation of a prompt |
 //! | [`weights`], [`load_weights`] | parameters by path |
@@ -65,7 +66,7 @@ pub use arch::{
     HeadKind, LmHead, LoraConfig, LoraEmbedding, LoraLinear, LoraScaling, MergedLora, ModelPart, NormPlacement,
     PairBatch, PairLoss, PairSample, PreferenceModel, RecordedLayers, RecordedLinear, RecordedParts, RotaryConfig,
     RotaryPairing, RotaryScaling, SampleModel, SlidingWindow, VisionConfig, VisionEncoder, VisionForm, VisionLanguage,
-    VisionLanguageConfig, adapt, generate, record,
+    VisionLanguageConfig, adapt, generate, record, without_dropout,
 };
 pub use diffusion::{
     Autoencoder, AutoencoderConfig, BetaSchedule, CaptionTokenizer, ClipText, ClipTextConfig, Denoiser, DiffusionBatch,
@@ -93,6 +94,6 @@ pub use text::{
 };
 pub use training::{
     AveragedTraining, Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, FoundCheckpoints, Piece, PieceTeam,
-    Progress, RunDifference, SharedStep, TrainConfig, finetune, finetune_shared, finetune_until, is_checkpoint,
-    pretrain_masked, shared_pieces, train, training_digest,
+    Progress, Recording, RunDifference, SharedStep, Smoothness, TrainConfig, Unroll, Unrolled, finetune,
+    finetune_shared, finetune_until, is_checkpoint, pretrain_masked, shared_pieces, train, training_digest,
 };

@@ -1,13 +1,18 @@
 //! Training, fine-tuning and checkpoints.
 
 mod averaged;
+mod backwards;
 mod checkpoint;
 mod finetune;
 mod fingerprint;
 mod masked;
 mod optimizer;
 mod pieces;
+mod recording;
+mod recording_file;
+mod smoothness;
 mod train;
+mod unroll;
 
 pub use averaged::AveragedTraining;
 pub use checkpoint::{Checkpoints, FoundCheckpoints, is_checkpoint};
@@ -15,4 +20,7 @@ pub use finetune::{Evaluation, FinetuneConfig, FinetunedModel, finetune, finetun
 pub use fingerprint::{RunDifference, training_digest};
 pub use masked::pretrain_masked;
 pub use pieces::{Piece, PieceTeam, SharedStep, shared_pieces};
+pub use recording::Recording;
+pub use smoothness::Smoothness;
 pub use train::{Progress, TrainConfig, train};
+pub use unroll::{Unroll, Unrolled};

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use hyperinf_data::CrossCheck;
+use hyperinf_data::{CrossCheck, RowMethod};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::report::{BlockFact, Fact};
 
-/// `summary.json` of `attribute`, `detect` or `select`; a baseline without gradients has no curvature and no device.
+/// `summary.json` of `attribute`, `detect` or `select`; a method of rows (a baseline, or the derivative
+/// through the training) has no curvature and no device.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Summary {
     pub(crate) command: String,
@@ -274,7 +275,7 @@ impl Summary {
 
     /// Whether the scores are those of a baseline without gradients.
     fn is_baseline(&self) -> bool {
-        self.curvature.is_none()
+        self.curvature.is_none() && self.method != RowMethod::UNROLLED
     }
 
     fn damping_text(&self) -> Option<String> {

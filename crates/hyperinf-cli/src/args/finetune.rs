@@ -70,6 +70,10 @@ pub(crate) struct FinetuneArgs {
     /// Write a checkpoint every STEPS steps, for --resume.
     #[arg(long, value_name = "STEPS", help_heading = "Training")]
     pub checkpoint_every: Option<usize>,
+    /// Record the training next to the adapter, for --method unrolled: states every STEPS steps of --checkpoint-every
+    /// [default: the root of the number of steps].
+    #[arg(long, help_heading = "Training")]
+    pub record: bool,
     /// Resume from the checkpoints of an interrupted run of the same command.
     #[arg(long, display_order = 8)]
     pub resume: bool,

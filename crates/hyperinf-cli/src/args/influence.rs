@@ -50,6 +50,18 @@ pub(crate) struct InfluenceArgs {
     /// How to score.
     #[command(flatten)]
     pub scoring: ScoringArgs,
+    /// With --method unrolled: train and differentiate once more without a share of the rows, to tell how far the scores
+    /// reach: how the scores of the others change, and whether the loss changes as foretold [share: 0.05].
+    #[arg(
+        long,
+        value_name = "SHARE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "0.05",
+        value_parser = share,
+        help_heading = "Method"
+    )]
+    pub smoothness: Option<f64>,
     /// The estimate of the curvature.
     #[command(flatten)]
     pub curvature: EstimateArgs,
@@ -218,6 +230,14 @@ pub(super) fn layers() -> impl TypedValueParser<Value = RecordedParts> {
     let named = |name: &str| RecordedParts::NAMES.into_iter().find(|(known, _)| *known == name);
     PossibleValuesParser::new(RecordedParts::NAMES.map(|(name, _)| name))
         .map(move |name| named(&name).map(|(_, parts)| parts).unwrap_or_default())
+}
+
+/// A share above 0 and below 1.
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if share > 0.0 && share < 1.0 => Ok(share),
+        _ => Err("a share is above 0 and below 1".into()),
+    }
 }
 
 /// The formats of scores by the endings of their files.

@@ -214,6 +214,9 @@ fn run_hint(error: &RunError) -> Option<String> {
         RunError::NoAdapter { .. } => {
             "give --adapter, or train one first: hyperinf finetune --model … --train … --out ADAPTER".into()
         }
+        RunError::NoRecording { .. } => {
+            "train it with --record: hyperinf finetune --model … --train … --out ADAPTER --record".into()
+        }
         RunError::NoGroups { .. } => "name it: --group-column COLUMN".into(),
         RunError::NotFromIndex { .. } => "use hyperinf attribute, which runs the model on the training rows".into(),
         RunError::NoBlock { .. } => "`*` stands for any characters: --blocks '*lora_B*'".into(),

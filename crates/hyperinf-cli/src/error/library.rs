@@ -94,6 +94,7 @@ impl Library {
                     Class::Usage
                 }
                 RunError::NoAdapter { .. }
+                | RunError::NoRecording { .. }
                 | RunError::NoBlock { .. }
                 | RunError::Amount { .. }
                 | RunError::Exists { .. }
@@ -132,6 +133,7 @@ impl Library {
             | Self::Truth(TruthError::Setting { .. } | TruthError::Bank { .. } | TruthError::Subset { .. }) => {
                 Class::Usage
             }
+            Self::Model(ModelError::Recording { .. } | ModelError::RecordingDiffers { .. }) => Class::Input,
             Self::Truth(
                 TruthError::OtherTask { .. } | TruthError::BankLine { .. } | TruthError::DamagedLine { .. },
             ) => Class::Input,
@@ -267,6 +269,9 @@ fn flag(choice: Choice) -> &'static str {
         Choice::Magnitude => "--rank-by magnitude",
         Choice::Normalised => "--normalise",
         Choice::Baseline => "a baseline",
+        Choice::Unrolled => "--method unrolled",
+        Choice::Blocks => "--blocks",
+        Choice::Index => "--index",
         Choice::NearDuplicates => "--drop-duplicates=COSINE",
         Choice::Targets => "several --validation",
         Choice::Positions => "--positions",

@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
-use hyperinf::data::{BadRow, Baseline, Columns, CutRow, Influence, Labels, ModelFiles, Quality, Ranked, Rows};
+use hyperinf::data::{
+    BadRow, Baseline, Columns, CutRow, Derivative, Influence, Labels, ModelFiles, Quality, Ranked, RowMethod, Rows,
+};
 use hyperinf::eval::Spread;
 use hyperinf::gradients::{Block, Estimate, Sketch};
 use hyperinf::models::RecordedParts;
@@ -78,20 +80,25 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// `summary.json` of a baseline.
+/// `summary.json` of a baseline or of the derivative through the training.
 #[derive(Serialize)]
 pub(crate) struct RowsSummary<'a> {
     command: &'static str,
     hyperinf_version: &'static str,
-    /// The baseline.
+    /// Its name.
     pub(crate) method: &'static str,
     /// What its scores are.
     pub(crate) unit: &'static str,
     sign: &'static str,
     query_mode: &'static str,
-    /// Of random scores.
+    /// Of random scores, and of rows that are drawn.
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
+    /// The device, of the derivative.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unrolled: Option<&'a Derivative>,
     #[serde(flatten)]
     inputs: Inputs<'a>,
     #[serde(flatten)]
@@ -99,19 +106,22 @@ pub(crate) struct RowsSummary<'a> {
 }
 
 impl<'a> RowsSummary<'a> {
-    pub(crate) fn new(command: &'static str, each: &Each<'_>, found: &'a Ranked, more: Map<String, Value>) -> Self {
-        let random = found.baseline == Baseline::Random;
+    pub(crate) fn new(command: &'static str, each: &'a Each<'_>, found: &'a Ranked, more: Map<String, Value>) -> Self {
+        let drawn = found.derivative.as_ref().is_some_and(|found| found.smoothness.is_some());
+        let random = drawn || found.method == RowMethod::Baseline(Baseline::Random);
         Self {
             command,
             hyperinf_version: env!("CARGO_PKG_VERSION"),
-            method: found.baseline.name(),
-            unit: found.baseline.summary(),
+            method: found.method.name(),
+            unit: found.method.summary(),
             sign: "positive = helpful",
             query_mode: match found.query_mode {
                 QueryMode::Each => "each",
                 QueryMode::Mean => "mean",
             },
             seed: random.then(|| each.job.args.scoring.shared.project.seed.unwrap_or(0)),
+            device: found.derivative.as_ref().map(|_| each.settings.device_name.as_str()),
+            unrolled: found.derivative.as_ref(),
             inputs: Inputs::new(
                 found.kind,
                 &found.files,

@@ -1,6 +1,6 @@
 use burn::tensor::Device;
 use hyperinf::curvature::{Damping, Storage};
-use hyperinf::data::Baseline;
+use hyperinf::data::RowMethod;
 use hyperinf::scoring::{
     EstimateKind, Gfim, Method, MethodSpec, Normalisation, Options, RankBy, scale_name, side_name,
 };
@@ -33,8 +33,8 @@ impl Settings {
             let (first, reason) = (format!("--method {}", args.method), "`hyperinf compare --methods` takes several");
             return Err(Usage::Combination { first, second: "one result", reason }.into());
         }
-        if Baseline::named(args.method.trim()).is_some() {
-            let reason = "a baseline scores rows: hyperinf attribute, detect and select take it";
+        if RowMethod::named(args.method.trim()).is_some() {
+            let reason = "it scores rows: hyperinf attribute, detect and select take it";
             let first = format!("--method {}", args.method);
             return Err(Usage::Combination { first, second: "stored gradients", reason }.into());
         }

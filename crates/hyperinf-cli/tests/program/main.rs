@@ -51,4 +51,5 @@ mod text_errors;
 mod texts;
 mod tokenizers;
 mod tokens;
+mod unrolled;
 mod variants;

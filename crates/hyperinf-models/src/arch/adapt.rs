@@ -121,6 +121,19 @@ pub fn record<M: Adaptable>(model: M, parts: RecordedParts) -> Result<M, ModelEr
     if found { Ok(model) } else { Err(ModelError::NoPart { part: parts.name() }) }
 }
 
+/// The model with adapters that drop nothing, not even in training: its losses in training are those of predictions.
+#[must_use]
+pub fn without_dropout<M: Adaptable>(mut model: M) -> M {
+    let mut stop = |_: &str, layer: &mut AdaptableLinear| {
+        if let AdaptableLinear::Lora(lora) = layer {
+            lora.stop_dropout();
+        }
+    };
+    model.visit_layers(&mut stop);
+    model.visit_head(&mut stop);
+    model
+}
+
 /// The target that matches every linear layer, as PEFT's `target_modules = "all-linear"`.
 pub const ALL_LINEAR: &str = "all-linear";
 

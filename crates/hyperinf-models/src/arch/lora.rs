@@ -169,6 +169,11 @@ impl LoraLinear {
         (base + update).reshape(dims)
     }
 
+    /// Never drops inputs again.
+    pub(crate) fn stop_dropout(&mut self) {
+        self.dropout = DropoutConfig::new(0.0).init();
+    }
+
     fn factor(&self, which: &str, layer: &Linear, input: Tensor<3>, tape: &mut Tape) -> Tensor<3> {
         if self.recorded.factors && tape.is_recording() {
             tape.linear(&format!("{}.{which}.weight", self.name), layer, input)

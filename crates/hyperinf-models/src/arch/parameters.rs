@@ -1,6 +1,6 @@
 //! The floating-point parameters of a module, by path and regardless of rank.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Gradients, Tensor, TensorData};
 
 use crate::ModelError;
@@ -9,6 +9,8 @@ use crate::ModelError;
 pub(crate) struct Parameter<'a> {
     /// Its path in the module, such as `layers.0.q_proj.weight`.
     pub(crate) path: String,
+    /// What it is known by in its module.
+    pub(crate) id: ParamId,
     /// Its shape.
     pub(crate) shape: Vec<usize>,
     /// Whether it is the matrix of a linear layer, which checkpoints hold transposed.
@@ -123,6 +125,7 @@ impl Place {
         let in_linear = self.containers.last().is_some_and(|container| container == "Struct:Linear");
         Parameter {
             path: self.names.join("."),
+            id: param.id,
             // `val` would initialise a parameter that is about to be replaced.
             shape: param.lazy_shape().to_vec(),
             is_linear_weight: D == 2 && in_linear,

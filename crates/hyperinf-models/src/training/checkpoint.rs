@@ -33,6 +33,7 @@ use crate::{ModelError, read_regular};
 /// | `every` | 100 | steps between checkpoints; a run that is stopped writes one anyway | ≥ 1 |
 /// | `keep` | 2 | number of newest checkpoints to keep | ≥ 1 |
 /// | `resume` | false | whether to continue from the newest intact checkpoint, if any | |
+/// | `record` | false | whether all are kept, with one before the first step, for a [`Recording`](crate::Recording) | |
 /// | `settings` | empty | other settings that the run depends on | |
 ///
 /// Without `resume`, a folder that already holds checkpoints is an error, so that a wrong path overwrites none.
@@ -46,6 +47,9 @@ pub struct Checkpoints {
     pub keep: usize,
     /// Whether to continue from the newest intact checkpoint, if any.
     pub resume: bool,
+    /// Whether all are kept, whatever `keep` says, with one before the first step: what a
+    /// [`Recording`](crate::Recording) is made of.
+    pub record: bool,
     /// Settings by name that change what the model computes but are not weights, such as the scale of its adapters.
     /// A checkpoint of a run with other settings is refused, as for the values of
     /// [`FinetuneConfig`](crate::FinetuneConfig).
@@ -62,9 +66,10 @@ pub struct FoundCheckpoints {
 }
 
 /// The contents of a checkpoint.
+#[derive(Clone)]
 pub(crate) struct Checkpoint {
     header: Header,
-    tensors: BTreeMap<String, TensorData>,
+    pub(super) tensors: BTreeMap<String, TensorData>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -119,6 +124,22 @@ impl Checkpoint {
         Ok(Self { header, tensors })
     }
 
+    /// The steps taken.
+    pub(super) fn step(&self) -> usize {
+        self.header.step
+    }
+
+    /// AdamW's step count of each parameter.
+    pub(super) fn counts(&self) -> &BTreeMap<String, usize> {
+        &self.header.counts
+    }
+
+    /// A state without a best evaluation.
+    pub(super) fn plain(step: usize, counts: BTreeMap<String, usize>, tensors: BTreeMap<String, TensorData>) -> Self {
+        let header = Header { version: VERSION, step, counts, best_steps: None, best_loss: None, stale: 0 };
+        Self { header, tensors }
+    }
+
     /// The state of a run, from a fresh state of the same run.
     pub(crate) fn into_state<M: Module>(self, fresh: State<M>) -> Result<(State<M>, BestState), ModelError> {
         let mut groups: BTreeMap<String, BTreeMap<String, TensorData>> = BTreeMap::new();
@@ -152,7 +173,7 @@ impl Checkpoint {
 impl Checkpoints {
     /// Checkpoints in this folder, with the defaults of the other fields.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), every: 100, keep: 2, resume: false, settings: BTreeMap::new() }
+        Self { folder: folder.into(), every: 100, keep: 2, resume: false, record: false, settings: BTreeMap::new() }
     }
 
     /// Finds the newest intact checkpoint. Damaged ones that are newer are set aside under another name.
@@ -166,19 +187,51 @@ impl Checkpoints {
 
     fn newest(&self) -> Result<(FoundCheckpoints, Option<Stored>), ModelError> {
         let mut found = FoundCheckpoints::default();
+        if self.record {
+            return self.newest_of_recording();
+        }
         for (step, path) in self.list()?.into_iter().rev() {
-            let reason = match read_regular(&path).map_err(|e| e.to_string()).and_then(|bytes| parse(&bytes)) {
+            match Self::stored(&path) {
                 Ok(stored) => {
                     found.newest = Some((step, path));
                     return Ok((found, Some(stored)));
                 }
-                Err(reason) => reason,
-            };
-            let aside = path.with_extension("damaged");
-            fs::rename(&path, aside).map_err(|e| failed(&path, e))?;
-            found.damaged.push((path, reason));
+                Err(reason) => found.damaged.push(set_aside(path, reason)?),
+            }
         }
         Ok((found, None))
+    }
+
+    /// The newest that has all before it: where one of a recording is missing or damaged, the run takes its steps again.
+    fn newest_of_recording(&self) -> Result<(FoundCheckpoints, Option<Stored>), ModelError> {
+        let (mut found, mut newest, mut next) = (FoundCheckpoints::default(), None, 0);
+        for (step, path) in self.list()? {
+            if step > next {
+                break;
+            }
+            match Self::stored(&path) {
+                Ok(stored) => {
+                    next = if step == next { step + self.every } else { next };
+                    (found.newest, newest) = (Some((step, path)), Some(stored));
+                }
+                Err(reason) => found.damaged.push(set_aside(path, reason)?),
+            }
+        }
+        Ok((found, newest))
+    }
+
+    fn stored(path: &Path) -> Result<Stored, String> {
+        read_regular(path).map_err(|e| e.to_string()).and_then(|bytes| parse(&bytes))
+    }
+
+    /// The state after so many steps, and the run that it belongs to.
+    pub(super) fn at(&self, step: usize) -> Result<(Checkpoint, Fingerprint), ModelError> {
+        let path = self.file(step);
+        Self::stored(&path).map_err(|reason| failed(&path, reason))
+    }
+
+    fn file(&self, step: usize) -> PathBuf {
+        self.folder.join(format!("step-{step:08}.safetensors"))
     }
 
     /// Reads the newest intact checkpoint if the run is to continue from one.
@@ -206,10 +259,10 @@ impl Checkpoints {
         fs::create_dir_all(&self.folder).map_err(|e| unwritten(&self.folder, e))?;
         // What an interrupted run left half-written has the name of its process.
         remove_partial(&self.folder, "step-");
-        let path = self.folder.join(format!("step-{:08}.safetensors", saved.header.step));
+        let path = self.file(saved.header.step);
         let bytes = compose(saved, run).map_err(|reason| failed(&path, reason))?;
         write_whole(&[(path.clone(), bytes)]).map_err(|(path, e)| unwritten(&path, e))?;
-        let all = self.list()?;
+        let all = if self.record { Vec::new() } else { self.list()? };
         for (_, old) in &all[..all.len().saturating_sub(self.keep)] {
             fs::remove_file(old).map_err(|e| unwritten(old, e))?;
         }
@@ -246,11 +299,17 @@ type Stored = (Checkpoint, Fingerprint);
 /// The checkpoint that a run continues from, if any, and the run.
 type Opened = Option<Stored>;
 
+/// Renames a damaged checkpoint.
+fn set_aside(path: PathBuf, reason: String) -> Result<(PathBuf, String), ModelError> {
+    fs::rename(&path, path.with_extension("damaged")).map_err(|e| failed(&path, e))?;
+    Ok((path, reason))
+}
+
 fn failed(path: &Path, reason: impl ToString) -> ModelError {
     ModelError::Checkpoint { path: path.to_owned(), reason: reason.to_string() }
 }
 
-const TYPES: [(DType, Dtype); 4] =
+pub(super) const TYPES: [(DType, Dtype); 4] =
     [(DType::F64, Dtype::F64), (DType::F32, Dtype::F32), (DType::F16, Dtype::F16), (DType::BF16, Dtype::BF16)];
 
 fn compose(saved: &Checkpoint, run: &Fingerprint) -> Result<Vec<u8>, String> {

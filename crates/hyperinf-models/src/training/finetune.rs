@@ -21,6 +21,7 @@ use crate::{ModelError, Progress, SampleModel, TrainConfig};
 /// | `clip_norm` | none | largest norm of a step's gradient over all parameters | finite, > 0 |
 /// | `evaluate_every` | none | steps between evaluations; if none, an epoch | ≥ 1 |
 /// | `patience` | none | evaluations without improvement before the run stops | ≥ 1 |
+/// | `weights` | none | a weight of each sample's loss; the divisor of a batch stays its number of samples | finite |
 /// | `checkpoints` | none | where and how often the run is saved | |
 ///
 /// A value outside its range is a [`ModelError::Setting`].
@@ -36,6 +37,9 @@ pub struct FinetuneConfig {
     pub evaluate_every: Option<usize>,
     /// Consecutive evaluations without a lower loss before the run stops.
     pub patience: Option<usize>,
+    /// A weight of each sample's loss; all are 1 if there are none. The mean loss of a batch is still divided by the number
+    /// of its samples, so that a weight of 0 takes a sample out of its batches and leaves all else as it is.
+    pub weights: Option<Vec<f64>>,
     /// Where and how often the run is saved.
     pub checkpoints: Option<Checkpoints>,
 }
@@ -132,6 +136,14 @@ pub fn finetune_shared<M: SampleModel>(
     mut progress: impl FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<FinetunedModel<M>, ModelError> {
     config.validate(validation.map(<[_]>::len))?;
+    if let Some(weights) = &config.weights {
+        if weights.len() != train.len() {
+            return Err(ModelError::Weights { weights: weights.len(), samples: train.len() });
+        }
+        if team.is_some() {
+            return Err(ModelError::Helpers { reason: "the losses have weights, which other processes lack".into() });
+        }
+    }
     let lengths: Vec<usize> = train.iter().map(M::length).collect();
     let mut state = State::new(model, &config.schedule);
     let mut best = BestState::default();
@@ -144,6 +156,11 @@ pub fn finetune_shared<M: SampleModel>(
         (state, best) = saved.into_state(state)?;
         (resumed_at, fingerprint) = (Some(state.step), Some(run));
     }
+    if let Some(checkpoints) = config.checkpoints.as_ref().filter(|found| found.record && resumed_at.is_none()) {
+        let run = Fingerprint::of(&state.module, train, validation, config)?;
+        checkpoints.write(&Checkpoint::of(&state, &best)?, &run)?;
+        fingerprint = Some(run);
+    }
 
     let steps = config.schedule.steps(train.len());
     let every = config.evaluate_every.unwrap_or(train.len().div_ceil(config.schedule.batch_size).max(1));
@@ -154,6 +171,7 @@ pub fn finetune_shared<M: SampleModel>(
         config: &config.schedule,
         micro_batch: config.micro_batch,
         clip_norm: config.clip_norm,
+        weights: config.weights.as_deref(),
         team,
     };
     if !out_of_patience(&best) {
@@ -208,6 +226,8 @@ impl FinetuneConfig {
         at_least_one("patience", self.patience)?;
         at_least_one("checkpoints.every", self.checkpoints.as_ref().map(|c| c.every))?;
         at_least_one("checkpoints.keep", self.checkpoints.as_ref().map(|c| c.keep))?;
+        let bad = self.weights.iter().flatten().find(|weight| !weight.is_finite());
+        check(bad.is_none(), "weights", bad.copied().unwrap_or(1.0), "finite")?;
         let norm = self.clip_norm.unwrap_or(1.0);
         check(norm.is_finite() && norm > 0.0, "clip_norm", norm, "positive and finite")?;
         match validation {

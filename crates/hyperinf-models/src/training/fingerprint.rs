@@ -7,7 +7,10 @@ use burn::tensor::TensorData;
 use serde::{Deserialize, Serialize};
 
 use crate::files::weights::{Selection, read};
-use crate::{FinetuneConfig, ModelError, SampleModel};
+use crate::{FinetuneConfig, ModelError, SampleModel, TrainConfig};
+
+/// The entry of the weights of losses; absent if there are none.
+const WEIGHTS: &str = "weights";
 
 /// A difference between a checkpoint's run and the current one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +40,8 @@ impl Fingerprint {
         validation: Option<&[M::Sample]>,
         config: &FinetuneConfig,
     ) -> Result<Self, ModelError> {
-        let FinetuneConfig { schedule, micro_batch, clip_norm, evaluate_every, patience, checkpoints } = config;
+        let FinetuneConfig { schedule, micro_batch, clip_norm, evaluate_every, patience, weights, checkpoints } =
+            config;
         let mut base = Fnv::default();
         for (path, data) in read(module, Selection::Frozen)? {
             path.hash(&mut base);
@@ -62,7 +66,49 @@ impl Fingerprint {
         ];
         let mut all = checkpoints.as_ref().map_or_else(BTreeMap::new, |checkpoints| checkpoints.settings.clone());
         all.extend(fields.map(|(what, value)| (what.to_owned(), value)));
+        if let Some(weights) = weights {
+            let bits: Vec<u64> = weights.iter().map(|weight| weight.to_bits()).collect();
+            all.insert(WEIGHTS.to_owned(), digest(&bits));
+        }
         Ok(Self(all))
+    }
+
+    /// What it says.
+    pub(crate) fn settings(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+
+    /// The settings of the steps, as they were.
+    pub(crate) fn config(&self) -> Result<FinetuneConfig, String> {
+        fn of<T: std::str::FromStr>(all: &BTreeMap<String, String>, what: &str) -> Result<T, String> {
+            let text = all.get(what).ok_or_else(|| format!("it does not say `{what}`"))?;
+            text.parse().map_err(|_| format!("its `{what}` is `{text}`"))
+        }
+        fn optional<T: std::str::FromStr>(all: &BTreeMap<String, String>, what: &str) -> Result<Option<T>, String> {
+            if all.get(what).is_some_and(|text| text == "none") { Ok(None) } else { of(all, what).map(Some) }
+        }
+        let all = &self.0;
+        let schedule = TrainConfig {
+            learning_rate: of(all, "learning_rate")?,
+            warmup: of(all, "warmup")?,
+            weight_decay: of(all, "weight_decay")?,
+            epochs: of(all, "epochs")?,
+            batch_size: of(all, "batch_size")?,
+            by_length: of(all, "by_length")?,
+            seed: of(all, "seed")?,
+        };
+        let (micro_batch, clip_norm) = (optional(all, "micro_batch")?, optional(all, "clip_norm")?);
+        Ok(FinetuneConfig { schedule, micro_batch, clip_norm, ..FinetuneConfig::default() })
+    }
+
+    /// The differences of `self`, a recording's, from a run's in what decides the steps.
+    pub(crate) fn differences_of_steps(&self, run: &Self) -> Vec<RunDifference> {
+        // Which of the steps is kept is no matter of the steps.
+        const OTHER: [&str; 3] = ["validation samples", "evaluate_every", "patience"];
+        let mut found = self.differences(run);
+        let decides = |what: &str| (run.0.contains_key(what) || what == WEIGHTS) && !OTHER.contains(&what);
+        found.retain(|difference| decides(&difference.what));
+        found
     }
 
     /// All of it in one short text.

@@ -12,6 +12,12 @@ use crate::arch::parameters::{Change, map_parameters, visit_parameters};
 /// The flattened gradients of the trained parameters, by path.
 pub(crate) type Flat = BTreeMap<String, Tensor<1>>;
 
+/// The decay rates of the two moments, and what is added to the root of the second. Burn takes them in f32, whatever the
+/// parameters' type.
+const BETA_1: f32 = 0.9;
+const BETA_2: f32 = 0.999;
+const EPSILON: f32 = 1e-8;
+
 /// AdamW (Loshchilov & Hutter 2019) with decay rates 0.9 and 0.999 and epsilon 1e-8, and its state of each parameter.
 pub(crate) struct Optimizer {
     adamw: AdamW,
@@ -20,7 +26,12 @@ pub(crate) struct Optimizer {
 
 impl Optimizer {
     pub(crate) fn new(weight_decay: f32) -> Self {
-        let adamw = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(weight_decay).build();
+        let adamw = AdamWConfig::new()
+            .with_beta_1(BETA_1)
+            .with_beta_2(BETA_2)
+            .with_epsilon(EPSILON)
+            .with_weight_decay(weight_decay)
+            .build();
         Self { adamw, states: BTreeMap::new() }
     }
 
@@ -36,6 +47,49 @@ impl Optimizer {
             }
             Change::Flat(value)
         })
+    }
+}
+
+/// The derivatives of a number with respect to a parameter and its two moments.
+#[derive(Clone)]
+pub(crate) struct Adjoint {
+    pub(crate) parameter: Tensor<1>,
+    pub(crate) moments: [Tensor<1>; 2],
+}
+
+/// What a step of AdamW did to a parameter.
+pub(crate) struct Stepped {
+    /// The gradient it was given.
+    pub(crate) gradient: Tensor<1>,
+    /// The moments after it, and how many steps they hold.
+    pub(crate) moments: [Tensor<1>; 2],
+    pub(crate) time: usize,
+    pub(crate) learning_rate: f64,
+    pub(crate) weight_decay: f32,
+}
+
+impl Adjoint {
+    /// The derivatives before a step from those after it, but for what the gradient passes on to the parameter; and the
+    /// derivative with respect to the gradient. All tensors have the type of the derivatives.
+    ///
+    /// With `d = √v̂ + ε`: `a −= η u / ((1 − β₁ˢ) d)`, `b += η u m̂ / (2 √v̂ d² (1 − β₂ˢ))`, which is 0 where `v̂ = 0` since
+    /// `m̂ = 0` there; the gradient's is `(1 − β₁) a + 2 (1 − β₂) g b`.
+    pub(crate) fn before(self, step: Stepped) -> (Self, Tensor<1>) {
+        let Stepped { gradient, moments: [m, v], time, learning_rate, weight_decay } = step;
+        let Self { parameter: u, moments: [a, b] } = self;
+        // As the optimizer rounds them.
+        let kept = |beta: f32| (f64::from(beta), f64::from(1.0 - beta), f64::from(1.0 - beta.powi(time as i32)));
+        let ((beta_1, new_1, sum_1), (beta_2, new_2, sum_2)) = (kept(BETA_1), kept(BETA_2));
+        let root = v.div_scalar(sum_2).sqrt();
+        let still = root.clone().equal_scalar(0.0);
+        let below = root.clone().add_scalar(f64::from(EPSILON));
+        let sent = u.clone().mul_scalar(learning_rate) / below.clone();
+        let a = a - sent.clone().div_scalar(sum_1);
+        let curved = sent * m.div_scalar(sum_1) / (below * root.mask_fill(still.clone(), 1.0)).mul_scalar(2.0 * sum_2);
+        let b = b + curved.mask_fill(still, 0.0);
+        let of_gradient = a.clone().mul_scalar(new_1) + (gradient * b.clone()).mul_scalar(2.0 * new_2);
+        let parameter = u.mul_scalar(1.0 - learning_rate * f64::from(weight_decay));
+        (Self { parameter, moments: [a.mul_scalar(beta_1), b.mul_scalar(beta_2)] }, of_gradient)
     }
 }
 

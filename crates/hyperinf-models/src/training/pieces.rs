@@ -74,6 +74,13 @@ pub(crate) fn losses_of<M: SampleModel>(
     Ok(model.loss(model.forward(&batch, &mut Tape::off()), &batch))
 }
 
+/// Seeds the generators of a module's devices for a piece of a step.
+pub(crate) fn seed_piece<M: Module>(module: &M, seed: u64, place: usize) {
+    for device in module.devices() {
+        device.seed(seed.wrapping_add((place as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+    }
+}
+
 /// The part of a batch's mean loss that comes from a piece, and its gradients. Each piece has a seed of its own, so that
 /// dropout does not depend on who computes the pieces before it. If the loss is not finite, there are no gradients.
 pub(crate) fn piece_of<M: Module>(
@@ -83,9 +90,7 @@ pub(crate) fn piece_of<M: Module>(
     place: usize,
     losses: &mut impl FnMut(&M, &[usize]) -> Result<Tensor<1>, ModelError>,
 ) -> Result<(f64, Flat), ModelError> {
-    for device in module.devices() {
-        device.seed(seed.wrapping_add((place as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-    }
+    seed_piece(module, seed, place);
     let mut mean = losses(module, piece)?.mean();
     if piece.len() < rows {
         mean = mean.mul_scalar(piece.len() as f64 / rows as f64);

@@ -2,7 +2,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -143,7 +143,7 @@ pub fn train<M: Module>(
     losses: impl FnMut(&M, &[usize]) -> Result<Tensor<1>, ModelError>,
     mut progress: impl FnMut(&Progress),
 ) -> Result<M, ModelError> {
-    let run = Run { lengths, config, micro_batch: None, clip_norm: None, team: None };
+    let run = Run { lengths, config, micro_batch: None, clip_norm: None, weights: None, team: None };
     let state = run.go(State::new(module, config), losses, |_, after| {
         progress(after);
         Ok(ControlFlow::Continue(()))
@@ -170,6 +170,16 @@ impl<M: Module> State<M> {
     }
 }
 
+/// A step that was taken.
+pub(crate) struct Advanced {
+    /// The mean loss of its batch before it.
+    pub(crate) loss: f64,
+    /// The gradients of that, before clipping.
+    pub(crate) gradients: Flat,
+    /// Their norm over all parameters.
+    pub(crate) norm: f64,
+}
+
 /// The training loop.
 pub(crate) struct Run<'a> {
     pub(crate) lengths: &'a [usize],
@@ -178,6 +188,8 @@ pub(crate) struct Run<'a> {
     pub(crate) micro_batch: Option<usize>,
     /// The largest norm of a step's gradient over all parameters.
     pub(crate) clip_norm: Option<f64>,
+    /// The weight of each sample's loss; if none, 1.
+    pub(crate) weights: Option<&'a [f64]>,
     /// Processes that share the pieces of a batch.
     pub(crate) team: Option<&'a dyn PieceTeam>,
 }
@@ -190,35 +202,15 @@ impl Run<'_> {
         mut losses: impl FnMut(&M, &[usize]) -> Result<Tensor<1>, ModelError>,
         mut after: impl FnMut(&mut State<M>, &mut Progress) -> Result<ControlFlow<()>, ModelError>,
     ) -> Result<State<M>, ModelError> {
-        let config = self.config;
-        config.validate()?;
+        self.config.validate()?;
         if self.lengths.is_empty() {
             return Err(ModelError::Empty { what: "samples to train on" });
         }
         let began = Instant::now();
-        let mut order = StdRng::seed_from_u64(config.seed);
-        let steps = config.steps(self.lengths.len());
-        let batches = (0..config.epochs).flat_map(|epoch| {
-            epoch_batches(self.lengths, config, &mut order).into_iter().map(move |rows| (epoch, rows))
-        });
-        for (step, (epoch, rows)) in batches.enumerate().skip(state.step) {
-            let learning_rate = config.learning_rate_at(step, steps);
-            let seed = config.seed.wrapping_add(step as u64);
-            let (loss, gradients) = self.gradients(&state.module, &rows, seed, &mut losses)?;
-            if !loss.is_finite() {
-                return Err(ModelError::Diverged { step, value: loss, learning_rate });
-            }
-            // A gradient that is not finite shows in the next loss, but the last step has none.
-            let norm = norm(&gradients)?;
-            if !norm.is_finite() {
-                return Err(ModelError::GradientDiverged { step, norm, learning_rate });
-            }
-            let gradients = match self.clip_norm {
-                Some(limit) => clip(gradients, norm, limit),
-                None => gradients,
-            };
-            state.module = state.optimizer.step(learning_rate, state.module, gradients);
-            state.step = step + 1;
+        let steps = self.steps();
+        for (step, (epoch, rows)) in self.batches().enumerate().skip(state.step) {
+            let learning_rate = self.config.learning_rate_at(step, steps);
+            let loss = self.advance(&mut state, &rows, &mut losses)?.loss;
             let tokens = rows.iter().map(|&row| self.lengths[row]).sum();
             let elapsed = began.elapsed();
             let mut progress = Progress { epoch, step, steps, learning_rate, loss, tokens, elapsed, validation: None };
@@ -229,9 +221,56 @@ impl Run<'_> {
         Ok(state)
     }
 
+    /// The steps of the whole run.
+    pub(crate) fn steps(&self) -> usize {
+        self.config.steps(self.lengths.len())
+    }
+
+    /// The epoch and the samples of each step.
+    pub(crate) fn batches(&self) -> impl Iterator<Item = (usize, Vec<usize>)> {
+        let (lengths, config) = (self.lengths, self.config);
+        let mut order = StdRng::seed_from_u64(config.seed);
+        (0..config.epochs).flat_map(move |epoch| {
+            epoch_batches(lengths, config, &mut order).into_iter().map(move |rows| (epoch, rows))
+        })
+    }
+
+    /// The seed of a step.
+    pub(crate) fn seed(&self, step: usize) -> u64 {
+        self.config.seed.wrapping_add(step as u64)
+    }
+
+    /// The next step, on these samples.
+    pub(crate) fn advance<M: Module>(
+        &self,
+        state: &mut State<M>,
+        rows: &[usize],
+        losses: &mut impl FnMut(&M, &[usize]) -> Result<Tensor<1>, ModelError>,
+    ) -> Result<Advanced, ModelError> {
+        let step = state.step;
+        let learning_rate = self.config.learning_rate_at(step, self.steps());
+        let (loss, gradients) = self.gradients(&state.module, rows, self.seed(step), losses)?;
+        if !loss.is_finite() {
+            return Err(ModelError::Diverged { step, value: loss, learning_rate });
+        }
+        // A gradient that is not finite shows in the next loss, but the last step has none.
+        let norm = norm(&gradients)?;
+        if !norm.is_finite() {
+            return Err(ModelError::GradientDiverged { step, norm, learning_rate });
+        }
+        let clipped = match self.clip_norm {
+            Some(limit) => clip(gradients.clone(), norm, limit),
+            None => gradients.clone(),
+        };
+        // A copy shares its tensors; the old values go with the old module.
+        state.module = state.optimizer.step(learning_rate, state.module.clone(), clipped);
+        state.step = step + 1;
+        Ok(Advanced { loss, gradients, norm })
+    }
+
     /// The mean loss of a batch and its gradients, computed piece by piece. If the loss is not finite, there are no
     /// gradients.
-    fn gradients<M: Module>(
+    pub(crate) fn gradients<M: Module>(
         &self,
         module: &M,
         rows: &[usize],
@@ -240,7 +279,8 @@ impl Run<'_> {
     ) -> Result<(f64, Flat), ModelError> {
         let (mut loss, mut sum) = (0.0, Flat::new());
         let pieces: Vec<&[usize]> = rows.chunks(self.micro_batch.unwrap_or(rows.len())).collect();
-        let mut own = |place: usize| piece_of(module, (pieces[place], rows.len()), seed, place, losses);
+        let mut losses = |module: &M, rows: &[usize]| self.weighted(losses(module, rows)?, rows);
+        let mut own = |place: usize| piece_of(module, (pieces[place], rows.len()), seed, place, &mut losses);
         let Some(team) = self.team.filter(|_| pieces.len() > 1) else {
             for place in 0..pieces.len() {
                 let (part, gradients) = own(place)?;
@@ -264,6 +304,19 @@ impl Run<'_> {
             add(&mut sum, gradients.into_iter().map(|(path, data)| (path, on_device(data, &device))).collect());
         }
         if loss.is_finite() { Ok((loss, sum)) } else { Ok((loss, Flat::new())) }
+    }
+}
+
+impl Run<'_> {
+    /// The losses of samples times their weights.
+    fn weighted(&self, losses: Tensor<1>, rows: &[usize]) -> Result<Tensor<1>, ModelError> {
+        let Some(weights) = self.weights else { return Ok(losses) };
+        let [found] = losses.dims();
+        let all = rows.iter().map(|&row| weights.get(row).copied()).collect::<Option<Vec<f64>>>();
+        let of_rows = all.filter(|_| found == rows.len());
+        let of_rows = of_rows.ok_or(ModelError::Weights { weights: weights.len(), samples: self.lengths.len() })?;
+        let place = (&losses.device(), losses.dtype());
+        Ok(losses * Tensor::from_data(TensorData::new(of_rows, [found]), place))
     }
 }
 

@@ -1,0 +1,282 @@
+//! Scores by the exact derivative through the training that made the adapter.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use burn::tensor::{Device, TensorData};
+use hyperinf_models::{
+    Adapter, LoraConfig, LoraScaling, ModelError, Recording, RunDifference, Smoothness, TOKENIZER_FILES, Unroll,
+    without_dropout,
+};
+use hyperinf_scoring::{QueryMode, Scores, Set};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::baseline::{Ranked, RowMethod};
+use crate::dataset::Dataset;
+use crate::diffusion_options::DiffusionOptions;
+use crate::event::{Detail, Event, Notice, Progress};
+use crate::finetune::Finetune;
+use crate::finetune_of_kind::{Ready, ready};
+use crate::influence::Rows;
+use crate::kind::Kind;
+use crate::model_files::{ModelFiles, load_error};
+use crate::plan_tuning::NUMBER;
+use crate::prediction::predict;
+use crate::recipe::Recipe;
+use crate::run::{Run, unchanged};
+use crate::samples::{LengthOptions, Samples, notify};
+use crate::stage::Stage;
+use crate::{Choice, RunError};
+
+/// What is known of a derivative through a training.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Derivative {
+    /// The steps that were followed: those that led to the adapter.
+    pub steps: usize,
+    /// The states in the recording, between which steps were taken again; each led to the recorded numbers.
+    pub states: usize,
+    /// The version of the program that recorded the training.
+    pub recorded_by: String,
+    /// The relative error of the differences: [`Unrolled::error`](hyperinf_models::Unrolled::error).
+    pub error: f64,
+    /// What other weights do to the derivative, if that was asked for.
+    pub smoothness: Option<Steadiness>,
+}
+
+/// What a training without some rows does to the derivative and to the queries.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Steadiness {
+    /// The rows that left the training.
+    pub left_out: usize,
+    /// The correlation of the scores of all other rows with and without those.
+    pub correlation: Option<f64>,
+    /// The change of the queries' mean loss that the scores foretell.
+    pub foretold: f64,
+    /// The change that was found.
+    pub found: f64,
+}
+
+/// What is asked of a kind.
+pub(crate) struct Following {
+    /// The share of rows that leave the training for [`Derivative::smoothness`], and the seed that draws them.
+    pub(crate) smoothness: Option<(f64, u64)>,
+    /// The files of the model with its adapter.
+    pub(crate) files: ModelFiles,
+}
+
+impl Run {
+    /// Scores every training row for every query row, or for their mean, by the exact derivative through the training of
+    /// the adapter: a row whose weight in that training is 0 instead of 1 changes the query's loss by about its score.
+    /// Positive = helpful; there is no damping, and no division by the number of rows.
+    ///
+    /// The adapter must be one that was trained with [`Finetune::record`], on the same rows. The training is taken again,
+    /// step by step, and must lead to the recorded numbers, bit for bit. With `smoothness`, a share of the rows and a
+    /// seed, it is trained and differentiated once more without these.
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::attribute`]; [`RunError::NoRecording`] without a recording; [`RunError::Conflict`] for choices of other
+    /// methods; [`RunError::Model`] if the recording is of another training or cannot be replayed.
+    pub fn unrolled(
+        &self,
+        smoothness: Option<(f64, u64)>,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Ranked, RunError> {
+        self.check_unrolled()?;
+        let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
+        files.read_images(&self.read, Some(&self.out))?;
+        files.set_diffusion(self.diffusion.as_ref())?;
+        files.set_pairs(self.pairs)?;
+        let kind = files.kind();
+        kind.unrolled(self, Following { smoothness, files }, device, observe)
+    }
+
+    /// Refuses choices that this derivative does not have.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Conflict`].
+    pub fn check_unrolled(&self) -> Result<(), RunError> {
+        let refused = |second, reason| Err(RunError::Conflict { first: Choice::Unrolled, second, reason });
+        if self.blocks.is_some() {
+            return refused(Choice::Blocks, "the training changed all blocks together");
+        }
+        if self.index.is_some() {
+            return refused(Choice::Index, "no gradients are stored: those of every step are taken again");
+        }
+        if self.projection.is_some() {
+            return refused(Choice::Projection, "nothing is projected: every trained parameter is followed");
+        }
+        if self.positions.is_some() {
+            return refused(Choice::Positions, "weights belong to rows");
+        }
+        Ok(())
+    }
+}
+
+/// [`Run::unrolled`] of one kind of model.
+pub(crate) fn unrolled<K: Kind>(
+    run: &Run,
+    following: Following,
+    device: &Device,
+    observe: &mut dyn FnMut(Event),
+) -> Result<Ranked, RunError> {
+    let Following { smoothness, files } = following;
+    let folder = files.adapter.clone().ok_or_else(|| RunError::NoAdapter { model: run.model.clone() })?;
+    let path = folder.join(Recording::FILE);
+    if !path.is_file() {
+        return Err(RunError::NoRecording { folder });
+    }
+    let recording = Recording::open(&path)?;
+    let tuning = tuning(run, &recording, &folder)?;
+    // As the training found the model: without its adapter.
+    let mut base = ModelFiles::find(&tuning.model, tuning.tokenizer.as_deref(), None)?;
+    base.read_images(&run.read, Some(&run.out))?;
+    base.set_diffusion(tuning.diffusion.as_ref())?;
+    base.set_pairs(tuning.pairs)?;
+    base.one_tile = files.one_tile;
+    let Ready { prepared, rows: train, limit, .. } = ready::<K>(&tuning, &base, device, observe)?;
+
+    let model = &prepared.model;
+    let mut settings = BTreeMap::from([("device".to_owned(), format!("{device:?}"))]);
+    settings.extend(K::settings(model).map(|found| ("loss".to_owned(), found.to_string())));
+    recording.check(model, &train.samples, settings)?;
+    let measured = without_dropout(model.clone());
+    let ended = recording.apply(measured.clone())?;
+    same_adapter::<K>(&ended, &tuning.lora, &files, &path)?;
+
+    let read = || Dataset::<K::Content>::read(Set::Query, &run.query, &run.read);
+    let query = unchanged(&run.query, || read().map_err(RunError::of_rows(Set::Query, &run.query)))?;
+    let query = Samples::<K>::new(&prepared, query, limit, run.read.skip_bad_rows)?;
+    notify(&prepared.processor, &query, observe);
+    let mut predictions = |set: &Samples<K>| {
+        predict(&ended, set, &(0..set.samples.len()).collect::<Vec<_>>(), run.batch_size, None, observe)
+    };
+    let (of_train, of_query) = (predictions(&train)?, predictions(&query)?);
+
+    let (steps, states) = (recording.steps(), recording.states());
+    let mean = run.options.query == QueryMode::Mean;
+    let directions = if mean { 1 } else { query.samples.len() };
+    let again = if smoothness.is_some() { 5 * steps } else { 0 };
+    let held = states.iter().zip(states[1..].iter().chain([&steps])).map(|(a, b)| b - a).max().unwrap_or(0);
+    let (parameters, _) = tuning.trained(model)?;
+    observe(Event::Notice(Notice::Unrolling {
+        steps,
+        directions,
+        passes: (2 + 2 * directions) * steps + again,
+        // A step holds the parameters, their gradient and two moments.
+        bytes: (parameters * held) as u64 * NUMBER * 4,
+    }));
+    let _listening = run.stop.listen();
+    let (train_samples, queries) = (&train.samples, &query.samples);
+    let unroll =
+        Unroll { model, measured: &measured, train: train_samples, queries, mean, recording: &recording, length: None };
+    let total = steps * if smoothness.is_some() { 3 } else { 1 };
+    let (began, mut done) = (Instant::now(), 0);
+    let mut step = |_: usize| {
+        done += 1;
+        let detail = Detail::Speed(done as f64 / began.elapsed().as_secs_f64().max(1e-9), "steps");
+        observe(Event::Progress(Progress { stage: Stage::Unrolling, done, total, detail }));
+        if run.stop.is_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let stopped = |error: ModelError| match error {
+        ModelError::Stopped { step: done, .. } => {
+            RunError::Stopped { stage: Stage::Unrolling, done, total, kept: None }
+        }
+        error => error.into(),
+    };
+    let found = unroll.run(&mut step).map_err(stopped)?;
+    let smoothness = match smoothness {
+        Some((share, seed)) => {
+            let Smoothness { left_out, correlation, foretold, found } =
+                unroll.smoothness(&found, share, seed, &mut step).map_err(stopped)?;
+            Some(Steadiness { left_out: left_out.len(), correlation, foretold, found })
+        }
+        None => None,
+    };
+
+    let (recorded_by, error) = (recording.version().to_owned(), found.error);
+    let derivative = Derivative { steps, states: states.len(), recorded_by, error, smoothness };
+    let (labels, settings) = (K::labels(&prepared.processor).cloned(), K::settings(model));
+    let (facts, query_facts) = (train.facts(), query.facts());
+    Ok(Ranked {
+        method: RowMethod::Unrolled,
+        derivative: Some(derivative),
+        kind: K::NAME,
+        train: Rows::new(train, facts, of_train),
+        query: Rows::new(query, query_facts, of_query),
+        scores: Scores { rows: found.scores },
+        query_mode: run.options.query,
+        labels,
+        max_length: limit.tokens(),
+        settings,
+        files,
+    })
+}
+
+/// The fine-tuning that was recorded, on the rows of a run.
+fn tuning(run: &Run, recording: &Recording, folder: &Path) -> Result<Finetune, RunError> {
+    let bad = |what: &str| {
+        let reason = format!("its setting `{what}` cannot be read");
+        RunError::Model(ModelError::Recording { path: recording.path().to_owned(), reason })
+    };
+    let settings = recording.settings();
+    let text = |what: &str| settings.get(what).map(String::as_str).ok_or_else(|| bad(what));
+    let number = |what: &str| text(what)?.parse::<f64>().map_err(|_| bad(what));
+    let whole = |what: &str| text(what)?.parse::<usize>().map_err(|_| bad(what));
+    let scaling = [LoraScaling::Standard, LoraScaling::RankStabilized];
+    let scaling = scaling.into_iter().find(|known| settings.get("lora scaling") == Some(&format!("{known:?}")));
+    let config = recording.config()?;
+    // Of a diffusion model, the share of captions that its training left out.
+    let loss = settings.get("loss").and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let left_out = loss.as_ref().and_then(|loss| loss.get("prompt_dropout"));
+    let diffusion = left_out.map(|share| DiffusionOptions {
+        prompt_dropout: share.as_f64().unwrap_or(0.0),
+        ..run.diffusion.clone().unwrap_or_default()
+    });
+    // The tokenizer of the training is in the adapter's folder.
+    let own = folder.join(TOKENIZER_FILES[0]).is_file().then(|| folder.to_owned());
+    Ok(Finetune {
+        model: run.model.clone(),
+        tokenizer: run.tokenizer.clone().or(own),
+        train: run.train.clone(),
+        out: PathBuf::new(),
+        read: run.read.clone(),
+        length: LengthOptions { max: Some(run.length.max.unwrap_or(whole("maximum length")?)), ..run.length },
+        lora: LoraConfig {
+            rank: whole("lora rank")?,
+            alpha: number("lora alpha")?,
+            scaling: scaling.ok_or_else(|| bad("lora scaling"))?,
+            dropout: number("lora dropout")?,
+        },
+        targets: text("lora targets")?.split(", ").map(str::to_owned).collect(),
+        diffusion: diffusion.or_else(|| run.diffusion.clone()),
+        pairs: run.pairs,
+        recipe: Recipe { seed: config.schedule.seed, ..Recipe::default() },
+        ..Finetune::default()
+    })
+}
+
+/// Fails unless the adapter in the folder is the one that the training ended with.
+fn same_adapter<K: Kind>(model: &K::Model, lora: &LoraConfig, files: &ModelFiles, path: &Path) -> Result<(), RunError> {
+    let failed = load_error("adapter", files.adapter.as_deref().unwrap_or(path).display());
+    let Some(adapter) = files.read_adapter()? else { return Ok(()) };
+    let recorded = Adapter::from_model(model, lora, None).map_err(failed)?;
+    let differs = |(name, tensor): &(&String, &TensorData)| adapter.tensors.get(*name) != Some(*tensor);
+    let names = recorded.tensors.keys().eq(adapter.tensors.keys());
+    let first = recorded.tensors.iter().find(differs).map(|(name, _)| name.clone());
+    if names && first.is_none() {
+        return Ok(());
+    }
+    let difference = RunDifference {
+        what: first.unwrap_or_else(|| "the adapter's tensors".to_owned()),
+        checkpoint: "what the recorded training ended with".to_owned(),
+        run: "another one in the adapter's file".to_owned(),
+    };
+    let differences = vec![difference];
+    Err(RunError::Model(ModelError::RecordingDiffers { path: path.to_owned(), differences }))
+}
