@@ -106,6 +106,10 @@ pub fn normal_product(
 
 /// [`gram`] in f64 where the device has it, `[n, n]`: columns are widened a chunk at a time, never all of `J`.
 pub fn gram_precise(rows: Tensor<2>) -> Tensor<2> {
+    let [n, d] = rows.dims();
+    if n == 0 || d == 0 {
+        return nothing(&rows, n);
+    }
     if let Some(found) = host_gram::gram(&rows) {
         return found;
     }
@@ -118,11 +122,21 @@ pub fn gram_precise(rows: Tensor<2>) -> Tensor<2> {
 /// A product of two f32 numbers is exact in f64, so the sum is off by f64's rounding only. It takes about twice the time
 /// of [`outer`] in f32.
 pub fn outer_precise(rows: Tensor<2>) -> Tensor<2> {
+    let [n, d] = rows.dims();
+    if n == 0 || d == 0 {
+        return nothing(&rows, d);
+    }
     if let Some(found) = host_gram::outer(&rows) {
         return found;
     }
     let sum = widened(rows.clone()).map(outer).reduce(|a, b| a + b);
     sum.unwrap_or_else(|| precise(outer(rows)))
+}
+
+/// The sum of no products, which a backend may not know.
+fn nothing(rows: &Tensor<2>, side: usize) -> Tensor<2> {
+    let device = rows.device();
+    Tensor::zeros([side, side], (&device, precise_type(&device, rows.dtype())))
 }
 
 /// The rows in f64 where the device has it, a run of rows at a time; all at once if nothing is to be widened.
