@@ -136,9 +136,9 @@ impl GradientPair {
     ///
     /// If a file cannot be read.
     pub fn hash(&self) -> Result<(), StoreError> {
-        let unhashed = self.sets().into_iter().filter(|&set| self.file(set).unhashed() > 0);
+        let mut unhashed = self.sets().into_iter().filter(|&set| self.file(set).unhashed() > 0);
         let hash = |set| self.file(set).fingerprint().map(drop).map_err(|source| self.unreadable(set, source));
-        unhashed.map(hash).collect()
+        unhashed.try_for_each(hash)
     }
 
     fn unreadable(&self, set: Set, source: FileError) -> StoreError {

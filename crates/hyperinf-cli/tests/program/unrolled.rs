@@ -69,9 +69,9 @@ fn rows_are_scored_through_the_training() {
         folder.succeed("attribute", &base(), &mean);
         let of_mean: Vec<f64> =
             folder.lines("out/scores.jsonl").iter().map(|line| line["score"].as_f64().expect("a score")).collect();
-        let ids: Vec<String> = folder.lines("out/scores.jsonl").iter().map(|l| l["train_id"].to_string()).collect();
+        let ids: Vec<_> = folder.lines("out/scores.jsonl").iter().map(|l| l["train_id"].clone()).collect();
         let of_each = ids.iter().map(|id| {
-            let own = each.iter().filter(|line| line["train_id"].to_string() == *id);
+            let own = each.iter().filter(|line| line["train_id"] == *id);
             own.map(|line| line["score"].as_f64().expect("a score")).sum::<f64>() / 6.0
         });
         assert_close("the mean", &of_mean, &of_each.collect::<Vec<_>>(), 1e-2);
