@@ -26,6 +26,8 @@ use crate::run::Run;
 /// What reading a number costs, and hashing it, too, in multiplications.
 const READ: f64 = 8.0;
 const HASHED: f64 = 16.0;
+/// Products of a factor's side in a hyperpower solver, whose number depends on the curvature.
+const SCHULZ: f64 = 20.0;
 
 /// Gradients that are scored by a run's method, by all its ranks.
 #[derive(Clone, Copy)]
@@ -341,7 +343,11 @@ fn weight(options: &Options, block: &Block, n: usize, q: usize) -> f64 {
     let Method::Inverse { storage, .. } = &options.method else { return scores };
     scores
         + match storage.by_sides_of(block) {
-            Storage::OneSided { .. } => n * parameters * rows.min(cols) + rows.min(cols).powi(3),
+            Storage::OneSided { side, .. } => {
+                // The side that is left, and some ten steps of Schulz's iteration.
+                let left = if side.contracts_rows(block.rows, block.cols) { cols } else { rows };
+                n * parameters * left + SCHULZ * left.powi(3)
+            }
             Storage::Kronecker { .. } | Storage::TwoSided { .. } => {
                 n * parameters * (rows + cols) + rows.powi(3) + cols.powi(3)
             }
