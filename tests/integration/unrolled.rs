@@ -121,7 +121,7 @@ fn measure(model: &Net, train: &[Point], queries: &[Point], config: &FinetuneCon
     losses.iter().sum::<f64>() / losses.len() as f64
 }
 
-/// Runs the test of this name in a process of its own: dropout draws from the device's generator, which all threads of a
+/// Runs the test of this name in a separate process: dropout draws from the device's generator, which all threads of a
 /// process share.
 pub(crate) fn alone(test: &str, body: impl FnOnce()) {
     const ALONE: &str = "HYPERINF_TEST_ALONE";

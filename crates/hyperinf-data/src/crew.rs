@@ -302,7 +302,7 @@ fn without_method(key: &RunKey) -> RunKey {
     key
 }
 
-/// A device's name without its number: each rank may have a card of its own, of one kind.
+/// A device's name without its number: ranks may use different cards of one kind.
 fn without_number(name: &str) -> String {
     let kind: String = name.chars().filter(|character| !character.is_ascii_digit()).collect();
     kind.trim_end_matches(':').to_owned()

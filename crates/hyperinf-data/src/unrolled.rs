@@ -74,7 +74,7 @@ impl Run {
     ///
     /// The adapter must be one that was trained with [`Finetune::record`], on the same rows. The training is taken again,
     /// step by step, and must lead to the recorded numbers, bit for bit. With `smoothness`, a share of the rows and a
-    /// seed, it is trained and differentiated once more without these.
+    /// seed, the training and its derivative are repeated without these rows.
     ///
     /// # Errors
     ///

@@ -5,7 +5,7 @@ use crate::Block;
 
 /// Numbers of a temporary: 32 MiB of f64.
 const CHUNK: usize = 1 << 22;
-/// What writing and reading a number costs beside a multiplication.
+/// The cost of writing and reading a number, in multiplications.
 const MEMORY: usize = 8;
 
 /// The inputs and output gradients of a linear layer, for every sample of a batch.

@@ -304,8 +304,8 @@ impl GradientFile {
         Ok(format!("{hash:032x}"))
     }
 
-    /// Bytes that [`GradientFile::fingerprint`] has still to read, and will remember: none of an index, which vouches for
-    /// itself, and none of other folders, whose shards are read each time.
+    /// The bytes that [`GradientFile::fingerprint`] must still read, after which it remembers the hash. 0 for an index,
+    /// whose journal has hashes, and for other folders, whose shards are read each time.
     #[must_use]
     pub fn unhashed(&self) -> u64 {
         if self.is_folder() { 0 } else { self.length - self.contents(0).hashed() }

@@ -56,11 +56,11 @@ impl FileStamp {
         Self { length: metadata.len(), modified: metadata.modified().ok(), identity: identity(metadata) }
     }
 
-    /// The present state of the file at a path.
+    /// The current state of the file at a path.
     ///
     /// # Errors
     ///
-    /// If there is none.
+    /// If the file does not exist or cannot be examined.
     pub fn at(path: &Path) -> Result<Self> {
         path.metadata().map(|metadata| Self::of(&metadata))
     }

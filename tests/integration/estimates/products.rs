@@ -53,7 +53,7 @@ fn check(compute: Compute, dense: fn(&Data, &Device, DType) -> Matrix, semidefin
             let away: Vec<f64> = product.row(0).iter().zip(expected.row(0)).map(|(a, b)| a - b).collect();
             let error = (square(&away) / square(expected.row(0))).sqrt();
             assert!(found.error < 3.0 * tolerance, "{what}: an error of {}", found.error);
-            // Rounding is drawn anew at each place; the oracle in f64 is right to some 1e-11.
+            // Rounding errors are independent at each point; the f64 oracle is accurate to about 1e-11.
             assert!(error < 10.0 * found.error + 1e-9, "{what}: the error is {error}, not {}", found.error);
             let apart = found.asymmetry.expect("three directions");
             assert!(apart < 3.0 * tolerance, "{what}: asymmetry {apart}");

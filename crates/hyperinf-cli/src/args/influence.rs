@@ -50,7 +50,7 @@ pub(crate) struct InfluenceArgs {
     /// How to score.
     #[command(flatten)]
     pub scoring: ScoringArgs,
-    /// With --method unrolled: train and differentiate once more without a share of the rows, to tell how far the scores
+    /// With --method unrolled: train and differentiate again without a share of the rows, to show how far the scores
     /// reach: how the scores of the others change, and whether the loss changes as foretold [share: 0.05].
     #[arg(
         long,

@@ -73,7 +73,7 @@ impl Job<'_> {
         let run = self.run_with(&settings, Estimate::Empirical)?;
         if rows == RowMethod::Unrolled {
             if settings.rank_by == RankBy::Magnitude {
-                return refused("--rank-by magnitude", "it is told by the score");
+                return refused("--rank-by magnitude", "unrolled scores are ranked by their signed value only");
             }
             if self.args.scoring.normalise.is_some() {
                 return refused("--normalise", "its scores are changes of a loss");

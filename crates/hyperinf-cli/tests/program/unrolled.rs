@@ -222,7 +222,7 @@ fn a_killed_recording_goes_on_to_the_same_bytes() {
         let [whole, parts] = ["whole", "parts"].map(|of| fs::read(folder.file(&format!("{of}/{name}"))).expect(name));
         assert!(whole == parts, "{name} differs");
     }
-    // The same command once more finds everything there.
+    // Repeating the command finds everything in place.
     let run = hyperinf(folder.path(), &all);
     assert!(run.code == Some(0) && run.stderr.contains("has ended already"), "{run:?}");
 }

@@ -20,11 +20,11 @@ pub enum SampleRows {
 }
 
 impl SampleRows {
-    /// The parts one after the other: as rows if all are.
+    /// Joins the parts in order: as rows if all are rows.
     ///
     /// # Panics
     ///
-    /// If there is none.
+    /// If `parts` is empty.
     pub(crate) fn of(parts: Vec<SamplePart>) -> Self {
         let formed = |part: &SamplePart| match part {
             SamplePart::Formed(rows) => Some(rows.clone()),

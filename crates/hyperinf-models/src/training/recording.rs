@@ -82,7 +82,7 @@ impl Recording {
     ///
     /// # Errors
     ///
-    /// [`ModelError::Recording`] if there is none, it is damaged, or another version wrote it.
+    /// [`ModelError::Recording`] if the file is missing, damaged, or written by another version.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let bad = |reason: String| failed(path, reason);
         let (text, places) = read_header(path, ENTRY)?;

@@ -12,7 +12,7 @@ use twox_hash::XxHash3_128;
 use super::checkpoint::TYPES;
 use crate::{ModelError, open_regular};
 
-/// A header beyond this is none of ours.
+/// The longest header that is accepted, in bytes.
 const MOST_HEADER: u64 = 1 << 30;
 
 /// Where a tensor is in a file.

@@ -1,4 +1,4 @@
-//! What a little of a file says, so that it can be told from another one without reading it.
+//! A short excerpt of a file that distinguishes it from others without reading all of it.
 
 use std::collections::BTreeSet;
 
