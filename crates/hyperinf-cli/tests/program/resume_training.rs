@@ -1,9 +1,6 @@
 //! Trainings that were interrupted: the same command ends with the same adapter.
 
 use std::fs;
-use std::process::{Command, Stdio};
-use std::thread::sleep;
-use std::time::Duration;
 
 use crate::support::{Folder, hyperinf};
 use crate::texts::{completions, model, three_classes};
@@ -36,20 +33,8 @@ fn training_goes_on_from_a_checkpoint_with_the_same_adapter() {
 
     // On a busy machine the training may have ended before it is killed.
     for attempt in 1.. {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hyperinf"))
-            .args(["finetune", &base[0], &base[1], "--out", "parts"])
-            .args(args)
-            .current_dir(folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the program was built with the tests");
         let there = || folder.files_in("parts/checkpoints").iter().any(|name| name.ends_with(".safetensors"));
-        while !there() && child.try_wait().expect("it was started").is_none() {
-            sleep(Duration::from_millis(2));
-        }
-        child.kill().expect("it runs, or has ended");
-        child.wait().expect("it was started");
+        folder.kill_once(&[&["finetune", &base[0], &base[1], "--out", "parts"], &args[..]].concat(), there);
         let left = folder.files_in("parts");
         if there() && !left.iter().any(|name| FILES.contains(&name.as_str())) {
             break;

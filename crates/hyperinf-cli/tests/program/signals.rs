@@ -164,18 +164,7 @@ fn no_temporary_file_stays() {
     // What a killed run leaves, the next one removes.
     let folder = gradients();
     for _ in 0..5 {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hyperinf"))
-            .args(SCORE)
-            .current_dir(folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the program was built with the tests");
-        while temporaries(&folder).is_empty() && child.try_wait().expect("it was started").is_none() {
-            sleep(Duration::from_millis(1));
-        }
-        child.kill().expect("it runs, or has ended");
-        child.wait().expect("it was started");
+        folder.kill_once(&SCORE, || !temporaries(&folder).is_empty());
     }
     assert_eq!(folder.score(&SCORE[5..]).code, Some(0));
     assert_eq!(folder.files(), ["query.safetensors", "scores.csv", "scores.csv.json", "train.safetensors"]);

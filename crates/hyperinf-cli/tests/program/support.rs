@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors, serialize};
@@ -67,6 +69,22 @@ pub struct Folder {
 impl Folder {
     pub fn new() -> Self {
         Self { folder: tempfile::tempdir().expect("the system has room for tests") }
+    }
+
+    /// Runs the program here and kills it once `ready`, unless it has ended before.
+    pub fn kill_once(&self, args: &[&str], ready: impl Fn() -> bool) {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_hyperinf"))
+            .args(args)
+            .current_dir(self.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program was built with the tests");
+        while !ready() && child.try_wait().expect("it was started").is_none() {
+            sleep(Duration::from_millis(1));
+        }
+        child.kill().expect("it runs, or has ended");
+        child.wait().expect("it was started");
     }
 
     /// With `train.safetensors` of 6 samples and `query.safetensors` of 3, of the blocks `a` 2 × 5 and `b` 3 × 4.

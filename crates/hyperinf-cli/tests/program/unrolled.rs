@@ -1,9 +1,6 @@
 //! `finetune --record`, and `--method unrolled`, which follows the recorded training backwards.
 
 use std::fs;
-use std::process::{Command, Stdio};
-use std::thread::sleep;
-use std::time::Duration;
 
 use hyperinf_tests::compare::assert_close;
 
@@ -193,20 +190,8 @@ fn a_killed_recording_goes_on_to_the_same_bytes() {
     assert!(names.iter().any(|name| name == RECORDING), "{names:?}");
     // On a busy machine the training may have ended before it is killed.
     for attempt in 1.. {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hyperinf"))
-            .args(["finetune", &base[0], &base[1], "--out", "parts"])
-            .args(args)
-            .current_dir(folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the program was built with the tests");
         let states = || folder.files_in("parts/checkpoints").iter().filter(|n| n.ends_with(".safetensors")).count();
-        while states() < 3 && child.try_wait().expect("it was started").is_none() {
-            sleep(Duration::from_millis(2));
-        }
-        child.kill().expect("it runs, or has ended");
-        child.wait().expect("it was started");
+        folder.kill_once(&[&["finetune", &base[0], &base[1], "--out", "parts"], &args[..]].concat(), || states() >= 3);
         if states() >= 3 && !folder.file("parts/adapter_config.json").exists() {
             break;
         }
