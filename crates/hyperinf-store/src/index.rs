@@ -90,6 +90,13 @@ impl IndexFolder {
         (0..self.records.len()).filter(|&leaf| self.records[leaf].is_none()).collect()
     }
 
+    /// Whether the run that built it reached its end: all leaves are finished, the journal has them in their order, and
+    /// the list of shards is there. What an interrupted run left is completed by an [`IndexWriter`].
+    pub fn is_finished(&self) -> bool {
+        let journal = || journal::read(&self.path, &self.manifest).is_ok_and(|found| found.canonical);
+        self.missing().is_empty() && self.is_listed() && journal()
+    }
+
     /// The gradients of all rows, in their order.
     ///
     /// # Errors

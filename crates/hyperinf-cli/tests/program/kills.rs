@@ -101,6 +101,31 @@ fn a_killed_attribute_with_an_index_ends_as_an_undisturbed_one() {
     check_rows("attribute", &[&["--query", "query.jsonl", "--format", "csv"], &index[..]].concat());
 }
 
+/// A run that dies after its last leaf, and before the list of shards or while the journal is put in order.
+#[test]
+fn an_index_that_lacks_its_end_is_completed() {
+    let (folder, args) = rows();
+    folder.succeed("index", &args, &["--leaf-batches", "4", "--out", "run-index"]);
+    let attribute = ["--query", "query.jsonl", "--index", "run-index", "--out", "run"];
+    folder.succeed("attribute", &args, &attribute);
+    let whole = contents(&folder, "run");
+    let file = |name: &str| folder.file(&format!("run-index/{name}"));
+    let journal = fs::read_to_string(file("journal.jsonl")).expect("it is text");
+    let (first, others) = journal.split_once('\n').expect("there are lines");
+    let ends: [(&str, &dyn Fn()); 2] = [
+        ("no list", &|| {
+            fs::remove_file(file("index.json")).expect("it is there");
+            fs::write(file(".leaf-00000.safetensors.journal"), "").expect("written");
+        }),
+        ("another order", &|| fs::write(file("journal.jsonl"), format!("{others}{first}\n")).expect("written")),
+    ];
+    for (what, damage) in ends {
+        damage();
+        let run = folder.succeed("attribute", &args, &attribute);
+        assert!(contents(&folder, "run") == whole, "{what}: {}", run.stderr);
+    }
+}
+
 #[test]
 fn a_killed_index_ends_as_an_undisturbed_one() {
     check_rows("index", &["--leaf-batches", "4"]);

@@ -85,7 +85,7 @@ pub(crate) fn index<K: Kind>(
     Ok(done)
 }
 
-/// The index of a run's training rows, built or completed, with what the model predicts for them. A complete index is
+/// The index of a run's training rows, built or completed, with what the model predicts for them. A finished index is
 /// not written, so that it may be read-only.
 pub(crate) fn of_run<K: Kind>(
     index: &Index,
@@ -101,7 +101,7 @@ pub(crate) fn of_run<K: Kind>(
             && manifest.leaves.iter().all(|leaf| set.fingerprint(leaf.first..leaf.first + leaf.rows) == leaf.samples)
     };
     let there = IndexFolder::open(&index.folder).ok();
-    let there = there.filter(|found| found.manifest().key == key && found.missing().is_empty());
+    let there = there.filter(|found| found.manifest().key == key && found.is_finished());
     let found = match there.filter(|found| rows_of(found.manifest()) && found.gradients().is_ok()) {
         Some(found) => {
             let total = set.samples.len();
