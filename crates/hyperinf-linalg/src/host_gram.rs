@@ -13,6 +13,8 @@ const WIDENED: usize = 1 << 21;
 const PART: usize = 1 << 15;
 /// The fewest rows or columns of a piece of a product.
 const LEAST: usize = 256;
+/// Columns that one thread turns into rows at a time.
+const TURNED: usize = 64;
 /// The side of a tile of a matrix that is mirrored: two of them stay in a core's first cache.
 const TILE: usize = 32;
 /// Below this side a product is so small that the ways do not differ.
@@ -33,7 +35,7 @@ pub(crate) fn gram(rows: &Tensor<2>) -> Option<Tensor<2>> {
     if !is_taken(rows, n) {
         return None;
     }
-    let columns = (WIDENED / n).max(LEAST).min(d);
+    let columns = piece(n).min(d);
     let (mut sum, mut wide) = (Mat::<f64>::zeros(n, n), vec![0.0; n * columns]);
     for start in (0..d).step_by(columns.max(1)) {
         let width = columns.min(d - start);
@@ -44,21 +46,46 @@ pub(crate) fn gram(rows: &Tensor<2>) -> Option<Tensor<2>> {
     Some(mirrored(&sum, rows))
 }
 
-/// `JᵀJ` in f64, `[D, D]`, as [`gram`]; rows are widened some at a time.
+/// `JᵀJ` in f64, `[D, D]`, as [`gram`]; rows are widened some at a time, and turned into columns: a product reads along
+/// its sums, and leaps of 8 kB from one term to the next halve its speed.
 pub(crate) fn outer(rows: &Tensor<2>) -> Option<Tensor<2>> {
     let [n, d] = rows.dims();
     if !is_taken(rows, d) {
         return None;
     }
-    let step = (WIDENED / d).max(LEAST).min(n);
+    let step = piece(d).min(n);
     let (mut sum, mut wide) = (Mat::<f64>::zeros(d, d), vec![0.0; step * d]);
     for start in (0..n).step_by(step.max(1)) {
         let height = step.min(n - start);
         let wide = &mut wide[..height * d];
-        widen(rows, start, 0..d, wide);
-        add(&mut sum, MatRef::from_row_major_slice(wide, height, d).transpose());
+        widen_turned(rows, start..start + height, wide);
+        add(&mut sum, MatRef::from_row_major_slice(wide, d, height));
     }
     Some(mirrored(&sum, rows))
+}
+
+/// The terms of a piece of the sums, for `side` of them: an odd number of cache lines, so that rows below each other do
+/// not fall on the same places of the cache.
+fn piece(side: usize) -> usize {
+    (WIDENED / side).max(LEAST) / 16 * 16 + 8
+}
+
+/// Widens these rows, column after column: `wide` is `[D, rows]`.
+fn widen_turned(rows: &Tensor<2>, run: std::ops::Range<usize>, wide: &mut [f64]) {
+    let height = run.len();
+    wide.par_chunks_mut(TURNED * height).enumerate().for_each(|(part, wide)| {
+        let (first, width) = (part * TURNED, wide.len() / height);
+        let data = rows.clone().slice(s![run.clone(), first..first + width]).into_data();
+        let values = data.as_slice::<f32>().expect("rows are in f32");
+        for tile in (0..height).step_by(TILE) {
+            let end = (tile + TILE).min(height);
+            for (column, wide) in wide.chunks_exact_mut(height).enumerate() {
+                for (row, wide) in (tile..end).zip(&mut wide[tile..end]) {
+                    *wide = f64::from(values[row * width + column]);
+                }
+            }
+        }
+    });
 }
 
 /// Widens the rows from `first` on, in these columns, until `wide` is full.

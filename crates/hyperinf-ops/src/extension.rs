@@ -99,7 +99,7 @@ impl Fused for Flex {
         hidden: FlexTensor,
         scale: f64,
     ) -> FlexTensor {
-        attend(query, key, value, hidden, scale).0
+        attend(query, key, value, hidden, scale, false).0
     }
 
     fn fused_cross_entropy(logits: FlexTensor, targets: FlexTensor) -> FlexTensor {
@@ -207,10 +207,13 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
     ) -> FloatTensor<Self> {
         let ((query, first), (key, second), (value, third)) =
             (query.into_parts(), key.into_parts(), value.into_parts());
-        let (output, saved) = attend(query, key, value, hidden, scale);
+        let attend = |keep| attend(query, key, value, hidden, scale, keep);
         match steps::Attention.prepare::<C>([first, second, third]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish(saved, output),
-            OpsKind::UnTracked(prepared) => prepared.finish(output),
+            OpsKind::Tracked(prepared) => {
+                let (output, saved) = attend(true);
+                prepared.finish(saved, output)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(attend(false).0),
         }
     }
 

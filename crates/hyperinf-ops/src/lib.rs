@@ -257,14 +257,8 @@ pub fn attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, hidden: Ten
     assert_shape!(key, [n, _, _, s]);
     assert_shape!(value, [n, shared, u, s]);
     check_sides(&hidden, [n, heads, t, u]);
-    // The fused path runs one sample per core: with fewer samples than cores, some would idle.
     #[cfg(feature = "flex")]
-    if fits(&query)
-        && fits(&key)
-        && fits(&value)
-        && n >= rayon::current_num_threads()
-        && [t, u, s].into_iter().all(|side| side >= 1)
-    {
+    if fits(&query) && fits(&key) && fits(&value) && [n, t, u, s].into_iter().all(|side| side >= 1) {
         return apply::attention(query, key, value, hidden, scale);
     }
     // Queries that share a key head are stacked into one taller matrix, which saves copies of keys and values.

@@ -118,13 +118,15 @@ fn attention(inputs: &[Vec<f64>], (n, heads, shared, t, u, size): Sizes, mask: M
         .collect()
 }
 
-const SIZES: [Sizes; 6] = [
+const SIZES: [Sizes; 8] = [
     (1, 1, 1, 1, 1, 1),
     (1, 4, 2, 5, 5, 3),
     (2, 2, 2, 3, 4, 5),
     (3, 6, 2, 7, 7, 4),
     (9, 3, 1, 17, 17, 8),
     (4, 2, 2, 33, 33, 16),
+    (1, 4, 2, 37, 41, 8),
+    (2, 2, 1, 70, 70, 4),
 ];
 
 #[test]
@@ -153,6 +155,35 @@ fn attention_is_its_definition() {
                 if largest(&oracle(&inputs)) > 0.0 {
                     check(&format!("attention {sizes:?}, {mask:?}, {apart}"), &inputs, &fast, &oracle, 64.0);
                 }
+            }
+        }
+    }
+}
+
+/// The rows of queries are shared out in another way when there are few samples.
+#[test]
+fn attention_of_many_samples_is_that_of_each() {
+    const SIDES: [usize; 4] = [17, 2, 260, 4];
+    for (name, device) in devices() {
+        let tensor = |seed| flat(&noise(SIDES.iter().product(), 1.0, seed), &device, DType::F32).reshape(SIDES);
+        let hidden = Mask::Causal.tensor([1, 2, 260, 260], &device);
+        let [query, key, value, cotangent] = [41, 42, 43, 44].map(tensor);
+        let of = |sample: std::ops::Range<usize>| {
+            let leaves = [&query, &key, &value].map(|x| x.clone().narrow(0, sample.start, sample.len()));
+            let leaves = leaves.map(|x| x.autodiff().require_grad());
+            let [query, key, value] = leaves.clone();
+            let output = ops::attention(query, key, value, hidden.clone(), 0.5);
+            let cotangent = cotangent.clone().narrow(0, sample.start, sample.len());
+            let gradients = (output.clone() * cotangent).sum().backward();
+            let slopes = leaves.map(|leaf| values(leaf.grad(&gradients).expect("a leaf")));
+            [&[values(output)], &slopes[..]].concat()
+        };
+        let all = of(0..SIDES[0]);
+        for sample in [0, 16] {
+            for (found, expected) in of(sample..sample + 1).iter().zip(&all) {
+                let length = found.len();
+                let expected = &expected[sample * length..][..length];
+                assert_within(&format!("{name}, {sample}"), found, expected, 1e-5 * largest(expected));
             }
         }
     }
