@@ -303,3 +303,26 @@ fn weights_that_do_not_fit_are_errors() {
     let bad = error([vec![1.0; 20], vec![f64::NAN]].concat()).to_string();
     assert!(bad.contains("`weights` is NaN"), "{bad}");
 }
+
+#[test]
+fn a_recording_is_taken_again_with_other_weights() {
+    for (name, device) in devices() {
+        for (dtype, _) in precisions(&device) {
+            let (train, model) = (points(21, 1), Net::new(&device, dtype, 0.0));
+            let recording = held(&model, &train, &config(), 5);
+            // The recording has the first parameters, whatever those of the model are now.
+            let now = recording.apply(model.clone()).expect("they fit");
+            let without = |row: usize| (0..21).map(|i| f64::from(u8::from(i != row))).collect();
+            for given in [vec![1.0; 21], without(5)] {
+                let again = recording.reweighted(&now, &train, given.clone(), |_| ControlFlow::Continue(()));
+                let again = again.and_then(|again| again.apply(now.clone())).expect("training works");
+                let config = FinetuneConfig { weights: Some(given), ..config() };
+                let by_hand = finetune(model.clone(), &train, None, &config, |_| {}).expect("training works").model;
+                let [found, expected] = [&again, &by_hand].map(|net| weights(net).expect("weights can be read"));
+                assert_eq!(found, expected, "{name}, {dtype:?}");
+            }
+            let few = recording.reweighted(&model, &train, vec![1.0], |_| ControlFlow::Continue(())).map(drop);
+            assert!(matches!(few, Err(ModelError::Weights { weights: 1, samples: 21 })), "{name}");
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod adapter;
 mod check;
 mod compare;
 mod converge;
@@ -28,6 +29,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use adapter::{AdapterCommand, RetrainArgs};
 pub(crate) use check::CheckArgs;
 pub(crate) use compare::CompareArgs;
 pub(crate) use converge::{ConvergeArgs, PrecisionArg};
@@ -53,6 +55,7 @@ pub(crate) use texts::{ColumnArgs, LengthArgs, ModelArgs};
 pub(crate) use tools::{
     BatchSizeArg, CompletionsArgs, GlobalArgs, LogFormat, LogLevel, ManArgs, PlanArgs, Planned, SchemaArgs,
 };
+pub(crate) use truths::Task;
 pub(crate) use variants::{OverArg, VariantArgs};
 
 /// Training-data attribution: which training samples helped or harmed a prediction.
@@ -98,9 +101,9 @@ pub(crate) enum Command {
     /// A method that cannot be computed is left out, and the reason reported.
     #[command(verbatim_doc_comment, after_help = examples::COMPARE, override_usage = examples::COMPARE_USAGE)]
     Compare(CompareArgs),
-    /// Compare methods with ground truths by retraining, on a small built-in task
+    /// Compare methods with ground truths by retraining: on your adapter, or on a small built-in task
     ///
-    /// The task: 1,797 images of digits, 8 × 8, and a perceptron that trains in a fraction of a second. DIR gets
+    /// `hyperinf eval adapter` trains an adapter of yours again. The other truths have a task of their own: 1,797 images of digits, 8 × 8, and a perceptron that trains in a fraction of a second. DIR gets
     /// methods.csv, summary.json and, where figures have intervals, methods.png as bars. Results of trainings are kept
     /// in a bank: interrupted runs resume, and other methods are compared without retraining.
     #[command(after_help = examples::EVAL)]

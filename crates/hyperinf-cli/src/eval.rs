@@ -1,5 +1,7 @@
-//! `hyperinf eval`: scores compared with ground truths on a small built-in task.
+//! `hyperinf eval`: scores compared with ground truths, of an adapter or on a small built-in task.
 
+mod adapter;
+mod adapter_report;
 mod candidate;
 mod report;
 
@@ -11,7 +13,7 @@ use hyperinf::eval::{EvalConfig, Progress, Stage, evaluate};
 use hyperinf::store::{StoreError, available};
 use serde_json::json;
 
-use crate::args::{EvalArgs, ResultArgs};
+use crate::args::{EvalArgs, ResultArgs, Task};
 use crate::device::open_device;
 use crate::error::CliError;
 use crate::progress::Progress as Bar;
@@ -24,7 +26,10 @@ use report::{OUTPUTS, Report};
 ///
 /// See [`CliError`]. Finished trainings stay in the bank; other outputs are written whole or not at all.
 pub(crate) fn run(args: &EvalArgs) -> Result<(), CliError> {
-    let (truth, shared, bank) = args.truth.parts()?;
+    let (truth, shared, bank) = match args.truth.parts()? {
+        Task::Digits(parts) => parts,
+        Task::Adapter(truth) => return adapter::run(truth),
+    };
     let (judged, result) = (&shared.judged, &shared.result);
     let rule = truth.damping();
     let candidates = candidates(judged, rule.needed)?;

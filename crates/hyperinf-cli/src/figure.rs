@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use hyperinf::data::{Contact, ShownRow};
-use hyperinf::store::{Staged, WriteError};
+use hyperinf::store::{Staged, StoreError, TemporaryFolder, WriteError};
 use hyperinf_figures::{ContactSheet, FigureError, PictureList, PictureLists, SheetQuery, Thumbnail};
 use hyperinf_figures::{draw_bars, draw_contact_sheet, draw_heat_map, draw_lines, draw_picture_lists};
 
 use crate::error::CliError;
 
 pub(crate) use hyperinf_figures::{Axis, Bar, Bars, HeatMap, Line, PATTERNS, Panel, Point};
+pub(crate) use hyperinf_figures::{draw_bars as bars, draw_lines as lines};
 
 /// Stages panels of lines as a PNG file.
 pub(crate) fn stage_lines<'a>(path: &'a Path, panels: &[Panel<'_>]) -> Result<Staged<'a>, CliError> {
@@ -61,6 +62,15 @@ fn thumbnail(row: &ShownRow) -> Thumbnail<'_> {
         }
         None => Thumbnail { width: 1, height: 1, pixels: &[], caption, score },
     }
+}
+
+/// The bytes of a figure, for a file and a page.
+pub(crate) fn bytes_of(draw: impl FnOnce(&Path) -> Result<(), FigureError>) -> Result<Vec<u8>, CliError> {
+    let failed = |error| StoreError::output(Path::new("figure.png"), WriteError::Io(error));
+    let folder = TemporaryFolder::new().map_err(failed)?;
+    let path = folder.path().join("figure.png");
+    stage(&path, draw)?.place()?;
+    Ok(std::fs::read(&path).map_err(failed)?)
 }
 
 fn stage(path: &Path, draw: impl FnOnce(&Path) -> Result<(), FigureError>) -> Result<Staged<'_>, CliError> {

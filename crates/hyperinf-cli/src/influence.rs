@@ -24,7 +24,8 @@ use crate::score::{self, Settings};
 use crate::team;
 use crate::text::size;
 use crate::to_stdout;
-use rows::Wanted;
+pub(crate) use rows::Wanted;
+pub(crate) use rows::list as methods;
 pub(crate) use summary::{RowsSummary, Summary};
 
 /// The highest scores whose overlap between seeds is reported.

@@ -115,6 +115,7 @@ fn unit(stage: Stage) -> &'static str {
         Stage::TrainGradients | Stage::QueryGradients | Stage::Evaluation => "rows",
         Stage::Curvature | Stage::Tokens => "passes",
         Stage::Finetuning | Stage::Unrolling => "steps",
+        Stage::Retraining => "trainings",
     }
 }
 

@@ -19,6 +19,8 @@ use crate::influence::{Influence, RowText};
 use crate::kind::Kind;
 use crate::model_files::ModelFiles;
 use crate::plan::{Goal, RunPlan};
+use crate::retrain::{Retrained, Retraining};
+use crate::retrain_of_kind;
 use crate::run::Run;
 use crate::run_of_kind::{self, Inputs};
 use crate::unrolled::{self, Following};
@@ -141,6 +143,15 @@ pub(crate) trait AnyKind: Sync {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Ranked, RunError>;
+
+    fn retrain(
+        &self,
+        run: &Run,
+        retraining: &Retraining,
+        files: ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Retrained, RunError>;
 }
 
 impl<K: Kind> AnyKind for K {
@@ -293,5 +304,16 @@ impl<K: Kind> AnyKind for K {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Ranked, RunError> {
         unrolled::unrolled::<K>(run, following, device, observe)
+    }
+
+    fn retrain(
+        &self,
+        run: &Run,
+        retraining: &Retraining,
+        files: ModelFiles,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Retrained, RunError> {
+        retrain_of_kind::retrain::<K>(run, retraining, files, device, observe)
     }
 }

@@ -6,6 +6,8 @@
 //! | [`Select`] | how rows are selected: diverse, without duplicates, per group, for several targets, a budget |
 //! | [`RowMethod`], [`Derivative`] | scores by the exact derivative through the training of the adapter |
 //! | [`Baseline`], [`Bm25`] | scores without gradients: random, length, loss, BM25, cosine of hidden states |
+//! | [`Retraining`], [`Retrained`] | trainings without some rows, in a bank: what scores are compared with |
+//! | [`NamedMethod`], [`MethodRun`] | the scores of several methods, with seconds and bytes |
 //! | [`RunPlan`] | what a [`Run`] will take: time, memory and disk |
 //! | [`Index`], [`Query`] | the gradients of training rows, computed once; the rows that help and harm a new query |
 //! | [`Finetune`] | rows and a model → an adapter |
@@ -39,12 +41,14 @@
 //! ```
 
 mod any_kind;
+mod bank;
 mod baseline;
 mod bm25;
 mod captioned;
 mod check;
 mod check_model;
 mod columns;
+mod compared;
 mod contact;
 mod conversations;
 mod crew;
@@ -100,6 +104,8 @@ mod ranking;
 mod reason;
 mod recipe;
 mod resumption;
+mod retrain;
+mod retrain_of_kind;
 mod room;
 mod run;
 mod run_error;
@@ -123,11 +129,13 @@ pub use {
     burn, hyperinf_curvature, hyperinf_gradients, hyperinf_linalg, hyperinf_models, hyperinf_scoring, hyperinf_store,
 };
 
+pub use bank::BankError;
 pub use baseline::{Baseline, Ranked, RowMethod};
 pub use bm25::Bm25;
 pub use captioned::{Captioned, CaptionedColumns};
 pub use check::{Check, Checked, CheckedRow, Piece};
 pub use columns::{Cells, ColumnOptions, Columns, Header, Role};
+pub use compared::{AnyMethod, MethodRun, NamedMethod};
 pub use contact::{Contact, ShownRow};
 pub use conversations::ChatColumns;
 pub use crew::{Crew, DEADLINE, RankReport};
@@ -164,6 +172,7 @@ pub use quality::{ClassCounts, ClassQuality, PairQuality, PictureQuality, Qualit
 pub use ranking::{Board, RankedQuery, Ranking, RowId, ScoredRow};
 pub use reason::{BadRow, Reason};
 pub use recipe::Recipe;
+pub use retrain::{Question, Removal, Removals, Retrained, Retraining};
 pub use run::{GRADIENT_FILES, Run};
 pub use run_error::{Choice, Existing, RunError};
 pub use samples::{CutRow, LengthOptions, Samples};

@@ -9,7 +9,7 @@ use hyperinf_store::{IndexError, StoreError};
 
 use crate::dataset::Dataset;
 use crate::stage::Stage;
-use crate::{DataError, listed};
+use crate::{BankError, DataError, listed};
 
 /// Why a run from rows to scores, or to an adapter, ended without a result.
 #[derive(Debug, thiserror::Error)]
@@ -233,6 +233,9 @@ pub enum RunError {
         /// The number of parts.
         of: usize,
     },
+    /// A bank of trainings cannot be used.
+    #[error(transparent)]
+    Bank(#[from] BankError),
     /// The ranks of a crew could not work together.
     #[error(transparent)]
     Team(#[from] TeamError),
@@ -296,6 +299,14 @@ pub enum Choice {
     Dropout,
     /// Training on whole batches.
     WholeBatches,
+    /// Several trainings on each subset.
+    Repeats,
+    /// The same training without some rows.
+    SameTraining,
+    /// Trainings with fresh seeds.
+    FreshSeeds,
+    /// An adapter of another step than the last.
+    BestStep,
     /// A kind of model, by its name.
     Kind(&'static str),
 }
@@ -357,6 +368,10 @@ impl fmt::Display for Choice {
             Self::Dropout => "dropout",
             Self::Ranks => "several ranks",
             Self::WholeBatches => "whole batches",
+            Self::Repeats => "several trainings on each subset",
+            Self::SameTraining => "the same training",
+            Self::FreshSeeds => "trainings with fresh seeds",
+            Self::BestStep => "an adapter of an earlier step than the last",
             Self::Kind(name) => name,
         })
     }

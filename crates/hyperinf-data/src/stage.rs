@@ -13,6 +13,8 @@ pub enum Stage {
     Finetuning,
     /// The derivative through a training.
     Unrolling,
+    /// Trainings without some rows.
+    Retraining,
     /// Predictions for rows.
     Evaluation,
 }
@@ -27,6 +29,7 @@ impl Stage {
             Self::Tokens => "token scores",
             Self::Finetuning => "fine-tuning",
             Self::Unrolling => "unrolling",
+            Self::Retraining => "retraining",
             Self::Evaluation => "evaluation",
         }
     }
@@ -38,6 +41,7 @@ impl Stage {
             Self::QueryGradients => "query rows, whose gradients are kept",
             Self::Curvature | Self::Tokens => "backward passes",
             Self::Finetuning | Self::Unrolling => "steps",
+            Self::Retraining => "trainings, whose results are kept",
             Self::Evaluation => "rows",
         }
     }

@@ -219,7 +219,7 @@ pub(crate) fn unrolled<K: Kind>(
 }
 
 /// The fine-tuning that was recorded, on the rows of a run.
-fn tuning(run: &Run, recording: &Recording, folder: &Path) -> Result<Finetune, RunError> {
+pub(crate) fn tuning(run: &Run, recording: &Recording, folder: &Path) -> Result<Finetune, RunError> {
     let bad = |what: &str| {
         let reason = format!("its setting `{what}` cannot be read");
         RunError::Model(ModelError::Recording { path: recording.path().to_owned(), reason })
@@ -262,7 +262,12 @@ fn tuning(run: &Run, recording: &Recording, folder: &Path) -> Result<Finetune, R
 }
 
 /// Fails unless the adapter in the folder is the one that the training ended with.
-fn same_adapter<K: Kind>(model: &K::Model, lora: &LoraConfig, files: &ModelFiles, path: &Path) -> Result<(), RunError> {
+pub(crate) fn same_adapter<K: Kind>(
+    model: &K::Model,
+    lora: &LoraConfig,
+    files: &ModelFiles,
+    path: &Path,
+) -> Result<(), RunError> {
     let failed = load_error("adapter", files.adapter.as_deref().unwrap_or(path).display());
     let Some(adapter) = files.read_adapter()? else { return Ok(()) };
     let recorded = Adapter::from_model(model, lora, None).map_err(failed)?;

@@ -9,6 +9,7 @@ mod cleaning;
 mod data;
 mod demo_assets;
 mod detection;
+mod digits_truth;
 mod emoji;
 mod figures;
 mod gradients;
@@ -46,6 +47,8 @@ enum Experiment {
     Selections(selections::Settings),
     /// Finds training samples of the query's own class by influence on it.
     Influential(influential::Settings),
+    /// Compares every method with trainings of the built-in digits without some of them.
+    DigitsTruth(digits_truth::Settings),
     /// Trains a small text-to-image model on emoji.
     Emoji(emoji::Settings),
     /// Scores emoji for pictures of their style or subject, and compares the scores with retraining.
@@ -101,6 +104,7 @@ fn main() -> Result<(), Failure> {
         Experiment::Cleaning(settings) => cleaning::run(&settings),
         Experiment::Selections(settings) => selections::run(&settings),
         Experiment::Influential(settings) => influential::run(&settings),
+        Experiment::DigitsTruth(settings) => digits_truth::run(&settings),
         Experiment::Emoji(settings) => emoji::run(&settings),
         Experiment::EmojiInfluence(settings) => emoji::influence::run(&settings),
         Experiment::EasyVqa(settings) => vision::easy_vqa::run(&settings),

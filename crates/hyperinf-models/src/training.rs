@@ -10,6 +10,7 @@ mod optimizer;
 mod pieces;
 mod recording;
 mod recording_file;
+mod reweighted;
 mod smoothness;
 mod train;
 mod unroll;

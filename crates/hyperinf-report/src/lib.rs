@@ -5,6 +5,7 @@
 //! | [`Report`] | what a page shows: facts, rows with texts and columns, scores of queries, curves; [`Report::render`] |
 //! | [`Results`] | the folder of a finished `attribute`, `detect` or `select`; [`Results::report`] reads it |
 //! | [`is_stale`] | whether a page is of other results than a summary |
+//! | [`Comparison`] | a page of methods compared with a ground truth; [`Comparison::render`] |
 //! | [`Limits`] | how much of it a page has |
 //!
 //! ```
@@ -30,6 +31,7 @@
 //! policy allows its one script and its one style by their hashes, pictures that are in the page, and nothing else.
 //! Equal reports render equal pages.
 
+mod comparison;
 mod detection;
 mod error;
 mod escape;
@@ -44,6 +46,7 @@ mod sweep;
 // The crates whose types are in signatures, so that a manifest need not name them.
 pub use {hyperinf_data, hyperinf_eval, hyperinf_models, hyperinf_scoring, hyperinf_store};
 
+pub use comparison::Comparison;
 pub use detection::DetectionCurve;
 pub use error::ReportError;
 pub use report::{BlockFact, Column, Fact, Heat, Limits, Query, Report, Rows, Values};

@@ -28,7 +28,27 @@ Examples:
 pub(super) const EVAL: &str = "\
 Examples:
   hyperinf eval lds --methods hyperinf,datainf,identity
-  hyperinf eval mislabel --noise 0.2";
+  hyperinf eval mislabel --noise 0.2
+  hyperinf eval adapter lds --model MODEL --adapter adapter \\
+      --train train.jsonl --query query.jsonl --out truth";
+
+pub(super) const EVAL_ADAPTER: &str = "\
+Examples:
+  hyperinf finetune --model MODEL --train train.jsonl --out adapter --record
+  hyperinf eval adapter lds --model MODEL --adapter adapter \\
+      --train train.jsonl --query query.jsonl --out truth --drop 5%
+  hyperinf eval adapter lds --model MODEL --adapter adapter \\
+      --train train.jsonl --query query.jsonl --out fresh --question fresh \\
+      --bank bank --part 1/2
+  hyperinf eval adapter loo --model MODEL --adapter adapter \\
+      --train train.jsonl --query query.jsonl --out loo --method unrolled,loss";
+
+pub(super) const EVAL_ADAPTER_LDS: &str = "\
+hyperinf eval adapter lds [OPTIONS] --model <MODEL> --adapter <DIR>
+         --train <FILE> --query <FILE> --out <DIR>";
+pub(super) const EVAL_ADAPTER_LOO: &str = "\
+hyperinf eval adapter loo [OPTIONS] --model <MODEL> --adapter <DIR>
+         --train <FILE> --query <FILE> --out <DIR>";
 
 pub(super) const SWEEP: &str = "\
 Examples:

@@ -177,7 +177,7 @@ pub(crate) struct ConvertArgs {
 }
 
 /// A part of several: `2/8`.
-fn part(text: &str) -> Result<(usize, usize), String> {
+pub(super) fn part(text: &str) -> Result<(usize, usize), String> {
     let parts = text.split_once('/').and_then(|(part, of)| Some((part.parse().ok()?, of.parse().ok()?)));
     parts.filter(|(part, of)| (1..=*of).contains(part)).ok_or_else(|| "a part is K/N with K from 1 to N, as 2/8".into())
 }

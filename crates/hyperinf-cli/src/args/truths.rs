@@ -6,6 +6,7 @@ use hyperinf::eval::{
     SubclassConfig, Truth,
 };
 
+use super::adapter::{AdapterArgs, AdapterCommand};
 use super::eval::{BankArgs, EvalSharedArgs, at_least, once};
 use crate::error::{CliError, Usage};
 
@@ -59,15 +60,26 @@ pub(crate) enum EvalCommand {
     /// among the 10 most helpful images. Needs no retraining.
     #[command(verbatim_doc_comment)]
     Subclass(SubclassArgs),
+    /// Your own adapter: do scores predict the losses after training it again without some rows?
+    Adapter(AdapterArgs),
 }
 
 /// A ground truth, the shared options, and the options for retrainings where there are any.
 type EvalParts<'a> = (Box<dyn Truth>, &'a EvalSharedArgs, Option<&'a BankArgs>);
 
+/// What is trained again.
+pub(crate) enum Task<'a> {
+    /// The built-in task.
+    Digits(EvalParts<'a>),
+    /// An adapter.
+    Adapter(&'a AdapterCommand),
+}
+
 impl EvalCommand {
     /// The settings that the arguments stand for.
-    pub(crate) fn parts(&self) -> Result<EvalParts<'_>, CliError> {
-        Ok(match self {
+    pub(crate) fn parts(&self) -> Result<Task<'_>, CliError> {
+        Ok(Task::Digits(match self {
+            Self::Adapter(args) => return Ok(Task::Adapter(&args.truth)),
             Self::Lds(args) => (Box::new(args.truth()?), &args.shared, Some(&args.bank)),
             Self::Loo(args) => (Box::new(args.truth()?), &args.shared, Some(&args.bank)),
             Self::Mislabel(args) => (Box::new(args.truth()?), &args.shared, None),
@@ -75,7 +87,7 @@ impl EvalCommand {
             Self::Brittleness(args) => (Box::new(args.truth()?), &args.shared, Some(&args.bank)),
             Self::Selection(args) => (Box::new(args.truth()?), &args.shared, Some(&args.bank)),
             Self::Subclass(args) => (Box::new(SubclassConfig { classes: args.classes }), &args.shared, None),
-        })
+        }))
     }
 }
 

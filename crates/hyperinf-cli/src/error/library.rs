@@ -118,6 +118,7 @@ impl Library {
                 | RunError::Task { .. }
                 | RunError::Load { .. }
                 | RunError::ImageToken { .. }
+                | RunError::Bank(_)
                 | RunError::Changed { .. } => Class::Input,
                 _ => Class::Numbers,
             },
@@ -278,6 +279,10 @@ fn flag(choice: Choice) -> &'static str {
         Choice::Ranks => "several ranks",
         Choice::Dropout => "--lora-dropout or --prompt-dropout",
         Choice::WholeBatches => "no --micro-batch",
+        Choice::Repeats => "--repeats",
+        Choice::SameTraining => "--question same",
+        Choice::FreshSeeds => "--question fresh",
+        Choice::BestStep => "an adapter of an earlier step than the last",
         Choice::Kind(name) => name,
     }
 }

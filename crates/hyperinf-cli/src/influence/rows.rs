@@ -19,13 +19,13 @@ const UNSTEADY: f64 = 0.5;
 
 /// A word of `--method`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Wanted {
+pub(crate) enum Wanted {
     Method(MethodSpec),
     Rows(RowMethod),
 }
 
 /// The words of `--method`, each once; `all` stands for the methods, `baselines` for the baselines.
-pub(super) fn list(words: &str) -> Result<Vec<Wanted>, CliError> {
+pub(crate) fn list(words: &str) -> Result<Vec<Wanted>, CliError> {
     let mut found: Vec<Wanted> = Vec::new();
     for word in words.split(',').map(str::trim) {
         let wanted: Vec<Wanted> = match RowMethod::named(word) {

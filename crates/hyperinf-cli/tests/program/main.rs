@@ -1,5 +1,6 @@
 //! The program `hyperinf` as a user meets it, on every device of the tests, and its reader of gradient files.
 
+mod adapter_truth;
 mod captions;
 mod check;
 mod compare;

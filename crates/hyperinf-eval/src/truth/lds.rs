@@ -157,14 +157,21 @@ impl LdsTruth {
     /// If the scores are not `[q, n]`, a score is NaN, there are fewer than two subsets, or a query has the same loss
     /// after all of them.
     pub fn lds(&self, scores: &[Vec<f64>]) -> Result<Lds, TruthError> {
+        let predictions = self.predictions(scores)?;
         let truth = self.truth(0, 1);
-        count("rows of scores", scores.len(), truth.len())?;
+        correlate(&predictions, &truth)
+    }
+
+    /// The summed scores of each subset, `[query][subset]`.
+    pub(super) fn predictions(&self, scores: &[Vec<f64>]) -> Result<Vec<Vec<f64>>, TruthError> {
+        let queries = self.losses.first().and_then(|seeds| seeds.first()).map_or(0, Vec::len);
+        count("rows of scores", scores.len(), queries)?;
         let mut predictions = Vec::with_capacity(scores.len());
         for row in scores {
             count("scores of a query", row.len(), self.samples)?;
             predictions.push(self.subsets.iter().map(|subset| subset.iter().map(|&i| row[i]).sum()).collect());
         }
-        correlate(&predictions, &truth)
+        Ok(predictions)
     }
 
     /// How well half of the seeds predicts the other half: the ceiling that training noise sets. `None` with fewer than
@@ -184,7 +191,7 @@ impl LdsTruth {
     }
 
     /// `−loss`, the mean over every `step`-th seed from `start` on, `[query][subset]`.
-    fn truth(&self, start: usize, step: usize) -> Vec<Vec<f64>> {
+    pub(super) fn truth(&self, start: usize, step: usize) -> Vec<Vec<f64>> {
         let queries = self.losses.first().and_then(|seeds| seeds.first()).map_or(0, Vec::len);
         let mean = |seeds: &Vec<Vec<f64>>, query: usize| {
             let chosen: Vec<f64> = seeds.iter().skip(start).step_by(step).map(|losses| losses[query]).collect();

@@ -1,0 +1,169 @@
+//! The scores of several methods for the same rows, with what they cost.
+
+use std::time::Instant;
+
+use burn::tensor::Device;
+use hyperinf_gradients::Estimate;
+use hyperinf_models::Recording;
+use hyperinf_scoring::{Method, Options, QueryMode};
+use hyperinf_store::StoreError;
+
+use crate::RunError;
+use crate::baseline::RowMethod;
+use crate::event::Event;
+use crate::influence::Influence;
+use crate::run::Run;
+
+/// A method with its name in results.
+#[derive(Clone)]
+pub struct NamedMethod {
+    /// The name.
+    pub name: String,
+    /// What scores rows.
+    pub method: AnyMethod,
+}
+
+/// What scores rows.
+#[derive(Clone)]
+pub enum AnyMethod {
+    /// Gradients at the end of the training.
+    Gradients {
+        /// How they are scored.
+        options: Box<Options>,
+        /// The estimate of the curvature.
+        estimate: Estimate,
+    },
+    /// A baseline, or the derivative through the training.
+    Rows(RowMethod),
+}
+
+/// A method's scores, or why there are none, with its cost.
+pub struct MethodRun {
+    /// The name.
+    pub name: String,
+    /// `[queries, training rows]`, positive = helpful; or why the method cannot be computed here.
+    pub scores: Result<Vec<Vec<f64>>, RunError>,
+    /// Seconds of this method alone: loading the model, gradients or other passes, and scores.
+    pub seconds: f64,
+    /// Bytes on disk that it works on: gradients of all rows, or the recording; 0 for baselines.
+    pub bytes: u64,
+    /// The largest relative residual over blocks; `None` for methods without curvature.
+    pub residual: Option<f64>,
+    /// Whether every solver reached its tolerance.
+    pub converged: bool,
+}
+
+impl Run {
+    /// Scores all training rows for each query by several methods. Gradients are computed once; their time counts for
+    /// every method that needs them, so that [`seconds`](MethodRun::seconds) are those of [`Run::attribute`] with this
+    /// method alone. Of this run `options` and `estimate` are not used; `seed` is for random baselines.
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::attribute`], where no method could be computed: rows, files, or a stop. A method that refuses this model
+    /// or fails by its numbers has the reason in [`MethodRun::scores`].
+    pub fn scores_by(
+        &self,
+        methods: &[NamedMethod],
+        seed: u64,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Vec<MethodRun>, RunError> {
+        let mut shared: Option<(Influence, f64)> = None;
+        let mut all = Vec::with_capacity(methods.len());
+        for NamedMethod { name, method } in methods {
+            let name = name.clone();
+            all.push(match method {
+                AnyMethod::Rows(rows) => self.by_rows(name, *rows, seed, device, observe)?,
+                AnyMethod::Gradients { options, estimate } => {
+                    if shared.is_none() {
+                        shared = Some(self.gradients(device, observe)?);
+                    }
+                    let (influence, gradients) = shared.as_mut().expect("it was just made");
+                    let options = Options { query: QueryMode::Each, ..(**options).clone() };
+                    let run = Self { options, estimate: *estimate, ..self.clone() };
+                    let began = Instant::now();
+                    let failed = of_method(run.score_again(influence, device, observe))?;
+                    let seconds = *gradients + began.elapsed().as_secs_f64();
+                    let bytes = influence.pair.train.length() + influence.pair.query.file.length();
+                    match failed {
+                        Some(error) => {
+                            MethodRun { name, scores: Err(error), seconds, bytes, residual: None, converged: true }
+                        }
+                        None => {
+                            let found = &influence.attribution;
+                            let (residual, converged) = (found.residual(), found.converged());
+                            MethodRun {
+                                name,
+                                scores: Ok(found.scores.rows.clone()),
+                                seconds,
+                                bytes,
+                                residual,
+                                converged,
+                            }
+                        }
+                    }
+                }
+            });
+        }
+        shared.map_or(Ok(()), |(influence, _)| influence.discard_gradients())?;
+        Ok(all)
+    }
+
+    /// The gradients, scored by the dot product, and the seconds that they took.
+    fn gradients(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<(Influence, f64), RunError> {
+        let options = Options { method: Method::Identity, query: QueryMode::Each, ..Options::default() };
+        let run = Self { options, estimate: Estimate::Empirical, ..self.clone() };
+        let began = Instant::now();
+        let influence = run.attribute(device, observe)?;
+        Ok((influence, began.elapsed().as_secs_f64()))
+    }
+
+    fn by_rows(
+        &self,
+        name: String,
+        rows: RowMethod,
+        seed: u64,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<MethodRun, RunError> {
+        let options = Options { query: QueryMode::Each, ..Options::default() };
+        let run = Self { options, ..self.clone() };
+        let (began, mut bytes) = (Instant::now(), 0);
+        let found = match rows {
+            RowMethod::Baseline(baseline) => run.baseline(baseline, seed, device, observe),
+            RowMethod::Unrolled => {
+                let recording = self.adapter.as_ref().map(|folder| folder.join(Recording::FILE));
+                bytes = recording.and_then(|path| path.metadata().ok()).map_or(0, |file| file.len());
+                run.unrolled(None, device, observe)
+            }
+        };
+        let (scores, seconds) = (found.map(|found| found.scores.rows), began.elapsed().as_secs_f64());
+        let scores = match scores {
+            Ok(scores) => Ok(scores),
+            Err(error) => match of_method(Err(error))? {
+                Some(error) => Err(error),
+                None => Ok(Vec::new()),
+            },
+        };
+        Ok(MethodRun { name, scores, seconds, bytes, residual: None, converged: true })
+    }
+}
+
+/// The error of a method that cannot be computed; those that concern all methods are returned as such.
+fn of_method(outcome: Result<(), RunError>) -> Result<Option<RunError>, RunError> {
+    match outcome {
+        Ok(()) => Ok(None),
+        Err(
+            error @ (RunError::Conflict { .. }
+            | RunError::NoStates { .. }
+            | RunError::NoRecording { .. }
+            | RunError::Score(_)
+            | RunError::Store(StoreError::Score(_) | StoreError::Range { .. } | StoreError::Memory { .. })
+            | RunError::Store(StoreError::TooSmall { .. } | StoreError::Matrix { .. })
+            | RunError::Gradients(_)
+            | RunError::Model(_)),
+        ) => Ok(Some(error)),
+        Err(error) => Err(error),
+    }
+}
