@@ -102,6 +102,7 @@ pub(crate) fn retrain<K: Kind>(
         train: &train,
         query: &query,
     };
+    let tokens = train.lengths().iter().sum::<usize>() * trained.recording.config()?.schedule.epochs;
     let (began, mut done) = (Instant::now(), 0);
     let stopped = |done| RunError::Stopped {
         stage: Stage::Retraining,
@@ -127,7 +128,7 @@ pub(crate) fn retrain<K: Kind>(
         };
         losses[place] = Some(found);
         done += 1;
-        let detail = Detail::Speed(60.0 * done as f64 / began.elapsed().as_secs_f64().max(1e-9), "trainings/min");
+        let detail = Detail::Speed((done * tokens) as f64 / began.elapsed().as_secs_f64().max(1e-9), K::UNIT);
         observe(Event::Progress(Progress { stage: Stage::Retraining, done, total: mine.len(), detail }));
     }
     let seconds = (done > 0).then(|| began.elapsed().as_secs_f64() / done as f64);

@@ -106,7 +106,7 @@ impl Report<'_> {
         let (now, next, twice) = (spread.width(subsets)?, spread.next()?, spread.width(2 * subsets)?);
         Some(format!(
             "The interval of {} is {now:.3} wide; one more subset would narrow it by {next:.4}, twice as many to \
-             {twice:.3}. With other queries instead it would be as wide again: more of them help, too.",
+             {twice:.3}; more queries narrow it, too.",
             run.name
         ))
     }

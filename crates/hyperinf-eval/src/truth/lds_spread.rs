@@ -13,22 +13,38 @@ pub struct LdsSpread {
     pub lds: Lds,
     /// The mean with its interval over subsets and queries: other subsets and other queries of the same kind.
     pub both: Interval,
-    /// The mean with its interval over subsets alone: other subsets, these queries. More trainings narrow it.
+    /// The mean with its interval over subsets alone: other subsets, these queries.
     pub subsets: Interval,
     /// What there was to see after the first so many subsets, with the interval over subsets and queries; the last is all.
     pub course: Vec<(usize, Interval)>,
 }
 
 impl LdsSpread {
-    /// The width of the interval over subsets and queries with so many subsets, from those of the two parts: variances
-    /// add, and that over subsets falls as `1/k`. `None` if an interval is missing.
+    /// The width of the interval over subsets and queries that so many subsets would have: a part that remains and one that
+    /// falls with their number, `w² = a + b/k` with `a, b ≥ 0`, fitted to the widths of the course (weights `k²`, since the
+    /// error of `w²` is relative) and scaled to that of all subsets. `None` if an interval is missing.
     pub fn width(&self, subsets: usize) -> Option<f64> {
-        let (k, _) = self.course.last()?;
         let of = |interval: &Interval| Some(interval.high? - interval.low?);
-        let (both, own) = (of(&self.both)?, of(&self.subsets)?);
-        // What remains with any number of subsets.
-        let rest = (both.powi(2) - own.powi(2)).max(0.0);
-        Some((rest + own.powi(2) * *k as f64 / subsets as f64).sqrt())
+        let (all, now) = (self.course.last()?.0 as f64, of(&self.both)?);
+        let (mut sum, mut of_x, mut of_xx, mut of_y, mut of_xy) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        for (k, interval) in &self.course {
+            let (k, y) = (*k as f64, of(interval)?.powi(2));
+            let (weight, x) = (k * k, 1.0 / k);
+            sum += weight;
+            of_x += weight * x;
+            of_xx += weight * x * x;
+            of_y += weight * y;
+            of_xy += weight * x * y;
+        }
+        let determinant = sum * of_xx - of_x * of_x;
+        let (a, b) = ((of_xx * of_y - of_x * of_xy) / determinant, (sum * of_xy - of_x * of_y) / determinant);
+        // With one point, or where a part would be negative, all of it falls, or none.
+        let (a, b) = match (a.is_finite() && a > 0.0, b > 0.0) {
+            (true, true) => (a, b),
+            (true, false) => (1.0, 0.0),
+            (false, _) => (0.0, 1.0),
+        };
+        Some(now * ((a + b / subsets as f64) / (a + b / all)).sqrt())
     }
 
     /// By how much one more subset would narrow the interval.
