@@ -274,7 +274,9 @@ fn images_that_cannot_be_used_are_named() {
     write("cut.png", &bytes("rgb.png")[..100]);
     let data = read::<Captioned>(&path).expect("rows are read before images");
     let sample = |row: &hyperinf::data::Row<Captioned>| row.content.image.picture(&PictureLimits::default());
+    let at_once = data.clone().convert_at_once(true, sample).expect("bad rows are skipped").0;
     let (good, pictures) = data.convert(true, sample).expect("bad rows are skipped");
+    assert_eq!((&at_once.rows, &at_once.bad), (&good.rows, &good.bad));
     assert_eq!((good.rows.len(), pictures.len(), good.rows[0].row), (1, 1, 6));
     let found: Vec<String> = good.bad.iter().map(ToString::to_string).collect();
     let expected =

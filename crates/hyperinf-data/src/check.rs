@@ -14,7 +14,7 @@ use crate::kind::Kind;
 use crate::model_files::ModelFiles;
 use crate::run::unchanged;
 use crate::samples::LengthOptions;
-use crate::{Row, RunError};
+use crate::{BadRow, DataError, Reason, Row, RunError};
 
 /// What a model gets of rows: their tokens, and which of them are part of the loss; and what is wrong with them.
 ///
@@ -137,6 +137,17 @@ impl Checked {
     }
 }
 
+/// What is kept of a row.
+struct Seen {
+    tokens: usize,
+    /// Those that are part of the loss.
+    scored: usize,
+    /// Those that were cut off.
+    cut: usize,
+    /// XXH3 of its content.
+    content: u128,
+}
+
 /// [`Check::run`] of one kind of model.
 pub(crate) fn check<K: Kind>(
     check: &Check,
@@ -155,32 +166,42 @@ pub(crate) fn check<K: Kind>(
     let length = check.length.max.or(files.note().map(|note| note.max_length)).unwrap_or(K::USUAL_LENGTH);
     let limit = if check.length.truncate { Limit::Cut(length) } else { Limit::Refuse(length) };
     let failed = RunError::data(&data);
-    let (mut shown, mut tokens, mut scored, mut facts) = (Vec::new(), 0, 0, Facts::default());
     let convert = |row: &Row<K::Content>| {
         let TokenizedSample { sample, cut } = K::tokens(&reader, &row.content, limit)?;
-        if shown.len() < check.rows {
-            let label = row.content.label().map(str::to_owned);
-            let pieces = pieces(tokenizer, &sample)?;
-            shown.push(CheckedRow { row: row.row, line: row.line, label, tokens: sample.len(), cut, pieces });
-        }
-        let of_loss = sample.iter().filter(|(_, scored)| *scored).count();
-        tokens += sample.len();
-        scored += of_loss;
-        facts.lengths.push(sample.len());
-        facts.cut += usize::from(cut > 0);
-        if of_loss == 0 {
+        let scored = sample.iter().filter(|(_, scored)| *scored).count();
+        let content = format!("{}\0{:?}", row.content.text(), row.content.images());
+        Ok(Seen { tokens: sample.len(), scored, cut, content: XxHash3_128::oneshot(content.as_bytes()) })
+    };
+    let (data, rows) = data.convert_at_once(check.read.skip_bad_rows, convert).map_err(failed)?;
+    let (mut tokens, mut scored, mut facts) = (0, 0, Facts::default());
+    for (row, seen) in data.rows.iter().zip(&rows) {
+        tokens += seen.tokens;
+        scored += seen.scored;
+        facts.lengths.push(seen.tokens);
+        facts.cut += usize::from(seen.cut > 0);
+        if seen.scored == 0 {
             facts.unscored.push(row.row);
         }
-        let content = format!("{}\0{:?}", row.content.text(), row.content.images());
-        facts.add(row.row, XxHash3_128::oneshot(content.as_bytes()), row.content.label());
-        Ok(())
+        facts.add(row.row, seen.content, row.content.label());
+    }
+    let show = |row: &Row<K::Content>| -> Result<CheckedRow, Reason> {
+        let TokenizedSample { sample, cut } = K::tokens(&reader, &row.content, limit)?;
+        let label = row.content.label().map(str::to_owned);
+        let pieces = pieces(tokenizer, &sample)?;
+        Ok(CheckedRow { row: row.row, line: row.line, label, tokens: sample.len(), cut, pieces })
     };
-    let (data, rows) = data.convert(check.read.skip_bad_rows, convert).map_err(failed)?;
     if !data.bad.is_empty() {
         let (path, bad, total) = (data.path.clone(), data.bad.clone(), data.total);
         observe(Event::Notice(Notice::LeftOut { path, bad, total }));
     }
     K::row_notices(tokenizer, &data).into_iter().for_each(|notice| observe(Event::Notice(notice)));
+    let mut shown = Vec::with_capacity(check.rows);
+    for row in data.rows.iter().take(check.rows) {
+        shown.push(show(row).map_err(|reason| {
+            let bad = BadRow { row: row.row, line: row.line, reason };
+            RunError::data(&data)(DataError::bad_rows(vec![bad], data.total, false))
+        })?);
+    }
     let share = (scored > 0).then(|| scored as f64 / tokens.max(1) as f64);
     let known = files.note().and_then(|note| note.labels.as_ref()).map(|labels| labels.names.as_slice());
     let mut findings = facts.findings(data.total, data.bad.len(), share, known);

@@ -22,13 +22,13 @@ use crate::{Notice, Reason, RunError};
 /// all kinds.
 pub trait Kind: Send + Sync + Sized + 'static {
     /// The model.
-    type Model: SampleModel + Adaptable + CheckpointNames;
+    type Model: SampleModel + Adaptable + CheckpointNames + Sync;
     /// The content of a row.
     type Content: Content;
     /// Turns content into samples: a tokenizer, the labels of the classes, an image processor.
-    type Processor: Send;
+    type Processor: Send + Sync;
     /// What turns content into tokens without the model.
-    type Reader: Borrow<TextTokenizer>;
+    type Reader: Borrow<TextTokenizer> + Sync;
 
     /// The name in summaries.
     const NAME: &'static str;
@@ -38,6 +38,8 @@ pub trait Kind: Send + Sync + Sized + 'static {
     const ADAPTED: &'static [&'static str];
     /// Whether rows are pairs of answers, which a run asks for by their loss.
     const PAIRS: bool = false;
+    /// Whether samples have images, which frozen parts of the model read.
+    const IMAGES: bool = false;
     /// What the lengths of samples are counted in.
     const UNIT: &'static str = "tokens";
 

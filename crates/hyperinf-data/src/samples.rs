@@ -77,16 +77,18 @@ impl<K: Kind> Samples<K> {
         limit: Limit,
         skip_bad_rows: bool,
     ) -> Result<Self, RunError> {
-        let mut cut = Vec::new();
-        let convert = |row: &Row<K::Content>| {
-            let found = K::sample(prepared, &row.content, limit)?;
-            if found.cut > 0 {
-                cut.push(CutRow { row: row.row, tokens: found.cut });
-            }
-            Ok(found.sample)
-        };
+        let convert = |row: &Row<K::Content>| K::sample(prepared, &row.content, limit);
         let failed = RunError::data(&data);
-        let (data, samples) = data.convert(skip_bad_rows, convert).map_err(failed)?;
+        let found = if K::IMAGES {
+            // Frozen parts of the model run for each image, on all cores.
+            data.convert(skip_bad_rows, convert)
+        } else {
+            data.convert_at_once(skip_bad_rows, convert)
+        };
+        let (data, found) = found.map_err(failed)?;
+        let cuts = data.rows.iter().zip(&found).filter(|(_, found)| found.cut > 0);
+        let cut = cuts.map(|(row, found)| CutRow { row: row.row, tokens: found.cut }).collect();
+        let samples = found.into_iter().map(|found| found.sample).collect();
         Ok(Self { data, samples, cut })
     }
 

@@ -107,6 +107,7 @@ impl Kind for Diffusion {
     type Reader = CaptionTokenizer;
 
     const NAME: &'static str = "diffusion";
+    const IMAGES: bool = true;
     const USUAL_LENGTH: usize = 512;
     const ADAPTED: &'static [&'static str] = &["to_q", "to_k", "to_v", "to_out.0"];
     const UNIT: &'static str = "pictures";

@@ -163,6 +163,7 @@ impl Kind for VisionLanguage {
     type Reader = VisionReader;
 
     const NAME: &'static str = "vision-language";
+    const IMAGES: bool = true;
     const USUAL_LENGTH: usize = 2048;
     /// Of the language model only: the layers of vision encoders are called `encoder.layers`.
     const ADAPTED: &'static [&'static str] = &["*_model.layers.*.q_proj", "*_model.layers.*.v_proj"];
