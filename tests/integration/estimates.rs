@@ -3,6 +3,7 @@
 mod case;
 mod models;
 mod products;
+mod refined;
 
 use burn::nn::Linear;
 use burn::tensor::activation::log_softmax;

@@ -2,6 +2,7 @@
 
 mod earlier;
 mod plan;
+mod refined;
 mod rows;
 mod summary;
 
@@ -10,7 +11,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use hyperinf::data::{Baseline, GRADIENT_FILES, Influence, LargeBlocks, Pattern, Ranked, RowMethod, Run};
+use hyperinf::data::{Baseline, GRADIENT_FILES, Influence, LargeBlocks, Pattern, Ranked, Refine, RowMethod, Run};
 use hyperinf::eval::{Spread, between};
 use hyperinf::gradients::Estimate;
 use hyperinf::scoring::MethodSpec;
@@ -24,6 +25,7 @@ use crate::score::{self, Settings};
 use crate::team;
 use crate::text::size;
 use crate::to_stdout;
+pub(crate) use refined::refined;
 pub(crate) use rows::Wanted;
 pub(crate) use rows::list as methods;
 pub(crate) use summary::{RowsSummary, Summary};
@@ -154,7 +156,7 @@ impl Job<'_> {
         let settings = Settings::of(method, &args.scoring, self.mode)?;
         let project = &args.scoring.shared.project;
         let estimate = args.curvature.estimate(settings.spec.estimate, project.seed)?;
-        project.check_seed(drawn || estimate.seed().is_some())?;
+        project.check_seed(drawn || estimate.seed().is_some() || args.refine_sample.is_some())?;
         let run = self.run_with(&settings, estimate)?;
         run.validate()?;
         Ok((settings, run))
@@ -174,6 +176,11 @@ impl Job<'_> {
             options: settings.options.clone(),
             estimate,
             projection: settings.projection,
+            refine: args.refine.map(|steps| Refine {
+                steps,
+                rows: args.refine_sample.map(|rows| rows as usize),
+                seed: args.scoring.shared.project.seed.unwrap_or(0),
+            }),
             seeds: self.seeds,
             positions: self.positions,
             layers: args.layers,
@@ -263,6 +270,7 @@ impl Each<'_> {
             score::check_converged(&found.attribution)?;
         }
         score::warn(&self.settings, &found.attribution);
+        refined::warn_of(found);
         if found.repeats.is_empty() {
             return Ok(None);
         }

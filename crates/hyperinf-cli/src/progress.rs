@@ -116,6 +116,7 @@ fn unit(stage: Stage) -> &'static str {
         Stage::Curvature | Stage::Tokens => "passes",
         Stage::Finetuning | Stage::Unrolling => "steps",
         Stage::Retraining => "trainings",
+        Stage::Refinement => "batches",
     }
 }
 
@@ -134,6 +135,7 @@ pub(crate) fn observer() -> impl FnMut(Event) {
             | Notice::ResumedTraining { .. }
             | Notice::Recording { .. }
             | Notice::Unrolling { .. }
+            | Notice::Refining { .. }
             | Notice::AlreadyTrained { .. }),
         ) => {
             notice.to_string().lines().for_each(note);

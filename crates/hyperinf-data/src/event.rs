@@ -1,13 +1,15 @@
+mod words;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use hyperinf_models::TokenizerNotice;
-use hyperinf_store::{Factors, Restart, Resumption};
+use hyperinf_store::{Factors, Resumption};
 
 use crate::plan::Shortage;
 use crate::quality::{ClassQuality, Quality, Verdict};
 use crate::stage::Stage;
-use crate::{BadRow, CrossCheck, listed};
+use crate::{BadRow, CrossCheck};
 
 /// Bad rows that are listed in one notice; of more only the number is given.
 const LISTED: usize = 5;
@@ -41,6 +43,8 @@ pub enum Detail {
     Speed(f64, &'static str),
     /// The stage counts backward passes.
     BackwardPasses,
+    /// The stage counts batches of products.
+    Products,
     /// The state of a training.
     Training {
         /// A running mean of the training loss.
@@ -173,6 +177,19 @@ pub enum Notice {
         /// The bytes that the steps between two recorded states take in memory.
         bytes: u64,
     },
+    /// A method's inverse is refined.
+    Refining {
+        /// The steps.
+        steps: usize,
+        /// The queries.
+        queries: usize,
+        /// The training rows of the matrix.
+        rows: usize,
+        /// The forward and the backward passes over batches.
+        passes: [usize; 2],
+        /// The batches of the rows.
+        batches: usize,
+    },
     /// The run needs more than there is.
     Shortage(Shortage),
     /// A classifier predicts the labels of rows no better than a guess, or hardly better.
@@ -252,6 +269,7 @@ impl fmt::Display for Detail {
         match self {
             Self::Speed(speed, unit) => write!(f, "{speed:.0} {unit}/s"),
             Self::BackwardPasses => f.write_str("backward passes"),
+            Self::Products => f.write_str("batches of products"),
             Self::Training { loss, validation, speed, unit } => {
                 write!(f, "loss {loss:.3}")?;
                 if let Some(validation) = validation {
@@ -261,138 +279,4 @@ impl fmt::Display for Detail {
             }
         }
     }
-}
-
-impl fmt::Display for Notice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::LeftOut { path, bad, total } => {
-                write!(f, "{} of {total} rows of `{}` are left out:", bad.len(), path.display())?;
-                for bad in bad.iter().take(LISTED) {
-                    write!(f, "\n  {bad}")?;
-                }
-                let more = bad.len().saturating_sub(LISTED);
-                if more > 0 { write!(f, "\n  and {more} more") } else { Ok(()) }
-            }
-            Self::Cut { path, rows, first } => {
-                write!(f, "{rows} rows of `{}` are cut at their end, the first is row {first}", path.display())
-            }
-            Self::NewHead { data, model } => write!(
-                f,
-                "the labels of the data ({}) are not those of the model's head ({}): a new head is trained",
-                listed(data),
-                listed(model)
-            ),
-            Self::UnreadColumns { path, columns } => write!(
-                f,
-                "columns of `{}` that a conversation could use are not read: {}; variables for the chat template go into a column `chat_template_kwargs`",
-                path.display(),
-                listed(columns)
-            ),
-            Self::IdleColumn { path, column } => {
-                write!(f, "column `{column}` of `{}` has no effect: the chat template does not read it", path.display())
-            }
-            Self::Tokenizer(notice) => notice.fmt(f),
-            Self::IdleProjection { rank } => {
-                write!(f, "the projection to rank {rank} has no effect: no side of any block is longer")
-            }
-            Self::Earlier { stage, found, total } => earlier(f, stage.name(), found, *total),
-            Self::LostLeaves { path, leaves } => write!(
-                f,
-                "{} finished leaves of the index `{}` are gone or have another length, and are computed again; the first \
-                 is leaf {}",
-                leaves.len(),
-                path.display(),
-                leaves.first().copied().unwrap_or_default()
-            ),
-            Self::Factors(factors) => factors.fmt(f),
-            Self::DamagedCheckpoint { path, reason } => {
-                write!(f, "the checkpoint `{}` is damaged and set aside: {reason}", path.display())
-            }
-            Self::ResumedTraining { step, path } => {
-                write!(f, "training resumes after step {step}, from `{}`", path.display())
-            }
-            Self::LostLog { steps, path } => {
-                write!(f, "`{}` will lack {steps} earlier steps: their lines are damaged or missing", path.display())
-            }
-            Self::NoCheckpoint { folder } => {
-                write!(f, "there is no checkpoint in `{}` to resume from: training starts at step 0", folder.display())
-            }
-            Self::AlreadyTrained { folder } => {
-                write!(f, "this training has ended already: its adapter in `{}` stays as it is", folder.display())
-            }
-            Self::Recording { path, states, bytes } => {
-                let megabytes = *bytes as f64 / 1e6;
-                write!(f, "the training is recorded: {states} states, {megabytes:.1} MB in `{}`", path.display())
-            }
-            Self::Unrolling { steps, directions, passes, bytes } => {
-                let megabytes = *bytes as f64 / 1e6;
-                let of = if *directions == 1 { "one derivative" } else { "derivatives" };
-                let count = if *directions == 1 { String::new() } else { format!("{directions} ") };
-                write!(
-                    f,
-                    "{count}{of} through {steps} steps: {passes} forward and backward passes over batches, where the \
-                     training took {steps}, and {megabytes:.1} MB for steps that are held"
-                )
-            }
-            Self::Shortage(shortage) => shortage.fmt(f),
-            Self::NotLearned { path, quality, verdict, purpose } => {
-                let guess = match verdict {
-                    Verdict::Guessing => "is no better than guessing",
-                    Verdict::Hardly | Verdict::Learned => "has hardly learned: its loss is that of guessing",
-                };
-                let (rows, path) = (quality.rows, path.display());
-                write!(f, "the model {guess} on {rows} rows of `{path}`: {quality}")?;
-                f.write_str(match purpose {
-                    Purpose::Training => {
-                        "; try more epochs, a higher learning rate or smaller batches, and check that the labels \
-                         belong to the texts"
-                    }
-                    Purpose::Validation => {
-                        "; what it has learned from the training rows does not carry over: check the labels of both"
-                    }
-                    Purpose::Evaluation => "",
-                    Purpose::Scores => "; scores by the gradients of such a model say little: train it better first",
-                })
-            }
-            Self::LossFindsMore { path, check: CrossCheck { rows, auc_score, auc_loss, .. } } => write!(
-                f,
-                "the loss is the better detector here: with the labels of the {rows} rows of `{}` exchanged, high \
-                 losses find the wrong ones with an AUC of {auc_loss:.3}, low scores with {auc_score:.3}; look at the \
-                 rows with the highest training loss as well",
-                path.display()
-            ),
-            Self::NoGain { path, before, after } => write!(
-                f,
-                "training did not lower the loss on {} rows of `{}`: {before} before, {after} after; try another \
-                 learning rate or more epochs",
-                after.rows(),
-                path.display()
-            ),
-        }
-    }
-}
-
-/// What an earlier run left, line by line.
-fn earlier(f: &mut fmt::Formatter<'_>, what: &str, found: &Resumption, total: usize) -> fmt::Result {
-    let Resumption { samples, damaged, header, restarted } = found;
-    let mut lines = Vec::new();
-    match restarted {
-        Some(Restart::Differs(differences)) => {
-            let differences: Vec<String> = differences.iter().map(ToString::to_string).collect();
-            lines.push(format!("{what} of an earlier run are not used: {}", differences.join("; ")));
-        }
-        Some(Restart::Damaged) => {
-            lines.push(format!("{what} of an earlier run are not used: their journal is damaged"))
-        }
-        None if *samples > 0 => lines.push(format!("{what}: {samples} of {total} rows are there from an earlier run")),
-        None => {}
-    }
-    if *header {
-        lines.push(format!("{what}: the header of the earlier run's file was damaged and is written again"));
-    }
-    if *damaged > 0 {
-        lines.push(format!("{what}: {damaged} damaged batches of an earlier run are computed again"));
-    }
-    f.write_str(&lines.join("\n"))
 }

@@ -18,6 +18,7 @@ use crate::model_files::ModelFiles;
 use crate::positions::TokenScores;
 use crate::prediction::Prediction;
 use crate::quality::Quality;
+use crate::refined::Refinement;
 use crate::run::GRADIENT_FILES;
 use crate::samples::{CutRow, SampleFacts, Samples};
 use crate::scored::OfModel;
@@ -46,6 +47,8 @@ pub struct Influence {
     pub known: Option<Vec<BlockCurvature>>,
     /// With [`positions`](crate::Run::positions): the scores of tokens.
     pub positions: Vec<TokenScores>,
+    /// With [`refine`](crate::Run::refine): what the refinement did. Of several targets with the queries of all.
+    pub refinement: Option<Refinement>,
     /// The layers whose gradients were taken.
     pub layers: RecordedParts,
     /// The loss of a diffusion model, or of pairs.
@@ -80,11 +83,12 @@ pub struct Detection {
     pub influence: Influence,
     /// All training rows, the lowest score first.
     pub order: Vec<usize>,
-    /// The influence of each training row on itself.
+    /// The influence of each training row on itself, by the inverse of each block.
     pub self_influence: Vec<f64>,
     /// The rows to remove, the most suspicious first; empty if no removal was requested.
     pub removed: Vec<usize>,
-    /// Whether scores or losses find wrong labels among the validation rows; of classifiers of two classes.
+    /// Whether scores or losses find wrong labels among the validation rows; of classifiers of two classes, where no
+    /// inverse is refined.
     pub cross_check: Option<CrossCheck>,
 }
 

@@ -103,6 +103,7 @@ mod quality;
 mod ranking;
 mod reason;
 mod recipe;
+mod refined;
 mod resumption;
 mod retrain;
 mod retrain_of_kind;
@@ -172,6 +173,7 @@ pub use quality::{ClassCounts, ClassQuality, PairQuality, PictureQuality, Qualit
 pub use ranking::{Board, RankedQuery, Ranking, RowId, ScoredRow};
 pub use reason::{BadRow, Reason};
 pub use recipe::Recipe;
+pub use refined::{Refine, RefinedQuery, Refinement};
 pub use retrain::{Question, Removal, Removals, Retrained, Retraining};
 pub use run::{GRADIENT_FILES, Run};
 pub use run_error::{Choice, Existing, RunError};

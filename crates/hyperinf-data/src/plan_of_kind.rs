@@ -24,7 +24,7 @@ use crate::run::{Run, unchanged};
 use crate::run_of_kind::{Loaded, load};
 use crate::samples::{Samples, notify};
 use crate::select::Duplicates;
-use crate::{RunError, estimate};
+use crate::{RunError, estimate, refined};
 
 /// Bytes of a score in a file: an upper bound for Parquet.
 pub(crate) const SCORE: u64 = 16;
@@ -38,6 +38,9 @@ pub(crate) fn plan<K: Kind>(
 ) -> Result<RunPlan, RunError> {
     let began = Instant::now();
     K::check_estimate(run.estimate)?;
+    if let Goal::Select(select) = goal {
+        run.check_select(select)?;
+    }
     let read = |set, path: &PathBuf| {
         unchanged(path, || Dataset::<K::Content>::read(set, path, &run.read).map_err(RunError::of_rows(set, path)))
     };
@@ -89,6 +92,17 @@ pub(crate) fn plan<K: Kind>(
     let exact = held(run, &probe.blocks, n) / rate;
     let scored: usize = queries.iter().map(rows_of).sum();
     steps.push(step("scores", seeds * (passes + queries.len() as f64 * exact), format!("{n} rows for {scored}")));
+    if let Some(refine) = run.refine {
+        refined::check_inputs(run, n, !extractor.large_blocks(&train)?.is_empty())?;
+        let batch = middle(&order, run.batch_size);
+        let samples: Vec<_> = batch.iter().map(|&sample| &train.samples[sample]).collect();
+        // The first time anything may have to be prepared.
+        let once = refined::seconds(&model, &samples)?.min(refined::seconds(&model, &samples)?);
+        let weight = of_train / curve.seconds(probe.middle(&order), batch.len()).max(f64::MIN_POSITIVE);
+        let rows = refine.rows.unwrap_or(n);
+        let all = once * weight * rows as f64 / n as f64 * (refined::products(refine.steps) * scored) as f64;
+        steps.push(step("refinement", all, format!("{} steps for {scored}, {rows} rows", refine.steps)));
+    }
     if let Some(seconds) = costs.self_influence(n) {
         steps.push(step("self-influence", seconds, format!("{n} rows")));
     }

@@ -16,11 +16,12 @@ use crate::influence::{Detection, Influence};
 use crate::large_blocks::LargeBlocks;
 use crate::model_files::ModelFiles;
 use crate::pattern::Pattern;
+use crate::refined::Refine;
 use crate::run_of_kind::Inputs;
 use crate::samples::LengthOptions;
 use crate::scored::Scored;
 use crate::stop::Stop;
-use crate::{RunError, estimate, positions};
+use crate::{RunError, estimate, positions, refined};
 
 /// The names of the files of gradients in [`Run::out`].
 pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gradients.safetensors"];
@@ -42,6 +43,7 @@ pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gra
 /// | `options` | HyperINF, each query | method, damping, normalisation, partition | see [`Options`] |
 /// | `estimate` | empirical | the estimate of the curvature | |
 /// | `projection` | `None` | a projection of every block's gradients | |
+/// | `refine` | `None` | steps from the inverse of each block to that of all | see [`Refine`] |
 /// | `seeds` | `None` | error bars: the mean query is scored with this many random seeds | 2 to 1,000,000 |
 /// | `positions` | `None` | scores of tokens: of so many rows at either end of each ranking | |
 /// | `layers` | adapters | the layers whose gradients are taken | needs an adapter, or another choice |
@@ -79,6 +81,8 @@ pub struct Run {
     pub estimate: Estimate,
     /// A projection of the gradients before they are scored.
     pub projection: Option<ProjectionSpec>,
+    /// How the method's inverse is refined.
+    pub refine: Option<Refine>,
     /// Seeds of a random projection or, without one, of the estimate: for error bars of the mean query.
     pub seeds: Option<usize>,
     /// Scores of tokens, of so many rows at either end of each ranking.
@@ -128,6 +132,7 @@ impl Default for Run {
             options: Options::default(),
             estimate: Estimate::default(),
             projection: None,
+            refine: None,
             seeds: None,
             positions: None,
             layers: RecordedParts::default(),
@@ -161,6 +166,7 @@ impl Run {
         }
         estimate::check(self.estimate, &self.options, self.projection.is_some())?;
         positions::check(self)?;
+        refined::check(self)?;
         self.check_draws()
     }
 
@@ -252,9 +258,9 @@ impl Run {
     ) -> Result<(), RunError> {
         self.validate()?;
         earlier.pair.memory = self.memory;
-        let Scored { attribution, repeats, known, positions } =
+        let Scored { attribution, repeats, known, positions, refinement } =
             Scored::new(self, &mut earlier.pair, earlier.model.as_ref(), device, observe)?;
-        earlier.positions = positions;
+        (earlier.positions, earlier.refinement) = (positions, refinement);
         (earlier.attribution, earlier.repeats, earlier.known) = (attribution, repeats, known);
         (earlier.estimate, earlier.query_mode, earlier.rank_by) = (self.estimate, self.options.query, self.rank_by);
         Ok(())
@@ -262,6 +268,10 @@ impl Run {
 
     /// Whether scores or losses find wrong labels among the validation rows.
     fn cross_check(&self, influence: &Influence, device: &Device) -> Result<Option<CrossCheck>, RunError> {
+        // It would judge the inverse of each block.
+        if self.refine.is_some() {
+            return Ok(None);
+        }
         // Exchanging the answers of a pair changes its gradient as exchanging two labels does.
         let two = influence.labels.as_ref().is_some_and(|labels| labels.names.len() == 2);
         if !two && self.pairs.is_none() {

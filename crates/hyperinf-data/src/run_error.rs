@@ -283,6 +283,12 @@ pub enum Choice {
     Baseline,
     /// The derivative through a training.
     Unrolled,
+    /// A refined inverse.
+    Refine,
+    /// The gradients of timesteps side by side.
+    Stacked,
+    /// Weights that are projected when their gradients are taken.
+    LargeBlocks,
     /// Some of the blocks.
     Blocks,
     /// An index.
@@ -360,6 +366,9 @@ impl fmt::Display for Choice {
             Self::Normalised => "normalised scores",
             Self::Baseline => "a baseline",
             Self::Unrolled => "the derivative through the training",
+            Self::Refine => "a refined inverse",
+            Self::Stacked => "gradients of timesteps side by side",
+            Self::LargeBlocks => "blocks that are projected as they are recorded",
             Self::Blocks => "a choice of blocks",
             Self::Index => "an index",
             Self::NearDuplicates => "near duplicates",

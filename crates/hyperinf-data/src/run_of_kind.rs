@@ -22,7 +22,7 @@ use crate::run::{GRADIENT_FILES, Run, unchanged};
 use crate::samples::{Samples, notify};
 use crate::scored::{ModelSamples, Scored};
 use crate::selected::check_amount;
-use crate::{Choice, RunError};
+use crate::{Choice, RunError, refined};
 
 /// The generation of per-sample gradients: another one where the same program version would write other numbers.
 pub(crate) const GENERATION: &str = "1";
@@ -64,6 +64,7 @@ pub(crate) fn influence<K: Kind>(
     }
     extractor.check_memory(&train, &query, device)?;
     let projected = extractor.large_blocks(&train)?;
+    refined::check_inputs(run, train.samples.len(), !projected.is_empty())?;
     let (of_train, train_gradients, train_path) = match &index {
         Some(index) => {
             let rows = IndexedRows { files: &files, model: &model, set: &train, limit };
@@ -96,7 +97,8 @@ pub(crate) fn influence<K: Kind>(
     }
     let (facts, query_facts) = (train.facts(), query.facts());
     let model = ModelSamples::<K> { model, samples: std::mem::take(&mut train.samples), processor };
-    let Scored { attribution, repeats, known, positions } = Scored::new(run, &mut pair, &model, device, observe)?;
+    let Scored { attribution, repeats, known, positions, refinement } =
+        Scored::new(run, &mut pair, &model, device, observe)?;
     let (train, query) = (Rows::new(train, facts, of_train), Rows::new(query, query_facts, of_query));
     warn_of(&train.quality(labels.as_ref()), &train.data.path, Purpose::Scores, observe);
     Ok(Influence {
@@ -111,6 +113,7 @@ pub(crate) fn influence<K: Kind>(
         projected: (!projected.is_empty()).then_some((projected, run.large_blocks.rank)),
         known,
         positions,
+        refinement,
         labels,
         max_length: limit.tokens(),
         pair,

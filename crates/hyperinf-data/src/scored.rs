@@ -9,6 +9,7 @@ use crate::crew_blocks::Job;
 use crate::event::{Event, Notice};
 use crate::kind::Kind;
 use crate::positions::{RowPositions, TokenScores, token_scores};
+use crate::refined::{Refine, Refinement, refined, scored};
 use crate::run::Run;
 use crate::run_of_kind::device_kind;
 use crate::{Choice, RunError, estimate};
@@ -26,6 +27,8 @@ pub(crate) struct Scored {
     pub(crate) known: Option<Vec<BlockCurvature>>,
     /// The scores of tokens, if they were asked for.
     pub(crate) positions: Vec<TokenScores>,
+    /// What a refinement of the inverse did.
+    pub(crate) refinement: Option<Refinement>,
 }
 
 /// The random choices of a scoring.
@@ -44,6 +47,15 @@ pub(crate) trait OfModel: Send {
         estimate: Estimate,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Option<Vec<BlockCurvature>>, RunError>;
+
+    /// The scores of a job with a refined inverse, `plain` being those of the method alone.
+    fn refined(
+        &self,
+        job: &Job<'_>,
+        refine: Refine,
+        plain: Attribution,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<(Attribution, Refinement), RunError>;
 
     /// The scores of the tokens of some rows, in their order; `blocks` are those of the scorer, in their order.
     fn positions(
@@ -72,6 +84,16 @@ impl<K: Kind> OfModel for ModelSamples<K> {
     ) -> Result<Option<Vec<BlockCurvature>>, RunError> {
         K::check_estimate(estimate)?;
         estimate::of_model(run, estimate, &self.model, &self.samples, observe)
+    }
+
+    fn refined(
+        &self,
+        job: &Job<'_>,
+        refine: Refine,
+        plain: Attribution,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<(Attribution, Refinement), RunError> {
+        refined(job, refine, plain, (&self.model, &self.samples), observe)
     }
 
     fn positions(
@@ -115,13 +137,13 @@ impl Scored {
                 false => model.curvature(run, estimate, observe)?,
             };
             let job = Job { run, pair: &*pair, known: known.as_deref(), options: &run.options, draw, device };
-            let found = job.score()?;
+            let found = scored(&job, model, observe)?;
             Ok((known, found))
         };
-        let (known, mut attribution) = score(0)?;
+        let (known, (mut attribution, refinement)) = score(0)?;
         let mut repeats = Vec::new();
         for other in 1..draws.len() {
-            let Attribution { scores, blocks, .. } = score(other)?.1;
+            let Attribution { scores, blocks, .. } = score(other)?.1.0;
             repeats.extend(scores.rows);
             attribution.keep_worst(blocks);
         }
@@ -132,7 +154,7 @@ impl Scored {
         }
         let scored = (&*pair, known.as_deref());
         let positions = token_scores(run, scored, &attribution.scores, model, device, observe)?;
-        Ok(Self { attribution, repeats, known, positions })
+        Ok(Self { attribution, repeats, known, positions, refinement })
     }
 }
 

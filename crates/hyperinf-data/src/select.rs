@@ -11,6 +11,7 @@ use crate::dataset::ReadOptions;
 use crate::event::Event;
 use crate::groups::{PerGroup, groups};
 use crate::influence::{Influence, Rows, Selection, Target};
+use crate::refined::scored;
 use crate::run::Run;
 use crate::{Choice, RunError};
 
@@ -190,9 +191,9 @@ impl Run {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Selection, RunError> {
         let run = self.of_mean();
-        select.validate(&run.options, run.rank_by)?;
+        run.check_select(select)?;
         let influence = run.influence(device, select.amount(), &select.targets, observe)?;
-        run.select_in(influence, select, device)
+        run.select_in(influence, select, device, observe)
     }
 
     /// [`Run::select`] by another method, as [`Run::detect_again`]; the targets are those of the earlier run.
@@ -208,19 +209,43 @@ impl Run {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Selection, RunError> {
         let run = self.of_mean();
-        select.validate(&run.options, run.rank_by)?;
+        run.check_select(select)?;
         run.score_again(&mut earlier, device, observe)?;
-        run.select_in(earlier, select, device)
+        run.select_in(earlier, select, device, observe)
     }
 
-    fn select_in(&self, mut influence: Influence, select: &Select, device: &Device) -> Result<Selection, RunError> {
+    /// Checks the choices of a selection by this run, without a look at any file; it does so itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`Select::validate`].
+    pub fn check_select(&self, select: &Select) -> Result<(), RunError> {
+        select.validate(&self.options, self.rank_by)?;
+        if self.refine.is_some() && select.diverse.is_some() {
+            let reason = "rows are compared with each other by the inverse of each block";
+            return Err(RunError::Conflict { first: Choice::Refine, second: Choice::Diverse, reason });
+        }
+        Ok(())
+    }
+
+    fn select_in(
+        &self,
+        mut influence: Influence,
+        select: &Select,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Selection, RunError> {
         let mut targets = vec![influence.attribution.scores.rows[0].clone()];
         for Target { pair, .. } in &mut influence.targets {
             (pair.memory, pair.batch_bytes) = (self.memory, self.batch_bytes);
             pair.project(self.projection, device)?;
             pair.share_curvature(&influence.pair);
             let known = influence.known.as_deref();
-            let found = Job { run: self, pair, known, options: &self.options, draw: 0, device }.score()?;
+            let job = Job { run: self, pair, known, options: &self.options, draw: 0, device };
+            let (found, refinement) = scored(&job, influence.model.as_ref(), observe)?;
+            if let (Some(all), Some(more)) = (&mut influence.refinement, refinement) {
+                all.extend(more);
+            }
             targets.extend(found.scores.rows);
             influence.attribution.keep_worst(found.blocks);
         }

@@ -15,6 +15,8 @@ pub enum Stage {
     Unrolling,
     /// Trainings without some rows.
     Retraining,
+    /// Products that refine an inverse.
+    Refinement,
     /// Predictions for rows.
     Evaluation,
 }
@@ -30,6 +32,7 @@ impl Stage {
             Self::Finetuning => "fine-tuning",
             Self::Unrolling => "unrolling",
             Self::Retraining => "retraining",
+            Self::Refinement => "refinement",
             Self::Evaluation => "evaluation",
         }
     }
@@ -42,6 +45,7 @@ impl Stage {
             Self::Curvature | Self::Tokens => "backward passes",
             Self::Finetuning | Self::Unrolling => "steps",
             Self::Retraining => "trainings, whose results are kept",
+            Self::Refinement => "batches of products",
             Self::Evaluation => "rows",
         }
     }

@@ -13,13 +13,22 @@ use crate::{Block, Capture, GradientError, Gradients, Tape, Task, same_layout};
 /// | field | default | purpose | range |
 /// |---|---|---|---|
 /// | `length` | `ε^(1/3) · max(1, ‖θ‖)` | the norm of the displacement over all blocks | finite, > 0 |
+/// | `measured` | true | whether the first product is taken twice, for [`Products::error`] | |
 ///
 /// The error of a product falls with the square of the length, and grows with `ε` over the length: the default balances
 /// both, at some 1e-10 of the product in f64 and 1e-4 in f32. [`Products::error`] says what it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Difference {
     /// The norm of the displacement; `None` for the default.
     pub length: Option<f64>,
+    /// Whether the error is measured.
+    pub measured: bool,
+}
+
+impl Default for Difference {
+    fn default() -> Self {
+        Self { length: None, measured: true }
+    }
 }
 
 /// Products of a matrix with directions, and how far they can be trusted.
@@ -31,8 +40,8 @@ pub struct Products {
     /// matrix, or of rounding.
     pub rayleigh: Vec<f64>,
     /// How far the first product moves when its displacement is twice as long, relative to its norm: about three times
-    /// the error of the difference itself, or as large as that of rounding.
-    pub error: f64,
+    /// the error of the difference itself, or as large as that of rounding; `None` where it is not measured.
+    pub error: Option<f64>,
     /// The largest `|⟨u, H v⟩ − ⟨v, H u⟩|` of two directions, relative to the largest product of two; `None` for one
     /// direction. Both matrices are symmetric.
     pub asymmetry: Option<f64>,
@@ -44,9 +53,9 @@ pub struct Products {
 /// that the tape records, jointly.
 ///
 /// `directions` has one row per direction and the blocks of the task's tape. Each takes two forward and backward passes
-/// over the batches, the first one four. Batches are taken one after the other. A product is exact up to
-/// [`Products::error`] where the loss is twice differentiable: kinks (ReLU) that a displacement crosses count as
-/// curvature.
+/// over the batches, the first one four if the error is measured. Batches are taken one after the other. A product is
+/// exact up to [`Products::error`] where the loss is twice differentiable: kinks (ReLU) that a displacement crosses count
+/// as curvature.
 ///
 /// # Errors
 ///
@@ -78,8 +87,8 @@ where
 /// tape records, jointly: the exact matrix of [`Estimate::GaussNewton`](crate::Estimate::GaussNewton).
 ///
 /// `z = J c ≈ (f(θ + h c) − f(θ − h c)) / 2h` at the outputs, `H z` in closed form, and one pass back. Each direction takes
-/// three forward passes and one backward pass over the batches, the first one twice as many. The matrix is positive
-/// semi-definite, up to [`Products::error`].
+/// three forward passes and one backward pass over the batches, the first one twice as many if the error is measured. The
+/// matrix is positive semi-definite, up to [`Products::error`].
 ///
 /// # Errors
 ///
@@ -166,7 +175,7 @@ where
         length,
     };
     // The last one is the first direction that is not zero, again and twice as far.
-    let probe = norms.iter().position(|norm| *norm > 0.0);
+    let probe = norms.iter().position(|norm| *norm > 0.0).filter(|_| difference.measured);
     let moved = (0..norms.len()).map(|row| (row, length)).chain(probe.map(|row| (row, 2.0 * length)));
     let steps: Vec<(usize, Step<'_>)> =
         moved.filter(|(row, _)| norms[*row] > 0.0).map(|(row, length)| (row, step(row, length))).collect();
@@ -190,7 +199,7 @@ where
         let sum = sum.unwrap_or_default().into_iter().map(|block| block.mul_scalar(scale)).collect();
         found.entry(*row).or_default().push(sum);
     }
-    checked(found, directions, &norms, length)
+    checked(found, directions, &norms, length, difference.measured)
 }
 
 /// The products of each row, once or twice, with the figures that say how far they can be trusted.
@@ -199,6 +208,7 @@ fn checked(
     directions: &Gradients,
     norms: &[f64],
     length: f64,
+    measured: bool,
 ) -> Result<Products, GradientError> {
     let twice = found.iter_mut().find(|(_, products)| products.len() > 1);
     let again = twice.and_then(|(&row, products)| Some((row, products.pop()?)));
@@ -238,7 +248,7 @@ fn checked(
     Ok(Products {
         rows: Gradients::new(directions.layout.clone(), rows)?,
         rayleigh,
-        error: ratio(change.sqrt(), size.sqrt()),
+        error: measured.then(|| ratio(change.sqrt(), size.sqrt())),
         asymmetry: (q > 1).then(|| ratio(apart, largest)),
         length,
     })

@@ -191,6 +191,9 @@ pub enum ScoreError {
         /// The block's name.
         block: String,
     },
+    /// A method without an inverse was to be refined.
+    #[error("the method has no curvature, so there is no inverse to refine")]
+    NothingToRefine,
     /// A block could not be inverted.
     #[error("block `{block}`")]
     Solve {

@@ -31,6 +31,7 @@
 //! | [`Scorer`], [`Sweep`] | stored gradients, some blocks at a time | [`attribute`] and [`sweep`], in less memory |
 //! | [`Team`], [`BlockScores`] | several processes or threads | the same scores, a block by each |
 //! | [`Preconditioner`] | curvature, and queries that come later | queries after the inverse, `[q, D]` |
+//! | [`refine`] | queries, and products with a curvature over all blocks | queries after its inverse, by conjugate gradients |
 //! | [`CurvatureFrom`] | training samples, another source, or known curvature | the curvature of each of the above |
 //! | [`Contrast`], [`Joined`] | two query sources | one: their difference; one after the other |
 //! | [`Groups`] | scores | sums or means over groups of samples or queries |
@@ -66,6 +67,7 @@ mod preconditioner;
 mod products;
 mod queries;
 mod rank;
+mod refine;
 mod row_scorer;
 mod scale;
 mod scorer;
@@ -94,6 +96,7 @@ pub use preconditioner::{PreconditionedQueries, Preconditioner};
 pub use products::{Picked, Products, between, products};
 pub use queries::{Contrast, Joined};
 pub use rank::{Amount, RankBy, detect, ranking, select, top_k};
+pub use refine::{ProductsOf, Refined, Residuals, query_gradients, refine};
 pub use row_scorer::RowScorer;
 pub use scorer::{Scorer, Sweep};
 pub use scores::{Attribution, BlockReport, Scores};

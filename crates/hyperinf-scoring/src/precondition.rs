@@ -1,6 +1,6 @@
 //! The inverse `(H + λI)⁻¹` of each block.
 
-mod sent;
+mod inverse;
 
 use std::collections::VecDeque;
 use std::iter;

@@ -14,6 +14,7 @@
 //! | [`score`], [`sweep`], [`self_influence`], [`products`] | the entry points of `hyperinf-scoring` over such a pair, block by block |
 //! | [`training_factors`], [`model_factors`] | curvature that an index keeps for the next run |
 //! | [`top_rows`], [`Sketches`] | the ends of a ranking, of which few rows are read in full |
+//! | [`refine`], [`score_preconditioned`] | queries after the inverse of a curvature over all blocks, and the scores by them |
 //! | [`position_scorer`] | queries preconditioned for scores of positions |
 //! | [`Checkpoint`], [`tracin`] | scores summed over several moments of a training |
 //! | [`ProjectionSpec`] | a projection of every block, applied while the gradients are read |
@@ -66,6 +67,7 @@ mod own_file;
 mod pair;
 mod projection;
 mod publish;
+mod refine;
 mod rows_stream;
 mod scores;
 mod sketch;
@@ -106,6 +108,7 @@ pub use own_file::{FileStamp, open_own, sync_folder};
 pub use pair::{GradientPair, MatchedFile};
 pub use projection::{Directions, ProjectionSpec};
 pub use publish::publish;
+pub use refine::{refine, score_preconditioned};
 pub use rows_stream::{RowShare, row_share, score_rows, sum_rows};
 pub use scores::{ErrorBars, SCORE_FORMATS, ScoreFile, ScoreFormat, check_range, ranks};
 pub use sketch::Sketches;

@@ -77,19 +77,7 @@ impl Sizes {
             let gradients = |samples: usize| samples as f64 * block.parameters() as f64 * self.width as f64;
             let streamed = (2.0 * gradients(self.train)).min(4.0 * BATCH_BYTES as f64);
             let rows = (self.queries * self.dampings) as f64 * block.parameters() as f64;
-            let curvature = match &options.method {
-                Method::Identity => 0.0,
-                Method::Inverse { storage, solver } => {
-                    let held = if storage.holds_samples(block, self.curvature) {
-                        let wide = if solver.widens_samples() { F64 / self.width as f64 } else { 0.0 };
-                        (2.0 + wide) * gradients(self.curvature)
-                    } else {
-                        0.0
-                    };
-                    held + storage.memory(block, self.curvature)
-                }
-            };
-            streamed.max(curvature) + gradients(self.queries) + 3.0 * F64 * rows
+            streamed.max(self.curvature_of(block, options)) + gradients(self.queries) + 3.0 * F64 * rows
         };
         let (bytes, block) = blocks
             .iter()
@@ -99,6 +87,25 @@ impl Sizes {
         let read = read + if matches!(options.method, Method::Identity) { 0.0 } else { reserved() };
         let scores = 3.0 * F64 * (self.queries * self.dampings) as f64 * self.train as f64;
         Need { bytes: bytes + read + scores, block: block.clone() }
+    }
+
+    /// The curvature of all blocks with their inverses, held at once.
+    pub(crate) fn held(&self, options: &Options) -> f64 {
+        let merged = Block::new("merged", 1, self.blocks.iter().map(Block::parameters).sum());
+        let blocks = if options.merged { std::slice::from_ref(&merged) } else { &self.blocks };
+        blocks.iter().map(|block| self.curvature_of(block, options)).sum()
+    }
+
+    /// The curvature of a block with its inverse.
+    fn curvature_of(&self, block: &Block, options: &Options) -> f64 {
+        let Method::Inverse { storage, solver } = &options.method else { return 0.0 };
+        let held = if storage.holds_samples(block, self.curvature) {
+            let wide = if solver.widens_samples() { F64 / self.width as f64 } else { 0.0 };
+            (2.0 + wide) * self.curvature as f64 * block.parameters() as f64 * self.width as f64
+        } else {
+            0.0
+        };
+        held + storage.memory(block, self.curvature)
     }
 }
 

@@ -52,9 +52,10 @@ fn check(compute: Compute, dense: fn(&Data, &Device, DType) -> Matrix, semidefin
             let square = |row: &[f64]| row.iter().map(|v| v * v).sum::<f64>();
             let away: Vec<f64> = product.row(0).iter().zip(expected.row(0)).map(|(a, b)| a - b).collect();
             let error = (square(&away) / square(expected.row(0))).sqrt();
-            assert!(found.error < 3.0 * tolerance, "{what}: an error of {}", found.error);
+            let told = found.error.expect("it is measured");
+            assert!(told < 3.0 * tolerance, "{what}: an error of {told}");
             // Rounding errors are independent at each point; the f64 oracle is accurate to about 1e-11.
-            assert!(error < 10.0 * found.error + 1e-9, "{what}: the error is {error}, not {}", found.error);
+            assert!(error < 10.0 * told + 1e-9, "{what}: the error is {error}, not {told}");
             let apart = found.asymmetry.expect("three directions");
             assert!(apart < 3.0 * tolerance, "{what}: asymmetry {apart}");
             for (k, rayleigh) in found.rayleigh.iter().enumerate() {
@@ -93,7 +94,22 @@ fn a_direction_of_zeros_has_the_product_zero() {
         assert_eq!(largest(found_rows.row(0)), 0.0, "{what}");
         assert_eq!(found_rows.row(1), matrix(expected.blocks[0].clone()).row(1), "{what}");
         assert_eq!(found.rayleigh[0], 0.0, "{what}");
-        assert!(found.error > 0.0, "{what}: the other direction is probed");
+        assert!(found.error > Some(0.0), "{what}: the other direction is probed");
+    });
+}
+
+#[test]
+fn an_error_that_is_not_measured_is_not_told() {
+    each_case(ALL, |what, _, _, _, _, task, batches| {
+        let (rows, _) = directions(task, &batches[0], 2);
+        let found = |measured| {
+            let difference = Difference { measured, ..Difference::default() };
+            gauss_newton_products(task, batches, &rows, difference).expect("the products can be computed")
+        };
+        let (plain, measured) = (found(false), found(true));
+        assert!(plain.error.is_none() && measured.error.is_some(), "{what}");
+        let bits = |found: &Products| matrix(found.rows.merged().blocks[0].clone()).values;
+        assert_eq!(bits(&plain), bits(&measured), "{what}");
     });
 }
 
@@ -102,7 +118,7 @@ fn products_that_cannot_be_are_errors() {
     each_case(ALL, |what, _, _, _, _, task, batches| {
         let (rows, _) = directions(task, &batches[0], 1);
         let error = |batches: &[Batch], rows: &Gradients, length: Option<f64>| {
-            let found = hessian_products(task, batches, rows, Difference { length });
+            let found = hessian_products(task, batches, rows, Difference { length, ..Difference::default() });
             found.map(|_| ()).expect_err(what).to_string()
         };
         let fewer = Gradients::new(vec![rows.layout[0].clone()], vec![rows.blocks[0].clone()]).expect("one block");
@@ -166,7 +182,8 @@ pub(crate) fn check_product_with_itself<M: Module, T: Task>(
     let direction = Gradients::new(layout.clone(), blocks.collect()).expect("the layout fits");
     let norm = direction.squared_norms().expect("finite")[0].sqrt();
     let length = Some(step * norm);
-    let product = hessian_products(task, [batch], &direction, Difference { length }).expect("it can be computed");
+    let product = hessian_products(task, [batch], &direction, Difference { length, ..Difference::default() })
+        .expect("it can be computed");
     let at = |factor: f64| {
         let names = layout.iter().map(|block| block.name.clone()).collect();
         let mut scaling = Scaling { path: Vec::new(), names, factor };

@@ -62,6 +62,19 @@ pub(crate) struct InfluenceArgs {
         help_heading = "Method"
     )]
     pub smoothness: Option<f64>,
+    /// Refine the inverse of each block: so many steps of conjugate gradients towards the inverse of the damped
+    /// Gauss-Newton matrix over all blocks. A step takes four passes over the training rows for each query.
+    #[arg(long, value_name = "STEPS", help_heading = "Method")]
+    pub refine: Option<usize>,
+    /// With --refine: the matrix of ROWS training rows, drawn from --seed [default: all].
+    #[arg(
+        long,
+        value_name = "ROWS",
+        requires = "refine",
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Method"
+    )]
+    pub refine_sample: Option<u32>,
     /// The estimate of the curvature.
     #[command(flatten)]
     pub curvature: EstimateArgs,

@@ -67,6 +67,9 @@ impl Job<'_> {
         if self.seeds.is_some() {
             return refused("--uncertainty", "error bars are for methods that draw");
         }
+        if self.args.refine.is_some() {
+            return refused("--refine", "it has no inverse to refine");
+        }
         if settings.rank_by == RankBy::Magnitude && rows != RowMethod::Unrolled {
             return refused("--rank-by magnitude", "a baseline's scores have no sign");
         }

@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 
 use hyperinf::data::{
-    BadRow, Baseline, Columns, CutRow, Derivative, Influence, Labels, ModelFiles, Quality, Ranked, RowMethod, Rows,
+    BadRow, Baseline, Columns, CutRow, Derivative, Influence, Labels, ModelFiles, Quality, Ranked, Refinement,
+    RowMethod, Rows,
 };
 use hyperinf::eval::Spread;
 use hyperinf::gradients::{Block, Estimate, Sketch};
@@ -21,6 +22,9 @@ pub(crate) struct Summary<'a> {
     #[serde(flatten)]
     pub(crate) scoring: Scoring,
     curvature: Curvature,
+    /// Of a refined inverse.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refined: Option<&'a Refinement>,
     /// Between seeds, with error bars.
     #[serde(skip_serializing_if = "Option::is_none")]
     uncertainty: Option<Uncertainty>,
@@ -217,6 +221,7 @@ impl<'a> Summary<'a> {
             command,
             scoring: Scoring::new(settings, &found.pair, &found.attribution),
             curvature: Curvature::new(found.estimate),
+            refined: found.refinement.as_ref(),
             uncertainty: spread.map(|spread| Uncertainty {
                 over: match settings.projection {
                     Some(ProjectionSpec { directions: Directions::Random { .. }, .. }) => "random projections",

@@ -36,6 +36,7 @@ mod projection;
 mod query;
 mod ranks;
 mod reader;
+mod refined;
 mod report;
 mod resume;
 mod resume_training;
