@@ -193,11 +193,7 @@ impl<C: Content> Dataset<C> {
         self.converted(skip_bad_rows, found)
     }
 
-    fn converted<T>(
-        mut self,
-        skip_bad_rows: bool,
-        found: Vec<Result<T, Reason>>,
-    ) -> Result<(Self, Vec<T>), DataError> {
+    fn converted<T>(mut self, skip_bad_rows: bool, found: Vec<Result<T, Reason>>) -> Result<(Self, Vec<T>), DataError> {
         let mut values = Vec::with_capacity(self.rows.len());
         let mut rows = Vec::with_capacity(self.rows.len());
         for (row, found) in std::mem::take(&mut self.rows).into_iter().zip(found) {

@@ -124,11 +124,12 @@ pub(crate) fn evaluate<K: Kind>(
     notify(&prepared.processor, &set, observe);
     let Prepared { model, processor } = &prepared;
     let order = set.by_length();
-    let growth = Growth::of(device, order.len(), &mut |rows| {
+    let of_batch = run.batch_size.min(order.len());
+    let growth = Growth::of(device, of_batch, &mut |rows| {
         let samples: Vec<_> = order[order.len() - rows..].iter().map(|&sample| &set.samples[sample]).collect();
         K::predict(model, &samples).map(drop)
     })?;
-    if let Some(shortage) = growth.and_then(|growth| growth.shortage(run.batch_size.min(order.len()))) {
+    if let Some(shortage) = growth.and_then(|growth| growth.shortage(of_batch)) {
         observe(Event::Notice(Notice::Shortage(shortage)));
     }
     let all: Vec<usize> = (0..set.samples.len()).collect();

@@ -206,7 +206,7 @@ impl<K: Kind> Extractor<'_, K> {
         observe: &mut dyn FnMut(Event),
     ) -> Result<(), RunError> {
         let (order, rows) = (set.by_length(), self.run.batch_size.min(set.samples.len()));
-        let growth = Growth::of(&self.model.device(), order.len(), &mut |rows| {
+        let growth = Growth::of(&self.model.device(), rows, &mut |rows| {
             let samples: Vec<_> = order[order.len() - rows..].iter().map(|&sample| &set.samples[sample]).collect();
             let captures = capture(self.model, &self.model.collate(&samples)?, Target::Loss)?;
             let wanted = captures.blocks.into_iter().filter(|captured| self.wanted(&captured.block)).collect();

@@ -45,7 +45,7 @@ pub(crate) fn measure(
     order.sort_by_key(|&sample| lengths[sample]);
     let rows = rows.min(order.len());
     let of_loading = peak_resident();
-    let growth = Growth::of(device, order.len(), &mut |rows| batch(&order[order.len() - rows..]).map(drop))?;
+    let growth = Growth::of(device, rows, &mut |rows| batch(&order[order.len() - rows..]).map(drop))?;
     let fitting = growth.as_ref().map_or(rows, |growth| growth.fitting(rows));
     let before = resident();
     reset_peak();

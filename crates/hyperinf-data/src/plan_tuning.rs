@@ -107,7 +107,7 @@ impl Finetune {
         let rows = self.micro_batch.unwrap_or(schedule.batch_size).min(set.samples.len());
         let order = set.by_length();
         let trial = Trial { run: self, model, set, schedule };
-        let growth = Growth::of(device, order.len(), &mut |rows| trial.step(&order[order.len() - rows..]).map(drop))?;
+        let growth = Growth::of(device, rows, &mut |rows| trial.step(&order[order.len() - rows..]).map(drop))?;
         let batches = growth.and_then(|growth| growth.shortage(rows));
         let disk = PlannedDisk::new(&self.out, self.bytes(self.trained(model)?, &schedule, set.samples.len()));
         batches.into_iter().chain(disk.shortage()).for_each(|shortage| {

@@ -1,4 +1,4 @@
-//! Whether batches have room in memory, by what one and two of the longest rows take.
+//! Whether batches have room in memory, by what a few of the longest rows take.
 
 use burn::tensor::Device;
 use hyperinf_store::{available, peak_resident, reset_peak, resident};
@@ -18,9 +18,12 @@ pub(crate) struct Growth {
 }
 
 impl Growth {
-    /// Computes a batch of one row and one of two. `None` where memory is not counted or is that of a graphics card.
+    /// Computes a batch of one row and one of two, for batches of `rows`. `None` where memory is not counted or is that of
+    /// a graphics card, and for batches of one row.
     ///
-    /// Memory that was freed earlier is used first, so the true growth may be larger; it is never smaller.
+    /// Memory that was freed earlier is used first, so the true growth may be larger. It may also be smaller, since some
+    /// memory is taken once and not for each row: batches that seem to have no room are tried with twice as many rows as
+    /// long as these seem to fit.
     pub(crate) fn of(
         device: &Device,
         rows: usize,
@@ -35,7 +38,19 @@ impl Growth {
         let one = peak_resident();
         batch(2)?;
         let (Some(one), Some(two)) = (one, peak_resident()) else { return Ok(None) };
-        Ok(Some(Self { one, row: (two - one).max(0.0), limit: held + free }))
+        let mut growth = Self { one, row: (two - one).max(0.0), limit: held + free };
+        let mut tried = 2;
+        while growth.needed(rows) > growth.limit {
+            let next = (2 * tried).min(rows);
+            if next == tried || growth.needed(next) > growth.limit {
+                break;
+            }
+            batch(next)?;
+            tried = next;
+            let Some(most) = peak_resident() else { return Ok(None) };
+            growth.row = (most - one).max(0.0) / (tried - 1) as f64;
+        }
+        Ok(Some(growth))
     }
 
     /// The most that a batch of the longest rows will hold.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::support::{Folder, Tensor};
 use crate::texts::model;
 
-/// Positions of the model: attention over so many takes some 4 MB a row.
+/// Positions of the model: the weights of attention over so many, which a backward pass keeps, take some 8 MB a row.
 const POSITIONS: usize = 512;
 /// The address space, in KiB: much more than the program and two rows take, much less than 300 rows.
 const LIMIT: u32 = 800_000;
@@ -44,11 +44,11 @@ fn write_model(folder: &Folder) {
     folder.write("long/model.safetensors", &all.tensors().into_iter().map(copies).collect::<Vec<_>>());
 }
 
-/// Evaluates in batches within the limit.
+/// Takes gradients in batches within the limit.
 fn limited(folder: &Folder, batch: usize) -> Output {
     let script = format!(
-        "ulimit -v {LIMIT} || exit 77; exec '{}' evaluate --model long --adapter '{}' --data rows.jsonl --truncate \
-         --max-length {} --batch-size {batch} --output {batch}.csv",
+        "ulimit -v {LIMIT} || exit 77; exec '{}' attribute --model long --adapter '{}' --train rows.jsonl \
+         --query query.jsonl --truncate --max-length {} --batch-size {batch} --method identity --out {batch}",
         env!("CARGO_BIN_EXE_hyperinf"),
         model("bert/query_value"),
         POSITIONS - 12,
@@ -62,6 +62,7 @@ fn batches_without_room_are_a_warning_before_they_are_computed() {
     write_model(&folder);
     let row = |i: usize| json!({ "text": "the old fox runs on the hill and rests. ".repeat(60), "label": i % 3 });
     folder.write_rows("rows.jsonl", &(0..300).map(row).collect::<Vec<_>>());
+    folder.write_rows("query.jsonl", &(0..3).map(row).collect::<Vec<_>>());
     let few = limited(&folder, 2);
     if few.status.code() == Some(77) {
         eprintln!("skipped: the address space cannot be limited here: {}", String::from_utf8_lossy(&few.stderr));
@@ -75,5 +76,5 @@ fn batches_without_room_are_a_warning_before_they_are_computed() {
     let warning = warning.unwrap_or_else(|| panic!("no warning in {told}"));
     assert!(warning.contains(" of memory, and there are "), "{warning}");
     // It was right.
-    assert!(!all.status.success() && !folder.file("300.csv").exists(), "{told}");
+    assert!(!all.status.success() && !folder.file("300/summary.json").exists(), "{told}");
 }
