@@ -115,6 +115,7 @@ fn spearman(x: &[f64], y: &[f64]) -> f64 {
 }
 
 #[test]
+#[expect(clippy::needless_range_loop, reason = "the numbers index seeds and removals as well")]
 fn fresh_trainings_are_those_of_files_without_the_rows() {
     for (name, device) in devices() {
         let folder = recorded(&device);

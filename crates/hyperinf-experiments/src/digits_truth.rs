@@ -211,6 +211,9 @@ fn compare(settings: &Settings, drops: &[f64], path: &Path) -> Result<(), Failur
     Ok(())
 }
 
+/// A method's name, its scores and its seconds.
+type Scored = (String, Vec<Vec<f64>>, f64);
+
 /// The scores of every method for every query, and the seconds that they took.
 fn scores(
     settings: &Settings,
@@ -218,7 +221,7 @@ fn scores(
     queries: &Images,
     (net, trained): (&Net, &Net),
     recording: &Recording,
-) -> Result<Vec<(String, Vec<Vec<f64>>, f64)>, Failure> {
+) -> Result<Vec<Scored>, Failure> {
     let device = hyperinf::device(&settings.device)?;
     let batches = |images: &Images| images.batches(100, &device, DType::F64);
     let ensemble = Ensemble { models: vec![trained.inner.clone()], train: batches(train), queries: batches(queries) };

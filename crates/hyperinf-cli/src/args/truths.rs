@@ -12,6 +12,7 @@ use crate::error::{CliError, Usage};
 
 /// The ground truths.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one value of it in a process")]
 pub(crate) enum EvalCommand {
     /// Linear datamodelling score: do summed scores predict the losses after retraining on random subsets?
     ///
