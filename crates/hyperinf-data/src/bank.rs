@@ -1,12 +1,10 @@
 //! A folder that keeps what trainings without some rows led to.
 
-use std::collections::BTreeMap;
 use std::fs::{self, create_dir_all};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use hyperinf_models::RunDifference;
-use hyperinf_store::{Staged, StoreError, WriteError, check_writable, write_json};
+use hyperinf_store::{KeyDifference, RunKey, Staged, StoreError, WriteError, check_writable, write_json};
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 
@@ -29,7 +27,7 @@ pub(crate) struct Bank {
 #[derive(Serialize, Deserialize)]
 struct Key {
     hyperinf_bank: u32,
-    key: BTreeMap<String, String>,
+    key: RunKey,
 }
 
 /// Why a bank of trainings cannot be used.
@@ -42,7 +40,7 @@ pub enum BankError {
         /// The folder.
         path: PathBuf,
         /// What differs; the bank's value is the earlier one.
-        differences: Vec<RunDifference>,
+        differences: Vec<KeyDifference>,
     },
     /// A file of it is not what was written.
     #[error("`{path}` of a bank of trainings is damaged: {reason}; without the file it is trained again")]
@@ -75,11 +73,11 @@ impl Bank {
     /// # Errors
     ///
     /// [`BankError`] if it is of other settings or its key cannot be read, or as writing.
-    pub(crate) fn open(folder: &Path, key: BTreeMap<String, String>, queries: usize) -> Result<Self, RunError> {
+    pub(crate) fn open(folder: &Path, key: RunKey, queries: usize) -> Result<Self, RunError> {
         let path = folder.join(KEY);
         create_dir_all(folder).map_err(|source| StoreError::output(folder, source))?;
         check_writable(&path)?;
-        let digest = hash(format!("{key:?}").as_bytes());
+        let digest = hash(format!("{:?}", key.0).as_bytes());
         let found = match fs::read(&path) {
             Ok(bytes) => Some(bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -94,7 +92,7 @@ impl Bank {
                     let found = earlier.hyperinf_bank;
                     return Err(damaged(&path, format!("it has version {found}, this program reads {VERSION}")));
                 }
-                let differences = differences(&earlier.key, &key);
+                let differences = earlier.key.differences(&key);
                 if !differences.is_empty() {
                     return Err(BankError::Other { path: folder.to_owned(), differences }.into());
                 }
@@ -166,21 +164,7 @@ impl Bank {
     }
 }
 
-/// The settings in which two keys differ.
-fn differences(earlier: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<RunDifference> {
-    let absent = || "absent".to_owned();
-    let all: BTreeMap<&String, ()> = earlier.keys().chain(now.keys()).map(|what| (what, ())).collect();
-    all.into_keys()
-        .filter(|what| earlier.get(*what) != now.get(*what))
-        .map(|what| RunDifference {
-            what: what.clone(),
-            checkpoint: earlier.get(what).cloned().unwrap_or_else(absent),
-            run: now.get(what).cloned().unwrap_or_else(absent),
-        })
-        .collect()
-}
-
-fn joined(differences: &[RunDifference]) -> String {
+fn joined(differences: &[KeyDifference]) -> String {
     differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 

@@ -83,26 +83,16 @@ impl Run {
                     let options = Options { query: QueryMode::Each, ..(**options).clone() };
                     let run = Self { options, estimate: *estimate, ..self.clone() };
                     let began = Instant::now();
-                    let failed = of_method(run.score_again(influence, device, observe))?;
+                    let outcome = run.score_again(influence, device, observe);
+                    let failed = outcome.err().map(of_method).transpose()?;
                     let seconds = *gradients + began.elapsed().as_secs_f64();
                     let bytes = influence.pair.train.length() + influence.pair.query.file.length();
-                    match failed {
-                        Some(error) => {
-                            MethodRun { name, scores: Err(error), seconds, bytes, residual: None, converged: true }
-                        }
-                        None => {
-                            let found = &influence.attribution;
-                            let (residual, converged) = (found.residual(), found.converged());
-                            MethodRun {
-                                name,
-                                scores: Ok(found.scores.rows.clone()),
-                                seconds,
-                                bytes,
-                                residual,
-                                converged,
-                            }
-                        }
-                    }
+                    let found = &influence.attribution;
+                    let (scores, residual, converged) = match failed {
+                        None => (Ok(found.scores.rows.clone()), found.residual(), found.converged()),
+                        Some(error) => (Err(error), None, true),
+                    };
+                    MethodRun { name, scores, seconds, bytes, residual, converged }
                 }
             });
         }
@@ -138,32 +128,26 @@ impl Run {
                 run.unrolled(None, device, observe)
             }
         };
-        let (scores, seconds) = (found.map(|found| found.scores.rows), began.elapsed().as_secs_f64());
-        let scores = match scores {
-            Ok(scores) => Ok(scores),
-            Err(error) => match of_method(Err(error))? {
-                Some(error) => Err(error),
-                None => Ok(Vec::new()),
-            },
+        let seconds = began.elapsed().as_secs_f64();
+        let scores = match found {
+            Ok(found) => Ok(found.scores.rows),
+            Err(error) => Err(of_method(error)?),
         };
         Ok(MethodRun { name, scores, seconds, bytes, residual: None, converged: true })
     }
 }
 
 /// The error of a method that cannot be computed; those that concern all methods are returned as such.
-fn of_method(outcome: Result<(), RunError>) -> Result<Option<RunError>, RunError> {
-    match outcome {
-        Ok(()) => Ok(None),
-        Err(
-            error @ (RunError::Conflict { .. }
-            | RunError::NoStates { .. }
-            | RunError::NoRecording { .. }
-            | RunError::Score(_)
-            | RunError::Store(StoreError::Score(_) | StoreError::Range { .. } | StoreError::Memory { .. })
-            | RunError::Store(StoreError::TooSmall { .. } | StoreError::Matrix { .. })
-            | RunError::Gradients(_)
-            | RunError::Model(_)),
-        ) => Ok(Some(error)),
-        Err(error) => Err(error),
+fn of_method(error: RunError) -> Result<RunError, RunError> {
+    match error {
+        RunError::Conflict { .. }
+        | RunError::NoStates { .. }
+        | RunError::NoRecording { .. }
+        | RunError::Score(_)
+        | RunError::Store(StoreError::Score(_) | StoreError::Range { .. } | StoreError::Memory { .. })
+        | RunError::Store(StoreError::TooSmall { .. } | StoreError::Matrix { .. })
+        | RunError::Gradients(_)
+        | RunError::Model(_) => Ok(error),
+        _ => Err(error),
     }
 }

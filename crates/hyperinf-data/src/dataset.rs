@@ -179,7 +179,7 @@ impl<C: Content> Dataset<C> {
         self.converted(skip_bad_rows, found)
     }
 
-    /// [`convert`](Self::convert) of several rows at once, on all cores; the result is the same.
+    /// As [`convert`](Self::convert), on all cores; the result is the same.
     ///
     /// # Errors
     ///

@@ -103,6 +103,7 @@ mod quality;
 mod ranking;
 mod reason;
 mod recipe;
+mod recorded;
 mod refined;
 mod resumption;
 mod retrain;

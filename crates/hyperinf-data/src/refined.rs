@@ -28,7 +28,7 @@ const PASSES: [usize; 2] = [3, 1];
 ///
 /// | field | default | purpose | range |
 /// |---|---|---|---|
-/// | `steps` | 10 | steps of conjugate gradients; without any the residual is told alone | |
+/// | `steps` | 10 | steps of conjugate gradients; 0 measures the residual and changes no score | |
 /// | `rows` | `None` | training rows of the matrix, drawn at random; `None` for all | 1 to the training rows |
 /// | `seed` | 0 | the seed of these rows | |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

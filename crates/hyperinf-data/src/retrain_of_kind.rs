@@ -1,16 +1,14 @@
 //! [`Run::retrain`] of one kind of model.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 use burn::tensor::Device;
 use hyperinf_models::{FinetuneConfig, ModelError, Recording, finetune_until, without_dropout};
-use hyperinf_scoring::Set;
+use hyperinf_store::RunKey;
 use twox_hash::XxHash3_128;
 
 use crate::bank::Bank;
-use crate::dataset::Dataset;
 use crate::event::{Detail, Event, Progress};
 use crate::finetune::Finetune;
 use crate::finetune_of_kind::{Ready, ready};
@@ -19,11 +17,11 @@ use crate::kind::Kind;
 use crate::model_files::ModelFiles;
 use crate::prediction::predict;
 use crate::recipe::Recipe;
+use crate::recorded::{Recorded, recorded, same_adapter};
 use crate::retrain::{Question, Removal, Retrained, Retraining};
-use crate::run::{Run, unchanged};
-use crate::samples::{Samples, notify};
+use crate::run::Run;
+use crate::samples::Samples;
 use crate::stage::Stage;
-use crate::unrolled::{same_adapter, tuning};
 use crate::{Choice, RunError};
 
 /// The training that was recorded, ready to be taken again.
@@ -47,41 +45,19 @@ pub(crate) fn retrain<K: Kind>(
     device: &Device,
     observe: &mut dyn FnMut(Event),
 ) -> Result<Retrained, RunError> {
-    let folder = files.adapter.clone().ok_or_else(|| RunError::NoAdapter { model: run.model.clone() })?;
-    let path = folder.join(Recording::FILE);
-    if !path.is_file() {
-        return Err(RunError::NoRecording { folder });
-    }
-    let recording = Recording::open(&path)?;
-    let tuning = tuning(run, &recording, &folder)?;
-    // As the training found the model: without its adapter.
-    let mut base = ModelFiles::find(&tuning.model, tuning.tokenizer.as_deref(), None)?;
-    base.read_images(&run.read, Some(&run.out))?;
-    base.set_diffusion(tuning.diffusion.as_ref())?;
-    base.set_pairs(tuning.pairs)?;
-    base.one_tile = files.one_tile;
-    let Ready { prepared, rows: train, limit, .. } = ready::<K>(&tuning, &base, device, observe)?;
-    let mut settings = BTreeMap::from([("device".to_owned(), format!("{device:?}"))]);
-    settings.extend(K::settings(&prepared.model).map(|found| ("loss".to_owned(), found.to_string())));
-    recording.check(&prepared.model, &train.samples, settings)?;
-    let ended = recording.apply(without_dropout(prepared.model.clone()))?;
-    same_adapter::<K>(&ended, &tuning.lora, &files, &path)?;
+    let Recorded { path, recording, tuning, base, prepared, train, query, ended, .. } =
+        recorded::<K>(run, &files, device, observe)?;
     let (steps, seed) = (recording.steps(), recording.config()?.schedule.seed);
     if retraining.question == Question::Fresh && steps < recording.config()?.schedule.steps(train.samples.len()) {
         let reason = "the adapter is that of the best evaluation, and fresh trainings have none to choose by";
         return Err(RunError::Conflict { first: Choice::FreshSeeds, second: Choice::BestStep, reason });
     }
-
-    let read = || Dataset::<K::Content>::read(Set::Query, &run.query, &run.read);
-    let query = unchanged(&run.query, || read().map_err(RunError::of_rows(Set::Query, &run.query)))?;
-    let query = Samples::<K>::new(&prepared, query, limit, run.read.skip_bad_rows)?;
-    notify(&prepared.processor, &query, observe);
     let of_query = predict(&ended, &query, &all(&query), run.batch_size, None, observe)?;
 
     let mut key = recording.settings().clone();
     key.insert("queries".to_owned(), digest(&query));
     key.insert("rows of a forward pass".to_owned(), run.batch_size.to_string());
-    let bank = Bank::open(&retraining.bank, key, query.samples.len())?;
+    let bank = Bank::open(&retraining.bank, RunKey(key), query.samples.len())?;
     let removed = retraining.rows(train.samples.len())?;
     let subsets = removed.iter().enumerate();
     let jobs: Vec<Removal> = subsets.flat_map(|(place, rows)| retraining.trainings(place, rows, seed)).collect();

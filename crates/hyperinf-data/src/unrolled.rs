@@ -1,33 +1,23 @@
 //! Scores by the exact derivative through the training that made the adapter.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use burn::tensor::{Device, TensorData};
-use hyperinf_models::{
-    Adapter, LoraConfig, LoraScaling, ModelError, Recording, RunDifference, Smoothness, TOKENIZER_FILES, Unroll,
-    without_dropout,
-};
-use hyperinf_scoring::{QueryMode, Scores, Set};
+use burn::tensor::Device;
+use hyperinf_models::{ModelError, Smoothness, Unroll, without_dropout};
+use hyperinf_scoring::{QueryMode, Scores};
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::baseline::{Ranked, RowMethod};
-use crate::dataset::Dataset;
-use crate::diffusion_options::DiffusionOptions;
 use crate::event::{Detail, Event, Notice, Progress};
-use crate::finetune::Finetune;
-use crate::finetune_of_kind::{Ready, ready};
 use crate::influence::Rows;
 use crate::kind::Kind;
-use crate::model_files::{ModelFiles, load_error};
+use crate::model_files::ModelFiles;
 use crate::plan_tuning::NUMBER;
 use crate::prediction::predict;
-use crate::recipe::Recipe;
-use crate::run::{Run, unchanged};
-use crate::samples::{LengthOptions, Samples, notify};
+use crate::recorded::{Recorded, recorded};
+use crate::run::Run;
+use crate::samples::Samples;
 use crate::stage::Stage;
 use crate::{Choice, RunError};
 
@@ -126,33 +116,10 @@ pub(crate) fn unrolled<K: Kind>(
     observe: &mut dyn FnMut(Event),
 ) -> Result<Ranked, RunError> {
     let Following { smoothness, files } = following;
-    let folder = files.adapter.clone().ok_or_else(|| RunError::NoAdapter { model: run.model.clone() })?;
-    let path = folder.join(Recording::FILE);
-    if !path.is_file() {
-        return Err(RunError::NoRecording { folder });
-    }
-    let recording = Recording::open(&path)?;
-    let tuning = tuning(run, &recording, &folder)?;
-    // As the training found the model: without its adapter.
-    let mut base = ModelFiles::find(&tuning.model, tuning.tokenizer.as_deref(), None)?;
-    base.read_images(&run.read, Some(&run.out))?;
-    base.set_diffusion(tuning.diffusion.as_ref())?;
-    base.set_pairs(tuning.pairs)?;
-    base.one_tile = files.one_tile;
-    let Ready { prepared, rows: train, limit, .. } = ready::<K>(&tuning, &base, device, observe)?;
-
+    let Recorded { recording, tuning, prepared, train, query, limit, ended, .. } =
+        recorded::<K>(run, &files, device, observe)?;
     let model = &prepared.model;
-    let mut settings = BTreeMap::from([("device".to_owned(), format!("{device:?}"))]);
-    settings.extend(K::settings(model).map(|found| ("loss".to_owned(), found.to_string())));
-    recording.check(model, &train.samples, settings)?;
     let measured = without_dropout(model.clone());
-    let ended = recording.apply(measured.clone())?;
-    same_adapter::<K>(&ended, &tuning.lora, &files, &path)?;
-
-    let read = || Dataset::<K::Content>::read(Set::Query, &run.query, &run.read);
-    let query = unchanged(&run.query, || read().map_err(RunError::of_rows(Set::Query, &run.query)))?;
-    let query = Samples::<K>::new(&prepared, query, limit, run.read.skip_bad_rows)?;
-    notify(&prepared.processor, &query, observe);
     let mut predictions = |set: &Samples<K>| {
         predict(&ended, set, &(0..set.samples.len()).collect::<Vec<_>>(), run.batch_size, None, observe)
     };
@@ -216,72 +183,4 @@ pub(crate) fn unrolled<K: Kind>(
         settings,
         files,
     })
-}
-
-/// The fine-tuning that was recorded, on the rows of a run.
-pub(crate) fn tuning(run: &Run, recording: &Recording, folder: &Path) -> Result<Finetune, RunError> {
-    let bad = |what: &str| {
-        let reason = format!("its setting `{what}` cannot be read");
-        RunError::Model(ModelError::Recording { path: recording.path().to_owned(), reason })
-    };
-    let settings = recording.settings();
-    let text = |what: &str| settings.get(what).map(String::as_str).ok_or_else(|| bad(what));
-    let number = |what: &str| text(what)?.parse::<f64>().map_err(|_| bad(what));
-    let whole = |what: &str| text(what)?.parse::<usize>().map_err(|_| bad(what));
-    let scaling = [LoraScaling::Standard, LoraScaling::RankStabilized];
-    let scaling = scaling.into_iter().find(|known| settings.get("lora scaling") == Some(&format!("{known:?}")));
-    let config = recording.config()?;
-    // Of a diffusion model, the share of captions that its training left out.
-    let loss = settings.get("loss").and_then(|text| serde_json::from_str::<Value>(text).ok());
-    let left_out = loss.as_ref().and_then(|loss| loss.get("prompt_dropout"));
-    let diffusion = left_out.map(|share| DiffusionOptions {
-        prompt_dropout: share.as_f64().unwrap_or(0.0),
-        ..run.diffusion.clone().unwrap_or_default()
-    });
-    // The tokenizer of the training is in the adapter's folder.
-    let own = folder.join(TOKENIZER_FILES[0]).is_file().then(|| folder.to_owned());
-    Ok(Finetune {
-        model: run.model.clone(),
-        tokenizer: run.tokenizer.clone().or(own),
-        train: run.train.clone(),
-        out: PathBuf::new(),
-        read: run.read.clone(),
-        length: LengthOptions { max: Some(run.length.max.unwrap_or(whole("maximum length")?)), ..run.length },
-        lora: LoraConfig {
-            rank: whole("lora rank")?,
-            alpha: number("lora alpha")?,
-            scaling: scaling.ok_or_else(|| bad("lora scaling"))?,
-            dropout: number("lora dropout")?,
-        },
-        targets: text("lora targets")?.split(", ").map(str::to_owned).collect(),
-        diffusion: diffusion.or_else(|| run.diffusion.clone()),
-        pairs: run.pairs,
-        recipe: Recipe { seed: config.schedule.seed, ..Recipe::default() },
-        ..Finetune::default()
-    })
-}
-
-/// Fails unless the adapter in the folder is the one that the training ended with.
-pub(crate) fn same_adapter<K: Kind>(
-    model: &K::Model,
-    lora: &LoraConfig,
-    files: &ModelFiles,
-    path: &Path,
-) -> Result<(), RunError> {
-    let failed = load_error("adapter", files.adapter.as_deref().unwrap_or(path).display());
-    let Some(adapter) = files.read_adapter()? else { return Ok(()) };
-    let recorded = Adapter::from_model(model, lora, None).map_err(failed)?;
-    let differs = |(name, tensor): &(&String, &TensorData)| adapter.tensors.get(*name) != Some(*tensor);
-    let names = recorded.tensors.keys().eq(adapter.tensors.keys());
-    let first = recorded.tensors.iter().find(differs).map(|(name, _)| name.clone());
-    if names && first.is_none() {
-        return Ok(());
-    }
-    let difference = RunDifference {
-        what: first.unwrap_or_else(|| "the adapter's tensors".to_owned()),
-        checkpoint: "what the recorded training ended with".to_owned(),
-        run: "another one in the adapter's file".to_owned(),
-    };
-    let differences = vec![difference];
-    Err(RunError::Model(ModelError::RecordingDiffers { path: path.to_owned(), differences }))
 }

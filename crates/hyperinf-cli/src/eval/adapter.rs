@@ -19,7 +19,7 @@ use crate::progress::{duration, observer};
 use crate::score::counted;
 use crate::to_stdout;
 
-/// A method with its score, or why there is none.
+/// A method with its score, or the reason why it could not be computed.
 pub(super) struct Judged {
     pub(super) run: MethodRun,
     pub(super) spread: Option<LdsSpread>,

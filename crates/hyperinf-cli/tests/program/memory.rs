@@ -44,11 +44,11 @@ fn write_model(folder: &Folder) {
     folder.write("long/model.safetensors", &all.tensors().into_iter().map(copies).collect::<Vec<_>>());
 }
 
-/// Takes gradients in batches within the limit.
-fn limited(folder: &Folder, batch: usize) -> Output {
+/// Runs a command on the rows in batches within the limit.
+fn limited(folder: &Folder, command: &str, batch: usize) -> Output {
     let script = format!(
-        "ulimit -v {LIMIT} || exit 77; exec '{}' attribute --model long --adapter '{}' --train rows.jsonl \
-         --query query.jsonl --truncate --max-length {} --batch-size {batch} --method identity --out {batch}",
+        "ulimit -v {LIMIT} || exit 77; exec '{}' {command} --model long --adapter '{}' --truncate --max-length {} \
+         --batch-size {batch}",
         env!("CARGO_BIN_EXE_hyperinf"),
         model("bert/query_value"),
         POSITIONS - 12,
@@ -56,6 +56,7 @@ fn limited(folder: &Folder, batch: usize) -> Output {
     Command::new("sh").args(["-c", &script]).current_dir(folder.path()).output().expect("there is a shell")
 }
 
+/// Of gradients, whose attention weights stay until the backward pass; an evaluation keeps none of them.
 #[test]
 fn batches_without_room_are_a_warning_before_they_are_computed() {
     let folder = Folder::new();
@@ -63,18 +64,22 @@ fn batches_without_room_are_a_warning_before_they_are_computed() {
     let row = |i: usize| json!({ "text": "the old fox runs on the hill and rests. ".repeat(60), "label": i % 3 });
     folder.write_rows("rows.jsonl", &(0..300).map(row).collect::<Vec<_>>());
     folder.write_rows("query.jsonl", &(0..3).map(row).collect::<Vec<_>>());
-    let few = limited(&folder, 2);
+    let gradients = "attribute --train rows.jsonl --query query.jsonl --method identity --out";
+    let few = limited(&folder, &format!("{gradients} few"), 2);
     if few.status.code() == Some(77) {
         eprintln!("skipped: the address space cannot be limited here: {}", String::from_utf8_lossy(&few.stderr));
         return;
     }
     let told = String::from_utf8_lossy(&few.stderr);
     assert!(few.status.success() && !told.contains("warning: batches"), "{told}");
-    let all = limited(&folder, 300);
+    let all = limited(&folder, &format!("{gradients} all"), 300);
     let told = String::from_utf8_lossy(&all.stderr);
     let warning = told.lines().find(|line| line.starts_with("warning: batches of 300 of the longest rows need about "));
     let warning = warning.unwrap_or_else(|| panic!("no warning in {told}"));
     assert!(warning.contains(" of memory, and there are "), "{warning}");
     // It was right.
-    assert!(!all.status.success() && !folder.file("300/summary.json").exists(), "{told}");
+    assert!(!all.status.success() && !folder.file("all/summary.json").exists(), "{told}");
+    let evaluated = limited(&folder, "evaluate --data rows.jsonl --output all.csv", 300);
+    let told = String::from_utf8_lossy(&evaluated.stderr);
+    assert!(evaluated.status.success() && !told.contains("warning: batches"), "{told}");
 }

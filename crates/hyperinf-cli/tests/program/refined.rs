@@ -144,7 +144,7 @@ fn rows_are_detected_and_selected_by_it() {
     assert!(run.stdout.contains("refined   4 steps"), "{}", run.stdout);
     assert_eq!(csv_rows(&folder.file("found/suspicious.csv")).len(), 24);
     assert_eq!(folder.json("found/summary.json")["refined"]["queries"].as_array().map(Vec::len), Some(1));
-    // Each file of a selection has a query of its own.
+    // Each file of a selection has its own query.
     folder.write_rows("second.jsonl", &three_classes(7));
     let more = ["--validation", "second.jsonl", "--out", "kept", "--keep", "25%", "--drop-duplicates=0.99"];
     folder.succeed("select", &bert(), &[&with[..], &more].concat());

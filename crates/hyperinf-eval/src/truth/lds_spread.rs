@@ -60,7 +60,7 @@ impl LdsTruth {
     ///
     /// # Errors
     ///
-    /// If there are not as many lists of losses, or a sample is none.
+    /// If `losses` and `removed` differ in length, or a removed sample is not below `samples`.
     pub fn of_removals(samples: usize, removed: &[Vec<usize>], losses: Vec<Vec<Vec<f64>>>) -> Result<Self, TruthError> {
         count("trainings with losses", losses.len(), removed.len())?;
         let mut subsets = Vec::with_capacity(removed.len());
