@@ -62,9 +62,9 @@ impl Run {
     /// the adapter: a row whose weight in that training is 0 instead of 1 changes the query's loss by about its score.
     /// Positive = helpful; there is no damping, and no division by the number of rows.
     ///
-    /// The adapter must be one that was trained with [`Finetune::record`], on the same rows. The training is taken again,
-    /// step by step, and must lead to the recorded numbers, bit for bit. With `smoothness`, a share of the rows and a
-    /// seed, the training and its derivative are repeated without these rows.
+    /// The adapter must be one that was trained with [`Finetune::record`](crate::Finetune::record), on the same rows.
+    /// The training is taken again, step by step, and must lead to the recorded numbers, bit for bit. With
+    /// `smoothness`, a share of the rows and a seed, the training and its derivative are repeated without these rows.
     ///
     /// # Errors
     ///
