@@ -15,7 +15,7 @@ use hyperinf_tests::devices;
 use crate::models::{QUERY_VALUE, SIZES};
 use crate::unrolled::alone;
 
-fn samples(count: u32) -> Vec<Sample> {
+pub fn samples(count: u32) -> Vec<Sample> {
     let sample = |i: u32| {
         let tokens = (0..2 + i % 4).map(|at| if at == 0 { 1 + i % 3 } else { 4 + (i * 5 + at) % 6 }).collect();
         Sample { tokens, label: (i % 3) as usize, ..Sample::default() }

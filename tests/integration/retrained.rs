@@ -158,7 +158,7 @@ fn scores_from_the_bank_are_those_by_hand() {
         assert!(found.seeds.iter().all(|seeds| seeds == &[0]), "{name}: it is the same training");
         let identity: MethodSpec = "identity".parse().expect("a method");
         let options = Box::new(identity.options().expect("it has options"));
-        let gradients = AnyMethod::Gradients { options, estimate: Estimate::Empirical };
+        let gradients = AnyMethod::Gradients { options, estimate: Estimate::Empirical, refine: None };
         let named = |name: &str, method| NamedMethod { name: name.to_owned(), method };
         let methods = [
             named("identity", gradients),

@@ -8,8 +8,8 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, TensorData};
 use hyperinf::gradients::{Tape, Task};
 use hyperinf::models::{
-    Checkpoints, Encoder, EncoderClassifier, FinetuneConfig, FinetunedModel, ModelError, Progress, RecordedLayers,
-    Sample, SampleModel, TrainConfig, finetune, pretrain_masked, train, weights,
+    Checkpoints, Encoder, EncoderClassifier, FinetuneConfig, FinetunedModel, ModelError, OptimizerChoice, Progress,
+    RecordedLayers, Sample, SampleModel, TrainConfig, finetune, pretrain_masked, train, weights,
 };
 use hyperinf_tests::compare::{assert_close, values};
 use hyperinf_tests::devices;
@@ -30,6 +30,7 @@ fn learnable() -> Vec<Sample> {
 const SCHEDULE: TrainConfig = TrainConfig {
     learning_rate: 2e-2,
     warmup: 0.1,
+    optimizer: OptimizerChoice::AdamW,
     weight_decay: 0.01,
     epochs: 12,
     batch_size: 8,

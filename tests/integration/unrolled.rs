@@ -1,5 +1,6 @@
 //! The derivative through a training against finite differences in the weights of its samples.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::process::Command;
 
@@ -9,7 +10,8 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use hyperinf::gradients::{Tape, Task};
 use hyperinf::models::{
-    FinetuneConfig, ModelError, Recording, SampleModel, TrainConfig, Unroll, Unrolled, finetune, weights,
+    FinetuneConfig, ModelError, OptimizerChoice, Recording, SampleModel, TrainConfig, Unroll, Unrolled, finetune,
+    weights,
 };
 use hyperinf_tests::compare::{assert_close, largest, precisions, values};
 use hyperinf_tests::devices;
@@ -93,6 +95,7 @@ fn config() -> FinetuneConfig {
     let schedule = TrainConfig {
         learning_rate: 0.03,
         warmup: 0.3,
+        optimizer: OptimizerChoice::AdamW,
         weight_decay: 0.2,
         epochs: 4,
         batch_size: 7,
@@ -200,6 +203,54 @@ fn decay_alone_and_no_decay_are_followed() {
     for weight_decay in [0.0, 0.9] {
         let schedule = TrainConfig { weight_decay, warmup: 0.0, ..config().schedule };
         check("decay", 0.0, FinetuneConfig { schedule, ..config() });
+    }
+}
+
+/// Without and with a velocity, clipped and with decay.
+#[test]
+fn gradient_descent_is_followed() {
+    for momentum in [0.0, 0.8] {
+        let optimizer = OptimizerChoice::Sgd { momentum };
+        let schedule = TrainConfig { optimizer, learning_rate: 0.3, ..config().schedule };
+        check("descent", 0.0, FinetuneConfig { schedule, ..config() });
+        check("clipped descent", 0.0, FinetuneConfig { schedule, clip_norm: Some(0.45), ..config() });
+    }
+    // Steps are those of the definition, and states with a velocity lead to the same.
+    let momentum = 0.8;
+    let schedule = TrainConfig {
+        optimizer: OptimizerChoice::Sgd { momentum },
+        learning_rate: 0.3,
+        batch_size: 21,
+        ..config().schedule
+    };
+    let config = FinetuneConfig { schedule, clip_norm: None, ..config() };
+    for (name, device) in devices() {
+        let (train, queries) = (points(21, 4), points(5, 5));
+        let model = Net::new(&device, DType::F32, 0.0);
+        let (all, one) = (held(&model, &train, &config, 1), held(&model, &train, &config, 100));
+        let of = |recording| unrolled(&model, &train, &queries, false, recording).scores;
+        assert_eq!(of(&all), of(&one), "{name}");
+        let states: Vec<Net> = (0..4).map(|at| all.model_at(at, model.clone()).expect("its parameters fit")).collect();
+        let at = |state: &Net| -> BTreeMap<String, Vec<f64>> {
+            let all = weights(state).expect("they can be read");
+            all.into_iter().map(|(path, data)| (path, data.convert::<f64>().iter::<f64>().collect())).collect()
+        };
+        let parameters: Vec<_> = states.iter().map(at).collect();
+        // From the second step on: the velocity is what the step before it went, and the gradient.
+        let rates: Vec<f64> = (0..4).map(|step| schedule.learning_rate_at(step, 4)).collect();
+        let kept = |step: usize| 1.0 - rates[step] * f64::from(schedule.weight_decay);
+        let batch = model.collate(&train.iter().collect::<Vec<_>>()).expect("the samples fit");
+        let tracked = states[1].clone().train();
+        let loss = tracked.loss(tracked.forward(&batch, &mut Tape::off()), &batch).mean();
+        let slopes = loss.backward();
+        let gradient = values(tracked.first.weight.grad(&slopes).expect("it is trained").flatten::<1>(0, 1));
+        let path = "first.weight";
+        let went = |step: usize| -> Vec<f64> {
+            let (before, after) = (&parameters[step][path], &parameters[step + 1][path]);
+            before.iter().zip(after).map(|(before, after)| (kept(step) * before - after) / rates[step]).collect()
+        };
+        let expected: Vec<f64> = went(0).iter().zip(&gradient).map(|(v, g)| momentum * v + g).collect();
+        assert_close(&name, &went(1), &expected, 1e-3);
     }
 }
 

@@ -6,8 +6,18 @@ use crate::assets;
 use crate::run::{cache, cargo, program, root, status};
 
 /// The experiments that need models or data of `cargo xtask assets`.
-const WITH_ASSETS: [&str; 9] =
-    ["checks", "detection", "cleaning", "selections", "influential", "emoji", "emoji-influence", "easy-vqa", "photos"];
+const WITH_ASSETS: [&str; 10] = [
+    "checks",
+    "detection",
+    "cleaning",
+    "selections",
+    "influential",
+    "mails",
+    "emoji",
+    "emoji-influence",
+    "easy-vqa",
+    "photos",
+];
 
 /// The sets of emoji and their names (MIT): those of the base model (Apache-2.0, MIT, MIT, Apache-2.0), and three more
 /// (CC BY 4.0).

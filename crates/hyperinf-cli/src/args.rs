@@ -39,7 +39,7 @@ pub(crate) use estimate::EstimateArgs;
 pub(crate) use eval::EvalArgs;
 pub(crate) use eval::{CandidateArgs, ResultArgs, at_least, once};
 pub(crate) use evaluate::EvaluateArgs;
-pub(crate) use finetune::FinetuneArgs;
+pub(crate) use finetune::{FinetuneArgs, OptimizerArg};
 pub(crate) use generate::GenerateArgs;
 pub(crate) use groups::command;
 pub(crate) use ids::IdArgs;

@@ -9,7 +9,7 @@ use hyperinf::store::{ScoreFile, stage_json};
 use crate::args::AttributeArgs;
 use crate::error::CliError;
 use crate::figure::stage_contact_sheet;
-use crate::influence::{Each, Job, RowsSummary, Summary, refined};
+use crate::influence::{Each, Job, RowsSummary, Summary, details};
 use crate::progress::observer;
 use crate::score::{Settings, bars, counted, head};
 use crate::terminal::name;
@@ -120,7 +120,7 @@ fn attribute(
     earlier.replace(results)?;
     each.tell(&summary, |out| {
         head(out, &summary.scoring, summary.blocks(), each.seconds())?;
-        refined(out, &found)?;
+        details(out, &found)?;
         if let Some(spread) = &spread {
             let Stability { spearman, top, overlap } = spread.stability;
             let seeds = found.repeats.len();

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::args::{DetectArgs, QueryModeArg, RankByArg};
 use crate::error::{CliError, Usage};
 use crate::figure::stage_picture_lists;
-use crate::influence::{Each, Job, RowsSummary, Summary, refined, with_ending_of};
+use crate::influence::{Each, Job, RowsSummary, Summary, details, with_ending_of};
 use crate::progress::observer;
 use crate::score::{Settings, head};
 use crate::terminal::name;
@@ -128,7 +128,7 @@ fn detect(args: &DetectArgs, each: &Each<'_>, before: Option<Influence>, cleaned
     earlier.replace(results)?;
     each.tell(&summary, |out| {
         head(out, &summary.scoring, summary.blocks(), each.seconds())?;
-        refined(out, &found.influence)?;
+        details(out, &found.influence)?;
         print(out, &found)?;
         if args.remove.is_some() {
             let (kept, total) = (kept.len(), train.data.total);

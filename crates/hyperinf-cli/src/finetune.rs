@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use hyperinf::data::{Finetune, Finetuned, Quality, Recipe};
-use hyperinf::models::{LoraConfig, LoraScaling, Recording};
+use hyperinf::models::{LoraConfig, LoraScaling, OptimizerChoice, Recording};
 
-use crate::args::{BatchSizeArg, FinetuneArgs};
+use crate::args::{BatchSizeArg, FinetuneArgs, OptimizerArg};
 use crate::config;
 use crate::device::open_device;
-use crate::error::CliError;
+use crate::error::{CliError, Usage};
 use crate::interrupt;
 use crate::plan::{Found, warn_of};
 use crate::progress::{duration, note, observer};
@@ -98,6 +98,15 @@ fn settings(args: &FinetuneArgs) -> Result<Finetune, CliError> {
         recipe: Recipe {
             learning_rate: args.learning_rate,
             warmup: args.warmup,
+            optimizer: match (args.optimizer, args.momentum) {
+                (OptimizerArg::Adamw, None) => OptimizerChoice::AdamW,
+                (OptimizerArg::Adamw, Some(_)) => {
+                    let (first, second) = ("--momentum".to_owned(), "--optimizer adamw");
+                    let reason = "its decay rates are .9 and .999";
+                    return Err(Usage::Combination { first, second, reason }.into());
+                }
+                (OptimizerArg::Sgd, momentum) => OptimizerChoice::Sgd { momentum: momentum.unwrap_or(0.9) },
+            },
             weight_decay: args.weight_decay,
             epochs: args.epochs,
             batch_size: args.batch_size.and_then(BatchSizeArg::number),

@@ -1,8 +1,8 @@
 //! Shared by `attribute`, `detect` and `select`: from arguments to a run, and the summary of its result.
 
+mod details;
 mod earlier;
 mod plan;
-mod refined;
 mod rows;
 mod summary;
 
@@ -11,7 +11,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use hyperinf::data::{Baseline, GRADIENT_FILES, Influence, LargeBlocks, Pattern, Ranked, Refine, RowMethod, Run};
+use hyperinf::data::{
+    Baseline, GRADIENT_FILES, Influence, LargeBlocks, Pattern, Ranked, Refine, RowMethod, Run, Trajectory,
+};
 use hyperinf::eval::{Spread, between};
 use hyperinf::gradients::Estimate;
 use hyperinf::scoring::MethodSpec;
@@ -25,7 +27,7 @@ use crate::score::{self, Settings};
 use crate::team;
 use crate::text::size;
 use crate::to_stdout;
-pub(crate) use refined::refined;
+pub(crate) use details::details;
 pub(crate) use rows::Wanted;
 pub(crate) use rows::list as methods;
 pub(crate) use summary::{RowsSummary, Summary};
@@ -78,7 +80,8 @@ impl Job<'_> {
         let (several, summaries) = (methods.len() > 1, RefCell::new(Vec::new()));
         let each = |wanted: &Wanted| -> Result<Each<'_>, CliError> {
             let folder = if several { args.out.join(wanted.folder()) } else { args.out.clone() };
-            let random = methods.contains(&Wanted::Rows(RowMethod::Baseline(Baseline::Random)));
+            let random = [RowMethod::Baseline(Baseline::Random), RowMethod::Trajectory(Trajectory::Source)];
+            let random = random.iter().any(|&rows| methods.contains(&Wanted::Rows(rows)));
             let (settings, run, rows) = match *wanted {
                 Wanted::Method(method) => {
                     let (settings, run) = self.run(method, random)?;
@@ -176,6 +179,7 @@ impl Job<'_> {
             options: settings.options.clone(),
             estimate,
             projection: settings.projection,
+            metric: args.metric.clone(),
             refine: args.refine.map(|steps| Refine {
                 steps,
                 rows: args.refine_sample.map(|rows| rows as usize),
@@ -270,7 +274,7 @@ impl Each<'_> {
             score::check_converged(&found.attribution)?;
         }
         score::warn(&self.settings, &found.attribution);
-        refined::warn_of(found);
+        details::warn_of(found);
         if found.repeats.is_empty() {
             return Ok(None);
         }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use hyperinf::data::{Baseline, RowMethod};
+use hyperinf::data::{Baseline, RowMethod, Trajectory};
 use hyperinf::scoring::{MethodInfo, methods};
 use serde::Serialize;
 
@@ -96,5 +96,6 @@ fn table(out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "\n{GRAMMAR}\n\nBaselines without gradients, for attribute, detect and select (all: baselines)")?;
     Baseline::NAMES.iter().try_for_each(|(name, baseline)| writeln!(out, "  {name:<14}{}", baseline.summary()))?;
     writeln!(out, "\nThrough the training of an adapter of finetune --record, for the same commands")?;
-    writeln!(out, "  {:<14}{}", RowMethod::UNROLLED, RowMethod::Unrolled.summary())
+    writeln!(out, "  {:<14}{}", RowMethod::UNROLLED, RowMethod::Unrolled.summary())?;
+    Trajectory::NAMES.iter().try_for_each(|(name, trajectory)| writeln!(out, "  {name:<14}{}", trajectory.summary()))
 }

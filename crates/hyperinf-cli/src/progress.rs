@@ -113,7 +113,7 @@ pub(crate) fn note(note: &str) {
 fn unit(stage: Stage) -> &'static str {
     match stage {
         Stage::TrainGradients | Stage::QueryGradients | Stage::Evaluation => "rows",
-        Stage::Curvature | Stage::Tokens => "passes",
+        Stage::Curvature | Stage::Tokens | Stage::Trajectory => "passes",
         Stage::Finetuning | Stage::Unrolling => "steps",
         Stage::Retraining => "trainings",
         Stage::Refinement => "batches",
@@ -136,6 +136,7 @@ pub(crate) fn observer() -> impl FnMut(Event) {
             | Notice::Recording { .. }
             | Notice::Unrolling { .. }
             | Notice::Refining { .. }
+            | Notice::Tracing { .. }
             | Notice::AlreadyTrained { .. }),
         ) => {
             notice.to_string().lines().for_each(note);

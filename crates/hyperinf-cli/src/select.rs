@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::args::{QueryModeArg, SelectArgs};
 use crate::error::CliError;
 use crate::figure::stage_picture_lists;
-use crate::influence::{Each, Job, RowsSummary, Summary, refined, with_ending_of};
+use crate::influence::{Each, Job, RowsSummary, Summary, details, with_ending_of};
 use crate::progress::observer;
 use crate::score::{Settings, head};
 
@@ -119,7 +119,7 @@ fn select(
     earlier.replace(results)?;
     each.tell(&summary, |out| {
         head(out, &summary.scoring, summary.blocks(), each.seconds())?;
-        refined(out, &found.influence)?;
+        details(out, &found.influence)?;
         let (rows, all) = (kept.len(), train.data.total);
         writeln!(out, "selected  {rows} of {all} rows, {tokens} tokens: {}", path.display())?;
         write!(out, "{passed}")?;

@@ -23,6 +23,7 @@ use crate::retrain::{Retrained, Retraining};
 use crate::retrain_of_kind;
 use crate::run::Run;
 use crate::run_of_kind::{self, Inputs};
+use crate::trajectory::{self, Tracing};
 use crate::unrolled::{self, Following};
 use crate::{DataError, RunError};
 use crate::{finetune_of_kind, plan_index, plan_of_kind, plan_tuning};
@@ -140,6 +141,14 @@ pub(crate) trait AnyKind: Sync {
         &self,
         run: &Run,
         following: Following,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Ranked, RunError>;
+
+    fn trajectory(
+        &self,
+        run: &Run,
+        tracing: Tracing,
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Ranked, RunError>;
@@ -304,6 +313,16 @@ impl<K: Kind> AnyKind for K {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Ranked, RunError> {
         unrolled::unrolled::<K>(run, following, device, observe)
+    }
+
+    fn trajectory(
+        &self,
+        run: &Run,
+        tracing: Tracing,
+        device: &Device,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Ranked, RunError> {
+        trajectory::trajectory::<K>(run, tracing, device, observe)
     }
 
     fn retrain(

@@ -24,6 +24,7 @@ use crate::samples::{Samples, notify};
 use crate::select::{Duplicates, Select, select_rows};
 use crate::selected::check_amount;
 use crate::stage::Stage;
+use crate::trajectory::{FollowedStates, Trajectory};
 use crate::unrolled::Derivative;
 use crate::{Choice, RunError};
 
@@ -89,6 +90,8 @@ pub enum RowMethod {
     Baseline(Baseline),
     /// The exact derivative through the recorded training: [`Run::unrolled`].
     Unrolled,
+    /// Sums over the recorded states of the training: [`Run::trajectory`].
+    Trajectory(Trajectory),
 }
 
 impl RowMethod {
@@ -97,7 +100,13 @@ impl RowMethod {
 
     /// That of this name.
     pub fn named(name: &str) -> Option<Self> {
-        if name == Self::UNROLLED { Some(Self::Unrolled) } else { Baseline::named(name).map(Self::Baseline) }
+        match name {
+            Self::UNROLLED => Some(Self::Unrolled),
+            _ => {
+                let traced = Trajectory::named(name).map(Self::Trajectory);
+                traced.or_else(|| Baseline::named(name).map(Self::Baseline))
+            }
+        }
     }
 
     /// The name.
@@ -105,6 +114,7 @@ impl RowMethod {
         match self {
             Self::Baseline(baseline) => baseline.name(),
             Self::Unrolled => Self::UNROLLED,
+            Self::Trajectory(trajectory) => trajectory.name(),
         }
     }
 
@@ -113,6 +123,20 @@ impl RowMethod {
         match self {
             Self::Baseline(baseline) => baseline.summary(),
             Self::Unrolled => "how the query's loss rises if training ignores the row",
+            Self::Trajectory(trajectory) => trajectory.summary(),
+        }
+    }
+
+    /// Whether it follows a recorded training.
+    pub fn is_recorded(self) -> bool {
+        !matches!(self, Self::Baseline(_))
+    }
+
+    pub(crate) fn choice(self) -> Choice {
+        match self {
+            Self::Baseline(_) => Choice::Baseline,
+            Self::Unrolled => Choice::Unrolled,
+            Self::Trajectory(_) => Choice::Trajectory,
         }
     }
 }
@@ -124,6 +148,8 @@ pub struct Ranked {
     pub method: RowMethod,
     /// What is known of the derivative, if that scored them.
     pub derivative: Option<Derivative>,
+    /// The states that were followed, if a [`Trajectory`] scored them.
+    pub trajectory: Option<FollowedStates>,
     /// The kind of the model.
     pub kind: &'static str,
     /// The training rows.
@@ -177,10 +203,7 @@ impl Ranked {
     pub fn select(&self, select: &Select, run: &Run) -> Result<Picks, RunError> {
         select.validate(&run.options, RankBy::Score)?;
         check_amount(select.amount(), self.train.data.rows.len())?;
-        let second = match self.method {
-            RowMethod::Baseline(_) => Choice::Baseline,
-            RowMethod::Unrolled => Choice::Unrolled,
-        };
+        let second = self.method.choice();
         let refused = |first, reason| Err(RunError::Conflict { first, second, reason });
         if select.diverse.is_some() {
             return refused(Choice::Diverse, "its gains compare gradients");
@@ -311,8 +334,22 @@ pub(crate) fn baseline<K: Kind>(
     let scores = Scores { rows: if run.options.query == QueryMode::Mean { vec![mean(&rows)] } else { rows } };
     let (labels, query_mode) = (K::labels(&prepared.processor).cloned(), run.options.query);
     let (max_length, settings) = (limit.tokens(), K::settings(model));
-    let (method, derivative, kind) = (RowMethod::Baseline(baseline), None, K::NAME);
-    Ok(Ranked { method, derivative, kind, train, query, scores, query_mode, labels, max_length, settings, files })
+    let (method, kind) = (RowMethod::Baseline(baseline), K::NAME);
+    let (derivative, trajectory) = (None, None);
+    Ok(Ranked {
+        method,
+        derivative,
+        trajectory,
+        kind,
+        train,
+        query,
+        scores,
+        query_mode,
+        labels,
+        max_length,
+        settings,
+        files,
+    })
 }
 
 fn mean(rows: &[Vec<f64>]) -> Vec<f64> {

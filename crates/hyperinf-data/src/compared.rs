@@ -12,6 +12,7 @@ use crate::RunError;
 use crate::baseline::RowMethod;
 use crate::event::Event;
 use crate::influence::Influence;
+use crate::refined::Refine;
 use crate::run::Run;
 
 /// A method with its name in results.
@@ -32,6 +33,8 @@ pub enum AnyMethod {
         options: Box<Options>,
         /// The estimate of the curvature.
         estimate: Estimate,
+        /// How the inverse is refined.
+        refine: Option<Refine>,
     },
     /// A baseline, or the derivative through the training.
     Rows(RowMethod),
@@ -56,7 +59,7 @@ pub struct MethodRun {
 impl Run {
     /// Scores all training rows for each query by several methods. Gradients are computed once; their time counts for
     /// every method that needs them, so that [`seconds`](MethodRun::seconds) are those of [`Run::attribute`] with this
-    /// method alone. Of this run `options` and `estimate` are not used; `seed` is for random baselines.
+    /// method alone. Of this run `options`, `estimate` and `refine` are not used; `seed` is for random baselines.
     ///
     /// # Errors
     ///
@@ -75,13 +78,13 @@ impl Run {
             let name = name.clone();
             all.push(match method {
                 AnyMethod::Rows(rows) => self.by_rows(name, *rows, seed, device, observe)?,
-                AnyMethod::Gradients { options, estimate } => {
+                AnyMethod::Gradients { options, estimate, refine } => {
                     if shared.is_none() {
                         shared = Some(self.gradients(device, observe)?);
                     }
                     let (influence, gradients) = shared.as_mut().expect("it was just made");
                     let options = Options { query: QueryMode::Each, ..(**options).clone() };
-                    let run = Self { options, estimate: *estimate, ..self.clone() };
+                    let run = Self { options, estimate: *estimate, refine: *refine, ..self.clone() };
                     let began = Instant::now();
                     let outcome = run.score_again(influence, device, observe);
                     let failed = outcome.err().map(of_method).transpose()?;
@@ -119,14 +122,13 @@ impl Run {
     ) -> Result<MethodRun, RunError> {
         let options = Options { query: QueryMode::Each, ..Options::default() };
         let run = Self { options, ..self.clone() };
-        let (began, mut bytes) = (Instant::now(), 0);
+        let recording = self.adapter.as_ref().filter(|_| rows.is_recorded()).map(|folder| folder.join(Recording::FILE));
+        let bytes = recording.and_then(|path| path.metadata().ok()).map_or(0, |file| file.len());
+        let began = Instant::now();
         let found = match rows {
             RowMethod::Baseline(baseline) => run.baseline(baseline, seed, device, observe),
-            RowMethod::Unrolled => {
-                let recording = self.adapter.as_ref().map(|folder| folder.join(Recording::FILE));
-                bytes = recording.and_then(|path| path.metadata().ok()).map_or(0, |file| file.len());
-                run.unrolled(None, device, observe)
-            }
+            RowMethod::Unrolled => run.unrolled(None, device, observe),
+            RowMethod::Trajectory(trajectory) => run.trajectory(trajectory, seed, device, observe),
         };
         let seconds = began.elapsed().as_secs_f64();
         let scores = match found {

@@ -1,9 +1,9 @@
 use std::cell::{Cell, RefCell};
 
 use hyperinf_curvature::{BlockCurvature, Storage};
-use hyperinf_gradients::{Block, Estimate, Projection, Sketch, Tape};
+use hyperinf_gradients::{Block, Estimate, Gradients, Projection, Sketch, Tape};
 use hyperinf_models::{ModelError, SampleModel};
-use hyperinf_scoring::{Batch, CurvatureSource, Method, Options, ScoreError, Source, curvature};
+use hyperinf_scoring::{Batch, CurvatureSource, Method, Options, ScaledSource, ScoreError, Source, curvature};
 
 use crate::crew_curvature::SharedCurvature;
 use crate::crew_work::{method, several};
@@ -67,12 +67,13 @@ pub(crate) fn needs_model(options: &Options, estimate: Estimate) -> bool {
     }
 }
 
-/// The curvature of each block of the model over all samples; `None` where it is computed from the stored gradients.
+/// The curvature of each block of the model over all samples, of gradients times `factors` if there are some; `None`
+/// where it is computed from the stored gradients.
 pub(crate) fn of_model<M: SampleModel>(
     run: &Run,
     estimate: Estimate,
-    model: &M,
-    samples: &[M::Sample],
+    (model, samples): (&M, &[M::Sample]),
+    factors: Option<&Gradients>,
     observe: &mut dyn FnMut(Event),
 ) -> Result<Option<Vec<BlockCurvature>>, RunError> {
     let Method::Inverse { storage, .. } = &run.options.method else { return Ok(None) };
@@ -88,6 +89,11 @@ pub(crate) fn of_model<M: SampleModel>(
     };
     let all = CurvatureSource { task: model, batches: batches.as_slice(), estimate };
     let total = storage.passes() * batches.len() * backward;
+    if let Some(factors) = factors {
+        let source = Blocks::new(run, all, Stage::Curvature, total, observe);
+        let factors = some_of(factors, |block| run.blocks.as_ref().is_none_or(|only| only.matches(&block.name)))?;
+        return Ok(Some(curvature(&ScaledSource { source: &source, factors: &factors }, &run.options)?));
+    }
     let found = match (several(run), model.devices().into_iter().next()) {
         (Some(crew), Some(device)) => {
             let all = SharedCurvature { crew, source: all, method: method(crew, run), device };
@@ -96,6 +102,13 @@ pub(crate) fn of_model<M: SampleModel>(
         _ => curvature(&Blocks::new(run, all, Stage::Curvature, total, observe), &run.options),
     };
     found.map(Some).map_err(of_team)
+}
+
+/// Some blocks.
+fn some_of(all: &Gradients, wanted: impl Fn(&Block) -> bool) -> Result<Gradients, RunError> {
+    let found = all.layout.iter().zip(&all.blocks).filter(|(block, _)| wanted(block));
+    let (layout, blocks): (Vec<Block>, Vec<_>) = found.map(|(block, rows)| (block.clone(), rows.clone())).unzip();
+    Ok(Gradients::new(layout, blocks)?)
 }
 
 /// The batches of a model's samples, in the order of their passes.

@@ -45,6 +45,8 @@ pub enum Detail {
     BackwardPasses,
     /// The stage counts batches of products.
     Products,
+    /// The stage counts passes over the training rows.
+    Passes,
     /// The state of a training.
     Training {
         /// A running mean of the training loss.
@@ -177,6 +179,15 @@ pub enum Notice {
         /// The bytes that the steps between two recorded states take in memory.
         bytes: u64,
     },
+    /// The recorded states of a training are followed.
+    Tracing {
+        /// The states.
+        states: usize,
+        /// The passes over the training rows.
+        passes: usize,
+        /// The batches of a pass.
+        batches: usize,
+    },
     /// A method's inverse is refined.
     Refining {
         /// The steps.
@@ -270,6 +281,7 @@ impl fmt::Display for Detail {
             Self::Speed(speed, unit) => write!(f, "{speed:.0} {unit}/s"),
             Self::BackwardPasses => f.write_str("backward passes"),
             Self::Products => f.write_str("batches of products"),
+            Self::Passes => f.write_str("passes over the training rows"),
             Self::Training { loss, validation, speed, unit } => {
                 write!(f, "loss {loss:.3}")?;
                 if let Some(validation) = validation {

@@ -14,6 +14,7 @@ use crate::crew_orders::Work;
 use crate::crew_work::{checked, from_bytes, several};
 use crate::event::{Detail, Event, Notice, Progress};
 use crate::kind::Kind;
+use crate::metric::Metric;
 use crate::pattern::Pattern;
 use crate::plan::PlannedDisk;
 use crate::room::Growth;
@@ -27,6 +28,8 @@ pub(crate) struct Extractor<'a, K: Kind> {
     pub(crate) model: &'a K::Model,
     /// Everything that the gradients depend on besides the samples.
     pub(crate) key: RunKey,
+    /// The metric that they are taken in.
+    pub(crate) metric: Option<Metric>,
 }
 
 /// Consecutive samples of a set, and what is taken of them.
@@ -168,7 +171,10 @@ impl<K: Kind> Extractor<'_, K> {
             None => wanted,
         };
         for captured in &wanted {
-            let numbers = numbers(captured)?;
+            let mut numbers = numbers(captured)?;
+            if let Some(metric) = &self.metric {
+                metric.scale(&captured.block.name, &mut numbers)?;
+            }
             if let Some(at) = numbers.iter().position(|value| !value.is_finite()) {
                 let what = format!("gradient in block `{}`", captured.block.name);
                 return not_finite(at / captured.block.parameters(), what, numbers[at].into());

@@ -14,6 +14,7 @@ use crate::dataset::{Content, Dataset};
 use crate::images::ImageSource;
 use crate::kind::Kind;
 use crate::labels::Labels;
+use crate::metric::MetricUsed;
 use crate::model_files::ModelFiles;
 use crate::positions::TokenScores;
 use crate::prediction::Prediction;
@@ -49,6 +50,8 @@ pub struct Influence {
     pub positions: Vec<TokenScores>,
     /// With [`refine`](crate::Run::refine): what the refinement did. Of several targets with the queries of all.
     pub refinement: Option<Refinement>,
+    /// The metric of the gradients, if the run has one.
+    pub metric: Option<MetricUsed>,
     /// The layers whose gradients were taken.
     pub layers: RecordedParts,
     /// The loss of a diffusion model, or of pairs.

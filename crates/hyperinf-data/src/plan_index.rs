@@ -45,7 +45,7 @@ pub(crate) fn plan<K: Kind>(
 
     let began = Instant::now();
     let _listening = run.stop.listen();
-    let extractor = Extractor::<K> { run: &run, model: &model, key: RunKey::default() };
+    let extractor = Extractor::<K> { run: &run, model: &model, key: RunKey::default(), metric: None };
     let leaf_rows = index.batch_size.saturating_mul(index.leaf_batches).max(1);
     let mut probe = Probe::new(&extractor, &set, leaf_rows)?;
     let Measured { curve, batch, memory, order } = probe.measure()?;

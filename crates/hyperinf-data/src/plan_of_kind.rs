@@ -57,7 +57,7 @@ pub(crate) fn plan<K: Kind>(
 
     let began = Instant::now();
     let _listening = run.stop.listen();
-    let extractor = Extractor::<K> { run, model: &model, key: RunKey::default() };
+    let extractor = Extractor::<K> { run, model: &model, key: RunKey::default(), metric: None };
     let mut probe = Probe::new(&extractor, &train, usize::MAX)?;
     let Measured { curve, batch, memory: most, order } = probe.measure()?;
     let of_set = |set: &Samples<K>| curve.total(sorted(&set.lengths(), run.batch_size));
@@ -209,12 +209,12 @@ fn curvature<K: Kind>(
     let samples: Vec<_> = batch.iter().map(|&sample| set.samples[sample].clone()).collect();
     let two: Vec<_> = samples.iter().chain(&samples).cloned().collect();
     let began = Instant::now();
-    if estimate::of_model(run, run.estimate, model, &samples, &mut |_| ())?.is_none() {
+    if estimate::of_model(run, run.estimate, (model, &samples), None, &mut |_| ())?.is_none() {
         return Ok(None);
     }
     let one = began.elapsed().as_secs_f64();
     let began = Instant::now();
-    let Some(known) = estimate::of_model(run, run.estimate, model, &two, &mut |_| ())? else { return Ok(None) };
+    let Some(known) = estimate::of_model(run, run.estimate, (model, &two), None, &mut |_| ())? else { return Ok(None) };
     let each = (began.elapsed().as_secs_f64() - one).max(0.1 * one);
     Ok(Some((known, (one - each).max(0.0), each * run.batch_size as f64 / batch.len() as f64)))
 }

@@ -1,4 +1,4 @@
-use hyperinf_models::TrainConfig;
+use hyperinf_models::{OptimizerChoice, TrainConfig};
 
 /// The recipe of a fine-tuning.
 ///
@@ -8,6 +8,7 @@ use hyperinf_models::TrainConfig;
 /// | `epochs` | 3, diffusion models 10 | passes over the rows | ≥ 1 |
 /// | `batch_size` | classifiers and diffusion models 16, language models 32 | rows per step | ≥ 1 |
 /// | `warmup` | 0.1 | share of the steps before the peak | 0 ≤ w < 1 |
+/// | `optimizer` | AdamW | what takes the steps | |
 /// | `weight_decay` | 0.01 | decoupled decay of trained weights | finite, ≥ 0 |
 /// | `by_length` | true | whether rows of similar length share a batch | |
 /// | `seed` | 0 | seed of everything random | |
@@ -24,6 +25,8 @@ pub struct Recipe {
     pub batch_size: Option<usize>,
     /// The share of the steps before the peak.
     pub warmup: f64,
+    /// What takes the steps.
+    pub optimizer: OptimizerChoice,
     /// Decoupled weight decay.
     pub weight_decay: f32,
     /// Whether rows of similar length share a batch.
@@ -34,20 +37,21 @@ pub struct Recipe {
 
 impl Default for Recipe {
     fn default() -> Self {
-        let TrainConfig { warmup, weight_decay, by_length, seed, .. } = TrainConfig::default();
-        Self { learning_rate: None, epochs: None, batch_size: None, warmup, weight_decay, by_length, seed }
+        let TrainConfig { warmup, optimizer, weight_decay, by_length, seed, .. } = TrainConfig::default();
+        Self { learning_rate: None, epochs: None, batch_size: None, warmup, optimizer, weight_decay, by_length, seed }
     }
 }
 
 impl Recipe {
     /// The schedule, where `usual` has the defaults of the kind of model.
     pub fn schedule(&self, usual: &TrainConfig) -> TrainConfig {
-        let Self { learning_rate, epochs, batch_size, warmup, weight_decay, by_length, seed } = *self;
+        let Self { learning_rate, epochs, batch_size, warmup, optimizer, weight_decay, by_length, seed } = *self;
         TrainConfig {
             learning_rate: learning_rate.unwrap_or(usual.learning_rate),
             epochs: epochs.unwrap_or(usual.epochs),
             batch_size: batch_size.unwrap_or(usual.batch_size),
             warmup,
+            optimizer,
             weight_decay,
             by_length,
             seed,

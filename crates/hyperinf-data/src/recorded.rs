@@ -7,17 +7,20 @@ use burn::tensor::{Device, TensorData};
 use hyperinf_models::{
     Adapter, Limit, LoraConfig, LoraScaling, ModelError, Recording, RunDifference, TOKENIZER_FILES, without_dropout,
 };
-use hyperinf_scoring::Set;
+use hyperinf_scoring::{Scores, Set};
 use serde_json::Value;
 
 use crate::RunError;
+use crate::baseline::{Ranked, RowMethod};
 use crate::dataset::Dataset;
 use crate::diffusion_options::DiffusionOptions;
 use crate::event::Event;
 use crate::finetune::Finetune;
 use crate::finetune_of_kind::{Ready, ready};
+use crate::influence::Rows;
 use crate::kind::{Kind, Prepared};
 use crate::model_files::{ModelFiles, load_error};
+use crate::prediction::{Prediction, predict};
 use crate::recipe::Recipe;
 use crate::run::{Run, unchanged};
 use crate::samples::{LengthOptions, Samples, notify};
@@ -71,6 +74,49 @@ pub(crate) fn recorded<K: Kind>(
     let query = Samples::<K>::new(&prepared, query, limit, run.read.skip_bad_rows)?;
     notify(&prepared.processor, &query, observe);
     Ok(Recorded { path, recording, tuning, base, prepared, train, query, limit, ended })
+}
+
+impl<K: Kind> Recorded<K> {
+    /// What the model at the end of the training predicts for the training rows and the queries.
+    pub(crate) fn predictions(
+        &self,
+        run: &Run,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<[Vec<Prediction>; 2], RunError> {
+        let mut of = |set: &Samples<K>| {
+            predict(&self.ended, set, &(0..set.samples.len()).collect::<Vec<_>>(), run.batch_size, None, observe)
+        };
+        Ok([of(&self.train)?, of(&self.query)?])
+    }
+
+    /// The rows with scores of a method.
+    pub(crate) fn ranked(
+        self,
+        run: &Run,
+        method: RowMethod,
+        predictions: [Vec<Prediction>; 2],
+        scores: Scores,
+        files: ModelFiles,
+    ) -> Ranked {
+        let Self { prepared, train, query, limit, .. } = self;
+        let [of_train, of_query] = predictions;
+        let (labels, settings) = (K::labels(&prepared.processor).cloned(), K::settings(&prepared.model));
+        let (facts, query_facts) = (train.facts(), query.facts());
+        Ranked {
+            method,
+            derivative: None,
+            trajectory: None,
+            kind: K::NAME,
+            train: Rows::new(train, facts, of_train),
+            query: Rows::new(query, query_facts, of_query),
+            scores,
+            query_mode: run.options.query,
+            labels,
+            max_length: limit.tokens(),
+            settings,
+            files,
+        }
+    }
 }
 
 /// The fine-tuning that was recorded, on the rows of a run.

@@ -21,7 +21,7 @@ use crate::run_of_kind::Inputs;
 use crate::samples::LengthOptions;
 use crate::scored::Scored;
 use crate::stop::Stop;
-use crate::{RunError, estimate, positions, refined};
+use crate::{RunError, estimate, metric, positions, refined};
 
 /// The names of the files of gradients in [`Run::out`].
 pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gradients.safetensors"];
@@ -43,6 +43,7 @@ pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gra
 /// | `options` | HyperINF, each query | method, damping, normalisation, partition | see [`Options`] |
 /// | `estimate` | empirical | the estimate of the curvature | |
 /// | `projection` | `None` | a projection of every block's gradients | |
+/// | `metric` | `None` | AdamW's second moments, a recording or an optimizer's state: gradients are in their metric | |
 /// | `refine` | `None` | steps from the inverse of each block to that of all | see [`Refine`] |
 /// | `seeds` | `None` | error bars: the mean query is scored with this many random seeds | 2 to 1,000,000 |
 /// | `positions` | `None` | scores of tokens: of so many rows at either end of each ranking | |
@@ -81,6 +82,9 @@ pub struct Run {
     pub estimate: Estimate,
     /// A projection of the gradients before they are scored.
     pub projection: Option<ProjectionSpec>,
+    /// The file of AdamW's second moments: every entry of a gradient is divided by the root of `√v̂ + ε`, so that inner
+    /// products are those of LESS (arXiv 2402.04333), and a curvature is that of the scaled parameters.
+    pub metric: Option<PathBuf>,
     /// How the method's inverse is refined.
     pub refine: Option<Refine>,
     /// Seeds of a random projection or, without one, of the estimate: for error bars of the mean query.
@@ -132,6 +136,7 @@ impl Default for Run {
             options: Options::default(),
             estimate: Estimate::default(),
             projection: None,
+            metric: None,
             refine: None,
             seeds: None,
             positions: None,
@@ -167,6 +172,7 @@ impl Run {
         estimate::check(self.estimate, &self.options, self.projection.is_some())?;
         positions::check(self)?;
         refined::check(self)?;
+        metric::check(self)?;
         self.check_draws()
     }
 

@@ -283,6 +283,10 @@ pub enum Choice {
     Baseline,
     /// The derivative through a training.
     Unrolled,
+    /// Sums over the recorded states of a training.
+    Trajectory,
+    /// Gradients in a metric.
+    Metric,
     /// A refined inverse.
     Refine,
     /// The gradients of timesteps side by side.
@@ -366,6 +370,8 @@ impl fmt::Display for Choice {
             Self::Normalised => "normalised scores",
             Self::Baseline => "a baseline",
             Self::Unrolled => "the derivative through the training",
+            Self::Trajectory => "a method over recorded states",
+            Self::Metric => "gradients in a metric",
             Self::Refine => "a refined inverse",
             Self::Stacked => "gradients of timesteps side by side",
             Self::LargeBlocks => "blocks that are projected as they are recorded",

@@ -16,6 +16,7 @@ use crate::index::{Index, IndexedRows, of_run};
 use crate::influence::{Influence, Rows, Target as QueryTarget, target_file};
 use crate::kind::{Kind, Prepared};
 use crate::large_blocks::LargeBlocks;
+use crate::metric::{self, Metric};
 use crate::model_files::ModelFiles;
 use crate::prediction::{Prediction, predict};
 use crate::run::{GRADIENT_FILES, Run, unchanged};
@@ -57,7 +58,8 @@ pub(crate) fn influence<K: Kind>(
         let reason = "its rows are no tokens";
         return Err(RunError::Conflict { first: Choice::Positions, second: Choice::Kind(K::NAME), reason });
     }
-    let extractor = Extractor::<K> { run, model: &model, key };
+    let metric = Metric::of_run::<K>(run, &files, &model, train.samples.first())?;
+    let extractor = Extractor::<K> { run, model: &model, key: in_metric(key, metric.as_ref()), metric };
     if let Some(crew) = several(run) {
         let sets: Vec<&Samples<K>> = [&train, &query].into_iter().chain(&others).collect();
         crew.meet(&common_key(&extractor.key, Some(run), &sets))?;
@@ -65,6 +67,7 @@ pub(crate) fn influence<K: Kind>(
     extractor.check_memory(&train, &query, device)?;
     let projected = extractor.large_blocks(&train)?;
     refined::check_inputs(run, train.samples.len(), !projected.is_empty())?;
+    metric::check_projects(run, !projected.is_empty())?;
     let (of_train, train_gradients, train_path) = match &index {
         Some(index) => {
             let rows = IndexedRows { files: &files, model: &model, set: &train, limit };
@@ -96,7 +99,10 @@ pub(crate) fn influence<K: Kind>(
         found.push(QueryTarget { rows: Rows::new(set, facts, of), pair, gradients: writer });
     }
     let (facts, query_facts) = (train.facts(), query.facts());
-    let model = ModelSamples::<K> { model, samples: std::mem::take(&mut train.samples), processor };
+    let metric = extractor.metric.clone();
+    let used = metric.as_ref().map(|metric| metric.used.clone());
+    let samples = std::mem::take(&mut train.samples);
+    let model = ModelSamples::<K> { model, samples, processor, metric };
     let Scored { attribution, repeats, known, positions, refinement } =
         Scored::new(run, &mut pair, &model, device, observe)?;
     let (train, query) = (Rows::new(train, facts, of_train), Rows::new(query, query_facts, of_query));
@@ -114,6 +120,7 @@ pub(crate) fn influence<K: Kind>(
         known,
         positions,
         refinement,
+        metric: used,
         labels,
         max_length: limit.tokens(),
         pair,
@@ -139,7 +146,9 @@ pub(crate) fn assist<K: Kind>(
     let large_blocks = index.map_or(runs[0].large_blocks, |index| index.large_blocks);
     let run = &Run { large_blocks, ..runs[0].clone() };
     let Ready { prepared, key, train, query, others, .. } = ready::<K>(run, files, None, targets, device, &mut |_| {})?;
-    let extractor = Extractor::<K> { run, model: &prepared.model, key };
+    let metric = Metric::of_run::<K>(run, files, &prepared.model, train.samples.first())?;
+    let key = in_metric(key, metric.as_ref());
+    let extractor = Extractor::<K> { run, model: &prepared.model, key, metric };
     let sets: Vec<&Samples<K>> = [&train, &query].into_iter().chain(&others).collect();
     serve(runs, &extractor, &sets, device)
 }
@@ -199,6 +208,12 @@ pub(crate) fn gradient_key<K: Kind>(
     ]);
     key.0.extend(layers(run).map(|parts| ("layers".to_owned(), parts)));
     key.0.extend(K::settings(model).iter().map(|settings| ("loss".to_owned(), settings.to_string())));
+    key
+}
+
+/// The key of gradients in a metric.
+fn in_metric(mut key: RunKey, metric: Option<&Metric>) -> RunKey {
+    key.0.extend(metric.map(|metric| ("metric".to_owned(), metric.fingerprint())));
     key
 }
 

@@ -8,6 +8,7 @@ use hyperinf_store::{Directions, FactorOptions, GradientPair, ProjectionSpec, mo
 use crate::crew_blocks::Job;
 use crate::event::{Event, Notice};
 use crate::kind::Kind;
+use crate::metric::Metric;
 use crate::positions::{RowPositions, TokenScores, token_scores};
 use crate::refined::{Refine, Refinement, refined, scored};
 use crate::run::Run;
@@ -73,6 +74,7 @@ pub(crate) struct ModelSamples<K: Kind> {
     pub(crate) model: K::Model,
     pub(crate) samples: Vec<<K::Model as SampleModel>::Sample>,
     pub(crate) processor: K::Processor,
+    pub(crate) metric: Option<Metric>,
 }
 
 impl<K: Kind> OfModel for ModelSamples<K> {
@@ -83,7 +85,8 @@ impl<K: Kind> OfModel for ModelSamples<K> {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Option<Vec<BlockCurvature>>, RunError> {
         K::check_estimate(estimate)?;
-        estimate::of_model(run, estimate, &self.model, &self.samples, observe)
+        let factors = self.metric.as_ref().map(|metric| &metric.factors);
+        estimate::of_model(run, estimate, (&self.model, &self.samples), factors, observe)
     }
 
     fn refined(

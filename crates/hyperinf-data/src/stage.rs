@@ -15,6 +15,8 @@ pub enum Stage {
     Unrolling,
     /// Trainings without some rows.
     Retraining,
+    /// Passes over the training rows at recorded states.
+    Trajectory,
     /// Products that refine an inverse.
     Refinement,
     /// Predictions for rows.
@@ -32,6 +34,7 @@ impl Stage {
             Self::Finetuning => "fine-tuning",
             Self::Unrolling => "unrolling",
             Self::Retraining => "retraining",
+            Self::Trajectory => "recorded states",
             Self::Refinement => "refinement",
             Self::Evaluation => "evaluation",
         }
@@ -45,6 +48,7 @@ impl Stage {
             Self::Curvature | Self::Tokens => "backward passes",
             Self::Finetuning | Self::Unrolling => "steps",
             Self::Retraining => "trainings, whose results are kept",
+            Self::Trajectory => "passes over the training rows",
             Self::Refinement => "batches of products",
             Self::Evaluation => "rows",
         }

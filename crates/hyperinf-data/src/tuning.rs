@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use hyperinf_models::{Adapter, LoraConfig, LoraScaling, TrainConfig};
+use hyperinf_models::{Adapter, LoraConfig, LoraScaling, OptimizerChoice, TrainConfig};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -68,8 +68,15 @@ impl<'a> TuningSummary<'a> {
     }
 
     pub(crate) fn training(schedule: &TrainConfig, micro_batch: Option<usize>) -> Value {
-        let TrainConfig { learning_rate, warmup, weight_decay, epochs, batch_size, by_length, seed } = schedule;
+        let TrainConfig { learning_rate, warmup, optimizer, weight_decay, epochs, batch_size, by_length, seed } =
+            schedule;
+        let (optimizer, momentum) = match optimizer {
+            OptimizerChoice::AdamW => ("adamw", None),
+            OptimizerChoice::Sgd { momentum } => ("sgd", Some(momentum)),
+        };
         json!({
+            "optimizer": optimizer,
+            "momentum": momentum,
             "learning_rate": learning_rate,
             "warmup": warmup,
             "weight_decay": weight_decay,

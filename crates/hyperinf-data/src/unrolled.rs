@@ -10,14 +10,11 @@ use serde::Serialize;
 
 use crate::baseline::{Ranked, RowMethod};
 use crate::event::{Detail, Event, Notice, Progress};
-use crate::influence::Rows;
 use crate::kind::Kind;
 use crate::model_files::ModelFiles;
 use crate::plan_tuning::NUMBER;
-use crate::prediction::predict;
 use crate::recorded::{Recorded, recorded};
 use crate::run::Run;
-use crate::samples::Samples;
 use crate::stage::Stage;
 use crate::{Choice, RunError};
 
@@ -76,7 +73,7 @@ impl Run {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Ranked, RunError> {
-        self.check_unrolled()?;
+        self.check_recorded(RowMethod::Unrolled)?;
         let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
         files.read_images(&self.read, Some(&self.out))?;
         files.set_diffusion(self.diffusion.as_ref())?;
@@ -85,13 +82,13 @@ impl Run {
         kind.unrolled(self, Following { smoothness, files }, device, observe)
     }
 
-    /// Refuses choices that this derivative does not have.
+    /// Refuses choices that a method which follows the recorded training does not have.
     ///
     /// # Errors
     ///
     /// [`RunError::Conflict`].
-    pub fn check_unrolled(&self) -> Result<(), RunError> {
-        let refused = |second, reason| Err(RunError::Conflict { first: Choice::Unrolled, second, reason });
+    pub fn check_recorded(&self, method: RowMethod) -> Result<(), RunError> {
+        let refused = |second, reason| Err(RunError::Conflict { first: method.choice(), second, reason });
         if self.blocks.is_some() {
             return refused(Choice::Blocks, "the training changed all blocks together");
         }
@@ -116,14 +113,11 @@ pub(crate) fn unrolled<K: Kind>(
     observe: &mut dyn FnMut(Event),
 ) -> Result<Ranked, RunError> {
     let Following { smoothness, files } = following;
-    let Recorded { recording, tuning, prepared, train, query, limit, ended, .. } =
-        recorded::<K>(run, &files, device, observe)?;
+    let followed = recorded::<K>(run, &files, device, observe)?;
+    let predictions = followed.predictions(run, observe)?;
+    let Recorded { recording, tuning, prepared, train, query, .. } = &followed;
     let model = &prepared.model;
     let measured = without_dropout(model.clone());
-    let mut predictions = |set: &Samples<K>| {
-        predict(&ended, set, &(0..set.samples.len()).collect::<Vec<_>>(), run.batch_size, None, observe)
-    };
-    let (of_train, of_query) = (predictions(&train)?, predictions(&query)?);
 
     let (steps, states) = (recording.steps(), recording.states());
     let mean = run.options.query == QueryMode::Mean;
@@ -140,8 +134,7 @@ pub(crate) fn unrolled<K: Kind>(
     }));
     let _listening = run.stop.listen();
     let (train_samples, queries) = (&train.samples, &query.samples);
-    let unroll =
-        Unroll { model, measured: &measured, train: train_samples, queries, mean, recording: &recording, length: None };
+    let unroll = Unroll { model, measured: &measured, train: train_samples, queries, mean, recording, length: None };
     let total = steps * if smoothness.is_some() { 3 } else { 1 };
     let (began, mut done) = (Instant::now(), 0);
     let mut step = |_: usize| {
@@ -168,19 +161,7 @@ pub(crate) fn unrolled<K: Kind>(
 
     let (recorded_by, error) = (recording.version().to_owned(), found.error);
     let derivative = Derivative { steps, states: states.len(), recorded_by, error, smoothness };
-    let (labels, settings) = (K::labels(&prepared.processor).cloned(), K::settings(model));
-    let (facts, query_facts) = (train.facts(), query.facts());
-    Ok(Ranked {
-        method: RowMethod::Unrolled,
-        derivative: Some(derivative),
-        kind: K::NAME,
-        train: Rows::new(train, facts, of_train),
-        query: Rows::new(query, query_facts, of_query),
-        scores: Scores { rows: found.scores },
-        query_mode: run.options.query,
-        labels,
-        max_length: limit.tokens(),
-        settings,
-        files,
-    })
+    let scores = Scores { rows: found.scores };
+    let ranked = followed.ranked(run, RowMethod::Unrolled, predictions, scores, files);
+    Ok(Ranked { derivative: Some(derivative), ..ranked })
 }

@@ -16,6 +16,7 @@ mod gradients;
 mod influential;
 mod judge;
 mod mail;
+mod mails;
 mod results;
 mod selections;
 mod tables;
@@ -49,6 +50,8 @@ enum Experiment {
     Influential(influential::Settings),
     /// Compares every method with trainings of the built-in digits without some of them.
     DigitsTruth(digits_truth::Settings),
+    /// Writes e-mails as rows for the program, some with the wrong label.
+    Mails(mails::Settings),
     /// Trains a small text-to-image model on emoji.
     Emoji(emoji::Settings),
     /// Scores emoji for pictures of their style or subject, and compares the scores with retraining.
@@ -105,6 +108,7 @@ fn main() -> Result<(), Failure> {
         Experiment::Selections(settings) => selections::run(&settings),
         Experiment::Influential(settings) => influential::run(&settings),
         Experiment::DigitsTruth(settings) => digits_truth::run(&settings),
+        Experiment::Mails(settings) => mails::write(&settings),
         Experiment::Emoji(settings) => emoji::run(&settings),
         Experiment::EmojiInfluence(settings) => emoji::influence::run(&settings),
         Experiment::EasyVqa(settings) => vision::easy_vqa::run(&settings),

@@ -173,6 +173,33 @@ pub enum ModelError {
         /// The value.
         value: f64,
     },
+    /// A block's parameters have no moments of an optimizer.
+    #[error(
+        "the parameters of block `{block}` have no moments of AdamW: they were not trained, or several layers share them"
+    )]
+    NoMetric {
+        /// The block.
+        block: String,
+    },
+    /// A file of an optimizer's state cannot be used.
+    #[error("the optimizer's state {}: {reason}", path.display())]
+    OptimizerState {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The moments in a file are not those of the adapter.
+    #[error("the moments in {} are not those of the adapter", path.display())]
+    Moments {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        source: Box<crate::LoadError>,
+    },
+    /// The gradients of a batch could not be taken.
+    #[error("the gradients cannot be computed")]
+    Gradients(#[from] hyperinf_gradients::GradientError),
     /// Other processes could not take the gradients of their pieces.
     #[error("pieces of a batch could not be shared: {reason}")]
     Helpers {

@@ -93,7 +93,8 @@ pub use text::{
     TokenizedSample, TokenizerNotice, TokenizerSettings, Visual, VlmBatch, VlmSample,
 };
 pub use training::{
-    AveragedTraining, Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, FoundCheckpoints, Piece, PieceTeam,
-    Progress, Recording, RunDifference, SharedStep, Smoothness, TrainConfig, Unroll, Unrolled, finetune,
-    finetune_shared, finetune_until, is_checkpoint, pretrain_masked, shared_pieces, train, training_digest,
+    AdamMetric, AveragedTraining, Checkpoints, Evaluation, FinetuneConfig, FinetunedModel, FoundCheckpoints,
+    OptimizerChoice, Piece, PieceTeam, Progress, Recording, RunDifference, SharedStep, Smoothness, TrainConfig, Unroll,
+    Unrolled, finetune, finetune_shared, finetune_until, is_checkpoint, pretrain_masked, shared_pieces, train,
+    training_digest,
 };

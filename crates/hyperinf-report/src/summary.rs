@@ -275,7 +275,7 @@ impl Summary {
 
     /// Whether the scores are those of a baseline without gradients.
     fn is_baseline(&self) -> bool {
-        self.curvature.is_none() && self.method != RowMethod::UNROLLED
+        self.curvature.is_none() && !RowMethod::named(&self.method).is_some_and(RowMethod::is_recorded)
     }
 
     fn damping_text(&self) -> Option<String> {

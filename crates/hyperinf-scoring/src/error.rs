@@ -191,6 +191,14 @@ pub enum ScoreError {
         /// The block's name.
         block: String,
     },
+    /// A segment's curvature has no eigenvectors that are known.
+    #[error(
+        "block `{block}`: the eigenvectors of this curvature are not known; two-sided, Kronecker, diagonal and low-rank ones are"
+    )]
+    NoEigenvalues {
+        /// The block's name.
+        block: String,
+    },
     /// A method without an inverse was to be refined.
     #[error("the method has no curvature, so there is no inverse to refine")]
     NothingToRefine,

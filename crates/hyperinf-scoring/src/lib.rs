@@ -28,6 +28,7 @@
 //! | [`position_scores`] | two sources, of which the first has captures | scores of each position (token) |
 //! | [`PositionScorer`] | queries and curvature some blocks at a time | the same |
 //! | [`tracin`] | sources at several checkpoints | scores summed over them |
+//! | [`through_segments`] | queries at the end of a training, and its segments | queries for each segment (SOURCE) |
 //! | [`Scorer`], [`Sweep`] | stored gradients, some blocks at a time | [`attribute`] and [`sweep`], in less memory |
 //! | [`Team`], [`BlockScores`] | several processes or threads | the same scores, a block by each |
 //! | [`Preconditioner`] | curvature, and queries that come later | queries after the inverse, `[q, D]` |
@@ -37,6 +38,7 @@
 //! | [`Groups`] | scores | sums or means over groups of samples or queries |
 //! | [`CurvatureSource`] | a model with batches | the pseudo-samples of an estimate of its curvature |
 //! | [`ProjectedSource`], [`principal`] | a source | a source of smaller gradients; the matrices that shrink them |
+//! | [`ScaledSource`] | a source | its gradients in a metric, such as that of AdamW's moments |
 //! | [`baselines`] | a model with batches | training losses and gradient norms |
 //! | [`MethodSpec`] | a word such as `hyperinf:cols:merged@gauss-newton` | the [`Options`] of a named method |
 //! | [`ranking`], [`top_k`], [`detect`], [`select`] | scores | sample indices |
@@ -72,6 +74,7 @@ mod row_scorer;
 mod scale;
 mod scorer;
 mod scores;
+mod segments;
 mod self_influence;
 mod source;
 mod spec;
@@ -100,9 +103,11 @@ pub use refine::{ProductsOf, Refined, Residuals, query_gradients, refine};
 pub use row_scorer::RowScorer;
 pub use scorer::{Scorer, Sweep};
 pub use scores::{Attribution, BlockReport, Scores};
+pub use segments::{Segment, through_segments};
 pub use self_influence::{SelfInfluence, self_influence};
 pub use source::{
-    Baselines, Batch, CurvatureSource, Moments, ProjectedSource, Samples, Source, TaskSource, baselines, principal,
+    Baselines, Batch, CurvatureSource, Moments, ProjectedSource, Samples, ScaledSource, Source, TaskSource, baselines,
+    principal,
 };
 pub use spec::{EstimateKind, MethodSpec, SpecError, scale_name, side_name};
 pub use targets::Over;

@@ -2,6 +2,7 @@ mod batch;
 mod curvature;
 mod projected;
 mod replayed;
+mod scaled;
 mod task;
 
 use hyperinf_gradients::Gradients;
@@ -10,6 +11,7 @@ pub use self::batch::{Batch, Samples};
 pub use self::curvature::CurvatureSource;
 pub use self::projected::{Moments, ProjectedSource, principal};
 pub(crate) use self::replayed::Replayed;
+pub use self::scaled::ScaledSource;
 pub use self::task::{Baselines, TaskSource, baselines};
 
 use crate::ScoreError;

@@ -111,10 +111,16 @@ pub(crate) struct RetrainArgs {
     /// Print the summary as JSON.
     #[arg(long, display_order = 12)]
     pub json: bool,
-    /// Methods, separated by commas, as `hyperinf attribute` takes them: `all` for the methods of gradients, `unrolled`,
-    /// `baselines` for those without gradients.
-    #[arg(long, value_name = "METHODS", default_value = "all,unrolled,baselines", help_heading = "Method")]
+    /// Methods, separated by commas, as `hyperinf attribute` takes them: `all` for the methods of gradients at the end,
+    /// `recorded` for those that follow the training, `baselines` for those without gradients.
+    #[arg(long, value_name = "METHODS", default_value = "all,recorded,baselines", help_heading = "Method")]
     pub method: String,
+    /// Judge every method with an inverse also with so many steps of refinement, as `hyperinf attribute --refine`.
+    #[arg(long, value_name = "STEPS", help_heading = "Method")]
+    pub refine: Option<usize>,
+    /// Score gradients in the metric of AdamW's second moments, as `hyperinf attribute --metric`.
+    #[arg(long, value_name = "FILE", help_heading = "Method")]
+    pub metric: Option<PathBuf>,
     /// The damping, relative to each block's gradients.
     #[arg(long, value_name = "FACTOR", default_value_t = 0.1, allow_hyphen_values = true, help_heading = "Method")]
     pub damping: f64,

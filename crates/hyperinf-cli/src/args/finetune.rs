@@ -1,8 +1,17 @@
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{BatchSizeArg, ColumnArgs, DeviceArgs, DiffusionArgs, LengthArgs, ModelArgs, PairArgs};
+
+/// What takes the steps of a fine-tuning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OptimizerArg {
+    /// AdamW.
+    Adamw,
+    /// Gradient descent.
+    Sgd,
+}
 
 /// Arguments of `hyperinf finetune`.
 #[derive(Debug, Args)]
@@ -61,6 +70,12 @@ pub(crate) struct FinetuneArgs {
     /// The share of the steps in which the learning rate rises; afterwards it falls to zero.
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, help_heading = "Training")]
     pub warmup: f64,
+    /// What takes the steps: AdamW, or gradient descent with a momentum.
+    #[arg(long, value_enum, default_value_t = OptimizerArg::Adamw, help_heading = "Training")]
+    pub optimizer: OptimizerArg,
+    /// With --optimizer sgd: the share of the velocity that a step keeps [default: 0.9].
+    #[arg(long, value_name = "SHARE", help_heading = "Training")]
+    pub momentum: Option<f64>,
     /// Decoupled weight decay.
     #[arg(long, value_name = "DECAY", default_value_t = 0.01, help_heading = "Training")]
     pub weight_decay: f32,

@@ -62,6 +62,10 @@ pub(crate) struct InfluenceArgs {
         help_heading = "Method"
     )]
     pub smoothness: Option<f64>,
+    /// Score in the metric of AdamW's second moments: a recording of finetune --record, its folder, or an optimizer's
+    /// state as safetensors. Every entry of a gradient is divided by the root of √v̂ + ε.
+    #[arg(long, value_name = "FILE", help_heading = "Method")]
+    pub metric: Option<PathBuf>,
     /// Refine the inverse of each block: so many steps of conjugate gradients towards the inverse of the damped
     /// Gauss-Newton matrix over all blocks. A step takes four passes over the training rows for each query.
     #[arg(long, value_name = "STEPS", help_heading = "Method")]

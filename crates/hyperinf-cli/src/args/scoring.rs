@@ -13,7 +13,8 @@ pub(crate) struct ScoringArgs {
     /// With its choices: NAME[:SIDE][:SCALE][:merged][/SOLVER][@ESTIMATE], such as hyperinf:cols:merged@gauss-newton;
     /// the flags under "Method" say the same. attribute, detect and select take several, separated by commas, and
     /// baselines without gradients: random, length, loss, bm25, hidden-cosine, or all of them as baselines;
-    /// and unrolled, the exact derivative through the training of an adapter of finetune --record.
+    /// and, of an adapter of finetune --record, unrolled, the exact derivative through its training, and tracin-cp,
+    /// tracin-adam and source by its recorded states.
     #[arg(long, value_name = "METHOD", default_value = "hyperinf", display_order = 9)]
     pub method: String,
     /// Another solver than the method's own; auto chooses by size and device.

@@ -134,7 +134,13 @@ impl Library {
             | Self::Truth(TruthError::Setting { .. } | TruthError::Bank { .. } | TruthError::Subset { .. }) => {
                 Class::Usage
             }
-            Self::Model(ModelError::Recording { .. } | ModelError::RecordingDiffers { .. }) => Class::Input,
+            Self::Model(
+                ModelError::Recording { .. }
+                | ModelError::RecordingDiffers { .. }
+                | ModelError::OptimizerState { .. }
+                | ModelError::Moments { .. }
+                | ModelError::NoMetric { .. },
+            ) => Class::Input,
             Self::Truth(
                 TruthError::OtherTask { .. } | TruthError::BankLine { .. } | TruthError::DamagedLine { .. },
             ) => Class::Input,
@@ -271,6 +277,8 @@ fn flag(choice: Choice) -> &'static str {
         Choice::Normalised => "--normalise",
         Choice::Baseline => "a baseline",
         Choice::Unrolled => "--method unrolled",
+        Choice::Trajectory => "--method tracin-cp, tracin-adam or source",
+        Choice::Metric => "--metric",
         Choice::Refine => "--refine",
         Choice::Stacked => "--timesteps-as stacked",
         Choice::LargeBlocks => "weights that are projected as they are recorded",

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use hyperinf::curvature::Damping;
-use hyperinf::data::{AnyMethod, MethodRun, NamedMethod, Retrained, Run};
+use hyperinf::data::{AnyMethod, MethodRun, NamedMethod, Refine, Retrained, Run};
 use hyperinf::eval::{Bootstrap, Candidate, LdsSpread, LdsTruth};
 use hyperinf::models::RecordedParts;
-use hyperinf::scoring::Options;
+use hyperinf::scoring::{Method, Options};
 use hyperinf::store::OutputFolder;
 
 use super::adapter_report::{OUTPUTS, Report};
@@ -64,15 +64,30 @@ fn named(args: &RetrainArgs) -> Result<Vec<NamedMethod>, CliError> {
     at_least("--draws", args.draws, 1)?;
     let damping = Damping::Relative(args.damping);
     damping.validate().map_err(|_| Usage::Damping { flag: "--damping", value: args.damping })?;
-    let named = |wanted| match wanted {
-        Wanted::Rows(rows) => Ok(NamedMethod { name: rows.name().to_owned(), method: AnyMethod::Rows(rows) }),
-        Wanted::Method(spec) => {
-            let Candidate { name, options, estimate } = Candidate::new(&spec, args.draws, args.seed)?;
-            let options = Box::new(Options { damping, ..options });
-            Ok(NamedMethod { name, method: AnyMethod::Gradients { options, estimate } })
+    let mut all = Vec::new();
+    for wanted in methods(&args.method)? {
+        match wanted {
+            Wanted::Rows(rows) => {
+                all.push(NamedMethod { name: rows.name().to_owned(), method: AnyMethod::Rows(rows) });
+            }
+            Wanted::Method(spec) => {
+                let Candidate { name, options, estimate } = Candidate::new(&spec, args.draws, args.seed)?;
+                let options = Box::new(Options { damping, ..options });
+                let refined =
+                    args.refine.filter(|_| !matches!(options.method, Method::Identity)).map(|steps| NamedMethod {
+                        name: format!("{name} --refine {steps}"),
+                        method: AnyMethod::Gradients {
+                            options: options.clone(),
+                            estimate,
+                            refine: Some(Refine { steps, seed: args.seed, ..Refine::default() }),
+                        },
+                    });
+                all.push(NamedMethod { name, method: AnyMethod::Gradients { options, estimate, refine: None } });
+                all.extend(refined);
+            }
         }
-    };
-    methods(&args.method)?.into_iter().map(named).collect()
+    }
+    Ok(all)
 }
 
 fn settings(args: &RetrainArgs, device: &str) -> Result<Run, CliError> {
@@ -86,6 +101,7 @@ fn settings(args: &RetrainArgs, device: &str) -> Result<Run, CliError> {
         pairs: args.pairs.loss()?,
         length: args.length.into(),
         layers: RecordedParts::default(),
+        metric: args.metric.clone(),
         diffusion: args.diffusion.options(None, None),
         batch_size: args.batch_size as usize,
         // Gradients have a folder of their own, as long as they are there: that of the results is this command's.

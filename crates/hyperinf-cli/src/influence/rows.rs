@@ -2,16 +2,19 @@
 
 use std::io::{self, Write};
 
-use hyperinf::data::{Baseline, Derivative, Ranked, RowMethod, Run, Steadiness};
+use hyperinf::data::{Baseline, Derivative, FollowedStates, Ranked, RowMethod, Run, Steadiness, Trajectory};
 use hyperinf::gradients::Estimate;
 use hyperinf::scoring::{MethodSpec, RankBy};
 
 use super::{Each, Job, RowsSummary, Settings};
 use crate::error::{CliError, Usage};
 use crate::progress::{observer, warn};
+use crate::score::counted;
 
 /// Stands for all baselines.
 const BASELINES: &str = "baselines";
+/// Stands for all methods that follow a recorded training.
+const RECORDED: &str = "recorded";
 /// An error of the differences beyond which scores are not to be trusted.
 const DOUBTFUL: f64 = 0.05;
 /// A correlation below which other weights would give other scores.
@@ -24,7 +27,8 @@ pub(crate) enum Wanted {
     Rows(RowMethod),
 }
 
-/// The words of `--method`, each once; `all` stands for the methods, `baselines` for the baselines.
+/// The words of `--method`, each once; `all` stands for the methods, `recorded` for those that follow a training,
+/// `baselines` for the baselines.
 pub(crate) fn list(words: &str) -> Result<Vec<Wanted>, CliError> {
     let mut found: Vec<Wanted> = Vec::new();
     for word in words.split(',').map(str::trim) {
@@ -32,6 +36,10 @@ pub(crate) fn list(words: &str) -> Result<Vec<Wanted>, CliError> {
             Some(rows) => vec![Wanted::Rows(rows)],
             None if word == BASELINES => {
                 Baseline::NAMES.map(|(_, baseline)| Wanted::Rows(RowMethod::Baseline(baseline))).to_vec()
+            }
+            None if word == RECORDED => {
+                let trajectories = Trajectory::NAMES.map(|(_, trajectory)| RowMethod::Trajectory(trajectory));
+                std::iter::once(RowMethod::Unrolled).chain(trajectories).map(Wanted::Rows).collect()
             }
             None => MethodSpec::list(&[word], &MethodSpec::all())?.into_iter().map(Wanted::Method).collect(),
         };
@@ -70,18 +78,21 @@ impl Job<'_> {
         if self.args.refine.is_some() {
             return refused("--refine", "it has no inverse to refine");
         }
-        if settings.rank_by == RankBy::Magnitude && rows != RowMethod::Unrolled {
+        if self.args.metric.is_some() {
+            return refused("--metric", "it scores no stored gradients");
+        }
+        if settings.rank_by == RankBy::Magnitude && !rows.is_recorded() {
             return refused("--rank-by magnitude", "a baseline's scores have no sign");
         }
         let run = self.run_with(&settings, Estimate::Empirical)?;
-        if rows == RowMethod::Unrolled {
+        if rows.is_recorded() {
             if settings.rank_by == RankBy::Magnitude {
-                return refused("--rank-by magnitude", "unrolled scores are ranked by their signed value only");
+                return refused("--rank-by magnitude", "these scores are ranked by their signed value only");
             }
             if self.args.scoring.normalise.is_some() {
                 return refused("--normalise", "its scores are changes of a loss");
             }
-            run.check_unrolled()?;
+            run.check_recorded(rows)?;
         }
         Ok((settings, run))
     }
@@ -111,6 +122,7 @@ impl Each<'_> {
             RowMethod::Unrolled => {
                 self.run.unrolled(args.smoothness.map(|share| (share, seed)), device, &mut observer())?
             }
+            RowMethod::Trajectory(trajectory) => self.run.trajectory(trajectory, seed, device, &mut observer())?,
         };
         if let Some(derivative) = &found.derivative {
             doubts(derivative).iter().for_each(|doubt| warn(doubt));
@@ -120,6 +132,13 @@ impl Each<'_> {
 
     /// The first lines about a method of rows.
     pub(crate) fn headline(&self, out: &mut dyn Write, summary: &RowsSummary<'_>, found: &Ranked) -> io::Result<()> {
+        if let Some(FollowedStates { states, segments, .. }) = &found.trajectory {
+            let each: Vec<String> = segments.iter().map(usize::to_string).collect();
+            let segments =
+                if each.is_empty() { String::new() } else { format!(", in segments of {}", each.join(", ")) };
+            writeln!(out, "method    {}: {}", summary.method, summary.unit)?;
+            return writeln!(out, "followed  {}{segments}", counted(states.len(), "recorded state", "recorded states"));
+        }
         let Some(Derivative { steps, states, recorded_by: _, error, smoothness }) = &found.derivative else {
             return writeln!(out, "baseline  {}: {}", summary.method, summary.unit);
         };

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use hyperinf::data::{
-    BadRow, Baseline, Columns, CutRow, Derivative, Influence, Labels, ModelFiles, Quality, Ranked, Refinement,
-    RowMethod, Rows,
+    BadRow, Baseline, Columns, CutRow, Derivative, FollowedStates, Influence, Labels, MetricUsed, ModelFiles, Quality,
+    Ranked, Refinement, RowMethod, Rows,
 };
 use hyperinf::eval::Spread;
 use hyperinf::gradients::{Block, Estimate, Sketch};
@@ -25,6 +25,9 @@ pub(crate) struct Summary<'a> {
     /// Of a refined inverse.
     #[serde(skip_serializing_if = "Option::is_none")]
     refined: Option<&'a Refinement>,
+    /// Of gradients in a metric.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metric: Option<&'a MetricUsed>,
     /// Between seeds, with error bars.
     #[serde(skip_serializing_if = "Option::is_none")]
     uncertainty: Option<Uncertainty>,
@@ -103,6 +106,8 @@ pub(crate) struct RowsSummary<'a> {
     device: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unrolled: Option<&'a Derivative>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recorded: Option<&'a FollowedStates>,
     #[serde(flatten)]
     inputs: Inputs<'a>,
     #[serde(flatten)]
@@ -112,7 +117,11 @@ pub(crate) struct RowsSummary<'a> {
 impl<'a> RowsSummary<'a> {
     pub(crate) fn new(command: &'static str, each: &'a Each<'_>, found: &'a Ranked, more: Map<String, Value>) -> Self {
         let drawn = found.derivative.as_ref().is_some_and(|found| found.smoothness.is_some());
-        let random = drawn || found.method == RowMethod::Baseline(Baseline::Random);
+        let random = match found.method {
+            RowMethod::Baseline(baseline) => baseline == Baseline::Random,
+            RowMethod::Unrolled => drawn,
+            RowMethod::Trajectory(trajectory) => trajectory.is_drawn(),
+        };
         Self {
             command,
             hyperinf_version: env!("CARGO_PKG_VERSION"),
@@ -124,8 +133,9 @@ impl<'a> RowsSummary<'a> {
                 QueryMode::Mean => "mean",
             },
             seed: random.then(|| each.job.args.scoring.shared.project.seed.unwrap_or(0)),
-            device: found.derivative.as_ref().map(|_| each.settings.device_name.as_str()),
+            device: found.method.is_recorded().then_some(each.settings.device_name.as_str()),
             unrolled: found.derivative.as_ref(),
+            recorded: found.trajectory.as_ref(),
             inputs: Inputs::new(
                 found.kind,
                 &found.files,
@@ -222,6 +232,7 @@ impl<'a> Summary<'a> {
             scoring: Scoring::new(settings, &found.pair, &found.attribution),
             curvature: Curvature::new(found.estimate),
             refined: found.refinement.as_ref(),
+            metric: found.metric.as_ref(),
             uncertainty: spread.map(|spread| Uncertainty {
                 over: match settings.projection {
                     Some(ProjectionSpec { directions: Directions::Random { .. }, .. }) => "random projections",

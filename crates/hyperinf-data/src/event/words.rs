@@ -80,6 +80,11 @@ impl fmt::Display for Notice {
                      training took {steps}, and {megabytes:.1} MB for steps that are held"
                 )
             }
+            Self::Tracing { states, passes, batches } => write!(
+                f,
+                "{states} recorded states: {passes} forward and backward passes over the training rows, in {batches} \
+                 batches each"
+            ),
             Self::Refining { steps, queries, rows, passes: [forward, backward], batches } => {
                 let of = if *queries == 1 { "one query".to_owned() } else { format!("{queries} queries") };
                 write!(

@@ -45,7 +45,7 @@ pub(crate) fn assist<K: Kind>(index: &Index, files: &ModelFiles, device: &Device
     let run = index.run();
     let (set, model, limit) = ready::<K>(index, &run, files, device, &mut |_| {})?;
     let key = gradient_key::<K>(&run, files, &model, limit, device);
-    serve(&[], &Extractor::<K> { run: &run, model: &model, key }, &[&set], device)
+    serve(&[], &Extractor::<K> { run: &run, model: &model, key, metric: None }, &[&set], device)
 }
 
 /// The samples of an index's rows, its model, and the most tokens of a row.
@@ -162,7 +162,7 @@ fn fill<K: Kind>(
 ) -> Result<(usize, usize), RunError> {
     let Rows { files, model, set, limit } = rows;
     let key = key_of::<K>(run, files, model, limit, device);
-    let extractor = Extractor::<K> { run, model, key: RunKey::default() };
+    let extractor = Extractor::<K> { run, model, key: RunKey::default(), metric: None };
     let order = set.by_length();
     let (blocks, projection): (Vec<Block>, Option<Projection>) =
         extractor.blocks(&set.samples[order[0]], Target::Loss)?;

@@ -103,7 +103,8 @@ impl<K: Kind> Session<K> {
         let later = self.ready.is_some();
         let set = Samples::<K>::new(&self.prepared, data, self.limit, self.run.read.skip_bad_rows)?;
         notify(&self.prepared.processor, &set, observe);
-        let extractor = Extractor::<K> { run: &self.run, model: &self.prepared.model, key: RunKey::default() };
+        let extractor =
+            Extractor::<K> { run: &self.run, model: &self.prepared.model, key: RunKey::default(), metric: None };
         let (found, gradients) = match later {
             false => {
                 let written = extractor.write(GRADIENT_FILES[1], 1, &set, observe)?;

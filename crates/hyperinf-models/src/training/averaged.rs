@@ -2,18 +2,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use burn::module::Module;
-use burn::optim::{AdamWState, AdaptiveMomentumState};
 use burn::tensor::{Tensor, TensorData};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use super::optimizer::{clip, norm, on_device, take};
+use super::optimizer::{Moments, clip, norm, on_device, take};
 use super::train::{State, read_scalar};
-use crate::ModelError;
 use crate::arch::parameters::visit_parameters;
 use crate::files::weights::{Selection, read, write};
 use crate::files::whole::write_whole;
+use crate::{ModelError, OptimizerChoice};
 
 /// Training from scratch with AdamW, gradient clipping and an exponential moving average of the weights, step by step:
 /// the caller has the loop, the data and the learning rates.
@@ -39,7 +38,12 @@ struct Entry {
 impl<M: Module> AveragedTraining<M> {
     /// A run at its beginning, with the decay of the average and the largest norm of a step's gradient.
     pub fn new(module: M, weight_decay: f32, decay: f64, clip_norm: f64) -> Self {
-        let mut run = Self { state: State::of(module, weight_decay), average: BTreeMap::new(), decay, clip_norm };
+        let mut run = Self {
+            state: State::of(module, OptimizerChoice::AdamW, weight_decay),
+            average: BTreeMap::new(),
+            decay,
+            clip_norm,
+        };
         run.average = run.current();
         run
     }
@@ -123,10 +127,12 @@ impl<M: Module> AveragedTraining<M> {
             tensors.insert(format!("average/{name}"), data(value)?);
         }
         let mut counts = BTreeMap::new();
-        for (name, AdamWState { momentum }) in &self.state.optimizer.states {
-            counts.insert(name.clone(), momentum.time);
-            tensors.insert(format!("moment_1/{name}"), data(&momentum.moment_1)?);
-            tensors.insert(format!("moment_2/{name}"), data(&momentum.moment_2)?);
+        for (name, Moments { first, second, time }) in &self.state.optimizer.states {
+            counts.insert(name.clone(), *time);
+            tensors.insert(format!("moment_1/{name}"), data(first)?);
+            if let Some(second) = second {
+                tensors.insert(format!("moment_2/{name}"), data(second)?);
+            }
         }
         let entry = Entry { settings: settings.to_owned(), step: self.state.step, counts };
         let entry = serde_json::to_string(&entry).map_err(|e| failed(e.to_string()))?;
@@ -181,8 +187,8 @@ impl<M: Module> AveragedTraining<M> {
             let (Some(first), Some(second)) = (first.remove(&path), second.remove(&path)) else {
                 return Err(ModelError::WeightNames { missing: vec![path], unused: Vec::new() });
             };
-            let momentum = AdaptiveMomentumState::new(time, on_device::<1>(first, &device), on_device(second, &device));
-            self.state.optimizer.states.insert(path, AdamWState { momentum });
+            let moments = Moments { first: on_device(first, &device), second: Some(on_device(second, &device)), time };
+            self.state.optimizer.states.insert(path, moments);
         }
         self.state.module = write(self.state.module.clone(), parameters, Selection::Trained)?;
         self.average = average.into_iter().map(|(path, data)| (path, on_device(data, &device))).collect();

@@ -7,7 +7,7 @@ use burn::tensor::{DType, Tensor};
 use hyperinf_gradients::hyperinf_linalg::{epsilon, host, precise};
 use hyperinf_gradients::{Capture, GradientError, Target, capture};
 
-use super::optimizer::{Adjoint, Flat, Stepped};
+use super::optimizer::{Adjoint, Flat, Moments, Stepped};
 use super::pieces::{losses_of, seed_piece};
 use super::train::{Advanced, Run};
 use crate::arch::parameters::{Change, map_parameters, visit_parameters};
@@ -21,8 +21,8 @@ pub(super) struct Step {
     pub(super) rows: Vec<usize>,
     pub(super) parameters: Flat,
     pub(super) advanced: Advanced,
-    /// AdamW's moments after it.
-    pub(super) moments: BTreeMap<String, ([Tensor<1>; 2], usize)>,
+    /// What the optimizer kept after it.
+    pub(super) moments: BTreeMap<String, Moments>,
     pub(super) seed: u64,
     pub(super) learning_rate: f64,
 }
@@ -135,13 +135,17 @@ impl<'a, M: SampleModel> Backwards<'a, M> {
         let shrunk = self.run.clip_norm.filter(|limit| norm > limit).map(|limit| limit / norm);
         let mut c = Flat::new();
         for (path, gradient) in gradients {
-            let Some((moments, time)) = step.moments.get(path) else { continue };
+            let Some(moments) = step.moments.get(path).cloned() else { continue };
             let Some(after) = adjoint.remove(path) else { continue };
             let gradient = precise(gradient.clone()).mul_scalar(shrunk.unwrap_or(1.0));
-            let (learning_rate, weight_decay) = (step.learning_rate, self.run.config.weight_decay);
-            let moments = moments.clone().map(precise);
-            let (before, of_gradient) =
-                after.before(Stepped { gradient, moments, time: *time, learning_rate, weight_decay });
+            let Moments { first, second, time } = moments;
+            let (before, of_gradient) = after.before(Stepped {
+                gradient,
+                moments: Moments { first: precise(first), second: second.map(precise), time },
+                optimizer: self.run.config.optimizer,
+                learning_rate: step.learning_rate,
+                weight_decay: self.run.config.weight_decay,
+            });
             adjoint.insert(path.clone(), before);
             c.insert(path.clone(), of_gradient);
         }

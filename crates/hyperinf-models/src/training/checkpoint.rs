@@ -1,7 +1,7 @@
 //! Checkpoints: files with the state of a training run, from which it continues bit for bit.
 //!
-//! A file holds the trained parameters (`parameter/PATH`), AdamW's moments (`moment_1/PATH`, `moment_2/PATH`) and the
-//! parameters of the best evaluation (`best/PATH`). The header holds the steps taken, AdamW's step counts, the best
+//! A file holds the trained parameters (`parameter/PATH`), the optimizer's moments (`moment_1/PATH`, `moment_2/PATH`) and the
+//! parameters of the best evaluation (`best/PATH`). The header holds the steps taken, the optimizer's step counts, the best
 //! evaluation, the fingerprint of the run, and a hash of all of this. Random numbers follow from the seed and the step.
 
 use std::collections::{BTreeMap, HashMap};
@@ -10,7 +10,6 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
-use burn::optim::{AdamWState, AdaptiveMomentumState};
 use burn::tensor::{DType, TensorData};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -19,7 +18,7 @@ use twox_hash::XxHash3_128;
 
 use super::finetune::{BestState, Evaluation};
 use super::fingerprint::Fingerprint;
-use super::optimizer::on_device;
+use super::optimizer::{Moments, on_device};
 use super::train::State;
 use crate::files::weights::{Selection, read, write};
 use crate::files::whole::{remove_partial, write_whole};
@@ -76,7 +75,7 @@ pub(crate) struct Checkpoint {
 struct Header {
     version: u32,
     step: usize,
-    /// AdamW's step count of each parameter.
+    /// The optimizer's step count of each parameter.
     counts: BTreeMap<String, usize>,
     best_steps: Option<usize>,
     /// The bits of the best loss, because decimal text may round it.
@@ -103,9 +102,10 @@ impl Checkpoint {
         for (path, data) in read(&state.module, Selection::Trained)? {
             tensors.insert(format!("parameter/{path}"), data);
         }
-        for (path, AdamWState { momentum }) in &state.optimizer.states {
-            counts.insert(path.clone(), momentum.time);
-            for (name, moment) in [("moment_1", &momentum.moment_1), ("moment_2", &momentum.moment_2)] {
+        for (path, Moments { first, second, time }) in &state.optimizer.states {
+            counts.insert(path.clone(), *time);
+            let moments = [("moment_1", Some(first)), ("moment_2", second.as_ref())];
+            for (name, moment) in moments.into_iter().filter_map(|(name, moment)| Some((name, moment?))) {
                 let data = moment.clone().try_into_data().map_err(|e| ModelError::Read(e.to_string()))?;
                 tensors.insert(format!("{name}/{path}"), data);
             }
@@ -129,7 +129,7 @@ impl Checkpoint {
         self.header.step
     }
 
-    /// AdamW's step count of each parameter.
+    /// The optimizer's step count of each parameter.
     pub(super) fn counts(&self) -> &BTreeMap<String, usize> {
         &self.header.counts
     }
@@ -155,12 +155,12 @@ impl Checkpoint {
         let device = device.ok_or(ModelError::Empty { what: "parameters of the model" })?.without_autodiff();
         let mut optimizer = fresh.optimizer;
         for (path, time) in self.header.counts {
-            let (Some(first), Some(second)) = (first.remove(&path), second.remove(&path)) else {
+            let (first, second) = (first.remove(&path), second.remove(&path));
+            let Some(first) = first.filter(|_| second.is_some() || !optimizer.has_second()) else {
                 return Err(ModelError::WeightNames { missing: vec![path], unused: Vec::new() });
             };
             let moment = |data| on_device::<1>(data, &device);
-            let momentum = AdaptiveMomentumState::new(time, moment(first), moment(second));
-            optimizer.states.insert(path, AdamWState { momentum });
+            optimizer.states.insert(path, Moments { first: moment(first), second: second.map(moment), time });
         }
         let evaluation = self.header.best_steps.zip(self.header.best_loss);
         let evaluation = evaluation.map(|(steps, loss)| Evaluation { steps, loss: f64::from_bits(loss) });

@@ -7,10 +7,12 @@ use burn::tensor::TensorData;
 use serde::{Deserialize, Serialize};
 
 use crate::files::weights::{Selection, read};
-use crate::{FinetuneConfig, ModelError, SampleModel, TrainConfig};
+use crate::{FinetuneConfig, ModelError, OptimizerChoice, SampleModel, TrainConfig};
 
 /// The entry of the weights of losses; absent if there are none.
 const WEIGHTS: &str = "weights";
+/// That of gradient descent; AdamW has none.
+const MOMENTUM: &str = "momentum of SGD";
 
 /// A difference between a checkpoint's run and the current one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +66,14 @@ impl Fingerprint {
             ("training samples", digest(train)),
             ("validation samples", validation.map_or("none".into(), digest)),
         ];
+        let optimizer = match schedule.optimizer {
+            // As before there was a choice.
+            OptimizerChoice::AdamW => None,
+            OptimizerChoice::Sgd { momentum } => Some(momentum.to_string()),
+        };
         let mut all = checkpoints.as_ref().map_or_else(BTreeMap::new, |checkpoints| checkpoints.settings.clone());
         all.extend(fields.map(|(what, value)| (what.to_owned(), value)));
+        all.extend(optimizer.map(|momentum| (MOMENTUM.to_owned(), momentum)));
         if let Some(weights) = weights {
             let bits: Vec<u64> = weights.iter().map(|weight| weight.to_bits()).collect();
             all.insert(WEIGHTS.to_owned(), digest(&bits));
@@ -88,7 +96,12 @@ impl Fingerprint {
             if all.get(what).is_some_and(|text| text == "none") { Ok(None) } else { of(all, what).map(Some) }
         }
         let all = &self.0;
+        let optimizer = match all.contains_key(MOMENTUM) {
+            true => OptimizerChoice::Sgd { momentum: of(all, MOMENTUM)? },
+            false => OptimizerChoice::AdamW,
+        };
         let schedule = TrainConfig {
+            optimizer,
             learning_rate: of(all, "learning_rate")?,
             warmup: of(all, "warmup")?,
             weight_decay: of(all, "weight_decay")?,
@@ -106,7 +119,8 @@ impl Fingerprint {
         // Which of the steps is kept is no matter of the steps.
         const OTHER: [&str; 3] = ["validation samples", "evaluate_every", "patience"];
         let mut found = self.differences(run);
-        let decides = |what: &str| (run.0.contains_key(what) || what == WEIGHTS) && !OTHER.contains(&what);
+        let always = |what: &str| [WEIGHTS, MOMENTUM].contains(&what);
+        let decides = |what: &str| (run.0.contains_key(what) || always(what)) && !OTHER.contains(&what);
         found.retain(|difference| decides(&difference.what));
         found
     }

@@ -55,7 +55,7 @@ struct Header {
 #[derive(Clone, Serialize, Deserialize)]
 struct StateHeader {
     step: usize,
-    /// AdamW's step count of each parameter.
+    /// The optimizer's step count of each parameter.
     counts: BTreeMap<String, usize>,
     xxh3_128: String,
 }
@@ -98,6 +98,11 @@ impl Recording {
             return Err(bad("its states are not in the order of their steps".into()));
         }
         Ok(Self { header, source: Source::File { path: path.to_owned(), places }, weights: None })
+    }
+
+    /// Whether a file says that it is a recording.
+    pub fn is_one(path: &Path) -> bool {
+        read_header(path, ENTRY).is_ok()
     }
 
     /// Trains a model and holds the states in memory, `every` steps apart; the steps are those of

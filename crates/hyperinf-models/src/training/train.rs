@@ -13,12 +13,27 @@ use crate::ModelError;
 use crate::error::check;
 use crate::files::weights::{Selection, read};
 
-/// The settings of training with AdamW, whose learning rate rises linearly and then falls linearly.
+/// What takes the steps of a training.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum OptimizerChoice {
+    /// AdamW (Loshchilov & Hutter 2019) with decay rates .9 and .999 and epsilon 1e-8.
+    #[default]
+    AdamW,
+    /// Stochastic gradient descent: the velocity is `momentum` times the earlier one plus the gradient, and a step goes
+    /// against it. Weight decay is decoupled, as AdamW's.
+    Sgd {
+        /// The share of the velocity that a step keeps, 0 ≤ m < 1.
+        momentum: f64,
+    },
+}
+
+/// The settings of training, whose learning rate rises linearly and then falls linearly.
 ///
 /// | field | default | purpose | range |
 /// |---|---|---|---|
 /// | `learning_rate` | 1e-3 | peak of the schedule | finite, > 0 |
 /// | `warmup` | 0.1 | share of the steps before the peak | 0 ≤ w < 1 |
+/// | `optimizer` | AdamW | what takes the steps | |
 /// | `weight_decay` | 0.01 | decoupled decay of trained weights | finite, ≥ 0 |
 /// | `epochs` | 3 | passes over the samples | ≥ 1 |
 /// | `batch_size` | 32 | samples per step | ≥ 1 |
@@ -32,6 +47,8 @@ pub struct TrainConfig {
     pub learning_rate: f64,
     /// The share of the steps before the peak.
     pub warmup: f64,
+    /// What takes the steps.
+    pub optimizer: OptimizerChoice,
     /// Decoupled weight decay.
     pub weight_decay: f32,
     /// Passes over the samples.
@@ -50,6 +67,7 @@ impl Default for TrainConfig {
         Self {
             learning_rate: 1e-3,
             warmup: 0.1,
+            optimizer: OptimizerChoice::AdamW,
             weight_decay: 0.01,
             epochs: 3,
             batch_size: 32,
@@ -71,6 +89,9 @@ impl TrainConfig {
         check((0.0..1.0).contains(&self.warmup), "warmup", self.warmup, "at least 0 and below 1")?;
         let decay = self.weight_decay;
         check(decay.is_finite() && decay >= 0.0, "weight_decay", f64::from(decay), "finite and not negative")?;
+        if let OptimizerChoice::Sgd { momentum } = self.optimizer {
+            check((0.0..1.0).contains(&momentum), "momentum", momentum, "at least 0 and below 1")?;
+        }
         check(self.epochs >= 1, "epochs", self.epochs as f64, "at least 1")?;
         check(self.batch_size >= 1, "batch_size", self.batch_size as f64, "at least 1")
     }
@@ -162,11 +183,11 @@ pub(crate) struct State<M> {
 
 impl<M: Module> State<M> {
     pub(crate) fn new(module: M, config: &TrainConfig) -> Self {
-        Self::of(module, config.weight_decay)
+        Self::of(module, config.optimizer, config.weight_decay)
     }
 
-    pub(crate) fn of(module: M, weight_decay: f32) -> Self {
-        Self { module: module.train(), optimizer: Optimizer::new(weight_decay), step: 0 }
+    pub(crate) fn of(module: M, choice: OptimizerChoice, weight_decay: f32) -> Self {
+        Self { module: module.train(), optimizer: Optimizer::new(choice, weight_decay), step: 0 }
     }
 }
 

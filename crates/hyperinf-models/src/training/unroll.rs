@@ -20,7 +20,7 @@ use crate::{ModelError, SampleModel};
 
 /// The derivative of queries' measures through a recorded training, with respect to the weight of every sample's loss.
 ///
-/// With weights `w` in `g_t = (1/|B_t|) Σ_{i∈B_t} w_i ∇ℓ_i(θ_t)`, all 1 in the run, it follows AdamW's steps backwards
+/// With weights `w` in `g_t = (1/|B_t|) Σ_{i∈B_t} w_i ∇ℓ_i(θ_t)`, all 1 in the run, it follows the optimizer's steps backwards
 /// (arXiv 2504.16430): exactly those that were taken, with their batches, learning rates, decay, clipping, moments and
 /// dropout. Steps between recorded states are taken again and must lead to the recorded numbers, bit for bit.
 ///
@@ -158,15 +158,11 @@ impl<M: SampleModel> Unroll<'_, M> {
         for (at, rows) in batches.iter().enumerate().take(to).skip(from) {
             let parameters = trained(&state.module);
             let advanced = run.advance(&mut state, rows, &mut losses)?;
-            let moments = state.optimizer.states.iter().map(|(path, found)| {
-                let momentum = &found.momentum;
-                (path.clone(), ([momentum.moment_1.clone(), momentum.moment_2.clone()], momentum.time))
-            });
             taken.push(Step {
                 rows: rows.clone(),
                 parameters,
                 advanced,
-                moments: moments.collect(),
+                moments: state.optimizer.states.clone(),
                 seed: run.seed(at),
                 learning_rate: run.config.learning_rate_at(at, run.steps()),
             });

@@ -1,12 +1,15 @@
 use std::io::{self, Write};
 
-use hyperinf::data::{Influence, Refinement};
+use hyperinf::data::{Influence, MetricUsed, Refinement};
 
 use crate::progress::warn;
 use crate::score::counted;
 
-/// Says what a refinement did, if there was one.
-pub(crate) fn refined(out: &mut dyn Write, found: &Influence) -> io::Result<()> {
+/// Says which metric gradients are in, and what a refinement did, if there are any.
+pub(crate) fn details(out: &mut dyn Write, found: &Influence) -> io::Result<()> {
+    if let Some(MetricUsed { path, steps }) = &found.metric {
+        writeln!(out, "metric    AdamW's second moments after {steps} steps: {}", path.display())?;
+    }
     let Some(found) = &found.refinement else { return Ok(()) };
     let Refinement { steps, rows, error, residual_before, residual_after, queries, .. } = found;
     let (steps, rows) = (counted(*steps, "step", "steps"), counted(*rows, "row", "rows"));
