@@ -7,7 +7,7 @@ use super::peft_config::ends_in;
 ///
 /// Files of other programs leave out the prefix `base_model.model.`, or keep the adapter's name and the wrapper of a
 /// saved module: `….lora_A.default.weight`, `….modules_to_save.default.weight`.
-pub(super) fn standard(name: &str) -> String {
+pub(crate) fn standard(name: &str) -> String {
     let mut name = name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
     if let Some((module, rest)) = name.split_once(".modules_to_save.") {
         name = format!("{module}.{}", rest.strip_prefix("default.").unwrap_or(rest));

@@ -10,6 +10,7 @@ use safetensors::SafeTensors;
 
 use super::optimizer::{BETA_2, EPSILON};
 use crate::arch::parameters::visit_parameters;
+use crate::files::peft_names::standard;
 use crate::files::weights::{Selection, read};
 use crate::{Adaptable, Adapter, CheckpointNames, ModelError, SampleModel, open_regular};
 
@@ -30,7 +31,7 @@ const MOST_BYTES: u64 = 1 << 34;
 
 impl AdamMetric {
     /// That of an optimizer's state in a safetensors file: `NAME.exp_avg_sq` for every parameter, by the names of the
-    /// adapter's file, with the number of steps in the metadata `step`. `NAME.exp_avg` may be there too and is not read.
+    /// adapter's file or of PEFT's module, with the number of steps in the metadata `step`. `NAME.exp_avg` may be there too and is not read.
     /// The decay rate and epsilon are `beta2` and `eps` of the metadata, .999 and 1e-8 without them.
     ///
     /// `model` is a model with the adapter.
@@ -76,7 +77,7 @@ impl AdamMetric {
             if let Some(value) = values.iter().find(|value| !(value.is_finite() && **value >= 0.0)) {
                 return Err(bad(format!("`{name}` holds {value}: second moments are finite and not negative")));
             }
-            tensors.insert(parameter.to_owned(), TensorData::new(values, view.shape().to_vec()));
+            tensors.insert(standard(parameter), TensorData::new(values, view.shape().to_vec()));
         }
         // The moments as an adapter: whatever an adapter's names and shapes mean, they mean for its moments.
         let moments = Adapter { config: adapter.config.clone(), tensors };
