@@ -6,12 +6,13 @@ use crate::assets;
 use crate::run::{cache, cargo, program, root, status};
 
 /// The experiments that need models or data of `cargo xtask assets`.
-const WITH_ASSETS: [&str; 10] = [
+const WITH_ASSETS: [&str; 11] = [
     "checks",
     "detection",
     "cleaning",
     "selections",
     "influential",
+    "mail-truth",
     "mails",
     "emoji",
     "emoji-influence",

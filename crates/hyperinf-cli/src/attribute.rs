@@ -46,7 +46,8 @@ pub(crate) fn run(args: &AttributeArgs) -> Result<(), CliError> {
     let (command, mode, seeds) = ("attribute", args.mode(), args.uncertainty);
     let (shared, query) = (&args.influence, args.query.as_path());
     let positions = args.positions.then_some(args.top_k);
-    let job = Job { command, args: shared, query, targets: &[], mode, seeds, positions, outputs: &outputs };
+    let (targets, ensemble) = (&[], &args.ensemble);
+    let job = Job { command, args: shared, query, targets, mode, ensemble, seeds, positions, outputs: &outputs };
     job.each(
         |each, before| attribute(args, each, before, &scores_name),
         |each, found| baseline(args, each, &found, &scores_name),

@@ -41,6 +41,7 @@ pub(crate) fn run(args: &DetectArgs) -> Result<(), CliError> {
     }
     let (query, mode) = (&args.validation, QueryModeArg::Mean);
     let job = Job {
+        ensemble: &[],
         command: "detect",
         args: &args.influence,
         query,

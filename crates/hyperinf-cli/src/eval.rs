@@ -1,6 +1,7 @@
 //! `hyperinf eval`: scores compared with ground truths, of an adapter or on a small built-in task.
 
 mod adapter;
+mod adapter_effects;
 mod adapter_report;
 mod candidate;
 mod report;

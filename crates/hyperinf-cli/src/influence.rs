@@ -44,6 +44,8 @@ pub(crate) struct Job<'a> {
     /// Further files of query rows.
     pub(crate) targets: &'a [PathBuf],
     pub(crate) mode: QueryModeArg,
+    /// Further adapters.
+    pub(crate) ensemble: &'a [PathBuf],
     /// Seeds for error bars.
     pub(crate) seeds: Option<usize>,
     /// Scores of tokens, of so many rows at either end of each ranking.
@@ -170,6 +172,7 @@ impl Job<'_> {
         Ok(Run {
             model: args.model.model.clone(),
             adapter: args.adapter.clone(),
+            ensemble: self.ensemble.to_vec(),
             tokenizer: args.model.tokenizer.clone(),
             train: args.train.clone(),
             query: self.query.to_owned(),

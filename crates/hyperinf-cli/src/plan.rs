@@ -25,7 +25,12 @@ pub(crate) struct Found {
 pub(crate) fn run(plan: &PlanArgs) -> Result<(), CliError> {
     interrupt::set_hint(String::new());
     let job = |goal: &Goal, args, query, mode, seeds, positions| {
-        Job { command: goal.name(), args, query, targets: &[], mode, seeds, positions, outputs: &[] }.plans(goal)
+        let ensemble = match &plan.of {
+            Planned::Attribute(args) => &args.ensemble[..],
+            _ => &[],
+        };
+        let (command, targets, outputs) = (goal.name(), &[], &[]);
+        Job { command, args, query, targets, mode, ensemble, seeds, positions, outputs }.plans(goal)
     };
     let (mean, json) = (QueryModeArg::Mean, plan.is_json());
     let found = match &plan.of {

@@ -29,6 +29,7 @@ pub(crate) fn run(args: &SelectArgs) -> Result<(), CliError> {
     let (mode, select) = (QueryModeArg::Mean, chosen(args));
     let (query, targets) = args.validation.split_first().expect("the parser requires one");
     let job = Job {
+        ensemble: &[],
         command: "select",
         args: &args.influence,
         query,

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::bm25::Bm25;
 use crate::dataset::Dataset;
+use crate::ensemble::{self, Member};
 use crate::event::{Detail, Event, Progress};
 use crate::influence::Rows;
 use crate::kind::Kind;
@@ -150,6 +151,8 @@ pub struct Ranked {
     pub derivative: Option<Derivative>,
     /// The states that were followed, if a [`Trajectory`] scored them.
     pub trajectory: Option<FollowedStates>,
+    /// Further adapters whose scores are in the mean.
+    pub ensemble: Vec<Member>,
     /// The kind of the model.
     pub kind: &'static str,
     /// The training rows.
@@ -190,7 +193,9 @@ impl Run {
         files.set_diffusion(self.diffusion.as_ref())?;
         files.set_pairs(self.pairs)?;
         let kind = files.kind();
-        kind.baseline(self, Asked { baseline, seed, files }, device, observe)
+        ensemble::check(self)?;
+        let found = kind.baseline(self, Asked { baseline, seed, files }, device, observe)?;
+        self.averaged(found, |run| run.baseline(baseline, seed, device, observe))
     }
 }
 
@@ -335,11 +340,12 @@ pub(crate) fn baseline<K: Kind>(
     let (labels, query_mode) = (K::labels(&prepared.processor).cloned(), run.options.query);
     let (max_length, settings) = (limit.tokens(), K::settings(model));
     let (method, kind) = (RowMethod::Baseline(baseline), K::NAME);
-    let (derivative, trajectory) = (None, None);
+    let (derivative, trajectory, ensemble) = (None, None, Vec::new());
     Ok(Ranked {
         method,
         derivative,
         trajectory,
+        ensemble,
         kind,
         train,
         query,

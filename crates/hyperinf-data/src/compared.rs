@@ -5,7 +5,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use hyperinf_gradients::Estimate;
 use hyperinf_models::Recording;
-use hyperinf_scoring::{Method, Options, QueryMode};
+use hyperinf_scoring::{Method, Options};
 use hyperinf_store::StoreError;
 
 use crate::RunError;
@@ -44,22 +44,24 @@ pub enum AnyMethod {
 pub struct MethodRun {
     /// The name.
     pub name: String,
-    /// `[queries, training rows]`, positive = helpful; or why the method cannot be computed here.
+    /// `[queries, training rows]` or one row for their mean, positive = helpful; or why the method cannot be computed here.
     pub scores: Result<Vec<Vec<f64>>, RunError>,
     /// Seconds of this method alone: loading the model, gradients or other passes, and scores.
     pub seconds: f64,
     /// Bytes on disk that it works on: gradients of all rows, or the recording; 0 for baselines.
     pub bytes: u64,
-    /// The largest relative residual over blocks; `None` for methods without curvature.
+    /// The largest relative residual over blocks, of a refined inverse that over all blocks together; `None` for methods
+    /// without curvature.
     pub residual: Option<f64>,
     /// Whether every solver reached its tolerance.
     pub converged: bool,
 }
 
 impl Run {
-    /// Scores all training rows for each query by several methods. Gradients are computed once; their time counts for
+    /// Scores all training rows for each query, or for their mean, by several methods. Gradients are computed once; their time counts for
     /// every method that needs them, so that [`seconds`](MethodRun::seconds) are those of [`Run::attribute`] with this
-    /// method alone. Of this run `options`, `estimate` and `refine` are not used; `seed` is for random baselines.
+    /// method alone. Of this run's `options` only the query mode is used, `estimate`
+    /// and `refine` are not; `seed` is for random baselines.
     ///
     /// # Errors
     ///
@@ -83,7 +85,7 @@ impl Run {
                         shared = Some(self.gradients(device, observe)?);
                     }
                     let (influence, gradients) = shared.as_mut().expect("it was just made");
-                    let options = Options { query: QueryMode::Each, ..(**options).clone() };
+                    let options = Options { query: self.options.query, ..(**options).clone() };
                     let run = Self { options, estimate: *estimate, refine: *refine, ..self.clone() };
                     let began = Instant::now();
                     let outcome = run.score_again(influence, device, observe);
@@ -91,8 +93,10 @@ impl Run {
                     let seconds = *gradients + began.elapsed().as_secs_f64();
                     let bytes = influence.pair.train.length() + influence.pair.query.file.length();
                     let found = &influence.attribution;
+                    // Of a refined inverse against the matrix over all blocks.
+                    let refined = influence.refinement.as_ref().map(|refined| refined.residual_after);
                     let (scores, residual, converged) = match failed {
-                        None => (Ok(found.scores.rows.clone()), found.residual(), found.converged()),
+                        None => (Ok(found.scores.rows.clone()), refined.or(found.residual()), found.converged()),
                         Some(error) => (Err(error), None, true),
                     };
                     MethodRun { name, scores, seconds, bytes, residual, converged }
@@ -105,7 +109,7 @@ impl Run {
 
     /// The gradients, scored by the dot product, and the seconds that they took.
     fn gradients(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<(Influence, f64), RunError> {
-        let options = Options { method: Method::Identity, query: QueryMode::Each, ..Options::default() };
+        let options = Options { method: Method::Identity, query: self.options.query, ..Options::default() };
         let run = Self { options, estimate: Estimate::Empirical, ..self.clone() };
         let began = Instant::now();
         let influence = run.attribute(device, observe)?;
@@ -120,7 +124,7 @@ impl Run {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<MethodRun, RunError> {
-        let options = Options { query: QueryMode::Each, ..Options::default() };
+        let options = Options { query: self.options.query, ..Options::default() };
         let run = Self { options, ..self.clone() };
         let recording = self.adapter.as_ref().filter(|_| rows.is_recorded()).map(|folder| folder.join(Recording::FILE));
         let bytes = recording.and_then(|path| path.metadata().ok()).map_or(0, |file| file.len());

@@ -11,6 +11,7 @@ use hyperinf_store::{GradientPair, GradientWriter, OutputFolder, StoreError};
 use serde_json::Value;
 
 use crate::dataset::{Content, Dataset};
+use crate::ensemble::Member;
 use crate::images::ImageSource;
 use crate::kind::Kind;
 use crate::labels::Labels;
@@ -50,6 +51,8 @@ pub struct Influence {
     pub positions: Vec<TokenScores>,
     /// With [`refine`](crate::Run::refine): what the refinement did. Of several targets with the queries of all.
     pub refinement: Option<Refinement>,
+    /// Further adapters whose scores are in the mean.
+    pub ensemble: Vec<Member>,
     /// The metric of the gradients, if the run has one.
     pub metric: Option<MetricUsed>,
     /// The layers whose gradients were taken.

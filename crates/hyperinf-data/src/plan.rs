@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use serde::Serialize;
 
-use crate::RunError;
 use crate::error::size;
 use crate::event::Event;
 use crate::model_files::ModelFiles;
 use crate::plan_probe::GAIN;
 use crate::run::{GRADIENT_FILES, Run};
 use crate::select::Select;
+use crate::{Choice, RunError, ensemble};
 use hyperinf_store::{RunKey, free_space};
 
 /// The command that trains.
@@ -181,6 +181,7 @@ impl Run {
     /// As [`Run::attribute`], but for memory and disk, which the plan shows.
     pub fn plan(&self, goal: &Goal, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<RunPlan, RunError> {
         self.validate()?;
+        ensemble::refuse(self, Choice::Plan)?;
         let of_mean;
         let run = match goal {
             Goal::Attribute => self,

@@ -106,6 +106,7 @@ impl<K: Kind> Recorded<K> {
             method,
             derivative: None,
             trajectory: None,
+            ensemble: Vec::new(),
             kind: K::NAME,
             train: Rows::new(train, facts, of_train),
             query: Rows::new(query, query_facts, of_query),

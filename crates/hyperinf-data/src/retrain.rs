@@ -244,6 +244,8 @@ impl Retraining {
 
     /// The trainings of a subset; the recorded one has this seed.
     pub(crate) fn trainings(&self, subset: usize, rows: &[usize], recorded: u64) -> Vec<Removal> {
+        // Rows that were chosen are compared with each other: their trainings differ in nothing else.
+        let subset = if matches!(self.removals, Removals::Given(_)) { 0 } else { subset };
         let seed = |repeat: usize| match self.question {
             Question::Same => recorded,
             // A step's dropout is seeded by the seed plus the step: seeds must be far from each other.

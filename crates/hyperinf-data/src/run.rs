@@ -21,7 +21,7 @@ use crate::run_of_kind::Inputs;
 use crate::samples::LengthOptions;
 use crate::scored::Scored;
 use crate::stop::Stop;
-use crate::{RunError, estimate, metric, positions, refined};
+use crate::{Choice, RunError, ensemble, estimate, metric, positions, refined};
 
 /// The names of the files of gradients in [`Run::out`].
 pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gradients.safetensors"];
@@ -36,6 +36,7 @@ pub const GRADIENT_FILES: [&str; 2] = ["train_gradients.safetensors", "query_gra
 /// |---|---|---|---|
 /// | `model` | empty | a folder, a `.gguf` or llama2.c `.bin` file, or a name on the hub | |
 /// | `adapter` | `None` | the folder of the adapter | needed where its gradients are scored |
+/// | `ensemble` | none | further adapters: scores of [`Run::attribute`] and of rows are the mean over all | |
 /// | `tokenizer` | the adapter's or model's | a folder with `tokenizer.json`, or a llama2.c vocabulary | |
 /// | `train`, `query` | empty | the rows: `.jsonl`, `.csv`, `.tsv` or `.parquet` | |
 /// | `read` | usual names | columns, and whether bad rows are skipped | |
@@ -66,6 +67,8 @@ pub struct Run {
     pub model: String,
     /// The folder of the adapter.
     pub adapter: Option<PathBuf>,
+    /// Further adapters of the same model and rows, of trainings with other seeds.
+    pub ensemble: Vec<PathBuf>,
     /// The tokenizer, if it is not the model's own.
     pub tokenizer: Option<PathBuf>,
     /// The training rows.
@@ -128,6 +131,7 @@ impl Default for Run {
         Self {
             model: String::new(),
             adapter: None,
+            ensemble: Vec::new(),
             tokenizer: None,
             train: PathBuf::new(),
             query: PathBuf::new(),
@@ -173,6 +177,7 @@ impl Run {
         positions::check(self)?;
         refined::check(self)?;
         metric::check(self)?;
+        ensemble::check(self)?;
         self.check_draws()
     }
 
@@ -184,7 +189,9 @@ impl Run {
     ///
     /// See [`RunError`]. Gradients that were computed remain in hidden files, from which the same run resumes.
     pub fn attribute(&self, device: &Device, observe: &mut dyn FnMut(Event)) -> Result<Influence, RunError> {
-        self.influence(device, None, &[], observe)
+        let mut found = self.influence(device, None, &[], observe)?;
+        self.average(&mut found, device, observe)?;
+        Ok(found)
     }
 
     /// [`Run::attribute`] by another method, as [`Run::detect_again`].
@@ -199,6 +206,7 @@ impl Run {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Influence, RunError> {
         self.score_again(&mut earlier, device, observe)?;
+        self.average(&mut earlier, device, observe)?;
         Ok(earlier)
     }
 
@@ -214,6 +222,7 @@ impl Run {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Detection, RunError> {
+        ensemble::refuse(self, Choice::Detect)?;
         let influence = self.of_mean().influence(device, remove, &[], observe)?;
         self.detect_in(influence, remove, device, observe)
     }

@@ -103,6 +103,16 @@ pub enum RunError {
         /// The adapter's folder.
         folder: PathBuf,
     },
+    /// A further adapter of an ensemble tells other classes apart.
+    #[error("the adapter `{}` has the labels {}, and the first one {}", adapter.display(), listed(found), listed(expected))]
+    OtherLabels {
+        /// The folder.
+        adapter: PathBuf,
+        /// The labels of the first adapter, sorted.
+        expected: Vec<String>,
+        /// Those of this one.
+        found: Vec<String>,
+    },
     /// No block matches the pattern.
     #[error("no block matches `{pattern}`; the model has {}", listed(.known))]
     NoBlock {
@@ -285,6 +295,14 @@ pub enum Choice {
     Unrolled,
     /// Sums over the recorded states of a training.
     Trajectory,
+    /// Several adapters.
+    Ensemble,
+    /// [`Run::detect`](crate::Run::detect).
+    Detect,
+    /// [`Run::select`](crate::Run::select).
+    Select,
+    /// [`Run::plan`](crate::Run::plan).
+    Plan,
     /// Gradients in a metric.
     Metric,
     /// A refined inverse.
@@ -371,6 +389,10 @@ impl fmt::Display for Choice {
             Self::Baseline => "a baseline",
             Self::Unrolled => "the derivative through the training",
             Self::Trajectory => "a method over recorded states",
+            Self::Ensemble => "an ensemble",
+            Self::Detect => "detection",
+            Self::Select => "selection",
+            Self::Plan => "a plan",
             Self::Metric => "gradients in a metric",
             Self::Refine => "a refined inverse",
             Self::Stacked => "gradients of timesteps side by side",

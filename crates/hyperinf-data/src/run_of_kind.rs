@@ -120,6 +120,7 @@ pub(crate) fn influence<K: Kind>(
         known,
         positions,
         refinement,
+        ensemble: Vec::new(),
         metric: used,
         labels,
         max_length: limit.tokens(),

@@ -13,7 +13,7 @@ use crate::groups::{PerGroup, groups};
 use crate::influence::{Influence, Rows, Selection, Target};
 use crate::refined::scored;
 use crate::run::Run;
-use crate::{Choice, RunError};
+use crate::{Choice, RunError, ensemble};
 
 /// How rows are selected.
 ///
@@ -190,6 +190,7 @@ impl Run {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Selection, RunError> {
+        ensemble::refuse(self, Choice::Select)?;
         let run = self.of_mean();
         run.check_select(select)?;
         let influence = run.influence(device, select.amount(), &select.targets, observe)?;

@@ -11,7 +11,6 @@ use hyperinf_scoring::{
 };
 use serde::Serialize;
 
-use crate::RunError;
 use crate::baseline::{Ranked, RowMethod};
 use crate::event::{Detail, Event, Notice, Progress};
 use crate::kind::Kind;
@@ -20,6 +19,7 @@ use crate::recorded::{Recorded, recorded};
 use crate::run::Run;
 use crate::samples::by_length;
 use crate::stage::Stage;
+use crate::{RunError, ensemble};
 
 /// Methods over the recorded states of a training.
 ///
@@ -118,7 +118,9 @@ impl Run {
         files.set_diffusion(self.diffusion.as_ref())?;
         files.set_pairs(self.pairs)?;
         let kind = files.kind();
-        kind.trajectory(self, Tracing { method, seed, files }, device, observe)
+        ensemble::check(self)?;
+        let found = kind.trajectory(self, Tracing { method, seed, files }, device, observe)?;
+        self.averaged(found, |run| run.trajectory(method, seed, device, observe))
     }
 }
 

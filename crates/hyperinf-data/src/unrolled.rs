@@ -16,7 +16,7 @@ use crate::plan_tuning::NUMBER;
 use crate::recorded::{Recorded, recorded};
 use crate::run::Run;
 use crate::stage::Stage;
-use crate::{Choice, RunError};
+use crate::{Choice, RunError, ensemble};
 
 /// What is known of a derivative through a training.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -79,7 +79,9 @@ impl Run {
         files.set_diffusion(self.diffusion.as_ref())?;
         files.set_pairs(self.pairs)?;
         let kind = files.kind();
-        kind.unrolled(self, Following { smoothness, files }, device, observe)
+        ensemble::check(self)?;
+        let found = kind.unrolled(self, Following { smoothness, files }, device, observe)?;
+        self.averaged(found, |run| run.unrolled(None, device, observe))
     }
 
     /// Refuses choices that a method which follows the recorded training does not have.

@@ -16,6 +16,7 @@ mod gradients;
 mod influential;
 mod judge;
 mod mail;
+mod mail_truth;
 mod mails;
 mod results;
 mod selections;
@@ -50,6 +51,8 @@ enum Experiment {
     Influential(influential::Settings),
     /// Compares every method with trainings of the built-in digits without some of them.
     DigitsTruth(digits_truth::Settings),
+    /// Finds wrong labels and selects rows of e-mails by the training that happened.
+    MailTruth(mail_truth::Settings),
     /// Writes e-mails as rows for the program, some with the wrong label.
     Mails(mails::Settings),
     /// Trains a small text-to-image model on emoji.
@@ -108,6 +111,7 @@ fn main() -> Result<(), Failure> {
         Experiment::Selections(settings) => selections::run(&settings),
         Experiment::Influential(settings) => influential::run(&settings),
         Experiment::DigitsTruth(settings) => digits_truth::run(&settings),
+        Experiment::MailTruth(settings) => mail_truth::run(&settings),
         Experiment::Mails(settings) => mails::write(&settings),
         Experiment::Emoji(settings) => emoji::run(&settings),
         Experiment::EmojiInfluence(settings) => emoji::influence::run(&settings),

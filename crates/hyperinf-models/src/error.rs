@@ -374,6 +374,9 @@ impl ModelError {
             Self::Recording { .. } | Self::RecordingDiffers { .. } | Self::Replay { .. } => {
                 "the recording of the training cannot be used"
             }
+            Self::OptimizerState { .. } | Self::Moments { .. } | Self::NoMetric { .. } => {
+                "the second moments of the optimizer cannot be used"
+            }
             Self::Unrolled { .. } => "the training cannot be differentiated",
             Self::Features { .. } => "stored features of images cannot be used",
             _ => "the model does not support this use",

@@ -30,7 +30,7 @@ mod peft;
 mod peft_config;
 mod peft_files;
 mod peft_modules;
-mod peft_names;
+pub(crate) mod peft_names;
 mod peft_rules;
 mod peft_settings;
 mod pieces;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
-use hyperinf::data::{Question, Removals, Retraining};
+use hyperinf::data::{Choosing, Question, Removals, Retraining};
 
 use super::index::part;
 use super::influence::AmountArg;
@@ -47,6 +47,54 @@ pub(crate) enum AdapterCommand {
     /// As lds, with trainings that each leave out another single row: the same files.
     #[command(after_help = super::examples::EVAL_ADAPTER, override_usage = super::examples::EVAL_ADAPTER_LOO)]
     Loo(AdapterLooArgs),
+    /// Brittleness: does a query's loss rise after training without the rows that helped it most?
+    ///
+    /// For each method and query the adapter is trained again without the query's
+    /// most helpful rows. DIR gets
+    ///   methods.csv   per method: the mean rise of the queries' losses, its interval
+    ///   changes.csv   the rise of every query
+    ///   costs.csv     per method: seconds and bytes
+    ///   changes.png, report.html, summary.json
+    #[command(
+        verbatim_doc_comment,
+        after_help = super::examples::EVAL_ADAPTER,
+        override_usage = super::examples::EVAL_ADAPTER_BRITTLENESS
+    )]
+    Brittleness(AdapterBrittlenessArgs),
+    /// Selection: how does the loss change after training on the rows that a method would keep?
+    ///
+    /// Each method keeps its best rows for the mean of the first, third, fifth ...
+    /// query, the adapter is trained on them alone, and the losses of the other
+    /// queries are compared with those after training on all rows. The same files as
+    /// brittleness.
+    #[command(
+        verbatim_doc_comment,
+        after_help = super::examples::EVAL_ADAPTER,
+        override_usage = super::examples::EVAL_ADAPTER_SELECTION
+    )]
+    Selection(AdapterSelectionArgs),
+}
+
+/// Arguments of `hyperinf eval adapter brittleness`.
+#[derive(Debug, Args)]
+pub(crate) struct AdapterBrittlenessArgs {
+    /// The most helpful rows that a training leaves out.
+    #[arg(long, value_name = "N", default_value_t = 5, display_order = 6)]
+    pub remove: usize,
+    /// Options shared by the ground truths of an adapter.
+    #[command(flatten)]
+    pub shared: RetrainArgs,
+}
+
+/// Arguments of `hyperinf eval adapter selection`.
+#[derive(Debug, Args)]
+pub(crate) struct AdapterSelectionArgs {
+    /// The rows that each method keeps: a share as 50%, or a number of rows.
+    #[arg(long, value_name = "AMOUNT", default_value = "50%", allow_hyphen_values = true, display_order = 6)]
+    pub keep: AmountArg,
+    /// Options shared by the ground truths of an adapter.
+    #[command(flatten)]
+    pub shared: RetrainArgs,
 }
 
 /// Arguments of `hyperinf eval adapter lds`.
@@ -161,6 +209,8 @@ impl AdapterCommand {
         match self {
             Self::Lds(_) => "lds",
             Self::Loo(_) => "loo",
+            Self::Brittleness(_) => "brittleness",
+            Self::Selection(_) => "selection",
         }
     }
 
@@ -169,10 +219,21 @@ impl AdapterCommand {
         match self {
             Self::Lds(args) => &args.shared,
             Self::Loo(args) => &args.shared,
+            Self::Brittleness(args) => &args.shared,
+            Self::Selection(args) => &args.shared,
         }
     }
 
-    /// The trainings.
+    /// How methods choose rows, if trainings are without these.
+    pub(crate) fn choosing(&self) -> Option<Choosing> {
+        match self {
+            Self::Lds(_) | Self::Loo(_) => None,
+            Self::Brittleness(args) => Some(Choosing::MostHelpful(args.remove)),
+            Self::Selection(args) => Some(Choosing::AllBut(args.keep.0)),
+        }
+    }
+
+    /// The trainings; which rows they leave out is not known yet where methods choose them.
     pub(crate) fn retraining(&self) -> Result<Retraining, CliError> {
         let removals = match self {
             Self::Lds(args) => {
@@ -183,6 +244,11 @@ impl AdapterCommand {
                 super::at_least("--rows", args.rows, 2)?;
                 Removals::Single { rows: args.rows }
             }
+            Self::Brittleness(args) => {
+                super::at_least("--remove", args.remove, 1)?;
+                Removals::Given(Vec::new())
+            }
+            Self::Selection(_) => Removals::Given(Vec::new()),
         };
         let RetrainArgs { question, repeats, seed, out, bank, part, .. } = self.shared();
         super::at_least("--repeats", *repeats, 1)?;

@@ -41,10 +41,19 @@ Examples:
       --train train.jsonl --query query.jsonl --out fresh --question fresh \\
       --bank bank --part 1/2
   hyperinf eval adapter loo --model MODEL --adapter adapter \\
-      --train train.jsonl --query query.jsonl --out loo --method unrolled,loss";
+      --train train.jsonl --query query.jsonl --out loo --method unrolled,loss
+  hyperinf eval adapter selection --model MODEL --adapter adapter \\
+      --train train.jsonl --query query.jsonl --out kept --keep 50% \\
+      --question fresh --repeats 3 --method hyperinf,unrolled,loss,random";
 
 pub(super) const EVAL_ADAPTER_LDS: &str = "\
 hyperinf eval adapter lds [OPTIONS] --model <MODEL> --adapter <DIR>
+         --train <FILE> --query <FILE> --out <DIR>";
+pub(super) const EVAL_ADAPTER_BRITTLENESS: &str = "\
+hyperinf eval adapter brittleness [OPTIONS] --model <MODEL> --adapter <DIR>
+         --train <FILE> --query <FILE> --out <DIR>";
+pub(super) const EVAL_ADAPTER_SELECTION: &str = "\
+hyperinf eval adapter selection [OPTIONS] --model <MODEL> --adapter <DIR>
          --train <FILE> --query <FILE> --out <DIR>";
 pub(super) const EVAL_ADAPTER_LOO: &str = "\
 hyperinf eval adapter loo [OPTIONS] --model <MODEL> --adapter <DIR>

@@ -109,6 +109,10 @@ pub(crate) struct AttributeArgs {
     /// The query rows: .jsonl, .csv, .tsv or .parquet.
     #[arg(long, value_name = "FILE", display_order = 4)]
     pub query: PathBuf,
+    /// Further adapters of the same model and training rows, separated by commas: scores are the mean over all. Trainings
+    /// of other seeds vary more than most scores.
+    #[arg(long, value_name = "DIRS", value_delimiter = ',', help_heading = "Scores")]
+    pub ensemble: Vec<PathBuf>,
     /// One row of scores per query, or one row for the mean of the queries' gradients.
     ///
     /// [default: each; with --uncertainty: mean]

@@ -95,6 +95,7 @@ impl Library {
                 }
                 RunError::NoAdapter { .. }
                 | RunError::NoRecording { .. }
+                | RunError::OtherLabels { .. }
                 | RunError::NoBlock { .. }
                 | RunError::Amount { .. }
                 | RunError::Exists { .. }
@@ -278,6 +279,10 @@ fn flag(choice: Choice) -> &'static str {
         Choice::Baseline => "a baseline",
         Choice::Unrolled => "--method unrolled",
         Choice::Trajectory => "--method tracin-cp, tracin-adam or source",
+        Choice::Ensemble => "--ensemble",
+        Choice::Detect => "detect",
+        Choice::Select => "select",
+        Choice::Plan => "plan",
         Choice::Metric => "--metric",
         Choice::Refine => "--refine",
         Choice::Stacked => "--timesteps-as stacked",

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use hyperinf::curvature::Damping;
-use hyperinf::data::{AnyMethod, MethodRun, NamedMethod, Refine, Retrained, Run};
+use hyperinf::data::{AnyMethod, Choosing, MethodRun, NamedMethod, Refine, Retrained, Retraining, Run};
 use hyperinf::eval::{Bootstrap, Candidate, LdsSpread, LdsTruth};
 use hyperinf::models::RecordedParts;
 use hyperinf::scoring::{Method, Options};
 use hyperinf::store::OutputFolder;
 
+use super::adapter_effects;
 use super::adapter_report::{OUTPUTS, Report};
 use crate::args::{AdapterCommand, RetrainArgs, at_least};
 use crate::device::open_device;
@@ -33,6 +34,9 @@ pub(super) struct Judged {
 pub(crate) fn run(truth: &AdapterCommand) -> Result<(), CliError> {
     let (args, retraining) = (truth.shared(), truth.retraining()?);
     let methods = named(args)?;
+    if let Some(choosing) = truth.choosing() {
+        return effects(truth, choosing, &retraining, &methods);
+    }
     let inputs = [args.train.as_path(), args.query.as_path()];
     let (device_name, device) = open_device(&args.device)?;
     let run = settings(args, &device_name)?;
@@ -57,6 +61,27 @@ pub(crate) fn run(truth: &AdapterCommand) -> Result<(), CliError> {
     let about = trainings(&retrained, &retraining.bank);
     Report { truth, retraining: &retraining, retrained: &retrained, agreement, judged: &judged, device: &device_name }
         .write(&folder, &about)
+}
+
+/// Lets every method choose rows, trains again without them, and reports what that did to the losses.
+fn effects(
+    truth: &AdapterCommand,
+    choosing: Choosing,
+    retraining: &Retraining,
+    methods: &[NamedMethod],
+) -> Result<(), CliError> {
+    let args = truth.shared();
+    let (device_name, device) = open_device(&args.device)?;
+    let run = settings(args, &device_name)?;
+    interrupt::set_hint(format!("; the same command resumes with the trainings in {}", retraining.bank.display()));
+    let inputs = [args.train.as_path(), args.query.as_path()];
+    let folder = OutputFolder::of_command("eval", &args.out, &adapter_effects::OUTPUTS, &inputs)?;
+    let found = run.effects(methods, choosing, retraining, &device, &mut observer())?;
+    let about = trainings(&found.retrained, &retraining.bank);
+    if retraining.part.is_some() {
+        return to_stdout(|out| writeln!(out, "{about}"));
+    }
+    adapter_effects::Report { truth, choosing, retraining, found: &found, device: &device_name }.write(&folder, &about)
 }
 
 /// The methods with their names.

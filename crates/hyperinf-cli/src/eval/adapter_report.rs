@@ -112,38 +112,13 @@ impl Report<'_> {
     }
 
     fn summary(&self) -> Map<String, Value> {
-        let Retrained { kind, train, query, files, removed, steps, .. } = self.retrained;
-        let args = self.truth.shared();
+        let Retrained { query, removed, .. } = self.retrained;
         let (base, all) = (query.losses(), self.retrained.losses.iter().flatten().flatten());
         let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
         let means: Vec<f64> = all.map(|losses| mean(losses)).collect();
-        let input = |data: &hyperinf::data::Dataset<hyperinf::data::RowText>| {
-            json!({
-                "file": data.path, "xxh3_128": data.xxh3_128, "columns": data.columns,
-                "rows": data.total, "used": data.rows.len(),
-            })
-        };
         let entries = [
-            ("command", json!("eval")),
-            ("hyperinf_version", json!(env!("CARGO_PKG_VERSION"))),
-            ("truth", json!(format!("adapter {}", self.truth.name()))),
-            ("figure", json!(FIGURE)),
-            ("sign", json!("positive = helpful")),
-            ("question", json!(self.retraining.question.name())),
-            ("question_means", json!(self.retraining.question.summary())),
-            ("task", json!(kind)),
-            ("model", json!({ "path": files.name, "xxh3_128": files.model_hashes })),
-            ("adapter", json!({ "path": files.adapter, "xxh3_128": files.adapter_hashes })),
-            ("train", input(train)),
-            ("query", input(&query.data)),
-            ("steps", json!(steps)),
             ("subsets", json!(removed.len())),
             ("left_out", json!(removed.first().map_or(0, Vec::len))),
-            ("repeats", json!(self.retraining.repeats)),
-            ("seed", json!(self.retraining.draw)),
-            ("damping", json!(args.damping)),
-            ("draws", json!(args.draws)),
-            ("device", json!(self.device)),
             ("mean_loss_of_the_adapter", json!(mean(&base))),
             (
                 "mean_loss_of_trainings",
@@ -157,7 +132,9 @@ impl Report<'_> {
             ("advice", json!(self.advice())),
             ("methods", self.judged.iter().map(entry).collect()),
         ];
-        entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        let mut all = inputs(self.truth, self.retraining, self.retrained, FIGURE, self.device);
+        all.extend(entries.map(|(name, value)| (name.to_owned(), value)));
+        all
     }
 
     fn costs(&self) -> Vec<Vec<String>> {
@@ -276,6 +253,45 @@ impl Report<'_> {
     }
 }
 
+/// What every ground truth of an adapter says of where it comes from.
+pub(super) fn inputs(
+    truth: &AdapterCommand,
+    retraining: &Retraining,
+    retrained: &Retrained,
+    figure: &str,
+    device: &str,
+) -> Map<String, Value> {
+    let (args, Retrained { kind, train, query, files, steps, .. }) = (truth.shared(), retrained);
+    let input = |data: &hyperinf::data::Dataset<hyperinf::data::RowText>| {
+        json!({
+            "file": data.path, "xxh3_128": data.xxh3_128, "columns": data.columns,
+            "rows": data.total, "used": data.rows.len(),
+        })
+    };
+    let entries = [
+        ("command", json!("eval")),
+        ("hyperinf_version", json!(env!("CARGO_PKG_VERSION"))),
+        ("truth", json!(format!("adapter {}", truth.name()))),
+        ("figure", json!(figure)),
+        ("sign", json!("positive = helpful")),
+        ("question", json!(retraining.question.name())),
+        ("question_means", json!(retraining.question.summary())),
+        ("task", json!(kind)),
+        ("model", json!({ "path": files.name, "xxh3_128": files.model_hashes })),
+        ("adapter", json!({ "path": files.adapter, "xxh3_128": files.adapter_hashes })),
+        ("train", input(train)),
+        ("query", input(&query.data)),
+        ("steps", json!(steps)),
+        ("repeats", json!(retraining.repeats)),
+        ("seed", json!(retraining.draw)),
+        ("damping", json!(args.damping)),
+        ("draws", json!(args.draws)),
+        ("metric", json!(args.metric)),
+        ("device", json!(device)),
+    ];
+    entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
 const LOSSES: [&str; 5] = ["subset", "repeat", "query_id", "loss", "change"];
 
 /// The numbers of a method, as [`COLUMNS`].
@@ -314,7 +330,7 @@ fn entry(Judged { run, spread }: &Judged) -> Value {
 }
 
 /// Why a method has no scores.
-fn failure(run: &MethodRun) -> Option<String> {
+pub(super) fn failure(run: &MethodRun) -> Option<String> {
     let error = run.scores.as_ref().err()?;
     let (mut text, mut source) = (error.to_string(), error.source());
     while let Some(error) = source {

@@ -5,8 +5,11 @@ use hyperinf::data::{Influence, MetricUsed, Refinement};
 use crate::progress::warn;
 use crate::score::counted;
 
-/// Says which metric gradients are in, and what a refinement did, if there are any.
+/// Says how many adapters scores are the mean of, which metric gradients are in, and what a refinement did, if there are any.
 pub(crate) fn details(out: &mut dyn Write, found: &Influence) -> io::Result<()> {
+    if let members @ 1.. = found.ensemble.len() {
+        writeln!(out, "ensemble  the mean over {} adapters", members + 1)?;
+    }
     if let Some(MetricUsed { path, steps }) = &found.metric {
         writeln!(out, "metric    AdamW's second moments after {steps} steps: {}", path.display())?;
     }

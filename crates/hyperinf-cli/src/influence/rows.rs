@@ -132,6 +132,9 @@ impl Each<'_> {
 
     /// The first lines about a method of rows.
     pub(crate) fn headline(&self, out: &mut dyn Write, summary: &RowsSummary<'_>, found: &Ranked) -> io::Result<()> {
+        if let members @ 1.. = found.ensemble.len() {
+            writeln!(out, "ensemble  the mean over {} adapters", members + 1)?;
+        }
         if let Some(FollowedStates { states, segments, .. }) = &found.trajectory {
             let each: Vec<String> = segments.iter().map(usize::to_string).collect();
             let segments =

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use hyperinf::data::{
-    BadRow, Baseline, Columns, CutRow, Derivative, FollowedStates, Influence, Labels, MetricUsed, ModelFiles, Quality,
-    Ranked, Refinement, RowMethod, Rows,
+    BadRow, Baseline, Columns, CutRow, Derivative, FollowedStates, Influence, Labels, Member, MetricUsed, ModelFiles,
+    Quality, Ranked, Refinement, RowMethod, Rows,
 };
 use hyperinf::eval::Spread;
 use hyperinf::gradients::{Block, Estimate, Sketch};
@@ -25,6 +25,9 @@ pub(crate) struct Summary<'a> {
     /// Of a refined inverse.
     #[serde(skip_serializing_if = "Option::is_none")]
     refined: Option<&'a Refinement>,
+    /// Further adapters whose scores are in the mean.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    ensemble: &'a [Member],
     /// Of gradients in a metric.
     #[serde(skip_serializing_if = "Option::is_none")]
     metric: Option<&'a MetricUsed>,
@@ -108,6 +111,9 @@ pub(crate) struct RowsSummary<'a> {
     unrolled: Option<&'a Derivative>,
     #[serde(skip_serializing_if = "Option::is_none")]
     recorded: Option<&'a FollowedStates>,
+    /// Further adapters whose scores are in the mean.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    ensemble: &'a [Member],
     #[serde(flatten)]
     inputs: Inputs<'a>,
     #[serde(flatten)]
@@ -136,6 +142,7 @@ impl<'a> RowsSummary<'a> {
             device: found.method.is_recorded().then_some(each.settings.device_name.as_str()),
             unrolled: found.derivative.as_ref(),
             recorded: found.trajectory.as_ref(),
+            ensemble: &found.ensemble,
             inputs: Inputs::new(
                 found.kind,
                 &found.files,
@@ -232,6 +239,7 @@ impl<'a> Summary<'a> {
             scoring: Scoring::new(settings, &found.pair, &found.attribution),
             curvature: Curvature::new(found.estimate),
             refined: found.refinement.as_ref(),
+            ensemble: &found.ensemble,
             metric: found.metric.as_ref(),
             uncertainty: spread.map(|spread| Uncertainty {
                 over: match settings.projection {

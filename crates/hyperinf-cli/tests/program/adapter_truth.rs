@@ -40,6 +40,7 @@ fn contents(folder: &Folder, name: &str) -> BTreeMap<String, Vec<u8>> {
 
 /// What does not depend on the time.
 const TIMELESS: [&str; 3] = ["methods.csv", "losses.csv", "summary.json"];
+const TIMELESS_OF_CHOICES: [&str; 3] = ["methods.csv", "changes.csv", "summary.json"];
 
 #[test]
 fn every_method_is_compared_with_trainings() {
@@ -140,6 +141,86 @@ fn rows_are_left_out_one_at_a_time() {
     assert!(number(&methods[0], "lds").is_some_and(|lds| lds > 0.8), "{methods:?}");
 }
 
+/// Without its most helpful row a query's loss changes as in the training that leaves out this row.
+#[test]
+fn most_helpful_rows_are_left_out() {
+    let folder = recorded("3");
+    succeed(&folder, "loo", &["--out", "loo", "--rows", "20", "--method", "random"]);
+    let of_query = |rows: &[BTreeMap<String, String>], id: &str| -> Vec<f64> {
+        rows.iter().filter(|row| row["query_id"] == id).filter_map(|row| number(row, "change")).collect()
+    };
+    let single = csv_rows(&folder.file("loo/losses.csv"));
+    let all = ["--out", "one", "--remove", "1", "--method", "unrolled,identity,random", "--bank", "loo/bank"];
+    let run = succeed(&folder, "brittleness", &all);
+    // All trainings but that on all rows are in the bank.
+    assert!(run.stdout.contains("12 from before, 1 now"), "{}", run.stdout);
+    let changes = csv_rows(&folder.file("one/changes.csv"));
+    assert_eq!(changes.len(), 3 * 4);
+    for id in ["0", "1", "2", "3"] {
+        let known = of_query(&single, id);
+        let of_method = |method: &str| {
+            let rows: Vec<_> = changes.iter().filter(|row| row["method"] == method).cloned().collect();
+            of_query(&rows, id)[0]
+        };
+        for method in ["unrolled", "identity", "random"] {
+            let found = of_method(method);
+            assert!(known.iter().any(|change| (change - found).abs() < 1e-9), "{method}, {id}: {found}, {known:?}");
+        }
+        let most = known.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        assert!(of_method("unrolled") > 0.8 * most, "{id}: {} of {most}", of_method("unrolled"));
+    }
+    let summary = folder.json("one/summary.json");
+    assert_eq!((&summary["truth"], &summary["amount"]), (&"adapter brittleness".into(), &1.into()));
+    assert_eq!(summary["methods"][0]["method"], "unrolled");
+    let page = folder.text("one/report.html");
+    assert!(page.matches("data:image/png;base64,").count() == 1 && page.contains("<td>unrolled</td>"));
+    check_png(&folder.file("one/changes.png"));
+}
+
+#[test]
+fn selections_are_trained_on() {
+    let folder = recorded("3");
+    let all = ["--out", "kept", "--keep", "50%", "--method", "hyperinf,loss", "--question", "fresh", "--repeats", "2"];
+    let part = succeed(&folder, "selection", &[&all[..], &["--part", "1/2"]].concat());
+    assert!(part.stdout.contains("3 now") && part.stdout.contains("3 left to other parts"), "{}", part.stdout);
+    let run = succeed(&folder, "selection", &all);
+    assert!(run.stdout.contains("the best 50 % of 20 rows") && run.stdout.contains("3 now"), "{}", run.stdout);
+    assert!(run.stdout.contains("the losses of 2 others"), "{}", run.stdout);
+    let before = TIMELESS_OF_CHOICES.map(|name| folder.text(&format!("kept/{name}")));
+    let run = succeed(&folder, "selection", &all);
+    assert!(run.stdout.contains("6 from before, 0 now"), "{}", run.stdout);
+    assert_eq!(before, TIMELESS_OF_CHOICES.map(|name| folder.text(&format!("kept/{name}"))));
+    let changes = csv_rows(&folder.file("kept/changes.csv"));
+    assert_eq!(changes.iter().map(|row| row["query_id"].as_str()).collect::<Vec<_>>(), ["1", "3", "1", "3"]);
+    // Of each method the mean over the queries.
+    for row in csv_rows(&folder.file("kept/methods.csv")) {
+        let own = changes.iter().filter(|change| change["method"] == row["method"]);
+        let own: Vec<f64> = own.filter_map(|change| number(change, "change")).collect();
+        let mean = own.iter().sum::<f64>() / 2.0;
+        assert!(number(&row, "change").is_some_and(|found| (found - mean).abs() < 1e-9), "{row:?}");
+    }
+}
+
+/// A refined inverse is judged next to the method's own, gradients in a metric as those of the method.
+#[test]
+fn refined_methods_and_metrics_are_judged() {
+    let folder = recorded("3");
+    let all = ["--out", "out", "--subsets", "3", "--drop", "2", "--method", "ekfac,identity", "--refine", "2"];
+    succeed(&folder, "lds", &all);
+    let methods = csv_rows(&folder.file("out/methods.csv"));
+    let mut names: Vec<&str> = methods.iter().map(|row| row["method"].as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["ekfac", "ekfac --refine 2", "identity"]);
+    assert!(methods.iter().all(|row| number(row, "lds").is_some()), "{methods:?}");
+    let all = ["--out", "out", "--subsets", "3", "--drop", "2", "--method", "ekfac,recorded", "--metric", "adapter"];
+    succeed(&folder, "lds", &all);
+    let methods = csv_rows(&folder.file("out/methods.csv"));
+    let failed: Vec<&str> =
+        methods.iter().filter(|row| number(row, "lds").is_none()).map(|row| row["method"].as_str()).collect();
+    assert_eq!((methods.len(), failed), (5, vec!["ekfac"]));
+    assert_eq!(folder.json("out/summary.json")["metric"], "adapter");
+}
+
 #[test]
 fn what_does_not_fit_is_refused() {
     let folder = recorded("1");
@@ -158,6 +239,10 @@ fn what_does_not_fit_is_refused() {
     refused("lds", &["--out", "out", "--method", "nothing"], 2, &["nothing"]);
     refused("loo", &["--out", "out", "--method", "loss", "--rows", "21"], 2, &["21 rows of 20"]);
     refused("lds", &["--out", "out", "--subsets", "1"], 2, &["--subsets"]);
+    let chosen = |more: &[&'static str]| [&["--out", "out", "--method", "loss"][..], more].concat();
+    refused("brittleness", &chosen(&["--remove", "0"]), 2, &["--remove"]);
+    refused("brittleness", &chosen(&["--remove", "20"]), 2, &["20 rows of 19"]);
+    refused("selection", &chosen(&["--keep", "100%"]), 2, &["20 rows of 19"]);
 
     // A bank of other queries, and results that were changed.
     succeed(&folder, "lds", &["--out", "first", "--method", "loss", "--subsets", "2", "--bank", "bank"]);

@@ -9,6 +9,7 @@ mod converge;
 mod cross_check;
 mod demo;
 mod digits;
+mod ensemble;
 mod errors;
 mod estimates;
 mod eval;
