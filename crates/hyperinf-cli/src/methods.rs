@@ -95,7 +95,7 @@ fn table(out: &mut dyn Write) -> io::Result<()> {
     table.write(out)?;
     writeln!(out, "\n{GRAMMAR}\n\nBaselines without gradients, for attribute, detect and select (all: baselines)")?;
     Baseline::NAMES.iter().try_for_each(|(name, baseline)| writeln!(out, "  {name:<14}{}", baseline.summary()))?;
-    writeln!(out, "\nThrough the training of an adapter of finetune --record, for the same commands")?;
+    writeln!(out, "\nOf an adapter of finetune --record, for the same commands (all: recorded)")?;
     writeln!(out, "  {:<14}{}", RowMethod::UNROLLED, RowMethod::Unrolled.summary())?;
     Trajectory::NAMES.iter().try_for_each(|(name, trajectory)| writeln!(out, "  {name:<14}{}", trajectory.summary()))
 }

@@ -73,9 +73,9 @@ impl Trajectory {
     /// What a score is, in one line.
     pub fn summary(self) -> &'static str {
         match self {
-            Self::TracIn => "inner products of gradients over the recorded states, times their learning rates",
-            Self::TracInAdam => "inner products of gradients in AdamW's metric over the recorded states",
-            Self::Source => "segments of the training in the optimizer's metric, each with its curvature",
+            Self::TracIn => "inner products of gradients over the recorded states",
+            Self::TracInAdam => "tracin-cp in AdamW's metric",
+            Self::Source => "segments of the training, each with its curvature",
         }
     }
 
@@ -132,6 +132,9 @@ pub(crate) fn trajectory<K: Kind>(
     observe: &mut dyn FnMut(Event),
 ) -> Result<Ranked, RunError> {
     let Tracing { method, seed, files } = tracing;
+    if method == Trajectory::Source {
+        K::check_estimate(labels_of(seed))?;
+    }
     let followed = recorded::<K>(run, &files, device, observe)?;
     let measured = without_dropout(followed.prepared.model.clone());
     let predictions = followed.predictions(run, observe)?;
@@ -186,6 +189,11 @@ pub(crate) fn trajectory<K: Kind>(
     let recorded_by = recording.version().to_owned();
     let ranked = followed.ranked(run, RowMethod::Trajectory(method), predictions, scores, files);
     Ok(Ranked { trajectory: Some(FollowedStates { states, durations, segments, recorded_by }), ..ranked })
+}
+
+/// The estimate of the curvature of [`Trajectory::Source`].
+fn labels_of(seed: u64) -> Estimate {
+    Estimate::Sampled { draws: 1, seed }
 }
 
 /// A training with its rows in batches.
@@ -258,7 +266,7 @@ impl<K: Kind> Traced<'_, K> {
             };
             let metric = metric.map(|sum| of_blocks(&sum, &|block| block.div_scalar(part.len() as f64)));
             let factors = metric.as_ref().map(|metric| of_blocks(metric, &|block| block.sqrt().recip()));
-            let estimate = Estimate::Sampled { draws: 1, seed };
+            let estimate = labels_of(seed);
             let of = |&place: &usize| CurvatureSource { task: &models[place], batches: self.train, estimate };
             let sources: Vec<CurvatureSource<'_, K::Model, &[_]>> = part.iter().map(of).collect();
             let all = Joined(sources.iter().map(|source| source as &dyn Source).collect());

@@ -50,8 +50,8 @@ pub(super) const EVAL_ADAPTER_LDS: &str = "\
 hyperinf eval adapter lds [OPTIONS] --model <MODEL> --adapter <DIR>
          --train <FILE> --query <FILE> --out <DIR>";
 pub(super) const EVAL_ADAPTER_BRITTLENESS: &str = "\
-hyperinf eval adapter brittleness [OPTIONS] --model <MODEL> --adapter <DIR>
-         --train <FILE> --query <FILE> --out <DIR>";
+hyperinf eval adapter brittleness [OPTIONS] --model <MODEL>
+         --adapter <DIR> --train <FILE> --query <FILE> --out <DIR>";
 pub(super) const EVAL_ADAPTER_SELECTION: &str = "\
 hyperinf eval adapter selection [OPTIONS] --model <MODEL> --adapter <DIR>
          --train <FILE> --query <FILE> --out <DIR>";
