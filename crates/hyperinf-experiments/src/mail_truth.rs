@@ -99,8 +99,9 @@ struct MethodFound {
     name: String,
     /// Of low scores as a sign of a wrong label.
     auc: f64,
-    /// After training on the rows with the highest scores.
-    selected: Tested,
+    /// After training on the rows with the highest scores; `None` if these have one label, which no classifier is trained
+    /// on.
+    selected: Option<Tested>,
     /// Of these, the share with wrong labels.
     wrong: f64,
     seconds: f64,
@@ -161,13 +162,17 @@ fn one(unit: &Unit, settings: &Settings, work: &Path, device: &Device) -> Result
         ..Run::default()
     };
     let all = rows.tested(&adapter, &test_file)?;
-    let kept = |name: &str, keep: &dyn Fn(usize) -> bool| -> Result<Tested, Failure> {
-        let rows_kept = train.iter().enumerate().filter(|(row, _)| keep(*row)).map(|(_, mail)| mail);
-        let file = write(work, &format!("kept-{name}"), rows_kept)?;
+    let kept = |name: &str, keep: &dyn Fn(usize) -> bool| -> Result<Option<Tested>, Failure> {
+        let chosen: Vec<&Labelled> =
+            train.iter().enumerate().filter(|(row, _)| keep(*row)).map(|(_, mail)| mail).collect();
+        if chosen.iter().all(|mail| mail.label == chosen[0].label) {
+            return Ok(None);
+        }
+        let file = write(work, &format!("kept-{name}"), chosen.into_iter())?;
         let adapter = rows.tuned(&file, name, false)?;
-        rows.tested(&adapter, &test_file)
+        rows.tested(&adapter, &test_file).map(Some)
     };
-    let right = kept("right", &|row| !wrong[row])?;
+    let right = kept("right", &|row| !wrong[row])?.ok_or("all rows have one label")?;
     let count = (unit.keep * train.len() as f64).round() as usize;
     let mut methods = Vec::new();
     for found in run.scores_by(&named()?, unit.seed, device, &mut |_| ())? {
@@ -180,7 +185,8 @@ fn one(unit: &Unit, settings: &Settings, work: &Path, device: &Device) -> Result
         let selected = kept(&found.name, &|row| chosen.contains(&row))?;
         let auc = auc(&suspicion, &wrong)?;
         let (name, seconds) = (found.name, found.seconds);
-        println!("seed {}: {name:<12} auc {auc:.3}, accuracy of its rows {:.3}", unit.seed, selected.accuracy);
+        let accuracy = selected.map_or("– (one label)".to_owned(), |found| format!("{:.3}", found.accuracy));
+        println!("seed {}: {name:<12} auc {auc:.3}, accuracy of its rows {accuracy}", unit.seed);
         methods.push(MethodFound { name, auc, selected, wrong: share, seconds });
     }
     Ok(Found { unit: unit.clone(), all, right, methods })
@@ -285,14 +291,17 @@ fn show(all: &[Found]) {
     }
     let Some(first) = all.first() else { return };
     for (place, MethodFound { name, .. }) in first.methods.iter().enumerate() {
-        let each = |value: fn(&MethodFound) -> f64| of(all.iter().map(|found| value(&found.methods[place])).collect());
+        let each = |value: fn(&MethodFound) -> Option<f64>| {
+            of(all.iter().filter_map(|found| value(&found.methods[place])).collect())
+        };
+        let trained = all.iter().filter(|found| found.methods[place].selected.is_some()).count();
         println!(
-            "| {name} | {} | {} | {} | {} | {} |",
-            each(|found| found.auc),
-            each(|found| found.wrong),
-            each(|found| found.selected.loss),
-            each(|found| found.selected.accuracy),
-            each(|found| found.seconds)
+            "| {name} | {} | {} | {} | {} ({trained}) | {} |",
+            each(|found| Some(found.auc)),
+            each(|found| Some(found.wrong)),
+            each(|found| Some(found.selected?.loss)),
+            each(|found| Some(found.selected?.accuracy)),
+            each(|found| Some(found.seconds))
         );
     }
 }
