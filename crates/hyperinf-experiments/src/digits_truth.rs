@@ -14,7 +14,7 @@ use hyperinf::eval::digits::{DigitsConfig, Images, Labelled, PIXELS, Perceptron,
 use hyperinf::eval::{Bootstrap, Candidate, Ensemble, LdsTruth};
 use hyperinf::gradients::{Likelihood, Tape, Task};
 use hyperinf::linalg::host;
-use hyperinf::models::{FinetuneConfig, ModelError, Recording, SampleModel, TrainConfig, Unroll};
+use hyperinf::models::{FinetuneConfig, ModelError, OptimizerChoice, Recording, SampleModel, TrainConfig, Unroll};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -51,6 +51,12 @@ pub struct Settings {
     /// Images per step.
     #[arg(long, default_value_t = 32)]
     batch_size: usize,
+    /// Between the layers: relu, or tanh, which has no kinks. With tanh the derivative alone is compared.
+    #[arg(long, default_value = "relu", value_parser = ["relu", "tanh"])]
+    activation: String,
+    /// What takes the steps: adamw, or sgd with the momentum .9. With sgd the derivative alone is compared.
+    #[arg(long, default_value = "adamw", value_parser = ["adamw", "sgd"])]
+    optimizer: String,
 }
 
 /// The name of the results file.
@@ -66,6 +72,10 @@ pub struct Predicted {
     pub epochs: usize,
     pub learning_rate: f64,
     pub batch_size: usize,
+    #[serde(default = "relu")]
+    pub activation: String,
+    #[serde(default = "adamw")]
+    pub optimizer: String,
     pub method: String,
     pub lds: f64,
     /// Over subsets and queries.
@@ -76,6 +86,14 @@ pub struct Predicted {
     pub subsets_high: f64,
     /// Of the scores, for all queries.
     pub seconds: f64,
+}
+
+fn relu() -> String {
+    "relu".into()
+}
+
+fn adamw() -> String {
+    "adamw".into()
 }
 
 /// An image with its label: pixels as in the file, 0 to 16.
@@ -89,13 +107,21 @@ struct Digit {
 #[derive(Module, Debug)]
 struct Net {
     inner: PerceptronModule,
+    smooth: bool,
 }
 
 impl Task for Net {
     type Batch = Labelled;
 
     fn forward(&self, batch: &Labelled, tape: &mut Tape) -> Tensor<2> {
-        self.inner.forward(batch, tape)
+        if !self.smooth {
+            return self.inner.forward(batch, tape);
+        }
+        let layers = self.inner.layers.iter().enumerate();
+        layers.fold(batch.pixels.clone(), |values, (place, layer)| {
+            let input = if place > 0 { values.tanh() } else { values };
+            tape.linear(&place.to_string(), layer, input)
+        })
     }
 
     fn loss(&self, outputs: Tensor<2>, batch: &Labelled) -> Tensor<1> {
@@ -132,8 +158,9 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let mut missing = settings.drop.clone();
     let known = |drop: f64, found: &Predicted| {
         let Settings { subsets, train, queries, epochs, learning_rate, batch_size, .. } = *settings;
+        let same = (&found.activation, &found.optimizer) == (&settings.activation, &settings.optimizer);
         let numbers = (found.subsets, found.train, found.queries, found.epochs, found.batch_size);
-        (found.drop, found.learning_rate) == (drop, learning_rate)
+        same && (found.drop, found.learning_rate) == (drop, learning_rate)
             && numbers == (subsets, train, queries, epochs, batch_size)
     };
     let earlier: Vec<Predicted> = results::read(&path)?;
@@ -141,7 +168,10 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     if !missing.is_empty() {
         compare(settings, &missing, &path)?;
     }
-    print(&results::read(&path)?);
+    let mut found: Vec<Predicted> = results::read(&path)?;
+    let kind = |found: &Predicted| (&found.activation, &found.optimizer) == (&settings.activation, &settings.optimizer);
+    found.retain(kind);
+    print(&found);
     Ok(())
 }
 
@@ -150,11 +180,16 @@ fn compare(settings: &Settings, drops: &[f64], path: &Path) -> Result<(), Failur
     let config = DigitsConfig { train: settings.train, queries: settings.queries, ..DigitsConfig::default() };
     let task = config.task()?;
     let [train, queries] = [&task.train, &task.queries].map(samples);
-    let net = Net { inner: Perceptron::new(&task.hidden, 0).module(&device, DType::F64) };
+    let inner = Perceptron::new(&task.hidden, 0).module(&device, DType::F64);
+    let net = Net { inner, smooth: settings.activation == "tanh" };
     let schedule = TrainConfig {
         learning_rate: settings.learning_rate,
         epochs: settings.epochs,
         batch_size: settings.batch_size,
+        optimizer: match settings.optimizer.as_str() {
+            "sgd" => OptimizerChoice::Sgd { momentum: 0.9 },
+            _ => OptimizerChoice::AdamW,
+        },
         ..TrainConfig::default()
     };
     let tuning = FinetuneConfig { schedule, ..FinetuneConfig::default() };
@@ -197,6 +232,8 @@ fn compare(settings: &Settings, drops: &[f64], path: &Path) -> Result<(), Failur
                 epochs,
                 learning_rate,
                 batch_size,
+                activation: settings.activation.clone(),
+                optimizer: settings.optimizer.clone(),
                 method,
                 lds,
                 low,
@@ -226,7 +263,8 @@ fn scores(
     let batches = |images: &Images| images.batches(100, &device, DType::F64);
     let ensemble = Ensemble { models: vec![trained.inner.clone()], train: batches(train), queries: batches(queries) };
     let mut all = Vec::new();
-    for spec in Candidate::all()? {
+    let usual = settings.activation == relu() && settings.optimizer == adamw();
+    for spec in Candidate::all()?.into_iter().filter(|_| usual) {
         let candidate = Candidate::new(&spec, 16, 0)?;
         let found = ensemble.score(candidate.estimate, &candidate.options)?;
         eprintln!("{}: {:.2} s", candidate.name, found.seconds);

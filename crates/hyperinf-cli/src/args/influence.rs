@@ -62,7 +62,7 @@ pub(crate) struct InfluenceArgs {
         help_heading = "Method"
     )]
     pub smoothness: Option<f64>,
-    /// Score in the metric of AdamW's second moments: a recording of finetune --record, its folder, or an optimizer's
+    /// Score in the metric of AdamW's second moments: the adapter's folder or the recording in it, or an optimizer's
     /// state as safetensors. Every entry of a gradient is divided by the root of √v̂ + ε.
     #[arg(long, value_name = "FILE", help_heading = "Method")]
     pub metric: Option<PathBuf>,
