@@ -11,10 +11,11 @@ use hyperinf::burn::module::Module;
 use hyperinf::burn::tensor::activation::log_softmax;
 use hyperinf::burn::tensor::{DType, Device, Tensor};
 use hyperinf::eval::digits::{DigitsConfig, Images, Labelled, PIXELS, Perceptron, PerceptronModule};
-use hyperinf::eval::{Bootstrap, Candidate, Ensemble, LdsTruth};
-use hyperinf::gradients::{Likelihood, Tape, Task};
+use hyperinf::eval::{Bootstrap, Candidate, LdsTruth};
+use hyperinf::gradients::{Estimate, Likelihood, Tape, Task};
 use hyperinf::linalg::host;
 use hyperinf::models::{FinetuneConfig, ModelError, OptimizerChoice, Recording, SampleModel, TrainConfig, Unroll};
+use hyperinf::scoring::{CurvatureFrom, TaskSource, attribute};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -51,10 +52,10 @@ pub struct Settings {
     /// Images per step.
     #[arg(long, default_value_t = 32)]
     batch_size: usize,
-    /// Between the layers: relu, or tanh, which has no kinks. With tanh the derivative alone is compared.
+    /// Between the layers: relu, or tanh, which has no kinks.
     #[arg(long, default_value = "relu", value_parser = ["relu", "tanh"])]
     activation: String,
-    /// What takes the steps: adamw, or sgd with the momentum .9. With sgd the derivative alone is compared.
+    /// What takes the steps: adamw, or sgd with the momentum .9.
     #[arg(long, default_value = "adamw", value_parser = ["adamw", "sgd"])]
     optimizer: String,
 }
@@ -261,14 +262,22 @@ fn scores(
 ) -> Result<Vec<Scored>, Failure> {
     let device = hyperinf::device(&settings.device)?;
     let batches = |images: &Images| images.batches(100, &device, DType::F64);
-    let ensemble = Ensemble { models: vec![trained.inner.clone()], train: batches(train), queries: batches(queries) };
+    let (train_batches, query_batches) = (batches(train), batches(queries));
     let mut all = Vec::new();
-    let usual = settings.activation == relu() && settings.optimizer == adamw();
-    for spec in Candidate::all()?.into_iter().filter(|_| usual) {
-        let candidate = Candidate::new(&spec, 16, 0)?;
-        let found = ensemble.score(candidate.estimate, &candidate.options)?;
-        eprintln!("{}: {:.2} s", candidate.name, found.seconds);
-        all.push((candidate.name, found.scores.rows, found.seconds));
+    for spec in Candidate::all()? {
+        let Candidate { name, options, estimate } = Candidate::new(&spec, 16, 0)?;
+        let began = Instant::now();
+        let of_train = TaskSource::train(trained, &train_batches);
+        let of_queries = TaskSource::query(trained, &query_batches);
+        let drawn = TaskSource::curvature(trained, &train_batches, estimate);
+        let from = match estimate {
+            Estimate::Empirical => CurvatureFrom::Training,
+            Estimate::Sampled { .. } | Estimate::GaussNewton { .. } => CurvatureFrom::Source(&drawn),
+        };
+        let found = attribute(&of_train, &of_queries, from, &options)?;
+        let seconds = began.elapsed().as_secs_f64();
+        eprintln!("{name}: {seconds:.2} s");
+        all.push((name, found.scores.rows, seconds));
     }
     let (of_train, of_queries) = (samples(train), samples(queries));
     let began = Instant::now();
