@@ -77,6 +77,29 @@ fn every_command_takes_pictures_with_captions() {
     assert!(run.stdout.contains("4 rows"), "{}", run.stdout);
 }
 
+/// A recorded training on pictures is followed, with the timesteps and the noise that its steps drew.
+#[test]
+fn recorded_trainings_on_pictures_are_followed() {
+    let folder = prepared();
+    let model = ["--model".to_owned(), "model".to_owned()];
+    let train = ["--train", "rows", "--out", "recorded", "--epochs", "3", "--lora-rank", "2", "--record"];
+    folder.succeed("finetune", &model, &[&train[..], &["--batch-size", "2", "--learning-rate", "1e-3"]].concat());
+    let with = ["--adapter", "recorded", "--train", "rows", "--query", "rows", "--format", "jsonl"];
+    let args = ["--out", "scores", "--method", "unrolled,tracin-cp,tracin-adam", "--query-mode", "mean"];
+    let run = folder.succeed("attribute", &model, &[&with[..], &args].concat());
+    assert!(run.stdout.contains("each led to the recorded numbers"), "{}", run.stdout);
+    for method in ["unrolled", "tracin-cp", "tracin-adam"] {
+        let lines = folder.lines(&format!("scores/{method}/scores.jsonl"));
+        let scores: Vec<f64> = lines.iter().filter_map(|line| line["score"].as_f64()).collect();
+        assert!(
+            scores.len() == 4 && scores.iter().all(|score| score.is_finite() && *score != 0.0),
+            "{method}: {scores:?}"
+        );
+    }
+    let args = ["--out", "metric", "--metric", "recorded", "--method", "identity,hyperinf"];
+    folder.succeed("attribute", &model, &[&with[..], &args].concat());
+}
+
 #[test]
 fn options_of_one_kind_of_model_are_refused_for_others() {
     let folder = Folder::new();

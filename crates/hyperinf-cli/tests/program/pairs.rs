@@ -100,3 +100,29 @@ fn pairs_need_their_loss_and_a_language_model() {
     let run = folder.succeed("check", &base(), &["--data", "pairs.jsonl", "--pairs", "dpo"]);
     assert!(run.stdout.matches('⟦').count() >= 8, "both answers of four rows: {}", run.stdout);
 }
+
+/// A recorded training on pairs is followed: its derivative foretells the trainings without single pairs.
+#[test]
+fn recorded_trainings_on_pairs_are_followed() {
+    for (loss, more) in [("dpo", &["--beta", "0.5"][..]), ("reward", &[])] {
+        let folder = Folder::new();
+        folder.write_rows("pairs.jsonl", &pairs(9));
+        let pairs = [&["--pairs", loss][..], more].concat();
+        let args = ["--train", "pairs.jsonl", "--epochs", "2", "--batch-size", "3", "--out", "adapter", "--record"];
+        folder.succeed("finetune", &base(), &[&args[..], &["--learning-rate", "0.002"], &pairs].concat());
+        let with = ["--adapter", "adapter", "--train", "pairs.jsonl", "--query", "pairs.jsonl"];
+        let args = ["--out", "loo", "--rows", "9", "--method", "recorded,random"];
+        let model = model("llama");
+        let truth = [&["eval", "adapter", "loo", "--model", &model][..], &with, &args, &pairs].concat();
+        let run = crate::support::hyperinf(folder.path(), &truth);
+        assert_eq!(run.code, Some(0), "{run:?}");
+        let rows = csv_rows(&folder.file("loo/methods.csv"));
+        let lds = |method: &str| number(rows.iter().find(|row| row["method"] == method).expect("a row"), "lds");
+        assert!(lds("unrolled").is_some_and(|lds| lds > 0.7), "{loss}: {rows:?}");
+        for method in ["tracin-cp", "tracin-adam", "source"] {
+            assert!(lds(method).is_some(), "{loss}: {rows:?}");
+        }
+        let args = ["--out", "metric", "--metric", "adapter", "--method", "identity,datainf"];
+        folder.succeed("attribute", &base(), &[&with[..], &args, &pairs].concat());
+    }
+}
