@@ -1,7 +1,9 @@
 //! What the rows that a method points at do to the losses, by training again without them or on them alone.
 
+use std::path::Path;
+
 use burn::tensor::Device;
-use hyperinf_scoring::Amount;
+use hyperinf_scoring::{Amount, Set};
 
 use crate::RunError;
 use crate::compared::{MethodRun, NamedMethod};
@@ -45,6 +47,25 @@ impl Choosing {
             Self::MostHelpful(_) => [(0..count).collect(), (0..count).collect()],
             Self::AllBut(_) => [(0..count).step_by(2).collect(), (1..count).step_by(2).collect()],
         }
+    }
+
+    /// Refuses a choice of no row or of all, and too few queries.
+    fn check(self, rows: usize, queries: usize) -> Result<(), RunError> {
+        let count = match self {
+            Self::MostHelpful(count) => count,
+            Self::AllBut(keep) => {
+                check_amount(Some(keep), rows)?;
+                amount(keep, rows)
+            }
+        };
+        if count == 0 || count >= rows {
+            return Err(RunError::Amount { asked: count, rows: rows.saturating_sub(1) });
+        }
+        if self.queries(queries)[1].is_empty() {
+            let (what, expected) = ("the number of queries", "at least 2: every other one is measured");
+            return Err(RunError::Selection { what, expected, value: queries as f64 });
+        }
+        Ok(())
     }
 
     /// The rows that each training of a method leaves out, ascending.
@@ -97,25 +118,20 @@ impl Run {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Effects, RunError> {
+        // Before hours of scores.
+        let kind = self.files()?.kind();
+        let rows_of = |set, path: &Path| {
+            let rows = kind.texts(set, path, &self.read).map_err(RunError::of_rows(set, path))?;
+            Ok::<_, RunError>(rows.rows.len())
+        };
+        choosing.check(rows_of(Set::Train, &self.train)?, rows_of(Set::Query, &self.query)?)?;
         let runs = self.scores_by(methods, retraining.draw, device, observe)?;
         let found = runs.iter().find_map(|run| run.scores.as_ref().ok());
         let (queries, rows) = found.map_or((0, 0), |scores| (scores.len(), scores.first().map_or(0, Vec::len)));
         let [_, measured] = choosing.queries(queries);
         if found.is_some() {
-            let count = match choosing {
-                Choosing::MostHelpful(count) => count,
-                Choosing::AllBut(keep) => {
-                    check_amount(Some(keep), rows)?;
-                    amount(keep, rows)
-                }
-            };
-            if count == 0 || count >= rows {
-                return Err(RunError::Amount { asked: count, rows: rows.saturating_sub(1) });
-            }
-            if measured.is_empty() {
-                let (what, expected) = ("the number of queries", "at least 2: every other one is measured");
-                return Err(RunError::Selection { what, expected, value: queries as f64 });
-            }
+            // Bad rows may have been skipped since.
+            choosing.check(rows, queries)?;
         }
         let mut removed = vec![Vec::new()];
         let places: Vec<Option<usize>> = runs

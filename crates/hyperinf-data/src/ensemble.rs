@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use serde::Serialize;
 
 use crate::baseline::Ranked;
+use crate::crew_work::several;
 use crate::event::Event;
 use crate::influence::Influence;
 use crate::labels::Labels;
@@ -53,7 +54,7 @@ pub(crate) fn check(run: &Run) -> Result<(), RunError> {
     if run.positions.is_some() {
         return refused(Choice::Positions, "tokens are scored by one adapter");
     }
-    if run.crew.is_some() {
+    if several(run).is_some() {
         return refused(Choice::Ranks, "adapters are scored one after the other");
     }
     Ok(())

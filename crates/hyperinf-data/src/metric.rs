@@ -23,6 +23,8 @@ pub struct MetricUsed {
     pub path: PathBuf,
     /// The steps that its second moments hold.
     pub steps: usize,
+    /// A hash of its numbers in the blocks.
+    pub xxh3_128: String,
 }
 
 /// What each entry of a gradient is multiplied with: `(√v̂ + ε)^(−1/2)`.
@@ -61,7 +63,8 @@ impl Metric {
         for (block, row) in factors.layout.iter().zip(&factors.blocks) {
             by_block.insert(block.name.clone(), host(row.clone())?.into_iter().map(|value| value as f32).collect());
         }
-        Ok(Some(Self { used: MetricUsed { path, steps: metric.steps }, factors, by_block }))
+        let used = MetricUsed { path, steps: metric.steps, xxh3_128: fingerprint(&by_block) };
+        Ok(Some(Self { used, factors, by_block }))
     }
 
     /// Multiplies the gradients of samples in a block, one after the other.
@@ -73,16 +76,16 @@ impl Metric {
         }
         Ok(())
     }
+}
 
-    /// A part of the key under which gradients are kept.
-    pub(crate) fn fingerprint(&self) -> String {
-        let mut hash = XxHash3_128::new();
-        for (name, values) in &self.by_block {
-            hash.write(name.as_bytes());
-            values.iter().for_each(|value| hash.write(&value.to_le_bytes()));
-        }
-        format!("{:032x}", hash.finish_128())
+/// A hash of what gradients are multiplied with.
+fn fingerprint(by_block: &BTreeMap<String, Vec<f32>>) -> String {
+    let mut hash = XxHash3_128::new();
+    for (name, values) in by_block {
+        hash.write(name.as_bytes());
+        values.iter().for_each(|value| hash.write(&value.to_le_bytes()));
     }
+    format!("{:032x}", hash.finish_128())
 }
 
 /// Refuses choices that gradients in a metric do not have.

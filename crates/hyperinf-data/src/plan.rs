@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use crate::error::size;
 use crate::event::Event;
-use crate::model_files::ModelFiles;
 use crate::plan_probe::GAIN;
 use crate::run::{GRADIENT_FILES, Run};
 use crate::select::Select;
@@ -190,10 +189,7 @@ impl Run {
                 &of_mean
             }
         };
-        let mut files = ModelFiles::find(&run.model, run.tokenizer.as_deref(), run.adapter.as_deref())?;
-        files.read_images(&run.read, Some(&run.out))?;
-        files.set_diffusion(run.diffusion.as_ref())?;
-        files.set_pairs(run.pairs)?;
+        let files = run.files()?;
         let kind = files.kind();
         kind.plan(run, goal, files, device, observe)
     }

@@ -177,10 +177,7 @@ impl Run {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Retrained, RunError> {
         retraining.validate()?;
-        let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
-        files.read_images(&self.read, Some(&self.out))?;
-        files.set_diffusion(self.diffusion.as_ref())?;
-        files.set_pairs(self.pairs)?;
+        let files = self.files()?;
         let kind = files.kind();
         kind.retrain(self, retraining, files, device, observe)
     }

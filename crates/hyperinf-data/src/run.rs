@@ -342,7 +342,8 @@ impl Run {
         files.kind().assist(runs, &files, targets, device)
     }
 
-    fn files(&self) -> Result<ModelFiles, RunError> {
+    /// The files of the model and its adapter, ready to be read.
+    pub(crate) fn files(&self) -> Result<ModelFiles, RunError> {
         let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
         files.read_images(&self.read, Some(&self.out))?;
         files.set_diffusion(self.diffusion.as_ref())?;

@@ -98,7 +98,7 @@ pub enum RunError {
         model: String,
     },
     /// The adapter's training was not recorded.
-    #[error("the folder `{folder}` has no recording of the training, which this derivative follows")]
+    #[error("the folder `{folder}` has no recording of the training, which this method follows")]
     NoRecording {
         /// The adapter's folder.
         folder: PathBuf,

@@ -214,7 +214,7 @@ pub(crate) fn gradient_key<K: Kind>(
 
 /// The key of gradients in a metric.
 fn in_metric(mut key: RunKey, metric: Option<&Metric>) -> RunKey {
-    key.0.extend(metric.map(|metric| ("metric".to_owned(), metric.fingerprint())));
+    key.0.extend(metric.map(|metric| ("metric".to_owned(), metric.used.xxh3_128.clone())));
     key
 }
 

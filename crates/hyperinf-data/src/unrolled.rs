@@ -74,10 +74,7 @@ impl Run {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Ranked, RunError> {
         self.check_recorded(RowMethod::Unrolled)?;
-        let mut files = ModelFiles::find(&self.model, self.tokenizer.as_deref(), self.adapter.as_deref())?;
-        files.read_images(&self.read, Some(&self.out))?;
-        files.set_diffusion(self.diffusion.as_ref())?;
-        files.set_pairs(self.pairs)?;
+        let files = self.files()?;
         let kind = files.kind();
         ensemble::check(self)?;
         let found = kind.unrolled(self, Following { smoothness, files }, device, observe)?;

@@ -10,7 +10,7 @@ pub(crate) fn details(out: &mut dyn Write, found: &Influence) -> io::Result<()> 
     if let members @ 1.. = found.ensemble.len() {
         writeln!(out, "ensemble  the mean over {} adapters", members + 1)?;
     }
-    if let Some(MetricUsed { path, steps }) = &found.metric {
+    if let Some(MetricUsed { path, steps, .. }) = &found.metric {
         writeln!(out, "metric    AdamW's second moments after {steps} steps: {}", path.display())?;
     }
     let Some(found) = &found.refinement else { return Ok(()) };

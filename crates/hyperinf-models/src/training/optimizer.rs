@@ -135,16 +135,12 @@ impl Adjoint {
         let Stepped { gradient, moments: Moments { first: m, second, time }, optimizer, learning_rate, weight_decay } =
             step;
         let Self { parameter: u, moments: [a, b] } = self;
-        let (momentum, v) = match (optimizer, second) {
-            (OptimizerChoice::AdamW, Some(v)) => (0.0, Some(v)),
-            (OptimizerChoice::Sgd { momentum }, _) => (momentum, None),
-            (OptimizerChoice::AdamW, None) => (0.0, None),
-        };
-        let Some(v) = v else {
+        if let OptimizerChoice::Sgd { momentum } = optimizer {
             let a = a - u.clone().mul_scalar(learning_rate);
             let parameter = u.mul_scalar(1.0 - learning_rate * f64::from(weight_decay));
             return (Self { parameter, moments: [a.clone().mul_scalar(momentum), b] }, a);
-        };
+        }
+        let v = second.expect("AdamW keeps a second moment of every parameter");
         // As the optimizer rounds them.
         let kept = |beta: f32| (f64::from(beta), f64::from(1.0 - beta), f64::from(1.0 - beta.powi(time as i32)));
         let ((beta_1, new_1, sum_1), (beta_2, new_2, sum_2)) = (kept(BETA_1), kept(BETA_2));

@@ -61,7 +61,9 @@ impl Recording {
         let mut entries = BTreeMap::new();
         for (name, data) in &state.tensors {
             let Some(path) = name.strip_prefix("moment_2/") else { continue };
-            let steps = state.counts().get(path).copied().unwrap_or(0);
+            let missing =
+                || failed(self.path(), format!("it does not say how many steps the moments of `{path}` hold"));
+            let steps = state.counts().get(path).copied().filter(|&steps| steps > 0).ok_or_else(missing)?;
             let sum = 1.0 - f64::from(BETA_2).powi(i32::try_from(steps).unwrap_or(i32::MAX));
             entries.insert(path.to_owned(), metric(data.clone(), sum, f64::from(EPSILON)));
         }
