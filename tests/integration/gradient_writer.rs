@@ -8,6 +8,7 @@ use hyperinf_store::{GradientFile, GradientWriter, Restart, RunKey};
 const NAME: &str = "train.safetensors";
 const PART: &str = ".train.safetensors.part";
 const JOURNAL: &str = ".train.safetensors.journal";
+const RECORD: &str = ".train.safetensors.done";
 const SAMPLES: usize = 6;
 /// The batches of an undisturbed run.
 const PLAN: [[usize; 2]; 3] = [[5, 0], [3, 1], [2, 4]];
@@ -38,7 +39,7 @@ fn write(writer: &mut GradientWriter, batch: &[usize]) {
     writer.write(batch, &losses, &[a, b]).expect("written");
 }
 
-/// Ends a run; its file, its losses, and what was found.
+/// Ends a run; its file with the record of its batches, its losses, and what was found.
 fn finish(mut writer: GradientWriter) -> (Vec<u8>, Vec<Option<f64>>, hyperinf_store::Resumption) {
     for batch in PLAN {
         if !writer.has_batch(&batch) {
@@ -48,7 +49,8 @@ fn finish(mut writer: GradientWriter) -> (Vec<u8>, Vec<Option<f64>>, hyperinf_st
     let (losses, found) = (writer.losses().to_vec(), writer.found().clone());
     let path = writer.path().with_file_name(NAME);
     writer.place(&path).expect("it is whole");
-    (fs::read(path).expect("it was placed"), losses, found)
+    let files = [path.with_file_name(RECORD), path].map(|path| fs::read(path).expect("it was placed"));
+    (files.concat(), losses, found)
 }
 
 fn undisturbed() -> (Vec<u8>, Vec<Option<f64>>) {
@@ -237,11 +239,11 @@ fn a_placed_file_is_found_again() {
     let again = open(folder.path());
     assert_eq!((again.losses(), again.path()), (&losses[..], &*folder.path().join(NAME)));
     again.discard().expect("nothing is removed");
-    assert!(fs::read(folder.path().join(NAME)).expect("it stays") == bytes);
+    assert!(bytes.ends_with(&fs::read(folder.path().join(NAME)).expect("it stays")));
     // Of another run, or damaged: computed next to it, and put in its place.
     let other = RunKey::from([("model", "n")]);
     assert!(!open_with(folder.path(), &other).expect("writable").has(0));
-    let mut damaged = bytes.clone();
+    let mut damaged = fs::read(folder.path().join(NAME)).expect("it stays");
     let last = damaged.len() - 1;
     flip(&mut damaged, last);
     fs::write(folder.path().join(NAME), damaged).expect("writable");
@@ -303,4 +305,18 @@ fn a_sample_too_many_overwrites_nothing() {
         assert!(catch_unwind(AssertUnwindSafe(write)).is_err(), "sample {sample}");
     }
     assert_eq!(fs::read(writer.path()).expect("the hidden file"), before);
+}
+
+/// Batches may be done in any order: of several ranks, or after damage.
+#[test]
+fn the_order_of_batches_is_no_part_of_the_files() {
+    let expected = undisturbed().0;
+    for order in [[2, 1, 0], [1, 0, 2]] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut writer = open(folder.path());
+        order.iter().for_each(|&batch| write(&mut writer, &PLAN[batch]));
+        // A batch twice counts once.
+        write(&mut writer, &PLAN[1]);
+        assert!(finish(writer).0 == expected, "{order:?}");
+    }
 }

@@ -2,8 +2,8 @@
 
 use burn::tensor::DType;
 use hyperinf::linalg::{
-    RandomRows, combine_precise, dots_precise, gram_precise, normals, outer_precise, pearson, quantile, ranks,
-    seeded_normals, spearman, standard_error,
+    Cholesky, RandomRows, combine_precise, dots_precise, gram_precise, normals, outer_precise, pearson, quantile,
+    ranks, seeded_normals, spearman, standard_error, symmetric_eigen,
 };
 use hyperinf_tests::compare::{assert_close, assert_within, matrix, tensor, values};
 use hyperinf_tests::devices;
@@ -104,4 +104,46 @@ fn statistics_of_f32_are_those_of_their_values_in_f64() {
     assert_eq!(ranks(&y), ranks(&wide_y));
     assert_eq!(standard_error(&x), standard_error(&wide_x));
     assert_eq!(quantile(&[1.0_f32, 2.0, 4.0], 0.75), 3.0);
+}
+
+/// faer splits some sums into as many parts as there are threads; ours into as many on every machine.
+#[test]
+fn the_number_of_threads_changes_no_decomposition() {
+    let square = |size: usize| {
+        let rows = Matrix::noise(size, 3, 1);
+        let mut matrix = rows.times(&rows.transpose());
+        (0..size).for_each(|i| matrix.values[i * size + i] += 0.1);
+        matrix.values
+    };
+    let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    let (large, medium) = (square(600), square(450));
+    let product = Matrix::noise(64, 1000, 2).values;
+    let found = || {
+        let cholesky = Cholesky::new(large.clone(), 600, 0.0).expect("it is positive definite");
+        let one = seeded_normals(600, 3);
+        let mut solved = one.clone();
+        cholesky.solve(&mut solved);
+        let (values, vectors) = symmetric_eigen(&medium, 450).expect("it is finite");
+        let vectors: Vec<f64> = (0..450).flat_map(|j| vectors.col_as_slice(j).to_vec()).collect();
+        let random = RandomRows::draw([64, 1000], 5);
+        // Ω H for a diagonal H.
+        let diagonal: Vec<f64> = product[..1000].iter().map(|value| value * value + 1e-3).collect();
+        let rows = values_of(&random);
+        let rows: Vec<f64> = rows.iter().enumerate().map(|(at, value)| value * diagonal[at % 1000]).collect();
+        let pairs = random.nystrom(&rows, 8, [1e-10, 1e-2]).expect("it is positive semi-definite");
+        [cholesky.residual(&solved, &one), solved, values, vectors, rows, pairs.values, pairs.vectors].map(|v| bits(&v))
+    };
+    let with = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started");
+        pool.install(found)
+    };
+    let expected = with(1);
+    for threads in [2, 3, 7] {
+        assert!(with(threads) == expected, "{threads} threads");
+    }
+}
+
+fn values_of(rows: &RandomRows) -> Vec<f64> {
+    let (_, device) = devices().remove(0);
+    matrix(rows.tensor(&device, DType::F64)).values
 }

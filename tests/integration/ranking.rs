@@ -44,5 +44,5 @@ fn every_method_has_a_name_and_every_name_a_method() {
     assert!(Options::named("newton").is_err());
     // The default is HyperINF.
     let Method::Inverse { storage, solver } = Options::default().method else { panic!("an inverse") };
-    assert_eq!((storage, solver.name()), (Gfim::default().storage(), "schulz"));
+    assert_eq!((storage, solver.name()), (Gfim::default().storage(), "auto"));
 }

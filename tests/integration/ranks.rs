@@ -34,6 +34,9 @@ fn messages_arrive_whole_and_in_order() {
             assert_eq!(zero.receive(2, DEADLINE, "bytes").expect("rank 2 sends"), vec![7; length]);
         }
     });
+    assert_eq!(zero.try_receive(2), Ok(None));
+    two.send(0, b"here").expect("rank 0 is there");
+    assert_eq!(zero.try_receive(2), Ok(Some(b"here".to_vec())));
     zero.broadcast(b"all").expect("both are there");
     assert_eq!(one.receive(0, SOON, "a word").expect("it was sent"), b"all");
     assert_eq!(two.receive(0, SOON, "a word").expect("it was sent"), b"all");
@@ -41,6 +44,7 @@ fn messages_arrive_whole_and_in_order() {
     assert_eq!(zero.receive(1, SOON, "the gradients of a batch"), Err(late));
     drop(one);
     assert_eq!(zero.receive(1, DEADLINE, "a word"), Err(TeamError::Gone { rank: 1 }));
+    assert_eq!(zero.try_receive(1), Err(TeamError::Gone { rank: 1 }));
     assert_eq!(zero.send(1, b""), Err(TeamError::Gone { rank: 1 }));
 }
 

@@ -50,7 +50,7 @@ fn a_word_stands_for_its_options() {
         Method::Identity => panic!("{spec} has a curvature"),
     };
     let cols = Storage::OneSided { side: Side::Cols, scale: Scale::Mean };
-    assert_eq!(storage("hyperinf:cols:merged@gauss-newton"), (cols, "schulz"));
+    assert_eq!(storage("hyperinf:cols:merged@gauss-newton"), (cols, "auto"));
     assert_eq!(storage("hyperinf/exact:cols"), (cols, "exact"));
     assert_eq!(storage("hyperinf:sum:rows").0, Storage::OneSided { side: Side::Rows, scale: Scale::Sum });
     assert_eq!(storage("ekfac@sampled").0, Storage::Kronecker { corrected: true });

@@ -247,18 +247,48 @@ impl Crew {
     }
 
     pub(crate) fn send(&self, to: usize, message: &[u8]) -> Result<(), RunError> {
-        self.shared.sent.fetch_add(message.len() as u64, Ordering::Relaxed);
         let began = Instant::now();
-        let sent = self.shared.team.send(to, message);
-        add(&self.shared.waiting, began);
-        Ok(sent?)
+        let sent = self.post(to, message);
+        self.waited(began.elapsed());
+        sent
     }
 
     pub(crate) fn receive(&self, from: usize, what: &'static str) -> Result<Vec<u8>, RunError> {
         let began = Instant::now();
-        let received = self.shared.team.receive(from, self.shared.deadline, what);
-        add(&self.shared.waiting, began);
-        Ok(received?)
+        let received = self.fetch(from, what);
+        self.waited(began.elapsed());
+        received
+    }
+
+    /// [`Crew::send`] while another thread computes: its time is not counted.
+    pub(crate) fn post(&self, to: usize, message: &[u8]) -> Result<(), RunError> {
+        self.shared.sent.fetch_add(message.len() as u64, Ordering::Relaxed);
+        Ok(self.shared.team.send(to, message)?)
+    }
+
+    /// [`Crew::receive`] while another thread computes: its time is not counted.
+    pub(crate) fn fetch(&self, from: usize, what: &'static str) -> Result<Vec<u8>, RunError> {
+        Ok(self.shared.team.receive(from, self.shared.deadline, what)?)
+    }
+
+    /// The next message of another rank, if it has arrived.
+    pub(crate) fn try_receive(&self, from: usize) -> Result<Option<Vec<u8>>, RunError> {
+        Ok(self.shared.team.try_receive(from)?)
+    }
+
+    /// How long a rank waits for another one.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.shared.deadline
+    }
+
+    /// Counts time in which nothing could be done without another rank.
+    pub(crate) fn waited(&self, time: Duration) {
+        self.shared.waiting.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Counts work of another thread.
+    pub(crate) fn computed(&self, time: Duration) {
+        self.shared.computing.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
     }
 
     /// Work whose time is counted, without what it waits for others.
@@ -267,8 +297,7 @@ impl Crew {
         let (began, before) = (Instant::now(), waiting());
         let result = work();
         let waited = waiting().saturating_sub(before);
-        let worked = (began.elapsed().as_nanos() as u64).saturating_sub(waited);
-        self.shared.computing.fetch_add(worked, Ordering::Relaxed);
+        self.computed(began.elapsed().saturating_sub(Duration::from_nanos(waited)));
         result
     }
 }
@@ -306,8 +335,4 @@ fn without_method(key: &RunKey) -> RunKey {
 fn without_number(name: &str) -> String {
     let kind: String = name.chars().filter(|character| !character.is_ascii_digit()).collect();
     kind.trim_end_matches(':').to_owned()
-}
-
-fn add(sum: &AtomicU64, began: Instant) {
-    sum.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
 }

@@ -6,6 +6,7 @@ use std::path::absolute;
 use burn::tensor::Device;
 use hyperinf_curvature::{BlockCurvature, Storage};
 use hyperinf_gradients::Block;
+use hyperinf_linalg::has_own_memory;
 use hyperinf_scoring::{
     Attribution, BlockScores, Method, Normalisation, Options, PositionScorer, Products, QueryMode, ScoreError, Set,
     TeamError, between, owners_beside,
@@ -28,6 +29,8 @@ const READ: f64 = 8.0;
 const HASHED: f64 = 16.0;
 /// Products of a factor's side in a hyperpower solver, whose number depends on the curvature.
 const SCHULZ: f64 = 20.0;
+/// Multiplications in f64 take twice as long.
+const F64: f64 = 2.0;
 
 /// Gradients that are scored by a run's method, by all its ranks.
 #[derive(Clone, Copy)]
@@ -205,7 +208,7 @@ impl<'a> Job<'a> {
             What::Products { samples, .. } => (self.pair.train.samples(), samples.len()),
         };
         let stored = self.pair.train.blocks().iter().map(|stored| (n * stored.block.parameters()) as f64);
-        let of_block = |(block, stored)| weight(options, block, n, q) + READ * stored;
+        let of_block = |(block, stored)| weight(options, block, n, q, self.device) + READ * stored;
         let weights: Vec<f64> = blocks.iter().zip(stored).map(of_block).collect();
         let mut others = vec![0.0; crew.size()];
         if hash {
@@ -335,18 +338,32 @@ pub(crate) fn unwrapped(error: StoreError) -> RunError {
     }
 }
 
+/// Whether a solver inverts a factor by products.
+fn iterates(solver: &str, device: &Device) -> bool {
+    match solver {
+        "exact" | "spectral" => false,
+        // It chooses by cost: Cholesky wins on a processor.
+        "auto" => has_own_memory(device),
+        _ => true,
+    }
+}
+
 /// The multiplications that a block's scores take, roughly.
-fn weight(options: &Options, block: &Block, n: usize, q: usize) -> f64 {
+fn weight(options: &Options, block: &Block, n: usize, q: usize, device: &Device) -> f64 {
     let [n, q, rows, cols] = [n, q, block.rows, block.cols].map(|size| size as f64);
     let parameters = rows * cols;
     let scores = n * q * parameters;
-    let Method::Inverse { storage, .. } = &options.method else { return scores };
+    let Method::Inverse { storage, solver } = &options.method else { return scores };
     scores
         + match storage.by_sides_of(block) {
             Storage::OneSided { side, .. } => {
-                // The side that is left, and some ten steps of Schulz's iteration.
                 let left = if side.contracts_rows(block.rows, block.cols) { cols } else { rows };
-                n * parameters * left + SCHULZ * left.powi(3)
+                let inverse = if iterates(solver.name(), device) {
+                    SCHULZ * left.powi(3)
+                } else {
+                    left.powi(3) + F64 * q * parameters * left
+                };
+                n * parameters * left + inverse
             }
             Storage::Kronecker { .. } | Storage::TwoSided { .. } => {
                 n * parameters * (rows + cols) + rows.powi(3) + cols.powi(3)

@@ -17,7 +17,7 @@ use crate::kind::Kind;
 use crate::run::Run;
 use crate::samples::Samples;
 use crate::stage::Stage;
-use crate::{crew_blocks, crew_curvature, crew_rows, crew_tokens, prediction};
+use crate::{crew_batches, crew_blocks, crew_curvature, crew_rows, crew_tokens, prediction};
 
 /// The crew of a run, if there are several ranks.
 pub(crate) fn several(run: &Run) -> Option<&Crew> {
@@ -102,10 +102,9 @@ pub(crate) fn serve<K: Kind>(
             }
             Work::Predictions { set, batches } => {
                 let set = set_of(set)?;
-                for batch in own(crew, &batches) {
-                    let found = crew.computing(|| prediction::of_batch::<K>(extractor.model, set, batch))?;
-                    crew.send(0, &prediction::to_bytes(&found))?;
-                }
+                crew_batches::serve(crew, batches.len(), |number| {
+                    Ok(prediction::to_bytes(&prediction::of_batch::<K>(extractor.model, set, &batches[number])?))
+                })?;
             }
             Work::Tokens { of, rows, blocks } => {
                 let run = agreed(crew, runs, of)?;
@@ -115,11 +114,6 @@ pub(crate) fn serve<K: Kind>(
             Work::Rows(work) => crew_rows::serve(crew, agreed(crew, runs, work.scoring.of.clone())?, &work, device)?,
         }
     }
-}
-
-/// A rank's own of some batches.
-fn own<'a>(crew: &'a Crew, batches: &'a [Vec<usize>]) -> impl Iterator<Item = &'a Vec<usize>> {
-    batches.iter().enumerate().filter(|(n, _)| crew.owner(*n) == crew.rank()).map(|(_, batch)| batch)
 }
 
 /// Takes the gradients of this rank's batches of a set.
@@ -139,14 +133,14 @@ fn gradients<K: Kind>(
     let projection = extractor.blocks(sample, target)?.1;
     let stop = &extractor.run.stop;
     let (total, _listening) = (batches.len(), stop.listen());
-    for (done, batch) in own(crew, batches).enumerate() {
+    let mut done = 0;
+    crew_batches::serve(crew, total, |number| {
         if stop.is_requested() {
             return Err(RunError::Stopped { stage, done, total, kept: None });
         }
-        let found = crew.computing(|| extractor.batch(set, first, batch, target, &projection))?;
-        crew.send(0, &to_bytes(&found))?;
-    }
-    Ok(())
+        done += 1;
+        Ok(to_bytes(&extractor.batch(set, first, &batches[number], target, &projection)?))
+    })
 }
 
 /// Calls `open` with a check of recorded batches that all ranks share, if there are several.

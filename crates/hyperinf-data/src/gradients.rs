@@ -10,6 +10,7 @@ use hyperinf_store::{GradientWriter, Resumption, RunKey, Sizes, StoreError, Stor
 
 use crate::RunError;
 use crate::crew::Step;
+use crate::crew_batches::{Deal, Given};
 use crate::crew_orders::Work;
 use crate::crew_work::{checked, from_bytes, several};
 use crate::event::{Detail, Event, Notice, Progress};
@@ -123,15 +124,17 @@ impl<K: Kind> Extractor<'_, K> {
             Some(crew) => Some(crew.order(&Work::Gradients { set: place, first: rows.start, batches: batches() })?),
             None => None,
         };
-        for (number, batch) in missing.into_iter().enumerate() {
+        let mut deal = Deal::new(crew, "the gradients of a batch", missing.len());
+        while let Some(given) = deal.next()? {
             if self.run.stop.is_requested() {
                 return Err(RunError::Stopped { stage, done, total, kept: Some(folder.to_owned()) });
             }
+            let batch = missing[given.number()];
             let compute = || self.batch(set, rows.start, batch, target, projection);
-            let BatchGradients { losses, values } = match crew.map(|crew| (crew, crew.owner(number))) {
-                None => compute()?,
-                Some((crew, 0)) => crew.computing(compute)?,
-                Some((crew, rank)) => from_bytes(rank, &crew.receive(rank, "the gradients of a batch")?, batch.len())?,
+            let BatchGradients { losses, values } = match (given, crew) {
+                (Given::Own(_), None) => compute()?,
+                (Given::Own(_), Some(crew)) => crew.computing(compute)?,
+                (Given::Arrived { rank, bytes, .. }, _) => from_bytes(rank, &bytes, batch.len())?,
             };
             writer.write(batch, &losses, &values).map_err(failed)?;
             done += batch.len();

@@ -53,6 +53,7 @@ mod compared;
 mod contact;
 mod conversations;
 mod crew;
+mod crew_batches;
 mod crew_blocks;
 mod crew_curvature;
 mod crew_gather;

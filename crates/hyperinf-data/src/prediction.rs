@@ -3,6 +3,7 @@ use hyperinf_scoring::TeamError;
 use serde::{Deserialize, Serialize};
 
 use crate::crew::{Crew, Step};
+use crate::crew_batches::{Deal, Given};
 use crate::crew_message::{read_json, written};
 use crate::crew_orders::Work;
 use crate::event::{Detail, Event, Progress};
@@ -101,11 +102,15 @@ pub(crate) fn predict<K: Kind>(
         Some((crew, set)) => Some(crew.order(&Work::Predictions { set, batches: batches.clone() })?),
         None => None,
     };
-    for (number, (places, batch)) in order.chunks(batch_size).zip(&batches).enumerate() {
-        let predictions = match share.map(|(crew, _)| (crew, crew.owner(number))) {
-            None => of_batch(model, set, batch)?,
-            Some((crew, 0)) => crew.computing(|| of_batch(model, set, batch))?,
-            Some((crew, rank)) => from_bytes(rank, &crew.receive(rank, "the predictions of a batch")?, batch.len())?,
+    let crew = share.map(|(crew, _)| crew);
+    let mut deal = Deal::new(crew, "the predictions of a batch", batches.len());
+    let places: Vec<&[usize]> = order.chunks(batch_size).collect();
+    while let Some(given) = deal.next()? {
+        let (places, batch) = (places[given.number()], &batches[given.number()]);
+        let predictions = match (given, crew) {
+            (Given::Own(_), None) => of_batch(model, set, batch)?,
+            (Given::Own(_), Some(crew)) => crew.computing(|| of_batch(model, set, batch))?,
+            (Given::Arrived { rank, bytes, .. }, _) => from_bytes(rank, &bytes, batch.len())?,
         };
         places.iter().zip(predictions).for_each(|(&place, prediction)| found[place] = Some(prediction));
         done += batch.len();

@@ -1,7 +1,8 @@
-use faer::linalg::solvers::{Llt, Solve};
+use faer::linalg::solvers::Llt;
 use faer::{Mat, MatMut, MatRef, Side};
 
 use crate::MatrixError;
+use crate::parts::{solve_cholesky, times};
 
 /// A symmetric positive definite matrix on the host, factorised once in f64: `A = L Lᵀ`, `size³/3` flop.
 pub struct Cholesky {
@@ -38,17 +39,17 @@ impl Cholesky {
         self.matrix.nrows()
     }
 
-    /// Solves `x A = b` for each row of `b`, `[q, size]`, in place.
+    /// Solves `x A = b` for each row of `b`, `[q, size]`, in place. The bits do not depend on the number of threads.
     pub fn solve(&self, rows: &mut [f64]) {
         let (size, q) = (self.size(), rows.len() / self.size().max(1));
-        self.factor.solve_in_place(MatMut::from_column_major_slice_mut(rows, size, q));
+        solve_cholesky(self.factor.L(), MatMut::from_column_major_slice_mut(rows, size, q));
     }
 
     /// `x A − b` for rows `x` and `b`, `[q, size]`.
     pub fn residual(&self, x: &[f64], b: &[f64]) -> Vec<f64> {
         let (size, q) = (self.size(), x.len() / self.size().max(1));
+        let product = times(self.matrix.as_ref(), MatRef::from_column_major_slice(x, size, q));
         let mut out = b.to_vec();
-        let product = &self.matrix * MatRef::from_column_major_slice(x, size, q);
         for (j, column) in out.chunks_mut(size).enumerate() {
             for (i, value) in column.iter_mut().enumerate() {
                 *value = product[(i, j)] - *value;

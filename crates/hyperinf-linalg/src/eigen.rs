@@ -1,10 +1,11 @@
 use burn::tensor::{DType, Device, Tensor};
-use faer::{Mat, MatRef, Side};
+use faer::{Mat, MatRef};
 
+use crate::parts;
 use crate::{MatrixError, host, tensor_from_host};
 
 /// The eigenvalues, ascending, and the eigenvectors, in columns, of a symmetric matrix given row by row,
-/// `[size, size]`, in f64 on the host: about `9 size³` flop.
+/// `[size, size]`, in f64 on the host: about `9 size³` flop. The bits do not depend on the number of threads.
 ///
 /// # Errors
 ///
@@ -19,8 +20,7 @@ pub fn symmetric_eigen(values: &[f64], size: usize) -> Result<(Vec<f64>, Mat<f64
     }
     // A symmetric matrix reads the same by rows and by columns.
     let matrix = MatRef::from_column_major_slice(values, size, size);
-    let eigen = matrix.self_adjoint_eigen(Side::Lower).map_err(|_| MatrixError::NotConverged { size })?;
-    Ok((eigen.S().column_vector().iter().copied().collect(), eigen.U().to_owned()))
+    parts::eigen(matrix).ok_or(MatrixError::NotConverged { size })
 }
 
 /// The eigenpairs of a symmetric positive semi-definite matrix, largest first, in f64 on the host.

@@ -43,6 +43,7 @@ mod kronecker;
 mod norms;
 mod nystrom;
 mod orthonormal;
+mod parts;
 mod precision;
 mod product;
 mod random;

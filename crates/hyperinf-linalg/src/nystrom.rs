@@ -2,6 +2,7 @@ use burn::tensor::{DType, Device, Tensor};
 use faer::linalg::triangular_solve::solve_lower_triangular_in_place;
 use faer::{Mat, MatMut, MatRef, Side};
 
+use crate::parts;
 use crate::{MatrixError, ReadError, host, seeded_normals, tensor_from_host};
 
 /// Orthonormal rows `Ω` that span a random subspace, `[l, D]`, in f64 on the host: what the randomised Nyström
@@ -32,7 +33,7 @@ impl RandomRows {
         assert!(l <= d, "{l} orthonormal rows of length {d}");
         // Rows of [l, D] are the columns of faer's [D, l].
         let normal = seeded_normals(l * d, seed);
-        Self { columns: MatRef::from_column_major_slice(&normal, d, l).qr().compute_thin_Q() }
+        Self { columns: parts::orthonormal_columns(MatRef::from_column_major_slice(&normal, d, l)) }
     }
 
     /// These rows, rounded to another type: for products that are computed in that type.
@@ -105,10 +106,10 @@ impl RandomRows {
                 return Err(MatrixError::NotPositiveDefinite { size: l, shift });
             }
         };
-        let svd = MatRef::from_column_major_slice(&factor, d, l).thin_svd();
-        let svd = svd.map_err(|_| MatrixError::NotConverged { size: l })?;
-        let squares = svd.S().column_vector().iter().map(|sigma| (sigma * sigma - shift).max(0.0));
-        Ok(NystromPairs { values: squares.take(rank).collect(), vectors: leading(&svd.U().to_owned()) })
+        let matrix = MatRef::from_column_major_slice(&factor, d, l);
+        let (values, vectors) = parts::left_singular(matrix).ok_or(MatrixError::NotConverged { size: l })?;
+        let squares = values.into_iter().map(|sigma| (sigma * sigma - shift).max(0.0));
+        Ok(NystromPairs { values: squares.take(rank).collect(), vectors: leading(&vectors) })
     }
 }
 

@@ -1,5 +1,5 @@
 use hyperinf_curvature::{Scale, Storage};
-use hyperinf_solvers::{BlockCg, Cg, DataInf, Exact, Hyperpower, Lanczos, Lissa, Nystrom, Solver};
+use hyperinf_solvers::{Auto, BlockCg, Cg, DataInf, Exact, Hyperpower, Lanczos, Lissa, Nystrom, Solver};
 
 use crate::{EstimateKind, Gfim, Method, Normalisation, Options};
 
@@ -174,11 +174,11 @@ const METHODS: &[MethodInfo] = &[
     MethodInfo {
         name: "hyperinf",
         aliases: &[],
-        summary: "generalized Fisher (one factor per block) inverted by Chebyshev-scaled Schulz",
-        cost: "2nrd² once, 4d³ per step, d² memory",
+        summary: "generalized Fisher (one factor per block), inverted by hyperpower iteration or Cholesky, by cost",
+        cost: "2nrd² once; d³/3, or 4d³ per step; d² memory",
         source: "Zhou et al. 2024, sec. 3",
         estimate: EstimateKind::Empirical,
-        make: |gfim| inverse(gfim.storage(), Hyperpower::default()),
+        make: |gfim| inverse(gfim.storage(), Auto::default()),
     },
     MethodInfo {
         name: "hyperinf-authors",

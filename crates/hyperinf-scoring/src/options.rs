@@ -1,5 +1,5 @@
 use hyperinf_curvature::{Damping, Storage};
-use hyperinf_solvers::Hyperpower;
+use hyperinf_solvers::Auto;
 
 use crate::{Gfim, Method, MethodSpec, SpecError};
 
@@ -77,7 +77,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            method: Method::inverse(Gfim::default().storage(), Hyperpower::default()),
+            method: Method::inverse(Gfim::default().storage(), Auto::default()),
             normalisation: Normalisation::default(),
             damping: Damping::default(),
             query: QueryMode::default(),

@@ -1,5 +1,5 @@
 use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
 /// Ranks, processes or threads, that share one run; rank 0 leads.
@@ -32,6 +32,13 @@ pub trait Team: Send + Sync {
     ///
     /// [`TeamError::Late`] after the deadline, [`TeamError::Gone`], or [`TeamError::Failed`].
     fn receive(&self, from: usize, deadline: Duration, what: &'static str) -> Result<Vec<u8>, TeamError>;
+
+    /// The next message of another rank, if it has arrived.
+    ///
+    /// # Errors
+    ///
+    /// [`TeamError::Gone`], or [`TeamError::Failed`].
+    fn try_receive(&self, from: usize) -> Result<Option<Vec<u8>>, TeamError>;
 
     /// Sends a message to all other ranks.
     ///
@@ -152,6 +159,15 @@ impl Team for Threads {
                 TeamError::Late { here: self.rank, rank: from, what, seconds: deadline.as_secs() }
             }
         })
+    }
+
+    fn try_receive(&self, from: usize) -> Result<Option<Vec<u8>>, TeamError> {
+        let receiver = self.from[from].lock().map_err(|e| TeamError::Failed { reason: e.to_string() })?;
+        match receiver.try_recv() {
+            Ok(message) => Ok(Some(message)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(TeamError::Gone { rank: from }),
+        }
     }
 }
 

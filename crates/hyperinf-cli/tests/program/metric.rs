@@ -7,7 +7,7 @@ use hyperinf_tests::compare::assert_close;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-use crate::support::Folder;
+use crate::support::{Folder, device_names};
 use crate::texts::{model, two_kinds};
 
 const STEPS: i32 = 16;
@@ -164,4 +164,21 @@ fn what_is_no_metric_is_refused() {
     bad(1.0, &[("step", "3"), ("eps", "small")], "`small`, no number");
     // The adapter itself: no moments.
     check(&["--metric", "adapter/adapter_model.safetensors"], 3, "no `step`");
+}
+
+/// Two ranks scale each their own batches; methods over recorded states are rank 0's alone.
+#[test]
+fn ranks_change_no_score() {
+    let folder = recorded();
+    let all: [&[&str]; 4] = [&["--metric", "adapter"], &["--method", "unrolled"], &["--method", "source"], &[]];
+    for more in all {
+        let of = |out: &str, device: &str| {
+            attribute(&folder, out, &[more, &["--device", device, "--batch-size", "4"]].concat());
+            let scores = std::fs::read(folder.file(&format!("{out}/scores.jsonl"))).expect("they are there");
+            std::fs::remove_dir_all(folder.file(out)).expect("it is there");
+            scores
+        };
+        let name = &device_names()[0];
+        assert!(of("alone", name) == of("ranks", &format!("{name},{name}")), "{more:?}");
+    }
 }

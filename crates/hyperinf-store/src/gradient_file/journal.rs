@@ -3,14 +3,16 @@
 //! The first line is the [`Begin`] of the run. Each further line is a batch: its samples, the bits of their losses, and
 //! the hash of all of this and of the gradients themselves. A line counts only if its hash is that of the file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, rename};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
+
+use crate::own_file::open_own;
 
 /// The format of journals.
 const FORMAT: u32 = 2;
@@ -185,6 +187,29 @@ pub(super) fn append(log: &mut File, line: &impl Serialize) -> io::Result<()> {
     let mut line = serde_json::to_vec(line)?;
     line.push(b'\n');
     log.write_all(&line)
+}
+
+/// Writes a journal again with these batches by their samples: they were written in the order in which they were done,
+/// which may depend on ranks, interruptions and damage.
+pub(super) fn put_in_order(log: &mut File, path: &Path, whole: &HashSet<Vec<usize>>) -> io::Result<File> {
+    let mut text = Vec::new();
+    log.seek(SeekFrom::Start(0))?;
+    log.read_to_end(&mut text)?;
+    let mut lines = text.split_inclusive(|&byte| byte == b'\n');
+    let begin = lines.next().unwrap_or_default();
+    // Of batches that were computed again the last line counts.
+    let batch = |line| Some((serde_json::from_slice::<Done>(line).ok()?.samples, line));
+    let batches: BTreeMap<Vec<usize>, &[u8]> =
+        lines.filter_map(batch).filter(|(samples, _)| whole.contains(samples)).collect();
+    let ordered = path.with_extension("ordered");
+    let mut file = open_own(&ordered)?;
+    // As locked as the journal is until now.
+    file.try_lock()?;
+    file.set_len(0)?;
+    file.write_all(&[begin, &batches.into_values().collect::<Vec<_>>().concat()].concat())?;
+    file.sync_all()?;
+    rename(&ordered, path)?;
+    Ok(file)
 }
 
 /// The hash of a batch: its samples, losses and gradients.

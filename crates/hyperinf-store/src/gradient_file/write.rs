@@ -324,7 +324,7 @@ impl GradientWriter {
     /// # Errors
     ///
     /// If a sample is missing, whose gradients would read as zeros, or the file cannot be moved. The hidden files stay.
-    pub fn place(self, path: &Path) -> io::Result<()> {
+    pub fn place(mut self, path: &Path) -> io::Result<()> {
         self.check_whole()?;
         if self.is_placed(path) {
             return Ok(());
@@ -337,6 +337,7 @@ impl GradientWriter {
             fs::copy(&self.path, path)?;
             fs::copy(&self.journal, record)?;
         } else {
+            self.log = journal::put_in_order(&mut self.log, &self.journal, &self.batches)?;
             // A record without its file is not looked at.
             fs::rename(&self.path, path)?;
             fs::rename(&self.journal, record)?;
