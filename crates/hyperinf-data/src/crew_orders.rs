@@ -23,6 +23,9 @@ pub(crate) enum Work {
     Tokens { of: Method, rows: Vec<usize>, blocks: Vec<String> },
     /// The captures of batches for the curvature of a method, each rank its own.
     Curvature { of: Method, estimate: Estimate },
+    /// Products with the Gauss-Newton matrix of a method's refinement, each rank of its own batches; the directions
+    /// follow.
+    Products { of: Method, measured: bool },
     /// The gradients of pieces of a batch, each rank its own; the parameters follow.
     Pieces { seed: u64, pieces: Vec<Vec<usize>> },
     /// Nothing more.

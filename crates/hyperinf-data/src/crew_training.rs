@@ -90,7 +90,8 @@ pub(crate) fn assist<K: Kind>(run: &Finetune, files: &ModelFiles, device: &Devic
             | Work::Blocks(_)
             | Work::Rows(_)
             | Work::Tokens { .. }
-            | Work::Curvature { .. } => {
+            | Work::Curvature { .. }
+            | Work::Products { .. } => {
                 let reason = "its work is not that of fine-tuning".to_owned();
                 return Err(TeamError::Garbled { rank: 0, reason }.into());
             }

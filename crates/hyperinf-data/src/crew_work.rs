@@ -17,7 +17,7 @@ use crate::kind::Kind;
 use crate::run::Run;
 use crate::samples::Samples;
 use crate::stage::Stage;
-use crate::{crew_batches, crew_blocks, crew_curvature, crew_rows, crew_tokens, prediction};
+use crate::{crew_batches, crew_blocks, crew_curvature, crew_products, crew_rows, crew_tokens, prediction};
 
 /// The crew of a run, if there are several ranks.
 pub(crate) fn several(run: &Run) -> Option<&Crew> {
@@ -44,8 +44,8 @@ fn settings(run: &Run) -> String {
     };
     format!(
         "{method}, {normalisation:?}, {damping:?}, merged {merged}, block scores {block_scores}, {:?}, {:?}, seeds {:?}, \
-         batches of {} bytes",
-        run.estimate, run.projection, run.seeds, run.batch_bytes
+         batches of {} bytes, {:?}",
+        run.estimate, run.projection, run.seeds, run.batch_bytes, run.refine
     )
 }
 
@@ -95,6 +95,10 @@ pub(crate) fn serve<K: Kind>(
             Work::Curvature { of, estimate } => {
                 let run = agreed(crew, runs, of)?;
                 crew.computing(|| crew_curvature::serve(crew, run, estimate, extractor.model, &sets[0].samples))?;
+            }
+            Work::Products { of, measured } => {
+                let run = agreed(crew, runs, of)?;
+                crew_products::serve(crew, run, measured, (extractor.model, &sets[0].samples), device)?;
             }
             Work::Pieces { .. } => return Err(garbled("its work is that of fine-tuning".to_owned())),
             Work::Gradients { set, first, batches } => {

@@ -59,6 +59,7 @@ mod crew_curvature;
 mod crew_gather;
 mod crew_message;
 mod crew_orders;
+mod crew_products;
 mod crew_rows;
 mod crew_tokens;
 mod crew_training;

@@ -14,7 +14,8 @@ use rand::seq::SliceRandom;
 use serde::Serialize;
 
 use crate::crew_blocks::{Job, unwrapped};
-use crate::crew_work::several;
+use crate::crew_products::products as products_of;
+use crate::crew_work::{method, several};
 use crate::event::{Detail, Event, Notice, Progress};
 use crate::run::Run;
 use crate::scored::OfModel;
@@ -135,9 +136,6 @@ pub(crate) fn check(run: &Run) -> Result<(), RunError> {
     if run.diffusion.as_ref().is_some_and(|diffusion| diffusion.timesteps_as == TimestepsAs::Stacked) {
         return refused(Choice::Stacked, "the matrix is that of the loss over all timesteps");
     }
-    if several(run).is_some() {
-        return refused(Choice::Ranks, "products with the matrix are not shared by ranks");
-    }
     Ok(())
 }
 
@@ -166,8 +164,8 @@ pub(crate) fn refined<M: SampleModel>(
     observe: &mut dyn FnMut(Event),
 ) -> Result<(Attribution, Refinement), RunError> {
     let Job { run, pair, known, options, device, .. } = *job;
-    let Refine { steps, rows, seed } = how;
-    let chosen = rows.map(|rows| drawn(samples, rows, seed));
+    let Refine { steps, seed, .. } = how;
+    let chosen = chosen(samples, how);
     let samples = chosen.as_deref().unwrap_or(samples);
     let batches = estimate::batches(run, model, samples)?;
     let queries = plain.scores.queries();
@@ -186,18 +184,19 @@ pub(crate) fn refined<M: SampleModel>(
     let (done, total) = (Cell::new(0), products * batches.len());
     let mut error = None;
     let mut multiply = |directions: &Gradients| -> Result<Gradients, RunError> {
-        let counted = batches.iter().take_while(|_| !run.stop.is_requested()).inspect(|_| {
+        let mut next = || {
+            let stage = Stage::Refinement;
+            if run.stop.is_requested() {
+                return Err(RunError::Stopped { stage, done: done.get(), total, kept: Some(run.out.clone()) });
+            }
             done.set(done.get() + 1);
-            let progress = Progress { stage: Stage::Refinement, done: done.get(), total, detail: Detail::Products };
-            observe(Event::Progress(progress));
-        });
+            observe(Event::Progress(Progress { stage, done: done.get(), total, detail: Detail::Products }));
+            Ok(())
+        };
         let difference = Difference { measured: error.is_none(), ..Difference::default() };
-        let found = gauss_newton_products(model, counted, &arranged.all(directions)?, difference);
-        if run.stop.is_requested() {
-            let (stage, done) = (Stage::Refinement, done.get());
-            return Err(RunError::Stopped { stage, done, total, kept: Some(run.out.clone()) });
-        }
-        let Products { rows, error: measured, .. } = found?;
+        let crew = several(run).map(|crew| (crew, method(crew, run)));
+        let found = products_of(crew, (model, &batches), &arranged.all(directions)?, difference, &mut next)?;
+        let Products { rows, error: measured, .. } = found;
         error = error.or(measured);
         arranged.some(rows, directions)
     };
@@ -248,6 +247,11 @@ pub(crate) fn seconds<M: SampleModel>(model: &M, samples: &[&M::Sample]) -> Resu
 /// Products with each query that so many steps take: those of the first and last residual, and one a step.
 pub(crate) fn products(steps: usize) -> usize {
     if steps == 0 { 1 } else { steps + 2 }
+}
+
+/// The samples of the matrix; `None` for all.
+pub(crate) fn chosen<S: Clone>(samples: &[S], how: Refine) -> Option<Vec<S>> {
+    how.rows.map(|rows| drawn(samples, rows, how.seed))
 }
 
 /// So many of the samples, in their order.

@@ -101,6 +101,7 @@ impl StoredScoring {
                 | Work::Predictions { .. }
                 | Work::Tokens { .. }
                 | Work::Curvature { .. }
+                | Work::Products { .. }
                 | Work::Pieces { .. } => {
                     let reason = "its work is not that of scores from files".to_owned();
                     return Err(TeamError::Garbled { rank: 0, reason }.into());

@@ -69,7 +69,7 @@ pub use error::GradientError;
 pub use estimate::{Estimate, Family, Likelihood, Sketch, estimated};
 pub use gradients::{Gradients, same_layout};
 pub use looped::gradients_looped;
-pub use products::{Difference, Products, gauss_newton_products, hessian_products};
+pub use products::{BatchSums, Difference, GaussNewton, Products, gauss_newton_products, hessian_products};
 pub use projection::{Entries, Projection, Sides};
 pub use tape::Tape;
 pub use task::{Captures, Target, Task, capture, gradients};

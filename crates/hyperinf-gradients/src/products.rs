@@ -70,7 +70,10 @@ pub fn hessian_products<'a, T: Task>(
 where
     T::Batch: 'a,
 {
-    products(task, batches, directions, difference, |batch, step| {
+    let mut batches = batches.into_iter().peekable();
+    let first = *batches.peek().ok_or(GradientError::Empty { what: "batches" })?;
+    let all = Displacements::new(task, first, directions, difference)?;
+    let product = |batch: &T::Batch, step: &Step<'_>| {
         let at = |sign| {
             let mut tape = step.tape(sign);
             let losses = task.loss(task.forward(batch, &mut tape), batch);
@@ -80,7 +83,12 @@ where
         let ((ahead, n), (behind, _)) = (at(1.0)?, at(-1.0)?);
         let slope = |(ahead, behind)| (precise::<3>(ahead) - precise(behind)).div_scalar(2.0 * step.length);
         Ok((ahead.into_iter().zip(behind).map(slope).collect(), n))
-    })
+    };
+    let mut total = BatchSums::default();
+    for batch in batches {
+        total.add(all.of_batch(batch, product)?);
+    }
+    all.finish(total)
 }
 
 /// Products with the generalised Gauss-Newton matrix of all samples, `(1/n) Σ_rows w Jᵀ H J`, over the blocks that the
@@ -102,18 +110,98 @@ pub fn gauss_newton_products<'a, T: Task>(
 where
     T::Batch: 'a,
 {
-    products(task, batches, directions, difference, |batch, step| {
-        let likelihood = task.likelihood(batch).ok_or(GradientError::NoLikelihood)?;
-        let at = |sign| precise(task.forward(batch, &mut step.tape(sign)).without_autodiff());
-        let slope = (at(1.0) - at(-1.0)).div_scalar(2.0 * step.length);
-        let mut tape = Tape::recording();
-        let outputs = task.forward(batch, &mut tape);
-        let rows = Rows::new(&likelihood, outputs.clone().without_autodiff())?;
-        let sent = rows.hessian_times(slope.cast(outputs.dtype()));
-        let n = rows.samples;
-        let captures = tape.finish((outputs * sent).sum(), n)?;
-        Ok((step.sums(captures)?.into_iter().map(precise).collect(), n))
-    })
+    let mut batches = batches.into_iter().peekable();
+    let first = *batches.peek().ok_or(GradientError::Empty { what: "batches" })?;
+    let all = GaussNewton::new(task, first, directions, difference)?;
+    let mut total = BatchSums::default();
+    for batch in batches {
+        total.add(all.of_batch(task, batch)?);
+    }
+    all.finish(total)
+}
+
+/// [`gauss_newton_products`] batch by batch, for sums that are not computed in one place.
+///
+/// The sums of all batches, added in one order, give the bits of that function.
+pub struct GaussNewton<'a>(Displacements<'a>);
+
+/// What a batch gives to each product: `n_batch` times the product with the batch's matrix, for directions of length 1.
+#[derive(Clone, Debug, Default)]
+pub struct BatchSums {
+    /// One for each displacement, each with the sums of all blocks, `[1, rows, cols]`.
+    pub displacements: Vec<Vec<Tensor<3>>>,
+    /// The samples of the batch.
+    pub samples: usize,
+}
+
+impl BatchSums {
+    /// Adds a further batch.
+    ///
+    /// # Panics
+    ///
+    /// If the blocks have other sides.
+    pub fn add(&mut self, next: Self) {
+        self.samples += next.samples;
+        if self.displacements.is_empty() {
+            self.displacements = next.displacements;
+            return;
+        }
+        for (sums, next) in self.displacements.iter_mut().zip(next.displacements) {
+            sums.iter_mut().zip(next).for_each(|(sum, next)| *sum = sum.clone() + next);
+        }
+    }
+}
+
+impl<'a> GaussNewton<'a> {
+    /// The displacements, whose length follows from the task's parameters; `first` is any batch.
+    ///
+    /// # Errors
+    ///
+    /// As [`gauss_newton_products`].
+    pub fn new<T: Task>(
+        task: &T,
+        first: &T::Batch,
+        directions: &'a Gradients,
+        difference: Difference,
+    ) -> Result<Self, GradientError> {
+        Displacements::new(task, first, directions, difference).map(Self)
+    }
+
+    /// What a batch gives.
+    ///
+    /// # Errors
+    ///
+    /// As [`gauss_newton_products`].
+    pub fn of_batch<T: Task>(&self, task: &T, batch: &T::Batch) -> Result<BatchSums, GradientError> {
+        self.0.of_batch(batch, |batch, step| {
+            let likelihood = task.likelihood(batch).ok_or(GradientError::NoLikelihood)?;
+            let at = |sign| precise(task.forward(batch, &mut step.tape(sign)).without_autodiff());
+            let slope = (at(1.0) - at(-1.0)).div_scalar(2.0 * step.length);
+            let mut tape = Tape::recording();
+            let outputs = task.forward(batch, &mut tape);
+            let rows = Rows::new(&likelihood, outputs.clone().without_autodiff())?;
+            let sent = rows.hessian_times(slope.cast(outputs.dtype()));
+            let n = rows.samples;
+            let captures = tape.finish((outputs * sent).sum(), n)?;
+            Ok((step.sums(captures)?.into_iter().map(precise).collect(), n))
+        })
+    }
+
+    /// The sides of the sums of a batch: for each displacement those of all blocks.
+    pub fn sides(&self) -> Vec<Vec<[usize; 3]>> {
+        let blocks: Vec<[usize; 3]> =
+            self.0.directions.layout.iter().map(|block| [1, block.rows, block.cols]).collect();
+        vec![blocks; self.0.steps.len()]
+    }
+
+    /// The products, from the sums of all batches.
+    ///
+    /// # Errors
+    ///
+    /// As [`gauss_newton_products`].
+    pub fn finish(self, total: BatchSums) -> Result<Products, GradientError> {
+        self.0.finish(total)
+    }
 }
 
 /// A displacement along a direction of length 1.
@@ -137,69 +225,77 @@ impl Step<'_> {
     }
 }
 
-/// `product` gives the sum over a batch's samples of the matrix times the step's direction, and their number.
-fn products<'a, T: Task>(
-    task: &T,
-    batches: impl IntoIterator<Item = &'a T::Batch>,
-    directions: &Gradients,
-    difference: Difference,
-    product: impl Fn(&T::Batch, &Step<'_>) -> Result<(Vec<Tensor<3>>, usize), GradientError>,
-) -> Result<Products, GradientError>
-where
-    T::Batch: 'a,
-{
-    let mut batches = batches.into_iter().peekable();
-    let first = *batches.peek().ok_or(GradientError::Empty { what: "batches" })?;
-    if directions.samples() == 0 {
-        return Err(GradientError::Empty { what: "directions" });
-    }
-    let mut tape = Tape::measuring();
-    // For the tape alone.
-    let _outputs = task.forward(first, &mut tape);
-    let (blocks, squares) = tape.measured()?;
-    same_layout(&blocks, &directions.layout)?;
-    let mut size = 0.0;
-    for sum in squares {
-        size += host(sum)?.iter().sum::<f64>();
-    }
-    let dtype = directions.blocks.first().map_or(DType::F32, |block| block.dtype());
-    let length = difference.length.unwrap_or(epsilon(dtype).cbrt() * size.sqrt().max(1.0));
-    if !(length.is_finite() && length > 0.0) {
-        return Err(GradientError::Length { length });
+/// All displacements of some products: of every direction that is not zero, and perhaps the first one again, twice as far.
+struct Displacements<'a> {
+    directions: &'a Gradients,
+    norms: Vec<f64>,
+    length: f64,
+    measured: bool,
+    steps: Vec<(usize, Step<'a>)>,
+}
+
+impl<'a> Displacements<'a> {
+    fn new<T: Task>(
+        task: &T,
+        first: &T::Batch,
+        directions: &'a Gradients,
+        difference: Difference,
+    ) -> Result<Self, GradientError> {
+        if directions.samples() == 0 {
+            return Err(GradientError::Empty { what: "directions" });
+        }
+        let mut tape = Tape::measuring();
+        // For the tape alone.
+        let _outputs = task.forward(first, &mut tape);
+        let (blocks, squares) = tape.measured()?;
+        same_layout(&blocks, &directions.layout)?;
+        let mut size = 0.0;
+        for sum in squares {
+            size += host(sum)?.iter().sum::<f64>();
+        }
+        let dtype = directions.blocks.first().map_or(DType::F32, |block| block.dtype());
+        let length = difference.length.unwrap_or(epsilon(dtype).cbrt() * size.sqrt().max(1.0));
+        if !(length.is_finite() && length > 0.0) {
+            return Err(GradientError::Length { length });
+        }
+        let norms: Vec<f64> = directions.squared_norms()?.into_iter().map(f64::sqrt).collect();
+        let unit = |b: &Tensor<3>, row: usize| b.clone().narrow(0, row, 1).squeeze_dim::<2>(0) / norms[row];
+        let step = |row: usize, length| Step {
+            layout: &directions.layout,
+            unit: directions.blocks.iter().map(|b| unit(b, row)).collect(),
+            length,
+        };
+        let probe = norms.iter().position(|norm| *norm > 0.0).filter(|_| difference.measured);
+        let moved = (0..norms.len()).map(|row| (row, length)).chain(probe.map(|row| (row, 2.0 * length)));
+        let steps = moved.filter(|(row, _)| norms[*row] > 0.0).map(|(row, length)| (row, step(row, length))).collect();
+        Ok(Self { directions, norms, length, measured: difference.measured, steps })
     }
 
-    let norms: Vec<f64> = directions.squared_norms()?.into_iter().map(f64::sqrt).collect();
-    let step = |row: usize, length| Step {
-        layout: &directions.layout,
-        unit: directions.blocks.iter().map(|b| b.clone().narrow(0, row, 1).squeeze_dim::<2>(0) / norms[row]).collect(),
-        length,
-    };
-    // The last one is the first direction that is not zero, again and twice as far.
-    let probe = norms.iter().position(|norm| *norm > 0.0).filter(|_| difference.measured);
-    let moved = (0..norms.len()).map(|row| (row, length)).chain(probe.map(|row| (row, 2.0 * length)));
-    let steps: Vec<(usize, Step<'_>)> =
-        moved.filter(|(row, _)| norms[*row] > 0.0).map(|(row, length)| (row, step(row, length))).collect();
-    let mut sums: Vec<Option<Vec<Tensor<3>>>> = vec![None; steps.len()];
-    let mut n = 0;
-    for batch in batches {
-        let mut samples = 0;
-        for ((_, step), sum) in steps.iter().zip(&mut sums) {
-            let (found, of_batch) = product(batch, step)?;
-            samples = of_batch;
-            *sum = Some(match sum.take() {
-                None => found,
-                Some(earlier) => earlier.into_iter().zip(found).map(|(a, b)| a + b).collect(),
-            });
+    /// `product` gives the sum over a batch's samples of the matrix times the step's direction, and their number.
+    fn of_batch<B>(
+        &self,
+        batch: &B,
+        product: impl Fn(&B, &Step<'_>) -> Result<(Vec<Tensor<3>>, usize), GradientError>,
+    ) -> Result<BatchSums, GradientError> {
+        let mut found = BatchSums::default();
+        for (_, step) in &self.steps {
+            let (sums, samples) = product(batch, step)?;
+            found.displacements.push(sums);
+            found.samples = samples;
         }
-        n += samples;
+        Ok(found)
     }
-    let mut found: BTreeMap<usize, Vec<Vec<Tensor<3>>>> = BTreeMap::new();
-    for ((row, _), sum) in steps.iter().zip(sums) {
-        let scale = norms[*row] / n.max(1) as f64;
-        let sum = sum.unwrap_or_default().into_iter().map(|block| block.mul_scalar(scale)).collect();
-        found.entry(*row).or_default().push(sum);
+
+    fn finish(self, total: BatchSums) -> Result<Products, GradientError> {
+        let Self { directions, norms, length, measured, steps } = self;
+        let mut found: BTreeMap<usize, Vec<Vec<Tensor<3>>>> = BTreeMap::new();
+        for ((row, _), sum) in steps.iter().zip(total.displacements) {
+            let scale = norms[*row] / total.samples.max(1) as f64;
+            let sum = sum.into_iter().map(|block| block.mul_scalar(scale)).collect();
+            found.entry(*row).or_default().push(sum);
+        }
+        checked(found, directions, &norms, length, measured)
     }
-    checked(found, directions, &norms, length, difference.measured)
 }
 
 /// The products of each row, once or twice, with the figures that say how far they can be trusted.

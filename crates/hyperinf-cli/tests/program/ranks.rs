@@ -75,6 +75,8 @@ fn attribute_by_ranks_is_attribute_alone() {
         &["--method", "kfac,ekfac"][..],
         &["--method", "exact", "--estimate", "gauss-newton"],
         &["--method", "shampoo", "--estimate", "sampled", "--draws", "2", "--blocks", "*query*"],
+        &["--method", "ekfac", "--refine", "2", "--query-mode", "mean"],
+        &["--method", "hyperinf,shampoo", "--refine", "2", "--refine-sample", "11"],
         &["--structure", "merged"],
         &["--structure", "merged", "--method", "exact,cosine"],
         &["--project", "2", "--query-mode", "mean"],

@@ -195,8 +195,6 @@ fn what_cannot_be_refined_is_refused() {
     check("attribute", &sample, &["--refine"]);
     let select = ["--train", "train.jsonl", "--validation", "query.jsonl", "--keep", "3", "--out", "out"];
     check("select", &[&select[..], &["--refine", "2", "--diverse"]].concat(), &["--refine", "--diverse"]);
-    let ranks = [&ROWS[..], &["--out", "out", "--refine", "2", "--device", "flex,flex"]].concat();
-    check("attribute", &ranks, &["--refine", "several ranks"]);
     // Stored gradients have no model.
     let run = folder.run("score", &["--train-gradients", "a", "--query-gradients", "b", "--refine", "2"]);
     assert!(run.code == Some(2) && run.stderr.contains("--refine"), "{run:?}");
