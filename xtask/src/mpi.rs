@@ -126,6 +126,7 @@ fn cases() -> Vec<Case> {
         ("an index", attribute(&["--index", "INDEX"])),
         ("tokens", attribute(&["--positions", "--normalise", "cosine"])),
         ("kept curvature", attribute(&["--index", "INDEX", "--method", "ekfac,shampoo"])),
+        ("refined", attribute(&["--method", "ekfac,shampoo", "--refine", "2", "--refine-sample", "41"])),
         ("detect", arguments("detect", &["--validation", "query.jsonl", "--remove", "9"])),
         ("select", arguments("select", &["--validation", "query.jsonl", "--keep", "20"])),
         (
