@@ -11,7 +11,7 @@
 //! | [`capture`] | one backward pass: a [`Capture`] per block |
 //! | [`gradients`] | the same, multiplied out: a [`Gradients`] |
 //! | [`estimated`] | the captures of an [`Estimate`] of the curvature, for tasks with a [`Likelihood`] |
-//! | [`hessian_products`], [`gauss_newton_products`] | products with the two matrices of a whole model, which are never formed |
+//! | [`hessian_products`], [`gauss_newton_products`], [`GaussNewton`] | products with the two matrices of a whole model, which are never formed |
 //! | [`Projection`] | shrinks gradients or captures on both sides of each block |
 //! | [`gradients_looped`] | one backward pass per sample, for any module: the fallback and the oracle |
 //!
