@@ -1,7 +1,7 @@
-//! Batches that ranks share as each gets done with its own: rank 0, which also writes what they find, takes fewer.
+//! Batches that ranks get on demand; rank 0, which also writes the results, computes fewer of them.
 //!
-//! A rank has two batches at a time: while one is computed, the other's result is on its way, and rank 0 answers it with
-//! the next batch. Rank 0 takes a batch itself only if no result waits. Who computes a batch does not change it.
+//! A rank has two batches at a time: it computes one while the result of the other is sent, and rank 0 replies with the
+//! next batch. Rank 0 computes a batch itself only if no result is waiting. A batch gives the same bits on every rank.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -141,7 +141,7 @@ pub(crate) fn serve(
     Ok(())
 }
 
-/// The batch that rank 0 answers with. After an error of its own it ends all work instead.
+/// The batch in a reply of rank 0, which ends all work instead if it has failed.
 fn reply(bytes: &[u8]) -> Result<Option<usize>, RunError> {
     match read_json(0, bytes) {
         Err(_) if matches!(read_json(0, bytes), Ok(Work::End)) => Err(TeamError::Gone { rank: 0 }.into()),
@@ -246,9 +246,9 @@ mod tests {
         assert!(matches!(deal.next(), Err(RunError::Team(TeamError::Gone { rank: 1 }))));
     }
 
-    /// Rank 0 has failed in the middle: its last word is no answer to a batch.
+    /// Rank 0 has failed: it sends the end of all work instead of a reply.
     #[test]
-    fn a_rank_is_not_left_alone() {
+    fn a_rank_ends_when_rank_0_fails() {
         let mut team = Threads::team(2);
         let (one, zero) = (team.remove(1), team.remove(0));
         let one = Crew::new(Box::new(one), DEADLINE);

@@ -1,6 +1,6 @@
 //! Decompositions by faer whose bits do not depend on the number of threads.
 //!
-//! By default faer shares sums, of a matrix times one vector above all, by as many parts as there are threads.
+//! By default faer splits some sums, such as those of a matrix times one vector, into as many parts as there are threads.
 
 use faer::diag::Diag;
 use faer::dyn_stack::{MemBuffer, MemStack, StackReq};

@@ -14,6 +14,7 @@ const PAUSES: [Duration; 2] = [Duration::from_micros(50), Duration::from_millis(
 /// The longest pause of a sender: rank 0, which has taken the length of a message, waits for the rest of it.
 const SENDER: Duration = Duration::from_micros(500);
 const SHARE: u32 = 16;
+/// How often `try_receive` probes before it finds no message.
 const LOOKS: usize = 3;
 const TAG: i32 = 7;
 
@@ -113,7 +114,7 @@ impl Team for Ranks {
     fn try_receive(&self, from: usize) -> Result<Option<Vec<u8>>, TeamError> {
         let world = SimpleCommunicator::world();
         let process = world.process_at_rank(rank(from)?);
-        // MPICH's first look takes a message from the wire, and only the next one finds it.
+        // MPICH's first probe only lets a message arrive; the next one finds it.
         if (0..LOOKS).all(|_| process.immediate_probe_with_tag(TAG).is_none()) {
             return Ok(None);
         }

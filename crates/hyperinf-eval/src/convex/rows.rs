@@ -1,5 +1,7 @@
-use faer::linalg::solvers::{Llt, Solve};
-use faer::{Mat, MatMut, MatRef, Side};
+use faer::dyn_stack::{MemBuffer, MemStack, StackReq};
+use faer::linalg::cholesky::llt::solve::solve_in_place;
+use faer::linalg::solvers::Llt;
+use faer::{Mat, MatMut, MatRef, Par, Side};
 
 use crate::TruthError;
 use crate::checksum::fnv1a;
@@ -84,7 +86,9 @@ impl Hessian {
     pub(super) fn solve(&self, b: &[f64]) -> Vec<f64> {
         let mut x = b.to_vec();
         let rows = x.len();
-        self.factor.solve_in_place(MatMut::from_column_major_slice_mut(&mut x, rows, 1));
+        let column = MatMut::from_column_major_slice_mut(&mut x, rows, 1);
+        // In one part: the bits of several would depend on the number of threads.
+        solve_in_place(self.factor.L(), column, Par::Seq, MemStack::new(&mut MemBuffer::new(StackReq::EMPTY)));
         x
     }
 }
