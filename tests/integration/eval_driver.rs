@@ -17,7 +17,8 @@ use hyperinf_tests::compare::assert_close;
 use hyperinf_tests::devices;
 
 fn candidate(name: &str, method: Method) -> Candidate {
-    Candidate { name: name.into(), options: Options { method, ..Options::default() }, estimate: Estimate::Empirical }
+    let options = Options { method, ..Options::default() };
+    Candidate { name: name.into(), options, estimate: Estimate::Empirical, refine: None }
 }
 
 /// 60 images, 8 queries, 8 hidden units, 3 epochs: a training takes milliseconds.
@@ -56,10 +57,38 @@ fn rows_are_candidates_at_each_damping_with_the_truths_figures() {
         for (row, damping) in found.rows.iter().zip([0.1, 0.1, 1.0]) {
             let candidate = config.candidates.iter().find(|candidate| candidate.name == row.method).expect("it is one");
             let options = Options { damping: Damping::Relative(damping), ..candidate.options.clone() };
-            let scores = models.score(Estimate::Empirical, &options).expect("it is invertible").scores;
+            let scores = models.score(candidate, &options).expect("it is invertible").scores;
             let lds = retrained.lds(&scores.rows).expect("losses vary");
             assert_eq!(row.figures[0], Figure::new("lds", lds.mean.mean), "{}", row.method);
         }
+    }
+}
+
+/// Many steps lead from the inverse of each layer to that of the whole matrix.
+#[test]
+fn refined_candidates_are_those_of_the_whole_gauss_newton_matrix() {
+    let of = |name: &str| Candidate::new(&name.parse().expect("a method"), 4, 0).expect("its options");
+    let (whole, start) = (of("exact:merged@gauss-newton"), of("ekfac"));
+    assert!(of("cosine").refined(3).is_none());
+    let refined = start.refined(60).expect("it has an inverse");
+    assert_eq!((refined.name.as_str(), refined.refine), ("ekfac --refine 60", Some(60)));
+    for (name, device) in devices() {
+        if !device.supports_dtype(DType::F64) {
+            continue;
+        }
+        let task = small().task.task().expect("enough images");
+        let models = Ensemble::train(&task, [0, 1], &device, DType::F64).expect("it trains");
+        let score = |candidate: &Candidate| {
+            let options = Options { damping: Damping::Absolute(0.05), ..candidate.options.clone() };
+            models.score(candidate, &options).expect("it is invertible")
+        };
+        let (expected, found, plain) = (score(&whole).scores.rows, score(&refined), score(&start));
+        assert_close(&name, &found.scores.rows.concat(), &expected.concat(), 1e-3);
+        assert!(found.residual.is_some_and(|residual| residual < 1e-3), "{name}: {:?}", found.residual);
+        let away = |rows: &[Vec<f64>]| -> f64 {
+            rows.concat().iter().zip(expected.concat()).map(|(a, b)| (a - b).powi(2)).sum::<f64>()
+        };
+        assert!(away(&found.scores.rows) < 1e-4 * away(&plain.scores.rows), "{name}: refinement changes nothing");
     }
 }
 

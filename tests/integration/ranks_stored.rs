@@ -9,9 +9,12 @@ use hyperinf::data::{Crew, DEADLINE, RunError, StoredScoring};
 use hyperinf::gradients::Block;
 use hyperinf::scoring::{Attribution, MethodSpec, Normalisation, Options, QueryMode, TeamError, Threads};
 use hyperinf::store::{Checkpoint, Directions, GradientFile, GradientPair, ProjectionSpec, tracin};
+use hyperinf_tests::compare::assert_close;
 use hyperinf_tests::devices;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, serialize_to_file};
 
 use crate::ranks_merged::gradients;
 
@@ -200,4 +203,75 @@ fn excerpts_tell_files_apart() {
         excerpt("single", 1, &layout(), 1),
     ];
     assert!(others.iter().all(|other| other.0 != first.0));
+}
+
+/// Parts of the queries give the scores of all at once, by one rank and by several, with the reports of all of them.
+#[test]
+fn scores_in_parts_are_those_of_all_at_once() {
+    let (_, device) = devices().remove(0);
+    for (method, normalisation, moments) in [
+        ("identity", Normalisation::None, 1),
+        ("hyperinf", Normalisation::Cosine, 2),
+        ("datainf", Normalisation::Gradient, 1),
+        ("exact", Normalisation::None, 2),
+        ("shampoo", Normalisation::LossRelatif, 1),
+        ("exact:merged", Normalisation::None, 1),
+    ] {
+        let folder = tempfile::tempdir().expect("the system has room for tests");
+        let files = Files::new(folder.path(), 9, 7, moments);
+        let options = Options { normalisation, query: QueryMode::Each, ..options(method) };
+        let whole = StoredScoring { options, ..StoredScoring::default() };
+        let expected = by_ranks(&whole, &files, (1, 1 << 20), &device).remove(0).expect("it can be scored");
+        assert_eq!((expected.scores.queries(), expected.scores.samples()), (7, 9));
+        for at_once in [1, 9, 20, 40] {
+            let parts = StoredScoring { at_once, ..whole.clone() };
+            for ranks in [1, 3] {
+                let found = by_ranks(&parts, &files, (ranks, 1 << 20), &device).remove(0).expect("it can be scored");
+                let what = format!("{method}, {at_once} at once, {ranks} ranks");
+                assert_close(&what, &found.scores.rows.concat(), &expected.scores.rows.concat(), 1e-9);
+                let shares = |found: &Attribution| found.shares().iter().map(|(_, share)| *share).collect::<Vec<_>>();
+                assert_close(&what, &shares(&found), &shares(&expected), 1e-9);
+                assert_eq!(found.blocks.len(), expected.blocks.len(), "{what}");
+                for (found, expected) in found.blocks.iter().zip(&expected.blocks) {
+                    assert_eq!((&found.block, found.lambda), (&expected.block, expected.lambda), "{what}");
+                    assert_eq!(found.converged(), expected.converged(), "{what}");
+                }
+            }
+        }
+        let mut sizes = Vec::new();
+        let mut checkpoints = files.open();
+        let parts = StoredScoring { at_once: 20, ..whole };
+        let found = parts.score_in_parts(
+            0,
+            &mut checkpoints,
+            &device,
+            |_| Ok::<_, Box<RunError>>(()),
+            |more| {
+                sizes.push((more.queries(), more.samples()));
+                Ok(())
+            },
+        );
+        assert_eq!(found.expect("it can be scored").scores.queries(), 0);
+        assert_eq!(sizes, [(2, 9), (2, 9), (2, 9), (1, 9)], "{method}");
+        assert!(checkpoints.iter().all(|checkpoint| checkpoint.pair.queries.is_none()));
+    }
+}
+
+/// A query is named by its place in the file, whatever part it is in.
+#[test]
+fn a_bad_query_of_a_part_is_named() {
+    let (_, device) = devices().remove(0);
+    let folder = tempfile::tempdir().expect("the system has room for tests");
+    let layout = [Block::new("a", 1, 2)];
+    let train = gradients(folder.path(), "train", 3, &layout, 1);
+    let rows = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [f32::NAN, 1.0], [0.0, 1.0]];
+    let query = folder.path().join("bad.safetensors");
+    let bytes: Vec<u8> = rows.iter().flatten().flat_map(|value: &f32| value.to_le_bytes()).collect();
+    let view = TensorView::new(Dtype::F32, vec![5, 1, 2], &bytes).expect("the shape fits");
+    serialize_to_file([("a", view)], None, &query).expect("it can be written");
+    let mut checkpoints = vec![Checkpoint { pair: GradientPair::open(&train, &query).expect("they fit"), rate: None }];
+    let scoring = StoredScoring { options: options("identity"), at_once: 6, ..StoredScoring::default() };
+    let error = scoring.score(0, &mut checkpoints, &device, |_| Ok::<_, Box<RunError>>(())).expect_err("NaN");
+    let text = error.to_string();
+    assert!(text.contains("sample 3") && text.contains("bad.safetensors"), "{text}");
 }

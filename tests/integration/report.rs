@@ -9,7 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 use flate2::read::ZlibDecoder;
 use hyperinf::eval::{auc, detection_rate};
 use hyperinf::scoring::Scores;
-use hyperinf::store::{IdColumn, Ids, SCORE_FORMATS, ScoreFile, StoredScores, Unit};
+use hyperinf::store::{IdColumn, Ids, KeptScores, SCORE_FORMATS, ScoreFile, ScoreRows, StoredScores, Unit};
 use hyperinf_report::{
     BlockFact, Column, DampingLines, DetectionCurve, Fact, Heat, Limits, Query, Report, Rows, Values,
 };
@@ -260,6 +260,38 @@ fn stored_scores_are_read_as_they_were_written() {
             assert_eq!((found.queries[1].as_str(), found.train[2].as_str()), (query, train), "{path:?}");
             assert_eq!(found.std, None);
         }
+    }
+}
+
+#[test]
+fn spilled_scores_are_written_as_those_in_memory() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let row = |query: usize| (0..7).map(|i| ((query * 7 + i) as f64 * 0.37).sin() * 1e-3).collect::<Vec<f64>>();
+    let scores = Scores { rows: (0..11).map(row).collect() };
+    let spilled = |most: usize| {
+        let mut kept = KeptScores::new([11, 7], most, folder.path()).expect("a file");
+        for rows in scores.rows.chunks(3) {
+            kept.push(Scores { rows: rows.to_vec() }).expect("it can be written");
+        }
+        kept
+    };
+    let (held, kept) = (spilled(77), spilled(76));
+    assert_eq!((held.is_spilled(), kept.is_spilled()), (false, true));
+    assert_eq!((kept.queries(), kept.samples()), (11, 7));
+    assert_eq!(kept.rows(4..6).expect("it can be read").as_ref(), &scores.rows[4..6]);
+    assert_eq!(kept.rows(0..11).expect("it can be read").as_ref(), scores.rows);
+    let names = || fs::read_dir(folder.path()).expect("it is there").count();
+    assert_eq!(names(), 0, "the file has no name");
+    for format in &SCORE_FORMATS {
+        let bytes = |scores: &dyn ScoreRows| {
+            let path = folder.path().join(format!("scores.{}", format.ending));
+            let file = ScoreFile::new(&path, &[]).expect("a format");
+            file.write(scores, None, &Ids::numbered(11, 7), &Map::new()).expect("it can be written");
+            fs::read(&path).expect("it was written")
+        };
+        let expected = bytes(&scores);
+        assert_eq!(bytes(&held), expected, "{}", format.ending);
+        assert_eq!(bytes(&kept), expected, "{}", format.ending);
     }
 }
 

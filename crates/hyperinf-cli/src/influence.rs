@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use hyperinf::data::{
-    Baseline, GRADIENT_FILES, Influence, LargeBlocks, Pattern, Ranked, Refine, RowMethod, Run, Trajectory,
+    Baseline, GRADIENT_FILES, Influence, LargeBlocks, Pattern, Ranked, Refine, RefineRows, RowMethod, Run, Trajectory,
 };
 use hyperinf::eval::{Spread, between};
 use hyperinf::gradients::Estimate;
@@ -185,7 +185,11 @@ impl Job<'_> {
             metric: args.metric.clone(),
             refine: args.refine.map(|steps| Refine {
                 steps,
-                rows: args.refine_sample.map(|rows| rows as usize),
+                rows: match (args.refine_sample, args.refine_fresh) {
+                    (None, _) => RefineRows::All,
+                    (Some(rows), false) => RefineRows::Sample(rows as usize),
+                    (Some(rows), true) => RefineRows::Fresh(rows as usize),
+                },
                 seed: args.scoring.shared.project.seed.unwrap_or(0),
             }),
             seeds: self.seeds,

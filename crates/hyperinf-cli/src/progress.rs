@@ -93,11 +93,13 @@ pub(crate) fn warn(note: &str) {
     }
 }
 
-/// Warns if so many scores have no room on the disk of a folder.
-pub(crate) fn warn_of_disk(folder: &Path, scores: usize) {
+/// Warns if so many scores have no room on the disk of a folder, where they may also be `spilled` meanwhile.
+pub(crate) fn warn_of_disk(folder: &Path, scores: usize, spilled: bool) {
     /// An upper bound for a table, which has ids and ranks as well.
     const BYTES: u64 = 16;
-    if let Some(shortage) = PlannedDisk::new(folder, scores as u64 * BYTES).shortage() {
+    const SPILLED: u64 = 8;
+    let bytes = if spilled { BYTES + SPILLED } else { BYTES };
+    if let Some(shortage) = PlannedDisk::new(folder, scores as u64 * bytes).shortage() {
         warn(&shortage.to_string());
     }
 }

@@ -66,7 +66,7 @@ pub(crate) fn run(args: &QueryArgs) -> Result<(), CliError> {
         score::check_converged(&found.attribution)?;
     }
     score::warn(&settings, &found.attribution);
-    let scoring = Scoring::new(&settings, &found.pair, &found.attribution);
+    let scoring = Scoring::new(&settings, &found.pair, &found.attribution, found.attribution.scores.queries());
     if let Some(output) = &output {
         let mut metadata = entries(&scoring);
         metadata.insert("index".into(), json!(found.index.manifest().key));

@@ -8,10 +8,11 @@ mod settings;
 mod summary;
 mod variants;
 
+use std::path::Path;
 use std::time::Instant;
 
 use hyperinf::eval::Spread;
-use hyperinf::scoring::{Attribution, BlockReport};
+use hyperinf::scoring::{Attribution, BlockReport, Scores};
 
 use crate::args::{QueryModeArg, ScoreArgs};
 use crate::config;
@@ -20,13 +21,13 @@ use crate::progress;
 use crate::team;
 use crate::to_stdout;
 use hyperinf::data::StoredScoring;
-use hyperinf::store::{Checkpoint, ErrorBars, ScoreFile};
+use hyperinf::store::{Checkpoint, ErrorBars, KeptScores, ScoreFile, StoreError};
 pub(crate) use projection::{flags, flat, note};
 pub(crate) use report::{counted, head};
 pub(crate) use settings::Settings;
 use summary::Summary;
 pub(crate) use summary::{Input, Scoring, entries, input};
-use variants::Variants;
+use variants::{Grouped, Variants};
 
 /// The residual above which an iteration with a fixed start has inverted too little.
 const POOR: f64 = 0.1;
@@ -50,6 +51,7 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), CliError> {
         projections: variants.projections(settings.projection),
         device_name: settings.device_name.clone(),
         crew: team::crew(),
+        ..StoredScoring::default()
     };
     let open = || -> Result<Vec<Checkpoint>, CliError> {
         let mut moments = variants.open()?;
@@ -66,23 +68,44 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), CliError> {
     variants.check_projection(first, settings.projection)?;
     note(first, settings.projection).iter().for_each(|note| progress::warn(note));
     flat(first, [&settings].into_iter()).iter().for_each(|note| progress::warn(note));
-    if let Some(folder) = args.output.as_deref().and_then(std::path::Path::parent) {
-        let queries = if variants.query_mode() == QueryModeArg::Mean { 1 } else { first.query.file.samples() };
-        progress::warn_of_disk(folder, queries * first.train.samples());
+    let (queries, samples) = (first.query.file.samples(), first.train.samples());
+    let groups = variants.groups(samples)?;
+    let ids = args.ids.read(samples, queries, variants.query_mode())?;
+    let rows = if variants.query_mode() == QueryModeArg::Mean { 1 } else { queries };
+    let columns = groups.as_ref().map_or(samples, Grouped::count);
+    let folder = args.output.as_deref().map(|path| path.parent().unwrap_or(Path::new(""))).map(Path::to_owned);
+    let spill = folder.clone().unwrap_or_else(std::env::temp_dir);
+    let spill = if spill.as_os_str().is_empty() { Path::new(".").to_owned() } else { spill };
+    let failed = |error| CliError::from(StoreError::output(args.output.as_deref().unwrap_or(&spill), error));
+    let mut kept = KeptScores::new([rows, columns], scoring.at_once, &spill).map_err(failed)?;
+    if let Some(folder) = &folder {
+        progress::warn_of_disk(folder, rows * columns, kept.is_spilled());
     }
-    let groups = variants.groups(first.train.samples())?;
-    let ids = args.ids.read(first.train.samples(), first.query.file.samples(), variants.query_mode())?;
     let check = |found: &Attribution| if args.scoring.strict { check_converged(found) } else { Ok(()) };
-    let mut score = |which| scoring.score(which, &mut moments, &settings.device, check);
-    let mut attribution = score(0)?;
-    for other in 1..scoring.projections.len() {
-        let found = score(other)?;
-        attribution.scores.rows.extend(found.scores.rows);
-        attribution.keep_worst(found.blocks);
-    }
-    let queries = moments[0].pair.query.file.samples();
-    let outcome = variants.outcome(std::mem::take(&mut attribution.scores), queries, ids, groups)?;
-    attribution.scores = outcome.scores.clone();
+    let mut score = |which, visit: &mut dyn FnMut(Scores) -> Result<(), CliError>| {
+        scoring.score_in_parts(which, &mut moments, &settings.device, check, visit)
+    };
+    let (attribution, outcome) = if variants.repeats() {
+        let mut all = Scores::default();
+        let mut add = |more: Scores| {
+            all.rows.extend(more.rows);
+            Ok(())
+        };
+        let mut attribution = score(0, &mut add)?;
+        for other in 1..scoring.projections.len() {
+            attribution.keep_worst(score(other, &mut add)?.blocks);
+        }
+        (attribution, variants.spread(all, queries, ids, groups)?)
+    } else {
+        let attribution = score(0, &mut |more| {
+            let more = match &groups {
+                Some(groups) => groups.pooled(&more)?,
+                None => more,
+            };
+            kept.push(more).map_err(failed)
+        })?;
+        (attribution, variants.outcome(kept, queries, ids, groups))
+    };
     let summary = Summary::new(&settings, &moments, &attribution, &outcome)?;
     if let Some(output) = &output {
         let (beside, bars) = (output.metadata_file(), outcome.spread.as_ref().map(bars));

@@ -83,7 +83,7 @@ pub(crate) fn run(args: &SweepArgs) -> Result<(), CliError> {
     let bad = args.known_bad.as_ref().map(known).transpose()?;
     let compared = DampingConfig { top: top_k, stable: args.stable, bad: bad.as_deref() };
     let queries = if args.query_mode == QueryModeArg::Mean { 1 } else { pair.query.file.samples() };
-    warn_of_disk(&args.out, settings.len() * dampings.len() * queries * pair.train.samples());
+    warn_of_disk(&args.out, settings.len() * dampings.len() * queries * pair.train.samples(), false);
     let mut dot = plain(&settings[0].1, &pair)?;
     let mut progress = Progress::new("variants and blocks", (settings.len() * pair.train.blocks().len()) as u64);
     let mut done = 0;

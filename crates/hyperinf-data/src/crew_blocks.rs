@@ -178,6 +178,7 @@ impl<'a> Job<'a> {
             draw: self.draw,
             train: located(Set::Train)?,
             query: located(Set::Query)?,
+            queries: pair.queries.clone(),
             curvature: pair.curvature.as_ref().map(|_| located(Set::Curvature)).transpose()?,
             contrast: pair.contrast.as_ref().map(|_| located(Set::Contrast)).transpose()?,
             each: options.query == QueryMode::Each,
@@ -203,7 +204,7 @@ impl<'a> Job<'a> {
             return Ok(None);
         }
         let (n, q) = match &what {
-            What::Scores | What::Queries => (self.pair.train.samples(), self.pair.query.file.samples()),
+            What::Scores | What::Queries => (self.pair.train.samples(), self.pair.samples(Set::Query).len()),
             What::SelfInfluence | What::Curvature => (self.pair.train.samples(), 1),
             What::Products { samples, .. } => (self.pair.train.samples(), samples.len()),
         };
@@ -264,7 +265,7 @@ pub(crate) fn opened(
     scoring: &Scoring,
     device: &Device,
 ) -> Result<(GradientPair, Options), RunError> {
-    let Scoring { draw, train, query, curvature, contrast, each, block_scores, .. } = scoring;
+    let Scoring { draw, train, query, queries, curvature, contrast, each, block_scores, .. } = scoring;
     let path = |located: &Option<Located>| located.as_ref().map(|located| located.path.clone());
     let pair = GradientPair::open(&train.path, &query.path)?;
     let mut pair = pair.with(path(curvature).as_deref(), path(contrast).as_deref())?;
@@ -278,6 +279,7 @@ pub(crate) fn opened(
         }
     }
     (pair.memory, pair.batch_bytes) = (run.memory, run.batch_bytes);
+    pair.queries.clone_from(queries);
     pair.project(run.projection_of(*draw)?, device)?;
     let query = if *each { QueryMode::Each } else { QueryMode::Mean };
     Ok((pair, Options { query, block_scores: *block_scores, ..run.options.clone() }))

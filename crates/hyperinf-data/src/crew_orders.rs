@@ -1,5 +1,6 @@
 //! What rank 0 gives out.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use hyperinf_gradients::Estimate;
@@ -23,9 +24,9 @@ pub(crate) enum Work {
     Tokens { of: Method, rows: Vec<usize>, blocks: Vec<String> },
     /// The captures of batches for the curvature of a method, each rank its own.
     Curvature { of: Method, estimate: Estimate },
-    /// Products with the Gauss-Newton matrix of a method's refinement, each rank of its own batches; the directions
-    /// follow.
-    Products { of: Method, measured: bool },
+    /// Products with the Gauss-Newton matrix of one of the samples of rows of a method's refinement, each rank of its own
+    /// batches; the directions follow.
+    Products { of: Method, sample: usize, measured: bool },
     /// The gradients of pieces of a batch, each rank its own; the parameters follow.
     Pieces { seed: u64, pieces: Vec<Vec<usize>> },
     /// Nothing more.
@@ -46,6 +47,8 @@ pub(crate) struct Scoring {
     pub(crate) draw: usize,
     pub(crate) train: Located,
     pub(crate) query: Located,
+    /// The queries that are asked; `None` for all.
+    pub(crate) queries: Option<Range<usize>>,
     /// Another file that the curvature is of.
     pub(crate) curvature: Option<Located>,
     /// Queries whose mean is subtracted.

@@ -16,10 +16,12 @@ use crate::estimate;
 use crate::refined::chosen;
 use crate::run::Run;
 
-/// The products of all batches, by a crew if there is one; `next` is called before each batch.
+/// The products of all batches of one of a refinement's samples of rows, by a crew if there is one; `next` is called
+/// before each batch.
 pub(crate) fn products<M: SampleModel>(
     crew: Option<(&Crew, Method)>,
-    (model, batches): (&M, &[M::Batch]),
+    model: &M,
+    (sample, batches): (usize, &[M::Batch]),
     directions: &Gradients,
     difference: Difference,
     next: &mut dyn FnMut() -> Result<(), RunError>,
@@ -28,7 +30,7 @@ pub(crate) fn products<M: SampleModel>(
     let all = GaussNewton::new(model, first, directions, difference)?;
     let work = match &crew {
         Some((crew, of)) => {
-            let work = crew.order(&Work::Products { of: of.clone(), measured: difference.measured })?;
+            let work = crew.order(&Work::Products { of: of.clone(), sample, measured: difference.measured })?;
             let message = directions_to_bytes(directions)?;
             (1..crew.size()).try_for_each(|rank| crew.send(rank, &message))?;
             Some(work)
@@ -56,12 +58,12 @@ pub(crate) fn products<M: SampleModel>(
 pub(crate) fn serve<M: SampleModel>(
     crew: &Crew,
     run: &Run,
-    measured: bool,
+    (sample, measured): (usize, bool),
     (model, samples): (&M, &[M::Sample]),
     device: &Device,
 ) -> Result<(), RunError> {
     let directions = directions_from_bytes(&crew.receive(0, "the directions of products")?, device)?;
-    let chosen = run.refine.and_then(|refine| chosen(samples, refine));
+    let chosen = run.refine.and_then(|refine| chosen(samples, refine, sample));
     let batches = estimate::batches(run, model, chosen.as_deref().unwrap_or(samples))?;
     let first = batches.first().ok_or(GradientError::Empty { what: "batches" })?;
     let all = GaussNewton::new(model, first, &directions, Difference { measured, ..Difference::default() })?;

@@ -96,9 +96,9 @@ pub(crate) fn serve<K: Kind>(
                 let run = agreed(crew, runs, of)?;
                 crew.computing(|| crew_curvature::serve(crew, run, estimate, extractor.model, &sets[0].samples))?;
             }
-            Work::Products { of, measured } => {
+            Work::Products { of, sample, measured } => {
                 let run = agreed(crew, runs, of)?;
-                crew_products::serve(crew, run, measured, (extractor.model, &sets[0].samples), device)?;
+                crew_products::serve(crew, run, (sample, measured), (extractor.model, &sets[0].samples), device)?;
             }
             Work::Pieces { .. } => return Err(garbled("its work is that of fine-tuning".to_owned())),
             Work::Gradients { set, first, batches } => {

@@ -185,7 +185,7 @@ pub use quality::{ClassCounts, ClassQuality, PairQuality, PictureQuality, Qualit
 pub use ranking::{Board, RankedQuery, Ranking, RowId, ScoredRow};
 pub use reason::{BadRow, Reason};
 pub use recipe::Recipe;
-pub use refined::{Refine, RefinedQuery, Refinement};
+pub use refined::{Refine, RefineRows, RefinedQuery, Refinement};
 pub use retrain::{Question, Removal, Removals, Retrained, Retraining};
 pub use run::{GRADIENT_FILES, Run};
 pub use run_error::{Existing, RunError};

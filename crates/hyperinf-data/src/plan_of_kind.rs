@@ -99,8 +99,8 @@ pub(crate) fn plan<K: Kind>(
         // The first time anything may have to be prepared.
         let once = refined::seconds(&model, &samples)?.min(refined::seconds(&model, &samples)?);
         let weight = of_train / curve.seconds(probe.middle(&order), batch.len()).max(f64::MIN_POSITIVE);
-        let rows = refine.rows.unwrap_or(n);
-        let all = once * weight * rows as f64 / n as f64 * (refined::products(refine.steps) * scored) as f64;
+        let rows = refine.rows.drawn().unwrap_or(n);
+        let all = once * weight * rows as f64 / n as f64 * (refined::products(refine) * scored) as f64;
         steps.push(step("refinement", all, format!("{} steps for {scored}, {rows} rows", refine.steps)));
     }
     if let Some(seconds) = costs.self_influence(n) {

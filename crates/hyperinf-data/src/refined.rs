@@ -7,7 +7,7 @@ use hyperinf_gradients::{Difference, GradientError, Gradients, Products, Target,
 use hyperinf_linalg::spearman;
 use hyperinf_models::{SampleModel, TimestepsAs};
 use hyperinf_scoring::{Attribution, Method, Normalisation, ScoreError};
-use hyperinf_store::{refine, score_preconditioned};
+use hyperinf_store::{refine, refine_stochastic, score_preconditioned};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -29,22 +29,45 @@ const PASSES: [usize; 2] = [3, 1];
 ///
 /// | field | default | purpose | range |
 /// |---|---|---|---|
-/// | `steps` | 10 | steps of conjugate gradients; 0 measures the residual and changes no score | |
-/// | `rows` | `None` | training rows of the matrix, drawn at random; `None` for all | 1 to the training rows |
-/// | `seed` | 0 | the seed of these rows | |
+/// | `steps` | 10 | steps of conjugate gradients or of the stochastic form; 0 measures the residual and changes no score | |
+/// | `rows` | all | training rows of the matrix | see [`RefineRows`] |
+/// | `seed` | 0 | the seed of rows that are drawn | |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refine {
     /// The steps.
     pub steps: usize,
-    /// How many training rows the matrix is that of.
-    pub rows: Option<usize>,
+    /// The training rows that the matrix is that of.
+    pub rows: RefineRows,
     /// The seed that draws them.
     pub seed: u64,
 }
 
+/// The training rows whose Gauss-Newton matrix a refinement multiplies with; numbers are from 1 to the training rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RefineRows {
+    /// All.
+    #[default]
+    All,
+    /// So many, drawn once: conjugate gradients lead to the inverse of *their* matrix, which is far from that of all rows
+    /// unless there are many more of them than parameters.
+    Sample(usize),
+    /// So many, drawn again for every step, [`refine_stochastic`](hyperinf_scoring::refine_stochastic): for many rows.
+    Fresh(usize),
+}
+
+impl RefineRows {
+    /// How many are drawn.
+    pub(crate) fn drawn(self) -> Option<usize> {
+        match self {
+            Self::All => None,
+            Self::Sample(rows) | Self::Fresh(rows) => Some(rows),
+        }
+    }
+}
+
 impl Default for Refine {
     fn default() -> Self {
-        Self { steps: 10, rows: None, seed: 0 }
+        Self { steps: 10, rows: RefineRows::All, seed: 0 }
     }
 }
 
@@ -55,6 +78,8 @@ pub struct Refinement {
     pub steps: usize,
     /// The training rows of the matrix.
     pub rows: usize,
+    /// Whether every step took other rows; the residuals are against rows that no step took.
+    pub fresh: bool,
     /// The seed that drew them; `None` if they are all rows.
     pub seed: Option<u64>,
     /// The relative error of a product with the matrix, [`Products::error`]: residuals of this size are rounding.
@@ -101,7 +126,7 @@ pub(crate) fn check_inputs(run: &Run, rows: usize, projects: bool) -> Result<(),
         let reason = "the matrix is that of the parameters, which are not projected";
         return Err(RunError::Conflict { first: Choice::Refine, second: Choice::LargeBlocks, reason });
     }
-    match refine.rows.filter(|&asked| asked > rows) {
+    match refine.rows.drawn().filter(|&asked| asked > rows) {
         None => Ok(()),
         Some(asked) => {
             let (what, expected) = ("the training rows of a refinement", "at most all of them");
@@ -114,7 +139,7 @@ pub(crate) fn check_inputs(run: &Run, rows: usize, projects: bool) -> Result<(),
 pub(crate) fn check(run: &Run) -> Result<(), RunError> {
     let Some(refine) = run.refine else { return Ok(()) };
     let refused = |second, reason| Err(RunError::Conflict { first: Choice::Refine, second, reason });
-    if refine.rows == Some(0) {
+    if refine.rows.drawn() == Some(0) {
         let (what, expected) = ("the training rows of a refinement", "at least 1");
         return Err(RunError::Selection { what, expected, value: 0.0 });
     }
@@ -165,43 +190,53 @@ pub(crate) fn refined<M: SampleModel>(
 ) -> Result<(Attribution, Refinement), RunError> {
     let Job { run, pair, known, options, device, .. } = *job;
     let Refine { steps, seed, .. } = how;
-    let chosen = chosen(samples, how);
-    let samples = chosen.as_deref().unwrap_or(samples);
-    let batches = estimate::batches(run, model, samples)?;
+    let mut current = Batches::of(run, (model, samples), how, 0)?;
+    let rows = how.rows.drawn().unwrap_or(samples.len());
     let queries = plain.scores.queries();
-    let products = products(steps);
+    let products = products(how);
     observe(Event::Notice(Notice::Refining {
         steps,
         queries,
-        rows: samples.len(),
+        rows,
         // The first product is taken twice.
-        passes: PASSES.map(|passes| passes * (products * queries + 1) * batches.len()),
-        batches: batches.len(),
+        passes: PASSES.map(|passes| passes * (products * queries + 1) * current.batches.len()),
+        batches: current.batches.len(),
     }));
     let _listening = run.stop.listen();
-    let first = batches.first().ok_or(GradientError::Empty { what: "batches" })?;
+    let first = current.batches.first().ok_or(GradientError::Empty { what: "batches" })?;
     let arranged = Arranged::of(model, first)?;
-    let (done, total) = (Cell::new(0), products * batches.len());
+    let (done, total) = (Cell::new(0), products * current.batches.len());
     let mut error = None;
-    let mut multiply = |directions: &Gradients| -> Result<Gradients, RunError> {
+    let mut multiply = |sample: usize, directions: &Gradients| -> Result<Gradients, RunError> {
+        if sample != current.sample {
+            current = Batches::of(run, (model, samples), how, sample)?;
+        }
         let mut next = || {
             let stage = Stage::Refinement;
             if run.stop.is_requested() {
                 return Err(RunError::Stopped { stage, done: done.get(), total, kept: Some(run.out.clone()) });
             }
-            done.set(done.get() + 1);
+            // Other rows may be one batch more.
+            done.set(total.min(done.get() + 1));
             observe(Event::Progress(Progress { stage, done: done.get(), total, detail: Detail::Products }));
             Ok(())
         };
         let difference = Difference { measured: error.is_none(), ..Difference::default() };
         let crew = several(run).map(|crew| (crew, method(crew, run)));
-        let found = products_of(crew, (model, &batches), &arranged.all(directions)?, difference, &mut next)?;
+        let batches = (sample, &*current.batches);
+        let found = products_of(crew, model, batches, &arranged.all(directions)?, difference, &mut next)?;
         let Products { rows, error: measured, .. } = found;
         error = error.or(measured);
         arranged.some(rows, directions)
     };
-    let mut products = |directions: &Gradients| multiply(directions).map_err(ScoreError::source);
-    let found = refine(pair, known, &mut products, options, steps, device).map_err(unwrapped)?;
+    let mut products = |sample: usize, directions: &Gradients| multiply(sample, directions).map_err(ScoreError::source);
+    let found = match how.rows {
+        RefineRows::Fresh(_) => refine_stochastic(pair, known, &mut products, options, steps, device),
+        RefineRows::All | RefineRows::Sample(_) => {
+            refine(pair, known, &mut |directions| products(0, directions), options, steps, device)
+        }
+    };
+    let found = found.map_err(unwrapped)?;
     // Without a step the scores are those of the method, to the bit.
     let attribution = match steps {
         0 => plain.clone(),
@@ -210,8 +245,8 @@ pub(crate) fn refined<M: SampleModel>(
             Attribution { blocks: plain.blocks.clone(), ..scores }
         }
     };
-    let rows = plain.scores.rows.iter().zip(&attribution.scores.rows);
-    let each = found.residuals.iter().zip(rows).map(|(residuals, (before, after))| RefinedQuery {
+    let both = plain.scores.rows.iter().zip(&attribution.scores.rows);
+    let each = found.residuals.iter().zip(both).map(|(residuals, (before, after))| RefinedQuery {
         residual_before: residuals.before,
         residual_after: residuals.after,
         steps: residuals.steps,
@@ -221,8 +256,9 @@ pub(crate) fn refined<M: SampleModel>(
     let most = |of: fn(&RefinedQuery) -> f64| each.iter().map(of).fold(0.0, f64::max);
     let refinement = Refinement {
         steps,
-        rows: samples.len(),
-        seed: chosen.is_some().then_some(seed),
+        rows,
+        fresh: matches!(how.rows, RefineRows::Fresh(_)),
+        seed: how.rows.drawn().map(|_| seed),
         error,
         residual_before: most(|query| query.residual_before),
         residual_after: most(|query| query.residual_after),
@@ -244,23 +280,44 @@ pub(crate) fn seconds<M: SampleModel>(model: &M, samples: &[&M::Sample]) -> Resu
     Ok(began.elapsed().as_secs_f64())
 }
 
-/// Products with each query that so many steps take: those of the first and last residual, and one a step.
-pub(crate) fn products(steps: usize) -> usize {
-    if steps == 0 { 1 } else { steps + 2 }
+/// Products with each query that a refinement takes: those of the first and last residual, one a step, and with fresh rows
+/// two.
+pub(crate) fn products(how: Refine) -> usize {
+    match how.rows {
+        _ if how.steps == 0 => 1,
+        RefineRows::Fresh(_) => 2 * how.steps + 2,
+        RefineRows::All | RefineRows::Sample(_) => how.steps + 2,
+    }
 }
 
-/// The samples of the matrix; `None` for all.
-pub(crate) fn chosen<S: Clone>(samples: &[S], how: Refine) -> Option<Vec<S>> {
-    how.rows.map(|rows| drawn(samples, rows, how.seed))
+/// The batches of one of a refinement's samples of rows.
+struct Batches<B> {
+    sample: usize,
+    batches: Vec<B>,
 }
 
-/// So many of the samples, in their order.
-fn drawn<S: Clone>(samples: &[S], rows: usize, seed: u64) -> Vec<S> {
+impl<B> Batches<B> {
+    fn of<M: SampleModel<Batch = B>>(
+        run: &Run,
+        (model, samples): (&M, &[M::Sample]),
+        how: Refine,
+        sample: usize,
+    ) -> Result<Self, RunError> {
+        let chosen = chosen(samples, how, sample);
+        Ok(Self { sample, batches: estimate::batches(run, model, chosen.as_deref().unwrap_or(samples))? })
+    }
+}
+
+/// The rows of a refinement's sample, in their order; `None` for all.
+pub(crate) fn chosen<S: Clone>(samples: &[S], how: Refine, sample: usize) -> Option<Vec<S>> {
+    let rows = how.rows.drawn()?;
     let mut order: Vec<usize> = (0..samples.len()).collect();
-    let (drawn, _) = order.partial_shuffle(&mut StdRng::seed_from_u64(seed), rows);
+    // Far apart, so that runs with neighbouring seeds share no sample.
+    let mut random = StdRng::seed_from_u64(how.seed.wrapping_add((sample as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+    let (drawn, _) = order.partial_shuffle(&mut random, rows);
     let mut drawn = drawn.to_vec();
     drawn.sort_unstable();
-    drawn.into_iter().map(|sample| samples[sample].clone()).collect()
+    Some(drawn.into_iter().map(|sample| samples[sample].clone()).collect())
 }
 
 /// The blocks of a model in the order of its tape, of which stored gradients may have some in another order.

@@ -1,6 +1,8 @@
+use std::ops::Range;
+
 use burn::tensor::Device;
-use hyperinf_scoring::{Attribution, Options, QueryMode, TeamError};
-use hyperinf_store::{Checkpoint, GradientPair, ProjectionSpec, RunKey, tracin_by};
+use hyperinf_scoring::{Attribution, Options, QueryMode, ScoreError, Scores, Set, TeamError, TracIn};
+use hyperinf_store::{Checkpoint, GradientPair, ProjectionSpec, RunKey, StoreError};
 
 use crate::RunError;
 use crate::crew::{Crew, METHOD};
@@ -11,6 +13,9 @@ use crate::crew_work::{agreed, method, several};
 use crate::run::Run;
 use crate::run_of_kind::{GENERATION, device_name};
 
+/// Scores that are computed at once.
+const AT_ONCE: usize = 1 << 27;
+
 /// Scores of gradients that lie in files, [`hyperinf_store::tracin`], by all ranks of a crew or by this process.
 ///
 /// | field | default | purpose |
@@ -18,6 +23,7 @@ use crate::run_of_kind::{GENERATION, device_name};
 /// | `options` | HyperINF, each query | method, damping, normalisation, partition |
 /// | `projections` | one scoring, unprojected | the projection of each scoring; several for error bars |
 /// | `device_name` | the device itself | the device's name, in which the ranks must agree but for its number |
+/// | `at_once` | 2²⁷, 1 GiB | scores that are computed at once, those of one query at least |
 /// | `crew` | `None` | the ranks that share the work, of which this is one |
 #[derive(Clone)]
 pub struct StoredScoring {
@@ -27,13 +33,17 @@ pub struct StoredScoring {
     pub projections: Vec<Option<ProjectionSpec>>,
     /// The name of the device.
     pub device_name: String,
+    /// The scores that are computed at once: with more, single queries are scored in parts. The last bits of products may
+    /// depend on it.
+    pub at_once: usize,
     /// The ranks that share the work.
     pub crew: Option<Crew>,
 }
 
 impl Default for StoredScoring {
     fn default() -> Self {
-        Self { options: Options::default(), projections: vec![None], device_name: String::new(), crew: None }
+        let (options, projections, device_name) = (Options::default(), vec![None], String::new());
+        Self { options, projections, device_name, at_once: AT_ONCE, crew: None }
     }
 }
 
@@ -54,28 +64,83 @@ impl StoredScoring {
         scoring: usize,
         checkpoints: &mut [Checkpoint],
         device: &Device,
+        check: impl FnMut(&Attribution) -> Result<(), E>,
+    ) -> Result<Attribution, E> {
+        let mut scores = Scores::default();
+        let mut found = self.score_in_parts(scoring, checkpoints, device, check, |more| {
+            scores.rows.extend(more.rows);
+            Ok(())
+        })?;
+        found.scores = scores;
+        Ok(found)
+    }
+
+    /// [`StoredScoring::score`] whose scores are handed to `visit` in the order of the queries, a part of them at a time
+    /// if there are more than [`StoredScoring::at_once`]: the result has none. The curvature is computed once where it
+    /// can be held ([`GradientPair::can_hold_curvature`]), else for every part.
+    ///
+    /// # Errors
+    ///
+    /// As [`StoredScoring::score`], and those of `visit`.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such projection.
+    pub fn score_in_parts<E: From<RunError>>(
+        &self,
+        scoring: usize,
+        checkpoints: &mut [Checkpoint],
+        device: &Device,
         mut check: impl FnMut(&Attribution) -> Result<(), E>,
+        mut visit: impl FnMut(Scores) -> Result<(), E>,
     ) -> Result<Attribution, E> {
         let runs = self.runs(checkpoints);
         let run = &runs[scoring];
         if let Some(crew) = several(run) {
             crew.meet(&self.key(checkpoints, device)?)?;
         }
-        // An error of `check` is of another type than those of the scores.
-        let mut failed = None;
-        let score = |pair: &GradientPair| {
-            Job { run, pair, known: None, options: &run.options, draw: 0, device }.score_with(true)
-        };
-        let found = tracin_by(checkpoints, run.projection, device, score, |found| {
-            check(found).map_err(|error| {
-                failed = Some(error);
-                RunError::Team(TeamError::OutOfStep)
-            })
-        });
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(found?),
+        let parts = self.parts(checkpoints);
+        let mut all: Option<Attribution> = None;
+        for part in &parts {
+            let mut total = TracIn::default();
+            for Checkpoint { pair, rate } in checkpoints.iter_mut() {
+                if all.is_none() {
+                    pair.project(run.projection, device).map_err(RunError::from)?;
+                }
+                pair.queries.clone_from(part);
+                if parts.len() > 1 && all.is_none() && pair.can_hold_curvature(&run.options) {
+                    let found = job(run, pair, device).curvature()?;
+                    pair.take_curvature(&run.options, found);
+                }
+                let first = part.as_ref().map_or(0, |part| part.start);
+                let found = job(run, pair, device).score_with(true).map_err(|error| of_query(error, first))?;
+                check(&found)?;
+                total.add(rate.unwrap_or(1.0), found).map_err(RunError::from)?;
+            }
+            let mut found = total.finish().map_err(RunError::from)?;
+            visit(std::mem::take(&mut found.scores))?;
+            match &mut all {
+                None => all = Some(found),
+                Some(all) => {
+                    all.magnitudes.iter_mut().zip(found.magnitudes).for_each(|((_, sum), (_, more))| *sum += more);
+                    all.keep_worst(found.blocks);
+                }
+            }
         }
+        checkpoints.iter_mut().for_each(|checkpoint| checkpoint.pair.queries = None);
+        all.ok_or_else(|| RunError::from(ScoreError::NoCheckpoints).into())
+    }
+
+    /// The queries of each part; `None` for all at once.
+    fn parts(&self, checkpoints: &[Checkpoint]) -> Vec<Option<Range<usize>>> {
+        let Some(Checkpoint { pair, .. }) = checkpoints.first() else { return vec![None] };
+        let (queries, samples) = (pair.query.file.samples(), pair.train.samples().max(1));
+        let each = (self.at_once / samples).max(1);
+        let whole = self.options.query == QueryMode::Mean || self.options.block_scores || pair.contrast.is_some();
+        if whole || queries <= each {
+            return vec![None];
+        }
+        (0..queries).step_by(each).map(|first| Some(first..queries.min(first + each))).collect()
     }
 
     /// What the other ranks do while rank 0 scores, until it has no more work. `checkpoints` are the same as there.
@@ -144,5 +209,29 @@ impl StoredScoring {
             }
         }
         Ok(key)
+    }
+}
+
+/// The scores of a pair by a run.
+fn job<'a>(run: &'a Run, pair: &'a GradientPair, device: &'a Device) -> Job<'a> {
+    Job { run, pair, known: None, options: &run.options, draw: 0, device }
+}
+
+/// An error about one of the queries from `first` on, counted among all.
+fn of_query(error: RunError, first: usize) -> RunError {
+    let moved = |error| match error {
+        ScoreError::Overflow { query, sample, value } => ScoreError::Overflow { query: first + query, sample, value },
+        ScoreError::Underflow { query, largest, power } => {
+            ScoreError::Underflow { query: first + query, largest, power }
+        }
+        ScoreError::Divisor { set: Set::Query, sample, value } => {
+            ScoreError::Divisor { set: Set::Query, sample: first + sample, value }
+        }
+        other => other,
+    };
+    match error {
+        RunError::Score(error) => RunError::Score(moved(error)),
+        RunError::Store(StoreError::Score(error)) => RunError::Store(StoreError::Score(moved(error))),
+        other => other,
     }
 }

@@ -265,7 +265,7 @@ fn scores(
     let (train_batches, query_batches) = (batches(train), batches(queries));
     let mut all = Vec::new();
     for spec in Candidate::all()? {
-        let Candidate { name, options, estimate } = Candidate::new(&spec, 16, 0)?;
+        let Candidate { name, options, estimate, .. } = Candidate::new(&spec, 16, 0)?;
         let began = Instant::now();
         let of_train = TaskSource::train(trained, &train_batches);
         let of_queries = TaskSource::query(trained, &query_batches);

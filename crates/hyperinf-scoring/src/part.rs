@@ -1,11 +1,13 @@
 use burn::tensor::{DType, Tensor};
-use hyperinf_curvature::{CurvatureError, Damping};
-use hyperinf_gradients::{Block, Gradients, same_layout};
-use hyperinf_linalg::{least_square, precise_type, squared_norms};
+use hyperinf_curvature::Damping;
+use hyperinf_gradients::Block;
+use hyperinf_linalg::precise_type;
 
-use crate::block_rows::{BatchRows, BlockRows};
+use crate::block_rows::BlockRows;
 use crate::passes::queries;
-use crate::precondition::{BlockInverse, invert_at_each};
+use crate::precondition::{BlockInverse, Preconditioned, invert_at_each};
+use crate::second_pass::{Underflow, Waiting, score};
+use crate::side_by_side::{self, AT_ONCE, is_small};
 use crate::source::Replayed;
 use crate::{Attribution, BlockReport, CurvatureFrom, Method, Normalisation, Options, ScoreError, Scores, Set, Source};
 
@@ -45,33 +47,6 @@ pub(crate) struct Divisors {
     pub(crate) train: Vec<f64>,
 }
 
-/// A block whose queries wait for the second pass.
-pub(crate) struct Waiting {
-    /// Its place in the layout.
-    pub(crate) index: usize,
-    /// The preconditioned queries of all dampings, `[dampings · q, D]`, row `i` over `2^powers[i]`.
-    pub(crate) x: Tensor<2>,
-    pub(crate) powers: Vec<i32>,
-    /// One per damping.
-    pub(crate) inverses: Vec<BlockInverse>,
-    /// This block's part of the scores, `[dampings · q, n]`, if it is kept.
-    pub(crate) scores: Scores,
-    /// The sum of its absolute values, at each damping.
-    pub(crate) magnitudes: Vec<f64>,
-    /// For inner products without curvature on a device without f64; an accumulated curvature checks this itself.
-    pub(crate) underflow: Option<Underflow>,
-}
-
-/// Whether the products of a block's gradients are all too small for their type.
-#[derive(Default)]
-pub(crate) struct Underflow {
-    /// A larger product has been found.
-    ruled_out: bool,
-    /// Training samples, and their squares.
-    samples: usize,
-    squares: f64,
-}
-
 impl Part {
     /// Scores without reports and divisors.
     pub(crate) fn of_scores(scores: Scores) -> Self {
@@ -94,34 +69,43 @@ impl Part {
         let mut parts: Vec<Unordered> = dampings.iter().map(|_| Unordered::default()).collect();
         let mut waiting = Vec::new();
         let all = invert_at_each(dampings, train, curvature, &queries, options)?;
-        for (index, (inverses, v)) in all.zip(&queries.blocks).enumerate() {
-            let (mut inverses, mut later, mut powers) = (inverses?, Vec::new(), Vec::new());
-            let without_f64 = precise_type(&v.device(), v.dtype()) != DType::F64;
-            let underflow = (without_f64 && inverses.iter().any(BlockInverse::is_identity)).then(Underflow::default);
-            for (part, inverted) in parts.iter_mut().zip(&mut inverses) {
-                let (found, scores) = inverted.queries(v.clone().flatten(1, 2))?;
-                if options.normalisation == Normalisation::Cosine {
-                    add(&mut part.divisors.query, found.squared_norms()?);
-                }
-                let (Some(scores), Some(rows)) = (scores, inverted.rows.take()) else {
-                    inverted.release(options.normalisation);
-                    later.push(found.x);
-                    powers.extend(found.powers);
-                    continue;
-                };
-                let rows = BlockRows::Held(rows);
-                inverted.check(&rows)?;
-                // The curvature has checked that the gradients are finite.
-                scores.check()?;
-                add(&mut part.divisors.train, inverted.squares(&rows, options.normalisation)?);
-                let (report, kept) = (inverted.report.take(), options.block_scores.then(|| scores.clone()));
-                part.blocks.push(OfBlock { index, report, magnitude: scores.magnitude(), scores: kept });
-                part.scores.sum(scores)?;
+        let mut all = all.zip(&queries.blocks).enumerate();
+        loop {
+            let next = together(&mut all)?;
+            if next.is_empty() {
+                break;
             }
-            if !later.is_empty() {
-                let scores = Scores { rows: vec![Vec::new(); later.len() * queries.samples()] };
-                let magnitudes = vec![0.0; inverses.len()];
-                waiting.push(Waiting { index, x: joined(later), powers, inverses, scores, magnitudes, underflow });
+            let (many, normalisation) = (next.len() > 1, options.normalisation);
+            let asked = side_by_side::each(next, many, |(index, inverses, v)| {
+                Ok((index, v, Asked::each(inverses, v, normalisation)?))
+            })?;
+            for (index, v, asked) in asked {
+                let (mut inverses, mut later, mut powers) = (Vec::new(), Vec::new(), Vec::new());
+                let without_f64 = precise_type(&v.device(), v.dtype()) != DType::F64;
+                let identity = matches!(options.method, Method::Identity);
+                let underflow = (without_f64 && identity).then(Underflow::default);
+                for (part, asked) in parts.iter_mut().zip(asked) {
+                    let Asked { mut inverse, query_squares, found } = asked;
+                    add(&mut part.divisors.query, query_squares);
+                    match found {
+                        Found::Queries(found) => {
+                            later.push(found.x);
+                            powers.extend(found.powers);
+                        }
+                        Found::Scores { scores, squares } => {
+                            add(&mut part.divisors.train, squares);
+                            let (report, kept) = (inverse.report.take(), options.block_scores.then(|| scores.clone()));
+                            part.blocks.push(OfBlock { index, report, magnitude: scores.magnitude(), scores: kept });
+                            part.scores.sum(scores)?;
+                        }
+                    }
+                    inverses.push(inverse);
+                }
+                if !later.is_empty() {
+                    let scores = Scores { rows: vec![Vec::new(); later.len() * queries.samples()] };
+                    let magnitudes = vec![0.0; inverses.len()];
+                    waiting.push(Waiting { index, x: joined(later), powers, inverses, scores, magnitudes, underflow });
+                }
             }
         }
         if !waiting.is_empty() {
@@ -167,6 +151,67 @@ impl Part {
             }
         }
         Ok(Attribution { scores, blocks, block_scores, magnitudes })
+    }
+}
+
+/// A block's place, its inverses and its queries.
+type Inverted<'a> = (usize, Vec<BlockInverse>, &'a Tensor<3>);
+
+/// The next blocks whose queries are preconditioned at once: several small ones, or one.
+fn together<'a>(
+    all: &mut impl Iterator<Item = (usize, (Result<Vec<BlockInverse>, ScoreError>, &'a Tensor<3>))>,
+) -> Result<Vec<Inverted<'a>>, ScoreError> {
+    let mut found = Vec::new();
+    while found.len() < AT_ONCE {
+        let Some((index, (inverses, v))) = all.next() else { break };
+        let inverses = inverses?;
+        let [q, rows, cols] = v.dims();
+        let held = inverses.iter().filter_map(|inverse| Some(inverse.rows.as_ref()?.dims()[0])).max();
+        let small = is_small(&v.device(), rows * cols * q.max(held.unwrap_or(0)));
+        found.push((index, inverses, v));
+        if !small {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// The queries of a block after the inverse at one damping.
+struct Asked {
+    inverse: BlockInverse,
+    /// The squares of the queries' divisors.
+    query_squares: Vec<f64>,
+    found: Found,
+}
+
+enum Found {
+    /// The preconditioned queries, for the second pass.
+    Queries(Preconditioned),
+    /// The scores of samples that the curvature holds, with the squares of their divisors.
+    Scores { scores: Scores, squares: Vec<f64> },
+}
+
+impl Asked {
+    fn each(inverses: Vec<BlockInverse>, v: &Tensor<3>, normalisation: Normalisation) -> Result<Vec<Self>, ScoreError> {
+        inverses.into_iter().map(|inverse| Self::of(inverse, v, normalisation)).collect()
+    }
+
+    fn of(mut inverse: BlockInverse, v: &Tensor<3>, normalisation: Normalisation) -> Result<Self, ScoreError> {
+        let (found, scores) = inverse.queries(v.clone().flatten(1, 2))?;
+        let query_squares = match normalisation {
+            Normalisation::Cosine => found.squared_norms()?,
+            _ => Vec::new(),
+        };
+        let (Some(scores), Some(rows)) = (scores, inverse.rows.take()) else {
+            inverse.release(normalisation);
+            return Ok(Self { inverse, query_squares, found: Found::Queries(found) });
+        };
+        let rows = BlockRows::Held(rows);
+        inverse.check(&rows)?;
+        // The curvature has checked that the gradients are finite.
+        scores.check()?;
+        let squares = inverse.squares(&rows, normalisation)?;
+        Ok(Self { inverse, query_squares, found: Found::Scores { scores, squares } })
     }
 }
 
@@ -219,107 +264,5 @@ pub(crate) fn add(sums: &mut Vec<f64>, more: Vec<f64>) {
         *sums = more;
     } else {
         sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
-    }
-}
-
-/// The second pass: products of the waiting queries with every training gradient, `[dampings · q, n]`, and the squares
-/// of their divisors at each damping.
-pub(crate) fn score(
-    train: &dyn Source,
-    queries: &Gradients,
-    waiting: &mut [Waiting],
-    options: &Options,
-) -> Result<(Scores, Vec<Vec<f64>>), ScoreError> {
-    let dampings = waiting.first().map_or(0, |block| block.inverses.len());
-    let mut total = Scores { rows: vec![Vec::new(); dampings * queries.samples()] };
-    let mut divisors = vec![Vec::new(); dampings];
-    let rows_of_x = dampings * queries.samples();
-    train.pass(&mut |batch| {
-        let Some(mut batch) = BatchRows::new(batch, options.merged, Set::Train)? else { return Ok(()) };
-        same_layout(&queries.layout, &batch.layout).map_err(ScoreError::gradients(Set::Train))?;
-        let seen = total.samples();
-        let mut sum: Option<Scores> = None;
-        let mut sums = vec![Vec::new(); dampings];
-        for Waiting { index, x, powers, inverses, scores, magnitudes, underflow } in waiting.iter_mut() {
-            let rows = &mut batch.blocks[*index];
-            if needs_rows(options.normalisation) {
-                *rows = BlockRows::Formed(rows.rows());
-            } else {
-                rows.form_for(rows_of_x);
-            }
-            inverses.iter().try_for_each(|inverted| inverted.check(rows))?;
-            let products = rows.products(x)?.times_powers(powers)?;
-            if let Some(underflow) = underflow {
-                underflow.add(&products, rows)?;
-            }
-            for (sums, inverted) in sums.iter_mut().zip(inverses) {
-                add(sums, inverted.squares(rows, options.normalisation)?);
-            }
-            for (magnitude, rows) in magnitudes.iter_mut().zip(products.rows.chunks(queries.samples())) {
-                let more: f64 = rows.iter().flatten().map(|score| score.abs()).sum();
-                *magnitude = (*magnitude + more).min(f64::MAX);
-            }
-            if options.block_scores {
-                scores.extend(&products);
-            }
-            match &mut sum {
-                None => sum = Some(products),
-                Some(sum) => sum.add(&products),
-            }
-        }
-        let sum = sum.unwrap_or_default();
-        // NaN and infinity reach every product: only then is it worth looking for their sample.
-        if let Some((row, sample, value)) = sum.first_not_finite() {
-            batch.squared_norms(seen, Set::Train)?;
-            return Err(ScoreError::Overflow { query: row % queries.samples(), sample: seen + sample, value });
-        }
-        if sums.iter().flatten().any(|square| !square.is_finite()) {
-            batch.squared_norms(seen, Set::Train)?;
-        }
-        divisors.iter_mut().zip(sums).for_each(|(all, sums)| all.extend(sums));
-        total.extend(&sum);
-        Ok(())
-    })?;
-    for Waiting { x, inverses, underflow, .. } in waiting {
-        if let (Some(underflow), Some(inverted)) = (underflow, inverses.first()) {
-            underflow.check(x, &inverted.block)?;
-        }
-    }
-    Ok((total, divisors))
-}
-
-/// Whether the divisors of the scores need the gradients themselves.
-fn needs_rows(normalisation: Normalisation) -> bool {
-    match normalisation {
-        Normalisation::LossRelatif | Normalisation::ThetaRelatif => true,
-        Normalisation::None | Normalisation::Gradient | Normalisation::Cosine => false,
-    }
-}
-
-impl Underflow {
-    /// Adds a batch of training gradients with their products with the queries.
-    fn add(&mut self, products: &Scores, rows: &BlockRows) -> Result<(), ScoreError> {
-        let least = least_square(rows.dtype());
-        // NaN is not small; the scores report it.
-        self.ruled_out = self.ruled_out || !products.rows.iter().flatten().all(|product| product.abs() < least);
-        if !self.ruled_out {
-            let squares = rows.squared_norms()?;
-            self.samples += squares.len();
-            self.squares += squares.iter().sum::<f64>();
-        }
-        Ok(())
-    }
-
-    /// Fails if all products are small because the gradients are; those of orthogonal gradients are small as well.
-    fn check(&self, x: &Tensor<2>, block: &Block) -> Result<(), ScoreError> {
-        let (dtype, least) = (x.dtype(), least_square(x.dtype()));
-        let squares: f64 = squared_norms(x.clone())?.iter().sum();
-        let d = block.parameters() as f64;
-        let mean = (squares / (x.dims()[0] as f64 * d)).sqrt() * (self.squares / (self.samples as f64 * d)).sqrt();
-        if !self.ruled_out && mean > 0.0 && mean < least {
-            let block = block.name.clone();
-            return Err(CurvatureError::TooSmall { block, dtype, mean_square: mean, least }.into());
-        }
-        Ok(())
     }
 }

@@ -6,6 +6,7 @@ use hyperinf_gradients::{Block, Gradients, same_layout};
 use hyperinf_linalg::host;
 
 use crate::block_rows::BatchRows;
+use crate::side_by_side::{self, is_small};
 use crate::source::Replayed;
 use crate::{Batch, Options, QueryMode, Samples, ScoreError, Scores, Set, Source};
 
@@ -47,7 +48,10 @@ pub(crate) fn accumulate(
             }
             let Some(gradients) = read(batch, merged, set)? else { return Ok(()) };
             ready(&gradients.layout)?;
-            sums.iter_mut().zip(gradients.blocks).try_for_each(|(sum, block)| sum.add(block)).map_err(&error)
+            let largest = gradients.layout.iter().map(Block::parameters).max().unwrap_or(0);
+            let small = is_small(&gradients.blocks[0].device(), gradients.samples() * largest);
+            let add = |(sum, block): (&mut Accumulator, Tensor<3>)| sum.add(block).map_err(&error);
+            side_by_side::each(sums.iter_mut().zip(gradients.blocks), small, add).map(drop)
         })?;
         if sums.is_empty() {
             return Err(ScoreError::Empty { set, what: "samples" });

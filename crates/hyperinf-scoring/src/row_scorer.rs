@@ -2,9 +2,10 @@ use burn::tensor::DType;
 use hyperinf_gradients::Gradients;
 use hyperinf_linalg::precise_type;
 
-use crate::part::{Divisors, Part, Waiting, add, score};
+use crate::part::{Divisors, Part, add};
 use crate::passes::queries;
 use crate::precondition::invert;
+use crate::second_pass::{Waiting, score};
 use crate::{BlockScores, CurvatureFrom, Normalisation, Options, ScoreError, Scores, Source};
 
 /// Scores the training samples of one block batch by batch, for ranks that share a block: every rank prepares the same

@@ -45,27 +45,12 @@ pub fn tracin<E: From<StoreError>>(
     projection: Option<ProjectionSpec>,
     options: &Options,
     device: &Device,
-    check: impl FnMut(&Attribution) -> Result<(), E>,
-) -> Result<Attribution, E> {
-    tracin_by(checkpoints, projection, device, |pair| Ok(score(pair, None, options, device)?), check)
-}
-
-/// [`tracin`] where `score` scores each pair: several processes may do it together.
-///
-/// # Errors
-///
-/// As [`tracin`], and those of `score`.
-pub fn tracin_by<E: From<StoreError>>(
-    checkpoints: &mut [Checkpoint],
-    projection: Option<ProjectionSpec>,
-    device: &Device,
-    mut score: impl FnMut(&GradientPair) -> Result<Attribution, E>,
     mut check: impl FnMut(&Attribution) -> Result<(), E>,
 ) -> Result<Attribution, E> {
     let mut total = TracIn::default();
     for Checkpoint { pair, rate } in checkpoints {
         pair.project(projection, device)?;
-        let found = score(pair)?;
+        let found = score(pair, None, options, device)?;
         check(&found)?;
         total.add(rate.unwrap_or(1.0), found).map_err(StoreError::Score)?;
     }

@@ -247,6 +247,16 @@ impl GradientPair {
         (own.storage == storage && own.merged == options.merged).then_some(&*own.blocks)
     }
 
+    /// Whether the curvature of the training gradients for these options can be held for several scorings
+    /// ([`GradientPair::take_curvature`]): the method has one that is not the samples themselves, it is that of the
+    /// training gradients, and it takes a quarter of the memory at most.
+    pub fn can_hold_curvature(&self, options: &Options) -> bool {
+        let Method::Inverse { storage, .. } = options.method else { return false };
+        let bytes = bytes_of(storage, &layout(&self.scored_blocks(), options.merged), self.train.samples());
+        let free = self.memory.or_else(available).unwrap_or(f64::INFINITY);
+        self.curvature.is_none() && !storage.needs_captures() && bytes.is_ok_and(|bytes| bytes <= SHARE * free)
+    }
+
     /// Takes the curvature of the training gradients for these options, that of some blocks at least: what
     /// [`training_factors`] or another process has computed.
     pub fn take_curvature(&mut self, options: &Options, blocks: Vec<BlockCurvature>) {

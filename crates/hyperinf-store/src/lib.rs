@@ -60,6 +60,7 @@ mod formats;
 mod gradient_file;
 mod ids;
 mod index;
+mod kept_scores;
 mod memory;
 mod no_room;
 mod offers;
@@ -84,7 +85,7 @@ pub use {burn, hyperinf_curvature, hyperinf_gradients, hyperinf_linalg, hyperinf
 
 pub use block_stream::{Found, curvature_blocks, position_blocks, product_blocks, score_blocks, self_influence_blocks};
 pub use cells::{Cells, cell};
-pub use checkpoints::{Checkpoint, tracin, tracin_by};
+pub use checkpoints::{Checkpoint, tracin};
 pub use convert::{Convert, ConvertError, Converted};
 pub use error::{StoreError, WriteError};
 pub use factors::{
@@ -101,6 +102,7 @@ pub use index::{
     Begun, Fault, FaultKind, IndexError, IndexFolder, IndexWriter, Leaf, MANIFEST, Manifest, Record, SourceFile,
     StoredGuess, StoredRow, StoredSides,
 };
+pub use kept_scores::{KeptScores, ScoreRows};
 pub use memory::{Need, Sizes, available, free_space, peak_resident, reset_peak, resident};
 pub use no_room::NoRoom;
 pub use offers::Offer;
@@ -108,7 +110,7 @@ pub use own_file::{FileStamp, open_own, sync_folder};
 pub use pair::{GradientPair, MatchedFile};
 pub use projection::{Directions, ProjectionSpec};
 pub use publish::publish;
-pub use refine::{refine, score_preconditioned};
+pub use refine::{refine, refine_stochastic, score_preconditioned};
 pub use rows_stream::{RowShare, row_share, score_rows, sum_rows};
 pub use scores::{ErrorBars, SCORE_FORMATS, ScoreFile, ScoreFormat, check_range, ranks};
 pub use sketch::Sketches;

@@ -61,7 +61,7 @@ impl Sizes {
             blocks: pair.scored_blocks(),
             train: pair.train.samples(),
             curvature: pair.file(Set::Curvature).samples(),
-            queries: pair.query.file.samples() + contrast,
+            queries: pair.samples(Set::Query).len() + contrast,
             dampings,
             width: if pair.precision(device) == Precision::Double { 8 } else { 4 },
             projected: pair.projection.is_some(),

@@ -1,3 +1,4 @@
+use std::ops::Range;
 use std::path::Path;
 
 use burn::tensor::{DType, Device, Tensor};
@@ -18,6 +19,8 @@ pub struct GradientPair {
     pub curvature: Option<MatchedFile>,
     /// Queries whose mean is subtracted from that of the others.
     pub contrast: Option<MatchedFile>,
+    /// The queries that are asked; `None` for all of their file.
+    pub queries: Option<Range<usize>>,
     /// The memory in bytes that scoring may take; `None` for what the system grants ([`available`]).
     pub memory: Option<f64>,
     /// Bytes of training gradients that are held at once, where not all need be. The last bits of sums depend on it.
@@ -51,6 +54,7 @@ impl GradientPair {
             query,
             curvature: None,
             contrast: None,
+            queries: None,
             memory: None,
             batch_bytes: BATCH_BYTES,
             projection: None,
@@ -77,10 +81,11 @@ impl GradientPair {
     /// As [`GradientPair::open`].
     pub fn ask(&mut self, query: &Path) -> Result<(), StoreError> {
         self.query = MatchedFile::open(Set::Query, query, &self.train)?;
+        self.queries = None;
         Ok(())
     }
 
-    /// The gradients of all queries, with the blocks in the order of the training file.
+    /// The gradients of the queries, with the blocks in the order of the training file.
     ///
     /// # Errors
     ///
@@ -89,7 +94,7 @@ impl GradientPair {
         let MatchedFile { file, positions } = &self.query;
         let failed = |source| StoreError::File { set: Set::Query, path: file.path().to_owned(), source };
         let block = |&position: &usize| {
-            let data = file.read(position, 0..file.samples(), self.precision(device)).map_err(failed)?;
+            let data = file.read(position, self.samples(Set::Query), self.precision(device)).map_err(failed)?;
             let dtype = data.dtype();
             Ok(Tensor::from_data(data, (device, dtype)))
         };
@@ -113,6 +118,12 @@ impl GradientPair {
             Set::Curvature => self.curvature.as_ref().map_or(&self.train, |matched| &matched.file),
             Set::Contrast => self.contrast.as_ref().map_or(&self.query.file, |matched| &matched.file),
         }
+    }
+
+    /// The samples of a set's file that are used: all, but for [`GradientPair::queries`].
+    pub fn samples(&self, set: Set) -> Range<usize> {
+        let all = 0..self.file(set).samples();
+        if set == Set::Query { self.queries.clone().unwrap_or(all) } else { all }
     }
 
     /// [`GradientFile::excerpt`] of a set's file.

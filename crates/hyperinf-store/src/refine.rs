@@ -4,8 +4,8 @@ use burn::tensor::Device;
 use hyperinf_curvature::BlockCurvature;
 use hyperinf_gradients::{Block, GradientError, Gradients};
 use hyperinf_scoring::{
-    Attribution, CurvatureFrom, Method, Options, ProductsOf, QueryMode, Refined, ScoreError, Scorer, Set,
-    query_gradients,
+    Attribution, CurvatureFrom, Method, Options, ProductsOf, QueryMode, Refined, SampledProductsOf, ScoreError, Scorer,
+    Set, query_gradients,
 };
 
 use crate::memory::GIB;
@@ -31,6 +31,36 @@ pub fn refine(
     steps: usize,
     device: &Device,
 ) -> Result<Refined, StoreError> {
+    let (queries, curvature) = prepared(pair, known, options, device)?;
+    hyperinf_scoring::refine(&queries, curvature, products, options, steps).map_err(|error| explain(pair, error))
+}
+
+/// [`hyperinf_scoring::refine_stochastic`] for the queries of a pair, or their mean: as [`refine`], with products of other
+/// rows at every step.
+///
+/// # Errors
+///
+/// As [`score`](crate::score) and [`hyperinf_scoring::refine_stochastic`].
+pub fn refine_stochastic(
+    pair: &GradientPair,
+    known: Option<&[BlockCurvature]>,
+    products: &mut SampledProductsOf<'_>,
+    options: &Options,
+    steps: usize,
+    device: &Device,
+) -> Result<Refined, StoreError> {
+    let (queries, curvature) = prepared(pair, known, options, device)?;
+    let found = hyperinf_scoring::refine_stochastic(&queries, curvature, products, options, steps);
+    found.map_err(|error| explain(pair, error))
+}
+
+/// The queries, and the curvature of the blocks.
+fn prepared(
+    pair: &GradientPair,
+    known: Option<&[BlockCurvature]>,
+    options: &Options,
+    device: &Device,
+) -> Result<(Gradients, Vec<BlockCurvature>), StoreError> {
     check_memory(pair, options, device)?;
     let curvature = match known.or_else(|| pair.own_curvature(options)) {
         Some(known) => known.to_vec(),
@@ -44,8 +74,7 @@ pub fn refine(
         Ok(())
     })?;
     let gradients = |source| StoreError::Score(ScoreError::Gradients { set: Set::Query, source });
-    let queries = Gradients::new(layout, blocks).map_err(gradients)?;
-    hyperinf_scoring::refine(&queries, curvature, products, options, steps).map_err(|error| explain(pair, error))
+    Ok((Gradients::new(layout, blocks).map_err(gradients)?, curvature))
 }
 
 /// The scores of every training sample for queries after an inverse, `[q, rows, cols]` of each block of the pair.
@@ -92,7 +121,7 @@ fn check_memory(pair: &GradientPair, options: &Options, device: &Device) -> Resu
     }
     let sizes = Sizes::new(pair, 1, device);
     let parameters = sizes.blocks.iter().map(Block::parameters).sum::<usize>();
-    let queries = if options.query == QueryMode::Mean { 1 } else { pair.query.file.samples() };
+    let queries = if options.query == QueryMode::Mean { 1 } else { pair.samples(Set::Query).len() };
     let vectors = (VECTORS * queries * parameters * size_of::<f64>()) as f64;
     let needed = vectors + sizes.held(options);
     match pair.memory.or_else(available).filter(|available| needed > *available) {

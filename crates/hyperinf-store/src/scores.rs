@@ -1,12 +1,16 @@
 //! Files of scores.
 
+use std::borrow::Cow;
 use std::fs::File;
+use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use hyperinf_scoring::{RankBy, Scores};
 use serde_json::{Map, Value};
 
 use crate::formats::{csv, jsonl, parquet, safetensors};
+use crate::kept_scores::ScoreRows;
 use crate::stored_scores::{ScoresFault, StoredScores};
 use crate::{Column, Ids, Staged, StoreError, Table, WriteError, check_output, publish, stage_json};
 
@@ -46,7 +50,7 @@ pub static SCORE_FORMATS: [ScoreFormat; 4] = [
 
 /// Scores with all that is written with them.
 pub(crate) struct ScoreTable<'a> {
-    pub(crate) scores: &'a Scores,
+    pub(crate) scores: &'a dyn ScoreRows,
     pub(crate) bars: Option<ErrorBars<'a>>,
     pub(crate) ids: &'a Ids,
     pub(crate) rank_by: RankBy,
@@ -113,14 +117,14 @@ impl ScoreFile {
     ///
     /// # Errors
     ///
-    /// If a score does not fit `f32`, or the file cannot be written; no file is then left behind.
+    /// If a score does not fit `f32`, the rows cannot be read or the file cannot be written; no file is then left behind.
     ///
     /// # Panics
     ///
     /// If there are fewer ids than samples, rows of unequal length, or error bars for another number of samples.
     pub fn write(
         &self,
-        scores: &Scores,
+        scores: &dyn ScoreRows,
         bars: Option<ErrorBars<'_>>,
         ids: &Ids,
         metadata: &Map<String, Value>,
@@ -146,12 +150,15 @@ impl ScoreFile {
     pub fn stage<'a>(
         &'a self,
         beside: &'a Path,
-        scores: &Scores,
+        scores: &dyn ScoreRows,
         bars: Option<ErrorBars<'_>>,
         ids: &Ids,
         metadata: &Map<String, Value>,
     ) -> Result<Vec<Staged<'a>>, StoreError> {
-        check_range(scores)?;
+        for queries in chunks(scores) {
+            let (first, rows) = (queries.start, scores.rows(queries).map_err(|e| StoreError::output(&self.path, e))?);
+            check_rows(&rows, first)?;
+        }
         if let Some(ErrorBars { std, low, high }) = bars {
             check_range(&Scores { rows: vec![std.to_vec(), low.to_vec(), high.to_vec()] })?;
         }
@@ -178,7 +185,12 @@ fn metadata_file(path: &Path) -> PathBuf {
 ///
 /// [`StoreError::Range`], [`StoreError::TooSmall`].
 pub fn check_range(scores: &Scores) -> Result<(), StoreError> {
-    for (query, row) in scores.rows.iter().enumerate() {
+    check_rows(&scores.rows, 0)
+}
+
+/// [`check_range`] of the rows from a query on.
+fn check_rows(rows: &[Vec<f64>], first: usize) -> Result<(), StoreError> {
+    for (query, row) in (first..).zip(rows) {
         if let Some(sample) = row.iter().position(|&s| !(s as f32).is_finite()) {
             return Err(StoreError::Range { query, sample, value: row[sample] });
         }
@@ -199,14 +211,20 @@ impl<'a> ScoreTable<'a> {
             .flat_map(|ErrorBars { std, low, high }| [("score_std", std), ("low", low), ("high", high)])
     }
 
+    /// The rows, some queries at a time.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = io::Result<Cow<'a, [Vec<f64>]>>> + use<'a> {
+        let scores = self.scores;
+        chunks(scores).map(|queries| scores.rows(queries))
+    }
+
     /// The long form, some queries at a time; rank 1 is the most helpful sample of its query.
-    pub(crate) fn tables(&self) -> impl Iterator<Item = Table<'a>> + use<'a> {
+    pub(crate) fn tables(&self) -> impl Iterator<Item = io::Result<Table<'a>>> + use<'a> {
         let Self { scores, ids, rank_by, .. } = *self;
         let bars: Vec<_> = self.bars().collect();
-        let queries = (CHUNK / scores.samples().max(1)).max(1);
-        scores.rows.chunks(queries).enumerate().map(move |(chunk, rows)| {
-            let n = scores.samples();
-            let query = |place: usize| chunk * queries + place / n;
+        let n = scores.samples();
+        chunks(scores).map(move |queries| {
+            let rows = scores.rows(queries.clone())?;
+            let query = |place: usize| queries.start + place / n;
             let mut columns = vec![
                 ("query_id", ids.queries.column((0..rows.len() * n).map(query))),
                 (ids.unit.column(), ids.train.column((0..rows.len()).flat_map(|_| 0..n))),
@@ -215,9 +233,15 @@ impl<'a> ScoreTable<'a> {
             ];
             let real = |values: &[f64]| Column::Real(values.iter().map(|&s| s as f32).collect());
             columns.extend(bars.iter().map(|(name, values)| (*name, real(values))));
-            Table::new(columns)
+            Ok(Table::new(columns))
         })
     }
+}
+
+/// The queries, some at a time.
+fn chunks(scores: &dyn ScoreRows) -> impl Iterator<Item = Range<usize>> + use<> {
+    let (all, queries) = (scores.queries(), (CHUNK / scores.samples().max(1)).max(1));
+    (0..all).step_by(queries).map(move |first| first..all.min(first + queries))
 }
 
 /// The rank of each sample, 1 for the highest score.

@@ -25,6 +25,11 @@ impl<'a> Reader<'a> {
         self.pair.file(self.set)
     }
 
+    /// The samples that are read.
+    fn samples(self) -> Range<usize> {
+        self.pair.samples(self.set)
+    }
+
     /// The positions in this file of blocks given by their position in the training file.
     fn positions(self, group: &[usize]) -> Vec<usize> {
         group.iter().map(|&block| self.pair.position(self.set, block)).collect()
@@ -46,13 +51,14 @@ impl<'a> Reader<'a> {
 
     /// The samples of each batch of some blocks.
     pub(crate) fn batches(self, group: &[usize]) -> Vec<Range<usize>> {
-        let (n, batch) = (self.file().samples(), self.batch(&self.positions(group)));
-        (0..n).step_by(batch).map(|start| start..n.min(start + batch)).collect()
+        let (samples, batch) = (self.samples(), self.batch(&self.positions(group)));
+        let end = samples.end;
+        samples.step_by(batch).map(|start| start..end.min(start + batch)).collect()
     }
 
     /// The number of samples that are held at once.
     fn batch(self, positions: &[usize]) -> usize {
-        let n = self.file().samples();
+        let n = self.samples().len();
         let block = self.block(positions);
         let held = match self.options.method {
             Method::Inverse { storage, .. } => storage.holds_samples(&block, n),
@@ -84,11 +90,11 @@ impl<'a> Reader<'a> {
     /// All samples, if they are held whole.
     pub(crate) fn load(self, group: &[usize]) -> Result<Option<TensorData>, StoreError> {
         let positions = self.positions(group);
-        let n = self.file().samples();
-        if self.batch(&positions) < n {
+        let samples = self.samples();
+        if self.batch(&positions) < samples.len() {
             return Ok(None);
         }
-        self.read(&positions, 0..n).map(Some).map_err(|e| self.error(e))
+        self.read(&positions, samples).map(Some).map_err(|e| self.error(e))
     }
 
     /// The blocks as a source, of which [`Reader::load`] may have given all samples.
@@ -106,7 +112,7 @@ impl<'a> Reader<'a> {
             None => self.block(&positions),
         };
         let (layout, batch) = ([block].into(), self.batch(&positions));
-        let samples = 0..self.file().samples();
+        let samples = self.samples();
         let mut source =
             FileSource { reader: self, positions, layout, projection, samples, batch, device, whole: None };
         source.whole = loaded.map(|data| source.gradients(data)).transpose().map_err(StoreError::Score)?;

@@ -113,7 +113,7 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StoreError>
 ///
 /// As [`Staged::new`].
 pub fn stage_csv<'a>(path: &'a Path, table: &Table<'_>) -> Result<Staged<'a>, StoreError> {
-    Staged::new(path, |file| csv::write(file, once(table)))
+    Staged::new(path, |file| csv::write(file, once(Ok(table))))
 }
 
 /// Stages a table in the format that the file's ending names: `.csv`, `.jsonl` or `.parquet`, which alone holds the
@@ -128,7 +128,7 @@ pub fn stage_table<'a>(
     metadata: &Map<String, Value>,
 ) -> Result<Staged<'a>, StoreError> {
     match table_ending(path)? {
-        "parquet" => Staged::new(path, |file| parquet::write(file, once(table), metadata)),
+        "parquet" => Staged::new(path, |file| parquet::write(file, once(Ok(table)), metadata)),
         "jsonl" => Staged::new(path, |file| {
             let mut out = BufWriter::new(file);
             jsonl::write(&mut out, table)?;
@@ -159,7 +159,7 @@ pub fn stage_parquet<'a, 't>(
     tables: impl Iterator<Item = Table<'t>>,
     metadata: &Map<String, Value>,
 ) -> Result<Staged<'a>, StoreError> {
-    Staged::new(path, |file| parquet::write(file, tables, metadata))
+    Staged::new(path, |file| parquet::write(file, tables.map(Ok), metadata))
 }
 
 /// Fails if `path` is one of the inputs or cannot be written.

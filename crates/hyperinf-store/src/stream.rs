@@ -291,9 +291,11 @@ pub(crate) fn explain(pair: &GradientPair, error: ScoreError) -> StoreError {
         error => return StoreError::Score(error),
     };
     // Of joined queries the later ones are in the contrast file.
-    let (set, sample) = match sample.checked_sub(pair.query.file.samples()) {
-        Some(later) if set == Set::Query => (Set::Contrast, later),
-        _ => (set, sample),
+    let asked = pair.samples(Set::Query);
+    let (set, sample) = match sample.checked_sub(asked.len()) {
+        _ if set != Set::Query => (set, sample),
+        Some(later) => (Set::Contrast, later),
+        None => (set, asked.start + sample),
     };
     let file = pair.file(set);
     let path = file.path().to_owned();

@@ -129,6 +129,10 @@ fn products_that_cannot_be_are_errors() {
         let none = Gradients::new(rows.layout.clone(), none).expect("the layout fits");
         assert!(error(batches, &none, None).contains("no directions"), "{what}");
         assert!(error(batches, &rows, Some(f64::INFINITY)).contains("displacement is inf"), "{what}");
+        // So far away that the losses overflow.
+        let found = error(batches, &rows, Some(1e300));
+        assert!(found.contains("the product of direction 0 is not finite in block `"), "{what}: {found}");
+        assert!(found.contains("a shorter step than 1e300 may help"), "{what}: {found}");
     });
 }
 

@@ -5,7 +5,7 @@ use hyperinf::curvature::{Damping, Storage};
 use hyperinf::gradients::{Difference, Estimate, Family, Gradients, Target, Task, gauss_newton_products, gradients};
 use hyperinf::scoring::{
     CurvatureFrom, Method, MethodSpec, Options, QueryMode, Refined, Residuals, ScoreError, Set, TaskSource, attribute,
-    curvature, query_gradients, refine,
+    curvature, query_gradients, refine, refine_stochastic,
 };
 use hyperinf::solvers::Exact;
 use hyperinf_tests::compare::{assert_close, matrix, precisions};
@@ -202,6 +202,83 @@ fn what_cannot_be_refined_is_an_error() {
         let found = error(refine(&queries, known(), &mut fewer, &options, 3));
         assert!(matches!(found, ScoreError::Gradients { set: Set::Train, .. }), "{what}: {found}");
     });
+}
+
+/// With all rows in every sample the stochastic form is steepest descent: it ends at the solution, and what it says of
+/// samples and residuals is true.
+#[test]
+fn stochastic_steps_with_all_rows_lead_to_the_inverse() {
+    each_exact(|what, task, batches, all, g| {
+        let options = options("ekfac");
+        let of = |steps| {
+            let queries = query_gradients(&TaskSource::query(task, batches), QueryMode::Each).expect("some queries");
+            let known = curvature(&TaskSource::train(task, batches), &options).expect("it can be computed");
+            let mut asked = Vec::new();
+            let mut products = |sample: usize, directions: &Gradients| {
+                asked.push(sample);
+                let found = gauss_newton_products(task, batches, directions, Difference::default());
+                Ok(found.map_err(ScoreError::source)?.rows)
+            };
+            let found = refine_stochastic(&queries, known, &mut products, &options, steps).expect("it can be refined");
+            (found, asked)
+        };
+        let (start, asked) = of(0);
+        assert_eq!(asked, [0], "{what}");
+        let plain = refined(task, batches, &options, Estimate::Empirical, 0);
+        assert_eq!(rows(&start.rows).values, rows(&plain.rows).values, "{what}");
+        assert_eq!(of(3).1, [0, 1, 1, 2, 2, 3, 3, 0], "{what}");
+
+        let (found, _) = of(200);
+        let (solution, x) = (exact(g, LAMBDA, all), rows(&found.rows));
+        let (left, away) =
+            (all.plus(-1.0, &x.times(&g.plus(LAMBDA, &Matrix::identity(g.rows)))), x.plus(-1.0, &solution));
+        for i in 0..5 {
+            let error = norm(away.row(i)) / norm(solution.row(i));
+            let first = norm(rows(&start.rows).plus(-1.0, &solution).row(i)) / norm(solution.row(i));
+            assert!(error < 0.05 * first, "{what}: {error} from {first}");
+            let Residuals { before, after, steps } = found.residuals[i];
+            let residual = norm(left.row(i)) / norm(all.row(i));
+            assert!((after - residual).abs() < 1e-7 && after < before && steps == 200, "{what}: {after}, {residual}");
+        }
+    });
+}
+
+/// Few rows at each step: conjugate gradients on one sample lead away from the solution with all rows, fresh samples
+/// towards it.
+#[test]
+fn fresh_rows_lead_to_the_inverse_of_all_rows_and_one_sample_does_not() {
+    let arrays = arrays();
+    for (name, device) in devices() {
+        if !device.supports_dtype(DType::F64) {
+            continue;
+        }
+        let task = Digits::new(&arrays, "", &device, DType::F64);
+        let (train, query) =
+            (images(&arrays, "train", &device, DType::F64), images(&arrays, "val", &device, DType::F64));
+        let options = Options { query: QueryMode::Mean, ..options("ekfac") };
+        let known = || curvature(&TaskSource::curvature(&task, &train, EXACT), &options).expect("it can be computed");
+        let queries = query_gradients(&TaskSource::query(&task, &query), QueryMode::Mean).expect("there are queries");
+        let difference = Difference { length: Some(1e-6), measured: false };
+        let with = |rows: &[_], directions: &Gradients| {
+            let found = gauss_newton_products(&task, rows, directions, difference);
+            Ok::<_, ScoreError>(found.map_err(ScoreError::source)?.rows)
+        };
+        // The batches of training images are the samples.
+        let of = |sample: usize| &train[sample % train.len()..][..1];
+        let mut all = |directions: &Gradients| with(&train, directions);
+        let solution = rows(&refine(&queries, known(), &mut all, &options, 60).expect("it can be refined").rows);
+        let away = |found: &Refined| norm(rows(&found.rows).plus(-1.0, &solution).row(0)) / norm(solution.row(0));
+        let start = away(&refine(&queries, known(), &mut all, &options, 0).expect("it can be refined"));
+        let mut one = |directions: &Gradients| with(of(0), directions);
+        let one = away(&refine(&queries, known(), &mut one, &options, 30).expect("it can be refined"));
+        let mut fresh = |sample: usize, directions: &Gradients| with(of(sample), directions);
+        let fresh = away(&refine_stochastic(&queries, known(), &mut fresh, &options, 30).expect("it can be refined"));
+        assert!(train.len() > 3, "{name}: {} batches", train.len());
+        assert!(
+            fresh < start && fresh < one,
+            "{name}: {start} at the start, {one} with one sample, {fresh} with fresh"
+        );
+    }
 }
 
 /// Scores of the mean query of the digits by the full Gauss-Newton matrix, from another program.

@@ -152,6 +152,11 @@ pub(crate) struct CandidateArgs {
     /// Factors of the relative damping, separated by commas [default: 0.1; for pbrf 100].
     #[arg(long, value_name = "FACTORS", value_delimiter = ',', allow_hyphen_values = true)]
     pub damping: Vec<f64>,
+    /// Judge every method with an inverse also with so many steps of refinement, separated by commas.
+    ///
+    /// Conjugate gradients on the damped Gauss-Newton matrix over all layers, from the method's inverse of each layer.
+    #[arg(long, value_name = "STEPS", value_delimiter = ',')]
+    pub refine: Vec<usize>,
     /// Trained models (seeds 0, 1, …) whose scores are averaged.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub models: usize,

@@ -70,7 +70,7 @@ pub(crate) struct InfluenceArgs {
     /// Gauss-Newton matrix over all blocks. A step takes four passes over the training rows for each query.
     #[arg(long, value_name = "STEPS", help_heading = "Method")]
     pub refine: Option<usize>,
-    /// With --refine: the matrix of ROWS training rows, drawn from --seed [default: all].
+    /// With --refine: the matrix of ROWS training rows, drawn from --seed [default: all]. See --refine-fresh.
     #[arg(
         long,
         value_name = "ROWS",
@@ -79,6 +79,11 @@ pub(crate) struct InfluenceArgs {
         help_heading = "Method"
     )]
     pub refine_sample: Option<u32>,
+    /// With --refine-sample: draw other rows for each step, of shorter and shorter steps whose last half is averaged.
+    /// Without it the result is the inverse of the drawn rows' matrix, which is far from that of all rows unless there
+    /// are many more of them than parameters.
+    #[arg(long, requires = "refine_sample", help_heading = "Method")]
+    pub refine_fresh: bool,
     /// The estimate of the curvature.
     #[command(flatten)]
     pub curvature: EstimateArgs,

@@ -96,7 +96,7 @@ fn named(args: &RetrainArgs) -> Result<Vec<NamedMethod>, CliError> {
                 all.push(NamedMethod { name: rows.name().to_owned(), method: AnyMethod::Rows(rows) });
             }
             Wanted::Method(spec) => {
-                let Candidate { name, options, estimate } = Candidate::new(&spec, args.draws, args.seed)?;
+                let Candidate { name, options, estimate, .. } = Candidate::new(&spec, args.draws, args.seed)?;
                 let options = Box::new(Options { damping, ..options });
                 let refined =
                     args.refine.filter(|_| !matches!(options.method, Method::Identity)).map(|steps| NamedMethod {

@@ -25,14 +25,25 @@ pub(super) fn dampings(args: &CandidateArgs, default: f64) -> Result<Vec<f64>, C
 }
 
 /// The methods, each once. Options without effect are refused: `--damping` unless a method or the ground truth needs
-/// it, `--draws` unless a method samples labels.
+/// it, `--draws` unless a method samples labels, `--refine` unless a method has an inverse.
 pub(super) fn candidates(args: &CandidateArgs, damping_needed: bool) -> Result<Vec<Candidate>, CliError> {
     at_least("--models", args.models, 1)?;
     at_least("--draws", draws(args), 1)?;
     let specs = MethodSpec::list(&args.methods, &Candidate::all()?)?;
     let candidate = |spec| Candidate::new(spec, draws(args), LABEL_SEED);
     let found: Vec<Candidate> = specs.iter().map(candidate).collect::<Result<_, _>>()?;
+    let steps = once(&args.refine);
+    let and_refined = |plain: Candidate| {
+        let refined: Vec<Candidate> = steps.iter().filter_map(|&steps| plain.refined(steps)).collect();
+        [plain].into_iter().chain(refined)
+    };
+    let found: Vec<Candidate> = found.into_iter().flat_map(and_refined).collect();
     let useless = [
+        (
+            "--refine",
+            !args.refine.is_empty() && !found.iter().any(Candidate::has_curvature),
+            "none of these methods has an inverse to refine",
+        ),
         (
             "--damping",
             !args.damping.is_empty() && !damping_needed && !found.iter().any(Candidate::has_curvature),

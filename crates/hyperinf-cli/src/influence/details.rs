@@ -14,12 +14,17 @@ pub(crate) fn details(out: &mut dyn Write, found: &Influence) -> io::Result<()> 
         writeln!(out, "metric    AdamW's second moments after {steps} steps: {}", path.display())?;
     }
     let Some(found) = &found.refinement else { return Ok(()) };
-    let Refinement { steps, rows, error, residual_before, residual_after, queries, .. } = found;
+    let Refinement { steps, rows, fresh, error, residual_before, residual_after, queries, .. } = found;
     let (steps, rows) = (counted(*steps, "step", "steps"), counted(*rows, "row", "rows"));
     let of = if queries.len() == 1 { String::new() } else { format!(", the largest of {} queries", queries.len()) };
+    let (matrix, against) = match fresh {
+        true => (format!("each with the Gauss-Newton matrix of other {rows}"), "that of as many that no step took"),
+        false => (format!("with the Gauss-Newton matrix of {rows}"), "it"),
+    };
+    let comma = if *fresh { "," } else { "" };
     writeln!(
         out,
-        "refined   {steps} with the Gauss-Newton matrix of {rows}: residual against it {residual_before:.2e} before, \
+        "refined   {steps}{comma} {matrix}: residual against {against} {residual_before:.2e} before, \
          {residual_after:.2e} after{of}"
     )?;
     if let Some(spearman) = found.lowest_spearman() {

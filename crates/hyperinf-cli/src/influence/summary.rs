@@ -236,7 +236,7 @@ impl<'a> Summary<'a> {
     ) -> Self {
         Self {
             command,
-            scoring: Scoring::new(settings, &found.pair, &found.attribution),
+            scoring: Scoring::new(settings, &found.pair, &found.attribution, found.attribution.scores.queries()),
             curvature: Curvature::new(found.estimate),
             refined: found.refinement.as_ref(),
             ensemble: &found.ensemble,

@@ -9,7 +9,7 @@ use super::summary::{Scoring, Summary};
 use super::variants::{Outcome, UncertaintySummary};
 use crate::terminal::name;
 use crate::text::excerpt;
-use hyperinf::store::IdColumn;
+use hyperinf::store::{IdColumn, ScoreRows};
 
 /// Samples shown at either end of a ranking.
 const SHOWN: usize = 10;
@@ -75,7 +75,7 @@ impl Report<'_> {
             summary: self.summary,
             output: self.output.map(|path| path.display().to_string()),
             seconds: self.seconds,
-            rankings: self.rankings(usize::MAX),
+            rankings: self.rankings(usize::MAX)?,
         };
         serde_json::to_writer_pretty(&mut *out, &json)?;
         writeln!(out)
@@ -131,7 +131,8 @@ impl Report<'_> {
             Some(_) => "score ± deviation ",
         };
         let width = if self.outcome.spread.is_some() { 39 } else { 26 };
-        for Ranking { query_id, most_helpful, most_harmful, least_helpful, most_influential } in self.rankings(QUERIES)
+        for Ranking { query_id, most_helpful, most_harmful, least_helpful, most_influential } in
+            self.rankings(QUERIES)?
         {
             let title = if self.summary.scoring.query_mode == "mean" {
                 "mean query".into()
@@ -171,10 +172,10 @@ impl Report<'_> {
         writeln!(out, "\nAll scores: --output FILE.parquet, .safetensors, .csv or .jsonl")
     }
 
-    fn rankings(&self, queries: usize) -> Vec<Ranking> {
+    fn rankings(&self, queries: usize) -> Result<Vec<Ranking>> {
         let Outcome { scores, spread, ids, .. } = self.outcome;
-        let rows = scores.rows.iter().take(queries).enumerate();
-        rows.map(|(query, row)| {
+        let ranking_of = |query: usize| {
+            let row = &scores.rows(query..query + 1)?[0];
             let order = ranking(row);
             let id = |ids: &IdColumn, place: usize| -> Value {
                 match ids {
@@ -204,15 +205,15 @@ impl Report<'_> {
                 true => RankBy::Magnitude.ranking(row),
                 false => Vec::new(),
             };
-            Ranking {
+            Ok(Ranking {
                 query_id: id(&ids.queries, query),
                 most_helpful: order.iter().take(helpful).map(scored).collect(),
                 most_harmful,
                 least_helpful,
                 most_influential: influential.iter().take(SHOWN).map(scored).collect(),
-            }
-        })
-        .collect()
+            })
+        };
+        (0..scores.queries().min(queries)).map(ranking_of).collect()
     }
 }
 

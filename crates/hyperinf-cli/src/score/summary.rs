@@ -9,7 +9,7 @@ use super::settings::Settings;
 use super::variants::{GroupSummary, Outcome, UncertaintySummary};
 use crate::args::StructureArg;
 use crate::error::CliError;
-use hyperinf::store::{Checkpoint, GradientPair, Precision, ProjectionSpec, StoreError};
+use hyperinf::store::{Checkpoint, GradientPair, Precision, ProjectionSpec, ScoreRows, StoreError};
 
 /// The settings and reports of scores, for their file and for programs.
 #[derive(Serialize)]
@@ -123,7 +123,7 @@ impl Summary {
     ) -> Result<Self, CliError> {
         let pair = &moments[0].pair;
         let other = |is: bool, set| is.then(|| input(pair, set)).transpose();
-        let mut scoring = Scoring::new(settings, pair, attribution);
+        let mut scoring = Scoring::new(settings, pair, attribution, outcome.scores.queries());
         scoring.unit = outcome.unit(&settings.options, pair.contrast.is_some());
         if moments.len() > 1 {
             scoring.unit =
@@ -160,7 +160,7 @@ pub(crate) fn entries(value: &impl Serialize) -> Map<String, Value> {
 }
 
 impl Scoring {
-    pub(crate) fn new(settings: &Settings, pair: &GradientPair, attribution: &Attribution) -> Self {
+    pub(crate) fn new(settings: &Settings, pair: &GradientPair, attribution: &Attribution, queries: usize) -> Self {
         let inverse = matches!(settings.options.method, Method::Inverse { .. });
         let (Damping::Relative(value) | Damping::Absolute(value)) = settings.options.damping;
         let kind = match settings.options.damping {
@@ -197,7 +197,7 @@ impl Scoring {
                 Precision::Single => "f32",
                 Precision::Double => "f64",
             },
-            queries: attribution.scores.queries(),
+            queries,
             samples: pair.train.samples(),
             residual: attribution.residual(),
             converged: attribution.converged(),

@@ -11,7 +11,7 @@ use twox_hash::XxHash3_128;
 use super::checkpoints::{self, Typed};
 use crate::args::{DirectionsArg, OverArg, QueryModeArg, ScoreArgs};
 use crate::error::{CliError, Input, Usage};
-use hyperinf::store::{Checkpoint, GradientPair, IdColumn, Ids, ProjectionSpec, Unit};
+use hyperinf::store::{Checkpoint, GradientPair, IdColumn, Ids, KeptScores, ProjectionSpec, ScoreRows, Unit};
 
 /// The fewest resamples whose interval means something: its ends are the second and the last but one of 40.
 const RESAMPLES: usize = 40;
@@ -40,9 +40,31 @@ pub(super) struct Grouped {
     summary: GroupSummary,
 }
 
+impl Grouped {
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.groups.ids.len()
+    }
+
+    /// The scores of the groups.
+    pub(super) fn pooled(&self, scores: &Scores) -> Result<Scores, CliError> {
+        Ok(self.groups.of_train(scores, self.pool)?)
+    }
+
+    /// The ids of the groups in place of those of the samples, with what the summary says about them.
+    fn named(groups: Option<Self>, ids: Ids) -> (Ids, Option<GroupSummary>) {
+        match groups {
+            None => (ids, None),
+            Some(Self { groups, summary, .. }) => {
+                (Ids { train: IdColumn::Names(groups.ids), unit: Unit::Group, ..ids }, Some(summary))
+            }
+        }
+    }
+}
+
 /// The scores with everything that was derived from them.
 pub(super) struct Outcome {
-    pub(super) scores: Scores,
+    pub(super) scores: KeptScores,
     pub(super) spread: Option<Spread>,
     pub(super) ids: Ids,
     pub(super) groups: Option<GroupSummary>,
@@ -187,31 +209,37 @@ impl<'a> Variants<'a> {
         Ok(Some(Grouped { groups, pool, summary }))
     }
 
-    /// The result, from the scores of each query to be resampled, or of each projection.
-    pub(super) fn outcome(
+    /// Whether scores are repeated for error bars.
+    pub(super) fn repeats(&self) -> bool {
+        self.repeats.is_some()
+    }
+
+    /// The result without error bars, of scores that are those of the groups if there are any.
+    pub(super) fn outcome(&self, scores: KeptScores, queries: usize, ids: Ids, groups: Option<Grouped>) -> Outcome {
+        let (ids, groups) = Grouped::named(groups, ids);
+        // Contrasts have no ids.
+        let ids = if scores.queries() == queries {
+            ids
+        } else {
+            Ids { queries: IdColumn::numbered(scores.queries()), ..ids }
+        };
+        Outcome { scores, spread: None, ids, groups, uncertainty: None }
+    }
+
+    /// The result with error bars, from the scores of each query to be resampled, or of each projection.
+    pub(super) fn spread(
         &self,
         scores: Scores,
         queries: usize,
         ids: Ids,
         groups: Option<Grouped>,
     ) -> Result<Outcome, CliError> {
-        let (scores, ids, groups) = match groups {
-            None => (scores, ids, None),
-            Some(Grouped { groups, pool, summary }) => {
-                let scores = groups.of_train(&scores, pool)?;
-                (scores, Ids { train: IdColumn::Names(groups.ids), unit: Unit::Group, ..ids }, Some(summary))
-            }
-        };
-        // Contrasts have no ids.
-        let ids = if self.repeats.is_none() && scores.queries() != queries {
-            Ids { queries: IdColumn::numbered(scores.queries()), ..ids }
-        } else {
-            ids
+        let scores = match &groups {
+            Some(groups) => groups.pooled(&scores)?,
+            None => scores,
         };
         let (spread, over, resamples, seed, level) = match &self.repeats {
-            None => {
-                return Ok(Outcome { scores, spread: None, ids, groups, uncertainty: None });
-            }
+            None => return Ok(self.outcome(scores.into(), queries, ids, groups)),
             Some(Repeats::Queries(settings)) => {
                 let over = "queries drawn with replacement";
                 (resampled(&scores, queries, settings)?, over, settings.resamples, settings.seed, Some(settings.level))
@@ -224,8 +252,9 @@ impl<'a> Variants<'a> {
         };
         let Stability { spearman, top, overlap: top_overlap } = spread.stability;
         let uncertainty = UncertaintySummary { over, resamples, seed, level, queries, spearman, top, top_overlap };
+        let (ids, groups) = Grouped::named(groups, ids);
         Ok(Outcome {
-            scores: Scores { rows: vec![spread.mean.clone()] },
+            scores: Scores { rows: vec![spread.mean.clone()] }.into(),
             spread: Some(spread),
             ids,
             groups,

@@ -77,6 +77,7 @@ fn attribute_by_ranks_is_attribute_alone() {
         &["--method", "shampoo", "--estimate", "sampled", "--draws", "2", "--blocks", "*query*"],
         &["--method", "ekfac", "--refine", "2", "--query-mode", "mean"],
         &["--method", "hyperinf,shampoo", "--refine", "2", "--refine-sample", "11"],
+        &["--method", "ekfac", "--refine", "2", "--refine-sample", "9", "--refine-fresh"],
         &["--structure", "merged"],
         &["--structure", "merged", "--method", "exact,cosine"],
         &["--project", "2", "--query-mode", "mean"],

@@ -116,6 +116,18 @@ fn a_sample_of_rows_some_blocks_and_an_index_go_with_it() {
     assert_eq!(scores(&folder, "sample"), scores(&folder, "again"));
     assert_ne!(scores(&folder, "sample"), scores(&folder, "other"));
     assert_eq!(scores(&folder, "all"), scores(&folder, "whole"));
+    // Other rows at each step.
+    let fresh = ["--refine-sample", "10", "--seed", "5", "--refine-fresh"];
+    let run = with("fresh", &fresh);
+    let what =
+        "refined   3 steps, each with the Gauss-Newton matrix of other 10 rows: residual against that of as many";
+    assert!(run.stdout.contains(what), "{}", run.stdout);
+    assert!(run.stderr.contains("3 steps of refinement for 4 queries: 99 forward and 33 backward"), "{}", run.stderr);
+    let refined = folder.json("fresh/summary.json")["refined"].clone();
+    assert_eq!((&refined["fresh"], &refined["rows"], &refined["seed"]), (&true.into(), &10.into(), &5.into()));
+    with("fresh-again", &fresh);
+    assert_eq!(scores(&folder, "fresh"), scores(&folder, "fresh-again"));
+    assert_ne!(scores(&folder, "fresh"), scores(&folder, "sample"));
     // Of an index the training gradients are those of the rows, the curvature is kept, and so are the scores.
     for _ in 0..2 {
         with("indexed", &["--index", "index"]);
@@ -191,6 +203,7 @@ fn what_cannot_be_refined_is_refused() {
     attribute(&["--normalise", "theta-relatif"], &["--refine", "--normalise"]);
     attribute(&["--refine-sample", "0"], &["--refine-sample"]);
     attribute(&["--refine-sample", "25"], &["25", "at most all"]);
+    attribute(&["--refine-fresh"], &["--refine-sample"]);
     let sample = [&ROWS[..], &["--out", "out", "--refine-sample", "3"]].concat();
     check("attribute", &sample, &["--refine"]);
     let select = ["--train", "train.jsonl", "--validation", "query.jsonl", "--keep", "3", "--out", "out"];

@@ -141,7 +141,7 @@ impl<'a> Bench<'a> {
         for (done, candidate) in candidates.iter().enumerate() {
             self.report(Stage::Methods, done, candidates.len(), &candidate.name);
             let options = Options { query, ..candidate.options.clone() };
-            let found = ensemble.score(candidate.estimate, &options)?;
+            let found = ensemble.score(candidate, &options)?;
             let figures = figures(self, &found.scores)?;
             self.add(Row::of(candidate, &found, figures));
         }

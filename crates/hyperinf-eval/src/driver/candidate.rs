@@ -27,6 +27,9 @@ pub struct Candidate {
     pub options: Options,
     /// The estimate of the curvature; ignored by methods without one.
     pub estimate: Estimate,
+    /// Steps that refine the inverses of the blocks to that of the Gauss-Newton matrix over all of them; `None` for the
+    /// inverses themselves. See [`hyperinf_scoring::refine`].
+    pub refine: Option<usize>,
 }
 
 impl Candidate {
@@ -42,7 +45,14 @@ impl Candidate {
             EstimateKind::Sampled => Estimate::Sampled { seed, draws },
             EstimateKind::GaussNewton => Estimate::GaussNewton { sketch: None },
         };
-        Ok(Self { name: spec.to_string(), options: spec.options()?, estimate })
+        Ok(Self { name: spec.to_string(), options: spec.options()?, estimate, refine: None })
+    }
+
+    /// The same method with so many steps of refinement, under the name `METHOD --refine STEPS`; `None` without curvature.
+    #[must_use]
+    pub fn refined(&self, steps: usize) -> Option<Self> {
+        let name = format!("{} --refine {steps}", self.name);
+        self.has_curvature().then(|| Self { name, refine: Some(steps), ..self.clone() })
     }
 
     /// Every named method, some in several variants: sides, estimates and one matrix over all blocks.

@@ -1,9 +1,13 @@
 use std::time::Instant;
 
 use burn::tensor::{DType, Device};
-use hyperinf_gradients::Estimate;
-use hyperinf_scoring::{Attribution, BlockReport, CurvatureFrom, Options, Scores, TaskSource, attribute};
+use hyperinf_gradients::{Difference, Estimate, Gradients, gauss_newton_products};
+use hyperinf_scoring::{
+    BlockReport, CurvatureFrom, Method, Options, QueryMode, ScoreError, Scores, Source, TaskSource, attribute,
+    curvature, query_gradients, refine,
+};
 
+use super::Candidate;
 use crate::TruthError;
 use crate::digits::{DigitsTask, Images, Labelled, PerceptronModule};
 
@@ -65,35 +69,62 @@ impl Ensemble {
         Ok(Self { models, train: batches(&task.train), queries: batches(&task.queries) })
     }
 
-    /// The mean over the models of a method's scores.
+    /// The mean over the models of a method's scores, by these options in place of the candidate's.
     ///
     /// # Errors
     ///
-    /// As [`attribute`].
-    pub fn score(&self, estimate: Estimate, options: &Options) -> Result<MethodScores, TruthError> {
+    /// As [`attribute`] and [`refine`].
+    pub fn score(&self, candidate: &Candidate, options: &Options) -> Result<MethodScores, TruthError> {
         let began = Instant::now();
-        let mut parts: Vec<Attribution> = Vec::new();
+        let mut parts = Vec::with_capacity(self.models.len());
         for model in &self.models {
-            let train = TaskSource::train(model, &self.train);
-            let query = TaskSource::query(model, &self.queries);
-            let pseudo = TaskSource::curvature(model, &self.train, estimate);
-            let curvature = match estimate {
-                Estimate::Empirical => CurvatureFrom::Training,
-                Estimate::Sampled { .. } | Estimate::GaussNewton { .. } => CurvatureFrom::Source(&pseudo),
-            };
-            parts.push(attribute(&train, &query, curvature, options)?);
+            parts.push(self.score_of(model, candidate, options)?);
         }
         let mut scores = Scores::default();
-        for part in &parts {
+        for (found, ..) in &parts {
             if scores.rows.is_empty() {
-                scores.rows = vec![vec![0.0; part.scores.samples()]; part.scores.queries()];
+                scores.rows = vec![vec![0.0; found.samples()]; found.queries()];
             }
-            for (sum, row) in scores.rows.iter_mut().zip(&part.scores.rows) {
+            for (sum, row) in scores.rows.iter_mut().zip(&found.rows) {
                 sum.iter_mut().zip(row).for_each(|(sum, score)| *sum += score / parts.len() as f64);
             }
         }
-        let residual = parts.iter().filter_map(Attribution::residual).reduce(f64::max);
-        let converged = parts.iter().flat_map(|part| &part.blocks).all(BlockReport::converged);
+        let residual = parts.iter().filter_map(|(_, residual, _)| *residual).reduce(f64::max);
+        let converged = parts.iter().all(|(.., converged)| *converged);
         Ok(MethodScores { scores, seconds: began.elapsed().as_secs_f64(), residual, converged })
+    }
+
+    /// The scores of one model, with the largest residual and whether all solvers converged.
+    fn score_of(
+        &self,
+        model: &PerceptronModule,
+        candidate: &Candidate,
+        options: &Options,
+    ) -> Result<(Scores, Option<f64>, bool), TruthError> {
+        let estimate = candidate.estimate;
+        let train = TaskSource::train(model, &self.train);
+        let query = TaskSource::query(model, &self.queries);
+        let pseudo = TaskSource::curvature(model, &self.train, estimate);
+        let (from, source): (_, &dyn Source) = match estimate {
+            Estimate::Empirical => (CurvatureFrom::Training, &train),
+            Estimate::Sampled { .. } | Estimate::GaussNewton { .. } => (CurvatureFrom::Source(&pseudo), &pseudo),
+        };
+        let Some(steps) = candidate.refine.filter(|_| candidate.has_curvature()) else {
+            let found = attribute(&train, &query, from, options)?;
+            let converged = found.blocks.iter().all(BlockReport::converged);
+            return Ok((found.scores.clone(), found.residual(), converged));
+        };
+        let queries = query_gradients(&query, options.query)?;
+        let difference = Difference { measured: false, ..Difference::default() };
+        let mut products = |directions: &Gradients| {
+            let found =
+                gauss_newton_products(model, &self.train, directions, difference).map_err(ScoreError::source)?;
+            Ok(found.rows)
+        };
+        let refined = refine(&queries, curvature(source, options)?, &mut products, options, steps)?;
+        let plain = Options { method: Method::Identity, query: QueryMode::Each, merged: false, ..options.clone() };
+        let found = attribute(&train, &refined.rows, CurvatureFrom::Training, &plain)?;
+        let residual = refined.residuals.iter().map(|residuals| residuals.after).fold(0.0, f64::max);
+        Ok((found.scores, Some(residual), true))
     }
 }

@@ -86,7 +86,7 @@ impl Truth for MislabelConfig {
             }
             for (place, candidate) in candidates.iter().enumerate() {
                 let options = Options { query: QueryMode::Mean, ..candidate.options.clone() };
-                let found = ensemble.score(candidate.estimate, &options)?;
+                let found = ensemble.score(candidate, &options)?;
                 let suspicion: Vec<f64> = found.scores.rows[0].iter().map(|score| -score).collect();
                 of_candidates[place].push(detection(&suspicion, &flipped)?);
                 scores[place] = Some(match scores[place].take() {

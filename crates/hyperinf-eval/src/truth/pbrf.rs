@@ -85,7 +85,7 @@ impl Truth for PbrfConfig {
             let own = candidate.damping();
             for (factor, truth) in truths.iter().filter(|(factor, _)| own.is_none_or(|own| own == *factor)) {
                 let options = Options { damping: Damping::Absolute(factor * mean_square), ..candidate.options.clone() };
-                let found = ensemble.score(candidate.estimate, &options)?;
+                let found = ensemble.score(&candidate, &options)?;
                 let figures = self.figures(&found.scores.rows, truth)?;
                 bench.add(Row { damping: Some(*factor), ..Row::of(&candidate, &found, figures) });
             }

@@ -1,6 +1,6 @@
 use std::borrow::Borrow;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 
 use serde_json::{Map, Value};
 
@@ -20,10 +20,11 @@ pub(crate) fn write_scores(
 /// Writes tables with the same columns one below the other, under one header.
 pub(crate) fn write<'a, T: Borrow<Table<'a>>>(
     file: impl Write,
-    tables: impl Iterator<Item = T>,
+    tables: impl Iterator<Item = io::Result<T>>,
 ) -> Result<(), WriteError> {
     let mut writer = csv::Writer::from_writer(file);
     for (i, table) in tables.enumerate() {
+        let table = table?;
         let table = table.borrow();
         if i == 0 {
             writer.write_record(table.columns.iter().map(|(name, _)| *name))?;

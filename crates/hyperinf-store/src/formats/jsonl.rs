@@ -16,7 +16,7 @@ pub(crate) fn write_scores(
 ) -> Result<(), WriteError> {
     let mut out = BufWriter::new(file);
     for table in table.tables() {
-        write(&mut out, &table)?;
+        write(&mut out, &table?)?;
     }
     Ok(out.flush()?)
 }

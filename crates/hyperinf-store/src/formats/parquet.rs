@@ -1,6 +1,6 @@
 use std::borrow::Borrow;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use parquet::basic::{Compression, ConvertedType, Repetition, Type as Physical};
@@ -31,12 +31,12 @@ pub(crate) fn write_scores(
 /// Writes tables with the same columns one below the other, each as one row group.
 pub(crate) fn write<'a, T: Borrow<Table<'a>>>(
     file: impl Write + Send,
-    tables: impl Iterator<Item = T>,
+    tables: impl Iterator<Item = io::Result<T>>,
     metadata: &Map<String, Value>,
 ) -> std::result::Result<(), WriteError> {
     let mut tables = tables.peekable();
     let mut fields = Vec::new();
-    if let Some(first) = tables.peek() {
+    if let Some(Ok(first)) = tables.peek() {
         for (name, column) in &first.borrow().columns {
             fields.push(Arc::new(schema(name, column)?));
         }
@@ -50,7 +50,7 @@ pub(crate) fn write<'a, T: Borrow<Table<'a>>>(
         .build();
     let mut writer = SerializedFileWriter::new(file, Arc::new(schema), Arc::new(properties))?;
     for table in tables {
-        let mut group = writer.next_row_group()?;
+        let (table, mut group) = (table?, writer.next_row_group()?);
         for (_, column) in &table.borrow().columns {
             match column {
                 Column::Whole(values) => write_column::<Int64Type, _>(&mut group, values)?,

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufWriter, Read, Write};
 
 use ::safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
@@ -21,11 +21,6 @@ pub(crate) fn write_scores(
     metadata: &Map<String, Value>,
 ) -> Result<(), WriteError> {
     let ScoreTable { scores, ids, .. } = *table;
-    let bytes = |values: &mut dyn Iterator<Item = &f64>| -> Vec<u8> {
-        values.flat_map(|&s| (s as f32).to_le_bytes()).collect()
-    };
-    let mut tensors = vec![("scores", bytes(&mut scores.rows.iter().flatten()))];
-    tensors.extend(table.bars().map(|(name, values)| (name, bytes(&mut values.iter()))));
     let mut metadata: BTreeMap<String, String> =
         metadata.iter().map(|(key, value)| (key.clone(), plain(value))).collect();
     let numbered = Ids::numbered(scores.queries(), scores.samples());
@@ -38,7 +33,16 @@ pub(crate) fn write_scores(
         }
     }
     let shape = [scores.queries(), scores.samples()];
-    write(file, &metadata, &tensors, shape)
+    let names: Vec<&'static str> = ["scores"].into_iter().chain(table.bars().map(|(name, _)| name)).collect();
+    let mut out = BufWriter::new(file);
+    // The crate's own writer puts the metadata in a random order.
+    write_header(&mut out, &metadata, &names, shape)?;
+    let mut write = |values: &[f64]| values.iter().try_for_each(|&score| out.write_all(&(score as f32).to_le_bytes()));
+    for rows in table.rows() {
+        rows?.iter().try_for_each(|row| write(row))?;
+    }
+    table.bars().try_for_each(|(_, values)| write(values))?;
+    Ok(out.flush()?)
 }
 
 /// An entry of the header.
@@ -57,27 +61,22 @@ struct Header<'a> {
     tensors: BTreeMap<&'static str, Entry>,
 }
 
-/// Writes tensors of F32 and one shape. The crate's own writer puts the metadata in a random order.
-fn write(
-    file: &mut File,
+/// Writes the header of tensors of F32 and one shape.
+fn write_header(
+    out: &mut impl Write,
     metadata: &BTreeMap<String, String>,
-    tensors: &[(&'static str, Vec<u8>)],
+    names: &[&'static str],
     shape: [usize; 2],
 ) -> Result<(), WriteError> {
-    let mut end = 0;
-    let entries = tensors.iter().map(|(name, bytes)| {
-        let start = end;
-        end += bytes.len();
-        (*name, Entry { dtype: "F32", shape, data_offsets: [start, end] })
+    let bytes = shape[0] * shape[1] * size_of::<f32>();
+    let entries = names.iter().enumerate().map(|(place, name)| {
+        let data_offsets = [place * bytes, (place + 1) * bytes];
+        (*name, Entry { dtype: "F32", shape, data_offsets })
     });
     let mut json = serde_json::to_vec(&Header { __metadata__: metadata, tensors: entries.collect() })?;
     json.resize(json.len().next_multiple_of(ALIGNMENT), b' ');
-    file.write_all(&(json.len() as u64).to_le_bytes())?;
-    file.write_all(&json)?;
-    for (_, bytes) in tensors {
-        file.write_all(bytes)?;
-    }
-    Ok(())
+    out.write_all(&(json.len() as u64).to_le_bytes())?;
+    Ok(out.write_all(&json)?)
 }
 
 /// Reads the tensor `scores`, and the ids from the metadata; without them rows are numbered.
