@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use hyperinf::data::{
-    AnyMethod, Baseline, Evaluate, Event, Finetune, NamedMethod, Question, Recipe, Removals, Retrained, Retraining,
-    RowMethod, Run, RunError, Stage, Stop,
+    AnyMethod, Baseline, Evaluate, Event, Finetune, MethodRun, NamedMethod, Notice, Question, Recipe, Removals,
+    Retrained, Retraining, RowMethod, Run, RunError, Stage, Stop,
 };
 use hyperinf::eval::{Bootstrap, LdsTruth};
 use hyperinf::gradients::Estimate;
@@ -165,10 +165,15 @@ fn scores_from_the_bank_are_those_by_hand() {
             named("unrolled", AnyMethod::Rows(RowMethod::Unrolled)),
             named("length", AnyMethod::Rows(RowMethod::Baseline(Baseline::Length))),
         ];
-        let all = run.scores_by(&methods, 0, &device, &mut |_| ()).map_err(Box::new).expect("all are computed");
+        let kept = folder.path().join("kept");
+        let scored = |run: &Run, seed, observe: &mut dyn FnMut(Event)| {
+            run.scores_by(&methods, seed, Some(&kept), &device, observe).map_err(Box::new).expect("all are computed")
+        };
+        let all = scored(&run, 0, &mut |_| ());
         assert_eq!(all.iter().map(|run| run.name.as_str()).collect::<Vec<_>>(), ["identity", "unrolled", "length"]);
         assert!(all[0].bytes > 0 && all[1].bytes > all[2].bytes, "{name}");
         assert!(!folder.path().join("out").exists(), "{name}: gradients are gone, and their folder");
+        kept_scores_are_taken(&name, &scored, &run, &all, &kept);
 
         let truth = LdsTruth::of_removals(ROWS, &found.removed, losses.clone()).map_err(Box::new).expect("they fit");
         let settings = Bootstrap { resamples: 50, ..Bootstrap::default() };
@@ -192,6 +197,47 @@ fn scores_from_the_bank_are_those_by_hand() {
             assert!((spread.course[0].0, spread.course[1].0) == (5, 7), "{name}");
         }
     }
+}
+
+/// Computes the scores of a run, or takes kept ones.
+type ScoredBy<'a> = dyn Fn(&Run, u64, &mut dyn FnMut(Event)) -> Vec<MethodRun> + 'a;
+
+/// Scores are computed once: asked for again they come from the folder, to the bit and with their cost, but not with other
+/// settings, other rows or from a damaged file.
+fn kept_scores_are_taken(name: &str, scored: &ScoredBy<'_>, run: &Run, all: &[MethodRun], kept: &Path) {
+    let again = |run: &Run, seed| {
+        let (mut told, mut steps) = (0, 0);
+        let found = scored(run, seed, &mut |event| match event {
+            Event::Notice(Notice::Kept { methods, of: 3, .. }) => told = methods,
+            Event::Progress(_) => steps += 1,
+            _ => {}
+        });
+        (found, told, steps)
+    };
+    let (found, told, steps) = again(run, 0);
+    assert_eq!((told, steps), (3, 0), "{name}");
+    for (found, all) in found.iter().zip(all) {
+        let bits = |run: &MethodRun| {
+            let rows = run.scores.as_ref().map_err(ToString::to_string).expect("it was computed");
+            rows.concat().iter().map(|score| score.to_bits()).collect::<Vec<u64>>()
+        };
+        assert_eq!(bits(found), bits(all), "{name}, {}", all.name);
+        assert_eq!((&found.name, found.seconds, found.bytes), (&all.name, all.seconds, all.bytes), "{name}");
+    }
+    let files = || fs::read_dir(kept).expect("it is there").map(|entry| entry.expect("it can be read").path());
+    assert_eq!(files().count(), 3, "{name}");
+    let other = Run { batch_size: run.batch_size + 1, ..run.clone() };
+    assert_eq!(again(&other, 0).1, 0, "{name}: another size of batches");
+    assert_eq!(again(run, 1).1, 0, "{name}: another seed");
+    for path in files() {
+        let text = fs::read_to_string(&path).expect("it can be read");
+        fs::write(&path, text.replacen('3', "4", 1)).expect("it can be written");
+    }
+    assert_eq!(again(run, 0).1, 0, "{name}: damaged files");
+    let text = fs::read_to_string(&run.query).expect("it can be read");
+    fs::write(&run.query, text.clone() + "\n").expect("it can be written");
+    assert_eq!(again(run, 0).1, 0, "{name}: another file of rows");
+    fs::write(&run.query, text).expect("it can be written");
 }
 
 #[test]

@@ -138,6 +138,7 @@ pub(crate) fn observer() -> impl FnMut(Event) {
             | Notice::Recording { .. }
             | Notice::Unrolling { .. }
             | Notice::Refining { .. }
+            | Notice::Kept { .. }
             | Notice::Tracing { .. }
             | Notice::AlreadyTrained { .. }),
         ) => {

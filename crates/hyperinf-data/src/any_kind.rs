@@ -34,6 +34,9 @@ pub(crate) trait AnyKind: Sync {
 
     fn name(&self) -> &'static str;
 
+    /// Whether its rows have images.
+    fn has_images(&self) -> bool;
+
     fn texts(&self, set: Set, path: &Path, options: &ReadOptions) -> Result<Dataset<RowText>, DataError>;
 
     fn influence(
@@ -170,6 +173,10 @@ impl<K: Kind> AnyKind for K {
 
     fn name(&self) -> &'static str {
         K::NAME
+    }
+
+    fn has_images(&self) -> bool {
+        K::IMAGES
     }
 
     fn texts(&self, set: Set, path: &Path, options: &ReadOptions) -> Result<Dataset<RowText>, DataError> {

@@ -1,5 +1,6 @@
 //! The scores of several methods for the same rows, with what they cost.
 
+use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::Device;
@@ -10,8 +11,9 @@ use hyperinf_store::StoreError;
 
 use crate::RunError;
 use crate::baseline::RowMethod;
-use crate::event::Event;
+use crate::event::{Event, Notice};
 use crate::influence::Influence;
+use crate::kept_runs::KeptRuns;
 use crate::refined::Refine;
 use crate::run::Run;
 
@@ -63,22 +65,35 @@ impl Run {
     /// method alone. Of this run's `options` only the query mode is used, `estimate`
     /// and `refine` are not; `seed` is for random baselines.
     ///
+    /// Scores are kept in the folder `kept` as soon as a method has them, and taken from there when the same ones are
+    /// asked for again: of adapters with a recording, on rows without images.
+    ///
     /// # Errors
     ///
-    /// As [`Run::attribute`], where no method could be computed: rows, files, or a stop. A method that refuses this model
+    /// As [`Run::attribute`], where no method could be computed: rows, files, or a stop; or if `kept` cannot be written. A
+    /// method that refuses this model
     /// or fails by its numbers has the reason in [`MethodRun::scores`].
     pub fn scores_by(
         &self,
         methods: &[NamedMethod],
         seed: u64,
+        kept: Option<&Path>,
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Vec<MethodRun>, RunError> {
+        let kept = kept.map(|folder| Ok::<_, RunError>(KeptRuns::open(folder, self)?.map(|kept| (kept, folder))));
+        let kept = kept.transpose()?.flatten();
+        let earlier = |named: &NamedMethod| kept.as_ref().and_then(|(kept, _)| kept.get(self, named, seed));
+        let mut all: Vec<Option<MethodRun>> = methods.iter().map(earlier).collect();
+        let found = all.iter().flatten().count();
+        if let Some((_, folder)) = kept.as_ref().filter(|_| found > 0) {
+            let (of, folder) = (methods.len(), (*folder).to_owned());
+            observe(Event::Notice(Notice::Kept { methods: found, of, folder }));
+        }
         let mut shared: Option<(Influence, f64)> = None;
-        let mut all = Vec::with_capacity(methods.len());
-        for NamedMethod { name, method } in methods {
-            let name = name.clone();
-            all.push(match method {
+        for (named, run) in methods.iter().zip(&mut all).filter(|(_, run)| run.is_none()) {
+            let name = named.name.clone();
+            let found = match &named.method {
                 AnyMethod::Rows(rows) => self.by_rows(name, *rows, seed, device, observe)?,
                 AnyMethod::Gradients { options, estimate, refine } => {
                     if shared.is_none() {
@@ -101,10 +116,14 @@ impl Run {
                     };
                     MethodRun { name, scores, seconds, bytes, residual, converged }
                 }
-            });
+            };
+            if let Some((kept, _)) = &kept {
+                kept.keep(self, named, seed, &found)?;
+            }
+            *run = Some(found);
         }
         shared.map_or(Ok(()), |(influence, _)| influence.discard_gradients())?;
-        Ok(all)
+        Ok(all.into_iter().flatten().collect())
     }
 
     /// The gradients, scored by the dot product, and the seconds that they took.

@@ -36,7 +36,7 @@ pub(crate) fn common_key<K: Kind>(key: &RunKey, run: Option<&Run>, sets: &[&Samp
 
 /// Everything that a run's scores depend on besides its gradients, and whether queries are scored one by one: rank 0 says
 /// so with each work, since detection and selection are for their mean whatever the run says.
-fn settings(run: &Run) -> String {
+pub(crate) fn settings(run: &Run) -> String {
     let Options { method, normalisation, damping, query: _, merged, block_scores } = &run.options;
     let method = match method {
         hyperinf_scoring::Method::Identity => "identity".to_owned(),

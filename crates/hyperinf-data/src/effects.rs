@@ -125,7 +125,7 @@ impl Run {
             Ok::<_, RunError>(rows.rows.len())
         };
         choosing.check(rows_of(Set::Train, &self.train)?, rows_of(Set::Query, &self.query)?)?;
-        let runs = self.scores_by(methods, retraining.draw, device, observe)?;
+        let runs = self.scores_by(methods, retraining.draw, Some(&retraining.bank), device, observe)?;
         let found = runs.iter().find_map(|run| run.scores.as_ref().ok());
         let (queries, rows) = found.map_or((0, 0), |scores| (scores.len(), scores.first().map_or(0, Vec::len)));
         let [_, measured] = choosing.queries(queries);

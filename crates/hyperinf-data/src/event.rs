@@ -201,6 +201,15 @@ pub enum Notice {
         /// The batches of the rows.
         batches: usize,
     },
+    /// The scores of some methods are those of an earlier run.
+    Kept {
+        /// How many methods.
+        methods: usize,
+        /// Of so many.
+        of: usize,
+        /// The folder.
+        folder: PathBuf,
+    },
     /// The run needs more than there is.
     Shortage(Shortage),
     /// A classifier predicts the labels of rows no better than a guess, or hardly better.

@@ -88,6 +88,7 @@ mod index;
 mod influence;
 mod json_array;
 mod jsonl;
+mod kept_runs;
 mod kind;
 mod kinds;
 mod labels;

@@ -175,7 +175,7 @@ fn one(unit: &Unit, settings: &Settings, work: &Path, device: &Device) -> Result
     let right = kept("right", &|row| !wrong[row])?.ok_or("all rows have one label")?;
     let count = (unit.keep * train.len() as f64).round() as usize;
     let mut methods = Vec::new();
-    for found in run.scores_by(&named()?, unit.seed, device, &mut |_| ())? {
+    for found in run.scores_by(&named()?, unit.seed, None, device, &mut |_| ())? {
         let scores = found.scores?.remove(0);
         let suspicion: Vec<f64> = scores.iter().map(|score| -score).collect();
         let mut order: Vec<usize> = (0..scores.len()).collect();

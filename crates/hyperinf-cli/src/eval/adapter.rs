@@ -50,7 +50,7 @@ pub(crate) fn run(truth: &AdapterCommand) -> Result<(), CliError> {
     let losses = retrained.complete().unwrap_or_default();
     let lds = LdsTruth::of_removals(retrained.train.rows.len(), &retrained.removed, losses)?;
     let mut judged = Vec::with_capacity(methods.len());
-    for run in run.scores_by(&methods, args.seed, &device, &mut observer())? {
+    for run in run.scores_by(&methods, args.seed, Some(&retraining.bank), &device, &mut observer())? {
         let spread = run.scores.as_ref().ok().map(|scores| lds.spread(scores, &Bootstrap::default())).transpose()?;
         judged.push(Judged { run, spread });
     }

@@ -93,6 +93,13 @@ impl fmt::Display for Notice {
                      batches, {batches} of which are the {rows} training rows"
                 )
             }
+            Self::Kept { methods, of, folder } => {
+                write!(
+                    f,
+                    "the scores of {methods} of {of} methods are those of an earlier run, in {}",
+                    folder.display()
+                )
+            }
             Self::Shortage(shortage) => shortage.fmt(f),
             Self::NotLearned { path, quality, verdict, purpose } => {
                 let guess = match verdict {

@@ -1,0 +1,135 @@
+//! Scores of several methods for the same rows, kept until they are asked for again.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use hyperinf_models::Recording;
+use hyperinf_store::{Staged, StoreError, WriteError};
+use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_128;
+
+use crate::RunError;
+use crate::compared::{AnyMethod, MethodRun, NamedMethod};
+use crate::crew_work::settings;
+use crate::run::Run;
+use crate::run_of_kind::GENERATION;
+
+/// A folder with one file for each method's scores, under a name that is the hash of everything that they depend on: the
+/// recorded training, the adapter, both files of rows, the settings and the device. What is not intact counts as not
+/// there.
+pub(crate) struct KeptRuns {
+    folder: PathBuf,
+    /// The hash of what all methods depend on.
+    key: String,
+}
+
+/// The scores of a method. Their numbers are their bits, which decimal text may round.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    method: String,
+    scores: Vec<Vec<String>>,
+    seconds: f64,
+    bytes: u64,
+    residual: Option<f64>,
+    converged: bool,
+    /// Of the fields before it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    xxh3_128: String,
+}
+
+impl KeptRuns {
+    /// `None` for an adapter without a recording, whose model is not known before it is read, and for rows with images,
+    /// which are in files of their own.
+    ///
+    /// # Errors
+    ///
+    /// If a file of the run cannot be read.
+    pub(crate) fn open(folder: &Path, run: &Run) -> Result<Option<Self>, RunError> {
+        let Some(adapter) = &run.adapter else { return Ok(None) };
+        if run.files()?.kind().has_images() || !run.ensemble.is_empty() {
+            return Ok(None);
+        }
+        let Ok(recording) = Recording::open(&adapter.join(Recording::FILE)) else { return Ok(None) };
+        let mut text = format!(
+            "{}/{GENERATION} {:?} {} {:?} {:?} {:?} {:?} {:?} {:?} {} {:?} {:?}",
+            env!("CARGO_PKG_VERSION"),
+            recording.settings(),
+            run.device_name,
+            (&run.tokenizer, &run.read),
+            run.length,
+            run.layers,
+            run.large_blocks,
+            run.diffusion,
+            run.pairs,
+            run.batch_size,
+            run.blocks,
+            run.options.query,
+        );
+        let of_adapter = fs::read_dir(adapter).map_err(|source| StoreError::output(adapter, source))?;
+        let mut files: Vec<PathBuf> = of_adapter.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        files.retain(|path| path.extension().is_some_and(|ending| ending == "safetensors"));
+        files.sort();
+        let metric =
+            run.metric.as_ref().map(|path| if path.is_dir() { path.join(Recording::FILE) } else { path.clone() });
+        files.extend([run.train.clone(), run.query.clone()].into_iter().chain(metric));
+        for path in files {
+            let bytes = fs::read(&path).map_err(|source| StoreError::output(&path, source))?;
+            text.push_str(&hash(&bytes));
+        }
+        Ok(Some(Self { folder: folder.to_owned(), key: hash(text.as_bytes()) }))
+    }
+
+    /// The scores of a method; `None` if they are not there.
+    pub(crate) fn get(&self, run: &Run, named: &NamedMethod, seed: u64) -> Option<MethodRun> {
+        let line: Line = serde_json::from_slice(&fs::read(self.path(run, named, seed)).ok()?).ok()?;
+        let seal = line.xxh3_128.clone();
+        let line = Line { xxh3_128: String::new(), ..line };
+        if seal != hash(serde_json::to_string(&line).ok()?.as_bytes()) {
+            return None;
+        }
+        let number = |text: &String| u64::from_str_radix(text, 16).map(f64::from_bits).ok();
+        let row = |row: &Vec<String>| row.iter().map(number).collect::<Option<Vec<f64>>>();
+        let scores = line.scores.iter().map(row).collect::<Option<Vec<_>>>()?;
+        let Line { seconds, bytes, residual, converged, .. } = line;
+        Some(MethodRun { name: named.name.clone(), scores: Ok(scores), seconds, bytes, residual, converged })
+    }
+
+    /// Keeps the scores of a method; those that could not be computed are tried again.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written.
+    pub(crate) fn keep(&self, run: &Run, named: &NamedMethod, seed: u64, found: &MethodRun) -> Result<(), RunError> {
+        let Ok(scores) = &found.scores else { return Ok(()) };
+        let row = |row: &Vec<f64>| row.iter().map(|score| format!("{:016x}", score.to_bits())).collect();
+        let MethodRun { seconds, bytes, residual, converged, .. } = *found;
+        let scores = scores.iter().map(row).collect();
+        let mut line =
+            Line { method: found.name.clone(), scores, seconds, bytes, residual, converged, xxh3_128: String::new() };
+        let path = self.path(run, named, seed);
+        let text = |line: &Line| {
+            serde_json::to_string(line).map_err(|error| StoreError::output(&path, io::Error::other(error)))
+        };
+        line.xxh3_128 = hash(text(&line)?.as_bytes());
+        let text = text(&line)?;
+        fs::create_dir_all(&self.folder).map_err(|source| StoreError::output(&self.folder, source))?;
+        let write = |file: &mut fs::File| writeln!(file, "{text}").map_err(WriteError::Io);
+        Ok(Staged::new(&path, write)?.place()?)
+    }
+
+    fn path(&self, run: &Run, NamedMethod { name, method }: &NamedMethod, seed: u64) -> PathBuf {
+        let how = match method {
+            AnyMethod::Rows(rows) => format!("{rows:?} {}", settings(run)),
+            AnyMethod::Gradients { options, estimate, refine } => {
+                settings(&Run { options: (**options).clone(), estimate: *estimate, refine: *refine, ..run.clone() })
+            }
+        };
+        let hash = hash(format!("{} {name} {how} {seed}", self.key).as_bytes());
+        self.folder.join(format!("scores-{hash}.json"))
+    }
+}
+
+fn hash(bytes: &[u8]) -> String {
+    format!("{:032x}", XxHash3_128::oneshot(bytes))
+}
