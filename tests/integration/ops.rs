@@ -9,6 +9,7 @@ use hyperinf_tests::devices;
 use hyperinf_tests::oracle::Matrix;
 
 mod attention;
+mod convolution;
 
 /// Between the values of a tensor and those of a function of flat tensors: what is checked.
 type Fast<'a> = &'a dyn Fn(&[Tensor<1>]) -> Tensor<1>;

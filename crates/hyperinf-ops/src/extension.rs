@@ -8,6 +8,7 @@ use burn::backend::{Autodiff, Backend, DispatchDevice, Flex, TensorMetadata, bac
 use burn::tensor::{Bytes, DType, Tensor};
 
 use crate::attention::attend;
+use crate::convolution::{Window, convolve};
 use crate::kernels::{self, Hidden, Rows, over_rows};
 use crate::product::product;
 use crate::steps;
@@ -22,6 +23,12 @@ pub(super) fn fits<const R: usize>(x: &Tensor<R>) -> bool {
 pub(super) trait Fused: Backend {
     fn fused_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
     fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_convolution(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        window: Window,
+    ) -> FloatTensor<Self>;
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
     fn fused_gelu_tanh(x: FloatTensor<Self>) -> FloatTensor<Self>;
     fn fused_swish(x: FloatTensor<Self>, slope: f64) -> FloatTensor<Self>;
@@ -51,6 +58,10 @@ impl Fused for Flex {
 
     fn fused_linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
         product(x, weight, Some(bias))
+    }
+
+    fn fused_convolution(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, window: Window) -> FlexTensor {
+        convolve(x, &contiguous(weight), bias, window).0
     }
 
     fn fused_gelu(x: FlexTensor) -> FlexTensor {
@@ -124,6 +135,20 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         let output = product(x, weight.clone(), Some(bias.into_primitive()));
         match steps::Linear.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish(weight, output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        }
+    }
+
+    fn fused_convolution(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        window: Window,
+    ) -> FloatTensor<Self> {
+        let ((x, node), weight) = (x.into_parts(), contiguous(weight.into_primitive()));
+        let (output, sizes) = convolve(x, &weight, bias.into_primitive(), window);
+        match steps::Convolution.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish((weight, sizes), output),
             OpsKind::UnTracked(prepared) => prepared.finish(output),
         }
     }
@@ -294,7 +319,7 @@ pub(super) mod apply {
     use burn::backend::Dispatch;
     use burn::tensor::{Bool, Int, Tensor};
 
-    use super::Fused;
+    use super::{Fused, Window};
 
     pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
         let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
@@ -302,6 +327,11 @@ pub(super) mod apply {
             Some(bias) => Dispatch::fused_linear(x, weight, bias.into_dispatch()),
             None => Dispatch::fused_product(x, weight),
         })
+    }
+
+    pub(crate) fn convolution(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, window: Window) -> Tensor<4> {
+        let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+        Tensor::from_dispatch(Dispatch::fused_convolution(x, weight, bias, window))
     }
 
     pub(crate) fn gelu<const R: usize>(x: Tensor<R>) -> Tensor<R> {

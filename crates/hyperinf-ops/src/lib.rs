@@ -3,6 +3,7 @@
 //! | function | computes |
 //! |---|---|
 //! | [`linear`] | `x W + b` |
+//! | [`convolution`] | a convolution of two dimensions |
 //! | [`gelu`], [`gelu_tanh`], [`swish`], [`swiglu`] | activations |
 //! | [`layer_norm`], [`standardize`], [`rms_norm`] | normalisations |
 //! | [`attention`], [`attention_weights`] | attention with a mask and shared key heads |
@@ -31,6 +32,8 @@
 #[cfg(feature = "flex")]
 mod attention;
 #[cfg(feature = "flex")]
+mod convolution;
+#[cfg(feature = "flex")]
 mod extension;
 #[cfg(feature = "flex")]
 mod kernels;
@@ -44,6 +47,9 @@ pub use burn;
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
+#[cfg(feature = "flex")]
+use burn::nn::PaddingConfig2d;
+use burn::nn::conv::Conv2d;
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Bool, DType, Int, Tensor, activation, assert_shape};
 
@@ -74,6 +80,35 @@ pub fn linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
         }
     }
     layer.forward(x).reshape([n, t, d_output])
+}
+
+/// A convolution of two dimensions.
+///
+/// # Shapes
+///
+/// `x`: `[n, channels, h, w]`; the layer's weight: `[outputs, channels, k, k]`; output: `[n, outputs, h', w']`.
+///
+/// # Panics
+///
+/// If the channels are not the layer's, or the kernel is larger than the padded input.
+pub fn convolution(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    if let PaddingConfig2d::Explicit(top, left, bottom, right) = layer.padding
+        && fits(&x)
+        && layer.groups == 1
+        && layer.dilation == [1, 1]
+    {
+        let (weight, bias) = (layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()));
+        let constant = fits(&weight) && !weight.is_tracked();
+        if constant && bias.as_ref().is_none_or(|bias| fits(bias) && !bias.is_tracked()) {
+            let [outputs, channels, _, _] = weight.dims();
+            assert_shape!(x, [_, channels, _, _]);
+            let bias = bias.unwrap_or_else(|| Tensor::zeros([outputs], &x.device().without_autodiff()));
+            let window = convolution::Window { stride: layer.stride, padding: [top, left, bottom, right] };
+            return apply::convolution(x, weight, bias, window);
+        }
+    }
+    layer.forward(x)
 }
 
 /// The exact GELU, `x Φ(x)` with the normal distribution function Φ (Hendrycks & Gimpel 2016).

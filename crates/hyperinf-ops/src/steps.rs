@@ -7,6 +7,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, unary};
 use burn::backend::flex::FlexTensor;
 
 use crate::attention::{self, AttentionState};
+use crate::convolution::{self, Sizes};
 use crate::extension::{contiguous, filled, rewritten};
 use crate::kernels;
 use crate::product::product;
@@ -21,6 +22,19 @@ impl Backward<Flex, 1> for Linear {
     fn backward(self, ops: Ops<FlexTensor, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let weight = ops.state.transpose(0, 1);
         unary::<Flex, _>(ops.parents, ops.node, gradients, |gradient| product(gradient, weight, None));
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Convolution;
+
+impl Backward<Flex, 1> for Convolution {
+    /// The weight, contiguous, and the sizes.
+    type State = (FlexTensor, Sizes);
+
+    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let (weight, sizes) = ops.state;
+        unary::<Flex, _>(ops.parents, ops.node, gradients, |given| convolution::gradient(given, &weight, sizes));
     }
 }
 

@@ -38,6 +38,13 @@ fn contents(folder: &Folder, name: &str) -> BTreeMap<String, Vec<u8>> {
     names.map(|file| (file.clone(), fs::read(folder.file(&format!("{name}/{file}"))).expect("a file"))).collect()
 }
 
+/// The files of a bank but for the scores of methods, which have their seconds.
+fn trainings(folder: &Folder, out: &str) -> BTreeMap<String, Vec<u8>> {
+    let mut found = contents(folder, &format!("{out}/bank"));
+    found.retain(|name, _| !name.starts_with("scores-"));
+    found
+}
+
 /// What does not depend on the time.
 const TIMELESS: [&str; 3] = ["methods.csv", "losses.csv", "summary.json"];
 const TIMELESS_OF_CHOICES: [&str; 3] = ["methods.csv", "changes.csv", "summary.json"];
@@ -87,7 +94,14 @@ fn every_method_is_compared_with_trainings() {
     let run = succeed(&folder, "lds", &again);
     let printed: serde_json::Value = serde_json::from_str(&run.stdout).expect("JSON");
     assert_eq!(printed["methods"][0]["method"], "cosine");
-    assert_eq!(contents(&folder, "truth/bank").len(), 7, "the key and a file for each training");
+    assert_eq!(trainings(&folder, "truth").len(), 7, "the key and a file for each training");
+    assert_eq!(contents(&folder, "truth/bank").len(), 7 + 10, "and one for each method");
+
+    // The first ones again cost nothing, and have the seconds that they took.
+    let run = succeed(&folder, "lds", &all);
+    assert!(run.stderr.contains("the scores of 9 of 9 methods are those of an earlier run"), "{}", run.stderr);
+    assert_eq!(csv_rows(&folder.file("truth/costs.csv")), costs);
+    assert_eq!(csv_rows(&folder.file("truth/methods.csv")), methods);
 }
 
 #[test]
@@ -97,10 +111,10 @@ fn a_killed_run_and_parts_end_as_an_undisturbed_one() {
         let choices = ["--subsets", "8", "--drop", "4", "--method", "identity,loss", "--question", question];
         let whole = format!("whole-{question}");
         succeed(&folder, "lds", &[&choices[..], &["--out", &whole]].concat());
-        let expected = contents(&folder, &format!("{whole}/bank"));
+        let expected = trainings(&folder, &whole);
         assert_eq!(expected.len(), 9);
         let same = |out: &str| {
-            assert!(contents(&folder, &format!("{out}/bank")) == expected, "{out}: the banks are equal to the byte");
+            assert!(trainings(&folder, out) == expected, "{out}: the banks are equal to the byte");
             for name in TIMELESS {
                 let [one, other] = [&whole, out].map(|folder_of| folder.text(&format!("{folder_of}/{name}")));
                 assert_eq!(one, other, "{out}/{name}");

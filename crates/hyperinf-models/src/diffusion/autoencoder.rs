@@ -3,6 +3,7 @@ use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
 use hyperinf_gradients::Tape;
+use hyperinf_ops::convolution;
 
 use super::attention::{Attention, AttentionSizes, Rows, silu};
 use super::autoencoder_config::AutoencoderConfig;
@@ -159,7 +160,7 @@ impl Half {
     }
 
     fn last(&self, x: Tensor<4>) -> Tensor<4> {
-        self.conv_out.forward(silu(self.conv_norm_out.forward(x)))
+        convolution(&self.conv_out, silu(self.conv_norm_out.forward(x)))
     }
 }
 
@@ -226,16 +227,16 @@ impl Autoencoder {
         let ([_, channels, h, w], factor) = (images.dims(), self.config.factor());
         let fits = channels == self.config.channels && h.is_multiple_of(factor) && w.is_multiple_of(factor);
         assert!(fits && h * w > 0, "Autoencoder::encode: images of {channels} channels, {h} × {w}");
-        let mut x = self.encoder.conv_in.forward(images);
+        let mut x = convolution(&self.encoder.conv_in, images);
         for level in &self.encoder.levels {
             x = level.resnets.iter().fold(x, |x, residual| residual.forward(x, None));
             if let Some(sampler) = &level.sampler {
-                x = sampler.forward(x);
+                x = convolution(sampler, x);
             }
         }
         x = self.encoder.last(self.encoder.mid.forward(x));
         if let Some(layer) = &self.quant_conv {
-            x = layer.forward(x);
+            x = convolution(layer, x);
         }
         let mean = x.narrow(1, 0, self.config.latent_channels);
         mean.sub_scalar(self.config.shift).mul_scalar(self.config.scale)
@@ -255,13 +256,13 @@ impl Autoencoder {
         assert_eq!(channels, self.config.latent_channels, "Autoencoder::decode: channels");
         let mut x = latents.div_scalar(self.config.scale).add_scalar(self.config.shift);
         if let Some(layer) = &self.post_quant_conv {
-            x = layer.forward(x);
+            x = convolution(layer, x);
         }
-        x = self.decoder.mid.forward(self.decoder.conv_in.forward(x));
+        x = self.decoder.mid.forward(convolution(&self.decoder.conv_in, x));
         for level in &self.decoder.levels {
             x = level.resnets.iter().fold(x, |x, residual| residual.forward(x, None));
             if let Some(sampler) = &level.sampler {
-                x = sampler.forward(doubled(x));
+                x = convolution(sampler, doubled(x));
             }
         }
         self.decoder.last(x)

@@ -3,6 +3,7 @@ use burn::nn::Linear;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{DType, Device, Tensor};
 use hyperinf_gradients::Tape;
+use hyperinf_ops::convolution;
 
 use super::attention::{Rows, Text, silu};
 use super::embedding;
@@ -171,7 +172,7 @@ impl UNet {
         let time = embedding::timesteps(timesteps, first, &x.device().without_autodiff(), x.dtype());
         let time = silu(self.time_2.forward(silu(self.time_1.forward(time))));
 
-        let mut x = self.conv_in.forward(x);
+        let mut x = convolution(&self.conv_in, x);
         let mut skips = vec![x.clone()];
         for level in &self.down_blocks {
             for (index, residual) in level.resnets.iter().enumerate() {
@@ -182,7 +183,7 @@ impl UNet {
                 skips.push(x.clone());
             }
             if let Some(sampler) = &level.sampler {
-                x = sampler.forward(x);
+                x = convolution(sampler, x);
                 skips.push(x.clone());
             }
         }
@@ -198,10 +199,10 @@ impl UNet {
                 }
             }
             if let Some(sampler) = &level.sampler {
-                x = sampler.forward(doubled(x));
+                x = convolution(sampler, doubled(x));
             }
         }
-        self.conv_out.forward(silu(self.conv_norm_out.forward(x))).narrow(1, 0, channels)
+        convolution(&self.conv_out, silu(self.conv_norm_out.forward(x))).narrow(1, 0, channels)
     }
 }
 

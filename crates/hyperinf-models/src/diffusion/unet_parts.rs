@@ -88,15 +88,15 @@ impl Residual {
 
     /// `x`: `[m, c, h, w]`; `time`: `SiLU` of the timestep's embedding, `[m, d]`, if the block was built for one.
     pub(super) fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
-        let mut inner = self.conv1.forward(silu(self.norm1.forward(x.clone())));
+        let mut inner = ops::convolution(&self.conv1, silu(self.norm1.forward(x.clone())));
         if let (Some(layer), Some(time)) = (&self.time_emb_proj, time) {
             let time = layer.forward(time.clone());
             let [m, c] = time.dims();
             inner = inner + time.reshape([m, c, 1, 1]);
         }
-        let inner = self.conv2.forward(silu(self.norm2.forward(inner)));
+        let inner = ops::convolution(&self.conv2, silu(self.norm2.forward(inner)));
         match &self.conv_shortcut {
-            Some(shortcut) => shortcut.forward(x) + inner,
+            Some(shortcut) => ops::convolution(shortcut, x) + inner,
             None => x + inner,
         }
     }
