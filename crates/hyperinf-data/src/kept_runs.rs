@@ -24,14 +24,14 @@ pub(crate) struct KeptRuns {
     key: String,
 }
 
-/// The scores of a method. Their numbers are their bits, which decimal text may round.
+/// The scores of a method. Real numbers are their bits, which decimal text may round.
 #[derive(Serialize, Deserialize)]
 struct Line {
     method: String,
     scores: Vec<Vec<String>>,
-    seconds: f64,
+    seconds: String,
     bytes: u64,
-    residual: Option<f64>,
+    residual: Option<String>,
     converged: bool,
     /// Of the fields before it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -88,10 +88,10 @@ impl KeptRuns {
         if seal != hash(serde_json::to_string(&line).ok()?.as_bytes()) {
             return None;
         }
-        let number = |text: &String| u64::from_str_radix(text, 16).map(f64::from_bits).ok();
-        let row = |row: &Vec<String>| row.iter().map(number).collect::<Option<Vec<f64>>>();
+        let row = |row: &Vec<String>| row.iter().map(|text| number(text)).collect::<Option<Vec<f64>>>();
         let scores = line.scores.iter().map(row).collect::<Option<Vec<_>>>()?;
-        let Line { seconds, bytes, residual, converged, .. } = line;
+        let residual = line.residual.as_ref().map(|residual| number(residual).ok_or(())).transpose().ok()?;
+        let (seconds, Line { bytes, converged, .. }) = (number(&line.seconds)?, line);
         Some(MethodRun { name: named.name.clone(), scores: Ok(scores), seconds, bytes, residual, converged })
     }
 
@@ -102,11 +102,16 @@ impl KeptRuns {
     /// If the file cannot be written.
     pub(crate) fn keep(&self, run: &Run, named: &NamedMethod, seed: u64, found: &MethodRun) -> Result<(), RunError> {
         let Ok(scores) = &found.scores else { return Ok(()) };
-        let row = |row: &Vec<f64>| row.iter().map(|score| format!("{:016x}", score.to_bits())).collect();
         let MethodRun { seconds, bytes, residual, converged, .. } = *found;
-        let scores = scores.iter().map(row).collect();
-        let mut line =
-            Line { method: found.name.clone(), scores, seconds, bytes, residual, converged, xxh3_128: String::new() };
+        let mut line = Line {
+            method: found.name.clone(),
+            scores: scores.iter().map(|row| row.iter().map(bits).collect()).collect(),
+            seconds: bits(&seconds),
+            bytes,
+            residual: residual.as_ref().map(bits),
+            converged,
+            xxh3_128: String::new(),
+        };
         let path = self.path(run, named, seed);
         let text = |line: &Line| {
             serde_json::to_string(line).map_err(|error| StoreError::output(&path, io::Error::other(error)))
@@ -128,6 +133,14 @@ impl KeptRuns {
         let hash = hash(format!("{} {name} {how} {seed}", self.key).as_bytes());
         self.folder.join(format!("scores-{hash}.json"))
     }
+}
+
+fn bits(value: &f64) -> String {
+    format!("{:016x}", value.to_bits())
+}
+
+fn number(bits: &str) -> Option<f64> {
+    u64::from_str_radix(bits, 16).map(f64::from_bits).ok()
 }
 
 fn hash(bytes: &[u8]) -> String {

@@ -184,6 +184,7 @@ struct Asked {
     found: Found,
 }
 
+#[allow(clippy::large_enum_variant, reason = "there are a few per block, and its tensors are handles")]
 enum Found {
     /// The preconditioned queries, for the second pass.
     Queries(Preconditioned),
