@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use hyperinf::curvature::Damping;
 use hyperinf::data::{Crew, DEADLINE, RunError, StoredScoring};
 use hyperinf::gradients::Block;
-use hyperinf::scoring::{Attribution, MethodSpec, Normalisation, Options, QueryMode, TeamError, Threads};
+use hyperinf::scoring::{Attribution, MethodSpec, Normalisation, Options, QueryMode, Scores, TeamError, Threads};
 use hyperinf::store::{Checkpoint, Directions, GradientFile, GradientPair, ProjectionSpec, tracin};
 use hyperinf_tests::compare::assert_close;
 use hyperinf_tests::devices;
@@ -71,8 +71,16 @@ fn by_ranks(
             scope.spawn(move || helper.assist(&files.open(), device).map_err(Box::new).expect("it can help"));
         }
         let mut checkpoints = files.open();
-        let score = |place| leader.score(place, &mut checkpoints, device, |_| Ok::<_, Box<RunError>>(()));
-        let found = (0..scoring.projections.len()).map(score).collect();
+        let mut score = |place| {
+            let mut scores = Scores::default();
+            let check = |_: &Attribution| Ok::<_, Box<RunError>>(());
+            let found = leader.score_in_parts(place, &mut checkpoints, device, check, |more| {
+                scores.rows.extend(more.rows);
+                Ok(())
+            });
+            found.map(|found| Attribution { scores, ..found })
+        };
+        let found = (0..scoring.projections.len()).map(&mut score).collect();
         let crew = leader.crew.as_ref().expect("it has a crew");
         assert_eq!(crew.finish().map_err(Box::new).expect("all report").len(), ranks);
         found
@@ -253,7 +261,20 @@ fn scores_in_parts_are_those_of_all_at_once() {
         );
         assert_eq!(found.expect("it can be scored").scores.queries(), 0);
         assert_eq!(sizes, [(2, 9), (2, 9), (2, 9), (1, 9)], "{method}");
-        assert!(checkpoints.iter().all(|checkpoint| checkpoint.pair.queries.is_none()));
+        assert!(checkpoints.iter().all(|checkpoint| checkpoint.pair.asked().is_none()));
+        // A choice of the caller is one of parts, too, and stays; so it does after an error.
+        checkpoints.iter_mut().for_each(|checkpoint| checkpoint.pair.ask_some(Some(2..7)));
+        let mut rows = Vec::new();
+        let check = |_: &Attribution| Ok::<_, Box<RunError>>(());
+        let found = parts.score_in_parts(0, &mut checkpoints, &device, check, |more| {
+            rows.extend(more.rows);
+            Ok(())
+        });
+        found.expect("it can be scored");
+        assert_close(method, &rows.concat(), &expected.scores.rows[2..].concat(), 1e-9);
+        let stop = |_: Scores| Err(Box::new(RunError::from(TeamError::OutOfStep)));
+        assert!(parts.score_in_parts(0, &mut checkpoints, &device, check, stop).is_err());
+        assert!(checkpoints.iter().all(|checkpoint| checkpoint.pair.asked() == Some(2..7)), "{method}");
     }
 }
 
@@ -271,7 +292,8 @@ fn a_bad_query_of_a_part_is_named() {
     serialize_to_file([("a", view)], None, &query).expect("it can be written");
     let mut checkpoints = vec![Checkpoint { pair: GradientPair::open(&train, &query).expect("they fit"), rate: None }];
     let scoring = StoredScoring { options: options("identity"), at_once: 6, ..StoredScoring::default() };
-    let error = scoring.score(0, &mut checkpoints, &device, |_| Ok::<_, Box<RunError>>(())).expect_err("NaN");
+    let check = |_: &Attribution| Ok::<_, Box<RunError>>(());
+    let error = scoring.score_in_parts(0, &mut checkpoints, &device, check, |_| Ok(())).expect_err("NaN");
     let text = error.to_string();
     assert!(text.contains("sample 3") && text.contains("bad.safetensors"), "{text}");
 }

@@ -280,6 +280,10 @@ fn spilled_scores_are_written_as_those_in_memory() {
     assert_eq!((kept.queries(), kept.samples()), (11, 7));
     assert_eq!(kept.rows(4..6).expect("it can be read").as_ref(), &scores.rows[4..6]);
     assert_eq!(kept.rows(0..11).expect("it can be read").as_ref(), scores.rows);
+    let mut again = spilled(1);
+    assert_eq!(again.rows(2..3).expect("it can be read").as_ref(), &scores.rows[2..3]);
+    again.push(Scores { rows: scores.rows[..1].to_vec() }).expect("it can be written");
+    assert_eq!(again.rows(10..12).expect("it can be read").as_ref(), [&scores.rows[10..], &scores.rows[..1]].concat());
     let names = || fs::read_dir(folder.path()).expect("it is there").count();
     assert_eq!(names(), 0, "the file has no name");
     for format in &SCORE_FORMATS {

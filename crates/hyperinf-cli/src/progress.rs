@@ -93,7 +93,7 @@ pub(crate) fn warn(note: &str) {
     }
 }
 
-/// Warns if so many scores have no room on the disk of a folder, where they may also be `spilled` meanwhile.
+/// Warns if so many scores have no room on the disk of a folder; `spilled` ones are in a file there meanwhile, too.
 pub(crate) fn warn_of_disk(folder: &Path, scores: usize, spilled: bool) {
     /// An upper bound for a table, which has ids and ranks as well.
     const BYTES: u64 = 16;

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use hyperinf::eval::Spread;
-use hyperinf::scoring::{Attribution, BlockReport, Scores};
+use hyperinf::scoring::{Attribution, BlockReport};
 
 use crate::args::{QueryModeArg, ScoreArgs};
 use crate::config;
@@ -82,22 +82,18 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), CliError> {
         progress::warn_of_disk(folder, rows * columns, kept.is_spilled());
     }
     let check = |found: &Attribution| if args.scoring.strict { check_converged(found) } else { Ok(()) };
-    let mut score = |which, visit: &mut dyn FnMut(Scores) -> Result<(), CliError>| {
-        scoring.score_in_parts(which, &mut moments, &settings.device, check, visit)
-    };
     let (attribution, outcome) = if variants.repeats() {
-        let mut all = Scores::default();
-        let mut add = |more: Scores| {
-            all.rows.extend(more.rows);
-            Ok(())
-        };
-        let mut attribution = score(0, &mut add)?;
+        let mut score = |which| scoring.score(which, &mut moments, &settings.device, check);
+        let mut attribution = score(0)?;
+        let mut all = std::mem::take(&mut attribution.scores);
         for other in 1..scoring.projections.len() {
-            attribution.keep_worst(score(other, &mut add)?.blocks);
+            let found = score(other)?;
+            all.rows.extend(found.scores.rows);
+            attribution.keep_worst(found.blocks);
         }
         (attribution, variants.spread(all, queries, ids, groups)?)
     } else {
-        let attribution = score(0, &mut |more| {
+        let attribution = scoring.score_in_parts(0, &mut moments, &settings.device, check, |more| {
             let more = match &groups {
                 Some(groups) => groups.pooled(&more)?,
                 None => more,

@@ -66,7 +66,8 @@ impl Run {
     /// and `refine` are not; `seed` is for random baselines.
     ///
     /// Scores are kept in the folder `kept` as soon as a method has them, and taken from there when the same ones are
-    /// asked for again: of adapters with a recording, on rows without images.
+    /// asked for again: of adapters with a recording, on rows without images, without an index. Methods are told apart by
+    /// their names and settings, and solvers by their names: parameters of solvers of your own belong into the name.
     ///
     /// # Errors
     ///
@@ -81,7 +82,8 @@ impl Run {
         device: &Device,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Vec<MethodRun>, RunError> {
-        let kept = kept.map(|folder| Ok::<_, RunError>(KeptRuns::open(folder, self)?.map(|kept| (kept, folder))));
+        let kept =
+            kept.map(|folder| Ok::<_, RunError>(KeptRuns::open(folder, self, device)?.map(|kept| (kept, folder))));
         let kept = kept.transpose()?.flatten();
         let earlier = |named: &NamedMethod| kept.as_ref().and_then(|(kept, _)| kept.get(self, named, seed));
         let mut all: Vec<Option<MethodRun>> = methods.iter().map(earlier).collect();

@@ -178,7 +178,7 @@ impl<'a> Job<'a> {
             draw: self.draw,
             train: located(Set::Train)?,
             query: located(Set::Query)?,
-            queries: pair.queries.clone(),
+            queries: pair.asked(),
             curvature: pair.curvature.as_ref().map(|_| located(Set::Curvature)).transpose()?,
             contrast: pair.contrast.as_ref().map(|_| located(Set::Contrast)).transpose()?,
             each: options.query == QueryMode::Each,
@@ -279,7 +279,7 @@ pub(crate) fn opened(
         }
     }
     (pair.memory, pair.batch_bytes) = (run.memory, run.batch_bytes);
-    pair.queries.clone_from(queries);
+    pair.ask_some(queries.clone());
     pair.project(run.projection_of(*draw)?, device)?;
     let query = if *each { QueryMode::Each } else { QueryMode::Mean };
     Ok((pair, Options { query, block_scores: *block_scores, ..run.options.clone() }))
@@ -325,7 +325,7 @@ pub(crate) fn serve(crew: &Crew, run: &Run, work: BlockWork, device: &Device) ->
             crew.computing(|| position_blocks(&pair, known, &options, device, &own, &mut send))
         }
     };
-    done.map_err(unwrapped)?;
+    done.map_err(|error| of_query(unwrapped(error), pair.samples(Set::Query).start))?;
     outgoing.finish()
 }
 
@@ -337,6 +337,25 @@ pub(crate) fn unwrapped(error: StoreError) -> RunError {
             Err(source) => StoreError::Score(ScoreError::Source(source)).into(),
         },
         error => error.into(),
+    }
+}
+
+/// An error about one of the queries from `first` on, counted among all.
+pub(crate) fn of_query(error: RunError, first: usize) -> RunError {
+    let moved = |error| match error {
+        ScoreError::Overflow { query, sample, value } => ScoreError::Overflow { query: first + query, sample, value },
+        ScoreError::Underflow { query, largest, power } => {
+            ScoreError::Underflow { query: first + query, largest, power }
+        }
+        ScoreError::Divisor { set: Set::Query, sample, value } => {
+            ScoreError::Divisor { set: Set::Query, sample: first + sample, value }
+        }
+        other => other,
+    };
+    match error {
+        RunError::Score(error) => RunError::Score(moved(error)),
+        RunError::Store(StoreError::Score(error)) => RunError::Store(StoreError::Score(moved(error))),
+        other => other,
     }
 }
 

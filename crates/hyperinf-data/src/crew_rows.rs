@@ -3,13 +3,13 @@
 use burn::tensor::{DType, Device, Tensor};
 use hyperinf_curvature::{Accumulator, BlockCurvature, MatrixSum};
 use hyperinf_linalg::ReadError;
-use hyperinf_scoring::{Attribution, BlockScores, Method, Options, ScoreError, Scorer, TeamError};
+use hyperinf_scoring::{Attribution, BlockScores, Method, Options, ScoreError, Scorer, Set, TeamError};
 use hyperinf_store::{RowShare, curvature_from_bytes, curvature_to_bytes, curvatures, row_share, score_rows, sum_rows};
 use serde::{Deserialize, Serialize};
 
 use crate::RunError;
 use crate::crew::Crew;
-use crate::crew_blocks::{Job, opened, unwrapped};
+use crate::crew_blocks::{Job, of_query, opened, unwrapped};
 use crate::crew_gather::{Outgoing, arrived};
 use crate::crew_message::{Unread, packed};
 use crate::crew_orders::{RowWork, Work};
@@ -95,7 +95,7 @@ pub(crate) fn serve(crew: &Crew, run: &Run, work: &RowWork, device: &Device) -> 
     let mut outgoing = Outgoing::new(crew);
     let mut keep = |scores| outgoing.keep(scores).map_err(ScoreError::source);
     let done = crew.computing(|| score_rows(&pair, known.as_ref(), &options, device, &own, &mut keep));
-    done.map_err(unwrapped)?;
+    done.map_err(|error| of_query(unwrapped(error), pair.samples(Set::Query).start))?;
     outgoing.finish()
 }
 

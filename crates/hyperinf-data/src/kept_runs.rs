@@ -1,9 +1,10 @@
 //! Scores of several methods for the same rows, kept until they are asked for again.
 
-use std::fs;
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use hyperinf_models::Recording;
 use hyperinf_store::{Staged, StoreError, WriteError};
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,10 @@ use crate::RunError;
 use crate::compared::{AnyMethod, MethodRun, NamedMethod};
 use crate::crew_work::settings;
 use crate::run::Run;
-use crate::run_of_kind::GENERATION;
+use crate::run_of_kind::{GENERATION, device_name};
+
+/// Bytes of a file that are hashed at once.
+const PART: usize = 1 << 20;
 
 /// A folder with one file for each method's scores, under a name that is the hash of everything that they depend on: the
 /// recorded training, the adapter, both files of rows, the settings and the device. What is not intact counts as not
@@ -39,45 +43,40 @@ struct Line {
 }
 
 impl KeptRuns {
-    /// `None` for an adapter without a recording, whose model is not known before it is read, and for rows with images,
-    /// which are in files of their own.
+    /// `None` for an adapter without a recording, for rows with images, which are in files of their own, and where a file
+    /// cannot be read: then the run says so.
     ///
     /// # Errors
     ///
-    /// If a file of the run cannot be read.
-    pub(crate) fn open(folder: &Path, run: &Run) -> Result<Option<Self>, RunError> {
+    /// If the model's files cannot be found.
+    pub(crate) fn open(folder: &Path, run: &Run, device: &Device) -> Result<Option<Self>, RunError> {
+        let files = run.files()?;
         let Some(adapter) = &run.adapter else { return Ok(None) };
-        if run.files()?.kind().has_images() || !run.ensemble.is_empty() {
+        if files.kind().has_images() || !run.ensemble.is_empty() || run.index.is_some() {
             return Ok(None);
         }
         let Ok(recording) = Recording::open(&adapter.join(Recording::FILE)) else { return Ok(None) };
-        let mut text = format!(
-            "{}/{GENERATION} {:?} {} {:?} {:?} {:?} {:?} {:?} {:?} {} {:?} {:?}",
+        let settings = format!(
+            "{}/{GENERATION} {} {:?} {} {:?} {:?} {:?} {:?} {:?} {:?} {} {:?} {:?}",
             env!("CARGO_PKG_VERSION"),
+            files.model_fingerprint(),
             recording.settings(),
-            run.device_name,
-            (&run.tokenizer, &run.read),
+            device_name(run, device),
+            run.tokenizer,
+            run.read,
             run.length,
             run.layers,
             run.large_blocks,
-            run.diffusion,
-            run.pairs,
+            (&run.diffusion, &run.pairs),
             run.batch_size,
             run.blocks,
             run.options.query,
         );
-        let of_adapter = fs::read_dir(adapter).map_err(|source| StoreError::output(adapter, source))?;
-        let mut files: Vec<PathBuf> = of_adapter.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        files.retain(|path| path.extension().is_some_and(|ending| ending == "safetensors"));
-        files.sort();
-        let metric =
-            run.metric.as_ref().map(|path| if path.is_dir() { path.join(Recording::FILE) } else { path.clone() });
-        files.extend([run.train.clone(), run.query.clone()].into_iter().chain(metric));
-        for path in files {
-            let bytes = fs::read(&path).map_err(|source| StoreError::output(&path, source))?;
-            text.push_str(&hash(&bytes));
-        }
-        Ok(Some(Self { folder: folder.to_owned(), key: hash(text.as_bytes()) }))
+        // A metric's folder and a tokenizer's have files like an adapter's.
+        let folders = [Some(adapter), run.metric.as_ref(), run.tokenizer.as_ref()].into_iter().flatten();
+        let inputs = [&run.train, &run.query].into_iter().chain(folders);
+        let Ok(contents) = inputs.map(|path| contents(path)).collect::<io::Result<Vec<_>>>() else { return Ok(None) };
+        Ok(Some(Self { folder: folder.to_owned(), key: hash(format!("{settings} {contents:?}").as_bytes()) }))
     }
 
     /// The scores of a method; `None` if they are not there.
@@ -133,6 +132,26 @@ impl KeptRuns {
         let hash = hash(format!("{} {name} {how} {seed}", self.key).as_bytes());
         self.folder.join(format!("scores-{hash}.json"))
     }
+}
+
+/// The hashes of a file, or of all files of a folder.
+fn contents(path: &Path) -> io::Result<Vec<u128>> {
+    let mut files = vec![path.to_owned()];
+    if path.is_dir() {
+        files = fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+        files.retain(|path| path.is_file());
+        files.sort();
+    }
+    let hash = |path: &PathBuf| {
+        let (mut hasher, mut file, mut part) = (XxHash3_128::new(), File::open(path)?, vec![0; PART]);
+        loop {
+            match file.read(&mut part)? {
+                0 => return Ok(hasher.finish_128()),
+                count => hasher.write(&part[..count]),
+            }
+        }
+    };
+    files.iter().map(hash).collect()
 }
 
 fn bits(value: &f64) -> String {

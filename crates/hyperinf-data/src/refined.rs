@@ -48,7 +48,7 @@ pub enum RefineRows {
     /// All.
     #[default]
     All,
-    /// So many, drawn once: conjugate gradients lead to the inverse of *their* matrix, which is far from that of all rows
+    /// So many, drawn once: conjugate gradients lead to the inverse of *their* matrix, which may be far from that of all rows
     /// unless there are many more of them than parameters.
     Sample(usize),
     /// So many, drawn again for every step, [`refine_stochastic`](hyperinf_scoring::refine_stochastic): for many rows.
@@ -78,7 +78,7 @@ pub struct Refinement {
     pub steps: usize,
     /// The training rows of the matrix.
     pub rows: usize,
-    /// Whether every step took other rows; the residuals are against rows that no step took.
+    /// Whether rows were drawn for every step; the residuals are against a sample of its own.
     pub fresh: bool,
     /// The seed that drew them; `None` if they are all rows.
     pub seed: Option<u64>,
@@ -216,8 +216,7 @@ pub(crate) fn refined<M: SampleModel>(
             if run.stop.is_requested() {
                 return Err(RunError::Stopped { stage, done: done.get(), total, kept: Some(run.out.clone()) });
             }
-            // Other rows may be one batch more.
-            done.set(total.min(done.get() + 1));
+            done.set(done.get() + 1);
             observe(Event::Progress(Progress { stage, done: done.get(), total, detail: Detail::Products }));
             Ok(())
         };

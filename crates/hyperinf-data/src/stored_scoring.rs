@@ -2,11 +2,11 @@ use std::ops::Range;
 
 use burn::tensor::Device;
 use hyperinf_scoring::{Attribution, Options, QueryMode, ScoreError, Scores, Set, TeamError, TracIn};
-use hyperinf_store::{Checkpoint, GradientPair, ProjectionSpec, RunKey, StoreError};
+use hyperinf_store::{Checkpoint, GradientPair, ProjectionSpec, RunKey};
 
 use crate::RunError;
 use crate::crew::{Crew, METHOD};
-use crate::crew_blocks::{self, Job};
+use crate::crew_blocks::{self, Job, of_query};
 use crate::crew_orders::Work;
 use crate::crew_rows;
 use crate::crew_work::{agreed, method, several};
@@ -67,8 +67,10 @@ impl StoredScoring {
         check: impl FnMut(&Attribution) -> Result<(), E>,
     ) -> Result<Attribution, E> {
         let mut scores = Scores::default();
-        let mut found = self.score_in_parts(scoring, checkpoints, device, check, |more| {
-            scores.rows.extend(more.rows);
+        // All are held: there is nothing to gain from parts.
+        let whole = Self { at_once: usize::MAX, ..self.clone() };
+        let mut found = whole.score_in_parts(scoring, checkpoints, device, check, |more| {
+            scores = more;
             Ok(())
         })?;
         found.scores = scores;
@@ -99,7 +101,23 @@ impl StoredScoring {
         if let Some(crew) = several(run) {
             crew.meet(&self.key(checkpoints, device)?)?;
         }
-        let parts = self.parts(checkpoints);
+        let asked: Vec<Option<Range<usize>>> = checkpoints.iter().map(|checkpoint| checkpoint.pair.asked()).collect();
+        let found = self.of_parts(run, checkpoints, device, &mut check, &mut visit);
+        // Whatever became of it.
+        checkpoints.iter_mut().zip(asked).for_each(|(checkpoint, asked)| checkpoint.pair.ask_some(asked));
+        found
+    }
+
+    /// The scores of all parts by a run.
+    fn of_parts<E: From<RunError>>(
+        &self,
+        run: &Run,
+        checkpoints: &mut [Checkpoint],
+        device: &Device,
+        check: &mut dyn FnMut(&Attribution) -> Result<(), E>,
+        visit: &mut dyn FnMut(Scores) -> Result<(), E>,
+    ) -> Result<Attribution, E> {
+        let (parts, pairs) = (self.parts(checkpoints), checkpoints.len());
         let mut all: Option<Attribution> = None;
         for part in &parts {
             let mut total = TracIn::default();
@@ -107,12 +125,14 @@ impl StoredScoring {
                 if all.is_none() {
                     pair.project(run.projection, device).map_err(RunError::from)?;
                 }
-                pair.queries.clone_from(part);
-                if parts.len() > 1 && all.is_none() && pair.can_hold_curvature(&run.options) {
+                if part.is_some() {
+                    pair.ask_some(part.clone());
+                }
+                if parts.len() > 1 && all.is_none() && pair.can_hold_curvature(&run.options, pairs, device) {
                     let found = job(run, pair, device).curvature()?;
                     pair.take_curvature(&run.options, found);
                 }
-                let first = part.as_ref().map_or(0, |part| part.start);
+                let first = pair.samples(Set::Query).start;
                 let found = job(run, pair, device).score_with(true).map_err(|error| of_query(error, first))?;
                 check(&found)?;
                 total.add(rate.unwrap_or(1.0), found).map_err(RunError::from)?;
@@ -127,20 +147,20 @@ impl StoredScoring {
                 }
             }
         }
-        checkpoints.iter_mut().for_each(|checkpoint| checkpoint.pair.queries = None);
         all.ok_or_else(|| RunError::from(ScoreError::NoCheckpoints).into())
     }
 
     /// The queries of each part; `None` for all at once.
     fn parts(&self, checkpoints: &[Checkpoint]) -> Vec<Option<Range<usize>>> {
         let Some(Checkpoint { pair, .. }) = checkpoints.first() else { return vec![None] };
-        let (queries, samples) = (pair.query.file.samples(), pair.train.samples().max(1));
+        let (asked, samples) = (pair.samples(Set::Query), pair.train.samples().max(1));
         let each = (self.at_once / samples).max(1);
         let whole = self.options.query == QueryMode::Mean || self.options.block_scores || pair.contrast.is_some();
-        if whole || queries <= each {
+        if whole || asked.len() <= each {
             return vec![None];
         }
-        (0..queries).step_by(each).map(|first| Some(first..queries.min(first + each))).collect()
+        let end = asked.end;
+        asked.step_by(each).map(|first| Some(first..end.min(first + each))).collect()
     }
 
     /// What the other ranks do while rank 0 scores, until it has no more work. `checkpoints` are the same as there.
@@ -215,23 +235,4 @@ impl StoredScoring {
 /// The scores of a pair by a run.
 fn job<'a>(run: &'a Run, pair: &'a GradientPair, device: &'a Device) -> Job<'a> {
     Job { run, pair, known: None, options: &run.options, draw: 0, device }
-}
-
-/// An error about one of the queries from `first` on, counted among all.
-fn of_query(error: RunError, first: usize) -> RunError {
-    let moved = |error| match error {
-        ScoreError::Overflow { query, sample, value } => ScoreError::Overflow { query: first + query, sample, value },
-        ScoreError::Underflow { query, largest, power } => {
-            ScoreError::Underflow { query: first + query, largest, power }
-        }
-        ScoreError::Divisor { set: Set::Query, sample, value } => {
-            ScoreError::Divisor { set: Set::Query, sample: first + sample, value }
-        }
-        other => other,
-    };
-    match error {
-        RunError::Score(error) => RunError::Score(moved(error)),
-        RunError::Store(StoreError::Score(error)) => RunError::Store(StoreError::Score(moved(error))),
-        other => other,
-    }
 }

@@ -4,6 +4,8 @@
 //! the size of the picture: `[channels · k · k, positions]`. One product with the weight `[outputs, channels · k · k]`
 //! gives these positions of every output channel; the derivative goes the same way back.
 
+use std::cell::RefCell;
+
 use burn::backend::TensorMetadata;
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::{Bytes, DType};
@@ -15,6 +17,23 @@ use crate::extension::contiguous;
 
 /// Numbers of the columns that are held at once: 32 MiB.
 const COLUMNS: usize = 1 << 23;
+
+thread_local! {
+    /// The columns of the last convolution: pages that are in use need not be cleared again.
+    static HELD: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lends so many numbers, whose values are those of the last use.
+fn with_columns<T>(count: usize, work: impl FnOnce(&mut [f32]) -> T) -> T {
+    // Taken out meanwhile: a thread that waits for others may begin another convolution.
+    let mut held = HELD.take();
+    if held.len() < count {
+        held.resize(count, 0.0);
+    }
+    let found = work(&mut held[..count]);
+    HELD.set(held);
+    found
+}
 
 /// How a window moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,19 +171,20 @@ pub(super) fn convolve(x: FlexTensor, weight: &FlexTensor, bias: FlexTensor, win
     assert_eq!(bias.len(), sizes.outputs, "convolution: length of the bias");
     out.par_chunks_mut(positions.max(1)).enumerate().for_each(|(row, out)| out.fill(bias[row % sizes.outputs]));
     let left = MatRef::from_row_major_slice(weight.storage::<f32>(), sizes.outputs, depth);
-    let mut columns = vec![0.0; depth * sizes.at_once() * sizes.output[1]];
     let samples = x.storage::<f32>().chunks((sizes.channels * sizes.pixels()).max(1));
-    for (x, out) in samples.zip(out.chunks_mut((sizes.outputs * positions).max(1))) {
-        let mut out = MatMut::from_row_major_slice_mut(out, sizes.outputs, positions);
-        for (first, count) in sizes.parts() {
-            let width = count * sizes.output[1];
-            let columns = &mut columns[..depth * width];
-            windows(x, &sizes, (first, count), columns);
-            let right = MatRef::from_row_major_slice(columns, depth, width);
-            let part = out.as_mut().subcols_mut(first * sizes.output[1], width);
-            matmul(part, Accum::Add, left, right, 1.0, Par::rayon(0));
+    with_columns(depth * sizes.at_once() * sizes.output[1], |columns| {
+        for (x, out) in samples.zip(out.chunks_mut((sizes.outputs * positions).max(1))) {
+            let mut out = MatMut::from_row_major_slice_mut(out, sizes.outputs, positions);
+            for (first, count) in sizes.parts() {
+                let width = count * sizes.output[1];
+                let columns = &mut columns[..depth * width];
+                windows(x, &sizes, (first, count), columns);
+                let right = MatRef::from_row_major_slice(columns, depth, width);
+                let part = out.as_mut().subcols_mut(first * sizes.output[1], width);
+                matmul(part, Accum::Add, left, right, 1.0, Par::rayon(0));
+            }
         }
-    }
+    });
     let shape = [sizes.samples, sizes.outputs, sizes.output[0], sizes.output[1]];
     (FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(shape.into()), DType::F32), sizes)
 }
@@ -175,19 +195,20 @@ pub(super) fn gradient(of_output: FlexTensor, weight: &FlexTensor, sizes: Sizes)
     let (depth, positions) = (sizes.depth(), sizes.positions());
     let mut out = vec![0.0_f32; sizes.samples * sizes.channels * sizes.pixels()];
     let left = MatRef::from_row_major_slice(weight.storage::<f32>(), sizes.outputs, depth).transpose();
-    let mut columns = vec![0.0; depth * sizes.at_once() * sizes.output[1]];
     let samples = of_output.storage::<f32>().chunks((sizes.outputs * positions).max(1));
-    for (given, out) in samples.zip(out.chunks_mut((sizes.channels * sizes.pixels()).max(1))) {
-        let given = MatRef::from_row_major_slice(given, sizes.outputs, positions);
-        for (first, count) in sizes.parts() {
-            let width = count * sizes.output[1];
-            let columns = &mut columns[..depth * width];
-            let right = given.subcols(first * sizes.output[1], width);
-            let part = MatMut::from_row_major_slice_mut(columns, depth, width);
-            matmul(part, Accum::Replace, left, right, 1.0, Par::rayon(0));
-            give_back(columns, &sizes, (first, count), out);
+    with_columns(depth * sizes.at_once() * sizes.output[1], |columns| {
+        for (given, out) in samples.zip(out.chunks_mut((sizes.channels * sizes.pixels()).max(1))) {
+            let given = MatRef::from_row_major_slice(given, sizes.outputs, positions);
+            for (first, count) in sizes.parts() {
+                let width = count * sizes.output[1];
+                let columns = &mut columns[..depth * width];
+                let right = given.subcols(first * sizes.output[1], width);
+                let part = MatMut::from_row_major_slice_mut(columns, depth, width);
+                matmul(part, Accum::Replace, left, right, 1.0, Par::rayon(0));
+                give_back(columns, &sizes, (first, count), out);
+            }
         }
-    }
+    });
     let shape = [sizes.samples, sizes.channels, sizes.input[0], sizes.input[1]];
     FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(shape.into()), DType::F32)
 }

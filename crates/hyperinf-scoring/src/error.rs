@@ -202,6 +202,14 @@ pub enum ScoreError {
     /// A method without an inverse was to be refined.
     #[error("the method has no curvature, so there is no inverse to refine")]
     NothingToRefine,
+    /// A refined inverse was to have a divisor that needs the inverse for every training row.
+    #[error(
+        "a refined inverse has no scores normalised by {normalisation}: they need the inverse for every training row"
+    )]
+    RefinedDivisor {
+        /// The name of the normalisation.
+        normalisation: &'static str,
+    },
     /// A block could not be inverted.
     #[error("block `{block}`")]
     Solve {

@@ -33,6 +33,7 @@
 //! | [`Team`], [`BlockScores`] | several processes or threads | the same scores, a block by each |
 //! | [`Preconditioner`] | curvature, and queries that come later | queries after the inverse, `[q, D]` |
 //! | [`refine`] | queries, and products with a curvature over all blocks | queries after its inverse, by conjugate gradients |
+//! | [`refine_stochastic`] | the same, with products of a few rows at a time | the same, where all rows are too many |
 //! | [`CurvatureFrom`] | training samples, another source, or known curvature | the curvature of each of the above |
 //! | [`Contrast`], [`Joined`] | two query sources | one: their difference; one after the other |
 //! | [`Groups`] | scores | sums or means over groups of samples or queries |

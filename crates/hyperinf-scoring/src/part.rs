@@ -5,7 +5,7 @@ use hyperinf_linalg::precise_type;
 
 use crate::block_rows::BlockRows;
 use crate::passes::queries;
-use crate::precondition::{BlockInverse, Preconditioned, invert_at_each};
+use crate::precondition::{BlockInverse, Preconditioned, TOGETHER, invert_at_each};
 use crate::second_pass::{Underflow, Waiting, score};
 use crate::side_by_side::{self, AT_ONCE, is_small};
 use crate::source::Replayed;
@@ -71,10 +71,8 @@ impl Part {
         let all = invert_at_each(dampings, train, curvature, &queries, options)?;
         let mut all = all.zip(&queries.blocks).enumerate();
         loop {
-            let next = together(&mut all)?;
-            if next.is_empty() {
-                break;
-            }
+            let (next, failed) = together(&mut all);
+            let last = next.is_empty();
             let (many, normalisation) = (next.len() > 1, options.normalisation);
             let asked = side_by_side::each(next, many, |(index, inverses, v)| {
                 Ok((index, v, Asked::each(inverses, v, normalisation)?))
@@ -106,6 +104,11 @@ impl Part {
                     let magnitudes = vec![0.0; inverses.len()];
                     waiting.push(Waiting { index, x: joined(later), powers, inverses, scores, magnitudes, underflow });
                 }
+            }
+            // After the blocks before it.
+            failed.map_or(Ok(()), Err)?;
+            if last {
+                break;
             }
         }
         if !waiting.is_empty() {
@@ -157,23 +160,28 @@ impl Part {
 /// A block's place, its inverses and its queries.
 type Inverted<'a> = (usize, Vec<BlockInverse>, &'a Tensor<3>);
 
-/// The next blocks whose queries are preconditioned at once: several small ones, or one.
+/// The next blocks whose queries are preconditioned at once, several small ones or one, and the error of the block after
+/// them.
 fn together<'a>(
     all: &mut impl Iterator<Item = (usize, (Result<Vec<BlockInverse>, ScoreError>, &'a Tensor<3>))>,
-) -> Result<Vec<Inverted<'a>>, ScoreError> {
-    let mut found = Vec::new();
-    while found.len() < AT_ONCE {
+) -> (Vec<Inverted<'a>>, Option<ScoreError>) {
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    while found.len() < AT_ONCE && bytes < TOGETHER {
         let Some((index, (inverses, v))) = all.next() else { break };
-        let inverses = inverses?;
+        let inverses = match inverses {
+            Ok(inverses) => inverses,
+            Err(error) => return (found, Some(error)),
+        };
         let [q, rows, cols] = v.dims();
-        let held = inverses.iter().filter_map(|inverse| Some(inverse.rows.as_ref()?.dims()[0])).max();
-        let small = is_small(&v.device(), rows * cols * q.max(held.unwrap_or(0)));
+        let held = inverses.iter().filter_map(|inverse| Some(inverse.rows.as_ref()?.dims()[0])).max().unwrap_or(0);
+        let small = is_small(&v.device(), (rows * cols * q.max(held)).max(q * held));
+        bytes += inverses.iter().map(|inverse| inverse.bytes).sum::<usize>();
         found.push((index, inverses, v));
         if !small {
             break;
         }
     }
-    Ok(found)
+    (found, None)
 }
 
 /// The queries of a block after the inverse at one damping.

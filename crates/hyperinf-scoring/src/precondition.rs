@@ -11,6 +11,7 @@ use hyperinf_gradients::{Block, Gradients};
 use hyperinf_linalg::{epsilon, host, precise, precise_type, scalars, squared_norms, tensor_from_host};
 use hyperinf_solvers::{Inverse, Plan, Solver};
 
+use self::inverse::{bytes, group};
 use crate::block_rows::BlockRows;
 use crate::passes::read_rows;
 use crate::scale::{exponent, least_damping, near_one, shift, times};
@@ -19,7 +20,7 @@ use crate::{BlockReport, CurvatureFrom, Method, Normalisation, Options, ScoreErr
 /// Rows that are preconditioned at once.
 const CHUNK: usize = 128;
 /// Bytes of the matrices that are inverted together; a larger one is inverted alone.
-const TOGETHER: usize = 1 << 30;
+pub(crate) const TOGETHER: usize = 1 << 30;
 
 /// One inverse per block, in the order of the blocks.
 pub(crate) type Inverses<'a, T> = Box<dyn Iterator<Item = Result<T, ScoreError>> + 'a>;
@@ -27,6 +28,8 @@ pub(crate) type Inverses<'a, T> = Box<dyn Iterator<Item = Result<T, ScoreError>>
 /// A block's inverse at one damping, with its report.
 pub(crate) struct BlockInverse {
     pub(crate) block: Block,
+    /// Bytes of the matrix that was inverted.
+    pub(crate) bytes: usize,
     operator: Operator,
     scaling: Scaling,
     /// Neither curvature nor damping: only zero gradients can be scored.
@@ -105,6 +108,7 @@ pub(crate) fn invert<'a>(
         let identity = |block: &Block| {
             Ok(BlockInverse {
                 block: block.clone(),
+                bytes: 0,
                 operator: Operator::Identity,
                 scaling: Scaling::default(),
                 zero: false,
@@ -145,18 +149,6 @@ pub(crate) fn invert_at_each<'a>(
             Ok(Box::new(inverses.map(|inverted| Ok(vec![inverted?]))))
         }
     }
-}
-
-/// The next blocks to be inverted together.
-fn group(found: &mut VecDeque<BlockCurvature>) -> Vec<BlockCurvature> {
-    let bytes = |found: &BlockCurvature| 8 * found.curvature.decomposed_side().pow(2);
-    let mut taken = Vec::new();
-    let mut sum = 0;
-    while let Some(next) = found.pop_front_if(|next| taken.is_empty() || sum + bytes(next) <= TOGETHER) {
-        sum += bytes(&next);
-        taken.push(next);
-    }
-    taken
 }
 
 /// The inverse of each of these blocks.
@@ -260,7 +252,7 @@ impl BlockInverse {
         damping: Damping,
         own: bool,
     ) -> Self {
-        let (trace, dtype) = (trace(&found), summed_in(&found.curvature));
+        let (trace, dtype, bytes) = (trace(&found), summed_in(&found.curvature), bytes(&found));
         let BlockCurvature { block, curvature, mean_square, .. } = found;
         let lambda = inverse.as_ref().map(|_| damping.lambda(mean_square));
         // Without curvature there is only absolute damping.
@@ -288,7 +280,7 @@ impl BlockInverse {
             rounding: lambda.map_or(0.0, |lambda| epsilon(dtype) * (1.0 + trace / lambda)),
         };
         let zero = matches!(operator, Operator::Nothing);
-        Self { block, operator, scaling, zero, report: Some(report), rows }
+        Self { block, bytes, operator, scaling, zero, report: Some(report), rows }
     }
 
     /// `X` for queries `V`, `[q, D]`, and `X Jᵀ`, `[q, n]`, if the training gradients are held.

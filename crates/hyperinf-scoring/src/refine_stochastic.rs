@@ -22,8 +22,8 @@ pub type SampledProductsOf<'a> = dyn FnMut(usize, &Gradients) -> Result<Gradient
 /// inverse of one sample's matrix is far from that of all rows where the sample has not many more rows than there are
 /// parameters.
 ///
-/// `products` are asked for the sample `t` twice in step `t`, and for sample 0, which no step sees, before and after all
-/// steps: [`Residuals`] are against that one. They do not fall below `‖(G_0 − G) x‖ / ‖v‖`, however good `x` is.
+/// `products` are asked for the sample `t` twice in step `t`, and for sample 0 before and after all steps: [`Residuals`]
+/// are against that one. They do not fall below `‖(G_0 − G) x‖ / ‖v‖`, however good `x` is.
 ///
 /// # Errors
 ///

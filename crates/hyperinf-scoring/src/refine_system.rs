@@ -8,7 +8,7 @@ use hyperinf_gradients::{Block, Gradients, same_layout};
 use hyperinf_linalg::{precise, scalars, tensor_from_host};
 
 use crate::precondition::{BlockInverse, invert};
-use crate::{CurvatureFrom, Method, Options, ProductsOf, ScoreError, Set};
+use crate::{CurvatureFrom, Method, Normalisation, Options, ProductsOf, ScoreError, Set};
 
 /// One row per query, in each block `[q, D]`.
 pub(crate) type Vectors = Vec<Tensor<2>>;
@@ -37,6 +37,9 @@ impl<'a, 'p> System<'a, 'p> {
         options.damping.validate()?;
         if matches!(options.method, Method::Identity) {
             return Err(ScoreError::NothingToRefine);
+        }
+        if matches!(options.normalisation, Normalisation::LossRelatif | Normalisation::ThetaRelatif) {
+            return Err(ScoreError::RefinedDivisor { normalisation: options.normalisation.name() });
         }
         let norms: Vec<f64> = squared(queries)?.into_iter().map(f64::sqrt).collect();
         let joined = if options.merged { queries.merged() } else { queries.clone() };

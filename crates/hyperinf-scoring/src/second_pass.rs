@@ -57,9 +57,9 @@ pub(crate) fn score(
         let mut sum: Option<Scores> = None;
         let mut sums = vec![Vec::new(); dampings];
         let (n, mut of_batch) = (batch.samples(), batch.blocks.iter_mut().map(Some).collect::<Vec<_>>());
-        for some in waiting.chunks_mut(AT_ONCE) {
-            let numbers = some.iter().map(|block| block.x.dims()[1]).max().unwrap_or(0) * n.max(rows_of_x);
-            let small = is_small(&some[0].x.device(), numbers.max(n * rows_of_x));
+        let largest = waiting.iter().map(|block| block.x.dims()[1]).max().unwrap_or(0) * n.max(rows_of_x);
+        let small = waiting.first().is_some_and(|b| is_small(&b.x.device(), largest.max(n * rows_of_x)));
+        for some in waiting.chunks_mut(if small { AT_ONCE } else { 1 }) {
             let pairs = some.iter_mut().filter_map(|block| of_batch[block.index].take().map(|rows| (block, rows)));
             let found =
                 side_by_side::each(pairs, small, |(block, rows)| block.score(rows, queries.samples(), options))?;

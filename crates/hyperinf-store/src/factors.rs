@@ -11,7 +11,7 @@ use hyperinf_gradients::Block;
 use hyperinf_scoring::{Method, Options};
 
 use crate::stream::curvatures;
-use crate::{BATCH_BYTES, GradientPair, IndexFolder, ProjectionSpec, StoreError, available};
+use crate::{BATCH_BYTES, GradientPair, IndexFolder, ProjectionSpec, Sizes, StoreError, available};
 
 /// More bytes are not kept: reading the gradients again is no slower.
 const MOST: f64 = (1_u64 << 30) as f64;
@@ -248,13 +248,15 @@ impl GradientPair {
     }
 
     /// Whether the curvature of the training gradients for these options can be held for several scorings
-    /// ([`GradientPair::take_curvature`]): the method has one that is not the samples themselves, it is that of the
-    /// training gradients, and it takes a quarter of the memory at most.
-    pub fn can_hold_curvature(&self, options: &Options) -> bool {
+    /// ([`GradientPair::take_curvature`]), by so many pairs at once: the method has one that is not the samples
+    /// themselves, it is that of the training gradients, and there is memory for all of them and a scoring.
+    pub fn can_hold_curvature(&self, options: &Options, pairs: usize, device: &Device) -> bool {
         let Method::Inverse { storage, .. } = options.method else { return false };
         let bytes = bytes_of(storage, &layout(&self.scored_blocks(), options.merged), self.train.samples());
         let free = self.memory.or_else(available).unwrap_or(f64::INFINITY);
-        self.curvature.is_none() && !storage.needs_captures() && bytes.is_ok_and(|bytes| bytes <= SHARE * free)
+        let scoring = Sizes::new(self, 1, device).needed(options).bytes;
+        let fits = |bytes: f64| pairs as f64 * bytes + scoring <= free;
+        self.curvature.is_none() && !storage.needs_captures() && bytes.is_ok_and(fits)
     }
 
     /// Takes the curvature of the training gradients for these options, that of some blocks at least: what

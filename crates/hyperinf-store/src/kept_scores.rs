@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use hyperinf_scoring::Scores;
 use tempfile::tempfile_in;
@@ -52,7 +53,7 @@ pub struct KeptScores(Kept);
 
 enum Kept {
     Held(Scores),
-    Spilled { file: File, queries: usize, samples: usize },
+    Spilled { file: Mutex<File>, queries: usize, samples: usize },
 }
 
 impl KeptScores {
@@ -64,7 +65,7 @@ impl KeptScores {
     pub fn new([queries, samples]: [usize; 2], most: usize, folder: &Path) -> io::Result<Self> {
         Ok(Self(match queries.saturating_mul(samples) <= most {
             true => Kept::Held(Scores::default()),
-            false => Kept::Spilled { file: tempfile_in(folder)?, queries: 0, samples },
+            false => Kept::Spilled { file: Mutex::new(tempfile_in(folder)?), queries: 0, samples },
         }))
     }
 
@@ -86,6 +87,9 @@ impl KeptScores {
         match &mut self.0 {
             Kept::Held(scores) => scores.rows.extend(more.rows),
             Kept::Spilled { file, queries, samples } => {
+                let file = file.get_mut().unwrap_or_else(PoisonError::into_inner);
+                // Reading has moved the place, and so has a write that failed.
+                file.seek(SeekFrom::Start((*queries * *samples * BYTES) as u64))?;
                 let mut out = BufWriter::new(&*file);
                 for row in &more.rows {
                     assert_eq!(row.len(), *samples, "the length of a row of scores");
@@ -126,7 +130,7 @@ impl ScoreRows for KeptScores {
             Kept::Held(scores) => scores.rows(queries),
             Kept::Spilled { file, queries: all, samples } => {
                 assert!(queries.end <= *all, "rows of {} queries of {all}", queries.end);
-                let mut file = file;
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
                 let mut bytes = vec![0; samples * BYTES];
                 file.seek(SeekFrom::Start((queries.start * bytes.len()) as u64))?;
                 let mut row = |_| {

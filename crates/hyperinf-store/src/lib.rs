@@ -20,6 +20,7 @@
 //! | [`ProjectionSpec`] | a projection of every block, applied while the gradients are read |
 //! | [`Sizes`], [`available`] | the memory that a scoring needs, and what the system grants; scoring refuses before work |
 //! | [`ScoreFile`] | writes scores with ids, ranks and metadata as safetensors, Parquet, CSV or JSON lines |
+//! | [`KeptScores`] | scores of many queries, in memory or in a file, for a [`ScoreFile`] |
 //! | [`StoredScores`] | reads such files |
 //! | [`Staged`], [`publish`] | files that are written next to their places and moved there, together, when all are whole |
 //! | [`OutputFolder`] | a folder for results: locked, and free of what an interrupted run left half-written |

@@ -20,7 +20,7 @@ pub struct GradientPair {
     /// Queries whose mean is subtracted from that of the others.
     pub contrast: Option<MatchedFile>,
     /// The queries that are asked; `None` for all of their file.
-    pub queries: Option<Range<usize>>,
+    pub(crate) queries: Option<Range<usize>>,
     /// The memory in bytes that scoring may take; `None` for what the system grants ([`available`]).
     pub memory: Option<f64>,
     /// Bytes of training gradients that are held at once, where not all need be. The last bits of sums depend on it.
@@ -120,7 +120,25 @@ impl GradientPair {
         }
     }
 
-    /// The samples of a set's file that are used: all, but for [`GradientPair::queries`].
+    /// Asks some of the queries of the file from now on; `None` for all.
+    ///
+    /// # Panics
+    ///
+    /// If the range is empty, or reaches beyond the file.
+    pub fn ask_some(&mut self, queries: Option<Range<usize>>) {
+        if let Some(asked) = &queries {
+            let all = self.query.file.samples();
+            assert!(asked.start < asked.end && asked.end <= all, "queries {asked:?} of {all}");
+        }
+        self.queries = queries;
+    }
+
+    /// The queries of [`GradientPair::ask_some`].
+    pub fn asked(&self) -> Option<Range<usize>> {
+        self.queries.clone()
+    }
+
+    /// The samples of a set's file that are used: all, but for [`GradientPair::ask_some`].
     pub fn samples(&self, set: Set) -> Range<usize> {
         let all = 0..self.file(set).samples();
         if set == Set::Query { self.queries.clone().unwrap_or(all) } else { all }

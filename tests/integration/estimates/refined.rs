@@ -4,8 +4,8 @@ use burn::tensor::{DType, Tensor};
 use hyperinf::curvature::{Damping, Storage};
 use hyperinf::gradients::{Difference, Estimate, Family, Gradients, Target, Task, gauss_newton_products, gradients};
 use hyperinf::scoring::{
-    CurvatureFrom, Method, MethodSpec, Options, QueryMode, Refined, Residuals, ScoreError, Set, TaskSource, attribute,
-    curvature, query_gradients, refine, refine_stochastic,
+    CurvatureFrom, Method, MethodSpec, Normalisation, Options, QueryMode, Refined, Residuals, ScoreError, Set,
+    TaskSource, attribute, curvature, query_gradients, refine, refine_stochastic,
 };
 use hyperinf::solvers::Exact;
 use hyperinf_tests::compare::{assert_close, matrix, precisions};
@@ -189,6 +189,10 @@ fn what_cannot_be_refined_is_an_error() {
         let error = |found: Result<Refined, ScoreError>| found.map(|_| ()).expect_err(what);
         let found = error(refine(&queries, Vec::new(), &mut none, &options("identity"), 3));
         assert!(matches!(found, ScoreError::NothingToRefine), "{what}: {found}");
+        let relative = Options { normalisation: Normalisation::ThetaRelatif, ..options("exact") };
+        let known = curvature(&TaskSource::train(task, batches), &relative).expect("it can be computed");
+        let found = error(refine(&queries, known, &mut none, &relative, 3));
+        assert!(matches!(found, ScoreError::RefinedDivisor { .. }), "{what}: {found}");
         // The error of a product is that of the refinement, and other blocks are refused.
         let options = options("diagonal");
         let known = || curvature(&TaskSource::train(task, batches), &options).expect("it can be computed");

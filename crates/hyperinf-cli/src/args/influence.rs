@@ -79,9 +79,9 @@ pub(crate) struct InfluenceArgs {
         help_heading = "Method"
     )]
     pub refine_sample: Option<u32>,
-    /// With --refine-sample: draw other rows for each step, of shorter and shorter steps whose last half is averaged.
-    /// Without it the result is the inverse of the drawn rows' matrix, which is far from that of all rows unless there
-    /// are many more of them than parameters.
+    /// With --refine-sample: draw new rows for each step. Steps get shorter, and the result is the mean over the last
+    /// half of them. Without it the result is the inverse of the drawn rows' matrix, which may be far from that of all
+    /// rows unless there are many more of them than parameters.
     #[arg(long, requires = "refine_sample", help_heading = "Method")]
     pub refine_fresh: bool,
     /// The estimate of the curvature.

@@ -18,7 +18,7 @@ pub(crate) fn details(out: &mut dyn Write, found: &Influence) -> io::Result<()> 
     let (steps, rows) = (counted(*steps, "step", "steps"), counted(*rows, "row", "rows"));
     let of = if queries.len() == 1 { String::new() } else { format!(", the largest of {} queries", queries.len()) };
     let (matrix, against) = match fresh {
-        true => (format!("each with the Gauss-Newton matrix of other {rows}"), "that of as many that no step took"),
+        true => (format!("each with the Gauss-Newton matrix of {rows} drawn for it"), "that of as many others"),
         false => (format!("with the Gauss-Newton matrix of {rows}"), "it"),
     };
     let comma = if *fresh { "," } else { "" };

@@ -119,8 +119,7 @@ fn a_sample_of_rows_some_blocks_and_an_index_go_with_it() {
     // Other rows at each step.
     let fresh = ["--refine-sample", "10", "--seed", "5", "--refine-fresh"];
     let run = with("fresh", &fresh);
-    let what =
-        "refined   3 steps, each with the Gauss-Newton matrix of other 10 rows: residual against that of as many";
+    let what = "refined   3 steps, each with the Gauss-Newton matrix of 10 rows drawn for it: residual against that of";
     assert!(run.stdout.contains(what), "{}", run.stdout);
     assert!(run.stderr.contains("3 steps of refinement for 4 queries: 99 forward and 33 backward"), "{}", run.stderr);
     let refined = folder.json("fresh/summary.json")["refined"].clone();

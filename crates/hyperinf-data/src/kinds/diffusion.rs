@@ -19,6 +19,7 @@ use crate::images::ImageSource;
 use crate::kind::{Kind, Prepared};
 use crate::model_files::ModelFiles;
 use crate::prediction::{Predicted, Prediction};
+use crate::run_of_kind::GENERATION;
 use crate::{Choice, Notice, Reason, RunError};
 
 /// Text-to-image models that remove noise: pictures with captions.
@@ -87,7 +88,8 @@ fn load(files: &ModelFiles, device: &Device) -> Result<Prepared<Diffusion>, RunE
     refuse_tokenizer(files)?;
     let Pipeline { mut model, text, images } = load_pipeline(files.path(), device).map_err(files.of_model())?.model;
     files.diffusion.apply(&mut model)?;
-    let cache = files.features.as_ref().map(|folder| ValueCache::open(folder, &files.model_fingerprint()));
+    let name = format!("{} {GENERATION}", files.model_fingerprint());
+    let cache = files.features.as_ref().map(|folder| ValueCache::open(folder, &name));
     let processor = DiffusionProcessor { text, images, cache: cache.transpose()?, states: Mutex::default() };
     Ok(Prepared { model, processor })
 }
