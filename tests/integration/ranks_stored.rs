@@ -270,7 +270,7 @@ fn scores_in_parts_are_those_of_all_at_once() {
             rows.extend(more.rows);
             Ok(())
         });
-        found.expect("it can be scored");
+        assert_eq!(found.expect("it can be scored").blocks.len(), expected.blocks.len());
         assert_close(method, &rows.concat(), &expected.scores.rows[2..].concat(), 1e-9);
         let stop = |_: Scores| Err(Box::new(RunError::from(TeamError::OutOfStep)));
         assert!(parts.score_in_parts(0, &mut checkpoints, &device, check, stop).is_err());

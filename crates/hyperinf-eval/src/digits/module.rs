@@ -39,6 +39,26 @@ impl Perceptron {
     }
 }
 
+impl PerceptronModule {
+    /// The same model in another type.
+    #[must_use]
+    pub fn cast(&self, dtype: DType) -> Self {
+        let layers = self.layers.iter().map(|layer| Linear {
+            weight: Param::from_tensor(layer.weight.val().cast(dtype)),
+            bias: layer.bias.as_ref().map(|bias| Param::from_tensor(bias.val().cast(dtype))),
+        });
+        Self { layers: layers.collect() }
+    }
+}
+
+impl Labelled {
+    /// The same images in another type.
+    #[must_use]
+    pub fn cast(&self, dtype: DType) -> Self {
+        Self { pixels: self.pixels.clone().cast(dtype), labels: self.labels.clone().cast(dtype) }
+    }
+}
+
 impl Images {
     /// The images on a device, in batches of `size`; the last one may be smaller.
     ///

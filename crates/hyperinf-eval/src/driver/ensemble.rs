@@ -13,6 +13,8 @@ use crate::digits::{DigitsTask, Images, Labelled, PerceptronModule};
 
 /// Images per backward pass.
 const BATCH: usize = 100;
+/// The displacement of products in f64: their error is some 1e-9 of a product.
+const LENGTH: f64 = 1e-6;
 
 /// Models trained on the same images with different seeds, and the data that their gradients are taken of.
 pub struct Ensemble {
@@ -115,16 +117,32 @@ impl Ensemble {
             return Ok((found.scores.clone(), found.residual(), converged));
         };
         let queries = query_gradients(&query, options.query)?;
-        let difference = Difference { measured: false, ..Difference::default() };
+        let known = curvature(source, options)?;
+        // In f64, where a displacement can be so short that it crosses hardly any kinks of ReLU, which would count as
+        // curvature.
+        let double = train_in_f64(&self.train);
+        let (precise, rows, length) = match double {
+            Some(rows) => (model.cast(DType::F64), rows, Some(LENGTH)),
+            None => (model.clone(), self.train.clone(), None),
+        };
+        let difference = Difference { length, measured: false };
         let mut products = |directions: &Gradients| {
-            let found =
-                gauss_newton_products(model, &self.train, directions, difference).map_err(ScoreError::source)?;
+            let dtype = precise.layers[0].weight.val().dtype();
+            let blocks = directions.blocks.iter().map(|block| block.clone().cast(dtype)).collect();
+            let directions = Gradients { layout: directions.layout.clone(), blocks };
+            let found = gauss_newton_products(&precise, &rows, &directions, difference).map_err(ScoreError::source)?;
             Ok(found.rows)
         };
-        let refined = refine(&queries, curvature(source, options)?, &mut products, options, steps)?;
+        let refined = refine(&queries, known, &mut products, options, steps)?;
         let plain = Options { method: Method::Identity, query: QueryMode::Each, merged: false, ..options.clone() };
         let found = attribute(&train, &refined.rows, CurvatureFrom::Training, &plain)?;
         let residual = refined.residuals.iter().map(|residuals| residuals.after).fold(0.0, f64::max);
         Ok((found.scores, Some(residual), true))
     }
+}
+
+/// The batches in f64, if their device has it.
+fn train_in_f64(batches: &[Labelled]) -> Option<Vec<Labelled>> {
+    let device = batches.first()?.pixels.device();
+    device.supports_dtype(DType::F64).then(|| batches.iter().map(|batch| batch.cast(DType::F64)).collect())
 }
