@@ -65,9 +65,10 @@ impl Run {
     /// method alone. Of this run's `options` only the query mode is used, `estimate`
     /// and `refine` are not; `seed` is for random baselines.
     ///
-    /// Scores are kept in the folder `kept` as soon as a method has them, and taken from there when the same ones are
-    /// asked for again: of adapters with a recording, on rows without images, without an index. Methods are told apart by
-    /// their names and settings, and solvers by their names: parameters of solvers of your own belong into the name.
+    /// The folder `kept` keeps the scores of each method as soon as it has them, and a later call with the same model,
+    /// adapter, rows and settings reads them. It keeps none if the adapter has no recording, if rows have images, or if
+    /// the gradients are those of an index. A solver counts by its name: give one with other parameters another name in
+    /// [`NamedMethod`].
     ///
     /// # Errors
     ///

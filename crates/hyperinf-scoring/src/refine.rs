@@ -56,7 +56,8 @@ pub fn query_gradients(source: &dyn Source, mode: QueryMode) -> Result<Gradients
 ///
 /// # Errors
 ///
-/// [`ScoreError::NothingToRefine`] for a method without curvature; if a block cannot be inverted, or those of `products`.
+/// [`ScoreError::NothingToRefine`] for a method without curvature; [`ScoreError::RefinedDivisor`] for a normalisation that
+/// needs the inverse for every training row; if a block cannot be inverted, or those of `products`.
 pub fn refine(
     queries: &Gradients,
     curvature: Vec<BlockCurvature>,

@@ -148,8 +148,8 @@ pub(crate) struct RetrainArgs {
     /// Trainings on each subset, for --question fresh.
     #[arg(long, value_name = "N", default_value_t = 1, display_order = 9)]
     pub repeats: usize,
-    /// The folder that keeps the results of all trainings; no training is repeated [default: bank in the folder of
-    /// --out].
+    /// The folder that keeps the results of all trainings and the scores of all methods; none is computed twice
+    /// [default: bank in the folder of --out].
     #[arg(long, value_name = "DIR", display_order = 10)]
     pub bank: Option<PathBuf>,
     /// Take part K of N of the trainings and nothing else: processes fill one bank at once. The command without it
