@@ -58,8 +58,8 @@ fn cases(filters: &[&str]) -> Result<Vec<String>, String> {
     Ok(modules)
 }
 
-/// `cargo xtask gpu --out DIR [--device NAME]`: packs the suite and the program, stripped and compressed, with a script
-/// that runs them on a machine that has a card and nothing to compile with.
+/// `cargo xtask gpu --out DIR [--device NAME]`: packs the suite, the program and the measurements, stripped and
+/// compressed, with a script that runs them on a machine that has a card and nothing to compile with.
 pub fn pack(args: &[&str]) -> Result<(), Failure> {
     let (out, device) = match args {
         ["--out", out] => (*out, "cuda"),
@@ -75,12 +75,12 @@ fn pack_into(out: &Path, device: &str) -> Result<(), String> {
     }
     let out = std::path::absolute(out).map_err(|e| format!("{}: {e}", out.display()))?;
     fs::create_dir_all(&out).map_err(|e| format!("cannot make {}: {e}", out.display()))?;
-    let features = format!("hyperinf-tests/{device},hyperinf-cli/{device}");
+    let features = format!("hyperinf-tests/{device},hyperinf-cli/{device},hyperinf-benches/{device}");
     let build = ["test", "--workspace", "--release", "--features", &features, "--no-run", "--message-format=json"];
     // The program's tests bring the program.
-    let names = ["--test", "integration", "--test", "program"];
+    let names = ["--test", "integration", "--test", "program", "--bench", "card"];
     let messages = output(cargo(&build).args(names))?;
-    for (name, kind) in [("integration", "test"), ("hyperinf", "bin")] {
+    for (name, kind) in [("integration", "test"), ("hyperinf", "bin"), ("card", "bench")] {
         let built = executable(&messages, name, kind).ok_or_else(|| format!("cargo built no `{name}`"))?;
         let copy = out.join(name);
         fs::copy(&built, &copy).map_err(|e| format!("cannot copy {}: {e}", built.display()))?;

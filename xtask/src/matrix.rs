@@ -1,4 +1,4 @@
-//! `cargo xtask matrix`: each library alone and each backend alone, checked by clippy.
+//! `cargo xtask matrix`: each library alone, each processor backend alone and the cards' together, checked by clippy.
 //!
 //! No test runs here. Clippy on the smallest set of features shows what a crate forgot to ask for; the answers of the
 //! backends are compared by the tests, each of which loops over all of them (see `hyperinf_tests::devices`).
@@ -29,14 +29,16 @@ pub fn add(steps: &mut Steps) {
         }
         Err(message) => steps.run("every library alone", || Err(message)),
     }
-    for feature in ["flex", "ndarray", "wgpu"] {
+    for feature in ["flex", "ndarray"] {
         steps.run(&format!("facade and program, {feature} alone"), || check_feature(feature));
     }
+    // Both cards at once: most of what they need is the same, and takes minutes.
     if llvm::is_there() {
-        steps.run("facade and program, cuda alone", || check_feature("cuda"));
+        steps.run("facade and program, wgpu and cuda", || check_feature("wgpu,cuda"));
     } else {
+        steps.run("facade and program, wgpu alone", || check_feature("wgpu"));
         let reason = "Burn's build for CUDA needs LLVM; `cargo xtask llvm` prepares a system LLVM";
-        steps.skip("facade and program, cuda alone", reason.into());
+        steps.skip("facade and program, cuda", reason.into());
     }
 }
 

@@ -33,6 +33,7 @@
 //! | [`team`] | processes and threads that share a command |
 //! | [`log`] | events of `tracing` on standard error |
 //! | [`error`] | errors with their exit codes |
+//! | [`memory`] | memory that is no longer used |
 //! | [`terminal`] | text of strangers on a terminal |
 //!
 //! Numbers are computed by the library crates; the program parses arguments and writes results.
@@ -60,6 +61,7 @@ mod influence;
 mod inspect;
 mod interrupt;
 mod log;
+mod memory;
 mod methods;
 mod models;
 mod pages;
@@ -94,6 +96,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const WIDEST_HELP: usize = 100;
 
 fn main() -> ExitCode {
+    // Before anything is read: a configuration can come from a pipe.
+    memory::keep();
     // A panic that becomes an error is reported as one.
     let usual = take_hook();
     set_hook(Box::new(move |info| {

@@ -1,6 +1,8 @@
 use burn::tensor::{DType, Tensor, assert_shape};
 use hyperinf_gradients::{Block, Capture};
-use hyperinf_linalg::{least_square, precise_type, squared_norms};
+use hyperinf_linalg::{
+    host_each, least_square, leaves_range, precise_type, squared_norms, squared_norms_each, squares,
+};
 
 use crate::sum::Sum;
 use crate::{Curvature, CurvatureError, Storage};
@@ -74,22 +76,57 @@ impl Accumulator {
     ///
     /// If the shape is not the block's.
     pub fn add(&mut self, gradients: Tensor<3>) -> Result<(), CurvatureError> {
+        Self::add_each(std::slice::from_mut(self), vec![gradients])
+    }
+
+    /// [`Accumulator::add`] of a batch's gradients of every block, in the order of the sums; the device is waited for
+    /// once, not once for each block.
+    ///
+    /// # Errors
+    ///
+    /// As [`Accumulator::add`]; the sums are of no more use then.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many blocks as sums, or a shape is not the block's.
+    pub fn add_each(sums: &mut [Self], gradients: Vec<Tensor<3>>) -> Result<(), CurvatureError> {
+        assert_eq!(sums.len(), gradients.len(), "one sum for each block");
+        // Sizes first: what cannot be held is not to be multiplied.
+        sums.iter_mut().zip(&gradients).try_for_each(|(sum, gradients)| sum.begin(gradients))?;
+        let mut squares = vec![Vec::new(); sums.len()];
+        if sums.iter().any(Self::counts) {
+            let rows: Vec<Tensor<2>> = gradients.iter().map(|block| block.clone().flatten(1, 2)).collect();
+            squares = squared_norms_each(&rows)?;
+        }
+        for ((sum, gradients), squares) in sums.iter_mut().zip(gradients).zip(&squares) {
+            if gradients.dims()[0] > 0 {
+                sum.count(squares)?;
+                sum.sum.add(gradients)?;
+                sum.sum.collapse(&sum.block, sum.samples)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the squares of samples are summed: the first pass over them.
+    fn counts(&self) -> bool {
+        !self.sum.is_second_pass()
+    }
+
+    /// Checks gradients, and counts their samples in the first pass.
+    fn begin(&mut self, gradients: &Tensor<3>) -> Result<(), CurvatureError> {
         let (rows, cols) = (self.block.rows, self.block.cols);
         assert_shape!(gradients, [_, rows, cols]);
         let n = gradients.dims()[0];
         if self.storage.needs_captures() {
             return Err(CurvatureError::NeedsCaptures { block: self.block.name.clone() });
         }
-        if n == 0 {
-            return Ok(());
-        }
-        if !self.sum.is_second_pass() {
+        if n > 0 && self.counts() {
             self.sum.check(&self.block, self.samples + n)?;
             self.dtype = Some(precise_type(&gradients.device(), gradients.dtype()));
-            self.count(&squared_norms(gradients.clone().flatten(1, 2))?)?;
+            self.samples += n;
         }
-        self.sum.add(gradients)?;
-        self.sum.collapse(&self.block, self.samples)
+        Ok(())
     }
 
     /// Adds a batch as a capture: as [`Accumulator::add`] of its gradients, which are formed only where the storage needs
@@ -103,31 +140,73 @@ impl Accumulator {
     ///
     /// If the shapes are not the block's.
     pub fn add_capture(&mut self, capture: &Capture) -> Result<(), CurvatureError> {
-        if !self.storage.needs_captures() && !self.sum.takes(capture) {
-            return self.add(capture.gradients());
-        }
-        let (rows, cols) = (self.block.rows, self.block.cols);
-        assert_shape!(capture.input, [_, _, rows]);
-        assert_shape!(capture.delta, [_, _, cols]);
-        if capture.input.dims()[0] == 0 {
-            return Ok(());
-        }
-        let mut squares = Vec::new();
-        if !self.sum.is_second_pass() {
-            self.dtype = Some(precise_type(&capture.delta.device(), capture.delta.dtype()));
-            squares = capture.squared_norms()?;
-            self.count(&squares)?;
-        }
-        self.sum.add_capture(capture, &squares)
+        Self::add_captures(std::slice::from_mut(self), std::slice::from_ref(capture))
     }
 
-    /// Adds the squared norms of a batch's samples.
+    /// [`Accumulator::add_capture`] of a batch's captures of every block, in the order of the sums; the device is waited
+    /// for once, or twice if gradients of some blocks are formed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Accumulator::add`]; the sums are of no more use then.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many blocks as sums, or the shapes are not the blocks'.
+    pub fn add_captures(sums: &mut [Self], captures: &[Capture]) -> Result<(), CurvatureError> {
+        assert_eq!(sums.len(), captures.len(), "one sum for each block");
+        let pairs = || sums.iter().zip(captures);
+        let taken: Vec<bool> = pairs().map(|(s, capture)| s.storage.needs_captures() || s.sum.takes(capture)).collect();
+        let counted =
+            pairs().zip(&taken).filter(|((sum, capture), taken)| **taken && sum.counts() && capture.samples() > 0);
+        let counted: Vec<Capture> = counted.map(|((_, capture), _)| capture.clone()).collect();
+        let mut of_captures = Capture::squared_norms_each(&counted)?.into_iter();
+        let (mut formed, mut sums_of_squares) = (Vec::new(), Vec::new());
+        for (place, ((sum, capture), taken)) in sums.iter_mut().zip(captures).zip(taken).enumerate() {
+            if !taken {
+                let gradients = capture.gradients();
+                sum.begin(&gradients)?;
+                if capture.samples() == 0 {
+                    continue;
+                }
+                if sum.counts() {
+                    formed.push(place);
+                    sums_of_squares.push(squares(gradients.clone().flatten(1, 2)));
+                }
+                sum.sum.add(gradients)?;
+                sum.sum.collapse(&sum.block, sum.samples)?;
+                continue;
+            }
+            let (rows, cols) = (sum.block.rows, sum.block.cols);
+            assert_shape!(capture.input, [_, _, rows]);
+            assert_shape!(capture.delta, [_, _, cols]);
+            if capture.samples() == 0 {
+                continue;
+            }
+            let mut of_block = Vec::new();
+            if sum.counts() {
+                sum.dtype = Some(precise_type(&capture.delta.device(), capture.delta.dtype()));
+                sum.samples += capture.samples();
+                of_block = of_captures.next().unwrap_or_default();
+                sum.count(&of_block)?;
+            }
+            sum.sum.add_capture(capture, &of_block)?;
+        }
+        for (place, mut of_block) in formed.into_iter().zip(host_each(&sums_of_squares)?) {
+            if of_block.iter().any(|&square| leaves_range(square)) {
+                of_block = squared_norms(captures[place].gradients().flatten(1, 2))?;
+            }
+            sums[place].count(&of_block)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the squared norms of the samples that were counted last.
     fn count(&mut self, squares: &[f64]) -> Result<(), CurvatureError> {
         if let Some(i) = squares.iter().position(|s| !s.is_finite()) {
-            let (block, sample) = (self.block.name.clone(), self.samples + i);
+            let (block, sample) = (self.block.name.clone(), self.samples - squares.len() + i);
             return Err(CurvatureError::NonFinite { block, sample, value: squares[i] });
         }
-        self.samples += squares.len();
         self.square_sum += squares.iter().sum::<f64>();
         Ok(())
     }

@@ -1,6 +1,6 @@
 use burn::tensor::{Tensor, s};
 use hyperinf_gradients::{Block, Capture};
-use hyperinf_linalg::{EigenDecomposition, host, outer_precise, precise, rotate, tensor_from_host};
+use hyperinf_linalg::{EigenDecomposition, host_each, outer_precise, precise, rotate, tensor_from_host};
 
 use crate::from_captures::one_sided;
 use crate::sum::Running;
@@ -8,6 +8,8 @@ use crate::{CurvatureError, Kronecker};
 
 /// Numbers of a temporary of per-sample matrices: 32 MiB of f64.
 const CHUNK: usize = 1 << 22;
+/// Batches whose positions are counted on the device before it is waited for.
+const UNREAD: usize = 256;
 
 /// The sums of the second moments of both sides of a block.
 #[derive(Clone, Default)]
@@ -17,6 +19,8 @@ pub(crate) struct Moments {
     right: Running<2>,
     /// The divisor of the left sum; that of the right one is the number of samples.
     positions: f64,
+    /// More of it, `[n, 1]` of each batch that has not been read.
+    unread: Vec<Tensor<2>>,
 }
 
 impl Moments {
@@ -25,15 +29,24 @@ impl Moments {
         let ([n, t, rows], [_, _, cols]) = (capture.input.dims(), capture.delta.dims());
         let mut input = capture.input.clone().reshape([n * t, rows]);
         let delta = capture.delta.clone().reshape([n * t, cols]);
-        self.positions += if t == 1 {
-            n as f64
+        if t == 1 {
+            self.positions += n as f64;
         } else {
             let reached = delta.clone().not_equal_elem(0.0).any_dim(1);
             input = input.mask_fill(reached.clone().bool_not().expand([n * t, rows]), 0.0);
-            host(reached.float().reshape([n, t]).sum_dim(1))?.into_iter().sum()
-        };
+            self.unread.push(reached.float().reshape([n, t]).sum_dim(1));
+            if self.unread.len() >= UNREAD {
+                self.read()?;
+            }
+        }
         self.left.add(outer_precise(input));
         self.right.add(outer_precise(delta));
+        Ok(())
+    }
+
+    /// Adds what has not been read.
+    fn read(&mut self) -> Result<(), CurvatureError> {
+        self.positions += host_each(&std::mem::take(&mut self.unread))?.iter().flatten().sum::<f64>();
         Ok(())
     }
 
@@ -58,11 +71,13 @@ impl Moments {
         self.left.merge(later.left);
         self.right.merge(later.right);
         self.positions += later.positions;
+        self.unread.extend(later.unread);
     }
 
     /// The eigenbases, with the eigenvalues `λ_A λ_S`; divided by `tr S` if `shared`, for two factors of which each has
     /// the whole trace.
-    pub(crate) fn finish(self, block: &Block, samples: usize, shared: bool) -> Result<Kronecker, CurvatureError> {
+    pub(crate) fn finish(mut self, block: &Block, samples: usize, shared: bool) -> Result<Kronecker, CurvatureError> {
+        self.read()?;
         let (left, right) = (self.left.sum(block)?, self.right.sum(block)?);
         let (device, dtype) = (left.device(), left.dtype());
         let failed = |what| CurvatureError::eigen(block, what);

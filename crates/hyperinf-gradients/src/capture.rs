@@ -1,5 +1,5 @@
 use burn::tensor::{DType, Tensor, assert_shape, s};
-use hyperinf_linalg::{ReadError, host, precise, precise_type, squared_norms};
+use hyperinf_linalg::{ReadError, host_each, leaves_range, precise, precise_type, squared_norms, squares};
 
 use crate::Block;
 
@@ -114,28 +114,70 @@ impl Capture {
     ///
     /// If the device fails.
     pub fn squared_norms(&self) -> Result<Vec<f64>, ReadError> {
+        Ok(Self::squared_norms_each(std::slice::from_ref(self))?.concat())
+    }
+
+    /// [`Capture::squared_norms`] of several blocks of one batch; the device is waited for once.
+    ///
+    /// # Errors
+    ///
+    /// If the device fails.
+    pub fn squared_norms_each(captures: &[Self]) -> Result<Vec<Vec<f64>>, ReadError> {
+        let sums: Vec<Vec<Tensor<2>>> = captures.iter().map(Self::sums_of_squares).collect();
+        let mut found = host_each(&sums.concat())?.into_iter();
+        let of_capture = |(capture, sums): (&Self, &Vec<Tensor<2>>)| {
+            let parts: Vec<Vec<f64>> = found.by_ref().take(sums.len()).collect();
+            if capture.has_products() {
+                // Rounding may leave a sum of products below 0.
+                return Ok(parts.concat().into_iter().map(|sum| if sum < 0.0 { 0.0 } else { sum }).collect());
+            }
+            if parts.iter().flatten().any(|&square| leaves_range(square)) {
+                return capture.rescaled_squares();
+            }
+            Ok(match &parts[..] {
+                [a, delta] if capture.positions() == 1 => a.iter().zip(delta).map(|(a, delta)| a * delta).collect(),
+                runs => runs.concat(),
+            })
+        };
+        captures.iter().zip(&sums).map(of_capture).collect()
+    }
+
+    /// Whether squares are sums of products of positions, in f64: the terms may cancel, and f64 has digits to spare for
+    /// those of f32.
+    fn has_products(&self) -> bool {
+        let ([_, t, rows], [_, _, cols]) = (self.input.dims(), self.delta.dims());
+        let dtype = self.delta.dtype();
+        let widens = dtype != DType::F64 && precise_type(&self.delta.device(), dtype) == DType::F64;
+        t > 1 && widens && 2 * t * (rows + cols) < rows * cols
+    }
+
+    /// On the device, `[1, n]` each: `‖a‖²` and `‖δ‖²` of one position, else `‖g‖²` of one run of samples after another.
+    fn sums_of_squares(&self) -> Vec<Tensor<2>> {
+        let ([n, t, rows], [_, _, cols]) = (self.input.dims(), self.delta.dims());
+        if t == 1 {
+            let (a, delta) = (self.input.clone().reshape([n, rows]), self.delta.clone().reshape([n, cols]));
+            return vec![squares(a), squares(delta)];
+        }
+        if self.has_products() {
+            let of_run = |run: Self| {
+                let n = run.samples();
+                (products(run.input) * products(run.delta)).reshape([n, t * t]).sum_dim(1).reshape([1, n])
+            };
+            return self.runs(t * (rows + cols + 2 * t)).map(of_run).collect();
+        }
+        self.runs(rows * cols).map(|run| squares(run.gradients().flatten(1, 2))).collect()
+    }
+
+    /// The squares, scaled where they leave the range of their type.
+    fn rescaled_squares(&self) -> Result<Vec<f64>, ReadError> {
         let ([n, t, rows], [_, _, cols]) = (self.input.dims(), self.delta.dims());
         if t == 1 {
             let (a, delta) = (self.input.clone().reshape([n, rows]), self.delta.clone().reshape([n, cols]));
             let squares = squared_norms(a)?.into_iter().zip(squared_norms(delta)?);
             return Ok(squares.map(|(a, delta)| a * delta).collect());
         }
-        // The terms may cancel, and f64 has digits to spare for those of f32.
-        let dtype = self.delta.dtype();
-        let widens = dtype != DType::F64 && precise_type(&self.delta.device(), dtype) == DType::F64;
-        let mut found = Vec::with_capacity(n);
-        if widens && 2 * t * (rows + cols) < rows * cols {
-            for run in self.runs(t * (rows + cols + 2 * t)) {
-                let n = run.samples();
-                let sums = host((products(run.input) * products(run.delta)).reshape([n, t * t]).sum_dim(1))?;
-                found.extend(sums.into_iter().map(|sum| if sum < 0.0 { 0.0 } else { sum }));
-            }
-            return Ok(found);
-        }
-        for run in self.runs(rows * cols) {
-            found.extend(squared_norms(run.gradients().flatten(1, 2))?);
-        }
-        Ok(found)
+        let runs = self.runs(rows * cols).map(|run| squared_norms(run.gradients().flatten(1, 2)));
+        Ok(runs.collect::<Result<Vec<_>, _>>()?.concat())
     }
 
     /// The samples in runs, for temporaries of `size` numbers per sample; no run without samples.

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use hyperinf_linalg::squared_norms;
+use hyperinf_linalg::squared_norms_each;
 
 use crate::{Block, GradientError};
 
@@ -95,8 +95,8 @@ impl Gradients {
     /// If a value is not finite: names the block and the sample.
     pub fn squared_norms(&self) -> Result<Vec<f64>, GradientError> {
         let mut total = vec![0.0; self.samples()];
-        for (block, gradients) in self.layout.iter().zip(&self.blocks) {
-            let norms = squared_norms(gradients.clone().flatten(1, 2))?;
+        let rows: Vec<Tensor<2>> = self.blocks.iter().map(|block| block.clone().flatten(1, 2)).collect();
+        for (block, norms) in self.layout.iter().zip(squared_norms_each(&rows)?) {
             for (sample, (sum, value)) in total.iter_mut().zip(norms).enumerate() {
                 if !value.is_finite() {
                     return Err(GradientError::NonFinite { block: block.name.clone(), sample, value });

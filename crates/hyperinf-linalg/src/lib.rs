@@ -7,8 +7,9 @@
 //! | items | for |
 //! |---|---|
 //! | [`dots`], [`combine`], [`gram`], [`outer`], [`normal_product`] | products of rows, in their type or in f64 |
-//! | [`squared_norms`], [`norms`], [`scalars`], [`squares`], [`ratios`] | one number per row |
-//! | [`host`], [`tensor_from_host`], [`precise`], [`epsilon`] | the way to the host and back; types |
+//! | [`squared_norms`], [`squared_norms_each`], [`norms`], [`scalars`], [`squares`], [`ratios`] | one number per row |
+//! | [`host`], [`host_each`], [`tensor_from_host`], [`reads`] | the way to the host and back, and how often it was taken |
+//! | [`precise`], [`epsilon`], [`least_square`] | types |
 //! | [`Cholesky`], [`symmetric_eigen`], [`EigenDecomposition`], [`orthonormal`] | decompositions |
 //! | [`RandomRows`] | the randomised Nyström approximation |
 //! | [`rotate`], [`kronecker`] | Kronecker products |
@@ -47,6 +48,7 @@ mod parts;
 mod precision;
 mod product;
 mod random;
+mod reads;
 mod size;
 mod statistics;
 
@@ -58,17 +60,17 @@ pub use cholesky::Cholesky;
 pub use eigen::{EigenDecomposition, symmetric_eigen};
 pub use error::{MatrixError, ReadError, StatisticsError};
 pub use kronecker::{kronecker, rotate};
-pub use norms::{largest, norms, ratios, scalars, squared_norms, squares};
+pub use norms::{largest, leaves_range, norms, ratios, scalars, squared_norms, squared_norms_each, squares};
 pub use nystrom::{NystromPairs, RandomRows};
 pub use orthonormal::orthonormal;
 pub use precision::{
-    epsilon, has_f64_functions, has_own_memory, host, least_square, precise, precise_type, rounds_products,
-    tensor_from_host,
+    epsilon, has_f64_functions, has_own_memory, least_square, precise, precise_type, rounds_products, tensor_from_host,
 };
 pub use product::{
     combine, combine_precise, diagonal, dots, dots_precise, gram, gram_precise, normal_product, outer, outer_precise,
     symmetric_product, widened,
 };
 pub use random::{normal_pair, normals, seeded_normals};
+pub use reads::{host, host_each, reads};
 pub use size::{TooLarge, check_size};
 pub use statistics::{check_pair, mean, pearson, quantile, ranks, spearman, standard_error};

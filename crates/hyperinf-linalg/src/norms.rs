@@ -2,7 +2,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 
-use crate::{ReadError, host};
+use crate::{ReadError, host, host_each};
 
 /// Squared norms below this are computed again: ten million squares too small for f32 sum to 1e-6 of it.
 const SMALL: f64 = 1e-25;
@@ -35,9 +35,30 @@ pub fn squares(rows: Tensor<2>) -> Tensor<2> {
 ///
 /// If the device fails.
 pub fn squared_norms(rows: Tensor<2>) -> Result<Vec<f64>, ReadError> {
+    let found = scalars(rows.clone(), rows.clone())?;
+    within_range(rows, found)
+}
+
+/// [`squared_norms`] of several matrices of one device, which is waited for once.
+///
+/// # Errors
+///
+/// If the device fails.
+pub fn squared_norms_each(matrices: &[Tensor<2>]) -> Result<Vec<Vec<f64>>, ReadError> {
+    let sums: Vec<Tensor<2>> = matrices.iter().map(|rows| squares(rows.clone())).collect();
+    let found = host_each(&sums)?;
+    matrices.iter().zip(found).map(|(rows, found)| within_range(rows.clone(), found)).collect()
+}
+
+/// Whether a sum of squares has left the range of its type, or may have: [`squared_norms`] takes it again.
+pub fn leaves_range(square: f64) -> bool {
+    square < SMALL || square == f64::INFINITY
+}
+
+/// Sums of squares, taken again where they have left the range.
+fn within_range(rows: Tensor<2>, mut found: Vec<f64>) -> Result<Vec<f64>, ReadError> {
     let ([n, d], device) = (rows.dims(), rows.device());
-    let mut found = scalars(rows.clone(), rows.clone())?;
-    let small: Vec<usize> = (0..n).filter(|&i| found[i] < SMALL || found[i] == f64::INFINITY).collect();
+    let small: Vec<usize> = (0..n).filter(|&i| leaves_range(found[i])).collect();
     if small.is_empty() || d == 0 {
         return Ok(found);
     }

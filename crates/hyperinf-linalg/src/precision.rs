@@ -3,7 +3,7 @@ use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use crate::ReadError;
+use crate::{ReadError, host};
 
 /// The tensor in f64 where its device has f64, unchanged elsewhere.
 pub fn precise<const R: usize>(tensor: Tensor<R>) -> Tensor<R> {
@@ -85,17 +85,6 @@ pub fn least_square(dtype: DType) -> f64 {
 pub fn has_own_memory(device: &Device) -> bool {
     // Only such a device reports a memory pool.
     device.memory_pool_usage().is_some()
-}
-
-/// A tensor's values in row-major order, as f64 on the host.
-///
-/// # Errors
-///
-/// If the device fails.
-pub fn host<const R: usize>(tensor: Tensor<R>) -> Result<Vec<f64>, ReadError> {
-    let failed = |reason: String| ReadError { reason };
-    let data = tensor.try_into_data_dtype(DType::F64).map_err(|error| failed(error.to_string()))?;
-    data.try_into_vec::<f64>().map_err(|error| failed(format!("{error:?}")))
 }
 
 /// `[rows, cols]` on a device from row-major f64 values, in the given type.

@@ -3,9 +3,9 @@
 use burn::tensor::{DType, Tensor};
 use hyperinf_curvature::{SamplePart, SampleRows};
 use hyperinf_gradients::{Block, Capture, Gradients};
-use hyperinf_linalg::{dots, dots_precise, host, largest, least_square, precise, squared_norms};
+use hyperinf_linalg::{dots, dots_precise, largest, least_square, precise, squared_norms_each};
 
-use crate::passes::read_rows;
+use crate::passes::{read_rows, rows_of};
 use crate::{Batch, Samples, ScoreError, Scores, Set};
 
 /// The samples of a batch, block by block.
@@ -53,19 +53,16 @@ impl BatchRows {
 
     /// The number of samples.
     pub(crate) fn samples(&self) -> usize {
-        self.blocks.first().map_or(0, |block| match block {
-            BlockRows::Formed(rows) => rows.dims()[0],
-            BlockRows::Captured(capture) => capture.samples(),
-            BlockRows::Held(rows) => rows.dims()[0],
-        })
+        self.blocks.first().map_or(0, BlockRows::samples)
     }
 
     /// `‖g‖²` of each sample over all blocks, of a batch that begins at sample `seen`; fails at the first sample whose
     /// gradient is not finite.
     pub(crate) fn squared_norms(&self, seen: usize, set: Set) -> Result<Vec<f64>, ScoreError> {
         let mut total = vec![0.0; self.samples()];
-        for (block, rows) in self.layout.iter().zip(&self.blocks) {
-            for (i, (sum, value)) in total.iter_mut().zip(rows.squared_norms()?).enumerate() {
+        let blocks: Vec<&BlockRows> = self.blocks.iter().collect();
+        for (block, squares) in self.layout.iter().zip(BlockRows::squared_norms_each(&blocks)?) {
+            for (i, (sum, value)) in total.iter_mut().zip(squares).enumerate() {
                 if !value.is_finite() {
                     return Err(ScoreError::NonFinite { set, block: block.name.clone(), sample: seen + i, value });
                 }
@@ -88,6 +85,14 @@ impl BatchRows {
 }
 
 impl BlockRows {
+    fn samples(&self) -> usize {
+        match self {
+            Self::Formed(rows) => rows.dims()[0],
+            Self::Captured(capture) => capture.samples(),
+            Self::Held(rows) => rows.dims()[0],
+        }
+    }
+
     /// The gradients, `[n, D]`.
     pub(crate) fn rows(&self) -> Tensor<2> {
         match self {
@@ -124,11 +129,27 @@ impl BlockRows {
 
     /// `‖g‖²` of each sample, in f64.
     pub(crate) fn squared_norms(&self) -> Result<Vec<f64>, ScoreError> {
-        Ok(match self {
-            Self::Formed(rows) => squared_norms(rows.clone())?,
-            Self::Captured(capture) => capture.squared_norms()?,
-            Self::Held(rows) => rows.squared_norms()?,
-        })
+        Ok(Self::squared_norms_each(&[self])?.concat())
+    }
+
+    /// [`BlockRows::squared_norms`] of several blocks, from one read of all gradients and one of all captures.
+    pub(crate) fn squared_norms_each(blocks: &[&Self]) -> Result<Vec<Vec<f64>>, ScoreError> {
+        let (mut formed, mut captured) = (Vec::new(), Vec::new());
+        for block in blocks {
+            match block {
+                Self::Formed(rows) => formed.push(rows.clone()),
+                Self::Captured(capture) => captured.push(capture.clone()),
+                Self::Held(_) => {}
+            }
+        }
+        let mut formed = squared_norms_each(&formed)?.into_iter();
+        let mut captured = Capture::squared_norms_each(&captured)?.into_iter();
+        let of_block = |block: &&Self| match block {
+            Self::Formed(_) => Ok(formed.next().unwrap_or_default()),
+            Self::Captured(_) => Ok(captured.next().unwrap_or_default()),
+            Self::Held(rows) => Ok(rows.squared_norms()?),
+        };
+        blocks.iter().map(of_block).collect()
     }
 
     /// The type of the gradients.
@@ -140,23 +161,28 @@ impl BlockRows {
         }
     }
 
-    /// `X Jᵀ`, `[q, n]`: in f64 for preconditioned rows; for plain queries in the type of the gradients, unless their
-    /// products leave its range.
-    pub(crate) fn products(&self, x: &Tensor<2>) -> Result<Scores, ScoreError> {
-        let dtype = self.dtype();
-        if x.dtype() != dtype {
-            return read_rows(self.precise_products(x));
+    /// `X Jᵀ`, `[q, n]`, on the device: in f64 for preconditioned rows; for plain queries in the type of the gradients.
+    pub(crate) fn products(&self, x: &Tensor<2>) -> Tensor<2> {
+        if x.dtype() != self.dtype() {
+            return self.precise_products(x);
         }
-        let products = match self {
+        match self {
             Self::Formed(rows) => dots(x.clone(), rows.clone()),
             Self::Captured(capture) => capture.dots(shaped(x.clone(), &capture.block)),
             Self::Held(rows) => rows.dots(x.clone()),
-        };
-        let most = largest(&host(products.clone().abs().max())?);
-        if dtype != DType::F64 && !(least_square(dtype)..f64::INFINITY).contains(&most) {
+        }
+    }
+
+    /// The scores of [`BlockRows::products`], whose values were read; taken again in f64 where products of plain queries
+    /// leave the range of the gradients' type.
+    pub(crate) fn scores(&self, x: &Tensor<2>, products: &[f64]) -> Result<Scores, ScoreError> {
+        let dtype = self.dtype();
+        let most = largest(&products.iter().map(|product| product.abs()).collect::<Vec<_>>());
+        let leaves_range = !(least_square(dtype)..f64::INFINITY).contains(&most);
+        if x.dtype() == dtype && dtype != DType::F64 && leaves_range {
             return read_rows(self.precise_products(x));
         }
-        read_rows(products)
+        Ok(rows_of(products, self.samples()))
     }
 
     fn precise_products(&self, x: &Tensor<2>) -> Tensor<2> {

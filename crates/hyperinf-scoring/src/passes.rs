@@ -44,14 +44,17 @@ pub(crate) fn accumulate(
                 }
                 ready(&layout)?;
                 let captures = batch.into_captures()?;
-                return sums.iter_mut().zip(&captures).try_for_each(|(sum, c)| sum.add_capture(c)).map_err(&error);
+                return Accumulator::add_captures(&mut sums, &captures).map_err(&error);
             }
             let Some(gradients) = read(batch, merged, set)? else { return Ok(()) };
             ready(&gradients.layout)?;
             let largest = gradients.layout.iter().map(Block::parameters).max().unwrap_or(0);
             let small = is_small(&gradients.blocks[0].device(), gradients.samples() * largest);
+            if !small {
+                return Accumulator::add_each(&mut sums, gradients.blocks).map_err(&error);
+            }
             let add = |(sum, block): (&mut Accumulator, Tensor<3>)| sum.add(block).map_err(&error);
-            side_by_side::each(sums.iter_mut().zip(gradients.blocks), small, add).map(drop)
+            side_by_side::each(sums.iter_mut().zip(gradients.blocks), true, add).map(drop)
         })?;
         if sums.is_empty() {
             return Err(ScoreError::Empty { set, what: "samples" });
@@ -158,5 +161,10 @@ pub(crate) fn squares(gradients: &Gradients, seen: usize, set: Set) -> Result<Ve
 /// Products `[q, n]` as scores.
 pub(crate) fn read_rows(products: Tensor<2>) -> Result<Scores, ScoreError> {
     let [_, n] = products.dims();
-    Ok(Scores { rows: host(products)?.chunks(n).map(<[f64]>::to_vec).collect() })
+    Ok(rows_of(&host(products)?, n))
+}
+
+/// Products of some queries with `n` samples, `[q, n]` in one piece, as scores.
+pub(crate) fn rows_of(products: &[f64], n: usize) -> Scores {
+    Scores { rows: products.chunks(n).map(<[f64]>::to_vec).collect() }
 }

@@ -3,13 +3,16 @@
 use burn::tensor::Tensor;
 use hyperinf_curvature::CurvatureError;
 use hyperinf_gradients::{Block, Gradients, same_layout};
-use hyperinf_linalg::{least_square, squared_norms};
+use hyperinf_linalg::{host, host_each, least_square, squared_norms};
 
 use crate::block_rows::{BatchRows, BlockRows};
 use crate::part::add;
 use crate::precondition::BlockInverse;
 use crate::side_by_side::{self, AT_ONCE, is_small};
 use crate::{Normalisation, Options, ScoreError, Scores, Set, Source};
+
+/// Products with a batch that are read together: 4 million numbers.
+const TOGETHER: usize = 1 << 22;
 
 /// A block whose queries wait for the second pass.
 pub(crate) struct Waiting {
@@ -59,10 +62,13 @@ pub(crate) fn score(
         let (n, mut of_batch) = (batch.samples(), batch.blocks.iter_mut().map(Some).collect::<Vec<_>>());
         let largest = waiting.iter().map(|block| block.x.dims()[1]).max().unwrap_or(0) * n.max(rows_of_x);
         let small = waiting.first().is_some_and(|b| is_small(&b.x.device(), largest.max(n * rows_of_x)));
-        for some in waiting.chunks_mut(if small { AT_ONCE } else { 1 }) {
+        let at_once = if small { AT_ONCE } else { (TOGETHER / (rows_of_x * n).max(1)).max(1) };
+        for some in waiting.chunks_mut(at_once) {
             let pairs = some.iter_mut().filter_map(|block| of_batch[block.index].take().map(|rows| (block, rows)));
-            let found =
-                side_by_side::each(pairs, small, |(block, rows)| block.score(rows, queries.samples(), options))?;
+            let found = match small {
+                true => side_by_side::each(pairs, true, |(block, rows)| block.score(rows, queries.samples(), options))?,
+                false => together(pairs.collect(), queries.samples(), options)?,
+            };
             for (products, squares) in found {
                 sums.iter_mut().zip(squares).for_each(|(sums, squares)| add(sums, squares));
                 match &mut sum {
@@ -92,27 +98,68 @@ pub(crate) fn score(
     Ok((total, divisors))
 }
 
+/// A block's part of a batch's scores, and of the squares of their divisors at each damping.
+type Part = (Scores, Vec<Vec<f64>>);
+
+/// Those of several blocks, whose products are read together: a device is waited for once.
+fn together(
+    mut pairs: Vec<(&mut Waiting, &mut BlockRows)>,
+    queries: usize,
+    options: &Options,
+) -> Result<Vec<Part>, ScoreError> {
+    let started = pairs.iter_mut().map(|(block, rows)| block.start(rows, options));
+    let products: Vec<Tensor<2>> = started.collect::<Result<_, _>>()?;
+    let products = host_each(&products)?;
+    let norms = match options.normalisation {
+        Normalisation::Gradient | Normalisation::Cosine => {
+            let rows: Vec<&BlockRows> = pairs.iter().map(|(_, rows)| &**rows).collect();
+            BlockRows::squared_norms_each(&rows)?.into_iter().map(Some).collect()
+        }
+        _ => vec![None; pairs.len()],
+    };
+    let pairs = pairs.into_iter().zip(products).zip(norms);
+    pairs.map(|(((block, rows), products), norms)| block.end(rows, &products, norms, queries, options)).collect()
+}
+
 impl Waiting {
     /// The products of the queries with a batch's gradients of this block, and the squares of their divisors at each
     /// damping.
-    fn score(
-        &mut self,
-        rows: &mut BlockRows,
-        queries: usize,
-        options: &Options,
-    ) -> Result<(Scores, Vec<Vec<f64>>), ScoreError> {
+    fn score(&mut self, rows: &mut BlockRows, queries: usize, options: &Options) -> Result<Part, ScoreError> {
+        let products = host(self.start(rows, options)?)?;
+        self.end(rows, &products, None, queries, options)
+    }
+
+    /// The products, on the device.
+    fn start(&mut self, rows: &mut BlockRows, options: &Options) -> Result<Tensor<2>, ScoreError> {
         if needs_rows(options.normalisation) {
             *rows = BlockRows::Formed(rows.rows());
         } else {
             rows.form_for(self.x.dims()[0]);
         }
         self.inverses.iter().try_for_each(|inverted| inverted.check(rows))?;
-        let products = rows.products(&self.x)?.times_powers(&self.powers)?;
+        Ok(rows.products(&self.x))
+    }
+
+    /// The part that the products, once read, are of; `norms` are the gradients' squared norms, if they are known.
+    fn end(
+        &mut self,
+        rows: &BlockRows,
+        products: &[f64],
+        norms: Option<Vec<f64>>,
+        queries: usize,
+        options: &Options,
+    ) -> Result<Part, ScoreError> {
+        let products = rows.scores(&self.x, products)?.times_powers(&self.powers)?;
         if let Some(underflow) = &mut self.underflow {
             underflow.add(&products, rows)?;
         }
-        let squares = self.inverses.iter_mut().map(|inverted| inverted.squares(rows, options.normalisation));
-        let squares = squares.collect::<Result<_, _>>()?;
+        let squares = match norms {
+            Some(norms) => vec![norms; self.inverses.len()],
+            None => {
+                let squares = self.inverses.iter_mut().map(|inverted| inverted.squares(rows, options.normalisation));
+                squares.collect::<Result<_, _>>()?
+            }
+        };
         for (magnitude, rows) in self.magnitudes.iter_mut().zip(products.rows.chunks(queries)) {
             let more: f64 = rows.iter().flatten().map(|score| score.abs()).sum();
             *magnitude = (*magnitude + more).min(f64::MAX);

@@ -1,4 +1,4 @@
-//! The warning of batches that have no room in memory, under a limit of the system.
+//! Memory that is no longer used, and the warning of batches that have no room, under a limit of the system.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -54,6 +54,23 @@ fn limited(folder: &Folder, command: &str, batch: usize) -> Output {
         POSITIONS - 12,
     );
     Command::new("sh").args(["-c", &script]).current_dir(folder.path()).output().expect("there is a shell")
+}
+
+/// The allocator says with which settings it runs.
+#[test]
+fn freed_memory_stays_unless_the_environment_says_otherwise() {
+    let delay = |set: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hyperinf"));
+        command.arg("methods").env("MIMALLOC_VERBOSE", "1").env_remove("MIMALLOC_PURGE_DELAY");
+        command.envs(set.map(|delay| ("MIMALLOC_PURGE_DELAY", delay)));
+        let found = command.output().expect("the program starts");
+        assert!(found.status.success() && String::from_utf8_lossy(&found.stdout).contains("hyperinf"));
+        let told = String::from_utf8_lossy(&found.stderr).into_owned();
+        let lines = told.lines().filter_map(|line| line.strip_prefix("option 'purge_delay': "));
+        lines.last().expect("mimalloc lists its settings").trim().to_owned()
+    };
+    assert_eq!(delay(None), "10000");
+    assert_eq!(delay(Some("7")), "7");
 }
 
 /// Of gradients, whose attention weights stay until the backward pass; an evaluation keeps none of them.
