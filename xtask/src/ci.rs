@@ -22,6 +22,10 @@ pub fn test_command(args: &[&str]) -> Command {
 pub fn bench_command(filters: &[&str]) -> Command {
     let mut command = cargo(&["bench", "--workspace", "--bench", "*", "--"]);
     command.args(filters).env("CRITERION_HOME", root().join("target/criterion"));
+    // As the program sets it for itself.
+    if std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
+        command.env("MIMALLOC_PURGE_DELAY", "10000");
+    }
     command
 }
 

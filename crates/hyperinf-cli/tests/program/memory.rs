@@ -66,8 +66,8 @@ fn freed_memory_stays_unless_the_environment_says_otherwise() {
         let found = command.output().expect("the program starts");
         assert!(found.status.success() && String::from_utf8_lossy(&found.stdout).contains("hyperinf"));
         let told = String::from_utf8_lossy(&found.stderr).into_owned();
-        let lines = told.lines().filter_map(|line| line.strip_prefix("option 'purge_delay': "));
-        lines.last().expect("mimalloc lists its settings").trim().to_owned()
+        let mut lines = told.lines().filter_map(|line| line.strip_prefix("option 'purge_delay': "));
+        lines.next_back().expect("mimalloc lists its settings").trim().to_owned()
     };
     assert_eq!(delay(None), "10000");
     assert_eq!(delay(Some("7")), "7");
