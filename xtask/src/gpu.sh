@@ -40,21 +40,21 @@ step() {
 { date -u; nvidia-smi || true; uname -a; } > "$out/machine.txt" 2>&1
 cd "$work" || exit 3
 # The first use of the card: its check, and a demo with every method.
-step demo 60 "$work/hyperinf" demo --device @DEVICE@ --out "$work/demo"
-step demo-processor 30 "$work/hyperinf" demo --device flex --out "$work/demo-processor"
+step demo 90 "$work/hyperinf" demo --device @DEVICE@ --out "$work/demo"
+step demo-processor 25 "$work/hyperinf" demo --device flex --out "$work/demo-processor"
 step goldens 50 "$work/integration" goldens:: --test-threads 4
 # Products, copies, scores, gradients of adapters, inverses, each next to what the card can do.
-step card 170 "$work/card"
+step card 150 "$work/card"
 if python3 -c 'import torch, transformers, peft; assert torch.cuda.is_available()' 2> /dev/null; then
-    step card-pytorch 60 python3 "$root/benches/card.py"
+    step card-pytorch 50 python3 "$root/benches/card.py"
 else
     echo "card-pytorch: not run, without PyTorch, transformers and PEFT for a card" | tee -a "$out/steps.txt"
 fi
-step cases 80 "$work/integration" @CASES@ --skip goldens:: --test-threads 8
+step cases 60 "$work/integration" @CASES@ --skip goldens:: --test-threads 8
 for name in score-processor score; do
-    device=@DEVICE@
-    test $name = score || device=flex
-    step $name 15 "$work/hyperinf" score --train-gradients "$HYPERINF_TESTS/fixtures/lora_tiny/train.safetensors" \
+    device=@DEVICE@ limit=40
+    test $name = score || device=flex limit=10
+    step $name $limit "$work/hyperinf" score --train-gradients "$HYPERINF_TESTS/fixtures/lora_tiny/train.safetensors" \
         --query-gradients "$HYPERINF_TESTS/fixtures/lora_tiny/query.safetensors" --method hyperinf --device $device \
         --output "$out/$name.csv"
 done
