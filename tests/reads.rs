@@ -1,4 +1,4 @@
-//! How often scoring waits for a device: once per batch, however many blocks there are.
+//! How often scoring waits for a device: once or twice per batch, however many blocks there are.
 //!
 //! A program of its own, since the count is the whole process's.
 
