@@ -10,7 +10,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use hyperinf::curvature::Storage;
 use hyperinf::eval::spearman;
 use hyperinf::scoring::{CurvatureFrom, Gfim, Method, Options, QueryMode, attribute};
-use hyperinf::solvers::{Hyperpower, Lissa};
+use hyperinf::solvers::{Exact, Hyperpower, Lissa};
 use hyperinf_benches::{device, random_gradients};
 
 const BLOCKS: usize = 24;
@@ -32,6 +32,7 @@ fn scoring(c: &mut Criterion) {
         named("datainf"),
         ("lissa, 10 steps", own(Method::inverse(Storage::Samples, ten_steps))),
         named("hyperinf"),
+        ("hyperinf by Cholesky", own(Method::inverse(Gfim::default().storage(), Exact))),
         ("hyperinf by Schulz", own(Method::inverse(Gfim::default().storage(), Hyperpower::default()))),
         named("hyperinf-authors"),
         named("exact"),

@@ -32,10 +32,11 @@ impl Growth {
         if device.memory_pool_usage().is_some() || rows < 2 {
             return Ok(None);
         }
-        let (Some(held), Some(free)) = (resident(), available()) else { return Ok(None) };
         reset_peak();
         batch(1)?;
         let one = peak_resident();
+        // Only now: products reserve address space when they are first used.
+        let (Some(held), Some(free)) = (resident(), available()) else { return Ok(None) };
         batch(2)?;
         let (Some(one), Some(two)) = (one, peak_resident()) else { return Ok(None) };
         let mut growth = Self { one, row: (two - one).max(0.0), limit: held + free };

@@ -1,8 +1,9 @@
 //! Gram matrices in f64 of rows in f32, on a processor: half of each product, accumulated in place.
 
 use burn::tensor::{DType, Tensor, s};
-use faer::linalg::matmul::triangular::{BlockStructure, matmul};
-use faer::{Accum, Mat, MatRef, get_global_parallelism};
+use faer::linalg::matmul::matmul;
+use faer::linalg::matmul::triangular::{self, BlockStructure};
+use faer::{Accum, Mat, MatRef, Par};
 use rayon::prelude::*;
 
 use crate::{has_own_memory, precise_type, tensor_from_host};
@@ -15,8 +16,12 @@ const PART: usize = 1 << 15;
 const LEAST: usize = 256;
 /// Columns that one thread turns into rows at a time.
 const TURNED: usize = 64;
-/// The side of a tile of a matrix that is mirrored: two of them stay in a core's first cache.
+/// The rows that are turned at a time: what is read and what is written stays in a core's first cache.
 const TILE: usize = 32;
+/// The side of a square of the sum.
+const SQUARE: usize = 192;
+/// The numbers of a cache line.
+const LINE: usize = 8;
 /// Below this side a product is so small that the ways do not differ.
 const SIDE: usize = 64;
 
@@ -36,14 +41,14 @@ pub(crate) fn gram(rows: &Tensor<2>) -> Option<Tensor<2>> {
         return None;
     }
     let columns = piece(n).min(d);
-    let (mut sum, mut wide) = (Mat::<f64>::zeros(n, n), vec![0.0; n * columns]);
+    let (mut sum, mut wide) = (Sum::zeros(n), vec![0.0; n * columns]);
     for start in (0..d).step_by(columns.max(1)) {
         let width = columns.min(d - start);
         let wide = &mut wide[..n * width];
         widen(rows, 0, start..start + width, wide);
-        add(&mut sum, MatRef::from_row_major_slice(wide, n, width));
+        sum.add(MatRef::from_row_major_slice(wide, n, width));
     }
-    Some(mirrored(&sum, rows))
+    Some(sum.whole(rows))
 }
 
 /// `JᵀJ` in f64, `[D, D]`, as [`gram`]; rows are widened some at a time, and turned into columns: a product reads along
@@ -54,14 +59,14 @@ pub(crate) fn outer(rows: &Tensor<2>) -> Option<Tensor<2>> {
         return None;
     }
     let step = piece(d).min(n);
-    let (mut sum, mut wide) = (Mat::<f64>::zeros(d, d), vec![0.0; step * d]);
+    let (mut sum, mut wide) = (Sum::zeros(d), vec![0.0; step * d]);
     for start in (0..n).step_by(step.max(1)) {
         let height = step.min(n - start);
         let wide = &mut wide[..height * d];
         widen_turned(rows, start..start + height, wide);
-        add(&mut sum, MatRef::from_row_major_slice(wide, d, height));
+        sum.add(MatRef::from_row_major_slice(wide, d, height));
     }
-    Some(mirrored(&sum, rows))
+    Some(sum.whole(rows))
 }
 
 /// The terms of a piece of the sums, for `side` of them: an odd number of cache lines, so that rows below each other do
@@ -101,25 +106,60 @@ fn widen(rows: &Tensor<2>, first: usize, columns: std::ops::Range<usize>, wide: 
     });
 }
 
-/// Adds the lower triangle of `side · sideᵀ`.
-fn add(sum: &mut Mat<f64>, side: MatRef<'_, f64>) {
-    let (lower, whole) = (BlockStructure::TriangularLower, BlockStructure::Rectangular);
-    let parallel = get_global_parallelism();
-    matmul(sum.as_mut(), lower, Accum::Add, side, whole, side.transpose(), whole, 1.0, parallel);
+/// The lower triangle of a symmetric matrix in squares, each of which is summed on one core: no bit depends on how many
+/// there are.
+struct Sum {
+    side: usize,
+    /// The first row and column of each.
+    squares: Vec<([usize; 2], Mat<f64>)>,
 }
 
-/// The whole matrix from its lower triangle, on the device of the rows.
-fn mirrored(sum: &Mat<f64>, rows: &Tensor<2>) -> Tensor<2> {
-    let n = sum.nrows();
-    let mut values = Vec::with_capacity(n * n);
-    // A column from its diagonal on is the same row from there on.
-    (0..n).for_each(|j| values.extend_from_slice(sum.col_as_slice(j)));
-    for (row, column) in (0..n).step_by(TILE).flat_map(|row| (0..=row).step_by(TILE).map(move |column| (row, column))) {
-        for i in row..(row + TILE).min(n) {
-            for j in column..(column + TILE).min(i) {
-                values[i * n + j] = values[j * n + i];
+impl Sum {
+    fn zeros(side: usize) -> Self {
+        let starts = || (0..side).step_by(SQUARE);
+        // The last rows first, so that the small squares at the diagonal fill what is left.
+        let places =
+            starts().rev().flat_map(|row| starts().take_while(move |&column| column <= row).map(move |c| [row, c]));
+        let length = |first: usize| SQUARE.min(side - first);
+        let square = |[row, column]: [usize; 2]| ([row, column], Mat::zeros(length(row), length(column)));
+        Self { side, squares: places.map(square).collect() }
+    }
+
+    /// Adds `side · sideᵀ`.
+    fn add(&mut self, side: MatRef<'_, f64>) {
+        let (lower, whole) = (BlockStructure::TriangularLower, BlockStructure::Rectangular);
+        self.squares.par_iter_mut().for_each(|([row, column], sum)| {
+            let (left, right) = (side.subrows(*row, sum.nrows()), side.subrows(*column, sum.ncols()).transpose());
+            if row == column {
+                triangular::matmul(sum, lower, Accum::Add, left, whole, right, whole, 1.0, Par::Seq);
+            } else {
+                matmul(sum, Accum::Add, left, right, 1.0, Par::Seq);
+            }
+        });
+    }
+
+    /// The whole matrix, on the device of the rows.
+    fn whole(&self, rows: &Tensor<2>) -> Tensor<2> {
+        let n = self.side;
+        let mut values = vec![0.0; n * n];
+        for ([row, column], sum) in &self.squares {
+            for (j, sums) in sum.col_iter().enumerate() {
+                // Above the diagonal a square has zeros.
+                let first = if row == column { j } else { 0 };
+                for (i, value) in sums.iter().enumerate().skip(first) {
+                    values[(column + j) * n + row + i] = *value;
+                }
+            }
+            // Some columns at a time, so that cache lines are written whole.
+            for start in (0..sum.ncols()).step_by(LINE) {
+                let columns = start..sum.ncols().min(start + LINE);
+                for i in 0..sum.nrows() {
+                    for j in columns.clone().filter(|j| row != column || *j <= i) {
+                        values[(row + i) * n + column + j] = sum[(i, j)];
+                    }
+                }
             }
         }
+        tensor_from_host(values, [n, n], &rows.device(), DType::F64)
     }
-    tensor_from_host(values, [n, n], &rows.device(), DType::F64)
 }

@@ -2,7 +2,8 @@
 //!
 //! Windows of the input are copied into columns, some rows of the output at a time, so that the copy stays small whatever
 //! the size of the picture: `[channels · k · k, positions]`. One product with the weight `[outputs, channels · k · k]`
-//! gives these positions of every output channel; the derivative goes the same way back.
+//! gives these positions of every output channel; the derivative goes the same way back. Kernels of 3 × 3 that move one
+//! step at a time, and wide enough, take fewer products ([`winograd`]).
 
 use std::cell::RefCell;
 
@@ -14,6 +15,7 @@ use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
 use crate::extension::contiguous;
+use crate::winograd::{self, Kernels, Plane};
 
 /// Numbers of the columns that are held at once: 32 MiB.
 const COLUMNS: usize = 1 << 23;
@@ -98,6 +100,26 @@ impl Sizes {
         self.kernel == [1, 1] && self.window == Window { stride: [1, 1], padding: [0; 4] }
     }
 
+    /// The convolution of a sample, where fewer products do.
+    fn tiled(&self) -> Option<Plane> {
+        let (channels, outputs, [top, left, ..]) = (self.channels, self.outputs, self.window.padding);
+        let plane = Plane { channels, input: self.input, outputs, output: self.output, before: [top, left] };
+        self.is_tiled().then_some(plane).filter(|plane| plane.is_worth_it(self.samples))
+    }
+
+    /// The convolution that takes the output's gradient back to the input, where fewer products do.
+    fn tiled_back(&self) -> Option<Plane> {
+        let [top, left, ..] = self.window.padding;
+        let before = [2_usize.checked_sub(top)?, 2_usize.checked_sub(left)?];
+        let (channels, outputs) = (self.outputs, self.channels);
+        let plane = Plane { channels, input: self.output, outputs, output: self.input, before };
+        self.is_tiled().then_some(plane).filter(|plane| plane.is_worth_it(self.samples))
+    }
+
+    fn is_tiled(&self) -> bool {
+        self.kernel == [3, 3] && self.window.stride == [1, 1]
+    }
+
     /// Rows of the output that are computed at once.
     fn at_once(&self) -> usize {
         (COLUMNS / (self.depth() * self.output[1]).max(1)).clamp(1, self.output[0].max(1))
@@ -180,8 +202,15 @@ pub(super) fn convolve(x: FlexTensor, weight: &FlexTensor, bias: FlexTensor, win
     let bias = bias.storage::<f32>();
     assert_eq!(bias.len(), sizes.outputs, "convolution: length of the bias");
     out.par_chunks_mut(positions.max(1)).enumerate().for_each(|(row, out)| out.fill(bias[row % sizes.outputs]));
-    let left = MatRef::from_row_major_slice(weight.storage::<f32>(), sizes.outputs, depth);
+    let shape = [sizes.samples, sizes.outputs, sizes.output[0], sizes.output[1]];
     let samples = x.storage::<f32>().chunks((sizes.channels * sizes.pixels()).max(1));
+    if let Some(plane) = sizes.tiled() {
+        let kernels = Kernels::new(weight.storage::<f32>(), sizes.outputs, sizes.channels);
+        let outputs = out.chunks_mut((sizes.outputs * positions).max(1));
+        samples.zip(outputs).for_each(|(x, out)| winograd::convolve(x, &kernels, &plane, out));
+        return (FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(shape.into()), DType::F32), sizes);
+    }
+    let left = MatRef::from_row_major_slice(weight.storage::<f32>(), sizes.outputs, depth);
     with_columns(depth * sizes.at_once() * sizes.output[1], |columns| {
         for (x, out) in samples.zip(out.chunks_mut((sizes.outputs * positions).max(1))) {
             let mut out = MatMut::from_row_major_slice_mut(out, sizes.outputs, positions);
@@ -199,7 +228,6 @@ pub(super) fn convolve(x: FlexTensor, weight: &FlexTensor, bias: FlexTensor, win
             }
         }
     });
-    let shape = [sizes.samples, sizes.outputs, sizes.output[0], sizes.output[1]];
     (FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(shape.into()), DType::F32), sizes)
 }
 
@@ -221,13 +249,20 @@ pub(super) fn gradient(of_output: FlexTensor, weight: &FlexTensor, sizes: Sizes)
     let of_output = contiguous(of_output);
     let (depth, positions) = (sizes.depth(), sizes.positions());
     let mut out = vec![0.0_f32; sizes.samples * sizes.channels * sizes.pixels()];
+    let shape = [sizes.samples, sizes.channels, sizes.input[0], sizes.input[1]];
+    let samples = of_output.storage::<f32>().chunks((sizes.outputs * positions).max(1));
+    if let Some(plane) = sizes.tiled_back() {
+        let kernels = Kernels::backwards(weight.storage::<f32>(), sizes.outputs, sizes.channels);
+        let inputs = out.chunks_mut((sizes.channels * sizes.pixels()).max(1));
+        samples.zip(inputs).for_each(|(given, out)| winograd::convolve(given, &kernels, &plane, out));
+        return FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(shape.into()), DType::F32);
+    }
     let (weight, copy) = (weight.storage::<f32>(), positions >= COPIED);
     let copied = if copy { transposed(weight, sizes.outputs, depth) } else { Vec::new() };
     let left = match copy {
         true => MatRef::from_row_major_slice(&copied, depth, sizes.outputs),
         false => MatRef::from_row_major_slice(weight, sizes.outputs, depth).transpose(),
     };
-    let samples = of_output.storage::<f32>().chunks((sizes.outputs * positions).max(1));
     with_columns(depth * sizes.at_once() * sizes.output[1], |columns| {
         for (given, out) in samples.zip(out.chunks_mut((sizes.channels * sizes.pixels()).max(1))) {
             let given = MatRef::from_row_major_slice(given, sizes.outputs, positions);
@@ -246,6 +281,5 @@ pub(super) fn gradient(of_output: FlexTensor, weight: &FlexTensor, sizes: Sizes)
             }
         }
     });
-    let shape = [sizes.samples, sizes.channels, sizes.input[0], sizes.input[1]];
     FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(shape.into()), DType::F32)
 }

@@ -41,6 +41,8 @@ mod kernels;
 mod product;
 #[cfg(feature = "flex")]
 mod steps;
+#[cfg(feature = "flex")]
+mod winograd;
 
 // The crates whose types are in signatures, so that a manifest need not name them.
 pub use burn;

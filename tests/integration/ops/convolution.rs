@@ -49,6 +49,11 @@ fn convolution_is_that_of_the_definition() {
         ([1, 1, 1, 1], [2, 3, 1], [1, 1, 1, 1]),
         ([1, 2, 2, 9], [3, 3, 1], [2, 3, 2, 0]),
         ([1, 2, 9, 2], [1, 5, 3], [2, 4, 1, 3]),
+        // Wide enough for tiles: forwards and back, with tiles over the edge, and in one direction only.
+        ([2, 33, 9, 8], [34, 3, 1], [1, 1, 1, 1]),
+        ([3, 32, 6, 9], [32, 3, 1], [0, 2, 1, 0]),
+        ([1, 32, 11, 12], [35, 3, 1], [2, 2, 2, 2]),
+        ([1, 32, 11, 12], [32, 3, 1], [3, 0, 0, 4]),
     ] {
         let [n, channels, h, w] = sizes;
         let weight = noise(outputs * channels * kernel * kernel, 0.5, 3);
@@ -81,13 +86,13 @@ fn convolution_is_that_of_the_definition() {
 /// Columns in many parts, and as many threads as there are: the convolution of Burn.
 #[test]
 fn a_convolution_of_a_large_picture_is_the_backends() {
-    for (name, device) in devices() {
-        let config = Conv2dConfig::new([40, 6], [3, 3]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1));
+    for ((name, device), outputs) in devices().into_iter().flat_map(|device| [6, 40].map(|o| (device.clone(), o))) {
+        let config = Conv2dConfig::new([40, outputs], [3, 3]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1));
         let layer = config.init(&device).no_grad();
         let x = flat(&noise(40 * 180 * 170, 1.0, 6), &device, DType::F32).reshape([1, 40, 180, 170]);
         let x = Tensor::cat(vec![x.clone(), x.mul_scalar(0.5)], 0);
         let expected = values(layer.forward(x.clone()).flatten::<1>(0, 3));
         let found = values(ops::convolution(&layer, x).flatten::<1>(0, 3));
-        assert_within(&name, &found, &expected, 1e-5 * largest(&expected));
+        assert_within(&format!("{name}, {outputs}"), &found, &expected, 1e-5 * largest(&expected));
     }
 }
