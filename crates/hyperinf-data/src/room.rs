@@ -29,13 +29,13 @@ impl Growth {
         rows: usize,
         batch: &mut dyn FnMut(usize) -> Result<(), RunError>,
     ) -> Result<Option<Self>, RunError> {
-        if device.memory_pool_usage().is_some() || rows < 2 {
+        if device.memory_pool_usage().is_some() || rows < 2 || resident().and(available()).is_none() {
             return Ok(None);
         }
         reset_peak();
         batch(1)?;
         let one = peak_resident();
-        // Only now: products reserve address space when they are first used.
+        // Only now: threads reserve address space for products when they first multiply.
         let (Some(held), Some(free)) = (resident(), available()) else { return Ok(None) };
         batch(2)?;
         let (Some(one), Some(two)) = (one, peak_resident()) else { return Ok(None) };

@@ -18,8 +18,8 @@ const LEAST: usize = 256;
 const TURNED: usize = 64;
 /// The rows that are turned at a time: what is read and what is written stays in a core's first cache.
 const TILE: usize = 32;
-/// The side of a square of the sum.
-const SQUARE: usize = 192;
+/// The least and the most side of a square of the sum.
+const SQUARES: [usize; 2] = [48, 192];
 /// The numbers of a cache line.
 const LINE: usize = 8;
 /// Below this side a product is so small that the ways do not differ.
@@ -116,13 +116,16 @@ struct Sum {
 
 impl Sum {
     fn zeros(side: usize) -> Self {
-        let starts = || (0..side).step_by(SQUARE);
+        let [least, most] = SQUARES;
+        // Large ones are faster, and there should be some for each core.
+        let square = (side / 4).next_multiple_of(least).clamp(least, most);
+        let starts = || (0..side).step_by(square);
         // The last rows first, so that the small squares at the diagonal fill what is left.
         let places =
             starts().rev().flat_map(|row| starts().take_while(move |&column| column <= row).map(move |c| [row, c]));
-        let length = |first: usize| SQUARE.min(side - first);
-        let square = |[row, column]: [usize; 2]| ([row, column], Mat::zeros(length(row), length(column)));
-        Self { side, squares: places.map(square).collect() }
+        let length = |first: usize| square.min(side - first);
+        let zeros = |[row, column]: [usize; 2]| ([row, column], Mat::zeros(length(row), length(column)));
+        Self { side, squares: places.map(zeros).collect() }
     }
 
     /// Adds `side · sideᵀ`.

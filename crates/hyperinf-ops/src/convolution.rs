@@ -104,7 +104,7 @@ impl Sizes {
     fn tiled(&self) -> Option<Plane> {
         let (channels, outputs, [top, left, ..]) = (self.channels, self.outputs, self.window.padding);
         let plane = Plane { channels, input: self.input, outputs, output: self.output, before: [top, left] };
-        self.is_tiled().then_some(plane).filter(|plane| plane.is_worth_it(self.samples))
+        self.is_tiled().then_some(plane).filter(Plane::is_worth_it)
     }
 
     /// The convolution that takes the output's gradient back to the input, where fewer products do.
@@ -113,7 +113,7 @@ impl Sizes {
         let before = [2_usize.checked_sub(top)?, 2_usize.checked_sub(left)?];
         let (channels, outputs) = (self.outputs, self.channels);
         let plane = Plane { channels, input: self.output, outputs, output: self.input, before };
-        self.is_tiled().then_some(plane).filter(|plane| plane.is_worth_it(self.samples))
+        self.is_tiled().then_some(plane).filter(Plane::is_worth_it)
     }
 
     fn is_tiled(&self) -> bool {

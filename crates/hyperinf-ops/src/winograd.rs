@@ -27,10 +27,14 @@ const SIDE: usize = 3;
 /// Numbers between the rows of a factor, more than it has: rows that begin whole pages apart fall on the same places of
 /// the cache.
 const GAP: usize = 16;
-/// Numbers of transformed tiles that are held at once: 32 MiB.
+/// Numbers of transformed tiles that are held at once, of inputs and outputs together: 32 MiB, or one row of tiles.
 const HELD: usize = 1 << 23;
-/// The fewest channels, outputs, and tiles of a batch for which fewer products are worth the transforms.
-const FEWEST: usize = 32;
+/// Outputs that are multiplied on one core, so that more cores than places have work.
+const BLOCK: usize = 256;
+/// The fewest channels and outputs for which fewer products are worth the transforms.
+const FEWEST_CHANNELS: usize = 32;
+/// The fewest tiles of a sample for which they are worth those of the weight.
+const FEWEST_TILES: usize = 64;
 
 thread_local! {
     /// The tiles of the last convolution: pages that are in use need not be cleared again.
@@ -51,10 +55,10 @@ pub(super) struct Plane {
 }
 
 impl Plane {
-    /// Whether so many samples are convolved faster here.
-    pub(super) fn is_worth_it(&self, samples: usize) -> bool {
-        let tiles = samples * self.output[0].div_ceil(2) * self.output[1].div_ceil(2);
-        self.channels.min(self.outputs).min(tiles) >= FEWEST
+    /// Whether it is faster here. Whatever the number of samples, so that no bit of a sample depends on the others.
+    pub(super) fn is_worth_it(&self) -> bool {
+        let tiles = self.output[0].div_ceil(2) * self.output[1].div_ceil(2);
+        self.channels.min(self.outputs) >= FEWEST_CHANNELS && tiles >= FEWEST_TILES
     }
 
     /// The tiles of a row.
@@ -141,10 +145,14 @@ pub(super) fn convolve(x: &[f32], kernels: &Kernels, plane: &Plane, out: &mut [f
         let channels = x.par_chunks((plane.input[0] * plane.input[1]).max(1));
         seen.par_chunks_mut(stride).zip(channels).for_each(|(seen, x)| transform(x, plane, (first, rows), seen));
         found.par_chunks_mut((plane.outputs * tiles).max(1)).enumerate().for_each(|(place, found)| {
-            let seen = &seen[place * tiles..];
+            let (kernels, seen) = (kernels.at(place), &seen[place * tiles..]);
             let right = MatRef::from_row_major_slice_with_stride(seen, plane.channels, tiles, stride);
-            let found = MatMut::from_row_major_slice_mut(found, plane.outputs, tiles);
-            matmul(found, Accum::Replace, kernels.at(place), right, 1.0, Par::Seq);
+            found.par_chunks_mut((BLOCK * tiles).max(1)).enumerate().for_each(|(block, found)| {
+                let outputs = found.len() / tiles;
+                let found = MatMut::from_row_major_slice_mut(found, outputs, tiles);
+                let left = kernels.subrows(block * BLOCK, outputs);
+                matmul(found, Accum::Replace, left, right, 1.0, Par::Seq);
+            });
         });
         let found = &*found;
         out.par_chunks_mut((plane.output[0] * plane.output[1]).max(1)).enumerate().for_each(|(output, out)| {
@@ -238,6 +246,47 @@ fn add(m: [&[f32]; PLACES], plane: &Plane, first: usize, out: &mut [f32]) {
         // Half of the last tile lies beyond an odd width.
         for out in last {
             *out += a[across - 1] + b[across - 1] + c[across - 1];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whole numbers, whose sums are exact, at odd sizes, in parts, and beyond the input.
+    #[test]
+    fn tiles_are_the_sums_over_windows() {
+        for (channels, outputs, input, before, after) in [
+            (1, 1, [1, 1], [1, 1], [1, 1]),
+            (2, 3, [1, 6], [1, 0], [2, 2]),
+            (3, 2, [7, 4], [0, 2], [0, 5]),
+            (2, 1, [3, 3], [0, 0], [0, 0]),
+            (600, 2, [36, 700], [1, 1], [1, 1]),
+        ] {
+            let output = [0, 1].map(|axis: usize| input[axis] + before[axis] + after[axis] - 2);
+            let plane = Plane { channels, input, outputs, output, before };
+            let numbers = |count: usize, of: usize| (0..count).map(|i| (i * 7 % of) as f32 - 2.0).collect::<Vec<_>>();
+            let (x, weight) = (numbers(channels * input[0] * input[1], 5), numbers(outputs * channels * 9, 3));
+            // What an earlier convolution has left must not be seen.
+            TILES.set([vec![f32::NAN; 1 << 12], vec![f32::NAN; 1 << 12]]);
+            let mut out = vec![1.0; outputs * output[0] * output[1]];
+            convolve(&x, &Kernels::new(&weight, outputs, channels), &plane, &mut out);
+            let at = |channel: usize, row: usize, column: usize| {
+                let (row, column) = (row.checked_sub(before[0])?, column.checked_sub(before[1])?);
+                let inside = row < input[0] && column < input[1];
+                inside.then(|| x[(channel * input[0] + row) * input[1] + column])
+            };
+            for (place, found) in out.iter().enumerate().step_by(if channels > 9 { 97 } else { 1 }) {
+                let (o, row, column) =
+                    (place / (output[0] * output[1]), place / output[1] % output[0], place % output[1]);
+                let sums = (0..channels * 9).map(|i| {
+                    let (channel, down, right) = (i / 9, i / 3 % 3, i % 3);
+                    at(channel, row + down, column + right).unwrap_or(0.0)
+                        * weight[(o * channels + channel) * 9 + i % 9]
+                });
+                assert_eq!(*found, 1.0 + sums.sum::<f32>(), "{plane:?} at {o}, {row}, {column}");
+            }
         }
     }
 }
