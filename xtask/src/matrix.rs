@@ -29,6 +29,8 @@ pub fn add(steps: &mut Steps) {
         }
         Err(message) => steps.run("every library alone", || Err(message)),
     }
+    // Of the libraries it alone has code behind a backend's feature.
+    steps.run("operations, flex alone", || check(&["-p", "hyperinf-ops", "--features", "flex"]));
     for feature in ["flex", "ndarray"] {
         steps.run(&format!("facade and program, {feature} alone"), || check_feature(feature));
     }

@@ -84,7 +84,9 @@ pub fn linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
     layer.forward(x).reshape([n, t, d_output])
 }
 
-/// A convolution of two dimensions.
+/// A convolution of two dimensions. Fused, with kernels of 3 × 3 and one step, 32 channels and outputs and 64 tiles of
+/// 2 × 2 or more: Winograd's F(2 × 2, 3 × 3) (Lavin & Gray, 2016), whose rounding is relative to the largest numbers of
+/// the 4 × 4 inputs that a tile sees, where sums over windows see 3 × 3 for each output.
 ///
 /// # Shapes
 ///
