@@ -10,6 +10,7 @@ use hyperinf_tests::oracle::Matrix;
 
 mod attention;
 mod convolution;
+mod sums;
 
 /// Between the values of a tensor and those of a function of flat tensors: what is checked.
 type Fast<'a> = &'a dyn Fn(&[Tensor<1>]) -> Tensor<1>;

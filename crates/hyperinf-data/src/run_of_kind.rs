@@ -26,7 +26,7 @@ use crate::selected::check_amount;
 use crate::{Choice, RunError, refined};
 
 /// The generation of per-sample gradients: another one where the same program version would write other numbers.
-pub(crate) const GENERATION: &str = "3";
+pub(crate) const GENERATION: &str = "4";
 
 /// What a run works on besides its settings.
 pub(crate) struct Inputs<'a> {

@@ -9,6 +9,7 @@ use burn::module::ParamId;
 use burn::nn::Linear;
 use burn::tensor::{DType, Tensor, assert_shape};
 use hyperinf_linalg::has_f64_functions;
+use hyperinf_ops::{affine, with_leaf};
 
 use self::moved::Parameters;
 use crate::{Block, Capture, GradientError};
@@ -122,12 +123,14 @@ impl Tape {
         let [d_input, d_output] = weight.dims();
         assert_shape!(input, [.., d_input]);
         let bias = layer.bias.as_ref().map(|b| b.val());
+        let (dims, mut shape) = (input.dims(), input.dims());
+        shape[R - 1] = d_output;
         if !self.recording {
-            return layer.forward(input);
+            let rows = dims[..R - 1].iter().product::<usize>();
+            return affine(input.reshape([rows, d_input]), weight, bias).reshape(shape);
         }
         assert!(R == 2 || R == 3, "Tape::linear takes inputs of rank 2 or 3, not {R}");
         self.note_parameters(name, layer);
-        let dims = input.dims();
         let (n, t) = (dims[0], if R == 3 { dims[1] } else { 1 });
 
         let has_bias = bias.is_some();
@@ -144,8 +147,6 @@ impl Tape {
             }
             (apart(seen, of_rows), apart(delta, of_cols))
         });
-        let mut shape = dims;
-        shape[R - 1] = d_output;
         output.reshape(shape)
     }
 
@@ -166,7 +167,7 @@ impl Tape {
         };
         let leaf = zeros.autodiff().require_grad();
         self.uses.push(Use { block, samples: shape[0], leaf: leaf.clone(), read: Box::new(read) });
-        output.autodiff() + leaf
+        with_leaf(output.autodiff(), leaf)
     }
 
     /// Back-propagates the sum `[1]` of `n` samples' losses and collects one capture per block, in order of first use.
@@ -209,11 +210,7 @@ impl Tape {
 
 /// `x W + b` with the parameters as constants, as one two-dimensional product: faster than a batch of small ones.
 fn plain_linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    let product = x.matmul(weight.without_autodiff());
-    match bias {
-        Some(bias) => product + bias.without_autodiff().unsqueeze(),
-        None => product,
-    }
+    affine(x, weight.without_autodiff(), bias.map(|bias| bias.without_autodiff()))
 }
 
 /// `[n, t, d]` with a last column of ones, `[n, t, d + 1]`.

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use crate::extension::contiguous;
 use crate::kernels::{AttentionGradient, AttentionWeights, Hidden, one_part};
+use crate::memory::zeros;
 
 /// A view `[n, heads, rows, size]` whose rows are contiguous.
 struct Heads<'a> {
@@ -92,7 +93,7 @@ pub(super) fn attend(
     let softmax = AttentionWeights { hidden: Hidden::new(hidden.bytes(), marks, [n, heads, t, u]), scale, length: u };
 
     let parts = Parts::of(n, t);
-    let mut out = vec![0.0; n * t * heads * size];
+    let mut out = zeros(n * t * heads * size);
     // `step` from a head's weights to those of the next, 0 where they need not stay.
     let part = |index: usize, number: usize, out: &mut [f32], weights: &mut [f32], step: usize| {
         let (first, rows) = (number * parts.rows, out.len() / (heads * size));
@@ -109,7 +110,7 @@ pub(super) fn attend(
         }
     };
     let outs = out.par_chunks_mut(t * heads * size).map(|out| out.par_chunks_mut(parts.rows * heads * size));
-    let mut weights = vec![0.0; if keep { n * heads * t * u } else { 0 }];
+    let mut weights = zeros(if keep { n * heads * t * u } else { 0 });
     if keep {
         outs.zip(weights.par_chunks_mut(heads * t * u)).enumerate().for_each(|(index, (outs, weights))| {
             let weights = weights.par_chunks_mut(heads * parts.rows * u);
@@ -135,9 +136,9 @@ pub(super) fn gradients(saved: AttentionState, gradient: FlexTensor) -> [FlexTen
     let (q, k, v, g) = (Heads::of(&query), Heads::of(&key), Heads::of(&value), Heads::of(&gradient));
     let ([n, heads, t, size], [_, shared, u, _]) = (q.sides, k.sides);
     let parts = Parts::of(n, t);
-    let mut at_query = vec![0.0; n * t * heads * size];
-    let mut at_key = vec![0.0; n * u * shared * size];
-    let mut at_value = vec![0.0; n * u * shared * size];
+    let mut at_query = zeros(n * t * heads * size);
+    let mut at_key = zeros(n * u * shared * size);
+    let mut at_value = zeros(n * u * shared * size);
 
     let part = |index: usize, number: usize, at_query: &mut [f32], at_key: &mut [f32], at_value: &mut [f32]| {
         let (first, rows) = (number * parts.rows, at_query.len() / (heads * size));

@@ -8,13 +8,13 @@
 use std::cell::RefCell;
 
 use burn::backend::TensorMetadata;
-use burn::backend::flex::{FlexTensor, Layout};
-use burn::tensor::{Bytes, DType};
+use burn::backend::flex::FlexTensor;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
-use crate::extension::contiguous;
+use crate::extension::{contiguous, tensor};
+use crate::memory::zeros;
 use crate::winograd::{self, Kernels, Plane};
 
 /// Numbers of the columns that are held at once: 32 MiB.
@@ -197,19 +197,19 @@ pub(super) fn convolve(x: FlexTensor, weight: &FlexTensor, bias: FlexTensor, win
     let sizes = Sizes::new(&x, weight, window);
     let x = contiguous(x);
     let (depth, positions) = (sizes.depth(), sizes.positions());
-    let mut out = vec![0.0_f32; sizes.samples * sizes.outputs * positions];
+    let mut out = zeros(sizes.samples * sizes.outputs * positions);
     let bias = contiguous(bias);
     let bias = bias.storage::<f32>();
     assert_eq!(bias.len(), sizes.outputs, "convolution: length of the bias");
-    out.par_chunks_mut(positions.max(1)).enumerate().for_each(|(row, out)| out.fill(bias[row % sizes.outputs]));
     let shape = [sizes.samples, sizes.outputs, sizes.output[0], sizes.output[1]];
     let samples = x.storage::<f32>().chunks((sizes.channels * sizes.pixels()).max(1));
     if let Some(plane) = sizes.tiled() {
         let kernels = Kernels::new(weight.storage::<f32>(), sizes.outputs, sizes.channels);
         let outputs = out.chunks_mut((sizes.outputs * positions).max(1));
-        samples.zip(outputs).for_each(|(x, out)| winograd::convolve(x, &kernels, &plane, out));
-        return (FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(shape.into()), DType::F32), sizes);
+        samples.zip(outputs).for_each(|(x, out)| winograd::convolve(x, &kernels, Some(bias), &plane, out));
+        return (tensor(out, shape), sizes);
     }
+    out.par_chunks_mut(positions.max(1)).enumerate().for_each(|(row, out)| out.fill(bias[row % sizes.outputs]));
     let left = MatRef::from_row_major_slice(weight.storage::<f32>(), sizes.outputs, depth);
     with_columns(depth * sizes.at_once() * sizes.output[1], |columns| {
         for (x, out) in samples.zip(out.chunks_mut((sizes.outputs * positions).max(1))) {
@@ -228,12 +228,12 @@ pub(super) fn convolve(x: FlexTensor, weight: &FlexTensor, bias: FlexTensor, win
             }
         }
     });
-    (FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(shape.into()), DType::F32), sizes)
+    (tensor(out, shape), sizes)
 }
 
 /// `[rows, cols]` as `[cols, rows]`.
 fn transposed(matrix: &[f32], rows: usize, cols: usize) -> Vec<f32> {
-    let mut out = vec![0.0_f32; matrix.len()];
+    let mut out = zeros(matrix.len());
     out.par_chunks_mut((LINE * rows).max(1)).enumerate().for_each(|(part, out)| {
         let first = part * LINE;
         for (row, values) in matrix.chunks(cols.max(1)).enumerate() {
@@ -248,14 +248,14 @@ fn transposed(matrix: &[f32], rows: usize, cols: usize) -> Vec<f32> {
 pub(super) fn gradient(of_output: FlexTensor, weight: &FlexTensor, sizes: Sizes) -> FlexTensor {
     let of_output = contiguous(of_output);
     let (depth, positions) = (sizes.depth(), sizes.positions());
-    let mut out = vec![0.0_f32; sizes.samples * sizes.channels * sizes.pixels()];
+    let mut out = zeros(sizes.samples * sizes.channels * sizes.pixels());
     let shape = [sizes.samples, sizes.channels, sizes.input[0], sizes.input[1]];
     let samples = of_output.storage::<f32>().chunks((sizes.outputs * positions).max(1));
     if let Some(plane) = sizes.tiled_back() {
         let kernels = Kernels::backwards(weight.storage::<f32>(), sizes.outputs, sizes.channels);
         let inputs = out.chunks_mut((sizes.channels * sizes.pixels()).max(1));
-        samples.zip(inputs).for_each(|(given, out)| winograd::convolve(given, &kernels, &plane, out));
-        return FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(shape.into()), DType::F32);
+        samples.zip(inputs).for_each(|(given, out)| winograd::convolve(given, &kernels, None, &plane, out));
+        return tensor(out, shape);
     }
     let (weight, copy) = (weight.storage::<f32>(), positions >= COPIED);
     let copied = if copy { transposed(weight, sizes.outputs, depth) } else { Vec::new() };
@@ -281,5 +281,5 @@ pub(super) fn gradient(of_output: FlexTensor, weight: &FlexTensor, sizes: Sizes)
             }
         }
     });
-    FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(shape.into()), DType::F32)
+    tensor(out, shape)
 }

@@ -3,15 +3,21 @@
 //! Every function called inside [`over_rows`] is `inline(always)`: only then is it compiled for the vector unit that
 //! is detected at run time.
 
+mod geglu;
 mod gelu;
+mod group;
 mod math;
 mod norm;
 mod softmax;
+mod sum;
 mod swiglu;
 
+pub(super) use geglu::{Geglu, GegluGradient};
 pub(super) use gelu::{Gelu, GeluGradient, GeluTanh, GeluTanhGradient, Swish, SwishGradient};
+pub(super) use group::{GroupNorm, GroupNormGradient, Groups};
 pub(super) use norm::{LayerNorm, LayerNormGradient, RmsNorm, RmsNormGradient};
 pub(super) use softmax::{AttentionGradient, AttentionWeights, CrossEntropy, CrossEntropyGradient, Hidden};
+pub(super) use sum::Add;
 pub(super) use swiglu::{GateGradient, SwiGlu, UpGradient};
 
 use pulp::{Arch, WithSimd};

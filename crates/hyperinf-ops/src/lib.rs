@@ -2,10 +2,11 @@
 //!
 //! | function | computes |
 //! |---|---|
-//! | [`linear`] | `x W + b` |
+//! | [`linear`], [`affine`] | `x W + b` |
+//! | [`add`], [`with_leaf`] | sums of two tensors |
 //! | [`convolution`] | a convolution of two dimensions |
-//! | [`gelu`], [`gelu_tanh`], [`swish`], [`swiglu`] | activations |
-//! | [`layer_norm`], [`standardize`], [`rms_norm`] | normalisations |
+//! | [`gelu`], [`gelu_tanh`], [`swish`], [`swiglu`], [`geglu`] | activations |
+//! | [`layer_norm`], [`standardize`], [`group_norm`], [`rms_norm`] | normalisations |
 //! | [`attention`], [`attention_weights`] | attention with a mask and shared key heads |
 //! | [`cross_entropy`] | the negative log-likelihood of class targets |
 //!
@@ -30,6 +31,8 @@
 //! ```
 
 #[cfg(feature = "flex")]
+mod apply;
+#[cfg(feature = "flex")]
 mod attention;
 #[cfg(feature = "flex")]
 mod convolution;
@@ -38,25 +41,33 @@ mod extension;
 #[cfg(feature = "flex")]
 mod kernels;
 #[cfg(feature = "flex")]
+mod memory;
+mod norms;
+#[cfg(feature = "flex")]
 mod product;
 #[cfg(feature = "flex")]
 mod steps;
+mod sums;
+#[cfg(feature = "flex")]
+mod tracked;
 #[cfg(feature = "flex")]
 mod winograd;
 
 // The crates whose types are in signatures, so that a manifest need not name them.
 pub use burn;
+pub use norms::{group_norm, layer_norm, rms_norm, standardize};
+pub use sums::{add, affine, with_leaf};
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
+use burn::nn::Linear;
 #[cfg(feature = "flex")]
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
-use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Bool, DType, Int, Tensor, activation, assert_shape};
 
 #[cfg(feature = "flex")]
-use extension::{apply, fits};
+use extension::fits;
 
 /// A linear layer, `x W + b`, applied to each position.
 ///
@@ -70,18 +81,9 @@ use extension::{apply, fits};
 pub fn linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
     let [n, t, d_input] = x.dims();
     let [_, d_output] = layer.weight.dims();
+    let (weight, bias) = (layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()));
     // One large matrix product is faster than a batch of small ones.
-    let x = x.reshape([n * t, d_input]);
-    #[cfg(feature = "flex")]
-    if fits(&x) {
-        let (weight, bias) = (layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()));
-        let constant = fits(&weight) && !weight.is_tracked();
-        if constant && bias.as_ref().is_none_or(|bias| fits(bias) && !bias.is_tracked()) {
-            assert_shape!(weight, [d_input, _]);
-            return apply::linear(x, weight, bias).reshape([n, t, d_output]);
-        }
-    }
-    layer.forward(x).reshape([n, t, d_output])
+    affine(x.reshape([n * t, d_input]), weight, bias).reshape([n, t, d_output])
 }
 
 /// A convolution of two dimensions. Fused, with kernels of 3 × 3 and one step, 32 channels and outputs and 64 tiles of
@@ -161,70 +163,6 @@ pub fn swish<const R: usize>(x: Tensor<R>, slope: f64) -> Tensor<R> {
     x * sigmoid
 }
 
-/// Layer normalisation over the last dimension (Ba et al. 2016): `(x − mean(x)) / √(var(x) + ε) · gain + bias`, with
-/// the biased variance (divisor `d`).
-///
-/// `epsilon` must equal the layer's: Burn keeps it private, so the fused path cannot read it.
-///
-/// # Shapes
-///
-/// `x`: `[.., d]`; output: the same.
-///
-/// # Panics
-///
-/// If the last dimension is not the layer's `d`.
-#[cfg_attr(not(feature = "flex"), expect(unused_variables, reason = "the composed path uses the layer's own"))]
-pub fn layer_norm<const R: usize>(layer: &LayerNorm, epsilon: f64, x: Tensor<R>) -> Tensor<R> {
-    #[cfg(feature = "flex")]
-    if let Some(bias) = layer.beta.as_ref().map(|bias| bias.val())
-        && fits(&x)
-    {
-        let gain = layer.gamma.val();
-        let [d] = gain.dims();
-        assert_shape!(x, [.., d]);
-        if fits(&gain) && fits(&bias) && !gain.is_tracked() && !bias.is_tracked() {
-            return apply::layer_norm(x, gain, bias, epsilon);
-        }
-    }
-    layer.forward(x)
-}
-
-/// [`layer_norm`] without gain and bias: `(x − mean(x)) / √(var(x) + ε)` over the last dimension.
-///
-/// # Shapes
-///
-/// `x`: `[.., d]`; output: the same.
-pub fn standardize<const R: usize>(x: Tensor<R>, epsilon: f64) -> Tensor<R> {
-    #[cfg(feature = "flex")]
-    if fits(&x) {
-        let (d, device) = (x.dims()[R - 1], x.device().without_autodiff());
-        return apply::layer_norm(x, Tensor::ones([d], &device), Tensor::zeros([d], &device), epsilon);
-    }
-    let centred = x.clone() - x.mean_dim(R - 1);
-    let variance = centred.clone().square().mean_dim(R - 1);
-    centred / (variance + epsilon).sqrt()
-}
-
-/// Root-mean-square normalisation over the last dimension (Zhang & Sennrich 2019): `x / √(mean(x²) + ε) · gain`.
-///
-/// # Shapes
-///
-/// `x`: `[.., d]`; `gain`: `[d]`; output: as `x`.
-///
-/// # Panics
-///
-/// If the last dimension is not `d`.
-pub fn rms_norm<const R: usize>(x: Tensor<R>, gain: Tensor<1>, epsilon: f64) -> Tensor<R> {
-    let [d] = gain.dims();
-    assert_shape!(x, [.., d]);
-    #[cfg(feature = "flex")]
-    if fits(&x) && fits(&gain) && !gain.is_tracked() {
-        return apply::rms_norm(x, gain, epsilon);
-    }
-    let mean = (x.clone() * x.clone()).mean_dim(R - 1);
-    x / (mean + epsilon).sqrt() * gain.unsqueeze()
-}
-
 /// SwiGLU, `silu(gate) · up` with `silu(x) = x / (1 + e⁻ˣ)` (Shazeer 2020).
 ///
 /// # Shapes
@@ -246,6 +184,26 @@ pub fn swiglu<const R: usize>(gate: Tensor<R>, up: Tensor<R>) -> Tensor<R> {
         return gate * sigmoid * up;
     }
     activation::silu(gate) * up
+}
+
+/// GEGLU, `value · gelu(gate)` with the exact [`gelu`] (Shazeer 2020), of both halves of the last dimension in this order.
+///
+/// # Shapes
+///
+/// `parts`: `[.., 2 d]`; output: `[.., d]`.
+///
+/// # Panics
+///
+/// If the last dimension is odd.
+pub fn geglu<const R: usize>(parts: Tensor<R>) -> Tensor<R> {
+    let both = parts.dims()[R - 1];
+    assert!(both.is_multiple_of(2), "geglu: a last dimension of {both} has no halves");
+    #[cfg(feature = "flex")]
+    if fits(&parts) && both > 0 {
+        return apply::geglu(parts);
+    }
+    let (value, gate) = (parts.clone().narrow(R - 1, 0, both / 2), parts.narrow(R - 1, both / 2, both / 2));
+    value * gelu(gate)
 }
 
 /// Attention weights, `softmax(scale · scores)` over the last dimension, with weight 0 where `hidden` is true.

@@ -1,14 +1,17 @@
 //! Matrix products by faer: about 10 % faster than the backend's, and they can start from the bias.
 
-use burn::backend::flex::{FlexTensor, Layout};
-use burn::tensor::{Bytes, DType};
+use burn::backend::flex::FlexTensor;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
+use rayon::prelude::*;
 
-use crate::extension::contiguous;
+use crate::extension::{contiguous, tensor};
+use crate::memory::zeros;
 
 /// Below this many multiplications one thread does the work.
 const PARALLEL: usize = 1 << 20;
+/// Numbers of the output, about, that a task sets to the bias.
+const PART: usize = 1 << 14;
 
 /// `x W + b`: `[m, k]`, `[k, n]` and `[n]` to `[m, n]`.
 ///
@@ -24,13 +27,17 @@ pub(super) fn product(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor
             let bias = contiguous(bias);
             let bias = bias.storage::<f32>();
             assert_eq!(bias.len(), n, "product: length of the bias");
-            (bias.repeat(m), Accum::Add)
+            let mut out = zeros(m * n);
+            out.par_chunks_mut((PART.div_ceil(n.max(1)) * n).max(1)).for_each(|out| {
+                out.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias));
+            });
+            (out, Accum::Add)
         }
-        None => (vec![0.0; m * n], Accum::Replace),
+        None => (zeros(m * n), Accum::Replace),
     };
     let par = if m.saturating_mul(k).saturating_mul(n) < PARALLEL { Par::Seq } else { Par::rayon(0) };
     matmul(MatMut::from_row_major_slice_mut(&mut out, m, n), accumulate, left, right, 1.0, par);
-    FlexTensor::new(Bytes::from_elems(out), Layout::contiguous([m, n].into()), DType::F32)
+    tensor(out, [m, n])
 }
 
 /// The tensor as a contiguous matrix, row-major or column-major; copied only if it is neither.

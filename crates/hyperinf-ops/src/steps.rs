@@ -1,14 +1,14 @@
 //! The backward passes of the fused functions.
 
-use burn::backend::Flex;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, unary};
 use burn::backend::flex::FlexTensor;
+use burn::backend::{Flex, TensorMetadata};
 
 use crate::attention::{self, AttentionState};
 use crate::convolution::{self, Sizes};
-use crate::extension::{contiguous, filled, rewritten};
+use crate::extension::{contiguous, filled, rewritten, sides};
 use crate::kernels;
 use crate::product::product;
 
@@ -35,6 +35,21 @@ impl Backward<Flex, 1> for Convolution {
     fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let (weight, sizes) = ops.state;
         unary::<Flex, _>(ops.parents, ops.node, gradients, |given| convolution::gradient(given, &weight, sizes));
+    }
+}
+
+/// A sum of two: both have the gradient of the output.
+#[derive(Debug)]
+pub(super) struct Sum;
+
+impl Backward<Flex, 2> for Sum {
+    type State = ();
+
+    fn backward(self, ops: Ops<(), 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<Flex>(&ops.node);
+        for node in ops.parents.into_iter().flatten() {
+            gradients.register::<Flex>(node.id, gradient.clone());
+        }
     }
 }
 
@@ -103,6 +118,24 @@ impl Backward<Flex, 1> for LayerNorm {
 }
 
 #[derive(Debug)]
+pub(super) struct GroupNorm;
+
+impl Backward<Flex, 1> for GroupNorm {
+    /// Input, gain, the number of groups and `ε`.
+    type State = (FlexTensor, FlexTensor, usize, f64);
+
+    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let (x, gain, groups, epsilon) = ops.state;
+        let (x, gain) = (contiguous(x), contiguous(gain));
+        let groups = kernels::Groups::of(sides(&x), groups, epsilon);
+        unary::<Flex, _>(ops.parents, ops.node, gradients, |gradient| {
+            let kernel = kernels::GroupNormGradient { x: x.storage(), gain: gain.storage(), groups };
+            rewritten(gradient, groups.length(), &kernel)
+        });
+    }
+}
+
+#[derive(Debug)]
 pub(super) struct RmsNorm;
 
 impl Backward<Flex, 1> for RmsNorm {
@@ -140,6 +173,24 @@ impl Backward<Flex, 2> for SwiGlu {
         if let Some(node) = up_node {
             gradients.register::<Flex>(node.id, rewritten(gradient, 1, &kernels::UpGradient { gate: gate.storage() }));
         }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Geglu;
+
+impl Backward<Flex, 1> for Geglu {
+    /// The value and the gate.
+    type State = FlexTensor;
+
+    fn backward(self, ops: Ops<FlexTensor, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let parts = contiguous(ops.state);
+        unary::<Flex, _>(ops.parents, ops.node, gradients, |gradient| {
+            let gradient = contiguous(gradient);
+            let length = gradient.shape()[gradient.shape().num_dims() - 1];
+            let kernel = kernels::GegluGradient { parts: parts.storage(), gradient: gradient.storage(), length };
+            filled(&parts, 2 * length, &kernel)
+        });
     }
 }
 

@@ -20,6 +20,8 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
+use crate::memory::zeros;
+
 /// The places of a tile of 4 × 4.
 const PLACES: usize = 16;
 /// The side of a kernel.
@@ -96,7 +98,7 @@ impl Kernels {
 
     fn of(rows: usize, columns: usize, kernel: impl Fn(usize, usize) -> [f32; SIDE * SIDE] + Sync) -> Self {
         let stride = PLACES * columns + GAP;
-        let mut values = vec![0.0; rows * stride];
+        let mut values = zeros(rows * stride);
         values.par_chunks_mut(stride).enumerate().for_each(|(row, values)| {
             for column in 0..columns {
                 for (place, value) in transformed_kernel(&kernel(row, column)).into_iter().enumerate() {
@@ -132,8 +134,8 @@ fn transformed_kernel(g: &[f32; SIDE * SIDE]) -> [f32; PLACES] {
     found
 }
 
-/// Adds the convolution of a sample `[channels, rows, columns]` to `out` `[outputs, rows', columns']`.
-pub(super) fn convolve(x: &[f32], kernels: &Kernels, plane: &Plane, out: &mut [f32]) {
+/// The convolution of a sample `[channels, rows, columns]` into `out` `[outputs, rows', columns']`.
+pub(super) fn convolve(x: &[f32], kernels: &Kernels, bias: Option<&[f32]>, plane: &Plane, out: &mut [f32]) {
     let (across, step) = (plane.across(), plane.at_once());
     let [mut seen, mut found] = TILES.take();
     for first in (0..plane.output[0].div_ceil(2)).step_by(step) {
@@ -157,7 +159,7 @@ pub(super) fn convolve(x: &[f32], kernels: &Kernels, plane: &Plane, out: &mut [f
         let found = &*found;
         out.par_chunks_mut((plane.output[0] * plane.output[1]).max(1)).enumerate().for_each(|(output, out)| {
             let of_place = |place: usize| &found[(place * plane.outputs + output) * tiles..][..tiles];
-            add(std::array::from_fn(of_place), plane, first, out);
+            write(std::array::from_fn(of_place), bias.map_or(0.0, |bias| bias[output]), plane, first, out);
         });
     }
     TILES.set([seen, found]);
@@ -221,8 +223,8 @@ fn difference(a: &[f32], b: &[f32], out: &mut [f32]) {
     out.iter_mut().zip(a).zip(b).for_each(|((out, a), b)| *out = a - b);
 }
 
-/// Adds `Aᵀ m A` of an output's tiles, which begin with row `first` of them.
-fn add(m: [&[f32]; PLACES], plane: &Plane, first: usize, out: &mut [f32]) {
+/// `bias + Aᵀ m A` of an output's tiles, which begin with row `first` of them.
+fn write(m: [&[f32]; PLACES], bias: f32, plane: &Plane, first: usize, out: &mut [f32]) {
     let (across, [_, width]) = (plane.across(), plane.output);
     let mut sums = vec![0.0; 4 * across];
     let lines = out.chunks_exact_mut(width.max(1)).skip(2 * first).take(2 * (m[0].len() / across.max(1)));
@@ -240,12 +242,12 @@ fn add(m: [&[f32]; PLACES], plane: &Plane, first: usize, out: &mut [f32]) {
         let (c, d) = rest.split_at(across);
         let (pairs, last) = out.as_chunks_mut::<2>();
         for ((((pair, a), b), c), d) in pairs.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-            pair[0] += a + b + c;
-            pair[1] += b - c - d;
+            pair[0] = bias + (a + b + c);
+            pair[1] = bias + (b - c - d);
         }
         // Half of the last tile lies beyond an odd width.
         for out in last {
-            *out += a[across - 1] + b[across - 1] + c[across - 1];
+            *out = bias + (a[across - 1] + b[across - 1] + c[across - 1]);
         }
     }
 }
@@ -270,8 +272,8 @@ mod tests {
             let (x, weight) = (numbers(channels * input[0] * input[1], 5), numbers(outputs * channels * 9, 3));
             // What an earlier convolution has left must not be seen.
             TILES.set([vec![f32::NAN; 1 << 12], vec![f32::NAN; 1 << 12]]);
-            let mut out = vec![1.0; outputs * output[0] * output[1]];
-            convolve(&x, &Kernels::new(&weight, outputs, channels), &plane, &mut out);
+            let (bias, mut out) = (numbers(outputs, 4), vec![f32::NAN; outputs * output[0] * output[1]]);
+            convolve(&x, &Kernels::new(&weight, outputs, channels), Some(&bias), &plane, &mut out);
             let at = |channel: usize, row: usize, column: usize| {
                 let (row, column) = (row.checked_sub(before[0])?, column.checked_sub(before[1])?);
                 let inside = row < input[0] && column < input[1];
@@ -285,7 +287,7 @@ mod tests {
                     at(channel, row + down, column + right).unwrap_or(0.0)
                         * weight[(o * channels + channel) * 9 + i % 9]
                 });
-                assert_eq!(*found, 1.0 + sums.sum::<f32>(), "{plane:?} at {o}, {row}, {column}");
+                assert_eq!(*found, bias[o] + sums.sum::<f32>(), "{plane:?} at {o}, {row}, {column}");
             }
         }
     }

@@ -2,7 +2,7 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use hyperinf_gradients::{Family, Likelihood, Tape, Task};
-use hyperinf_ops::cross_entropy;
+use hyperinf_ops::{affine, cross_entropy};
 
 use super::builder::{self, Builder};
 use crate::text::mean_states;
@@ -126,8 +126,11 @@ impl CausalLm {
     pub(crate) fn vocabulary_product(&self, hidden: Tensor<2>) -> Tensor<2> {
         match &self.lm_head {
             Some(AdaptableLinear::Lora(lora)) => lora.forward(hidden, &mut Tape::off()),
-            Some(head) => head.base().forward(hidden),
-            None => hidden.matmul(self.decoder.embedding().transpose()),
+            Some(head) => {
+                let Linear { weight, bias } = head.base();
+                affine(hidden, weight.val(), bias.as_ref().map(|bias| bias.val()))
+            }
+            None => affine(hidden, self.decoder.embedding().transpose(), None),
         }
     }
 }

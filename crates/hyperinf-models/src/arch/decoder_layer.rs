@@ -84,9 +84,9 @@ impl DecoderLayer {
         tape: &mut Tape,
     ) -> Tensor<3> {
         let normed = self.input_layernorm.forward(x.clone(), config.norm_epsilon);
-        let x = x + self.self_attn.forward(normed, config, rotary, hidden, tape);
+        let x = ops::add(x, self.self_attn.forward(normed, config, rotary, hidden, tape));
         let normed = self.post_attention_layernorm.forward(x.clone(), config.norm_epsilon);
-        x + self.mlp.forward(normed, tape)
+        ops::add(x, self.mlp.forward(normed, tape))
     }
 
     /// The linear layers with their names within this layer, in the order of use.

@@ -85,12 +85,12 @@ impl EncoderLayer {
         let second = |x| ops::layer_norm(&self.feed_forward_norm, self.norm_epsilon, x);
         match self.norm {
             NormPlacement::Pre => {
-                let x = x.clone() + self.attention(first(x), padding, samples, tape);
-                x.clone() + self.feed_forward(second(x), samples, tape)
+                let x = ops::add(x.clone(), self.attention(first(x), padding, samples, tape));
+                ops::add(x.clone(), self.feed_forward(second(x), samples, tape))
             }
             NormPlacement::Post => {
-                let x = first(x.clone() + self.attention(x, padding, samples, tape));
-                second(x.clone() + self.feed_forward(x, samples, tape))
+                let x = first(ops::add(x.clone(), self.attention(x, padding, samples, tape)));
+                second(ops::add(x.clone(), self.feed_forward(x, samples, tape)))
             }
         }
     }

@@ -166,7 +166,7 @@ impl LoraLinear {
         // Scaling before the second factor gives the same sums and gradients on `r` values instead of `d_output`.
         let update = self.factor("lora_B", &self.lora_b, inner.mul_scalar(self.scale), tape);
         dims[R - 1] = base.dims()[2];
-        (base + update).reshape(dims)
+        ops::add(base, update).reshape(dims)
     }
 
     /// Never drops inputs again.

@@ -3,7 +3,7 @@ use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
 use hyperinf_gradients::Tape;
-use hyperinf_ops::convolution;
+use hyperinf_ops::{add, convolution};
 
 use super::attention::{Attention, AttentionSizes, Rows, silu};
 use super::autoencoder_config::AutoencoderConfig;
@@ -73,7 +73,7 @@ impl PixelAttention {
         let [m, c, h, w] = x.dims();
         let pixels = self.norm.forward(x.clone()).reshape([m, c, h * w]).swap_dims(1, 2);
         let mixed = self.attention.to_itself(pixels, Rows { samples: m, all: m }, &mut Tape::off());
-        x + mixed.swap_dims(1, 2).reshape([m, c, h, w])
+        add(x, mixed.swap_dims(1, 2).reshape([m, c, h, w]))
     }
 }
 

@@ -52,12 +52,12 @@ impl PixArtBlock {
         let part = |index: usize| parts.clone().narrow(1, index, 1);
         let normed = |x: Tensor<3>| ops::standardize(x, config.norm_epsilon);
         let seen = normed(x.clone()) * (part(1) + 1.0) + part(0);
-        let x = x + self.attn1.to_itself(seen, rows, tape) * part(2);
+        let x = ops::add(x, self.attn1.to_itself(seen, rows, tape) * part(2));
         let seen = self.attn2.forward(x.clone(), text.states.clone(), text.hidden.clone(), rows, tape);
-        let x = x + seen;
+        let x = ops::add(x, seen);
         let seen = normed(x.clone()) * (part(4) + 1.0) + part(3);
         let inner = ops::gelu_tanh(rows.linear(&self.ff_in, seen, tape));
-        x + rows.linear(&self.ff_out, inner, tape) * part(5)
+        ops::add(x, rows.linear(&self.ff_out, inner, tape) * part(5))
     }
 
     /// Calls `visit` with every linear layer and its name, in the order of use.

@@ -41,10 +41,7 @@ impl GroupNorm {
 
     /// `x`: `[m, c, h, w]`; output: the same.
     pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let [m, c, h, w] = x.dims();
-        let normed = ops::standardize(x.reshape([m, self.groups, c / self.groups * h * w]), self.epsilon);
-        let channel = |value: &Param<Tensor<1>>| value.val().reshape([1, c, 1, 1]);
-        normed.reshape([m, c, h, w]) * channel(&self.weight) + channel(&self.bias)
+        ops::group_norm(self.weight.val(), self.bias.val(), self.groups, self.epsilon, x)
     }
 }
 
@@ -96,8 +93,8 @@ impl Residual {
         }
         let inner = ops::convolution(&self.conv2, silu(self.norm2.forward(inner)));
         match &self.conv_shortcut {
-            Some(shortcut) => ops::convolution(shortcut, x) + inner,
-            None => x + inner,
+            Some(shortcut) => ops::add(ops::convolution(shortcut, x), inner),
+            None => ops::add(x, inner),
         }
     }
 }
@@ -157,7 +154,7 @@ impl PixelTransformer {
             inner = block.forward(inner, text, rows, tape);
         }
         let inner = ops::linear(&self.proj_out, inner).swap_dims(1, 2).reshape([m, c, h, w]);
-        x + inner
+        ops::add(x, inner)
     }
 
     /// Calls `visit` with every linear layer of the blocks and its name.
@@ -194,12 +191,10 @@ impl TransformerBlock {
 
     fn forward(&self, x: Tensor<3>, text: &Text, rows: Rows, tape: &mut Tape) -> Tensor<3> {
         let normed = |layer: &LayerNorm, x: &Tensor<3>| ops::layer_norm(layer, INNER_EPSILON, x.clone());
-        let x = x.clone() + self.attn1.to_itself(normed(&self.norm1, &x), rows, tape);
+        let x = ops::add(x.clone(), self.attn1.to_itself(normed(&self.norm1, &x), rows, tape));
         let seen = (text.states.clone(), text.hidden.clone());
-        let x = x.clone() + self.attn2.forward(normed(&self.norm2, &x), seen.0, seen.1, rows, tape);
+        let x = ops::add(x.clone(), self.attn2.forward(normed(&self.norm2, &x), seen.0, seen.1, rows, tape));
         let parts = rows.linear(&self.ff_in, normed(&self.norm3, &x), tape);
-        let [_, _, both] = parts.dims();
-        let (value, gate) = (parts.clone().narrow(2, 0, both / 2), parts.narrow(2, both / 2, both / 2));
-        x + rows.linear(&self.ff_out, value * ops::gelu(gate), tape)
+        ops::add(x, rows.linear(&self.ff_out, ops::geglu(parts), tape))
     }
 }

@@ -1,7 +1,22 @@
 use super::math::{normal, sigmoid};
 use super::{Rows, part};
 
-/// `x Φ(x)`; a row is one element.
+/// `x Φ(x)`.
+#[inline(always)]
+pub(super) fn gelu(x: f32) -> f32 {
+    x * normal(x).0
+}
+
+/// `Φ(x) + x e^(−x²/2) / √(2π)`.
+#[inline(always)]
+pub(super) fn gelu_derivative(x: f32) -> f32 {
+    /// `1 / √(2π)`.
+    const DENSITY: f32 = 0.398_942_3;
+    let (distribution, bell) = normal(x);
+    distribution + x * (bell * DENSITY)
+}
+
+/// [`gelu`]; a row is one element.
 pub(crate) struct Gelu<'a> {
     pub x: &'a [f32],
 }
@@ -11,12 +26,12 @@ impl Rows for Gelu<'_> {
     fn fill(&self, first: usize, out: &mut [f32]) {
         let x = part(self.x, first, 1, out.len());
         for (y, &x) in out.iter_mut().zip(x) {
-            *y = x * normal(x).0;
+            *y = gelu(x);
         }
     }
 }
 
-/// The output gradient, multiplied in place by `Φ(x) + x e^(−x²/2) / √(2π)`.
+/// The output gradient, multiplied in place by [`gelu_derivative`].
 pub(crate) struct GeluGradient<'a> {
     pub x: &'a [f32],
 }
@@ -24,12 +39,9 @@ pub(crate) struct GeluGradient<'a> {
 impl Rows for GeluGradient<'_> {
     #[inline(always)]
     fn fill(&self, first: usize, out: &mut [f32]) {
-        /// `1 / √(2π)`.
-        const DENSITY: f32 = 0.398_942_3;
         let x = part(self.x, first, 1, out.len());
         for (g, &x) in out.iter_mut().zip(x) {
-            let (distribution, bell) = normal(x);
-            *g *= distribution + x * (bell * DENSITY);
+            *g *= gelu_derivative(x);
         }
     }
 }

@@ -53,7 +53,7 @@ impl Rows for LayerNormGradient<'_> {
 
 /// Mean and `1 / √(var + ε)` of a row. The variance is that of the centred row, so a large mean costs no digits.
 #[inline(always)]
-fn moments(x: &[f32], epsilon: f32) -> (f32, f32) {
+pub(super) fn moments(x: &[f32], epsilon: f32) -> (f32, f32) {
     let share = 1.0 / x.len() as f32;
     let mean = sum(x, |x| x) * share;
     let variance = sum(x, |x| (x - mean) * (x - mean)) * share;
