@@ -29,7 +29,10 @@ const SIDE: usize = 3;
 /// Numbers between the rows of a factor, more than it has: rows that begin whole pages apart fall on the same places of
 /// the cache.
 const GAP: usize = 16;
-/// Numbers of transformed tiles that are held at once, of inputs and outputs together: 32 MiB, or one row of tiles.
+/// Kernels that are transformed at once.
+const LANES: usize = 16;
+/// Numbers of transformed tiles that are held at once, of inputs and outputs together: 32 MiB, or one row of tiles. A
+/// larger weight's memory is given back.
 const HELD: usize = 1 << 23;
 /// Outputs that are multiplied on one core, so that more cores than places have work.
 const BLOCK: usize = 256;
@@ -39,7 +42,9 @@ const FEWEST_CHANNELS: usize = 32;
 const FEWEST_TILES: usize = 64;
 
 thread_local! {
-    /// The tiles of the last convolution: pages that are in use need not be cleared again.
+    /// The transformed weight of the last convolution: pages that are in use need not be cleared again.
+    static WEIGHT: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    /// Its tiles.
     static TILES: RefCell<[Vec<f32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
 }
 
@@ -77,7 +82,9 @@ impl Plane {
 
 /// `G g Gᵀ` of each kernel, `[rows][16][columns]`.
 pub(super) struct Kernels {
+    /// These, and what an earlier weight has left.
     values: Vec<f32>,
+    rows: usize,
     columns: usize,
 }
 
@@ -98,22 +105,42 @@ impl Kernels {
 
     fn of(rows: usize, columns: usize, kernel: impl Fn(usize, usize) -> [f32; SIDE * SIDE] + Sync) -> Self {
         let stride = PLACES * columns + GAP;
-        let mut values = zeros(rows * stride);
-        values.par_chunks_mut(stride).enumerate().for_each(|(row, values)| {
-            for column in 0..columns {
-                for (place, value) in transformed_kernel(&kernel(row, column)).into_iter().enumerate() {
-                    values[place * columns + column] = value;
+        let mut values = WEIGHT.take();
+        if values.len() < rows * stride {
+            values = zeros(rows * stride);
+        }
+        // Some rows and some columns at a time: on the way back kernels of neighbouring rows lie next to each other.
+        values[..rows * stride].par_chunks_mut(LANES * stride).enumerate().for_each(|(block, values)| {
+            for first in (0..columns).step_by(LANES) {
+                let lanes = LANES.min(columns - first);
+                for (row, values) in values.chunks_exact_mut(stride).enumerate() {
+                    let mut g = [[0.0; LANES]; SIDE * SIDE];
+                    for lane in 0..lanes {
+                        let kernel = kernel(block * LANES + row, first + lane);
+                        g.iter_mut().zip(kernel).for_each(|(g, value)| g[lane] = value);
+                    }
+                    for (place, found) in transformed_kernels(&g).iter().enumerate() {
+                        values[place * columns + first..][..lanes].copy_from_slice(&found[..lanes]);
+                    }
                 }
             }
         });
-        Self { values, columns }
+        Self { values, rows, columns }
     }
 
     /// The factor of a place, `[rows, columns]`.
     fn at(&self, place: usize) -> MatRef<'_, f32> {
         let stride = PLACES * self.columns + GAP;
-        let rows = self.values.len() / stride;
-        MatRef::from_row_major_slice_with_stride(&self.values[place * self.columns..], rows, self.columns, stride)
+        let values = &self.values[place * self.columns..];
+        MatRef::from_row_major_slice_with_stride(values, self.rows, self.columns, stride)
+    }
+}
+
+impl Drop for Kernels {
+    fn drop(&mut self) {
+        if self.values.len() <= HELD {
+            WEIGHT.set(std::mem::take(&mut self.values));
+        }
     }
 }
 
@@ -123,13 +150,23 @@ fn kernel(weight: &[f32], which: usize) -> [f32; SIDE * SIDE] {
     kernel
 }
 
-/// `G g Gᵀ`.
-fn transformed_kernel(g: &[f32; SIDE * SIDE]) -> [f32; PLACES] {
-    let column = |a: f32, b: f32, c: f32| [a, 0.5 * (a + b + c), 0.5 * (a - b + c), c];
-    let columns: [[f32; 4]; SIDE] = [0, 1, 2].map(|j| column(g[j], g[SIDE + j], g[2 * SIDE + j]));
-    let mut found = [0.0; PLACES];
+/// Numbers that are computed at once.
+type Lane = [f32; LANES];
+
+/// `G g Gᵀ` of as many kernels as there are lanes.
+fn transformed_kernels(g: &[Lane; SIDE * SIDE]) -> [Lane; PLACES] {
+    let column = |a: &Lane, b: &Lane, c: &Lane| -> [Lane; 4] {
+        let mut found = [*a, *a, *a, *c];
+        for lane in 0..LANES {
+            found[1][lane] = 0.5 * (a[lane] + b[lane] + c[lane]);
+            found[2][lane] = 0.5 * (a[lane] - b[lane] + c[lane]);
+        }
+        found
+    };
+    let columns = [0, 1, 2].map(|j| column(&g[j], &g[SIDE + j], &g[2 * SIDE + j]));
+    let mut found = [[0.0; LANES]; PLACES];
     for (i, row) in found.chunks_exact_mut(4).enumerate() {
-        row.copy_from_slice(&column(columns[0][i], columns[1][i], columns[2][i]));
+        row.copy_from_slice(&column(&columns[0][i], &columns[1][i], &columns[2][i]));
     }
     found
 }
@@ -272,6 +309,7 @@ mod tests {
             let (x, weight) = (numbers(channels * input[0] * input[1], 5), numbers(outputs * channels * 9, 3));
             // What an earlier convolution has left must not be seen.
             TILES.set([vec![f32::NAN; 1 << 12], vec![f32::NAN; 1 << 12]]);
+            WEIGHT.set(vec![f32::NAN; 1 << 12]);
             let (bias, mut out) = (numbers(outputs, 4), vec![f32::NAN; outputs * output[0] * output[1]]);
             convolve(&x, &Kernels::new(&weight, outputs, channels), Some(&bias), &plane, &mut out);
             let at = |channel: usize, row: usize, column: usize| {
