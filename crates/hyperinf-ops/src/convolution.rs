@@ -9,12 +9,12 @@ use std::cell::RefCell;
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
-use faer::linalg::matmul::matmul;
-use faer::{Accum, MatMut, MatRef, Par};
+use faer::{Accum, MatMut, MatRef};
 use rayon::prelude::*;
 
 use crate::extension::{contiguous, tensor};
 use crate::memory::zeros;
+use crate::product::multiply;
 use crate::winograd::{self, Kernels, Plane};
 
 /// Numbers of the columns that are held at once: 32 MiB.
@@ -215,7 +215,7 @@ pub(super) fn convolve(x: FlexTensor, weight: &FlexTensor, bias: FlexTensor, win
         for (x, out) in samples.zip(out.chunks_mut((sizes.outputs * positions).max(1))) {
             let mut out = MatMut::from_row_major_slice_mut(out, sizes.outputs, positions);
             if sizes.is_pointwise() {
-                matmul(out, Accum::Add, left, MatRef::from_row_major_slice(x, depth, positions), 1.0, Par::rayon(0));
+                multiply(out, Accum::Add, left, MatRef::from_row_major_slice(x, depth, positions));
                 continue;
             }
             for (first, count) in sizes.parts() {
@@ -224,7 +224,7 @@ pub(super) fn convolve(x: FlexTensor, weight: &FlexTensor, bias: FlexTensor, win
                 windows(x, &sizes, (first, count), columns);
                 let right = MatRef::from_row_major_slice(columns, depth, width);
                 let part = out.as_mut().subcols_mut(first * sizes.output[1], width);
-                matmul(part, Accum::Add, left, right, 1.0, Par::rayon(0));
+                multiply(part, Accum::Add, left, right);
             }
         }
     });
@@ -268,7 +268,7 @@ pub(super) fn gradient(of_output: FlexTensor, weight: &FlexTensor, sizes: Sizes)
             let given = MatRef::from_row_major_slice(given, sizes.outputs, positions);
             if sizes.is_pointwise() {
                 let out = MatMut::from_row_major_slice_mut(out, depth, positions);
-                matmul(out, Accum::Replace, left, given, 1.0, Par::rayon(0));
+                multiply(out, Accum::Replace, left, given);
                 continue;
             }
             for (first, count) in sizes.parts() {
@@ -276,7 +276,7 @@ pub(super) fn gradient(of_output: FlexTensor, weight: &FlexTensor, sizes: Sizes)
                 let columns = &mut columns[..depth * width];
                 let right = given.subcols(first * sizes.output[1], width);
                 let part = MatMut::from_row_major_slice_mut(columns, depth, width);
-                matmul(part, Accum::Replace, left, right, 1.0, Par::rayon(0));
+                multiply(part, Accum::Replace, left, right);
                 give_back(columns, &sizes, (first, count), out);
             }
         }

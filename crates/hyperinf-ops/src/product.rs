@@ -1,4 +1,4 @@
-//! Matrix products by faer: about 10 % faster than the backend's, and they can start from the bias.
+//! Matrix products by faer: faster than the backend's, and they can start from the bias.
 
 use burn::backend::flex::FlexTensor;
 use faer::linalg::matmul::matmul;
@@ -8,8 +8,12 @@ use rayon::prelude::*;
 use crate::extension::{contiguous, tensor};
 use crate::memory::zeros;
 
-/// Below this many multiplications one thread does the work.
-const PARALLEL: usize = 1 << 20;
+/// The fewest multiplications of a part.
+const FEWEST: usize = 1 << 21;
+/// The parts of a large product, about.
+const PARTS: usize = 64;
+/// Rows and columns that are not split further.
+const SIDE: usize = 128;
 /// Numbers of the output, about, that a task sets to the bias.
 const PART: usize = 1 << 14;
 
@@ -21,7 +25,7 @@ const PART: usize = 1 << 14;
 pub(super) fn product(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor>) -> FlexTensor {
     let (x, weight) = (plain(x), plain(weight));
     let (left, right) = (matrix(&x), matrix(&weight));
-    let (m, k, n) = (left.nrows(), left.ncols(), right.ncols());
+    let (m, n) = (left.nrows(), right.ncols());
     let (mut out, accumulate) = match bias {
         Some(bias) => {
             let bias = contiguous(bias);
@@ -35,9 +39,33 @@ pub(super) fn product(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor
         }
         None => (zeros(m * n), Accum::Replace),
     };
-    let par = if m.saturating_mul(k).saturating_mul(n) < PARALLEL { Par::Seq } else { Par::rayon(0) };
-    matmul(MatMut::from_row_major_slice_mut(&mut out, m, n), accumulate, left, right, 1.0, par);
+    multiply(MatMut::from_row_major_slice_mut(&mut out, m, n), accumulate, left, right);
     tensor(out, [m, n])
+}
+
+/// A product in parts of rows and columns, each on one core: faster than parts that wait for each other at every
+/// block of the sum, as faer's own do. The parts depend on the sizes alone, and no part splits a sum.
+pub(super) fn multiply(out: MatMut<'_, f32>, accumulate: Accum, left: MatRef<'_, f32>, right: MatRef<'_, f32>) {
+    let all = left.nrows().saturating_mul(left.ncols()).saturating_mul(right.ncols());
+    in_parts(out, accumulate, left, right, (all / PARTS).max(FEWEST));
+}
+
+fn in_parts(out: MatMut<'_, f32>, accumulate: Accum, left: MatRef<'_, f32>, right: MatRef<'_, f32>, most: usize) {
+    let (m, k, n) = (left.nrows(), left.ncols(), right.ncols());
+    if m.saturating_mul(k).saturating_mul(n) <= most || m.max(n) < SIDE {
+        return matmul(out, accumulate, left, right, 1.0, Par::Seq);
+    }
+    // A middle that whole vectors reach.
+    let middle = |size: usize| (size / 2).next_multiple_of(32);
+    if m >= n {
+        let ((out, rest), (left, below)) = (out.split_at_row_mut(middle(m)), left.split_at_row(middle(m)));
+        let second = || in_parts(rest, accumulate, below, right, most);
+        rayon::join(|| in_parts(out, accumulate, left, right, most), second);
+    } else {
+        let ((out, rest), (right, beside)) = (out.split_at_col_mut(middle(n)), right.split_at_col(middle(n)));
+        let second = || in_parts(rest, accumulate, left, beside, most);
+        rayon::join(|| in_parts(out, accumulate, left, right, most), second);
+    }
 }
 
 /// The tensor as a contiguous matrix, row-major or column-major; copied only if it is neither.

@@ -29,8 +29,6 @@ const SIDE: usize = 3;
 /// Numbers between the rows of a factor, more than it has: rows that begin whole pages apart fall on the same places of
 /// the cache.
 const GAP: usize = 16;
-/// Kernels that are transformed at once.
-const LANES: usize = 16;
 /// Numbers of transformed tiles that are held at once, of inputs and outputs together: 32 MiB, or one row of tiles. A
 /// larger weight's memory is given back.
 const HELD: usize = 1 << 23;
@@ -109,19 +107,10 @@ impl Kernels {
         if values.len() < rows * stride {
             values = zeros(rows * stride);
         }
-        // Some rows and some columns at a time: on the way back kernels of neighbouring rows lie next to each other.
-        values[..rows * stride].par_chunks_mut(LANES * stride).enumerate().for_each(|(block, values)| {
-            for first in (0..columns).step_by(LANES) {
-                let lanes = LANES.min(columns - first);
-                for (row, values) in values.chunks_exact_mut(stride).enumerate() {
-                    let mut g = [[0.0; LANES]; SIDE * SIDE];
-                    for lane in 0..lanes {
-                        let kernel = kernel(block * LANES + row, first + lane);
-                        g.iter_mut().zip(kernel).for_each(|(g, value)| g[lane] = value);
-                    }
-                    for (place, found) in transformed_kernels(&g).iter().enumerate() {
-                        values[place * columns + first..][..lanes].copy_from_slice(&found[..lanes]);
-                    }
+        values[..rows * stride].par_chunks_mut(stride).enumerate().for_each(|(row, values)| {
+            for column in 0..columns {
+                for (place, value) in transformed_kernel(&kernel(row, column)).into_iter().enumerate() {
+                    values[place * columns + column] = value;
                 }
             }
         });
@@ -150,23 +139,13 @@ fn kernel(weight: &[f32], which: usize) -> [f32; SIDE * SIDE] {
     kernel
 }
 
-/// Numbers that are computed at once.
-type Lane = [f32; LANES];
-
-/// `G g Gᵀ` of as many kernels as there are lanes.
-fn transformed_kernels(g: &[Lane; SIDE * SIDE]) -> [Lane; PLACES] {
-    let column = |a: &Lane, b: &Lane, c: &Lane| -> [Lane; 4] {
-        let mut found = [*a, *a, *a, *c];
-        for lane in 0..LANES {
-            found[1][lane] = 0.5 * (a[lane] + b[lane] + c[lane]);
-            found[2][lane] = 0.5 * (a[lane] - b[lane] + c[lane]);
-        }
-        found
-    };
-    let columns = [0, 1, 2].map(|j| column(&g[j], &g[SIDE + j], &g[2 * SIDE + j]));
-    let mut found = [[0.0; LANES]; PLACES];
+/// `G g Gᵀ`.
+fn transformed_kernel(g: &[f32; SIDE * SIDE]) -> [f32; PLACES] {
+    let column = |a: f32, b: f32, c: f32| [a, 0.5 * (a + b + c), 0.5 * (a - b + c), c];
+    let columns: [[f32; 4]; SIDE] = [0, 1, 2].map(|j| column(g[j], g[SIDE + j], g[2 * SIDE + j]));
+    let mut found = [0.0; PLACES];
     for (i, row) in found.chunks_exact_mut(4).enumerate() {
-        row.copy_from_slice(&column(&columns[0][i], &columns[1][i], &columns[2][i]));
+        row.copy_from_slice(&column(columns[0][i], columns[1][i], columns[2][i]));
     }
     found
 }
