@@ -60,8 +60,8 @@ mod random;
 mod tape;
 mod task;
 
-// The crates whose types are in signatures, so that a manifest need not name them.
-pub use {burn, hyperinf_linalg};
+// The crates whose types are in signatures, and the operations, so that a manifest need not name them.
+pub use {burn, hyperinf_linalg, hyperinf_ops};
 
 pub use block::Block;
 pub use capture::Capture;
