@@ -3,7 +3,8 @@
 //! share of what products in f32, or copies, reach on the same card.
 //!
 //! Arguments choose parts: `ceiling`, `scores`, `lora`, `inverse`; without any, all of them. Shares need `ceiling`.
-//! `HYPERINF_BENCH_SIZES` names the sizes of matrices (1024,2048,4096,8192).
+//! `HYPERINF_BENCH_SIZES` names the sizes of matrices (1024,2048,4096,8192); small ones make the rest of the ceiling
+//! small, too.
 
 use std::time::{Duration, Instant};
 

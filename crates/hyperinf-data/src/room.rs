@@ -1,6 +1,7 @@
 //! Whether batches have room in memory, by what a few of the longest rows take.
 
 use burn::tensor::Device;
+use hyperinf_linalg::reserve_for_products;
 use hyperinf_store::{available, peak_resident, reset_peak, resident};
 
 use crate::RunError;
@@ -35,7 +36,7 @@ impl Growth {
         reset_peak();
         batch(1)?;
         let one = peak_resident();
-        // Only now: threads reserve address space for products when they first multiply.
+        reserve_for_products();
         let (Some(held), Some(free)) = (resident(), available()) else { return Ok(None) };
         batch(2)?;
         let (Some(one), Some(two)) = (one, peak_resident()) else { return Ok(None) };

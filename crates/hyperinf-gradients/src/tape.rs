@@ -126,6 +126,9 @@ impl Tape {
         let (dims, mut shape) = (input.dims(), input.dims());
         shape[R - 1] = d_output;
         if !self.recording {
+            if dims.contains(&0) {
+                return layer.forward(input);
+            }
             let rows = dims[..R - 1].iter().product::<usize>();
             return affine(input.reshape([rows, d_input]), weight, bias).reshape(shape);
         }

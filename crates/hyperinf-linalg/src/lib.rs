@@ -63,6 +63,7 @@ pub use kronecker::{kronecker, rotate};
 pub use norms::{largest, leaves_range, norms, ratios, scalars, squared_norms, squared_norms_each, squares};
 pub use nystrom::{NystromPairs, RandomRows};
 pub use orthonormal::orthonormal;
+pub use parts::reserve_for_products;
 pub use precision::{
     epsilon, has_f64_functions, has_own_memory, least_square, precise, precise_type, rounds_products, tensor_from_host,
 };

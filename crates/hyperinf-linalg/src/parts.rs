@@ -15,6 +15,9 @@ use faer::linalg::qr::no_pivoting::factor::{qr_in_place, qr_in_place_scratch, re
 use faer::linalg::svd::{ComputeSvdVectors, svd, svd_scratch};
 use faer::{Accum, Conj, Mat, MatMut, MatRef, Par, get_global_parallelism};
 
+/// The side of the product of [`reserve_for_products`].
+const SIDE: usize = 64;
+
 /// The parts of a decomposition, whatever the number of threads.
 fn parts() -> Par {
     Par::rayon(4)
@@ -80,4 +83,16 @@ pub(crate) fn times(left: MatRef<'_, f64>, right: MatRef<'_, f64>) -> Mat<f64> {
     let mut product = Mat::zeros(left.nrows(), right.ncols());
     matmul(product.as_mut(), Accum::Replace, left, right, 1.0, of_columns(right.ncols()));
     product
+}
+
+/// Lets every thread of rayon's pool, and this one, multiply once: each reserves address space for products, twice the
+/// processor's last cache, when it first does. Memory that is free is known only after that.
+pub fn reserve_for_products() {
+    // Small enough to be quick, and large enough not to be taken without that space.
+    let product = || {
+        let (ones, mut product) = (Mat::<f32>::full(SIDE, SIDE, 1.0), Mat::zeros(SIDE, SIDE));
+        matmul(product.as_mut(), Accum::Replace, ones.as_ref(), ones.as_ref(), 1.0, Par::Seq);
+    };
+    product();
+    rayon::broadcast(|_| product());
 }

@@ -198,8 +198,11 @@ pub fn swiglu<const R: usize>(gate: Tensor<R>, up: Tensor<R>) -> Tensor<R> {
 pub fn geglu<const R: usize>(parts: Tensor<R>) -> Tensor<R> {
     let both = parts.dims()[R - 1];
     assert!(both.is_multiple_of(2), "geglu: a last dimension of {both} has no halves");
+    if both == 0 {
+        return parts;
+    }
     #[cfg(feature = "flex")]
-    if fits(&parts) && both > 0 {
+    if fits(&parts) {
         return apply::geglu(parts);
     }
     let (value, gate) = (parts.clone().narrow(R - 1, 0, both / 2), parts.narrow(R - 1, both / 2, both / 2));

@@ -23,8 +23,16 @@ pub(super) fn copied(values: &[f32]) -> Vec<f32> {
     if values.len() < 2 * PART {
         return values.to_vec();
     }
-    let (lines, rest) = values.as_chunks::<LINE>();
-    let mut copy = lines.par_iter().copied().with_min_len(PART / LINE).collect::<Vec<[f32; LINE]>>().into_flattened();
-    copy.extend_from_slice(rest);
+    // The last line may be shorter: the length stays what it was, and nothing is moved again.
+    let line = |values: &[f32]| {
+        values.try_into().unwrap_or_else(|_| {
+            let mut line = [0.0; LINE];
+            line[..values.len()].copy_from_slice(values);
+            line
+        })
+    };
+    let lines = values.par_chunks(LINE).with_min_len(PART / LINE).map(line);
+    let mut copy = lines.collect::<Vec<[f32; LINE]>>().into_flattened();
+    copy.truncate(values.len());
     copy
 }

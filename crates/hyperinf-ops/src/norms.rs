@@ -67,8 +67,11 @@ pub fn group_norm(gain: Tensor<1>, bias: Tensor<1>, groups: usize, epsilon: f64,
     assert!(groups >= 1 && c.is_multiple_of(groups), "group_norm: {c} channels in {groups} groups");
     assert_shape!(gain, [c]);
     assert_shape!(bias, [c]);
+    if n * c * h * w == 0 {
+        return x;
+    }
     #[cfg(feature = "flex")]
-    if [&gain, &bias].into_iter().all(|value| fits(value) && !value.is_tracked()) && fits(&x) && n * c * h * w > 0 {
+    if [&gain, &bias].into_iter().all(|value| fits(value) && !value.is_tracked()) && fits(&x) {
         return apply::group_norm(x, gain, bias, (groups, epsilon));
     }
     let normed = standardize(x.reshape([n, groups, c / groups * h * w]), epsilon).reshape([n, c, h, w]);

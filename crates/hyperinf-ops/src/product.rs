@@ -8,12 +8,12 @@ use rayon::prelude::*;
 use crate::extension::{contiguous, tensor};
 use crate::memory::zeros;
 
-/// The fewest multiplications of a part.
-const FEWEST: usize = 1 << 21;
+/// Up to so many multiplications a part is not split.
+const WHOLE: usize = 1 << 21;
 /// The parts of a large product, about.
 const PARTS: usize = 64;
-/// Rows and columns that are not split further.
-const SIDE: usize = 128;
+/// Fewer rows or columns than this are not split.
+const SIDE: usize = 64;
 /// Numbers of the output, about, that a task sets to the bias.
 const PART: usize = 1 << 14;
 
@@ -47,7 +47,7 @@ pub(super) fn product(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor
 /// block of the sum, as faer's own do. The parts depend on the sizes alone, and no part splits a sum.
 pub(super) fn multiply(out: MatMut<'_, f32>, accumulate: Accum, left: MatRef<'_, f32>, right: MatRef<'_, f32>) {
     let all = left.nrows().saturating_mul(left.ncols()).saturating_mul(right.ncols());
-    in_parts(out, accumulate, left, right, (all / PARTS).max(FEWEST));
+    in_parts(out, accumulate, left, right, (all / PARTS).max(WHOLE));
 }
 
 fn in_parts(out: MatMut<'_, f32>, accumulate: Accum, left: MatRef<'_, f32>, right: MatRef<'_, f32>, most: usize) {
@@ -84,5 +84,34 @@ fn matrix(x: &FlexTensor) -> MatRef<'_, f32> {
         MatRef::from_row_major_slice(x.storage(), rows, columns)
     } else {
         MatRef::from_column_major_slice(x.storage(), rows, columns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whole numbers, whose sums are exact, in parts as small as they get.
+    #[test]
+    fn parts_are_the_whole_product() {
+        for [m, k, n] in [[259, 7, 131], [131, 7, 259], [64, 3, 1], [1, 3, 65], [300, 0, 70], [70, 5, 0]] {
+            let numbers = |count: usize, of: usize| (0..count).map(|i| (i * 7 % of) as f32 - 2.0).collect::<Vec<_>>();
+            let (x, weight, start) = (numbers(m * k, 5), numbers(k * n, 11), numbers(m * n, 3));
+            let turned: Vec<f32> = (0..k * n).map(|place| weight[place % k * n + place / k]).collect();
+            let left = MatRef::from_row_major_slice(&x, m, k);
+            let rights = [MatRef::from_row_major_slice(&weight, k, n), MatRef::from_column_major_slice(&turned, k, n)];
+            for (right, accumulate) in
+                rights.into_iter().flat_map(|right| [(right, Accum::Add), (right, Accum::Replace)])
+            {
+                let mut out = start.clone();
+                in_parts(MatMut::from_row_major_slice_mut(&mut out, m, n), accumulate, left, right, 1);
+                for (place, found) in out.iter().enumerate() {
+                    let (row, column) = (place / n, place % n);
+                    let sum: f32 = (0..k).map(|i| x[row * k + i] * weight[i * n + column]).sum();
+                    let expected = if accumulate == Accum::Add { start[place] + sum } else { sum };
+                    assert_eq!(*found, expected, "[{m}, {k}, {n}], {accumulate:?} at {row}, {column}");
+                }
+            }
+        }
     }
 }

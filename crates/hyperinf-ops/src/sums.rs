@@ -54,7 +54,7 @@ pub fn add<const R: usize>(a: Tensor<R>, b: Tensor<R>) -> Tensor<R> {
 }
 
 /// `x + zeros`: a leaf of zeros whose gradient is that of the sum. Fused, nothing is added: the zeros may be expanded
-/// from one number, and cost nothing.
+/// from one number, and cost nothing, not even a look at their values.
 ///
 /// # Shapes
 ///

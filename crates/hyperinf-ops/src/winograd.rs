@@ -29,9 +29,10 @@ const SIDE: usize = 3;
 /// Numbers between the rows of a factor, more than it has: rows that begin whole pages apart fall on the same places of
 /// the cache.
 const GAP: usize = 16;
-/// Numbers of transformed tiles that are held at once, of inputs and outputs together: 32 MiB, or one row of tiles. A
-/// larger weight's memory is given back.
+/// Numbers of transformed tiles that are held at once, of inputs and outputs together: 32 MiB, or one row of tiles.
 const HELD: usize = 1 << 23;
+/// Numbers of a transformed weight up to which its memory is kept: 32 MiB.
+const KEPT: usize = 1 << 23;
 /// Outputs that are multiplied on one core, so that more cores than places have work.
 const BLOCK: usize = 256;
 /// The fewest channels and outputs for which fewer products are worth the transforms.
@@ -103,7 +104,8 @@ impl Kernels {
 
     fn of(rows: usize, columns: usize, kernel: impl Fn(usize, usize) -> [f32; SIDE * SIDE] + Sync) -> Self {
         let stride = PLACES * columns + GAP;
-        let mut values = WEIGHT.take();
+        // What is not kept leaves what is.
+        let mut values = if rows * stride <= KEPT { WEIGHT.take() } else { Vec::new() };
         if values.len() < rows * stride {
             values = zeros(rows * stride);
         }
@@ -127,7 +129,7 @@ impl Kernels {
 
 impl Drop for Kernels {
     fn drop(&mut self) {
-        if self.values.len() <= HELD {
+        if self.values.len() <= KEPT {
             WEIGHT.set(std::mem::take(&mut self.values));
         }
     }

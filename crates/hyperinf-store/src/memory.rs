@@ -147,7 +147,7 @@ pub fn free_space(folder: &Path) -> Option<u64> {
     }
 }
 
-/// Address space that products in f64 reserve beyond their numbers, where it is limited: each thread that takes part
+/// Address space that products on the host reserve beyond their numbers, where it is limited: each thread that takes part
 /// asks for twice the processor's last cache, most of which it never touches.
 fn reserved() -> f64 {
     if LIMITS.iter().all(|(name, _)| limit(name).is_none()) {
