@@ -10,10 +10,13 @@ use crate::memory::zeros;
 
 /// Up to so many multiplications a part is not split.
 const WHOLE: usize = 1 << 21;
-/// The parts of a large product, about.
-const PARTS: usize = 64;
+/// The parts of a large product for each thread, about: few, since each packs its factors, and more than one, since
+/// cores are not equally fast.
+const PARTS: usize = 4;
 /// Fewer rows or columns than this are not split.
 const SIDE: usize = 64;
+/// Columns of a part are a multiple of this, if there are twice as many: the columns that faer's kernels compute at once.
+const COLUMNS: usize = 96;
 /// Numbers of the output, about, that a task sets to the bias.
 const PART: usize = 1 << 14;
 
@@ -44,10 +47,10 @@ pub(super) fn product(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor
 }
 
 /// A product in parts of rows and columns, each on one core: faster than parts that wait for each other at every
-/// block of the sum, as faer's own do. The parts depend on the sizes alone, and no part splits a sum.
+/// block of the sum, as faer's own do. No part splits a sum, so the number of threads changes no bit.
 pub(super) fn multiply(out: MatMut<'_, f32>, accumulate: Accum, left: MatRef<'_, f32>, right: MatRef<'_, f32>) {
     let all = left.nrows().saturating_mul(left.ncols()).saturating_mul(right.ncols());
-    in_parts(out, accumulate, left, right, (all / PARTS).max(WHOLE));
+    in_parts(out, accumulate, left, right, (all / (PARTS * rayon::current_num_threads())).max(WHOLE));
 }
 
 fn in_parts(out: MatMut<'_, f32>, accumulate: Accum, left: MatRef<'_, f32>, right: MatRef<'_, f32>, most: usize) {
@@ -55,14 +58,15 @@ fn in_parts(out: MatMut<'_, f32>, accumulate: Accum, left: MatRef<'_, f32>, righ
     if m.saturating_mul(k).saturating_mul(n) <= most || m.max(n) < SIDE {
         return matmul(out, accumulate, left, right, 1.0, Par::Seq);
     }
-    // A middle that whole vectors reach.
-    let middle = |size: usize| (size / 2).next_multiple_of(32);
+    let middle = |size: usize, unit: usize| (size / 2).next_multiple_of(if size < 2 * unit { SIDE / 2 } else { unit });
     if m >= n {
-        let ((out, rest), (left, below)) = (out.split_at_row_mut(middle(m)), left.split_at_row(middle(m)));
+        let at = middle(m, SIDE);
+        let ((out, rest), (left, below)) = (out.split_at_row_mut(at), left.split_at_row(at));
         let second = || in_parts(rest, accumulate, below, right, most);
         rayon::join(|| in_parts(out, accumulate, left, right, most), second);
     } else {
-        let ((out, rest), (right, beside)) = (out.split_at_col_mut(middle(n)), right.split_at_col(middle(n)));
+        let at = middle(n, COLUMNS);
+        let ((out, rest), (right, beside)) = (out.split_at_col_mut(at), right.split_at_col(at));
         let second = || in_parts(rest, accumulate, left, beside, most);
         rayon::join(|| in_parts(out, accumulate, left, right, most), second);
     }
@@ -112,6 +116,27 @@ mod tests {
                     assert_eq!(*found, expected, "[{m}, {k}, {n}], {accumulate:?} at {row}, {column}");
                 }
             }
+        }
+    }
+
+    /// The parts are others, the bits are not.
+    #[test]
+    fn threads_change_no_bit() {
+        let [m, k, n] = [300, 700, 410];
+        let numbers = |count: usize, step: f32| (0..count).map(|i| (i as f32 * step).sin()).collect::<Vec<_>>();
+        let (x, weight) = (numbers(m * k, 0.37), numbers(k * n, 0.73));
+        let with = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+            let mut out = vec![0.0; m * n];
+            let (left, right) = (MatRef::from_row_major_slice(&x, m, k), MatRef::from_row_major_slice(&weight, k, n));
+            pool.install(|| {
+                multiply(MatMut::from_row_major_slice_mut(&mut out, m, n), Accum::Replace, left, right);
+            });
+            out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+        };
+        let one = with(1);
+        for threads in [2, 3, 7, 16] {
+            assert!(with(threads) == one, "{threads} threads");
         }
     }
 }
