@@ -18,6 +18,16 @@ pub(super) fn zeros(count: usize) -> Vec<f32> {
     zeros
 }
 
+/// The numbers, so many times.
+pub(super) fn repeated(values: &[f32], times: usize) -> Vec<f32> {
+    let (lines, rest) = values.as_chunks::<LINE>();
+    if values.len() * times < 2 * PART || !rest.is_empty() {
+        return values.repeat(times);
+    }
+    let all = (0..lines.len() * times).into_par_iter().with_min_len(PART / LINE);
+    all.map(|line| lines[line % lines.len()]).collect::<Vec<[f32; LINE]>>().into_flattened()
+}
+
 /// The same numbers in memory of their own.
 pub(super) fn copied(values: &[f32]) -> Vec<f32> {
     if values.len() < 2 * PART {

@@ -3,10 +3,9 @@
 use burn::backend::flex::FlexTensor;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
-use rayon::prelude::*;
 
 use crate::extension::{contiguous, tensor};
-use crate::memory::zeros;
+use crate::memory::{repeated, zeros};
 
 /// Up to so many multiplications a part is not split.
 const WHOLE: usize = 1 << 21;
@@ -17,8 +16,6 @@ const PARTS: usize = 4;
 const SIDE: usize = 64;
 /// Columns of a part are a multiple of this, if there are twice as many: the columns that faer's kernels compute at once.
 const COLUMNS: usize = 96;
-/// Numbers of the output, about, that a task sets to the bias.
-const PART: usize = 1 << 14;
 
 /// `x W + b`: `[m, k]`, `[k, n]` and `[n]` to `[m, n]`.
 ///
@@ -34,11 +31,7 @@ pub(super) fn product(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor
             let bias = contiguous(bias);
             let bias = bias.storage::<f32>();
             assert_eq!(bias.len(), n, "product: length of the bias");
-            let mut out = zeros(m * n);
-            out.par_chunks_mut((PART.div_ceil(n.max(1)) * n).max(1)).for_each(|out| {
-                out.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias));
-            });
-            (out, Accum::Add)
+            (repeated(bias, m), Accum::Add)
         }
         None => (zeros(m * n), Accum::Replace),
     };
