@@ -23,10 +23,11 @@ pub fn affine(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
         assert_shape!(bias, [d_output]);
     }
     #[cfg(feature = "flex")]
-    if fits(&x) && fits(&weight) && !weight.is_tracked() {
-        if bias.as_ref().is_none_or(|bias| fits(bias) && !bias.is_tracked()) {
-            return apply::linear(x, weight, bias);
-        }
+    if fits(&x)
+        && (fits(&weight) && !weight.is_tracked())
+        && bias.as_ref().is_none_or(|bias| fits(bias) && !bias.is_tracked())
+    {
+        return apply::linear(x, weight, bias);
     }
     let product = x.matmul(weight);
     match bias {
