@@ -54,6 +54,18 @@ fn sync(device: &Device) {
     device.sync().expect("the device works");
 }
 
+/// Reads all numbers of a tensor on the host.
+fn read<const R: usize>(x: Tensor<R>) {
+    let sum: f32 = x.into_data().iter::<f32>().sum();
+    assert!(sum.is_finite(), "the sum of the numbers is {sum}");
+}
+
+/// Waits for a tensor. It is dropped after that: fused operations do not compute what nobody holds.
+fn computed<const R: usize>(x: Tensor<R>) {
+    sync(&x.device());
+    drop(x);
+}
+
 fn sizes() -> Vec<usize> {
     let sizes = std::env::var("HYPERINF_BENCH_SIZES").unwrap_or_else(|_| "1024,2048,4096,8192".into());
     sizes.split(',').map(|d| d.parse().expect("HYPERINF_BENCH_SIZES is a list of numbers")).collect()
@@ -97,10 +109,7 @@ fn ceiling(device: &Device, found: &mut Ceiling) {
                 continue;
             }
             let (a, b) = (a.clone().cast(dtype), b.clone().cast(dtype));
-            let timing = time(|| {
-                drop(a.clone().matmul(b.clone()));
-                sync(device);
-            });
+            let timing = time(|| computed(a.clone().matmul(b.clone())));
             let rate = teraflop(d) / timing.median * 1e3;
             if dtype == DType::F32 {
                 found.products.push((d, rate));
@@ -113,25 +122,19 @@ fn ceiling(device: &Device, found: &mut Ceiling) {
     let (side, long) = (256.min(most), (16 * most).min(1 << 14));
     let batch = || Tensor::<3>::random([256, side, side], Distribution::Normal(0.0, 1.0), device);
     let (a, b) = (batch(), batch());
-    let timing = time(|| {
-        drop(a.clone().matmul(b.clone()));
-        sync(device);
-    });
+    let timing = time(|| computed(a.clone().matmul(b.clone())));
     println!("| F32, 256 × {side}³ | {timing} | {:.1} | |", 256.0 * teraflop(side) / timing.median * 1e3);
     let megabytes = 4e-6 * (long as f64).powi(2);
     let long = Tensor::<2>::random([long, long], Distribution::Default, device);
-    let timing = time(|| {
-        drop(long.clone().mul_scalar(1.5));
-        sync(device);
-    });
+    let timing = time(|| computed(long.clone().mul_scalar(1.5)));
     let bandwidth = 2.0 * megabytes / timing.median;
     found.bandwidth = Some(bandwidth);
     println!("\nScaling {megabytes:.0} MB: {timing} ms, {bandwidth:.0} GB/s read and written");
     let part = 1024.min(long.dims()[0]);
-    let timing = time(|| drop(long.clone().slice([0..part, 0..part]).mul_scalar(1.5).into_data()));
+    let timing = time(|| read(long.clone().slice([0..part, 0..part]).mul_scalar(1.5)));
     println!("{:.1} MB to the host: {timing} ms", 4e-6 * (part as f64).powi(2));
     let one = Tensor::<1>::ones([1], device);
-    let timing = time(|| drop(one.clone().mul_scalar(1.5).into_data()));
+    let timing = time(|| read(one.clone().mul_scalar(1.5)));
     println!("One kernel and one number to the host: {timing} ms");
 }
 

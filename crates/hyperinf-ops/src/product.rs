@@ -51,7 +51,11 @@ fn in_parts(out: MatMut<'_, f32>, accumulate: Accum, left: MatRef<'_, f32>, righ
     if m.saturating_mul(k).saturating_mul(n) <= most || m.max(n) < SIDE {
         return matmul(out, accumulate, left, right, 1.0, Par::Seq);
     }
-    let middle = |size: usize, unit: usize| (size / 2).next_multiple_of(if size < 2 * unit { SIDE / 2 } else { unit });
+    // The multiple of the unit that is nearest to the middle.
+    let middle = |size: usize, unit: usize| {
+        let unit = if size < 2 * unit { SIDE / 2 } else { unit };
+        (size / 2 + unit / 2) / unit * unit
+    };
     if m >= n {
         let at = middle(m, SIDE);
         let ((out, rest), (left, below)) = (out.split_at_row_mut(at), left.split_at_row(at));
