@@ -147,8 +147,8 @@ pub fn free_space(folder: &Path) -> Option<u64> {
     }
 }
 
-/// Address space that products on the host reserve beyond their numbers, where it is limited: each thread that takes part
-/// asks for twice the processor's last cache, most of which it never touches.
+/// Address space that products on the host reserve beyond their numbers, where it is limited: each thread that takes
+/// part asks for twice the processor's last cache, most of which it never touches.
 fn reserved() -> f64 {
     if LIMITS.iter().all(|(name, _)| limit(name).is_none()) {
         return 0.0;

@@ -1,5 +1,4 @@
-use super::math::{sum, sum_both};
-use super::norm::moments;
+use super::norm::{moments, through_moments};
 use super::{Rows, part};
 
 /// The groups of channels of pictures; a row is all pixels of a group.
@@ -67,16 +66,12 @@ impl Rows for GroupNormGradient<'_> {
     #[inline(always)]
     fn fill(&self, first: usize, out: &mut [f32]) {
         let (length, pixels) = (self.groups.length(), self.groups.pixels);
-        let share = 1.0 / length as f32;
         let x = part(self.x, first, length, out.len());
         for (row, (g, x)) in out.chunks_exact_mut(length).zip(x.chunks_exact(length)).enumerate() {
-            let (mean, factor) = moments(x, self.groups.epsilon);
             for (g, gain) in g.chunks_exact_mut(pixels).zip(self.groups.own(self.gain, first + row)) {
                 g.iter_mut().for_each(|g| *g *= gain);
             }
-            let level = sum(g, |g| g) * share;
-            let slope = sum_both(g, x, |g, x| g * (x - mean)) * factor * share;
-            g.iter_mut().zip(x).for_each(|(g, x)| *g = (*g - level - (x - mean) * factor * slope) * factor);
+            through_moments(g, x, self.groups.epsilon);
         }
     }
 }

@@ -35,19 +35,25 @@ impl Rows for LayerNormGradient<'_> {
     #[inline(always)]
     fn fill(&self, first: usize, out: &mut [f32]) {
         let d = self.gain.len();
-        let share = 1.0 / d as f32;
         let x = part(self.x, first, d, out.len());
         for (g, x) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
-            let (mean, factor) = moments(x, self.epsilon);
             for (g, &gain) in g.iter_mut().zip(self.gain) {
                 *g *= gain;
             }
-            let level = sum(g, |g| g) * share;
-            let slope = sum_both(g, x, |g, x| g * (x - mean)) * factor * share;
-            for (g, &x) in g.iter_mut().zip(x) {
-                *g = (*g - level - (x - mean) * factor * slope) * factor;
-            }
+            through_moments(g, x, self.epsilon);
         }
+    }
+}
+
+/// `h` of a row, replaced by `(h − mean(h) − z mean(h z)) / √(var + ε)`.
+#[inline(always)]
+pub(super) fn through_moments(h: &mut [f32], x: &[f32], epsilon: f32) {
+    let share = 1.0 / x.len() as f32;
+    let (mean, factor) = moments(x, epsilon);
+    let level = sum(h, |h| h) * share;
+    let slope = sum_both(h, x, |h, x| h * (x - mean)) * factor * share;
+    for (h, &x) in h.iter_mut().zip(x) {
+        *h = (*h - level - (x - mean) * factor * slope) * factor;
     }
 }
 
